@@ -193,7 +193,7 @@ def _check_parameters(handler: Callable[..., Any], name: str, trigger_parameter:
 
 
 def _trigger(raw: dict[str, Any], name: str, environment: Mapping[str, str]) -> Trigger:
-    used_by = f"function {name!r}"
+    used_by = f"its {raw['type']}"
     try:
         if raw["type"] == HTTP:
             return HttpTrigger(
@@ -203,7 +203,7 @@ def _trigger(raw: dict[str, Any], name: str, environment: Mapping[str, str]) -> 
             )
         if raw["type"] == TIMER:
             return _timer_trigger(raw, environment, used_by)
-        return _service_bus_trigger(raw, environment, name)
+        return _service_bus_trigger(raw, environment, used_by, name)
     except (MissingSettingError, ScheduleError) as exc:
         raise FunctionIndexError(name, str(exc)) from exc
 
@@ -219,7 +219,9 @@ def _timer_trigger(raw: dict[str, Any], environment: Mapping[str, str], used_by:
     )
 
 
-def _service_bus_trigger(raw: dict[str, Any], environment: Mapping[str, str], name: str) -> ServiceBusTrigger:
+def _service_bus_trigger(
+    raw: dict[str, Any], environment: Mapping[str, str], used_by: str, name: str
+) -> ServiceBusTrigger:
     if (raw.get("cardinality") or "ONE").upper() != "ONE":
         raise FunctionIndexError(name, "cardinality 'many' is not supported by the local host: use cardinality 'one'")
     if raw.get("isSessionsEnabled"):
@@ -230,7 +232,7 @@ def _service_bus_trigger(raw: dict[str, Any], environment: Mapping[str, str], na
             name, f"neither app setting {connection!r} nor {connection + '__fullyQualifiedNamespace'!r} is set"
         )
     names = {
-        key: resolve_references(raw.get(key) or "", environment, f"function {name!r}")
+        key: resolve_references(raw.get(key) or "", environment, used_by)
         for key in ("queueName", "topicName", "subscriptionName")
     }
     last = "queueName" if names["queueName"] else "subscriptionName"

@@ -1,7 +1,7 @@
 """Calls a function with the arguments that the real worker would build from what the real host sends.
 
-The seam is `Invoker`: `PortableInvoker` uses the converters of the public `azure.functions` package and runs everywhere;
-`local.host.ms_runtime.MsRuntimeInvoker` uses Microsoft's own runtime library, which exists for Python 3.13 and later.
+The seam is `Invoker`. `PortableInvoker` uses the converters of the public `azure.functions` package, on any Python;
+`local.host.ms_runtime.MsRuntimeInvoker` uses Microsoft's own runtime library, made for Python 3.13 and later.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class PortableInvoker:
         self._loop = loop
         self._pool = ThreadPoolExecutor(thread_count(environment), thread_name_prefix="function")
         self._storage = threading.local()
-        self._registry = get_binding_registry()
+        self._registry = get_binding_registry()  # type: ignore[no-untyped-call]
 
     def submit(self, call: Call) -> Future[Datum | None]:
         if call.function.is_async:

@@ -1,10 +1,10 @@
 """Schedules: NCRONTAB with 5 or 6 fields, or a TimeSpan.
 
 NCRONTAB is not Vixie cron: a day must match day-of-month AND day-of-week, weekdays are 0-6 from Sunday, names may be
-given by their first three letters or in full, a reversed range is swapped, and there is no `?`, `L`, `W`, `#` or `@daily`.
+given by their first three letters or in full, a reversed range is swapped, and `?`, `L`, `W`, `#` do not exist.
 
 Daylight saving follows the real host: a schedule with `*`, `-` or `/` in second, minute or hour is an interval and runs
-through a repeated hour; any other is a point in time and runs once in the repeated hour, and after the gap if it falls in one.
+through a repeated hour. Any other is a point in time: it runs once in a repeated hour, and behind a gap it falls into.
 Source: azure-webjobs-sdk-extensions, CronSchedule; atifaziz/NCrontab.
 """
 

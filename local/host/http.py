@@ -1,0 +1,237 @@
+"""HTTP: an ASGI application that turns requests into invocations.
+
+Requests and responses travel as the real host sends them: header names in lower case, repeated values joined by commas,
+empty query values dropped, a body only where Content-Length says so, the whole response at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from http.cookies import SimpleCookie
+from typing import Any
+from urllib.parse import parse_qsl
+
+from azure.functions.meta import Datum
+
+from local.host.access import AccessKeys
+from local.host.dispatcher import Dispatcher
+from local.host.functions import HttpTrigger, IndexedFunction
+from local.host.invoker import Call
+from local.host.routes import Route, RouteTable, RouteTemplate
+from local.host.settings import HttpOptions
+from local.host.tracing import child_trace_parent
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_MAX_BODY_BYTES = 100 * 1024 * 1024
+_WITHOUT_BODY = frozenset({204, 304})
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, its body read."""
+
+    method: str
+    path: str
+    url: str
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+
+    @property
+    def key(self) -> str:
+        """The key that the client presents; empty without one."""
+        return self.headers.get("x-functions-key") or self.query.get("code", "")
+
+    def to_datum(self, route_values: Mapping[str, str]) -> Datum:
+        """The request as the host's protocol shows it to an HTTP trigger."""
+        return Datum(
+            {
+                "method": Datum(self.method, "string"),
+                "url": Datum(self.url, "string"),
+                "headers": _strings(self.headers),
+                "query": _strings(self.query),
+                "params": _strings(route_values),
+                "body": Datum(self.body, "bytes"),
+            },
+            "http",
+        )
+
+
+@dataclass(frozen=True)
+class Response:
+    """What goes back to the client."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+Admin = Callable[[Request], Awaitable[Response | None]]
+
+
+def build_routes(functions: Iterable[IndexedFunction], prefix: str) -> RouteTable[IndexedFunction]:
+    """The HTTP functions' routes below the prefix, in order of registration."""
+    routes = []
+    for function in functions:
+        trigger = function.trigger
+        if isinstance(trigger, HttpTrigger):
+            template = RouteTemplate.parse(f"{prefix}/{trigger.route.text.strip('/')}")
+            routes.append(Route(template, trigger.methods, function))
+    return RouteTable(routes)
+
+
+class HttpApp:
+    """The ASGI application of one worker."""
+
+    def __init__(
+        self,
+        routes: RouteTable[IndexedFunction],
+        dispatcher: Dispatcher,
+        options: HttpOptions,
+        *,
+        keys: AccessKeys | None,
+        admin: Admin,
+    ) -> None:
+        self._routes = routes
+        self._dispatcher = dispatcher
+        self._keys = keys
+        self._admin = admin
+        self._slots = asyncio.Semaphore(options.max_concurrent_requests) if options.max_concurrent_requests else None
+        self._max_outstanding = options.max_outstanding_requests
+        self._outstanding = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"expected an HTTP request, found ASGI scope {scope['type']!r}")
+        self._outstanding += 1
+        try:
+            response = await self._answer(scope, receive)
+        finally:
+            self._outstanding -= 1
+        await _send(response, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        if self._max_outstanding is not None and self._outstanding > self._max_outstanding:
+            return Response(429)
+        request = await _read(scope, receive)
+        if request is None:
+            return Response(413)
+        if request.path.lower().startswith("/admin/"):
+            return await self._answer_admin(request)
+        return await self._answer_function(request)
+
+    async def _answer_function(self, request: Request) -> Response:
+        found = self._routes.find(request.method, request.path)
+        if found is None:
+            return Response(404)
+        function, route_values = found
+        trigger = function.trigger
+        if self._keys and isinstance(trigger, HttpTrigger) and not self._keys.allow(trigger.auth_level, request.key):
+            return Response(401)
+        if self._slots is None:
+            return await self.invoke(function, request, route_values)
+        async with self._slots:
+            return await self.invoke(function, request, route_values)
+
+    async def _answer_admin(self, request: Request) -> Response:
+        if self._keys and not self._keys.allow("admin", request.key):
+            return Response(401)
+        return await self._admin(request) or Response(404)
+
+    async def invoke(self, function: IndexedFunction, request: Request, route_values: Mapping[str, str]) -> Response:
+        """Run an HTTP function; one that raises answers 500 without a body, and the log has the traceback."""
+        call = http_call(function, request, route_values)
+        outcome = asyncio.wrap_future(self._dispatcher.submit(call, f"{request.method} {request.path}"))
+        await asyncio.wait([outcome])
+        if outcome.exception() is not None:
+            return Response(500)
+        datum = outcome.result()
+        if datum is None:
+            log.warning("function=%s returned None: return an HttpResponse; answering 204", function.name)
+            return Response(204)
+        return _response(datum)
+
+
+def http_call(function: IndexedFunction, request: Request, route_values: Mapping[str, str]) -> Call:
+    """An invocation of an HTTP function."""
+    return Call(
+        function=function,
+        data=request.to_datum(route_values),
+        metadata={},
+        trace_parent=child_trace_parent(request.headers.get("traceparent", "")),
+        trace_state=request.headers.get("tracestate", ""),
+    )
+
+
+async def _read(scope: Scope, receive: Receive) -> Request | None:
+    """The request with its body; None when it is larger than the host accepts."""
+    headers = _joined((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
+    length = headers.get("content-length", "0")
+    if length.isdigit() and int(length) > _MAX_BODY_BYTES:
+        return None
+    body = await _read_body(receive) if length.isdigit() and int(length) > 0 else b""
+    path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+    query = scope["query_string"].decode("latin-1")
+    host = headers.get("host") or ":".join(str(part) for part in scope["server"])
+    return Request(
+        method=scope["method"],
+        path=path,
+        url=f"{scope['scheme']}://{host}{path}" + (f"?{query}" if query else ""),
+        headers=headers,
+        query=_joined(parse_qsl(query)),
+        body=body,
+    )
+
+
+async def _read_body(receive: Receive) -> bytes:
+    chunks = []
+    while True:
+        event = await receive()
+        chunks.append(event.get("body", b""))
+        if event["type"] != "http.request" or not event.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        separator = "; " if name == "cookie" else ","
+        values[name] = f"{values[name]}{separator}{value}" if name in values else value
+    return values
+
+
+def _strings(values: Mapping[str, str]) -> dict[str, Datum]:
+    return {name: Datum(value, "string") for name, value in values.items()}
+
+
+def _response(datum: Datum) -> Response:
+    if datum.type == "string":
+        return Response(200, (("content-type", "text/plain; charset=utf-8"),), datum.value.encode())
+    value = datum.value
+    cookies: list[SimpleCookie] = value["cookies"] or []
+    return Response(
+        status=int(value["status_code"].value),
+        headers=(
+            *((name.lower(), header.value) for name, header in value["headers"].items()),
+            *(("set-cookie", morsel.OutputString()) for cookie in cookies for morsel in cookie.values()),
+        ),
+        body=value["body"].value,
+    )
+
+
+async def _send(response: Response, send: Send) -> None:
+    body = b"" if response.status in _WITHOUT_BODY else response.body
+    headers = [(name, value) for name, value in response.headers if name not in {"content-length", "transfer-encoding"}]
+    if response.status not in _WITHOUT_BODY:
+        headers.append(("content-length", str(len(body))))
+    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    await send({"type": "http.response.start", "status": response.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

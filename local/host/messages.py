@@ -1,0 +1,113 @@
+"""A received Service Bus message in the shape in which the real host sends it to the worker.
+
+Only what the real host sends is sent: lock expiry, time to live, dead-letter reason and description, scheduled time and
+state never arrive, so the function sees None there. Times are naive UTC, and the delivery count starts at 1, where
+the SDK shows the raw AMQP header, which starts at 0.
+Source: Azure/azure-sdk-for-net, Microsoft.Azure.WebJobs.Extensions.ServiceBus, ServiceBusTriggerBindingStrategy.cs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from azure.functions.meta import Datum
+from azure.servicebus import ServiceBusReceivedMessage
+from azure.servicebus.amqp import AmqpMessageBodyType
+
+# DateTimeOffset.MaxValue: what .NET computes as the expiry of a message without time to live.
+_NEVER = "9999-12-31T23:59:59.9999999"
+_STRINGS = {
+    "MessageId": "message_id",
+    "ContentType": "content_type",
+    "ReplyTo": "reply_to",
+    "To": "to",
+    "Subject": "subject",
+    "Label": "subject",
+    "CorrelationId": "correlation_id",
+    "SessionId": "session_id",
+    "ReplyToSessionId": "reply_to_session_id",
+    "PartitionKey": "partition_key",
+    "DeadLetterSource": "dead_letter_source",
+}
+
+
+def body_datum(message: ServiceBusReceivedMessage, data_type: str) -> Datum:
+    """The body: bytes for data type BINARY, else text, as the host makes of an undefined type.
+
+    Raises:
+        ValueError: the body is an AMQP value or sequence, which the real host cannot convert either.
+    """
+    if message.body_type is not AmqpMessageBodyType.DATA:
+        raise ValueError(f"expected a message body of AMQP data sections, found {message.body_type}")
+    content = b"".join(message.body)
+    return Datum(content, "bytes") if data_type == "BINARY" else Datum(content.decode(errors="replace"), "string")
+
+
+def trigger_metadata(message: ServiceBusReceivedMessage) -> dict[str, Datum]:
+    """All metadata of one message; what is null is left out."""
+    metadata = {
+        name: Datum(str(value), "string")
+        for name, attribute in _STRINGS.items()
+        if (value := getattr(message, attribute)) is not None
+    }
+    if message.lock_token is not None:
+        metadata["LockToken"] = Datum(str(message.lock_token), "string")
+    properties = _json(properties_of(message))
+    metadata |= {
+        "ApplicationProperties": properties,
+        "UserProperties": properties,
+        "DeliveryCount": _json((message.delivery_count or 0) + 1),
+        "SequenceNumber": _json(message.sequence_number or 0),
+    }
+    if message.enqueued_time_utc is not None:
+        metadata |= _times("Enqueued", _net_time(message.enqueued_time_utc))
+    expires = message.expires_at_utc
+    metadata |= _times("Expires", _NEVER if expires is None else _net_time(expires))
+    return metadata
+
+
+def manual_metadata() -> dict[str, Datum]:
+    """The metadata of a message that an administrator's request stands in for."""
+    return {
+        "MessageId": Datum(uuid.uuid4().hex, "string"),
+        "DeliveryCount": _json(1),
+        "SequenceNumber": _json(0),
+        "ApplicationProperties": _json({}),
+        "UserProperties": _json({}),
+    }
+
+
+def properties_of(message: ServiceBusReceivedMessage) -> dict[str, Any]:
+    """Application properties as JSON values; the SDK leaves names and texts as bytes."""
+    properties: Mapping[Any, Any] = message.application_properties or {}
+    return {str(_plain(name)): _plain(value) for name, value in properties.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _times(prefix: str, naive: str) -> dict[str, Datum]:
+    """`XTimeUtc` is a DateTime of unspecified kind, so JSON shows no zone; `XTime` is a DateTimeOffset."""
+    stem = "EnqueuedTime" if prefix == "Enqueued" else "ExpiresAt"
+    return {f"{stem}Utc": _json(naive), stem: _json(naive + "+00:00")}
+
+
+def _net_time(moment: datetime) -> str:
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat()
+
+
+def _json(value: Any) -> Datum:
+    return Datum(json.dumps(value), "json")

@@ -1,0 +1,78 @@
+"""What supervisor and worker say to each other: JSON lines over a socket pair.
+
+The first line to a worker holds its options; the later ones are
+`{"command": "stop"}` and `{"command": "lead_timers", "is_host_start": true}`. A worker says
+`{"event": "ready"}`, `{"event": "failed", "error": "..."}` or `{"event": "function_timeout", "function": "..."}`.
+When the supervisor's end closes, the worker stops: no worker outlives its supervisor.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# A worker that ended itself because a function overran functionTimeout: it is replaced at once.
+EXIT_FUNCTION_TIMEOUT = 70
+EXIT_LOAD_FAILED = 71
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """All that a worker is told when it starts; the app's settings are its environment."""
+
+    app_dir: str
+    index: int
+    workers: int
+    listener_fd: int
+    log_level: str
+    grace_seconds: float
+    state_dir: str
+    master_key: str | None
+    host_key: str | None
+
+    def to_message(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Channel:
+    """One end of the socket pair. Sending is safe from any thread; receiving belongs to one."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._lock = threading.Lock()
+        self._buffer = b""
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def send(self, message: dict[str, Any]) -> bool:
+        """Send one message; False when the other side is gone, which its reader finds out as well."""
+        try:
+            with self._lock:
+                self._end.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            return False
+        return True
+
+    def receive(self) -> list[dict[str, Any]] | None:
+        """The messages that the next piece of data completes (perhaps none yet); None at the end. Blocks for data."""
+        try:
+            data = self._end.recv(65536)
+        except OSError:
+            return None
+        if not data:
+            return None
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """All messages until the other side closes."""
+        while (batch := self.receive()) is not None:
+            yield from batch
+
+    def close(self) -> None:
+        self._end.close()

@@ -1,0 +1,251 @@
+"""One worker process: loads the app, serves HTTP on the inherited socket, pumps queues, fires timers if told to.
+
+Started by the supervisor as `python -m local.host.worker FD`, FD being this end of their socket pair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import uvicorn
+
+from local.host.access import AccessKeys
+from local.host.admin import AdminApi
+from local.host.dispatcher import Dispatcher
+from local.host.errors import HostError
+from local.host.functions import AppIndex, ServiceBusTrigger, TimerTrigger, index_app
+from local.host.http import HttpApp, build_routes
+from local.host.invoker import Invoker, PortableInvoker
+from local.host.logs import configure_logging
+from local.host.ncrontab import local_zone
+from local.host.protocol import EXIT_FUNCTION_TIMEOUT, EXIT_LOAD_FAILED, Channel, WorkerOptions
+from local.host.service_bus import QueuePump, SdkReceivers
+from local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
+from local.host.timer import TimerGroup, TimerRunner, TimerStatusStore
+
+log = logging.getLogger("local.host.worker")  # __name__ is __main__ here
+
+_WATCH_SECONDS = 0.2
+# What triggers get to hand messages back once their invocations have been given up.
+_ABANDON_SECONDS = 3.0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the worker decides when to stop. Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+
+class Worker:
+    """The parts of one worker and the order in which they start and stop."""
+
+    def __init__(self, options: WorkerOptions, channel: Channel, settings: HostSettings, index: AppIndex) -> None:
+        self._options = options
+        self._channel = channel
+        self._settings = settings
+        self._index = index
+        self._loop = asyncio.get_running_loop()
+        self._stop_requested = asyncio.Event()
+        self._invoker: Invoker = PortableInvoker(self._loop, os.environ)
+        self._dispatcher = Dispatcher(self._invoker, timeout_seconds=settings.function_timeout_seconds)
+        self._pumps = self._build_pumps()
+        self._timers = self._build_timers()
+
+    async def run(self) -> None:
+        """Serve until told to stop, then let what is in flight finish within the grace period."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        threading.Thread(target=self._obey, name="control", daemon=True).start()
+        threading.Thread(target=self._watch_timeouts, name="watchdog", daemon=True).start()
+        with socket.socket(fileno=self._options.listener_fd) as listener:
+            server = self._build_server()
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            for pump in self._pumps:
+                pump.start()
+            await self._stop_requested.wait()
+            await self._shut_down(server, serving)
+
+    def _on_signal(self, number: int) -> None:
+        # Ctrl-C reaches the whole process group; the supervisor gets it as well and decides.
+        if number == signal.SIGTERM:
+            self._stop_requested.set()
+
+    def _obey(self) -> None:
+        for message in self._channel.messages():
+            if message["command"] == "lead_timers":
+                lead = partial(self._timers.lead, is_host_start=message["is_host_start"])
+                self._loop.call_soon_threadsafe(lead)
+            elif message["command"] == "stop":
+                break
+        self._loop.call_soon_threadsafe(self._stop_requested.set)
+
+    def _watch_timeouts(self) -> None:
+        """A thread, because a function that blocks the event loop must be found as well."""
+        while (call := self._dispatcher.overdue()) is None:
+            time.sleep(_WATCH_SECONDS)
+        name = call.function.name
+        log.critical("function_timeout function=%s id=%s; this worker ends now", name, call.invocation_id)
+        self._channel.send({"event": "function_timeout", "function": name})
+        _hand_back(self._dispatcher, self._pumps, f"function {name!r} overran functionTimeout in the same worker")
+        exit_now(EXIT_FUNCTION_TIMEOUT)
+
+    async def _shut_down(self, server: _Server, serving: asyncio.Task[None]) -> None:
+        log.info("worker_stopping in_flight=%d", self._dispatcher.in_flight)
+        deadline = time.monotonic() + self._options.grace_seconds
+        for pump in self._pumps:
+            pump.stop()
+        server.should_exit = True
+        await self._timers.stop()
+        joined = await asyncio.to_thread(_join, self._pumps, self._options.grace_seconds)
+        drained = await asyncio.to_thread(self._dispatcher.drain, max(0.0, deadline - time.monotonic()))
+        if not (joined and drained):
+            log.warning("grace_period_over in_flight=%d: giving them up", self._dispatcher.in_flight)
+            await asyncio.to_thread(_hand_back, self._dispatcher, self._pumps, "the host is shutting down")
+        await asyncio.wait([serving], timeout=_ABANDON_SECONDS)
+        self._invoker.close()
+        log.info("worker_stopped")
+
+    def _build_server(self) -> _Server:
+        options = self._options
+        keys = AccessKeys(options.master_key, options.host_key) if options.master_key and options.host_key else None
+        http = self._settings.http
+        app = HttpApp(
+            build_routes(self._index.functions.values(), http.route_prefix),
+            self._dispatcher,
+            HttpOptions(
+                route_prefix=http.route_prefix,
+                max_concurrent_requests=self._share(http.max_concurrent_requests),
+                max_outstanding_requests=self._share(http.max_outstanding_requests),
+            ),
+            keys=keys,
+            admin=AdminApi(self._index, self._dispatcher),
+        )
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=max(1, int(options.grace_seconds)),
+        )
+        return _Server(config, on_started=self._say_ready)
+
+    def _say_ready(self) -> None:
+        self._channel.send({"event": "ready"})
+
+    def _share(self, limit: int | None) -> int | None:
+        return None if limit is None else share_of(limit, self._options.workers, self._options.index)
+
+    def _build_pumps(self) -> list[QueuePump]:
+        options = self._settings.service_bus
+        slots = share_of(options.max_concurrent_calls, self._options.workers, self._options.index)
+        return [
+            QueuePump(
+                function,
+                function.trigger,
+                SdkReceivers(function.trigger, os.environ),
+                self._dispatcher,
+                options,
+                max_concurrent_calls=slots,
+            )
+            for function in self._index.functions.values()
+            if isinstance(function.trigger, ServiceBusTrigger)
+        ]
+
+    def _build_timers(self) -> TimerGroup:
+        store = TimerStatusStore(Path(self._options.state_dir) / "timers")
+        zone = local_zone(os.environ)
+        return TimerGroup(
+            [
+                (function.name, TimerRunner(function, function.trigger, self._dispatcher, store, zone))
+                for function in self._index.functions.values()
+                if isinstance(function.trigger, TimerTrigger)
+            ]
+        )
+
+
+def _join(pumps: Sequence[QueuePump], timeout_seconds: float) -> bool:
+    deadline = time.monotonic() + timeout_seconds
+    joined = [pump.join(max(0.0, deadline - time.monotonic())) for pump in pumps]  # each one, also after a False
+    return all(joined)
+
+
+def _hand_back(dispatcher: Dispatcher, pumps: Sequence[QueuePump], reason: str) -> None:
+    """Give up all invocations, so that their messages are abandoned now and not when their locks end."""
+    for pump in pumps:
+        pump.stop()
+    dispatcher.abort_all(reason)
+    _join(pumps, _ABANDON_SECONDS)
+
+
+def exit_now(status: int) -> NoReturn:
+    """End the process without waiting for function threads, which nothing can stop."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _load(options: WorkerOptions) -> tuple[HostSettings, AppIndex]:
+    app_dir = Path(options.app_dir)
+    settings = read_host_settings(app_dir, os.environ)
+    started = time.monotonic()
+    index = index_app(app_dir, os.environ)
+    log.info(
+        "app_indexed functions=%s disabled=%s seconds=%.2f",
+        ",".join(index.functions) or "none",
+        ",".join(index.disabled) or "none",
+        time.monotonic() - started,
+    )
+    for error in index.errors:
+        log.error("%s", error)
+    return settings, index
+
+
+async def _run(options: WorkerOptions, channel: Channel) -> int:
+    try:
+        settings, index = _load(options)
+        worker = Worker(options, channel, settings, index)
+    except (HostError, ValueError) as exc:
+        log.exception("worker_cannot_start")
+        channel.send({"event": "failed", "error": str(exc)})
+        return EXIT_LOAD_FAILED
+    await worker.run()
+    return 0
+
+
+def main() -> NoReturn:
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    first: list[dict[str, Any]] = channel.receive() or []
+    if not first:
+        exit_now(EXIT_LOAD_FAILED)
+    options = WorkerOptions(**first[0])
+    configure_logging(f"worker {options.index}", options.log_level)
+    exit_now(asyncio.run(_run(options, channel)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""A FastAPI application behind the host, as AsgiFunctionApp registers it."""
+
+import azure.functions as func
+from fastapi import FastAPI, Request
+
+api = FastAPI()
+
+
+@api.get("/items/{item_id}")
+async def get_item(item_id: int, q: str = "") -> dict:
+    return {"item_id": item_id, "q": q}
+
+
+@api.post("/items", status_code=201)
+async def post_item(request: Request) -> dict:
+    return {"received": await request.json(), "path": request.url.path}
+
+
+app = func.AsgiFunctionApp(app=api, http_auth_level=func.AuthLevel.ANONYMOUS)
