@@ -128,13 +128,14 @@ class Crontab:
                 return found
 
     def _next_interval(self, instant: datetime, zone: tzinfo) -> datetime:
-        """Searches under the offset in force; a clock change before the hit restarts the search behind the change."""
-        offset = _offset(instant, zone)
-        found = (self.next_local((instant + offset).replace(tzinfo=None)) - offset).replace(tzinfo=UTC)
-        if _offset(found, zone) == offset:
-            return found
-        change = _next_change(instant, found, zone)
-        return self._next_interval(change - timedelta(microseconds=1), zone) if change > instant else found
+        """Searches under the offset in force; a clock change before the hit restarts the search at the change."""
+        after, offset = instant, _offset(instant, zone)
+        while True:
+            found = (self.next_local((after + offset).replace(tzinfo=None)) - offset).replace(tzinfo=UTC)
+            if _offset(found, zone) == offset:
+                return found
+            change = _next_change(after, found, offset, zone)
+            after, offset = change - timedelta(microseconds=1), _offset(change, zone)
 
     def next_local(self, after: datetime) -> datetime:
         """The first matching wall-clock time after a naive one.
@@ -188,13 +189,12 @@ def _offset(instant: datetime, zone: tzinfo) -> timedelta:
     return instant.astimezone(zone).utcoffset() or timedelta(0)
 
 
-def _next_change(start: datetime, end: datetime, zone: tzinfo) -> datetime:
-    """The first second at or before `end` from which the zone's offset is no longer that of `start`."""
-    before = _offset(start, zone)
+def _next_change(start: datetime, end: datetime, offset: timedelta, zone: tzinfo) -> datetime:
+    """The first second after `start`, at most `end`, from which the zone has another offset than the given one."""
     low, high = 0, int((end - start).total_seconds()) + 1
     while high - low > 1:
         middle = (low + high) // 2
-        if _offset(start + timedelta(seconds=middle), zone) == before:
+        if _offset(start + timedelta(seconds=middle), zone) == offset:
             low = middle
         else:
             high = middle

@@ -20,9 +20,7 @@ from local.host.errors import RouteTemplateError
 T = TypeVar("T")
 Check = Callable[[str], bool]
 
-_PARAMETER = re.compile(
-    r"\{(?P<catch_all>\*{0,2})(?P<name>[A-Za-z_]\w*)(?P<constraints>(?::[^=}]*(?:\{[^}]*\}[^=}]*)*)?)(?:=(?P<default>[^}]*))?(?P<optional>\?)?\}"
-)
+_PARAMETER = re.compile(r"(?P<catch_all>\*{0,2})(?P<name>[A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True)
@@ -134,31 +132,40 @@ def _segment(text: str, part: str) -> Segment:
         if not part:
             raise RouteTemplateError(text, "a part between two slashes is empty")
         return Segment(literal=part)
-    match = _PARAMETER.fullmatch(part)
-    if match is None:
+    declared, constraints, default, optional = _take_apart(part[1:-1])
+    match = _PARAMETER.fullmatch(declared)
+    if match is None or not (part.startswith("{") and part.endswith("}")):
         raise RouteTemplateError(
-            text,
-            f"{part!r} must be a literal or one parameter such as {{id}}, {{id:int}}, {{id?}}, {{id=7}} or {{*rest}}",
+            text, f"{part!r} must be a literal, or one parameter such as {{id}}, {{id:int}} or {{id?}}"
         )
     return Segment(
         name=match["name"],
-        checks=tuple(_check(text, word) for word in _constraint_words(match["constraints"])),
+        checks=tuple(_check(text, word) for word in constraints),
         catch_all=bool(match["catch_all"]),
-        optional=bool(match["optional"]),
-        default=match["default"],
+        optional=optional,
+        default=default,
     )
 
 
-def _constraint_words(text: str) -> list[str]:
-    """Cut `:int:range(1,5)` at the colons outside parentheses."""
-    words, depth = [], 0
-    for character in text:
+def _take_apart(inner: str) -> tuple[str, list[str], str | None, bool]:
+    """Cut `id:int:range(1,5)=3` or `id:int?`: name, constraints, default, whether it is optional.
+
+    Colons, equal and question marks inside parentheses belong to a constraint's argument.
+    """
+    words, depth, default = [""], 0, None
+    for index, character in enumerate(inner):
         depth += {"(": 1, ")": -1}.get(character, 0)
         if character == ":" and depth == 0:
             words.append("")
+        elif character == "=" and depth == 0:
+            default = inner[index + 1 :]
+            break
         else:
             words[-1] += character
-    return words
+    optional = default is None and words[-1].endswith("?")
+    if optional:
+        words[-1] = words[-1].removesuffix("?")
+    return words[0], words[1:], default, optional
 
 
 def _check(text: str, word: str) -> Check:
