@@ -18,6 +18,7 @@ from azure.functions.meta import Datum
 
 from local.host.access import AccessKeys
 from local.host.dispatcher import Dispatcher
+from local.host.errors import InvocationAbortedError
 from local.host.functions import HttpTrigger, IndexedFunction
 from local.host.invoker import Call
 from local.host.routes import Route, RouteTable, RouteTemplate
@@ -151,7 +152,10 @@ class HttpApp:
         call = http_call(function, request, route_values)
         outcome = asyncio.wrap_future(self._dispatcher.submit(call, f"{request.method} {request.path}"))
         await asyncio.wait([outcome])
-        if outcome.exception() is not None:
+        error = outcome.exception()
+        if isinstance(error, InvocationAbortedError):
+            return Response(500, (("connection", "close"),))  # this process ends: the client must not come back to it
+        if error is not None:
             return Response(500)
         datum = outcome.result()
         if datum is None:

@@ -73,11 +73,11 @@ class Worker:
         self._pumps = self._build_pumps()
         self._timers = self._build_timers()
 
-    async def run(self) -> None:
-        """Serve until told to stop, then let what is in flight finish within the grace period."""
+    async def run(self, messages: Iterator[dict[str, Any]]) -> None:
+        """Serve until the supervisor says stop, then let what is in flight finish within the grace period."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
-        threading.Thread(target=self._obey, name="control", daemon=True).start()
+        threading.Thread(target=self._obey, args=(messages,), name="control", daemon=True).start()
         threading.Thread(target=self._watch_timeouts, name="watchdog", daemon=True).start()
         with socket.socket(fileno=self._options.listener_fd) as listener:
             server = self._build_server()
@@ -92,8 +92,8 @@ class Worker:
         if number == signal.SIGTERM:
             self._stop_requested.set()
 
-    def _obey(self) -> None:
-        for message in self._channel.messages():
+    def _obey(self, messages: Iterator[dict[str, Any]]) -> None:
+        for message in messages:
             if message["command"] == "lead_timers":
                 lead = partial(self._timers.lead, is_host_start=message["is_host_start"])
                 self._loop.call_soon_threadsafe(lead)
@@ -225,7 +225,7 @@ def _load(options: WorkerOptions) -> tuple[HostSettings, AppIndex]:
     return settings, index
 
 
-async def _run(options: WorkerOptions, channel: Channel) -> int:
+async def _run(options: WorkerOptions, channel: Channel, messages: Iterator[dict[str, Any]]) -> int:
     try:
         settings, index = _load(options)
         worker = Worker(options, channel, settings, index)
@@ -233,18 +233,19 @@ async def _run(options: WorkerOptions, channel: Channel) -> int:
         log.exception("worker_cannot_start")
         channel.send({"event": "failed", "error": str(exc)})
         return EXIT_LOAD_FAILED
-    await worker.run()
+    await worker.run(messages)
     return 0
 
 
 def main() -> NoReturn:
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
-    first: list[dict[str, Any]] = channel.receive() or []
-    if not first:
+    messages = channel.messages()  # one reader: a stop that arrives together with the options must not get lost
+    first = next(messages, None)
+    if first is None:
         exit_now(EXIT_LOAD_FAILED)
-    options = WorkerOptions(**first[0])
+    options = WorkerOptions(**first)
     configure_logging(f"worker {options.index}", options.log_level)
-    exit_now(asyncio.run(_run(options, channel)))
+    exit_now(asyncio.run(_run(options, channel, messages)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,240 @@
+"""The whole host on small apps: HTTP, ASGI, timers, timeouts, restarts, shutdown."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from local.host.errors import HostStartError
+from local.host.supervisor import HostSupervisor
+
+from .conftest import NO_BROKER, SETTINGS, wait_until
+
+
+def client(host: HostSupervisor) -> httpx.Client:
+    return httpx.Client(base_url=host.url, timeout=20)
+
+
+def test_http_function_sees_the_request_and_shapes_the_response(start_host):
+    host = start_host()
+    with client(host) as http:
+        headers = {"X-Test": "v", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+        response = http.post("/API/Echo/Bob?x=1&x=2&empty=", content=b"hi", headers=headers)
+        assert response.status_code == 202
+        assert response.headers["content-type"] == "application/json"
+        assert response.cookies["a"] == "1"
+        assert response.json() == {
+            "body": "hi",
+            "function": "echo",
+            "header": "v",
+            "method": "POST",
+            "params": {"x": "1,2"},
+            "route": {"name": "Bob", "count": "3"},
+            "thread_has_id": True,
+            "trace": "00-0af7651916cd43dd8448eb211c80319c",
+            "url": f"{host.url}/API/Echo/Bob?x=1&x=2&empty=",
+        }
+        assert http.get("/api/echo/Bob").status_code == 404
+        assert http.post("/api/echo/Bob7").status_code == 404
+        text = http.get("/api/text")
+        assert (text.status_code, text.text) == (200, "plain")
+        assert text.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_failing_function_answers_500_without_a_body_and_the_log_has_the_traceback(start_host, tmp_path):
+    host = start_host()
+    with client(host) as http:
+        response = http.get("/api/boom")
+    assert (response.status_code, response.content) == (500, b"")
+    log = (tmp_path / "host.log").read_text()
+    assert "[worker 0]" in log
+    assert "RuntimeError: this handler always fails" in log
+    assert 'in boom\n    raise RuntimeError("this handler always fails")' in log
+
+
+def test_function_with_a_missing_setting_is_named_and_the_others_run(start_host, tmp_path):
+    host = start_host()
+    with client(host) as http:
+        status = http.get("/admin/host/status").json()
+        names = [function["name"] for function in http.get("/admin/functions").json()]
+        assert http.get("/admin/functions/nosuch").status_code == 404
+    assert status["state"] == "Running"
+    assert "'unscheduled'" in status["errors"][0]
+    assert "'NO_SUCH_SETTING'" in status["errors"][0]
+    assert names == ["echo", "text", "admin_only", "boom", "pid", "sleep", "tick", "on_message", "on_dead_letter"]
+    assert "'NO_SUCH_SETTING'" in (tmp_path / "host.log").read_text()
+
+
+def test_functions_are_run_by_hand(start_host, sample_log):
+    host = start_host()
+    sample_log.wait_for("tick")
+    with client(host) as http:
+        assert http.post("/admin/functions/tick", json={}).status_code == 202
+        assert http.post("/admin/functions/on_message", json={"input": "by hand"}).status_code == 202
+        assert http.post("/admin/functions/on_message", json={"input": 7}).status_code == 400
+        assert http.post("/admin/functions/switched_off", json={}).status_code == 404
+    sample_log.wait_for("tick", 2)
+    assert sample_log.wait_for("message")[0]["body"] == "by hand"
+
+
+def test_keys_are_asked_for_when_authorization_is_on(start_host):
+    host = start_host(enable_auth=True, settings={"LOCAL_HOST_MASTER_KEY": "mk", "LOCAL_HOST_FUNCTION_KEY": "fk"})
+    with client(host) as http:
+        refused = http.get("/api/text")
+        assert (refused.status_code, refused.content) == (401, b"")
+        assert http.get("/api/text?code=fk").status_code == 200
+        assert http.get("/api/text", headers={"x-functions-key": "fk"}).status_code == 200
+        assert http.get("/api/admin-only?code=fk").status_code == 401
+        assert http.get("/api/admin-only?code=mk").status_code == 200
+        assert http.post("/api/echo/Bob").status_code == 202
+        assert http.get("/admin/host/status").status_code == 401
+        assert http.get("/admin/host/status?code=mk").status_code == 200
+
+
+def test_asgi_application_is_served_below_an_empty_prefix(start_host):
+    host = start_host("asgi_app", workers=2)
+    with client(host) as http:
+        assert http.get("/items/7?q=x").json() == {"item_id": 7, "q": "x"}
+        assert http.get("/items/seven").status_code == 422
+        assert http.get("/nowhere").status_code == 404
+        created = http.post("/items", json={"a": 1})
+        assert (created.status_code, created.json()) == (201, {"received": {"a": 1}, "path": "/items"})
+
+
+def test_timers_fire_in_one_worker_and_on_startup_once(start_host, sample_log):
+    host = start_host(workers=2, settings={"TICK_SCHEDULE": "* * * * * *"})
+    records = sample_log.wait_for("tick", 4)
+    assert len({record["pid"] for record in records}) == 1
+    assert records[0]["pid"] in host.worker_pids
+
+
+def test_timers_move_to_another_worker_when_theirs_dies(start_host, sample_log):
+    host = start_host(workers=2, settings={"TICK_SCHEDULE": "* * * * * *"})
+    leader = sample_log.wait_for("tick")[0]["pid"]
+    os.kill(leader, signal.SIGKILL)
+    wait_until(lambda: sample_log.records("tick")[-1]["pid"] != leader, "a tick in another worker")
+    wait_until(lambda: len(host.worker_pids) == 2 and leader not in host.worker_pids, "the dead worker replaced")
+
+
+def test_run_on_startup_does_not_repeat_when_a_worker_is_replaced(start_host, sample_log, tmp_path):
+    host = start_host()
+    leader = sample_log.wait_for("tick")[0]["pid"]
+    os.kill(leader, signal.SIGKILL)
+    wait_until(lambda: host.worker_pids not in ([], [leader]), "the worker replaced")
+    wait_until(lambda: (tmp_path / "host.log").read_text().count("timers_started") == 2, "a new leader")
+    assert len(sample_log.records("tick")) == 1
+
+
+def test_timer_that_was_missed_fires_at_once_as_past_due(start_host, sample_log, tmp_path):
+    status = '{"Last": "2026-01-01T00:00:00+00:00", "Next": "2026-01-01T01:00:00+00:00", "LastUpdated": ""}'
+    (tmp_path / "state" / "timers").mkdir(parents=True)
+    (tmp_path / "state" / "timers" / "tick.json").write_text(status)
+    start_host(state_dir=tmp_path / "state")
+    assert sample_log.wait_for("tick")[0]["past_due"] is True
+
+
+def test_worker_with_an_overdue_function_is_replaced(start_host, tmp_path):
+    host = start_host()
+    before = host.worker_pids
+    with client(host) as http:
+        assert http.post("/api/sleep/60").status_code == 500
+        # The socket outlives the worker: the next request waits for the new one.
+        assert int(http.get("/api/pid").text) not in before
+    assert "function_timeout function=sleep" in (tmp_path / "host.log").read_text()
+
+
+def test_stop_lets_a_request_finish(start_host, sample_log):
+    host = start_host()
+    answers = []
+    with client(host) as http:
+        request = threading.Thread(target=lambda: answers.append(http.post("/api/sleep/0.7").text))
+        request.start()
+        sample_log.wait_for("sleeping")
+        host.stop()
+        request.join()
+    assert answers == ["slept"]
+    assert host.worker_pids == []
+
+
+def test_stop_gives_up_what_outlasts_the_grace_period(start_host, sample_log, tmp_path):
+    settings = {"AzureFunctionsJobHost__functionTimeout": "-1"}
+    host = start_host(grace_seconds=0.5, settings=settings)
+    answers = []
+    with client(host) as http:
+        request = threading.Thread(target=lambda: answers.append(http.post("/api/sleep/60").status_code))
+        request.start()
+        sample_log.wait_for("sleeping")
+        host.stop()
+        request.join()
+    assert answers == [500]
+    assert "grace_period_over in_flight=1" in (tmp_path / "host.log").read_text()
+
+
+def test_worker_ends_with_its_supervisor(tmp_path, sample_log):
+    """A supervisor that is killed cannot stop its workers: they notice by themselves."""
+    command = [
+        sys.executable,
+        "-m",
+        "local.host",
+        "--app-dir",
+        str(Path(__file__).parent / "sample_app"),
+        "--port",
+        "0",
+    ]
+    environment = {**os.environ, **SETTINGS, "SAMPLE_LOG": str(sample_log.path), "ServiceBusConnection": NO_BROKER}
+    with (tmp_path / "out.log").open("wb") as output:
+        host = subprocess.Popen([*command, "--workers", "1"], env=environment, stdout=output, stderr=output)
+    worker = sample_log.wait_for("tick")[0]["pid"]
+    host.kill()
+    host.wait()
+
+    def is_gone() -> bool:
+        try:
+            return Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z"
+        except FileNotFoundError:
+            return True
+
+    wait_until(is_gone, "the worker gone")
+
+
+def test_interrupt_stops_the_command_cleanly(tmp_path, sample_log):
+    command = [
+        sys.executable,
+        "-m",
+        "local.host",
+        "--app-dir",
+        str(Path(__file__).parent / "sample_app"),
+        "--port",
+        "0",
+    ]
+    environment = {**os.environ, **SETTINGS, "SAMPLE_LOG": str(sample_log.path)}
+    with (tmp_path / "out.log").open("wb") as output:
+        host = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    sample_log.wait_for("tick")
+    host.send_signal(signal.SIGINT)
+    assert host.wait(20) == 0
+    assert "host_stopped" in (tmp_path / "out.log").read_text()
+
+
+def test_app_that_cannot_be_loaded_is_reported_to_the_caller(tmp_path):
+    (tmp_path / "host.json").write_text('{"version": "2.0"}')
+    (tmp_path / "function_app.py").write_text("raise ValueError('no such luck')")
+    supervisor = HostSupervisor(tmp_path, port=0, workers=1, log_file=tmp_path / "host.log")
+    supervisor.start()
+    try:
+        with pytest.raises(HostStartError, match="no such luck"):
+            supervisor.wait_ready(20)
+    finally:
+        supervisor.stop()
+
+
+def test_port_in_use_is_refused_with_what_to_do(start_host, tmp_path):
+    host = start_host()
+    second = HostSupervisor(Path(__file__).parent / "sample_app", port=host.port, environment=SETTINGS)
+    with pytest.raises(HostStartError, match="choose another port"):
+        second.start()
