@@ -183,7 +183,10 @@ def _check_parameters(handler: Callable[..., Any], name: str, trigger_parameter:
         hints = typing.get_type_hints(handler)
     except Exception as exc:
         raise FunctionIndexError(name, f"its annotations cannot be resolved: {exc}") from exc
-    context = next((p for p in parameters if p == "context" or hints.get(p) is func.Context), None)
+    # By name, as in the real worker: a parameter of this type under another name is one without a binding.
+    context = "context" if "context" in parameters and trigger_parameter != "context" else None
+    if context and hints.get(context, func.Context) is not func.Context:
+        raise FunctionIndexError(name, f"its parameter 'context' must be a func.Context, found {hints[context]!r}")
     unbound = [p for p in parameters if p not in {context, trigger_parameter}]
     if unbound:
         raise FunctionIndexError(name, f"parameters without a binding: {', '.join(unbound)}")

@@ -78,7 +78,8 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
         threading.Thread(target=self._obey, args=(messages,), name="control", daemon=True).start()
-        threading.Thread(target=self._watch_timeouts, name="watchdog", daemon=True).start()
+        if self._settings.function_timeout_seconds is not None:
+            threading.Thread(target=self._watch_timeouts, name="watchdog", daemon=True).start()
         with socket.socket(fileno=self._options.listener_fd) as listener:
             server = self._build_server()
             serving = asyncio.create_task(server.serve(sockets=[listener]))

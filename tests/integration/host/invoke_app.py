@@ -1,0 +1,89 @@
+"""Loads an app, calls each of its functions with the same fixed inputs, prints what came back as JSON.
+
+    python invoke_app.py portable|microsoft APP_DIR
+
+Runs in a process of its own: Microsoft's runtime holds one app per process.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from local.host.functions import HttpTrigger, IndexedFunction, ServiceBusTrigger, index_app
+from local.host.http import Request, http_call
+from local.host.invoker import Call, PortableInvoker
+from local.host.messages import body_datum, trigger_metadata
+from local.host.ms_runtime import MsInvocationError, MsRuntimeInvoker
+from local.host.timer import timer_call
+
+PATHS = {"echo": ("POST", "/api/echo/Bob?x=1", {"name": "Bob", "count": "3"}), "sleep": ("POST", "/", {"seconds": "0"})}
+
+
+HEADERS = {"x-test": "v", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+
+
+def calls_for(function: IndexedFunction) -> list[Call]:
+    from conftest import received_message
+
+    trigger = function.trigger
+    if isinstance(trigger, HttpTrigger):
+        method, path, route_values = PATHS.get(function.name, ("GET", "/no/such/path", {"route": "no/such/path"}))
+        url = f"http://localhost{path}"
+        return [http_call(function, Request(method, path, url, HEADERS, {"x": "1"}, b"hi"), route_values)]
+    if isinstance(trigger, ServiceBusTrigger):
+        messages = [
+            received_message(b'{"id": 1}', delivery_count=2, properties={"n": 3, "t": "x"}, correlation_id="c"),
+            received_message(b"fail", time_to_live_seconds=60, subject="s"),
+        ]
+        return [
+            Call(function, body_datum(message, trigger.data_type), trigger_metadata(message)) for message in messages
+        ]
+    return [timer_call(function, past_due=True), timer_call(function)]
+
+
+def readable(value: Any) -> Any:
+    """Datums of either library, as plain values."""
+    if isinstance(value, dict):
+        return {key: readable(inner) for key, inner in value.items()}
+    if hasattr(value, "type") and hasattr(value, "value"):
+        return [value.type, readable(value.value)]
+    if value == str(os.getpid()):
+        return "this process"
+    return value if value is None or isinstance(value, (str, int)) else repr(value)
+
+
+async def outcome_of(invoker: Any, call: Call) -> Any:
+    try:
+        datum = await asyncio.wrap_future(invoker.submit(call))
+    except MsInvocationError as exc:
+        return ["raised", exc.error]
+    except Exception as exc:  # noqa: BLE001 - what a function raises is its result here
+        return ["raised", repr(exc)]
+    # A function that returns nothing may come back as None, or as a datum without a value.
+    return ["returned", None if datum is None or datum.type is None else readable(datum)]
+
+
+async def run(kind: str, app_dir: Path) -> dict[str, Any]:
+    index = index_app(app_dir, os.environ)
+    if kind == "microsoft":
+        invoker: Any = await MsRuntimeInvoker.create(app_dir)
+        bindings = {name: [json.loads(text) for text in raw] for name, raw in (await invoker.raw_bindings()).items()}
+    else:
+        invoker = PortableInvoker(asyncio.get_running_loop(), os.environ)
+        bindings = {function.name: list(function.raw_bindings) for function in index.functions.values()}
+    results = {
+        name: [await outcome_of(invoker, call) for call in calls_for(function)]
+        for name, function in index.functions.items()
+    }
+    invoker.close()
+    return {"bindings": {name: bindings[name] for name in index.functions}, "results": results}
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    print(json.dumps(asyncio.run(run(sys.argv[1], Path(sys.argv[2])))), file=sys.__stdout__)
+    sys.__stdout__.flush()
+    os._exit(0)
