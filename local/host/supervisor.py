@@ -37,7 +37,7 @@ _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # A worker that lived this long was well: its death starts the back-off anew.
 _HEALTHY_SECONDS = 20.0
 # What a worker gets beyond the grace period, and beyond its announcement of a function timeout, before it is killed.
-_KILL_AFTER_SECONDS = 6.0
+_KILL_AFTER_SECONDS = 10.0
 
 
 @dataclass

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,6 +40,9 @@ log = logging.getLogger("local.host.worker")  # __name__ is __main__ here
 _WATCH_SECONDS = 0.2
 # What triggers get to hand messages back once their invocations have been given up.
 _ABANDON_SECONDS = 3.0
+# The same for HTTP; and how long a blocked event loop is waited for.
+_FINISH_SECONDS = 1.5
+_LOOP_SECONDS = 2.0
 
 
 class _Server(uvicorn.Server):
@@ -56,6 +59,15 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_started()
+
+    async def stop_listening(self) -> None:
+        for listener in self.servers:
+            listener.close()
+
+    async def finish(self, serving: asyncio.Task[None]) -> None:
+        """Answer what has been accepted, then end the serving task."""
+        self.should_exit = True
+        await asyncio.wait([serving], timeout=_FINISH_SECONDS)
 
 
 class Worker:
@@ -78,11 +90,12 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
         threading.Thread(target=self._obey, args=(messages,), name="control", daemon=True).start()
-        if self._settings.function_timeout_seconds is not None:
-            threading.Thread(target=self._watch_timeouts, name="watchdog", daemon=True).start()
         with socket.socket(fileno=self._options.listener_fd) as listener:
             server = self._build_server()
             serving = asyncio.create_task(server.serve(sockets=[listener]))
+            if self._settings.function_timeout_seconds is not None:
+                watch = partial(self._watch_timeouts, server, serving)
+                threading.Thread(target=watch, name="watchdog", daemon=True).start()
             for pump in self._pumps:
                 pump.start()
             await self._stop_requested.wait()
@@ -102,15 +115,24 @@ class Worker:
                 break
         self._loop.call_soon_threadsafe(self._stop_requested.set)
 
-    def _watch_timeouts(self) -> None:
+    def _watch_timeouts(self, server: _Server, serving: asyncio.Task[None]) -> None:
         """A thread, because a function that blocks the event loop must be found as well."""
         while (call := self._dispatcher.overdue()) is None:
             time.sleep(_WATCH_SECONDS)
         name = call.function.name
         log.critical("function_timeout function=%s id=%s; this worker ends now", name, call.invocation_id)
         self._channel.send({"event": "function_timeout", "function": name})
+        # First no new connections, which then wait for the next worker; then an answer for those that are here.
+        self._on_loop(server.stop_listening())
         _hand_back(self._dispatcher, self._pumps, f"function {name!r} overran functionTimeout in the same worker")
+        self._on_loop(server.finish(serving))
         exit_now(EXIT_FUNCTION_TIMEOUT)
+
+    def _on_loop(self, step: Coroutine[Any, Any, None]) -> None:
+        try:
+            asyncio.run_coroutine_threadsafe(step, self._loop).result(_LOOP_SECONDS)
+        except TimeoutError:
+            log.warning("event_loop_blocked: a function holds it; going on without it")
 
     async def _shut_down(self, server: _Server, serving: asyncio.Task[None]) -> None:
         log.info("worker_stopping in_flight=%d", self._dispatcher.in_flight)
@@ -124,7 +146,7 @@ class Worker:
         if not (joined and drained):
             log.warning("grace_period_over in_flight=%d: giving them up", self._dispatcher.in_flight)
             await asyncio.to_thread(_hand_back, self._dispatcher, self._pumps, "the host is shutting down")
-        await asyncio.wait([serving], timeout=_ABANDON_SECONDS)
+        await server.finish(serving)
         self._invoker.close()
         log.info("worker_stopped")
 
