@@ -35,7 +35,7 @@ from local.host.tracing import child_trace_parent
 log = logging.getLogger(__name__)
 
 # How long one request for a message stays open: bounds how late a slot notices that it should stop.
-_RECEIVE_SECONDS = 1.0
+_RECEIVE_SECONDS = 0.5
 _IDLE_SECONDS = 60.0
 _BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _REPEAT_TROUBLE_SECONDS = 30.0
@@ -123,9 +123,11 @@ class QueuePump:
         self._auto_complete = options.auto_complete_messages if trigger.auto_complete is None else trigger.auto_complete
         self._stopping = threading.Event()
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._slots: set[threading.Thread] = set()
         self._opened = 0
         self._busy = 0
+        self._asking = 0
         self._trouble = _Trouble(trigger.entity)
 
     def start(self) -> None:
@@ -136,6 +138,15 @@ class QueuePump:
     def stop(self) -> None:
         """Take no more messages. Those in flight go on; `join` waits for them to be settled."""
         self._stopping.set()
+
+    def quiesce(self, timeout_seconds: float) -> None:
+        """After `stop`: wait until no slot asks for messages any more.
+
+        A message that is abandoned before that comes straight back to another slot of the pump that is going down,
+        which can only abandon it again: each round costs it a delivery.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._asking == 0, timeout_seconds)
 
     def join(self, timeout_seconds: float) -> bool:
         """Wait until every slot has settled its message and closed its receiver; False when the time is up before."""
@@ -182,9 +193,9 @@ class QueuePump:
         idle_since = time.monotonic()
         try:
             while not self._stopping.is_set():
-                messages = receiver.receive_messages(max_message_count=1, max_wait_time=_RECEIVE_SECONDS)
+                message = self._ask(receiver)
                 self._trouble.clear()
-                for message in messages:
+                if message is not None:
                     self._handle(receiver, message)
                     idle_since = time.monotonic()
                 if time.monotonic() - idle_since > _IDLE_SECONDS and self._leave_to_others():
@@ -192,6 +203,17 @@ class QueuePump:
             return True
         finally:
             receiver.close()
+
+    def _ask(self, receiver: Receiver) -> ServiceBusReceivedMessage | None:
+        with self._lock:
+            self._asking += 1
+        try:
+            messages = receiver.receive_messages(max_message_count=1, max_wait_time=_RECEIVE_SECONDS)
+        finally:
+            with self._changed:
+                self._asking -= 1
+                self._changed.notify_all()
+        return messages[0] if messages else None
 
     def _leave_to_others(self) -> bool:
         """Whether this slot may end because another one stays; takes it off the list in the same step."""

@@ -220,6 +220,8 @@ def _hand_back(dispatcher: Dispatcher, pumps: Sequence[QueuePump], reason: str) 
     """Give up all invocations, so that their messages are abandoned now and not when their locks end."""
     for pump in pumps:
         pump.stop()
+    for pump in pumps:
+        pump.quiesce(_ABANDON_SECONDS)
     dispatcher.abort_all(reason)
     _join(pumps, _ABANDON_SECONDS)
 

@@ -33,6 +33,7 @@ class FakeQueue:
         self.open_receivers = 0
         self.asked_for = set()
         self.is_closed = False
+        self.redelivers = False
         self._changed = threading.Condition()
 
     def put(self, *messages) -> None:
@@ -69,6 +70,8 @@ class FakeReceiver:
         if self._queue.settle_error:
             raise self._queue.settle_error
         self._queue.settled.append((verb, message))
+        if verb == "abandon" and self._queue.redelivers:
+            self._queue.put(message)
 
     def complete_message(self, message) -> None:
         self._settle("complete", message)
@@ -291,3 +294,19 @@ def test_giving_up_abandons_what_is_in_flight(bench):
     one.dispatcher.abort_all("a test gives up")
     assert one.pump.join(20)
     assert one.queue.bodies("abandon") == ["hold"]
+
+
+def test_given_up_message_is_not_taken_again_by_another_slot_of_the_same_pump(bench):
+    """An abandoned message comes back at once: idle slots used to take it, only to abandon it again and again."""
+    one = bench(slots=4)
+    one.queue.put(*(received_message(f"hold {number}".encode()) for number in range(4)))
+    wait_until(lambda: len(one.invoker.held) == 4, "all slots open")
+    for number in range(1, 4):
+        one.invoker.release(f"hold {number}")
+    wait_until(lambda: len(one.queue.settled) == 3, "three slots idle again")
+    one.queue.redelivers = True
+    one.pump.stop()
+    one.pump.quiesce(20)
+    one.dispatcher.abort_all("a test gives up")
+    assert one.pump.join(20)
+    assert one.queue.bodies("abandon") == ["hold 0"]
