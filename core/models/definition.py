@@ -1,0 +1,93 @@
+"""What a job's author declares: stages, parallelism, retries, failure policy. A job row keeps a snapshot of it."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class FrozenModel(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Parallelism(StrEnum):
+    """How a stage gets its tasks.
+
+    single: the count is known when planned. fan_out: tasks come from the previous stage's results.
+    fan_in: the machine makes one task that reads all of them.
+    """
+
+    SINGLE = "single"
+    FAN_OUT = "fan_out"
+    FAN_IN = "fan_in"
+
+
+class RetryPolicy(FrozenModel):
+    """Exponential back-off, capped, with full jitter. Seconds; `max_attempts` counts the first attempt too."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 4
+    base_delay_seconds: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    max_delay_seconds: Annotated[float, Field(gt=0, le=86400)] = 300.0
+
+
+class FailurePolicy(FrozenModel):
+    """When failed tasks fail their stage, and with it the job.
+
+    fail_job: the first failed task does. continue: none does.
+    tolerate: more than `max_failed` tasks, or more than `max_failed_percent` of the stage's tasks, do.
+    """
+
+    on_failure: Literal["fail_job", "continue", "tolerate"] = "fail_job"
+    max_failed: Annotated[int, Field(ge=0)] | None = None
+    max_failed_percent: Annotated[float, Field(ge=0, le=100)] | None = None
+
+    @model_validator(mode="after")
+    def _limits_go_with_tolerate(self) -> "FailurePolicy":
+        has_limit = self.max_failed is not None or self.max_failed_percent is not None
+        if has_limit != (self.on_failure == "tolerate"):
+            raise ValueError(
+                "max_failed or max_failed_percent go with on_failure='tolerate', and it needs one of them; "
+                f"found on_failure={self.on_failure!r}, max_failed={self.max_failed}, "
+                f"max_failed_percent={self.max_failed_percent}"
+            )
+        return self
+
+
+class StageDefinition(FrozenModel):
+    """One ordered step of a job, as declared in `stages`."""
+
+    number: Annotated[int, Field(ge=1, le=100)]
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    task_type: Annotated[str, Field(min_length=1, max_length=100)]
+    parallelism: Parallelism
+    description: str | None = None
+    retry: RetryPolicy = RetryPolicy()
+    failure: FailurePolicy = FailurePolicy()
+    lease_seconds: Annotated[float, Field(ge=5, le=3600)] = 60.0
+    max_interruptions: Annotated[int, Field(ge=0, le=100)] = 5
+    tasks_per_message: Annotated[int, Field(ge=1, le=100)] = 1
+
+
+class JobDefinition(FrozenModel):
+    """The snapshot in a job row: deploying new code never changes a job in flight."""
+
+    job_type: str
+    stages: Annotated[tuple[StageDefinition, ...], Field(min_length=1)]
+
+    def stage(self, number: int) -> StageDefinition:
+        return self.stages[number - 1]
+
+
+class TaskDefinition(FrozenModel):
+    """One task that `create_tasks_for_stage` asks for.
+
+    Args:
+        name: The logical unit (a tile, a file): stable across reruns and unique within the stage. The task's id is
+            made from it; an index is used where it is missing.
+        parameters: What this task needs beyond the job's own parameters.
+        task_type: Another handler than the stage's, if it must be.
+    """
+
+    parameters: dict[str, Any] = {}
+    name: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    task_type: str | None = None

@@ -1,0 +1,88 @@
+"""Rows. The DDL is generated from these models, so a column's type, default and comment stand here alone."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+
+from core.models.definition import FrozenModel
+from core.models.status import JobStatus, StageStatus, TaskStatus
+
+JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class JobRecord(FrozenModel):
+    """One submitted job."""
+
+    job_id: JobId
+    job_type: str
+    status: JobStatus = JobStatus.QUEUED
+    run: Annotated[int, Field(ge=1)] = 1
+    stage: Annotated[int, Field(ge=1)] = 1
+    total_stages: Annotated[int, Field(ge=1)]
+    parameters: dict[str, Any] = Field(default={})
+    definition: dict[str, Any]
+    correlation_id: str
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    announced_at: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class StageRecord(FrozenModel):
+    """One stage in one run of a job."""
+
+    job_id: JobId
+    run: Annotated[int, Field(ge=1)]
+    stage: Annotated[int, Field(ge=1)]
+    status: StageStatus = StageStatus.QUEUED
+    settings: dict[str, Any]
+    expected_count: Annotated[int, Field(ge=0)] | None = None
+    failed_count: Annotated[int, Field(ge=0)] = 0
+    created_at: datetime | None = None
+    planned_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class TaskRecord(FrozenModel):
+    """One unit of work, retried alone."""
+
+    job_id: JobId
+    run: Annotated[int, Field(ge=1)]
+    task_id: Annotated[str, Field(max_length=100)]
+    stage: Annotated[int, Field(ge=1)]
+    task_index: Annotated[int, Field(ge=0)]
+    task_type: str
+    queue: str
+    name: str | None = None
+    parameters: dict[str, Any] = Field(default={})
+    status: TaskStatus = TaskStatus.PENDING
+    attempt: Annotated[int, Field(ge=0)] = 0
+    interruptions: Annotated[int, Field(ge=0)] = 0
+    lease_id: UUID | None = None
+    lease_expires_at: datetime | None = None
+    lease_owner: str | None = None
+    due_at: datetime | None = None
+    announced_at: datetime | None = None
+    progress: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class JobEvent(FrozenModel):
+    """One line of a job's timeline."""
+
+    job_id: JobId
+    event_id: int
+    run: int
+    stage: int | None = None
+    task_id: str | None = None
+    event: str
+    detail: dict[str, Any] = Field(default={})
+    at: datetime

@@ -1,0 +1,92 @@
+"""Statuses, and the one table of transitions that Python, SQL and the documents share."""
+
+from enum import StrEnum
+
+
+class JobStatus(StrEnum):
+    """Where a job stands.
+
+    queued: its current stage waits to be planned. processing: that stage's tasks run.
+    cancelling: cancelled, tasks that were running have not stopped yet.
+    finalizing: all stages ended, the job's own summary is still to be made.
+    """
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    CANCELLING = "cancelling"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return not JOB_TRANSITIONS[self]
+
+
+class StageStatus(StrEnum):
+    """Where a stage stands. queued: its tasks are not all inserted yet, so it cannot end."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return not STAGE_TRANSITIONS[self]
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands.
+
+    pending: the row is written, no message for it is confirmed. queued: the message is sent.
+    processing: leased by one attempt. pending_retry: to be tried again at `due_at`.
+    """
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    PENDING_RETRY = "pending_retry"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return not TASK_TRANSITIONS[self]
+
+
+_J, _S, _T = JobStatus, StageStatus, TaskStatus
+
+# Terminal states are closed: the way back is a rerun, which writes rows of a new run and leaves these as they are.
+JOB_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
+    _J.QUEUED: frozenset({_J.PROCESSING, _J.FINALIZING, _J.CANCELLED, _J.FAILED}),
+    _J.PROCESSING: frozenset({_J.QUEUED, _J.FINALIZING, _J.CANCELLING, _J.CANCELLED, _J.FAILED}),
+    _J.CANCELLING: frozenset({_J.CANCELLED}),
+    _J.FINALIZING: frozenset({_J.COMPLETED, _J.COMPLETED_WITH_ERRORS, _J.FAILED, _J.CANCELLED}),
+    _J.COMPLETED: frozenset(),
+    _J.COMPLETED_WITH_ERRORS: frozenset(),
+    _J.FAILED: frozenset(),
+    _J.CANCELLED: frozenset(),
+}
+STAGE_TRANSITIONS: dict[StageStatus, frozenset[StageStatus]] = {
+    _S.QUEUED: frozenset({_S.PROCESSING, _S.COMPLETED, _S.FAILED, _S.CANCELLED}),
+    _S.PROCESSING: frozenset({_S.COMPLETED, _S.COMPLETED_WITH_ERRORS, _S.FAILED, _S.CANCELLED}),
+    _S.COMPLETED: frozenset(),
+    _S.COMPLETED_WITH_ERRORS: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+}
+TASK_TRANSITIONS: dict[TaskStatus, frozenset[TaskStatus]] = {
+    _T.PENDING: frozenset({_T.QUEUED, _T.PROCESSING, _T.CANCELLED}),
+    _T.QUEUED: frozenset({_T.PENDING, _T.PROCESSING, _T.CANCELLED}),
+    _T.PROCESSING: frozenset({_T.PENDING, _T.PENDING_RETRY, _T.COMPLETED, _T.FAILED, _T.CANCELLED}),
+    _T.PENDING_RETRY: frozenset({_T.PROCESSING, _T.CANCELLED}),
+    _T.COMPLETED: frozenset(),
+    _T.FAILED: frozenset(),
+    _T.CANCELLED: frozenset(),
+}

@@ -1,0 +1,147 @@
+"""Models and sql/functions -> DDL, composed with psycopg.sql: the same bytes every time, schema name a parameter."""
+
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from enum import StrEnum
+from importlib.resources import files
+from typing import Any, LiteralString, Union, cast, get_args, get_origin
+from uuid import UUID
+
+from psycopg.sql import SQL, Composed, Identifier, Literal
+from pydantic.fields import FieldInfo
+
+from core.models.status import JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS
+from core.schema.tables import TABLES, Index, Table
+
+COLUMN_TYPES: dict[type, LiteralString] = {
+    str: "text",
+    int: "integer",
+    float: "double precision",
+    bool: "boolean",
+    datetime: "timestamptz",
+    dict: "jsonb",
+    UUID: "uuid",
+}
+_TRANSITIONS: dict[str, Mapping[Any, Iterable[StrEnum]]] = {
+    "jobs": JOB_TRANSITIONS,
+    "stages": STAGE_TRANSITIONS,
+    "tasks": TASK_TRANSITIONS,
+}
+
+
+def generate_schema(schema: str = "app") -> Iterator[Composed]:
+    """Statements that make an empty database ready, in order: schema, tables, indexes, transition guards, functions.
+
+    Args:
+        schema: The schema's name; it is quoted as an identifier.
+    """
+    yield SQL("create schema if not exists {}").format(Identifier(schema))
+    for table in TABLES:
+        yield _create_table(schema, table)
+        for index in table.indexes:
+            yield _create_index(schema, table, index)
+    yield from generate_functions(schema)
+    for name, transitions in _TRANSITIONS.items():
+        yield _transition_guard(schema, name, transitions)
+        yield SQL("create or replace trigger transition_guard before update of status on {} for each row "
+                  "when (old.status is distinct from new.status) execute function {}()").format(
+            Identifier(schema, name), Identifier(schema, f"guard_{name}_transition")
+        )  # fmt: skip
+
+
+def generate_functions(schema: str = "app") -> Iterator[Composed]:
+    """The SQL functions alone, a file a statement group; they can be applied again at any time."""
+    for source in sorted(files("sql").joinpath("functions").iterdir(), key=lambda file: file.name):
+        text = source.read_text(encoding="utf-8").strip()
+        yield SQL(text).format(schema=Identifier(schema))
+
+
+def render_schema(schema: str = "app") -> str:
+    """The whole schema as SQL text, for `sql/schema.sql` and for people."""
+    statements = (statement.as_string(None).strip().rstrip(";") for statement in generate_schema(schema))
+    return ";\n\n".join(statements) + ";\n"
+
+
+def _create_table(schema: str, table: Table) -> Composed:
+    lines: list[Composed] = [_column(table, name, info) for name, info in table.model.model_fields.items()]
+    lines.append(SQL("primary key ({})").format(_names(table.key)))
+    lines.extend(
+        SQL("foreign key ({}) references {} on delete cascade").format(_names(columns), Identifier(schema, other))
+        for columns, other in table.references
+    )
+    body = SQL(",\n  ").join(lines)
+    return SQL("create table if not exists {} (\n  {}\n)").format(Identifier(schema, table.name), body)
+
+
+def _column(table: Table, name: str, info: FieldInfo) -> Composed:
+    python_type, optional = _plain_type(info.annotation)
+    column = SQL("{} {}").format(Identifier(name), SQL(_sql_type(table, name, python_type)))
+    if name == table.identity:
+        return column + SQL(" generated always as identity")
+    if name in table.now_columns:
+        return column + SQL(" not null default now()")
+    if not optional:
+        column += SQL(" not null")
+    if isinstance(info.default, StrEnum):
+        column += SQL(" default {}").format(Literal(info.default.value))
+    elif isinstance(info.default, dict):
+        column += SQL(" default '{{}}'").format()
+    elif isinstance(info.default, int):
+        column += SQL(" default {}").format(Literal(info.default))
+    if issubclass(python_type, StrEnum):
+        values = SQL(", ").join(Literal(member.value) for member in python_type)
+        column += SQL(" check ({} in ({}))").format(Identifier(name), values)
+    return column
+
+
+def _sql_type(table: Table, name: str, python_type: type) -> LiteralString:
+    if name == table.identity:
+        return "bigint"
+    if issubclass(python_type, StrEnum):
+        return "text"
+    if python_type not in COLUMN_TYPES:
+        known = sorted(known.__name__ for known in COLUMN_TYPES)
+        raise TypeError(
+            f"{table.model.__name__}.{name}: expected a StrEnum or one of {known}, found {python_type!r}; "
+            "add it to COLUMN_TYPES"
+        )
+    return COLUMN_TYPES[python_type]
+
+
+def _plain_type(annotation: Any) -> tuple[type, bool]:
+    """The column's Python type and whether it may be null: `dict[str, Any] | None` -> (dict, True)."""
+    if get_origin(annotation) in {Union, types.UnionType}:
+        (inner,) = (arg for arg in get_args(annotation) if arg is not types.NoneType)
+        return _plain_type(inner)[0], True
+    if hasattr(annotation, "__metadata__"):
+        return _plain_type(annotation.__origin__)
+    return cast("type", get_origin(annotation) or annotation), False
+
+
+def _create_index(schema: str, table: Table, index: Index) -> Composed:
+    statement = SQL("create index if not exists {} on {} ({})").format(
+        Identifier(index.name), Identifier(schema, table.name), _names(index.columns)
+    )
+    if index.statuses:
+        statement += SQL(" where status in ({})").format(SQL(", ").join(Literal(status) for status in index.statuses))
+    return statement
+
+
+def _transition_guard(schema: str, table: str, transitions: Mapping[Any, Iterable[StrEnum]]) -> Composed:
+    allowed = [Literal(f"{start}>{end}") for start, ends in transitions.items() for end in sorted(ends)]
+    return SQL(
+        "create or replace function {}() returns trigger\nlanguage plpgsql as $$\nbegin\n"
+        "  if (old.status || '>' || new.status) not in ({}) then\n"
+        "    raise exception '{} row %: no transition from % to %', old, old.status, new.status"
+        " using errcode = 'CM003';\n"
+        "  end if;\n  return new;\nend $$"
+    ).format(
+        Identifier(schema, f"guard_{table}_transition"),
+        SQL(",\n    ").join(allowed),
+        SQL(table),
+    )
+
+
+def _names(columns: Iterable[str]) -> Composed:
+    return SQL(", ").join(Identifier(column) for column in columns)

@@ -1,0 +1,70 @@
+"""What the models do not say about their tables: keys, foreign keys, indexes with a reason, generated columns."""
+
+from dataclasses import dataclass, field
+
+from core.models.definition import FrozenModel
+from core.models.record import JobEvent, JobRecord, StageRecord, TaskRecord
+from core.models.status import TaskStatus
+
+
+@dataclass(frozen=True)
+class Index:
+    """`where` is a set of statuses; the index then covers only rows in one of them."""
+
+    name: str
+    columns: tuple[str, ...]
+    statuses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A model's table. Every key starts with job_id, so that tables can be hash-distributed by it."""
+
+    name: str
+    model: type[FrozenModel]
+    key: tuple[str, ...]
+    indexes: tuple[Index, ...] = ()
+    references: tuple[tuple[tuple[str, ...], str], ...] = ()
+    identity: str | None = None
+    now_columns: tuple[str, ...] = field(default=("created_at",))
+
+
+OPEN_TASKS = tuple(status.value for status in TaskStatus if not status.is_terminal)
+
+TABLES = (
+    Table(
+        "jobs",
+        JobRecord,
+        key=("job_id",),
+        indexes=(
+            Index("jobs_by_age", ("created_at", "job_id")),
+            # The janitor's: jobs that wait for a message or for a step, never the finished ones.
+            Index("jobs_open", ("updated_at", "job_id"), ("queued", "processing", "cancelling", "finalizing")),
+        ),
+        now_columns=("created_at", "updated_at"),
+    ),
+    Table("stages", StageRecord, key=("job_id", "run", "stage"), references=((("job_id",), "jobs"),)),
+    Table(
+        "tasks",
+        TaskRecord,
+        key=("job_id", "run", "task_id"),
+        indexes=(
+            # Is anything of this stage unfinished? Never a count.
+            Index("tasks_open", ("job_id", "run", "stage"), OPEN_TASKS),
+            Index("tasks_by_stage", ("job_id", "run", "stage", "task_index")),
+            # Sweeps across jobs lead with their time; they are not unique, so each shard keeps its own.
+            Index("tasks_leased", ("lease_expires_at",), ("processing",)),
+            Index("tasks_unannounced", ("created_at",), ("pending",)),
+            Index("tasks_due", ("due_at",), ("pending_retry",)),
+        ),
+        references=((("job_id", "run", "stage"), "stages"),),
+    ),
+    Table(
+        "job_events",
+        JobEvent,
+        key=("job_id", "event_id"),
+        references=((("job_id",), "jobs"),),
+        identity="event_id",
+        now_columns=(),
+    ),
+)

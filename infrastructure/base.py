@@ -1,0 +1,43 @@
+"""What every repository shares, whatever its store."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class RepositoryError(Exception):
+    """A store did not do what it was asked to; the adapter's own error is the cause."""
+
+    def __init__(self, operation: str, reason: str) -> None:
+        self.operation, self.reason = operation, reason
+        super().__init__(f"{operation}: {reason}")
+
+
+class DatabaseUnavailable(RepositoryError):
+    """The database cannot be reached now; the message that led here must stay with the broker."""
+
+
+class StageClosedMeanwhile(RepositoryError):
+    """Another transaction ended the stage between this one's check and its lock; call again."""
+
+
+class BaseRepository:
+    """Names its operations in errors and logs."""
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger(type(self).__module__)
+
+    @contextmanager
+    def _error_context(self, operation: str) -> Iterator[None]:
+        """Translate the store's errors once, by type or code, never by text."""
+        try:
+            yield
+        except Exception as error:
+            translated = self._translate(operation, error)
+            if translated is error:
+                raise
+            raise translated from error
+
+    def _translate(self, operation: str, error: Exception) -> Exception:
+        del operation
+        return error

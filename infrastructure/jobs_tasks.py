@@ -1,0 +1,171 @@
+"""Jobs, tasks, and the transitions that PostgreSQL decides. A repository method is one function call."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from psycopg.sql import SQL, Identifier
+
+from core.models import JobRecord, TaskRecord
+from infrastructure.base import RepositoryError, StageClosedMeanwhile
+from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
+
+TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
+
+
+@dataclass(frozen=True)
+class StageCheck:
+    """What a settlement did. The rows are the signal; this answer is a hint that may never arrive."""
+
+    updated_ids: tuple[str, ...]
+    is_last_task_in_stage: bool
+    stage_status: str | None
+    job_status: str | None
+
+
+class JobRepository(PostgreSQLRepository):
+    """Job rows."""
+
+    def submit_job(self, job: JobRecord) -> tuple[bool, str]:
+        """Write the job and its first stage. Returns whether it is new, and the status of the one that is there."""
+        parameters = (
+            job.job_id,
+            job.job_type,
+            as_jsonb(job.parameters),
+            as_jsonb(job.definition),
+            job.correlation_id,
+        )
+        (row,) = self._call("submit_job", parameters)
+        return row["created"], row["status"]
+
+    def find_job(self, job_id: str) -> JobRecord | None:
+        query = SQL("select * from {} where job_id = %s").format(Identifier(self._schema, "jobs"))
+        rows = self._execute_query("find_job", query, (job_id,))
+        return JobRecord.model_validate(rows[0]) if rows else None
+
+    def finalize_job(self, job_id: str, run: int, result: Mapping[str, Any] | None) -> str | None:
+        """Store the job's summary and end it. None when it does not wait for that."""
+        (row,) = self._call("finalize_job", (job_id, run, as_jsonb(result)))
+        return row["finalize_job"]  # type: ignore[no-any-return]
+
+    def fail_job(self, job_id: str, run: int, error: Mapping[str, Any]) -> bool:
+        (row,) = self._call("fail_job", (job_id, run, as_jsonb(error)))
+        return bool(row["fail_job"])
+
+    def cancel_job(self, job_id: str, reason: str | None) -> str | None:
+        """The job's status afterwards; None for an unknown job."""
+        (row,) = self._call("cancel_job", (job_id, reason))
+        return row["cancel_job"]  # type: ignore[no-any-return]
+
+
+class TaskRepository(PostgreSQLRepository):
+    """Task rows: planned in one transaction, leased in one call."""
+
+    def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRecord]) -> tuple[str, int]:
+        """Insert a stage's tasks and seal it: all of them, or none.
+
+        Args:
+            tasks: Consumed as a stream (COPY); may be a generator over a hundred thousand.
+
+        Returns:
+            `planned` and the number of tasks, or why not (busy, missing, stale_run, closed) and 0.
+        """
+        begin = SQL("select {}(%s, %s, %s) as outcome").format(Identifier(self._schema, "begin_stage_plan"))
+        seal = SQL("select {}(%s, %s, %s, %s)").format(Identifier(self._schema, "seal_stage"))
+        copy_in = SQL("copy {} ({}) from stdin").format(
+            Identifier(self._schema, "tasks"), SQL(", ").join(Identifier(name) for name in TASK_COLUMNS)
+        )
+        with self._get_cursor("plan_stage") as cursor, cursor.connection.transaction():
+            cursor.execute(begin, (job_id, run, stage))
+            row = cursor.fetchone()
+            if row is None or row["outcome"] != "ready":
+                return (row["outcome"] if row else "missing"), 0
+            count = 0
+            with cursor.copy(copy_in) as copy:
+                for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
+                    values = [getattr(task, name) for name in TASK_COLUMNS]
+                    copy.write_row([as_jsonb(value) if isinstance(value, dict) else value for value in values])
+            cursor.execute(seal, (job_id, run, stage, count))
+        return "planned", count
+
+    def mark_tasks_announced(self, job_id: str, run: int, task_ids: Sequence[str]) -> int:
+        (row,) = self._call("mark_tasks_announced", (job_id, run, list(task_ids)))
+        return int(row["mark_tasks_announced"])
+
+    def claim_tasks(
+        self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
+    ) -> list[dict[str, Any]]:
+        """Lease tasks; one row an id with its outcome: claimed, duplicate, not_due, closed, missing."""
+        return self._call("claim_tasks", (job_id, run, stage, list(task_ids), lease_id, owner))
+
+    def renew_leases(
+        self, job_id: str, run: int, leases: Mapping[str, UUID], progress: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, str]:
+        """Extend leases of one job: task id -> renewed, stop or lost."""
+        ids = list(leases)
+        reports = [as_jsonb(progress.get(task_id)) for task_id in ids]
+        rows = self._call("renew_leases", (job_id, run, ids, [leases[task_id] for task_id in ids], reports))
+        return {row["task_id"]: row["outcome"] for row in rows}
+
+
+class StageCompletionRepository(PostgreSQLRepository):
+    """Ends of tasks, and what follows from them in the same transaction."""
+
+    def complete_task_and_check_stage(
+        self, job_id: str, run: int, stage: int, *, lease_id: UUID, results: Mapping[str, Mapping[str, Any]]
+    ) -> StageCheck:
+        """End tasks as completed: task id -> result. What the lease no longer holds is left alone."""
+        return self._settle("complete_task_and_check_stage", job_id, run, stage, lease_id, results)
+
+    def fail_task_and_check_stage(
+        self, job_id: str, run: int, stage: int, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]
+    ) -> StageCheck:
+        """End tasks as failed: task id -> error. The stage's policy may fail the job."""
+        return self._settle("fail_task_and_check_stage", job_id, run, stage, lease_id, errors)
+
+    def increment_task_retry_count(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        task_id: str,
+        *,
+        lease_id: UUID,
+        error: Mapping[str, Any],
+        delay_seconds: float,
+    ) -> dict[str, Any]:
+        """Schedule another attempt. `outcome`: scheduled, exhausted, closed or stale; `attempt`, `due_at`."""
+        parameters = (job_id, run, stage, lease_id, task_id, as_jsonb(error), delay_seconds)
+        (row,) = self._call("increment_task_retry_count", parameters)
+        return row
+
+    def take_back_tasks(self, job_id: str, run: int, stage: int) -> dict[str, Any]:
+        """Take tasks back whose lease ran out: `taken_back`, `given_up`, `is_last_task_in_stage`."""
+        (row,) = self._call("take_back_tasks", (job_id, run, stage))
+        return row
+
+    def check_job_completion(self, job_id: str) -> list[dict[str, Any]]:
+        """How far a job is: one row a stage of its current run, with counts."""
+        return self._call("check_job_completion", (job_id,))
+
+    def _settle(
+        self,
+        function: str,
+        job_id: str,
+        run: int,
+        stage: int,
+        lease_id: UUID,
+        payloads: Mapping[str, Mapping[str, Any]],
+    ) -> StageCheck:
+        parameters = (job_id, run, stage, lease_id, list(payloads), [as_jsonb(value) for value in payloads.values()])
+        for _ in range(2):
+            try:
+                (row,) = self._call(function, parameters)
+            except StageClosedMeanwhile:
+                continue  # it is closed for good: the second call finds it so
+            ids = tuple(row["updated_ids"])
+            return StageCheck(ids, row["is_last_task_in_stage"], row["stage_status"], row["job_status"])
+        raise RepositoryError(
+            function, f"stage {stage} of job {job_id} was closed twice, which cannot be; look at its rows"
+        )

@@ -1,0 +1,26 @@
+-- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are.
+create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  with open as (
+    select t.task_id from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
+      and t.status in ('pending', 'pending_retry')
+    order by t.task_id for update
+  )
+  update {schema}.tasks t
+  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = {schema}.clock()
+  from open where t.job_id = p_job_id and t.run = p_run and t.task_id = open.task_id;
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+create or replace function {schema}.mark_job_announced(p_job_id text, p_run integer, p_stage integer) returns boolean
+language plpgsql as $$
+begin
+  update {schema}.jobs j set announced_at = {schema}.clock()
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing');
+  return found;
+end $$;

@@ -1,0 +1,73 @@
+-- After tasks ended in this transaction: counts failures, applies the failure policy, closes the stage if it is over.
+-- Returns whether this transaction closed it. Locks: the stage, then the job row; never waits for a task row after it.
+create or replace function {schema}.check_stage(
+  p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]
+) returns boolean
+language plpgsql as $$
+declare
+  v_stage record;
+  v_task record;
+  v_reason text;
+begin
+  perform {schema}.lock_stage(p_job_id, p_run, p_stage);
+  select s.status = 'processing' and j.run = p_run as runs, j.status = 'processing' as job_runs,
+         j.status = 'cancelling' as is_cancelling, s.settings -> 'failure' as policy, s.failed_count, s.expected_count
+  into v_stage
+  from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+
+  if p_was_open and not (v_stage.runs and v_stage.job_runs) then
+    raise exception 'stage % of job % run % was closed meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
+  end if;
+  if not v_stage.runs then
+    return false;
+  end if;
+
+  if p_failed_ids is not null then
+    update {schema}.stages s set failed_count = s.failed_count + cardinality(p_failed_ids)
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    returning s.failed_count into v_stage.failed_count;
+    for v_task in
+      select t.task_id, t.error from {schema}.tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_failed_ids) order by t.task_id
+    loop
+      perform {schema}.record_event(p_job_id, p_run, p_stage, v_task.task_id, 'task_failed', v_task.error);
+      v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');
+    end loop;
+    if {schema}.is_over_failure_budget(v_stage.policy, v_stage.failed_count, v_stage.expected_count) then
+      perform {schema}.end_job(p_job_id, p_run, 'failed', jsonb_build_object(
+        'type', 'StageFailed', 'stage', p_stage, 'failed_count', v_stage.failed_count,
+        'message', format('stage %s failed; last failed task %s', p_stage, v_reason)));
+      return true;
+    end if;
+  end if;
+
+  if exists (
+    select 1 from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+  ) then
+    return false;
+  end if;
+  if v_stage.is_cancelling then
+    perform {schema}.end_job(p_job_id, p_run, 'cancelled', null);
+  else
+    perform {schema}.close_stage(p_job_id, p_run, p_stage);
+  end if;
+  return true;
+end $$;
+
+-- Whether so many failed tasks fail the stage.
+create or replace function {schema}.is_over_failure_budget(
+  p_policy jsonb, p_failed_count integer, p_expected_count integer
+) returns boolean
+language sql immutable as $$
+  select case p_policy ->> 'on_failure'
+    when 'continue' then false
+    when 'tolerate' then
+      p_failed_count > coalesce((p_policy ->> 'max_failed')::integer, p_failed_count)
+      or p_failed_count * 100.0 / greatest(p_expected_count, 1)
+        > coalesce((p_policy ->> 'max_failed_percent')::double precision, 100)
+    else p_failed_count > 0
+  end
+$$;

@@ -1,0 +1,51 @@
+-- Leases tasks to the caller. One row an id comes back, with its outcome:
+-- claimed; duplicate (leased, or ended); not_due (retry at a later time); closed (stage or job does not run); missing.
+-- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment).
+create or replace function {schema}.claim_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
+) returns table (
+  task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
+  parameters jsonb, wait_seconds double precision
+)
+language plpgsql as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_open boolean;
+  v_lease_seconds double precision;
+begin
+  select j.status = 'processing' and j.run = p_run and s.status = 'processing',
+         (s.settings ->> 'lease_seconds')::double precision
+  into v_open, v_lease_seconds
+  from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+
+  if v_open then
+    with wanted as (
+      select t.task_id from {schema}.tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+        and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
+      order by t.task_id for update
+    )
+    update {schema}.tasks t
+    set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
+        lease_expires_at = v_now + v_lease_seconds * interval '1 second',
+        due_at = null, started_at = v_now
+    from wanted where t.job_id = p_job_id and t.run = p_run and t.task_id = wanted.task_id;
+  end if;
+
+  return query
+  select asked.id,
+    case
+      when t.task_id is null then 'missing'
+      when t.status = 'processing' and t.lease_id = p_lease_id then 'claimed'
+      when not v_open then 'closed'
+      when t.status = 'pending_retry' then 'not_due'
+      else 'duplicate'
+    end,
+    t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
+    greatest(extract(epoch from t.due_at - v_now), 0)::double precision
+  from unnest(p_task_ids) with ordinality as asked(id, place)
+  left join {schema}.tasks t
+    on t.job_id = p_job_id and t.run = p_run and t.task_id = asked.id and t.stage = p_stage
+  order by asked.place;
+end $$;

@@ -1,0 +1,21 @@
+-- The clock that decides leases and due times. Tests turn it: set app.fake_now = '2026-01-01 00:00+00'.
+create or replace function {schema}.clock() returns timestamptz
+language sql stable as $$
+  select coalesce(nullif(current_setting('app.fake_now', true), '')::timestamptz, clock_timestamp())
+$$;
+
+-- Serializes decisions about one stage of one run, until the transaction ends.
+-- Lock order everywhere: task rows by id, then this, then the job row.
+create or replace function {schema}.lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
+language sql volatile as $$
+  select pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0))
+$$;
+
+-- One line in the job's timeline.
+create or replace function {schema}.record_event(
+  p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb
+) returns void
+language sql volatile as $$
+  insert into {schema}.job_events (job_id, run, stage, task_id, event, detail, at)
+  values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), {schema}.clock())
+$$;

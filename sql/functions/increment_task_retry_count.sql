@@ -1,0 +1,40 @@
+-- A failed attempt is to be tried again: pending_retry, due after the delay, lease given up, to be announced.
+-- Outcome: scheduled; exhausted (no attempt left: nothing changed, fail it); closed (stage or job ended: nothing
+-- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
+-- Fence: the lease. Locks: the task row.
+create or replace function {schema}.increment_task_retry_count(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
+  p_delay_seconds double precision
+) returns table (outcome text, attempt integer, due_at timestamptz)
+language plpgsql as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_task record;
+begin
+  select t.attempt - t.interruptions as spent, (s.settings -> 'retry' ->> 'max_attempts')::integer as allowed,
+         j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open
+  into v_task
+  from {schema}.tasks t
+  join {schema}.stages s on s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
+  join {schema}.jobs j on j.job_id = t.job_id
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
+    and t.status = 'processing' and t.lease_id = p_lease_id
+  for update of t;
+  if not found then
+    outcome := 'stale';
+  elsif not v_task.is_open then
+    outcome := 'closed';
+  elsif v_task.spent >= v_task.allowed then
+    outcome := 'exhausted';
+  else
+    update {schema}.tasks t
+    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second', error = p_error,
+        announced_at = null, lease_id = null, lease_expires_at = null
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
+    returning t.attempt, t.due_at into attempt, due_at;
+    outcome := 'scheduled';
+    perform {schema}.record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
+      p_error || jsonb_build_object('delay_seconds', p_delay_seconds));
+  end if;
+  return next;
+end $$;

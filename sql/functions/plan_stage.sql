@@ -1,0 +1,47 @@
+-- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
+-- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
+-- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more).
+create or replace function {schema}.begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
+language plpgsql as $$
+declare
+  v_job record;
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)) then
+    return 'busy';
+  end if;
+  select j.run, j.stage, j.status, s.status as stage_status into v_job
+  from {schema}.jobs j
+  left join {schema}.stages s on s.job_id = j.job_id and s.run = p_run and s.stage = p_stage
+  where j.job_id = p_job_id;
+  if not found then
+    return 'missing';
+  elsif v_job.run <> p_run then
+    return 'stale_run';
+  elsif v_job.status <> 'queued' or v_job.stage <> p_stage or v_job.stage_status is distinct from 'queued' then
+    return 'closed';
+  end if;
+  return 'ready';
+end $$;
+
+-- All tasks are inserted: from now on the stage can end. A stage without tasks ends here.
+-- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
+create or replace function {schema}.seal_stage(
+  p_job_id text, p_run integer, p_stage integer, p_expected_count integer
+) returns text
+language plpgsql as $$
+begin
+  update {schema}.jobs j set status = 'processing', updated_at = {schema}.clock()
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'queued';
+  if not found then
+    raise exception 'job % run % does not wait for stage %', p_job_id, p_run, p_stage using errcode = 'CM002';
+  end if;
+  update {schema}.stages s
+  set status = 'processing', expected_count = p_expected_count, planned_at = {schema}.clock()
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
+  perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
+    jsonb_build_object('expected_count', p_expected_count));
+  if p_expected_count = 0 then
+    return {schema}.close_stage(p_job_id, p_run, p_stage);
+  end if;
+  return 'processing';
+end $$;

@@ -1,0 +1,764 @@
+create schema if not exists "app";
+
+create table if not exists "app"."jobs" (
+  "job_id" text not null,
+  "job_type" text not null,
+  "status" text not null default 'queued' check ("status" in ('queued', 'processing', 'cancelling', 'finalizing', 'completed', 'completed_with_errors', 'failed', 'cancelled')),
+  "run" integer not null default 1,
+  "stage" integer not null default 1,
+  "total_stages" integer not null,
+  "parameters" jsonb not null default '{}',
+  "definition" jsonb not null,
+  "correlation_id" text not null,
+  "result" jsonb,
+  "error" jsonb,
+  "announced_at" timestamptz,
+  "created_at" timestamptz not null default now(),
+  "updated_at" timestamptz not null default now(),
+  "finished_at" timestamptz,
+  primary key ("job_id")
+);
+
+create index if not exists "jobs_by_age" on "app"."jobs" ("created_at", "job_id");
+
+create index if not exists "jobs_open" on "app"."jobs" ("updated_at", "job_id") where status in ('queued', 'processing', 'cancelling', 'finalizing');
+
+create table if not exists "app"."stages" (
+  "job_id" text not null,
+  "run" integer not null,
+  "stage" integer not null,
+  "status" text not null default 'queued' check ("status" in ('queued', 'processing', 'completed', 'completed_with_errors', 'failed', 'cancelled')),
+  "settings" jsonb not null,
+  "expected_count" integer,
+  "failed_count" integer not null default 0,
+  "created_at" timestamptz not null default now(),
+  "planned_at" timestamptz,
+  "finished_at" timestamptz,
+  primary key ("job_id", "run", "stage"),
+  foreign key ("job_id") references "app"."jobs" on delete cascade
+);
+
+create table if not exists "app"."tasks" (
+  "job_id" text not null,
+  "run" integer not null,
+  "task_id" text not null,
+  "stage" integer not null,
+  "task_index" integer not null,
+  "task_type" text not null,
+  "queue" text not null,
+  "name" text,
+  "parameters" jsonb not null default '{}',
+  "status" text not null default 'pending' check ("status" in ('pending', 'queued', 'processing', 'pending_retry', 'completed', 'failed', 'cancelled')),
+  "attempt" integer not null default 0,
+  "interruptions" integer not null default 0,
+  "lease_id" uuid,
+  "lease_expires_at" timestamptz,
+  "lease_owner" text,
+  "due_at" timestamptz,
+  "announced_at" timestamptz,
+  "progress" jsonb,
+  "result" jsonb,
+  "error" jsonb,
+  "created_at" timestamptz not null default now(),
+  "started_at" timestamptz,
+  "finished_at" timestamptz,
+  primary key ("job_id", "run", "task_id"),
+  foreign key ("job_id", "run", "stage") references "app"."stages" on delete cascade
+);
+
+create index if not exists "tasks_open" on "app"."tasks" ("job_id", "run", "stage") where status in ('pending', 'queued', 'processing', 'pending_retry');
+
+create index if not exists "tasks_by_stage" on "app"."tasks" ("job_id", "run", "stage", "task_index");
+
+create index if not exists "tasks_leased" on "app"."tasks" ("lease_expires_at") where status in ('processing');
+
+create index if not exists "tasks_unannounced" on "app"."tasks" ("created_at") where status in ('pending');
+
+create index if not exists "tasks_due" on "app"."tasks" ("due_at") where status in ('pending_retry');
+
+create table if not exists "app"."job_events" (
+  "job_id" text not null,
+  "event_id" bigint generated always as identity,
+  "run" integer not null,
+  "stage" integer,
+  "task_id" text,
+  "event" text not null,
+  "detail" jsonb not null default '{}',
+  "at" timestamptz not null,
+  primary key ("job_id", "event_id"),
+  foreign key ("job_id") references "app"."jobs" on delete cascade
+);
+
+-- The stage is over: writes its end and moves the job on, in the caller's transaction. Returns the job's new status.
+-- Fence: the stage still runs. Locks: the stage's lock is held by the caller; then the job row.
+create or replace function "app".close_stage(p_job_id text, p_run integer, p_stage integer) returns text
+language plpgsql as $$
+declare
+  v_status text;
+begin
+  update "app".stages s
+  set status = case when s.failed_count > 0 then 'completed_with_errors' else 'completed' end,
+      finished_at = "app".clock()
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
+  returning s.status into v_status;
+  if not found then
+    return null;
+  end if;
+  perform "app".record_event(p_job_id, p_run, p_stage, null, 'stage_' || v_status, null);
+  return "app".advance_job_stage(p_job_id, p_run, p_stage);
+end $$;
+
+-- Writes the next stage's row, or makes the job finalizing after the last one. Can be called again at any time:
+-- it acts only while the job still stands at a stage that has ended. Returns the job's new status, or null.
+create or replace function "app".advance_job_stage(p_job_id text, p_run integer, p_stage integer) returns text
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_job record;
+begin
+  update "app".jobs j
+  set status = case when j.stage < j.total_stages then 'queued' else 'finalizing' end,
+      stage = least(j.stage + 1, j.total_stages), announced_at = null, updated_at = v_now
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'processing'
+    and exists (
+      select 1 from "app".stages s
+      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+        and s.status in ('completed', 'completed_with_errors')
+    )
+  returning j.status, j.stage, j.definition into v_job;
+  if not found then
+    return null;
+  end if;
+  if v_job.status = 'queued' then
+    insert into "app".stages (job_id, run, stage, settings, created_at)
+    values (p_job_id, p_run, v_job.stage, v_job.definition -> 'stages' -> (v_job.stage - 1), v_now);
+  end if;
+  return v_job.status;
+end $$;
+
+-- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are.
+create or replace function "app".mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  with open as (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
+      and t.status in ('pending', 'pending_retry')
+    order by t.task_id for update
+  )
+  update "app".tasks t
+  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = "app".clock()
+  from open where t.job_id = p_job_id and t.run = p_run and t.task_id = open.task_id;
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+create or replace function "app".mark_job_announced(p_job_id text, p_run integer, p_stage integer) returns boolean
+language plpgsql as $$
+begin
+  update "app".jobs j set announced_at = "app".clock()
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing');
+  return found;
+end $$;
+
+-- After tasks ended in this transaction: counts failures, applies the failure policy, closes the stage if it is over.
+-- Returns whether this transaction closed it. Locks: the stage, then the job row; never waits for a task row after it.
+create or replace function "app".check_stage(
+  p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]
+) returns boolean
+language plpgsql as $$
+declare
+  v_stage record;
+  v_task record;
+  v_reason text;
+begin
+  perform "app".lock_stage(p_job_id, p_run, p_stage);
+  select s.status = 'processing' and j.run = p_run as runs, j.status = 'processing' as job_runs,
+         j.status = 'cancelling' as is_cancelling, s.settings -> 'failure' as policy, s.failed_count, s.expected_count
+  into v_stage
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+
+  if p_was_open and not (v_stage.runs and v_stage.job_runs) then
+    raise exception 'stage % of job % run % was closed meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
+  end if;
+  if not v_stage.runs then
+    return false;
+  end if;
+
+  if p_failed_ids is not null then
+    update "app".stages s set failed_count = s.failed_count + cardinality(p_failed_ids)
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    returning s.failed_count into v_stage.failed_count;
+    for v_task in
+      select t.task_id, t.error from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_failed_ids) order by t.task_id
+    loop
+      perform "app".record_event(p_job_id, p_run, p_stage, v_task.task_id, 'task_failed', v_task.error);
+      v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');
+    end loop;
+    if "app".is_over_failure_budget(v_stage.policy, v_stage.failed_count, v_stage.expected_count) then
+      perform "app".end_job(p_job_id, p_run, 'failed', jsonb_build_object(
+        'type', 'StageFailed', 'stage', p_stage, 'failed_count', v_stage.failed_count,
+        'message', format('stage %s failed; last failed task %s', p_stage, v_reason)));
+      return true;
+    end if;
+  end if;
+
+  if exists (
+    select 1 from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+  ) then
+    return false;
+  end if;
+  if v_stage.is_cancelling then
+    perform "app".end_job(p_job_id, p_run, 'cancelled', null);
+  else
+    perform "app".close_stage(p_job_id, p_run, p_stage);
+  end if;
+  return true;
+end $$;
+
+-- Whether so many failed tasks fail the stage.
+create or replace function "app".is_over_failure_budget(
+  p_policy jsonb, p_failed_count integer, p_expected_count integer
+) returns boolean
+language sql immutable as $$
+  select case p_policy ->> 'on_failure'
+    when 'continue' then false
+    when 'tolerate' then
+      p_failed_count > coalesce((p_policy ->> 'max_failed')::integer, p_failed_count)
+      or p_failed_count * 100.0 / greatest(p_expected_count, 1)
+        > coalesce((p_policy ->> 'max_failed_percent')::double precision, 100)
+    else p_failed_count > 0
+  end
+$$;
+
+-- Leases tasks to the caller. One row an id comes back, with its outcome:
+-- claimed; duplicate (leased, or ended); not_due (retry at a later time); closed (stage or job does not run); missing.
+-- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment).
+create or replace function "app".claim_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
+) returns table (
+  task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
+  parameters jsonb, wait_seconds double precision
+)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_open boolean;
+  v_lease_seconds double precision;
+begin
+  select j.status = 'processing' and j.run = p_run and s.status = 'processing',
+         (s.settings ->> 'lease_seconds')::double precision
+  into v_open, v_lease_seconds
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+
+  if v_open then
+    with wanted as (
+      select t.task_id from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+        and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
+      order by t.task_id for update
+    )
+    update "app".tasks t
+    set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
+        lease_expires_at = v_now + v_lease_seconds * interval '1 second',
+        due_at = null, started_at = v_now
+    from wanted where t.job_id = p_job_id and t.run = p_run and t.task_id = wanted.task_id;
+  end if;
+
+  return query
+  select asked.id,
+    case
+      when t.task_id is null then 'missing'
+      when t.status = 'processing' and t.lease_id = p_lease_id then 'claimed'
+      when not v_open then 'closed'
+      when t.status = 'pending_retry' then 'not_due'
+      else 'duplicate'
+    end,
+    t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
+    greatest(extract(epoch from t.due_at - v_now), 0)::double precision
+  from unnest(p_task_ids) with ordinality as asked(id, place)
+  left join "app".tasks t
+    on t.job_id = p_job_id and t.run = p_run and t.task_id = asked.id and t.stage = p_stage
+  order by asked.place;
+end $$;
+
+-- The clock that decides leases and due times. Tests turn it: set app.fake_now = '2026-01-01 00:00+00'.
+create or replace function "app".clock() returns timestamptz
+language sql stable as $$
+  select coalesce(nullif(current_setting('app.fake_now', true), '')::timestamptz, clock_timestamp())
+$$;
+
+-- Serializes decisions about one stage of one run, until the transaction ends.
+-- Lock order everywhere: task rows by id, then this, then the job row.
+create or replace function "app".lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
+language sql volatile as $$
+  select pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0))
+$$;
+
+-- One line in the job's timeline.
+create or replace function "app".record_event(
+  p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb
+) returns void
+language sql volatile as $$
+  insert into "app".job_events (job_id, run, stage, task_id, event, detail, at)
+  values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), "app".clock())
+$$;
+
+-- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
+-- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
+-- A task of a stage or job that has ended meanwhile becomes cancelled: late results are kept out.
+-- Locks: task rows by id, then the stage, then the job row.
+-- Raises CM001 when the stage was closed between its check and its lock: call again, it then finds it closed.
+create or replace function "app".settle_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_open boolean;
+  v_status text;
+begin
+  select j.status = 'processing' and j.run = p_run and s.status = 'processing' into v_open
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  v_status := case when v_open then p_status else 'cancelled' end;
+
+  with held as (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+      and t.status = 'processing' and t.lease_id = p_lease_id
+    order by t.task_id for update
+  ), settled as (
+    update "app".tasks t
+    set status = v_status, lease_id = null, lease_expires_at = null, finished_at = v_now,
+        result = case v_status when 'completed' then given.payload else t.result end,
+        error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
+    from held
+    join unnest(p_task_ids, p_payloads) as given(task_id, payload) on given.task_id = held.task_id
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = held.task_id
+    returning t.task_id
+  )
+  select coalesce(array_agg(s.task_id), array[]::text[]) into updated_ids from settled s;
+
+  is_last_task_in_stage := false;
+  if cardinality(updated_ids) > 0 then
+    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_open,
+      case v_status when 'failed' then updated_ids end);
+  end if;
+  select s.status, j.status into stage_status, job_status
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  return next;
+end $$;
+
+create or replace function "app".complete_task_and_check_stage(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language sql volatile as $$
+  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed')
+$$;
+
+create or replace function "app".fail_task_and_check_stage(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language sql volatile as $$
+  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed')
+$$;
+
+-- Ends a job that did not complete: failed or cancelled. Its open stage ends with it and its tasks are cancelled.
+-- Task rows that another transaction holds are skipped, never awaited (that would turn the lock order round): they
+-- end as cancelled when they settle, are claimed, or lose their lease.
+-- Locks: the stage's, held by the caller; then the job row.
+create or replace function "app".end_job(p_job_id text, p_run integer, p_status text, p_error jsonb) returns boolean
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_stage integer;
+begin
+  update "app".jobs j
+  set status = p_status, error = coalesce(p_error, j.error), finished_at = v_now, updated_at = v_now
+  where j.job_id = p_job_id and j.run = p_run
+    and j.status in ('queued', 'processing', 'cancelling', 'finalizing')
+  returning j.stage into v_stage;
+  if not found then
+    return false;
+  end if;
+  update "app".stages s set status = p_status, finished_at = v_now
+  where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ('queued', 'processing');
+  perform "app".cancel_open_tasks(p_job_id, p_run, v_stage, true);
+  perform "app".record_event(p_job_id, p_run, v_stage, null, 'job_' || p_status, p_error);
+  return true;
+end $$;
+
+-- Cancels what has not ended; running tasks too if asked. Skips rows that are in other hands this moment.
+create or replace function "app".cancel_open_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_with_running boolean
+) returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  with open as (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and (t.status in ('pending', 'queued', 'pending_retry') or (p_with_running and t.status = 'processing'))
+    order by t.task_id for update skip locked
+  )
+  update "app".tasks t
+  set status = 'cancelled', lease_id = null, lease_expires_at = null, due_at = null, finished_at = "app".clock()
+  from open where t.job_id = p_job_id and t.run = p_run and t.task_id = open.task_id;
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+-- Fails the job from outside its tasks: a planner that raised, a finalizer that raised.
+create or replace function "app".fail_job(p_job_id text, p_run integer, p_error jsonb) returns boolean
+language plpgsql as $$
+begin
+  perform "app".lock_stage(p_job_id, p_run, j.stage) from "app".jobs j where j.job_id = p_job_id;
+  return "app".end_job(p_job_id, p_run, 'failed', p_error);
+end $$;
+
+-- Cancels the job: what has not started is cancelled now; running tasks learn of it at their next heartbeat and the
+-- job is `cancelling` until the last of them has ended. Returns the job's status after it, null for an unknown job.
+create or replace function "app".cancel_job(p_job_id text, p_reason text) returns text
+language plpgsql as $$
+declare
+  v_job record;
+begin
+  select j.run, j.stage into v_job from "app".jobs j where j.job_id = p_job_id;
+  if not found then
+    return null;
+  end if;
+  perform "app".lock_stage(p_job_id, v_job.run, v_job.stage);
+  select j.run, j.stage, j.status into v_job from "app".jobs j where j.job_id = p_job_id for update;
+  if v_job.status in ('completed', 'completed_with_errors', 'failed', 'cancelled', 'cancelling') then
+    return v_job.status;
+  end if;
+  perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'cancel_requested',
+    jsonb_build_object('reason', p_reason));
+  if v_job.status = 'processing' then
+    perform "app".cancel_open_tasks(p_job_id, v_job.run, v_job.stage, false);
+    if exists (
+      select 1 from "app".tasks t
+      where t.job_id = p_job_id and t.run = v_job.run and t.stage = v_job.stage
+        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    ) then
+      update "app".jobs j set status = 'cancelling', updated_at = "app".clock() where j.job_id = p_job_id;
+      return 'cancelling';
+    end if;
+  end if;
+  perform "app".end_job(p_job_id, v_job.run, 'cancelled', jsonb_build_object(
+    'type', 'Cancelled', 'message', coalesce(p_reason, 'cancelled')));
+  return 'cancelled';
+end $$;
+
+-- The job's end: its own summary is stored. Fence: the job is finalizing in this run; a second caller changes nothing.
+create or replace function "app".finalize_job(p_job_id text, p_run integer, p_result jsonb) returns text
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_status text;
+begin
+  update "app".jobs j
+  set status = case when exists (
+        select 1 from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.failed_count > 0
+      ) then 'completed_with_errors' else 'completed' end,
+      result = p_result, finished_at = v_now, updated_at = v_now
+  where j.job_id = p_job_id and j.run = p_run and j.status = 'finalizing'
+  returning j.status into v_status;
+  if found then
+    perform "app".record_event(p_job_id, p_run, null, null, 'job_' || v_status, null);
+  end if;
+  return v_status;
+end $$;
+
+-- How far a job is: one row a stage of its current run. Reads only.
+create or replace function "app".check_job_completion(p_job_id text)
+returns table (
+  job_status text, run integer, stage integer, stage_status text, expected_count integer,
+  completed integer, failed integer, cancelled integer, open integer
+)
+language sql stable as $$
+  select j.status, s.run, s.stage, s.status, s.expected_count,
+    count(*) filter (where t.status = 'completed')::integer,
+    count(*) filter (where t.status = 'failed')::integer,
+    count(*) filter (where t.status = 'cancelled')::integer,
+    count(*) filter (where t.status in ('pending', 'queued', 'processing', 'pending_retry'))::integer
+  from "app".jobs j
+  join "app".stages s on s.job_id = j.job_id and s.run = j.run
+  left join "app".tasks t on t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
+  where j.job_id = p_job_id
+  group by j.status, s.run, s.stage, s.status, s.expected_count
+  order by s.stage
+$$;
+
+-- A failed attempt is to be tried again: pending_retry, due after the delay, lease given up, to be announced.
+-- Outcome: scheduled; exhausted (no attempt left: nothing changed, fail it); closed (stage or job ended: nothing
+-- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
+-- Fence: the lease. Locks: the task row.
+create or replace function "app".increment_task_retry_count(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
+  p_delay_seconds double precision
+) returns table (outcome text, attempt integer, due_at timestamptz)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_task record;
+begin
+  select t.attempt - t.interruptions as spent, (s.settings -> 'retry' ->> 'max_attempts')::integer as allowed,
+         j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open
+  into v_task
+  from "app".tasks t
+  join "app".stages s on s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
+  join "app".jobs j on j.job_id = t.job_id
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
+    and t.status = 'processing' and t.lease_id = p_lease_id
+  for update of t;
+  if not found then
+    outcome := 'stale';
+  elsif not v_task.is_open then
+    outcome := 'closed';
+  elsif v_task.spent >= v_task.allowed then
+    outcome := 'exhausted';
+  else
+    update "app".tasks t
+    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second', error = p_error,
+        announced_at = null, lease_id = null, lease_expires_at = null
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
+    returning t.attempt, t.due_at into attempt, due_at;
+    outcome := 'scheduled';
+    perform "app".record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
+      p_error || jsonb_build_object('delay_seconds', p_delay_seconds));
+  end if;
+  return next;
+end $$;
+
+-- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
+-- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
+-- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more).
+create or replace function "app".begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
+language plpgsql as $$
+declare
+  v_job record;
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)) then
+    return 'busy';
+  end if;
+  select j.run, j.stage, j.status, s.status as stage_status into v_job
+  from "app".jobs j
+  left join "app".stages s on s.job_id = j.job_id and s.run = p_run and s.stage = p_stage
+  where j.job_id = p_job_id;
+  if not found then
+    return 'missing';
+  elsif v_job.run <> p_run then
+    return 'stale_run';
+  elsif v_job.status <> 'queued' or v_job.stage <> p_stage or v_job.stage_status is distinct from 'queued' then
+    return 'closed';
+  end if;
+  return 'ready';
+end $$;
+
+-- All tasks are inserted: from now on the stage can end. A stage without tasks ends here.
+-- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
+create or replace function "app".seal_stage(
+  p_job_id text, p_run integer, p_stage integer, p_expected_count integer
+) returns text
+language plpgsql as $$
+begin
+  update "app".jobs j set status = 'processing', updated_at = "app".clock()
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'queued';
+  if not found then
+    raise exception 'job % run % does not wait for stage %', p_job_id, p_run, p_stage using errcode = 'CM002';
+  end if;
+  update "app".stages s
+  set status = 'processing', expected_count = p_expected_count, planned_at = "app".clock()
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
+  perform "app".record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
+    jsonb_build_object('expected_count', p_expected_count));
+  if p_expected_count = 0 then
+    return "app".close_stage(p_job_id, p_run, p_stage);
+  end if;
+  return 'processing';
+end $$;
+
+-- Extends leases of one job's tasks. Outcome an id: renewed; stop (the job or stage ended or is being cancelled,
+-- the lease is kept so that the task can end in order); lost (another attempt has it, or it ended).
+-- Fence: the lease. Locks: task rows by id.
+create or replace function "app".renew_leases(
+  p_job_id text, p_run integer, p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
+) returns table (task_id text, outcome text)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  return query
+  with held as (
+    select * from unnest(p_task_ids, p_lease_ids, p_progress) as h(task_id, lease_id, progress)
+  ), owned as (
+    select t.task_id, t.stage, h.progress from "app".tasks t
+    join held h on h.task_id = t.task_id and h.lease_id = t.lease_id
+    where t.job_id = p_job_id and t.run = p_run and t.status = 'processing'
+    order by t.task_id for update of t
+  ), renewed as (
+    update "app".tasks t
+    set lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
+        progress = coalesce(o.progress, t.progress)
+    from owned o
+    join "app".stages s on s.job_id = p_job_id and s.run = p_run and s.stage = o.stage
+    join "app".jobs j on j.job_id = p_job_id
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = o.task_id
+    returning t.task_id,
+      case when j.status = 'processing' and j.run = p_run and s.status = 'processing'
+        then 'renewed' else 'stop' end as outcome
+  )
+  select h.task_id, coalesce(r.outcome, 'lost') from held h left join renewed r on r.task_id = h.task_id;
+end $$;
+
+-- Writes the job and its first stage, or answers with the job that is there already.
+-- Fence: the primary key decides the one winner among simultaneous submissions.
+create or replace function "app".submit_job(
+  p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text
+) returns table (created boolean, status text, run integer)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  insert into "app".jobs (
+    job_id, job_type, total_stages, parameters, definition, correlation_id, created_at, updated_at
+  ) values (
+    p_job_id, p_job_type, jsonb_array_length(p_definition -> 'stages'), p_parameters, p_definition,
+    p_correlation_id, v_now, v_now
+  ) on conflict do nothing;
+  created := found;
+  if created then
+    insert into "app".stages (job_id, run, stage, settings, created_at)
+    values (p_job_id, 1, 1, p_definition -> 'stages' -> 0, v_now);
+    perform "app".record_event(p_job_id, 1, null, null, 'job_submitted', null);
+  end if;
+  select j.status, j.run into status, run from "app".jobs j where j.job_id = p_job_id;
+  return next;
+end $$;
+
+-- Takes tasks of one stage back whose lease has run out: an interruption, not a failure. Beyond the stage's
+-- max_interruptions the task fails with that reason. In a stage or job that has ended it becomes cancelled.
+-- Rows in other hands this moment are skipped. Locks: task rows by id, then the stage, then the job row.
+create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer)
+returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_stage record;
+  v_failed text[];
+  v_total integer;
+begin
+  select j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open,
+         (s.settings ->> 'max_interruptions')::integer as allowed
+  into v_stage
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+
+  with expired as (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status = 'processing' and t.lease_expires_at <= v_now
+    order by t.task_id for update skip locked
+  ), ended as (
+    update "app".tasks t
+    set interruptions = t.interruptions + 1, lease_id = null, lease_expires_at = null, announced_at = null,
+        status = case when not v_stage.is_open then 'cancelled'
+                      when t.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end,
+        finished_at = case when v_stage.is_open and t.interruptions + 1 <= v_stage.allowed then null else v_now end,
+        error = case when v_stage.is_open and t.interruptions + 1 > v_stage.allowed
+          then jsonb_build_object('type', 'InterruptedTooOften', 'retryable', false, 'attempt', t.attempt,
+            'message', format('its process ended without a verdict %s times (last: %s)',
+              t.interruptions + 1, t.lease_owner))
+          else t.error end
+    from expired where t.job_id = p_job_id and t.run = p_run and t.task_id = expired.task_id
+    returning t.task_id, t.status, t.interruptions
+  ), noted as (
+    select "app".record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
+      jsonb_build_object('interruptions', e.interruptions)), e.task_id, e.status from ended e
+  )
+  select array_agg(n.task_id) filter (where n.status = 'failed'), count(*) into v_failed, v_total from noted n;
+
+  given_up := coalesce(cardinality(v_failed), 0);
+  taken_back := v_total - given_up;
+  is_last_task_in_stage := false;
+  if v_failed is not null or (v_total > 0 and not v_stage.is_open) then
+    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_stage.is_open, v_failed);
+  end if;
+  return next;
+end $$;
+
+create or replace function "app"."guard_jobs_transition"() returns trigger
+language plpgsql as $$
+begin
+  if (old.status || '>' || new.status) not in ('queued>cancelled',
+    'queued>failed',
+    'queued>finalizing',
+    'queued>processing',
+    'processing>cancelled',
+    'processing>cancelling',
+    'processing>failed',
+    'processing>finalizing',
+    'processing>queued',
+    'cancelling>cancelled',
+    'finalizing>cancelled',
+    'finalizing>completed',
+    'finalizing>completed_with_errors',
+    'finalizing>failed') then
+    raise exception 'jobs row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+  end if;
+  return new;
+end $$;
+
+create or replace trigger transition_guard before update of status on "app"."jobs" for each row when (old.status is distinct from new.status) execute function "app"."guard_jobs_transition"();
+
+create or replace function "app"."guard_stages_transition"() returns trigger
+language plpgsql as $$
+begin
+  if (old.status || '>' || new.status) not in ('queued>cancelled',
+    'queued>completed',
+    'queued>failed',
+    'queued>processing',
+    'processing>cancelled',
+    'processing>completed',
+    'processing>completed_with_errors',
+    'processing>failed') then
+    raise exception 'stages row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+  end if;
+  return new;
+end $$;
+
+create or replace trigger transition_guard before update of status on "app"."stages" for each row when (old.status is distinct from new.status) execute function "app"."guard_stages_transition"();
+
+create or replace function "app"."guard_tasks_transition"() returns trigger
+language plpgsql as $$
+begin
+  if (old.status || '>' || new.status) not in ('pending>cancelled',
+    'pending>processing',
+    'pending>queued',
+    'queued>cancelled',
+    'queued>pending',
+    'queued>processing',
+    'processing>cancelled',
+    'processing>completed',
+    'processing>failed',
+    'processing>pending',
+    'processing>pending_retry',
+    'pending_retry>cancelled',
+    'pending_retry>processing') then
+    raise exception 'tasks row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+  end if;
+  return new;
+end $$;
+
+create or replace trigger transition_guard before update of status on "app"."tasks" for each row when (old.status is distinct from new.status) execute function "app"."guard_tasks_transition"();

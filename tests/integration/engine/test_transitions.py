@@ -1,0 +1,280 @@
+"""Each state-changing function on a real PostgreSQL: what it does, and what it refuses."""
+
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from infrastructure.base import RepositoryError
+
+ERROR = {"type": "ValueError", "message": "bad tile", "retryable": False}
+
+
+def test_same_submission_again_answers_with_the_same_job(engine):
+    job_id = engine.submit()
+    job = engine.jobs.find_job(job_id)
+
+    assert engine.jobs.submit_job(job) == (False, "queued")
+    assert len(engine.query("select 1 from app.stages where job_id = %s", job_id)) == 1
+
+
+def test_job_record_survives_the_round_trip_with_every_column(engine):
+    """A reader that forgot a column lost the error history of a whole system (lesson D30)."""
+    job_id = engine.submit()
+    (row,) = engine.query("select * from app.jobs where job_id = %s", job_id)
+
+    assert engine.jobs.find_job(job_id).model_dump() == row
+
+
+def test_job_runs_through_its_stages_to_finalizing(engine):
+    job_id = engine.submit(stages=2)
+    for stage in (1, 2):
+        assert engine.plan(job_id, stage, 2) == ("planned", 2)
+        lease = engine.claim(job_id, stage, f"s{stage}-00000", f"s{stage}-00001")
+        check = engine.stages.complete_task_and_check_stage(
+            job_id, 1, stage, lease_id=lease, results={f"s{stage}-00000": {"n": 1}, f"s{stage}-00001": {"n": 2}}
+        )
+        assert check.is_last_task_in_stage
+        assert check.stage_status == "completed"
+
+    assert engine.job_status(job_id) == "finalizing"
+    assert engine.jobs.finalize_job(job_id, 1, {"total": 3}) == "completed"
+    assert engine.jobs.finalize_job(job_id, 1, {"total": 4}) is None
+    assert engine.jobs.find_job(job_id).result == {"total": 3}
+
+
+def test_empty_stage_is_complete(engine):
+    """A stage without tasks hung for ever (lesson D12)."""
+    job_id = engine.submit(stages=2)
+    engine.plan(job_id, 1, 0)
+
+    assert engine.jobs.find_job(job_id).stage == 2
+    assert engine.job_status(job_id) == "queued"
+
+
+def test_second_planning_of_a_stage_changes_nothing(engine):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 3)
+
+    assert engine.plan(job_id, 1, 5) == ("closed", 0)
+    assert len(engine.query("select 1 from app.tasks where job_id = %s", job_id)) == 3
+
+
+def test_planner_that_raises_leaves_no_task_behind(engine):
+    job_id = engine.submit()
+
+    def broken_plan():
+        yield from ()
+        raise KeyError("tile")
+
+    with pytest.raises(KeyError):
+        engine.tasks.plan_stage(job_id, 1, 1, broken_plan())
+    assert engine.plan(job_id, 1, 1) == ("planned", 1)
+
+
+def test_redelivered_message_does_not_run_a_completed_task_again(engine):
+    """Terminal states were open, so a second delivery ran the task and revived the job (lesson D8)."""
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 1)
+    lease = engine.claim(job_id, 1, "s1-00000")
+    engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {}})
+
+    (row,) = engine.tasks.claim_tasks(job_id, 1, 1, ["s1-00000"], lease_id=uuid4(), owner="late")
+    assert row["outcome"] == "closed"
+
+
+def test_claim_names_the_outcome_of_every_task(engine):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 3)
+    lease = engine.claim(job_id, 1, "s1-00000", "s1-00001")
+    engine.stages.increment_task_retry_count(job_id, 1, 1, "s1-00001", lease_id=lease, error=ERROR, delay_seconds=3600)
+
+    rows = engine.tasks.claim_tasks(
+        job_id, 1, 1, ["s1-00000", "s1-00001", "s1-00002", "gone"], lease_id=uuid4(), owner="b"
+    )
+    assert [row["outcome"] for row in rows] == ["duplicate", "not_due", "claimed", "missing"]
+    assert 3500 < rows[1]["wait_seconds"] <= 3600
+
+
+def test_stale_lease_is_refused(engine):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 2)
+    engine.claim(job_id, 1, "s1-00000")
+
+    check = engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=uuid4(), results={"s1-00000": {"x": 1}})
+    assert check.updated_ids == ()
+    assert engine.task(job_id, "s1-00000")["status"] == "processing"
+
+
+def test_failed_task_fails_the_job_and_keeps_late_siblings_out(engine):
+    """Surviving siblings set a failed job completed (lesson D9)."""
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 3)
+    failing, late = engine.claim(job_id, 1, "s1-00000"), engine.claim(job_id, 1, "s1-00001")
+
+    engine.stages.fail_task_and_check_stage(job_id, 1, 1, lease_id=failing, errors={"s1-00000": ERROR})
+    check = engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=late, results={"s1-00001": {"x": 1}})
+
+    assert check.updated_ids == ()
+    job = engine.jobs.find_job(job_id)
+    assert job.status == "failed"
+    assert "s1-00000: bad tile" in job.error["message"]
+    statuses = {row["status"] for row in engine.query("select status from app.tasks where stage = 1")}
+    assert statuses == {"failed", "cancelled"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "failures", "expected"),
+    [
+        ({"on_failure": "continue"}, 4, "finalizing"),
+        ({"on_failure": "tolerate", "max_failed": 1}, 1, "finalizing"),
+        ({"on_failure": "tolerate", "max_failed": 1}, 2, "failed"),
+        ({"on_failure": "tolerate", "max_failed_percent": 50}, 2, "finalizing"),
+        ({"on_failure": "tolerate", "max_failed_percent": 49}, 2, "failed"),
+        ({"on_failure": "fail_job"}, 1, "failed"),
+    ],
+)
+def test_failure_policy_decides_what_failed_tasks_mean(engine, policy, failures, expected):
+    job_id = engine.submit(stages=1, failure=policy)
+    engine.plan(job_id, 1, 4)
+    ids = [f"s1-{index:05d}" for index in range(4)]
+    lease = engine.claim(job_id, 1, *ids)
+    engine.stages.fail_task_and_check_stage(job_id, 1, 1, lease_id=lease, errors=dict.fromkeys(ids[:failures], ERROR))
+    if ids[failures:]:
+        engine.stages.complete_task_and_check_stage(
+            job_id, 1, 1, lease_id=lease, results={key: {} for key in ids[failures:]}
+        )
+
+    assert engine.job_status(job_id) == expected
+    if expected == "finalizing":
+        assert engine.jobs.finalize_job(job_id, 1, None) == "completed_with_errors"
+
+
+def test_retry_spends_attempts_until_none_is_left(engine):
+    job_id = engine.submit(retry={"max_attempts": 2})
+    engine.plan(job_id, 1, 1)
+    outcomes = []
+    for _ in range(2):
+        lease = engine.claim(job_id, 1, "s1-00000")
+        row = engine.stages.increment_task_retry_count(
+            job_id, 1, 1, "s1-00000", lease_id=lease, error=ERROR, delay_seconds=0
+        )
+        outcomes.append(row["outcome"])
+
+    assert outcomes == ["scheduled", "exhausted"]
+
+
+def test_interruption_spends_no_attempt(engine):
+    job_id = engine.submit(retry={"max_attempts": 1}, max_interruptions=3)
+    engine.plan(job_id, 1, 1)
+    for _ in range(3):
+        engine.claim(job_id, 1, "s1-00000")
+        engine.execute("update app.tasks set lease_expires_at = now() - interval '1 second'")
+        assert engine.stages.take_back_tasks(job_id, 1, 1)["taken_back"] == 1
+
+    lease = engine.claim(job_id, 1, "s1-00000")
+    check = engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {}})
+    assert check.is_last_task_in_stage
+
+
+def test_task_that_always_kills_its_process_ends_failed_with_that_reason(engine):
+    job_id = engine.submit(max_interruptions=0)
+    engine.plan(job_id, 1, 1)
+    engine.claim(job_id, 1, "s1-00000")
+    engine.execute("update app.tasks set lease_expires_at = now() - interval '1 second'")
+
+    row = engine.stages.take_back_tasks(job_id, 1, 1)
+    assert (row["given_up"], row["is_last_task_in_stage"]) == (1, True)
+    assert engine.task(job_id, "s1-00000")["error"]["type"] == "InterruptedTooOften"
+    assert engine.job_status(job_id) == "failed"
+
+
+def test_live_lease_is_not_taken_back(engine):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 1)
+    engine.claim(job_id, 1, "s1-00000")
+
+    assert engine.stages.take_back_tasks(job_id, 1, 1)["taken_back"] == 0
+
+
+def test_heartbeat_renews_reports_and_tells_the_lost(engine):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 2)
+    lease = engine.claim(job_id, 1, "s1-00000")
+    engine.execute("update app.tasks set lease_expires_at = now() where task_id = 's1-00000'")
+
+    outcomes = engine.tasks.renew_leases(
+        job_id, 1, {"s1-00000": lease, "s1-00001": lease}, {"s1-00000": {"percent": 40}}
+    )
+    assert outcomes == {"s1-00000": "renewed", "s1-00001": "lost"}
+    task = engine.task(job_id, "s1-00000")
+    assert task["progress"] == {"percent": 40}
+    assert engine.query("select %s > now() + interval '50 seconds' as ok", task["lease_expires_at"])[0]["ok"]
+
+
+def test_cancel_ends_at_once_what_has_not_started(engine):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 2)
+
+    assert engine.jobs.cancel_job(job_id, "not wanted") == "cancelled"
+    assert engine.jobs.cancel_job(job_id, "again") == "cancelled"
+    assert {row["status"] for row in engine.query("select status from app.tasks")} == {"cancelled"}
+
+
+def test_cancel_waits_for_a_running_task_and_keeps_its_result_out(engine):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 2)
+    lease = engine.claim(job_id, 1, "s1-00000")
+
+    assert engine.jobs.cancel_job(job_id, None) == "cancelling"
+    assert engine.tasks.renew_leases(job_id, 1, {"s1-00000": lease}, {}) == {"s1-00000": "stop"}
+    engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {"x": 1}})
+
+    assert engine.job_status(job_id) == "cancelled"
+    assert engine.task(job_id, "s1-00000")["result"] is None
+
+
+def test_cancelled_job_is_not_planned(engine):
+    job_id = engine.submit()
+    assert engine.jobs.cancel_job(job_id, None) == "cancelled"
+
+    assert engine.plan(job_id, 1, 1) == ("closed", 0)
+
+
+def test_announcing_marks_pending_rows_and_leaves_claimed_ones(engine):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 2)
+    engine.claim(job_id, 1, "s1-00000")
+
+    assert engine.tasks.mark_tasks_announced(job_id, 1, ["s1-00000", "s1-00001"]) == 1
+    assert engine.task(job_id, "s1-00000")["status"] == "processing"
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [("jobs", "status = 'completed'"), ("stages", "status = 'completed_with_errors'"), ("tasks", "status = 'failed'")],
+)
+def test_database_refuses_a_transition_that_is_not_in_the_table(engine, table, change):
+    job_id = engine.submit()
+    if table == "tasks":
+        engine.plan(job_id, 1, 1)
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.execute(f"update app.{table} set {change}")  # noqa: S608 - names of this test
+    assert refused.value.sqlstate == "CM003"
+
+
+def test_duplicate_task_ids_in_a_plan_are_refused_whole(engine):
+    job_id = engine.submit()
+
+    def twice():
+        from core.models import TaskRecord
+
+        for index in (0, 0):
+            yield TaskRecord(
+                job_id=job_id, run=1, task_id=f"s1-{index}", stage=1, task_index=index, task_type="t", queue="q"
+            )
+
+    with pytest.raises(RepositoryError, match="s1-0"):
+        engine.tasks.plan_stage(job_id, 1, 1, twice())
+    assert engine.query("select count(*) as n from app.tasks") == [{"n": 0}]

@@ -1,0 +1,51 @@
+"""The generated DDL and the transition table."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.models import JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS, FailurePolicy
+from core.schema.sql_generator import render_schema
+from core.schema.tables import TABLES
+
+SCHEMA_FILE = Path(__file__).parents[2] / "sql" / "schema.sql"
+
+
+def test_checked_in_schema_is_what_the_models_generate():
+    assert SCHEMA_FILE.read_text() == render_schema("app"), "run: python -m core.schema > sql/schema.sql"
+
+
+@given(st.text(min_size=1, max_size=30).filter(lambda name: "\0" not in name))
+def test_schema_name_is_only_ever_a_quoted_identifier(name):
+    quoted = '"' + name.replace('"', '""') + '"'
+    text = render_schema(name)
+
+    assert text.startswith(f"create schema if not exists {quoted};")
+    assert '"app".' not in text or name == "app"
+
+
+def test_every_key_starts_with_the_job():
+    """So that tables can be hash-distributed by it without a change of code."""
+    assert {table.key[0] for table in TABLES} == {"job_id"}
+
+
+@pytest.mark.parametrize("transitions", [JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS])
+def test_every_status_has_a_row_and_every_open_one_a_way_to_an_end(transitions):
+    assert set(transitions) == set(type(next(iter(transitions))))
+    for start in transitions:
+        reached, frontier = {start}, [start]
+        while frontier:
+            following = transitions[frontier.pop()] - reached
+            reached |= following
+            frontier.extend(following)
+        assert any(status.is_terminal for status in reached)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"on_failure": "tolerate"}, {"on_failure": "continue", "max_failed": 3}, {"max_failed_percent": 5}]
+)
+def test_failure_limits_go_with_tolerate_only(wrong):
+    with pytest.raises(ValueError, match="on_failure='tolerate'"):
+        FailurePolicy.model_validate(wrong)
