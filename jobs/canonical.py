@@ -11,7 +11,7 @@ from typing import Any
 _UNSTORABLE_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
-class NotJson(ValueError):
+class NotJson(ValueError):  # noqa: N818 - says what the value is
     """A value that JSON (or jsonb) cannot carry, and where it stands."""
 
     def __init__(self, path: str, expected: str, found: str) -> None:
@@ -35,13 +35,7 @@ def join_path(path: str, name: str) -> str:
 
 def find_json_problems(value: Any, path: str = "") -> Iterator[NotJson]:
     """Every place in the value that JSON cannot carry, in reading order."""
-    if isinstance(value, str):
-        if _UNSTORABLE_TEXT.search(value):
-            yield NotJson(path, "text without NUL and lone surrogates", describe(value))
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            yield NotJson(path, "a finite number", describe(value))
-    elif isinstance(value, Mapping):
+    if isinstance(value, Mapping):
         for name, inner in value.items():
             if isinstance(name, str):
                 yield from find_json_problems(name, path)
@@ -51,8 +45,8 @@ def find_json_problems(value: Any, path: str = "") -> Iterator[NotJson]:
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
             yield from find_json_problems(inner, f"{path}[{index}]")
-    elif value is not None and not isinstance(value, bool | int):
-        yield NotJson(path, "a JSON value", describe(value))
+    elif expected := _expected_instead(value):
+        yield NotJson(path, expected, describe(value))
 
 
 def canonical_json(value: Any) -> str:
@@ -79,3 +73,12 @@ def job_id_for(job_type: str, parameters: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> dict[str, Any]:
     """Mappings other than dict, which json.dumps does not know; everything else was refused before."""
     return dict(value)
+
+
+def _expected_instead(value: Any) -> str | None:
+    """What a scalar should have been; None if it is fine."""
+    if isinstance(value, str):
+        return "text without NUL and lone surrogates" if _UNSTORABLE_TEXT.search(value) else None
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "a finite number"
+    return None if value is None or isinstance(value, int) else "a JSON value"
