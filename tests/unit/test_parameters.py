@@ -15,7 +15,7 @@ from jobs.parameter_schema import check_schema, to_json_schema
 from jobs.parameters import ParameterError, ParameterErrors, coerce_text_parameters, validate_parameters
 
 SCHEMA: dict[str, dict[str, Any]] = {
-    "name": {"type": "str", "required": True, "min": 1, "max": 5, "pattern": "[a-z]+", "description": "Who"},
+    "name": {"type": "str", "required": True, "min": 1, "max": 5, "pattern": "[a-z]*", "description": "Who"},
     "count": {"type": "int", "default": 3, "min": 1, "max": 10, "example": 4},
     "ratio": {"type": "float", "min": 0, "max": 1, "nullable": True},
     "mode": {"type": "str", "default": "fast", "allowed": ["fast", "exact"]},
@@ -106,7 +106,7 @@ def test_defaults_and_values_are_copied() -> None:
         ({"name": None}, "name", "str"),
         ({"name": ""}, "name", "a length of at least 1"),
         ({"name": "abcdef"}, "name", "a length of at most 5"),
-        ({"name": "ab\n"}, "name", "text that matches '[a-z]+'"),
+        ({"name": "ab\n"}, "name", "text that matches '[a-z]*'"),
         ({"name": "a", "count": True}, "count", "int"),
         ({"name": "a", "count": "3"}, "count", "int"),
         ({"name": "a", "count": 3.0}, "count", "int"),
@@ -268,7 +268,7 @@ def test_json_schema_closes_every_object_and_anchors_patterns() -> None:
     result = to_json_schema(SCHEMA)
     assert result["additionalProperties"] is False
     assert result["required"] == ["name"]
-    assert result["properties"]["name"]["pattern"] == "^(?:[a-z]+)$"
+    assert result["properties"]["name"]["pattern"] == "^(?:[a-z]*)$"
     assert result["properties"]["ratio"]["type"] == ["number", "null"]
     assert result["properties"]["tiles"]["items"]["additionalProperties"] is False
     assert before == SCHEMA
