@@ -77,7 +77,7 @@ def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_write_access_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer of the system is replaced: for root every folder is writable."""
-    monkeypatch.setattr(validators.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(validators.os, "access", lambda *_: False)
     assert "no write access" in found_by(FOLDER, {"target": str(tmp_path)})
 
 
@@ -98,8 +98,8 @@ def test_an_unknown_validator_is_refused_with_the_nearest_name() -> None:
 
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="twice"):
-        resource_validator("source_exists")(lambda parameters, config: None)
+        resource_validator("source_exists")(lambda *_: None)
 
 
 def test_resource_invalid_survives_pickling() -> None:
-    assert pickle.loads(pickle.dumps(ResourceInvalid("a", "b", "c", "d"))).error.hint == "d"
+    assert pickle.loads(pickle.dumps(ResourceInvalid("a", "b", "c", "d"))).error.hint == "d"  # noqa: S301
