@@ -1,0 +1,84 @@
+"""One text for one JSON value, and the job id made from it."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# jsonb stores neither NUL nor half a surrogate pair; refusing them early names the field.
+_UNSTORABLE_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+
+class NotJson(ValueError):  # noqa: N818 - says what the value is
+    """A value that JSON (or jsonb) cannot carry, and where it stands."""
+
+    def __init__(self, path: str, expected: str, found: str) -> None:
+        super().__init__(f"{path or 'value'}: expected {expected}, found {found}; convert it before it is stored")
+        self.path = path
+        self.expected = expected
+        self.found = found
+
+
+def describe(value: Any) -> str:
+    """Type and shortened value, for error messages."""
+    if value is None:
+        return "null"
+    text = ascii(value) if isinstance(value, str) and _UNSTORABLE_TEXT.search(value) else repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 80 else text[:77] + '...'}"  # noqa: PLR2004 - one line
+
+
+def join_path(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def find_json_problems(value: Any, path: str = "") -> Iterator[NotJson]:
+    """Every place in the value that JSON cannot carry, in reading order."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if isinstance(name, str):
+                yield from find_json_problems(name, path)
+                yield from find_json_problems(inner, join_path(path, name))
+            else:
+                yield NotJson(path, "names that are str", describe(name))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from find_json_problems(inner, f"{path}[{index}]")
+    elif expected := _expected_instead(value):
+        yield NotJson(path, expected, describe(value))
+
+
+def canonical_json(value: Any) -> str:
+    """The value as JSON with sorted names and no white space; 1 and 1.0 stay apart.
+
+    Raises:
+        NotJson: names the path of the first value that JSON cannot carry.
+    """
+    for problem in find_json_problems(value):
+        raise problem
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+
+
+def job_id_for(job_type: str, parameters: Mapping[str, Any]) -> str:
+    """SHA-256 (64 hex digits) over job type and validated parameters; the order of names does not matter.
+
+    Raises:
+        NotJson: a parameter is no JSON value.
+    """
+    # One JSON array, not two texts side by side: no job type can run over into the parameters.
+    return hashlib.sha256(canonical_json([job_type, parameters]).encode("ascii")).hexdigest()
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """Mappings other than dict, which json.dumps does not know; everything else was refused before."""
+    return dict(value)
+
+
+def _expected_instead(value: Any) -> str | None:
+    """What a scalar should have been; None if it is fine."""
+    if isinstance(value, str):
+        return "text without NUL and lone surrogates" if _UNSTORABLE_TEXT.search(value) else None
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "a finite number"
+    return None if value is None or isinstance(value, int) else "a JSON value"

@@ -1,0 +1,149 @@
+"""Checks of what a job's parameters point at: does the source exist, can the folder be written?
+
+A job lists them as dicts: `{"type": "source_exists", "param": "source", "suffixes": [".tif"], "min_files": 1}`.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.parameters import ParameterError, ParameterErrors, nearest_name_hint
+
+ResourceValidator = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+
+_validators: dict[str, ResourceValidator] = {}
+
+
+class ResourceInvalid(ValueError):  # noqa: N818 - says what the resource is
+    """A parameter points at something that is missing or unusable."""
+
+    def __init__(self, field: str, expected: str, found: str, hint: str | None = None) -> None:
+        self.error = ParameterError(field, expected, found, hint)
+        super().__init__(self.error.message)
+
+    def __reduce__(self) -> tuple[type["ResourceInvalid"], tuple[str, str, str, str | None]]:
+        return type(self), (self.error.field, self.error.expected, self.error.found, self.error.hint)
+
+
+def resource_validator(name: str) -> Callable[[ResourceValidator], ResourceValidator]:
+    """Registers a function `(parameters, config) -> None` that raises ResourceInvalid under a name."""
+
+    def register(function: ResourceValidator) -> ResourceValidator:
+        if name in _validators:
+            raise ValueError(f"expected a new resource validator name, found {name!r} twice; rename one of them")
+        _validators[name] = function
+        return function
+
+    return register
+
+
+def run_resource_validators(validators: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> None:
+    """Runs all validators in order, on validated parameters.
+
+    A validator whose parameter is absent or None is skipped: whether it is required is for the schema to say.
+
+    Raises:
+        ParameterErrors: with what every failed validator found.
+        LookupError: a validator is not registered, or names no parameter.
+    """
+    errors: list[ParameterError] = []
+    for config in validators:
+        function = _validator_of(config)
+        if parameters.get(config["param"]) is None:
+            continue
+        try:
+            function(parameters, config)
+        except ResourceInvalid as invalid:
+            errors.append(invalid.error)
+    if errors:
+        raise ParameterErrors(errors)
+
+
+@resource_validator("source_exists")
+def source_exists(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """The source (local path or fsspec URL) exists, with `min_files` (1) files ending in one of `suffixes`."""
+    field = config["param"]
+    source = parameters[field]
+    suffixes = tuple(suffix.lower() for suffix in config.get("suffixes", ()))
+    wanted = config.get("min_files", 1)
+    try:
+        found = _count_files(source, suffixes, wanted)
+    except FileNotFoundError as error:
+        hint = "check the path, and that this host can see it"
+        raise ResourceInvalid(field, "an existing file or folder", f"nothing at {source!r}", hint) from error
+    except (ImportError, OSError, ValueError) as error:
+        hint = "check the URL's scheme, its package and the access rights"
+        raise ResourceInvalid(field, "a readable file or folder", f"{type(error).__name__}: {error}", hint) from error
+    if found < wanted:
+        kind = f"files ending in {', '.join(suffixes)}" if suffixes else "files"
+        raise ResourceInvalid(field, f"at least {wanted} {kind}", f"{found} in {source!r}", "add files to the source")
+
+
+@resource_validator("folder_writable")
+def folder_writable(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """The local folder can be written, or its missing part created; a URL's rights show only in a write."""
+    field = config["param"]
+    target = parameters[field]
+    if "://" in target and not target.startswith("file://"):
+        return
+    folder = Path(target.removeprefix("file://")).absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise ResourceInvalid(field, "a folder", f"the file {str(existing)!r}", "name another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        hint = "grant write access or name another folder"
+        raise ResourceInvalid(field, "a writable folder", f"no write access to {str(existing)!r}", hint)
+
+
+def _validator_of(config: Mapping[str, Any]) -> ResourceValidator:
+    name = config.get("type")
+    if name not in _validators:
+        raise LookupError(f"expected a resource validator, found {name!r}; {nearest_name_hint(str(name), _validators)}")
+    if "param" not in config:
+        raise LookupError(
+            f"expected the key 'param' in the resource validator {name!r}, found {sorted(config)}; add it"
+        )
+    return _validators[name]
+
+
+def _count_files(source: str, suffixes: tuple[str, ...], enough: int) -> int:
+    """Matching files, counted no further than needed: a source may hold millions."""
+    count = 0
+    for name in _find_names(source):
+        count += not suffixes or name.lower().endswith(suffixes)
+        if count >= enough:
+            break
+    return count
+
+
+def _find_names(source: str) -> Iterator[str]:
+    if "://" in source and not source.startswith("file://"):
+        yield from _find_remote_names(source)
+        return
+    path = Path(source.removeprefix("file://"))
+    if path.is_file():
+        yield path.name
+    elif not path.is_dir():
+        raise FileNotFoundError(source)
+    else:
+        for _, _, files in os.walk(path, onerror=_raise):
+            yield from files
+
+
+def _find_remote_names(source: str) -> Iterator[str]:
+    # Local folders need no fsspec, and a job without URLs does not pay for its import.
+    import fsspec  # noqa: PLC0415
+
+    system, path = fsspec.core.url_to_fs(source)
+    if system.isfile(path):
+        yield path
+    elif not system.exists(path):
+        raise FileNotFoundError(source)
+    else:
+        for _, _, files in system.walk(path, on_error="raise"):
+            yield from files
+
+
+def _raise(error: OSError) -> None:
+    raise error
