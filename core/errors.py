@@ -1,0 +1,93 @@
+"""What can go wrong, and whether trying again helps. Decided by type, never by text.
+
+Exception
++-- ContractViolationError       a bug in the caller: a wrong message type, a handler that returned nonsense
++-- CoreMachineError
+    +-- TaskError                raised by handlers
+    |   +-- RetryableTaskError   try again, perhaps after `retry_after_seconds`
+    |   +-- PermanentTaskError   never try again
+    +-- TaskCancelled            raised by a handler that noticed that nobody wants its work any more
+    +-- AttemptsExhausted        no attempt is left
+"""
+
+from dataclasses import dataclass
+
+
+class ContractViolationError(TypeError):
+    """A bug, not bad luck: it always bubbles up."""
+
+
+class CoreMachineError(Exception):
+    """Base of the engine's own errors."""
+
+
+class TaskError(CoreMachineError):
+    """An attempt failed."""
+
+
+class RetryableTaskError(TaskError):
+    """An attempt failed and another may succeed.
+
+    Args:
+        message: What a person should read.
+        retry_after_seconds: When the other side said so; it overrides the back-off.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)
+
+
+class PermanentTaskError(TaskError):
+    """An attempt failed and so would every other."""
+
+
+class TaskCancelled(CoreMachineError):
+    """The handler stopped because its job was cancelled or its lease is gone."""
+
+
+class AttemptsExhausted(CoreMachineError):
+    """No attempt is left."""
+
+    def __init__(self, attempt: int, max_attempts: int) -> None:
+        self.attempt, self.max_attempts = attempt, max_attempts
+        super().__init__(f"attempt {attempt} of {max_attempts} failed; none is left")
+
+
+# The order matters: the first match decides. FileNotFoundError and its like are OSErrors that no retry mends.
+PERMANENT_EXCEPTIONS: tuple[type[BaseException], ...] = (
+    PermanentTaskError,
+    ContractViolationError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    NotImplementedError,
+    ArithmeticError,
+)
+RETRYABLE_EXCEPTIONS: tuple[type[BaseException], ...] = (RetryableTaskError, OSError, TimeoutError, ConnectionError)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is stored of a failed attempt."""
+
+    error_type: str
+    message: str
+    retryable: bool
+    retry_after_seconds: float | None = None
+
+
+def classify(error: BaseException) -> Failure:
+    """Say whether trying again may help. An unknown type may: handlers meet the outside world."""
+    retryable = isinstance(error, RetryableTaskError) or not isinstance(error, PERMANENT_EXCEPTIONS)
+    return Failure(
+        error_type=type(error).__name__,
+        message=str(error) or type(error).__name__,
+        retryable=retryable,
+        retry_after_seconds=error.retry_after_seconds if isinstance(error, RetryableTaskError) else None,
+    )

@@ -1,0 +1,60 @@
+"""Retry or not is decided by type; when, by the policy."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import (
+    AttemptsExhausted,
+    ContractViolationError,
+    PermanentTaskError,
+    RetryableTaskError,
+    classify,
+)
+from core.models import RetryPolicy
+from core.retry import retry_delay
+
+policies = st.builds(
+    RetryPolicy,
+    max_attempts=st.integers(1, 100),
+    base_delay_seconds=st.floats(0.001, 3600),
+    max_delay_seconds=st.floats(0.001, 86400),
+)
+
+
+@given(policies, st.integers(1, 100), st.floats(0, 1, exclude_max=True))
+def test_delay_stays_below_the_cap_and_the_doubling(policy, attempt, drawn):
+    if attempt >= policy.max_attempts:
+        with pytest.raises(AttemptsExhausted):
+            retry_delay(attempt, policy)
+        return
+    delay = retry_delay(attempt, policy, draw=lambda: drawn)
+    assert 0 <= delay <= min(policy.max_delay_seconds, policy.base_delay_seconds * 2 ** (attempt - 1))
+
+
+def test_delays_of_one_fan_out_differ():
+    """Without jitter a whole fan-out came back in the same second (lesson D20)."""
+    assert len({retry_delay(2, RetryPolicy()) for _ in range(50)}) > 40
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        (OSError("reset by peer"), True),
+        (TimeoutError("slow"), True),
+        (RuntimeError("who knows"), True),
+        (RetryableTaskError("busy", retry_after_seconds=7), True),
+        # An OSError by type, but no retry brings the file back.
+        (FileNotFoundError("tile.tif"), False),
+        (ValueError("bad tile"), False),
+        (KeyError("tile"), False),
+        (PermanentTaskError("no CRS"), False),
+        (ContractViolationError("returned a list"), False),
+    ],
+)
+def test_type_decides_whether_to_try_again(error, retryable):
+    assert classify(error).retryable is retryable
+
+
+def test_other_sides_wish_is_kept():
+    assert classify(RetryableTaskError("busy", retry_after_seconds=7)).retry_after_seconds == 7
