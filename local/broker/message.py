@@ -61,12 +61,12 @@ class Content:
     application_properties: bytes = b""
     body: bytes = b""
 
-    def dead_lettered(self, reason: str, description: str) -> "Content":
-        """The same message with the reason among its application properties."""
+    def dead_lettered(self, reason: str | None, description: str | None) -> "Content":
+        """The same message with the reason, where there is one, among its application properties."""
         pairs = _pairs(self.application_properties)
         kept = [(key, value) for key, value in pairs if codec.decode(key)[0] not in _DEAD_LETTER_KEYS]
         texts = zip(_DEAD_LETTER_KEYS, (reason, description), strict=True)
-        kept += [(codec.string(key), codec.string(text)) for key, text in texts]
+        kept += [(codec.string(key), codec.string(text)) for key, text in texts if text is not None]
         section = codec.described(_APPLICATION_PROPERTIES, codec.map_of(kept))
         return replace(self, application_properties=section, ttl_seconds=None, scheduled_at=None)
 

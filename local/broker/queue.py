@@ -231,7 +231,7 @@ class Queue:
         message.deferred = True
         self._move(message, Place.DEFERRED)
 
-    def dead_letter(self, token: UUID, reason: str, description: str) -> None:
+    def dead_letter(self, token: UUID, reason: str | None, description: str | None) -> None:
         self._dead_letter(self._unlock(token), reason, description)
 
     def renew(self, token: UUID) -> float:
@@ -412,7 +412,7 @@ class Queue:
         else:
             self._remove(message)
 
-    def _dead_letter(self, message: Message, reason: str, description: str) -> None:
+    def _dead_letter(self, message: Message, reason: str | None, description: str | None) -> None:
         if self.dead_letters is None:
             # There is nowhere further down: it stays here.
             self._give_back(message)
@@ -420,7 +420,7 @@ class Queue:
         self._remove(message)
         self.dead_letters._bury(message, self.settings.name, reason, description)  # noqa: SLF001
 
-    def _bury(self, message: Message, source: str, reason: str, description: str) -> None:
+    def _bury(self, message: Message, source: str, reason: str | None, description: str | None) -> None:
         dead = self._store(message.content.dead_lettered(reason, description), next(self._numbers), Place.READY)
         dead.delivery_count = message.delivery_count
         dead.dead_letter_source = source
