@@ -1,7 +1,7 @@
 """AMQP 1.0 primitive types as bytes, and back.
 
-Encoding is explicit: one function per AMQP type, each returning bytes, because a Python int could be any of ten AMQP types.
-Decoding gives plain Python values; symbols become str, arrays and lists become list.
+Encoding is explicit, one function per AMQP type, because a Python int could be any of ten AMQP types. Decoding
+gives plain Python values; symbols become str, arrays and lists become list.
 Source: OASIS AMQP 1.0, part 1 (types).
 """
 
@@ -14,6 +14,8 @@ TRUE = b"\x41"
 FALSE = b"\x42"
 
 MAX_NESTING_DEPTH = 64
+_MAX_BYTE = 0xFF
+_MIN_SMALL, _MAX_SMALL = -0x80, 0x7F
 DESCRIBED = 0x00
 
 Value = object
@@ -46,21 +48,21 @@ def ushort(value: int) -> bytes:
 def uint(value: int) -> bytes:
     if value == 0:
         return b"\x43"
-    return struct.pack(">BB", 0x52, value) if value <= 0xFF else struct.pack(">BI", 0x70, value)
+    return struct.pack(">BB", 0x52, value) if value <= _MAX_BYTE else struct.pack(">BI", 0x70, value)
 
 
 def ulong(value: int) -> bytes:
     if value == 0:
         return b"\x44"
-    return struct.pack(">BB", 0x53, value) if value <= 0xFF else struct.pack(">BQ", 0x80, value)
+    return struct.pack(">BB", 0x53, value) if value <= _MAX_BYTE else struct.pack(">BQ", 0x80, value)
 
 
 def int32(value: int) -> bytes:
-    return struct.pack(">Bb", 0x54, value) if -0x80 <= value < 0x80 else struct.pack(">Bi", 0x71, value)
+    return struct.pack(">Bb", 0x54, value) if _MIN_SMALL <= value <= _MAX_SMALL else struct.pack(">Bi", 0x71, value)
 
 
 def long(value: int) -> bytes:
-    return struct.pack(">Bb", 0x55, value) if -0x80 <= value < 0x80 else struct.pack(">Bq", 0x81, value)
+    return struct.pack(">Bb", 0x55, value) if _MIN_SMALL <= value <= _MAX_SMALL else struct.pack(">Bq", 0x81, value)
 
 
 def timestamp(seconds: float) -> bytes:
@@ -73,7 +75,7 @@ def uuid(value: UUID) -> bytes:
 
 
 def _sized(small: int, large: int, data: bytes) -> bytes:
-    if len(data) <= 0xFF:
+    if len(data) <= _MAX_BYTE:
         return struct.pack(">BB", small, len(data)) + data
     return struct.pack(">BI", large, len(data)) + data
 
@@ -92,7 +94,7 @@ def symbol(value: str) -> bytes:
 
 def _compound(small: int, large: int, count: int, data: bytes) -> bytes:
     # The size counts the bytes of the count field too.
-    if len(data) < 0xFF and count <= 0xFF:
+    if len(data) < _MAX_BYTE and count <= _MAX_BYTE:
         return struct.pack(">BBB", small, len(data) + 1, count) + data
     return struct.pack(">BII", large, len(data) + 4, count) + data
 
@@ -143,12 +145,13 @@ def decode(data: bytes, position: int = 0, depth: int = 0) -> tuple[Value, int]:
         raise DecodeError("an AMQP type constructor", f"0x{data[position]:02x}", position) from exc
 
 
-def skip(data: bytes, position: int) -> int:
+def skip(data: bytes, position: int, depth: int = 0) -> int:
     """The position after the value at a position, without building the value."""
     try:
         constructor = data[position]
         if constructor == DESCRIBED:
-            return skip(data, skip(data, position + 1))
+            depth = _deeper(depth, position)
+            return skip(data, skip(data, position + 1, depth), depth)
         width = constructor >> 4
         if width in _FIXED_WIDTHS:
             end = position + 1 + _FIXED_WIDTHS[width]

@@ -15,6 +15,7 @@ from local.broker.session import Session
 log = logging.getLogger(__name__)
 
 _HEADER_SIZE = 8
+_MIN_MAX_FRAME_SIZE = 512
 _SASL_FRAME = 1
 _AUTHENTICATED, _AUTHENTICATION_FAILED = 0, 1
 _CONTAINER = "coremachine-broker"
@@ -39,7 +40,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._expects_header = True
         self._sessions: dict[int, Session] = {}
-        self._remote_max_frame_size = 512
+        self._remote_max_frame_size = _MIN_MAX_FRAME_SIZE
         self._keep_alive: asyncio.TimerHandle | None = None
 
     # --- asyncio.Protocol ---
@@ -138,6 +139,8 @@ class Connection(asyncio.Protocol):
 
     def _on_frame(self, frame: bytes) -> None:
         start = frame[4] * 4
+        if not _HEADER_SIZE <= start <= len(frame):
+            raise DecodeError("a frame body after its header", f"data offset {frame[4]}", 4)
         if start == len(frame):
             return  # an empty frame only says that the client lives
         body = frame[start:]
@@ -177,6 +180,8 @@ class Connection(asyncio.Protocol):
     def _on_open(self, performative: Performative) -> None:
         size, idle_milliseconds = performative.fields[2], performative.fields[4]
         self._remote_max_frame_size = size if isinstance(size, int) else perf.MAX_FRAME_SIZE
+        if self._remote_max_frame_size < _MIN_MAX_FRAME_SIZE:
+            raise AmqpError("amqp:invalid-field", f"expected a max-frame-size of at least 512, found {size}")
         self.write(perf.open_frame(_CONTAINER))
         if isinstance(idle_milliseconds, int) and idle_milliseconds > 0:
             self._keep_peer_alive(idle_milliseconds / 2000)

@@ -79,10 +79,10 @@ class IncomingLink:
         # Only accepted or rejected with an error: other outcomes leave the client's send call waiting for ever.
         try:
             if too_large:
-                text = f"expected a message of at most {self._max_size} bytes, found a larger one; store its payload elsewhere"
-                raise AmqpError("amqp:link:message-size-exceeded", text)
-            self._receive(data, delivery.message_format or 0)
-            state = OUTCOME_ACCEPTED
+                state = rejected_with(_too_large(self._max_size))
+            else:
+                self._receive(data, delivery.message_format or 0)
+                state = OUTCOME_ACCEPTED
         except AmqpError as refusal:
             state = rejected_with(refusal)
         except DecodeError as exc:
@@ -93,6 +93,11 @@ class IncomingLink:
     def _give_credit(self) -> None:
         self._credit = LINK_CREDIT
         self._session.send_link_flow(self.handle, delivery_count=self._delivery_count, credit=LINK_CREDIT)
+
+
+def _too_large(limit: int) -> AmqpError:
+    text = f"expected a message of at most {limit} bytes, found a larger one; send a reference to its payload"
+    return AmqpError("amqp:link:message-size-exceeded", text)
 
 
 def receive_into(namespace: Namespace, entity: Entity) -> Receive:

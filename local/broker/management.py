@@ -94,7 +94,8 @@ class Management:
 
     def _peek_message(self, body: Body) -> Answer:
         start, limit = _item(body, "from-sequence-number", int), _item(body, "message-count", int)
-        messages, size = [], 0
+        messages: list[bytes] = []
+        size = 0
         for message in self._queue.peek(start, limit):
             encoded = encode_delivery(message.content, message.broker_properties())
             size += len(encoded)
@@ -108,7 +109,7 @@ class Management:
     def _receive_by_sequence_number(self, body: Body) -> Answer:
         numbers = _list(body, "sequence-numbers", int)
         receives_and_deletes = body.get("receiver-settle-mode") == 0
-        messages = []
+        messages: list[bytes] = []
         if receives_and_deletes:
             for message in self._queue.take_deferred(numbers):
                 encoded = encode_delivery(message.content, message.broker_properties())

@@ -1,6 +1,7 @@
 """A message as bytes: taken apart into its sections, put together again with the broker's header and annotations.
 
-The sections a sender wrote are kept byte for byte, so that every type survives; only header and annotations are rebuilt.
+The sections a sender wrote are kept byte for byte, so that every type survives. Only header and annotations are
+rebuilt.
 """
 
 import struct

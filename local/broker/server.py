@@ -10,8 +10,6 @@ from local.broker.config import BrokerConfig
 from local.broker.connection import Connection
 from local.broker.entity import Namespace
 
-_CLOSE_TIMEOUT_SECONDS = 1.0
-
 
 class PortInUse(OSError):  # noqa: N818
     """A port cannot be listened on."""
@@ -19,7 +17,8 @@ class PortInUse(OSError):  # noqa: N818
     def __init__(self, host: str, port: int, purpose: str, reason: str) -> None:
         self.host, self.port, self.purpose = host, port, purpose
         super().__init__(
-            f"expected port {port} on {host} to be free for {purpose}, found: {reason}; choose another (0 = any free port)"
+            f"expected port {port} on {host} to be free for {purpose}, found: {reason}; "
+            "choose another (0 = any free port)"
         )
 
 
@@ -91,9 +90,8 @@ class Broker:
             server.close()
         for connection in list(self._connections):
             connection.close()
-        deadline = asyncio.get_running_loop().time() + _CLOSE_TIMEOUT_SECONDS
-        while self._connections and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        # Who does not read the farewell is not waited for.
         self.drop_connections()
         await asyncio.sleep(0)
         self.namespace.close()
