@@ -14,6 +14,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
@@ -92,6 +93,8 @@ class AdminHttp:
             log.debug("admin_client_gone", extra={"reason": repr(exc)})
         finally:
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _respond(self, reader: asyncio.StreamReader) -> Response | None:
         try:

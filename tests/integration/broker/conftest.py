@@ -3,6 +3,9 @@
 Opening and closing the SDK's links takes it most of a second, so tests share long-lived ones where they can.
 """
 
+import gc
+import warnings
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -12,7 +15,6 @@ from local.broker.config import BrokerConfig
 from local.broker.queue import QueueSettings
 from local.broker.thread import BrokerThread
 
-# `retry_total=0`: errors come at once. A queue without lock expiry in sight, and special ones.
 QUEUES = BrokerConfig(
     (
         QueueSettings(name="plain"),
@@ -20,9 +22,34 @@ QUEUES = BrokerConfig(
         QueueSettings(name="unique", duplicate_window_seconds=60.0),
         QueueSettings(name="short", lock_duration_seconds=5.0),
         QueueSettings(name="aio"),
-        QueueSettings(name="chaos", lock_duration_seconds=2.0, max_delivery_count=1000),
     )
 )
+
+
+HERE = Path(__file__).parent
+
+# The SDK does not close the socket of a link that was refused or a connection that was cut: it leaves it to the garbage
+# collector, and Python warns. test_admin.py, where nothing of that happens, stays strict and so watches the broker.
+FORGETS_SOCKETS = {"test_sync_sdk.py", "test_aio_sdk.py", "test_faults.py"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent == HERE and item.path.name in FORGETS_SOCKETS:
+            item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
+
+
+@pytest.fixture(autouse=True)
+def collect_forgotten_sockets(request):
+    yield
+    if request.path.name in FORGETS_SOCKETS:
+        collect_quietly()
+
+
+def collect_quietly():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +60,10 @@ def broker():
 
 @pytest.fixture(scope="session")
 def client(broker):
+    # Without retries, errors come at once.
     with ServiceBusClient.from_connection_string(broker.connection_string, retry_total=0) as opened:
         yield opened
+    collect_quietly()
 
 
 class Desk:
