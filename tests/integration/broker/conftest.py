@@ -21,6 +21,7 @@ QUEUES = BrokerConfig(
         QueueSettings(name="strict", max_delivery_count=2, default_ttl_seconds=60.0, dead_letter_on_expiration=True),
         QueueSettings(name="unique", duplicate_window_seconds=60.0),
         QueueSettings(name="short", lock_duration_seconds=5.0),
+        QueueSettings(name="short-aio", lock_duration_seconds=5.0),
         QueueSettings(name="aio"),
     )
 )
