@@ -15,6 +15,19 @@ MANAGEMENT_SUFFIX = "/$management"
 _AUTHORITY = re.compile(r"^[a-z]+://[^/]*/", re.IGNORECASE)
 
 
+class Alarm(Protocol):
+    """A call that will be made; asyncio.TimerHandle is one."""
+
+    def cancel(self) -> None: ...
+
+
+CallLater = Callable[[float, Callable[[], None]], Alarm]
+
+
+def call_later(delay: float, action: Callable[[], None]) -> Alarm:
+    return asyncio.get_running_loop().call_later(delay, action)
+
+
 class Consumer(Protocol):
     """A receiver of an entity's messages."""
 
@@ -37,16 +50,17 @@ class Entity:
     Call `pump()` after every change to `queue` and whenever a consumer may want more.
     """
 
-    def __init__(self, name: str, queue: Queue, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, queue: Queue, clock: Callable[[], float], later: CallLater = call_later) -> None:
         self.name = name
         self.queue = queue
         self._clock = clock
+        self._call_later = later
         self._consumers: deque[Consumer] = deque()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: Alarm | None = None
         self._alarm_due = 0.0
         self.dead_letters: Entity | None = None
         if queue.dead_letters is not None:
-            self.dead_letters = Entity(f"{name}/{DEAD_LETTER_SUFFIX}", queue.dead_letters, clock)
+            self.dead_letters = Entity(f"{name}/{DEAD_LETTER_SUFFIX}", queue.dead_letters, clock, later)
 
     def attach(self, consumer: Consumer) -> None:
         self._consumers.append(consumer)
@@ -95,7 +109,7 @@ class Entity:
             self._alarm.cancel()
         self._alarm_due = due
         delay = max(0.0, due - self._clock())
-        self._alarm = asyncio.get_running_loop().call_later(delay, self._ring)
+        self._alarm = self._call_later(delay, self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
@@ -118,8 +132,11 @@ class Faults:
 class Namespace:
     """All entities by name, without regard to case."""
 
-    def __init__(self, queues: Iterable[QueueSettings], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, queues: Iterable[QueueSettings], clock: Callable[[], float], later: CallLater = call_later
+    ) -> None:
         self._clock = clock
+        self._call_later = later
         self._entities: dict[str, Entity] = {}
         self.faults = Faults()
         for settings in queues:
@@ -130,7 +147,7 @@ class Namespace:
         key = settings.name.lower()
         if key in self._entities:
             raise ValueError(f"expected a new queue name, found that {settings.name!r} exists already")
-        entity = Entity(settings.name, Queue(settings, self._clock), self._clock)
+        entity = Entity(settings.name, Queue(settings, self._clock), self._clock, self._call_later)
         self._entities[key] = entity
         return entity
 

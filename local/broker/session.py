@@ -13,7 +13,7 @@ from local.broker.entity import CBS_NODE, MANAGEMENT_SUFFIX, Entity, Namespace, 
 from local.broker.links import MAX_MESSAGE_SIZE, ConsumerLink, IncomingLink, Link, OutgoingLink, Receive, receive_into
 from local.broker.management import Management
 from local.broker.performatives import AmqpError, Flow, Performative, Transfer
-from local.broker.settlement import DispositionBuffer, apply_outcome
+from local.broker.settlement import SendAnswers, apply_outcome
 
 INCOMING_WINDOW = 65536
 _FRAME_ROOM = 128  # header and performative of a transfer
@@ -49,8 +49,7 @@ class Session:
         self._channel = channel
         self._links: dict[int, Link] = {}
         self._unsettled: dict[int, tuple[Entity, UUID]] = {}
-        self._received = DispositionBuffer(is_receiver=True)
-        self._echoes = DispositionBuffer(is_receiver=False)
+        self._received = SendAnswers()
         self._waiting_frames: deque[bytes] = deque()
         self._next_delivery_id = 0
         self._next_outgoing_id = 0
@@ -75,9 +74,8 @@ class Session:
 
     def before_flush(self) -> None:
         """Write the settlements that were held back to be joined."""
-        for buffer in (self._received, self._echoes):
-            for frame in buffer.take_frames(self._channel):
-                self._peer.write(frame)
+        for frame in self._received.take_frames(self._channel):
+            self._peer.write(frame)
 
     def resume(self) -> None:
         """The connection takes data again."""
@@ -231,7 +229,10 @@ class Session:
             answer = apply_outcome(entity, token, raw_state)
             touched[entity.name] = entity
             if not settled:
-                self._echoes.add(delivery_id, answer)
+                # A frame for each: settling concurrently, the SDK reads a frame per waiter, and one that finds
+                # itself answered by somebody else's frame waits out its 0.2 s socket timeout.
+                frame = perf.disposition_frame(self._channel, delivery_id, delivery_id, answer, is_receiver=False)
+                self._peer.write(frame)
         for entity in touched.values():
             entity.pump()
 

@@ -62,11 +62,10 @@ def text_or_none(value: codec.Value) -> str | None:
     return value if isinstance(value, str) else None
 
 
-class DispositionBuffer:
-    """Settlements to answer, joined into ranges: one frame for many deliveries of the same fate."""
+class SendAnswers:
+    """Answers to sends, joined into ranges: one frame for many deliveries of the same fate."""
 
-    def __init__(self, *, is_receiver: bool) -> None:
-        self._is_receiver = is_receiver
+    def __init__(self) -> None:
         self._ranges: list[tuple[int, int, bytes]] = []
 
     def add(self, delivery_id: int, state: bytes) -> None:
@@ -79,4 +78,4 @@ class DispositionBuffer:
 
     def take_frames(self, channel: int) -> list[bytes]:
         ranges, self._ranges = self._ranges, []
-        return [disposition_frame(channel, *each, is_receiver=self._is_receiver) for each in ranges]
+        return [disposition_frame(channel, *each, is_receiver=True) for each in ranges]
