@@ -1,0 +1,143 @@
+"""One broker for all tests, and the real SDK on both sides of it.
+
+Opening and closing the SDK's links takes it most of a second, so tests share long-lived ones where they can.
+"""
+
+import gc
+import warnings
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from azure.servicebus import ServiceBusClient, ServiceBusMessage
+
+from local.broker.config import BrokerConfig
+from local.broker.queue import QueueSettings
+from local.broker.thread import BrokerThread
+
+QUEUES = BrokerConfig(
+    (
+        QueueSettings(name="plain"),
+        QueueSettings(name="strict", max_delivery_count=2, default_ttl_seconds=60.0, dead_letter_on_expiration=True),
+        QueueSettings(name="unique", duplicate_window_seconds=60.0),
+        QueueSettings(name="short", lock_duration_seconds=5.0),
+        QueueSettings(name="short-aio", lock_duration_seconds=5.0),
+        QueueSettings(name="aio"),
+    )
+)
+
+
+HERE = Path(__file__).parent
+
+# The SDK does not close the socket of a link that was refused or a connection that was cut: it leaves it to the garbage
+# collector, and Python warns. test_admin.py, where nothing of that happens, stays strict and so watches the broker.
+FORGETS_SOCKETS = {"test_sync_sdk.py", "test_aio_sdk.py", "test_faults.py"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent == HERE and item.path.name in FORGETS_SOCKETS:
+            item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
+
+
+@pytest.fixture(autouse=True)
+def collect_forgotten_sockets(request):
+    yield
+    if request.path.name in FORGETS_SOCKETS:
+        collect_quietly()
+
+
+def collect_quietly():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture(scope="session")
+def broker():
+    with BrokerThread(QUEUES) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(broker):
+    # Without retries, errors come at once.
+    with ServiceBusClient.from_connection_string(broker.connection_string, retry_total=0) as opened:
+        yield opened
+    collect_quietly()
+
+
+class Desk:
+    """A sender and a receiver of one queue, kept open for all tests that use it."""
+
+    def __init__(self, broker, client, queue):
+        self.broker = broker
+        self.queue = queue
+        self.sender = client.get_queue_sender(queue, keep_alive=0)
+        # Prefetching receivers close fast, but would take messages meant for others.
+        self.receiver = client.get_queue_receiver(queue)
+
+    def send(self, *bodies, **fields):
+        fields = {"message_id": str(uuid4())} | fields
+        self.sender.send_messages([ServiceBusMessage(body, **fields) for body in bodies or ("body",)])
+
+    def receive(self, count=1, wait=10):
+        found = []
+        while len(found) < count:
+            batch = self.receiver.receive_messages(count - len(found), max_wait_time=wait)
+            if not batch:
+                break
+            found += batch
+        return found
+
+    def receive_one(self):
+        [message] = self.receive(1)
+        return message
+
+    @property
+    def counts(self):
+        return self.broker.counts(self.queue)
+
+    def close(self):
+        self.sender.close()
+        self.receiver.close()
+
+
+@pytest.fixture(scope="session")
+def desks(broker, client):
+    opened = {}
+    yield (
+        lambda queue: (
+            opened.setdefault(queue, None) or opened.update({queue: Desk(broker, client, queue)}) or opened[queue]
+        )
+    )
+    for desk in opened.values():
+        desk.close()
+
+
+@pytest.fixture
+def desk(desks, broker):
+    """Desks by queue name, with the queue emptied first."""
+
+    def get(queue):
+        found = desks(queue)
+        broker.purge(queue)
+        broker.purge(f"{queue}/$DeadLetterQueue")
+        return found
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def dead_letters(client):
+    """Receivers of dead-letter queues by queue name, kept open."""
+    opened = {}
+
+    def get(queue):
+        if queue not in opened:
+            opened[queue] = client.get_queue_receiver(queue, sub_queue="deadletter")
+        return opened[queue]
+
+    yield get
+    for receiver in opened.values():
+        receiver.close()

@@ -1,0 +1,179 @@
+"""The broker's HTTP port, the administration client, and the command."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+from azure.servicebus import ServiceBusClient, ServiceBusMessage
+from azure.servicebus.management import ServiceBusAdministrationClient
+
+from local.broker.config import BrokerConfig
+from local.broker.server import PortInUse
+from local.broker.thread import BrokerThread
+
+EMPTY = {"active": 0, "locked": 0, "scheduled": 0, "deferred": 0, "dead_letter": 0}
+
+
+@pytest.fixture
+def broker():
+    with BrokerThread(BrokerConfig.for_queues(["orders", "team/orders"])) as running:
+        yield running
+
+
+def ask(broker, method, path):
+    connection = http.client.HTTPConnection("127.0.0.1", broker.admin_port, timeout=10)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def test_health_and_counts_are_told(broker):
+    assert ask(broker, "GET", "/health") == (200, {"status": "healthy"})
+    assert ask(broker, "GET", "/queues") == (200, {"orders": EMPTY, "team/orders": EMPTY})
+
+
+def test_faults_and_purges_are_asked_for_by_http(broker):
+    with (
+        ServiceBusClient.from_connection_string(broker.connection_string, retry_total=0) as client,
+        client.get_queue_sender("orders", keep_alive=0) as sender,
+        client.get_queue_receiver("orders", keep_alive=0) as receiver,
+    ):
+        sender.send_messages([ServiceBusMessage("a"), ServiceBusMessage("b")])
+        assert len(receiver.receive_messages(1, max_wait_time=10)) == 1
+        assert ask(broker, "GET", "/queues")[1]["orders"] == EMPTY | {"active": 1, "locked": 1}
+        assert ask(broker, "POST", "/faults/expire-locks?queue=orders") == (200, {"expired": 1})
+        assert ask(broker, "POST", "/faults/expire-locks") == (200, {"expired": 0})
+        assert ask(broker, "POST", "/queues/orders/purge") == (200, {"purged": 2})
+        assert ask(broker, "POST", "/faults/server-busy?count=3") == (200, {"rejecting": 3})
+        assert ask(broker, "POST", "/faults/server-busy?count=0") == (200, {"rejecting": 0})
+    assert ask(broker, "POST", "/faults/drop-connections") == (200, {"dropped": 0})
+
+
+def test_names_with_a_slash_can_be_purged(broker):
+    assert ask(broker, "POST", "/queues/team/orders/purge") == (200, {"purged": 0})
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/queues/nowhere/purge", 404),
+        ("/faults/expire-locks?queue=nowhere", 404),
+        ("/faults/server-busy?count=many", 400),
+        ("/faults/earthquake", 400),
+    ],
+)
+def test_a_wrong_request_is_refused_with_a_reason(broker, path, status):
+    answered, body = ask(broker, "POST", path)
+    assert answered == status
+    assert body["error"].startswith("expected")
+
+
+def test_garbage_on_the_http_port_is_answered(broker):
+    with socket.create_connection(("127.0.0.1", broker.admin_port), timeout=10) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
+def test_garbage_on_the_amqp_port_closes_the_connection(broker):
+    with socket.create_connection(("127.0.0.1", broker.amqp_port), timeout=10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        received = b""
+        while chunk := connection.recv(1000):
+            received += chunk
+    assert received.startswith(b"AMQP\x00\x01\x00\x00")
+    assert b"amqp:decode-error" in received
+    assert ask(broker, "GET", "/health")[0] == 200
+
+
+@pytest.fixture
+def administration(broker):
+    with ServiceBusAdministrationClient.from_connection_string(broker.connection_string) as client:
+        # The SDK always builds https; this is what Microsoft's own sample does with the emulator.
+        client._impl._client._base_url = broker.admin_url
+        yield client
+
+
+def test_the_administration_client_creates_reads_lists_and_deletes_queues(administration, broker):
+    created = administration.create_queue(
+        "fresh",
+        lock_duration=timedelta(seconds=30),
+        max_delivery_count=7,
+        requires_duplicate_detection=True,
+        dead_lettering_on_message_expiration=True,
+    )
+    assert (created.lock_duration, created.max_delivery_count) == (timedelta(seconds=30), 7)
+    found = administration.get_queue("fresh")
+    assert found.requires_duplicate_detection
+    assert found.dead_lettering_on_message_expiration
+    assert {queue.name for queue in administration.list_queues()} == {"orders", "team/orders", "fresh"}
+    with (
+        ServiceBusClient.from_connection_string(broker.connection_string, retry_total=0) as client,
+        client.get_queue_sender("fresh", keep_alive=0) as sender,
+    ):
+        sender.send_messages(ServiceBusMessage("x", message_id="1"))
+    runtime = administration.get_queue_runtime_properties("fresh")
+    assert (runtime.active_message_count, runtime.total_message_count) == (1, 1)
+    with pytest.raises(ResourceExistsError):
+        administration.create_queue("fresh")
+    administration.delete_queue("fresh")
+    with pytest.raises(ResourceNotFoundError):
+        administration.get_queue("fresh")
+    with pytest.raises(ResourceNotFoundError):
+        administration.delete_queue("fresh")
+
+
+def test_a_port_in_use_is_named(broker):
+    other = BrokerThread(BrokerConfig.for_queues(["a"]), amqp_port=broker.amqp_port)
+    with pytest.raises(PortInUse, match=f"port {broker.amqp_port} .* AMQP"):
+        other.start()
+    other = BrokerThread(BrokerConfig.for_queues(["a"]), admin_port=broker.admin_port)
+    with pytest.raises(PortInUse, match=f"port {broker.admin_port} .* administration"):
+        other.start()
+
+
+def test_a_stopped_broker_says_so(broker):
+    broker.stop()
+    broker.stop()
+    with pytest.raises(RuntimeError, match="running broker"):
+        broker.counts("orders")
+
+
+def run_command(*arguments):
+    command = [sys.executable, "-m", "local.broker", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_prints_its_connection_string_and_stops_cleanly(number):
+    with run_command("--amqp-port", "0", "--admin-port", "0") as process:
+        line = process.stdout.readline()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert line.startswith("Endpoint=sb://localhost:")
+    assert line.endswith(";UseDevelopmentEmulator=true;\n")
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_the_command_tells_a_port_in_use_in_one_line(broker):
+    with run_command("--amqp-port", str(broker.amqp_port), "--admin-port", "0") as process:
+        output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output) == (1, "")
+    assert errors.count("\n") == 1
+    assert f"port {broker.amqp_port}" in errors
+
+
+def test_the_command_tells_a_wrong_configuration_in_one_line(tmp_path):
+    with run_command("--config", str(tmp_path / "missing.json")) as process:
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors.count("\n") == 1
+    assert "missing.json" in errors

@@ -1,0 +1,104 @@
+"""Config.json: Microsoft's format, defaults and ranges, with errors that name the place."""
+
+import json
+
+import pytest
+
+from local.broker.config import BrokerConfig, ConfigError, default_config_path, load_config, parse_duration
+
+
+def write(path, queues, *, topics=(), name="sbemulatorns"):
+    document = {"UserConfig": {"Namespaces": [{"Name": name, "Queues": queues, "Topics": list(topics)}]}}
+    file = path / "Config.json"
+    file.write_text(json.dumps(document))
+    return file
+
+
+def test_the_shipped_configuration_has_the_projects_queues():
+    queues = {queue.name: queue for queue in load_config(default_config_path()).queues}
+    assert set(queues) == {"coremachine-jobs", "coremachine-tasks", "coremachine-raster-tasks"}
+    tasks = queues["coremachine-tasks"]
+    assert (tasks.lock_duration_seconds, tasks.max_delivery_count) == (60.0, 10)
+    assert (tasks.default_ttl_seconds, tasks.duplicate_window_seconds) == (3600.0, 60.0)
+    assert tasks.dead_letter_on_expiration
+
+
+def test_defaults_are_the_emulators(tmp_path):
+    [queue] = load_config(write(tmp_path, [{"Name": "q"}])).queues
+    assert (queue.lock_duration_seconds, queue.max_delivery_count, queue.default_ttl_seconds) == (60.0, 3, 3600.0)
+    assert not queue.dead_letter_on_expiration
+    assert queue.duplicate_window_seconds is None
+
+
+def test_comments_are_allowed_but_not_inside_strings(tmp_path):
+    file = tmp_path / "Config.json"
+    file.write_text("""// first
+    {"UserConfig": { /* both
+      kinds */ "Namespaces": [{"Name": "sbemulatorns", "Queues": [{"Name": "a"}]}], // trailing
+      "Logging": {"Type": "http://not-a-comment"}}}""")
+    assert [queue.name for queue in load_config(file).queues] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("properties", "place"),
+    [
+        ({"LockDuration": "PT1S"}, "Properties.LockDuration"),
+        ({"LockDuration": "one minute"}, "Properties.LockDuration"),
+        ({"MaxDeliveryCount": 11}, "Properties.MaxDeliveryCount"),
+        ({"DefaultMessageTimeToLive": "PT2H"}, "Properties.DefaultMessageTimeToLive"),
+        ({"DuplicateDetectionHistoryTimeWindow": "PT6M"}, "Properties.DuplicateDetectionHistoryTimeWindow"),
+        ({"RequiresSession": True}, "Properties.RequiresSession"),
+        ({"ForwardTo": "other"}, "Properties.ForwardTo"),
+        ({"LockDuratoin": "PT1M"}, "Properties.LockDuratoin"),
+    ],
+)
+def test_a_wrong_property_is_named_with_its_path(tmp_path, properties, place):
+    file = write(tmp_path, [{"Name": "good"}, {"Name": "bad", "Properties": properties}])
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert f"$.UserConfig.Namespaces[0].Queues[1].{place}: " in str(caught.value)
+
+
+def test_topics_are_refused_with_their_path(tmp_path):
+    with pytest.raises(ConfigError, match=r"\$\.UserConfig\.Namespaces\[0\]\.Topics: .*topics"):
+        load_config(write(tmp_path, [], topics=[{"Name": "t"}]))
+
+
+def test_another_namespace_name_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"Namespaces\[0\]\.Name: .*sbemulatorns"):
+        load_config(write(tmp_path, [], name="mine"))
+
+
+def test_two_queues_of_one_name_are_refused_whatever_their_case(tmp_path):
+    with pytest.raises(ConfigError, match=r"Queues\[1\]\.Name: .*'Q'"):
+        load_config(write(tmp_path, [{"Name": "q"}, {"Name": "Q"}]))
+
+
+def test_broken_json_is_located(tmp_path):
+    file = tmp_path / "Config.json"
+    file.write_text("{\n// fine\n oops}")
+    with pytest.raises(ConfigError, match="line 3, column 2"):
+        load_config(file)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.json"):
+        load_config(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("PT1M", 60), ("PT1H30M", 5400), ("P1DT1S", 86401), ("PT0.5S", 0.5), ("PT1M5S", 65)]
+)
+def test_durations_are_read(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "P", "PT", "1M", "PT1X", 60, None])
+def test_other_texts_are_no_durations(text):
+    with pytest.raises(ValueError, match="ISO 8601"):
+        parse_duration(text)
+
+
+def test_queues_for_tests_may_leave_the_emulators_ranges():
+    config = BrokerConfig.for_queues(["a", "b"], lock_duration_seconds=0.5, max_delivery_count=99)
+    assert [(queue.name, queue.lock_duration_seconds) for queue in config.queues] == [("a", 0.5), ("b", 0.5)]
