@@ -11,7 +11,7 @@ from typing import Any
 _UNSTORABLE_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
-class NotJson(ValueError):  # noqa: N818 - says what the value is
+class NotJson(ValueError):
     """A value that JSON (or jsonb) cannot carry, and where it stands."""
 
     def __init__(self, path: str, expected: str, found: str) -> None:

@@ -41,7 +41,7 @@ class ParameterError:
         return f"{text}; {self.hint}" if self.hint else text
 
 
-class ParameterErrors(ValueError):  # noqa: N818 - the plural of ParameterError
+class ParameterErrors(ValueError):
     """All problems of one set of parameters, a line each."""
 
     def __init__(self, errors: Iterable[ParameterError]) -> None:

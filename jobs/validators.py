@@ -15,7 +15,7 @@ ResourceValidator = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 _validators: dict[str, ResourceValidator] = {}
 
 
-class ResourceInvalid(ValueError):  # noqa: N818 - says what the resource is
+class ResourceInvalid(ValueError):
     """A parameter points at something that is missing or unusable."""
 
     def __init__(self, field: str, expected: str, found: str, hint: str | None = None) -> None:

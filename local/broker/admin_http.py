@@ -72,7 +72,7 @@ class Response:
         return head.encode("ascii") + self.body
 
 
-class BadRequest(Exception):  # noqa: N818
+class BadRequest(Exception):
     """A request that cannot be answered."""
 
 

@@ -33,7 +33,7 @@ class QueueSettings:
     duplicate_window_seconds: float | None = None
 
 
-class LockLost(Exception):  # noqa: N818
+class LockLost(Exception):
     """The lock ran out, or its message was settled already."""
 
     def __init__(self, token: UUID) -> None:
@@ -43,7 +43,7 @@ class LockLost(Exception):  # noqa: N818
         )
 
 
-class MessageNotFound(Exception):  # noqa: N818
+class MessageNotFound(Exception):
     """No message of that sequence number is where it was looked for."""
 
     def __init__(self, sequence_number: int, place: str) -> None:

@@ -11,7 +11,7 @@ from local.broker.connection import Connection
 from local.broker.entity import Namespace
 
 
-class PortInUse(OSError):  # noqa: N818
+class PortInUse(OSError):
     """A port cannot be listened on."""
 
     def __init__(self, host: str, port: int, purpose: str, reason: str) -> None:

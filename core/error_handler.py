@@ -1,0 +1,78 @@
+"""One place for handling errors: uniform logs, contract violations always bubble up, clean-up never hides a cause."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from core.errors import ContractViolationError
+
+
+class CoreMachineErrorHandler:
+    """Wraps the engine's operations."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    @contextmanager
+    def handle_operation(
+        self,
+        operation: str,
+        *,
+        job_id: str | None = None,
+        stage: int | None = None,
+        task_id: str | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+        raise_on_error: bool = True,
+    ) -> Iterator[None]:
+        """Log an error with its operation and ids; let `on_error` clean up; raise it again if asked.
+
+        Raises:
+            ContractViolationError: Always passed on, whatever `raise_on_error` says: it is a bug.
+        """
+        context = {"operation": operation, "job_id": job_id, "stage": stage, "task_id": task_id}
+        try:
+            yield
+        except Exception as error:
+            is_bug = isinstance(error, ContractViolationError)
+            self._logger.exception(
+                "operation_failed",
+                extra={**context, "error_type": type(error).__name__, "contract_violation": is_bug},
+            )
+            if on_error is not None:
+                self._clean_up(operation, error, on_error)
+            if is_bug or raise_on_error:
+                raise
+
+    def _clean_up(self, operation: str, error: Exception, on_error: Callable[[Exception], None]) -> None:
+        try:
+            on_error(error)
+        except Exception as cleanup_error:  # noqa: BLE001 - logged with its cause, which is then raised
+            log_nested_error(self._logger, error, cleanup_error, operation)
+
+
+def log_nested_error(
+    logger: logging.Logger,
+    primary_error: BaseException,
+    cleanup_error: BaseException,
+    operation: str,
+    *,
+    job_id: str | None = None,
+    stage: int | None = None,
+    task_id: str | None = None,
+) -> None:
+    """Log an error together with the one that its clean-up met, so that neither hides the other."""
+    logger.error(
+        "nested_error",
+        exc_info=primary_error,
+        extra={
+            "nested_error": True,
+            "operation": operation,
+            "primary_error": str(primary_error),
+            "primary_error_type": type(primary_error).__name__,
+            "cleanup_error": str(cleanup_error),
+            "cleanup_error_type": type(cleanup_error).__name__,
+            "job_id": job_id,
+            "stage": stage,
+            "task_id": task_id,
+        },
+    )
