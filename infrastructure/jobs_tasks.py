@@ -1,27 +1,17 @@
 """Jobs, tasks, and the transitions that PostgreSQL decides. A repository method is one function call."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from psycopg.sql import SQL, Identifier
 
 from core.models import JobRecord, TaskRecord
+from core.ports import StageCheck
 from infrastructure.base import RepositoryError, StageClosedMeanwhile
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
 
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
-
-
-@dataclass(frozen=True)
-class StageCheck:
-    """What a settlement did. The rows are the signal; this answer is a hint that may never arrive."""
-
-    updated_ids: tuple[str, ...]
-    is_last_task_in_stage: bool
-    stage_status: str | None
-    job_status: str | None
 
 
 class JobRepository(PostgreSQLRepository):
