@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.models import JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS, FailurePolicy
+from core.models.diagram import render_states
 from core.schema.sql_generator import render_schema
 from core.schema.tables import TABLES
 
@@ -15,6 +16,11 @@ SCHEMA_FILE = Path(__file__).parents[2] / "sql" / "schema.sql"
 
 def test_checked_in_schema_is_what_the_models_generate():
     assert SCHEMA_FILE.read_text() == render_schema("app"), "run: python -m core.schema > sql/schema.sql"
+
+
+def test_checked_in_diagram_is_drawn_from_the_table():
+    document = SCHEMA_FILE.parents[1] / "docs" / "states.md"
+    assert document.read_text() == render_states(), "run: python -m core.models.diagram > docs/states.md"
 
 
 @given(st.text(min_size=1, max_size=30).filter(lambda name: "\0" not in name))
