@@ -703,7 +703,6 @@ language plpgsql as $$
 begin
   if (old.status || '>' || new.status) not in ('queued>cancelled',
     'queued>failed',
-    'queued>finalizing',
     'queued>processing',
     'processing>cancelled',
     'processing>cancelling',

@@ -8,8 +8,8 @@ from typing import Any
 from core.models.status import JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS, JobStatus, StageStatus, TaskStatus
 
 _INTRODUCTION = (
-    "# States\n\nDrawn from the transition table in `core/models/status.py`, which the database enforces too (a trigger on"
-    "\neach table refuses any other change of status). Terminal states are closed.\n"
+    "# States\n\nDrawn from the transition table in `core/models/status.py`, which the database enforces too: a trigger"
+    "\non each table refuses any other change of status. Terminal states are closed.\n"
 )
 
 

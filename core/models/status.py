@@ -64,7 +64,7 @@ _J, _S, _T = JobStatus, StageStatus, TaskStatus
 
 # Terminal states are closed: the way back is a rerun, which writes rows of a new run and leaves these as they are.
 JOB_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
-    _J.QUEUED: frozenset({_J.PROCESSING, _J.FINALIZING, _J.CANCELLED, _J.FAILED}),
+    _J.QUEUED: frozenset({_J.PROCESSING, _J.CANCELLED, _J.FAILED}),
     _J.PROCESSING: frozenset({_J.QUEUED, _J.FINALIZING, _J.CANCELLING, _J.CANCELLED, _J.FAILED}),
     _J.CANCELLING: frozenset({_J.CANCELLED}),
     _J.FINALIZING: frozenset({_J.COMPLETED, _J.COMPLETED_WITH_ERRORS, _J.FAILED, _J.CANCELLED}),
