@@ -11,6 +11,7 @@ from jobs.flood_risk_cog.source import open_raster, read_windows
 
 SEMI_MAJOR = 6378137.0
 FLATTENING = 1 / 298.257223563
+WEB_MERCATOR = 3857
 RETURN_PERIOD_TAG = "RETURN_PERIOD"
 # The surest spelling first: a lone "T" is the weakest sign.
 RETURN_PERIODS = tuple(
@@ -74,17 +75,27 @@ def pixel_areas(dataset: Any) -> Any:
     """Square metres of one pixel in each row.
 
     In degrees the area shrinks towards the poles: each row is a zone of the WGS 84 ellipsoid, in closed form
-    (the authalic latitude's integral), so it is exact for any pixel size.
+    (the authalic latitude's integral), so it is exact for any pixel size. Web Mercator stretches areas too much to
+    be measured on its grid (fourfold at 60 degrees), so its rows are taken back to degrees. Other projections are
+    taken at their word: pixel size and linear unit.
     """
     transform = dataset.transform
     if dataset.crs is None:
         raise ValueError(f"expected {dataset.name} to have a coordinate system, found none; assign one to measure area")
-    if not dataset.crs.is_geographic:
-        metres = float(dataset.crs.linear_units_factor[1])
-        return np.full(dataset.height, abs(transform.a * transform.e) * metres**2)
-    edges = np.clip(transform.f + transform.e * np.arange(dataset.height + 1), -90, 90)
+    edges = transform.f + transform.e * np.arange(dataset.height + 1)
+    if dataset.crs.is_geographic:
+        return zone_areas(edges, abs(transform.a))
+    if dataset.crs.to_epsg() == WEB_MERCATOR:
+        latitudes = np.degrees(np.arctan(np.sinh(edges / SEMI_MAJOR)))
+        return zone_areas(latitudes, math.degrees(abs(transform.a) / SEMI_MAJOR))
+    metres = float(dataset.crs.linear_units_factor[1])
+    return np.full(dataset.height, abs(transform.a * transform.e) * metres**2)
+
+
+def zone_areas(latitudes: Any, width: float) -> Any:
+    """Square metres of the cells between neighbouring latitudes, `width` degrees wide, on WGS 84."""
     eccentricity = math.sqrt(FLATTENING * (2 - FLATTENING))
-    sine = np.sin(np.radians(edges))
+    sine = np.sin(np.radians(np.clip(latitudes, -90, 90)))
     zone = sine / (1 - (eccentricity * sine) ** 2) + np.arctanh(eccentricity * sine) / eccentricity
     semi_minor = SEMI_MAJOR * (1 - FLATTENING)
-    return np.abs(np.diff(zone)) * semi_minor**2 / 2 * math.radians(abs(transform.a))
+    return np.abs(np.diff(zone)) * semi_minor**2 / 2 * math.radians(width)
