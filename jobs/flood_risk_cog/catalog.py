@@ -4,6 +4,7 @@ import json
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +47,10 @@ def build_catalog(
     Args:
         items: What `convert_raster` returned; with `statistics` if they are known, else they are read.
         failures: `{"name": ..., "reason": ...}` of each raster without a result.
+        output_dir: Made when it is missing.
+        collection_id: The collection's id.
+        title: The collection's title, for people.
+
     Returns:
         The paths written and the summary's totals.
     """
@@ -78,7 +83,9 @@ def with_statistics(item: dict[str, Any]) -> dict[str, Any]:
 
 def stac_item(raster: dict[str, Any]) -> pystac.Item:
     path = Path(raster["path"]).resolve()
-    with open_raster(str(path)) as dataset:
+    with open_raster(str(path)) as dataset, warnings.catch_warnings():
+        # rio-stac tries TIFF's own date format in vain, though it is given the instant.
+        warnings.filterwarnings("ignore", message="Could not get parse date")
         item = create_stac_item(
             dataset,
             id=path.stem,

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import rasterio
@@ -31,7 +31,7 @@ GDAL_OPTIONS = {"GDAL_CACHEMAX": 256, "GDAL_TIFF_INTERNAL_MASK": True}
 OVERVIEW_RESAMPLING = {"nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "gauss", "rms"}
 
 
-class UnusableRaster(ValueError):
+class UnusableRaster(ValueError):  # noqa: N818
     """No attempt can make a COG of this raster; `reason` tells a person why."""
 
     def __init__(self, path: str, reason: str) -> None:
@@ -40,7 +40,7 @@ class UnusableRaster(ValueError):
         self.reason = reason
 
 
-class InvalidOutput(RuntimeError):
+class InvalidOutput(RuntimeError):  # noqa: N818
     """The file that was written does not validate as a COG; it was removed."""
 
 
@@ -61,10 +61,13 @@ def convert_raster(
 
     Args:
         path: A local path or fsspec URL.
+        output_dir: A local folder; it is made when it is missing.
         target_crs: Reproject to it, when the raster has another one.
         tile_size: 256 or 512.
+        compression: Each is lossless.
         resampling: A name of GDAL's, or "auto": nearest and mode for classes, bilinear and average for quantities.
         report: Called with the name of each step as it begins; what it raises ends the conversion.
+
     Raises:
         UnusableRaster: The raster itself is at fault; trying again is no use.
         SourceNotFound: There is no such file.
@@ -151,7 +154,7 @@ def write_cog(path: str, temporary: str, options: dict[str, Any], fingerprint: s
             temporary,
             creation_options(source.dtypes[0], options["tile"], options["compression"]),
             overview_level=overview_levels(dataset.width, dataset.height, options["tile"]),
-            overview_resampling=overview,
+            overview_resampling=cast("Any", overview),
             add_mask=add_mask,
             in_memory=False,
             web_optimized=False,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.transform import Affine
+from rasterio.transform import from_bounds
 from rasterio.warp import transform as transform_points
 
 # Metres of water over the river's bank, by return period in years.
@@ -62,12 +62,9 @@ def depth_over(terrain: Any, stage: float) -> Any:
 def write_depths(path: Path, depth: Any, tile: int, period: int, *, degrees: bool) -> None:
     rows, columns = depth.shape
     left, top = ORIGIN[0] + tile * 900 * PIXEL_METRES, ORIGIN[1]
+    right, bottom = left + columns * PIXEL_METRES, top - rows * PIXEL_METRES
     if degrees:
-        corners = transform_points(UTM, "EPSG:4326", [left, left + columns * PIXEL_METRES], [top, top])
-        left, top = corners[0][0], corners[1][0]
-        pixel = (corners[0][1] - left) / columns
-    else:
-        pixel = PIXEL_METRES
+        (left, right), (top, bottom) = transform_points(UTM, "EPSG:4326", [left, right], [top, bottom])[:2]
     with rasterio.open(
         path,
         "w",
@@ -77,7 +74,7 @@ def write_depths(path: Path, depth: Any, tile: int, period: int, *, degrees: boo
         count=1,
         dtype="float32",
         crs="EPSG:4326" if degrees else UTM,
-        transform=Affine(pixel, 0, left, 0, -pixel, top),
+        transform=from_bounds(left, bottom, right, top, columns, rows),
         nodata=NODATA,
         compress="deflate",
         predictor=3,
