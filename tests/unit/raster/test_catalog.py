@@ -29,7 +29,6 @@ def samples(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 def catalog(samples, tmp_path_factory):
     folder = tmp_path_factory.mktemp("catalog")
     return folder, run(samples, folder)
