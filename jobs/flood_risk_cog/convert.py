@@ -142,12 +142,9 @@ def write_cog(path: str, temporary: str, options: dict[str, Any], fingerprint: s
         dataset, add_mask = source, False
         target = CRS.from_user_input(options["crs"]) if options["crs"] else None
         if target is not None and target != source.crs:
-            # Outside the source's footprint the warped grid is empty: without nodata only a mask can say so.
-            has_alpha = ColorInterp.alpha in source.colorinterp
-            add_mask = source.nodata is None and not has_alpha
-            dataset = stack.enter_context(
-                WarpedVRT(source, crs=target, resampling=Resampling[warp], add_alpha=add_mask),
-            )
+            empty = empty_of(source)
+            add_mask = bool(empty.get("add_alpha"))
+            dataset = stack.enter_context(WarpedVRT(source, crs=target, resampling=Resampling[warp], **empty))
         report("write")
         cog_translate(
             dataset,
@@ -164,6 +161,17 @@ def write_cog(path: str, temporary: str, options: dict[str, Any], fingerprint: s
             additional_cog_metadata={**source.tags(), FINGERPRINT_TAG: fingerprint},
             quiet=True,
         )
+
+
+def empty_of(source: Any) -> dict[str, Any]:
+    """How the warped grid says "nothing here" outside the source's footprint, when the source has no way to."""
+    if source.nodata is not None or ColorInterp.alpha in source.colorinterp:
+        return {}
+    kind = np.dtype(source.dtypes[0])
+    if kind in {np.dtype("uint8"), np.dtype("uint16")}:
+        # GDAL takes an alpha band for a mask in these two types alone.
+        return {"add_alpha": True}
+    return {"nodata": float("nan") if kind.kind == "f" else float(np.iinfo(kind).min)}
 
 
 def check_position(path: str, dataset: Any) -> None:

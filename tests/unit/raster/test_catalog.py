@@ -56,6 +56,7 @@ def test_the_summary_tells_failures_totals_and_statistics_by_return_period(catal
     assert summary["totals"]["max_depth"] == periods[-1]["max_depth"]
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_the_quicklook_shows_water(catalog):
     with rasterio.MemoryFile(catalog[1]["quicklook.png"]) as memory, memory.open() as picture:
         pixels = picture.read().astype(int)

@@ -46,12 +46,13 @@ def test_nodata_descriptions_and_tags_are_kept_also_when_warped(make_raster, out
         assert set(np.unique(cog.read(1))) == {-9999.0, 1.0}
 
 
-def test_a_warped_raster_without_nodata_gets_a_mask(make_raster, output):
-    result = convert_raster(make_raster(pixels=np.ones((1, 300, 300), "float32")), output, target_crs="EPSG:4326")
-    assert (result["bands"], result["nodata"]) == (1, None)
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", None), ("int16", -32768), ("float32", "nan")])
+def test_a_warped_raster_without_nodata_still_knows_its_empty_corners(make_raster, output, dtype, nodata):
+    result = convert_raster(make_raster(pixels=np.ones((1, 300, 300), dtype)), output, target_crs="EPSG:4326")
+    assert (result["bands"], result["nodata"]) == (1, nodata)
     with rasterio.open(result["path"]) as cog:
         mask = cog.dataset_mask()
-        assert mask[0, 0] == 0 or mask[0, -1] == 0
+        assert mask.min() == 0
         assert mask[150, 150] == 255
 
 
@@ -113,11 +114,10 @@ def test_a_raster_without_a_usable_place_is_refused(make_raster, output, profile
 
 
 def test_damaged_blocks_are_found_and_nothing_is_left_behind(make_raster, output):
-    pixels = np.random.default_rng(0).random((1, 600, 600), dtype="float32")
-    path = make_raster(pixels=pixels, tiled=True, blockxsize=256, blockysize=256, compress="deflate")
+    path = make_raster(tiled=True, blockxsize=256, blockysize=256, compress="deflate")
     content = bytearray(Path(path).read_bytes())
     middle = len(content) // 2
-    content[middle : middle + 5000] = bytes(5000)
+    content[middle : middle + len(content) // 4] = b"\xff" * (len(content) // 4)
     Path(path).write_bytes(content)
     with pytest.raises(UnusableRaster, match="damaged in rows"):
         convert_raster(path, output)
