@@ -179,6 +179,8 @@ def check_position(path: str, dataset: Any) -> None:
         raise UnusableRaster(path, "it has no bands; if it is a container, export one of its subdatasets")
     if len(set(dataset.dtypes)) > 1:
         raise UnusableRaster(path, f"its bands have different types ({', '.join(dataset.dtypes)}); give them one")
+    if dataset.dtypes[0].startswith("complex"):
+        raise UnusableRaster(path, "its values are complex numbers, which are no depths; export the real part")
     transform = dataset.transform
     if abs(transform.b) > 1e-9 * abs(transform.a) or abs(transform.d) > 1e-9 * abs(transform.e):
         reason = "its grid is rotated or skewed, not aligned north up; warp it to a regular grid first (gdalwarp)"
@@ -236,8 +238,7 @@ def creation_options(dtype: str, tile_size: int, compression: str) -> dict[str, 
     if compression == "lerc":
         # Lossless: depths are measurements.
         return {**options, "MAX_Z_ERROR": 0}
-    kind = np.dtype(dtype).kind if dtype in np.sctypeDict else "c"
-    return options | {"f": {"predictor": 3}, "i": {"predictor": 2}, "u": {"predictor": 2}}.get(kind, {})
+    return {**options, "predictor": 3 if dtype.startswith("float") else 2}
 
 
 def overview_levels(width: int, height: int, tile_size: int) -> int:

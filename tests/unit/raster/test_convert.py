@@ -124,6 +124,11 @@ def test_damaged_blocks_are_found_and_nothing_is_left_behind(make_raster, output
     assert not list(Path(output).iterdir())
 
 
+def test_complex_values_are_refused(make_raster, output):
+    with pytest.raises(UnusableRaster, match="complex"):
+        convert_raster(make_raster(pixels=np.ones((1, 9, 9), "complex64")), output)
+
+
 def test_a_file_that_is_no_raster_or_is_missing_is_refused(tmp_path, output):
     (tmp_path / "a.tif").write_bytes(b"no raster")
     with pytest.raises(UnusableRaster, match="cannot be opened"):
