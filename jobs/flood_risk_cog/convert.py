@@ -1,0 +1,268 @@
+"""One raster to one Cloud Optimized GeoTIFF: refused with a reason, or written whole and validated."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, cast
+
+import numpy as np
+import rasterio
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import CRSError, RasterioError
+from rasterio.vrt import WarpedVRT
+from rio_cogeo.cogeo import cog_translate, cog_validate
+
+from jobs.flood_risk_cog.inventory import describe
+from jobs.flood_risk_cog.source import is_remote, open_raster, read_windows, version_of
+
+Compression = Literal["deflate", "zstd", "lerc"]
+Report = Callable[[str], None]
+
+FINGERPRINT_TAG = "COREMACHINE_SOURCE"
+# A classification has few values; a photograph or a hill shade has most of the 256.
+MOST_CLASSES = 32
+# GDAL's blocks in memory, in MB: the bound that holds for a raster of any size.
+GDAL_OPTIONS = {"GDAL_CACHEMAX": 256, "GDAL_TIFF_INTERNAL_MASK": True}
+OVERVIEW_RESAMPLING = {"nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "gauss", "rms"}
+
+
+class UnusableRaster(ValueError):  # noqa: N818
+    """No attempt can make a COG of this raster; `reason` tells a person why."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{PurePosixPath(path).name}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class InvalidOutput(RuntimeError):  # noqa: N818
+    """The file that was written does not validate as a COG; it was removed."""
+
+
+def convert_raster(
+    path: str,
+    output_dir: str,
+    *,
+    target_crs: str | None = None,
+    tile_size: int = 512,
+    compression: Compression = "deflate",
+    resampling: str = "auto",
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Write `<stem>.tif` into the local folder `output_dir` and describe it.
+
+    The same source version with the same options gives the same bytes, and a valid result that is already there is
+    returned with `reused` true. The final name only ever holds a validated COG.
+
+    Args:
+        path: A local path or fsspec URL.
+        output_dir: A local folder; it is made when it is missing.
+        target_crs: Reproject to it, when the raster has another one.
+        tile_size: 256 or 512.
+        compression: Each is lossless.
+        resampling: A name of GDAL's, or "auto": nearest and mode for classes, bilinear and average for quantities.
+        report: Called with the name of each step as it begins; what it raises ends the conversion.
+
+    Raises:
+        UnusableRaster: The raster itself is at fault; trying again is no use.
+        SourceNotFound: There is no such file.
+        InvalidOutput: The written file is not a valid COG.
+        ValueError: An option is not one of the above.
+    """
+    options = {"crs": target_crs, "tile": tile_size, "compression": compression, "resampling": resampling}
+    check_options(target_crs, tile_size, compression, resampling)
+    report = report or (lambda _step: None)
+    final = Path(output_dir) / f"{PurePosixPath(path).stem}.tif"
+    if not is_remote(path) and final.resolve() == Path(path).resolve():
+        raise ValueError(f"expected an output folder other than the source's, found {output_dir!r}; choose another one")
+    identity = [PurePosixPath(path).name, version_of(path), options]
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    if is_finished(final, fingerprint):
+        report("reuse")
+        return result_of(path, final, reused=True)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the final name, so that the replace is atomic; rio-cogeo puts its own scratch file there as well.
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{final.stem}-") as scratch:
+        temporary = str(Path(scratch) / final.name)
+        write_cog(path, temporary, options, fingerprint, report)
+        report("validate")
+        valid, errors, warnings = cog_validate(temporary, strict=True, quiet=True)
+        if not valid:
+            raise InvalidOutput(f"{final.name}: expected a valid COG, found {'; '.join([*errors, *warnings])}")
+        result = result_of(path, Path(temporary), reused=False) | {"path": str(final)}
+        os.replace(temporary, final)  # noqa: PTH105
+    return result
+
+
+def check_options(target_crs: str | None, tile_size: int, compression: str, resampling: str) -> None:
+    for name, value, allowed in (
+        ("tile_size", tile_size, (256, 512)),
+        ("compression", compression, ("deflate", "zstd", "lerc")),
+        ("resampling", resampling, ("auto", *Resampling.__members__)),
+    ):
+        if value not in allowed:
+            raise ValueError(f"expected {name} to be one of {', '.join(map(str, allowed))}, found {value!r}")
+    if target_crs is not None:
+        try:
+            CRS.from_user_input(target_crs)
+        except CRSError as error:
+            raise ValueError(f"expected target_crs such as EPSG:4326, found {target_crs!r}: {error}") from error
+
+
+def is_finished(final: Path, fingerprint: str) -> bool:
+    if not final.exists():
+        return False
+    try:
+        with open_raster(str(final)) as dataset:
+            if dataset.tags().get(FINGERPRINT_TAG) != fingerprint:
+                return False
+        return bool(cog_validate(str(final), strict=True, quiet=True)[0])
+    except RasterioError:
+        # Whatever stands there is not our result: it is written again.
+        return False
+
+
+def write_cog(path: str, temporary: str, options: dict[str, Any], fingerprint: str, report: Report) -> None:
+    with rasterio.Env(**GDAL_OPTIONS), ExitStack() as stack:
+        try:
+            source = stack.enter_context(open_raster(path))
+        except RasterioError as error:
+            if is_remote(path):
+                raise
+            raise UnusableRaster(path, f"it cannot be opened as a raster ({error}); export it again") from error
+        check_position(path, source)
+        report("read")
+        classes = read_every_block(path, source)
+        warp, overview = choose_resampling(options["resampling"], categorical=classes)
+        dataset, add_mask = source, False
+        target = CRS.from_user_input(options["crs"]) if options["crs"] else None
+        if target is not None and target != source.crs:
+            empty = empty_of(source)
+            add_mask = bool(empty.get("add_alpha"))
+            dataset = stack.enter_context(WarpedVRT(source, crs=target, resampling=Resampling[warp], **empty))
+        report("write")
+        cog_translate(
+            dataset,
+            temporary,
+            creation_options(source.dtypes[0], options["tile"], options["compression"]),
+            overview_level=overview_levels(dataset.width, dataset.height, options["tile"]),
+            overview_resampling=cast("Any", overview),
+            add_mask=add_mask,
+            in_memory=False,
+            web_optimized=False,
+            forward_band_tags=True,
+            config={**GDAL_OPTIONS, "GDAL_TIFF_OVR_BLOCKSIZE": options["tile"]},
+            colormap=palette_of(source),
+            additional_cog_metadata={**source.tags(), FINGERPRINT_TAG: fingerprint},
+            quiet=True,
+        )
+
+
+def empty_of(source: Any) -> dict[str, Any]:
+    """How the warped grid says "nothing here" outside the source's footprint, when the source has no way to."""
+    if source.nodata is not None or ColorInterp.alpha in source.colorinterp:
+        return {}
+    kind = np.dtype(source.dtypes[0])
+    if kind in {np.dtype("uint8"), np.dtype("uint16")}:
+        # GDAL takes an alpha band for a mask in these two types alone.
+        return {"add_alpha": True}
+    return {"nodata": float("nan") if kind.kind == "f" else float(np.iinfo(kind).min)}
+
+
+def check_position(path: str, dataset: Any) -> None:
+    if not dataset.count:
+        raise UnusableRaster(path, "it has no bands; if it is a container, export one of its subdatasets")
+    if len(set(dataset.dtypes)) > 1:
+        raise UnusableRaster(path, f"its bands have different types ({', '.join(dataset.dtypes)}); give them one")
+    if dataset.dtypes[0].startswith("complex"):
+        raise UnusableRaster(path, "its values are complex numbers, which are no depths; export the real part")
+    transform = dataset.transform
+    if abs(transform.b) > 1e-9 * abs(transform.a) or abs(transform.d) > 1e-9 * abs(transform.e):
+        reason = "its grid is rotated or skewed, not aligned north up; warp it to a regular grid first (gdalwarp)"
+        raise UnusableRaster(path, reason)
+    if dataset.crs is None:
+        reason = "it has no coordinate reference system, so its place is unknown; assign one first (gdal_edit -a_srs)"
+        raise UnusableRaster(path, reason)
+
+
+def read_every_block(path: str, dataset: Any) -> bool:
+    """Read all pixels, so that damage is found before anything is written; true when the values are classes."""
+    palette = dataset.colorinterp[0] is ColorInterp.palette
+    countable = dataset.count == 1 and dataset.dtypes[0] == "uint8"
+    seen = np.zeros(256, dtype=bool)
+    has_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+    for window in read_windows(dataset):
+        try:
+            pixels = dataset.read(window=window)
+            if has_mask:
+                dataset.dataset_mask(window=window)
+        except RasterioError as error:
+            if is_remote(path):
+                # It may be the network's fault, and then another attempt helps.
+                raise
+            where = f"rows {window.row_off} to {window.row_off + window.height - 1}"
+            raise UnusableRaster(path, f"its data is damaged in {where} ({cause(error)}); get a fresh copy") from error
+        if countable:
+            seen[np.unique(pixels)] = True
+    return palette or (countable and int(seen.sum()) <= MOST_CLASSES)
+
+
+def cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
+
+
+def choose_resampling(wanted: str, *, categorical: bool) -> tuple[str, str]:
+    """Names of the methods for the warp and for the overviews."""
+    if wanted == "auto":
+        return ("nearest", "mode") if categorical else ("bilinear", "average")
+    return wanted, wanted if wanted in OVERVIEW_RESAMPLING else "average"
+
+
+def creation_options(dtype: str, tile_size: int, compression: str) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "driver": "GTiff",
+        "interleave": "pixel",
+        "tiled": True,
+        "blockxsize": tile_size,
+        "blockysize": tile_size,
+        "compress": compression.upper(),
+        "BIGTIFF": "IF_SAFER",
+    }
+    if compression == "lerc":
+        # Lossless: depths are measurements.
+        return {**options, "MAX_Z_ERROR": 0}
+    return {**options, "predictor": 3 if dtype.startswith("float") else 2}
+
+
+def overview_levels(width: int, height: int, tile_size: int) -> int:
+    """Halvings until the longer side fits one tile: a long narrow raster needs them as well."""
+    levels = 0
+    while max(width, height) >> levels > tile_size:
+        levels += 1
+    return levels
+
+
+def palette_of(dataset: Any) -> dict[int, Any] | None:
+    return dataset.colormap(1) if dataset.count == 1 and dataset.colorinterp[0] is ColorInterp.palette else None
+
+
+def result_of(source: str, path: Path, *, reused: bool) -> dict[str, Any]:
+    with open_raster(str(path)) as dataset:
+        return {
+            "name": path.name,
+            "source": source,
+            "path": str(path),
+            **describe(dataset),
+            "compression": dataset.compression.value.lower(),
+            "tile_size": dataset.block_shapes[0][0],
+            "overviews": dataset.overviews(1),
+            "bytes": path.stat().st_size,
+            "reused": reused,
+        }

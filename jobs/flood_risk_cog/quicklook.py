@@ -1,0 +1,96 @@
+"""A small picture of where the rasters lie and how deep the water stands."""
+
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.features import rasterize
+from rasterio.io import MemoryFile
+from rasterio.transform import Affine
+from rasterio.warp import reproject
+
+from jobs.flood_risk_cog.source import open_raster
+
+LONGEST_SIDE = 800
+SAMPLE_SIDE = 512
+BACKGROUND, GROUND, OUTLINE = (246, 246, 242), (222, 220, 208), (70, 70, 70)
+SHALLOW, DEEP = (176, 214, 240), (8, 48, 107)
+
+
+def draw_quicklook(footprints: list[tuple[str, dict[str, Any], list[float]]]) -> bytes:
+    """A PNG in EPSG:4326 of (COG's path, GeoJSON footprint, [west, south, east, north]); the deepest water is on top.
+
+    Memory is that of the picture and of one decimated raster, however many there are.
+    """
+    west, south, east, north = union([box for _, _, box in footprints])
+    margin = max(east - west, north - south, 1e-6) * 0.03
+    west, south, east, north = west - margin, south - margin, east + margin, north + margin
+    pixel = max(east - west, north - south) / LONGEST_SIDE
+    columns, rows = max(1, round((east - west) / pixel)), max(1, round((north - south) / pixel))
+    place = Affine(pixel, 0, west, 0, -pixel, north)
+    depths = np.full((rows, columns), np.nan, dtype="float32")
+    for path, _, box in footprints:
+        add_depths(depths, place, path, box)
+    picture = np.empty((3, rows, columns), dtype="uint8")
+    picture[:] = np.array(BACKGROUND, dtype="uint8")[:, None, None]
+    picture[:, np.isfinite(depths)] = np.array(GROUND, dtype="uint8")[:, None]
+    wet = np.isfinite(depths) & (depths > 0)
+    if wet.any():
+        share = depths[wet] / depths[wet].max()
+        shallow, deep = np.array(SHALLOW)[:, None], np.array(DEEP)[:, None]
+        picture[:, wet] = np.rint(shallow + (deep - shallow) * share).astype("uint8")
+    lines = [{"type": "MultiLineString", "coordinates": rings(shape)} for _, shape, _ in footprints]
+    if lines:
+        edges = rasterize(lines, out_shape=(rows, columns), transform=place, all_touched=True, dtype="uint8")
+        picture[:, edges > 0] = np.array(OUTLINE, dtype="uint8")[:, None]
+    return png(picture, place)
+
+
+def union(boxes: list[list[float]]) -> tuple[float, float, float, float]:
+    if not boxes:
+        return -180, -90, 180, 90
+    west, south, east, north = zip(*boxes, strict=True)
+    return min(west), min(south), max(east), max(north)
+
+
+def rings(shape: dict[str, Any]) -> list[Any]:
+    polygons = shape["coordinates"] if shape["type"] == "MultiPolygon" else [shape["coordinates"]]
+    return [ring for polygon in polygons for ring in polygon]
+
+
+def add_depths(depths: Any, place: Affine, path: str, box: list[float]) -> None:
+    """Lay one raster into its part of the picture, read from the overview that is about as fine."""
+    rows, columns = depths.shape
+    left, top = (int(value) for value in ~place @ (box[0], box[3]))
+    right, bottom = (int(np.ceil(value)) for value in ~place @ (box[2], box[1]))
+    part = depths[max(top, 0) : min(bottom + 1, rows), max(left, 0) : min(right + 1, columns)]
+    with open_raster(path) as dataset:
+        shrink = max(dataset.width, dataset.height) / SAMPLE_SIDE
+        shape = [max(1, round(side / max(shrink, 1))) for side in (dataset.height, dataset.width)]
+        band = dataset.read(1, out_shape=tuple(shape), masked=True, resampling=Resampling.nearest)
+        source_place = dataset.transform @ Affine.scale(dataset.width / shape[1], dataset.height / shape[0])
+        values = band.astype("float32").filled(np.nan)
+        warped = np.full(part.shape, np.nan, dtype="float32")
+        reproject(
+            values,
+            warped,
+            src_transform=source_place,
+            src_crs=dataset.crs,
+            src_nodata=np.nan,
+            dst_transform=place @ Affine.translation(max(left, 0), max(top, 0)),
+            dst_crs="EPSG:4326",
+            dst_nodata=np.nan,
+            resampling=Resampling.nearest,
+        )
+    np.fmax(part, warped, out=part)
+
+
+def png(picture: Any, place: Affine) -> bytes:
+    count, rows, columns = picture.shape
+    with MemoryFile(ext=".png") as memory:
+        # In memory, because GDAL puts the position into a second file beside a PNG.
+        profile = {"driver": "PNG", "dtype": "uint8", "crs": "EPSG:4326", "transform": place}
+        with rasterio.open(memory.name, "w", width=columns, height=rows, count=count, **profile) as dataset:
+            dataset.write(picture)
+        return bytes(memory.read())

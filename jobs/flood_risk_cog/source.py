@@ -1,0 +1,71 @@
+"""Opening rasters, wherever they are, and reading them piece by piece."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
+
+PIXELS_PER_READ = 1 << 20
+
+
+class SourceNotFound(FileNotFoundError):  # noqa: N818
+    """There is nothing at the place where rasters were expected."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"expected rasters at {source!r}, found nothing there; check the path and the access to it")
+        self.source = source
+
+
+def is_remote(path: str) -> bool:
+    return "://" in path
+
+
+@contextmanager
+def open_raster(path: str) -> Iterator[Any]:
+    """A dataset of rasterio's, open for reading; a URL is read through fsspec, with its credentials."""
+    options = {"opener": fsspec.core.url_to_fs(path)[0]} if is_remote(path) else {}
+    with warnings.catch_warnings():
+        # A raster without a position is refused by name later; the warning would only repeat it.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dataset = rasterio.open(path, **options)
+    with dataset:
+        yield dataset
+
+
+def version_of(path: str) -> str:
+    """What changes when the file does: its size with its time or its entity tag.
+
+    Raises:
+        SourceNotFound: No such file.
+    """
+    if is_remote(path):
+        filesystem, inner = fsspec.core.url_to_fs(path)
+        try:
+            info = filesystem.info(inner)
+        except FileNotFoundError as error:
+            raise SourceNotFound(path) from error
+        stamp = next((info[key] for key in ("etag", "ETag", "last_modified", "mtime", "created") if info.get(key)), "")
+        return f"{info.get('size')}-{stamp}"
+    try:
+        stat = Path(path).stat()
+    except FileNotFoundError as error:
+        raise SourceNotFound(path) from error
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def read_windows(dataset: Any) -> Iterator[Window]:
+    """Windows that cover the dataset in whole blocks, about a million pixels each, so that memory stays bounded."""
+    block_rows, block_columns = dataset.block_shapes[0]
+    columns = min(dataset.width, math.ceil(1024 / block_columns) * block_columns)
+    rows = max(block_rows, PIXELS_PER_READ // columns // block_rows * block_rows)
+    for row in range(0, dataset.height, rows):
+        for column in range(0, dataset.width, columns):
+            width, height = min(columns, dataset.width - column), min(rows, dataset.height - row)
+            yield Window(column, row, width, height)

@@ -1,0 +1,104 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+
+from jobs.flood_risk_cog.catalog import FALLBACK_DATETIME, build_catalog, datetime_of
+from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.samples import generate_samples
+from jobs.flood_risk_cog.statistics import flood_statistics
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+
+FAILURES = [{"name": "bad.tif", "reason": "it has no bands"}]
+
+
+def run(samples: list[Path], folder: Path) -> dict[str, bytes]:
+    items = [convert_raster(str(path), str(folder / "cogs")) for path in samples]
+    build_catalog(items, FAILURES, str(folder), collection_id="floods", title="Floods")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    return generate_samples(tmp_path_factory.mktemp("samples"), count=4)
+
+
+@pytest.fixture(scope="module")
+def catalog(samples, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("catalog")
+    return folder, run(samples, folder)
+
+
+def test_the_collection_is_self_contained_and_its_assets_open(catalog):
+    folder, files = catalog
+    collection = pystac.Collection.from_file(str(folder / "collection.json"))
+    items = list(collection.get_items())
+    assert len(items) == 4
+    for item in items:
+        assert item.datetime == datetime(2024, 5, 1, tzinfo=UTC)
+        with rasterio.open(item.assets["data"].get_absolute_href()) as dataset:
+            assert dataset.count == 1
+    assert not [name for name, content in files.items() if name.endswith(".json") and str(folder).encode() in content]
+
+
+def test_the_summary_tells_failures_totals_and_statistics_by_return_period(catalog):
+    summary = json.loads(catalog[1]["summary.json"])
+    assert summary["failures"] == FAILURES
+    assert (summary["totals"]["converted"], summary["totals"]["failed"]) == (4, 1)
+    periods = summary["by_return_period"]
+    assert [group["return_period"] for group in periods] == [10, 50, 100, 500]
+    assert [group["flooded_area_km2"] for group in periods] == sorted(group["flooded_area_km2"] for group in periods)
+    assert summary["totals"]["max_depth"] == periods[-1]["max_depth"]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_the_quicklook_shows_water(catalog):
+    with rasterio.MemoryFile(catalog[1]["quicklook.png"]) as memory, memory.open() as picture:
+        pixels = picture.read().astype(int)
+    assert pixels.shape[0] == 3
+    assert max(pixels.shape) <= 800
+    assert np.count_nonzero(pixels[2] - pixels[0] > 40) > 1000
+
+
+def test_another_run_in_another_order_writes_the_same_bytes(samples, catalog, tmp_path):
+    assert run(samples[::-1], tmp_path) == catalog[1]
+
+
+def test_a_job_of_failures_alone_still_has_its_catalog(tmp_path):
+    result = build_catalog([], FAILURES, str(tmp_path), collection_id="floods", title="Floods")
+    assert result["totals"]["converted"] == 0
+    assert result["totals"]["max_depth"] is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["collection.json", "quicklook.png", "summary.json"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({}, FALLBACK_DATETIME),
+        ({"DATETIME": "2024-05-01T02:00:00+02:00"}, datetime(2024, 5, 1, tzinfo=UTC)),
+        ({"TIFFTAG_DATETIME": "2022:01:17 10:43:43"}, datetime(2022, 1, 17, 10, 43, 43, tzinfo=UTC)),
+        ({"DATETIME": "last week"}, FALLBACK_DATETIME),
+    ],
+)
+def test_the_instant_comes_from_the_tags_never_from_the_clock(tags, expected):
+    assert datetime_of(tags) == expected
+
+
+def test_samples_are_repeatable_and_deeper_with_the_return_period(samples, tmp_path):
+    again = generate_samples(tmp_path, count=4)
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in samples]
+    found = [flood_statistics(str(path)) for path in samples]
+    assert [one["return_period"] for one in found] == [10, 50, 100, 500]
+    depths = [one["max_depth"] for one in found]
+    assert depths == sorted(set(depths))
+    crs = []
+    for path in samples:
+        with rasterio.open(path) as dataset:
+            crs.append(dataset.crs.to_epsg())
+            assert (dataset.dtypes[0], dataset.nodata) == ("float32", -9999)
+    assert crs == [32614, 4326, 32614, 4326]

@@ -1,0 +1,172 @@
+import os
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import Affine
+from rio_cogeo.cogeo import cog_validate
+
+from jobs.flood_risk_cog import convert
+from jobs.flood_risk_cog.convert import InvalidOutput, UnusableRaster, choose_resampling, convert_raster
+from jobs.flood_risk_cog.source import SourceNotFound
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+
+
+@pytest.fixture
+def output(tmp_path):
+    return str(tmp_path / "output")
+
+
+@pytest.mark.parametrize("tile_size", [256, 512])
+@pytest.mark.parametrize("compression", ["deflate", "zstd", "lerc"])
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_a_cog_is_valid_and_keeps_every_pixel(make_raster, output, tile_size, compression, dtype):
+    pixels = (np.random.default_rng(0).random((1, 700, 640)) * 9).astype(dtype)
+    result = convert_raster(make_raster(pixels=pixels), output, tile_size=tile_size, compression=compression)
+    assert cog_validate(result["path"], strict=True, quiet=True) == (True, [], [])
+    assert (result["tile_size"], result["compression"], result["reused"]) == (tile_size, compression, False)
+    with rasterio.open(result["path"]) as cog:
+        assert np.array_equal(cog.read(), pixels)
+        predictor = cog.tags(ns="IMAGE_STRUCTURE").get("PREDICTOR")
+        assert predictor == (None if compression == "lerc" else "3" if dtype == "float32" else "2")
+
+
+def test_nodata_descriptions_and_tags_are_kept_also_when_warped(make_raster, output):
+    pixels = np.ones((2, 300, 300), "float32")
+    path = make_raster(pixels=pixels, nodata=-9999, descriptions=("depth", "velocity"), tags={"RETURN_PERIOD": "50"})
+    result = convert_raster(path, output, target_crs="EPSG:4326")
+    assert (result["crs"], result["nodata"], result["bands"]) == ("EPSG:4326", -9999, 2)
+    with rasterio.open(result["path"]) as cog:
+        assert cog.descriptions == ("depth", "velocity")
+        assert cog.tags()["RETURN_PERIOD"] == "50"
+        # The turned footprint leaves corners that are not known.
+        assert set(np.unique(cog.read(1))) == {-9999.0, 1.0}
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", None), ("int16", -32768), ("float32", "nan")])
+def test_a_warped_raster_without_nodata_still_knows_its_empty_corners(make_raster, output, dtype, nodata):
+    result = convert_raster(make_raster(pixels=np.ones((1, 300, 300), dtype)), output, target_crs="EPSG:4326")
+    assert (result["bands"], result["nodata"]) == (1, nodata)
+    with rasterio.open(result["path"]) as cog:
+        mask = cog.dataset_mask()
+        assert mask.min() == 0
+        assert mask[150, 150] == 255
+
+
+def test_overviews_of_classes_hold_only_classes(make_raster, output):
+    pixels = np.random.default_rng(0).choice(np.array([1, 9], "uint8"), (1, 1100, 1100))
+    colormap = {1: (255, 0, 0, 255), 9: (0, 0, 255, 255)}
+    result = convert_raster(make_raster(pixels=pixels, colormap=colormap), output)
+    assert result["overviews"] == [2, 4]
+    with rasterio.open(result["path"]) as cog:
+        assert set(np.unique(cog.read(1, out_shape=(275, 275)))) <= {1, 9}
+        assert cog.colormap(1)[9] == (0, 0, 255, 255)
+
+
+def test_overviews_of_depths_are_averages(make_raster, output):
+    pixels = np.tile(np.array([[0, 2], [2, 4]], "float32"), (300, 300))[None]
+    with rasterio.open(convert_raster(make_raster(pixels=pixels), output)["path"], overview_level=0) as overview:
+        assert set(np.unique(overview.read(1))) == {2.0}
+
+
+def test_a_named_resampling_is_used_for_both_where_overviews_know_it():
+    assert choose_resampling("cubic", categorical=True) == ("cubic", "cubic")
+    assert choose_resampling("max", categorical=True) == ("max", "average")
+
+
+def test_the_same_source_gives_the_same_bytes(make_raster, tmp_path):
+    path = make_raster()
+    first, second = (convert_raster(path, str(tmp_path / name)) for name in ("one", "two"))
+    assert Path(first["path"]).read_bytes() == Path(second["path"]).read_bytes()
+
+
+def test_a_finished_result_is_reused_until_source_or_options_change(make_raster, output):
+    path = make_raster()
+    steps: list[str] = []
+    first = convert_raster(path, output, report=steps.append)
+    assert steps == ["read", "write", "validate"]
+    again = convert_raster(path, output)
+    assert again == {**first, "reused": True}
+    assert convert_raster(path, output, compression="zstd")["reused"] is False
+    os.utime(path, (1, 1))
+    assert convert_raster(path, output, compression="zstd")["reused"] is False
+    Path(first["path"]).write_bytes(b"half a file")
+    assert convert_raster(path, output, compression="zstd")["reused"] is False
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("profile", "reason"),
+    [
+        ({"crs": None}, "no coordinate reference system"),
+        ({"transform": Affine.translation(6e5, 3e6) @ Affine.rotation(20) @ Affine.scale(10, -10)}, "rotated"),
+        ({"transform": Affine(10, 3, 6e5, 0, -10, 3e6)}, "skewed"),
+    ],
+)
+def test_a_raster_without_a_usable_place_is_refused(make_raster, output, profile, reason):
+    path = make_raster(**profile)
+    with pytest.raises(UnusableRaster, match=reason):
+        convert_raster(path, output)
+    assert not list(Path(output).iterdir())
+
+
+def test_damaged_blocks_are_found_and_nothing_is_left_behind(make_raster, output):
+    path = make_raster(tiled=True, blockxsize=256, blockysize=256, compress="deflate")
+    content = bytearray(Path(path).read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + len(content) // 4] = b"\xff" * (len(content) // 4)
+    Path(path).write_bytes(content)
+    with pytest.raises(UnusableRaster, match="damaged in rows"):
+        convert_raster(path, output)
+    assert not list(Path(output).iterdir())
+
+
+def test_complex_values_are_refused(make_raster, output):
+    with pytest.raises(UnusableRaster, match="complex"):
+        convert_raster(make_raster(pixels=np.ones((1, 9, 9), "complex64")), output)
+
+
+def test_a_file_that_is_no_raster_or_is_missing_is_refused(tmp_path, output):
+    (tmp_path / "a.tif").write_bytes(b"no raster")
+    with pytest.raises(UnusableRaster, match="cannot be opened"):
+        convert_raster(str(tmp_path / "a.tif"), output)
+    with pytest.raises(SourceNotFound):
+        convert_raster(str(tmp_path / "b.tif"), output)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"tile_size": 300}, {"compression": "jpeg"}, {"resampling": "best"}, {"target_crs": "EPSG:0"}],
+)
+def test_an_unknown_option_is_refused(make_raster, output, option):
+    with pytest.raises(ValueError, match=f"expected {next(iter(option))}"):
+        convert_raster(make_raster(), output, **option)
+
+
+def test_the_source_is_never_overwritten(make_raster):
+    path = make_raster()
+    with pytest.raises(ValueError, match="other than the source's"):
+        convert_raster(path, str(Path(path).parent))
+
+
+def test_an_invalid_result_never_replaces_a_good_one(make_raster, output, monkeypatch):
+    path = make_raster()
+    good = Path(convert_raster(path, output)["path"]).read_bytes()
+    monkeypatch.setattr(convert, "cog_validate", lambda *_a, **_k: (False, ["broken on purpose"], []))
+    with pytest.raises(InvalidOutput, match="broken on purpose"):
+        convert_raster(path, output)
+    (left,) = Path(output).iterdir()
+    assert left.read_bytes() == good
+
+
+def test_a_url_is_converted_through_fsspec(make_raster, output):
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/floods/a.tif", Path(make_raster()).read_bytes())
+    try:
+        assert convert_raster("memory://floods/a.tif", output)["reused"] is False
+        assert convert_raster("memory://floods/a.tif", output)["reused"] is True
+    finally:
+        memory.rm("/floods", recursive=True)
