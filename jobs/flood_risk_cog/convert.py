@@ -31,7 +31,7 @@ GDAL_OPTIONS = {"GDAL_CACHEMAX": 256, "GDAL_TIFF_INTERNAL_MASK": True}
 OVERVIEW_RESAMPLING = {"nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "gauss", "rms"}
 
 
-class UnusableRaster(ValueError):  # noqa: N818
+class UnusableRaster(ValueError):
     """No attempt can make a COG of this raster; `reason` tells a person why."""
 
     def __init__(self, path: str, reason: str) -> None:
@@ -40,7 +40,7 @@ class UnusableRaster(ValueError):  # noqa: N818
         self.reason = reason
 
 
-class InvalidOutput(RuntimeError):  # noqa: N818
+class InvalidOutput(RuntimeError):
     """The file that was written does not validate as a COG; it was removed."""
 
 

@@ -12,7 +12,7 @@ from jobs.flood_risk_cog.source import SourceNotFound, is_remote, open_raster
 SUFFIXES = (".tif", ".tiff")
 
 
-class NoRasters(ValueError):  # noqa: N818
+class NoRasters(ValueError):
     """The source exists and holds no GeoTIFF."""
 
     def __init__(self, source: str) -> None:
@@ -20,7 +20,7 @@ class NoRasters(ValueError):  # noqa: N818
         self.source = source
 
 
-class AmbiguousRasters(ValueError):  # noqa: N818
+class AmbiguousRasters(ValueError):
     """Two rasters would be written to the same output."""
 
     def __init__(self, source: str, stems: list[str]) -> None:

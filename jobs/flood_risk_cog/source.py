@@ -15,7 +15,7 @@ from rasterio.windows import Window
 PIXELS_PER_READ = 1 << 20
 
 
-class SourceNotFound(FileNotFoundError):  # noqa: N818
+class SourceNotFound(FileNotFoundError):
     """There is nothing at the place where rasters were expected."""
 
     def __init__(self, source: str) -> None:
