@@ -1,0 +1,131 @@
+"""The contract of a job class: six methods and a list of stages, checked when the class is made."""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import ValidationError
+
+from core.models import JobQueueMessage, JobRecord, StageDefinition, TaskDefinition
+from core.models.context import CompletedTask, JobExecutionContext
+from core.models.definition import JobDefinition
+from jobs.parameter_schema import check_schema
+
+
+class JobDefinitionError(TypeError):
+    """A job class, or the registry of all, is not what it must be; says everything that is wrong, a line each."""
+
+    def __init__(self, where: str, problems: Sequence[str]) -> None:
+        self.where, self.problems = where, tuple(problems)
+        super().__init__(f"{where}:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+class JobBase(ABC):
+    """One job type. Authors list `JobBaseMixin` before it and write the last two methods.
+
+    Class attributes:
+        job_type: The name in URLs and messages.
+        description: A sentence for people.
+        stages: One mapping a stage, `StageDefinition`'s fields.
+        parameters_schema: See `jobs.parameters`.
+    """
+
+    job_type: ClassVar[str]
+    description: ClassVar[str] = ""
+    stages: ClassVar[Sequence[Mapping[str, Any]]]
+    parameters_schema: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    resource_validators: ClassVar[Sequence[Mapping[str, Any]]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        problems = _problems_of(cls)
+        if problems:
+            raise JobDefinitionError(f"job class {cls.__module__}.{cls.__qualname__}", problems)
+
+    @classmethod
+    @abstractmethod
+    def validate_job_parameters(cls, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Validated parameters with defaults, or `ParameterErrors` with all problems."""
+
+    @classmethod
+    @abstractmethod
+    def generate_job_id(cls, params: Mapping[str, Any]) -> str:
+        """64 hex characters: the same for the same type and validated parameters."""
+
+    @classmethod
+    @abstractmethod
+    def create_job_record(cls, job_id: str, params: Mapping[str, Any], *, correlation_id: str) -> JobRecord:
+        """The row to submit, with a snapshot of the definition."""
+
+    @classmethod
+    @abstractmethod
+    def queue_job(cls, job_id: str, params: Mapping[str, Any], *, correlation_id: str) -> JobQueueMessage:
+        """The message that starts the job's first stage; the machine sends it."""
+
+    @staticmethod
+    @abstractmethod
+    def create_tasks_for_stage(
+        stage: int,
+        job_params: Mapping[str, Any],
+        job_id: str,
+        previous_results: Iterable[CompletedTask],
+    ) -> Iterable[TaskDefinition]:
+        """The stage's tasks; may be a generator. Called once a stage and run; not for fan_in stages.
+
+        Args:
+            previous_results: The previous stage's completed tasks, streamed once; empty for stage 1.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def finalize_job(context: JobExecutionContext) -> dict[str, Any]:
+        """The job's own summary, stored as its result."""
+
+    @classmethod
+    def definition(cls) -> JobDefinition:
+        stages = tuple(StageDefinition.model_validate(stage) for stage in cls.stages)
+        return JobDefinition(job_type=cls.job_type, stages=stages)
+
+
+def _problems_of(job: type[JobBase]) -> list[str]:
+    problems = [
+        f"method {name} is missing{_mixin_hint(name)}"
+        for name in sorted(vars(JobBase))
+        if getattr(getattr(job, name, None), "__isabstractmethod__", False)
+    ]
+    if not isinstance(getattr(job, "job_type", None), str) or not job.job_type:
+        problems.append(f"job_type: expected a name, found {getattr(job, 'job_type', None)!r}")
+    problems += _stage_problems(getattr(job, "stages", None))
+    problems += check_schema(job.parameters_schema, "parameters_schema")
+    return problems
+
+
+def _mixin_hint(name: str) -> str:
+    from_mixin = name not in {"create_tasks_for_stage", "finalize_job"}
+    return "; JobBaseMixin, listed before JobBase, provides it" if from_mixin else ""
+
+
+def _stage_problems(stages: Any) -> list[str]:
+    if not isinstance(stages, list | tuple) or not stages:
+        return [f"stages: expected a list with at least one stage, found {stages!r}"]
+    problems = []
+    for place, stage in enumerate(stages):
+        try:
+            number = StageDefinition.model_validate(stage).number
+        except ValidationError as error:
+            problems += [
+                f"stages[{place}].{'.'.join(map(str, item['loc']))}: {item['msg']}, found {item['input']!r}"
+                for item in error.errors()
+            ]
+            continue
+        if number != place + 1:
+            problems.append(f"stages[{place}].number: expected {place + 1} (numbers count from 1), found {number}")
+    if isinstance(stages[0], Mapping) and stages[0].get("parallelism") in {"fan_out", "fan_in"}:
+        problems.append("stages[0].parallelism: the first stage has no earlier results; expected 'single'")
+    return problems
+
+
+def is_job_class(candidate: object) -> bool:
+    """Whether it is a finished job class, for registries that look through a module."""
+    return isinstance(candidate, type) and issubclass(candidate, JobBase) and not inspect.isabstract(candidate)
