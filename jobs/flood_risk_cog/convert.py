@@ -56,7 +56,8 @@ def convert_raster(
 ) -> dict[str, Any]:
     """Write `<stem>.tif` into the local folder `output_dir` and describe it.
 
-    The same source version with the same options gives the same bytes, and a valid result that is already there is
+    The same source version with the same options gives the same bytes (with lerc the same pixels: its encoder leaves
+    a few padding bytes undefined), and a valid result that is already there is
     returned with `reused` true. The final name only ever holds a validated COG.
 
     Args:
