@@ -30,9 +30,6 @@ class DecodeError(ValueError):
         super().__init__(f"expected {expected}, found {found} at byte {position}")
 
 
-# --- encoding -------------------------------------------------------------------------------------------------------
-
-
 def boolean(value: bool) -> bytes:  # noqa: FBT001
     return TRUE if value else FALSE
 
@@ -126,9 +123,6 @@ def long_array(values: Iterable[int]) -> bytes:
 def described(code: int, value: bytes) -> bytes:
     # Always the two-byte descriptor: clients skip it without looking.
     return struct.pack(">BBB", DESCRIBED, 0x53, code) + value
-
-
-# --- decoding -------------------------------------------------------------------------------------------------------
 
 
 def decode(data: bytes, position: int = 0, depth: int = 0) -> tuple[Value, int]:

@@ -43,8 +43,6 @@ class Connection(asyncio.Protocol):
         self._remote_max_frame_size = _MIN_MAX_FRAME_SIZE
         self._keep_alive: asyncio.TimerHandle | None = None
 
-    # --- asyncio.Protocol ---
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not isinstance(transport, asyncio.Transport):
             raise TypeError(f"expected a stream transport, found {type(transport).__name__}")
@@ -78,8 +76,6 @@ class Connection(asyncio.Protocol):
         for session in list(self._sessions.values()):
             session.resume()
 
-    # --- what sessions and the broker call ---
-
     @property
     def max_frame_size(self) -> int:
         return min(self._remote_max_frame_size, perf.MAX_FRAME_SIZE)
@@ -103,8 +99,6 @@ class Connection(asyncio.Protocol):
             self.write(perf.close_frame())
             self._flush()
             self._transport.close()
-
-    # --- input ---
 
     def _work_off_input(self) -> None:
         position = 0
@@ -189,8 +183,6 @@ class Connection(asyncio.Protocol):
     def _keep_peer_alive(self, interval: float) -> None:
         self.write(perf.EMPTY_FRAME)
         self._keep_alive = self._loop.call_later(interval, self._keep_peer_alive, interval)
-
-    # --- output ---
 
     def _plan_flush(self) -> None:
         if not self._flush_planned:

@@ -138,8 +138,6 @@ class Queue:
         self._timers = TimerHeap()
         self.dead_letters = None if is_dead_letter else Queue(settings, clock, is_dead_letter=True)
 
-    # --- sending ---
-
     def send(self, content: Content) -> int:
         """Accept a message, at once or at its scheduled time. A duplicate is accepted and dropped.
 
@@ -167,8 +165,6 @@ class Queue:
         self.tick()
         for message in [self._find(number, Place.SCHEDULED) for number in dict.fromkeys(numbers)]:
             self._remove(message)
-
-    # --- receiving ---
 
     @property
     def has_ready(self) -> bool:
@@ -211,7 +207,7 @@ class Queue:
         found = (message for number, message in self._messages.items() if number >= from_number)
         return (message for message, _ in zip(found, range(limit), strict=False))
 
-    # --- settling: each raises LockLost when the lock is no longer held ---
+    # What settles a message raises LockLost when its lock is no longer held.
 
     def complete(self, token: UUID) -> None:
         self._remove(self._unlock(token))
@@ -247,8 +243,6 @@ class Queue:
     def holds(self, token: UUID) -> bool:
         self.tick()
         return token in self._locks
-
-    # --- time and administration ---
 
     @property
     def next_due(self) -> float | None:
@@ -289,8 +283,6 @@ class Queue:
             deferred=places[Place.DEFERRED],
             dead_letter=dead,
         )
-
-    # --- inside ---
 
     @property
     def _is_dead_letter(self) -> bool:

@@ -96,8 +96,6 @@ class Broker:
         await asyncio.sleep(0)
         self.namespace.close()
 
-    # --- inspection and faults; to be called in the broker's event loop ---
-
     def queue_counts(self) -> dict[str, dict[str, int]]:
         """Per queue: active, locked, scheduled, deferred and dead_letter."""
         return {entity.name: asdict(entity.queue.counts()) for entity in self.namespace.queues}

@@ -64,8 +64,6 @@ class Session:
         }
         peer.write(perf.begin_frame(channel, channel, next_outgoing_id=0, window=INCOMING_WINDOW))
 
-    # --- what the connection calls ---
-
     def on_frame(self, body: bytes, performative: Performative) -> None:
         handler = self._handlers.get(performative.code)
         if handler is None:
@@ -88,8 +86,6 @@ class Session:
         for link in links.values():
             link.close()
         self._unsettled.clear()
-
-    # --- what links call ---
 
     @property
     def can_transfer(self) -> bool:
@@ -115,8 +111,6 @@ class Session:
 
     def await_settlement(self, delivery_id: int, entity: Entity, token: UUID) -> None:
         self._unsettled[delivery_id] = (entity, token)
-
-    # --- frames ---
 
     def _on_attach(self, body: bytes, performative: Performative) -> None:
         raw = perf.raw_fields(body)
@@ -242,8 +236,6 @@ class Session:
         if link is not None:
             link.close()
             self._peer.write(perf.detach_frame(self._channel, handle))
-
-    # --- windows ---
 
     def _send_waiting(self) -> None:
         while self._waiting_frames and self._remote_window > 0:

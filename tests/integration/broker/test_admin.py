@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
@@ -17,6 +18,7 @@ from local.broker.config import BrokerConfig
 from local.broker.server import PortInUse
 from local.broker.thread import BrokerThread
 
+ROOT = Path(__file__).parents[3]
 EMPTY = {"active": 0, "locked": 0, "scheduled": 0, "deferred": 0, "dead_letter": 0}
 
 
@@ -149,7 +151,7 @@ def test_a_stopped_broker_says_so(broker):
 
 def run_command(*arguments):
     command = [sys.executable, "-m", "local.broker", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
