@@ -12,8 +12,6 @@ from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.samples import generate_samples
 from jobs.flood_risk_cog.statistics import flood_statistics
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
-
 FAILURES = [{"name": "bad.tif", "reason": "it has no bands"}]
 
 

@@ -12,8 +12,6 @@ from jobs.flood_risk_cog import convert
 from jobs.flood_risk_cog.convert import InvalidOutput, UnusableRaster, choose_resampling, convert_raster
 from jobs.flood_risk_cog.source import SourceNotFound
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
-
 
 @pytest.fixture
 def output(tmp_path):

@@ -6,8 +6,6 @@ import pytest
 from jobs.flood_risk_cog.inventory import AmbiguousRasters, NoRasters, inspect_raster, list_rasters
 from jobs.flood_risk_cog.source import SourceNotFound
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
-
 
 def test_rasters_are_listed_by_name_and_other_files_left_out(tmp_path):
     for name in ("b.TIF", "a.tiff", "notes.txt"):

@@ -6,8 +6,6 @@ from rasterio.transform import Affine
 
 from jobs.flood_risk_cog.statistics import flood_statistics, return_period
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
-
 
 @pytest.mark.parametrize(
     ("name", "tags", "expected"),
