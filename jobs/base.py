@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from pydantic import ValidationError
 
@@ -126,6 +126,6 @@ def _stage_problems(stages: Any) -> list[str]:
     return problems
 
 
-def is_job_class(candidate: object) -> bool:
+def is_job_class(candidate: object) -> TypeGuard[type[JobBase]]:
     """Whether it is a finished job class, for registries that look through a module."""
     return isinstance(candidate, type) and issubclass(candidate, JobBase) and not inspect.isabstract(candidate)

@@ -96,6 +96,17 @@ def folder_writable(parameters: Mapping[str, Any], config: Mapping[str, Any]) ->
         raise ResourceInvalid(field, "a writable folder", f"no write access to {str(existing)!r}", hint)
 
 
+def find_unknown_validators(validators: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with a job's `resource_validators` themselves, for the check at import."""
+    problems = []
+    for config in validators:
+        try:
+            _validator_of(config)
+        except LookupError as error:
+            problems.append(f"resource_validators: {error.args[0]}")
+    return problems
+
+
 def _validator_of(config: Mapping[str, Any]) -> ResourceValidator:
     name = config.get("type")
     if name not in _validators:

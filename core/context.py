@@ -1,0 +1,52 @@
+"""What a task handler is handed beside its parameters."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.errors import TaskCancelled
+
+
+def _nothing_to_stop() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """One attempt at one task.
+
+    Args:
+        job_parameters: The job's validated parameters; a task's own parameters hold only what differs.
+        attempt: From 1; counts interrupted attempts too.
+    """
+
+    job_id: str
+    job_type: str
+    stage: int
+    task_id: str
+    task_index: int
+    attempt: int
+    job_parameters: Mapping[str, Any]
+    correlation_id: str | None = None
+    _report: Callable[[Mapping[str, Any]], None] | None = field(default=None, repr=False)
+    _stop_requested: Callable[[], bool] = field(default=_nothing_to_stop, repr=False)
+
+    def progress(self, percent: float, message: str | None = None) -> None:
+        """Say how far the work is; the next heartbeat stores it.
+
+        Args:
+            percent: 0 to 100.
+        """
+        if not 0 <= percent <= 100:  # noqa: PLR2004 - a percentage
+            raise ValueError(f"percent: expected 0 to 100, found {percent}")
+        if self._report is not None:
+            self._report({"percent": percent, "message": message})
+
+    def check_cancelled(self) -> None:
+        """Call it now and then in long work.
+
+        Raises:
+            TaskCancelled: The job was cancelled or ended, or another attempt has this task: stop, nothing is kept.
+        """
+        if self._stop_requested():
+            raise TaskCancelled(f"task {self.task_id} of job {self.job_id} is not wanted any more")

@@ -1,0 +1,106 @@
+"""All job types and handlers of this app, listed by hand and checked as a whole before anything runs."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.context import TaskContext
+from jobs.base import JobBase, JobDefinitionError, is_job_class
+from jobs.validators import find_unknown_validators
+
+# Gets the task's own parameters and its context; returns a JSON-able mapping, or None. Raising means failure: the
+# exception's type decides whether the task is tried again (core.errors.classify).
+HandlerFunction = Callable[[dict[str, Any], TaskContext], Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Handler:
+    """What runs a task type, and the logical queue that its messages go to."""
+
+    task_type: str
+    function: HandlerFunction
+    queue: str
+
+
+class UnknownJobType(LookupError):
+    """No job of that name; says the nearest."""
+
+    def __init__(self, job_type: str, known: Iterable[str]) -> None:
+        self.job_type, self.known = job_type, sorted(known)
+        nearest = difflib.get_close_matches(job_type, self.known, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        super().__init__(f"job type: expected one of {self.known}, found {job_type!r}{hint}")
+
+
+class Registry:
+    """Job classes and handlers that fit together.
+
+    Args:
+        queues: The logical names that handlers may name.
+
+    Raises:
+        JobDefinitionError: Everything that does not fit, at once.
+    """
+
+    def __init__(self, jobs: Iterable[type[JobBase]], handlers: Iterable[Handler], queues: Iterable[str]) -> None:
+        job_list, handler_list, queue_names = list(jobs), list(handlers), set(queues)
+        problems = _handler_problems(handler_list, queue_names)
+        problems += _job_problems(job_list, {handler.task_type for handler in handler_list})
+        if problems:
+            raise JobDefinitionError("registry", problems)
+        self._jobs = {job.job_type: job for job in job_list}
+        self._handlers = {handler.task_type: handler for handler in handler_list}
+
+    @property
+    def job_types(self) -> tuple[str, ...]:
+        return tuple(sorted(self._jobs))
+
+    def get_job(self, job_type: str) -> type[JobBase]:
+        """The class of a job type.
+
+        Raises:
+            UnknownJobType: There is none of that name.
+        """
+        if job_type not in self._jobs:
+            raise UnknownJobType(job_type, self._jobs)
+        return self._jobs[job_type]
+
+    def find_handler(self, task_type: str) -> Handler | None:
+        """The handler of a task type; None when this app has none, as another app may."""
+        return self._handlers.get(task_type)
+
+
+def _handler_problems(handlers: list[Handler], queues: set[str]) -> list[str]:
+    problems = []
+    seen: set[str] = set()
+    for handler in handlers:
+        if handler.task_type in seen:
+            problems.append(f"task type {handler.task_type!r} has two handlers")
+        seen.add(handler.task_type)
+        if not callable(handler.function):
+            problems.append(f"handler of {handler.task_type!r}: expected a function, found {handler.function!r}")
+        if handler.queue not in queues:
+            problems.append(
+                f"handler of {handler.task_type!r}: expected a queue of {sorted(queues)}, found {handler.queue!r}"
+            )
+    return problems
+
+
+def _job_problems(jobs: Sequence[object], task_types: set[str]) -> list[str]:
+    problems = []
+    seen: set[str] = set()
+    for job in jobs:
+        if not is_job_class(job):
+            problems.append(f"expected a job class, found {job!r}")
+            continue
+        if job.job_type in seen:
+            problems.append(f"job type {job.job_type!r} is there twice")
+        seen.add(job.job_type)
+        problems += [
+            f"job {job.job_type!r}, stage {stage.number} ({stage.name}): no handler for task type {stage.task_type!r}"
+            for stage in job.definition().stages
+            if stage.task_type not in task_types
+        ]
+        problems += [f"job {job.job_type!r}: {problem}" for problem in find_unknown_validators(job.resource_validators)]
+    return problems

@@ -1,0 +1,110 @@
+"""Jobs and handlers are checked as a whole, and everything that does not fit is said at once."""
+
+import pytest
+
+from core.context import TaskContext
+from core.errors import RetryableTaskError, TaskCancelled
+from core.models.context import CompletedTask, JobExecutionContext, StageSummary
+from jobs.base import JobDefinitionError
+from jobs.hello_world import HANDLERS, HelloWorldJob, greet, reply
+from jobs.registry import Handler, Registry, UnknownJobType
+
+
+def context(**job_parameters):
+    parameters = HelloWorldJob.validate_job_parameters(job_parameters)
+    return TaskContext(
+        job_id="0" * 64,
+        job_type="hello_world",
+        stage=1,
+        task_id="t",
+        task_index=0,
+        attempt=1,
+        job_parameters=parameters,
+    )
+
+
+def test_hello_world_fits_its_handlers():
+    registry = Registry([HelloWorldJob], HANDLERS, ["tasks"])
+
+    assert registry.get_job("hello_world") is HelloWorldJob
+    assert registry.find_handler("hello_world_reply").function is reply
+    assert registry.find_handler("of another app") is None
+
+
+def test_unknown_job_type_is_refused_with_the_nearest_name():
+    registry = Registry([HelloWorldJob], HANDLERS, ["tasks"])
+
+    with pytest.raises(UnknownJobType, match="did you mean 'hello_world'"):
+        registry.get_job("hello_wrold")
+
+
+def test_everything_that_does_not_fit_is_said_at_once():
+    class Checked(HelloWorldJob):
+        job_type = "checked"
+        resource_validators = ({"type": "source_exist", "param": "message"},)
+
+    handlers = [
+        Handler("hello_world_greeting", greet, queue="nowhere"),
+        Handler("hello_world_greeting", "not a function", queue="tasks"),
+    ]
+    with pytest.raises(JobDefinitionError) as refused:
+        Registry([HelloWorldJob, HelloWorldJob, Checked, object], handlers, ["tasks"])
+
+    for expected in (
+        "expected a queue of ['tasks'], found 'nowhere'",
+        "'hello_world_greeting' has two handlers",
+        "expected a function, found 'not a function'",
+        "'hello_world' is there twice",
+        "stage 2 (reply): no handler for task type 'hello_world_reply'",
+        "'checked': resource_validators: expected a resource validator, found 'source_exist'",
+        "expected a job class",
+    ):
+        assert expected in str(refused.value)
+
+
+def test_replies_see_their_greeting():
+    params = HelloWorldJob.validate_job_parameters({"n": 2, "message": "Hi"})
+    tasks = list(HelloWorldJob.create_tasks_for_stage(1, params, "j", []))
+    greetings = [
+        CompletedTask(f"g{index}", index, task.name, task.parameters, greet(task.parameters, context(message="Hi")))
+        for index, task in enumerate(tasks)
+    ]
+    replies = list(HelloWorldJob.create_tasks_for_stage(2, params, "j", iter(greetings)))
+
+    assert [reply(task.parameters, context())["reply"] for task in replies] == ["You said: Hi #0", "You said: Hi #1"]
+
+
+def test_asked_for_failures_are_retryable():
+    with pytest.raises(RetryableTaskError):
+        greet({"number": 0}, context(failure_rate=1))
+
+
+def test_summary_counts_both_stages():
+    summary = HelloWorldJob.finalize_job(
+        JobExecutionContext(
+            "j",
+            "hello_world",
+            {},
+            (StageSummary(1, "completed", 3, 0), StageSummary(2, "completed_with_errors", 2, 1)),
+            lambda _stage: iter(()),
+        )
+    )
+    assert summary == {"greetings": 3, "replies": 2}
+
+
+def test_handler_learns_that_nobody_wants_its_work():
+    context().check_cancelled()
+    stopped = TaskContext("j", "t", 1, "t", 0, 1, {}, _stop_requested=lambda: True)
+
+    with pytest.raises(TaskCancelled):
+        stopped.check_cancelled()
+
+
+def test_progress_is_a_percentage():
+    reports = []
+    reporting = TaskContext("j", "t", 1, "t", 0, 1, {}, _report=reports.append)
+    reporting.progress(40, "tile 4 of 10")
+
+    assert reports == [{"percent": 40, "message": "tile 4 of 10"}]
+    with pytest.raises(ValueError, match="0 to 100"):
+        reporting.progress(140)
