@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from core.context import TaskContext
 from jobs.base import JobBase, JobDefinitionError, is_job_class
@@ -78,7 +78,7 @@ def _handler_problems(handlers: list[Handler], queues: set[str]) -> list[str]:
         if handler.task_type in seen:
             problems.append(f"task type {handler.task_type!r} has two handlers")
         seen.add(handler.task_type)
-        if not callable(handler.function):
+        if not callable(cast("object", handler.function)):
             problems.append(f"handler of {handler.task_type!r}: expected a function, found {handler.function!r}")
         if handler.queue not in queues:
             problems.append(
