@@ -66,7 +66,7 @@ create table if not exists "app"."tasks" (
   foreign key ("job_id", "run", "stage") references "app"."stages" on delete cascade
 );
 
-create index if not exists "tasks_open" on "app"."tasks" ("job_id", "run", "stage") where status in ('pending', 'queued', 'processing', 'pending_retry');
+create index if not exists "tasks_open" on "app"."tasks" ("job_id", "run", "stage", "task_id") where status in ('pending', 'queued', 'processing', 'pending_retry');
 
 create index if not exists "tasks_by_stage" on "app"."tasks" ("job_id", "run", "stage", "task_index");
 

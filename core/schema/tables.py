@@ -49,8 +49,9 @@ TABLES = (
         TaskRecord,
         key=("job_id", "run", "task_id"),
         indexes=(
-            # Is anything of this stage unfinished? Never a count.
-            Index("tasks_open", ("job_id", "run", "stage"), OPEN_TASKS),
+            # Is anything of this stage unfinished? Never a count. With task_id, claims and completions by id stay exact
+            # lookups in a table just filled, whose statistics the planner does not have yet.
+            Index("tasks_open", ("job_id", "run", "stage", "task_id"), OPEN_TASKS),
             Index("tasks_by_stage", ("job_id", "run", "stage", "task_index")),
             # Sweeps across jobs lead with their time; they are not unique, so each shard keeps its own.
             Index("tasks_leased", ("lease_expires_at",), ("processing",)),
