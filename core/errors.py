@@ -8,6 +8,10 @@ Exception
     |   +-- PermanentTaskError   never try again
     +-- TaskCancelled            raised by a handler that noticed that nobody wants its work any more
     +-- AttemptsExhausted        no attempt is left
+    +-- DeliveryError            a message was not confirmed; its rows stay unannounced, and the janitor sends it later
+    |   +-- QueueNotFound        no such queue: somebody must create it or mend the setting
+    |   +-- MessageTooLarge      beyond what the queue takes
+    +-- StoreUnavailable         the database cannot be reached: the message that led here must stay with the broker
 """
 
 from dataclasses import dataclass
@@ -52,6 +56,26 @@ class AttemptsExhausted(CoreMachineError):
     def __init__(self, attempt: int, max_attempts: int) -> None:
         self.attempt, self.max_attempts = attempt, max_attempts
         super().__init__(f"attempt {attempt} of {max_attempts} failed; none is left")
+
+
+class DeliveryError(CoreMachineError):
+    """Messages for a queue were not confirmed; the adapter's own error is the cause."""
+
+    def __init__(self, queue: str, reason: str) -> None:
+        self.queue, self.reason = queue, reason
+        super().__init__(f"queue {queue!r}: {reason}")
+
+
+class QueueNotFound(DeliveryError):
+    """The namespace has no such queue."""
+
+
+class MessageTooLarge(DeliveryError):
+    """One message alone is larger than the queue takes."""
+
+
+class StoreUnavailable(CoreMachineError):
+    """The database cannot be reached now."""
 
 
 # The order matters: the first match decides. FileNotFoundError and its like are OSErrors that no retry mends.

@@ -1,11 +1,13 @@
 """What the engine asks of the outside, owned by the caller: stores and a sender."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from core.models import JobRecord, TaskRecord
+from core.context import TaskContext
+from core.models import JobQueueMessage, JobRecord, QueueMessage, TaskDefinition, TaskRecord
+from core.models.context import CompletedTask, JobExecutionContext, StageSummary
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,67 @@ class StageStore(Protocol):
         delay_seconds: float,
     ) -> dict[str, Any]: ...
     def take_back_tasks(self, job_id: str, run: int, stage: int) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class FailedTask:
+    """A task that failed, as a fan-in handler and the API see it. `error` holds type, message, attempt, retryable."""
+
+    task_id: str
+    task_index: int
+    name: str | None
+    parameters: dict[str, Any]
+    error: dict[str, Any]
+
+
+class ResultStore(Protocol):
+    """Results read as streams with a server-side cursor, in order of task_index: memory does not grow with them."""
+
+    def stream_results(self, job_id: str, run: int, stage: int) -> Iterator[CompletedTask]: ...
+    def stream_failures(self, job_id: str, run: int, stage: int) -> Iterator[FailedTask]: ...
+    def stage_summaries(self, job_id: str, run: int) -> list[StageSummary]: ...
+
+
+class MessageSender(Protocol):
+    """Sends to queues by their logical name: `jobs`, or a handler's queue such as `tasks` or `raster`."""
+
+    def send_messages(self, queue: str, messages: Sequence[QueueMessage]) -> None:
+        """Send all of them, in as few batches as the size limit allows; returns when the broker has them.
+
+        Raises:
+            DeliveryError: Some may have been sent, some not.
+        """
+        ...
+
+    def send_message_with_delay(self, queue: str, message: QueueMessage, delay_seconds: float) -> None:
+        """Send it by scheduled delivery. Raises DeliveryError."""
+        ...
+
+
+class HandlerEntry(Protocol):
+    """What runs a task type. `jobs.registry.Handler` is one."""
+
+    @property
+    def function(self) -> Callable[[dict[str, Any], TaskContext], Mapping[str, Any] | None]: ...
+    @property
+    def queue(self) -> str: ...
+
+
+class JobType(Protocol):
+    """The six methods, as the engine calls them on a job class. `jobs.base.JobBase` says what each does."""
+
+    def validate_job_parameters(self, params: Mapping[str, Any], /) -> dict[str, Any]: ...
+    def generate_job_id(self, params: Mapping[str, Any], /) -> str: ...
+    def create_job_record(self, job_id: str, params: Mapping[str, Any], /, *, correlation_id: str) -> JobRecord: ...
+    def queue_job(self, job_id: str, params: Mapping[str, Any], /, *, correlation_id: str) -> JobQueueMessage: ...
+    def create_tasks_for_stage(
+        self, stage: int, job_params: Mapping[str, Any], job_id: str, previous_results: Iterable[CompletedTask], /
+    ) -> Iterable[TaskDefinition]: ...
+    def finalize_job(self, context: JobExecutionContext, /) -> dict[str, Any]: ...
+
+
+class JobCatalog(Protocol):
+    """All job types and handlers of this app. `jobs.registry.Registry` is one."""
+
+    def get_job(self, job_type: str) -> JobType: ...
+    def find_handler(self, task_type: str) -> HandlerEntry | None: ...

@@ -8,7 +8,7 @@ from core.models.definition import (
     StageDefinition,
     TaskDefinition,
 )
-from core.models.message import JobQueueMessage, TaskQueueMessage, TaskResult
+from core.models.message import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage, TaskResult
 from core.models.record import JobEvent, JobRecord, StageRecord, TaskRecord
 from core.models.status import (
     JOB_TRANSITIONS,
@@ -30,7 +30,9 @@ __all__ = [
     "JobRecord",
     "JobStatus",
     "Parallelism",
+    "QueueMessage",
     "RetryPolicy",
+    "StageCompleteMessage",
     "StageDefinition",
     "StageRecord",
     "StageStatus",

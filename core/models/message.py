@@ -1,29 +1,60 @@
 """Queue messages: they say "look at these rows" and carry ids, never the truth."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, model_validator
 
 from core.models.definition import FrozenModel
 from core.models.record import JobId
 
 
 class JobQueueMessage(FrozenModel):
-    """On the jobs queue: look at this job; plan its stage or finalize it, whichever its row asks for."""
+    """On the jobs queue: look at this job; plan its stage or finalize it, whichever its row asks for.
 
+    A producer that submits over the queue sends `job_type` and `parameters` without a `job_id`.
+    """
+
+    message_type: Literal["job"] = "job"
+    job_id: JobId | None = None
+    job_type: Annotated[str, Field(min_length=1, max_length=100)]
+    run: Annotated[int, Field(ge=1)] = 1
+    stage: Annotated[int, Field(ge=1)] = 1
+    attempt: Annotated[int, Field(ge=1)] = 1
+    parameters: dict[str, Any] | None = None
+    correlation_id: str | None = None
+
+    @model_validator(mode="after")
+    def _names_a_job_or_submits_one(self) -> "JobQueueMessage":
+        if (self.job_id is None) == (self.parameters is None):
+            raise ValueError(
+                "expected either job_id (look at this job) or parameters (submit a job), found "
+                + ("neither" if self.job_id is None else "both")
+            )
+        return self
+
+    @property
+    def message_id(self) -> str:
+        return f"job-{(self.job_id or 'submit')[:32]}-{self.run}-{self.stage}-{self.attempt}"
+
+
+class StageCompleteMessage(FrozenModel):
+    """On the jobs queue: a worker app ended a stage; the platform app looks at the job and moves it on."""
+
+    message_type: Literal["stage_complete"] = "stage_complete"
     job_id: JobId
     job_type: str
     run: Annotated[int, Field(ge=1)] = 1
-    stage: Annotated[int, Field(ge=1)] = 1
+    completed_stage: Annotated[int, Field(ge=1)]
+    completed_by_app: str | None = None
     correlation_id: str | None = None
 
     @property
     def message_id(self) -> str:
-        return f"job-{self.job_id[:32]}-{self.run}-{self.stage}"
+        return f"stage-{self.job_id[:32]}-{self.run}-{self.completed_stage}"
 
 
 class TaskQueueMessage(FrozenModel):
-    """On a task queue: run these tasks of one stage."""
+    """On a task queue: run these tasks of one stage. `attempt` is the number of the try that it asks for."""
 
     job_id: JobId
     job_type: str
@@ -36,6 +67,13 @@ class TaskQueueMessage(FrozenModel):
     @property
     def message_id(self) -> str:
         return f"task-{self.job_id[:32]}-{self.run}-{self.task_ids[0][:60]}-{self.attempt}"
+
+
+QueueMessage = JobQueueMessage | StageCompleteMessage | TaskQueueMessage
+# What may stand on the jobs queue, for `validate_json(body)`. Without `message_type` it is a job message.
+JOBS_QUEUE_MESSAGE: TypeAdapter[JobQueueMessage | StageCompleteMessage] = TypeAdapter(
+    JobQueueMessage | StageCompleteMessage
+)
 
 
 class TaskResult(FrozenModel):
