@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from core.errors import TaskCancelled
 
@@ -18,6 +19,7 @@ class TaskContext:
     Args:
         job_parameters: The job's validated parameters; a task's own parameters hold only what differs.
         attempt: From 1; counts interrupted attempts too.
+        lease_id: This attempt's own; a name for what it writes that no other attempt has.
     """
 
     job_id: str
@@ -28,6 +30,7 @@ class TaskContext:
     attempt: int
     job_parameters: Mapping[str, Any]
     correlation_id: str | None = None
+    lease_id: UUID | None = None
     _report: Callable[[Mapping[str, Any]], None] | None = field(default=None, repr=False)
     _stop_requested: Callable[[], bool] = field(default=_nothing_to_stop, repr=False)
 

@@ -14,7 +14,13 @@ Exception
     +-- StoreUnavailable         the database cannot be reached: the message that led here must stay with the broker
 """
 
+import traceback
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+# The end of a traceback says what happened.
+TRACEBACK_CHARACTERS = 4000
 
 
 class ContractViolationError(TypeError):
@@ -81,6 +87,7 @@ class StoreUnavailable(CoreMachineError):
 # The order matters: the first match decides. FileNotFoundError and its like are OSErrors that no retry mends.
 PERMANENT_EXCEPTIONS: tuple[type[BaseException], ...] = (
     PermanentTaskError,
+    TaskCancelled,
     ContractViolationError,
     FileNotFoundError,
     IsADirectoryError,
@@ -96,6 +103,11 @@ PERMANENT_EXCEPTIONS: tuple[type[BaseException], ...] = (
 RETRYABLE_EXCEPTIONS: tuple[type[BaseException], ...] = (RetryableTaskError, OSError, TimeoutError, ConnectionError)
 
 
+def storable_text(text: str) -> str:
+    """The text without what PostgreSQL's jsonb refuses: NUL and lone surrogates."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+
+
 @dataclass(frozen=True)
 class Failure:
     """What is stored of a failed attempt."""
@@ -104,14 +116,28 @@ class Failure:
     message: str
     retryable: bool
     retry_after_seconds: float | None = None
+    traceback: str | None = None
+
+    def to_json(self, attempt: int) -> dict[str, Any]:
+        """As it is stored: type, message, retryable, attempt, traceback, and `at`."""
+        return {
+            "type": self.error_type,
+            "message": self.message,
+            "retryable": self.retryable,
+            "attempt": attempt,
+            "traceback": self.traceback,
+            "at": datetime.now(UTC).isoformat(),
+        }
 
 
 def classify(error: BaseException) -> Failure:
     """Say whether trying again may help. An unknown type may: handlers meet the outside world."""
     retryable = isinstance(error, RetryableTaskError) or not isinstance(error, PERMANENT_EXCEPTIONS)
+    frames = "".join(traceback.format_exception(error)) if error.__traceback__ else None
     return Failure(
         error_type=type(error).__name__,
-        message=str(error) or type(error).__name__,
+        message=storable_text(str(error) or type(error).__name__),
         retryable=retryable,
         retry_after_seconds=error.retry_after_seconds if isinstance(error, RetryableTaskError) else None,
+        traceback=storable_text(frames[-TRACEBACK_CHARACTERS:]) if frames else None,
     )

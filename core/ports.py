@@ -20,10 +20,23 @@ class StageCheck:
     job_status: str | None
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """Whether a submission made a new job, and where the job stands."""
+
+    created: bool
+    status: str
+    run: int
+
+
 class JobStore(Protocol):
     """Job rows. `infrastructure.jobs_tasks.JobRepository` says what each call does."""
 
-    def submit_job(self, job: JobRecord) -> tuple[bool, str]: ...
+    def submit_job(self, job: JobRecord) -> Submitted: ...
+    def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool: ...
+    def retry_job_step(
+        self, job_id: str, run: int, stage: int, error: Mapping[str, Any], delay_seconds: float
+    ) -> int | None: ...
     def find_job(self, job_id: str) -> JobRecord | None: ...
     def finalize_job(self, job_id: str, run: int, result: Mapping[str, Any] | None) -> str | None: ...
     def fail_job(self, job_id: str, run: int, error: Mapping[str, Any]) -> bool: ...
@@ -38,9 +51,9 @@ class TaskStore(Protocol):
     def claim_tasks(
         self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
     ) -> list[dict[str, Any]]: ...
-    def renew_leases(
-        self, job_id: str, run: int, leases: Mapping[str, UUID], progress: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, str]: ...
+    def release_tasks(
+        self, job_id: str, run: int, stage: int, *, lease_id: UUID, task_ids: Sequence[str], started: bool
+    ) -> list[str]: ...
 
 
 class StageStore(Protocol):
@@ -63,7 +76,9 @@ class StageStore(Protocol):
         error: Mapping[str, Any],
         delay_seconds: float,
     ) -> dict[str, Any]: ...
+    def expected_count(self, job_id: str, run: int, stage: int) -> int: ...
     def take_back_tasks(self, job_id: str, run: int, stage: int) -> dict[str, Any]: ...
+    def resume_stalled_job(self, job_id: str, run: int, stage: int) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -101,11 +116,16 @@ class MessageSender(Protocol):
         ...
 
 
+# Gets the task's own parameters and its context; returns a JSON-able mapping, or None. Raising means failure: the
+# exception's type decides whether the task is tried again (core.errors.classify).
+HandlerFunction = Callable[[dict[str, Any], TaskContext], Mapping[str, Any] | None]
+
+
 class HandlerEntry(Protocol):
     """What runs a task type. `jobs.registry.Handler` is one."""
 
     @property
-    def function(self) -> Callable[[dict[str, Any], TaskContext], Mapping[str, Any] | None]: ...
+    def function(self) -> HandlerFunction: ...
     @property
     def queue(self) -> str: ...
 

@@ -1,13 +1,13 @@
 """Every state transition, and nothing else makes one. The decisions are PostgreSQL's; this asks, and says what came."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from core.errors import Failure
 from core.models import JobRecord, RetryPolicy, TaskRecord
-from core.ports import JobStore, StageCheck, StageStore, TaskStore
+from core.ports import JobStore, StageCheck, StageStore, Submitted, TaskStore
 from core.retry import retry_delay
 
 log = logging.getLogger(__name__)
@@ -21,14 +21,58 @@ class StateManager:
         self._tasks = tasks
         self._stages = stages
 
-    def submit_job(self, job: JobRecord) -> tuple[bool, str]:
-        """Write the job and its first stage, or find it there: (whether it is new, its status)."""
-        created, status = self._jobs.submit_job(job)
+    def submit_job(self, job: JobRecord) -> Submitted:
+        """Write the job and its first stage, or find it there."""
+        submitted = self._jobs.submit_job(job)
         log.info(
             "job_submitted",
-            extra={"checkpoint": "JOB_SUBMITTED", "job_id": job.job_id, "is_new": created, "status": status},
+            extra={
+                "checkpoint": "JOB_SUBMITTED",
+                "job_id": job.job_id,
+                "correlation_id": job.correlation_id,
+                "is_new": submitted.created,
+                "status": submitted.status,
+            },
         )
-        return created, status
+        return submitted
+
+    def find_job(self, job_id: str) -> JobRecord | None:
+        return self._jobs.find_job(job_id)
+
+    def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool:
+        """The jobs queue has the message for this step. False when the job has moved on meanwhile."""
+        return self._jobs.mark_job_announced(job_id, run, stage)
+
+    def retry_job_step(self, job: JobRecord, error: Mapping[str, Any], delay_seconds: float) -> int | None:
+        """Planning or finalizing is to be tried again: the failed tries so far, None if it is not waited for."""
+        return self._jobs.retry_job_step(job.job_id, job.run, job.stage, error, delay_seconds)
+
+    def expected_count(self, job_id: str, run: int, stage: int) -> int:
+        """How many tasks a planned stage has."""
+        return self._stages.expected_count(job_id, run, stage)
+
+    def mark_tasks_announced(self, job_id: str, run: int, task_ids: Sequence[str]) -> int:
+        """A queue has the messages for these tasks: pending becomes queued."""
+        return self._tasks.mark_tasks_announced(job_id, run, task_ids)
+
+    def claim_tasks(
+        self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
+    ) -> list[dict[str, Any]]:
+        """Lease tasks; one row an id with its outcome: claimed, duplicate, not_due, closed, missing."""
+        rows = self._tasks.claim_tasks(job_id, run, stage, task_ids, lease_id=lease_id, owner=owner)
+        refused = {row["task_id"]: row["outcome"] for row in rows if row["outcome"] != "claimed"}
+        if refused:
+            log.info(
+                "tasks_not_claimed",
+                extra={"checkpoint": "NOT_CLAIMED", "job_id": job_id, "stage": stage, "outcomes": refused},
+            )
+        return rows
+
+    def release_tasks(
+        self, job_id: str, run: int, stage: int, *, lease_id: UUID, task_ids: Sequence[str], started: bool
+    ) -> list[str]:
+        """Give tasks back before their lease ends: the ids that are pending again."""
+        return self._tasks.release_tasks(job_id, run, stage, lease_id=lease_id, task_ids=task_ids, started=started)
 
     def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRecord]) -> tuple[str, int]:
         """Insert a stage's tasks and seal it, or nothing: (planned | busy | missing | stale_run | closed, count)."""
@@ -73,7 +117,7 @@ class StateManager:
             attempt: The attempt that failed, interruptions not counted.
 
         Returns:
-            `outcome` (scheduled | exhausted | closed | stale), `attempt`, `due_at`.
+            `outcome` (scheduled | exhausted | closed | stale), `attempt`, `due_at`, `delay_seconds`.
 
         Raises:
             AttemptsExhausted: attempt >= policy.max_attempts.
@@ -81,10 +125,11 @@ class StateManager:
         delay = retry_delay(attempt, policy)
         if failure.retry_after_seconds is not None:
             delay = max(delay, failure.retry_after_seconds)
-        error = {"type": failure.error_type, "message": failure.message, "retryable": True, "attempt": attempt}
+        error = failure.to_json(attempt)
         answer = self._stages.increment_task_retry_count(
             job_id, run, stage, task_id, lease_id=lease_id, error=error, delay_seconds=delay
         )
+        answer["delay_seconds"] = delay
         log.warning(
             "retry_scheduled" if answer["outcome"] == "scheduled" else "retry_refused",
             extra={
@@ -98,9 +143,25 @@ class StateManager:
         )
         return answer
 
+    def take_back_tasks(self, job_id: str, run: int, stage: int) -> tuple[int, int]:
+        """Take back tasks whose lease ran out: (pending again, given up after too many interruptions)."""
+        answer = self._stages.take_back_tasks(job_id, run, stage)
+        if answer["taken_back"] or answer["given_up"]:
+            log.warning(
+                "tasks_interrupted",
+                extra={"checkpoint": "TASKS_INTERRUPTED", "job_id": job_id, "stage": stage, **answer},
+            )
+        return answer["taken_back"], answer["given_up"]
+
+    def resume_stalled_job(self, job_id: str, run: int, stage: int) -> bool:
+        """Decide again what a stage's last task decides: whether the job moved."""
+        return self._stages.resume_stalled_job(job_id, run, stage)
+
     def finalize_job(self, job_id: str, run: int, result: Mapping[str, Any] | None) -> str | None:
         """Store the job's summary and end it; None when it does not wait for that."""
-        return self._jobs.finalize_job(job_id, run, result)
+        status = self._jobs.finalize_job(job_id, run, result)
+        log.info("job_finalized", extra={"checkpoint": "JOB_COMPLETE", "job_id": job_id, "status": status})
+        return status
 
     def fail_all_job_tasks(self, job_id: str, error: Mapping[str, Any]) -> bool:
         """Fail the job: its open stage ends with it, its unfinished tasks are cancelled. False if it had ended."""

@@ -6,8 +6,9 @@ from uuid import UUID
 
 from psycopg.sql import SQL, Identifier
 
+from core.leases import HeldLease
 from core.models import JobRecord, TaskRecord
-from core.ports import StageCheck
+from core.ports import StageCheck, Submitted
 from infrastructure.base import RepositoryError, StageClosedMeanwhile
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
 
@@ -17,8 +18,8 @@ TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", 
 class JobRepository(PostgreSQLRepository):
     """Job rows."""
 
-    def submit_job(self, job: JobRecord) -> tuple[bool, str]:
-        """Write the job and its first stage. Returns whether it is new, and the status of the one that is there."""
+    def submit_job(self, job: JobRecord) -> Submitted:
+        """Write the job and its first stage, or find the one that is there."""
         parameters = (
             job.job_id,
             job.job_type,
@@ -27,7 +28,19 @@ class JobRepository(PostgreSQLRepository):
             job.correlation_id,
         )
         (row,) = self._call("submit_job", parameters)
-        return row["created"], row["status"]
+        return Submitted(row["created"], row["status"], row["run"])
+
+    def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool:
+        """The message for this step is confirmed. False when the job has moved on meanwhile."""
+        (row,) = self._call("mark_job_announced", (job_id, run, stage))
+        return bool(row["mark_job_announced"])
+
+    def retry_job_step(
+        self, job_id: str, run: int, stage: int, error: Mapping[str, Any], delay_seconds: float
+    ) -> int | None:
+        """Planning or finalizing failed: try again after the delay. The failed tries so far; None if not waited for."""
+        (row,) = self._call("retry_job_step", (job_id, run, stage, as_jsonb(error), delay_seconds))
+        return row["retry_job_step"]  # type: ignore[no-any-return]
 
     def find_job(self, job_id: str) -> JobRecord | None:
         query = SQL("select * from {} where job_id = %s").format(Identifier(self._schema, "jobs"))
@@ -89,14 +102,24 @@ class TaskRepository(PostgreSQLRepository):
         """Lease tasks; one row an id with its outcome: claimed, duplicate, not_due, closed, missing."""
         return self._call("claim_tasks", (job_id, run, stage, list(task_ids), lease_id, owner))
 
-    def renew_leases(
-        self, job_id: str, run: int, leases: Mapping[str, UUID], progress: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, str]:
-        """Extend leases of one job: task id -> renewed, stop or lost."""
-        ids = list(leases)
-        reports = [as_jsonb(progress.get(task_id)) for task_id in ids]
-        rows = self._call("renew_leases", (job_id, run, ids, [leases[task_id] for task_id in ids], reports))
-        return {row["task_id"]: row["outcome"] for row in rows}
+    def renew_leases(self, held: Sequence[HeldLease]) -> dict[tuple[UUID, str], str]:
+        """Extend all of a process's leases in one call: (lease id, task id) -> renewed, stop; missing: lost."""
+        parameters = (
+            [lease.job_id for lease in held],
+            [lease.run for lease in held],
+            [lease.task_id for lease in held],
+            [lease.lease_id for lease in held],
+            [as_jsonb(lease.progress) for lease in held],
+        )
+        rows = self._call("renew_leases", parameters)
+        return {(row["lease_id"], row["task_id"]): row["outcome"] for row in rows}
+
+    def release_tasks(
+        self, job_id: str, run: int, stage: int, *, lease_id: UUID, task_ids: Sequence[str], started: bool
+    ) -> list[str]:
+        """Give tasks back before their lease ends. Returns those that are pending again and want a message."""
+        (row,) = self._call("release_tasks", (job_id, run, stage, lease_id, list(task_ids), started))
+        return list(row["release_tasks"])
 
 
 class StageCompletionRepository(PostgreSQLRepository):
@@ -130,10 +153,23 @@ class StageCompletionRepository(PostgreSQLRepository):
         (row,) = self._call("increment_task_retry_count", parameters)
         return row
 
+    def expected_count(self, job_id: str, run: int, stage: int) -> int:
+        """How many tasks a planned stage has; 0 for one that is not planned."""
+        query = SQL("select expected_count from {} where job_id = %s and run = %s and stage = %s").format(
+            Identifier(self._schema, "stages")
+        )
+        rows = self._execute_query("expected_count", query, (job_id, run, stage))
+        return (rows[0]["expected_count"] or 0) if rows else 0
+
     def take_back_tasks(self, job_id: str, run: int, stage: int) -> dict[str, Any]:
         """Take tasks back whose lease ran out: `taken_back`, `given_up`, `is_last_task_in_stage`."""
         (row,) = self._call("take_back_tasks", (job_id, run, stage))
         return row
+
+    def resume_stalled_job(self, job_id: str, run: int, stage: int) -> bool:
+        """Close the stage or advance the job where its last task's process did not: whether the job moved."""
+        (row,) = self._call("resume_stalled_job", (job_id, run, stage))
+        return bool(row["resume_stalled_job"])
 
     def check_job_completion(self, job_id: str) -> list[dict[str, Any]]:
         """How far a job is: one row a stage of its current run, with counts."""

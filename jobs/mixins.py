@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from core.canonical import job_id_for
 from core.models import JobQueueMessage, JobRecord
 from core.models.definition import JobDefinition
-from jobs.canonical import job_id_for
 from jobs.parameters import validate_parameters
 from jobs.validators import run_resource_validators
 

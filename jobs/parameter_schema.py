@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jobs.canonical import describe
+from core.canonical import describe
 from jobs.parameters import TYPE_NAMES, Entry, Schema, check_value, nearest_name_hint
 
 _COMMON_KEYS = ("type", "required", "default", "allowed", "nullable", "description", "example")

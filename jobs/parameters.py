@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jobs.canonical import describe, find_json_problems, join_path
+from core.canonical import describe, find_json_problems, join_path
 
 Entry = Mapping[str, Any]
 Schema = Mapping[str, Entry]

@@ -1,17 +1,13 @@
 """All job types and handlers of this app, listed by hand and checked as a whole before anything runs."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
-from core.context import TaskContext
+from core.ports import HandlerFunction
 from jobs.base import JobBase, JobDefinitionError, is_job_class
 from jobs.validators import find_unknown_validators
-
-# Gets the task's own parameters and its context; returns a JSON-able mapping, or None. Raising means failure: the
-# exception's type decides whether the task is tried again (core.errors.classify).
-HandlerFunction = Callable[[dict[str, Any], TaskContext], Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ create table if not exists "app"."jobs" (
   "correlation_id" text not null,
   "result" jsonb,
   "error" jsonb,
+  "attempt" integer not null default 0,
+  "due_at" timestamptz,
   "announced_at" timestamptz,
   "created_at" timestamptz not null default now(),
   "updated_at" timestamptz not null default now(),
@@ -118,7 +120,8 @@ declare
 begin
   update "app".jobs j
   set status = case when j.stage < j.total_stages then 'queued' else 'finalizing' end,
-      stage = least(j.stage + 1, j.total_stages), announced_at = null, updated_at = v_now
+      stage = least(j.stage + 1, j.total_stages), announced_at = null, attempt = 0, due_at = null,
+      updated_at = v_now
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'processing'
     and exists (
       select 1 from "app".stages s
@@ -149,7 +152,8 @@ begin
     order by t.task_id for update
   )
   update "app".tasks t
-  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = "app".clock()
+  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = "app".clock(),
+      due_at = case t.status when 'pending' then null else t.due_at end
   from open where t.job_id = p_job_id and t.run = p_run and t.task_id = open.task_id;
   get diagnostics v_count = row_count;
   return v_count;
@@ -240,6 +244,7 @@ $$;
 -- Leases tasks to the caller. One row an id comes back, with its outcome:
 -- claimed; duplicate (leased, or ended); not_due (retry at a later time); closed (stage or job does not run); missing.
 -- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment).
+-- The commit is not waited for: a claim that a crash forgets is fenced by its random lease and is claimed again.
 create or replace function "app".claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -252,6 +257,7 @@ declare
   v_open boolean;
   v_lease_seconds double precision;
 begin
+  perform set_config('synchronous_commit', 'off', true);
   select j.status = 'processing' and j.run = p_run and s.status = 'processing',
          (s.settings ->> 'lease_seconds')::double precision
   into v_open, v_lease_seconds
@@ -541,6 +547,151 @@ begin
   return next;
 end $$;
 
+-- The janitor's finds. Each is one statement, skips rows in other hands, and is bounded, so that any number of janitors
+-- may sweep at once. A find holds its rows for p_hold_seconds: no other janitor announces them meanwhile, and if this
+-- one dies, the next does.
+
+-- Tasks that need a message and have none confirmed, older than the grace that their planner gets.
+create or replace function "app".find_unannounced_tasks(
+  p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
+) returns table (
+  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
+  correlation_id text, tasks_per_message integer
+)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  return query
+  with found as (
+    select t.job_id, t.run, t.task_id from "app".tasks t
+    where t.status = 'pending' and t.created_at < v_now - p_grace_seconds * interval '1 second'
+      and (t.due_at is null or t.due_at <= v_now)
+    order by t.created_at limit p_limit for update skip locked
+  ), due as (
+    select t.job_id, t.run, t.task_id from "app".tasks t
+    where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now
+    order by t.due_at limit p_limit for update skip locked
+  ), held as (
+    update "app".tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
+    from found f where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
+    returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
+  ), retried as (
+    select t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt from "app".tasks t
+    join due d on t.job_id = d.job_id and t.run = d.run and t.task_id = d.task_id
+  )
+  select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
+    (s.settings ->> 'tasks_per_message')::integer
+  from (select * from held union all select * from retried) h
+  join "app".jobs j on j.job_id = h.job_id
+  join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
+  order by h.job_id, h.run, h.stage, h.task_id;
+end $$;
+
+-- Jobs that wait for a step and have no message confirmed for it.
+create or replace function "app".find_unannounced_jobs(
+  p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
+) returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
+language sql volatile as $$
+  with found as (
+    select j.job_id from "app".jobs j
+    where j.status in ('queued', 'finalizing') and j.announced_at is null
+      and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
+      and (j.due_at is null or j.due_at <= "app".clock())
+    order by j.updated_at limit p_limit for update skip locked
+  )
+  update "app".jobs j set due_at = "app".clock() + p_hold_seconds * interval '1 second'
+  from found f where j.job_id = f.job_id
+  returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
+$$;
+
+-- Rows whose message was confirmed, though their queue holds nothing any more: they wait in vain.
+-- To be asked only after the queue was seen empty; age alone says nothing about waiting work.
+create or replace function "app".find_lost_tasks(
+  p_queue text, p_limit integer, p_grace_seconds double precision
+) returns table (
+  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
+  correlation_id text, tasks_per_message integer
+)
+language sql volatile as $$
+  with lost as (
+    select t.job_id, t.run, t.task_id
+    from "app".jobs j
+    join "app".tasks t on t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+    where j.status = 'processing' and t.queue = p_queue
+      and (t.status = 'queued' or (t.status = 'pending_retry' and t.due_at <= "app".clock()))
+      and t.announced_at < "app".clock() - p_grace_seconds * interval '1 second'
+    limit p_limit for update of t skip locked
+  ), held as (
+    update "app".tasks t
+    set announced_at = "app".clock()
+    from lost l where t.job_id = l.job_id and t.run = l.run and t.task_id = l.task_id
+    returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
+  )
+  select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
+    (s.settings ->> 'tasks_per_message')::integer
+  from held h
+  join "app".jobs j on j.job_id = h.job_id
+  join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
+  order by h.job_id, h.run, h.stage, h.task_id
+$$;
+
+create or replace function "app".find_lost_jobs(p_limit integer, p_grace_seconds double precision)
+returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
+language sql volatile as $$
+  with lost as (
+    select j.job_id from "app".jobs j
+    where j.status in ('queued', 'finalizing')
+      and j.announced_at < "app".clock() - p_grace_seconds * interval '1 second'
+      and (j.due_at is null or j.due_at <= "app".clock())
+    order by j.updated_at limit p_limit for update skip locked
+  )
+  update "app".jobs j set announced_at = "app".clock()
+  from lost l where j.job_id = l.job_id
+  returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
+$$;
+
+-- Stages with tasks whose lease has run out.
+create or replace function "app".find_expired_stages(p_limit integer)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  select distinct e.job_id, e.run, e.stage from (
+    select t.job_id, t.run, t.stage from "app".tasks t
+    where t.status = 'processing' and t.lease_expires_at <= "app".clock()
+    order by t.lease_expires_at limit p_limit
+  ) e
+$$;
+
+-- Jobs that run though nothing of their stage is open.
+create or replace function "app".find_stalled_jobs(p_limit integer, p_grace_seconds double precision)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  select j.job_id, j.run, j.stage from "app".jobs j
+  where j.status in ('processing', 'cancelling')
+    and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
+    and not exists (
+      select 1 from "app".tasks t
+      where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    )
+  order by j.updated_at limit p_limit
+$$;
+
+-- Decides again what a stage's last task decides. Returns whether the job moved. Locks: the stage, then the job row.
+create or replace function "app".resume_stalled_job(p_job_id text, p_run integer, p_stage integer) returns boolean
+language plpgsql as $$
+begin
+  if "app".check_stage(p_job_id, p_run, p_stage, false, null) then
+    perform "app".record_event(p_job_id, p_run, p_stage, null, 'janitor_closed_stage', null);
+    return true;
+  end if;
+  if "app".advance_job_stage(p_job_id, p_run, p_stage) is not null then
+    perform "app".record_event(p_job_id, p_run, p_stage, null, 'janitor_advanced_job', null);
+    return true;
+  end if;
+  return false;
+end $$;
+
 -- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
 -- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
 -- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more).
@@ -589,37 +740,101 @@ begin
   return 'processing';
 end $$;
 
--- Extends leases of one job's tasks. Outcome an id: renewed; stop (the job or stage ended or is being cancelled,
--- the lease is kept so that the task can end in order); lost (another attempt has it, or it ended).
--- Fence: the lease. Locks: task rows by id.
+-- Gives claimed tasks back before their lease runs out; they are to be announced again.
+-- p_started false: their handler never began, so nothing is counted. True: an interruption (a host that drains).
+-- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+create or replace function "app".release_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
+) returns text[]
+language plpgsql as $$
+declare
+  v_open boolean;
+  v_ids text[];
+begin
+  select j.status = 'processing' and j.run = p_run and s.status = 'processing' into v_open
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  with held as (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+      and t.status = 'processing' and t.lease_id = p_lease_id
+    order by t.task_id for update
+  ), released as (
+    update "app".tasks t
+    set status = case when v_open then 'pending' else 'cancelled' end,
+        finished_at = case when v_open then null else "app".clock() end,
+        attempt = t.attempt - case when p_started then 0 else 1 end,
+        interruptions = t.interruptions + case when p_started then 1 else 0 end,
+        lease_id = null, lease_expires_at = null, announced_at = null
+    from held where t.job_id = p_job_id and t.run = p_run and t.task_id = held.task_id
+    returning t.task_id
+  )
+  select coalesce(array_agg(r.task_id order by r.task_id), array[]::text[]) into v_ids from released r;
+  if cardinality(v_ids) = 0 then
+    return v_ids;
+  elsif v_open then
+    if p_started then
+      perform "app".record_event(p_job_id, p_run, p_stage, null, 'tasks_handed_back',
+        jsonb_build_object('count', cardinality(v_ids)));
+    end if;
+    return v_ids;
+  end if;
+  perform "app".check_stage(p_job_id, p_run, p_stage, false, null);
+  return array[]::text[];
+end $$;
+
+-- Extends all leases that one process holds, whatever their jobs. Outcome a lease and task: renewed; stop (the job or
+-- stage ended or is being cancelled; the lease is kept so that the task can end in order); what is missing is lost
+-- (another attempt has it, or it ended).
+-- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
 create or replace function "app".renew_leases(
-  p_job_id text, p_run integer, p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
-) returns table (task_id text, outcome text)
+  p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
+) returns table (lease_id uuid, task_id text, outcome text)
 language plpgsql as $$
 declare
   v_now timestamptz := "app".clock();
 begin
   return query
-  with held as (
-    select * from unnest(p_task_ids, p_lease_ids, p_progress) as h(task_id, lease_id, progress)
+  with asked as (
+    select * from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids, p_progress)
+      as a(job_id, run, task_id, lease_id, progress)
   ), owned as (
-    select t.task_id, t.stage, h.progress from "app".tasks t
-    join held h on h.task_id = t.task_id and h.lease_id = t.lease_id
-    where t.job_id = p_job_id and t.run = p_run and t.status = 'processing'
-    order by t.task_id for update of t
-  ), renewed as (
-    update "app".tasks t
-    set lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
-        progress = coalesce(o.progress, t.progress)
-    from owned o
-    join "app".stages s on s.job_id = p_job_id and s.run = p_run and s.stage = o.stage
-    join "app".jobs j on j.job_id = p_job_id
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = o.task_id
-    returning t.task_id,
-      case when j.status = 'processing' and j.run = p_run and s.status = 'processing'
-        then 'renewed' else 'stop' end as outcome
+    select t.job_id, t.run, t.task_id, t.stage, a.progress from "app".tasks t
+    join asked a on t.job_id = a.job_id and t.run = a.run and t.task_id = a.task_id and t.lease_id = a.lease_id
+    where t.status = 'processing'
+    order by t.job_id, t.task_id for update of t
   )
-  select h.task_id, coalesce(r.outcome, 'lost') from held h left join renewed r on r.task_id = h.task_id;
+  update "app".tasks t
+  set lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
+      progress = coalesce(o.progress, t.progress)
+  from owned o
+  join "app".stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
+  join "app".jobs j on j.job_id = o.job_id
+  where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
+  returning t.lease_id, t.task_id,
+    case when j.status = 'processing' and j.run = o.run and s.status = 'processing' then 'renewed' else 'stop' end;
+end $$;
+
+-- Planning the job's stage, or finalizing it, failed and is to be tried again after the delay.
+-- Fence: the job waits for that step of that run. Returns the number of failed tries so far, null when it does not wait.
+create or replace function "app".retry_job_step(
+  p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision
+) returns integer
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_attempt integer;
+begin
+  update "app".jobs j
+  set attempt = j.attempt + 1, due_at = v_now + p_delay_seconds * interval '1 second', announced_at = null,
+      updated_at = v_now
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing')
+  returning j.attempt into v_attempt;
+  if found then
+    perform "app".record_event(p_job_id, p_run, p_stage, null, 'job_step_retry_scheduled',
+      p_error || jsonb_build_object('attempt', v_attempt, 'delay_seconds', p_delay_seconds));
+  end if;
+  return v_attempt;
 end $$;
 
 -- Writes the job and its first stage, or answers with the job that is there already.

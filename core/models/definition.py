@@ -66,6 +66,8 @@ class StageDefinition(FrozenModel):
     lease_seconds: Annotated[float, Field(ge=5, le=3600)] = 60.0
     max_interruptions: Annotated[int, Field(ge=0, le=100)] = 5
     tasks_per_message: Annotated[int, Field(ge=1, le=100)] = 1
+    # The logical queue, when the handler that names one lives in another app.
+    queue: Annotated[str, Field(min_length=1, max_length=100)] | None = None
 
 
 class JobDefinition(FrozenModel):

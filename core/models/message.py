@@ -1,6 +1,8 @@
 """Queue messages: they say "look at these rows" and carry ids, never the truth."""
 
+import hashlib
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
 from pydantic import Field, TypeAdapter, model_validator
 
@@ -20,6 +22,7 @@ class JobQueueMessage(FrozenModel):
     run: Annotated[int, Field(ge=1)] = 1
     stage: Annotated[int, Field(ge=1)] = 1
     attempt: Annotated[int, Field(ge=1)] = 1
+    cause: Annotated[str, Field(max_length=20)] | None = None
     parameters: dict[str, Any] | None = None
     correlation_id: str | None = None
 
@@ -34,7 +37,10 @@ class JobQueueMessage(FrozenModel):
 
     @property
     def message_id(self) -> str:
-        return f"job-{(self.job_id or 'submit')[:32]}-{self.run}-{self.stage}-{self.attempt}"
+        if self.job_id is None:
+            return f"submit-{self.correlation_id or uuid4().hex}"
+        parts = ["job", self.job_id[:32], str(self.run), str(self.stage), str(self.attempt), self.cause]
+        return "-".join(part for part in parts if part)
 
 
 class StageCompleteMessage(FrozenModel):
@@ -54,7 +60,12 @@ class StageCompleteMessage(FrozenModel):
 
 
 class TaskQueueMessage(FrozenModel):
-    """On a task queue: run these tasks of one stage. `attempt` is the number of the try that it asks for."""
+    """On a task queue: run these tasks of one stage.
+
+    Args:
+        attempt: The number of the try that it asks for.
+        cause: Why it is sent again, when nothing else tells it from an earlier message to a broker that drops doubles.
+    """
 
     job_id: JobId
     job_type: str
@@ -62,11 +73,16 @@ class TaskQueueMessage(FrozenModel):
     stage: Annotated[int, Field(ge=1)]
     task_ids: Annotated[tuple[str, ...], Field(min_length=1, max_length=100)]
     attempt: Annotated[int, Field(ge=1)] = 1
+    cause: Annotated[str, Field(max_length=20)] | None = None
     correlation_id: str | None = None
 
     @property
     def message_id(self) -> str:
-        return f"task-{self.job_id[:32]}-{self.run}-{self.task_ids[0][:60]}-{self.attempt}"
+        """At most 128 characters, which is what Service Bus takes."""
+        # A digest, since two ids may share a long beginning.
+        first = hashlib.sha256(self.task_ids[0].encode()).hexdigest()[:16]
+        parts = ["task", self.job_id[:32], str(self.run), str(self.stage), first, str(self.attempt), self.cause]
+        return "-".join(part for part in parts if part)
 
 
 QueueMessage = JobQueueMessage | StageCompleteMessage | TaskQueueMessage

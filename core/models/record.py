@@ -13,7 +13,7 @@ JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class JobRecord(FrozenModel):
-    """One submitted job."""
+    """One submitted job. `attempt` counts failed tries to plan its stage or to finalize it; `due_at` is the next."""
 
     job_id: JobId
     job_type: str
@@ -26,6 +26,8 @@ class JobRecord(FrozenModel):
     correlation_id: str
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    attempt: Annotated[int, Field(ge=0)] = 0
+    due_at: datetime | None = None
     announced_at: datetime | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None

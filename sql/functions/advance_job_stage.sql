@@ -27,7 +27,8 @@ declare
 begin
   update {schema}.jobs j
   set status = case when j.stage < j.total_stages then 'queued' else 'finalizing' end,
-      stage = least(j.stage + 1, j.total_stages), announced_at = null, updated_at = v_now
+      stage = least(j.stage + 1, j.total_stages), announced_at = null, attempt = 0, due_at = null,
+      updated_at = v_now
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'processing'
     and exists (
       select 1 from {schema}.stages s

@@ -11,7 +11,8 @@ begin
     order by t.task_id for update
   )
   update {schema}.tasks t
-  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = {schema}.clock()
+  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = {schema}.clock(),
+      due_at = case t.status when 'pending' then null else t.due_at end
   from open where t.job_id = p_job_id and t.run = p_run and t.task_id = open.task_id;
   get diagnostics v_count = row_count;
   return v_count;

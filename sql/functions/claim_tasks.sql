@@ -1,6 +1,7 @@
 -- Leases tasks to the caller. One row an id comes back, with its outcome:
 -- claimed; duplicate (leased, or ended); not_due (retry at a later time); closed (stage or job does not run); missing.
 -- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment).
+-- The commit is not waited for: a claim that a crash forgets is fenced by its random lease and is claimed again.
 create or replace function {schema}.claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -13,6 +14,7 @@ declare
   v_open boolean;
   v_lease_seconds double precision;
 begin
+  perform set_config('synchronous_commit', 'off', true);
   select j.status = 'processing' and j.run = p_run and s.status = 'processing',
          (s.settings ->> 'lease_seconds')::double precision
   into v_open, v_lease_seconds

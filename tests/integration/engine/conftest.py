@@ -74,7 +74,7 @@ class Engine:
         job = JobRecord(
             job_id=job_id, job_type="test", total_stages=stages, definition=definition, correlation_id="corr"
         )
-        assert self.jobs.submit_job(job) == (True, "queued")
+        assert self.jobs.submit_job(job).created
         return job_id
 
     def plan(self, job_id: str, stage: int, count: int) -> tuple[str, int]:

@@ -5,6 +5,8 @@ from uuid import uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.leases import HeldLease
+
 TASKS = 3
 ERROR = {"type": "OSError", "message": "disk full", "retryable": True}
 task_numbers = st.integers(0, TASKS - 1)
@@ -51,7 +53,7 @@ class Driver:
             case "retry":
                 engine.stages.increment_task_retry_count(*where, task_id, lease_id=lease, error=ERROR, delay_seconds=0)
             case "heartbeat":
-                engine.tasks.renew_leases(self.job_id, 1, {task_id: lease}, {})
+                engine.tasks.renew_leases([HeldLease(self.job_id, 1, task_id, lease, 60.0)])
             case "announce":
                 engine.tasks.mark_tasks_announced(self.job_id, 1, [task_id])
             case _:

@@ -105,7 +105,7 @@ def test_hundred_simultaneous_submissions_make_one_job(engine, crowd):
     job = engine.jobs.find_job(engine.submit())
     job = job.model_copy(update={"job_id": uuid4().hex * 2})
 
-    created = [made for _ in range(7) for made, _ in crowd(*[lambda: engine.jobs.submit_job(job)] * WORKERS)]
+    created = [answer.created for _ in range(7) for answer in crowd(*[lambda: engine.jobs.submit_job(job)] * WORKERS)]
     assert sum(created) == 1
     assert len(engine.query("select 1 from app.stages where job_id = %s", job.job_id)) == 1
 

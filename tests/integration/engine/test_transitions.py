@@ -5,6 +5,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from core.leases import HeldLease
+from core.ports import Submitted
 from infrastructure.base import RepositoryError
 
 ERROR = {"type": "ValueError", "message": "bad tile", "retryable": False}
@@ -14,7 +16,7 @@ def test_same_submission_again_answers_with_the_same_job(engine):
     job_id = engine.submit()
     job = engine.jobs.find_job(job_id)
 
-    assert engine.jobs.submit_job(job) == (False, "queued")
+    assert engine.jobs.submit_job(job) == Submitted(created=False, status="queued", run=1)
     assert len(engine.query("select 1 from app.stages where job_id = %s", job_id)) == 1
 
 
@@ -203,10 +205,9 @@ def test_heartbeat_renews_reports_and_tells_the_lost(engine):
     lease = engine.claim(job_id, 1, "s1-00000")
     engine.execute("update app.tasks set lease_expires_at = now() where task_id = 's1-00000'")
 
-    outcomes = engine.tasks.renew_leases(
-        job_id, 1, {"s1-00000": lease, "s1-00001": lease}, {"s1-00000": {"percent": 40}}
-    )
-    assert outcomes == {"s1-00000": "renewed", "s1-00001": "lost"}
+    held = [HeldLease(job_id, 1, f"s1-0000{number}", lease, 60.0) for number in range(2)]
+    held[0].report({"percent": 40})
+    assert engine.tasks.renew_leases(held) == {(lease, "s1-00000"): "renewed"}
     task = engine.task(job_id, "s1-00000")
     assert task["progress"] == {"percent": 40}
     assert engine.query("select %s > now() + interval '50 seconds' as ok", task["lease_expires_at"])[0]["ok"]
@@ -227,7 +228,8 @@ def test_cancel_waits_for_a_running_task_and_keeps_its_result_out(engine):
     lease = engine.claim(job_id, 1, "s1-00000")
 
     assert engine.jobs.cancel_job(job_id, None) == "cancelling"
-    assert engine.tasks.renew_leases(job_id, 1, {"s1-00000": lease}, {}) == {"s1-00000": "stop"}
+    held = [HeldLease(job_id, 1, "s1-00000", lease, 60.0)]
+    assert engine.tasks.renew_leases(held) == {(lease, "s1-00000"): "stop"}
     engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {"x": 1}})
 
     assert engine.job_status(job_id) == "cancelled"

@@ -1,0 +1,131 @@
+"""One thread a process renews all leases that its tasks hold, and tells a task when nobody wants its work any more."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from uuid import UUID
+
+log = logging.getLogger(__name__)
+
+# A lease is renewed when a third of its life is over, so that two renewals may fail.
+RENEWALS_PER_LEASE = 3
+RETRY_SECONDS = 1.0
+# How long the thread of a process without leases stays.
+IDLE_SECONDS = 30.0
+
+
+class LeaseStore(Protocol):
+    """`infrastructure.jobs_tasks.TaskRepository` is one."""
+
+    def renew_leases(self, held: "Sequence[HeldLease]") -> dict[tuple[UUID, str], str]: ...
+
+
+@dataclass(eq=False)
+class HeldLease:
+    """One attempt's right to a task, as long as its handler runs."""
+
+    job_id: str
+    run: int
+    task_id: str
+    lease_id: UUID
+    lease_seconds: float
+    progress: Mapping[str, Any] | None = None
+    outcome: str = "renewed"
+    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    @property
+    def is_stop_requested(self) -> bool:
+        return self._stop.is_set()
+
+    @property
+    def is_lost(self) -> bool:
+        return self.outcome == "lost"
+
+    def report(self, progress: Mapping[str, Any]) -> None:
+        """Kept until the next renewal stores it; a later report replaces it."""
+        self.progress = progress
+
+    def stop(self, outcome: str) -> None:
+        self.outcome = outcome
+        self._stop.set()
+
+
+class LeaseKeeper:
+    """Renews what is held, all of it in one call, from one daemon thread that lives as long as something is held."""
+
+    def __init__(self, store: LeaseStore) -> None:
+        self._store = store
+        self._held: set[HeldLease] = set()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._shortest = 0.0
+        self.renewal_failures = 0
+        self.lost_leases = 0
+
+    def hold(self, leases: list[HeldLease]) -> None:
+        with self._changed:
+            needs_attention = not self._held or min(lease.lease_seconds for lease in leases) < self._shortest
+            self._held.update(leases)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+                self._thread.start()
+            elif needs_attention:
+                self._changed.notify()
+
+    def drop(self, leases: list[HeldLease]) -> None:
+        with self._changed:
+            self._held.difference_update(leases)
+
+    def held(self) -> list[HeldLease]:
+        with self._changed:
+            return list(self._held)
+
+    def renew_now(self) -> None:
+        """Renew everything that is held, and tell the tasks whose lease or job is gone."""
+        held = self.held()
+        if not held:
+            return
+        outcomes = self._store.renew_leases(held)
+        for lease in held:
+            outcome = outcomes.get((lease.lease_id, lease.task_id), "lost")
+            if outcome != "renewed" and not lease.is_stop_requested:
+                self._tell(lease, outcome)
+
+    def _tell(self, lease: HeldLease, outcome: str) -> None:
+        with self._changed:
+            if lease not in self._held:
+                return  # it ended in order while the renewal was under way
+        self.lost_leases += outcome == "lost"
+        log.warning(
+            "lease_lost" if outcome == "lost" else "task_not_wanted",
+            extra={"checkpoint": "LEASE", "job_id": lease.job_id, "task_id": lease.task_id, "outcome": outcome},
+        )
+        lease.stop(outcome)
+
+    def _run(self) -> None:
+        due: float | None = None
+        while True:
+            with self._changed:
+                if not self._held and not self._changed.wait_for(lambda: bool(self._held), timeout=IDLE_SECONDS):
+                    self._thread = None
+                    return
+                self._shortest = min(lease.lease_seconds for lease in self._held)
+                soonest = time.monotonic() + self._shortest / RENEWALS_PER_LEASE * random.uniform(0.8, 1.0)
+                due = soonest if due is None else min(due, soonest)
+                self._changed.wait(timeout=max(0.0, due - time.monotonic()))
+            if time.monotonic() < due:
+                continue  # woken for a shorter lease
+            due = time.monotonic() + RETRY_SECONDS * random.uniform(0.5, 1.5) if not self._try_to_renew() else None
+
+    def _try_to_renew(self) -> bool:
+        try:
+            self.renew_now()
+        except Exception as error:  # noqa: BLE001 - the thread must outlive a database that is away
+            self.renewal_failures += 1
+            log.warning("lease_renewal_failed", extra={"checkpoint": "LEASE", "error": repr(error)})
+            return False
+        return True

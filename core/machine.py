@@ -1,0 +1,347 @@
+"""The engine: what happens when a message comes. Reads as the story of one message: claim, run, settle, move on."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from threading import Lock
+from typing import Any
+from uuid import uuid4
+
+from core.cache import LatestCache
+from core.error_handler import CoreMachineErrorHandler
+from core.errors import ContractViolationError, StoreUnavailable, classify
+from core.leases import LeaseKeeper
+from core.models import (
+    JobDefinition,
+    JobQueueMessage,
+    JobRecord,
+    JobStatus,
+    Parallelism,
+    StageCompleteMessage,
+    StageDefinition,
+    TaskQueueMessage,
+)
+from core.models.context import CompletedTask, JobExecutionContext
+from core.orchestration_manager import OrchestrationManager, Waiting
+from core.ports import JobCatalog, ResultStore
+from core.retry import retry_delay
+from core.settlement import Settlement
+from core.state_manager import StateManager
+from core.task_runner import Batch, ClaimedTask
+
+log = logging.getLogger(__name__)
+
+# So many earlier results are read before the planning transaction begins; more are streamed beside it.
+PREFETCHED_RESULTS = 1000
+# An invocation that has lasted this long leaves what follows to messages.
+ON_THE_SPOT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The answer to a submission. `created` is false when the same job was there already."""
+
+    job_id: str
+    job_type: str
+    created: bool
+    status: str
+    run: int
+    correlation_id: str
+
+
+@dataclass(frozen=True)
+class KnownJob:
+    """What never changes within a run of a job: its parameters and its definition."""
+
+    record: JobRecord
+    definition: JobDefinition
+
+
+class CoreMachine:
+    """Takes queue messages, creates a stage's tasks, runs handlers, moves jobs on.
+
+    Args:
+        task_threads: At most so many tasks of one message run side by side.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: JobCatalog,
+        state: StateManager,
+        orchestration: OrchestrationManager,
+        results: ResultStore,
+        keeper: LeaseKeeper,
+        owner: str,
+        task_threads: int = 8,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._catalog = catalog
+        self._state = state
+        self._orchestration = orchestration
+        self._results = results
+        self._keeper = keeper
+        self._owner = owner
+        self._task_threads = task_threads
+        self._clock = clock
+        self._errors = CoreMachineErrorHandler(log)
+        self._known: LatestCache[tuple[str, int], KnownJob] = LatestCache(256)
+        # A planner that streams holds two connections; more than one at a time could starve the pool.
+        self._streaming_planner = Lock()
+
+    def submit_job(
+        self, job_type: str, parameters: Mapping[str, Any], *, correlation_id: str | None = None
+    ) -> Submission:
+        """Validate, write the job and its first stage, and tell the jobs queue. The row is the outbox.
+
+        Raises:
+            UnknownJobType, ParameterErrors: What the caller must mend (`jobs.registry`, `jobs.parameters`).
+            StoreUnavailable: Nothing was written.
+        """
+        job_class = self._catalog.get_job(job_type)
+        validated = job_class.validate_job_parameters(parameters)
+        job_id = job_class.generate_job_id(validated)
+        correlation_id = correlation_id or uuid4().hex
+        record = job_class.create_job_record(job_id, validated, correlation_id=correlation_id)
+        submitted = self._state.submit_job(record)
+        if submitted.created:
+            message = job_class.queue_job(job_id, validated, correlation_id=correlation_id)
+            if self._orchestration.announce_job(message):
+                self._state.mark_job_announced(job_id, submitted.run, 1)
+        return Submission(job_id, job_type, submitted.created, submitted.status, submitted.run, correlation_id)
+
+    def process_job_message(self, message: JobQueueMessage | StageCompleteMessage) -> None:
+        """Plan the job's stage or finalize it, whichever its row asks for; a message that came late changes nothing.
+
+        Raises:
+            ContractViolationError: It is no such message.
+            StoreUnavailable: The message must stay with the broker.
+        """
+        if not isinstance(message, JobQueueMessage | StageCompleteMessage):
+            raise ContractViolationError(
+                f"expected a JobQueueMessage or StageCompleteMessage, found {type(message).__name__}"
+            )
+        with self._errors.handle_operation("process_job_message", job_id=message.job_id):
+            if message.job_id is None:
+                self.submit_job(message.job_type, message.parameters or {}, correlation_id=message.correlation_id)
+            else:
+                self._move_on(message.job_id, message.run, until=self._clock() + ON_THE_SPOT_SECONDS)
+
+    def process_task_message(self, message: TaskQueueMessage) -> None:
+        """Claim the message's tasks, run them, settle them; if they were the stage's last, move the job on.
+
+        Raises:
+            ContractViolationError: It is no such message.
+            StoreUnavailable: The message must stay with the broker. A task's own failure never raises.
+        """
+        if not isinstance(message, TaskQueueMessage):
+            raise ContractViolationError(f"expected a TaskQueueMessage, found {type(message).__name__}")
+        until = self._clock() + ON_THE_SPOT_SECONDS
+        with self._errors.handle_operation("process_task_message", job_id=message.job_id, stage=message.stage):
+            job = self._know(message.job_id, message.run)
+            if job is None or message.stage > len(job.definition.stages):
+                log.warning("task_message_without_rows", extra={"checkpoint": "NO_ROWS", "job_id": message.job_id})
+                return
+            job_status = self._run_tasks(job, job.definition.stage(message.stage), message.task_ids)
+            if job_status in {JobStatus.QUEUED, JobStatus.FINALIZING}:
+                self._follow_up(job, message.stage, until)
+
+    def cancel_job(self, job_id: str, reason: str | None) -> str | None:
+        """Cancel what has not started; running tasks learn of it at their next heartbeat. None for an unknown job."""
+        return self._state.cancel_job(job_id, reason)
+
+    def _follow_up(self, job: KnownJob, stage: int, until: float) -> None:
+        """After the last task of a stage. The row already says what comes next, so an error here loses nothing."""
+        if not self._orchestration.role.moves_jobs:
+            self._orchestration.signal_stage_complete(job.record, stage)
+            return
+        record = job.record
+
+        def announce_instead(_: Exception) -> None:
+            self._orchestration.announce_job(_job_message(record, stage + 1, cause="follow-up"))
+
+        with self._errors.handle_operation(
+            "move_on", job_id=record.job_id, stage=stage, on_error=announce_instead, raise_on_error=False
+        ):
+            self._move_on(record.job_id, record.run, until=until)
+
+    def _move_on(self, job_id: str, run: int, *, until: float) -> None:
+        """Plan and finalize as long as the row asks for it and this process may do what comes next itself."""
+        while True:
+            job = self._state.find_job(job_id)
+            if job is None or job.run != run:
+                outcome = "missing" if job is None else "stale_run"
+                log.warning("job_message_without_effect", extra={"job_id": job_id, "run": run, "outcome": outcome})
+                return
+            if job.status is JobStatus.QUEUED:
+                if not self._plan(job, until):
+                    return
+            elif job.status is JobStatus.FINALIZING:
+                self._finalize(job)
+                return
+            else:
+                log.debug("job_message_without_effect", extra={"job_id": job_id, "outcome": job.status})
+                return
+
+    def _plan(self, job: JobRecord, until: float) -> bool:
+        """Plan the job's stage and announce or run its tasks; true when the job may have moved on meanwhile."""
+        known = self._remember(job)
+        stage = known.definition.stage(job.stage)
+        waiting: list[Waiting] = []
+        try:
+            outcome, count = self._insert_tasks(job, stage, waiting)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - an author's planner raises anything; the type decides
+            self._fail_step(job, "plan_stage", error)
+            return False
+        if outcome != "planned":
+            return False
+        if count == 0:
+            return True
+        if self._clock() < until and self._orchestration.may_run_here(stage, waiting):
+            status = self._run_tasks(known, stage, [task.task_id for task in waiting])
+            return status in {JobStatus.QUEUED, JobStatus.FINALIZING}
+        self._orchestration.announce_tasks(
+            job,
+            stage.number,
+            stage.tasks_per_message,
+            waiting,
+            on_sent=lambda ids: self._state.mark_tasks_announced(job.job_id, job.run, ids),
+        )
+        return False
+
+    def _insert_tasks(self, job: JobRecord, stage: StageDefinition, waiting: list[Waiting]) -> tuple[str, int]:
+        """All tasks of the stage, or none; `waiting` is filled with what is to be announced."""
+        is_fan_in = stage.parallelism is Parallelism.FAN_IN
+        previous_count = self._state.expected_count(job.job_id, job.run, stage.number - 1) if is_fan_in else 0
+
+        def insert(previous: Iterable[CompletedTask]) -> tuple[str, int]:
+            waiting.clear()
+            tasks = self._orchestration.tasks_of_stage(job, stage, previous, previous_count=previous_count)
+
+            def noted() -> Iterator[Any]:
+                for task in tasks:
+                    waiting.append(Waiting(task.task_id, task.queue))
+                    yield task
+
+            return self._state.plan_stage(job.job_id, job.run, stage.number, noted())
+
+        if stage.number == 1 or is_fan_in:
+            return insert(())
+        first = list(islice(self._earlier(job, stage), PREFETCHED_RESULTS + 1))
+        if len(first) <= PREFETCHED_RESULTS:
+            return insert(first)
+        with self._streaming_planner:
+            return insert(self._earlier(job, stage))
+
+    def _earlier(self, job: JobRecord, stage: StageDefinition) -> Iterator[CompletedTask]:
+        return self._results.stream_results(job.job_id, job.run, stage.number - 1)
+
+    def _finalize(self, job: JobRecord) -> None:
+        try:
+            context = JobExecutionContext(
+                job_id=job.job_id,
+                job_type=job.job_type,
+                parameters=job.parameters,
+                stages=tuple(self._results.stage_summaries(job.job_id, job.run)),
+                results=lambda stage: self._results.stream_results(job.job_id, job.run, stage),
+            )
+            result = self._catalog.get_job(job.job_type).finalize_job(context)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - an author's code raises anything; the type decides
+            self._fail_step(job, "finalize_job", error)
+            return
+        self._state.finalize_job(job.job_id, job.run, result)
+
+    def _fail_step(self, job: JobRecord, step: str, error: Exception) -> None:
+        """A planner or finalizer raised: try again later, or fail the job with its reason."""
+        failure = classify(error)
+        policy = JobDefinition.model_validate(job.definition).stage(job.stage).retry
+        attempt = job.attempt + 1
+        log.error(
+            "job_step_failed",
+            exc_info=error,
+            extra={"checkpoint": "JOB_STEP_FAILED", "job_id": job.job_id, "stage": job.stage, "operation": step},
+        )
+        if not failure.retryable or attempt >= policy.max_attempts:
+            details = failure.to_json(attempt) | {"step": step, "stage": job.stage}
+            self._state.fail_all_job_tasks(job.job_id, details)
+            return
+        delay = max(retry_delay(attempt, policy), failure.retry_after_seconds or 0.0)
+        self._state.retry_job_step(job, failure.to_json(attempt) | {"step": step}, delay)
+        if self._orchestration.announce_job(_job_message(job, job.stage, attempt=attempt + 1), delay_seconds=delay):
+            self._state.mark_job_announced(job.job_id, job.run, job.stage)
+
+    def _run_tasks(self, job: KnownJob, stage: StageDefinition, task_ids: Iterable[str]) -> str | None:
+        """Claim, run and settle tasks of one stage. Returns the job's status if it moved on, else None."""
+        record = job.record
+        lease_id = uuid4()
+        rows = self._state.claim_tasks(
+            record.job_id, record.run, stage.number, list(task_ids), lease_id=lease_id, owner=self._owner
+        )
+        claimed = [_claimed_task(row) for row in rows if row["outcome"] == "claimed"]
+        settlement = Settlement(self._state, self._orchestration, record, stage, lease_id)
+        settlement.send_again([row for row in rows if row["outcome"] == "not_due"])
+        if not claimed:
+            return None
+        batch = Batch(
+            record,
+            stage,
+            lease_id,
+            claimed,
+            catalog=self._catalog,
+            results=self._results,
+            keeper=self._keeper,
+            threads=self._task_threads,
+        )
+        with batch:
+            for group in batch.outcomes():
+                settlement.settle(group)
+                if batch.is_to_be_cut:
+                    settlement.release(batch.give_up_waiting())
+        return settlement.job_status
+
+    def _know(self, job_id: str, run: int) -> KnownJob | None:
+        known = self._known.get((job_id, run))
+        if known is not None:
+            return known
+        job = self._state.find_job(job_id)
+        if job is None or job.run != run:
+            return None
+        return self._remember(job)
+
+    def _remember(self, job: JobRecord) -> KnownJob:
+        known = self._known.get((job.job_id, job.run))
+        if known is None:
+            known = KnownJob(job, JobDefinition.model_validate(job.definition))
+            self._known.put((job.job_id, job.run), known)
+        return known
+
+
+def _claimed_task(row: Mapping[str, Any]) -> ClaimedTask:
+    return ClaimedTask(
+        task_id=row["task_id"],
+        task_type=row["task_type"],
+        task_index=row["task_index"],
+        name=row["name"],
+        parameters=row["parameters"],
+        attempt=row["attempt"],
+        tries=row["attempt"] - row["interruptions"],
+    )
+
+
+def _job_message(job: JobRecord, stage: int, *, attempt: int = 1, cause: str | None = None) -> JobQueueMessage:
+    return JobQueueMessage(
+        job_id=job.job_id,
+        job_type=job.job_type,
+        run=job.run,
+        stage=stage,
+        attempt=attempt,
+        cause=cause,
+        correlation_id=job.correlation_id,
+    )

@@ -1,0 +1,261 @@
+"""Which tasks a stage has, which queue each goes to, who may run it, and the messages that say so between apps."""
+
+import hashlib
+import itertools
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from core.errors import DeliveryError, PermanentTaskError
+from core.models import (
+    JobQueueMessage,
+    JobRecord,
+    Parallelism,
+    StageCompleteMessage,
+    StageDefinition,
+    TaskDefinition,
+    TaskQueueMessage,
+    TaskRecord,
+)
+from core.models.context import CompletedTask
+from core.ports import JobCatalog, MessageSender
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+JOBS_QUEUE = "jobs"
+FAN_IN_NAME = "fan_in"
+MESSAGES_PER_SEND = 200
+_ID_CHARACTERS = 60
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class DuplicateTaskName(PermanentTaskError):
+    """Two tasks of a stage have the same name, and so would have the same id."""
+
+    def __init__(self, stage: int, name: str) -> None:
+        super().__init__(f"stage {stage}: expected each task to have its own name, found {name!r} twice")
+
+
+class NoQueueForTask(PermanentTaskError):
+    """Neither a handler nor the stage says where a task goes."""
+
+    def __init__(self, stage: int, task_type: str) -> None:
+        super().__init__(
+            f"stage {stage}: expected a handler for task type {task_type!r}, or `queue` in the stage, found neither; "
+            "register the handler or name the queue of the app that has it"
+        )
+
+
+@dataclass(frozen=True)
+class AppRole:
+    """What this app does.
+
+    Args:
+        app_name: Its name in leases and signals.
+        moves_jobs: Whether it plans stages and finalizes jobs; a worker app signals the platform app instead.
+        served_queues: Logical names of the task queues whose tasks it runs.
+    """
+
+    app_name: str = "local"
+    moves_jobs: bool = True
+    served_queues: frozenset[str] = frozenset()
+
+
+class JobReference(Protocol):
+    """What a message says of its job; a JobRecord is one."""
+
+    @property
+    def job_id(self) -> str: ...
+    @property
+    def job_type(self) -> str: ...
+    @property
+    def run(self) -> int: ...
+    @property
+    def correlation_id(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A task that needs a message."""
+
+    task_id: str
+    queue: str
+    attempt: int = 0
+
+
+class OrchestrationManager:
+    """Decides and sends; rows are none of its business. Messages that are not confirmed are the janitor's to send."""
+
+    def __init__(self, catalog: JobCatalog, sender: MessageSender, role: AppRole) -> None:
+        self._catalog = catalog
+        self._sender = sender
+        self.role = role
+
+    def tasks_of_stage(
+        self, job: JobRecord, stage: StageDefinition, previous: Iterable[CompletedTask], *, previous_count: int
+    ) -> Iterator[TaskRecord]:
+        """The rows of a stage, one by one. A fan_in stage has the one that the machine makes itself.
+
+        Raises:
+            DuplicateTaskName, NoQueueForTask: Nothing of the stage is kept then.
+        """
+        definitions: Iterable[TaskDefinition]
+        if stage.parallelism is Parallelism.FAN_IN:
+            definitions = [_fan_in_task(job, stage, previous_count)]
+        else:
+            job_class = self._catalog.get_job(job.job_type)
+            definitions = job_class.create_tasks_for_stage(stage.number, job.parameters, job.job_id, previous)
+        seen: set[str] = set()
+        for index, definition in enumerate(definitions):
+            task_id = task_id_for(stage.number, index, definition.name)
+            if task_id in seen:
+                raise DuplicateTaskName(stage.number, definition.name or task_id)
+            seen.add(task_id)
+            task_type = definition.task_type or stage.task_type
+            yield TaskRecord.model_construct(
+                job_id=job.job_id,
+                run=job.run,
+                task_id=task_id,
+                stage=stage.number,
+                task_index=index,
+                task_type=task_type,
+                queue=self.queue_for(stage, task_type),
+                name=definition.name,
+                parameters=definition.parameters,
+            )
+
+    def queue_for(self, stage: StageDefinition, task_type: str) -> str:
+        """The logical queue of a task: the stage's own, else its handler's."""
+        handler = self._catalog.find_handler(task_type)
+        queue = stage.queue or (handler.queue if handler else None)
+        if queue is None:
+            raise NoQueueForTask(stage.number, task_type)
+        return queue
+
+    def may_run_here(self, stage: StageDefinition, tasks: Sequence[Waiting]) -> bool:
+        """Whether the process that planned these tasks may run them without a message: one message's worth, ours."""
+        return (
+            0 < len(tasks) <= stage.tasks_per_message
+            and all(task.queue in self.role.served_queues for task in tasks)
+            and self._catalog.find_handler(stage.task_type) is not None
+        )
+
+    def announce_job(self, message: JobQueueMessage, *, delay_seconds: float = 0.0) -> bool:
+        """Tell the jobs queue that a job waits for a step; False when that was not confirmed."""
+        try:
+            if delay_seconds > 0:
+                self._sender.send_message_with_delay(JOBS_QUEUE, message, delay_seconds)
+            else:
+                self._sender.send_messages(JOBS_QUEUE, [message])
+        except DeliveryError as error:
+            _tell_undelivered(error, message.job_id)
+            return False
+        return True
+
+    def announce_tasks(
+        self,
+        job: JobReference,
+        stage: int,
+        tasks_per_message: int,
+        tasks: Iterable[Waiting],
+        *,
+        on_sent: Callable[[list[str]], object],
+        cause: str | None = None,
+    ) -> int:
+        """Send messages for tasks, grouped by queue; `on_sent` gets the ids of each confirmed group.
+
+        Returns:
+            How many tasks were announced. Those of a queue that does not take messages stay unannounced.
+        """
+        count = 0
+        by_queue = itertools.groupby(sorted(tasks, key=lambda task: task.queue), key=lambda task: task.queue)
+        for queue, group in by_queue:
+            messages = _task_messages(job, stage, tasks_per_message, group, cause)
+            for chunk in _chunks(messages, MESSAGES_PER_SEND):
+                try:
+                    self._sender.send_messages(queue, chunk)
+                except DeliveryError as error:
+                    _tell_undelivered(error, job.job_id)
+                    break
+                ids = [task_id for message in chunk for task_id in message.task_ids]
+                on_sent(ids)
+                count += len(ids)
+        return count
+
+    def announce_retry(self, message: TaskQueueMessage, queue: str, delay_seconds: float) -> bool:
+        """Send a task's message for later; False when that was not confirmed."""
+        try:
+            self._sender.send_message_with_delay(queue, message, delay_seconds)
+        except DeliveryError as error:
+            _tell_undelivered(error, message.job_id)
+            return False
+        return True
+
+    def signal_stage_complete(self, job: JobRecord, stage: int) -> None:
+        """A worker app tells the platform app that a stage is over. Lost signals are made good by the janitor."""
+        signal = StageCompleteMessage(
+            job_id=job.job_id,
+            job_type=job.job_type,
+            run=job.run,
+            completed_stage=stage,
+            completed_by_app=self.role.app_name,
+            correlation_id=job.correlation_id,
+        )
+        try:
+            self._sender.send_messages(JOBS_QUEUE, [signal])
+        except DeliveryError as error:
+            _tell_undelivered(error, job.job_id)
+
+
+def task_id_for(stage: int, index: int, name: str | None) -> str:
+    """The id of a task, at most 100 characters: readable, and the same for the same name in every run."""
+    if name is None:
+        return f"s{stage}-{index:06d}"
+    safe = _UNSAFE.sub("_", name)[:_ID_CHARACTERS]
+    if safe == name:
+        return f"s{stage}-{name}"
+    # What was cut or replaced comes back as a digest, so that two names never share an id.
+    return f"s{stage}-{safe}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def _fan_in_task(job: JobRecord, stage: StageDefinition, previous_count: int) -> TaskDefinition:
+    source = {
+        "job_id": job.job_id,
+        "run": job.run,
+        "stage": stage.number - 1,
+        "expected_count": previous_count,
+    }
+    return TaskDefinition(name=FAN_IN_NAME, parameters={"fan_in_source": source})
+
+
+def _task_messages(
+    job: JobReference, stage: int, tasks_per_message: int, tasks: Iterable[Waiting], cause: str | None
+) -> Iterator[TaskQueueMessage]:
+    for chunk in _chunks(iter(tasks), tasks_per_message):
+        yield TaskQueueMessage(
+            job_id=job.job_id,
+            job_type=job.job_type,
+            run=job.run,
+            stage=stage,
+            task_ids=tuple(task.task_id for task in chunk),
+            attempt=max(task.attempt for task in chunk) + 1,
+            cause=cause,
+            correlation_id=job.correlation_id,
+        )
+
+
+def _chunks(items: Iterator[_T], size: int) -> Iterator[list[_T]]:
+    while chunk := list(itertools.islice(items, size)):
+        yield chunk
+
+
+def _tell_undelivered(error: DeliveryError, job_id: str | None) -> None:
+    log.error(
+        "message_not_confirmed",
+        exc_info=error,
+        extra={"checkpoint": "MESSAGE_NOT_CONFIRMED", "job_id": job_id, "queue": error.queue, "reason": error.reason},
+    )

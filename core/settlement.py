@@ -1,0 +1,123 @@
+"""What follows from the outcomes of a message's tasks: completed, failed, tried again later, given back."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from core.errors import AttemptsExhausted, Failure
+from core.models import JobRecord, StageDefinition, TaskQueueMessage
+from core.orchestration_manager import OrchestrationManager, Waiting
+from core.ports import StageCheck
+from core.state_manager import StateManager
+from core.task_runner import ClaimedTask, Outcome
+
+log = logging.getLogger(__name__)
+
+
+class Settlement:
+    """Settles groups of outcomes under one lease, and remembers what became of the job."""
+
+    def __init__(
+        self,
+        state: StateManager,
+        orchestration: OrchestrationManager,
+        job: JobRecord,
+        stage: StageDefinition,
+        lease_id: UUID,
+    ) -> None:
+        self._state = state
+        self._orchestration = orchestration
+        self._job = job
+        self._stage = stage
+        self._lease_id = lease_id
+        # The job's status if one of these tasks was its stage's last.
+        self.job_status: str | None = None
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Each outcome by its kind; successes first, in one call."""
+        results = {outcome.task.task_id: outcome.result for outcome in outcomes if outcome.result is not None}
+        if results:
+            self._note(self._state.complete_tasks(*self._where, lease_id=self._lease_id, results=results))
+        errors: dict[str, Mapping[str, Any]] = {}
+        for outcome in outcomes:
+            if outcome.failure is None:
+                continue
+            if not (outcome.failure.retryable and self._retry(outcome.task, outcome.failure)):
+                errors[outcome.task.task_id] = outcome.failure.to_json(outcome.task.attempt)
+        if errors:
+            self._note(self._state.fail_tasks(*self._where, lease_id=self._lease_id, errors=errors))
+
+    def release(self, tasks: Sequence[ClaimedTask], *, started: bool = False) -> None:
+        """Give tasks back, and announce them for others.
+
+        Args:
+            started: Their handlers run: that is an interruption.
+        """
+        by_id = {task.task_id: task for task in tasks}
+        released = self._state.release_tasks(
+            *self._where, lease_id=self._lease_id, task_ids=list(by_id), started=started
+        )
+        waiting = [
+            Waiting(
+                task_id, self._orchestration.queue_for(self._stage, by_id[task_id].task_type), by_id[task_id].attempt
+            )
+            for task_id in released
+        ]
+        self._orchestration.announce_tasks(
+            self._job,
+            self._stage.number,
+            self._stage.tasks_per_message,
+            waiting,
+            on_sent=lambda ids: self._state.mark_tasks_announced(self._job.job_id, self._job.run, ids),
+            cause=self._lease_id.hex[:12],
+        )
+
+    def send_again(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Messages that came before their tasks were due go back to the queue until then."""
+        for row in rows:
+            self._announce_retry(
+                row["task_id"], row["task_type"], row["attempt"], row["wait_seconds"], cause=self._lease_id.hex[:12]
+            )
+
+    @property
+    def _where(self) -> tuple[str, int, int]:
+        return self._job.job_id, self._job.run, self._stage.number
+
+    def _note(self, check: StageCheck) -> None:
+        if check.is_last_task_in_stage:
+            self.job_status = check.job_status
+
+    def _retry(self, task: ClaimedTask, failure: Failure) -> bool:
+        """Whether another attempt is scheduled."""
+        try:
+            answer = self._state.schedule_retry(
+                *self._where,
+                task.task_id,
+                lease_id=self._lease_id,
+                failure=failure,
+                attempt=task.tries,
+                policy=self._stage.retry,
+            )
+        except AttemptsExhausted:
+            return False
+        if answer["outcome"] == "scheduled":
+            self._announce_retry(task.task_id, task.task_type, task.attempt, answer["delay_seconds"])
+        return answer["outcome"] in {"scheduled", "stale"}
+
+    def _announce_retry(
+        self, task_id: str, task_type: str, attempt: int, delay_seconds: float, *, cause: str | None = None
+    ) -> None:
+        message = TaskQueueMessage(
+            job_id=self._job.job_id,
+            job_type=self._job.job_type,
+            run=self._job.run,
+            stage=self._stage.number,
+            task_ids=(task_id,),
+            attempt=attempt + 1,
+            cause=cause,
+            correlation_id=self._job.correlation_id,
+        )
+        queue = self._orchestration.queue_for(self._stage, task_type)
+        if self._orchestration.announce_retry(message, queue, delay_seconds):
+            self._state.mark_tasks_announced(self._job.job_id, self._job.run, [task_id])

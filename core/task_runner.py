@@ -1,0 +1,244 @@
+"""Runs the claimed tasks of one message side by side and settles them in groups."""
+
+import json
+import logging
+import queue
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+from uuid import UUID
+
+from core.canonical import find_json_problems
+from core.context import TaskContext
+from core.errors import ContractViolationError, Failure, RetryableTaskError, TaskCancelled, classify
+from core.fan_in import fan_in_reader
+from core.leases import HeldLease, LeaseKeeper
+from core.models import JobRecord, StageDefinition, TaskResult
+from core.ports import HandlerFunction, JobCatalog, ResultStore
+
+log = logging.getLogger(__name__)
+
+# Escapes of text that jsonb cannot store; where one is found, the value is looked through.
+_UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|d[89a-f])", re.IGNORECASE)
+# Results wait this long for company before they are settled together.
+GATHER_SECONDS = 0.004
+# Another thread joins whenever the tasks of a message last this long without an end in sight.
+GROW_SECONDS = 0.002
+
+
+class HandlerMissing(RetryableTaskError):
+    """This app has no handler for the task type; another version of it may."""
+
+    def __init__(self, task_type: str) -> None:
+        self.task_type = task_type
+        super().__init__(
+            f"expected a handler for task type {task_type!r} in this app, found none; deploy the version that has it, "
+            "or give its stage the queue of the app that does"
+        )
+
+
+@dataclass(frozen=True)
+class ClaimedTask:
+    """A task under this process's lease. `tries` counts what the retry policy counts: interruptions do not."""
+
+    task_id: str
+    task_type: str
+    task_index: int
+    name: str | None
+    parameters: dict[str, Any]
+    attempt: int
+    tries: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one attempt ended: with a result, or with a failure. `stopped`: its handler heeded `check_cancelled`."""
+
+    task: ClaimedTask
+    result: Mapping[str, Any] | None = None
+    failure: Failure | None = None
+    stopped: bool = False
+
+
+class Batch:
+    """The claimed tasks of one message while they run.
+
+    Args:
+        threads: At most so many tasks side by side.
+    """
+
+    def __init__(
+        self,
+        job: JobRecord,
+        stage: StageDefinition,
+        lease_id: UUID,
+        tasks: Sequence[ClaimedTask],
+        *,
+        catalog: JobCatalog,
+        results: ResultStore,
+        keeper: LeaseKeeper,
+        threads: int,
+    ) -> None:
+        self.job, self.stage, self.lease_id = job, stage, lease_id
+        self._catalog, self._results, self._keeper = catalog, results, keeper
+        self._waiting = deque(tasks)
+        self._unsettled = len(tasks)
+        self._threads = min(threads, len(tasks))
+        self._began = time.monotonic()
+        self._ended: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self.leases = {
+            task.task_id: HeldLease(job.job_id, job.run, task.task_id, lease_id, stage.lease_seconds) for task in tasks
+        }
+
+    def __enter__(self) -> Self:
+        self._keeper.hold(list(self.leases.values()))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._keeper.drop(list(self.leases.values()))
+
+    def outcomes(self) -> Iterator[list[Outcome]]:
+        """Groups of outcomes as they come, until every task has one or was taken back by `give_up_waiting`.
+
+        A group is empty when nothing came for a while: time to ask `is_to_be_cut`.
+        """
+        if self._unsettled == 1 and len(self._waiting) == 1:
+            yield [self._run(self._waiting.popleft())]
+            return
+        started = 0
+        while self._unsettled > 0:
+            if started < self._threads and self._waiting:
+                threading.Thread(target=self._work, name=f"tasks-{started}", daemon=True).start()
+                started += 1
+            is_patient = started >= self._threads or not self._waiting
+            group = self._gather(self.stage.lease_seconds / 4 if is_patient else GROW_SECONDS)
+            self._unsettled -= len(group)
+            if group or is_patient:
+                yield group
+
+    @property
+    def is_to_be_cut(self) -> bool:
+        """Whether tasks still wait for a thread though half a lease has gone by: others may take them sooner."""
+        return bool(self._waiting) and time.monotonic() - self._began > self.stage.lease_seconds / 2
+
+    def give_up_waiting(self) -> list[ClaimedTask]:
+        """Take the tasks back that have not begun; the caller releases them."""
+        taken: list[ClaimedTask] = []
+        while True:
+            try:
+                taken.append(self._waiting.pop())
+            except IndexError:
+                break
+        self._unsettled -= len(taken)
+        self._keeper.drop([self.leases[task.task_id] for task in taken])
+        return taken
+
+    def _gather(self, timeout_seconds: float) -> list[Outcome]:
+        """What has ended: waits for the first, then a moment for others. Empty when none came in time."""
+        try:
+            group = [self._ended.get(timeout=timeout_seconds)]
+        except queue.Empty:
+            return []
+        deadline = time.monotonic() + GATHER_SECONDS
+        while len(group) < self._unsettled:
+            try:
+                group.append(self._ended.get(timeout=max(0.0, deadline - time.monotonic())))
+            except queue.Empty:
+                break
+        return group
+
+    def _work(self) -> None:
+        while True:
+            try:
+                task = self._waiting.popleft()
+            except IndexError:
+                return
+            self._ended.put(self._run(task))
+
+    def _run(self, task: ClaimedTask) -> Outcome:
+        """One attempt. Whatever the handler raises becomes an outcome: a task never fails its neighbours."""
+        lease = self.leases[task.task_id]
+        try:
+            with fan_in_reader(self._results):
+                returned = self._handler(task.task_type)(dict(task.parameters), self._context(task, lease))
+            return _judge(task, returned)
+        except TaskCancelled as error:
+            return Outcome(task, failure=classify(error), stopped=lease.is_stop_requested)
+        except Exception as error:
+            log.warning(
+                "task_attempt_failed",
+                exc_info=error,
+                extra={
+                    "checkpoint": "TASK_ATTEMPT_FAILED",
+                    "job_id": self.job.job_id,
+                    "stage": self.stage.number,
+                    "task_id": task.task_id,
+                    "attempt": task.attempt,
+                    "error_type": type(error).__name__,
+                },
+            )
+            return Outcome(task, failure=classify(error))
+
+    def _handler(self, task_type: str) -> HandlerFunction:
+        entry = self._catalog.find_handler(task_type)
+        if entry is None:
+            raise HandlerMissing(task_type)
+        return entry.function
+
+    def _context(self, task: ClaimedTask, lease: HeldLease) -> TaskContext:
+        return TaskContext(
+            job_id=self.job.job_id,
+            job_type=self.job.job_type,
+            stage=self.stage.number,
+            task_id=task.task_id,
+            task_index=task.task_index,
+            attempt=task.attempt,
+            job_parameters=self.job.parameters,
+            correlation_id=self.job.correlation_id,
+            lease_id=self.lease_id,
+            _report=lease.report,
+            _stop_requested=lambda: lease.is_stop_requested,
+        )
+
+
+def _judge(task: ClaimedTask, returned: object) -> Outcome:
+    """What a handler's return value means: a mapping or None is a result; `success` false in it is a failure."""
+    if isinstance(returned, TaskResult):
+        returned = {"success": returned.success, **returned.model_dump(exclude={"task_id", "success"})}
+        if returned["success"]:
+            returned = returned["result"]
+    if returned is None:
+        returned = {}
+    if not isinstance(returned, Mapping):
+        raise ContractViolationError(
+            f"handler of {task.task_type!r}: expected it to return a mapping or None, found {type(returned).__name__}"
+        )
+    if returned.get("success") is False:
+        return Outcome(task, failure=_told_failure(returned))
+    _check_storable(task, returned)
+    return Outcome(task, result=returned)
+
+
+def _told_failure(returned: Mapping[str, Any]) -> Failure:
+    message = returned.get("error") or returned.get("message") or "the handler returned success false without an error"
+    return Failure(
+        error_type=str(returned.get("error_type") or "TaskError"),
+        message=str(message),
+        retryable=returned.get("retryable") is not False,
+        retry_after_seconds=returned.get("retry_after_seconds"),
+    )
+
+
+def _check_storable(task: ClaimedTask, result: Mapping[str, Any]) -> None:
+    try:
+        text = json.dumps(result, allow_nan=False, default=dict)
+    except (TypeError, ValueError):
+        text = ""
+    if text and not _UNSTORABLE_ESCAPE.search(text):
+        return
+    for problem in find_json_problems(result, "result"):
+        raise ContractViolationError(f"handler of {task.task_type!r}: {problem}")

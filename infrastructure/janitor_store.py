@@ -1,0 +1,39 @@
+"""The janitor's finds: which rows need a message, a new owner or an end."""
+
+from typing import Any
+
+from core.janitor import StageKey, UnannouncedJob, UnannouncedTask
+from infrastructure.postgresql import PostgreSQLRepository
+
+
+class JanitorRepository(PostgreSQLRepository):
+    """`sql/functions/janitor.sql`, a method a function."""
+
+    def find_expired_stages(self, limit: int) -> list[StageKey]:
+        """Stages with tasks whose lease has run out."""
+        return self._stages("find_expired_stages", (limit,))
+
+    def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageKey]:
+        """Jobs that run though nothing of their stage is open, untouched for the grace."""
+        return self._stages("find_stalled_jobs", (limit, grace_seconds))
+
+    def find_unannounced_tasks(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedTask]:
+        """Tasks that need a message and have none confirmed, ordered by job and stage; held for the caller."""
+        rows = self._call("find_unannounced_tasks", (limit, grace_seconds, hold_seconds))
+        return [UnannouncedTask(**row) for row in rows]
+
+    def find_unannounced_jobs(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedJob]:
+        """Jobs that wait for a step and have no message confirmed for it; held for the caller."""
+        rows = self._call("find_unannounced_jobs", (limit, grace_seconds, hold_seconds))
+        return [UnannouncedJob(**row) for row in rows]
+
+    def find_lost_tasks(self, queue: str, limit: int, grace_seconds: float) -> list[UnannouncedTask]:
+        """Tasks of a queue that is empty though their messages were confirmed."""
+        return [UnannouncedTask(**row) for row in self._call("find_lost_tasks", (queue, limit, grace_seconds))]
+
+    def find_lost_jobs(self, limit: int, grace_seconds: float) -> list[UnannouncedJob]:
+        """Jobs whose message was confirmed and is not on the queue."""
+        return [UnannouncedJob(**row) for row in self._call("find_lost_jobs", (limit, grace_seconds))]
+
+    def _stages(self, function: str, parameters: tuple[Any, ...]) -> list[StageKey]:
+        return [(row["job_id"], row["run"], row["stage"]) for row in self._call(function, parameters)]

@@ -1,0 +1,56 @@
+"""A stage's results and failures as streams, for later stages, fan-in and the job's own summary."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from psycopg.rows import DictRow
+from psycopg.sql import SQL, Identifier
+
+from core.models.context import CompletedTask, StageSummary
+from core.ports import FailedTask
+from infrastructure.postgresql import PostgreSQLRepository
+
+ROWS_PER_PAGE = 1000
+
+
+class ResultRepository(PostgreSQLRepository):
+    """Reads page by page along the index (job_id, run, stage, task_index).
+
+    Memory holds one page, and no connection or transaction is held between pages: whoever consumes a stream slowly
+    keeps nobody waiting, and a pooler in transaction mode may stand in between.
+    """
+
+    def stream_results(self, job_id: str, run: int, stage: int) -> Iterator[CompletedTask]:
+        """The completed tasks of a stage, in order of their index."""
+        for row in self._pages(job_id, run, stage, "completed", "result"):
+            yield CompletedTask(row["task_id"], row["task_index"], row["name"], row["parameters"], row["result"] or {})
+
+    def stream_failures(self, job_id: str, run: int, stage: int) -> Iterator[FailedTask]:
+        """The failed tasks of a stage, in order of their index."""
+        for row in self._pages(job_id, run, stage, "failed", "error"):
+            yield FailedTask(row["task_id"], row["task_index"], row["name"], row["parameters"], row["error"] or {})
+
+    def stage_summaries(self, job_id: str, run: int) -> list[StageSummary]:
+        """How each stage of a run ended, in numbers of tasks."""
+        query = SQL(
+            "select s.stage, s.status, s.failed_count as failed,"
+            " count(*) filter (where t.status = 'completed')::integer as completed"
+            " from {stages} s left join {tasks} t on t.job_id = s.job_id and t.run = s.run and t.stage = s.stage"
+            " where s.job_id = %s and s.run = %s group by s.stage, s.status, s.failed_count order by s.stage"
+        ).format(stages=Identifier(self._schema, "stages"), tasks=Identifier(self._schema, "tasks"))
+        rows = self._execute_query("stage_summaries", query, (job_id, run))
+        return [StageSummary(row["stage"], row["status"], row["completed"], row["failed"]) for row in rows]
+
+    def _pages(self, job_id: str, run: int, stage: int, status: str, payload: str) -> Iterator[DictRow]:
+        query = SQL(
+            "select task_id, task_index, name, parameters, {} from {} where job_id = %s and run = %s and stage = %s"
+            " and task_index > %s and status = %s order by task_index limit %s"
+        ).format(Identifier(payload), Identifier(self._schema, "tasks"))
+        after = -1
+        while True:
+            parameters: tuple[Any, ...] = (job_id, run, stage, after, status, ROWS_PER_PAGE)
+            rows = self._execute_query(f"stream_{status}", query, parameters)
+            yield from rows
+            if len(rows) < ROWS_PER_PAGE:
+                return
+            after = rows[-1]["task_index"]

@@ -1,0 +1,128 @@
+"""Queues in this process's memory: the engine alone, for tests, benchmarks and trying a job without any stack."""
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from core.machine import CoreMachine
+from core.models import QueueMessage, TaskQueueMessage
+from core.models.message import JOBS_QUEUE_MESSAGE
+from core.orchestration_manager import JOBS_QUEUE
+
+
+@dataclass(order=True)
+class _Entry:
+    due: float
+    number: int
+    queue: str = field(compare=False)
+    body: bytes = field(compare=False)
+
+
+class MemoryQueues:
+    """A `MessageSender` whose messages wait here, as JSON, until `deliver` hands them to a machine.
+
+    Args:
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._entries: list[_Entry] = []
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._in_hand = 0
+
+    def send_messages(self, queue: str, messages: Sequence[QueueMessage]) -> None:
+        self._put(queue, messages, self._clock())
+
+    def send_message_with_delay(self, queue: str, message: QueueMessage, delay_seconds: float) -> None:
+        self._put(queue, [message], self._clock() + delay_seconds)
+
+    def is_queue_empty(self, queue: str) -> bool:
+        with self._changed:
+            return self._in_hand == 0 and all(entry.queue != queue for entry in self._entries)
+
+    def clear(self) -> int:
+        """Lose everything, as a broker does that restarts without its store; returns how many messages there were."""
+        with self._changed:
+            count = len(self._entries)
+            self._entries.clear()
+            return count
+
+    def deliver(self, machine: CoreMachine, *, skip_delays: bool = False) -> bool:
+        """Hand the next due message to the machine; False when none is due.
+
+        Args:
+            skip_delays: Scheduled messages count as due.
+        """
+        entry = self._take(skip_delays=skip_delays)
+        if entry is None:
+            return False
+        try:
+            if entry.queue == JOBS_QUEUE:
+                machine.process_job_message(JOBS_QUEUE_MESSAGE.validate_json(entry.body))
+            else:
+                machine.process_task_message(TaskQueueMessage.model_validate_json(entry.body))
+        except BaseException:
+            with self._changed:
+                heapq.heappush(self._entries, entry)  # abandoned: it is there again at once
+            raise
+        finally:
+            with self._changed:
+                self._in_hand -= 1
+                self._changed.notify_all()
+        return True
+
+    def run(self, machine: CoreMachine, *, threads: int = 1, timeout_seconds: float = 60.0) -> None:
+        """Deliver from so many threads until nothing waits and nothing is in hand.
+
+        Raises:
+            TimeoutError: Something still waits.
+        """
+        deadline = self._clock() + timeout_seconds
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                while not errors and self._wait_for_work(deadline):
+                    self.deliver(machine)
+            except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
+                errors.append(error)
+
+        pumps = [threading.Thread(target=work, name=f"pump-{number}", daemon=True) for number in range(threads)]
+        for pump in pumps:
+            pump.start()
+        for pump in pumps:
+            pump.join()
+        if errors:
+            raise errors[0]
+
+    def _wait_for_work(self, deadline: float) -> bool:
+        with self._changed:
+            while True:
+                if not self._entries and self._in_hand == 0:
+                    return False
+                now = self._clock()
+                if self._entries and self._entries[0].due <= now:
+                    return True
+                if now >= deadline:
+                    raise TimeoutError(f"{len(self._entries)} messages wait, {self._in_hand} are in hand")
+                until = min(deadline, self._entries[0].due) if self._entries else deadline
+                self._changed.wait(until - now)
+
+    def _put(self, queue: str, messages: Sequence[QueueMessage], due: float) -> None:
+        with self._changed:
+            for message in messages:
+                body = message.model_dump_json().encode()
+                heapq.heappush(self._entries, _Entry(due, next(self._numbers), queue, body))
+            self._changed.notify_all()
+
+    def _take(self, *, skip_delays: bool) -> _Entry | None:
+        with self._changed:
+            if not self._entries or (not skip_delays and self._entries[0].due > self._clock()):
+                return None
+            self._in_hand += 1
+            return heapq.heappop(self._entries)

@@ -1,0 +1,144 @@
+-- The janitor's finds. Each is one statement, skips rows in other hands, and is bounded, so that any number of janitors
+-- may sweep at once. A find holds its rows for p_hold_seconds: no other janitor announces them meanwhile, and if this
+-- one dies, the next does.
+
+-- Tasks that need a message and have none confirmed, older than the grace that their planner gets.
+create or replace function {schema}.find_unannounced_tasks(
+  p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
+) returns table (
+  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
+  correlation_id text, tasks_per_message integer
+)
+language plpgsql as $$
+declare
+  v_now timestamptz := {schema}.clock();
+begin
+  return query
+  with found as (
+    select t.job_id, t.run, t.task_id from {schema}.tasks t
+    where t.status = 'pending' and t.created_at < v_now - p_grace_seconds * interval '1 second'
+      and (t.due_at is null or t.due_at <= v_now)
+    order by t.created_at limit p_limit for update skip locked
+  ), due as (
+    select t.job_id, t.run, t.task_id from {schema}.tasks t
+    where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now
+    order by t.due_at limit p_limit for update skip locked
+  ), held as (
+    update {schema}.tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
+    from found f where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
+    returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
+  ), retried as (
+    select t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt from {schema}.tasks t
+    join due d on t.job_id = d.job_id and t.run = d.run and t.task_id = d.task_id
+  )
+  select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
+    (s.settings ->> 'tasks_per_message')::integer
+  from (select * from held union all select * from retried) h
+  join {schema}.jobs j on j.job_id = h.job_id
+  join {schema}.stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
+  order by h.job_id, h.run, h.stage, h.task_id;
+end $$;
+
+-- Jobs that wait for a step and have no message confirmed for it.
+create or replace function {schema}.find_unannounced_jobs(
+  p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
+) returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
+language sql volatile as $$
+  with found as (
+    select j.job_id from {schema}.jobs j
+    where j.status in ('queued', 'finalizing') and j.announced_at is null
+      and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
+      and (j.due_at is null or j.due_at <= {schema}.clock())
+    order by j.updated_at limit p_limit for update skip locked
+  )
+  update {schema}.jobs j set due_at = {schema}.clock() + p_hold_seconds * interval '1 second'
+  from found f where j.job_id = f.job_id
+  returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
+$$;
+
+-- Rows whose message was confirmed, though their queue holds nothing any more: they wait in vain.
+-- To be asked only after the queue was seen empty; age alone says nothing about waiting work.
+create or replace function {schema}.find_lost_tasks(
+  p_queue text, p_limit integer, p_grace_seconds double precision
+) returns table (
+  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
+  correlation_id text, tasks_per_message integer
+)
+language sql volatile as $$
+  with lost as (
+    select t.job_id, t.run, t.task_id
+    from {schema}.jobs j
+    join {schema}.tasks t on t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+    where j.status = 'processing' and t.queue = p_queue
+      and (t.status = 'queued' or (t.status = 'pending_retry' and t.due_at <= {schema}.clock()))
+      and t.announced_at < {schema}.clock() - p_grace_seconds * interval '1 second'
+    limit p_limit for update of t skip locked
+  ), held as (
+    update {schema}.tasks t
+    set announced_at = {schema}.clock()
+    from lost l where t.job_id = l.job_id and t.run = l.run and t.task_id = l.task_id
+    returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
+  )
+  select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
+    (s.settings ->> 'tasks_per_message')::integer
+  from held h
+  join {schema}.jobs j on j.job_id = h.job_id
+  join {schema}.stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
+  order by h.job_id, h.run, h.stage, h.task_id
+$$;
+
+create or replace function {schema}.find_lost_jobs(p_limit integer, p_grace_seconds double precision)
+returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
+language sql volatile as $$
+  with lost as (
+    select j.job_id from {schema}.jobs j
+    where j.status in ('queued', 'finalizing')
+      and j.announced_at < {schema}.clock() - p_grace_seconds * interval '1 second'
+      and (j.due_at is null or j.due_at <= {schema}.clock())
+    order by j.updated_at limit p_limit for update skip locked
+  )
+  update {schema}.jobs j set announced_at = {schema}.clock()
+  from lost l where j.job_id = l.job_id
+  returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
+$$;
+
+-- Stages with tasks whose lease has run out.
+create or replace function {schema}.find_expired_stages(p_limit integer)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  select distinct e.job_id, e.run, e.stage from (
+    select t.job_id, t.run, t.stage from {schema}.tasks t
+    where t.status = 'processing' and t.lease_expires_at <= {schema}.clock()
+    order by t.lease_expires_at limit p_limit
+  ) e
+$$;
+
+-- Jobs that run though nothing of their stage is open.
+create or replace function {schema}.find_stalled_jobs(p_limit integer, p_grace_seconds double precision)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  select j.job_id, j.run, j.stage from {schema}.jobs j
+  where j.status in ('processing', 'cancelling')
+    and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
+    and not exists (
+      select 1 from {schema}.tasks t
+      where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    )
+  order by j.updated_at limit p_limit
+$$;
+
+-- Decides again what a stage's last task decides. Returns whether the job moved. Locks: the stage, then the job row.
+create or replace function {schema}.resume_stalled_job(p_job_id text, p_run integer, p_stage integer) returns boolean
+language plpgsql as $$
+begin
+  if {schema}.check_stage(p_job_id, p_run, p_stage, false, null) then
+    perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'janitor_closed_stage', null);
+    return true;
+  end if;
+  if {schema}.advance_job_stage(p_job_id, p_run, p_stage) is not null then
+    perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'janitor_advanced_job', null);
+    return true;
+  end if;
+  return false;
+end $$;

@@ -1,0 +1,145 @@
+"""A machine over real PostgreSQL and a job of each shape, for tests."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from core.fan_in import load_fan_in_results
+from core.janitor import Janitor
+from core.leases import LeaseKeeper
+from core.machine import CoreMachine
+from core.models import TaskDefinition
+from core.orchestration_manager import AppRole, OrchestrationManager
+from core.state_manager import StateManager
+from infrastructure.janitor_store import JanitorRepository
+from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
+from infrastructure.results import ResultRepository
+from jobs.base import JobBase
+from jobs.mixins import JobBaseMixin
+from jobs.registry import Handler, Registry
+from local.memory_queue import MemoryQueues
+
+FAST_RETRY = {"max_attempts": 3, "base_delay_seconds": 0.01, "max_delay_seconds": 0.02}
+
+
+class ShapesJob(JobBaseMixin, JobBase):
+    """List n numbers (single), square each (fan_out), sum them (fan_in)."""
+
+    job_type = "shapes"
+    stages: ClassVar = [
+        {"number": 1, "name": "list", "task_type": "list", "parallelism": "single", "retry": FAST_RETRY},
+        {
+            "number": 2,
+            "name": "square",
+            "task_type": "square",
+            "parallelism": "fan_out",
+            "tasks_per_message": 7,
+            "retry": FAST_RETRY,
+            "failure": {"on_failure": "continue"},
+        },
+        {"number": 3, "name": "sum", "task_type": "sum", "parallelism": "fan_in", "retry": FAST_RETRY},
+    ]
+    parameters_schema: ClassVar = {
+        "n": {"type": "int", "default": 5},
+        "label": {"type": "str", "default": ""},
+        "bad": {"type": "list", "default": []},
+    }
+
+    @staticmethod
+    def create_tasks_for_stage(stage, job_params, job_id, previous_results):
+        if stage == 1:
+            return [TaskDefinition()]
+        return (
+            TaskDefinition(name=f"n{number}", parameters={"number": number})
+            for listed in previous_results
+            for number in range(listed.result["count"])
+        )
+
+    @staticmethod
+    def finalize_job(context):
+        (total,) = [task.result for task in context.results(3)]
+        return {"total": total["total"], "failed": context.stages[1].failed}
+
+
+class Behaviours:
+    """What handlers do beside their work: tests replace it by task name."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.before: dict[str, Callable[[Any], Any]] = {}
+
+    def __call__(self, context):
+        self.calls[context.task_id] += 1
+        act = self.before.get(context.task_id)
+        return act(context) if act else None
+
+
+def build_registry(behave: Behaviours) -> Registry:
+    def list_numbers(params, context):
+        behave(context)
+        return {"count": context.job_parameters["n"]}
+
+    def square(params, context):
+        told = behave(context)
+        if params["number"] in context.job_parameters["bad"]:
+            raise ValueError(f"bad number {params['number']}")
+        return told if told is not None else {"square": params["number"] ** 2}
+
+    def total(params, context):
+        behave(context)
+        loaded = load_fan_in_results(params)
+        squares = [task.result["square"] for task in loaded.results()]
+        return {"total": sum(squares), "failures": [task.error["message"] for task in loaded.failures()]}
+
+    handlers = [
+        Handler("list", list_numbers, queue="tasks"),
+        Handler("square", square, queue="tasks"),
+        Handler("sum", total, queue="tasks"),
+    ]
+    return Registry([ShapesJob], handlers, queues=["tasks"])
+
+
+class Rig:
+    """One process's engine: machine, janitor, queues, and short ways to look at what came out."""
+
+    def __init__(self, engine, queues=None, *, on_the_spot: bool = False, sender=None) -> None:
+        self.engine = engine
+        pool = engine.pool
+        self.queues = queues if queues is not None else MemoryQueues()
+        self.behave = Behaviours()
+        self.registry = build_registry(self.behave)
+        self.state = StateManager(JobRepository(pool), TaskRepository(pool), StageCompletionRepository(pool))
+        served = frozenset({"tasks"}) if on_the_spot else frozenset()
+        role = AppRole(app_name="test", served_queues=served)
+        self.orchestration = OrchestrationManager(self.registry, sender or self.queues, role)
+        self.keeper = LeaseKeeper(TaskRepository(pool))
+        self.machine = CoreMachine(
+            catalog=self.registry,
+            state=self.state,
+            orchestration=self.orchestration,
+            results=ResultRepository(pool),
+            keeper=self.keeper,
+            owner="test-process",
+            task_threads=4,
+        )
+        self.janitor = Janitor(
+            JanitorRepository(pool), self.state, self.orchestration, queues=["tasks"], inspector=self.queues
+        )
+
+    def submit(self, **parameters: Any) -> str:
+        return self.machine.submit_job("shapes", parameters).job_id
+
+    def run(self, **parameters: Any) -> str:
+        job_id = self.submit(**parameters)
+        self.queues.run(self.machine)
+        return job_id
+
+    def job(self, job_id: str):
+        job = self.engine.jobs.find_job(job_id)
+        assert job is not None
+        return job
+
+    def tasks(self, job_id: str, stage: int) -> list[dict[str, Any]]:
+        return self.engine.query(
+            "select * from app.tasks where job_id = %s and stage = %s order by task_index", job_id, stage
+        )
