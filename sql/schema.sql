@@ -70,7 +70,7 @@ create table if not exists "app"."tasks" (
 
 create index if not exists "tasks_open" on "app"."tasks" ("job_id", "run", "stage", "task_id") where status in ('pending', 'queued', 'processing', 'pending_retry');
 
-create index if not exists "tasks_by_stage" on "app"."tasks" ("job_id", "run", "stage", "task_index");
+create index if not exists "tasks_ended" on "app"."tasks" ("job_id", "run", "stage", "status", "task_index") where status in ('completed', 'failed');
 
 create index if not exists "tasks_leased" on "app"."tasks" ("lease_expires_at") where status in ('processing');
 
@@ -141,20 +141,21 @@ end $$;
 
 -- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are.
 create or replace function "app".mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
+  v_ids text[];
   v_count integer;
 begin
-  with open as (
+  select array_agg(o.task_id) into v_ids from (
     select t.task_id from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
       and t.status in ('pending', 'pending_retry')
     order by t.task_id for update
-  )
+  ) o;
   update "app".tasks t
   set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = "app".clock(),
       due_at = case t.status when 'pending' then null else t.due_at end
-  from open where t.job_id = p_job_id and t.run = p_run and t.task_id = open.task_id;
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   get diagnostics v_count = row_count;
   return v_count;
 end $$;
@@ -172,7 +173,7 @@ end $$;
 create or replace function "app".check_stage(
   p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]
 ) returns boolean
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_stage record;
   v_task record;
@@ -251,10 +252,11 @@ create or replace function "app".claim_tasks(
   task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
   parameters jsonb, wait_seconds double precision
 )
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_open boolean;
+  v_ids text[];
   v_lease_seconds double precision;
 begin
   perform set_config('synchronous_commit', 'off', true);
@@ -265,17 +267,17 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
   if v_open then
-    with wanted as (
+    select array_agg(w.task_id) into v_ids from (
       select t.task_id from "app".tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
         and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
       order by t.task_id for update
-    )
+    ) w;
     update "app".tasks t
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
         due_at = null, started_at = v_now
-    from wanted where t.job_id = p_job_id and t.run = p_run and t.task_id = wanted.task_id;
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   end if;
 
   return query
@@ -291,7 +293,8 @@ begin
     greatest(extract(epoch from t.due_at - v_now), 0)::double precision
   from unnest(p_task_ids) with ordinality as asked(id, place)
   left join "app".tasks t
-    on t.job_id = p_job_id and t.run = p_run and t.task_id = asked.id and t.stage = p_stage
+    on t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = asked.id
+      and t.stage = p_stage
   order by asked.place;
 end $$;
 
@@ -325,7 +328,7 @@ $$;
 create or replace function "app".settle_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_open boolean;
@@ -336,22 +339,18 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   v_status := case when v_open then p_status else 'cancelled' end;
 
-  with held as (
+  select coalesce(array_agg(h.task_id), array[]::text[]) into updated_ids from (
     select t.task_id from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
       and t.status = 'processing' and t.lease_id = p_lease_id
     order by t.task_id for update
-  ), settled as (
-    update "app".tasks t
-    set status = v_status, lease_id = null, lease_expires_at = null, finished_at = v_now,
-        result = case v_status when 'completed' then given.payload else t.result end,
-        error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
-    from held
-    join unnest(p_task_ids, p_payloads) as given(task_id, payload) on given.task_id = held.task_id
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = held.task_id
-    returning t.task_id
-  )
-  select coalesce(array_agg(s.task_id), array[]::text[]) into updated_ids from settled s;
+  ) h;
+  update "app".tasks t
+  set status = v_status, lease_id = null, lease_expires_at = null, finished_at = v_now,
+      result = case v_status when 'completed' then given.payload else t.result end,
+      error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
+  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (updated_ids) and t.task_id = given.task_id;
 
   is_last_task_in_stage := false;
   if cardinality(updated_ids) > 0 then
@@ -407,19 +406,20 @@ end $$;
 create or replace function "app".cancel_open_tasks(
   p_job_id text, p_run integer, p_stage integer, p_with_running boolean
 ) returns integer
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
+  v_ids text[];
   v_count integer;
 begin
-  with open as (
+  select array_agg(o.task_id) into v_ids from (
     select t.task_id from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and (t.status in ('pending', 'queued', 'pending_retry') or (p_with_running and t.status = 'processing'))
     order by t.task_id for update skip locked
-  )
+  ) o;
   update "app".tasks t
   set status = 'cancelled', lease_id = null, lease_expires_at = null, due_at = null, finished_at = "app".clock()
-  from open where t.job_id = p_job_id and t.run = p_run and t.task_id = open.task_id;
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   get diagnostics v_count = row_count;
   return v_count;
 end $$;
@@ -514,7 +514,7 @@ create or replace function "app".increment_task_retry_count(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
   p_delay_seconds double precision
 ) returns table (outcome text, attempt integer, due_at timestamptz)
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_task record;
@@ -746,7 +746,7 @@ end $$;
 create or replace function "app".release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_open boolean;
   v_ids text[];
@@ -754,22 +754,19 @@ begin
   select j.status = 'processing' and j.run = p_run and s.status = 'processing' into v_open
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  with held as (
+  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
     select t.task_id from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
       and t.status = 'processing' and t.lease_id = p_lease_id
     order by t.task_id for update
-  ), released as (
-    update "app".tasks t
-    set status = case when v_open then 'pending' else 'cancelled' end,
-        finished_at = case when v_open then null else "app".clock() end,
-        attempt = t.attempt - case when p_started then 0 else 1 end,
-        interruptions = t.interruptions + case when p_started then 1 else 0 end,
-        lease_id = null, lease_expires_at = null, announced_at = null
-    from held where t.job_id = p_job_id and t.run = p_run and t.task_id = held.task_id
-    returning t.task_id
-  )
-  select coalesce(array_agg(r.task_id order by r.task_id), array[]::text[]) into v_ids from released r;
+  ) h;
+  update "app".tasks t
+  set status = case when v_open then 'pending' else 'cancelled' end,
+      finished_at = case when v_open then null else "app".clock() end,
+      attempt = t.attempt - case when p_started then 0 else 1 end,
+      interruptions = t.interruptions + case when p_started then 1 else 0 end,
+      lease_id = null, lease_expires_at = null, announced_at = null
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   if cardinality(v_ids) = 0 then
     return v_ids;
   elsif v_open then
@@ -790,7 +787,7 @@ end $$;
 create or replace function "app".renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
 ) returns table (lease_id uuid, task_id text, outcome text)
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
 begin
@@ -801,7 +798,8 @@ begin
   ), owned as (
     select t.job_id, t.run, t.task_id, t.stage, a.progress from "app".tasks t
     join asked a on t.job_id = a.job_id and t.run = a.run and t.task_id = a.task_id and t.lease_id = a.lease_id
-    where t.status = 'processing'
+    where t.status = 'processing' and t.job_id = any (p_job_ids) and t.run = any (p_runs)
+      and t.task_id = any (p_task_ids)
     order by t.job_id, t.task_id for update of t
   )
   update "app".tasks t
@@ -811,6 +809,7 @@ begin
   join "app".stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
   join "app".jobs j on j.job_id = o.job_id
   where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
+    and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
   returning t.lease_id, t.task_id,
     case when j.status = 'processing' and j.run = o.run and s.status = 'processing' then 'renewed' else 'stop' end;
 end $$;
@@ -867,10 +866,11 @@ end $$;
 -- Rows in other hands this moment are skipped. Locks: task rows by id, then the stage, then the job row.
 create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer)
 returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean)
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_stage record;
+  v_expired text[];
   v_failed text[];
   v_total integer;
 begin
@@ -880,12 +880,14 @@ begin
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
-  with expired as (
+  select array_agg(e.task_id) into v_expired from (
     select t.task_id from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status = 'processing' and t.lease_expires_at <= v_now
     order by t.task_id for update skip locked
-  ), ended as (
+  ) e;
+
+  with ended as (
     update "app".tasks t
     set interruptions = t.interruptions + 1, lease_id = null, lease_expires_at = null, announced_at = null,
         status = case when not v_stage.is_open then 'cancelled'
@@ -896,7 +898,7 @@ begin
             'message', format('its process ended without a verdict %s times (last: %s)',
               t.interruptions + 1, t.lease_owner))
           else t.error end
-    from expired where t.job_id = p_job_id and t.run = p_run and t.task_id = expired.task_id
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired)
     returning t.task_id, t.status, t.interruptions
   ), noted as (
     select "app".record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',

@@ -52,7 +52,9 @@ TABLES = (
             # Is anything of this stage unfinished? Never a count. With task_id, claims and completions by id stay exact
             # lookups in a table just filled, whose statistics the planner does not have yet.
             Index("tasks_open", ("job_id", "run", "stage", "task_id"), OPEN_TASKS),
-            Index("tasks_by_stage", ("job_id", "run", "stage", "task_index")),
+            # Results and failures in order. Partial, so that no claim or completion can be planned over it: without
+            # statistics the planner would read the whole stage to find one task.
+            Index("tasks_ended", ("job_id", "run", "stage", "status", "task_index"), ("completed", "failed")),
             # Sweeps across jobs lead with their time; they are not unique, so each shard keeps its own.
             Index("tasks_leased", ("lease_expires_at",), ("processing",)),
             Index("tasks_unannounced", ("created_at",), ("pending",)),

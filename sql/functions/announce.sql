@@ -1,19 +1,20 @@
 -- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are.
 create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
+  v_ids text[];
   v_count integer;
 begin
-  with open as (
+  select array_agg(o.task_id) into v_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
       and t.status in ('pending', 'pending_retry')
     order by t.task_id for update
-  )
+  ) o;
   update {schema}.tasks t
   set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = {schema}.clock(),
       due_at = case t.status when 'pending' then null else t.due_at end
-  from open where t.job_id = p_job_id and t.run = p_run and t.task_id = open.task_id;
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   get diagnostics v_count = row_count;
   return v_count;
 end $$;

@@ -3,7 +3,7 @@
 create or replace function {schema}.check_stage(
   p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]
 ) returns boolean
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_stage record;
   v_task record;

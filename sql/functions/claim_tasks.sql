@@ -8,10 +8,11 @@ create or replace function {schema}.claim_tasks(
   task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
   parameters jsonb, wait_seconds double precision
 )
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_open boolean;
+  v_ids text[];
   v_lease_seconds double precision;
 begin
   perform set_config('synchronous_commit', 'off', true);
@@ -22,17 +23,17 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
   if v_open then
-    with wanted as (
+    select array_agg(w.task_id) into v_ids from (
       select t.task_id from {schema}.tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
         and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
       order by t.task_id for update
-    )
+    ) w;
     update {schema}.tasks t
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
         due_at = null, started_at = v_now
-    from wanted where t.job_id = p_job_id and t.run = p_run and t.task_id = wanted.task_id;
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   end if;
 
   return query
@@ -48,6 +49,7 @@ begin
     greatest(extract(epoch from t.due_at - v_now), 0)::double precision
   from unnest(p_task_ids) with ordinality as asked(id, place)
   left join {schema}.tasks t
-    on t.job_id = p_job_id and t.run = p_run and t.task_id = asked.id and t.stage = p_stage
+    on t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = asked.id
+      and t.stage = p_stage
   order by asked.place;
 end $$;

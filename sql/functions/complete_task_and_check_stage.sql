@@ -6,7 +6,7 @@
 create or replace function {schema}.settle_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_open boolean;
@@ -17,22 +17,18 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   v_status := case when v_open then p_status else 'cancelled' end;
 
-  with held as (
+  select coalesce(array_agg(h.task_id), array[]::text[]) into updated_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
       and t.status = 'processing' and t.lease_id = p_lease_id
     order by t.task_id for update
-  ), settled as (
-    update {schema}.tasks t
-    set status = v_status, lease_id = null, lease_expires_at = null, finished_at = v_now,
-        result = case v_status when 'completed' then given.payload else t.result end,
-        error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
-    from held
-    join unnest(p_task_ids, p_payloads) as given(task_id, payload) on given.task_id = held.task_id
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = held.task_id
-    returning t.task_id
-  )
-  select coalesce(array_agg(s.task_id), array[]::text[]) into updated_ids from settled s;
+  ) h;
+  update {schema}.tasks t
+  set status = v_status, lease_id = null, lease_expires_at = null, finished_at = v_now,
+      result = case v_status when 'completed' then given.payload else t.result end,
+      error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
+  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (updated_ids) and t.task_id = given.task_id;
 
   is_last_task_in_stage := false;
   if cardinality(updated_ids) > 0 then

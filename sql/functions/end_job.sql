@@ -27,19 +27,20 @@ end $$;
 create or replace function {schema}.cancel_open_tasks(
   p_job_id text, p_run integer, p_stage integer, p_with_running boolean
 ) returns integer
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
+  v_ids text[];
   v_count integer;
 begin
-  with open as (
+  select array_agg(o.task_id) into v_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and (t.status in ('pending', 'queued', 'pending_retry') or (p_with_running and t.status = 'processing'))
     order by t.task_id for update skip locked
-  )
+  ) o;
   update {schema}.tasks t
   set status = 'cancelled', lease_id = null, lease_expires_at = null, due_at = null, finished_at = {schema}.clock()
-  from open where t.job_id = p_job_id and t.run = p_run and t.task_id = open.task_id;
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   get diagnostics v_count = row_count;
   return v_count;
 end $$;

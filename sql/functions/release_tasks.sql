@@ -4,7 +4,7 @@
 create or replace function {schema}.release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_open boolean;
   v_ids text[];
@@ -12,22 +12,19 @@ begin
   select j.status = 'processing' and j.run = p_run and s.status = 'processing' into v_open
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  with held as (
+  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
       and t.status = 'processing' and t.lease_id = p_lease_id
     order by t.task_id for update
-  ), released as (
-    update {schema}.tasks t
-    set status = case when v_open then 'pending' else 'cancelled' end,
-        finished_at = case when v_open then null else {schema}.clock() end,
-        attempt = t.attempt - case when p_started then 0 else 1 end,
-        interruptions = t.interruptions + case when p_started then 1 else 0 end,
-        lease_id = null, lease_expires_at = null, announced_at = null
-    from held where t.job_id = p_job_id and t.run = p_run and t.task_id = held.task_id
-    returning t.task_id
-  )
-  select coalesce(array_agg(r.task_id order by r.task_id), array[]::text[]) into v_ids from released r;
+  ) h;
+  update {schema}.tasks t
+  set status = case when v_open then 'pending' else 'cancelled' end,
+      finished_at = case when v_open then null else {schema}.clock() end,
+      attempt = t.attempt - case when p_started then 0 else 1 end,
+      interruptions = t.interruptions + case when p_started then 1 else 0 end,
+      lease_id = null, lease_expires_at = null, announced_at = null
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   if cardinality(v_ids) = 0 then
     return v_ids;
   elsif v_open then

@@ -5,7 +5,7 @@
 create or replace function {schema}.renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
 ) returns table (lease_id uuid, task_id text, outcome text)
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
 begin
@@ -16,7 +16,8 @@ begin
   ), owned as (
     select t.job_id, t.run, t.task_id, t.stage, a.progress from {schema}.tasks t
     join asked a on t.job_id = a.job_id and t.run = a.run and t.task_id = a.task_id and t.lease_id = a.lease_id
-    where t.status = 'processing'
+    where t.status = 'processing' and t.job_id = any (p_job_ids) and t.run = any (p_runs)
+      and t.task_id = any (p_task_ids)
     order by t.job_id, t.task_id for update of t
   )
   update {schema}.tasks t
@@ -26,6 +27,7 @@ begin
   join {schema}.stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
   join {schema}.jobs j on j.job_id = o.job_id
   where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
+    and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
   returning t.lease_id, t.task_id,
     case when j.status = 'processing' and j.run = o.run and s.status = 'processing' then 'renewed' else 'stop' end;
 end $$;

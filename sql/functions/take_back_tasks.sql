@@ -3,10 +3,11 @@
 -- Rows in other hands this moment are skipped. Locks: task rows by id, then the stage, then the job row.
 create or replace function {schema}.take_back_tasks(p_job_id text, p_run integer, p_stage integer)
 returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean)
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_stage record;
+  v_expired text[];
   v_failed text[];
   v_total integer;
 begin
@@ -16,12 +17,14 @@ begin
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
-  with expired as (
+  select array_agg(e.task_id) into v_expired from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status = 'processing' and t.lease_expires_at <= v_now
     order by t.task_id for update skip locked
-  ), ended as (
+  ) e;
+
+  with ended as (
     update {schema}.tasks t
     set interruptions = t.interruptions + 1, lease_id = null, lease_expires_at = null, announced_at = null,
         status = case when not v_stage.is_open then 'cancelled'
@@ -32,7 +35,7 @@ begin
             'message', format('its process ended without a verdict %s times (last: %s)',
               t.interruptions + 1, t.lease_owner))
           else t.error end
-    from expired where t.job_id = p_job_id and t.run = p_run and t.task_id = expired.task_id
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired)
     returning t.task_id, t.status, t.interruptions
   ), noted as (
     select {schema}.record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
