@@ -6,24 +6,33 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from core.error_handler import CoreMachineErrorHandler, log_nested_error
     from core.errors import ContractViolationError
+    from core.fan_in import load_fan_in_results
+    from core.machine import CoreMachine
     from core.models import JobQueueMessage, TaskQueueMessage
+    from core.orchestration_manager import OrchestrationManager
     from core.state_manager import StateManager
 
 __all__ = [
     "ContractViolationError",
+    "CoreMachine",
     "CoreMachineErrorHandler",
     "JobQueueMessage",
+    "OrchestrationManager",
     "StateManager",
     "TaskQueueMessage",
+    "load_fan_in_results",
     "log_nested_error",
 ]
 
 _MODULES = {
     "ContractViolationError": "core.errors",
+    "CoreMachine": "core.machine",
     "CoreMachineErrorHandler": "core.error_handler",
     "JobQueueMessage": "core.models",
+    "OrchestrationManager": "core.orchestration_manager",
     "StateManager": "core.state_manager",
     "TaskQueueMessage": "core.models",
+    "load_fan_in_results": "core.fan_in",
     "log_nested_error": "core.error_handler",
 }
 

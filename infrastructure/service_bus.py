@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 # Service Bus closes a connection that was silent for four minutes, and what lies on the way may forget one without
 # a word. The SDK's keep-alive thread would prevent that, but it works on the link without a lock while a send does.
 _MAX_IDLE_SECONDS = 180.0
+# The SDK's 0.2 s is too short to write a full batch over a slow line (Azure/azure-sdk-for-python#30425).
+_SOCKET_TIMEOUT_SECONDS = 5.0
 # The smallest limit, of the Standard tier, is 256 KB with all properties.
 _SURELY_FITS_BYTES = 64 * 1024
 _SUBJECTS = {JobQueueMessage: "job", StageCompleteMessage: "stage_complete", TaskQueueMessage: "task"}
@@ -62,6 +64,8 @@ class ServiceBusRepository:
         queues: Real names of queues by their logical names.
         connect: Makes the client, when something is first sent.
         clock: Seconds that only grow.
+        patience_seconds: How long a thread waits for others that send to the same queue. The SDK waits without end for
+            a peer that takes a connection and then says nothing; this keeps it from catching more than one thread.
     """
 
     def __init__(
@@ -70,11 +74,14 @@ class ServiceBusRepository:
         connect: Callable[[], "ServiceBusClient"],
         *,
         clock: Callable[[], float] = time.monotonic,
+        patience_seconds: float = 60.0,
     ) -> None:
         self._connect = connect
         self._client: ServiceBusClient | None = None
         self._client_lock = Lock()
-        self._links = {logical: _Link(real, self._get_client, clock) for logical, real in queues.items()}
+        self._links = {
+            logical: _Link(real, self._get_client, clock, patience_seconds) for logical, real in queues.items()
+        }
 
     def send_messages(self, queue: str, messages: Sequence[QueueMessage]) -> None:
         """Send all of them, in as few batches as the size limit allows; returns when the broker has them.
@@ -98,7 +105,10 @@ class ServiceBusRepository:
     def close(self) -> None:
         """Close all connections. The next send would open them again."""
         for link in self._links.values():
-            link.close()
+            try:
+                link.close()
+            except TimeoutError as error:
+                log.warning("service_bus_not_closed", extra={"queue": link.real_name, "error": str(error)})
         with self._client_lock:
             if self._client is not None:
                 self._client.close()
@@ -125,9 +135,14 @@ class _Link:
     """The sender of one queue, for one thread at a time."""
 
     def __init__(
-        self, real_name: str, get_client: Callable[[], "ServiceBusClient"], clock: Callable[[], float]
+        self,
+        real_name: str,
+        get_client: Callable[[], "ServiceBusClient"],
+        clock: Callable[[], float],
+        patience_seconds: float,
     ) -> None:
         self.real_name = real_name
+        self._patience_seconds = patience_seconds
         self._get_client = get_client
         self._clock = clock
         self._lock = Lock()
@@ -142,14 +157,14 @@ class _Link:
         return self._do(lambda sender: sender.create_message_batch())
 
     def close(self) -> None:
-        with self._lock:
+        with self._held():
             self._drop_sender()
 
     def _do(self, action: Callable[["ServiceBusSender"], T]) -> T:
         """Try it; if the connection may be the reason that it fails, try once more on a new one."""
         from azure.servicebus.exceptions import ServiceBusError  # noqa: PLC0415 - slow to import
 
-        with self._lock:
+        with self._held():
             if self._clock() - self._used_at > _MAX_IDLE_SECONDS:
                 self._drop_sender()
             try:
@@ -157,17 +172,30 @@ class _Link:
             except ServiceBusError as error:
                 if not _may_be_the_connection(error):
                     raise
-                log.warning(
-                    "service_bus_reconnect", extra={"queue": self.real_name, "error_type": type(error).__name__}
-                )
+                error_type = type(error).__name__
+                log.warning("service_bus_reconnect", extra={"queue": self.real_name, "error_type": error_type})
                 self._drop_sender()
                 result = action(self._get_sender())
             self._used_at = self._clock()
             return result
 
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=self._patience_seconds):
+            raise TimeoutError(
+                f"expected the connection to {self.real_name!r} within {self._patience_seconds:g} s, "
+                "found it in the hands of a thread that waits for the broker"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def _get_sender(self) -> "ServiceBusSender":
         if self._sender is None:
-            self._sender = self._get_client().get_queue_sender(self.real_name, keep_alive=0)
+            self._sender = self._get_client().get_queue_sender(
+                self.real_name, keep_alive=0, socket_timeout=_SOCKET_TIMEOUT_SECONDS
+            )
         return self._sender
 
     def _drop_sender(self) -> None:

@@ -6,14 +6,24 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.errors import QueueNotFound
+from core.orchestration_manager import JOBS_QUEUE
 
-JOBS_QUEUE = "jobs"
+_NOT_SHOWN = "something else (not shown, since it may hold a secret)"
 
 
 class AppMode(StrEnum):
@@ -60,6 +70,12 @@ def _names(value: object) -> object:
     return tuple(dict.fromkeys(filter(None, (part.strip() for part in value.split(",")))))
 
 
+def _is_connection_string(text: str) -> bool:
+    parts = {name.strip().lower(): value for name, _, value in (part.partition("=") for part in text.split(";"))}
+    has_key = bool(parts.get("sharedaccesskeyname") and parts.get("sharedaccesskey"))
+    return parts.get("endpoint", "").startswith("sb://") and (has_key or bool(parts.get("sharedaccesssignature")))
+
+
 _LogicalName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,49}$")]
 _RealName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([\w\-./]*[A-Za-z0-9])?$", max_length=260)]
 _TaskQueues = Annotated[
@@ -67,6 +83,7 @@ _TaskQueues = Annotated[
     BeforeValidator(_pairs),
     Field(min_length=1),
     AfterValidator(lambda pairs: MappingProxyType(dict(pairs))),
+    PlainSerializer(dict),
 ]
 
 
@@ -136,7 +153,7 @@ class Settings(BaseSettings):
     service_bus_connection: SecretStr | None = Field(
         None,
         alias="ServiceBusConnection",
-        description="a connection string with Endpoint=sb://...",
+        description="Endpoint=sb://...;SharedAccessKeyName=...;SharedAccessKey=... as the portal shows it",
     )
     service_bus_namespace: str | None = Field(
         None,
@@ -204,7 +221,7 @@ class Settings(BaseSettings):
         try:
             parsed = conninfo_to_dict(self.database_url.get_secret_value())
         except psycopg.ProgrammingError:
-            return [_problem(field, "something that libpq cannot read (not shown, since it may hold a password)")]
+            return [_problem(field, _NOT_SHOWN)]
         if self.database_auth is DatabaseAuth.ENTRA and parsed.get("password"):
             problem = (
                 f"{field.alias}: expected no password in it, since COREMACHINE_DATABASE_AUTH is entra, found one; "
@@ -244,8 +261,8 @@ class Settings(BaseSettings):
                 "or the second to the namespace's host name to use a managed identity"
             )
             return [problem]
-        if connection is not None and "endpoint=sb://" not in connection.get_secret_value().lower():
-            return [_problem(type(self).model_fields["service_bus_connection"], "something else (not shown)")]
+        if connection is not None and not _is_connection_string(connection.get_secret_value()):
+            return [_problem(type(self).model_fields["service_bus_connection"], _NOT_SHOWN)]
         return []
 
 
@@ -284,7 +301,7 @@ def _explain(details: ErrorDetails, known: Mapping[str, FieldInfo], values: Mapp
     if name is None:
         return [_problem(field, "nothing")]
     is_secret = "Secret" in str(field.annotation)
-    found = "something else (not shown)" if is_secret else repr(values[name])
+    found = _NOT_SHOWN if is_secret else repr(values[name])
     return [_problem(field, f"{found} ({raised})" if raised else found)]
 
 
