@@ -47,9 +47,10 @@ class EntraTokens:
         self._credential: TokenCredential | None = None
         self._token: AccessToken | None = None
 
-    def __call__(self, *, renew: bool = False) -> str:
+    def __call__(self, *, refused: str | None = None) -> str:
         with self._lock:
-            if renew:
+            # Of several threads with the same refused token, the first renews it for all.
+            if refused is not None and self._token is not None and self._token.token == refused:
                 self._credential = self._token = None
             if self._token is None or self._token.expires_on - _REFRESH_MARGIN_SECONDS <= self._clock():
                 if self._credential is None:

@@ -24,9 +24,9 @@ _RECONNECT_SECONDS = 5.0
 
 
 class PasswordSource(Protocol):
-    """Gives a password, such as an Entra token, for a new connection; `renew` asks for another than the last one."""
+    """Gives a password, such as an Entra token, for a new connection; another one than that which was refused."""
 
-    def __call__(self, *, renew: bool = False) -> str: ...
+    def __call__(self, *, refused: str | None = None) -> str: ...
 
 
 class Pool(ConnectionPool[Connection[DictRow]]):
@@ -81,14 +81,15 @@ def create_pool(
 def _connect(connect: Callable[..., C], conninfo: str, settings: dict[str, Any], password: PasswordSource | None) -> C:
     if password is None:
         return connect(conninfo, **settings)
+    first = password()
     try:
-        return connect(conninfo, **settings | {"password": password()})
+        return connect(conninfo, **settings | {"password": first})
     except psycopg.OperationalError as error:
         # libpq tells no SQLSTATE (28P01, 28000) of a refused connection. That the server had asked for the password
         # is what tells an expired token from a server out of reach.
         if error.pgconn is None or not error.pgconn.used_password:
             raise
-    return connect(conninfo, **settings | {"password": password(renew=True)})
+    return connect(conninfo, **settings | {"password": password(refused=first)})
 
 
 class PostgreSQLRepository(BaseRepository):

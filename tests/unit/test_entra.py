@@ -35,11 +35,20 @@ def test_a_token_is_kept_until_five_minutes_before_its_end():
     assert identity.credentials == 1
 
 
-def test_a_renewal_asks_a_new_credential_since_the_old_one_keeps_its_tokens():
+def test_a_refused_token_is_renewed_by_a_new_credential_since_the_old_one_keeps_its_tokens():
     identity = Identity()
     tokens = EntraTokens(identity.make_credential, clock=lambda: identity.now)
 
-    assert [tokens(), tokens(renew=True), tokens()] == ["token-1", "token-2", "token-2"]
+    assert [tokens(), tokens(refused="token-1"), tokens()] == ["token-1", "token-2", "token-2"]
+    assert identity.credentials == 2
+
+
+def test_a_token_that_two_threads_were_refused_with_is_renewed_once():
+    identity = Identity()
+    tokens = EntraTokens(identity.make_credential, clock=lambda: identity.now)
+
+    assert tokens() == "token-1"
+    assert [tokens(refused="token-1"), tokens(refused="token-1")] == ["token-2", "token-2"]
     assert identity.credentials == 2
 
 
