@@ -116,10 +116,9 @@ def build_where_clause(conditions: Mapping[str, Any]) -> tuple[Composed, list[An
     return SQL(" where ") + SQL(" and ").join(parts), values
 
 
-def columns_of(model: type[FrozenModel], table: str | None = None) -> Composed:
+def columns_of(model: type[FrozenModel]) -> Composed:
     """The model's columns for a select list. Never `*`: a later release may have added columns to the table."""
-    prefix = () if table is None else (table,)
-    return SQL(", ").join(Identifier(*prefix, name) for name in model.model_fields)
+    return SQL(", ").join(Identifier(name) for name in model.model_fields)
 
 
 def as_jsonb(value: Mapping[str, Any] | None) -> Jsonb | None:

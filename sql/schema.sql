@@ -74,7 +74,7 @@ create table if not exists "app"."tasks" (
 
 create index if not exists "tasks_open" on "app"."tasks" ("job_id", "run", "stage", "task_id") where status in ('pending', 'queued', 'processing', 'pending_retry');
 
-create index if not exists "tasks_by_stage" on "app"."tasks" ("job_id", "run", "stage", "task_index");
+create unique index if not exists "tasks_by_stage" on "app"."tasks" ("job_id", "run", "stage", "task_index");
 
 create index if not exists "tasks_failed" on "app"."tasks" ("job_id", "run", "stage", "task_index") where status in ('failed');
 

@@ -130,8 +130,11 @@ def _plain_type(annotation: Any) -> tuple[type, bool]:
 
 
 def _create_index(schema: str, table: Table, index: Index) -> Composed:
-    statement = SQL("create index if not exists {} on {} ({})").format(
-        Identifier(index.name), Identifier(schema, table.name), _names(index.columns)
+    statement = SQL("create {}index if not exists {} on {} ({})").format(
+        SQL("unique " if index.unique else ""),
+        Identifier(index.name),
+        Identifier(schema, table.name),
+        _names(index.columns),
     )
     if index.statuses:
         statement += SQL(" where status in ({})").format(SQL(", ").join(Literal(status) for status in index.statuses))

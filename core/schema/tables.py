@@ -9,11 +9,12 @@ from core.models.status import TaskStatus
 
 @dataclass(frozen=True)
 class Index:
-    """`where` is a set of statuses; the index then covers only rows in one of them."""
+    """With `statuses` it covers only rows in one of them."""
 
     name: str
     columns: tuple[str, ...]
     statuses: tuple[str, ...] = ()
+    unique: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ TABLES = (
             # Is anything of this stage unfinished? Never a count. With task_id, claims and completions by id stay exact
             # lookups in a table just filled, whose statistics the planner does not have yet.
             Index("tasks_open", ("job_id", "run", "stage", "task_id"), OPEN_TASKS),
-            Index("tasks_by_stage", ("job_id", "run", "stage", "task_index")),
+            # Lists and result streams walk along it, page by page: a second task of one index would be passed over.
+            Index("tasks_by_stage", ("job_id", "run", "stage", "task_index"), unique=True),
             # The few that failed, among a hundred thousand: people list them, fan-in reads them.
             Index("tasks_failed", ("job_id", "run", "stage", "task_index"), ("failed",)),
             # Sweeps across jobs lead with their time; they are not unique, so each shard keeps its own.

@@ -73,7 +73,7 @@ create table {schema}."tasks" (
 
 create index "tasks_open" on {schema}."tasks" ("job_id", "run", "stage", "task_id") where status in ('pending', 'queued', 'processing', 'pending_retry');
 
-create index "tasks_by_stage" on {schema}."tasks" ("job_id", "run", "stage", "task_index");
+create unique index "tasks_by_stage" on {schema}."tasks" ("job_id", "run", "stage", "task_index");
 
 create index "tasks_failed" on {schema}."tasks" ("job_id", "run", "stage", "task_index") where status in ('failed');
 

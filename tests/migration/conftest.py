@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the session, an empty database for each test, and a way to compare what stands in two."""
+"""An empty database for each test, and a way to compare what stands in two."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -8,8 +8,6 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-
-from local.postgres import LocalPostgres
 
 Catalog = dict[tuple[str, str], str]
 
@@ -32,25 +30,19 @@ union all select 'function', p.oid::regprocedure::text, pg_get_functiondef(p.oid
 """
 
 
-@pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with LocalPostgres(tmp_path_factory.mktemp("postgres") / "data", keep=False) as url:
-        yield url
-
-
 @pytest.fixture
-def make_database(server_url: str) -> Iterator[Callable[[], str]]:
+def make_database(postgres_url: str) -> Iterator[Callable[[], str]]:
     numbers = itertools.count(1)
     made: list[str] = []
 
     def make() -> str:
         made.append(f"migration_{next(numbers)}")
-        with psycopg.connect(server_url, autocommit=True) as connection:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
             connection.execute(f"create database {made[-1]}")
-        return make_conninfo(server_url, dbname=made[-1])
+        return make_conninfo(postgres_url, dbname=made[-1])
 
     yield make
-    with psycopg.connect(server_url, autocommit=True) as connection:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
         for name in made:
             connection.execute(f"drop database {name} with (force)")
 
