@@ -1,15 +1,15 @@
 create schema if not exists "app";
 
 create table if not exists "app"."jobs" (
-  "job_id" text not null,
-  "job_type" text not null,
+  "job_id" text collate "C" not null,
+  "job_type" text collate "C" not null,
   "status" text not null default 'queued' check ("status" in ('queued', 'processing', 'cancelling', 'finalizing', 'completed', 'completed_with_errors', 'failed', 'cancelled')),
   "run" integer not null default 1,
   "stage" integer not null default 1,
   "total_stages" integer not null,
   "parameters" jsonb not null default '{}',
   "definition" jsonb not null,
-  "correlation_id" text not null,
+  "correlation_id" text collate "C" not null,
   "result" jsonb,
   "error" jsonb,
   "attempt" integer not null default 0,
@@ -23,10 +23,14 @@ create table if not exists "app"."jobs" (
 
 create index if not exists "jobs_by_age" on "app"."jobs" ("created_at", "job_id");
 
+create index if not exists "jobs_by_status" on "app"."jobs" ("status", "created_at", "job_id");
+
+create index if not exists "jobs_by_type" on "app"."jobs" ("job_type", "created_at", "job_id");
+
 create index if not exists "jobs_open" on "app"."jobs" ("updated_at", "job_id") where status in ('queued', 'processing', 'cancelling', 'finalizing');
 
 create table if not exists "app"."stages" (
-  "job_id" text not null,
+  "job_id" text collate "C" not null,
   "run" integer not null,
   "stage" integer not null,
   "status" text not null default 'queued' check ("status" in ('queued', 'processing', 'completed', 'completed_with_errors', 'failed', 'cancelled')),
@@ -41,21 +45,21 @@ create table if not exists "app"."stages" (
 );
 
 create table if not exists "app"."tasks" (
-  "job_id" text not null,
+  "job_id" text collate "C" not null,
   "run" integer not null,
-  "task_id" text not null,
+  "task_id" text collate "C" not null,
   "stage" integer not null,
   "task_index" integer not null,
-  "task_type" text not null,
-  "queue" text not null,
-  "name" text,
+  "task_type" text collate "C" not null,
+  "queue" text collate "C" not null,
+  "name" text collate "C",
   "parameters" jsonb not null default '{}',
   "status" text not null default 'pending' check ("status" in ('pending', 'queued', 'processing', 'pending_retry', 'completed', 'failed', 'cancelled')),
   "attempt" integer not null default 0,
   "interruptions" integer not null default 0,
   "lease_id" uuid,
   "lease_expires_at" timestamptz,
-  "lease_owner" text,
+  "lease_owner" text collate "C",
   "due_at" timestamptz,
   "announced_at" timestamptz,
   "progress" jsonb,
@@ -70,7 +74,9 @@ create table if not exists "app"."tasks" (
 
 create index if not exists "tasks_open" on "app"."tasks" ("job_id", "run", "stage", "task_id") where status in ('pending', 'queued', 'processing', 'pending_retry');
 
-create index if not exists "tasks_ended" on "app"."tasks" ("job_id", "run", "stage", "status", "task_index") where status in ('completed', 'failed');
+create index if not exists "tasks_completed" on "app"."tasks" ("job_id", "run", "stage", "task_index") where status in ('completed');
+
+create index if not exists "tasks_failed" on "app"."tasks" ("job_id", "run", "stage", "task_index") where status in ('failed');
 
 create index if not exists "tasks_leased" on "app"."tasks" ("lease_expires_at") where status in ('processing');
 
@@ -79,12 +85,12 @@ create index if not exists "tasks_unannounced" on "app"."tasks" ("created_at") w
 create index if not exists "tasks_due" on "app"."tasks" ("due_at") where status in ('pending_retry');
 
 create table if not exists "app"."job_events" (
-  "job_id" text not null,
+  "job_id" text collate "C" not null,
   "event_id" bigint generated always as identity,
   "run" integer not null,
   "stage" integer,
-  "task_id" text,
-  "event" text not null,
+  "task_id" text collate "C",
+  "event" text collate "C" not null,
   "detail" jsonb not null default '{}',
   "at" timestamptz not null,
   primary key ("job_id", "event_id"),
@@ -390,7 +396,7 @@ begin
   update "app".jobs j
   set status = p_status, error = coalesce(p_error, j.error), finished_at = v_now, updated_at = v_now
   where j.job_id = p_job_id and j.run = p_run
-    and j.status in ('queued', 'processing', 'cancelling', 'finalizing')
+    and (j.status in ('queued', 'processing', 'finalizing') or (j.status = 'cancelling' and p_status = 'cancelled'))
   returning j.stage into v_stage;
   if not found then
     return false;

@@ -9,7 +9,7 @@ from core.models.status import TaskStatus
 
 @dataclass(frozen=True)
 class Index:
-    """`where` is a set of statuses; the index then covers only rows in one of them."""
+    """With `statuses` it covers only rows in one of them."""
 
     name: str
     columns: tuple[str, ...]
@@ -37,7 +37,10 @@ TABLES = (
         JobRecord,
         key=("job_id",),
         indexes=(
+            # Lists, newest first: of all jobs, of one status, of one type.
             Index("jobs_by_age", ("created_at", "job_id")),
+            Index("jobs_by_status", ("status", "created_at", "job_id")),
+            Index("jobs_by_type", ("job_type", "created_at", "job_id")),
             # The janitor's: jobs that wait for a message or for a step, never the finished ones.
             Index("jobs_open", ("updated_at", "job_id"), ("queued", "processing", "cancelling", "finalizing")),
         ),
@@ -52,9 +55,10 @@ TABLES = (
             # Is anything of this stage unfinished? Never a count. With task_id, claims and completions by id stay exact
             # lookups in a table just filled, whose statistics the planner does not have yet.
             Index("tasks_open", ("job_id", "run", "stage", "task_id"), OPEN_TASKS),
-            # Results and failures in order. Partial, so that no claim or completion can be planned over it: without
+            # Results and failures in order. Partial, so that no claim or completion can be planned over them: without
             # statistics the planner would read the whole stage to find one task.
-            Index("tasks_ended", ("job_id", "run", "stage", "status", "task_index"), ("completed", "failed")),
+            Index("tasks_completed", ("job_id", "run", "stage", "task_index"), ("completed",)),
+            Index("tasks_failed", ("job_id", "run", "stage", "task_index"), ("failed",)),
             # Sweeps across jobs lead with their time; they are not unique, so each shard keeps its own.
             Index("tasks_leased", ("lease_expires_at",), ("processing",)),
             Index("tasks_unannounced", ("created_at",), ("pending",)),

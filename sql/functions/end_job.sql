@@ -11,7 +11,7 @@ begin
   update {schema}.jobs j
   set status = p_status, error = coalesce(p_error, j.error), finished_at = v_now, updated_at = v_now
   where j.job_id = p_job_id and j.run = p_run
-    and j.status in ('queued', 'processing', 'cancelling', 'finalizing')
+    and (j.status in ('queued', 'processing', 'finalizing') or (j.status = 'cancelling' and p_status = 'cancelled'))
   returning j.stage into v_stage;
   if not found then
     return false;
