@@ -103,3 +103,14 @@ def test_a_name_is_registered_once() -> None:
 
 def test_resource_invalid_survives_pickling() -> None:
     assert pickle.loads(pickle.dumps(ResourceInvalid("a", "b", "c", "d"))).error.hint == "d"  # noqa: S301
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "memory://"])
+def test_folders_inside_do_not_count_where_they_are_not_read(tmp_path: Path, memory: Any, scheme: str) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.tif").touch()
+    (tmp_path / "deep" / "b.TIF").touch()
+    source = {"source": "memory://validators" if scheme == "memory://" else f"{scheme}{tmp_path}"}
+    config = {**SOURCE, "suffixes": [".tif"], "min_files": 2}
+    run_resource_validators([config], source)
+    assert "at least 2 files ending in .tif, found 1 in" in found_by({**config, "recursive": False}, source)
