@@ -142,6 +142,7 @@ class LocalPostgres:
             account.own(Path(scratch))
             account.own(new)
             options = ["--username", _SUPERUSER, "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-instructions"]
+            options += [] if self._keep else ["--no-sync"]
             made = subprocess.run(  # noqa: S603 - the wheel's own program
                 [str(binaries / "initdb"), "--pgdata", str(new), *options],
                 check=False,

@@ -18,25 +18,32 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SAMPLE_APP = PROJECT_ROOT / "tests" / "integration" / "host" / "sample_app"
 
 
-@pytest.fixture
-def sample_settings(tmp_path: Path) -> dict[str, str]:
+def settings_in(folder: Path) -> dict[str, str]:
+    """The sample app's settings; what its functions were given is written to `records.jsonl` in the folder."""
     return {
         "AzureWebJobs.switched_off.Disabled": "true",
         "JOBS_QUEUE": "coremachine-jobs",
-        "SAMPLE_LOG": str(tmp_path / "records.jsonl"),
+        "SAMPLE_LOG": str(folder / "records.jsonl"),
         "TICK_SCHEDULE": "0 0 0 1 1 *",
     }
 
 
-@pytest.fixture
-def make_stack(tmp_path: Path, sample_settings: dict[str, str]) -> Callable[..., LocalStack]:
+def stack_in(folder: Path, **options: Any) -> LocalStack:
     """A stack on free ports that is not started yet."""
+    chosen = {"http_port": 0, "amqp_port": 0, "admin_port": 0, "workers": 1, "app_dir": SAMPLE_APP, **options}
+    return LocalStack(folder / "stack", environment=settings_in(folder), **chosen)
 
-    def make(data_dir: Path | None = None, **options: Any) -> LocalStack:
-        chosen = {"http_port": 0, "amqp_port": 0, "admin_port": 0, "workers": 1, "app_dir": SAMPLE_APP, **options}
-        return LocalStack(data_dir or tmp_path / "stack", environment=sample_settings, **chosen)
 
-    return make
+@pytest.fixture(scope="module")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """One that runs, for tests that leave it running."""
+    with stack_in(tmp_path_factory.mktemp("shared")) as stack:
+        yield stack
+
+
+@pytest.fixture
+def make_stack(tmp_path: Path) -> Callable[..., LocalStack]:
+    return lambda folder=tmp_path, **options: stack_in(folder, **options)
 
 
 @dataclass
@@ -61,16 +68,16 @@ class RunningCommand:
 
 
 @pytest.fixture
-def run_up(tmp_path: Path, sample_settings: dict[str, str]) -> Iterator[Callable[..., RunningCommand]]:
+def run_up(tmp_path: Path) -> Iterator[Callable[..., RunningCommand]]:
     started: list[subprocess.Popen[str]] = []
 
-    def run(*options: str, data_dir: Path | None = None) -> RunningCommand:
-        data_dir = data_dir or tmp_path / "stack"
+    def run(*options: str) -> RunningCommand:
+        data_dir = tmp_path / "stack"
         command = [sys.executable, "-m", "cli", "up", "--app-dir", str(SAMPLE_APP), "--data", str(data_dir)]
         command += ["--port", "0", "--amqp-port", "0", "--admin-port", "0", "--workers", "2", *options]
         process = subprocess.Popen(
             command,
-            env={**os.environ, **sample_settings, "PYTHONPATH": str(PROJECT_ROOT)},
+            env={**os.environ, **settings_in(tmp_path), "PYTHONPATH": str(PROJECT_ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

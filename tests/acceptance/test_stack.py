@@ -58,12 +58,16 @@ def test_second_start_finds_the_data_of_the_first(make_stack: Callable[..., Loca
     assert {file.name for file in (stack.data_dir / "logs").iterdir()} == {"broker.log", "host.log", "postgres.log"}
 
 
-def test_schema_is_there_and_messages_reach_the_app(make_stack: Callable[..., LocalStack], tmp_path: Path) -> None:
-    with make_stack() as stack:
-        with psycopg.connect(stack.info.database_url) as connection:
-            assert connection.execute("select count(*) from app.jobs").fetchone() == (0,)
-        send(stack.info.service_bus_connection, "hello")
-        wait_until(lambda: '"body": "hello"' in read(tmp_path / "records.jsonl"), "the message")
+def test_schema_is_there_and_messages_reach_the_app(shared_stack: LocalStack) -> None:
+    info = shared_stack.info
+    with psycopg.connect(info.database_url) as connection:
+        assert connection.execute("select count(*) from app.jobs").fetchone() == (0,)
+    send(info.service_bus_connection, "hello")
+    wait_until(lambda: '"body": "hello"' in read(records_of(shared_stack)), "the message")
+
+
+def records_of(stack: LocalStack) -> Path:
+    return stack.data_dir.parent / "records.jsonl"
 
 
 def send(connection: str, body: str) -> None:
@@ -78,12 +82,12 @@ def read(file: Path) -> str:
     return file.read_text() if file.exists() else ""
 
 
-def test_second_stack_on_the_same_folder_is_told_who_runs(make_stack: Callable[..., LocalStack]) -> None:
-    with make_stack() as stack:
-        with pytest.raises(StackRunning, match=rf"pid {os.getpid()}, {stack.url}, .*kill {os.getpid()}.*--data"):
-            make_stack().start()
-        assert httpx.get(f"{stack.url}/api/text").text == "plain"
-        assert find_stack(stack.data_dir) == stack.info
+def test_second_stack_on_the_same_folder_is_told_who_runs(shared_stack: LocalStack) -> None:
+    found = rf"pid {os.getpid()}, {shared_stack.url}, .*kill {os.getpid()}.*--data"
+    with pytest.raises(StackRunning, match=found):
+        LocalStack(shared_stack.data_dir, http_port=0, amqp_port=0, admin_port=0).start()
+    assert httpx.get(f"{shared_stack.url}/api/text").text == "plain"
+    assert find_stack(shared_stack.data_dir) == shared_stack.info
 
 
 def test_folder_is_free_after_a_start_that_failed(make_stack: Callable[..., LocalStack], tmp_path: Path) -> None:
@@ -92,9 +96,10 @@ def test_folder_is_free_after_a_start_that_failed(make_stack: Callable[..., Loca
     broken.mkdir()
     (broken / "host.json").write_text('{"version": "2.0"}')
     (broken / "function_app.py").write_text("raise RuntimeError('no such setting')")
+    before = psutil.Process().children(recursive=True)
     with pytest.raises(StackError, match="no such setting"):
         make_stack(app_dir=broken).start()
-    assert [child.cmdline() for child in psutil.Process().children(recursive=True)] == []
+    assert psutil.Process().children(recursive=True) == before
     with make_stack() as stack:
         assert httpx.get(f"{stack.url}/api/text").text == "plain"
 
@@ -111,16 +116,16 @@ def test_port_in_use_is_named_with_its_option(
             make_stack(**{argument: port}).start()
 
 
-def test_broker_that_dies_comes_back_on_its_port(make_stack: Callable[..., LocalStack], tmp_path: Path) -> None:
-    with make_stack() as stack:
-        assert stack.broker is not None
-        first = stack.broker.pid
-        assert first is not None
-        os.kill(first, signal.SIGKILL)
-        wait_until(lambda: stack.broker is not None and stack.broker.pid not in {first, None}, "another broker")
-        wait_until(lambda: answers(f"{stack.info.admin_url}/health"), "the broker's health")
-        send(stack.info.service_bus_connection, "after the crash")
-        wait_until(lambda: '"body": "after the crash"' in read(tmp_path / "records.jsonl"), "the message")
+def test_broker_that_dies_comes_back_on_its_port(shared_stack: LocalStack) -> None:
+    broker, info = shared_stack.broker, shared_stack.info
+    assert broker is not None
+    first = broker.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: broker.pid not in {first, None}, "another broker")
+    wait_until(lambda: answers(f"{info.admin_url}/health"), "the broker's health")
+    send(info.service_bus_connection, "after the crash")
+    wait_until(lambda: '"body": "after the crash"' in read(records_of(shared_stack)), "the message")
 
 
 def answers(url: str) -> bool:
@@ -130,23 +135,22 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_postgres_that_dies_comes_back_at_its_address_with_its_data(make_stack: Callable[..., LocalStack]) -> None:
-    with make_stack() as stack:
-        url = stack.info.database_url
-        assert count_notes(url) == 1
-        assert stack.postgres is not None
-        first = stack.postgres.pid
-        assert first is not None
-        os.kill(first, signal.SIGKILL)
+def test_postgres_that_dies_comes_back_at_its_address_with_its_data(shared_stack: LocalStack) -> None:
+    postgres, url = shared_stack.postgres, shared_stack.info.database_url
+    assert count_notes(url) == 1
+    assert postgres is not None
+    first = postgres.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
 
-        def is_back() -> bool:
-            try:
-                return count_notes(url) >= 2
-            except psycopg.OperationalError:
-                return False
+    def is_back() -> bool:
+        try:
+            return count_notes(url) >= 2
+        except psycopg.OperationalError:
+            return False
 
-        wait_until(is_back, "another PostgreSQL", timeout_seconds=60)
-        assert stack.postgres.pid not in {first, None}
+    wait_until(is_back, "another PostgreSQL", timeout_seconds=60)
+    assert postgres.pid not in {first, None}
 
 
 def test_long_path_with_spaces_works(make_stack: Callable[..., LocalStack], tmp_path: Path) -> None:
