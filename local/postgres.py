@@ -59,8 +59,7 @@ class LocalPostgres:
     """A server whose data stay in `folder`. A second start finds them again. It ends when its starter ends or dies.
 
     Args:
-        folder: Made if missing; its parents too. As root, parents that others may not pass through become passable
-            (o+x), since PostgreSQL refuses to run as root.
+        folder: Made if missing; its parents too.
         keep: False removes the data when the server stops.
         log_file: Receives the server's log; by default `<folder>.log`.
     """
@@ -144,12 +143,12 @@ class LocalPostgres:
             options = ["--username", _SUPERUSER, "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-instructions"]
             options += [] if self._keep else ["--no-sync"]
             made = subprocess.run(  # noqa: S603 - the wheel's own program
-                [str(binaries / "initdb"), "--pgdata", str(new), *options],
+                [str(binaries / "initdb"), "--pgdata", account.working_folder(new), *options],
                 check=False,
                 capture_output=True,
                 text=True,
                 stdin=subprocess.DEVNULL,
-                cwd="/",
+                cwd=new,
                 **account.options,
             )
             if made.returncode:
@@ -170,10 +169,12 @@ class LocalPostgres:
             # It died; its pipe is still here.
             _close_tether(self._process)
         sockets = self._choose_socket_folder()
+        data = account.working_folder(self._folder)
         if sockets != self._folder:
             account.own(sockets)
+        socket_text = data if sockets == self._folder else str(sockets)
         identity = [] if account.uid is None else ["--user", str(account.uid), "--group", str(account.gid)]
-        server = [str(binaries / "postgres"), "-D", str(self._folder), "-h", "", "-k", str(sockets), "-p", "5432"]
+        server = [str(binaries / "postgres"), "-D", data, "-h", "", "-k", socket_text, "-p", "5432"]
         path = os.pathsep.join([str(_PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with self._open_log() as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
@@ -181,7 +182,7 @@ class LocalPostgres:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                cwd="/",
+                cwd=self._folder,
                 env={**os.environ, "PYTHONPATH": path},
                 start_new_session=True,
             )

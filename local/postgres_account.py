@@ -28,18 +28,25 @@ class Account:
         """Arguments of `subprocess` that make a program run as this account."""
         return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
+    def working_folder(self, folder: Path) -> str:
+        """How a program of this account names the folder that it was started in.
+
+        The lent account may have no way there: a parent can be root's alone, or become so while the server runs (pytest
+        closes its temporary folder at each start). On Linux this name needs no way.
+        """
+        is_reachable_by_name = self.uid is not None and Path("/proc/self/cwd").exists()
+        return "/proc/self/cwd" if is_reachable_by_name else str(folder)
+
     def own(self, path: Path) -> None:
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
 
 def find_account(folder: Path, binaries: Path) -> Account:
-    """The account for the data in this folder; as root, the ways to it and to the programs are opened for passage."""
+    """The account for the data in this folder; as root, the way to the programs is opened for passage (o+x)."""
     if os.geteuid() != 0:
         return Account()
     account = _owner_of(folder) or _lent_account()
-    for parent in (folder.parent, *folder.parent.parents):
-        _allow(parent, stat.S_IXOTH)
     _open_programs(binaries.parent)
     return account
 
