@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import typer
 
 from cli import jobs
+from cli.db import db
 from cli.demo import demo
 from cli.errors import CliError
 from cli.up import up
@@ -28,6 +29,7 @@ app.command()(jobs.tasks)
 app.command()(jobs.events)
 app.command()(jobs.cancel)
 app.command("job-types")(jobs.job_types)
+app.add_typer(db, name="db")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

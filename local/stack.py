@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, Self
 
-from infrastructure.jobs_tasks import JobRepository
+from infrastructure.base import RepositoryError
+from infrastructure.migrations import Migrator
 from infrastructure.postgresql import create_pool
 from local.broker_process import BrokerProcess
 from local.host.errors import HostError
 from local.host.logs import line_formatter
+from local.host.settings import app_environment
 from local.host.supervisor import HostSupervisor
 from local.postgres import LocalPostgres, PostgresError, remove_data
 from local.stack_file import StackError, StackInfo, StackLock, remove_stack_file
@@ -105,7 +107,7 @@ class LocalStack:
         with contextlib.ExitStack() as started:
             try:
                 self._start(started)
-            except (PostgresError, HostError) as error:
+            except (PostgresError, HostError, RepositoryError) as error:
                 raise StackError(str(error)) from error
             except PermissionError as error:
                 raise StackError(
@@ -149,6 +151,9 @@ class LocalStack:
             "COREMACHINE_DATABASE_URL": database_url,
             "COREMACHINE_DATABASE_AUTH": "password",
             "ServiceBusConnection": broker.connection_string,
+            # What a shell for Azure may have set: an empty one counts as not set.
+            "ServiceBusConnection__fullyQualifiedNamespace": "",
+            "ServiceBusConnection__clientId": "",
             **self._environment,
         }
         host = self._start_host(started, logs, settings)
@@ -170,7 +175,9 @@ class LocalStack:
 
     @property
     def _schema(self) -> str:
-        return self._environment.get("COREMACHINE_SCHEMA") or os.environ.get("COREMACHINE_SCHEMA") or "app"
+        """What the workers will use."""
+        settings = app_environment(self._app_dir, {**os.environ, **self._environment})
+        return settings.get("COREMACHINE_SCHEMA") or "app"
 
     def _drop_data(self) -> None:
         self._on_step("dropping the data of earlier runs")
@@ -257,7 +264,7 @@ class LocalStack:
 def migrate(database_url: str, schema: str) -> None:
     """Bring the schema up to date."""
     with create_pool(database_url, max_size=1) as pool:
-        JobRepository(pool, schema)._ensure_schema_exists()  # noqa: SLF001
+        Migrator(pool, schema).migrate()
 
 
 def check_port_free(port: int, option: str) -> None:
