@@ -91,6 +91,15 @@ class ApiClient:
     def cancel(self, job_id: str, reason: str | None) -> Json:
         return self._call("POST", f"jobs/{job_id}/cancel", json={"reason": reason} if reason else {})
 
+    def find_readiness_problems(self) -> list[str]:
+        """What the app behind the server says it lacks; empty when it is ready."""
+        try:
+            self._call("GET", "readyz")
+        except ApiError as error:
+            checks = error.problem.get("checks") or []
+            return [f"{check['name']}: {check['detail']}" for check in checks if not check.get("ok")]
+        return []
+
     def resolve_job_id(self, text: str) -> str:
         """The whole id for the beginning of one, looked for among the newest jobs.
 

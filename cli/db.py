@@ -18,6 +18,8 @@ from local.stack_file import find_stack
 if TYPE_CHECKING:
     from infrastructure.migrations import Migrator
 
+CLIENT_ID_SETTING = "ServiceBusConnection__clientId"
+
 db = typer.Typer(help="Bring the database's schema up to date, or see where it stands.", no_args_is_help=True)
 
 DatabaseOption = Annotated[
@@ -100,7 +102,7 @@ def open_migrator(database_url: str | None, schema: str) -> "Iterator[Migrator]"
 
     tokens = None
     if os.environ.get("COREMACHINE_DATABASE_AUTH") == "entra":
-        tokens = EntraTokens(partial(default_credential, os.environ.get("ServiceBusConnection__clientId")))
+        tokens = EntraTokens(partial(default_credential, os.environ.get(CLIENT_ID_SETTING)))
     try:
         with create_pool(choose_database(database_url), password=tokens, max_size=1) as pool:
             yield Migrator(pool, schema)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
+from cli.client import ApiClient
 from cli.errors import CliError, Exit
 from cli.render import console
 from local.stack_file import StackError
@@ -61,6 +63,9 @@ def up(
                 show.print(f"[bold green]ready[/bold green] {info.url}/api/docs", soft_wrap=True)
                 show.print(f"database {info.database_url}", soft_wrap=True, highlight=False)
                 show.print(f"broker   {info.admin_url}/queues   logs {info.data_dir}/logs", soft_wrap=True)
+                with ApiClient(info.url) as client:
+                    for problem in client.find_readiness_problems():
+                        show.print(f"[yellow]not ready[/yellow] {escape(problem)}", soft_wrap=True)
                 show.print("Ctrl-C ends it.")
                 sys.stdout.flush()
                 with contextlib.suppress(KeyboardInterrupt):
