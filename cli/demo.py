@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.client import ApiClient, Json
-from cli.errors import CliError, Exit
+from cli.errors import CliError, Exit, TimeIsUp
 from cli.progress import JobProgress
 from cli.render import console, error_text, status_markup
 from cli.up import log_to_stderr, stop_signals_interrupt
@@ -76,6 +76,7 @@ def run_demo(rasters: Path | None, output: Path, *, workers: int, timeout_second
 
     Raises:
         DemoFailed: It could not be run to its end.
+        TimeIsUp: The job took too long.
     """
     from local.stack import LocalStack  # noqa: PLC0415 - other commands start faster without
 
@@ -103,6 +104,9 @@ def run_demo(rasters: Path | None, output: Path, *, workers: int, timeout_second
             show.print("[dim]stopping[/dim]")
     except StackError as error:
         raise DemoFailed(str(error)) from error
+    except TimeIsUp as error:
+        logs = stack.data_dir / "logs"
+        raise TimeIsUp(f"The job had not ended after {timeout_seconds:g} s and was given up; see {logs}") from error
     if outcome.problems:
         outcome.problems.append(f"The logs are in {stack.data_dir / 'logs'}")
     return outcome
@@ -149,15 +153,22 @@ def judge(job: Json, tasks: list[Json]) -> Outcome:
 def _row_of(task: Json, problems: list[str]) -> Json:
     name = task.get("name") or task["task_id"]
     result = task.get("result") or {}
-    row: Json = {"name": name, "status": task["status"], "path": None, "remark": "", **(result.get("statistics") or {})}
+    row: Json = {
+        "name": name,
+        "status": task["status"],
+        "path": None,
+        "remark": "",
+        "reason": "",
+        **(result.get("statistics") or {}),
+    }
     if task["status"] == TaskStatus.COMPLETED and result.get("path"):
         row["path"] = result["path"]
         faults = find_cog_faults(result["path"])
         row["remark"] = "not valid" if faults else "valid COG, reused" if result.get("reused") else "valid COG"
         problems += [f"{name}: {fault}" for fault in faults]
         return row
-    row["remark"] = error_text(task.get("error"))
-    if not row["remark"]:
+    row["reason"] = error_text(task.get("error"))
+    if not row["reason"]:
         problems.append(f"{name}: {task['status']} without an output or a reason")
     return row
 
@@ -177,13 +188,18 @@ def find_cog_faults(path: str) -> list[str]:
 def report(job: Json, outcome: Outcome) -> None:
     show = console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("raster", "status", "flooded km²", "mean depth m", "max depth m"):
-        table.add_column(heading, justify="left" if heading in {"raster", "status"} else "right")
-    table.add_column("remark", overflow="fold")
+    table.add_column("raster", overflow="fold")
+    table.add_column("status")
+    for heading in ("flooded km²", "mean m", "max m"):
+        table.add_column(heading, justify="right")
+    table.add_column("remark")
     for row in outcome.rows:
         numbers = (_number(row.get(key)) for key in ("flooded_area_km2", "mean_depth", "max_depth"))
         table.add_row(escape(str(row["name"])), status_markup(row["status"]), *numbers, escape(str(row["remark"])))
     show.print(table)
+    for row in outcome.rows:
+        if row["reason"]:
+            show.print(f"{row['name']}: {row['reason']}", style="red", markup=False, highlight=False, soft_wrap=True)
     result = job.get("result") or {}
     for name in ("collection", "summary", "quicklook"):
         if result.get(name):

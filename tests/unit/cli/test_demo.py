@@ -44,7 +44,7 @@ def test_failures_with_a_reason_beside_an_output_are_a_good_end(cog: str) -> Non
     tasks = [converted(cog), failed({"type": "UnusableRaster", "message": "no georeference"})]
     outcome = judge(job("completed_with_errors"), tasks)
     assert outcome.problems == []
-    assert outcome.rows[1]["remark"] == "UnusableRaster: no georeference"
+    assert outcome.rows[1]["reason"] == "UnusableRaster: no georeference"
 
 
 def test_failure_without_a_reason_is_no_good_end(cog: str) -> None:
