@@ -4,8 +4,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; 
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: help test check format clean
+.PHONY: help demo up test check format clean
 help:
+	@echo "make demo    rasters to Cloud Optimized GeoTIFFs from end to end (RASTERS=folder for your own)"
+	@echo "make up      the whole stack on this machine, until Ctrl-C (UP='--port 0 --fresh' for options)"
 	@echo "make test    the environment and all tests that need no Docker"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format the code"
@@ -17,6 +19,12 @@ help:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[raster,local,test]'
 	@touch $@
+
+demo: .venv/.ready
+	RASTERS="$(RASTERS)" $(BIN)/coremachine demo $(DEMO)
+
+up: .venv/.ready
+	$(BIN)/coremachine up $(UP)
 
 test: .venv/.ready
 	$(BIN)/python -m pytest

@@ -1,0 +1,196 @@
+"""The HTTP API as calls; all waiting for jobs is here too."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from cli.errors import ApiError, CliError, ServerUnreachable, TimeIsUp, UsageProblem
+from core.models import JobStatus
+from local.stack_file import find_stack
+
+DEFAULT_URL = "http://127.0.0.1:7071"
+JOB_ID_LENGTH = 64
+# Azure's front ends cut a silent request after 230 s; 20 is far below and rarely asks.
+LONGEST_POLL_SECONDS = 20.0
+_POLL_SECONDS = 0.25
+_SLOW_POLL_SECONDS = 1.0
+_TIMEOUT_SECONDS = 30.0
+_PAGE = 200
+# How many of the newest jobs an abbreviated id is looked for in.
+_PREFIX_SEARCH = 1000
+_TERMINAL = frozenset(status.value for status in JobStatus if status.is_terminal)
+
+Json = dict[str, Any]
+
+
+def choose_url(given: str | None) -> str:
+    """The option, else COREMACHINE_URL, else the stack that runs on ./.coremachine, else the default port."""
+    url = given or os.environ.get("COREMACHINE_URL")
+    if not url:
+        stack = find_stack(Path(".coremachine"))
+        url = stack.url if stack else DEFAULT_URL
+    return url.rstrip("/").removesuffix("/api")
+
+
+def is_terminal(status: str) -> bool:
+    """Whether a job stays in this status. An unknown one (of a newer server) does not count."""
+    return status in _TERMINAL
+
+
+class ApiClient:
+    """Calls to one server. Every call raises `ApiError` or `ServerUnreachable`.
+
+    Args:
+        url: Without `/api`.
+        transport: Another way to the server, for tests.
+    """
+
+    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = url
+        key = os.environ.get("COREMACHINE_FUNCTION_KEY")
+        self._http = httpx.Client(
+            base_url=f"{url}/api/",
+            timeout=_TIMEOUT_SECONDS,
+            transport=transport,
+            headers={"x-functions-key": key} if key else {},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def submit(self, job_type: str, parameters: Mapping[str, Any]) -> Json:
+        return self._call("POST", f"jobs/submit/{job_type}", json=dict(parameters))
+
+    def get_job(self, job_id: str, *, wait_seconds: float = 0.0) -> Json:
+        """The job. With a wait, the server may answer when the job has ended, at the latest after that time."""
+        query = {"wait": f"{wait_seconds:g}"} if wait_seconds else {}
+        return self._call("GET", f"jobs/{job_id}", params=query, timeout=_TIMEOUT_SECONDS + wait_seconds)
+
+    def list_jobs(self, *, status: str | None = None, job_type: str | None = None, limit: int = 20) -> list[Json]:
+        return self._collect("jobs", {"status": status, "job_type": job_type}, limit)
+
+    def list_tasks(self, job_id: str, *, status: str | None = None, stage: int | None = None, limit: int) -> list[Json]:
+        return self._collect(f"jobs/{job_id}/tasks", {"status": status, "stage": stage}, limit)
+
+    def list_events(self, job_id: str, *, limit: int) -> list[Json]:
+        return self._collect(f"jobs/{job_id}/events", {}, limit)
+
+    def list_job_types(self) -> list[Json]:
+        return self._collect("job-types", {}, 10_000)
+
+    def cancel(self, job_id: str, reason: str | None) -> Json:
+        return self._call("POST", f"jobs/{job_id}/cancel", json={"reason": reason} if reason else {})
+
+    def find_readiness_problems(self) -> list[str]:
+        """What the app behind the server says it lacks; empty when it is ready."""
+        try:
+            self._call("GET", "readyz")
+        except ApiError as error:
+            checks = error.problem.get("checks") or []
+            return [f"{check['name']}: {check['detail']}" for check in checks if not check.get("ok")]
+        return []
+
+    def resolve_job_id(self, text: str) -> str:
+        """The whole id for the beginning of one, looked for among the newest jobs.
+
+        Raises:
+            ApiError: No job is like that (status 404).
+            UsageProblem: Several are.
+        """
+        if len(text) >= JOB_ID_LENGTH:
+            return text
+        found = [job["job_id"] for job in self.list_jobs(limit=_PREFIX_SEARCH) if job["job_id"].startswith(text)]
+        if len(found) == 1:
+            return str(found[0])
+        if found:
+            raise UsageProblem(f"{text!r} begins {len(found)} job ids: {', '.join(item[:16] for item in found[:5])}")
+        detail = f"expected the id of a job or its beginning, found none that begins with {text!r}; see `list`"
+        raise ApiError(HTTPStatus.NOT_FOUND, {"title": "No such job", "detail": detail})
+
+    def wait_for_job(self, job_id: str, timeout_seconds: float | None) -> Json:
+        """Wait until the job has ended, with long polls where the server knows them.
+
+        Raises:
+            TimeIsUp: It has not in time.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            asked_at = time.monotonic()
+            left = LONGEST_POLL_SECONDS if deadline is None else max(0.0, deadline - asked_at)
+            job = self.get_job(job_id, wait_seconds=min(LONGEST_POLL_SECONDS, left))
+            if is_terminal(job["status"]):
+                return job
+            _check_deadline(job, deadline)
+            if time.monotonic() - asked_at < _POLL_SECONDS:
+                # The server answered at once: it knows no long polls.
+                _sleep(_SLOW_POLL_SECONDS, deadline)
+
+    def follow_job(self, job_id: str, on_change: Callable[[Json], None], timeout_seconds: float | None) -> Json:
+        """As `wait_for_job`, and show each state on the way.
+
+        Raises:
+            TimeIsUp: It has not ended in time.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            job = self.get_job(job_id)
+            on_change(job)
+            if is_terminal(job["status"]):
+                return job
+            _check_deadline(job, deadline)
+            _sleep(_POLL_SECONDS, deadline)
+
+    def _collect(self, path: str, query: Mapping[str, Any], limit: int) -> list[Json]:
+        return list(islice(self._pages(path, query, limit), limit))
+
+    def _pages(self, path: str, query: Mapping[str, Any], limit: int) -> Iterator[Json]:
+        parameters = {name: value for name, value in query.items() if value is not None}
+        if path != "job-types":
+            parameters["limit"] = min(limit, _PAGE)
+        while True:
+            page = self._call("GET", path, params=parameters)
+            yield from page["value"]
+            if not page.get("next_cursor"):
+                return
+            parameters["cursor"] = page["next_cursor"]
+
+    def _call(self, method: str, path: str, **options: Any) -> Json:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.TimeoutException as error:
+            raise ServerUnreachable(self.url, "it did not answer in time") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise ServerUnreachable(self.url, str(error) or type(error).__name__) from error
+        document = _document_of(answer)
+        if answer.is_success:
+            if not isinstance(document, dict):
+                raise CliError(f"expected a JSON object from {answer.url}, found something else: is it CoreMachine?")
+            return document
+        problem = document if isinstance(document, dict) else {"detail": answer.text[:500]}
+        raise ApiError(answer.status_code, problem)
+
+
+def _document_of(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def _check_deadline(job: Json, deadline: float | None) -> None:
+    if deadline is not None and time.monotonic() >= deadline:
+        raise TimeIsUp(f"the job is still {job['status']} and goes on; see `coremachine watch {job['job_id'][:12]}`")
+
+
+def _sleep(seconds: float, deadline: float | None) -> None:
+    time.sleep(seconds if deadline is None else max(0.0, min(seconds, deadline - time.monotonic())))

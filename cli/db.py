@@ -1,0 +1,131 @@
+"""Commands about the database's schema; they need the database itself, not a server."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.errors import CliError, Exit
+from cli.options import OutputOption, wants_json
+from cli.render import console, print_json
+from local.stack_file import find_stack
+
+if TYPE_CHECKING:
+    from infrastructure.migrations import Migrator
+
+CLIENT_ID_SETTING = "ServiceBusConnection__clientId"
+
+db = typer.Typer(help="Bring the database's schema up to date, or see where it stands.", no_args_is_help=True)
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url", help="Default: COREMACHINE_DATABASE_URL, else the database of the stack that runs here."
+    ),
+]
+SchemaOption = Annotated[str, typer.Option("--schema", envvar="COREMACHINE_SCHEMA", help="The schema's name.")]
+
+
+class DatabaseProblem(CliError):
+    """The database cannot be reached, or is not as it should be."""
+
+    def __init__(self, text: str, exit_code: Exit) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+@db.command()
+def migrate(
+    plan: Annotated[bool, typer.Option("--plan", help="Print the SQL that would run, and run nothing.")] = False,
+    database_url: DatabaseOption = None,
+    schema: SchemaOption = "app",
+    output: OutputOption = None,
+) -> None:
+    """Apply what this release has and the database lacks. Any number of processes may do that at once.
+
+    For example: coremachine db migrate --plan > changes.sql
+    """
+    with open_migrator(database_url, schema) as migrator:
+        if plan:
+            for statement in migrator.plan():
+                sys.stdout.write(statement.as_string(None).rstrip().removesuffix(";") + ";\n\n")
+            return
+        applied = migrator.migrate()
+    if wants_json(output):
+        print_json({"applied": list(applied)})
+    else:
+        console().print(f"applied: {', '.join(applied)}" if applied else "nothing to do", highlight=False)
+
+
+@db.command()
+def status(database_url: DatabaseOption = None, schema: SchemaOption = "app", output: OutputOption = None) -> None:
+    """Show which migrations the database has and which it lacks.
+
+    For example: coremachine db status -o json
+    """
+    with open_migrator(database_url, schema) as migrator:
+        found = migrator.status()
+    if wants_json(output):
+        print_json(
+            {
+                "database_version": found.database_version,
+                "code_version": found.code_version,
+                "pending": list(found.pending),
+                "functions_current": found.functions_current,
+                "is_current": found.is_current,
+            }
+        )
+        return
+    show = console()
+    show.print(f"database {found.database_version}, this release {found.code_version}", highlight=False)
+    if found.is_newer:
+        show.print("The database is ahead; this release runs on it.")
+    elif found.is_current:
+        show.print("[green]up to date[/green]")
+    else:
+        waiting = [*found.pending, *([] if found.functions_current else ["functions"])]
+        show.print(f"[yellow]to be applied:[/yellow] {', '.join(waiting)}; run `coremachine db migrate`")
+
+
+@contextmanager
+def open_migrator(database_url: str | None, schema: str) -> "Iterator[Migrator]":
+    """Raises DatabaseProblem, also for what goes wrong inside."""
+    from infrastructure.base import DatabaseUnavailable, RepositoryError  # noqa: PLC0415 - psycopg is not for all
+    from infrastructure.entra import EntraTokens, default_credential  # noqa: PLC0415
+    from infrastructure.migrations import Migrator  # noqa: PLC0415
+    from infrastructure.postgresql import create_pool  # noqa: PLC0415
+
+    tokens = None
+    if os.environ.get("COREMACHINE_DATABASE_AUTH") == "entra":
+        tokens = EntraTokens(partial(default_credential, os.environ.get(CLIENT_ID_SETTING)))
+    try:
+        with create_pool(choose_database(database_url), password=tokens, max_size=1) as pool:
+            yield Migrator(pool, schema)
+    except DatabaseUnavailable as error:
+        raise DatabaseProblem(f"{error}\nIs the database running? See --database-url.", Exit.UNREACHABLE) from error
+    except RepositoryError as error:
+        raise DatabaseProblem(str(error), Exit.CONFLICT) from error
+
+
+def choose_database(given: str | None) -> str:
+    """The option, else COREMACHINE_DATABASE_URL, else the stack that runs on ./.coremachine.
+
+    Raises:
+        DatabaseProblem: There is none of these.
+    """
+    url = given or os.environ.get("COREMACHINE_DATABASE_URL")
+    if url:
+        return url
+    stack = find_stack(Path(".coremachine"))
+    if stack is None:
+        raise DatabaseProblem(
+            "expected a database, found none: start one with `coremachine up`, set COREMACHINE_DATABASE_URL, "
+            "or give --database-url",
+            Exit.UNREACHABLE,
+        )
+    return stack.database_url

@@ -1,0 +1,97 @@
+"""How a command ends, and errors that a person reads.
+
+CliError
++-- UsageProblem        what was asked for makes no sense
++-- ServerUnreachable   no server answers
++-- ApiError            the server refused; holds its problem document
++-- TimeIsUp            the wait was longer than allowed
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from http import HTTPStatus
+from typing import Any
+
+
+class Exit(IntEnum):
+    """Exit codes; scripts rely on them."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    CONFLICT = 4
+    TIMEOUT = 5
+    UNREACHABLE = 6
+
+
+class CliError(Exception):
+    """A reason to end with an exit code; its text is for people."""
+
+    exit_code = Exit.FAILED
+
+
+class UsageProblem(CliError):
+    """What was asked for makes no sense."""
+
+    exit_code = Exit.USAGE
+
+
+class TimeIsUp(CliError):
+    """The wait was longer than allowed; the job goes on."""
+
+    exit_code = Exit.TIMEOUT
+
+
+class ServerUnreachable(CliError):
+    """No server answers."""
+
+    exit_code = Exit.UNREACHABLE
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"no server at {url}: {reason}\n"
+            "Start one with `coremachine up`, or name another with --url or COREMACHINE_URL."
+        )
+
+
+class ApiError(CliError):
+    """The server refused, or failed. `problem` is its RFC 9457 document."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        self.status = status
+        self.problem = dict(problem)
+        self.exit_code = exit_code_of(status)
+        super().__init__(describe_problem(status, problem))
+
+
+def exit_code_of(status: int) -> Exit:
+    """The exit code for an HTTP status."""
+    known = {HTTPStatus.NOT_FOUND: Exit.NOT_FOUND, HTTPStatus.CONFLICT: Exit.CONFLICT, HTTPStatus.GONE: Exit.CONFLICT}
+    if status in known:
+        return known[HTTPStatus(status)]
+    return Exit.USAGE if status < HTTPStatus.INTERNAL_SERVER_ERROR else Exit.UNREACHABLE
+
+
+def describe_problem(status: int, problem: Mapping[str, Any]) -> str:
+    """The problem for people: what it is, then what to know, a line for each field that is wrong."""
+    title = str(problem.get("title") or f"HTTP {status}")
+    code = problem.get("code")
+    lines = [f"{title} ({status}{f', {code}' if code else ''})"]
+    errors = problem.get("errors") or []
+    if errors:
+        lines += [f"  {_describe_field(error)}" for error in errors]
+    elif problem.get("detail"):
+        lines.append(str(problem["detail"]))
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        lines.append("Set COREMACHINE_FUNCTION_KEY to a key of this app.")
+    return "\n".join(lines)
+
+
+def _describe_field(error: Any) -> str:
+    if not isinstance(error, Mapping):
+        return str(error)
+    if error.get("message"):
+        return str(error["message"])
+    text = f"{error.get('field', '?')}: expected {error.get('expected', '?')}, found {error.get('found', '?')}"
+    return f"{text}; {error['hint']}" if error.get("hint") else text

@@ -1,0 +1,214 @@
+"""Commands about jobs, over the HTTP API."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from cli.client import ApiClient, Json, choose_url
+from cli.errors import Exit
+from cli.options import JobArgument, LimitOption, Output, OutputOption, TimeoutOption, UrlOption, wants_json
+from cli.parameters import gather_parameters
+from cli.progress import JobProgress, render_job
+from cli.render import (
+    cell,
+    console,
+    duration_text,
+    error_text,
+    print_json,
+    print_rows,
+    seconds_between,
+    status_markup,
+)
+from core.models import JobStatus
+
+_UNSUCCESSFUL = {JobStatus.FAILED, JobStatus.CANCELLED}
+_INTERRUPTED = 130
+
+
+def submit(
+    job_type: Annotated[str, typer.Argument(help="See `coremachine job-types`.")],
+    param: Annotated[list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Repeatable.")] = None,
+    params_file: Annotated[Path | None, typer.Option(help="A JSON object; - is stdin.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 if the job fails.")] = False,
+    timeout: TimeoutOption = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Submit a job. The same parameters are the same job: submitting twice runs it once.
+
+    For example:
+
+        coremachine submit hello_world --param n=5 --wait
+
+        coremachine submit flood_risk_cog -p source=./rasters -p output=./cogs
+
+        coremachine submit hello_world --params-file parameters.json -o json
+    """
+    with ApiClient(choose_url(url)) as client:
+        parameters, warnings = gather_parameters(client, job_type, param or [], params_file)
+        for warning in warnings:
+            say(warning)
+        answer = client.submit(job_type, parameters)
+        if not wait:
+            if wants_json(output):
+                print_json(answer)
+            else:
+                news = "submitted" if answer.get("created", True) else "already there"
+                console().print(f"{answer['job_id']} {news}, {status_markup(answer['status'])}", soft_wrap=True)
+            return
+        follow_to_end(client, answer["job_id"], timeout, output)
+
+
+def status(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None) -> None:
+    """Show one job and its stages.
+
+    For example: coremachine status 3f2a9c -o json
+    """
+    with ApiClient(choose_url(url)) as client:
+        print_job(client.get_job(client.resolve_job_id(job_id)), output)
+
+
+def list_jobs(
+    status: Annotated[str | None, typer.Option("--status", help="For example processing, failed.")] = None,
+    job_type: Annotated[str | None, typer.Option("--type", help="Jobs of this type only.")] = None,
+    limit: LimitOption = 20,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """List jobs, the newest first.
+
+    For example: coremachine list --status failed --type flood_risk_cog --limit 50
+    """
+    with ApiClient(choose_url(url)) as client:
+        jobs = client.list_jobs(status=status, job_type=job_type, limit=limit)
+    if wants_json(output):
+        print_json({"value": jobs})
+        return
+    rows = [{**job, "stage": f"{job.get('stage')}/{job.get('total_stages')}", "took": _took(job)} for job in jobs]
+    print_rows(rows, ["job_id", "job_type", "status", "stage", "created_at", "took"], empty="No jobs.")
+
+
+def watch(
+    job_id: JobArgument, timeout: TimeoutOption = None, output: OutputOption = None, url: UrlOption = None
+) -> None:
+    """Watch a job to its end, a bar for each stage. Exit code 1 if it fails or is cancelled.
+
+    For example: coremachine watch 3f2a9c --timeout 600
+    """
+    with ApiClient(choose_url(url)) as client:
+        follow_to_end(client, client.resolve_job_id(job_id), timeout, output)
+
+
+def tasks(
+    job_id: JobArgument,
+    status: Annotated[str | None, typer.Option("--status", help="For example failed, pending_retry.")] = None,
+    stage: Annotated[int | None, typer.Option("--stage", min=1, help="Tasks of this stage only.")] = None,
+    limit: LimitOption = 100,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """List the tasks of a job.
+
+    For example: coremachine tasks 3f2a9c --status failed
+    """
+    with ApiClient(choose_url(url)) as client:
+        found = client.list_tasks(client.resolve_job_id(job_id), status=status, stage=stage, limit=limit)
+    if wants_json(output):
+        print_json({"value": found})
+        return
+    rows = [{**task, "name": task.get("name") or task["task_id"], "remark": _remark(task)} for task in found]
+    print_rows(rows, ["stage", "name", "task_type", "status", "attempt", "started_at", "remark"], empty="No tasks.")
+
+
+def events(job_id: JobArgument, limit: LimitOption = 200, output: OutputOption = None, url: UrlOption = None) -> None:
+    """Show a job's timeline: transitions, failures, retries, interruptions, operator actions.
+
+    For example: coremachine events 3f2a9c
+    """
+    with ApiClient(choose_url(url)) as client:
+        found = client.list_events(client.resolve_job_id(job_id), limit=limit)
+    if wants_json(output):
+        print_json({"value": found})
+        return
+    print_rows(found, ["at", "event", "run", "stage", "task_id", "detail"], empty="No events.")
+
+
+def cancel(
+    job_id: JobArgument,
+    reason: Annotated[str | None, typer.Option(help="Kept in the job's timeline.")] = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Cancel a job; tasks that run are asked to stop. Exit code 4 if it has ended already.
+
+    For example: coremachine cancel 3f2a9c --reason "wrong source folder"
+    """
+    with ApiClient(choose_url(url)) as client:
+        answer = client.cancel(client.resolve_job_id(job_id), reason)
+    if wants_json(output):
+        print_json(answer)
+    else:
+        console().print(f"{job_id} {status_markup(str(answer.get('status', 'cancelling')))}", soft_wrap=True)
+
+
+def job_types(output: OutputOption = None, url: UrlOption = None) -> None:
+    """List what can be submitted.
+
+    For example: coremachine job-types -o json
+    """
+    with ApiClient(choose_url(url)) as client:
+        found = client.list_job_types()
+    if wants_json(output):
+        print_json({"value": found})
+        return
+    rows = [{**each, "parameters": ", ".join(_parameter_names(each))} for each in found]
+    print_rows(rows, ["job_type", "description", "parameters"], empty="No job types.")
+
+
+def follow_to_end(client: ApiClient, job_id: str, timeout: float | None, output: Output | None) -> NoReturn:
+    """Show the job until it ends, print it, and exit with its code."""
+    try:
+        if wants_json(output) and not sys.stderr.isatty():
+            job = client.wait_for_job(job_id, timeout)
+        else:
+            with JobProgress() as progress:
+                job = client.follow_job(job_id, progress.show, timeout)
+    except KeyboardInterrupt:
+        say(f"The job goes on; see `coremachine watch {job_id[:12]}`, or stop it with `coremachine cancel`.")
+        raise typer.Exit(_INTERRUPTED) from None
+    print_job(job, output)
+    raise typer.Exit(Exit.FAILED if job["status"] in _UNSUCCESSFUL else Exit.OK)
+
+
+def print_job(job: Json, output: Output | None) -> None:
+    if wants_json(output):
+        print_json(job)
+        return
+    console().print(render_job(job))
+    for name in ("parameters", "result"):
+        if job.get(name):
+            console().print(f"[bold]{name}[/bold] {cell(name, job[name])}")
+
+
+def say(text: str) -> None:
+    """To people, beside the result on stdout."""
+    typer.echo(text, err=True)
+
+
+def _took(job: Json) -> str:
+    return duration_text(seconds_between(job.get("created_at"), job.get("finished_at")))
+
+
+def _remark(task: Json) -> str:
+    if task.get("error"):
+        return error_text(task["error"])
+    progress = task.get("progress")
+    return "" if not progress else ", ".join(f"{name} {value}" for name, value in progress.items())
+
+
+def _parameter_names(entry: Json) -> list[str]:
+    schema = entry.get("parameters_schema") or entry.get("parameters") or {}
+    names = schema.get("properties", schema) if isinstance(schema, dict) else {}
+    return list(names)

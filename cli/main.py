@@ -1,0 +1,44 @@
+"""The `coremachine` command."""
+
+from collections.abc import Sequence
+
+import typer
+
+from cli import jobs
+from cli.db import db
+from cli.demo import demo
+from cli.errors import CliError
+from cli.up import up
+
+app = typer.Typer(
+    name="coremachine",
+    help="Run jobs of sequential stages and parallel tasks. Exit codes: 0 ok, 1 job failed, 2 usage, 3 not found, "
+    "4 conflict, 5 timeout, 6 no server.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command()(up)
+app.command()(demo)
+app.command()(jobs.submit)
+app.command()(jobs.status)
+app.command("list")(jobs.list_jobs)
+app.command()(jobs.watch)
+app.command()(jobs.tasks)
+app.command()(jobs.events)
+app.command()(jobs.cancel)
+app.command("job-types")(jobs.job_types)
+app.add_typer(db, name="db")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="coremachine")
+    except CliError as error:
+        typer.secho(str(error), err=True, fg=typer.colors.RED)
+        return int(error.exit_code)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    return 0

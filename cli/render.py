@@ -1,0 +1,103 @@
+"""Results as tables for people or JSON for programs."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+SHORT_ID = 12
+_LONGEST_CELL = 160
+_COLOURS = {
+    "completed": "green",
+    "completed_with_errors": "yellow",
+    "failed": "red",
+    "cancelled": "magenta",
+    "cancelling": "magenta",
+    "processing": "cyan",
+    "pending_retry": "yellow",
+}
+
+
+def console() -> Console:
+    """Made when needed: tests and pipes replace stdout."""
+    return Console(file=sys.stdout)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
+    """A table with one column for each key; `empty` is said when there is nothing."""
+    rows = list(rows)
+    if not rows:
+        console().print(escape(empty))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(cell(column, row.get(column)) for column in columns))
+    console().print(table)
+
+
+def cell(column: str, value: Any) -> str:
+    """A value as markup."""
+    if value is None or value == {}:
+        return ""
+    if column == "status":
+        return status_markup(str(value))
+    if column == "job_id":
+        return str(value)[:SHORT_ID]
+    if column.endswith("at") and isinstance(value, str):
+        return local_time(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return escape(text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…")
+
+
+def status_markup(status: str) -> str:
+    colour = _COLOURS.get(status, "default")
+    return f"[{colour}]{escape(status)}[/{colour}]"
+
+
+def local_time(text: str) -> str:
+    """An RFC 3339 instant as this machine's time of day; with the date when it is not today's."""
+    try:
+        moment = datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        return escape(text)
+    today = datetime.now(UTC).astimezone().date()
+    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M:%S")
+
+
+def seconds_between(start: str | None, end: str | None) -> float | None:
+    """Seconds from one RFC 3339 instant to another (None: now)."""
+    if start is None:
+        return None
+    until = datetime.fromisoformat(end) if end else datetime.now(UTC)
+    return max(0.0, (until - datetime.fromisoformat(start)).total_seconds())
+
+
+def duration_text(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"
+
+
+def error_text(error: Mapping[str, Any] | None) -> str:
+    """A stored failure in one line: its type and message."""
+    if not error:
+        return ""
+    kind, message = error.get("type") or error.get("error_type"), error.get("message")
+    if message is None:
+        return json.dumps(error, ensure_ascii=False)
+    return f"{kind}: {message}" if kind else str(message)

@@ -1,0 +1,66 @@
+"""`coremachine db` on a real database."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from cli.main import main
+from local.postgres import LocalPostgres
+
+
+@pytest.fixture(scope="module")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with LocalPostgres(tmp_path_factory.mktemp("postgres") / "data", keep=False) as url:
+        yield url
+
+
+@pytest.fixture
+def url(server_url: str, request: pytest.FixtureRequest) -> str:
+    name = request.node.name
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f'create database "{name}"')
+    return make_conninfo(server_url, dbname=name)
+
+
+def test_status_then_migrate_then_status(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "status", "--database-url", url, "-o", "json"]) == 0
+    before = json.loads(capsys.readouterr().out)
+    assert before["database_version"] == 0
+    assert before["pending"]
+    assert not before["is_current"]
+    assert main(["db", "migrate", "--database-url", url, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["applied"]
+    assert main(["db", "status", "--database-url", url, "-o", "table"]) == 0
+    assert "up to date" in capsys.readouterr().out
+    assert main(["db", "migrate", "--database-url", url, "-o", "table"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_plan_is_sql_that_can_be_run_by_hand(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "migrate", "--plan", "--database-url", url]) == 0
+    plan = capsys.readouterr().out
+    with psycopg.connect(url) as connection:
+        connection.execute(plan)  # type: ignore[arg-type]
+    assert main(["db", "status", "--database-url", url, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["is_current"]
+
+
+def test_schema_that_no_migration_made_is_a_conflict(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("create schema app")
+        connection.execute("create table app.jobs (id int)")
+    assert main(["db", "migrate", "--database-url", url]) == 4
+    assert "schema_versions" in capsys.readouterr().err
+
+
+def test_no_database_says_where_one_would_be_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COREMACHINE_DATABASE_URL", raising=False)
+    assert main(["db", "status"]) == 6
+    assert "coremachine up" in capsys.readouterr().err

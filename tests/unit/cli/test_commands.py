@@ -1,0 +1,183 @@
+"""Commands over real HTTP, against a fake API: what is sent, what is shown, how it ends."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli import client as client_module
+from cli.main import main
+from tests.unit.cli.conftest import JOB_ID, FakeApi, job
+
+Run = Callable[..., int]
+SUBMITTED = {"job_id": JOB_ID, "job_type": "hello_world", "status": "queued", "run": 1, "created": True, "links": {}}
+JSON_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer"},
+        "failure_rate": {"type": "number"},
+        "message": {"type": "string"},
+        "target_crs": {"type": ["string", "null"]},
+        "limit": {"type": ["integer", "null"]},
+        "names": {"type": "array"},
+        "loud": {"type": "boolean"},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_POLL_SECONDS", "_SLOW_POLL_SECONDS"):
+        monkeypatch.setattr(client_module, name, 0.001)
+
+
+@pytest.fixture
+def hello(api: FakeApi) -> FakeApi:
+    api.answer("GET /api/job-types", {"value": [{"job_type": "hello_world", "parameters_schema": JSON_SCHEMA}]})
+    api.answer("POST /api/jobs/submit/hello_world", SUBMITTED, status=202)
+    return api
+
+
+def test_texts_become_what_the_schema_says(hello: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["n=5", "failure_rate=0.5", "message=5", "target_crs=null", "limit=null", 'names=["a", 1]', "loud=yes"]
+    code = run("submit", "hello_world", *(word for text in texts for word in ("--param", text)))
+    assert code == 0
+    assert hello.requests[-1][2] == {
+        "n": 5,
+        "failure_rate": 0.5,
+        "message": "5",
+        "target_crs": "null",
+        "limit": None,
+        "names": ["a", 1],
+        "loud": True,
+    }
+    assert json.loads(capsys.readouterr().out) == SUBMITTED
+
+
+def test_command_line_wins_over_the_file(hello: FakeApi, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "parameters.json"
+    file.write_text('{"n": 1, "message": "from the file"}')
+    assert run("submit", "hello_world", "--params-file", str(file), "-p", "n=2") == 0
+    assert hello.requests[-1][2] == {"n": 2, "message": "from the file"}
+
+
+@pytest.mark.parametrize("text", ["n=five", "n", "=5"])
+def test_text_that_does_not_fit_is_refused_before_anything_is_sent(hello: FakeApi, run: Run, text: str) -> None:
+    assert run("submit", "hello_world", "-p", text) == 2
+    assert not [call for call, _, _ in hello.requests if call.startswith("POST")]
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", None])
+def test_parameter_file_that_is_no_object_is_refused(
+    hello: FakeApi, run: Run, tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "parameters.json"
+    if content is not None:
+        file.write_text(content)
+    assert run("submit", "hello_world", "--params-file", str(file)) == 2
+
+
+def test_problem_is_shown_field_by_field(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    errors = [{"field": "n", "expected": "at least 1", "found": "0", "hint": "count from 1"}, {"message": "tile: no"}]
+    problem = {"title": "Bad Request", "code": "invalid_parameters", "detail": "long", "errors": errors}
+    api.answer("POST /api/jobs/submit/hello_world", problem, status=400)
+    assert run("submit", "hello_world") == 2
+    error = capsys.readouterr().err
+    assert "Bad Request (400, invalid_parameters)" in error
+    assert "n: expected at least 1, found 0; count from 1" in error
+    assert "tile: no" in error
+
+
+@pytest.mark.parametrize(("status", "code"), [("completed", 0), ("completed_with_errors", 0), ("failed", 1)])
+def test_wait_ends_with_the_jobs_code(
+    hello: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], status: str, code: int
+) -> None:
+    hello.answer(f"GET /api/jobs/{JOB_ID}", job("queued"), job("processing"), job(status))
+    assert run("submit", "hello_world", "--wait", "-o", "json") == code
+    assert json.loads(capsys.readouterr().out)["status"] == status
+    assert hello.requests[-1][1] == {"wait": "20"}
+
+
+def test_wait_that_is_too_long_ends_with_code_5(hello: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    hello.answer(f"GET /api/jobs/{JOB_ID}", job("processing"))
+    assert run("submit", "hello_world", "--wait", "--timeout", "0.05") == 5
+    assert f"coremachine watch {JOB_ID[:12]}" in capsys.readouterr().err
+
+
+def test_watch_says_each_change_once(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer(f"GET /api/jobs/{JOB_ID}", job(), job(), job("failed", error={"type": "Boom", "message": "no disk"}))
+    assert run("watch", JOB_ID, "-o", "table") == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == [
+        f"{JOB_ID[:12]} processing · greet 10/10 (1 failed) · reply 6/10 (1 failed)",
+        f"{JOB_ID[:12]} failed · greet 10/10 (1 failed) · reply 6/10 (1 failed)",
+    ]
+    assert "Boom: no disk" in captured.out
+    assert "1:05 min" in captured.out
+
+
+def test_beginning_of_an_id_is_enough(api: FakeApi, run: Run) -> None:
+    api.answer("GET /api/jobs", {"value": [{"job_id": "ab" * 32}, {"job_id": JOB_ID}]})
+    api.answer(f"GET /api/jobs/{JOB_ID}", job())
+    assert run("status", "3f2a") == 0
+
+
+def test_ambiguous_and_unknown_ids_are_told_apart(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer("GET /api/jobs", {"value": [{"job_id": "ab" * 32}, {"job_id": "ac" * 32}]})
+    assert run("status", "a") == 2
+    assert "begins 2 job ids" in capsys.readouterr().err
+    assert run("status", "f") == 3
+    assert run("status", JOB_ID) == 3
+
+
+def test_list_reads_all_pages_up_to_the_limit(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = [{"value": [job(), job()], "next_cursor": "c1"}, {"value": [job(), job()], "next_cursor": "c2"}]
+    api.answer("GET /api/jobs", *pages)
+    assert run("list", "--status", "failed", "--type", "hello_world", "--limit", "3", "-o", "json") == 0
+    assert len(json.loads(capsys.readouterr().out)["value"]) == 3
+    first, second = (query for _, query, _ in api.requests)
+    assert first == {"status": "failed", "job_type": "hello_world", "limit": "3"}
+    assert second == {**first, "cursor": "c1"}
+
+
+def test_tables_show_what_matters(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = {"task_id": "s1-0", "stage": 1, "name": "[a.tif]", "task_type": "t", "status": "failed", "attempt": 2}
+    error = {"type": "UnusableRaster", "message": "no [georeference]"}
+    api.answer(f"GET /api/jobs/{JOB_ID}/tasks", {"value": [{**failed, "error": error}]})
+    api.answer(f"GET /api/jobs/{JOB_ID}/events", {"value": [{"at": "2026-01-02T03:04:05Z", "event": "job_failed"}]})
+    assert run("tasks", JOB_ID, "--status", "failed", "-o", "table") == 0
+    out = capsys.readouterr().out
+    assert "[a.tif]" in out
+    assert "UnusableRaster: no [georeference]" in out
+    assert run("events", JOB_ID, "-o", "table") == 0
+    assert "job_failed" in capsys.readouterr().out
+
+
+def test_cancel_sends_its_reason_and_tells_a_conflict(api: FakeApi, run: Run) -> None:
+    api.answer(f"POST /api/jobs/{JOB_ID}/cancel", {"job_id": JOB_ID, "status": "cancelling"}, status=202)
+    assert run("cancel", JOB_ID, "--reason", "wrong folder") == 0
+    assert api.requests[-1][2] == {"reason": "wrong folder"}
+    api.answer(f"POST /api/jobs/{JOB_ID}/cancel", {"title": "Conflict", "detail": "has ended"}, status=409)
+    assert run("cancel", JOB_ID) == 4
+
+
+def test_no_server_says_how_to_start_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert main(["list", "--url", f"http://127.0.0.1:{unused.getsockname()[1]}"]) == 6
+    assert "coremachine up" in capsys.readouterr().err
+
+
+def test_address_of_another_server_is_said_to_be_one(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.answer("GET /api/jobs", ["not", "an", "object"])  # type: ignore[arg-type]
+    assert run("list") == 1
+    assert "is it CoreMachine?" in capsys.readouterr().err
+
+
+def test_unknown_option_is_a_usage_error() -> None:
+    assert main(["list", "--nonsense"]) == 2
+    assert main(["--help"]) == 0

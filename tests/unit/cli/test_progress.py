@@ -1,0 +1,61 @@
+"""Bars and cells."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from cli.progress import JobProgress, counts_of, render_job, stage_bar
+from cli.render import duration_text
+from tests.unit.cli.conftest import job
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected", "lengths"),
+    [
+        ({"completed": 5, "failed": 5}, 10, {"green": 14, "red": 14}),
+        ({"completed": 1}, 100_000, {"green": 0, "bright_black": 28}),
+        ({"completed": 10, "processing": 5}, 10, {"green": 28, "cyan": 0, "bright_black": 0}),
+        ({"completed": 3, "failed": 3, "cancelled": 3, "processing": 1}, 10, {"bright_black": 0}),
+    ],
+)
+def test_parts_of_a_bar_are_in_proportion(counts: dict[str, int], expected: int, lengths: dict[str, int]) -> None:
+    bar = stage_bar(counts_of({"counts": counts}), expected, is_closed=False)
+    assert len(bar.plain) == 28
+    drawn = {str(span.style): span.end - span.start for span in bar.spans}
+    assert {name: drawn.get(name, 0) for name in lengths} == lengths
+
+
+def test_stage_without_tasks_is_full_when_it_is_closed() -> None:
+    styles = [str(stage_bar(counts_of({}), 0, is_closed=closed).spans[0].style) for closed in (True, False)]
+    assert styles == ["green", "bright_black"]
+
+
+def test_job_is_drawn_with_all_its_stages() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(render_job(job(stages=[*job()["stages"], {"stage": 3, "status": "queued"}])))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "1/2 greet" in text
+    assert "7/10 · 2 running · 1 failed" in text
+    assert "to be planned" in text
+
+
+def test_terminal_gets_bars_that_are_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal = Terminal()
+    with JobProgress(terminal) as progress:
+        progress.show(job())
+        progress.show(job("completed"))
+    assert "━" in terminal.getvalue()
+    assert "\x1b[2K" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, ""), (0.04, "0.0 s"), (59.9, "59.9 s"), (61.2, "1:01 min"), (7322, "2:02:02 h")]
+)
+def test_durations_read_well(seconds: float | None, text: str) -> None:
+    assert duration_text(seconds) == text
