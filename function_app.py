@@ -12,6 +12,8 @@ import azure.functions as func
 from triggers.app_shape import AppShape, read_shape
 
 CONNECTION = "ServiceBusConnection"
+# All: what a path does not know is answered by the API, not by the host. By name, since the library's list grows.
+HTTP_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def create_app(shape: AppShape) -> func.FunctionApp:
@@ -40,7 +42,7 @@ def _add_http(function_app: func.FunctionApp, problems: tuple[str, ...]) -> None
         return func.HttpResponse('{"status":"alive"}', mimetype="application/json")
 
     @function_app.function_name("http_api")
-    @function_app.route(route="{*route}", methods=list(func.HttpMethod))
+    @function_app.route(route="{*route}", methods=HTTP_METHODS)
     async def http_api(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
         from triggers.http import http_middleware  # noqa: PLC0415 - FastAPI is for apps that get requests
 

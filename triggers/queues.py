@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MAX_PAUSE_SECONDS = 15.0
 _SHOWN_BYTES = 200
+_SHOWN_PROBLEMS = 3
 
 M = TypeVar("M")
 
@@ -84,9 +85,15 @@ def _read(message: Delivery, expected: str, parse: Callable[[bytes], M]) -> M:
         found = body[:_SHOWN_BYTES].decode("utf-8", errors="replace")
         extra = {"checkpoint": "MESSAGE_UNREADABLE", **_context(message), "expected": expected, "found": found}
         log.exception("message_unreadable", extra=extra)
-        raise MessageUnreadable(message.message_id, expected, str(error)) from error
+        raise MessageUnreadable(message.message_id, expected, _reason(error)) from error
     log.debug("message_received", extra=_context(message))
     return parsed
+
+
+def _reason(error: ValidationError) -> str:
+    """The first problems, without the message's values."""
+    problems = error.errors(include_input=False, include_url=False)[:_SHOWN_PROBLEMS]
+    return "; ".join(": ".join([".".join(map(str, item["loc"])) or "body", item["msg"]]) for item in problems)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import dataclass, field
 
-import azure.functions as func
 import pytest
 from azure.functions.servicebus import ServiceBusMessage
 
@@ -36,8 +35,13 @@ class FakeMachine:
 
     def receive(self, function, body: bytes | str, *, delivery_count: int = 1) -> None:
         body = body.encode() if isinstance(body, str) else body
-        message: func.ServiceBusMessage = ServiceBusMessage(
-            body=body, message_id="m-1", correlation_id="c", delivery_count=delivery_count
+        message = ServiceBusMessage(
+            body=body,
+            message_id="m-1",
+            correlation_id="c",
+            delivery_count=delivery_count,
+            application_properties={},
+            user_properties={},
         )
         function(message, get_machine=lambda: self, pause=self.pauses.append)
 
