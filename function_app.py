@@ -44,9 +44,9 @@ def _add_http(function_app: func.FunctionApp, problems: tuple[str, ...]) -> None
     @function_app.function_name("http_api")
     @function_app.route(route="{*route}", methods=HTTP_METHODS)
     async def http_api(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
-        from triggers.http import http_middleware  # noqa: PLC0415 - FastAPI is for apps that get requests
+        from triggers.http import answer  # noqa: PLC0415 - FastAPI is for apps that get requests
 
-        return await http_middleware(problems).handle_async(req, context)
+        return await answer(req, context, problems=problems)
 
 
 def _add_jobs_queue(function_app: func.FunctionApp, queue: str) -> None:

@@ -9,11 +9,15 @@ from triggers.ports import ApiServices, ServicesNotReady
 from triggers.services import get_services
 
 
-@functools.cache
-def http_middleware(problems: tuple[str, ...]) -> func.AsgiMiddleware:
-    """The API behind the host's requests; one whose every answer says why, when the settings have problems."""
+async def answer(request: func.HttpRequest, context: func.Context, *, problems: tuple[str, ...]) -> func.HttpResponse:
+    """The API's answer; it says why the app cannot work when the settings have problems."""
+    response: func.HttpResponse = await _middleware(problems).handle_async(request, context)
+    return response
 
+
+@functools.cache
+def _middleware(problems: tuple[str, ...]) -> func.AsgiMiddleware:
     def refuse() -> ApiServices:
         raise ServicesNotReady("; ".join(problems))
 
-    return func.AsgiMiddleware(create_api(refuse if problems else get_services))
+    return func.AsgiMiddleware(create_api(refuse if problems else get_services))  # type: ignore[no-untyped-call]

@@ -70,8 +70,10 @@ def test_empty_settings_count_as_not_set():
         ),
         (
             {"COREMACHINE_WORKER_QUEUES": "rastre"},
-            "COREMACHINE_WORKER_QUEUES: expected logical names out of tasks, raster (COREMACHINE_TASK_QUEUES), "
-            "found 'rastre'",
+            (
+                "COREMACHINE_WORKER_QUEUES: expected logical names out of tasks, raster (COREMACHINE_TASK_QUEUES), "
+                "found 'rastre'"
+            ),
         ),
     ],
 )

@@ -105,7 +105,9 @@ def test_cold_start_imports_nothing_heavy(mode):
 
 
 def test_worker_imports_no_http_framework_when_it_runs():
-    code = "import sys, triggers.queues, triggers.timers; print([n for n in ('fastapi', 'rasterio') if n in sys.modules])"
+    code = (
+        "import sys, triggers.queues, triggers.timers; print([n for n in ('fastapi', 'rasterio') if n in sys.modules])"
+    )
     assert run_python(code, COREMACHINE_APP_MODE="worker").strip() == "[]"
 
 
@@ -132,4 +134,6 @@ def test_example_settings_make_a_usable_app():
 def test_requirements_are_those_of_the_project():
     text = (ROOT / "requirements.txt").read_text()
     assert text == render_requirements(), "run: python -m cli.requirements > requirements.txt"
-    assert not [line for line in text.splitlines() if line.startswith(("azure-functions-worker", "azure-functions-runtime"))]
+    assert not [
+        line for line in text.splitlines() if line.startswith(("azure-functions-worker", "azure-functions-runtime"))
+    ]
