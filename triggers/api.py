@@ -137,31 +137,30 @@ async def get_job(
     """One job with its stages. `wait` holds the answer back until the job has ended, for at most 30 seconds."""
     preferred = read_wait(prefer)
     seconds = query.wait if query.wait is not None else preferred
-    if seconds:
-        await _wait_for_end(request, services, job_id, seconds)
+    waited = bool(seconds) and await _wait_for_end(request, services, job_id, seconds or 0)
     detail = await run_in_threadpool(services.queries.get_job_detail, job_id)
     if detail is None:
         raise _unknown_job(job_id)
-    if preferred is not None:
-        response.headers["Preference-Applied"] = f"wait={preferred:g}"
+    if waited and query.wait is None:
+        response.headers["Preference-Applied"] = f"wait={seconds:g}"
     if not JobStatus(detail["status"]).is_terminal:
         response.headers.update(RETRY_AFTER)
     return models.JobDetail(**detail, links=_links(request, job_id))
 
 
-async def _wait_for_end(request: Request, services: ApiServices, job_id: str, seconds: float) -> None:
-    """Look at the job's status until it has ended; at once while too many others wait."""
+async def _wait_for_end(request: Request, services: ApiServices, job_id: str, seconds: float) -> bool:
+    """Look at the job's status until it has ended or the time is over; false when too many others wait already."""
     state = request.app.state
     if state.waiting >= MAX_WAITING:
-        return
+        return False
     state.waiting += 1
     try:
         deadline = time.monotonic() + seconds
         while True:
-            status = await run_in_threadpool(services.queries.find_job_status, job_id)
+            status = await run_in_threadpool(services.find_job_status, job_id)
             left = deadline - time.monotonic()
             if status is None or JobStatus(status).is_terminal or left <= 0:
-                return
+                return True
             await asyncio.sleep(min(POLL_SECONDS, left))
     finally:
         state.waiting -= 1
@@ -291,7 +290,7 @@ def _links(request: Request, job_id: str) -> models.JobLinks:
 
 def _check_job_is_there(services: ApiServices, job_id: str, rows: list[dict[str, Any]]) -> None:
     """An empty list of a job that does not exist is a 404."""
-    if not rows and services.queries.find_job_status(job_id) is None:
+    if not rows and services.find_job_status(job_id) is None:
         raise _unknown_job(job_id)
 
 

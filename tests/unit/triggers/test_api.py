@@ -190,6 +190,12 @@ class TestWait:
         response = api.get(f"/api/jobs/{JOB_ID}", headers={"Prefer": "wait=900"})
         assert response.headers["preference-applied"] == "wait=30"
 
+    def test_query_parameter_wins_over_the_header(self):
+        api = Api()
+        response = api.get(f"/api/jobs/{JOB_ID}?wait=0", headers={"Prefer": "wait=20"})
+        assert api.services.looks == 0
+        assert "preference-applied" not in response.headers
+
     @pytest.mark.parametrize("prefer", ["wait", "wait=soon", "await=3", "wait=3x", "return=minimal"])
     def test_header_that_asks_for_nothing_known_is_ignored(self, prefer):
         api = Api()
@@ -215,8 +221,9 @@ class TestWait:
                 waiting = [asyncio.create_task(http.get(f"/api/jobs/{JOB_ID}?wait=30")) for _ in range(MAX_WAITING)]
                 while app.state.waiting < MAX_WAITING:  # noqa: ASYNC110 - no event tells it
                     await asyncio.sleep(0)
-                one_more = await http.get(f"/api/jobs/{JOB_ID}?wait=30")
+                one_more = await http.get(f"/api/jobs/{JOB_ID}", headers={"Prefer": "wait=30"})
                 assert one_more.json()["status"] == "processing"
+                assert "preference-applied" not in one_more.headers
                 services.statuses = ["completed"]
                 answers = await asyncio.gather(*waiting)
                 assert {answer.json()["status"] for answer in answers} == {"completed"}
