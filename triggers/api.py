@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response, Security
@@ -13,7 +13,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.security import APIKeyHeader
 from pydantic import ValidationError
 
-from core.models import JobStatus
+from core.models import JobEvent, JobStatus
+from core.models.view import TaskSummary
 from jobs.parameter_schema import to_json_schema
 from jobs.parameters import nearest_name_hint
 from triggers import api_models as models
@@ -133,19 +134,18 @@ async def get_job(
     services: Services,
     query: Annotated[models.JobQuery, InQuery()],
     prefer: Annotated[str | None, Header(description="`wait=<seconds>`, as the query parameter.")] = None,
-) -> models.JobDetail:
+) -> models.JobAnswer:
     """One job with its stages. `wait` holds the answer back until the job has ended, for at most 30 seconds."""
     preferred = read_wait(prefer)
     seconds = query.wait if query.wait is not None else preferred
     waited = bool(seconds) and await _wait_for_end(request, services, job_id, seconds or 0)
     detail = await run_in_threadpool(services.queries.get_job_detail, job_id)
-    if detail is None:
-        raise _unknown_job(job_id)
     if waited and query.wait is None:
         response.headers["Preference-Applied"] = f"wait={seconds:g}"
-    if not JobStatus(detail["status"]).is_terminal:
+    if not detail.job.status.is_terminal:
         response.headers.update(RETRY_AFTER)
-    return models.JobDetail(**detail, links=_links(request, job_id))
+    job = {name: getattr(detail.job, name) for name in models.JobAnswer.model_fields if name not in {"stages", "links"}}
+    return models.JobAnswer(**job, stages=list(detail.stages), links=_links(request, job_id))
 
 
 async def _wait_for_end(request: Request, services: ApiServices, job_id: str, seconds: float) -> bool:
@@ -169,35 +169,35 @@ async def _wait_for_end(request: Request, services: ApiServices, job_id: str, se
 @router.get("/jobs", tags=["jobs"], response_model_exclude_unset=True)
 def list_jobs(
     request: Request, services: Services, query: Annotated[models.JobsQuery, InQuery()]
-) -> models.Page[models.LinkedJobSummary]:
+) -> models.Page[models.JobListItem]:
     """Jobs, the newest first."""
-    rows, next_cursor = services.queries.list_jobs(
+    page = services.queries.list_jobs(
         statuses=query.status, job_types=query.job_type, limit=query.limit, cursor=query.cursor
     )
-    value = [models.LinkedJobSummary(**row, links=_links(request, row["job_id"])) for row in rows]
-    return _page(value, next_cursor)
+    value = [models.JobListItem(**dict(job), links=_links(request, job.job_id)) for job in page.items]
+    return _page(value, page.next_cursor)
 
 
 @router.get("/jobs/{job_id}/tasks", tags=["jobs"], response_model_exclude_unset=True)
 def list_tasks(
     job_id: JobIdPath, services: Services, query: Annotated[models.TasksQuery, InQuery()]
-) -> models.Page[models.TaskDetail]:
-    """The tasks of one run of a job."""
-    rows, next_cursor = services.queries.list_tasks(
+) -> models.Page[TaskSummary]:
+    """The tasks of one run of a job, by stage and index."""
+    page = services.queries.list_tasks(
         job_id, run=query.run, stage=query.stage, statuses=query.status, limit=query.limit, cursor=query.cursor
     )
-    _check_job_is_there(services, job_id, rows)
-    return _page([models.TaskDetail(**row) for row in rows], next_cursor)
+    _check_job_is_there(services, job_id, page.items)
+    return _page(page.items, page.next_cursor)
 
 
 @router.get("/jobs/{job_id}/events", tags=["jobs"], response_model_exclude_unset=True)
 def list_events(
     job_id: JobIdPath, services: Services, query: Annotated[models.PageQuery, InQuery()]
-) -> models.Page[models.JobEventDetail]:
+) -> models.Page[JobEvent]:
     """The job's timeline: transitions, failures, retries, interruptions, what operators did."""
-    rows, next_cursor = services.queries.list_events(job_id, limit=query.limit, cursor=query.cursor)
-    _check_job_is_there(services, job_id, rows)
-    return _page([models.JobEventDetail(**row) for row in rows], next_cursor)
+    page = services.queries.list_events(job_id, limit=query.limit, cursor=query.cursor)
+    _check_job_is_there(services, job_id, page.items)
+    return _page(page.items, page.next_cursor)
 
 
 @router.post(
@@ -216,7 +216,7 @@ def cancel_job(
     cancel = _cancel_request(body)
     status = services.machine.cancel_job(job_id, cancel.reason)
     if status is None:
-        raise _unknown_job(job_id)
+        raise problems.unknown_job(job_id)
     if status not in {JobStatus.CANCELLED, JobStatus.CANCELLING}:
         raise ProblemError(409, "job_has_ended", f"The job has ended as {status!r}; there is nothing to cancel.")
     return models.CancelledJob(job_id=job_id, status=JobStatus(status), links=_links(request, job_id))
@@ -277,9 +277,10 @@ def readyz(request: Request, response: Response, query: NoQuery) -> models.Readi
     )
 
 
-def _page(value: list[T], next_cursor: str | None) -> models.Page[T]:
+def _page(value: Iterable[T], next_cursor: str | None) -> models.Page[T]:
     """A field that is not set is left out of the answer."""
-    return models.Page[T](value=value) if next_cursor is None else models.Page[T](value=value, next_cursor=next_cursor)
+    items = list(value)
+    return models.Page[T](value=items) if next_cursor is None else models.Page[T](value=items, next_cursor=next_cursor)
 
 
 def _links(request: Request, job_id: str) -> models.JobLinks:
@@ -288,11 +289,7 @@ def _links(request: Request, job_id: str) -> models.JobLinks:
     return models.JobLinks(self_=job, tasks=f"{job}/tasks", events=f"{job}/events", cancel=f"{job}/cancel")
 
 
-def _check_job_is_there(services: ApiServices, job_id: str, rows: list[dict[str, Any]]) -> None:
+def _check_job_is_there(services: ApiServices, job_id: str, found: Sequence[object]) -> None:
     """An empty list of a job that does not exist is a 404."""
-    if not rows and services.find_job_status(job_id) is None:
-        raise _unknown_job(job_id)
-
-
-def _unknown_job(job_id: str) -> ProblemError:
-    return ProblemError(404, "unknown_job", f"There is no job {job_id}.")
+    if not found and services.find_job_status(job_id) is None:
+        raise problems.unknown_job(job_id)

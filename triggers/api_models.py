@@ -5,7 +5,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from core.models import JobStatus, TaskStatus
+from core.models import JobStatus, TaskStatus, view
 from jobs.parameters import nearest_name_hint
 from triggers.problems import expectation
 
@@ -128,86 +128,28 @@ class CancelledJob(BaseModel):
     links: JobLinks
 
 
-class TaskCounts(BaseModel):
-    pending: int = 0
-    queued: int = 0
-    processing: int = 0
-    pending_retry: int = 0
-    completed: int = 0
-    failed: int = 0
-    cancelled: int = 0
+class JobListItem(view.JobSummary):
+    links: JobLinks
 
 
-class StageDetail(BaseModel):
-    """`expected_count` is null until the stage is planned."""
+class JobAnswer(BaseModel):
+    """A job, and the stages of its current run that it has come to."""
 
-    stage: int
-    name: str | None = None
-    task_type: str | None = None
-    parallelism: str | None = None
-    status: str
-    expected_count: int | None = None
-    counts: TaskCounts
-    created_at: datetime | None = None
-    planned_at: datetime | None = None
-    finished_at: datetime | None = None
-
-
-class JobSummary(BaseModel):
     job_id: str
     job_type: str
     status: JobStatus
     run: int
     stage: int
     total_stages: int
-    correlation_id: str | None = None
-    created_at: datetime
-    updated_at: datetime
-    finished_at: datetime | None = None
-
-
-class LinkedJobSummary(JobSummary):
-    links: JobLinks
-
-
-class JobDetail(LinkedJobSummary):
     parameters: dict[str, Any]
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-    stages: list[StageDetail]
-
-
-class TaskDetail(BaseModel):
-    task_id: str
-    run: int
-    stage: int
-    task_index: int
-    task_type: str
-    queue: str | None = None
-    name: str | None = None
-    parameters: dict[str, Any] | None = None
-    status: TaskStatus
-    attempt: int
-    interruptions: int = 0
-    progress: dict[str, Any] | None = None
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-    due_at: datetime | None = None
-    lease_owner: str | None = None
-    lease_expires_at: datetime | None = None
-    created_at: datetime | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-
-
-class JobEventDetail(BaseModel):
-    event_id: int
-    run: int
-    stage: int | None = None
-    task_id: str | None = None
-    event: str
-    detail: dict[str, Any]
-    at: datetime
+    correlation_id: str
+    created_at: datetime | None
+    updated_at: datetime | None
+    finished_at: datetime | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    stages: list[view.StageDetail]
+    links: JobLinks
 
 
 class StageDescription(BaseModel):

@@ -1,10 +1,11 @@
 """What the triggers ask of the rest of the app. `triggers.services.Services` gives it; tests give a fake."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
+from core.models import JobEvent, JobQueueMessage, JobStatus, StageCompleteMessage, TaskQueueMessage, TaskStatus
+from core.models.view import JobDetail, JobSummary, Page, TaskSummary
 from jobs.base import JobBase
 
 
@@ -54,27 +55,29 @@ class MessageProcessor(Protocol):
     def process_task_message(self, message: TaskQueueMessage) -> None: ...
 
 
-Rows = tuple[list[dict[str, Any]], str | None]
-
-
 class JobReads(Protocol):
-    """`infrastructure.queries.JobQueries`: rows as dicts, and the cursor of the next page or None."""
+    """`infrastructure.queries.JobQueries`: raises JobNotFound and InvalidCursor; pages say how to go on."""
 
-    def get_job_detail(self, job_id: str) -> dict[str, Any] | None: ...
+    def get_job_detail(self, job_id: str) -> JobDetail: ...
     def list_jobs(
-        self, *, statuses: Sequence[str], job_types: Sequence[str], limit: int, cursor: str | None
-    ) -> Rows: ...
+        self,
+        *,
+        statuses: Iterable[JobStatus] = (),
+        job_types: Iterable[str] = (),
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[JobSummary]: ...
     def list_tasks(
         self,
         job_id: str,
         *,
-        run: int | None,
-        stage: int | None,
-        statuses: Sequence[str],
-        limit: int,
-        cursor: str | None,
-    ) -> Rows: ...
-    def list_events(self, job_id: str, *, limit: int, cursor: str | None) -> Rows: ...
+        run: int | None = None,
+        stage: int | None = None,
+        statuses: Iterable[TaskStatus] = (),
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[TaskSummary]: ...
+    def list_events(self, job_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[JobEvent]: ...
 
 
 class JobTypes(Protocol):

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import DeliveryError, StoreUnavailable
+from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.parameters import ParameterErrors
 from jobs.registry import UnknownJobType
 from triggers.ports import ServicesNotReady
@@ -78,6 +79,8 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(RequestValidationError, _from_validation)
     api.add_exception_handler(ParameterErrors, _from_parameters)
     api.add_exception_handler(UnknownJobType, _from_unknown_job_type)
+    api.add_exception_handler(JobNotFound, _from_unknown_job)
+    api.add_exception_handler(InvalidCursor, _from_cursor)
     for unavailable in (StoreUnavailable, ServicesNotReady, DeliveryError):
         api.add_exception_handler(unavailable, _from_unavailable)
 
@@ -154,6 +157,21 @@ def _from_unknown_job_type(request: Request, error: Exception) -> JSONResponse:
     return _answer(request.url.path, ProblemError(404, "unknown_job_type", str(error)))
 
 
+def _from_unknown_job(request: Request, error: Any) -> JSONResponse:
+    return _answer(request.url.path, unknown_job(error.job_id))
+
+
+def _from_cursor(request: Request, error: Any) -> JSONResponse:
+    found = FieldProblem(
+        field="cursor",
+        expected="the next_cursor of an earlier page of this list",
+        found=repr(error.cursor[:100]),
+        hint="leave it out to begin at the first page",
+        message=str(error),
+    )
+    return _answer(request.url.path, invalid_request([found]))
+
+
 def _from_unavailable(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, ServicesNotReady):
         code, detail = "app_not_ready", f"The app cannot work as it is set up: {error}"
@@ -164,6 +182,11 @@ def _from_unavailable(request: Request, error: Exception) -> JSONResponse:
     log.warning("request_refused", extra={"path": request.url.path, "code": code, "reason": str(error)})
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return _answer(request.url.path, ProblemError(503, code, detail, headers=headers))
+
+
+def unknown_job(job_id: str) -> ProblemError:
+    """404 for an id that no job has."""
+    return ProblemError(404, "unknown_job", f"There is no job {job_id}.")
 
 
 def invalid_request(errors: Sequence[FieldProblem]) -> ProblemError:

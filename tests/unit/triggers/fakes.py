@@ -7,6 +7,9 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from core.models import JobEvent, JobRecord
+from core.models.view import JobDetail, JobSummary, Page, StageDetail, TaskSummary
+from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry
 from triggers.api import create_api
@@ -22,6 +25,7 @@ SUMMARY = {
     "stage": 2,
     "total_stages": 2,
     "correlation_id": "c-1",
+    "error": None,
     "created_at": AT,
     "updated_at": AT,
     "finished_at": None,
@@ -39,7 +43,6 @@ DETAIL = {
     **SUMMARY,
     "parameters": {"n": 3},
     "result": None,
-    "error": None,
     "stages": [
         {
             "stage": 1,
@@ -48,6 +51,7 @@ DETAIL = {
             "parallelism": "single",
             "status": "completed",
             "expected_count": 3,
+            "failed_count": 0,
             "counts": COUNTS,
             "created_at": AT,
             "planned_at": AT,
@@ -67,6 +71,9 @@ TASK = {
     "status": "completed",
     "attempt": 1,
     "interruptions": 0,
+    "lease_owner": None,
+    "lease_expires_at": None,
+    "due_at": None,
     "progress": None,
     "result": {"greeting": "hi"},
     "error": None,
@@ -75,6 +82,7 @@ TASK = {
     "finished_at": AT,
 }
 EVENT = {
+    "job_id": JOB_ID,
     "event_id": 1,
     "run": 1,
     "stage": None,
@@ -147,20 +155,26 @@ class FakeServices:
     def get_job_detail(self, job_id):
         self._called("get_job_detail", job_id=job_id)
         if job_id != JOB_ID:
-            return None
-        return {**DETAIL, "status": self.statuses[min(max(self.looks, 1), len(self.statuses)) - 1]}
+            raise JobNotFound(job_id)
+        status = self.statuses[min(max(self.looks, 1), len(self.statuses)) - 1]
+        job = {name: value for name, value in DETAIL.items() if name != "stages"}
+        record = JobRecord.model_validate({**job, "status": status, "definition": {}})
+        return JobDetail(record, tuple(StageDetail.model_validate(stage) for stage in DETAIL["stages"]))
 
     def list_jobs(self, **arguments):
         self._called("list_jobs", **arguments)
-        return ([SUMMARY], "next") if arguments["cursor"] is None else ([SUMMARY], None)
+        if arguments["cursor"] not in {None, "next"}:
+            raise InvalidCursor(arguments["cursor"])
+        return Page((JobSummary.model_validate(SUMMARY),), "next" if arguments["cursor"] is None else None)
 
     def list_tasks(self, job_id, **arguments):
         self._called("list_tasks", job_id=job_id, **arguments)
-        return ([TASK] if job_id == JOB_ID and arguments["stage"] != 2 else []), None
+        found = job_id == JOB_ID and arguments["stage"] != 2
+        return Page((TaskSummary.model_validate(TASK),) if found else (), None)
 
     def list_events(self, job_id, **arguments):
         self._called("list_events", job_id=job_id, **arguments)
-        return ([EVENT] if job_id == JOB_ID else []), None
+        return Page((JobEvent.model_validate(EVENT),) if job_id == JOB_ID else (), None)
 
     def check_readiness(self):
         if self.failure is not None:

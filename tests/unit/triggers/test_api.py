@@ -244,6 +244,13 @@ class TestLists:
         last = api.get("/api/jobs?limit=1&cursor=next").json()
         assert set(last) == {"value"}
 
+    def test_cursor_of_another_list_is_refused(self):
+        errors = errors_of(assert_problem(Api().get("/api/jobs?cursor=abc"), 400, "invalid_request"))
+        assert (errors["cursor"]["found"], errors["cursor"]["hint"]) == (
+            "'abc'",
+            "leave it out to begin at the first page",
+        )
+
     def test_filters_are_repeated_or_joined_by_commas(self):
         api = Api()
         api.get("/api/jobs?status=failed,cancelled&status=queued&job_type=hello_world")
