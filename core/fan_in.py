@@ -45,8 +45,7 @@ class FanInSource(BaseModel):
 class FanInResults:
     """A stage's tasks, read as streams in the order of their index: memory does not grow with them.
 
-    Each call reads anew, over a connection of its own until the stream is exhausted or closed: take what you need
-    first, then do slow work.
+    Each call reads anew. No connection is held between pages, so slow work on each result is fine.
     """
 
     source: FanInSource

@@ -93,7 +93,7 @@ class FailedTask:
 
 
 class ResultStore(Protocol):
-    """Results read as streams with a server-side cursor, in order of task_index: memory does not grow with them."""
+    """Results read as streams, page by page, in order of task_index: memory does not grow with them."""
 
     def stream_results(self, job_id: str, run: int, stage: int) -> Iterator[CompletedTask]: ...
     def stream_failures(self, job_id: str, run: int, stage: int) -> Iterator[FailedTask]: ...

@@ -10,7 +10,7 @@ from core.leases import HeldLease
 from core.models import JobRecord, TaskRecord
 from core.ports import StageCheck, Submitted
 from infrastructure.base import RepositoryError, StageClosedMeanwhile
-from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
+from infrastructure.postgresql import PostgreSQLRepository, as_jsonb, columns_of
 
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
 
@@ -43,7 +43,9 @@ class JobRepository(PostgreSQLRepository):
         return row["retry_job_step"]  # type: ignore[no-any-return]
 
     def find_job(self, job_id: str) -> JobRecord | None:
-        query = SQL("select * from {} where job_id = %s").format(Identifier(self._schema, "jobs"))
+        query = SQL("select {} from {} where job_id = %s").format(
+            columns_of(JobRecord), Identifier(self._schema, "jobs")
+        )
         rows = self._execute_query("find_job", query, (job_id,))
         return JobRecord.model_validate(rows[0]) if rows else None
 

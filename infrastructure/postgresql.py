@@ -11,8 +11,9 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from core.schema.sql_generator import generate_schema
+from core.models.definition import FrozenModel
 from infrastructure.base import BaseRepository, DatabaseUnavailable, RepositoryError, StageClosedMeanwhile
+from infrastructure.migrations import Migrator
 
 STAGE_CLOSED_SQLSTATE = "CM001"
 Pool = ConnectionPool[Connection[DictRow]]
@@ -83,10 +84,8 @@ class PostgreSQLRepository(BaseRepository):
         return self._execute_query(function, query, parameters)
 
     def _ensure_schema_exists(self) -> None:
-        """Make an empty database ready; on a ready one, apply the functions again."""
-        with self._get_cursor("ensure_schema_exists") as cursor, cursor.connection.transaction():
-            for statement in generate_schema(self._schema):
-                cursor.execute(statement)
+        """Make an empty database ready, bring an older one up to date; `infrastructure.migrations` says how."""
+        Migrator(self._pool, self._schema).migrate()
 
     def _translate(self, operation: str, error: Exception) -> Exception:
         if isinstance(error, psycopg.Error) and error.sqlstate == STAGE_CLOSED_SQLSTATE:
@@ -115,6 +114,11 @@ def build_where_clause(conditions: Mapping[str, Any]) -> tuple[Composed, list[An
     if not parts:
         return Composed([]), []
     return SQL(" where ") + SQL(" and ").join(parts), values
+
+
+def columns_of(model: type[FrozenModel]) -> Composed:
+    """The model's columns for a select list. Never `*`: a later release may have added columns to the table."""
+    return SQL(", ").join(Identifier(name) for name in model.model_fields)
 
 
 def as_jsonb(value: Mapping[str, Any] | None) -> Jsonb | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from psycopg.rows import DictRow
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from core.models.context import CompletedTask, StageSummary
 from core.ports import FailedTask
@@ -14,7 +14,7 @@ ROWS_PER_PAGE = 1000
 
 
 class ResultRepository(PostgreSQLRepository):
-    """Reads page by page along the index (job_id, run, stage, task_index).
+    """Reads page by page along the unique index (job_id, run, stage, task_index).
 
     Memory holds one page, and no connection or transaction is held between pages: whoever consumes a stream slowly
     keeps nobody waiting, and a pooler in transaction mode may stand in between.
@@ -44,11 +44,11 @@ class ResultRepository(PostgreSQLRepository):
     def _pages(self, job_id: str, run: int, stage: int, status: str, payload: str) -> Iterator[DictRow]:
         query = SQL(
             "select task_id, task_index, name, parameters, {} from {} where job_id = %s and run = %s and stage = %s"
-            " and task_index > %s and status = %s order by task_index limit %s"
-        ).format(Identifier(payload), Identifier(self._schema, "tasks"))
+            " and task_index > %s and status = {} order by task_index limit %s"
+        ).format(Identifier(payload), Identifier(self._schema, "tasks"), Literal(status))
         after = -1
         while True:
-            parameters: tuple[Any, ...] = (job_id, run, stage, after, status, ROWS_PER_PAGE)
+            parameters: tuple[Any, ...] = (job_id, run, stage, after, ROWS_PER_PAGE)
             rows = self._execute_query(f"stream_{status}", query, parameters)
             yield from rows
             if len(rows) < ROWS_PER_PAGE:

@@ -23,6 +23,10 @@ create table if not exists "app"."jobs" (
 
 create index if not exists "jobs_by_age" on "app"."jobs" ("created_at", "job_id");
 
+create index if not exists "jobs_by_status" on "app"."jobs" ("status", "created_at", "job_id");
+
+create index if not exists "jobs_by_type" on "app"."jobs" ("job_type", "created_at", "job_id");
+
 create index if not exists "jobs_open" on "app"."jobs" ("updated_at", "job_id") where status in ('queued', 'processing', 'cancelling', 'finalizing');
 
 create table if not exists "app"."stages" (
@@ -70,7 +74,9 @@ create table if not exists "app"."tasks" (
 
 create index if not exists "tasks_open" on "app"."tasks" ("job_id", "run", "stage", "task_id") where status in ('pending', 'queued', 'processing', 'pending_retry');
 
-create index if not exists "tasks_by_stage" on "app"."tasks" ("job_id", "run", "stage", "task_index");
+create unique index if not exists "tasks_by_stage" on "app"."tasks" ("job_id", "run", "stage", "task_index");
+
+create index if not exists "tasks_failed" on "app"."tasks" ("job_id", "run", "stage", "task_index") where status in ('failed');
 
 create index if not exists "tasks_leased" on "app"."tasks" ("lease_expires_at") where status in ('processing');
 

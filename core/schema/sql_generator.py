@@ -31,23 +31,23 @@ _TRANSITIONS: dict[str, Mapping[Any, Iterable[StrEnum]]] = {
 
 
 def generate_schema(schema: str = "app") -> Iterator[Composed]:
-    """Statements that make an empty database ready, in order: schema, tables, indexes, transition guards, functions.
+    """Statements that make an empty database ready, in order: schema, tables, indexes, functions, transition guards.
 
     Args:
         schema: The schema's name; it is quoted as an identifier.
     """
     yield SQL("create schema if not exists {}").format(Identifier(schema))
+    yield from generate_tables(schema)
+    yield from generate_functions(schema)
+    yield from generate_transition_guards(schema)
+
+
+def generate_tables(schema: str = "app") -> Iterator[Composed]:
+    """Tables and their indexes: what migrations bring to a database that is in use."""
     for table in TABLES:
         yield _create_table(schema, table)
         for index in table.indexes:
             yield _create_index(schema, table, index)
-    yield from generate_functions(schema)
-    for name, transitions in _TRANSITIONS.items():
-        yield _transition_guard(schema, name, transitions)
-        yield SQL("create or replace trigger transition_guard before update of status on {} for each row "
-                  "when (old.status is distinct from new.status) execute function {}()").format(
-            Identifier(schema, name), Identifier(schema, f"guard_{name}_transition")
-        )  # fmt: skip
 
 
 def generate_functions(schema: str = "app") -> Iterator[Composed]:
@@ -55,6 +55,16 @@ def generate_functions(schema: str = "app") -> Iterator[Composed]:
     for source in sorted(files("sql").joinpath("functions").iterdir(), key=lambda file: file.name):
         text = source.read_text(encoding="utf-8").strip()
         yield SQL(text).format(schema=Identifier(schema))
+
+
+def generate_transition_guards(schema: str = "app") -> Iterator[Composed]:
+    """Triggers that refuse a change of status which the transition table does not have; they can be applied again."""
+    for name, transitions in _TRANSITIONS.items():
+        yield _transition_guard(schema, name, transitions)
+        yield SQL("create or replace trigger transition_guard before update of status on {} for each row "
+                  "when (old.status is distinct from new.status) execute function {}()").format(
+            Identifier(schema, name), Identifier(schema, f"guard_{name}_transition")
+        )  # fmt: skip
 
 
 def render_schema(schema: str = "app") -> str:
@@ -120,8 +130,11 @@ def _plain_type(annotation: Any) -> tuple[type, bool]:
 
 
 def _create_index(schema: str, table: Table, index: Index) -> Composed:
-    statement = SQL("create index if not exists {} on {} ({})").format(
-        Identifier(index.name), Identifier(schema, table.name), _names(index.columns)
+    statement = SQL("create {}index if not exists {} on {} ({})").format(
+        SQL("unique " if index.unique else ""),
+        Identifier(index.name),
+        Identifier(schema, table.name),
+        _names(index.columns),
     )
     if index.statuses:
         statement += SQL(" where status in ({})").format(SQL(", ").join(Literal(status) for status in index.statuses))

@@ -9,11 +9,12 @@ from core.models.status import TaskStatus
 
 @dataclass(frozen=True)
 class Index:
-    """`where` is a set of statuses; the index then covers only rows in one of them."""
+    """With `statuses` it covers only rows in one of them."""
 
     name: str
     columns: tuple[str, ...]
     statuses: tuple[str, ...] = ()
+    unique: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ TABLES = (
         JobRecord,
         key=("job_id",),
         indexes=(
+            # Lists, newest first: of all jobs, of one status, of one type.
             Index("jobs_by_age", ("created_at", "job_id")),
+            Index("jobs_by_status", ("status", "created_at", "job_id")),
+            Index("jobs_by_type", ("job_type", "created_at", "job_id")),
             # The janitor's: jobs that wait for a message or for a step, never the finished ones.
             Index("jobs_open", ("updated_at", "job_id"), ("queued", "processing", "cancelling", "finalizing")),
         ),
@@ -52,7 +56,10 @@ TABLES = (
             # Is anything of this stage unfinished? Never a count. With task_id, claims and completions by id stay exact
             # lookups in a table just filled, whose statistics the planner does not have yet.
             Index("tasks_open", ("job_id", "run", "stage", "task_id"), OPEN_TASKS),
-            Index("tasks_by_stage", ("job_id", "run", "stage", "task_index")),
+            # Lists and result streams walk along it, page by page: a second task of one index would be passed over.
+            Index("tasks_by_stage", ("job_id", "run", "stage", "task_index"), unique=True),
+            # The few that failed, among a hundred thousand: people list them, fan-in reads them.
+            Index("tasks_failed", ("job_id", "run", "stage", "task_index"), ("failed",)),
             # Sweeps across jobs lead with their time; they are not unique, so each shard keeps its own.
             Index("tasks_leased", ("lease_expires_at",), ("processing",)),
             Index("tasks_unannounced", ("created_at",), ("pending",)),

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the session; a database of its own, cloned from a template, for each test."""
+"""A database of its own, cloned from a template, for each test."""
 
 import itertools
 from collections.abc import Iterator
@@ -14,21 +14,17 @@ from psycopg.rows import dict_row
 from core.models import JobRecord, StageDefinition, TaskRecord
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
-from local.postgres import LocalPostgres
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def template_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = LocalPostgres(tmp_path_factory.mktemp("postgres") / "data", keep=False)
-    url = server.start()
-    with psycopg.connect(url, autocommit=True) as connection:
+def template_url(postgres_url: str) -> str:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("create database template_engine")
-    with create_pool(make_conninfo(url, dbname="template_engine")) as pool:
+    with create_pool(make_conninfo(postgres_url, dbname="template_engine")) as pool:
         JobRepository(pool)._ensure_schema_exists()
-    yield url
-    server.stop()
+    return postgres_url
 
 
 @pytest.fixture

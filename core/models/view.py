@@ -1,0 +1,84 @@
+"""What readers get: rows without what only the engine needs, pages of them, and a job with its stages."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from core.models.definition import FrozenModel, Parallelism
+from core.models.record import JobRecord
+from core.models.status import JobStatus, StageStatus, TaskStatus
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """Part of a list. `next_cursor` asks for the part after it; None on the last one."""
+
+    items: tuple[Item, ...]
+    next_cursor: str | None
+
+
+class JobSummary(FrozenModel):
+    """A job in a list; its parameters, definition and result are read one by one."""
+
+    job_id: str
+    job_type: str
+    status: JobStatus
+    run: int
+    stage: int
+    total_stages: int
+    correlation_id: str
+    error: dict[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+class TaskSummary(FrozenModel):
+    """A task in a list. Its lease id is nobody else's business."""
+
+    task_id: str
+    run: int
+    stage: int
+    task_index: int
+    task_type: str
+    queue: str
+    name: str | None
+    parameters: dict[str, Any]
+    status: TaskStatus
+    attempt: int
+    interruptions: int
+    lease_owner: str | None
+    lease_expires_at: datetime | None
+    due_at: datetime | None
+    progress: dict[str, Any] | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class StageDetail(FrozenModel):
+    """A stage that a job has come to. `counts` has every task status; all are 0 until the stage is planned."""
+
+    stage: int
+    name: str
+    task_type: str
+    parallelism: Parallelism
+    status: StageStatus
+    expected_count: int | None
+    failed_count: int
+    counts: dict[TaskStatus, int]
+    created_at: datetime
+    planned_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class JobDetail:
+    """A job and the stages of its current run that it has come to, in order."""
+
+    job: JobRecord
+    stages: tuple[StageDetail, ...]

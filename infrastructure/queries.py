@@ -1,0 +1,220 @@
+"""What people and the API read: a job with its stages, and lists in pages that hold still while rows are added."""
+
+import base64
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypeVar
+
+from psycopg.rows import DictRow
+from psycopg.sql import SQL, Composable, Composed, Identifier
+from psycopg.sql import Literal as SqlLiteral
+from pydantic import AwareDatetime, Field, TypeAdapter
+
+from core.models.definition import FrozenModel
+from core.models.record import JobEvent, JobId, JobRecord
+from core.models.status import JobStatus, TaskStatus
+from core.models.view import JobDetail, JobSummary, Page, StageDetail, TaskSummary
+from infrastructure.base import RepositoryError
+from infrastructure.postgresql import PostgreSQLRepository, columns_of
+
+MAX_LIMIT = 1000
+Row = TypeVar("Row", bound=FrozenModel)
+Place = TypeVar("Place", bound=tuple[Any, ...])
+
+# A place in a list, after which the next page begins. The first word keeps the lists apart.
+_Number = Annotated[int, Field(ge=0, lt=2**31)]
+_JOB_PLACE = TypeAdapter(tuple[Literal["jobs"], AwareDatetime, JobId])
+_TASK_PLACE = TypeAdapter(tuple[Literal["tasks"], _Number, _Number])
+_EVENT_PLACE = TypeAdapter(tuple[Literal["events"], Annotated[int, Field(ge=0, lt=2**63)]])
+
+
+class InvalidCursor(ValueError):
+    """It is not from this list."""
+
+    def __init__(self, cursor: str) -> None:
+        self.cursor = cursor
+        super().__init__(
+            f"cursor: expected the next_cursor of an earlier page of this list, found {cursor[:100]!r}; "
+            "leave it out to begin at the first page"
+        )
+
+
+class JobNotFound(RepositoryError):
+    """No job has this id."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__("get_job_detail", f"no job has the id {job_id!r}")
+
+
+class JobQueries(PostgreSQLRepository):
+    """Reads only. A page costs the same wherever it stands in its list: it begins at a key, not at an offset."""
+
+    def get_job_detail(self, job_id: str) -> JobDetail:
+        """The job and the stages of its current run, with tasks counted by status.
+
+        Raises:
+            JobNotFound: No such job.
+        """
+        query = SQL("select {} from {} where job_id = %s").format(columns_of(JobRecord), self._table("jobs"))
+        rows = self._execute_query("get_job_detail", query, (job_id,))
+        if not rows:
+            raise JobNotFound(job_id)
+        job = JobRecord.model_validate(rows[0])
+        stages = self._execute_query("get_job_detail", self._stages_query(), (job_id, job.run))
+        return JobDetail(job, tuple(map(_stage_detail, stages)))
+
+    def list_jobs(
+        self,
+        *,
+        statuses: Iterable[JobStatus] = (),
+        job_types: Iterable[str] = (),
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[JobSummary]:
+        """Jobs, newest first. A job submitted later stands before the first page and moves no other.
+
+        Args:
+            statuses: Only jobs in one of them; empty is any. So for `job_types`.
+            limit: At most so many, 1 to 1,000.
+
+        Raises:
+            InvalidCursor: A `cursor` that this list did not give.
+            ValueError: A `limit` out of bounds.
+        """
+        types = list(job_types)
+        conditions: list[Composable] = _in_statuses(statuses)
+        parameters: list[Any] = []
+        if types:
+            conditions.append(SQL("job_type = %s") if len(types) == 1 else SQL("job_type = any(%s)"))
+            parameters.append(types[0] if len(types) == 1 else types)
+        if cursor is not None:
+            _, created_at, job_id = _read_cursor(_JOB_PLACE, cursor)
+            conditions.append(SQL("(created_at, job_id) < (%s, %s)"))
+            parameters += [created_at, job_id]
+        rows = self._list("jobs", JobSummary, conditions, "created_at desc, job_id desc", limit, parameters)
+        return _page(
+            rows, JobSummary, limit, lambda row: _JOB_PLACE.dump_json(("jobs", row["created_at"], row["job_id"]))
+        )
+
+    def list_tasks(
+        self,
+        job_id: str,
+        *,
+        run: int | None = None,
+        stage: int | None = None,
+        statuses: Iterable[TaskStatus] = (),
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[TaskSummary]:
+        """Tasks of one run of a job, by stage and index; none for an unknown job.
+
+        Args:
+            run: None is the job's current run.
+            stage: None is all stages.
+
+        Raises:
+            InvalidCursor, ValueError: As for `list_jobs`.
+        """
+        conditions: list[Composable] = [SQL("job_id = %s")]
+        parameters: list[Any] = [job_id]
+        if run is None:
+            conditions.append(SQL("run = (select run from {} where job_id = %s)").format(self._table("jobs")))
+        else:
+            conditions.append(SQL("run = %s"))
+        parameters.append(job_id if run is None else run)
+        if stage is not None:
+            conditions.append(SQL("stage = %s"))
+            parameters.append(stage)
+        conditions += _in_statuses(statuses)
+        if cursor is not None:
+            _, *place = _read_cursor(_TASK_PLACE, cursor)
+            conditions.append(SQL("(stage, task_index) > (%s, %s)"))
+            parameters += place
+        rows = self._list("tasks", TaskSummary, conditions, "stage, task_index", limit, parameters)
+        return _page(
+            rows, TaskSummary, limit, lambda row: _TASK_PLACE.dump_json(("tasks", row["stage"], row["task_index"]))
+        )
+
+    def list_events(self, job_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[JobEvent]:
+        """The job's timeline over all its runs, oldest first; none for an unknown job.
+
+        Raises:
+            InvalidCursor, ValueError: As for `list_jobs`.
+        """
+        conditions: list[Composable] = [SQL("job_id = %s")]
+        parameters: list[Any] = [job_id]
+        if cursor is not None:
+            _, event_id = _read_cursor(_EVENT_PLACE, cursor)
+            conditions.append(SQL("event_id > %s"))
+            parameters.append(event_id)
+        rows = self._list("job_events", JobEvent, conditions, "event_id", limit, parameters)
+        return _page(rows, JobEvent, limit, lambda row: _EVENT_PLACE.dump_json(("events", row["event_id"])))
+
+    def _list(
+        self,
+        table: str,
+        model: type[FrozenModel],
+        conditions: list[Composable],
+        order: str,
+        limit: int,
+        parameters: list[Any],
+    ) -> list[DictRow]:
+        """One row more than the page holds, to see whether another page follows."""
+        if not 1 <= limit <= MAX_LIMIT:
+            raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
+        where = SQL(" where ") + SQL(" and ").join(conditions) if conditions else Composed([])
+        query = SQL("select {} from {}{} order by {} limit %s").format(
+            columns_of(model), self._table(table), where, SQL(order)
+        )
+        return self._execute_query(f"list_{table}", query, [*parameters, limit + 1])
+
+    def _stages_query(self) -> Composed:
+        counts = SQL(", ").join(
+            SQL("count(*) filter (where t.status = {})::integer as {}").format(
+                SqlLiteral(status.value), Identifier(f"count_{status.value}")
+            )
+            for status in TaskStatus
+        )
+        return SQL(
+            "select s.stage, s.settings, s.status, s.expected_count, s.failed_count, s.created_at, s.planned_at, "
+            "s.finished_at, c.* from {stages} s, lateral (select {counts} from {tasks} t "
+            "where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage) c "
+            "where s.job_id = %s and s.run = %s order by s.stage"
+        ).format(stages=self._table("stages"), counts=counts, tasks=self._table("tasks"))
+
+    def _table(self, name: str) -> Identifier:
+        return Identifier(self._schema, name)
+
+
+def _in_statuses(statuses: Iterable[StrEnum]) -> list[Composable]:
+    # Written out, not bound: a partial index serves only a statement whose text says the status.
+    values = sorted({status.value for status in statuses})
+    if not values:
+        return []
+    return [SQL("status in ({})").format(SQL(", ").join(map(SqlLiteral, values)))]
+
+
+def _page(rows: list[DictRow], model: type[Row], limit: int, place: Callable[[DictRow], bytes]) -> Page[Row]:
+    items = tuple(model.model_validate(row) for row in rows[:limit])
+    if len(rows) <= limit:
+        return Page(items, None)
+    return Page(items, base64.urlsafe_b64encode(place(rows[limit - 1])).decode().rstrip("="))
+
+
+def _read_cursor(kind: TypeAdapter[Place], cursor: str) -> Place:
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        return kind.validate_json(text)
+    except ValueError as error:  # not base64, not JSON, or not such a place
+        raise InvalidCursor(cursor) from error
+
+
+def _stage_detail(row: DictRow) -> StageDetail:
+    settings = row["settings"]
+    columns = ("stage", "status", "expected_count", "failed_count", "created_at", "planned_at", "finished_at")
+    return StageDetail.model_validate(
+        {name: settings[name] for name in ("name", "task_type", "parallelism")}
+        | {name: row[name] for name in columns}
+        | {"counts": {status: row[f"count_{status.value}"] for status in TaskStatus}}
+    )
