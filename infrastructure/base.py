@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from core.errors import StoreUnavailable
+
 
 class RepositoryError(Exception):
     """A store did not do what it was asked to; the adapter's own error is the cause."""
@@ -13,7 +15,7 @@ class RepositoryError(Exception):
         super().__init__(f"{operation}: {reason}")
 
 
-class DatabaseUnavailable(RepositoryError):
+class DatabaseUnavailable(RepositoryError, StoreUnavailable):
     """The database cannot be reached now; the message that led here must stay with the broker."""
 
 

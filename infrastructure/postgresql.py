@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import psycopg
 from psycopg import Connection, Cursor
@@ -15,42 +15,82 @@ from core.models.definition import FrozenModel
 from infrastructure.base import BaseRepository, DatabaseUnavailable, RepositoryError, StageClosedMeanwhile
 from infrastructure.migrations import Migrator
 
+C = TypeVar("C")
+
 STAGE_CLOSED_SQLSTATE = "CM001"
-Pool = ConnectionPool[Connection[DictRow]]
+
+# After a failed attempt the pool waits 1 s, then 2, then 4, and so on: a long outage would be followed by a long wait.
+# It gives up after this time instead, and the next caller who needs a connection starts again at once.
+_RECONNECT_SECONDS = 5.0
+
+
+class PasswordSource(Protocol):
+    """Gives a password, such as an Entra token, for a new connection; another one than that which was refused."""
+
+    def __call__(self, *, refused: str | None = None) -> str: ...
+
+
+class Pool(ConnectionPool[Connection[DictRow]]):
+    """A pool of autocommit connections whose rows are dicts. It remembers why it could not connect last."""
+
+    connect_error: Exception | None = None
 
 
 def create_pool(
     conninfo: str,
     *,
-    password: Callable[[], str] | None = None,
+    password: PasswordSource | None = None,
     max_size: int = 4,
     max_lifetime_seconds: float = 1800.0,
     timeout_seconds: float = 10.0,
 ) -> Pool:
-    """Open a pool of autocommit connections whose rows are dicts.
+    """Make a pool and return at once; it connects in the background, and again whenever a caller needs it.
 
     Args:
         conninfo: A libpq connection string or URL, without the password if `password` is given.
-        password: Called for every new connection: an Entra token provider, for example.
+        password: Asked for every new connection, and once more when the database refuses what it gave.
         max_lifetime_seconds: Below the token's life (about an hour), so that no connection outlives its token.
-        timeout_seconds: How long a caller waits for a connection.
+        timeout_seconds: How long a caller waits for a connection, whether all are in use or none can be made.
     """
 
-    def connection_settings() -> dict[str, Any]:
-        settings: dict[str, Any] = {"autocommit": True, "row_factory": dict_row}
-        if password is not None:
-            settings["password"] = password()
-        return settings
+    class PooledConnection(Connection[DictRow]):
+        @classmethod
+        def connect(cls, conninfo: str = "", **settings: Any) -> Self:
+            try:
+                connection = _connect(super().connect, conninfo, settings, password)
+            except Exception as error:
+                pool.connect_error = error
+                raise
+            pool.connect_error = None
+            return connection
 
-    return ConnectionPool(
+    pool = Pool(
         conninfo,
-        kwargs=connection_settings,
+        connection_class=PooledConnection,
+        kwargs={"autocommit": True, "row_factory": dict_row},
         min_size=1,
         max_size=max_size,
         max_lifetime=max_lifetime_seconds,
         timeout=timeout_seconds,
-        open=True,
+        reconnect_timeout=_RECONNECT_SECONDS,
+        open=False,
     )
+    pool.open(wait=False)
+    return pool
+
+
+def _connect(connect: Callable[..., C], conninfo: str, settings: dict[str, Any], password: PasswordSource | None) -> C:
+    if password is None:
+        return connect(conninfo, **settings)
+    first = password()
+    try:
+        return connect(conninfo, **settings | {"password": first})
+    except psycopg.OperationalError as error:
+        # libpq tells no SQLSTATE (28P01, 28000) of a refused connection. That the server had asked for the password
+        # is what tells an expired token from a server out of reach.
+        if error.pgconn is None or not error.pgconn.used_password:
+            raise
+    return connect(conninfo, **settings | {"password": password(refused=first)})
 
 
 class PostgreSQLRepository(BaseRepository):
@@ -90,11 +130,19 @@ class PostgreSQLRepository(BaseRepository):
     def _translate(self, operation: str, error: Exception) -> Exception:
         if isinstance(error, psycopg.Error) and error.sqlstate == STAGE_CLOSED_SQLSTATE:
             return StageClosedMeanwhile(operation, str(error).splitlines()[0])
-        if isinstance(error, PoolTimeout | psycopg.OperationalError):
+        if isinstance(error, PoolTimeout):
+            return DatabaseUnavailable(operation, self._explain_timeout())
+        if isinstance(error, psycopg.OperationalError):
             return DatabaseUnavailable(operation, str(error))
         if isinstance(error, psycopg.Error):
             return RepositoryError(operation, str(error))
         return error
+
+    def _explain_timeout(self) -> str:
+        expected = f"expected a connection within {self._pool.timeout:g} s"
+        if self._pool.connect_error is not None:
+            return f"{expected}, found that none can be made: {self._pool.connect_error}"
+        return f"{expected}, found all {self._pool.max_size} in use; COREMACHINE_POOL_SIZE sets how many there are"
 
 
 def build_where_clause(conditions: Mapping[str, Any]) -> tuple[Composed, list[Any]]:

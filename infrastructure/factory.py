@@ -1,0 +1,123 @@
+"""Makes what the app works with, once a process: the one place where settings become objects."""
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from threading import RLock
+from typing import TYPE_CHECKING
+
+from core.ports import JobCatalog
+from infrastructure.entra import EntraTokens, default_credential
+from infrastructure.janitor_store import JanitorRepository
+from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
+from infrastructure.postgresql import Pool, create_pool
+from infrastructure.results import ResultRepository
+from infrastructure.service_bus import ServiceBusRepository, connect_with_identity, connect_with_string
+from infrastructure.settings import AppMode, DatabaseAuth, Settings
+
+if TYPE_CHECKING:
+    from azure.servicebus import ServiceBusClient
+
+    from core.machine import CoreMachine
+
+
+@dataclass(frozen=True)
+class Repositories:
+    """One of each, on one pool."""
+
+    jobs: JobRepository
+    tasks: TaskRepository
+    stages: StageCompletionRepository
+    results: ResultRepository
+    janitor: JanitorRepository
+    service_bus: ServiceBusRepository
+
+
+class RepositoryFactory:
+    """Makes the repositories at their first use and keeps them. Any thread may ask.
+
+    Nothing is connected before it is needed: the pool connects in the background, Service Bus at the first send.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = RLock()
+        self._pool: Pool | None = None
+        self._repositories: Repositories | None = None
+
+    def create_repositories(self) -> Repositories:
+        """The same ones each time, until `close`."""
+        with self._lock:
+            if self._repositories is None:
+                self._pool = _make_pool(self.settings)
+                self._repositories = _make_repositories(self.settings, self._pool)
+            return self._repositories
+
+    def create_machine(self, catalog: JobCatalog) -> "CoreMachine":
+        """A machine over these repositories, with a heartbeat thread of its own: an app makes one."""
+        return _make_machine(self.settings, self.create_repositories(), catalog)
+
+    def close(self) -> None:
+        """Close all connections. Who still holds a repository cannot use it any more."""
+        with self._lock:
+            repositories, self._repositories = self._repositories, None
+            pool, self._pool = self._pool, None
+        if repositories is not None:
+            repositories.service_bus.close()
+        if pool is not None:
+            pool.close()
+
+
+def _make_pool(settings: Settings) -> Pool:
+    tokens = None
+    if settings.database_auth is DatabaseAuth.ENTRA:
+        tokens = EntraTokens(partial(default_credential, settings.service_bus_client_id))
+    return create_pool(
+        settings.database_url.get_secret_value(),
+        password=tokens,
+        max_size=settings.pool_size,
+        max_lifetime_seconds=settings.connection_max_lifetime_seconds,
+    )
+
+
+def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
+    return Repositories(
+        jobs=JobRepository(pool, settings.schema_name),
+        tasks=TaskRepository(pool, settings.schema_name),
+        stages=StageCompletionRepository(pool, settings.schema_name),
+        results=ResultRepository(pool, settings.schema_name),
+        janitor=JanitorRepository(pool, settings.schema_name),
+        service_bus=ServiceBusRepository(settings.queue_names, _service_bus_connector(settings)),
+    )
+
+
+def _make_machine(settings: Settings, repositories: Repositories, catalog: JobCatalog) -> "CoreMachine":
+    from core.leases import LeaseKeeper  # noqa: PLC0415 - an app that only answers queries has no machine
+    from core.machine import CoreMachine  # noqa: PLC0415
+    from core.orchestration_manager import AppRole, OrchestrationManager  # noqa: PLC0415
+    from core.state_manager import StateManager  # noqa: PLC0415
+
+    role = AppRole(
+        app_name=settings.app_name,
+        moves_jobs=settings.app_mode is not AppMode.WORKER,
+        served_queues=frozenset(settings.served_queues),
+    )
+    return CoreMachine(
+        catalog=catalog,
+        state=StateManager(repositories.jobs, repositories.tasks, repositories.stages),
+        orchestration=OrchestrationManager(catalog, repositories.service_bus, role),
+        results=repositories.results,
+        keeper=LeaseKeeper(repositories.tasks),
+        owner=f"{settings.app_name}:{socket.gethostname()}:{os.getpid()}",
+        task_threads=settings.task_threads,
+    )
+
+
+def _service_bus_connector(settings: Settings) -> Callable[[], "ServiceBusClient"]:
+    if settings.service_bus_connection is not None:
+        return partial(connect_with_string, settings.service_bus_connection.get_secret_value())
+    if settings.service_bus_namespace is not None:
+        return partial(connect_with_identity, settings.service_bus_namespace, settings.service_bus_client_id)
+    raise AssertionError("settings name no Service Bus, which load_settings refuses")

@@ -1,0 +1,304 @@
+"""Sends through Service Bus. The SDK is imported when something is first sent: that takes a fifth of a second."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from core.errors import DeliveryError, MessageTooLarge, QueueNotFound
+from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage
+
+if TYPE_CHECKING:
+    from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusMessageBatch, ServiceBusSender
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+# Service Bus closes a connection that was silent for four minutes, and what lies on the way may forget one without
+# a word. The SDK's keep-alive thread would prevent that, but it works on the link without a lock while a send does.
+_MAX_IDLE_SECONDS = 180.0
+# The SDK's 0.2 s is too short to write a full batch over a slow line (Azure/azure-sdk-for-python#30425).
+_SOCKET_TIMEOUT_SECONDS = 5.0
+# The smallest limit, of the Standard tier, is 256 KB with all properties.
+_SURELY_FITS_BYTES = 64 * 1024
+_SUBJECTS = {JobQueueMessage: "job", StageCompleteMessage: "stage_complete", TaskQueueMessage: "task"}
+
+
+def connect_with_string(connection_string: str, **options: Any) -> "ServiceBusClient":
+    """A client for `ServiceBusRepository`. Options: see `_client_options`."""
+    from azure.servicebus import ServiceBusClient  # noqa: PLC0415 - slow to import
+
+    return ServiceBusClient.from_connection_string(connection_string, **_client_options(**options))
+
+
+def connect_with_identity(namespace: str, client_id: str | None = None, **options: Any) -> "ServiceBusClient":
+    """The same, signed in as the app's identity.
+
+    Args:
+        namespace: A host name such as `my-namespace.servicebus.windows.net`.
+        client_id: See `infrastructure.entra.default_credential`.
+    """
+    from azure.servicebus import ServiceBusClient  # noqa: PLC0415 - slow to import
+
+    from infrastructure.entra import default_credential  # noqa: PLC0415 - only with identities
+
+    return ServiceBusClient(namespace, default_credential(client_id), **_client_options(**options))
+
+
+def _client_options(*, try_timeout: float = 10.0) -> dict[str, Any]:
+    # The repository tries again itself, at once and on a new connection; the SDK would wait a second or two first.
+    return {"retry_total": 0, "try_timeout": try_timeout}
+
+
+class ServiceBusRepository:
+    """A `core.ports.MessageSender` with one connection a queue, opened at the first send and kept.
+
+    Any thread may send. Sends to one queue go one after the other, since an SDK sender serves one thread at a time.
+
+    Args:
+        queues: Real names of queues by their logical names.
+        connect: Makes the client, when something is first sent.
+        clock: Seconds that only grow.
+        patience_seconds: How long a thread waits for others that send to the same queue. The SDK waits without end for
+            a peer that takes a connection and then says nothing; this keeps it from catching more than one thread.
+    """
+
+    def __init__(
+        self,
+        queues: Mapping[str, str],
+        connect: Callable[[], "ServiceBusClient"],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        patience_seconds: float = 60.0,
+    ) -> None:
+        self._connect = connect
+        self._client: ServiceBusClient | None = None
+        self._client_lock = Lock()
+        self._links = {
+            logical: _Link(real, self._get_client, clock, patience_seconds) for logical, real in queues.items()
+        }
+
+    def send_messages(self, queue: str, messages: Sequence[QueueMessage]) -> None:
+        """Send all of them, in as few batches as the size limit allows; returns when the broker has them.
+
+        Raises:
+            QueueNotFound: The settings or the namespace have no such queue.
+            MessageTooLarge: One alone is larger than the queue takes.
+            DeliveryError: Anything else, after a second try if that could help. Some may have been sent, some not.
+        """
+        self._send(queue, (_outgoing(message) for message in messages))
+
+    def send_message_with_delay(self, queue: str, message: QueueMessage, delay_seconds: float) -> None:
+        """Send it now, to appear in the queue after the delay. Raises what `send_messages` raises.
+
+        A send with a due time costs one round trip. Scheduling proper costs another link and more round trips, for a
+        number to cancel by that nobody needs: a message whose rows have moved on does nothing.
+        """
+        due_at = datetime.now(UTC) + timedelta(seconds=delay_seconds)
+        self._send(queue, [_outgoing(message, due_at)])
+
+    def close(self) -> None:
+        """Close all connections. The next send would open them again."""
+        for link in self._links.values():
+            try:
+                link.close()
+            except TimeoutError as error:
+                log.warning("service_bus_not_closed", extra={"queue": link.real_name, "error": str(error)})
+        with self._client_lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def _send(self, queue: str, outgoing: Iterable["Outgoing"]) -> None:
+        link = self._links.get(queue)
+        if link is None:
+            known = ", ".join(self._links)
+            raise QueueNotFound(queue, f"expected one of the configured queues ({known}), found another")
+        with _translated(queue, link.real_name):
+            # The link is taken anew for each: between the batches of a large stage, other threads get through.
+            for parcel in _parcels(queue, outgoing, link.new_batch):
+                link.send(parcel)
+
+    def _get_client(self) -> "ServiceBusClient":
+        with self._client_lock:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+
+class _Link:
+    """The sender of one queue, for one thread at a time."""
+
+    def __init__(
+        self,
+        real_name: str,
+        get_client: Callable[[], "ServiceBusClient"],
+        clock: Callable[[], float],
+        patience_seconds: float,
+    ) -> None:
+        self.real_name = real_name
+        self._patience_seconds = patience_seconds
+        self._get_client = get_client
+        self._clock = clock
+        self._lock = Lock()
+        self._sender: ServiceBusSender | None = None
+        self._used_at = 0.0
+
+    def send(self, outgoing: "ServiceBusMessage | ServiceBusMessageBatch") -> None:
+        self._do(lambda sender: sender.send_messages(outgoing))
+
+    def new_batch(self) -> "ServiceBusMessageBatch":
+        """An empty batch that knows the size limit, which the broker tells when the connection opens."""
+        return self._do(lambda sender: sender.create_message_batch())
+
+    def close(self) -> None:
+        with self._held():
+            self._drop_sender()
+
+    def _do(self, action: Callable[["ServiceBusSender"], T]) -> T:
+        """Try it; if the connection may be the reason that it fails, try once more on a new one."""
+        from azure.servicebus.exceptions import ServiceBusError  # noqa: PLC0415 - slow to import
+
+        with self._held():
+            if self._clock() - self._used_at > _MAX_IDLE_SECONDS:
+                self._drop_sender()
+            try:
+                result = action(self._get_sender())
+            except ServiceBusError as error:
+                if not _may_be_the_connection(error):
+                    raise
+                error_type = type(error).__name__
+                log.warning("service_bus_reconnect", extra={"queue": self.real_name, "error_type": error_type})
+                self._drop_sender()
+                result = action(self._get_sender())
+            self._used_at = self._clock()
+            return result
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=self._patience_seconds):
+            raise TimeoutError(
+                f"expected the connection to {self.real_name!r} within {self._patience_seconds:g} s, "
+                "found it in the hands of a thread that waits for the broker"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _get_sender(self) -> "ServiceBusSender":
+        if self._sender is None:
+            self._sender = self._get_client().get_queue_sender(
+                self.real_name, keep_alive=0, socket_timeout=_SOCKET_TIMEOUT_SECONDS
+            )
+        return self._sender
+
+    def _drop_sender(self) -> None:
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            sender.close()
+
+
+def _may_be_the_connection(error: Exception) -> bool:
+    from azure.servicebus import exceptions  # noqa: PLC0415 - slow to import
+
+    return not isinstance(
+        error,
+        (
+            exceptions.MessagingEntityNotFoundError,
+            exceptions.MessagingEntityDisabledError,
+            exceptions.MessageSizeExceededError,
+            exceptions.ServiceBusAuthorizationError,
+            exceptions.ServiceBusQuotaExceededError,
+            exceptions.ServiceBusServerBusyError,
+        ),
+    )
+
+
+def _parcels(
+    queue: str, outgoing: Iterable["Outgoing"], new_batch: Callable[[], "ServiceBusMessageBatch"]
+) -> Iterator["ServiceBusMessage | ServiceBusMessageBatch"]:
+    """Batches as full as they get; a small message that is alone goes as it is, which is cheaper."""
+    rest = iter(outgoing)
+    first, second = next(rest, None), next(rest, None)
+    if first is None:
+        return
+    if second is None and first.size <= _SURELY_FITS_BYTES:
+        yield first.message
+        return
+    batch = new_batch()
+    for each in chain([first], [second] if second else [], rest):
+        if _fits(batch, each.message):
+            continue
+        if len(batch):
+            yield batch
+            batch = new_batch()
+            if _fits(batch, each.message):
+                continue
+        raise MessageTooLarge(
+            queue,
+            f"expected a message of at most {batch.max_size_in_bytes} bytes, found {each.message.message_id} "
+            f"with a body of {each.size}; send references, not contents",
+        )
+    yield batch
+
+
+def _fits(batch: "ServiceBusMessageBatch", message: "ServiceBusMessage") -> bool:
+    """Add it, if there is room."""
+    from azure.servicebus.exceptions import MessageSizeExceededError  # noqa: PLC0415 - slow to import
+
+    try:
+        batch.add_message(message)
+    except MessageSizeExceededError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message and the bytes of its body."""
+
+    message: "ServiceBusMessage"
+    size: int
+
+
+def _outgoing(message: QueueMessage, due_at: datetime | None = None) -> Outgoing:
+    from azure.servicebus import ServiceBusMessage  # noqa: PLC0415 - slow to import
+
+    body = message.model_dump_json(exclude_none=True).encode()
+    stage = message.completed_stage if isinstance(message, StageCompleteMessage) else message.stage
+    properties: dict[str | bytes, Any] = {"run": message.run, "stage": stage}
+    if message.job_id is not None:
+        properties["job_id"] = message.job_id
+    wrapped = ServiceBusMessage(
+        body,
+        message_id=message.message_id,
+        correlation_id=message.correlation_id,
+        content_type="application/json",
+        subject=_SUBJECTS[type(message)],
+        application_properties=properties,
+        scheduled_enqueue_time_utc=due_at,
+    )
+    return Outgoing(wrapped, len(body))
+
+
+@contextmanager
+def _translated(queue: str, real_name: str) -> Iterator[None]:
+    """The SDK's errors as the engine's, by type."""
+    from azure.core.exceptions import AzureError  # noqa: PLC0415 - slow to import
+    from azure.servicebus import exceptions  # noqa: PLC0415 - slow to import
+
+    try:
+        yield
+    except exceptions.MessagingEntityNotFoundError as error:
+        reason = f"expected a queue {real_name!r} in the namespace, found none; create it, or mend its setting"
+        raise QueueNotFound(queue, reason) from error
+    except exceptions.MessageSizeExceededError as error:
+        raise MessageTooLarge(queue, str(error)) from error
+    except (AzureError, OSError) as error:
+        raise DeliveryError(queue, f"{type(error).__name__}: {error}") from error

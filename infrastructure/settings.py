@@ -1,0 +1,317 @@
+"""The app's settings: environment variables, read once, checked as a whole."""
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from core.errors import QueueNotFound
+from core.orchestration_manager import JOBS_QUEUE
+
+_NOT_SHOWN = "something else (not shown, since it may hold a secret)"
+
+
+class AppMode(StrEnum):
+    """Which triggers this app has."""
+
+    STANDALONE = "standalone"  # HTTP, jobs queue, task queues, timers
+    PLATFORM = "platform"  # HTTP, jobs queue, timers
+    WORKER = "worker"  # task queues
+
+
+class DatabaseAuth(StrEnum):
+    """How the database knows the app."""
+
+    PASSWORD = "password"  # noqa: S105 - the name of a way, not a password
+    ENTRA = "entra"  # a token of the app's identity in place of a password
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used. `problems` has a line for each, without anything secret."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+def _pairs(value: object) -> object:
+    """`tasks=real-tasks,raster=real-raster` as a dict."""
+    if not isinstance(value, str):
+        return value
+    pairs: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        logical, separator, real = (piece.strip() for piece in part.partition("="))
+        if not separator:
+            raise ValueError(f"{part!r} has no =")
+        if logical in pairs:
+            raise ValueError(f"{logical!r} is there twice")
+        pairs[logical] = real
+    return pairs
+
+
+def _names(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(dict.fromkeys(filter(None, (part.strip() for part in value.split(",")))))
+
+
+def _is_connection_string(text: str) -> bool:
+    parts = {name.strip().lower(): value for name, _, value in (part.partition("=") for part in text.split(";"))}
+    has_key = bool(parts.get("sharedaccesskeyname") and parts.get("sharedaccesskey"))
+    return parts.get("endpoint", "").startswith("sb://") and (has_key or bool(parts.get("sharedaccesssignature")))
+
+
+_LogicalName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,49}$")]
+_RealName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([\w\-./]*[A-Za-z0-9])?$", max_length=260)]
+_TaskQueues = Annotated[
+    Mapping[_LogicalName, _RealName],
+    BeforeValidator(_pairs),
+    Field(min_length=1),
+    AfterValidator(lambda pairs: MappingProxyType(dict(pairs))),
+    PlainSerializer(dict),
+]
+
+
+class Settings(BaseSettings):
+    """All settings, under the names that the code uses; `load_settings` reads them from their variables.
+
+    A field's description says what is expected of its variable.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    database_url: SecretStr = Field(
+        alias="COREMACHINE_DATABASE_URL",
+        description="a PostgreSQL URL or libpq connection string, such as postgresql://user@host/database",
+    )
+    database_auth: DatabaseAuth = Field(
+        DatabaseAuth.PASSWORD, alias="COREMACHINE_DATABASE_AUTH", description="password or entra"
+    )
+    schema_name: str = Field(
+        "app",
+        alias="COREMACHINE_SCHEMA",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="a lower-case PostgreSQL name of at most 63 characters",
+    )
+    pool_size: int = Field(
+        4, alias="COREMACHINE_POOL_SIZE", ge=1, le=100, description="a number of connections from 1 to 100"
+    )
+    connection_max_lifetime_seconds: float = Field(
+        1800.0,
+        alias="COREMACHINE_CONNECTION_MAX_LIFETIME_SECONDS",
+        ge=60,
+        le=3600,
+        description="seconds from 60 to 3600 (an Entra token lives about an hour)",
+    )
+    jobs_queue: _RealName = Field(
+        "coremachine-jobs", alias="COREMACHINE_JOBS_QUEUE", description="the name of a Service Bus queue"
+    )
+    # As in a variable: pydantic-settings checks and converts defaults too.
+    task_queues: _TaskQueues = Field(
+        "tasks=coremachine-tasks,raster=coremachine-raster-tasks",  # type: ignore[arg-type]
+        alias="COREMACHINE_TASK_QUEUES",
+        description="logical=real queue names with commas between",
+    )
+    app_mode: AppMode = Field(
+        AppMode.STANDALONE, alias="COREMACHINE_APP_MODE", description="standalone, platform or worker"
+    )
+    worker_queues: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+        (),
+        alias="COREMACHINE_WORKER_QUEUES",
+        description="logical names of COREMACHINE_TASK_QUEUES, with commas between",
+    )
+    app_name: str = Field(
+        "local",
+        validation_alias=AliasChoices("COREMACHINE_APP_NAME", "WEBSITE_SITE_NAME"),
+        max_length=100,
+        description="a name of at most 100 characters",
+    )
+    task_threads: int = Field(
+        8, alias="COREMACHINE_TASK_THREADS", ge=1, le=64, description="a number of threads from 1 to 64"
+    )
+    sweep_schedule: str = Field(
+        "*/30 * * * * *",
+        alias="COREMACHINE_SWEEP_SCHEDULE",
+        pattern=r"^\S+( \S+){5}$",
+        description="an NCRONTAB expression of six fields, such as */30 * * * * *",
+    )
+    service_bus_connection: SecretStr | None = Field(
+        None,
+        alias="ServiceBusConnection",
+        description="Endpoint=sb://...;SharedAccessKeyName=...;SharedAccessKey=... as the portal shows it",
+    )
+    service_bus_namespace: str | None = Field(
+        None,
+        alias="ServiceBusConnection__fullyQualifiedNamespace",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]+$",
+        description="a host name such as my-namespace.servicebus.windows.net",
+    )
+    service_bus_client_id: str | None = Field(
+        None,
+        alias="ServiceBusConnection__clientId",
+        description="the client id of a user-assigned identity",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load_settings` hands over, so that the mapping given to it is all there is."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        problems = [*self._database_problems(), *self._queue_problems(), *self._service_bus_problems()]
+        if problems:
+            raise SettingsError(problems)
+        return self
+
+    def queue_name(self, logical: str) -> str:
+        """The real name of `jobs` or of a task queue.
+
+        Raises:
+            QueueNotFound: No queue is called that.
+        """
+        try:
+            return self.queue_names[logical]
+        except KeyError:
+            known = ", ".join(self.queue_names)
+            raise QueueNotFound(
+                logical, f"expected one of {known}; add {logical}=<its real name> to COREMACHINE_TASK_QUEUES"
+            ) from None
+
+    @property
+    def queue_names(self) -> Mapping[str, str]:
+        """Real names by logical names, the jobs queue first."""
+        return MappingProxyType({JOBS_QUEUE: self.jobs_queue, **self.task_queues})
+
+    @property
+    def served_queues(self) -> tuple[str, ...]:
+        """Logical names of the task queues that this app takes messages from; a platform app takes none."""
+        if self.app_mode is AppMode.PLATFORM:
+            return ()
+        return self.worker_queues or tuple(self.task_queues)
+
+    def _database_problems(self) -> list[str]:
+        import psycopg  # noqa: PLC0415 - slow to import for those who only read names
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+        field = type(self).model_fields["database_url"]
+        try:
+            parsed = conninfo_to_dict(self.database_url.get_secret_value())
+        except psycopg.ProgrammingError:
+            return [_problem(field, _NOT_SHOWN)]
+        if self.database_auth is DatabaseAuth.ENTRA and parsed.get("password"):
+            problem = (
+                f"{field.alias}: expected no password in it, since COREMACHINE_DATABASE_AUTH is entra, found one; "
+                "remove it, and name the identity as the user"
+            )
+            return [problem]
+        return []
+
+    def _queue_problems(self) -> list[str]:
+        problems = []
+        if JOBS_QUEUE in self.task_queues:
+            problems.append(
+                f"COREMACHINE_TASK_QUEUES: expected other logical names than {JOBS_QUEUE!r}, found it; "
+                "rename it, since COREMACHINE_JOBS_QUEUE names that queue"
+            )
+        real = [name.lower() for name in (self.jobs_queue, *self.task_queues.values())]
+        doubles = sorted({name for name in real if real.count(name) > 1})
+        if doubles:
+            problems.append(
+                "COREMACHINE_JOBS_QUEUE and COREMACHINE_TASK_QUEUES: expected a queue of its own for each logical "
+                f"name, found {', '.join(doubles)} more than once; give each another"
+            )
+        unknown = [name for name in self.worker_queues if name not in self.task_queues]
+        if unknown:
+            problems.append(
+                f"COREMACHINE_WORKER_QUEUES: expected some of {', '.join(self.task_queues)}, "
+                f"found {', '.join(unknown)}; add it to COREMACHINE_TASK_QUEUES or leave it out"
+            )
+        return problems
+
+    def _service_bus_problems(self) -> list[str]:
+        connection, namespace = self.service_bus_connection, self.service_bus_namespace
+        if (connection is None) == (namespace is None):
+            problem = (
+                "ServiceBusConnection, ServiceBusConnection__fullyQualifiedNamespace: expected one of them, "
+                f"found {'neither' if connection is None else 'both'}; set the first to a connection string, "
+                "or the second to the namespace's host name to use a managed identity"
+            )
+            return [problem]
+        if connection is not None and not _is_connection_string(connection.get_secret_value()):
+            return [_problem(type(self).model_fields["service_bus_connection"], _NOT_SHOWN)]
+        return []
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings. Empty variables count as not set.
+
+    Args:
+        environ: Read in place of the process's environment.
+
+    Raises:
+        SettingsError: Names every variable that is wrong, what was expected, what was found and what to do.
+    """
+    source = os.environ if environ is None else environ
+    known = {name: field for field in Settings.model_fields.values() for name in _variables(field)}
+    values: dict[str, Any] = {name: source[name] for name in known if source.get(name, "").strip()}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        # A mapping with two wrong entries is one problem.
+        problems = list(dict.fromkeys(line for details in error.errors() for line in _explain(details, known, values)))
+    # Outside of the handler: what pydantic raised holds the values, secret ones too.
+    raise SettingsError(problems)
+
+
+def _variables(field: FieldInfo) -> list[str]:
+    choices = field.validation_alias
+    return [str(choice) for choice in choices.choices] if isinstance(choices, AliasChoices) else [str(choices)]
+
+
+def _explain(details: ErrorDetails, known: Mapping[str, FieldInfo], values: Mapping[str, Any]) -> list[str]:
+    raised = details.get("ctx", {}).get("error")
+    if isinstance(raised, SettingsError):
+        return raised.problems
+    field = known[str(details["loc"][0])]
+    name = next((name for name in _variables(field) if name in values), None)
+    if name is None:
+        return [_problem(field, "nothing")]
+    is_secret = "Secret" in str(field.annotation)
+    found = _NOT_SHOWN if is_secret else repr(values[name])
+    return [_problem(field, f"{found} ({raised})" if raised else found)]
+
+
+def _problem(field: FieldInfo, found: str) -> str:
+    variables = _variables(field)
+    default = field.default
+    if default is PydanticUndefined:
+        remedy = "set it"
+    elif default is None or default == ():
+        remedy = "mend it or remove it"
+    else:
+        remedy = f"mend it, or remove it to use {default}"
+    return f"{' or '.join(variables)}: expected {field.description}, found {found}; {remedy}"

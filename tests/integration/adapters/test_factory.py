@@ -1,0 +1,82 @@
+"""From settings to a machine: real PostgreSQL, real SDK, the project's own broker."""
+
+import threading
+
+import pytest
+
+from core.models.message import JOBS_QUEUE_MESSAGE, TaskQueueMessage
+from infrastructure import RepositoryFactory, load_settings
+from jobs.hello_world import HANDLERS, HelloWorldJob
+from jobs.registry import Registry
+from local.postgres import LocalPostgres
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory, project_broker):
+    with LocalPostgres(tmp_path_factory.mktemp("postgres") / "data", keep=False) as url:
+        yield load_settings({"COREMACHINE_DATABASE_URL": url, "ServiceBusConnection": project_broker.connection_string})
+
+
+@pytest.fixture
+def factory(settings):
+    factory = RepositoryFactory(settings)
+    yield factory
+    factory.close()
+
+
+def test_repositories_are_made_once_for_all_threads(factory):
+    made = []
+    threads = [threading.Thread(target=lambda: made.append(factory.create_repositories())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(made) == 8
+    assert all(each is made[0] for each in made)
+
+
+def test_a_closed_factory_makes_new_ones(factory):
+    first = factory.create_repositories()
+    factory.close()
+    factory.close()
+    assert factory.create_repositories() is not first
+
+
+def test_a_job_runs_over_the_real_broker(factory, project_broker, receive):
+    repositories = factory.create_repositories()
+    repositories.jobs._ensure_schema_exists()
+    for queue in factory.settings.queue_names.values():
+        project_broker.purge(queue)
+    machine = factory.create_machine(Registry([HelloWorldJob], HANDLERS, ["tasks", "raster"]))
+
+    job_id = machine.submit_job("hello_world", {}).job_id
+    for _ in range(20):
+        for body in receive("coremachine-jobs"):
+            machine.process_job_message(JOBS_QUEUE_MESSAGE.validate_json(body))
+        for body in receive("coremachine-tasks"):
+            machine.process_task_message(TaskQueueMessage.model_validate_json(body))
+        job = repositories.jobs.find_job(job_id)
+        if job.status.is_terminal:
+            break
+    assert job.status == "completed"
+
+
+@pytest.fixture
+def receive(project_broker):
+    """Takes what is in a queue now."""
+    from azure.servicebus import ServiceBusClient
+
+    receivers = {}
+    with ServiceBusClient.from_connection_string(project_broker.connection_string) as client:
+
+        def take(queue):
+            if project_broker.counts(queue)["active"] == 0:
+                return []
+            if queue not in receivers:
+                receivers[queue] = client.get_queue_receiver(queue, receive_mode="receiveanddelete")
+            return [str(message) for message in receivers[queue].receive_messages(100, max_wait_time=1)]
+
+        yield take
+        for receiver in receivers.values():
+            receiver.close()

@@ -1,0 +1,152 @@
+"""The pool when passwords expire, when the database is down, and when all connections are in use."""
+
+import socket
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL
+
+from core.errors import StoreUnavailable
+from infrastructure import postgresql
+from infrastructure.base import DatabaseUnavailable
+from infrastructure.postgresql import PostgreSQLRepository, create_pool
+from local.postgres import LocalPostgres
+
+
+def ask(pool):
+    [row] = PostgreSQLRepository(pool)._execute_query("ask", SQL("select current_user as name"))
+    return row["name"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("postgres") / "data"
+
+
+@pytest.fixture(scope="module")
+def url(folder):
+    """A server where the role `identity` needs a password, which is `token-2`."""
+    with LocalPostgres(folder, keep=False) as url:
+        access = folder / "pg_hba.conf"
+        access.write_text("local all identity scram-sha-256\n" + access.read_text())
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("create role identity login password 'token-2'")
+            connection.execute("select pg_reload_conf()")
+        yield url
+
+
+class Tokens:
+    """A `PasswordSource` of numbered tokens; counts how many were refused. The pool asks from several threads."""
+
+    def __init__(self):
+        self.refusals = []
+        self.lock = threading.Lock()
+
+    def __call__(self, *, refused=None):
+        with self.lock:
+            if refused is not None:
+                self.refusals.append(refused)
+            return f"token-{1 + len(set(self.refusals))}"
+
+
+def test_a_refused_token_is_renewed(url):
+    tokens = Tokens()
+    with create_pool(make_conninfo(url, user="identity", password=None), password=tokens) as pool:
+        assert ask(pool) == "identity"
+    assert set(tokens.refusals) == {"token-1"}
+
+
+def test_a_token_that_stays_refused_is_said_so(url):
+    """Each attempt of the pool asks for one more token, not for ever more."""
+    asked = Counter()
+
+    def tokens(*, refused=None):
+        asked[refused] += 1
+        return "wrong"
+
+    conninfo = make_conninfo(url, user="identity", password=None)
+    with (
+        create_pool(conninfo, password=tokens, timeout_seconds=0.5) as pool,
+        pytest.raises(DatabaseUnavailable, match=r"found that none can be made: .*password authentication failed"),
+    ):
+        ask(pool)
+    assert 1 <= asked["wrong"] <= asked[None]
+
+
+def test_a_token_provider_that_fails_is_said_so(url):
+    def tokens(*, refused=None):
+        raise RuntimeError("no identity endpoint")
+
+    with (
+        create_pool(url, password=tokens, timeout_seconds=0.5) as pool,
+        pytest.raises(DatabaseUnavailable, match="found that none can be made: no identity endpoint"),
+    ):
+        ask(pool)
+
+
+def test_a_token_is_not_renewed_when_the_server_is_out_of_reach():
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    tokens = Tokens()
+    conninfo = f"host=127.0.0.1 port={port} user=u dbname=d"
+    with (
+        create_pool(conninfo, password=tokens, timeout_seconds=0.5) as pool,
+        pytest.raises(DatabaseUnavailable, match=r"ask: .* within 0.5 s, found that none .* refused"),
+    ):
+        ask(pool)
+    assert tokens.refusals == []
+
+
+def test_a_database_that_is_down_is_told_in_time_and_by_type():
+    """Making the pool does not wait; a call does, as long as it was told to."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    started = time.monotonic()
+    with create_pool(f"postgresql://u:v3ry-s3cret@127.0.0.1:{port}/d", timeout_seconds=0.5) as pool:
+        assert time.monotonic() - started < 0.4
+        with pytest.raises(StoreUnavailable) as caught:
+            ask(pool)
+        assert time.monotonic() - started < 5
+    assert "v3ry-s3cret" not in str(caught.value)
+
+
+def test_a_pool_in_use_says_which_setting_helps(url):
+    with (
+        create_pool(url, max_size=1, timeout_seconds=0.2) as pool,
+        pool.connection(),
+        pytest.raises(DatabaseUnavailable, match="found all 1 in use; COREMACHINE_POOL_SIZE sets"),
+    ):
+        ask(pool)
+
+
+def test_a_closed_pool_is_unavailable(url):
+    pool = create_pool(url)
+    assert ask(pool) == "postgres"
+    pool.close()
+    with pytest.raises(DatabaseUnavailable, match="closed"):
+        ask(pool)
+
+
+def test_the_pool_comes_back_with_the_database(tmp_path, monkeypatch):
+    """After an outage longer than the pool tries by itself, the next caller makes it try again."""
+    monkeypatch.setattr(postgresql, "_RECONNECT_SECONDS", 0.5)
+    server = LocalPostgres(tmp_path / "data", keep=True)
+    url = server.start()
+    with create_pool(url, timeout_seconds=0.3) as pool:
+        gave_up = threading.Event()
+        monkeypatch.setattr(pool, "_reconnect_failed", lambda _: gave_up.set())
+        assert ask(pool) == "postgres"
+        server.stop()
+        while not gave_up.is_set():
+            with pytest.raises(DatabaseUnavailable):
+                ask(pool)
+        server = LocalPostgres(tmp_path / "data", keep=False)
+        assert server.start() == url
+        pool.timeout = 10.0
+        assert ask(pool) == "postgres"
+    server.stop()

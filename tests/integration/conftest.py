@@ -1,0 +1,15 @@
+"""What integration tests of several parts share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from local.broker.config import default_config_path, load_config
+from local.broker.thread import BrokerThread
+
+
+@pytest.fixture(scope="session")
+def project_broker() -> Iterator[BrokerThread]:
+    """A broker with the project's own queues, which drop a message id seen within a minute."""
+    with BrokerThread(load_config(default_config_path())) as running:
+        yield running

@@ -1,0 +1,35 @@
+"""What is slow to import is imported when it is used: a cold start waits for none of it."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+SLOW = ["azure.servicebus", "azure.identity", "azure.core", "fastapi", "rasterio", "fsspec"]
+
+
+@pytest.mark.parametrize("module", ["core", "core.machine", "infrastructure", "infrastructure.factory"])
+def test_importing_it_imports_nothing_slow(module):
+    script = f"import sys, {module}; print([name for name in {SLOW} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_packages_alone_import_none_of_their_modules():
+    script = (
+        "import sys, core, infrastructure; "
+        "print([name for name in sys.modules if name.startswith(('core.', 'infrastructure.', 'pydantic', 'psycopg'))])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", ["core", "infrastructure"])
+def test_every_public_name_is_there(package):
+    module = import_module(package)
+    for name in module.__all__:
+        assert getattr(module, name).__name__ == name
+    assert set(module.__all__) <= set(dir(module))
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
+        _ = module.nothing

@@ -1,0 +1,188 @@
+"""Settings are read once and checked as a whole; what is wrong is said with the name of its variable."""
+
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from core.errors import QueueNotFound
+from infrastructure.settings import AppMode, DatabaseAuth, SettingsError, load_settings
+
+SECRET = "v3ry-s3cret"  # noqa: S105 - looked for in errors
+CONNECTION = f"Endpoint=sb://x.servicebus.windows.net/;SharedAccessKeyName=app;SharedAccessKey={SECRET}"
+GIVEN = {"COREMACHINE_DATABASE_URL": f"postgresql://app:{SECRET}@host/database", "ServiceBusConnection": CONNECTION}
+
+
+def problems(**variables):
+    with pytest.raises(SettingsError) as caught:
+        load_settings(GIVEN | variables)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__context__ is None, "what pydantic raised holds the values"
+    return caught.value.problems
+
+
+def test_defaults():
+    settings = load_settings(GIVEN)
+
+    assert settings.database_auth is DatabaseAuth.PASSWORD
+    assert settings.app_mode is AppMode.STANDALONE
+    assert (settings.schema_name, settings.pool_size, settings.task_threads) == ("app", 4, 8)
+    assert settings.connection_max_lifetime_seconds == 1800
+    assert dict(settings.queue_names) == {
+        "jobs": "coremachine-jobs",
+        "tasks": "coremachine-tasks",
+        "raster": "coremachine-raster-tasks",
+    }
+    assert settings.served_queues == ("tasks", "raster")
+    assert settings.app_name == "local"
+    assert settings.sweep_schedule == "*/30 * * * * *"
+
+
+def test_everything_can_be_set():
+    settings = load_settings(
+        {
+            "COREMACHINE_DATABASE_URL": "host=db user=identity dbname=app",
+            "COREMACHINE_DATABASE_AUTH": "entra",
+            "COREMACHINE_SCHEMA": "other",
+            "COREMACHINE_POOL_SIZE": "2",
+            "COREMACHINE_CONNECTION_MAX_LIFETIME_SECONDS": "600",
+            "COREMACHINE_JOBS_QUEUE": "j",
+            "COREMACHINE_TASK_QUEUES": " light = l , heavy=h/1,",
+            "COREMACHINE_APP_MODE": "worker",
+            "COREMACHINE_WORKER_QUEUES": "heavy, heavy",
+            "COREMACHINE_APP_NAME": "worker-1",
+            "COREMACHINE_TASK_THREADS": "1",
+            "COREMACHINE_SWEEP_SCHEDULE": "0 * * * * *",
+            "ServiceBusConnection__fullyQualifiedNamespace": "x.servicebus.windows.net",
+            "ServiceBusConnection__clientId": "id",
+        }
+    )
+
+    assert settings.database_url.get_secret_value() == "host=db user=identity dbname=app"
+    assert settings.database_auth is DatabaseAuth.ENTRA
+    assert (settings.schema_name, settings.pool_size, settings.task_threads) == ("other", 2, 1)
+    assert settings.connection_max_lifetime_seconds == 600
+    assert dict(settings.queue_names) == {"jobs": "j", "light": "l", "heavy": "h/1"}
+    assert settings.app_mode is AppMode.WORKER
+    assert settings.served_queues == ("heavy",)
+    assert settings.app_name == "worker-1"
+    assert settings.sweep_schedule == "0 * * * * *"
+    assert settings.service_bus_connection is None
+    assert settings.service_bus_namespace == "x.servicebus.windows.net"
+    assert settings.service_bus_client_id == "id"
+
+
+def test_the_process_environment_is_read_when_no_mapping_is_given(monkeypatch):
+    monkeypatch.setenv("COREMACHINE_POOL_SIZE", "7")
+    assert load_settings(GIVEN).pool_size == 4, "a mapping is all there is"
+    for name, value in GIVEN.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().pool_size == 7
+
+
+def test_empty_variables_count_as_not_set():
+    assert load_settings(GIVEN | {"COREMACHINE_POOL_SIZE": " ", "ServiceBusConnection__clientId": ""}).pool_size == 4
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"WEBSITE_SITE_NAME": "site"}, "site"),
+        ({"WEBSITE_SITE_NAME": "site", "COREMACHINE_APP_NAME": "mine"}, "mine"),
+    ],
+)
+def test_app_name_falls_back_to_the_site(variables, name):
+    assert load_settings(GIVEN | variables).app_name == name
+
+
+def test_a_platform_app_takes_no_tasks():
+    assert load_settings(GIVEN | {"COREMACHINE_APP_MODE": "platform"}).served_queues == ()
+
+
+def test_real_names_by_logical_names():
+    settings = load_settings(GIVEN)
+    assert settings.queue_name("jobs") == "coremachine-jobs"
+    assert settings.queue_name("raster") == "coremachine-raster-tasks"
+    with pytest.raises(QueueNotFound, match=r"'heavy': expected one of jobs, tasks, raster; add heavy=.* to COREMACH"):
+        settings.queue_name("heavy")
+
+
+def test_settings_do_not_change():
+    settings = load_settings(GIVEN)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.pool_size = 5
+    with pytest.raises(TypeError):
+        settings.task_queues["more"] = "x"
+
+
+def test_secrets_are_not_shown():
+    settings = load_settings(GIVEN)
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("COREMACHINE_DATABASE_URL", "", "expected a PostgreSQL URL .*, found nothing; set it"),
+        ("COREMACHINE_DATABASE_URL", f"host {SECRET} x", "found something else .not shown"),
+        ("COREMACHINE_DATABASE_AUTH", "kerberos", "expected password or entra, found 'kerberos'; .* to use password"),
+        ("COREMACHINE_SCHEMA", "a-b", "found 'a-b'; mend it, or remove it to use app"),
+        ("COREMACHINE_POOL_SIZE", "none", "expected a number of connections from 1 to 100, found 'none'"),
+        ("COREMACHINE_POOL_SIZE", "0", "expected a number of connections from 1 to 100, found '0'"),
+        ("COREMACHINE_CONNECTION_MAX_LIFETIME_SECONDS", "7200", "expected seconds from 60 to 3600 .*, found '7200'"),
+        ("COREMACHINE_JOBS_QUEUE", "a b", "expected the name of a Service Bus queue, found 'a b'"),
+        ("COREMACHINE_TASK_QUEUES", "tasks", "found 'tasks' .'tasks' has no =.; mend it, or remove it to use tasks="),
+        ("COREMACHINE_TASK_QUEUES", "a=x,a=y", "'a' is there twice"),
+        ("COREMACHINE_TASK_QUEUES", "A!=x", "expected logical=real queue names with commas between, found 'A!=x'"),
+        ("COREMACHINE_TASK_QUEUES", ",", "expected logical=real queue names with commas between, found ','"),
+        ("COREMACHINE_TASK_QUEUES", "jobs=x", "expected other logical names than 'jobs', found it; rename it"),
+        ("COREMACHINE_APP_MODE", "both", "expected standalone, platform or worker, found 'both'"),
+        ("COREMACHINE_WORKER_QUEUES", "heavy", "expected some of tasks, raster, found heavy; add it to"),
+        ("COREMACHINE_TASK_THREADS", "1000", "expected a number of threads from 1 to 64, found '1000'"),
+        ("COREMACHINE_SWEEP_SCHEDULE", "* * *", r"expected an NCRONTAB expression .*, found '\* \* \*'"),
+        ("ServiceBusConnection", f"SharedAccessKey={SECRET}", "expected Endpoint=sb://.*found something else"),
+        ("ServiceBusConnection", f"Endpoint=sb://x;SharedAccessKey={SECRET}", "found something else"),
+    ],
+)
+def test_a_problem_names_its_variable(variable, value, problem):
+    [found] = problems(**{variable: value})
+    assert found.startswith(f"{variable}: ")
+    assert re.search(problem, found)
+
+
+def test_the_site_name_is_named_with_the_variable_it_stands_for():
+    [found] = problems(WEBSITE_SITE_NAME="x" * 101)
+    assert found.startswith("COREMACHINE_APP_NAME or WEBSITE_SITE_NAME: expected a name of at most 100 characters")
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({"ServiceBusConnection": ""}, "found neither"),
+        ({"ServiceBusConnection__fullyQualifiedNamespace": "x.servicebus.windows.net"}, "found both"),
+        ({"servicebusconnection__fullyqualifiednamespace": "x", "ServiceBusConnection": ""}, "found neither"),
+    ],
+)
+def test_one_way_to_service_bus_is_needed(variables, found):
+    [problem] = problems(**variables)
+    assert problem.startswith("ServiceBusConnection, ServiceBusConnection__fullyQualifiedNamespace: expected one of")
+    assert found in problem
+
+
+def test_entra_and_a_password_exclude_each_other():
+    [problem] = problems(COREMACHINE_DATABASE_AUTH="entra")
+    assert problem.startswith("COREMACHINE_DATABASE_URL: expected no password in it")
+
+
+def test_each_queue_has_one_logical_name():
+    [problem] = problems(COREMACHINE_JOBS_QUEUE="Shared", COREMACHINE_TASK_QUEUES="tasks=shared")
+    assert "found shared more than once" in problem
+
+
+def test_all_problems_are_said_at_once():
+    found = problems(COREMACHINE_POOL_SIZE="x", COREMACHINE_APP_MODE="x", COREMACHINE_DATABASE_URL="")
+    assert [line.split(":")[0] for line in found] == [
+        "COREMACHINE_DATABASE_URL",
+        "COREMACHINE_POOL_SIZE",
+        "COREMACHINE_APP_MODE",
+    ]
