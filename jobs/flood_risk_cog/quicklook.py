@@ -1,5 +1,6 @@
 """A small picture of where the rasters lie and how deep the water stands."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,21 @@ from rasterio.warp import reproject
 
 from jobs.flood_risk_cog.source import open_raster
 
+Footprint = tuple[str, dict[str, Any], list[float]]
+
 LONGEST_SIDE = 800
 SAMPLE_SIDE = 512
 BACKGROUND, GROUND, OUTLINE = (246, 246, 242), (222, 220, 208), (70, 70, 70)
 SHALLOW, DEEP = (176, 214, 240), (8, 48, 107)
 
 
-def draw_quicklook(footprints: list[tuple[str, dict[str, Any], list[float]]]) -> bytes:
+def draw_quicklook(
+    footprints: list[Footprint], *, each: Callable[[list[Footprint]], Iterable[Footprint]] = iter
+) -> bytes:
     """A PNG in EPSG:4326 of (COG's path, GeoJSON footprint, [west, south, east, north]); the deepest water is on top.
 
-    Memory is that of the picture and of one decimated raster, however many there are.
+    Memory is that of the picture and of one decimated raster, however many there are. `each` is asked for the
+    footprints one by one, as they are drawn.
     """
     west, south, east, north = union([box for _, _, box in footprints])
     margin = max(east - west, north - south, 1e-6) * 0.03
@@ -30,7 +36,7 @@ def draw_quicklook(footprints: list[tuple[str, dict[str, Any], list[float]]]) ->
     columns, rows = max(1, round((east - west) / pixel)), max(1, round((north - south) / pixel))
     place = Affine(pixel, 0, west, 0, -pixel, north)
     depths = np.full((rows, columns), np.nan, dtype="float32")
-    for path, _, box in footprints:
+    for path, _, box in each(footprints):
         add_depths(depths, place, path, box)
     picture = np.empty((3, rows, columns), dtype="uint8")
     picture[:] = np.array(BACKGROUND, dtype="uint8")[:, None, None]
