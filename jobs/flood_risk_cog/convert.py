@@ -15,9 +15,10 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
 from rio_cogeo.cogeo import cog_translate, cog_validate
 
-from jobs.flood_risk_cog.inventory import describe
+from jobs.flood_risk_cog.inventory import crs_text, describe
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
 from jobs.flood_risk_cog.source import (
     fetch_raster,
@@ -36,8 +37,9 @@ Report = Callable[[str], None]
 FINGERPRINT_TAG = "COREMACHINE_SOURCE"
 # A classification has few values; a photograph or a hill shade has most of the 256.
 MOST_CLASSES = 32
-# GDAL's blocks in memory, in MB: the bound that holds for a raster of any size.
-GDAL_OPTIONS = {"GDAL_CACHEMAX": 256, "GDAL_TIFF_INTERNAL_MASK": True}
+# GDAL's blocks in memory, in bytes (so rasterio takes it): one bound for all threads of a process and any raster. More
+# hardly helps, since blocks are read in order, and a process with 256 MB of them takes twice the memory in all.
+GDAL_OPTIONS = {"GDAL_CACHEMAX": 64 << 20, "GDAL_TIFF_INTERNAL_MASK": True}
 OVERVIEW_RESAMPLING = {"nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "gauss", "rms"}
 
 
@@ -101,17 +103,19 @@ def convert_raster(
         raise ValueError(f"expected an output folder other than the source's, found {output!r}; choose another one")
     identity = [PurePosixPath(path).name, version_of(path), options]
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    if is_finished(final, fingerprint):
-        report("reuse")
-        return {**result_of(path, final), "path": final, "reused": True}
-    with scratch_folder(scratch_parent(output), owner) as scratch:
-        temporary = scratch / name
-        make_cog(path, temporary, options, fingerprint, report)
-        report("measure")
-        result = {**result_of(path, str(temporary)), "path": final, "reused": False}
-        report("store")
-        put_file(temporary, final)
-    return result
+    # Around every read as well: outside it GDAL's cache grows to a share of the machine's memory.
+    with rasterio.Env(**GDAL_OPTIONS):
+        if is_finished(final, fingerprint):
+            report("reuse")
+            return {**result_of(path, final), "path": final, "reused": True}
+        with scratch_folder(scratch_parent(output), owner) as scratch:
+            temporary = scratch / name
+            make_cog(path, temporary, options, fingerprint, report)
+            report("measure")
+            result = {**result_of(path, str(temporary)), "path": final, "reused": False}
+            report("store")
+            put_file(temporary, final)
+            return result
 
 
 def scratch_parent(output: str) -> Path:
@@ -143,9 +147,11 @@ def check_options(target_crs: str | None, tile_size: int, compression: str, resa
             raise ValueError(f"expected {name} to be one of {', '.join(map(str, allowed))}, found {value!r}")
     if target_crs is not None:
         try:
-            CRS.from_user_input(target_crs)
+            target = CRS.from_user_input(target_crs)
         except CRSError as error:
             raise ValueError(f"expected target_crs such as EPSG:4326, found {target_crs!r}: {error}") from error
+        if not (target.is_geographic or target.is_projected):
+            raise ValueError(f"expected target_crs to be geographic or projected, found {target_crs!r}")
 
 
 def is_finished(final: str, fingerprint: str) -> bool:
@@ -163,7 +169,7 @@ def is_finished(final: str, fingerprint: str) -> bool:
 
 
 def write_cog(path: str, temporary: str, options: dict[str, Any], fingerprint: str, report: Report) -> None:
-    with rasterio.Env(**GDAL_OPTIONS), ExitStack() as stack:
+    with ExitStack() as stack:
         try:
             source = stack.enter_context(open_raster(path))
         except RasterioError as error:
@@ -178,6 +184,7 @@ def write_cog(path: str, temporary: str, options: dict[str, Any], fingerprint: s
             empty = empty_of(source)
             add_mask = bool(empty.get("add_alpha"))
             dataset = stack.enter_context(warped(path, source, target, resampling=Resampling[warp], **empty))
+            check_place(path, dataset)
         report("write")
         cog_translate(
             dataset,
@@ -230,6 +237,26 @@ def check_position(path: str, dataset: Any) -> None:
         raise UnusableRaster(path, reason)
     if dataset.crs is None:
         reason = "it has no coordinate reference system, so its place is unknown; assign one first (gdal_edit -a_srs)"
+        raise UnusableRaster(path, reason)
+    check_place(path, dataset)
+
+
+def check_place(path: str, dataset: Any) -> None:
+    """A raster that cannot be found on the globe would fail the catalog, and with it all the others."""
+    crs = crs_text(dataset.crs)
+    if not (dataset.crs.is_geographic or dataset.crs.is_projected):
+        reason = f"its coordinate system {crs} is neither geographic nor projected; assign one that is"
+        raise UnusableRaster(path, reason)
+    try:
+        box = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+    except (RasterioError, CRSError, CPLE_BaseError) as error:
+        reason = f"its place in {crs} has no longitude and latitude ({error}); assign the right coordinate system"
+        raise UnusableRaster(path, reason) from error
+    west, south, east, north = box
+    # Grids from 0 to 360 degrees exist, and such whose outermost pixel centres lie on the poles.
+    if not (max(abs(west), abs(east)) <= 540 and max(abs(south), abs(north)) <= 91):  # noqa: PLR2004 - false for NaN too
+        bounds = ", ".join(f"{value:g}" for value in dataset.bounds)
+        reason = f"its bounds ({bounds}) lie outside of its coordinate system {crs}; assign the right one"
         raise UnusableRaster(path, reason)
 
 
@@ -295,7 +322,7 @@ def palette_of(dataset: Any) -> dict[int, Any] | None:
 
 def result_of(source: str, path: str) -> dict[str, Any]:
     with open_raster(path) as dataset:
-        return {
+        described = {
             "name": PurePosixPath(path).name,
             "source": source,
             **describe(dataset),
@@ -303,5 +330,5 @@ def result_of(source: str, path: str) -> dict[str, Any]:
             "tile_size": dataset.block_shapes[0][0],
             "overviews": dataset.overviews(1),
             "bytes": size_of(path),
-            "statistics": flood_statistics(path),
         }
+    return {**described, "statistics": flood_statistics(path)}
