@@ -53,7 +53,7 @@ class MemoryRun:
             self.completed[stage.number], self.failed[stage.number] = [], []
             for index, task in enumerate(self.plan(stage)):
                 self.attempt_until_settled(stage, index, task)
-            if self.failed[stage.number] and stage.failure.on_failure == "fail_job":
+            if self.fails_the_job(stage):
                 self.status = "failed"
                 return
         summaries = tuple(self.stage_summaries(self.job_id, 1))
@@ -66,6 +66,14 @@ class MemoryRun:
         )
         self.result = as_row(self.job.finalize_job(context))
         self.status = "completed_with_errors" if any(one.failed for one in summaries) else "completed"
+
+    def fails_the_job(self, stage: StageDefinition) -> bool:
+        failed, policy = len(self.failed[stage.number]), stage.failure
+        if policy.on_failure != "tolerate":
+            return failed > 0 and policy.on_failure == "fail_job"
+        share = 100 * failed / max(failed + len(self.completed[stage.number]), 1)
+        too_many = policy.max_failed is not None and failed > policy.max_failed
+        return too_many or (policy.max_failed_percent is not None and share > policy.max_failed_percent)
 
     def plan(self, stage: StageDefinition) -> list[TaskDefinition]:
         previous = stage.number - 1
