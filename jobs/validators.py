@@ -62,13 +62,16 @@ def run_resource_validators(validators: Sequence[Mapping[str, Any]], parameters:
 
 @resource_validator("source_exists")
 def source_exists(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """The source (local path or fsspec URL) exists, with `min_files` (1) files ending in one of `suffixes`."""
+    """The source (local path or fsspec URL) exists, with `min_files` (1) files ending in one of `suffixes`.
+
+    Folders inside it count too, unless `recursive` is False.
+    """
     field = config["param"]
     source = parameters[field]
     suffixes = tuple(suffix.lower() for suffix in config.get("suffixes", ()))
     wanted = config.get("min_files", 1)
     try:
-        found = _count_files(source, suffixes, wanted)
+        found = _count_files(source, suffixes, wanted, recursive=config.get("recursive", True))
     except FileNotFoundError as error:
         hint = "check the path, and that this host can see it"
         raise ResourceInvalid(field, "an existing file or folder", f"nothing at {source!r}", hint) from error
@@ -118,19 +121,19 @@ def _validator_of(config: Mapping[str, Any]) -> ResourceValidator:
     return _validators[name]
 
 
-def _count_files(source: str, suffixes: tuple[str, ...], enough: int) -> int:
+def _count_files(source: str, suffixes: tuple[str, ...], enough: int, *, recursive: bool) -> int:
     """Matching files, counted no further than needed: a source may hold millions."""
     count = 0
-    for name in _find_names(source):
+    for name in _find_names(source, recursive=recursive):
         count += not suffixes or name.lower().endswith(suffixes)
         if count >= enough:
             break
     return count
 
 
-def _find_names(source: str) -> Iterator[str]:
+def _find_names(source: str, *, recursive: bool) -> Iterator[str]:
     if "://" in source and not source.startswith("file://"):
-        yield from _find_remote_names(source)
+        yield from _find_remote_names(source, recursive=recursive)
         return
     path = Path(source.removeprefix("file://"))
     if path.is_file():
@@ -140,9 +143,11 @@ def _find_names(source: str) -> Iterator[str]:
     else:
         for _, _, files in os.walk(path, onerror=_raise):
             yield from files
+            if not recursive:
+                break
 
 
-def _find_remote_names(source: str) -> Iterator[str]:
+def _find_remote_names(source: str, *, recursive: bool) -> Iterator[str]:
     # Local folders need no fsspec, and a job without URLs does not pay for its import.
     import fsspec  # noqa: PLC0415
 
@@ -152,7 +157,7 @@ def _find_remote_names(source: str) -> Iterator[str]:
     elif not system.exists(path):
         raise FileNotFoundError(source)
     else:
-        for _, _, files in system.walk(path, on_error="raise"):
+        for _, _, files in system.walk(path, maxdepth=None if recursive else 1, on_error="raise"):
             yield from files
 
 

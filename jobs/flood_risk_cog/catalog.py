@@ -2,13 +2,12 @@
 
 import json
 import math
-import os
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 import pystac
 from pystac.layout import BestPracticesLayoutStrategy
@@ -16,8 +15,12 @@ from pystac.stac_io import DefaultStacIO
 from rio_stac import create_stac_item
 
 from jobs.flood_risk_cog.quicklook import draw_quicklook, union
-from jobs.flood_risk_cog.source import open_raster
-from jobs.flood_risk_cog.statistics import flood_statistics
+from jobs.flood_risk_cog.scratch import scratch_folder
+from jobs.flood_risk_cog.source import is_remote, open_raster, without_file_scheme
+from jobs.flood_risk_cog.target import join, put_file, put_tree
+
+Report = Callable[[str, float], None]
+Thing = TypeVar("Thing")
 
 # STAC wants an instant. A modelled flood has none, and the time of the run would make each run differ.
 FALLBACK_DATETIME = datetime(2000, 1, 1, tzinfo=UTC)
@@ -35,63 +38,93 @@ class AtomicStacIO(DefaultStacIO):
 def build_catalog(
     items: Iterable[dict[str, Any]],
     failures: list[dict[str, Any]],
-    output_dir: str,
+    output: str,
     *,
     collection_id: str,
     title: str,
+    report: Report | None = None,
 ) -> dict[str, Any]:
-    """Write `collection.json` with its items, `summary.json` and `quicklook.png` into a local folder.
+    """Write `collection.json` with its items, `summary.json` and `quicklook.png` into a folder.
 
     The same items and failures give the same bytes, whatever their order.
 
     Args:
-        items: What `convert_raster` returned; with `statistics` if they are known, else they are read.
+        items: What `convert_raster` returned.
         failures: `{"name": ..., "reason": ...}` of each raster without a result.
-        output_dir: Made when it is missing.
+        output: A local folder, made when it is missing, or an fsspec URL.
         collection_id: The collection's id.
         title: The collection's title, for people.
+        report: Called with the name of a step and how much of it is done (0 to 1), before each raster; what it raises
+            ends the work.
 
     Returns:
         The paths written and the summary's totals.
     """
-    folder = Path(output_dir).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    rasters = sorted((with_statistics(item) for item in items), key=lambda item: str(item["name"]))
+    output = without_file_scheme(output)
+    rasters = sorted(items, key=lambda item: str(item["name"]))
     failed = sorted(failures, key=lambda failure: json.dumps(failure, sort_keys=True))
-    entries = [stac_item(raster) for raster in rasters]
-    save_collection(entries, folder, collection_id, title)
     summary = summarise(rasters, failed, collection_id, title)
+    report = report or (lambda _step, _share: None)
+    if is_remote(output):
+        with scratch_folder(Path(tempfile.gettempdir())) as folder:
+            write_catalog(rasters, summary, output, folder, report)
+            report("store", 0)
+            put_tree(folder, output)
+    else:
+        write_catalog(rasters, summary, output, Path(output).resolve(), report)
+    return {
+        "collection": join(output, "collection.json"),
+        "summary": join(output, "summary.json"),
+        "quicklook": join(output, "quicklook.png"),
+        "totals": summary["totals"],
+        "by_return_period": summary["by_return_period"],
+    }
+
+
+def write_catalog(
+    rasters: list[dict[str, Any]], summary: dict[str, Any], output: str, folder: Path, report: Report
+) -> None:
+    """Write everything into a local folder whose content is, or becomes, that of the output."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = [
+        stac_item(raster, href_of(str(raster["path"]), output, folder))
+        for raster in in_steps(rasters, "describe", report)
+    ]
+    save_collection(entries, folder, str(summary["collection"]), str(summary["title"]))
     text = json.dumps(summary, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_whole(folder / "summary.json", text.encode())
     footprints = [
         (str(raster["path"]), entry.geometry or {}, list(entry.bbox or []))
         for raster, entry in zip(rasters, entries, strict=True)
     ]
-    write_whole(folder / "quicklook.png", draw_quicklook(footprints))
-    return {
-        "collection": str(folder / "collection.json"),
-        "summary": str(folder / "summary.json"),
-        "quicklook": str(folder / "quicklook.png"),
-        "totals": summary["totals"],
-        "by_return_period": summary["by_return_period"],
-    }
+    picture = draw_quicklook(footprints, each=lambda shapes: in_steps(shapes, "draw", report))
+    write_whole(folder / "quicklook.png", picture)
 
 
-def with_statistics(item: dict[str, Any]) -> dict[str, Any]:
-    return item if item.get("statistics") else {**item, "statistics": flood_statistics(str(item["path"]))}
+def in_steps(things: Sequence[Thing], step: str, report: Report) -> Iterator[Thing]:
+    for index, thing in enumerate(things):
+        report(step, index / len(things))
+        yield thing
 
 
-def stac_item(raster: dict[str, Any]) -> pystac.Item:
-    path = Path(raster["path"]).resolve()
-    with open_raster(str(path)) as dataset, warnings.catch_warnings():
+def href_of(path: str, output: str, folder: Path) -> str:
+    """Where the raster stands, seen from the folder that the catalog is written in."""
+    if is_remote(path):
+        inside = path.removeprefix(output.rstrip("/") + "/")
+        return path if is_remote(inside) else str(folder / inside)
+    return str(Path(path).resolve())
+
+
+def stac_item(raster: dict[str, Any], href: str) -> pystac.Item:
+    with open_raster(str(raster["path"])) as dataset, warnings.catch_warnings():
         # rio-stac tries TIFF's own date format in vain, though it is given the instant.
         warnings.filterwarnings("ignore", message="Could not get parse date")
         item = create_stac_item(
             dataset,
-            id=path.stem,
+            id=PurePosixPath(raster["name"]).stem,
             input_datetime=datetime_of(dataset.tags()),
             asset_name="data",
-            asset_href=str(path),
+            asset_href=href,
             asset_media_type=COG_MEDIA_TYPE,
             asset_roles=["data"],
             with_proj=True,
@@ -180,8 +213,7 @@ def combine(statistics: list[dict[str, Any]]) -> dict[str, Any]:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Put the content in place in one step, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".write-") as scratch:
-        temporary = Path(scratch) / path.name
+    with scratch_folder(path.parent) as scratch:
+        temporary = scratch / path.name
         temporary.write_bytes(content)
-        os.replace(temporary, path)  # noqa: PTH105
+        put_file(temporary, str(path))

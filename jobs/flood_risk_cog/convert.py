@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,14 +10,26 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
 from rio_cogeo.cogeo import cog_translate, cog_validate
 
-from jobs.flood_risk_cog.inventory import describe
-from jobs.flood_risk_cog.source import is_remote, open_raster, read_windows, version_of
+from jobs.flood_risk_cog.inventory import crs_text, describe
+from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
+from jobs.flood_risk_cog.source import (
+    fetch_raster,
+    is_remote,
+    open_raster,
+    read_windows,
+    version_of,
+    without_file_scheme,
+)
+from jobs.flood_risk_cog.statistics import flood_statistics
+from jobs.flood_risk_cog.target import join, put_file, size_of
 
 Compression = Literal["deflate", "zstd", "lerc"]
 Report = Callable[[str], None]
@@ -26,8 +37,9 @@ Report = Callable[[str], None]
 FINGERPRINT_TAG = "COREMACHINE_SOURCE"
 # A classification has few values; a photograph or a hill shade has most of the 256.
 MOST_CLASSES = 32
-# GDAL's blocks in memory, in MB: the bound that holds for a raster of any size.
-GDAL_OPTIONS = {"GDAL_CACHEMAX": 256, "GDAL_TIFF_INTERNAL_MASK": True}
+# GDAL's blocks in memory, in bytes (so rasterio takes it): one bound for all threads of a process and any raster. More
+# hardly helps, since blocks are read in order, and a process with 256 MB of them takes twice the memory in all.
+GDAL_OPTIONS = {"GDAL_CACHEMAX": 64 << 20, "GDAL_TIFF_INTERNAL_MASK": True}
 OVERVIEW_RESAMPLING = {"nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "gauss", "rms"}
 
 
@@ -46,58 +58,83 @@ class InvalidOutput(RuntimeError):
 
 def convert_raster(
     path: str,
-    output_dir: str,
+    output: str,
     *,
     target_crs: str | None = None,
     tile_size: int = 512,
     compression: Compression = "deflate",
     resampling: str = "auto",
     report: Report | None = None,
+    owner: ScratchOwner | None = None,
 ) -> dict[str, Any]:
-    """Write `<stem>.tif` into the local folder `output_dir` and describe it.
+    """Write `<stem>.tif` into the folder `output`, describe it and measure its flood.
 
     The same source version with the same options gives the same bytes (with lerc the same pixels: its encoder leaves
     a few padding bytes undefined), and a valid result that is already there is
-    returned with `reused` true. The final name only ever holds a validated COG.
+    returned with `reused` true. The final name only ever holds a validated COG. A remote source is copied to local
+    scratch first, a remote result written there and uploaded: room for both, and once more the result, is needed.
 
     Args:
         path: A local path or fsspec URL.
-        output_dir: A local folder; it is made when it is missing.
+        output: A local folder, made when it is missing, or an fsspec URL.
         target_crs: Reproject to it, when the raster has another one.
         tile_size: 256 or 512.
         compression: Each is lossless.
         resampling: A name of GDAL's, or "auto": nearest and mode for classes, bilinear and average for quantities.
         report: Called with the name of each step as it begins; what it raises ends the conversion.
+        owner: Whose attempt this is; what its earlier attempts left behind is removed.
 
     Raises:
         UnusableRaster: The raster itself is at fault; trying again is no use.
         SourceNotFound: There is no such file.
         InvalidOutput: The written file is not a valid COG.
         ValueError: An option is not one of the above.
+        OSError: A place could not be read or written; stores raise types of their own as well.
     """
     options = {"crs": target_crs, "tile": tile_size, "compression": compression, "resampling": resampling}
     check_options(target_crs, tile_size, compression, resampling)
     report = report or (lambda _step: None)
-    final = Path(output_dir) / f"{PurePosixPath(path).stem}.tif"
-    if not is_remote(path) and final.resolve() == Path(path).resolve():
-        raise ValueError(f"expected an output folder other than the source's, found {output_dir!r}; choose another one")
+    path, output = without_file_scheme(path), without_file_scheme(output)
+    name = f"{PurePosixPath(path).stem}.tif"
+    final = join(output, name)
+    if final == path or (
+        not is_remote(path) and not is_remote(final) and Path(final).resolve() == Path(path).resolve()
+    ):
+        raise ValueError(f"expected an output folder other than the source's, found {output!r}; choose another one")
     identity = [PurePosixPath(path).name, version_of(path), options]
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    if is_finished(final, fingerprint):
-        report("reuse")
-        return result_of(path, final, reused=True)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the final name, so that the replace is atomic; rio-cogeo puts its own scratch file there as well.
-    with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{final.stem}-") as scratch:
-        temporary = str(Path(scratch) / final.name)
-        write_cog(path, temporary, options, fingerprint, report)
-        report("validate")
-        valid, errors, warnings = cog_validate(temporary, strict=True, quiet=True)
-        if not valid:
-            raise InvalidOutput(f"{final.name}: expected a valid COG, found {'; '.join([*errors, *warnings])}")
-        result = result_of(path, Path(temporary), reused=False) | {"path": str(final)}
-        os.replace(temporary, final)  # noqa: PTH105
-    return result
+    # Around every read as well: outside it GDAL's cache grows to a share of the machine's memory.
+    with rasterio.Env(**GDAL_OPTIONS):
+        if is_finished(final, fingerprint):
+            report("reuse")
+            return {**result_of(path, final), "path": final, "reused": True}
+        with scratch_folder(scratch_parent(output), owner) as scratch:
+            temporary = scratch / name
+            make_cog(path, temporary, options, fingerprint, report)
+            report("measure")
+            result = {**result_of(path, str(temporary)), "path": final, "reused": False}
+            report("store")
+            put_file(temporary, final)
+            return result
+
+
+def scratch_parent(output: str) -> Path:
+    """Where conversions into this output keep their scratch: beside a local result, so that its replace is atomic."""
+    output = without_file_scheme(output)
+    return Path(tempfile.gettempdir() if is_remote(output) else output)
+
+
+def make_cog(path: str, temporary: Path, options: dict[str, Any], fingerprint: str, report: Report) -> None:
+    """Fetch, write and validate one COG in its scratch folder."""
+    if is_remote(path):
+        report("download")
+    fetched = temporary.parent / "source"
+    fetched.mkdir()
+    write_cog(fetch_raster(path, fetched), str(temporary), options, fingerprint, report)
+    report("validate")
+    valid, errors, warnings = cog_validate(str(temporary), strict=True, quiet=True)
+    if not valid:
+        raise InvalidOutput(f"{temporary.name}: expected a valid COG, found {'; '.join([*errors, *warnings])}")
 
 
 def check_options(target_crs: str | None, tile_size: int, compression: str, resampling: str) -> None:
@@ -110,31 +147,32 @@ def check_options(target_crs: str | None, tile_size: int, compression: str, resa
             raise ValueError(f"expected {name} to be one of {', '.join(map(str, allowed))}, found {value!r}")
     if target_crs is not None:
         try:
-            CRS.from_user_input(target_crs)
+            target = CRS.from_user_input(target_crs)
         except CRSError as error:
             raise ValueError(f"expected target_crs such as EPSG:4326, found {target_crs!r}: {error}") from error
+        if not (target.is_geographic or target.is_projected):
+            raise ValueError(f"expected target_crs to be geographic or projected, found {target_crs!r}")
 
 
-def is_finished(final: Path, fingerprint: str) -> bool:
-    if not final.exists():
+def is_finished(final: str, fingerprint: str) -> bool:
+    if size_of(final) is None:
         return False
     try:
-        with open_raster(str(final)) as dataset:
+        with open_raster(final) as dataset:
             if dataset.tags().get(FINGERPRINT_TAG) != fingerprint:
                 return False
-        return bool(cog_validate(str(final), strict=True, quiet=True)[0])
+        # An upload is validated before it is sent, and committed whole.
+        return is_remote(final) or bool(cog_validate(final, strict=True, quiet=True)[0])
     except RasterioError:
         # Whatever stands there is not our result: it is written again.
         return False
 
 
 def write_cog(path: str, temporary: str, options: dict[str, Any], fingerprint: str, report: Report) -> None:
-    with rasterio.Env(**GDAL_OPTIONS), ExitStack() as stack:
+    with ExitStack() as stack:
         try:
             source = stack.enter_context(open_raster(path))
         except RasterioError as error:
-            if is_remote(path):
-                raise
             raise UnusableRaster(path, f"it cannot be opened as a raster ({error}); export it again") from error
         check_position(path, source)
         report("read")
@@ -145,7 +183,8 @@ def write_cog(path: str, temporary: str, options: dict[str, Any], fingerprint: s
         if target is not None and target != source.crs:
             empty = empty_of(source)
             add_mask = bool(empty.get("add_alpha"))
-            dataset = stack.enter_context(WarpedVRT(source, crs=target, resampling=Resampling[warp], **empty))
+            dataset = stack.enter_context(warped(path, source, target, resampling=Resampling[warp], **empty))
+            check_place(path, dataset)
         report("write")
         cog_translate(
             dataset,
@@ -162,6 +201,16 @@ def write_cog(path: str, temporary: str, options: dict[str, Any], fingerprint: s
             additional_cog_metadata={**source.tags(), FINGERPRINT_TAG: fingerprint},
             quiet=True,
         )
+
+
+def warped(path: str, source: Any, target: CRS, **options: Any) -> WarpedVRT:
+    try:
+        return WarpedVRT(source, crs=target, **options)
+    except (RasterioError, CPLE_BaseError) as error:
+        reason = (
+            f"it cannot be reprojected to {target.to_string()} ({error}); choose a target_crs that covers its place"
+        )
+        raise UnusableRaster(path, reason) from error
 
 
 def empty_of(source: Any) -> dict[str, Any]:
@@ -189,6 +238,26 @@ def check_position(path: str, dataset: Any) -> None:
     if dataset.crs is None:
         reason = "it has no coordinate reference system, so its place is unknown; assign one first (gdal_edit -a_srs)"
         raise UnusableRaster(path, reason)
+    check_place(path, dataset)
+
+
+def check_place(path: str, dataset: Any) -> None:
+    """A raster that cannot be found on the globe would fail the catalog, and with it all the others."""
+    crs = crs_text(dataset.crs)
+    if not (dataset.crs.is_geographic or dataset.crs.is_projected):
+        reason = f"its coordinate system {crs} is neither geographic nor projected; assign one that is"
+        raise UnusableRaster(path, reason)
+    try:
+        box = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+    except (RasterioError, CRSError, CPLE_BaseError) as error:
+        reason = f"its place in {crs} has no longitude and latitude ({error}); assign the right coordinate system"
+        raise UnusableRaster(path, reason) from error
+    west, south, east, north = box
+    # Grids from 0 to 360 degrees exist, and such whose outermost pixel centres lie on the poles.
+    if not (max(abs(west), abs(east)) <= 540 and max(abs(south), abs(north)) <= 91):  # noqa: PLR2004 - false for NaN too
+        bounds = ", ".join(f"{value:g}" for value in dataset.bounds)
+        reason = f"its bounds ({bounds}) lie outside of its coordinate system {crs}; assign the right one"
+        raise UnusableRaster(path, reason)
 
 
 def read_every_block(path: str, dataset: Any) -> bool:
@@ -203,9 +272,6 @@ def read_every_block(path: str, dataset: Any) -> bool:
             if has_mask:
                 dataset.dataset_mask(window=window)
         except RasterioError as error:
-            if is_remote(path):
-                # It may be the network's fault, and then another attempt helps.
-                raise
             where = f"rows {window.row_off} to {window.row_off + window.height - 1}"
             raise UnusableRaster(path, f"its data is damaged in {where} ({cause(error)}); get a fresh copy") from error
         if countable:
@@ -254,16 +320,15 @@ def palette_of(dataset: Any) -> dict[int, Any] | None:
     return dataset.colormap(1) if dataset.count == 1 and dataset.colorinterp[0] is ColorInterp.palette else None
 
 
-def result_of(source: str, path: Path, *, reused: bool) -> dict[str, Any]:
-    with open_raster(str(path)) as dataset:
-        return {
-            "name": path.name,
+def result_of(source: str, path: str) -> dict[str, Any]:
+    with open_raster(path) as dataset:
+        described = {
+            "name": PurePosixPath(path).name,
             "source": source,
-            "path": str(path),
             **describe(dataset),
             "compression": dataset.compression.value.lower(),
             "tile_size": dataset.block_shapes[0][0],
             "overviews": dataset.overviews(1),
-            "bytes": path.stat().st_size,
-            "reused": reused,
+            "bytes": size_of(path),
         }
+    return {**described, "statistics": flood_statistics(path)}

@@ -1,15 +1,20 @@
 """Which rasters a source holds, and what each of them is."""
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
 import fsspec
 from rasterio.errors import RasterioError
 
-from jobs.flood_risk_cog.source import SourceNotFound, is_remote, open_raster
+from jobs.flood_risk_cog.source import SourceNotFound, is_remote, open_raster, without_file_scheme
 
 SUFFIXES = (".tif", ".tiff")
+REMOTE_READS = 8
+# Results are rows in the database: a definition of pages is not what they are for.
+LONGEST_CRS = 1000
 
 
 class NoRasters(ValueError):
@@ -47,6 +52,7 @@ def list_rasters(source: str) -> list[RasterFile]:
         NoRasters: It holds no raster.
         AmbiguousRasters: Two of them would share one output name.
     """
+    source = without_file_scheme(source)
     filesystem, root = fsspec.core.url_to_fs(source)
     try:
         entries = filesystem.ls(root, detail=True)
@@ -64,6 +70,19 @@ def list_rasters(source: str) -> list[RasterFile]:
     if repeated := sorted(stem for stem, count in stems.items() if count > 1):
         raise AmbiguousRasters(source, repeated)
     return sorted(rasters, key=lambda raster: raster["name"])
+
+
+def inspect_rasters(files: Sequence[RasterFile]) -> Iterator[dict[str, Any]]:
+    """What each raster says of itself, in their order; several remote ones are asked side by side."""
+    if not files or not is_remote(files[0]["path"]):
+        yield from (inspect_raster(file["path"]) for file in files)
+        return
+    pool = ThreadPoolExecutor(REMOTE_READS, thread_name_prefix="inventory")
+    try:
+        yield from pool.map(inspect_raster, [file["path"] for file in files])
+    finally:
+        # Also when the caller stops early: what was not begun is not read any more.
+        pool.shutdown(cancel_futures=True)
 
 
 def inspect_raster(path: str) -> dict[str, Any]:
@@ -84,8 +103,14 @@ def describe(dataset: Any) -> dict[str, Any]:
         "height": dataset.height,
         "bands": dataset.count,
         "dtype": dataset.dtypes[0] if dataset.count else None,
-        "crs": dataset.crs.to_string() if dataset.crs else None,
+        "crs": crs_text(dataset.crs) if dataset.crs else None,
         # JSON has no NaN: it is spelt out, as GDAL does.
         "nodata": "nan" if nodata is not None and nodata != nodata else nodata,  # noqa: PLR0124
         "bounds": list(dataset.bounds),
     }
+
+
+def crs_text(crs: Any) -> str:
+    """Its code, else its WKT when that is short; the raster itself holds it in full."""
+    text = str(crs.to_string())
+    return text if len(text) <= LONGEST_CRS else f"custom (WKT of {len(text)} characters)"

@@ -1,5 +1,7 @@
 """A small picture of where the rasters lie and how deep the water stands."""
 
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,16 +14,21 @@ from rasterio.warp import reproject
 
 from jobs.flood_risk_cog.source import open_raster
 
+Footprint = tuple[str, dict[str, Any], list[float]]
+
 LONGEST_SIDE = 800
 SAMPLE_SIDE = 512
 BACKGROUND, GROUND, OUTLINE = (246, 246, 242), (222, 220, 208), (70, 70, 70)
 SHALLOW, DEEP = (176, 214, 240), (8, 48, 107)
 
 
-def draw_quicklook(footprints: list[tuple[str, dict[str, Any], list[float]]]) -> bytes:
+def draw_quicklook(
+    footprints: list[Footprint], *, each: Callable[[list[Footprint]], Iterable[Footprint]] = iter
+) -> bytes:
     """A PNG in EPSG:4326 of (COG's path, GeoJSON footprint, [west, south, east, north]); the deepest water is on top.
 
-    Memory is that of the picture and of one decimated raster, however many there are.
+    Memory is that of the picture and of one decimated raster, however many there are. `each` is asked for the
+    footprints one by one, as they are drawn.
     """
     west, south, east, north = union([box for _, _, box in footprints])
     margin = max(east - west, north - south, 1e-6) * 0.03
@@ -30,7 +37,7 @@ def draw_quicklook(footprints: list[tuple[str, dict[str, Any], list[float]]]) ->
     columns, rows = max(1, round((east - west) / pixel)), max(1, round((north - south) / pixel))
     place = Affine(pixel, 0, west, 0, -pixel, north)
     depths = np.full((rows, columns), np.nan, dtype="float32")
-    for path, _, box in footprints:
+    for path, _, box in each(footprints):
         add_depths(depths, place, path, box)
     picture = np.empty((3, rows, columns), dtype="uint8")
     picture[:] = np.array(BACKGROUND, dtype="uint8")[:, None, None]
@@ -62,9 +69,9 @@ def rings(shape: dict[str, Any]) -> list[Any]:
 def add_depths(depths: Any, place: Affine, path: str, box: list[float]) -> None:
     """Lay one raster into its part of the picture, read from the overview that is about as fine."""
     rows, columns = depths.shape
-    left, top = (int(value) for value in ~place @ (box[0], box[3]))
-    right, bottom = (int(np.ceil(value)) for value in ~place @ (box[2], box[1]))
-    part = depths[max(top, 0) : min(bottom + 1, rows), max(left, 0) : min(right + 1, columns)]
+    (west, top), (east, bottom) = ~place @ (box[0], box[3]), ~place @ (box[2], box[1])
+    in_row, in_column = centres_between(top, bottom, rows), centres_between(west, east, columns)
+    part = depths[in_row, in_column]
     with open_raster(path) as dataset:
         shrink = max(dataset.width, dataset.height) / SAMPLE_SIDE
         shape = [max(1, round(side / max(shrink, 1))) for side in (dataset.height, dataset.width)]
@@ -78,12 +85,24 @@ def add_depths(depths: Any, place: Affine, path: str, box: list[float]) -> None:
             src_transform=source_place,
             src_crs=dataset.crs,
             src_nodata=np.nan,
-            dst_transform=place @ Affine.translation(max(left, 0), max(top, 0)),
+            dst_transform=place @ Affine.translation(in_column.start, in_row.start),
             dst_crs="EPSG:4326",
             dst_nodata=np.nan,
             resampling=Resampling.nearest,
         )
     np.fmax(part, warped, out=part)
+
+
+def centres_between(begin: float, end: float, count: int) -> slice:
+    """Of `count` pixels those whose centre lies in between, else the one that holds the begin.
+
+    A centre beyond the date line would come back from GDAL on its other side, and GDAL's linear approximation between
+    first, middle and last pixel would then mirror a raster of the whole world.
+    """
+    first, last = math.ceil(begin - 0.5), math.floor(end - 0.5)
+    if last < first:
+        first = last = math.floor(begin)
+    return slice(max(first, 0), min(last, count - 1) + 1)
 
 
 def png(picture: Any, place: Affine) -> bytes:

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -25,6 +25,31 @@ class SourceNotFound(FileNotFoundError):
 
 def is_remote(path: str) -> bool:
     return "://" in path
+
+
+def without_file_scheme(path: str) -> str:
+    """A `file://` URL as the local path that it is; anything else unchanged."""
+    return path.removeprefix("file://")
+
+
+def fetch_raster(path: str, folder: Path) -> str:
+    """A local path to the raster: a remote one is copied into the folder.
+
+    So it crosses the network once though it is read several times, and every error after the copy is the raster's own.
+
+    Raises:
+        SourceNotFound: No such file.
+        OSError: The copy failed; another attempt may succeed. Stores raise types of their own as well.
+    """
+    if not is_remote(path):
+        return path
+    filesystem, inner = fsspec.core.url_to_fs(path)
+    local = folder / PurePosixPath(path).name
+    try:
+        filesystem.get_file(inner, str(local))
+    except FileNotFoundError as error:
+        raise SourceNotFound(path) from error
+    return str(local)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+from rasterio.transform import from_bounds
 
 from jobs.flood_risk_cog.catalog import FALLBACK_DATETIME, build_catalog, datetime_of
 from jobs.flood_risk_cog.convert import convert_raster
@@ -100,3 +101,18 @@ def test_samples_are_repeatable_and_deeper_with_the_return_period(samples, tmp_p
             crs.append(dataset.crs.to_epsg())
             assert (dataset.dtypes[0], dataset.nodata) == ("float32", -9999)
     assert crs == [32614, 4326, 32614, 4326]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("south", [-90, -75, -60.3])
+def test_a_raster_of_the_whole_world_is_not_mirrored(make_raster, tmp_path, south):
+    """GDAL's approximation between the first and last pixel of a row goes wrong when both are beyond the date line."""
+    pixels = np.zeros((1, 300, 720), "float32")
+    pixels[:, :, 600:] = 1
+    path = make_raster(pixels=pixels, crs="EPSG:4326", transform=from_bounds(-180, south, 180, 75, 720, 300))
+    item = convert_raster(path, str(tmp_path / "cogs"))
+    build_catalog([item], [], str(tmp_path), collection_id="floods", title="Floods")
+    with rasterio.open(tmp_path / "quicklook.png") as picture:
+        red, _, blue = picture.read().astype(int)
+    columns = np.flatnonzero(((blue - red) > 40).any(axis=0))
+    assert (columns.min() / red.shape[1], columns.max() / red.shape[1]) == pytest.approx((0.81, 0.97), abs=0.01)

@@ -85,7 +85,7 @@ def test_a_finished_result_is_reused_until_source_or_options_change(make_raster,
     path = make_raster()
     steps: list[str] = []
     first = convert_raster(path, output, report=steps.append)
-    assert steps == ["read", "write", "validate"]
+    assert steps == ["read", "write", "validate", "measure", "store"]
     again = convert_raster(path, output)
     assert again == {**first, "reused": True}
     assert convert_raster(path, output, compression="zstd")["reused"] is False

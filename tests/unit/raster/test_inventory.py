@@ -2,8 +2,16 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from rasterio.crs import CRS
 
-from jobs.flood_risk_cog.inventory import AmbiguousRasters, NoRasters, inspect_raster, list_rasters
+from jobs.flood_risk_cog.inventory import (
+    AmbiguousRasters,
+    NoRasters,
+    crs_text,
+    inspect_raster,
+    inspect_rasters,
+    list_rasters,
+)
 from jobs.flood_risk_cog.source import SourceNotFound
 
 
@@ -53,3 +61,24 @@ def test_a_url_is_listed_and_opened_through_fsspec(make_raster):
         assert inspect_raster(file["path"])["width"] == 640
     finally:
         memory.rm("/floods", recursive=True)
+
+
+def test_remote_rasters_are_inspected_side_by_side_and_told_in_order(make_raster):
+    memory = fsspec.filesystem("memory")
+    good = Path(make_raster()).read_bytes()
+    for index in range(20):
+        memory.pipe(f"/floods/{index:02}.tif", b"no raster" if index == 7 else good)
+    try:
+        found = list(inspect_rasters(list_rasters("memory://floods")))
+    finally:
+        memory.rm("/floods", recursive=True)
+    assert [raster["name"] for raster in found] == [f"{index:02}.tif" for index in range(20)]
+    assert [raster["name"] for raster in found if raster["problem"]] == ["07.tif"]
+
+
+def test_a_coordinate_system_is_told_by_its_code_or_in_short():
+    custom = CRS.from_string("+proj=laea +lat_0=30 +lon_0=-96 +datum=WGS84 +units=m")
+    assert crs_text(CRS.from_epsg(32614)) == "EPSG:32614"
+    assert crs_text(custom).startswith("PROJCS[")
+    wordy = CRS.from_wkt(custom.to_wkt().replace("unknown", "long " * 300, 1))
+    assert crs_text(wordy).startswith("custom (WKT of ")

@@ -1,0 +1,140 @@
+"""What the flood risk job's tasks do. Raster libraries are imported when a task runs, not when the app starts."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from core.context import TaskContext
+from core.errors import PermanentTaskError
+from core.fan_in import load_fan_in_results
+from core.ports import FailedTask
+from jobs.flood_risk_cog.scratch import ScratchOwner, sweep_scratch
+from jobs.registry import Handler
+
+# A result is a row; the summary file and the task rows hold the rest.
+MOST_REASONS = 20
+LONGEST_REASON = 500
+COGS = "cogs"
+# Percent done when a step begins; reading and writing take most of the time.
+CONVERT_STEPS = {"download": 2, "read": 10, "write": 25, "validate": 80, "reuse": 85, "measure": 85, "store": 95}
+CATALOG_STEPS = {"describe": (5, 45), "draw": (50, 45), "store": (95, 5)}
+
+HandlerBody = Callable[[dict[str, Any], TaskContext], dict[str, Any]]
+
+
+class RasterExtraMissing(PermanentTaskError):
+    """This worker was installed without what the job needs."""
+
+    def __init__(self, error: ImportError) -> None:
+        super().__init__(
+            f"{error}; the flood risk job needs the raster libraries: pip install 'coremachine[raster]' "
+            "(and 'coremachine[azure-storage]' for abfs:// URLs) where the raster queue is served"
+        )
+
+
+def needs_raster_extra(handler: HandlerBody) -> HandlerBody:
+    @functools.wraps(handler)
+    def checked(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
+        try:
+            return handler(params, context)
+        except ImportError as error:
+            raise RasterExtraMissing(error) from error
+
+    return checked
+
+
+@needs_raster_extra
+def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
+    """List the source and open every raster of it.
+
+    One that cannot be opened is kept: its own task says why, when and after how many attempts.
+    """
+    from jobs.flood_risk_cog.convert import check_options, scratch_parent  # noqa: PLC0415
+    from jobs.flood_risk_cog.inventory import inspect_rasters, list_rasters  # noqa: PLC0415
+    from jobs.flood_risk_cog.target import join  # noqa: PLC0415
+
+    del params
+    wanted = context.job_parameters
+    context.progress(0, "list")
+    sweep_scratch(scratch_parent(join(wanted["output"], COGS)))
+    # Once here, rather than as the same failure of every raster.
+    check_options(wanted["target_crs"], wanted["tile_size"], wanted["compression"], wanted["resampling"])
+    files = list_rasters(wanted["source"])
+    problems = []
+    for done, raster in enumerate(inspect_rasters(files), start=1):
+        context.check_cancelled()
+        context.progress(100 * done / len(files), f"opened {done} of {len(files)}")
+        if raster["problem"]:
+            problems.append({"name": raster["name"], "reason": raster["problem"][:LONGEST_REASON]})
+    return {
+        "rasters": [{"name": file["name"], "path": file["path"]} for file in files],
+        "bytes": sum(file["bytes"] for file in files),
+        "unreadable": len(problems),
+        "problems": problems[:MOST_REASONS],
+    }
+
+
+@needs_raster_extra
+def convert(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
+    """One raster to one COG, or an error that says what is wrong with the raster."""
+    from jobs.flood_risk_cog.convert import convert_raster  # noqa: PLC0415
+    from jobs.flood_risk_cog.target import join  # noqa: PLC0415
+
+    def report(step: str) -> None:
+        context.check_cancelled()
+        context.progress(CONVERT_STEPS[step], step)
+
+    wanted = context.job_parameters
+    return convert_raster(
+        params["path"],
+        join(wanted["output"], COGS),
+        target_crs=wanted["target_crs"],
+        tile_size=wanted["tile_size"],
+        compression=wanted["compression"],
+        resampling=wanted["resampling"],
+        report=report,
+        owner=ScratchOwner(context.job_id, context.task_id, context.attempt),
+    )
+
+
+@needs_raster_extra
+def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
+    """The STAC collection, the summary and the picture, from the results of all conversions."""
+    from jobs.flood_risk_cog.catalog import build_catalog  # noqa: PLC0415
+
+    def report(step: str, share: float) -> None:
+        context.check_cancelled()
+        begin, width = CATALOG_STEPS[step]
+        context.progress(begin + width * share, step)
+
+    loaded = load_fan_in_results(params)
+    items = [task.result for task in loaded.results()]
+    failures = [failure_of(task) for task in loaded.failures()]
+    wanted = context.job_parameters
+    written = build_catalog(
+        items,
+        failures,
+        wanted["output"],
+        collection_id=wanted["collection_id"],
+        title=wanted["title"],
+        report=report,
+    )
+    return {
+        **written,
+        "by_return_period": written["by_return_period"][:MOST_REASONS],
+        "reused": sum(item["reused"] for item in items),
+        "failures": failures[:MOST_REASONS],
+    }
+
+
+def failure_of(task: FailedTask) -> dict[str, Any]:
+    name = task.name or str(task.parameters["path"])
+    reason = str(task.error.get("message") or task.error.get("type") or "no reason was recorded")
+    return {"name": name, "reason": reason.removeprefix(f"{name}: ")[:LONGEST_REASON]}
+
+
+HANDLERS = (
+    Handler("flood_risk_inventory", inventory, queue="raster"),
+    Handler("flood_risk_convert", convert, queue="raster"),
+    Handler("flood_risk_catalog", catalog, queue="raster"),
+)

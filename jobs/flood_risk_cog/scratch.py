@@ -1,0 +1,82 @@
+"""Scratch folders beside the result, so that it is put in place by one rename; swept when their process was killed."""
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+# Whatever else stands in an output folder is not ours to remove.
+PREFIX = ".coremachine-scratch-"
+# GDAL writes all the time while it works; a folder that nobody wrote to for so long has lost its process.
+ABANDONED_SECONDS = 6 * 3600.0
+
+
+@dataclass(frozen=True)
+class ScratchOwner:
+    """The attempt at a task that a folder belongs to."""
+
+    job_id: str
+    task_id: str
+    attempt: int
+
+    @property
+    def mark(self) -> str:
+        """The same for all attempts at a task, and safe in a file name."""
+        return hashlib.sha256(f"{self.job_id}/{self.task_id}".encode()).hexdigest()[:16]
+
+
+@contextmanager
+def scratch_folder(parent: Path, owner: ScratchOwner | None = None) -> Iterator[Path]:
+    """An empty folder in `parent` (made when it is missing), removed at the end.
+
+    What earlier attempts of the owner left is removed first: theirs was a process that was killed, or one that lost
+    its lease and whose work counts no more. A later attempt's folder is never touched.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    prefix = PREFIX
+    if owner is not None:
+        if owner.attempt > 1:
+            _remove(parent, lambda folder: _is_earlier(folder.name, owner))
+        prefix = f"{PREFIX}{owner.mark}-{owner.attempt}-"
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as folder:
+        yield Path(folder)
+
+
+def sweep_scratch(parent: Path, *, idle_seconds: float = ABANDONED_SECONDS) -> int:
+    """Remove scratch folders in `parent` that nothing was written to for so long; returns how many."""
+    oldest = time.time() - idle_seconds
+    return _remove(parent, lambda folder: _last_write(folder) < oldest)
+
+
+def _is_earlier(name: str, owner: ScratchOwner) -> bool:
+    mark, _, rest = name.removeprefix(PREFIX).partition("-")
+    attempt = rest.partition("-")[0]
+    return mark == owner.mark and attempt.isdecimal() and int(attempt) < owner.attempt
+
+
+def _last_write(folder: Path) -> float:
+    # A file may be renamed or removed while we look; its folder's own time tells that.
+    times = [folder.stat().st_mtime]
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return max(times)
+
+
+def _remove(parent: Path, unwanted: Callable[[Path], bool]) -> int:
+    if not parent.is_dir():
+        return 0
+    removed = 0
+    for folder in parent.iterdir():
+        if not folder.name.startswith(PREFIX) or folder.is_symlink():
+            continue
+        # Gone in between: another sweep, or its owner, removed it.
+        with suppress(FileNotFoundError):
+            if unwanted(folder):
+                shutil.rmtree(folder)
+                removed += 1
+    return removed

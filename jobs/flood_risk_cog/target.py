@@ -1,0 +1,56 @@
+"""Where results go: a local folder, or any place that fsspec writes to."""
+
+import os
+from pathlib import Path
+
+import fsspec
+
+from jobs.flood_risk_cog.source import is_remote
+
+
+class UploadIncomplete(OSError):
+    """What arrived is not what was sent; another attempt may do better."""
+
+    def __init__(self, url: str, expected: int, found: int | None) -> None:
+        super().__init__(f"{url}: expected {expected} bytes after the upload, found {found}; it is sent again")
+        self.url = url
+
+
+def join(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder) / name)
+
+
+def size_of(path: str) -> int | None:
+    """Bytes of a file; None when there is none."""
+    try:
+        if is_remote(path):
+            filesystem, inner = fsspec.core.url_to_fs(path)
+            filesystem.invalidate_cache()
+            return int(filesystem.info(inner)["size"])
+        return Path(path).stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def put_file(file: Path, target: str) -> None:
+    """Put a file in place: moved where it is local, else uploaded.
+
+    A reader finds the whole file or none, as far as the store commits an upload in one step (object stores do).
+
+    Raises:
+        UploadIncomplete: The store holds another number of bytes.
+    """
+    if not is_remote(target):
+        os.replace(file, target)  # noqa: PTH105
+        return
+    filesystem, inner = fsspec.core.url_to_fs(target)
+    filesystem.put_file(str(file), inner)
+    expected, found = file.stat().st_size, size_of(target)
+    if found != expected:
+        raise UploadIncomplete(target, expected, found)
+
+
+def put_tree(folder: Path, target: str) -> None:
+    """Upload all files under a folder."""
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        put_file(file, join(target, file.relative_to(folder).as_posix()))

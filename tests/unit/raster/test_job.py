@@ -1,0 +1,424 @@
+"""The flood risk job from parameters to result, in memory: its declarations, handlers and failures."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pystac
+import pytest
+import rasterio
+from fsspec import AbstractFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from rasterio._env import get_gdal_config
+from rasterio.enums import Resampling
+from rasterio.transform import Affine
+
+from core.context import TaskContext
+from core.errors import PermanentTaskError, TaskCancelled, classify
+from core.models import Parallelism
+from jobs.all_jobs import ALL_HANDLERS, ALL_JOBS, build_registry
+from jobs.flood_risk_cog import convert as conversion
+from jobs.flood_risk_cog import handlers
+from jobs.flood_risk_cog.convert import InvalidOutput, UnusableRaster
+from jobs.flood_risk_cog.job import FloodRiskCOGJob
+from jobs.flood_risk_cog.samples import generate_samples
+from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
+from jobs.flood_risk_cog.source import SourceNotFound
+from jobs.flood_risk_cog.target import UploadIncomplete
+from jobs.parameters import ParameterErrors
+
+REGISTRY = build_registry(["tasks", "raster"])
+ROTATED = Affine.translation(6e5, 3e6) @ Affine.rotation(20) @ Affine.scale(10, -10)
+
+
+class Unreliable:
+    """What happens to fsspec's memory store: lost connections, and uploads cut in half."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.lost_downloads = self.cut_uploads = 0
+
+    def get_file(self, system, rpath, lpath, **kwargs):
+        self.calls["get"] += 1
+        if self.calls["get"] <= self.lost_downloads:
+            Path(lpath).write_bytes(b"half")
+            raise ConnectionResetError("the store went away")
+        AbstractFileSystem.get_file(system, rpath, lpath, **kwargs)
+
+    def put_file(self, system, lpath, rpath, **kwargs):
+        self.calls["put"] += 1
+        AbstractFileSystem.put_file(system, lpath, rpath, **kwargs)
+        if self.calls["put"] <= self.cut_uploads:
+            system.pipe_file(rpath, b"half")
+
+
+@pytest.fixture
+def unreliable(monkeypatch):
+    faults = Unreliable()
+
+    # Functions, unlike bound methods, are handed the store that they are called on.
+    def get_file(system, rpath, lpath, **kwargs):
+        faults.get_file(system, rpath, lpath, **kwargs)
+
+    def put_file(system, lpath, rpath, **kwargs):
+        faults.put_file(system, lpath, rpath, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", get_file)
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put_file)
+    return faults
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """An empty remote store, `memory://`."""
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+    return fsspec.filesystem("memory")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder with three good rasters."""
+    generate_samples(tmp_path / "source", count=3)
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "output"
+
+
+def add_bad_rasters(source, make_raster):
+    (source / "corrupt.tif").write_bytes(b"II*\0 and then nothing of use")
+    make_raster("rotated.tif", transform=ROTATED)
+    make_raster("placeless.tif", crs=None)
+    damaged = Path(make_raster("damaged.tif", tiled=True, blockxsize=256, blockysize=256, compress="deflate"))
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2 : len(content) * 3 // 4] = b"\xff" * (len(content) * 3 // 4 - len(content) // 2)
+    damaged.write_bytes(content)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def context(**parameters):
+    return TaskContext(
+        job_id="0" * 64,
+        job_type="flood_risk_cog",
+        stage=2,
+        task_id="2-a.tif",
+        task_index=0,
+        attempt=1,
+        job_parameters=FloodRiskCOGJob.validate_job_parameters(parameters),
+    )
+
+
+def test_the_stages_say_how_they_run():
+    inventory, convert, catalog = FloodRiskCOGJob.definition().stages
+    kinds = [stage.parallelism for stage in (inventory, convert, catalog)]
+    assert kinds == [Parallelism.SINGLE, Parallelism.FAN_OUT, Parallelism.FAN_IN]
+    assert (convert.tasks_per_message, convert.lease_seconds, convert.failure.on_failure) == (1, 120, "continue")
+    assert {stage.failure.on_failure for stage in (inventory, catalog)} == {"fail_job"}
+    assert {REGISTRY.find_handler(stage.task_type).queue for stage in (inventory, convert, catalog)} == {"raster"}
+
+
+def test_every_resampling_that_may_be_asked_for_is_known_to_the_conversion():
+    allowed = FloodRiskCOGJob.parameters_schema["resampling"]["allowed"]
+    assert set(allowed) - {"auto"} <= set(Resampling.__members__)
+
+
+def test_the_app_has_both_jobs_and_a_handler_of_each_task_type():
+    assert {job.job_type for job in ALL_JOBS} == {"hello_world", "flood_risk_cog"} == set(REGISTRY.job_types)
+    assert len({handler.task_type for handler in ALL_HANDLERS}) == len(ALL_HANDLERS) == 5
+
+
+def test_starting_the_app_imports_no_raster_library():
+    heavy = ["rasterio", "numpy", "fsspec", "pystac", "rio_cogeo", "rio_stac"]
+    code = (
+        "import sys; from jobs.all_jobs import build_registry; build_registry(['tasks', 'raster']); "
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_worker_without_the_raster_libraries_says_what_to_install(source, output):
+    """A library that is not there, as the import system reports it: None in sys.modules."""
+    code = (
+        "import sys; sys.modules['rasterio'] = None\n"
+        "from core.context import TaskContext\n"
+        "from core.errors import classify\n"
+        "from jobs.all_jobs import build_registry\n"
+        f"parameters = {FloodRiskCOGJob.validate_job_parameters({'source': str(source), 'output': str(output)})!r}\n"
+        "handler = build_registry(['tasks', 'raster']).find_handler('flood_risk_inventory')\n"
+        "try:\n"
+        "    handler.function({}, TaskContext('0' * 64, 'flood_risk_cog', 1, 't', 0, 1, parameters))\n"
+        "except Exception as error:\n"
+        "    print(classify(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "error_type='RasterExtraMissing'" in done.stdout
+    assert "pip install 'coremachine[raster]'" in done.stdout
+    assert "retryable=False" in done.stdout
+
+
+def test_a_source_that_is_missing_or_has_rasters_only_further_down_is_refused_at_submit(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.tif").touch()
+    for source in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(ParameterErrors, match="source: expected"):
+            FloodRiskCOGJob.validate_job_parameters({"source": str(source), "output": str(tmp_path / "out")})
+
+
+def test_unknown_parameters_and_values_are_refused_at_submit(source, output):
+    wrong = {"tile_size": 300, "compression": "jpeg", "resampling": "best", "collection_id": "../up", "tilesize": 256}
+    with pytest.raises(ParameterErrors) as refused:
+        FloodRiskCOGJob.validate_job_parameters({"source": str(source), "output": str(output), **wrong})
+    assert {error.field for error in refused.value.errors} == set(wrong)
+
+
+def test_good_rasters_become_cogs_with_a_catalog(run_job, source, output):
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output), "title": "Floods"})
+
+    assert run.status == "completed"
+    assert (run.result["converted"], run.result["failed"], run.result["reused"]) == (3, 0, 0)
+    assert run.result["failures"] == []
+    collection = pystac.Collection.from_file(run.result["collection"])
+    assert (collection.id, collection.title, len(list(collection.get_items()))) == ("flood-risk", "Floods", 3)
+    for item in collection.get_items():
+        with rasterio.open(item.assets["data"].get_absolute_href()) as dataset:
+            assert Path(dataset.name).parent == output / "cogs"
+    assert json.loads(Path(run.result["summary"]).read_text())["totals"] == run.result["totals"]
+    assert run.result["totals"]["flooded_area_km2"] > 0
+    assert Path(run.result["quicklook"]).stat().st_size > 0
+
+
+def test_bad_rasters_fail_with_a_reason_and_stop_none_of_the_others(run_job, source, output, make_raster):
+    add_bad_rasters(source, make_raster)
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
+
+    assert run.status == "completed_with_errors"
+    assert (run.result["converted"], run.result["failed"]) == (3, 4)
+    reasons = {failure["name"]: failure["reason"] for failure in run.result["failures"]}
+    for name, words in (
+        ("corrupt.tif", "cannot be opened as a raster"),
+        ("rotated.tif", "its grid is rotated or skewed"),
+        ("placeless.tif", "no coordinate reference system"),
+        ("damaged.tif", "its data is damaged in rows"),
+    ):
+        assert reasons[name].startswith("it")
+        assert words in reasons[name]
+    # A person's fault is not the network's: one attempt each.
+    assert {(task.error["attempt"], task.error["retryable"]) for task in run.failed[2]} == {(1, False)}
+    assert run.completed[1][0].result["unreadable"] == 1
+    assert json.loads(Path(run.result["summary"]).read_text())["totals"]["failed"] == 4
+    assert sorted(path.name for path in (output / "cogs").iterdir()) == sorted(
+        path.name for path in source.iterdir() if path.name.startswith("flood_depth")
+    )
+
+
+def test_a_job_result_names_at_most_twenty_failures(run_job, source, output):
+    for index in range(25):
+        (source / f"bad{index}.tif").write_bytes(b"no raster")
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
+    assert (run.result["failed"], len(run.result["failures"])) == (25, 20)
+    assert len(json.loads(Path(run.result["summary"]).read_text())["failures"]) == 25
+
+
+def test_the_same_job_again_has_the_same_id_and_reuses_every_result(run_job, source, output):
+    parameters = {"source": str(source), "output": str(output)}
+    first = run_job(REGISTRY, "flood_risk_cog", parameters)
+    written = files_of(output)
+    again = run_job(REGISTRY, "flood_risk_cog", {**parameters, "tile_size": 512})
+
+    assert again.job_id == first.job_id
+    assert (again.result["reused"], again.result["totals"]) == (3, first.result["totals"])
+    assert files_of(output) == written
+
+
+def test_the_same_job_elsewhere_writes_the_same_bytes(run_job, source, tmp_path):
+    outputs = [tmp_path / "one", tmp_path / "two"]
+    for output in outputs:
+        run_job(REGISTRY, "flood_risk_cog", {"source": f"file://{source}", "output": f"file://{output}"})
+    one, two = (files_of(output) for output in outputs)
+    assert one == two
+    assert len(one) == 3 + 3 + 3
+
+
+def test_output_may_be_the_source_folder(run_job, source):
+    parameters = {"source": str(source), "output": str(source)}
+    assert run_job(REGISTRY, "flood_risk_cog", parameters).result["converted"] == 3
+    assert run_job(REGISTRY, "flood_risk_cog", parameters).result["reused"] == 3
+
+
+def test_results_are_small_and_carry_their_statistics(run_job, source, output, make_raster):
+    make_raster("custom.tif", crs="+proj=laea +lat_0=30 +lon_0=-96 +datum=WGS84 +units=m")
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
+    assert len(run.completed[2]) == 4
+    assert max(len(json.dumps(task.result)) for task in run.completed[2]) < 8 * 1024
+    assert all(task.result["statistics"]["flooded_pixels"] for task in run.completed[2])
+
+
+def test_progress_only_grows_and_names_the_step(run_job, source, output):
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
+    by_task: dict[str, list] = {}
+    for task_id, percent, step in run.progress:
+        by_task.setdefault(task_id, []).append((percent, step))
+    assert len(by_task) == 1 + 3 + 1
+    for steps in by_task.values():
+        assert [percent for percent, _ in steps] == sorted(percent for percent, _ in steps)
+    steps = [step for _, step in by_task["2-flood_depth_tile00_rp10.tif"]]
+    assert steps == ["read", "write", "validate", "measure", "store"]
+    assert by_task["1-inventory"][-1] == (100, "opened 3 of 3")
+
+
+@pytest.mark.parametrize("step", ["read", "write", "validate", "measure", "store"])
+def test_a_cancelled_conversion_stops_before_its_next_step_and_leaves_nothing(source, output, step):
+    seen = []
+    task = context(source=str(source), output=str(output))
+    watched = TaskContext(
+        **{name: getattr(task, name) for name in ("job_id", "job_type", "stage", "task_id", "task_index", "attempt")},
+        job_parameters=task.job_parameters,
+        _report=lambda said: seen.append(said["message"]),
+        _stop_requested=lambda: len(seen) == ["read", "write", "validate", "measure", "store"].index(step),
+    )
+    with pytest.raises(TaskCancelled):
+        handlers.convert({"path": str(source / "flood_depth_tile00_rp10.tif")}, watched)
+    assert step not in seen
+    assert list((output / "cogs").iterdir()) == []
+
+
+def test_options_that_cannot_work_fail_the_inventory_not_each_raster(run_job, source, output):
+    parameters = {"source": str(source), "output": str(output), "target_crs": "EPSG:0"}
+    run = run_job(REGISTRY, "flood_risk_cog", parameters)
+    (failure,) = run.failed[1]
+    assert run.status == "failed"
+    assert "expected target_crs such as EPSG:4326" in failure.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("crs", "profile", "words"),
+    [
+        ('LOCAL_CS["site",UNIT["metre",1]]', {}, "neither geographic nor projected"),
+        ("IAU_2015:30100", {"transform": Affine(0.01, 0, 10, 0, -0.01, 10)}, "no longitude and latitude"),
+        ("EPSG:32614", {"transform": Affine(10, 0, 1e9, 0, -10, 1e9)}, "lie outside of its coordinate system"),
+        ("EPSG:4326", {"transform": Affine(0.01, 0, 10, 0, -0.01, 400)}, "lie outside of its coordinate system"),
+    ],
+)
+def test_a_raster_that_the_catalog_could_not_place_fails_alone(
+    run_job, source, output, make_raster, crs, profile, words
+):
+    make_raster("astray.tif", crs=crs, **profile)
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
+    assert run.status == "completed_with_errors"
+    assert run.result["converted"] == 3
+    assert words in run.result["failures"][0]["reason"]
+
+
+def test_errors_of_the_raster_are_permanent_those_of_the_outside_are_not():
+    for error in (UnusableRaster("a.tif", "it is bad"), SourceNotFound("a.tif"), PermanentTaskError("no")):
+        assert not classify(error).retryable
+    for error in (
+        ConnectionResetError(),
+        UploadIncomplete("x", 2, 1),
+        rasterio.errors.RasterioIOError("read"),
+        InvalidOutput("x"),
+        OSError(28, "No space left on device"),
+    ):
+        assert classify(error).retryable
+
+
+def upload(store, source):
+    for path in source.iterdir():
+        store.pipe_file(f"/in/{path.name}", path.read_bytes())
+
+
+def test_a_remote_source_and_output_work_and_are_reused(run_job, store, unreliable, source, make_raster):
+    add_bad_rasters(source, make_raster)
+    upload(store, source)
+    parameters = {"source": "memory://in", "output": "memory://out/run"}
+    run = run_job(REGISTRY, "flood_risk_cog", parameters)
+
+    assert (run.result["converted"], run.result["failed"], run.result["reused"]) == (3, 4, 0)
+    # Damage in a remote raster is told from a lost connection: its bytes arrived, so it is not tried again.
+    assert {task.error["attempt"] for task in run.failed[2]} == {1}
+    assert unreliable.calls["get"] == 7
+    names = sorted(name.removeprefix("/out/run/") for name in store.find("/out"))
+    assert [name for name in names if "/" not in name] == ["collection.json", "quicklook.png", "summary.json"]
+    assert len([name for name in names if name.startswith("cogs/")]) == 3
+    stem = next(name for name in names if name.startswith("flood_depth")).split("/")[0]
+    item = json.loads(store.cat(f"/out/run/{stem}/{stem}.json"))
+    assert item["assets"]["data"]["href"] == f"../cogs/{stem}.tif"
+    assert run_job(REGISTRY, "flood_risk_cog", parameters).result["reused"] == 3
+
+
+def test_local_and_remote_outputs_are_the_same_bytes(run_job, store, source, output):
+    run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
+    run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": "memory://out"})
+    remote = {name.removeprefix("/out/"): store.cat(name) for name in store.find("/out")}
+    assert remote == files_of(output)
+
+
+def test_a_lost_connection_is_tried_again_and_leaves_no_half_raster(run_job, store, unreliable, source, output):
+    unreliable.lost_downloads = 4
+    upload(store, source)
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": "memory://in", "output": str(output)})
+    assert run.status == "completed"
+    assert unreliable.calls["get"] == 4 + 3
+    assert all(not path.name.startswith(".") for path in (output / "cogs").iterdir())
+
+
+def test_a_store_that_stays_away_fails_the_task_after_its_attempts(run_job, store, unreliable, source, output):
+    unreliable.lost_downloads = 1000
+    upload(store, source)
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": "memory://in", "output": str(output)})
+    assert run.status == "completed_with_errors"
+    assert {(task.error["attempt"], task.error["type"]) for task in run.failed[2]} == {(5, "ConnectionResetError")}
+    assert run.result["failures"][0]["reason"] == "the store went away"
+
+
+def test_half_an_upload_is_noticed_and_sent_again(run_job, store, unreliable, source):
+    unreliable.cut_uploads = 1
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": "memory://out"})
+    assert (run.status, run.result["reused"]) == ("completed", 0)
+    sizes = {store.info(name)["size"] for name in store.find("/out/cogs")}
+    assert min(sizes) > len(b"half")
+
+
+def test_scratch_of_a_killed_attempt_is_swept_by_the_next(source, output):
+    task = context(source=str(source), output=str(output))
+    with scratch_folder(output / "cogs", ScratchOwner(task.job_id, task.task_id, 1)) as folder:
+        left = folder.rename(folder.with_name("aside"))
+        folder.mkdir()
+    left = left.rename(folder)
+    second = TaskContext(task.job_id, task.job_type, 2, task.task_id, 0, 2, task.job_parameters)
+    handlers.convert({"path": str(source / "flood_depth_tile00_rp10.tif")}, second)
+    assert [path.name for path in (output / "cogs").iterdir()] == ["flood_depth_tile00_rp10.tif"]
+
+
+def test_gdal_keeps_its_cache_small_in_every_step(source, output):
+    """The bound holds for reads of the statistics too: outside an Env GDAL takes a share of the machine's memory."""
+    found = {}
+    path = str(source / "flood_depth_tile00_rp10.tif")
+    conversion.convert_raster(
+        path, str(output), report=lambda step: found.update({step: get_gdal_config("GDAL_CACHEMAX")})
+    )
+    assert found == dict.fromkeys(["read", "write", "validate", "measure", "store"], 64 << 20)
+
+
+def test_a_source_of_one_file_is_one_raster(run_job, source, output):
+    path = source / "flood_depth_tile00_rp10.tif"
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": str(path), "output": str(output)})
+    assert [task.name for task in run.completed[2]] == [path.name]
+
+
+def test_pixels_survive_the_whole_job(run_job, source, output):
+    run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
+    for path in source.iterdir():
+        with rasterio.open(path) as before, rasterio.open(output / "cogs" / path.name) as after:
+            assert np.array_equal(before.read(), after.read())
