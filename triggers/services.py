@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from core.errors import StoreUnavailable
 from core.janitor import Janitor
 from core.machine import CoreMachine
+from infrastructure.base import RepositoryError
 from triggers.ports import Check, ServicesNotReady
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class Services:
     janitor: Janitor
     queries: "JobQueries"
 
+    def find_job_status(self, job_id: str) -> str | None:
+        """The job's status; None for an unknown job."""
+        return self.queries.find_job_status(job_id)
+
     def check_readiness(self) -> Sequence[Check]:
         """What the app needs, and what was found. Looks at the database; what needs no look was checked when made."""
         names = ", ".join(self.registry.job_types)
@@ -47,6 +52,9 @@ class Services:
             # The reason goes to the log alone: it may name hosts and users.
             log.warning("database_not_ready", extra={"reason": str(error)})
             return Check("database", ok=False, detail="cannot be reached now; the log has the reason")
+        except RepositoryError as error:
+            log.warning("database_not_ready", extra={"reason": str(error)})
+            return Check("database", ok=False, detail=str(error))
         found = f"schema version {status.database_version}, this release has {status.code_version}"
         if status.is_current:
             return Check("database", ok=True, detail=found)
