@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from core.ports import JobCatalog
 from infrastructure.entra import EntraTokens, default_credential
 from infrastructure.janitor_store import JanitorRepository
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
+from infrastructure.migrations import Migrator, SchemaStatus
 from infrastructure.postgresql import Pool, create_pool
+from infrastructure.queries import JobQueries
 from infrastructure.results import ResultRepository
 from infrastructure.service_bus import ServiceBusRepository, connect_with_identity, connect_with_string
 from infrastructure.settings import AppMode, DatabaseAuth, Settings
@@ -20,7 +22,10 @@ from infrastructure.settings import AppMode, DatabaseAuth, Settings
 if TYPE_CHECKING:
     from azure.servicebus import ServiceBusClient
 
+    from core.janitor import Janitor
     from core.machine import CoreMachine
+    from core.orchestration_manager import OrchestrationManager
+    from core.state_manager import StateManager
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Repositories:
     results: ResultRepository
     janitor: JanitorRepository
     service_bus: ServiceBusRepository
+    queries: JobQueries
 
 
 class RepositoryFactory:
@@ -46,6 +52,7 @@ class RepositoryFactory:
         self._lock = RLock()
         self._pool: Pool | None = None
         self._repositories: Repositories | None = None
+        self._migrator: Migrator | None = None
 
     def create_repositories(self) -> Repositories:
         """The same ones each time, until `close`."""
@@ -59,11 +66,30 @@ class RepositoryFactory:
         """A machine over these repositories, with a heartbeat thread of its own: an app makes one."""
         return _make_machine(self.settings, self.create_repositories(), catalog)
 
+    def create_janitor(self, catalog: JobCatalog) -> "Janitor":
+        """A janitor over these repositories. It does not look into queues, so it misses no message that one lost."""
+        return _make_janitor(self.settings, self.create_repositories(), catalog)
+
+    def schema_status(self) -> SchemaStatus:
+        """Where the database stands towards this release.
+
+        Raises:
+            StoreUnavailable: It cannot be reached.
+            MigrationError: Its schema is none of ours, or was edited.
+        """
+        with self._lock:
+            self.create_repositories()
+            if self._migrator is None:
+                self._migrator = Migrator(cast("Pool", self._pool), self.settings.schema_name)
+            migrator = self._migrator
+        return migrator.status()
+
     def close(self) -> None:
         """Close all connections. Who still holds a repository cannot use it any more."""
         with self._lock:
             repositories, self._repositories = self._repositories, None
             pool, self._pool = self._pool, None
+            self._migrator = None
         if repositories is not None:
             repositories.service_bus.close()
         if pool is not None:
@@ -90,13 +116,37 @@ def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
         results=ResultRepository(pool, settings.schema_name),
         janitor=JanitorRepository(pool, settings.schema_name),
         service_bus=ServiceBusRepository(settings.queue_names, _service_bus_connector(settings)),
+        queries=JobQueries(pool, settings.schema_name),
     )
 
 
 def _make_machine(settings: Settings, repositories: Repositories, catalog: JobCatalog) -> "CoreMachine":
     from core.leases import LeaseKeeper  # noqa: PLC0415 - an app that only answers queries has no machine
     from core.machine import CoreMachine  # noqa: PLC0415
-    from core.orchestration_manager import AppRole, OrchestrationManager  # noqa: PLC0415
+
+    state, orchestration = _make_rules(settings, repositories, catalog)
+    return CoreMachine(
+        catalog=catalog,
+        state=state,
+        orchestration=orchestration,
+        results=repositories.results,
+        keeper=LeaseKeeper(repositories.tasks),
+        owner=f"{settings.app_name}:{socket.gethostname()}:{os.getpid()}",
+        task_threads=settings.task_threads,
+    )
+
+
+def _make_janitor(settings: Settings, repositories: Repositories, catalog: JobCatalog) -> "Janitor":
+    from core.janitor import Janitor  # noqa: PLC0415 - only apps with timers have one
+
+    state, orchestration = _make_rules(settings, repositories, catalog)
+    return Janitor(repositories.janitor, state, orchestration, queues=settings.task_queues)
+
+
+def _make_rules(
+    settings: Settings, repositories: Repositories, catalog: JobCatalog
+) -> tuple["StateManager", "OrchestrationManager"]:
+    from core.orchestration_manager import AppRole, OrchestrationManager  # noqa: PLC0415 - as for the machine
     from core.state_manager import StateManager  # noqa: PLC0415
 
     role = AppRole(
@@ -104,15 +154,8 @@ def _make_machine(settings: Settings, repositories: Repositories, catalog: JobCa
         moves_jobs=settings.app_mode is not AppMode.WORKER,
         served_queues=frozenset(settings.served_queues),
     )
-    return CoreMachine(
-        catalog=catalog,
-        state=StateManager(repositories.jobs, repositories.tasks, repositories.stages),
-        orchestration=OrchestrationManager(catalog, repositories.service_bus, role),
-        results=repositories.results,
-        keeper=LeaseKeeper(repositories.tasks),
-        owner=f"{settings.app_name}:{socket.gethostname()}:{os.getpid()}",
-        task_threads=settings.task_threads,
-    )
+    state = StateManager(repositories.jobs, repositories.tasks, repositories.stages)
+    return state, OrchestrationManager(catalog, repositories.service_bus, role)
 
 
 def _service_bus_connector(settings: Settings) -> Callable[[], "ServiceBusClient"]:

@@ -63,6 +63,12 @@ class JobQueries(PostgreSQLRepository):
         stages = self._execute_query("get_job_detail", self._stages_query(), (job_id, job.run) * 2)
         return JobDetail(job, tuple(map(_stage_detail, stages)))
 
+    def find_job_status(self, job_id: str) -> JobStatus | None:
+        """One look at one row, for those who wait for a job; None for an unknown one."""
+        query = SQL("select status from {} where job_id = %s").format(self._table("jobs"))
+        rows = self._execute_query("find_job_status", query, (job_id,))
+        return JobStatus(rows[0]["status"]) if rows else None
+
     def list_jobs(
         self,
         *,

@@ -19,8 +19,11 @@ from local.host.messages import body_datum, trigger_metadata
 from local.host.ms_runtime import MsInvocationError, MsRuntimeInvoker
 from local.host.timer import timer_call
 
-PATHS = {"echo": ("POST", "/api/echo/Bob?x=1", {"name": "Bob", "count": "3"}), "sleep": ("POST", "/", {"seconds": "0"})}
-
+PATHS = {
+    "echo": ("POST", "/api/echo/Bob?x=1", {"name": "Bob", "count": "3"}),
+    "sleep": ("POST", "/", {"seconds": "0"}),
+    "http_api": ("GET", "/api/readyz", {"route": "api/readyz"}),
+}
 
 HEADERS = {"x-test": "v", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 

@@ -1,0 +1,79 @@
+"""What Azure Functions loads: the functions of this app's mode, and nothing that runs.
+
+standalone: HTTP, jobs queue, task queues, janitor. platform: all but the task queues. worker: its task queues alone.
+With settings that cannot be used it still serves HTTP, where /api/readyz and every other answer says what is wrong.
+"""
+
+import logging
+import os
+
+import azure.functions as func
+
+from triggers.app_shape import AppShape, read_shape
+
+CONNECTION = "ServiceBusConnection"
+# All: what a path does not know is answered by the API, not by the host. By name, since the library's list grows.
+HTTP_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+def create_app(shape: AppShape) -> func.FunctionApp:
+    """The app with the functions that its shape asks for; what they run is imported when they first run."""
+    level = func.AuthLevel.ANONYMOUS if shape.http_auth == "anonymous" else func.AuthLevel.FUNCTION
+    function_app = func.FunctionApp(http_auth_level=level)
+    for problem in shape.problems:
+        logging.getLogger(__name__).error("app_misconfigured %s", problem)
+    if shape.serves_http:
+        _add_http(function_app, shape.problems)
+    if shape.jobs_queue is not None:
+        _add_jobs_queue(function_app, shape.jobs_queue)
+    for logical, real in shape.task_queues.items():
+        _add_task_queue(function_app, logical, real)
+    if shape.sweep_schedule is not None:
+        _add_janitor(function_app, shape.sweep_schedule)
+    return function_app
+
+
+def _add_http(function_app: func.FunctionApp, problems: tuple[str, ...]) -> None:
+    # Before the catch-all, since the host takes the first route that fits: probes have no key.
+    @function_app.function_name("livez")
+    @function_app.route(route="api/livez", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
+    def livez(req: func.HttpRequest) -> func.HttpResponse:
+        del req
+        return func.HttpResponse('{"status":"alive"}', mimetype="application/json")
+
+    @function_app.function_name("http_api")
+    @function_app.route(route="{*route}", methods=HTTP_METHODS)
+    async def http_api(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
+        from triggers.http import answer  # noqa: PLC0415 - FastAPI is for apps that get requests
+
+        return await answer(req, context, problems=problems)
+
+
+def _add_jobs_queue(function_app: func.FunctionApp, queue: str) -> None:
+    @function_app.function_name("process_jobs")
+    @function_app.service_bus_queue_trigger(arg_name="message", queue_name=queue, connection=CONNECTION)
+    def process_jobs(message: func.ServiceBusMessage) -> None:
+        from triggers.queues import receive_job_message  # noqa: PLC0415 - at the first message
+
+        receive_job_message(message)
+
+
+def _add_task_queue(function_app: func.FunctionApp, logical: str, queue: str) -> None:
+    @function_app.function_name(f"process_tasks_{logical}")
+    @function_app.service_bus_queue_trigger(arg_name="message", queue_name=queue, connection=CONNECTION)
+    def process_tasks(message: func.ServiceBusMessage) -> None:
+        from triggers.queues import receive_task_message  # noqa: PLC0415 - at the first message
+
+        receive_task_message(message)
+
+
+def _add_janitor(function_app: func.FunctionApp, schedule: str) -> None:
+    @function_app.function_name("janitor_sweep")
+    @function_app.timer_trigger(arg_name="timer", schedule=schedule, use_monitor=False)
+    def janitor_sweep(timer: func.TimerRequest) -> None:
+        from triggers.timers import sweep  # noqa: PLC0415 - at the first sweep
+
+        sweep(past_due=timer.past_due)
+
+
+app = create_app(read_shape(os.environ))

@@ -1,0 +1,130 @@
+"""The whole app in the Functions host, on a real PostgreSQL and the project's broker, asked over HTTP alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from infrastructure.migrations import Migrator
+from local.broker.thread import BrokerThread
+from local.host.supervisor import HostSupervisor
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def database_url(postgres_url: str) -> Iterator[str]:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("create database running_app")
+    yield make_conninfo(postgres_url, dbname="running_app")
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("drop database running_app with (force)")
+
+
+@pytest.fixture(scope="module")
+def http(
+    database_url: str, project_broker: BrokerThread, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    environment = {
+        "COREMACHINE_DATABASE_URL": database_url,
+        "COREMACHINE_SWEEP_SCHEDULE": "* * * * * *",
+        "ServiceBusConnection": project_broker.connection_string,
+    }
+    log_file = tmp_path_factory.mktemp("host") / "host.log"
+    host = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
+    host.start()
+    try:
+        host.wait_ready(30)
+        with httpx.Client(base_url=host.url, timeout=60) as client:
+            yield client
+    finally:
+        host.stop()
+
+
+@pytest.fixture(scope="module")
+def ready(http: httpx.Client, database_url: str) -> httpx.Client:
+    """After the empty database was told as such, and migrated."""
+    before = http.get("/api/readyz")
+    assert before.status_code == 503
+    (database,) = [check for check in before.json()["checks"] if check["name"] == "database"]
+    assert "coremachine db migrate" in database["detail"]
+    with psycopg.connect(database_url) as connection:
+        Migrator(connection).migrate()
+    return http
+
+
+def test_migrated_app_is_ready(ready):
+    response = ready.get("/api/readyz")
+    assert (response.status_code, response.json()["status"]) == (200, "ready")
+    assert [check["name"] for check in response.json()["checks"]] == ["database", "service_bus", "registry"]
+
+
+def test_job_runs_to_its_end_and_is_told_stage_by_stage(ready):
+    submitted = ready.post("/api/jobs/submit/hello_world", json={"n": 25}, headers={"X-Correlation-Id": "order-7"})
+    assert submitted.status_code == 202
+    links = submitted.json()["links"]
+    assert submitted.headers["location"] == links["self"]
+    job = ready.get(links["self"], params={"wait": 30}).json()
+    assert job["status"] == "completed", job
+    assert job["result"] == {"greetings": 25, "replies": 25}
+    assert job["correlation_id"] == "order-7"
+    assert job["parameters"] == {"n": 25, "message": "Hello World", "failure_rate": 0.0}
+    assert [(stage["name"], stage["expected_count"], stage["counts"]["completed"]) for stage in job["stages"]] == [
+        ("greet", 25, 25),
+        ("reply", 25, 25),
+    ]
+    again = ready.post("/api/jobs/submit/hello_world", json={"n": 25}).json()
+    assert (again["job_id"], again["created"], again["status"]) == (job["job_id"], False, "completed")
+
+
+def test_tasks_come_in_pages_by_stage(ready):
+    job_id = ready.post("/api/jobs/submit/hello_world", json={"n": 7}).json()["job_id"]
+    assert ready.get(f"/api/jobs/{job_id}?wait=30").json()["status"] == "completed"
+    tasks, query = [], {"stage": 2, "limit": 3}
+    while True:
+        page = ready.get(f"/api/jobs/{job_id}/tasks", params=query).json()
+        tasks += page["value"]
+        if "next_cursor" not in page:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert [task["name"] for task in tasks] == [f"reply-{index}" for index in range(7)]
+    assert tasks[0]["result"] == {"reply": "You said: Hello World #0"}
+    assert ready.get(f"/api/jobs/{job_id}/tasks?status=failed").json() == {"value": []}
+    events = ready.get(f"/api/jobs/{job_id}/events").json()["value"]
+    assert {event["job_id"] for event in events} == {job_id}
+    assert job_id in {
+        job["job_id"] for job in ready.get("/api/jobs?status=completed&job_type=hello_world").json()["value"]
+    }
+
+
+def test_ended_job_cannot_be_cancelled(ready):
+    job_id = ready.post("/api/jobs/submit/hello_world", json={"n": 1}).json()["job_id"]
+    assert ready.get(f"/api/jobs/{job_id}?wait=30").json()["status"] == "completed"
+    refused = ready.post(f"/api/jobs/{job_id}/cancel", json={"reason": "too late"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "job_has_ended")
+
+
+def test_job_is_cancelled(ready):
+    job_id = ready.post("/api/jobs/submit/hello_world", json={"n": 20_000}).json()["job_id"]
+    cancelled = ready.post(f"/api/jobs/{job_id}/cancel", json={"reason": "wrong number"})
+    assert cancelled.status_code == 202
+    assert ready.get(f"/api/jobs/{job_id}?wait=30").json()["status"] == "cancelled"
+
+
+def test_waiting_client_sees_the_end_soon(ready):
+    """The answer comes within a poll of the end, not at the end of the wait."""
+    job_id = ready.post("/api/jobs/submit/hello_world", json={"n": 2}).json()["job_id"]
+    response = ready.get(f"/api/jobs/{job_id}", headers={"Prefer": "wait=30"})
+    assert response.headers["preference-applied"] == "wait=30"
+    assert response.json()["status"] == "completed"
+    assert response.elapsed.total_seconds() < 15
+
+
+def test_cursor_of_another_list_is_refused(ready):
+    cursor = ready.get("/api/jobs?limit=1").json()["next_cursor"]
+    job_id = "ab" * 32
+    refused = ready.get(f"/api/jobs/{job_id}/events", params={"cursor": cursor})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, "cursor")

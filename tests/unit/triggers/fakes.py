@@ -1,0 +1,207 @@
+"""Services without a database: what the API may ask, and what it asked."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from core.models import JobEvent, JobRecord
+from core.models.view import JobDetail, JobSummary, Page, StageDetail, TaskSummary
+from infrastructure.queries import InvalidCursor, JobNotFound
+from jobs.hello_world import HANDLERS, HelloWorldJob
+from jobs.registry import Registry
+from triggers.api import create_api
+from triggers.ports import Check
+
+JOB_ID = "ab" * 32
+AT = "2026-01-02T03:04:05.678000+00:00"
+SUMMARY = {
+    "job_id": JOB_ID,
+    "job_type": "hello_world",
+    "status": "processing",
+    "run": 1,
+    "stage": 2,
+    "total_stages": 2,
+    "correlation_id": "c-1",
+    "error": None,
+    "created_at": AT,
+    "updated_at": AT,
+    "finished_at": None,
+}
+COUNTS = {
+    "pending": 0,
+    "queued": 1,
+    "processing": 0,
+    "pending_retry": 0,
+    "completed": 2,
+    "failed": 0,
+    "cancelled": 0,
+}
+DETAIL = {
+    **SUMMARY,
+    "parameters": {"n": 3},
+    "result": None,
+    "stages": [
+        {
+            "stage": 1,
+            "name": "greet",
+            "task_type": "hello_world_greeting",
+            "parallelism": "single",
+            "status": "completed",
+            "expected_count": 3,
+            "failed_count": 0,
+            "counts": COUNTS,
+            "created_at": AT,
+            "planned_at": AT,
+            "finished_at": AT,
+        }
+    ],
+}
+TASK = {
+    "task_id": "t-1",
+    "run": 1,
+    "stage": 1,
+    "task_index": 0,
+    "task_type": "hello_world_greeting",
+    "queue": "tasks",
+    "name": "greeting-0",
+    "parameters": {"number": 0},
+    "status": "completed",
+    "attempt": 1,
+    "interruptions": 0,
+    "lease_owner": None,
+    "lease_expires_at": None,
+    "due_at": None,
+    "progress": None,
+    "result": {"greeting": "hi"},
+    "error": None,
+    "created_at": AT,
+    "started_at": AT,
+    "finished_at": AT,
+}
+EVENT = {
+    "job_id": JOB_ID,
+    "event_id": 1,
+    "run": 1,
+    "stage": None,
+    "task_id": None,
+    "event": "job_submitted",
+    "detail": {"a": 1},
+    "at": AT,
+}
+
+
+@dataclass
+class FakeSubmission:
+    job_id: str
+    job_type: str
+    created: bool
+    status: str
+    run: int
+    correlation_id: str
+
+
+@dataclass
+class FakeServices:
+    """One job, JOB_ID. `statuses` are what looks at its status see, one after the other; the last one stays.
+
+    `failure` is raised by whatever is called.
+    """
+
+    statuses: list[str] = field(default_factory=lambda: ["processing"])
+    cancelled_as: str = "cancelled"
+    failure: Exception | None = None
+    checks: list[Check] = field(default_factory=lambda: [Check("database", ok=True, detail="version 1")])
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+    looks: int = 0
+    seen: set[str] = field(default_factory=set)
+    registry: Registry = field(default_factory=lambda: Registry([HelloWorldJob], HANDLERS, ["tasks"]))
+
+    @property
+    def machine(self) -> "FakeServices":
+        return self
+
+    @property
+    def queries(self) -> "FakeServices":
+        return self
+
+    def _called(self, name: str, **arguments: Any) -> None:
+        self.calls.append((name, arguments))
+        if self.failure is not None:
+            raise self.failure
+
+    def submit_job(self, job_type, parameters, *, correlation_id=None):
+        self._called("submit_job", job_type=job_type, parameters=parameters, correlation_id=correlation_id)
+        job = self.registry.get_job(job_type)
+        job_id = job.generate_job_id(job.validate_job_parameters(parameters))
+        created = job_id not in self.seen
+        self.seen.add(job_id)
+        return FakeSubmission(job_id, job_type, created, "queued", 1, correlation_id or "made-here")
+
+    def cancel_job(self, job_id, reason):
+        self._called("cancel_job", job_id=job_id, reason=reason)
+        return self.cancelled_as if job_id == JOB_ID else None
+
+    def find_job_status(self, job_id):
+        if self.failure is not None:
+            raise self.failure
+        if job_id != JOB_ID:
+            return None
+        self.looks += 1
+        return self.statuses[min(self.looks, len(self.statuses)) - 1]
+
+    def get_job_detail(self, job_id):
+        self._called("get_job_detail", job_id=job_id)
+        if job_id != JOB_ID:
+            raise JobNotFound(job_id)
+        status = self.statuses[min(max(self.looks, 1), len(self.statuses)) - 1]
+        job = {name: value for name, value in DETAIL.items() if name != "stages"}
+        record = JobRecord.model_validate({**job, "status": status, "definition": {}})
+        return JobDetail(record, tuple(StageDetail.model_validate(stage) for stage in DETAIL["stages"]))
+
+    def list_jobs(self, **arguments):
+        self._called("list_jobs", **arguments)
+        if arguments["cursor"] not in {None, "next"}:
+            raise InvalidCursor(arguments["cursor"])
+        return Page((JobSummary.model_validate(SUMMARY),), "next" if arguments["cursor"] is None else None)
+
+    def list_tasks(self, job_id, **arguments):
+        self._called("list_tasks", job_id=job_id, **arguments)
+        found = job_id == JOB_ID and arguments["stage"] != 2
+        return Page((TaskSummary.model_validate(TASK),) if found else (), None)
+
+    def list_events(self, job_id, **arguments):
+        self._called("list_events", job_id=job_id, **arguments)
+        return Page((JobEvent.model_validate(EVENT),) if job_id == JOB_ID else (), None)
+
+    def check_readiness(self):
+        if self.failure is not None:
+            raise self.failure
+        return self.checks
+
+
+def client(api: FastAPI, **options: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=api), base_url="http://jobs.example:8080", **options)
+
+
+class Api:
+    """The API on fake services; each call is a whole request."""
+
+    def __init__(self, services: FakeServices | None = None) -> None:
+        self.services = services or FakeServices()
+        self.app = create_api(lambda: self.services)
+
+    def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            async with client(self.app) as http:
+                return await http.request(method, path, **options)
+
+        return asyncio.run(ask())
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self("POST", path, **options)

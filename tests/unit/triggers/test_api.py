@@ -1,0 +1,440 @@
+"""The HTTP API on fake services."""
+
+import asyncio
+import json
+import logging
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from core.errors import DeliveryError, StoreUnavailable
+from jobs.hello_world import HelloWorldJob
+from triggers.api import API_VERSION, MAX_WAITING, create_api
+from triggers.ports import Check, ServicesNotReady
+from triggers.request_body import MAX_BODY_BYTES
+
+from .fakes import AT, COUNTS, DETAIL, EVENT, JOB_ID, SUMMARY, TASK, Api, FakeServices, client
+
+BASE = "http://jobs.example:8080/api/jobs"
+UNKNOWN_JOB = "cd" * 32
+
+
+def links(job_id: str) -> dict:
+    job = f"{BASE}/{job_id}"
+    return {"self": job, "tasks": f"{job}/tasks", "events": f"{job}/events", "cancel": f"{job}/cancel"}
+
+
+def assert_problem(response, status: int, code: str) -> dict:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["type"] == f"urn:coremachine:problem:{code}"
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["instance"].startswith("/")
+    assert problem["title"]
+    assert problem["detail"]
+    return problem
+
+
+def errors_of(problem: dict) -> dict[str, dict]:
+    return {error["field"]: error for error in problem["errors"]}
+
+
+class TestSubmit:
+    def test_answers_with_the_job_and_where_to_look(self):
+        api = Api()
+        response = api.post("/api/jobs/submit/hello_world", json={"n": 5})
+        job_id = HelloWorldJob.generate_job_id(HelloWorldJob.validate_job_parameters({"n": 5}))
+        assert response.status_code == 202
+        assert response.json() == {
+            "job_id": job_id,
+            "job_type": "hello_world",
+            "status": "queued",
+            "run": 1,
+            "created": True,
+            "correlation_id": "made-here",
+            "links": links(job_id),
+        }
+        assert response.headers["location"] == f"{BASE}/{job_id}"
+        assert response.headers["retry-after"] == "1"
+        assert response.headers["content-type"] == "application/json"
+
+    def test_again_is_the_same_job_and_not_created(self):
+        api = Api()
+        first = api.post("/api/jobs/submit/hello_world", json={}).json()
+        second = api.post("/api/jobs/submit/hello_world", json={})
+        assert second.status_code == 202
+        assert second.json() == {**first, "created": False}
+
+    def test_no_body_means_the_defaults(self):
+        api = Api()
+        assert api.post("/api/jobs/submit/hello_world").status_code == 202
+        assert api.services.calls[0][1]["parameters"] == {}
+
+    def test_correlation_id_is_the_callers(self):
+        api = Api()
+        response = api.post("/api/jobs/submit/hello_world", json={}, headers={"X-Correlation-Id": "order-7"})
+        assert response.json()["correlation_id"] == "order-7"
+        refused = api.post("/api/jobs/submit/hello_world", json={}, headers={"X-Correlation-Id": "x" * 200})
+        assert_problem(refused, 400, "invalid_request")
+
+    def test_wrong_parameters_are_named_one_by_one(self):
+        response = Api().post("/api/jobs/submit/hello_world", json={"n": "many", "massage": "hi"})
+        errors = errors_of(assert_problem(response, 400, "invalid_parameters"))
+        assert set(errors) == {"n", "massage"}
+        assert errors["n"]["expected"] == "int"
+        assert errors["n"]["found"] == "str 'many'"
+        assert errors["n"]["hint"] == "write it without quotes"
+        assert errors["massage"]["hint"] == "did you mean 'message'?"
+
+    def test_unknown_job_type_gets_the_nearest_name(self):
+        response = Api().post("/api/jobs/submit/helo_world", json={})
+        assert "did you mean 'hello_world'?" in assert_problem(response, 404, "unknown_job_type")["detail"]
+
+    @pytest.mark.parametrize(
+        ("body", "found"),
+        [
+            (b"[1]", "an array"),
+            (b'"n"', "a string"),
+            (b"3", "a number"),
+            (b"null", "null"),
+            (b"true", "true or false"),
+            (b"{'n': 3}", "no JSON: Expecting property name enclosed in double quotes at line 1 column 2"),
+            (b'{"n": NaN}', "NaN, which JSON does not know"),
+            (b'{"n": 1, "n": 2}', "the name 'n' twice in one object"),
+            (b"\xff{}", "a byte that is not UTF-8, at 0"),
+            (b"[" * 200_000, "nesting without end"),
+        ],
+    )
+    def test_body_must_be_a_json_object(self, body, found):
+        response = Api().post("/api/jobs/submit/hello_world", content=body)
+        error = errors_of(assert_problem(response, 400, "invalid_request"))["body"]
+        assert error["expected"] == "a JSON object"
+        assert error["found"] == found
+
+    def test_number_with_too_many_digits_is_refused(self):
+        response = Api().post("/api/jobs/submit/hello_world", content=b'{"n": ' + b"9" * 10_000 + b"}")
+        assert_problem(response, 400, "invalid_request")
+
+    def test_body_has_a_limit(self):
+        api = Api()
+        body = json.dumps({"message": "x" * MAX_BODY_BYTES}).encode()
+        assert_problem(api.post("/api/jobs/submit/hello_world", content=body), 413, "body_too_large")
+        assert api.services.calls == []
+        largest = body[: MAX_BODY_BYTES - 2] + b'"}'
+        assert len(largest) == MAX_BODY_BYTES
+        problem = assert_problem(api.post("/api/jobs/submit/hello_world", content=largest), 400, "invalid_parameters")
+        assert set(errors_of(problem)) == {"message"}
+
+
+class TestJob:
+    def test_detail_has_stages_counts_and_links(self):
+        response = Api().get(f"/api/jobs/{JOB_ID}")
+        assert response.status_code == 200
+        job = response.json()
+        assert job.pop("links") == links(JOB_ID)
+        stage = job["stages"][0]
+        assert stage["counts"] == COUNTS
+        assert set(job) == set(DETAIL)
+        assert set(stage) == set(DETAIL["stages"][0])
+        assert job["created_at"] == AT.replace("+00:00", "Z")
+        assert response.headers["retry-after"] == "1"
+
+    def test_ended_job_needs_no_retry(self):
+        response = Api(FakeServices(statuses=["completed"])).get(f"/api/jobs/{JOB_ID}")
+        assert "retry-after" not in response.headers
+
+    def test_unknown_job(self):
+        for path in ("", "/tasks", "/events"):
+            assert_problem(Api().get(f"/api/jobs/{UNKNOWN_JOB}{path}"), 404, "unknown_job")
+        assert_problem(Api().post(f"/api/jobs/{UNKNOWN_JOB}/cancel"), 404, "unknown_job")
+
+    @pytest.mark.parametrize(
+        ("job_id", "found", "hint"),
+        [
+            ("12", "'12'", "submit answers with it"),
+            ("AB" * 32, f"'{'AB' * 32}'", "ids are written in lower case"),
+            ("a" * 70, "70 characters", "submit answers with it"),
+        ],
+    )
+    def test_id_that_can_be_none_is_explained(self, job_id, found, hint):
+        error = errors_of(assert_problem(Api().get(f"/api/jobs/{job_id}"), 400, "invalid_request"))["job_id"]
+        assert (error["expected"], error["found"], error["hint"]) == ("64 hexadecimal digits", found, hint)
+
+
+class TestWait:
+    def test_answers_as_soon_as_the_job_has_ended(self):
+        api = Api(FakeServices(statuses=["processing", "processing", "completed"]))
+        started = time.monotonic()
+        response = api.get(f"/api/jobs/{JOB_ID}?wait=20")
+        assert response.json()["status"] == "completed"
+        assert api.services.looks == 3
+        assert time.monotonic() - started < 5
+
+    def test_answers_with_what_there_is_when_the_time_is_over(self):
+        api = Api()
+        response = api.get(f"/api/jobs/{JOB_ID}?wait=0.12")
+        assert response.json()["status"] == "processing"
+        assert api.services.looks >= 2
+
+    def test_header_says_the_same_and_is_confirmed(self):
+        api = Api(FakeServices(statuses=["processing", "completed"]))
+        response = api.get(f"/api/jobs/{JOB_ID}", headers={"Prefer": "respond-async, wait=25"})
+        assert response.json()["status"] == "completed"
+        assert response.headers["preference-applied"] == "wait=25"
+
+    def test_header_is_cut_to_the_longest_wait(self):
+        api = Api(FakeServices(statuses=["completed"]))
+        response = api.get(f"/api/jobs/{JOB_ID}", headers={"Prefer": "wait=900"})
+        assert response.headers["preference-applied"] == "wait=30"
+
+    def test_query_parameter_wins_over_the_header(self):
+        api = Api()
+        response = api.get(f"/api/jobs/{JOB_ID}?wait=0", headers={"Prefer": "wait=20"})
+        assert api.services.looks == 0
+        assert "preference-applied" not in response.headers
+
+    @pytest.mark.parametrize("prefer", ["wait", "wait=soon", "await=3", "wait=3x", "return=minimal"])
+    def test_header_that_asks_for_nothing_known_is_ignored(self, prefer):
+        api = Api()
+        response = api.get(f"/api/jobs/{JOB_ID}", headers={"Prefer": prefer})
+        assert response.status_code == 200
+        assert api.services.looks == 0
+        assert "preference-applied" not in response.headers
+
+    @pytest.mark.parametrize("wait", ["31", "-1", "nan", "soon"])
+    def test_query_parameter_has_bounds(self, wait):
+        problem = assert_problem(Api().get(f"/api/jobs/{JOB_ID}?wait={wait}"), 400, "invalid_request")
+        assert set(errors_of(problem)) == {"wait"}
+
+    def test_unknown_job_is_not_waited_for(self):
+        assert_problem(Api().get(f"/api/jobs/{UNKNOWN_JOB}?wait=20"), 404, "unknown_job")
+
+    def test_beyond_a_number_of_waiting_clients_others_are_answered_at_once(self):
+        services = FakeServices()
+        app = create_api(lambda: services)
+
+        async def scenario() -> None:
+            async with client(app, timeout=30) as http:
+                waiting = [asyncio.create_task(http.get(f"/api/jobs/{JOB_ID}?wait=30")) for _ in range(MAX_WAITING)]
+                while app.state.waiting < MAX_WAITING:  # noqa: ASYNC110 - no event tells it
+                    await asyncio.sleep(0)
+                one_more = await http.get(f"/api/jobs/{JOB_ID}", headers={"Prefer": "wait=30"})
+                assert one_more.json()["status"] == "processing"
+                assert "preference-applied" not in one_more.headers
+                services.statuses = ["completed"]
+                answers = await asyncio.gather(*waiting)
+                assert {answer.json()["status"] for answer in answers} == {"completed"}
+            assert app.state.waiting == 0
+
+        asyncio.run(scenario())
+
+
+class TestLists:
+    def test_jobs_come_in_pages(self):
+        api = Api()
+        first = api.get("/api/jobs?limit=1")
+        assert first.status_code == 200
+        assert first.json()["next_cursor"] == "next"
+        (job,) = first.json()["value"]
+        assert job.pop("links") == links(JOB_ID)
+        assert set(job) == set(SUMMARY)
+        last = api.get("/api/jobs?limit=1&cursor=next").json()
+        assert set(last) == {"value"}
+
+    def test_cursor_of_another_list_is_refused(self):
+        errors = errors_of(assert_problem(Api().get("/api/jobs?cursor=abc"), 400, "invalid_request"))
+        assert (errors["cursor"]["found"], errors["cursor"]["hint"]) == (
+            "'abc'",
+            "leave it out to begin at the first page",
+        )
+
+    def test_filters_are_repeated_or_joined_by_commas(self):
+        api = Api()
+        api.get("/api/jobs?status=failed,cancelled&status=queued&job_type=hello_world")
+        asked = api.services.calls[0][1]
+        assert [str(status) for status in asked["statuses"]] == ["failed", "cancelled", "queued"]
+        assert asked["job_types"] == ["hello_world"]
+        assert (asked["limit"], asked["cursor"]) == (100, None)
+
+    def test_tasks_are_filtered_by_run_stage_and_status(self):
+        api = Api()
+        response = api.get(f"/api/jobs/{JOB_ID}/tasks?run=2&stage=1&status=completed&limit=7&cursor=c")
+        (task,) = response.json()["value"]
+        assert {name: task[name] for name in ("task_id", "status", "result")} == {
+            name: TASK[name] for name in ("task_id", "status", "result")
+        }
+        (_, asked) = api.services.calls[0]
+        assert (asked["run"], asked["stage"], asked["limit"], asked["cursor"]) == (2, 1, 7, "c")
+        assert [str(status) for status in asked["statuses"]] == ["completed"]
+
+    def test_no_tasks_of_a_job_that_exists_is_an_empty_list(self):
+        assert Api().get(f"/api/jobs/{JOB_ID}/tasks?stage=2").json() == {"value": []}
+
+    def test_events(self):
+        (event,) = Api().get(f"/api/jobs/{JOB_ID}/events").json()["value"]
+        assert {name: event[name] for name in ("event_id", "event", "detail")} == {
+            name: EVENT[name] for name in ("event_id", "event", "detail")
+        }
+
+    @pytest.mark.parametrize(
+        ("path", "name", "hint"),
+        [
+            ("/api/jobs?stauts=failed", "stauts", "did you mean 'status'?"),
+            (f"/api/jobs/{JOB_ID}?waitt=3", "waitt", "did you mean 'wait'?"),
+            (f"/api/jobs/{JOB_ID}/tasks?stages=3", "stages", "did you mean 'stage'?"),
+            ("/api/job-types?x=1", "x", "no names are known here; leave it out"),
+            ("/api/livez?x=1", "x", "no names are known here; leave it out"),
+            ("/api/readyz?x=1", "x", "no names are known here; leave it out"),
+        ],
+    )
+    def test_unknown_query_parameter_gets_the_nearest_name(self, path, name, hint):
+        api = Api()
+        errors = errors_of(assert_problem(api.get(path), 400, "invalid_request"))
+        assert errors[name]["hint"] == hint
+        assert api.services.calls == []
+
+    def test_functions_hosts_key_is_no_unknown_parameter(self):
+        assert Api().get("/api/jobs?code=secret&clientId=default").status_code == 200
+
+    def test_unknown_status_gets_the_nearest_name(self):
+        errors = errors_of(assert_problem(Api().get("/api/jobs?status=faild"), 400, "invalid_request"))
+        assert errors["status"]["hint"] == "did you mean 'failed'?"
+
+    @pytest.mark.parametrize("limit", ["0", "1001", "-1", "ten", "1.5"])
+    def test_limit_has_bounds(self, limit):
+        for path in ("/api/jobs", f"/api/jobs/{JOB_ID}/tasks", f"/api/jobs/{JOB_ID}/events"):
+            errors = errors_of(assert_problem(Api().get(f"{path}?limit={limit}"), 400, "invalid_request"))
+            assert errors["limit"]["found"] == f"'{limit}'"
+
+    def test_job_types_have_schema_and_stages(self):
+        (job_type,) = Api().get("/api/job-types").json()["value"]
+        assert job_type["job_type"] == "hello_world"
+        assert [stage["name"] for stage in job_type["stages"]] == ["greet", "reply"]
+        assert job_type["parameters_schema"]["properties"]["n"]["maximum"] == 100_000
+
+
+class TestCancel:
+    def test_reason_is_passed_on(self):
+        api = Api(FakeServices(cancelled_as="cancelling"))
+        response = api.post(f"/api/jobs/{JOB_ID}/cancel", json={"reason": "wrong tile"})
+        assert response.status_code == 202
+        assert response.json() == {"job_id": JOB_ID, "status": "cancelling", "links": links(JOB_ID)}
+        assert api.services.calls == [("cancel_job", {"job_id": JOB_ID, "reason": "wrong tile"})]
+
+    def test_no_body_means_no_reason(self):
+        api = Api()
+        assert api.post(f"/api/jobs/{JOB_ID}/cancel").json()["status"] == "cancelled"
+        assert api.services.calls[0][1]["reason"] is None
+
+    def test_ended_job_is_a_conflict(self):
+        response = Api(FakeServices(cancelled_as="completed")).post(f"/api/jobs/{JOB_ID}/cancel")
+        assert "'completed'" in assert_problem(response, 409, "job_has_ended")["detail"]
+
+    @pytest.mark.parametrize("body", [{"reason": 3}, {"reason": ""}, {"reasn": "x"}])
+    def test_wrong_body_is_refused(self, body):
+        response = Api().post(f"/api/jobs/{JOB_ID}/cancel", json=body)
+        assert set(errors_of(assert_problem(response, 400, "invalid_request"))) == set(body)
+
+    def test_unknown_field_gets_the_nearest_name(self):
+        response = Api().post(f"/api/jobs/{JOB_ID}/cancel", json={"reasn": "x"})
+        assert response.json()["errors"][0]["hint"] == "did you mean 'reason'?"
+
+
+class TestErrors:
+    def test_unknown_path_and_wrong_method(self):
+        problem = assert_problem(Api().get("/api/job"), 404, "not_found")
+        assert "/api/docs" in problem["detail"]
+        response = Api()("DELETE", f"/api/jobs/{JOB_ID}")
+        problem = assert_problem(response, 405, "method_not_allowed")
+        assert response.headers["allow"] == "GET"
+        assert problem["detail"] == f"/api/jobs/{JOB_ID}: expected GET, found DELETE."
+
+    @pytest.mark.parametrize(
+        ("failure", "code"),
+        [
+            (StoreUnavailable("get_job: connection to 10.0.0.4 refused"), "database_unavailable"),
+            (DeliveryError("jobs", "no answer"), "queue_unavailable"),
+        ],
+    )
+    def test_what_is_down_for_now_asks_to_come_back(self, failure, code):
+        api = Api(FakeServices(failure=failure))
+        for response in (
+            api.get(f"/api/jobs/{JOB_ID}"),
+            api.get(f"/api/jobs/{JOB_ID}?wait=5"),
+            api.get("/api/jobs"),
+            api.post("/api/jobs/submit/hello_world", json={}),
+        ):
+            problem = assert_problem(response, 503, code)
+            assert response.headers["retry-after"] == "5"
+            assert "10.0.0.4" not in problem["detail"]
+
+    def test_unforeseen_error_is_a_problem_too_and_its_trace_is_logged(self, caplog):
+        api = Api(FakeServices(failure=RuntimeError("secret detail")))
+        with caplog.at_level(logging.ERROR, logger="triggers.problems"):
+            response = api.get(f"/api/jobs/{JOB_ID}")
+        assert "secret" not in assert_problem(response, 500, "internal_error")["detail"]
+        assert any(record.message == "request_failed" and record.exc_info for record in caplog.records)
+
+    def test_app_that_cannot_work_says_why_everywhere_but_is_alive(self):
+        def refuse():
+            raise ServicesNotReady("COREMACHINE_DATABASE_URL: expected a URL, found nothing; set it")
+
+        api = Api()
+        api.app = create_api(refuse)
+        assert api.get("/api/livez").json() == {"status": "alive"}
+        ready = api.get("/api/readyz")
+        assert ready.status_code == 503
+        assert ready.headers["retry-after"] == "5"
+        (check,) = ready.json()["checks"]
+        assert (check["name"], check["ok"]) == ("settings", False)
+        assert "COREMACHINE_DATABASE_URL" in check["detail"]
+        for response in (api.get("/api/jobs"), api.post("/api/jobs/submit/hello_world", json={})):
+            assert "COREMACHINE_DATABASE_URL" in assert_problem(response, 503, "app_not_ready")["detail"]
+        assert api.get("/api/openapi.json").status_code == 200
+
+
+class TestHealth:
+    def test_ready_with_every_check(self):
+        response = Api().get("/api/readyz")
+        assert (response.status_code, response.json()) == (
+            200,
+            {"status": "ready", "checks": [{"name": "database", "ok": True, "detail": "version 1"}]},
+        )
+
+    def test_one_failed_check_is_not_ready(self):
+        checks = [Check("database", ok=False, detail="no answer"), Check("registry", ok=True, detail="2 job types")]
+        response = Api(FakeServices(checks=checks)).get("/api/readyz")
+        assert response.status_code == 503
+        assert response.json()["status"] == "not_ready"
+        assert [check["ok"] for check in response.json()["checks"]] == [False, True]
+
+
+class TestDocument:
+    def test_every_endpoint_is_described_with_its_problems(self):
+        document = Api().get("/api/openapi.json").json()
+        assert {(path, method) for path, item in document["paths"].items() for method in item} == {
+            ("/api/jobs/submit/{job_type}", "post"),
+            ("/api/jobs/{job_id}", "get"),
+            ("/api/jobs", "get"),
+            ("/api/jobs/{job_id}/tasks", "get"),
+            ("/api/jobs/{job_id}/events", "get"),
+            ("/api/jobs/{job_id}/cancel", "post"),
+            ("/api/job-types", "get"),
+            ("/api/livez", "get"),
+            ("/api/readyz", "get"),
+        }
+        for item in document["paths"].values():
+            for operation in item.values():
+                assert "422" not in operation["responses"]
+                assert set(operation["responses"]["default"]["content"]) == {"application/problem+json"}
+        assert "requestBody" in document["paths"]["/api/jobs/submit/{job_type}"]["post"]
+
+    def test_version_is_the_projects(self):
+        project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+        assert project["version"] == API_VERSION
+
+    def test_docs_page_reads_the_document_below_api(self):
+        assert "/api/openapi.json" in Api().get("/api/docs").text

@@ -1,0 +1,107 @@
+"""Queue messages: what reaches the machine, and what stays with the broker."""
+
+import logging
+from dataclasses import dataclass, field
+
+import pytest
+from azure.functions.servicebus import ServiceBusMessage
+
+from core.errors import ContractViolationError, StoreUnavailable
+from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
+from triggers.ports import ServicesNotReady
+from triggers.queues import MessageUnreadable, pause_seconds, receive_job_message, receive_task_message
+
+JOB_ID = "ab" * 32
+JOB = JobQueueMessage(job_id=JOB_ID, job_type="hello_world", correlation_id="c")
+STAGE = StageCompleteMessage(job_id=JOB_ID, job_type="hello_world", completed_stage=1)
+TASKS = TaskQueueMessage(job_id=JOB_ID, job_type="hello_world", stage=1, task_ids=("t-1", "t-2"))
+
+
+@dataclass
+class FakeMachine:
+    failure: Exception | None = None
+    got: list = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
+
+    def process_job_message(self, message):
+        self.got.append(("job", message))
+        if self.failure:
+            raise self.failure
+
+    def process_task_message(self, message):
+        self.got.append(("task", message))
+        if self.failure:
+            raise self.failure
+
+    def receive(self, function, body: bytes | str, *, delivery_count: int = 1) -> None:
+        body = body.encode() if isinstance(body, str) else body
+        message = ServiceBusMessage(
+            body=body,
+            message_id="m-1",
+            correlation_id="c",
+            delivery_count=delivery_count,
+            application_properties={},
+            user_properties={},
+        )
+        function(message, get_machine=lambda: self, pause=self.pauses.append)
+
+
+@pytest.mark.parametrize("message", [JOB, STAGE])
+def test_jobs_queue_carries_two_kinds_of_message(message):
+    machine = FakeMachine()
+    machine.receive(receive_job_message, message.model_dump_json())
+    assert machine.got == [("job", message)]
+
+
+def test_task_queue_carries_tasks():
+    machine = FakeMachine()
+    machine.receive(receive_task_message, TASKS.model_dump_json())
+    assert machine.got == [("task", TASKS)]
+
+
+@pytest.mark.parametrize(
+    ("function", "body", "expected"),
+    [
+        (receive_job_message, b"not json", "a JobQueueMessage or StageCompleteMessage"),
+        (receive_job_message, b"\xff\xfe", "a JobQueueMessage or StageCompleteMessage"),
+        (receive_job_message, b'{"job_type": "hello_world"}', "a JobQueueMessage or StageCompleteMessage"),
+        (receive_job_message, TASKS.model_dump_json(), "a JobQueueMessage or StageCompleteMessage"),
+        (receive_task_message, b"", "a TaskQueueMessage"),
+        (receive_task_message, JOB.model_dump_json(), "a TaskQueueMessage"),
+    ],
+)
+def test_message_of_another_kind_is_logged_and_raised_for_the_broker(function, body, expected, caplog):
+    machine = FakeMachine()
+    with pytest.raises(MessageUnreadable, match="m-1"):
+        machine.receive(function, body)
+    assert (machine.got, machine.pauses) == ([], [])
+    (record,) = [record for record in caplog.records if record.message == "message_unreadable"]
+    assert (record.message_id, record.expected, record.correlation_id) == ("m-1", expected, "c")
+
+
+def test_only_the_beginning_of_an_unreadable_message_is_logged(caplog):
+    with pytest.raises(MessageUnreadable):
+        FakeMachine().receive(receive_task_message, b"x" * 10_000)
+    assert caplog.records[0].found == "x" * 200
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailable("no answer"), ServicesNotReady("no settings")])
+def test_outage_keeps_the_message_and_waits_before_it_comes_again(failure, caplog):
+    """Without the wait ten deliveries are gone in a second, and the message is in the dead-letter queue."""
+    machine = FakeMachine(failure=failure)
+    with pytest.raises(type(failure)), caplog.at_level(logging.WARNING):
+        machine.receive(receive_task_message, TASKS.model_dump_json(), delivery_count=3)
+    assert machine.pauses == [4.0]
+    assert caplog.records[0].message == "message_kept"
+
+
+def test_pauses_grow_and_are_capped():
+    assert [pause_seconds(count) for count in (None, 0, 1, 2, 4, 5, 1000)] == [1, 1, 1, 2, 8, 15, 15]
+    assert sum(pause_seconds(count) for count in range(1, 11)) > 100
+
+
+def test_bug_is_raised_at_once():
+    machine = FakeMachine(failure=ContractViolationError("no"))
+    with pytest.raises(ContractViolationError):
+        machine.receive(receive_job_message, JOB.model_dump_json())
+    assert machine.pauses == []

@@ -1,0 +1,295 @@
+"""The HTTP API. Thin: each endpoint reads its request, asks one service and shapes the answer."""
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response, Security
+from fastapi import Query as InQuery
+from fastapi.concurrency import run_in_threadpool
+from fastapi.openapi.utils import get_openapi
+from fastapi.security import APIKeyHeader
+from pydantic import ValidationError
+
+from core.models import JobEvent, JobStatus
+from core.models.view import TaskSummary
+from jobs.parameter_schema import to_json_schema
+from jobs.parameters import nearest_name_hint
+from triggers import api_models as models
+from triggers import problems
+from triggers.ports import ApiServices, Check, ServicesNotReady
+from triggers.prefer import read_wait
+from triggers.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemError
+from triggers.request_body import read_json_object
+
+API_VERSION = "0.1.0"
+DESCRIPTION = """Submit jobs, watch their stages and tasks, cancel them.
+
+Lists come in pages: repeat the request with `cursor=<next_cursor>` until `next_cursor` is absent.
+Every error is `application/problem+json` with a stable `code`. Submitting the same parameters again gives the same job.
+"""
+POLL_SECONDS = 0.05
+# More clients than this are answered at once instead: each that waits costs a look at its row every POLL_SECONDS.
+MAX_WAITING = 32
+RETRY_AFTER = {"Retry-After": "1"}
+
+T = TypeVar("T")
+GetServices = Callable[[], ApiServices]
+
+router = APIRouter(
+    prefix="/api",
+    # Says how keys are given; the Functions host is who checks them.
+    dependencies=[Security(APIKeyHeader(name="x-functions-key", auto_error=False))],
+    responses={"default": {"model": Problem, "description": "What is wrong, and what to do"}},
+)
+
+
+def create_api(get_services: GetServices) -> FastAPI:
+    """The ASGI application.
+
+    Args:
+        get_services: Called for each request, so that an app which cannot work yet still answers why. Raises
+            ServicesNotReady then.
+    """
+    api = FastAPI(
+        title="CoreMachine",
+        version=API_VERSION,
+        description=DESCRIPTION,
+        openapi_url="/api/openapi.json",
+        docs_url="/api/docs",
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    api.state.get_services = get_services
+    api.state.waiting = 0
+    problems.install(api)
+    api.include_router(router)
+    api.openapi = functools.cache(lambda: _openapi(api))  # type: ignore[method-assign]
+    return api
+
+
+def _openapi(api: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with problems under their own media type."""
+    document = get_openapi(title=api.title, version=api.version, description=api.description, routes=api.routes)
+    for path in document["paths"].values():
+        for operation in path.values():
+            content = operation["responses"]["default"]["content"]
+            content[PROBLEM_MEDIA_TYPE] = content.pop("application/json")
+    return document
+
+
+def _services(request: Request) -> ApiServices:
+    services: ApiServices = request.app.state.get_services()
+    return services
+
+
+Services = Annotated[ApiServices, Depends(_services)]
+JobIdPath = Annotated[models.JobIdText, Path(description="64 hexadecimal digits.")]
+NoQuery = Annotated[models.Query, InQuery()]
+JsonBody = Annotated[dict[str, Any], Depends(read_json_object)]
+
+
+@router.post(
+    "/jobs/submit/{job_type}",
+    status_code=202,
+    tags=["jobs"],
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
+)
+def submit_job(
+    job_type: str,
+    request: Request,
+    response: Response,
+    services: Services,
+    parameters: JsonBody,
+    query: NoQuery,
+    x_correlation_id: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,128}$")] = None,
+) -> models.SubmittedJob:
+    """Submit a job; the body holds its parameters (GET /api/job-types has their schemas).
+
+    The answer comes when the job is written down, even while no queue can be reached.
+    """
+    del query
+    submitted = services.machine.submit_job(job_type, parameters, correlation_id=x_correlation_id)
+    links = _links(request, submitted.job_id)
+    response.headers.update({"Location": links.self_, **RETRY_AFTER})
+    return models.SubmittedJob(
+        job_id=submitted.job_id,
+        job_type=submitted.job_type,
+        status=JobStatus(submitted.status),
+        run=submitted.run,
+        created=submitted.created,
+        correlation_id=submitted.correlation_id,
+        links=links,
+    )
+
+
+@router.get("/jobs/{job_id}", tags=["jobs"])
+async def get_job(
+    job_id: JobIdPath,
+    request: Request,
+    response: Response,
+    services: Services,
+    query: Annotated[models.JobQuery, InQuery()],
+    prefer: Annotated[str | None, Header(description="`wait=<seconds>`, as the query parameter.")] = None,
+) -> models.JobAnswer:
+    """One job with its stages. `wait` holds the answer back until the job has ended, for at most 30 seconds."""
+    preferred = read_wait(prefer)
+    seconds = query.wait if query.wait is not None else preferred
+    waited = bool(seconds) and await _wait_for_end(request, services, job_id, seconds or 0)
+    detail = await run_in_threadpool(services.queries.get_job_detail, job_id)
+    if waited and query.wait is None:
+        response.headers["Preference-Applied"] = f"wait={seconds:g}"
+    if not detail.job.status.is_terminal:
+        response.headers.update(RETRY_AFTER)
+    job = {name: getattr(detail.job, name) for name in models.JobAnswer.model_fields if name not in {"stages", "links"}}
+    return models.JobAnswer(**job, stages=list(detail.stages), links=_links(request, job_id))
+
+
+async def _wait_for_end(request: Request, services: ApiServices, job_id: str, seconds: float) -> bool:
+    """Look at the job's status until it has ended or the time is over; false when too many others wait already."""
+    state = request.app.state
+    if state.waiting >= MAX_WAITING:
+        return False
+    state.waiting += 1
+    try:
+        deadline = time.monotonic() + seconds
+        while True:
+            status = await run_in_threadpool(services.find_job_status, job_id)
+            left = deadline - time.monotonic()
+            if status is None or JobStatus(status).is_terminal or left <= 0:
+                return True
+            await asyncio.sleep(min(POLL_SECONDS, left))
+    finally:
+        state.waiting -= 1
+
+
+@router.get("/jobs", tags=["jobs"], response_model_exclude_unset=True)
+def list_jobs(
+    request: Request, services: Services, query: Annotated[models.JobsQuery, InQuery()]
+) -> models.Page[models.JobListItem]:
+    """Jobs, the newest first."""
+    page = services.queries.list_jobs(
+        statuses=query.status, job_types=query.job_type, limit=query.limit, cursor=query.cursor
+    )
+    value = [models.JobListItem(**dict(job), links=_links(request, job.job_id)) for job in page.items]
+    return _page(value, page.next_cursor)
+
+
+@router.get("/jobs/{job_id}/tasks", tags=["jobs"], response_model_exclude_unset=True)
+def list_tasks(
+    job_id: JobIdPath, services: Services, query: Annotated[models.TasksQuery, InQuery()]
+) -> models.Page[TaskSummary]:
+    """The tasks of one run of a job, by stage and index."""
+    page = services.queries.list_tasks(
+        job_id, run=query.run, stage=query.stage, statuses=query.status, limit=query.limit, cursor=query.cursor
+    )
+    _check_job_is_there(services, job_id, page.items)
+    return _page(page.items, page.next_cursor)
+
+
+@router.get("/jobs/{job_id}/events", tags=["jobs"], response_model_exclude_unset=True)
+def list_events(
+    job_id: JobIdPath, services: Services, query: Annotated[models.PageQuery, InQuery()]
+) -> models.Page[JobEvent]:
+    """The job's timeline: transitions, failures, retries, interruptions, what operators did."""
+    page = services.queries.list_events(job_id, limit=query.limit, cursor=query.cursor)
+    _check_job_is_there(services, job_id, page.items)
+    return _page(page.items, page.next_cursor)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    status_code=202,
+    tags=["jobs"],
+    openapi_extra={
+        "requestBody": {"content": {"application/json": {"schema": models.CancelRequest.model_json_schema()}}}
+    },
+)
+def cancel_job(
+    job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery
+) -> models.CancelledJob:
+    """Cancel what has not started; running tasks are told. Again for a cancelled job changes nothing."""
+    del query
+    cancel = _cancel_request(body)
+    status = services.machine.cancel_job(job_id, cancel.reason)
+    if status is None:
+        raise problems.unknown_job(job_id)
+    if status not in {JobStatus.CANCELLED, JobStatus.CANCELLING}:
+        raise ProblemError(409, "job_has_ended", f"The job has ended as {status!r}; there is nothing to cancel.")
+    return models.CancelledJob(job_id=job_id, status=JobStatus(status), links=_links(request, job_id))
+
+
+def _cancel_request(body: dict[str, Any]) -> models.CancelRequest:
+    try:
+        return models.CancelRequest.model_validate(body)
+    except ValidationError as error:
+        errors = [problems.field_problem({**item, "loc": ("body", *item["loc"])}) for item in error.errors()]
+        known = list(models.CancelRequest.model_fields)
+        for found in errors:
+            if found.field not in known:
+                found.hint = nearest_name_hint(found.field, known)
+        raise problems.invalid_request(errors) from error
+
+
+@router.get("/job-types", tags=["job types"], response_model_exclude_unset=True)
+def list_job_types(services: Services, query: NoQuery) -> models.Page[models.JobTypeDetail]:
+    """Job types of this app, with the JSON Schema of their parameters."""
+    del query
+    value = []
+    for job in map(services.registry.get_job, services.registry.job_types):
+        stages = [
+            models.StageDescription.model_validate(stage, from_attributes=True) for stage in job.definition().stages
+        ]
+        schema = to_json_schema(job.parameters_schema)
+        value.append(
+            models.JobTypeDetail(
+                job_type=job.job_type, description=job.description, stages=stages, parameters_schema=schema
+            )
+        )
+    return _page(value, None)
+
+
+@router.get("/livez", tags=["health"])
+async def livez(query: NoQuery) -> models.Liveness:
+    """The process answers; nothing else is looked at."""
+    del query
+    return models.Liveness()
+
+
+@router.get("/readyz", tags=["health"], responses={503: {"model": models.Readiness, "description": "Not ready"}})
+def readyz(request: Request, response: Response, query: NoQuery) -> models.Readiness:
+    """Whether the app can do its work, and what each thing that it needs looks like."""
+    del query
+    try:
+        checks = list(_services(request).check_readiness())
+    except ServicesNotReady as error:
+        checks = [Check("settings", ok=False, detail=str(error))]
+    ready = all(check.ok for check in checks)
+    if not ready:
+        response.status_code = 503
+        response.headers["Retry-After"] = str(problems.RETRY_AFTER_SECONDS)
+    return models.Readiness(
+        status="ready" if ready else "not_ready",
+        checks=[models.ReadinessCheck(name=check.name, ok=check.ok, detail=check.detail) for check in checks],
+    )
+
+
+def _page(value: Iterable[T], next_cursor: str | None) -> models.Page[T]:
+    """A field that is not set is left out of the answer."""
+    items = list(value)
+    return models.Page[T](value=items) if next_cursor is None else models.Page[T](value=items, next_cursor=next_cursor)
+
+
+def _links(request: Request, job_id: str) -> models.JobLinks:
+    """Absolute, at the host that the client asked."""
+    job = f"{str(request.base_url).rstrip('/')}/api/jobs/{job_id}"
+    return models.JobLinks(self_=job, tasks=f"{job}/tasks", events=f"{job}/events", cancel=f"{job}/cancel")
+
+
+def _check_job_is_there(services: ApiServices, job_id: str, found: Sequence[object]) -> None:
+    """An empty list of a job that does not exist is a 404."""
+    if not found and services.find_job_status(job_id) is None:
+        raise problems.unknown_job(job_id)

@@ -1,0 +1,96 @@
+"""Which functions this app has: read from its settings with the standard library alone, as cold start wants it.
+
+`infrastructure.settings` reads the same variables for everything that runs later, and a test compares the two.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MODES = ("standalone", "platform", "worker")
+HTTP_AUTH_LEVELS = ("function", "anonymous")
+DEFAULT_JOBS_QUEUE = "coremachine-jobs"
+DEFAULT_TASK_QUEUES = "tasks=coremachine-tasks,raster=coremachine-raster-tasks"
+DEFAULT_SWEEP_SCHEDULE = "*/30 * * * * *"
+
+# A function's name is made of it.
+_LOGICAL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}")
+
+
+@dataclass(frozen=True)
+class AppShape:
+    """What this app serves.
+
+    Args:
+        jobs_queue: The real name; None when this app does not read it.
+        task_queues: Logical to real name of the task queues that this app reads.
+        sweep_schedule: NCRONTAB of the janitor; None when this app has none.
+        problems: Why the settings cannot be used, a sentence each. The app then serves HTTP alone, to say so.
+    """
+
+    serves_http: bool = True
+    http_auth: str = "function"
+    jobs_queue: str | None = None
+    task_queues: Mapping[str, str] = field(default_factory=dict)
+    sweep_schedule: str | None = None
+    problems: tuple[str, ...] = ()
+
+
+def read_shape(environment: Mapping[str, str]) -> AppShape:
+    """What the COREMACHINE_ settings ask for; problems are part of the answer, so that the app can tell them."""
+    problems: list[str] = []
+    mode = _one_of(environment, "COREMACHINE_APP_MODE", MODES, problems)
+    http_auth = _one_of(environment, "COREMACHINE_HTTP_AUTH", HTTP_AUTH_LEVELS, problems)
+    queues = _task_queues(environment, problems)
+    served = _served_queues(environment, queues, problems)
+    if problems:
+        return AppShape(http_auth=http_auth, problems=tuple(problems))
+    moves_jobs = mode != "worker"
+    return AppShape(
+        serves_http=moves_jobs,
+        http_auth=http_auth,
+        jobs_queue=(environment.get("COREMACHINE_JOBS_QUEUE") or DEFAULT_JOBS_QUEUE) if moves_jobs else None,
+        task_queues={} if mode == "platform" else {name: queues[name] for name in served},
+        sweep_schedule=(environment.get("COREMACHINE_SWEEP_SCHEDULE") or DEFAULT_SWEEP_SCHEDULE)
+        if moves_jobs
+        else None,
+    )
+
+
+def _one_of(environment: Mapping[str, str], name: str, known: tuple[str, ...], problems: list[str]) -> str:
+    """The setting's value; the first known one when it is not set, or not known."""
+    value = environment.get(name) or known[0]
+    if value in known:
+        return value
+    problems.append(f"{name}: expected one of {', '.join(known)}, found {value!r}")
+    return known[0]
+
+
+def _task_queues(environment: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    name = "COREMACHINE_TASK_QUEUES"
+    queues: dict[str, str] = {}
+    for part in _parts(environment.get(name) or DEFAULT_TASK_QUEUES):
+        logical, equals, real = (text.strip() for text in part.partition("="))
+        if not (equals and real and _LOGICAL_NAME.fullmatch(logical)):
+            problems.append(f"{name}: expected pairs such as 'tasks=coremachine-tasks', found {part!r}")
+        elif logical in queues:
+            problems.append(f"{name}: expected each logical name once, found {logical!r} twice")
+        else:
+            queues[logical] = real
+    return queues
+
+
+def _served_queues(environment: Mapping[str, str], queues: Mapping[str, str], problems: list[str]) -> list[str]:
+    name = "COREMACHINE_WORKER_QUEUES"
+    served = list(dict.fromkeys(_parts(environment.get(name) or ""))) or list(queues)
+    unknown = [queue for queue in served if queue not in queues]
+    if unknown:
+        problems.append(
+            f"{name}: expected logical names out of {', '.join(queues)} (COREMACHINE_TASK_QUEUES), "
+            f"found {', '.join(map(repr, unknown))}"
+        )
+    return served
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,104 @@
+"""What the triggers ask of the rest of the app. `triggers.services.Services` gives it; tests give a fake."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from core.models import JobEvent, JobQueueMessage, JobStatus, StageCompleteMessage, TaskQueueMessage, TaskStatus
+from core.models.view import JobDetail, JobSummary, Page, TaskSummary
+from jobs.base import JobBase
+
+
+class ServicesNotReady(Exception):
+    """The app cannot work as it is set up; says why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that the app needs, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Submitted(Protocol):
+    """`core.machine.Submission`."""
+
+    @property
+    def job_id(self) -> str: ...
+    @property
+    def job_type(self) -> str: ...
+    @property
+    def created(self) -> bool: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def run(self) -> int: ...
+    @property
+    def correlation_id(self) -> str: ...
+
+
+class JobCommands(Protocol):
+    """`core.machine.CoreMachine`, as the API sees it."""
+
+    def submit_job(
+        self, job_type: str, parameters: Mapping[str, Any], *, correlation_id: str | None = None
+    ) -> Submitted: ...
+    def cancel_job(self, job_id: str, reason: str | None) -> str | None: ...
+
+
+class MessageProcessor(Protocol):
+    """`core.machine.CoreMachine`, as the queues see it."""
+
+    def process_job_message(self, message: JobQueueMessage | StageCompleteMessage) -> None: ...
+    def process_task_message(self, message: TaskQueueMessage) -> None: ...
+
+
+class JobReads(Protocol):
+    """`infrastructure.queries.JobQueries`: raises JobNotFound and InvalidCursor; pages say how to go on."""
+
+    def get_job_detail(self, job_id: str) -> JobDetail: ...
+    def list_jobs(
+        self,
+        *,
+        statuses: Iterable[JobStatus] = (),
+        job_types: Iterable[str] = (),
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[JobSummary]: ...
+    def list_tasks(
+        self,
+        job_id: str,
+        *,
+        run: int | None = None,
+        stage: int | None = None,
+        statuses: Iterable[TaskStatus] = (),
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[TaskSummary]: ...
+    def list_events(self, job_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[JobEvent]: ...
+
+
+class JobTypes(Protocol):
+    """`jobs.registry.Registry`."""
+
+    @property
+    def job_types(self) -> tuple[str, ...]: ...
+    def get_job(self, job_type: str) -> type[JobBase]: ...
+
+
+class ApiServices(Protocol):
+    """All that the API needs."""
+
+    @property
+    def machine(self) -> JobCommands: ...
+    @property
+    def queries(self) -> JobReads: ...
+    @property
+    def registry(self) -> JobTypes: ...
+    def find_job_status(self, job_id: str) -> str | None:
+        """Cheap: it is asked many times a second. None for an unknown job."""
+        ...
+
+    def check_readiness(self) -> Sequence[Check]: ...

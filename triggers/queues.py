@@ -1,0 +1,122 @@
+"""What the queue functions run: a body becomes a model, the machine does the rest.
+
+A task's failure is recorded by the machine and never raised here: the host would hand the message out again at once.
+What is raised keeps the message with the broker, and after its deliveries in the dead-letter queue.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from core.errors import StoreUnavailable
+from core.models.message import JOBS_QUEUE_MESSAGE, TaskQueueMessage
+from triggers.ports import MessageProcessor, ServicesNotReady
+from triggers.services import get_services
+
+log = logging.getLogger(__name__)
+
+MAX_PAUSE_SECONDS = 15.0
+_SHOWN_BYTES = 200
+_SHOWN_PROBLEMS = 3
+
+M = TypeVar("M")
+
+
+class Delivery(Protocol):
+    """`azure.functions.ServiceBusMessage`, as far as it is needed."""
+
+    @property
+    def message_id(self) -> str: ...
+    @property
+    def correlation_id(self) -> str | None: ...
+    @property
+    def delivery_count(self) -> int | None: ...
+    def get_body(self) -> bytes: ...
+
+
+class MessageUnreadable(ValueError):
+    """The message is no JSON, or none of what its queue carries; it belongs into the dead-letter queue."""
+
+    def __init__(self, message_id: str, expected: str, reason: str) -> None:
+        super().__init__(f"message {message_id}: expected {expected}; {reason}")
+
+
+def _machine() -> MessageProcessor:
+    return get_services().machine
+
+
+def receive_job_message(
+    message: Delivery,
+    *,
+    get_machine: Callable[[], MessageProcessor] = _machine,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Plan, finalize or submit what a message of the jobs queue names.
+
+    Raises:
+        MessageUnreadable, StoreUnavailable, ServicesNotReady: The message stays with the broker.
+    """
+    parsed = _read(message, "a JobQueueMessage or StageCompleteMessage", JOBS_QUEUE_MESSAGE.validate_json)
+    with _pausing_while_unavailable(message, pause):
+        get_machine().process_job_message(parsed)
+
+
+def receive_task_message(
+    message: Delivery,
+    *,
+    get_machine: Callable[[], MessageProcessor] = _machine,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Run the tasks that a message of a task queue names. Raises as `receive_job_message` does."""
+    parsed = _read(message, "a TaskQueueMessage", TaskQueueMessage.model_validate_json)
+    with _pausing_while_unavailable(message, pause):
+        get_machine().process_task_message(parsed)
+
+
+def _read(message: Delivery, expected: str, parse: Callable[[bytes], M]) -> M:
+    body = message.get_body()
+    try:
+        parsed = parse(body)
+    except ValidationError as error:
+        found = body[:_SHOWN_BYTES].decode("utf-8", errors="replace")
+        extra = {"checkpoint": "MESSAGE_UNREADABLE", **_context(message), "expected": expected, "found": found}
+        log.exception("message_unreadable", extra=extra)
+        raise MessageUnreadable(message.message_id, expected, _reason(error)) from error
+    log.debug("message_received", extra=_context(message))
+    return parsed
+
+
+def _reason(error: ValidationError) -> str:
+    """The first problems, without the message's values."""
+    problems = error.errors(include_input=False, include_url=False)[:_SHOWN_PROBLEMS]
+    return "; ".join(": ".join([".".join(map(str, item["loc"])) or "body", item["msg"]]) for item in problems)
+
+
+@contextmanager
+def _pausing_while_unavailable(message: Delivery, pause: Callable[[float], None]) -> Iterator[None]:
+    """An abandoned message comes back at once: without a pause a short outage would use up its deliveries."""
+    try:
+        yield
+    except (StoreUnavailable, ServicesNotReady) as error:
+        seconds = pause_seconds(message.delivery_count)
+        extra = {"checkpoint": "MESSAGE_KEPT", **_context(message), "reason": str(error), "pause_seconds": seconds}
+        log.warning("message_kept", extra=extra)
+        pause(seconds)
+        raise
+
+
+def pause_seconds(delivery_count: int | None) -> float:
+    """1, 2, 4, ... up to MAX_PAUSE_SECONDS: ten deliveries outlast an outage of about two minutes."""
+    return min(2.0 ** (max(delivery_count or 1, 1) - 1), MAX_PAUSE_SECONDS)
+
+
+def _context(message: Delivery) -> dict[str, str | int | None]:
+    return {
+        "message_id": message.message_id,
+        "correlation_id": message.correlation_id,
+        "delivery_count": message.delivery_count,
+    }

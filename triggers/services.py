@@ -1,0 +1,102 @@
+"""The composition for the triggers: made once, at the first request or message, and shared by all threads."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.errors import StoreUnavailable
+from core.janitor import Janitor
+from core.machine import CoreMachine
+from infrastructure.base import RepositoryError
+from triggers.ports import Check, ServicesNotReady
+
+if TYPE_CHECKING:
+    from infrastructure.factory import RepositoryFactory
+    from infrastructure.queries import JobQueries
+    from infrastructure.settings import Settings
+    from jobs.registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Services:
+    """All that triggers use. Nothing is connected before it is needed."""
+
+    settings: "Settings"
+    registry: "Registry"
+    factory: "RepositoryFactory"
+    machine: CoreMachine
+    janitor: Janitor
+    queries: "JobQueries"
+
+    def find_job_status(self, job_id: str) -> str | None:
+        """The job's status; None for an unknown job."""
+        return self.queries.find_job_status(job_id)
+
+    def check_readiness(self) -> Sequence[Check]:
+        """What the app needs, and what was found. Looks at the database; what needs no look was checked when made."""
+        names = ", ".join(self.registry.job_types)
+        return [
+            self._check_database(),
+            Check("service_bus", ok=True, detail=f"queues {', '.join(self.settings.queue_names.values())}"),
+            Check("registry", ok=True, detail=f"job types {names}"),
+        ]
+
+    def _check_database(self) -> Check:
+        try:
+            status = self.factory.schema_status()
+        except StoreUnavailable as error:
+            # The reason goes to the log alone: it may name hosts and users.
+            log.warning("database_not_ready", extra={"reason": str(error)})
+            return Check("database", ok=False, detail="cannot be reached now; the log has the reason")
+        except RepositoryError as error:
+            log.warning("database_not_ready", extra={"reason": str(error)})
+            return Check("database", ok=False, detail=str(error))
+        found = f"schema version {status.database_version}, this release has {status.code_version}"
+        if status.is_current:
+            return Check("database", ok=True, detail=found)
+        return Check("database", ok=False, detail=f"{found}; run `coremachine db migrate`")
+
+
+_lock = threading.Lock()
+_services: Services | None = None
+
+
+def get_services() -> Services:
+    """The process's services; made by the first who asks, while others wait.
+
+    Raises:
+        ServicesNotReady: The app cannot work as it is set up. Asked again, it tries again.
+    """
+    global _services  # noqa: PLW0603 - one for the process, which the Functions host calls from many threads
+    if _services is None:
+        with _lock:
+            if _services is None:
+                _services = _make()
+    return _services
+
+
+def _make() -> Services:
+    # Here, not above: an app that cannot import them still starts, and says so.
+    try:
+        from infrastructure.factory import RepositoryFactory  # noqa: PLC0415
+        from infrastructure.settings import load_settings  # noqa: PLC0415
+        from jobs.all_jobs import build_registry  # noqa: PLC0415
+
+        settings = load_settings()
+        registry = build_registry(settings.task_queues)
+        factory = RepositoryFactory(settings)
+        return Services(
+            settings=settings,
+            registry=registry,
+            factory=factory,
+            machine=factory.create_machine(registry),
+            janitor=factory.create_janitor(registry),
+            queries=factory.create_repositories().queries,
+        )
+    except Exception as error:
+        log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})
+        raise ServicesNotReady(str(error)) from error

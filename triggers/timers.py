@@ -1,0 +1,56 @@
+"""What the timer functions run."""
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from triggers.services import get_services
+
+log = logging.getLogger(__name__)
+
+
+class Report(Protocol):
+    """`core.janitor.SweepReport`."""
+
+    @property
+    def repairs(self) -> int: ...
+    @property
+    def errors(self) -> dict[str, str]: ...
+    @property
+    def duration_seconds(self) -> float: ...
+
+
+class Sweeper(Protocol):
+    """`core.janitor.Janitor`."""
+
+    def sweep(self) -> Report: ...
+
+
+class SweepIncomplete(RuntimeError):
+    """Steps of a sweep failed; the next sweep tries them again."""
+
+    def __init__(self, errors: dict[str, str]) -> None:
+        self.errors = errors
+        super().__init__("; ".join(f"{step}: {error}" for step, error in errors.items()))
+
+
+def sweep(*, past_due: bool, get_janitor: Callable[[], Sweeper] | None = None) -> None:
+    """Let the janitor sweep once.
+
+    Raises:
+        SweepIncomplete: So that the host counts the invocation as failed; the schedule goes on.
+    """
+    janitor = get_janitor() if get_janitor else get_services().janitor
+    report = janitor.sweep()
+    log.info(
+        "sweep_ended",
+        extra={
+            "checkpoint": "SWEEP",
+            "past_due": past_due,
+            "repairs": report.repairs,
+            "failed_steps": sorted(report.errors),
+            "duration_seconds": report.duration_seconds,
+        },
+    )
+    if report.errors:
+        raise SweepIncomplete(report.errors)
