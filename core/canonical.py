@@ -10,6 +10,9 @@ from typing import Any
 # jsonb stores neither NUL nor half a surrogate pair; refusing them early names the field.
 _UNSTORABLE_TEXT = re.compile("[\x00\ud800-\udfff]")
 
+# The same as JSON escapes them; a backslash before one makes it plain text, so a find is looked into.
+_UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|d[89a-f])", re.IGNORECASE)
+
 
 class NotJson(ValueError):
     """A value that JSON (or jsonb) cannot carry, and where it stands."""
@@ -60,6 +63,28 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
 
 
+class EncodedJson(str):
+    """JSON text that was checked: PostgreSQL's jsonb takes it."""
+
+    __slots__ = ()
+
+
+def encode_storable(value: Any, path: str = "") -> EncodedJson:
+    """The value as JSON text that jsonb can store; encoded once, here, and passed on as it is.
+
+    Raises:
+        NotJson: Names the path of the first value that JSON or jsonb cannot carry.
+    """
+    try:
+        text = _ENCODER.encode(value)
+    except (TypeError, ValueError):
+        text = None
+    if text is None or _UNSTORABLE_ESCAPE.search(text):
+        for problem in find_json_problems(value, path):
+            raise problem
+    return EncodedJson(text if text is not None else json.dumps(value, default=_plain))
+
+
 def job_id_for(job_type: str, parameters: Mapping[str, Any]) -> str:
     """SHA-256 (64 hex digits) over job type and validated parameters; the order of names does not matter.
 
@@ -82,3 +107,6 @@ def _expected_instead(value: Any) -> str | None:
     if isinstance(value, float):
         return None if math.isfinite(value) else "a finite number"
     return None if value is None or isinstance(value, int) else "a JSON value"
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from core.canonical import encode_storable
 from core.errors import DeliveryError, PermanentTaskError
 from core.models import (
     JobQueueMessage,
@@ -17,10 +18,9 @@ from core.models import (
     StageDefinition,
     TaskDefinition,
     TaskQueueMessage,
-    TaskRecord,
 )
 from core.models.context import CompletedTask
-from core.ports import JobCatalog, MessageSender
+from core.ports import JobCatalog, MessageSender, PlannedTask
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class OrchestrationManager:
 
     def tasks_of_stage(
         self, job: JobRecord, stage: StageDefinition, previous: Iterable[CompletedTask], *, previous_count: int
-    ) -> Iterator[TaskRecord]:
+    ) -> Iterator[PlannedTask]:
         """The rows of a stage, one by one. A fan_in stage has the one that the machine makes itself.
 
         Raises:
@@ -116,7 +116,7 @@ class OrchestrationManager:
                 raise DuplicateTaskName(stage.number, definition.name or task_id)
             seen.add(task_id)
             task_type = definition.task_type or stage.task_type
-            yield TaskRecord.model_construct(
+            yield PlannedTask(
                 job_id=job.job_id,
                 run=job.run,
                 task_id=task_id,
@@ -125,7 +125,7 @@ class OrchestrationManager:
                 task_type=task_type,
                 queue=self.queue_for(stage, task_type),
                 name=definition.name,
-                parameters=definition.parameters,
+                parameters=encode_storable(definition.parameters, f"task {task_id}: parameters"),
             )
 
     def queue_for(self, stage: StageDefinition, task_type: str) -> str:

@@ -5,9 +5,31 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
+from core.canonical import EncodedJson
 from core.context import TaskContext
 from core.models import JobQueueMessage, JobRecord, QueueMessage, TaskDefinition, TaskRecord
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
+
+# A JSON object, or its text if it was encoded before.
+JsonObject = Mapping[str, Any] | EncodedJson
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTask:
+    """A task row to insert. `parameters` is checked JSON text."""
+
+    job_id: str
+    run: int
+    task_id: str
+    stage: int
+    task_index: int
+    task_type: str
+    queue: str
+    name: str | None
+    parameters: JsonObject
+
+
+TaskRow = PlannedTask | TaskRecord
 
 
 @dataclass(frozen=True)
@@ -46,7 +68,7 @@ class JobStore(Protocol):
 class TaskStore(Protocol):
     """Task rows up to their lease."""
 
-    def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRecord]) -> tuple[str, int]: ...
+    def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow]) -> tuple[str, int]: ...
     def mark_tasks_announced(self, job_id: str, run: int, task_ids: Sequence[str]) -> int: ...
     def claim_tasks(
         self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
@@ -60,7 +82,7 @@ class StageStore(Protocol):
     """Ends of tasks and of stages."""
 
     def complete_task_and_check_stage(
-        self, job_id: str, run: int, stage: int, *, lease_id: UUID, results: Mapping[str, Mapping[str, Any]]
+        self, job_id: str, run: int, stage: int, *, lease_id: UUID, results: Mapping[str, JsonObject]
     ) -> StageCheck: ...
     def fail_task_and_check_stage(
         self, job_id: str, run: int, stage: int, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]

@@ -6,8 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from core.errors import Failure
-from core.models import JobRecord, RetryPolicy, TaskRecord
-from core.ports import JobStore, StageCheck, StageStore, Submitted, TaskStore
+from core.models import JobRecord, RetryPolicy
+from core.ports import JobStore, JsonObject, StageCheck, StageStore, Submitted, TaskRow, TaskStore
 from core.retry import retry_delay
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class StateManager:
         """Give tasks back before their lease ends: the ids that are pending again."""
         return self._tasks.release_tasks(job_id, run, stage, lease_id=lease_id, task_ids=task_ids, started=started)
 
-    def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRecord]) -> tuple[str, int]:
+    def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow]) -> tuple[str, int]:
         """Insert a stage's tasks and seal it, or nothing: (planned | busy | missing | stale_run | closed, count)."""
         outcome, count = self._tasks.plan_stage(job_id, run, stage, tasks)
         log.info(
@@ -84,7 +84,7 @@ class StateManager:
         return outcome, count
 
     def complete_tasks(
-        self, job_id: str, run: int, stage: int, *, lease_id: UUID, results: Mapping[str, Mapping[str, Any]]
+        self, job_id: str, run: int, stage: int, *, lease_id: UUID, results: Mapping[str, JsonObject]
     ) -> StageCheck:
         """End tasks as completed and see whether they were the stage's last."""
         check = self._stages.complete_task_and_check_stage(job_id, run, stage, lease_id=lease_id, results=results)

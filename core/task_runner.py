@@ -1,10 +1,7 @@
 """Runs the claimed tasks of one message side by side and settles them in groups."""
 
-import json
 import logging
 import queue
-import re
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,22 +9,23 @@ from dataclasses import dataclass
 from typing import Any, Self
 from uuid import UUID
 
-from core.canonical import find_json_problems
+from core.canonical import EncodedJson, NotJson, encode_storable
 from core.context import TaskContext
 from core.errors import ContractViolationError, Failure, RetryableTaskError, TaskCancelled, classify
 from core.fan_in import fan_in_reader
 from core.leases import HeldLease, LeaseKeeper
 from core.models import JobRecord, StageDefinition, TaskResult
 from core.ports import HandlerFunction, JobCatalog, ResultStore
+from core.threads import ThreadReserve
 
 log = logging.getLogger(__name__)
 
-# Escapes of text that jsonb cannot store; where one is found, the value is looked through.
-_UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|d[89a-f])", re.IGNORECASE)
 # Results wait this long for company before they are settled together.
 GATHER_SECONDS = 0.004
 # Another thread joins whenever the tasks of a message last this long without an end in sight.
 GROW_SECONDS = 0.002
+
+_reserve = ThreadReserve("tasks")
 
 
 class HandlerMissing(RetryableTaskError):
@@ -59,7 +57,7 @@ class Outcome:
     """How one attempt ended: with a result, or with a failure. `stopped`: its handler heeded `check_cancelled`."""
 
     task: ClaimedTask
-    result: Mapping[str, Any] | None = None
+    result: EncodedJson | None = None
     failure: Failure | None = None
     stopped: bool = False
 
@@ -112,7 +110,7 @@ class Batch:
         started = 0
         while self._unsettled > 0:
             if started < self._threads and self._waiting:
-                threading.Thread(target=self._work, name=f"tasks-{started}", daemon=True).start()
+                _reserve.start(self._work)
                 started += 1
             is_patient = started >= self._threads or not self._waiting
             group = self._gather(self.stage.lease_seconds / 4 if is_patient else GROW_SECONDS)
@@ -219,8 +217,10 @@ def _judge(task: ClaimedTask, returned: object) -> Outcome:
         )
     if returned.get("success") is False:
         return Outcome(task, failure=_told_failure(returned))
-    _check_storable(task, returned)
-    return Outcome(task, result=returned)
+    try:
+        return Outcome(task, result=encode_storable(returned, "result"))
+    except NotJson as problem:
+        raise ContractViolationError(f"handler of {task.task_type!r}: {problem}") from problem
 
 
 def _told_failure(returned: Mapping[str, Any]) -> Failure:
@@ -231,14 +231,3 @@ def _told_failure(returned: Mapping[str, Any]) -> Failure:
         retryable=returned.get("retryable") is not False,
         retry_after_seconds=returned.get("retry_after_seconds"),
     )
-
-
-def _check_storable(task: ClaimedTask, result: Mapping[str, Any]) -> None:
-    try:
-        text = json.dumps(result, allow_nan=False, default=dict)
-    except (TypeError, ValueError):
-        text = ""
-    if text and not _UNSTORABLE_ESCAPE.search(text):
-        return
-    for problem in find_json_problems(result, "result"):
-        raise ContractViolationError(f"handler of {task.task_type!r}: {problem}")

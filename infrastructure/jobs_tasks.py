@@ -7,11 +7,12 @@ from uuid import UUID
 from psycopg.sql import SQL, Identifier
 
 from core.leases import HeldLease
-from core.models import JobRecord, TaskRecord
-from core.ports import StageCheck, Submitted
+from core.models import JobRecord
+from core.ports import JsonObject, StageCheck, Submitted, TaskRow
 from infrastructure.base import RepositoryError, StageClosedMeanwhile
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb, columns_of
 
+# parameters come last: they are encoded.
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
 
 
@@ -67,7 +68,7 @@ class JobRepository(PostgreSQLRepository):
 class TaskRepository(PostgreSQLRepository):
     """Task rows: planned in one transaction, leased in one call."""
 
-    def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRecord]) -> tuple[str, int]:
+    def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow]) -> tuple[str, int]:
         """Insert a stage's tasks and seal it: all of them, or none.
 
         Args:
@@ -89,8 +90,8 @@ class TaskRepository(PostgreSQLRepository):
             count = 0
             with cursor.copy(copy_in) as copy:
                 for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
-                    values = [getattr(task, name) for name in TASK_COLUMNS]
-                    copy.write_row([as_jsonb(value) if isinstance(value, dict) else value for value in values])
+                    keys = (getattr(task, name) for name in TASK_COLUMNS[:-1])
+                    copy.write_row((*keys, as_jsonb(task.parameters)))
             cursor.execute(seal, (job_id, run, stage, count))
         return "planned", count
 
@@ -128,7 +129,7 @@ class StageCompletionRepository(PostgreSQLRepository):
     """Ends of tasks, and what follows from them in the same transaction."""
 
     def complete_task_and_check_stage(
-        self, job_id: str, run: int, stage: int, *, lease_id: UUID, results: Mapping[str, Mapping[str, Any]]
+        self, job_id: str, run: int, stage: int, *, lease_id: UUID, results: Mapping[str, JsonObject]
     ) -> StageCheck:
         """End tasks as completed: task id -> result. What the lease no longer holds is left alone."""
         return self._settle("complete_task_and_check_stage", job_id, run, stage, lease_id, results)
@@ -184,7 +185,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         run: int,
         stage: int,
         lease_id: UUID,
-        payloads: Mapping[str, Mapping[str, Any]],
+        payloads: Mapping[str, JsonObject],
     ) -> StageCheck:
         parameters = (job_id, run, stage, lease_id, list(payloads), [as_jsonb(value) for value in payloads.values()])
         for _ in range(2):

@@ -11,6 +11,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from core.canonical import EncodedJson
 from core.models.definition import FrozenModel
 from infrastructure.base import BaseRepository, DatabaseUnavailable, RepositoryError, StageClosedMeanwhile
 from infrastructure.migrations import Migrator
@@ -169,5 +170,7 @@ def columns_of(model: type[FrozenModel]) -> Composed:
     return SQL(", ").join(Identifier(name) for name in model.model_fields)
 
 
-def as_jsonb(value: Mapping[str, Any] | None) -> Jsonb | None:
-    return None if value is None else Jsonb(dict(value))
+def as_jsonb(value: Mapping[str, Any] | EncodedJson | None) -> Jsonb | None:
+    if value is None:
+        return None
+    return Jsonb(value, dumps=str) if isinstance(value, EncodedJson) else Jsonb(dict(value))

@@ -1,0 +1,48 @@
+"""Daemon threads that are used again: starting one costs more than most light tasks."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+# How long a thread without work stays.
+IDLE_SECONDS = 30.0
+
+
+class ThreadReserve:
+    """Runs every call at once, on an idle thread if there is one, else on a new one. Whoever calls sets the bound."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0
+
+    def start(self, call: Callable[[], None]) -> None:
+        """Run it in the background. It must not raise: what it does is logged if it does."""
+        with self._lock:
+            is_new_needed = self._idle == 0
+            if not is_new_needed:
+                self._idle -= 1
+        self._calls.put(call)
+        if is_new_needed:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                call = self._calls.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._idle > 0:  # nobody counts on this thread
+                        self._idle -= 1
+                        return
+                continue
+            try:
+                call()
+            except Exception:
+                log.exception("background_call_failed")
+            with self._lock:
+                self._idle += 1
