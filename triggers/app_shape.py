@@ -39,6 +39,7 @@ class AppShape:
 def read_shape(environment: Mapping[str, str]) -> AppShape:
     """What the COREMACHINE_ settings ask for; problems are part of the answer, so that the app can tell them."""
     problems: list[str] = []
+    environment = {name: value.strip() for name, value in environment.items() if name.startswith("COREMACHINE_")}
     mode = _one_of(environment, "COREMACHINE_APP_MODE", MODES, problems)
     http_auth = _one_of(environment, "COREMACHINE_HTTP_AUTH", HTTP_AUTH_LEVELS, problems)
     queues = _task_queues(environment, problems)
@@ -73,10 +74,14 @@ def _task_queues(environment: Mapping[str, str], problems: list[str]) -> dict[st
         logical, equals, real = (text.strip() for text in part.partition("="))
         if not (equals and real and _LOGICAL_NAME.fullmatch(logical)):
             problems.append(f"{name}: expected pairs such as 'tasks=coremachine-tasks', found {part!r}")
+        elif logical == "jobs":
+            problems.append(f"{name}: expected other logical names than 'jobs', which COREMACHINE_JOBS_QUEUE names")
         elif logical in queues:
             problems.append(f"{name}: expected each logical name once, found {logical!r} twice")
         else:
             queues[logical] = real
+    if not queues and not problems:
+        problems.append(f"{name}: expected pairs such as 'tasks=coremachine-tasks', found none")
     return queues
 
 

@@ -69,8 +69,16 @@ def test_a_stage_that_waits_to_be_planned_has_no_tasks_to_count(engine, queries)
 def test_an_unknown_job_is_said_to_be_unknown(queries):
     with pytest.raises(JobNotFound, match=BIG_JOB):
         queries.get_job_detail(BIG_JOB)
+    assert queries.find_job_status(BIG_JOB) is None
     assert queries.list_tasks(BIG_JOB).items == ()
     assert queries.list_events(BIG_JOB).items == ()
+
+
+def test_the_status_of_a_job_is_read_alone(engine, queries):
+    job_id = engine.submit()
+    assert queries.find_job_status(job_id) is JobStatus.QUEUED
+    engine.jobs.cancel_job(job_id, None)
+    assert queries.find_job_status(job_id) is JobStatus.CANCELLED
 
 
 def test_jobs_come_newest_first_and_each_once(engine, queries):

@@ -2,8 +2,13 @@
 
 import pytest
 
-from triggers.app_shape import DEFAULT_SWEEP_SCHEDULE, AppShape, read_shape
+from infrastructure.settings import AppMode, SettingsError, load_settings
+from triggers.app_shape import DEFAULT_SWEEP_SCHEDULE, MODES, AppShape, read_shape
 
+CONNECTIONS = {
+    "COREMACHINE_DATABASE_URL": "postgresql://user@host/database",
+    "ServiceBusConnection__fullyQualifiedNamespace": "my-namespace.servicebus.windows.net",
+}
 QUEUES = {"tasks": "coremachine-tasks", "raster": "coremachine-raster-tasks"}
 
 
@@ -40,9 +45,58 @@ def test_names_come_from_settings_and_blanks_do_not_matter():
     assert (shape.jobs_queue, dict(shape.task_queues), shape.http_auth) == ("j", {"b": "y", "a": "x"}, "anonymous")
 
 
-def test_empty_settings_count_as_not_set():
+@pytest.mark.parametrize("empty", ["", " "])
+def test_empty_settings_count_as_not_set(empty):
     names = ("APP_MODE", "HTTP_AUTH", "JOBS_QUEUE", "TASK_QUEUES", "WORKER_QUEUES", "SWEEP_SCHEDULE")
-    assert read_shape({f"COREMACHINE_{name}": "" for name in names}) == read_shape({})
+    assert read_shape({f"COREMACHINE_{name}": empty for name in names}) == read_shape({})
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"COREMACHINE_JOBS_QUEUE": "j", "COREMACHINE_SWEEP_SCHEDULE": "0 * * * * *"},
+        {"COREMACHINE_TASK_QUEUES": " a = x , b=y,"},
+        {"COREMACHINE_TASK_QUEUES": "a=x,b=y,c=z", "COREMACHINE_WORKER_QUEUES": "c, a,c"},
+        {"COREMACHINE_JOBS_QUEUE": " ", "COREMACHINE_TASK_QUEUES": "", "COREMACHINE_WORKER_QUEUES": ""},
+    ],
+)
+def test_functions_are_those_that_the_settings_of_the_engine_name(mode, variables):
+    """Cold start reads the variables on its own: were it to read them otherwise, messages would find no reader."""
+    environment = {
+        "COREMACHINE_APP_MODE": mode,
+        **CONNECTIONS,
+        **variables,
+    }
+    settings = load_settings(environment)
+    shape = read_shape(environment)
+    assert shape.problems == ()
+    assert shape.task_queues == {name: settings.queue_name(name) for name in settings.served_queues}
+    is_worker = settings.app_mode is AppMode.WORKER
+    assert shape.serves_http is not is_worker
+    assert shape.jobs_queue == (None if is_worker else settings.jobs_queue)
+    assert shape.sweep_schedule == (None if is_worker else settings.sweep_schedule)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"COREMACHINE_APP_MODE": "Worker"},
+        {"COREMACHINE_TASK_QUEUES": "tasks"},
+        {"COREMACHINE_TASK_QUEUES": "Tasks=x"},
+        {"COREMACHINE_TASK_QUEUES": "a=x,a=y"},
+        {"COREMACHINE_TASK_QUEUES": ","},
+        {"COREMACHINE_TASK_QUEUES": "jobs=x"},
+        {"COREMACHINE_WORKER_QUEUES": "nobody"},
+    ],
+)
+def test_what_the_engine_refuses_is_refused_at_cold_start_too(variables):
+    with pytest.raises(SettingsError) as refused:
+        load_settings({**CONNECTIONS, **variables})
+    (name,) = variables
+    assert [name in problem for problem in refused.value.problems] == [True]
+    assert [problem.startswith(name) for problem in read_shape(variables).problems] == [True]
 
 
 @pytest.mark.parametrize(
