@@ -26,7 +26,7 @@ class PlannedTask:
     task_type: str
     queue: str
     name: str | None
-    parameters: JsonObject
+    parameters: EncodedJson
 
 
 TaskRow = PlannedTask | TaskRecord
@@ -69,6 +69,9 @@ class TaskStore(Protocol):
     """Task rows up to their lease."""
 
     def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow]) -> tuple[str, int]: ...
+    def plan_small_stage(
+        self, job_id: str, run: int, stage: int, tasks: Sequence[TaskRow], *, lease_id: UUID | None, owner: str | None
+    ) -> str: ...
     def mark_tasks_announced(self, job_id: str, run: int, task_ids: Sequence[str]) -> int: ...
     def claim_tasks(
         self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str

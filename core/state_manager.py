@@ -83,6 +83,23 @@ class StateManager:
         )
         return outcome, count
 
+    def plan_small_stage(
+        self, job_id: str, run: int, stage: int, tasks: Sequence[TaskRow], *, lease_id: UUID | None, owner: str | None
+    ) -> str:
+        """As `plan_stage`, in one call; with a lease the tasks are born claimed by the caller."""
+        outcome = self._tasks.plan_small_stage(job_id, run, stage, tasks, lease_id=lease_id, owner=owner)
+        log.info(
+            "stage_plan_ended",
+            extra={
+                "checkpoint": "STAGE_PLAN",
+                "job_id": job_id,
+                "stage": stage,
+                "outcome": outcome,
+                "count": len(tasks),
+            },
+        )
+        return outcome
+
     def complete_tasks(
         self, job_id: str, run: int, stage: int, *, lease_id: UUID, results: Mapping[str, JsonObject]
     ) -> StageCheck:
