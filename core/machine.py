@@ -194,7 +194,7 @@ class CoreMachine:
         self._orchestration.announce_tasks(
             job,
             stage.number,
-            stage.tasks_per_message,
+            plan.tasks_per_message,
             plan.waiting,
             on_sent=lambda ids: self._state.mark_tasks_announced(job.job_id, job.run, ids),
         )

@@ -137,10 +137,10 @@ class OrchestrationManager:
             raise NoQueueForTask(stage.number, task_type)
         return queue
 
-    def may_run_here(self, stage: StageDefinition, tasks: Sequence[PlannedTask]) -> bool:
+    def may_run_here(self, tasks: Sequence[PlannedTask], tasks_per_message: int) -> bool:
         """Whether the process that planned these tasks may run them without a message: one message's worth, ours."""
         return (
-            0 < len(tasks) <= stage.tasks_per_message
+            0 < len(tasks) <= tasks_per_message
             and all(task.queue in self.role.served_queues for task in tasks)
             and all(self._catalog.find_handler(task.task_type) is not None for task in tasks)
         )

@@ -68,9 +68,19 @@ class JobStore(Protocol):
 class TaskStore(Protocol):
     """Task rows up to their lease."""
 
-    def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow]) -> tuple[str, int]: ...
+    def plan_stage(
+        self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
+    ) -> tuple[str, int]: ...
     def plan_small_stage(
-        self, job_id: str, run: int, stage: int, tasks: Sequence[TaskRow], *, lease_id: UUID | None, owner: str | None
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        tasks: Sequence[TaskRow],
+        *,
+        lease_id: UUID | None = None,
+        owner: str | None = None,
+        tasks_per_message: int | None = None,
     ) -> str: ...
     def mark_tasks_announced(self, job_id: str, run: int, task_ids: Sequence[str]) -> int: ...
     def claim_tasks(
@@ -122,6 +132,7 @@ class ResultStore(Protocol):
 
     def stream_results(self, job_id: str, run: int, stage: int) -> Iterator[CompletedTask]: ...
     def stream_failures(self, job_id: str, run: int, stage: int) -> Iterator[FailedTask]: ...
+    def mean_task_seconds(self, job_type: str, stage: int) -> float | None: ...
     def stage_summaries(self, job_id: str, run: int) -> list[StageSummary]: ...
 
 

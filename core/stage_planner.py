@@ -1,6 +1,7 @@
 """Plans a stage: asks the author for its tasks and writes them, all or none; few in one call, many as a stream."""
 
 import json
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -8,6 +9,8 @@ from itertools import chain, islice
 from threading import Lock
 from uuid import UUID, uuid4
 
+from core.cache import LatestCache
+from core.message_size import tasks_per_message
 from core.models import JobRecord, Parallelism, StageDefinition
 from core.models.context import CompletedTask
 from core.orchestration_manager import OrchestrationManager, Waiting
@@ -19,6 +22,8 @@ from core.task_runner import ClaimedTask
 PREFETCHED_RESULTS = 1000
 # Stages of so few tasks are planned in one round trip.
 FEW_TASKS = 100
+# So long a measured duration is believed before it is asked for again.
+MEAN_LIFE_SECONDS = 60.0
 
 
 @dataclass
@@ -34,10 +39,17 @@ class Plan:
     waiting: list[Waiting] = field(default_factory=list)
     claimed: list[ClaimedTask] = field(default_factory=list)
     lease_id: UUID | None = None
+    tasks_per_message: int = 1
 
     @property
     def is_empty_stage(self) -> bool:
         return self.outcome == "planned" and not self.waiting and not self.claimed
+
+
+@dataclass(frozen=True)
+class _MeanSeconds:
+    value: float | None
+    until: float
 
 
 class StagePlanner:
@@ -56,6 +68,7 @@ class StagePlanner:
         self._owner = owner
         # A planner that streams holds a connection and asks for pages over another; several could starve the pool.
         self._streaming = Lock()
+        self._mean_seconds: LatestCache[tuple[str, int], _MeanSeconds] = LatestCache(256)
 
     def plan(self, job: JobRecord, stage: StageDefinition, *, on_the_spot: bool) -> Plan:
         """Plan the job's stage.
@@ -75,11 +88,17 @@ class StagePlanner:
             return self._plan_many(job, stage, chain(few, rows))
 
     def _plan_few(self, job: JobRecord, stage: StageDefinition, rows: list[PlannedTask], *, on_the_spot: bool) -> Plan:
-        plan = Plan()
-        runs_here = on_the_spot and self._orchestration.may_run_here(stage, rows)
+        plan = Plan(tasks_per_message=self._message_size(job, stage, is_many=False))
+        runs_here = on_the_spot and self._orchestration.may_run_here(rows, plan.tasks_per_message)
         plan.lease_id = uuid4() if runs_here else None
         plan.outcome = self._state.plan_small_stage(
-            job.job_id, job.run, stage.number, rows, lease_id=plan.lease_id, owner=self._owner if runs_here else None
+            job.job_id,
+            job.run,
+            stage.number,
+            rows,
+            lease_id=plan.lease_id,
+            owner=self._owner if runs_here else None,
+            tasks_per_message=plan.tasks_per_message,
         )
         if plan.outcome == "planned" and runs_here:
             plan.claimed = [_born_claimed(row) for row in rows]
@@ -88,15 +107,28 @@ class StagePlanner:
         return plan
 
     def _plan_many(self, job: JobRecord, stage: StageDefinition, rows: Iterable[PlannedTask]) -> Plan:
-        plan = Plan()
+        plan = Plan(tasks_per_message=self._message_size(job, stage, is_many=True))
 
         def noted() -> Iterator[PlannedTask]:
             for row in rows:
                 plan.waiting.append(Waiting(row.task_id, row.queue))
                 yield row
 
-        plan.outcome, _ = self._state.plan_stage(job.job_id, job.run, stage.number, noted())
+        plan.outcome, _ = self._state.plan_stage(
+            job.job_id, job.run, stage.number, noted(), tasks_per_message=plan.tasks_per_message
+        )
         return plan
+
+    def _message_size(self, job: JobRecord, stage: StageDefinition, *, is_many: bool) -> int:
+        if stage.tasks_per_message is not None:
+            return stage.tasks_per_message
+        key = (job.job_type, stage.number)
+        known = self._mean_seconds.get(key)
+        if known is None or known.until < time.monotonic():
+            mean = self._results.mean_task_seconds(job.job_type, stage.number)
+            known = _MeanSeconds(mean, time.monotonic() + MEAN_LIFE_SECONDS)
+            self._mean_seconds.put(key, known)
+        return tasks_per_message(None, known.value, is_many=is_many)
 
     def _rows(self, job: JobRecord, stage: StageDefinition, previous: Iterable[CompletedTask]) -> Iterator[PlannedTask]:
         is_fan_in = stage.parallelism is Parallelism.FAN_IN

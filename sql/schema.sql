@@ -587,7 +587,7 @@ begin
     join due d on t.job_id = d.job_id and t.run = d.run and t.task_id = d.task_id
   )
   select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
-    (s.settings ->> 'tasks_per_message')::integer
+    coalesce((s.settings ->> 'tasks_per_message')::integer, 1)
   from (select * from held union all select * from retried) h
   join "app".jobs j on j.job_id = h.job_id
   join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
@@ -635,7 +635,7 @@ language sql volatile as $$
     returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
   )
   select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
-    (s.settings ->> 'tasks_per_message')::integer
+    coalesce((s.settings ->> 'tasks_per_message')::integer, 1)
   from held h
   join "app".jobs j on j.job_id = h.job_id
   join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
@@ -703,7 +703,8 @@ end $$;
 -- Fence, locks and outcomes: begin_stage_plan's; `planned` when it was done.
 create or replace function "app".plan_small_stage(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
-  p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text
+  p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text,
+  p_tasks_per_message integer
 ) returns text
 language plpgsql as $$
 declare
@@ -728,7 +729,8 @@ begin
     case when p_lease_id is not null then v_now end
   from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
     with ordinality as t(task_id, task_type, queue, name, parameters, place);
-  perform "app".seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0));
+  perform "app".seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0),
+    p_tasks_per_message);
   return 'planned';
 end $$;
 
@@ -757,10 +759,11 @@ begin
   return 'ready';
 end $$;
 
--- All tasks are inserted: from now on the stage can end. A stage without tasks ends here.
+-- All tasks are inserted: from now on the stage can end. A stage without tasks ends here. The size chosen for its
+-- messages is kept in its settings, for whoever announces its tasks again.
 -- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
 create or replace function "app".seal_stage(
-  p_job_id text, p_run integer, p_stage integer, p_expected_count integer
+  p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer
 ) returns text
 language plpgsql as $$
 begin
@@ -770,7 +773,9 @@ begin
     raise exception 'job % run % does not wait for stage %', p_job_id, p_run, p_stage using errcode = 'CM002';
   end if;
   update "app".stages s
-  set status = 'processing', expected_count = p_expected_count, planned_at = "app".clock()
+  set status = 'processing', expected_count = p_expected_count, planned_at = "app".clock(),
+      settings = case when p_tasks_per_message is null then s.settings
+        else s.settings || jsonb_build_object('tasks_per_message', p_tasks_per_message) end
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
   perform "app".record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
     jsonb_build_object('expected_count', p_expected_count));

@@ -3,7 +3,8 @@
 -- Fence, locks and outcomes: begin_stage_plan's; `planned` when it was done.
 create or replace function {schema}.plan_small_stage(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
-  p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text
+  p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text,
+  p_tasks_per_message integer
 ) returns text
 language plpgsql as $$
 declare
@@ -28,6 +29,7 @@ begin
     case when p_lease_id is not null then v_now end
   from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
     with ordinality as t(task_id, task_type, queue, name, parameters, place);
-  perform {schema}.seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0));
+  perform {schema}.seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0),
+    p_tasks_per_message);
   return 'planned';
 end $$;
