@@ -138,6 +138,8 @@ def _create_index(schema: str, table: Table, index: Index) -> Composed:
     )
     if index.statuses:
         statement += SQL(" where status in ({})").format(SQL(", ").join(Literal(status) for status in index.statuses))
+    if index.condition:
+        statement += SQL(" where {}").format(Identifier(index.condition))
     return statement
 
 

@@ -9,11 +9,12 @@ from core.models.status import TaskStatus
 
 @dataclass(frozen=True)
 class Index:
-    """With `statuses` it covers only rows in one of them."""
+    """With `statuses` it covers only rows in one of them; with `condition` only rows for which that column is true."""
 
     name: str
     columns: tuple[str, ...]
     statuses: tuple[str, ...] = ()
+    condition: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ TABLES = (
             # statistics the planner would read the whole stage to find one task.
             Index("tasks_completed", ("job_id", "run", "stage", "task_index"), ("completed",)),
             Index("tasks_failed", ("job_id", "run", "stage", "task_index"), ("failed",)),
+            # One row a running stage: the task whose end tells whether the stage is over.
+            Index("tasks_watched", ("job_id", "run", "stage"), condition="is_watched"),
             # Sweeps across jobs lead with their time; they are not unique, so each shard keeps its own.
             Index("tasks_leased", ("lease_expires_at",), ("processing",)),
             Index("tasks_unannounced", ("created_at",), ("pending",)),
