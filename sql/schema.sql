@@ -29,6 +29,8 @@ create index if not exists "jobs_by_type" on "app"."jobs" ("job_type", "created_
 
 create index if not exists "jobs_open" on "app"."jobs" ("updated_at", "job_id") where status in ('queued', 'processing', 'cancelling', 'finalizing');
 
+create index if not exists "jobs_finished" on "app"."jobs" ("finished_at") where status in ('completed', 'completed_with_errors', 'failed', 'cancelled');
+
 create table if not exists "app"."stages" (
   "job_id" text collate "C" not null,
   "run" integer not null,
@@ -72,7 +74,7 @@ create table if not exists "app"."tasks" (
   "is_watched" boolean not null default false,
   primary key ("job_id", "run", "task_id"),
   foreign key ("job_id", "run", "stage") references "app"."stages" on delete cascade
-);
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 
 create index if not exists "tasks_open" on "app"."tasks" ("job_id", "run", "stage", "task_id") where status in ('pending', 'queued', 'processing', 'pending_retry');
 
@@ -822,6 +824,42 @@ begin
     return "app".close_stage(p_job_id, p_run, p_stage);
   end if;
   return 'processing';
+end $$;
+
+-- Retention. Only jobs that have ended are ever pruned, and in pieces: each call is one short transaction that no running
+-- work waits for.
+
+-- Jobs that ended longer ago than p_older_than_seconds, the oldest first.
+create or replace function "app".find_prunable_jobs(p_older_than_seconds double precision, p_limit integer)
+returns table (job_id text, job_type text, status text, finished_at timestamptz)
+language sql stable as $$
+  select j.job_id, j.job_type, j.status, j.finished_at from "app".jobs j
+  where j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+    and j.finished_at < "app".clock() - p_older_than_seconds * interval '1 second'
+  order by j.finished_at limit p_limit
+$$;
+
+-- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
+-- Returns how many tasks went, and whether the job did. Fence: the job has ended (looked at under its row's lock).
+create or replace function "app".prune_job(p_job_id text, p_limit integer)
+returns table (pruned_tasks integer, is_job_pruned boolean)
+language plpgsql set enable_seqscan = off as $$
+begin
+  pruned_tasks := 0;
+  is_job_pruned := false;
+  perform 1 from "app".jobs j
+  where j.job_id = p_job_id and j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+  for update skip locked;
+  if found then
+    delete from "app".tasks t
+    where t.ctid = any (array(select d.ctid from "app".tasks d where d.job_id = p_job_id limit p_limit));
+    get diagnostics pruned_tasks = row_count;
+    if pruned_tasks < p_limit then
+      delete from "app".jobs j where j.job_id = p_job_id;
+      is_job_pruned := found;
+    end if;
+  end if;
+  return next;
 end $$;
 
 -- Gives claimed tasks back before their lease runs out; they are to be announced again.
