@@ -326,23 +326,26 @@ $$;
 -- Serializes decisions about one stage of one run, until the transaction ends; share_stage holds them off.
 -- Lock order everywhere: task rows by id, then this, then the job row. Nobody goes from shared to exclusive.
 create or replace function "app".lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
-language sql volatile as $$
-  select pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0))
-$$;
+language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0));
+end $$;
 
 create or replace function "app".share_stage(p_job_id text, p_run integer, p_stage integer) returns void
-language sql volatile as $$
-  select pg_advisory_xact_lock_shared(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0))
-$$;
+language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock_shared(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0));
+end $$;
 
 -- One line in the job's timeline.
 create or replace function "app".record_event(
   p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb
 ) returns void
-language sql volatile as $$
+language plpgsql as $$
+begin
   insert into "app".job_events (job_id, run, stage, task_id, event, detail, at)
-  values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), "app".clock())
-$$;
+  values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), "app".clock());
+end $$;
 
 -- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
 -- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
@@ -362,8 +365,14 @@ declare
   v_stage record;
   v_status text;
 begin
-  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false)
-  into updated_ids, v_was_watched
+  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false),
+    (
+      select p_status = 'failed' or s.is_unwatched
+        or not (j.status = 'processing' and j.run = p_run and s.status = 'processing')
+      from "app".stages s join "app".jobs j on j.job_id = s.job_id
+      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    )
+  into updated_ids, v_was_watched, v_decides
   from (
     select t.task_id, t.is_watched from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
@@ -371,61 +380,66 @@ begin
     order by t.task_id for update
   ) h;
   is_last_task_in_stage := false;
-  if cardinality(updated_ids) > 0 then
-    select p_status = 'failed' or s.is_unwatched
-      or not (j.status = 'processing' and j.run = p_run and s.status = 'processing')
-    into v_decides
-    from "app".stages s join "app".jobs j on j.job_id = s.job_id
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-    if v_was_watched and not v_decides then
-      v_decides := not "app".pass_watch(p_job_id, p_run, p_stage, updated_ids);
-    end if;
-    if v_decides then
-      perform "app".lock_stage(p_job_id, p_run, p_stage);
-    else
-      perform "app".share_stage(p_job_id, p_run, p_stage);
-    end if;
-    select j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open, s.is_unwatched
-    into v_stage
-    from "app".stages s join "app".jobs j on j.job_id = s.job_id
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-    if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
-      raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
-        using errcode = 'CM001';
-    end if;
-    v_status := case when v_stage.is_open then p_status else 'cancelled' end;
-
-    update "app".tasks t
-    set status = v_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = v_now,
-        result = case v_status when 'completed' then given.payload else t.result end,
-        error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
-    from unnest(p_task_ids, p_payloads) as given(task_id, payload)
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (updated_ids) and t.task_id = given.task_id;
-
-    if v_decides then
-      is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
-        case v_status when 'failed' then updated_ids end);
-    end if;
+  if v_was_watched and not v_decides then
+    v_decides := not "app".pass_watch(p_job_id, p_run, p_stage, updated_ids);
   end if;
-  select s.status, j.status into stage_status, job_status
+  if v_decides and cardinality(updated_ids) > 0 then
+    perform "app".lock_stage(p_job_id, p_run, p_stage);
+  elsif cardinality(updated_ids) > 0 then
+    perform "app".share_stage(p_job_id, p_run, p_stage);
+  end if;
+  select s.status as stage_status, j.status as job_status, s.is_unwatched,
+    j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open
+  into v_stage
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  stage_status := v_stage.stage_status;
+  job_status := v_stage.job_status;
+  if cardinality(updated_ids) = 0 then
+    return next;
+    return;
+  end if;
+  if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
+    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+      using errcode = 'CM001';
+  end if;
+
+  v_status := case when v_stage.is_open then p_status else 'cancelled' end;
+  update "app".tasks t
+  set status = v_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = v_now,
+      result = case v_status when 'completed' then given.payload else t.result end,
+      error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
+  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (updated_ids) and t.task_id = given.task_id;
+
+  if v_decides then
+    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
+      case v_status when 'failed' then updated_ids end);
+    select s.status, j.status into stage_status, job_status
+    from "app".stages s join "app".jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  end if;
   return next;
 end $$;
 
+-- In plpgsql, whose plans are cached: as SQL functions these would be planned anew at each call.
 create or replace function "app".complete_task_and_check_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language sql volatile as $$
-  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed')
-$$;
+language plpgsql as $$
+begin
+  return query
+  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed');
+end $$;
 
 create or replace function "app".fail_task_and_check_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language sql volatile as $$
-  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed')
-$$;
+language plpgsql as $$
+begin
+  return query
+  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed');
+end $$;
 
 -- Ends a job that did not complete: failed or cancelled. Its open stage ends with it and its tasks are cancelled.
 -- Task rows that another transaction holds are skipped, never awaited (that would turn the lock order round): they
@@ -1099,7 +1113,12 @@ end $$;
 create or replace function "app"."guard_jobs_transition"() returns trigger
 language plpgsql as $$
 begin
-  if (old.status || '>' || new.status) not in ('queued>cancelled',
+  raise exception 'jobs row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+end $$;
+
+create or replace trigger transition_guard before update of status on "app"."jobs" for each row
+when (old.status is distinct from new.status and (old.status || '>' || new.status) not in (
+    'queued>cancelled',
     'queued>failed',
     'queued>processing',
     'processing>cancelled',
@@ -1111,36 +1130,38 @@ begin
     'finalizing>cancelled',
     'finalizing>completed',
     'finalizing>completed_with_errors',
-    'finalizing>failed') then
-    raise exception 'jobs row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
-  end if;
-  return new;
-end $$;
-
-create or replace trigger transition_guard before update of status on "app"."jobs" for each row when (old.status is distinct from new.status) execute function "app"."guard_jobs_transition"();
+    'finalizing>failed'
+))
+execute function "app"."guard_jobs_transition"();
 
 create or replace function "app"."guard_stages_transition"() returns trigger
 language plpgsql as $$
 begin
-  if (old.status || '>' || new.status) not in ('queued>cancelled',
+  raise exception 'stages row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+end $$;
+
+create or replace trigger transition_guard before update of status on "app"."stages" for each row
+when (old.status is distinct from new.status and (old.status || '>' || new.status) not in (
+    'queued>cancelled',
     'queued>completed',
     'queued>failed',
     'queued>processing',
     'processing>cancelled',
     'processing>completed',
     'processing>completed_with_errors',
-    'processing>failed') then
-    raise exception 'stages row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
-  end if;
-  return new;
-end $$;
-
-create or replace trigger transition_guard before update of status on "app"."stages" for each row when (old.status is distinct from new.status) execute function "app"."guard_stages_transition"();
+    'processing>failed'
+))
+execute function "app"."guard_stages_transition"();
 
 create or replace function "app"."guard_tasks_transition"() returns trigger
 language plpgsql as $$
 begin
-  if (old.status || '>' || new.status) not in ('pending>cancelled',
+  raise exception 'tasks row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+end $$;
+
+create or replace trigger transition_guard before update of status on "app"."tasks" for each row
+when (old.status is distinct from new.status and (old.status || '>' || new.status) not in (
+    'pending>cancelled',
     'pending>processing',
     'pending>queued',
     'queued>cancelled',
@@ -1152,10 +1173,6 @@ begin
     'processing>pending',
     'processing>pending_retry',
     'pending_retry>cancelled',
-    'pending_retry>processing') then
-    raise exception 'tasks row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
-  end if;
-  return new;
-end $$;
-
-create or replace trigger transition_guard before update of status on "app"."tasks" for each row when (old.status is distinct from new.status) execute function "app"."guard_tasks_transition"();
+    'pending_retry>processing'
+))
+execute function "app"."guard_tasks_transition"();

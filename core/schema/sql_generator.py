@@ -61,11 +61,18 @@ def generate_functions(schema: str = "app") -> Iterator[Composed]:
 def generate_transition_guards(schema: str = "app") -> Iterator[Composed]:
     """Triggers that refuse a change of status which the transition table does not have; they can be applied again."""
     for name, transitions in _TRANSITIONS.items():
-        yield _transition_guard(schema, name, transitions)
-        yield SQL("create or replace trigger transition_guard before update of status on {} for each row "
-                  "when (old.status is distinct from new.status) execute function {}()").format(
-            Identifier(schema, name), Identifier(schema, f"guard_{name}_transition")
-        )  # fmt: skip
+        yield _transition_guard(schema, name)
+        allowed = (Literal(f"{start}>{end}") for start, ends in transitions.items() for end in sorted(ends))
+        # The condition is the trigger's own: a function called for each row took a twentieth of a task's time.
+        yield SQL(
+            "create or replace trigger transition_guard before update of status on {} for each row\n"
+            "when (old.status is distinct from new.status and (old.status || '>' || new.status) not in (\n    {}\n))\n"
+            "execute function {}()"
+        ).format(
+            Identifier(schema, name),
+            SQL(",\n    ").join(allowed),
+            Identifier(schema, f"guard_{name}_transition"),
+        )
 
 
 def render_schema(schema: str = "app") -> str:
@@ -147,19 +154,13 @@ def _create_index(schema: str, table: Table, index: Index) -> Composed:
     return statement
 
 
-def _transition_guard(schema: str, table: str, transitions: Mapping[Any, Iterable[StrEnum]]) -> Composed:
-    allowed = [Literal(f"{start}>{end}") for start, ends in transitions.items() for end in sorted(ends)]
+def _transition_guard(schema: str, table: str) -> Composed:
     return SQL(
         "create or replace function {}() returns trigger\nlanguage plpgsql as $$\nbegin\n"
-        "  if (old.status || '>' || new.status) not in ({}) then\n"
-        "    raise exception '{} row %: no transition from % to %', old, old.status, new.status"
+        "  raise exception '{} row %: no transition from % to %', old, old.status, new.status"
         " using errcode = 'CM003';\n"
-        "  end if;\n  return new;\nend $$"
-    ).format(
-        Identifier(schema, f"guard_{table}_transition"),
-        SQL(",\n    ").join(allowed),
-        SQL(table),
-    )
+        "end $$"
+    ).format(Identifier(schema, f"guard_{table}_transition"), SQL(table))
 
 
 def _names(columns: Iterable[str]) -> Composed:
