@@ -254,7 +254,11 @@ def test_announcing_marks_pending_rows_and_leaves_claimed_ones(engine):
 
 @pytest.mark.parametrize(
     ("table", "change"),
-    [("jobs", "status = 'completed'"), ("stages", "status = 'completed_with_errors'"), ("tasks", "status = 'failed'")],
+    [
+        ("jobs", "status = 'completed'"),
+        ("stages", "status = 'completed_with_errors'"),
+        ("tasks", "status = 'completed'"),
+    ],
 )
 def test_database_refuses_a_transition_that_is_not_in_the_table(engine, table, change):
     job_id = engine.submit()
