@@ -68,8 +68,27 @@ class ApiClient:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def submit(self, job_type: str, parameters: Mapping[str, Any]) -> Json:
-        return self._call("POST", f"jobs/submit/{job_type}", json=dict(parameters))
+    def submit(
+        self,
+        job_type: str,
+        parameters: Mapping[str, Any],
+        *,
+        force: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """The job that the submission made or found.
+
+        Args:
+            force: A new job, even if one of the same parameters is there.
+            idempotency_key: The same key again gives the same job.
+        """
+        return self._call(
+            "POST",
+            f"jobs/submit/{job_type}",
+            json=dict(parameters),
+            params={"force": "true"} if force else {},
+            headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
+        )
 
     def get_job(self, job_id: str, *, wait_seconds: float = 0.0) -> Json:
         """The job. With a wait, the server may answer when the job has ended, at the latest after that time."""

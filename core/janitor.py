@@ -15,6 +15,8 @@ from core.state_manager import StateManager
 log = logging.getLogger(__name__)
 
 ROWS_PER_FIND = 1000
+# A stage's tasks that nobody began in time end in steps of ROWS_PER_FIND; what is left waits for the next sweep.
+EXPIRIES_PER_STAGE = 20
 # What a planner gets between its commit and the last of its messages.
 ANNOUNCE_GRACE_SECONDS = 30.0
 # How long rows that one janitor announces are left alone by others.
@@ -61,6 +63,7 @@ class JanitorStore(Protocol):
     """What the janitor asks of the rows; `infrastructure.janitor_store.JanitorRepository` is one."""
 
     def find_expired_stages(self, limit: int) -> list[StageKey]: ...
+    def find_overdue_stages(self, limit: int) -> list[StageKey]: ...
     def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageKey]: ...
     def find_unannounced_tasks(
         self, limit: int, grace_seconds: float, hold_seconds: float
@@ -99,6 +102,8 @@ class SweepReport:
 
     taken_back: int = 0
     given_up: int = 0
+    timed_out_jobs: int = 0
+    expired_tasks: int = 0
     resumed_jobs: int = 0
     announced_tasks: int = 0
     announced_jobs: int = 0
@@ -114,6 +119,8 @@ class SweepReport:
         return (
             self.taken_back
             + self.given_up
+            + self.timed_out_jobs
+            + self.expired_tasks
             + self.resumed_jobs
             + self.announced_tasks
             + self.announced_jobs
@@ -155,6 +162,7 @@ class Janitor:
         report = SweepReport()
         started = time.monotonic()
         steps: list[Callable[[SweepReport], None]] = [
+            self._enforce_deadlines,
             self._take_back_expired_leases,
             self._resume_stalled_jobs,
             self._announce_tasks,
@@ -176,6 +184,15 @@ class Janitor:
             extra={"checkpoint": "JANITOR", **asdict(report)},
         )
         return report
+
+    def _enforce_deadlines(self, report: SweepReport) -> None:
+        for job_id, run, stage in self._store.find_overdue_stages(ROWS_PER_FIND):
+            for _ in range(EXPIRIES_PER_STAGE):
+                enforced = self._state.enforce_deadlines(job_id, run, stage, limit=ROWS_PER_FIND)
+                report.expired_tasks += enforced.expired_count
+                report.timed_out_jobs += enforced.outcome not in {"nothing", "tasks_expired"}
+                if enforced.expired_count < ROWS_PER_FIND:
+                    break
 
     def _take_back_expired_leases(self, report: SweepReport) -> None:
         for job_id, run, stage in self._store.find_expired_stages(ROWS_PER_FIND):

@@ -7,7 +7,18 @@ from uuid import UUID
 
 from core.errors import Failure
 from core.models import JobRecord, RetryPolicy
-from core.ports import JobStore, JsonObject, StageCheck, StageStore, Submitted, TaskRow, TaskStore
+from core.ports import (
+    Enforcement,
+    ForcedJob,
+    JobStore,
+    JsonObject,
+    KeyedPayload,
+    StageCheck,
+    StageStore,
+    Submitted,
+    TaskRow,
+    TaskStore,
+)
 from core.retry import retry_delay
 
 log = logging.getLogger(__name__)
@@ -21,16 +32,18 @@ class StateManager:
         self._tasks = tasks
         self._stages = stages
 
-    def submit_job(self, job: JobRecord) -> Submitted:
-        """Write the job and its first stage, or find it there."""
-        submitted = self._jobs.submit_job(job)
+    def submit_job(
+        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
+    ) -> Submitted:
+        """Write the job and its first stage, or find it there: by its id, or by its key. `forced`: beside the first."""
+        submitted = self._jobs.submit_job(job, forced=forced, key=key)
         log.info(
             "job_submitted",
             extra={
                 "checkpoint": "JOB_SUBMITTED",
-                "job_id": job.job_id,
+                "job_id": submitted.job_id,
                 "correlation_id": job.correlation_id,
-                "is_new": submitted.created,
+                "outcome": submitted.outcome,
                 "status": submitted.status,
             },
         )
@@ -58,7 +71,7 @@ class StateManager:
     def claim_tasks(
         self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
     ) -> list[dict[str, Any]]:
-        """Lease tasks; one row an id with its outcome: claimed, duplicate, not_due, closed, missing."""
+        """Lease tasks; one row an id with its outcome: claimed, duplicate, not_due, closed, expired, missing."""
         rows = self._tasks.claim_tasks(job_id, run, stage, task_ids, lease_id=lease_id, owner=owner)
         refused = {row["task_id"]: row["outcome"] for row in rows if row["outcome"] != "claimed"}
         if refused:
@@ -77,7 +90,11 @@ class StateManager:
     def plan_stage(
         self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
     ) -> tuple[str, int]:
-        """Insert a stage's tasks and seal it, or nothing: (planned | busy | missing | stale_run | closed, count)."""
+        """Insert a stage's tasks and seal it, or nothing.
+
+        Returns:
+            (planned, count), or why not (busy, missing, stale_run, closed, expired) and 0.
+        """
         outcome, count = self._tasks.plan_stage(job_id, run, stage, tasks, tasks_per_message=tasks_per_message)
         log.info(
             "stage_plan_ended",
@@ -181,6 +198,22 @@ class StateManager:
                 extra={"checkpoint": "TASKS_INTERRUPTED", "job_id": job_id, "stage": stage, **answer},
             )
         return answer["taken_back"], answer["given_up"]
+
+    def enforce_deadlines(self, job_id: str, run: int, stage: int, *, limit: int = 1000) -> Enforcement:
+        """End what is overdue at the stage where the job stands: the job, or at most `limit` tasks not begun."""
+        enforced = self._stages.enforce_deadlines(job_id, run, stage, limit)
+        if enforced.outcome != "nothing":
+            log.error(
+                "deadline_passed",
+                extra={
+                    "checkpoint": "DEADLINE_PASSED",
+                    "job_id": job_id,
+                    "stage": stage,
+                    "outcome": enforced.outcome,
+                    "count": enforced.expired_count,
+                },
+            )
+        return enforced
 
     def resume_stalled_job(self, job_id: str, run: int, stage: int) -> bool:
         """Decide again what a stage's last task decides: whether the job moved."""

@@ -182,7 +182,8 @@ class JobQueries(PostgreSQLRepository):
         )
         return SQL(
             "select s.stage, s.settings, s.status, s.expected_count, s.failed_count, s.created_at, s.planned_at, "
-            "s.finished_at, c.* from {stages} s left join (select t.stage as of_stage, {counts} "
+            "s.finished_at, s.deadline_at, s.queue_deadline_at, c.* "
+            "from {stages} s left join (select t.stage as of_stage, {counts} "
             "from {tasks} t where t.job_id = %s and t.run = %s group by t.stage) c "
             "on c.of_stage = s.stage where s.job_id = %s and s.run = %s order by s.stage"
         ).format(stages=self._table("stages"), counts=counts, tasks=self._table("tasks"))
@@ -216,7 +217,10 @@ def _read_cursor(kind: TypeAdapter[Place], cursor: str) -> Place:
 
 def _stage_detail(row: DictRow) -> StageDetail:
     settings = row["settings"]
-    columns = ("stage", "status", "expected_count", "failed_count", "created_at", "planned_at", "finished_at")
+    columns = (
+        *("stage", "status", "expected_count", "failed_count", "created_at", "planned_at", "finished_at"),
+        *("deadline_at", "queue_deadline_at"),
+    )
     return StageDetail.model_validate(
         {name: settings[name] for name in ("name", "task_type", "parallelism")}
         | {name: row[name] for name in columns}

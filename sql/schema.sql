@@ -18,6 +18,9 @@ create table if not exists "app"."jobs" (
   "created_at" timestamptz not null default now(),
   "updated_at" timestamptz not null default now(),
   "finished_at" timestamptz,
+  "nonce" text collate "C",
+  "forced_from" text collate "C",
+  "deadline_at" timestamptz,
   primary key ("job_id")
 );
 
@@ -31,6 +34,8 @@ create index if not exists "jobs_open" on "app"."jobs" ("updated_at", "job_id") 
 
 create index if not exists "jobs_finished" on "app"."jobs" ("finished_at") where status in ('completed', 'completed_with_errors', 'failed', 'cancelled');
 
+create index if not exists "jobs_by_deadline" on "app"."jobs" ("deadline_at") where status in ('queued', 'processing', 'finalizing');
+
 create table if not exists "app"."stages" (
   "job_id" text collate "C" not null,
   "run" integer not null,
@@ -43,9 +48,15 @@ create table if not exists "app"."stages" (
   "planned_at" timestamptz,
   "finished_at" timestamptz,
   "is_unwatched" boolean not null default false,
+  "deadline_at" timestamptz,
+  "queue_deadline_at" timestamptz,
   primary key ("job_id", "run", "stage"),
   foreign key ("job_id") references "app"."jobs" on delete cascade
 );
+
+create index if not exists "stages_by_deadline" on "app"."stages" ("deadline_at") where status in ('queued', 'processing');
+
+create index if not exists "stages_by_queue_deadline" on "app"."stages" ("queue_deadline_at") where status in ('queued', 'processing');
 
 create table if not exists "app"."tasks" (
   "job_id" text collate "C" not null,
@@ -72,6 +83,7 @@ create table if not exists "app"."tasks" (
   "started_at" timestamptz,
   "finished_at" timestamptz,
   "is_watched" boolean not null default false,
+  "timed_out_at" timestamptz,
   primary key ("job_id", "run", "task_id"),
   foreign key ("job_id", "run", "stage") references "app"."stages" on delete cascade
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
@@ -89,6 +101,17 @@ create index if not exists "tasks_leased" on "app"."tasks" ("lease_expires_at") 
 create index if not exists "tasks_unannounced" on "app"."tasks" ("created_at") where status in ('pending');
 
 create index if not exists "tasks_due" on "app"."tasks" ("due_at") where status in ('pending_retry');
+
+create table if not exists "app"."idempotency_keys" (
+  "job_id" text collate "C" not null,
+  "idempotency_key" text collate "C" not null,
+  "payload_hash" text collate "C" not null,
+  "created_at" timestamptz not null default now(),
+  primary key ("job_id", "idempotency_key"),
+  foreign key ("job_id") references "app"."jobs" on delete cascade
+);
+
+create index if not exists "idempotency_keys_by_key" on "app"."idempotency_keys" ("idempotency_key");
 
 create table if not exists "app"."job_events" (
   "job_id" text collate "C" not null,
@@ -256,7 +279,8 @@ language sql immutable as $$
 $$;
 
 -- Leases tasks to the caller. One row an id comes back, with its outcome:
--- claimed; duplicate (leased, or ended); not_due (retry at a later time); closed (stage or job does not run); missing.
+-- claimed; duplicate (leased, or ended); not_due (retry at a later time); closed (stage or job does not run); missing;
+-- expired (a deadline has passed: nothing is begun any more, the caller lets enforce_deadlines end it).
 -- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment); in a stage or job that
 -- was ended or is being cancelled, the stage's instead.
 -- The commit is not waited for: a claim that a crash forgets is fenced by its random lease and is claimed again.
@@ -271,28 +295,32 @@ declare
   v_now timestamptz := "app".clock();
   v_open boolean;
   v_is_dead boolean;
+  v_is_overdue boolean;
+  v_is_queue_overdue boolean;
   v_ids text[];
   v_lease_seconds double precision;
 begin
   perform set_config('synchronous_commit', 'off', true);
   select j.status = 'processing' and j.run = p_run and s.status = 'processing',
          j.status in ('cancelling', 'cancelled', 'failed') or s.status in ('cancelled', 'failed'),
-         (s.settings ->> 'lease_seconds')::double precision
-  into v_open, v_is_dead, v_lease_seconds
+         (s.settings ->> 'lease_seconds')::double precision,
+         coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false)
+  into v_open, v_is_dead, v_lease_seconds, v_is_overdue, v_is_queue_overdue
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
-  if v_open then
+  if v_open and not v_is_overdue then
     select array_agg(w.task_id) into v_ids from (
       select t.task_id from "app".tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
         and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
+        and not (v_is_queue_overdue and t.attempt = 0)
       order by t.task_id for update
     ) w;
     update "app".tasks t
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
-        due_at = null, started_at = v_now
+        due_at = null, started_at = v_now, timed_out_at = null
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   elsif v_is_dead then
     -- Rows that were in other hands when the rest was cancelled.
@@ -305,6 +333,8 @@ begin
       when t.task_id is null then 'missing'
       when t.status = 'processing' and t.lease_id = p_lease_id then 'claimed'
       when not v_open then 'closed'
+      when t.status in ('pending', 'queued', 'pending_retry')
+        and (v_is_overdue or (v_is_queue_overdue and t.attempt = 0)) then 'expired'
       when t.status = 'pending_retry' then 'not_due'
       else 'duplicate'
     end,
@@ -439,6 +469,173 @@ language plpgsql as $$
 begin
   return query
   select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed');
+end $$;
+
+-- Declared deadlines: set where rows are written, enforced here. Waiting work without one is never judged by its age.
+
+-- `deadline_at` of a job, anew for each run. As a trigger, so that no function that begins a run can forget it.
+create or replace function "app".set_job_deadline() returns trigger
+language plpgsql as $$
+begin
+  new.deadline_at := (case tg_op when 'INSERT' then new.created_at else "app".clock() end)
+    + (new.definition ->> 'timeout_seconds')::double precision * interval '1 second';
+  return new;
+end $$;
+
+create or replace trigger set_deadline_of_new before insert on "app".jobs
+for each row execute function "app".set_job_deadline();
+
+create or replace trigger set_deadline_of_run before update of run on "app".jobs
+for each row when (old.run is distinct from new.run) execute function "app".set_job_deadline();
+
+-- A stage's deadlines, both from the moment its row is written: the job has come to it.
+create or replace function "app".set_stage_deadlines() returns trigger
+language plpgsql as $$
+begin
+  new.deadline_at := new.created_at
+    + (new.settings ->> 'timeout_seconds')::double precision * interval '1 second';
+  new.queue_deadline_at := new.created_at
+    + (new.settings ->> 'queue_timeout_seconds')::double precision * interval '1 second';
+  return new;
+end $$;
+
+create or replace trigger set_deadlines before insert on "app".stages
+for each row execute function "app".set_stage_deadlines();
+
+-- Whether an attempt that began then has had its time.
+create or replace function "app".is_task_timed_out(
+  p_started_at timestamptz, p_settings jsonb, p_now timestamptz
+) returns boolean
+language sql immutable as $$
+  select coalesce(
+    p_started_at + (p_settings ->> 'task_timeout_seconds')::double precision * interval '1 second' <= p_now, false)
+$$;
+
+-- The stages at which running jobs stand whose deadline, or whose job's, has passed; for the janitor.
+create or replace function "app".find_overdue_stages(p_limit integer)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  (
+    select j.job_id, j.run, j.stage from "app".jobs j
+    where j.status in ('queued', 'processing', 'finalizing') and j.deadline_at <= "app".clock()
+    order by j.deadline_at limit p_limit
+  ) union (
+    select s.job_id, s.run, s.stage from "app".stages s
+    join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
+    where s.status in ('queued', 'processing') and s.deadline_at <= "app".clock()
+      and j.status in ('queued', 'processing')
+    order by s.deadline_at limit p_limit
+  ) union (
+    select s.job_id, s.run, s.stage from "app".stages s
+    join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
+    where s.status in ('queued', 'processing') and s.queue_deadline_at <= "app".clock()
+      and j.status in ('queued', 'processing')
+      and (s.status = 'queued' or exists (
+        select 1 from "app".tasks t
+        where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
+          and t.status in ('pending', 'queued') and t.attempt = 0
+      ))
+    order by s.queue_deadline_at limit p_limit
+  )
+$$;
+
+-- Ends what is overdue at the stage where the job stands. Outcome:
+--   job_timed_out, stage_timed_out, queue_time_expired (its planning never began): the job has failed;
+--   tasks_expired: tasks that nobody had started failed, at most p_limit of them, and the stage's policy was applied;
+--   nothing (no deadline has passed, or the job has moved on).
+-- Fence: the deadline and the statuses, read again under the locks. Whoever has the lock first decides: a completion
+-- that came before counts, one that comes after finds its stage closed.
+-- Locks: task rows by id (those in other hands are skipped: they are being started), the stage, the job row.
+-- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+create or replace function "app".enforce_deadlines(
+  p_job_id text, p_run integer, p_stage integer, p_limit integer
+) returns table (outcome text, expired_count integer, is_last_task_in_stage boolean, job_status text)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_error jsonb;
+  v_expired text[];
+begin
+  outcome := 'nothing';
+  expired_count := 0;
+  is_last_task_in_stage := false;
+  v_error := "app".find_missed_deadline(p_job_id, p_run, p_stage, v_now);
+  if v_error is not null then
+    perform "app".lock_stage(p_job_id, p_run, p_stage);
+    perform 1 from "app".jobs j where j.job_id = p_job_id for update;
+    v_error := "app".find_missed_deadline(p_job_id, p_run, p_stage, v_now);
+    if v_error is not null and "app".end_job(p_job_id, p_run, 'failed', v_error) then
+      outcome := case v_error ->> 'type'
+        when 'JobTimedOut' then 'job_timed_out' when 'StageTimedOut' then 'stage_timed_out'
+        else 'queue_time_expired' end;
+    end if;
+  elsif exists (
+    select 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id and j.run = s.run
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.queue_deadline_at <= v_now
+      and s.status = 'processing' and j.status = 'processing'
+  ) then
+    v_expired := "app".expire_unstarted_tasks(p_job_id, p_run, p_stage, p_limit);
+    if v_expired is not null then
+      outcome := 'tasks_expired';
+      expired_count := cardinality(v_expired);
+      is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, true, v_expired);
+    end if;
+  end if;
+  select j.status into job_status from "app".jobs j where j.job_id = p_job_id;
+  return next;
+end $$;
+
+-- The error of the deadline that the job has missed at this stage, the widest first; null when it has missed none.
+create or replace function "app".find_missed_deadline(
+  p_job_id text, p_run integer, p_stage integer, p_now timestamptz
+) returns jsonb
+language sql stable as $$
+  select jsonb_build_object('type', m.type, 'message', m.message, 'stage', p_stage, 'retryable', false,
+    'deadline_at', m.deadline_at, 'at', p_now)
+  from "app".jobs j
+  join "app".stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
+  cross join lateral (
+    select * from (values
+      (1, 'JobTimedOut', j.deadline_at, j.status in ('queued', 'processing', 'finalizing'),
+        format('the job was to end within %s s and stood at stage %s of %s',
+          (j.definition ->> 'timeout_seconds')::double precision, j.stage, j.total_stages)),
+      (2, 'StageTimedOut', s.deadline_at, s.status in ('queued', 'processing') and j.status in ('queued', 'processing'),
+        format('stage %s was to end within %s s and was %s',
+          s.stage, (s.settings ->> 'timeout_seconds')::double precision, s.status)),
+      (3, 'QueueTimeExpired', s.queue_deadline_at, s.status = 'queued' and j.status = 'queued',
+        format('stage %s was to begin within %s s and was not planned by then',
+          s.stage, (s.settings ->> 'queue_timeout_seconds')::double precision))
+    ) as d(place, type, deadline_at, is_open, message)
+    where d.is_open and d.deadline_at <= p_now
+    order by d.place limit 1
+  ) m
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage
+$$;
+
+-- Fails tasks that no attempt has begun. The caller checks the stage. Locks: task rows by id, without waiting.
+create or replace function "app".expire_unstarted_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_limit integer
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_ids text[];
+begin
+  select array_agg(e.task_id) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued') and t.attempt = 0
+    order by t.task_id limit p_limit for update skip locked
+  ) e;
+  update "app".tasks t
+  set status = 'failed', is_watched = false, due_at = null, finished_at = v_now,
+      error = jsonb_build_object('type', 'QueueTimeExpired', 'retryable', false, 'attempt', 0, 'at', v_now,
+        'message', format('was to begin within %s s of its stage and had not by then',
+          (s.settings ->> 'queue_timeout_seconds')::double precision))
+  from "app".stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    and t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  return v_ids;
 end $$;
 
 -- Ends a job that did not complete: failed or cancelled. Its open stage ends with it and its tasks are cancelled.
@@ -790,7 +987,8 @@ end $$;
 
 -- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
 -- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
--- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more).
+-- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), expired (a deadline
+-- has passed: the caller lets enforce_deadlines end it).
 create or replace function "app".begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare
@@ -809,6 +1007,8 @@ begin
     return 'stale_run';
   elsif v_job.status <> 'queued' or v_job.stage <> p_stage or v_job.stage_status is distinct from 'queued' then
     return 'closed';
+  elsif "app".find_missed_deadline(p_job_id, p_run, p_stage, "app".clock()) is not null then
+    return 'expired';
   end if;
   return 'ready';
 end $$;
@@ -918,8 +1118,9 @@ begin
 end $$;
 
 -- Extends all leases that one process holds, whatever their jobs. Outcome a lease and task: renewed; stop (the job or
--- stage ended or is being cancelled; the lease is kept so that the task can end in order); what is missing is lost
--- (another attempt has it, or it ended).
+-- stage ended or is being cancelled; the lease is kept so that the task can end in order); timed_out (it has run longer
+-- than its stage's task_timeout_seconds: what is left of the lease is for ending in order, the row notes the time);
+-- what is missing is lost (another attempt has it, or it ended).
 -- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
 create or replace function "app".renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
@@ -940,7 +1141,10 @@ begin
     order by t.job_id, t.task_id for update of t
   )
   update "app".tasks t
-  set lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
+  set lease_expires_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now) then t.lease_expires_at
+        else v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second' end,
+      timed_out_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now)
+        then coalesce(t.timed_out_at, v_now) end,
       progress = coalesce(o.progress, t.progress)
   from owned o
   join "app".stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
@@ -948,7 +1152,8 @@ begin
   where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
     and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
   returning t.lease_id, t.task_id,
-    case when j.status = 'processing' and j.run = o.run and s.status = 'processing' then 'renewed' else 'stop' end;
+    case when j.status <> 'processing' or j.run <> o.run or s.status <> 'processing' then 'stop'
+      when "app".is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
 end $$;
 
 -- Planning the job's stage, or finalizing it, failed and is to be tried again after the delay.
@@ -973,41 +1178,95 @@ begin
   return v_attempt;
 end $$;
 
--- Writes the job and its first stage, or answers with the job that is there already.
--- Fence: the primary key decides the one winner among simultaneous submissions.
+-- Writes the job and its first stage, or answers with the job that is there already. Outcome:
+--   created; existing (this id was there: the same type and parameters);
+--   forced (a nonce was given and this id was there: a new job under p_forced_job_id, `forced_from` this id);
+--   replayed (the key came before with the same payload: the job that it got then, whatever p_job_id says);
+--   key_conflict (the key came before with another payload: nothing is written, the answer tells that job).
+-- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry it.
+-- Locks: the key's advisory lock, then the job row. Nobody who holds a job row waits for a key.
 create or replace function "app".submit_job(
-  p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text
-) returns table (created boolean, status text, run integer)
+  p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
+  p_forced_job_id text default null, p_nonce text default null,
+  p_idempotency_key text default null, p_payload_hash text default null
+) returns table (created boolean, status text, run integer, outcome text, job_id text, correlation_id text)
+language plpgsql as $$
+declare
+  v_key record;
+begin
+  outcome := 'existing';
+  job_id := p_job_id;
+  if p_idempotency_key is not null then
+    perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_idempotency_key, 0));
+    select k.job_id, k.payload_hash into v_key
+    from "app".idempotency_keys k where k.idempotency_key = p_idempotency_key;
+    if found then
+      outcome := case when v_key.payload_hash = p_payload_hash then 'replayed' else 'key_conflict' end;
+      job_id := v_key.job_id;
+    end if;
+  end if;
+
+  if outcome = 'existing' then
+    if "app".insert_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, null, null) then
+      outcome := 'created';
+    elsif p_nonce is not null then
+      job_id := p_forced_job_id;
+      outcome := 'forced';
+      perform "app".insert_job(
+        p_forced_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_nonce, p_job_id);
+    end if;
+    if p_idempotency_key is not null then
+      insert into "app".idempotency_keys (job_id, idempotency_key, payload_hash, created_at)
+      values (job_id, p_idempotency_key, p_payload_hash, "app".clock());
+    end if;
+  end if;
+
+  created := outcome in ('created', 'forced');
+  select j.status, j.run, j.correlation_id into status, run, correlation_id
+  from "app".jobs j where j.job_id = submit_job.job_id;
+  return next;
+end $$;
+
+-- A new job's rows; false when its id is taken.
+create or replace function "app".insert_job(
+  p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
+  p_nonce text, p_forced_from text
+) returns boolean
 language plpgsql as $$
 declare
   v_now timestamptz := "app".clock();
 begin
   insert into "app".jobs (
-    job_id, job_type, total_stages, parameters, definition, correlation_id, created_at, updated_at
+    job_id, job_type, total_stages, parameters, definition, correlation_id, nonce, forced_from, created_at, updated_at
   ) values (
     p_job_id, p_job_type, jsonb_array_length(p_definition -> 'stages'), p_parameters, p_definition,
-    p_correlation_id, v_now, v_now
+    p_correlation_id, p_nonce, p_forced_from, v_now, v_now
   ) on conflict do nothing;
-  created := found;
-  if created then
-    insert into "app".stages (job_id, run, stage, settings, created_at)
-    values (p_job_id, 1, 1, p_definition -> 'stages' -> 0, v_now);
-    perform "app".record_event(p_job_id, 1, null, null, 'job_submitted', null);
+  if not found then
+    return false;
   end if;
-  select j.status, j.run into status, run from "app".jobs j where j.job_id = p_job_id;
-  return next;
+  insert into "app".stages (job_id, run, stage, settings, created_at)
+  values (p_job_id, 1, 1, p_definition -> 'stages' -> 0, v_now);
+  perform "app".record_event(p_job_id, 1, null, null, 'job_submitted',
+    case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) end);
+  return true;
 end $$;
 
--- Takes tasks of one stage back whose lease has run out: an interruption, not a failure. Beyond the stage's
--- max_interruptions the task fails with that reason. In a stage or job that has ended it becomes cancelled.
+-- Takes tasks of one stage back whose lease has run out. Two kinds, told apart by what their last heartbeat heard:
+--   an interruption (the process died, or could not reach the database): pending again, and beyond the stage's
+--   max_interruptions failed with that reason;
+--   a timeout (a heartbeat was refused after task_timeout_seconds, and the handler did not stop): a failed attempt, due
+--   again after the stage's back-off, failed as TaskTimedOut when its attempts are spent.
+-- In a stage or job that has ended they become cancelled.
 -- Rows in other hands this moment are skipped. Locks: task rows by id, then the stage, then the job row.
 create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer)
-returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean)
+returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_stage record;
   v_expired text[];
+  v_timed_out text[];
   v_failed text[];
   v_total integer;
 begin
@@ -1017,8 +1276,11 @@ begin
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
-  select array_agg(e.task_id) into v_expired from (
-    select t.task_id from "app".tasks t
+  select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
+         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open)
+  into v_expired, v_timed_out
+  from (
+    select t.task_id, t.timed_out_at from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status = 'processing' and t.lease_expires_at <= v_now
     order by t.task_id for update skip locked
@@ -1044,13 +1306,61 @@ begin
   )
   select array_agg(n.task_id) filter (where n.status = 'failed'), count(*) into v_failed, v_total from noted n;
 
+  timed_out := coalesce(cardinality(v_timed_out), 0);
+  v_total := v_total + timed_out;
+  if timed_out > 0 then
+    v_failed := v_failed || "app".end_timed_out_attempts(p_job_id, p_run, p_stage, v_timed_out);
+  end if;
   given_up := coalesce(cardinality(v_failed), 0);
   taken_back := v_total - given_up;
   is_last_task_in_stage := false;
-  if v_failed is not null or (v_total > 0 and not v_stage.is_open) then
-    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_stage.is_open, v_failed);
+  if given_up > 0 or (v_total > 0 and not v_stage.is_open) then
+    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_stage.is_open,
+      case when given_up > 0 then v_failed end);
   end if;
   return next;
+end $$;
+
+-- Attempts that ran out of time and of their lease: each is due again after the stage's back-off (core.retry's, in SQL),
+-- or failed when no attempt is left. Returns those that failed. The caller holds the rows and checks the stage.
+create or replace function "app".end_timed_out_attempts(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[]
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_settings jsonb;
+  v_failed text[];
+begin
+  select s.settings into v_settings from "app".stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  with ended as (
+    update "app".tasks t
+    set lease_id = null, lease_expires_at = null, announced_at = null, is_watched = t.is_watched and a.is_left,
+        status = case when a.is_left then 'pending_retry' else 'failed' end,
+        due_at = case when a.is_left then v_now + a.delay_seconds * interval '1 second' end,
+        finished_at = case when a.is_left then null else v_now end,
+        error = jsonb_build_object('type', 'TaskTimedOut', 'retryable', true, 'attempt', t.attempt, 'at', v_now,
+          'message', format('ran for more than %s s and did not stop when it was told; its worker was %s',
+            (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner))
+    from (
+      select x.task_id, x.attempt - x.interruptions < (v_settings -> 'retry' ->> 'max_attempts')::integer as is_left,
+        random() * least((v_settings -> 'retry' ->> 'max_delay_seconds')::double precision,
+          (v_settings -> 'retry' ->> 'base_delay_seconds')::double precision
+            * power(2, least(x.attempt - x.interruptions - 1, 64))) as delay_seconds
+      from "app".tasks x
+      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (p_task_ids)
+    ) a
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = a.task_id
+    returning t.task_id, t.status, t.error, a.delay_seconds
+  ), noted as (
+    select "app".record_event(p_job_id, p_run, p_stage, e.task_id,
+      'retry_scheduled', e.error || jsonb_build_object('delay_seconds', e.delay_seconds))
+    from ended e where e.status = 'pending_retry'
+  )
+  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed
+  from ended e cross join (select count(*) from noted) n;
+  return v_failed;
 end $$;
 
 -- The watch: while a stage runs, exactly one of its open tasks is watched. Whoever ends any other task knows that it is
@@ -1162,9 +1472,11 @@ end $$;
 create or replace trigger transition_guard before update of status on "app"."tasks" for each row
 when (old.status is distinct from new.status and (old.status || '>' || new.status) not in (
     'pending>cancelled',
+    'pending>failed',
     'pending>processing',
     'pending>queued',
     'queued>cancelled',
+    'queued>failed',
     'queued>pending',
     'queued>processing',
     'processing>cancelled',

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from core.models import JobEvent, JobStatus
 from core.models.view import TaskSummary
+from core.ports import SubmissionOutcome
 from jobs.parameter_schema import to_json_schema
 from jobs.parameters import nearest_name_hint
 from triggers import api_models as models
@@ -105,15 +106,32 @@ def submit_job(
     response: Response,
     services: Services,
     parameters: JsonBody,
-    query: NoQuery,
+    query: Annotated[models.SubmitQuery, InQuery()],
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[\x21-\x7e]{1,255}$",
+            description="A name for this request: sent again with the same content, it gives the same job.",
+        ),
+    ] = None,
     x_correlation_id: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,128}$")] = None,
 ) -> models.SubmittedJob:
     """Submit a job; the body holds its parameters (GET /api/job-types has their schemas).
 
-    The answer comes when the job is written down, even while no queue can be reached.
+    The answer comes when the job is written down, even while no queue can be reached. The same type and parameters are
+    the same job, in whatever status: a job that has ended does not run again, and `advice` says what would make it.
+    An `Idempotency-Key` that came before gives the job that it gave then, and `Idempotency-Replayed: true`; with
+    another content it is refused (422).
     """
-    del query
-    submitted = services.machine.submit_job(job_type, parameters, correlation_id=x_correlation_id)
+    submitted = services.machine.submit_job(
+        job_type,
+        parameters,
+        correlation_id=x_correlation_id,
+        force=query.force,
+        idempotency_key=idempotency_key,
+    )
+    if submitted.outcome is SubmissionOutcome.REPLAYED:
+        response.headers["Idempotency-Replayed"] = "true"
     links = _links(request, submitted.job_id)
     response.headers.update({"Location": links.self_, **RETRY_AFTER})
     return models.SubmittedJob(
@@ -122,6 +140,8 @@ def submit_job(
         status=JobStatus(submitted.status),
         run=submitted.run,
         created=submitted.created,
+        outcome=submitted.outcome,
+        advice=submitted.advice,
         correlation_id=submitted.correlation_id,
         links=links,
     )
@@ -248,7 +268,11 @@ def list_job_types(services: Services, query: NoQuery) -> models.Page[models.Job
         schema = to_json_schema(job.parameters_schema)
         value.append(
             models.JobTypeDetail(
-                job_type=job.job_type, description=job.description, stages=stages, parameters_schema=schema
+                job_type=job.job_type,
+                description=job.description,
+                timeout_seconds=job.timeout_seconds,
+                stages=stages,
+                parameters_schema=schema,
             )
         )
     return _page(value, None)

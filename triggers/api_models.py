@@ -6,6 +6,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from core.models import JobStatus, TaskStatus, view
+from core.ports import SubmissionOutcome
 from jobs.parameters import nearest_name_hint
 from triggers.problems import expectation
 
@@ -88,6 +89,12 @@ class JobQuery(Query):
     ] = None
 
 
+class SubmitQuery(Query):
+    force: Annotated[
+        bool, Field(description="Make a new job even if one of the same type and parameters is there.")
+    ] = False
+
+
 class CancelRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -109,13 +116,18 @@ class JobLinks(BaseModel):
 
 
 class SubmittedJob(BaseModel):
-    """`created` is false when the same job (type and parameters) was there already."""
+    """`created` is false when the job was there already; `outcome` says how it was found.
+
+    `advice` is there when this submission makes nothing run: the job had ended before. It says what would.
+    """
 
     job_id: str
     job_type: str
     status: JobStatus
     run: int
     created: bool
+    outcome: SubmissionOutcome
+    advice: str | None
     correlation_id: str
     links: JobLinks
 
@@ -146,6 +158,8 @@ class JobAnswer(BaseModel):
     created_at: datetime | None
     updated_at: datetime | None
     finished_at: datetime | None
+    deadline_at: datetime | None
+    forced_from: str | None
     result: dict[str, Any] | None
     error: dict[str, Any] | None
     stages: list[view.StageDetail]
@@ -158,6 +172,9 @@ class StageDescription(BaseModel):
     task_type: str
     parallelism: str
     description: str | None = None
+    task_timeout_seconds: float | None = None
+    timeout_seconds: float | None = None
+    queue_timeout_seconds: float | None = None
 
 
 class JobTypeDetail(BaseModel):
@@ -165,6 +182,7 @@ class JobTypeDetail(BaseModel):
 
     job_type: str
     description: str
+    timeout_seconds: float | None
     stages: list[StageDescription]
     parameters_schema: dict[str, Any]
 

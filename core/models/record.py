@@ -13,7 +13,10 @@ JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class JobRecord(FrozenModel):
-    """One submitted job. `attempt` counts failed tries to plan its stage or to finalize it; `due_at` is the next."""
+    """One submitted job. `attempt` counts failed tries to plan its stage or to finalize it; `due_at` is the next.
+
+    A forced job has a `nonce`, which is part of its id, and `forced_from`: the job of the same type and parameters.
+    """
 
     job_id: JobId
     job_type: str
@@ -32,10 +35,17 @@ class JobRecord(FrozenModel):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     finished_at: datetime | None = None
+    nonce: str | None = None
+    forced_from: str | None = None
+    deadline_at: datetime | None = None
 
 
 class StageRecord(FrozenModel):
-    """One stage in one run of a job. `is_unwatched`: none of its open tasks could be watched when that was tried."""
+    """One stage in one run of a job.
+
+    `deadline_at` is when it must have ended, `queue_deadline_at` when its tasks must have begun, if that was declared.
+    `is_unwatched`: none of its open tasks could be watched when that was tried.
+    """
 
     job_id: JobId
     run: Annotated[int, Field(ge=1)]
@@ -48,10 +58,16 @@ class StageRecord(FrozenModel):
     planned_at: datetime | None = None
     finished_at: datetime | None = None
     is_unwatched: bool = False
+    deadline_at: datetime | None = None
+    queue_deadline_at: datetime | None = None
 
 
 class TaskRecord(FrozenModel):
-    """One unit of work, retried alone. `is_watched`: the open task whose end tells whether its stage is over."""
+    """One unit of work, retried alone.
+
+    `is_watched`: the open task whose end tells whether its stage is over. `timed_out_at`: its latest attempt was
+    refused more time.
+    """
 
     job_id: JobId
     run: Annotated[int, Field(ge=1)]
@@ -77,6 +93,16 @@ class TaskRecord(FrozenModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     is_watched: bool = False
+    timed_out_at: datetime | None = None
+
+
+class IdempotencyKeyRecord(FrozenModel):
+    """A submission's own key, the payload it came with and the job that it got; kept as long as that job."""
+
+    job_id: JobId
+    idempotency_key: str
+    payload_hash: str
+    created_at: datetime | None = None
 
 
 class JobEvent(FrozenModel):

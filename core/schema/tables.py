@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import LiteralString
 
 from core.models.definition import FrozenModel
-from core.models.record import JobEvent, JobRecord, StageRecord, TaskRecord
+from core.models.record import IdempotencyKeyRecord, JobEvent, JobRecord, StageRecord, TaskRecord
 from core.models.status import JobStatus, TaskStatus
 
 
@@ -50,10 +50,20 @@ TABLES = (
             Index("jobs_open", ("updated_at", "job_id"), ("queued", "processing", "cancelling", "finalizing")),
             # Retention's: only ended jobs, by when they ended.
             Index("jobs_finished", ("finished_at",), ENDED_JOBS),
+            Index("jobs_by_deadline", ("deadline_at",), ("queued", "processing", "finalizing")),
         ),
         now_columns=("created_at", "updated_at"),
     ),
-    Table("stages", StageRecord, key=("job_id", "run", "stage"), references=((("job_id",), "jobs"),)),
+    Table(
+        "stages",
+        StageRecord,
+        key=("job_id", "run", "stage"),
+        indexes=(
+            Index("stages_by_deadline", ("deadline_at",), ("queued", "processing")),
+            Index("stages_by_queue_deadline", ("queue_deadline_at",), ("queued", "processing")),
+        ),
+        references=((("job_id",), "jobs"),),
+    ),
     Table(
         "tasks",
         TaskRecord,
@@ -76,6 +86,15 @@ TABLES = (
         # A row is written four times in its life: dead versions are cleared away early, in small steps.
         storage=(("autovacuum_vacuum_scale_factor", 0.02), ("autovacuum_analyze_scale_factor", 0.02)),
         references=((("job_id", "run", "stage"), "stages"),),
+    ),
+    Table(
+        "idempotency_keys",
+        IdempotencyKeyRecord,
+        key=("job_id", "idempotency_key"),
+        # Not unique, so that the table can be distributed by job as all others: the lock in submit_job keeps a key
+        # to one job.
+        indexes=(Index("idempotency_keys_by_key", ("idempotency_key",)),),
+        references=((("job_id",), "jobs"),),
     ),
     Table(
         "job_events",

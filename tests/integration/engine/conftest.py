@@ -1,8 +1,12 @@
 """A database of its own, cloned from a template, for each test."""
 
 import itertools
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,6 +20,8 @@ from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, 
 from infrastructure.postgresql import Pool, create_pool
 
 _numbers = itertools.count(1)
+# So many calls at most can be made at one moment.
+CROWD = 16
 
 
 @pytest.fixture(scope="session")
@@ -56,10 +62,11 @@ class Engine:
         self.jobs, self.tasks = JobRepository(self.pool), TaskRepository(self.pool)
         self.stages = StageCompletionRepository(self.pool)
 
-    def submit(self, *, stages: int = 2, **stage_settings: Any) -> str:
+    def submit(self, *, stages: int = 2, job_timeout_seconds: float | None = None, **stage_settings: Any) -> str:
         job_id = uuid4().hex * 2
         definition = {
             "job_type": "test",
+            "timeout_seconds": job_timeout_seconds,
             "stages": [
                 StageDefinition.model_validate(
                     {"number": number, "name": f"s{number}", "task_type": "t", "parallelism": "single"} | stage_settings
@@ -116,3 +123,33 @@ class Engine:
 @pytest.fixture
 def engine(pool: Pool) -> Engine:
     return Engine(pool)
+
+
+@pytest.fixture
+def at(database_url: str) -> Iterator[Callable[[float], Engine]]:
+    """The same database at a time that stands still: so many seconds after a midnight."""
+    with ExitStack() as opened:
+
+        def engine_at(seconds: float) -> Engine:
+            now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+            url = make_conninfo(database_url, options=f"-c app.fake_now={now.isoformat()}")
+            return Engine(opened.enter_context(create_pool(url, max_size=20)))
+
+        yield engine_at
+
+
+@pytest.fixture
+def crowd() -> Iterator[Callable[..., list[Any]]]:
+    with ThreadPoolExecutor(CROWD) as executor:
+
+        def run_together(*calls: Callable[[], Any]) -> list[Any]:
+            """All calls start at one moment; their results come back in order."""
+            start = threading.Barrier(len(calls))
+
+            def one(call: Callable[[], Any]) -> Any:
+                start.wait(timeout=60)
+                return call()
+
+            return [future.result(timeout=60) for future in [executor.submit(one, call) for call in calls]]
+
+        yield run_together
