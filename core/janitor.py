@@ -3,8 +3,9 @@
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
@@ -15,14 +16,24 @@ from core.state_manager import StateManager
 log = logging.getLogger(__name__)
 
 ROWS_PER_FIND = 1000
-# What a planner gets between its commit and the last of its messages.
-ANNOUNCE_GRACE_SECONDS = 30.0
-# How long rows that one janitor announces are left alone by others.
-HOLD_SECONDS = 60.0
-# A finished step sends its message at once; a job that still has none after this was left behind.
-JOB_GRACE_SECONDS = 10.0
-# A confirmed message of an empty queue is missed for this long before it is sent again: it may be in a worker's hands.
-LOST_GRACE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long rows are left alone. All in seconds.
+
+    Args:
+        announce: A planner has this long between its commit and the last of its messages.
+        hold: Rows that one janitor announces are left alone by others meanwhile.
+        job: A finished step sends its message at once; a job that still has none after this was left behind.
+        lost: A confirmed message of an empty queue is missed for this long before it is sent again: it may be in a
+            worker's hands.
+    """
+
+    announce: float = 30.0
+    hold: float = 60.0
+    job: float = 10.0
+    lost: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,7 @@ class Janitor:
     Args:
         queues: Logical names of the task queues that are looked into.
         inspector: None where queues cannot be looked into; messages that a broker lost are then not missed.
+        patience: Shorter for tests.
     """
 
     def __init__(
@@ -119,26 +131,20 @@ class Janitor:
         *,
         queues: Iterable[str] = (),
         inspector: QueueInspector | None = None,
+        patience: Patience = Patience(),
     ) -> None:
         self._store = store
         self._state = state
         self._orchestration = orchestration
         self._queues = tuple(queues)
         self._inspector = inspector
+        self._patience = patience
 
     def sweep(self) -> SweepReport:
         """Do all there is to do, up to a bound. A step that fails is reported; the others go on."""
         report = SweepReport()
         started = time.monotonic()
-        steps: list[Callable[[SweepReport], None]] = [
-            self._take_back_expired_leases,
-            self._resume_stalled_jobs,
-            self._announce_tasks,
-            self._announce_jobs,
-            self._find_lost_messages,
-        ]
-        for step in steps:
-            name = step.__name__.strip("_")
+        for name, step in self._steps():
             try:
                 step(report)
             except Exception as error:
@@ -152,6 +158,16 @@ class Janitor:
         )
         return report
 
+    def _steps(self) -> Iterator[tuple[str, Callable[[SweepReport], None]]]:
+        yield "take_back_expired_leases", self._take_back_expired_leases
+        yield "resume_stalled_jobs", self._resume_stalled_jobs
+        yield "announce_tasks", self._announce_tasks
+        yield "announce_jobs", self._announce_jobs
+        if self._inspector is not None:
+            # A queue that cannot be looked into keeps none of the others from it.
+            for queue in (*self._queues, JOBS_QUEUE):
+                yield f"find_lost_messages_{queue}", partial(self._find_lost_messages, self._inspector, queue)
+
     def _take_back_expired_leases(self, report: SweepReport) -> None:
         for job_id, run, stage in self._store.find_expired_stages(ROWS_PER_FIND):
             taken_back, given_up = self._state.take_back_tasks(job_id, run, stage)
@@ -159,28 +175,27 @@ class Janitor:
             report.given_up += given_up
 
     def _resume_stalled_jobs(self, report: SweepReport) -> None:
-        for job_id, run, stage in self._store.find_stalled_jobs(ROWS_PER_FIND, JOB_GRACE_SECONDS):
+        for job_id, run, stage in self._store.find_stalled_jobs(ROWS_PER_FIND, self._patience.job):
             report.resumed_jobs += self._state.resume_stalled_job(job_id, run, stage)
 
     def _announce_tasks(self, report: SweepReport) -> None:
-        tasks = self._store.find_unannounced_tasks(ROWS_PER_FIND, ANNOUNCE_GRACE_SECONDS, HOLD_SECONDS)
+        tasks = self._store.find_unannounced_tasks(ROWS_PER_FIND, self._patience.announce, self._patience.hold)
         report.announced_tasks += self._announce(tasks)
 
     def _announce_jobs(self, report: SweepReport) -> None:
-        jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, JOB_GRACE_SECONDS, HOLD_SECONDS)
+        jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, self._patience.job, self._patience.hold)
         report.announced_jobs += sum(self._announce_job(job) for job in jobs)
 
-    def _find_lost_messages(self, report: SweepReport) -> None:
+    def _find_lost_messages(self, inspector: QueueInspector, queue: str, report: SweepReport) -> None:
         """A queue that holds nothing cannot be what its rows wait for."""
-        if self._inspector is None:
+        if not inspector.is_queue_empty(queue):
             return
-        for queue in self._queues:
-            if self._inspector.is_queue_empty(queue):
-                tasks = self._store.find_lost_tasks(queue, ROWS_PER_FIND, LOST_GRACE_SECONDS)
-                report.found_lost_tasks += self._announce(tasks)
-        if self._inspector.is_queue_empty(JOBS_QUEUE):
-            jobs = self._store.find_lost_jobs(ROWS_PER_FIND, LOST_GRACE_SECONDS)
+        if queue == JOBS_QUEUE:
+            jobs = self._store.find_lost_jobs(ROWS_PER_FIND, self._patience.lost)
             report.found_lost_jobs += sum(self._announce_job(job) for job in jobs)
+        else:
+            tasks = self._store.find_lost_tasks(queue, ROWS_PER_FIND, self._patience.lost)
+            report.found_lost_tasks += self._announce(tasks)
 
     def _announce(self, tasks: Sequence[UnannouncedTask]) -> int:
         # Not the ids of earlier messages: a broker that drops doubles would drop the repair.
