@@ -16,6 +16,8 @@ from core.state_manager import StateManager
 log = logging.getLogger(__name__)
 
 ROWS_PER_FIND = 1000
+# A step that finds more than it may read at once goes on this long: sweeps follow each other in half a minute.
+STEP_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -179,23 +181,36 @@ class Janitor:
             report.resumed_jobs += self._state.resume_stalled_job(job_id, run, stage)
 
     def _announce_tasks(self, report: SweepReport) -> None:
-        tasks = self._store.find_unannounced_tasks(ROWS_PER_FIND, self._patience.announce, self._patience.hold)
-        report.announced_tasks += self._announce(tasks)
+        def announce() -> tuple[int, int]:
+            tasks = self._store.find_unannounced_tasks(ROWS_PER_FIND, self._patience.announce, self._patience.hold)
+            return len(tasks), self._announce(tasks)
+
+        report.announced_tasks += _repeat(announce)
 
     def _announce_jobs(self, report: SweepReport) -> None:
-        jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, self._patience.job, self._patience.hold)
-        report.announced_jobs += sum(self._announce_job(job) for job in jobs)
+        def announce() -> tuple[int, int]:
+            jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, self._patience.job, self._patience.hold)
+            return len(jobs), sum(self._announce_job(job) for job in jobs)
+
+        report.announced_jobs += _repeat(announce)
 
     def _find_lost_messages(self, inspector: QueueInspector, queue: str, report: SweepReport) -> None:
         """A queue that holds nothing cannot be what its rows wait for."""
         if not inspector.is_queue_empty(queue):
             return
-        if queue == JOBS_QUEUE:
+
+        def announce_jobs() -> tuple[int, int]:
             jobs = self._store.find_lost_jobs(ROWS_PER_FIND, self._patience.lost)
-            report.found_lost_jobs += sum(self._announce_job(job) for job in jobs)
-        else:
+            return len(jobs), sum(self._announce_job(job) for job in jobs)
+
+        def announce_tasks() -> tuple[int, int]:
             tasks = self._store.find_lost_tasks(queue, ROWS_PER_FIND, self._patience.lost)
-            report.found_lost_tasks += self._announce(tasks)
+            return len(tasks), self._announce(tasks)
+
+        if queue == JOBS_QUEUE:
+            report.found_lost_jobs += _repeat(announce_jobs)
+        else:
+            report.found_lost_tasks += _repeat(announce_tasks)
 
     def _announce(self, tasks: Sequence[UnannouncedTask]) -> int:
         # Not the ids of earlier messages: a broker that drops doubles would drop the repair.
@@ -232,3 +247,14 @@ class Janitor:
             return False
         self._state.mark_job_announced(job.job_id, job.run, job.stage)
         return True
+
+
+def _repeat(announce: Callable[[], tuple[int, int]]) -> int:
+    """Find and announce until there is no more, nothing can be sent, or the time is up; how many were announced."""
+    until = time.monotonic() + STEP_SECONDS
+    total = 0
+    while True:
+        found, announced = announce()
+        total += announced
+        if found < ROWS_PER_FIND or announced == 0 or time.monotonic() >= until:
+            return total

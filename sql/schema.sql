@@ -557,7 +557,8 @@ end $$;
 -- may sweep at once. A find holds its rows for p_hold_seconds: no other janitor announces them meanwhile, and if this
 -- one dies, the next does.
 
--- Tasks that need a message and have none confirmed, older than the grace that their planner gets.
+-- Tasks that need a message and have none confirmed: older than the grace that their planner gets, or taken back from a
+-- worker, which nobody is about to announce.
 create or replace function "app".find_unannounced_tasks(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (
@@ -574,13 +575,19 @@ begin
     where t.status = 'pending' and t.created_at < v_now - p_grace_seconds * interval '1 second'
       and (t.due_at is null or t.due_at <= v_now)
     order by t.created_at limit p_limit for update skip locked
+  ), taken_back as (
+    select t.job_id, t.run, t.task_id from "app".tasks t
+    where t.status = 'pending' and t.created_at >= v_now - p_grace_seconds * interval '1 second' and t.attempt > 0
+      and (t.due_at is null or t.due_at <= v_now)
+    order by t.created_at limit p_limit for update skip locked
   ), due as (
     select t.job_id, t.run, t.task_id from "app".tasks t
     where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now
     order by t.due_at limit p_limit for update skip locked
   ), held as (
     update "app".tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
-    from found f where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
+    from (select * from found union all select * from taken_back) f
+    where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
     returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
   ), retried as (
     select t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt from "app".tasks t
