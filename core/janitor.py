@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
-from core.models import JobQueueMessage
+from core.models import JobQueueMessage, JobRecord, JobStatus
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager, Waiting
 from core.state_manager import StateManager
 
@@ -175,10 +175,14 @@ class Janitor:
             taken_back, given_up = self._state.take_back_tasks(job_id, run, stage)
             report.taken_back += taken_back
             report.given_up += given_up
+            if given_up:
+                report.announced_jobs += self._announce_moved_job(job_id)
 
     def _resume_stalled_jobs(self, report: SweepReport) -> None:
         for job_id, run, stage in self._store.find_stalled_jobs(ROWS_PER_FIND, self._patience.job):
-            report.resumed_jobs += self._state.resume_stalled_job(job_id, run, stage)
+            if self._state.resume_stalled_job(job_id, run, stage):
+                report.resumed_jobs += 1
+                report.announced_jobs += self._announce_moved_job(job_id)
 
     def _announce_tasks(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:
@@ -233,7 +237,13 @@ class Janitor:
             )
         return count
 
-    def _announce_job(self, job: UnannouncedJob) -> bool:
+    def _announce_moved_job(self, job_id: str) -> bool:
+        """The janitor ended a stage, so no process is about to go on with the job."""
+        job = self._state.find_job(job_id)
+        waits = job is not None and job.status in {JobStatus.QUEUED, JobStatus.FINALIZING}
+        return job is not None and waits and job.announced_at is None and self._announce_job(job)
+
+    def _announce_job(self, job: UnannouncedJob | JobRecord) -> bool:
         message = JobQueueMessage(
             job_id=job.job_id,
             job_type=job.job_type,
