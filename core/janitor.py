@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 ROWS_PER_FIND = 1000
 # A step that finds more than it may read at once goes on this long: sweeps follow each other in half a minute.
 STEP_SECONDS = 20.0
+# A sweep deletes no more old rows than this: a second or so of work that nothing else waits for.
+PRUNED_TASKS_PER_SWEEP = 20_000
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,21 @@ class JanitorStore(Protocol):
     def find_lost_jobs(self, limit: int, grace_seconds: float) -> list[UnannouncedJob]: ...
 
 
+class Pruner(Protocol):
+    """Deletes old jobs, up to about so many task rows; `infrastructure.retention.RetentionRepository` is one."""
+
+    def prune_jobs(self, older_than_seconds: float, *, most_tasks: int | None = None) -> "PrunedRows": ...
+
+
+class PrunedRows(Protocol):
+    """What a pruner deleted."""
+
+    @property
+    def jobs(self) -> int: ...
+    @property
+    def tasks(self) -> int: ...
+
+
 class QueueInspector(Protocol):
     """Looks into queues without taking anything out."""
 
@@ -100,6 +117,8 @@ class SweepReport:
     announced_jobs: int = 0
     found_lost_tasks: int = 0
     found_lost_jobs: int = 0
+    pruned_jobs: int = 0
+    pruned_tasks: int = 0
     errors: dict[str, str] = field(default_factory=dict)
     duration_seconds: float = 0.0
 
@@ -122,6 +141,7 @@ class Janitor:
     Args:
         queues: Logical names of the task queues that are looked into.
         inspector: None where queues cannot be looked into; messages that a broker lost are then not missed.
+        retention_seconds: Jobs that ended longer ago are deleted, by the pruner; None keeps them.
         patience: Shorter for tests.
     """
 
@@ -133,6 +153,8 @@ class Janitor:
         *,
         queues: Iterable[str] = (),
         inspector: QueueInspector | None = None,
+        pruner: Pruner | None = None,
+        retention_seconds: float | None = None,
         patience: Patience = Patience(),
     ) -> None:
         self._store = store
@@ -140,6 +162,8 @@ class Janitor:
         self._orchestration = orchestration
         self._queues = tuple(queues)
         self._inspector = inspector
+        self._pruner = pruner
+        self._retention_seconds = retention_seconds
         self._patience = patience
 
     def sweep(self) -> SweepReport:
@@ -169,6 +193,7 @@ class Janitor:
             # A queue that cannot be looked into keeps none of the others from it.
             for queue in (*self._queues, JOBS_QUEUE):
                 yield f"find_lost_messages_{queue}", partial(self._find_lost_messages, self._inspector, queue)
+        yield "prune_old_jobs", self._prune_old_jobs
 
     def _take_back_expired_leases(self, report: SweepReport) -> None:
         for job_id, run, stage in self._store.find_expired_stages(ROWS_PER_FIND):
@@ -215,6 +240,12 @@ class Janitor:
             report.found_lost_jobs += _repeat(announce_jobs)
         else:
             report.found_lost_tasks += _repeat(announce_tasks)
+
+    def _prune_old_jobs(self, report: SweepReport) -> None:
+        if self._pruner is None or self._retention_seconds is None:
+            return
+        pruned = self._pruner.prune_jobs(self._retention_seconds, most_tasks=PRUNED_TASKS_PER_SWEEP)
+        report.pruned_jobs, report.pruned_tasks = pruned.jobs, pruned.tasks
 
     def _announce(self, tasks: Sequence[UnannouncedTask]) -> int:
         # Not the ids of earlier messages: a broker that drops doubles would drop the repair.

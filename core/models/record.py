@@ -35,7 +35,7 @@ class JobRecord(FrozenModel):
 
 
 class StageRecord(FrozenModel):
-    """One stage in one run of a job."""
+    """One stage in one run of a job. `is_unwatched`: none of its open tasks could be watched when that was tried."""
 
     job_id: JobId
     run: Annotated[int, Field(ge=1)]
@@ -47,10 +47,11 @@ class StageRecord(FrozenModel):
     created_at: datetime | None = None
     planned_at: datetime | None = None
     finished_at: datetime | None = None
+    is_unwatched: bool = False
 
 
 class TaskRecord(FrozenModel):
-    """One unit of work, retried alone."""
+    """One unit of work, retried alone. `is_watched`: the open task whose end tells whether its stage is over."""
 
     job_id: JobId
     run: Annotated[int, Field(ge=1)]
@@ -75,6 +76,7 @@ class TaskRecord(FrozenModel):
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    is_watched: bool = False
 
 
 class JobEvent(FrozenModel):

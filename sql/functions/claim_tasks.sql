@@ -1,6 +1,7 @@
 -- Leases tasks to the caller. One row an id comes back, with its outcome:
 -- claimed; duplicate (leased, or ended); not_due (retry at a later time); closed (stage or job does not run); missing.
--- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment).
+-- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment); in a stage or job that
+-- was ended or is being cancelled, the stage's instead.
 -- The commit is not waited for: a claim that a crash forgets is fenced by its random lease and is claimed again.
 create or replace function {schema}.claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
@@ -12,13 +13,15 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_open boolean;
+  v_is_dead boolean;
   v_ids text[];
   v_lease_seconds double precision;
 begin
   perform set_config('synchronous_commit', 'off', true);
   select j.status = 'processing' and j.run = p_run and s.status = 'processing',
+         j.status in ('cancelling', 'cancelled', 'failed') or s.status in ('cancelled', 'failed'),
          (s.settings ->> 'lease_seconds')::double precision
-  into v_open, v_lease_seconds
+  into v_open, v_is_dead, v_lease_seconds
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
@@ -34,6 +37,9 @@ begin
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
         due_at = null, started_at = v_now
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  elsif v_is_dead then
+    -- Rows that were in other hands when the rest was cancelled.
+    perform {schema}.check_stage(p_job_id, p_run, p_stage, false, null);
   end if;
 
   return query

@@ -39,7 +39,7 @@ begin
     order by t.task_id for update skip locked
   ) o;
   update {schema}.tasks t
-  set status = 'cancelled', lease_id = null, lease_expires_at = null, due_at = null, finished_at = {schema}.clock()
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null, finished_at = {schema}.clock()
   where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   get diagnostics v_count = row_count;
   return v_count;
@@ -73,11 +73,7 @@ begin
     jsonb_build_object('reason', p_reason));
   if v_job.status = 'processing' then
     perform {schema}.cancel_open_tasks(p_job_id, v_job.run, v_job.stage, false);
-    if exists (
-      select 1 from {schema}.tasks t
-      where t.job_id = p_job_id and t.run = v_job.run and t.stage = v_job.stage
-        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-    ) then
+    if {schema}.ensure_watch(p_job_id, v_job.run, v_job.stage) then
       update {schema}.jobs j set status = 'cancelling', updated_at = {schema}.clock() where j.job_id = p_job_id;
       return 'cancelling';
     end if;

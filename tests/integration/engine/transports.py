@@ -1,7 +1,7 @@
 """Queues of a Service Bus, with the face of `local.memory_queue.MemoryQueues`."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from threading import Lock
 
@@ -59,12 +59,23 @@ class ServiceBusQueues:
 
     def deliver(self, machine: CoreMachine) -> bool:
         """Hand the next message to the machine; False when none comes."""
+
+        def process(queue: str, body: bytes) -> None:
+            if queue == JOBS_QUEUE:
+                machine.process_job_message(JOBS_QUEUE_MESSAGE.validate_json(body))
+            else:
+                machine.process_task_message(TaskQueueMessage.model_validate_json(body))
+
+        return self.deliver_to(process)
+
+    def deliver_to(self, process: Callable[[str, bytes], None]) -> bool:
+        """Hand the next message (queue, body) to a function; what raises goes back to the queue."""
         with self._receiving:
             for queue, receiver in self._receivers.items():
                 if self.is_queue_empty(queue):
                     continue
                 for message in receiver.receive_messages(1, max_wait_time=PATIENCE_SECONDS):
-                    _process(machine, queue, receiver, message)
+                    _settle(receiver, message, lambda body, queue=queue: process(queue, body))
                     return True
         return False
 
@@ -81,15 +92,9 @@ class ServiceBusQueues:
                 raise TimeoutError(f"messages still wait after {timeout_seconds:g} s")
 
 
-def _process(
-    machine: CoreMachine, queue: str, receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage
-) -> None:
-    body = b"".join(message.body)
+def _settle(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage, process: Callable[[bytes], None]) -> None:
     try:
-        if queue == JOBS_QUEUE:
-            machine.process_job_message(JOBS_QUEUE_MESSAGE.validate_json(body))
-        else:
-            machine.process_task_message(TaskQueueMessage.model_validate_json(body))
+        process(b"".join(message.body))
     except BaseException:
         receiver.abandon_message(message)
         raise
