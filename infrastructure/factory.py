@@ -23,7 +23,7 @@ from infrastructure.settings import AppMode, DatabaseAuth, Settings
 if TYPE_CHECKING:
     from azure.servicebus import ServiceBusClient
 
-    from core.janitor import Janitor
+    from core.janitor import Janitor, Patience
     from core.machine import CoreMachine
     from core.orchestration_manager import OrchestrationManager
     from core.state_manager import StateManager
@@ -68,9 +68,9 @@ class RepositoryFactory:
         """A machine over these repositories, with a heartbeat thread of its own: an app makes one."""
         return _make_machine(self.settings, self.create_repositories(), catalog)
 
-    def create_janitor(self, catalog: JobCatalog) -> "Janitor":
-        """A janitor over these repositories. It does not look into queues, so it misses no message that one lost."""
-        return _make_janitor(self.settings, self.create_repositories(), catalog)
+    def create_janitor(self, catalog: JobCatalog, *, patience: "Patience | None" = None) -> "Janitor":
+        """A janitor over these repositories, which also looks whether a queue lost its messages."""
+        return _make_janitor(self.settings, self.create_repositories(), catalog, patience)
 
     def schema_status(self) -> SchemaStatus:
         """Where the database stands towards this release.
@@ -139,8 +139,10 @@ def _make_machine(settings: Settings, repositories: Repositories, catalog: JobCa
     )
 
 
-def _make_janitor(settings: Settings, repositories: Repositories, catalog: JobCatalog) -> "Janitor":
-    from core.janitor import Janitor  # noqa: PLC0415 - only apps with timers have one
+def _make_janitor(
+    settings: Settings, repositories: Repositories, catalog: JobCatalog, patience: "Patience | None"
+) -> "Janitor":
+    from core.janitor import Janitor, Patience  # noqa: PLC0415 - only apps with timers have one
 
     state, orchestration = _make_rules(settings, repositories, catalog)
     return Janitor(
@@ -150,6 +152,8 @@ def _make_janitor(settings: Settings, repositories: Repositories, catalog: JobCa
         queues=settings.task_queues,
         pruner=repositories.retention,
         retention_seconds=settings.retention_days * 86_400 if settings.retention_days else None,
+        inspector=repositories.service_bus,
+        patience=patience or Patience(),
     )
 
 
