@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from core.models import JobQueueMessage
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager, Waiting
+from core.parking import announce_parked_tasks
 from core.state_manager import StateManager
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class JanitorStore(Protocol):
 
     def find_expired_stages(self, limit: int) -> list[StageKey]: ...
     def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageKey]: ...
+    def find_overdue_cancels(self, limit: int) -> list[StageKey]: ...
     def find_unannounced_tasks(
         self, limit: int, grace_seconds: float, hold_seconds: float
     ) -> list[UnannouncedTask]: ...
@@ -83,6 +85,7 @@ class SweepReport:
     taken_back: int = 0
     given_up: int = 0
     resumed_jobs: int = 0
+    forced_cancels: int = 0
     announced_tasks: int = 0
     announced_jobs: int = 0
     found_lost_tasks: int = 0
@@ -96,6 +99,7 @@ class SweepReport:
             self.taken_back
             + self.given_up
             + self.resumed_jobs
+            + self.forced_cancels
             + self.announced_tasks
             + self.announced_jobs
             + self.found_lost_tasks
@@ -132,6 +136,7 @@ class Janitor:
         started = time.monotonic()
         steps: list[Callable[[SweepReport], None]] = [
             self._take_back_expired_leases,
+            self._force_overdue_cancels,
             self._resume_stalled_jobs,
             self._announce_tasks,
             self._announce_jobs,
@@ -158,6 +163,10 @@ class Janitor:
             report.taken_back += taken_back
             report.given_up += given_up
 
+    def _force_overdue_cancels(self, report: SweepReport) -> None:
+        for job_id, run, stage in self._store.find_overdue_cancels(ROWS_PER_FIND):
+            report.forced_cancels += self._state.force_cancel(job_id, run, stage) is not None
+
     def _resume_stalled_jobs(self, report: SweepReport) -> None:
         for job_id, run, stage in self._store.find_stalled_jobs(ROWS_PER_FIND, JOB_GRACE_SECONDS):
             report.resumed_jobs += self._state.resume_stalled_job(job_id, run, stage)
@@ -165,6 +174,7 @@ class Janitor:
     def _announce_tasks(self, report: SweepReport) -> None:
         tasks = self._store.find_unannounced_tasks(ROWS_PER_FIND, ANNOUNCE_GRACE_SECONDS, HOLD_SECONDS)
         report.announced_tasks += self._announce(tasks)
+        report.announced_tasks += announce_parked_tasks(self._state, self._orchestration, None)
 
     def _announce_jobs(self, report: SweepReport) -> None:
         jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, JOB_GRACE_SECONDS, HOLD_SECONDS)

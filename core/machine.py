@@ -12,6 +12,7 @@ from uuid import uuid4
 from core.cache import LatestCache
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import ContractViolationError, StoreUnavailable, classify
+from core.job_control import JobControl
 from core.leases import LeaseKeeper
 from core.models import (
     JobDefinition,
@@ -24,6 +25,7 @@ from core.models import (
     TaskQueueMessage,
 )
 from core.models.context import CompletedTask, JobExecutionContext
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, RerunMode
 from core.orchestration_manager import OrchestrationManager, Waiting
 from core.ports import JobCatalog, ResultStore
 from core.retry import retry_delay
@@ -87,6 +89,7 @@ class CoreMachine:
         self._owner = owner
         self._task_threads = task_threads
         self._clock = clock
+        self._control = JobControl(catalog, state, orchestration)
         self._errors = CoreMachineErrorHandler(log)
         self._known: LatestCache[tuple[str, int], KnownJob] = LatestCache(256)
         # A planner that streams holds two connections; more than one at a time could starve the pool.
@@ -149,9 +152,39 @@ class CoreMachine:
             if job_status in {JobStatus.QUEUED, JobStatus.FINALIZING}:
                 self._follow_up(job, message.stage, until)
 
-    def cancel_job(self, job_id: str, reason: str | None) -> str | None:
+    def cancel_job(
+        self,
+        job_id: str,
+        reason: str | None,
+        *,
+        grace_seconds: float = DEFAULT_CANCEL_GRACE_SECONDS,
+        actor: str | None = None,
+    ) -> str | None:
         """Cancel what has not started; running tasks learn of it at their next heartbeat. None for an unknown job."""
-        return self._state.cancel_job(job_id, reason)
+        return self._state.cancel_job(job_id, reason, grace_seconds=grace_seconds, actor=actor)
+
+    def pause_job(self, job_id: str, *, reason: str | None = None, actor: str | None = None) -> ControlAnswer | None:
+        """Begin nothing new of the job; what runs ends as it would. None for an unknown job."""
+        return self._control.pause(job_id, reason=reason, actor=actor)
+
+    def resume_job(self, job_id: str, *, reason: str | None = None, actor: str | None = None) -> ControlAnswer | None:
+        """Let a paused job go on, and announce what waits. None for an unknown job."""
+        return self._control.resume(job_id, reason=reason, actor=actor)
+
+    def rerun_job(
+        self,
+        job_id: str,
+        *,
+        mode: RerunMode = RerunMode.FAILED,
+        from_stage: int | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> ControlAnswer | None:
+        """Begin the next run of a job that has ended; `core.job_control` says how. None for an unknown job."""
+        return self._control.rerun(
+            job_id, mode=mode, from_stage=from_stage, parameters=parameters, reason=reason, actor=actor
+        )
 
     def _follow_up(self, job: KnownJob, stage: int, until: float) -> None:
         """After the last task of a stage. The row already says what comes next, so an error here loses nothing."""
@@ -175,6 +208,9 @@ class CoreMachine:
             if job is None or job.run != run:
                 outcome = "missing" if job is None else "stale_run"
                 log.warning("job_message_without_effect", extra={"job_id": job_id, "run": run, "outcome": outcome})
+                return
+            if job.paused_at is not None:
+                log.info("job_step_waits", extra={"job_id": job_id, "run": run, "outcome": "paused"})
                 return
             if job.status is JobStatus.QUEUED:
                 if not self._plan(job, until):

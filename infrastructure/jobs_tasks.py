@@ -10,13 +10,14 @@ from core.leases import HeldLease
 from core.models import JobRecord
 from core.ports import JsonObject, StageCheck, Submitted, TaskRow
 from infrastructure.base import RepositoryError, StageClosedMeanwhile
+from infrastructure.job_control import JobControlRepository
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb, columns_of
 
 # parameters come last: they are encoded.
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
 
 
-class JobRepository(PostgreSQLRepository):
+class JobRepository(JobControlRepository):
     """Job rows."""
 
     def submit_job(self, job: JobRecord) -> Submitted:
@@ -59,11 +60,6 @@ class JobRepository(PostgreSQLRepository):
         (row,) = self._call("fail_job", (job_id, run, as_jsonb(error)))
         return bool(row["fail_job"])
 
-    def cancel_job(self, job_id: str, reason: str | None) -> str | None:
-        """The job's status afterwards; None for an unknown job."""
-        (row,) = self._call("cancel_job", (job_id, reason))
-        return row["cancel_job"]  # type: ignore[no-any-return]
-
 
 class TaskRepository(PostgreSQLRepository):
     """Task rows: planned in one transaction, leased in one call."""
@@ -75,7 +71,7 @@ class TaskRepository(PostgreSQLRepository):
             tasks: Consumed as a stream (COPY); may be a generator over a hundred thousand.
 
         Returns:
-            `planned` and the number of tasks, or why not (busy, missing, stale_run, closed) and 0.
+            `planned` and the number of tasks, or why not (busy, missing, stale_run, closed, paused) and 0.
         """
         begin = SQL("select {}(%s, %s, %s) as outcome").format(Identifier(self._schema, "begin_stage_plan"))
         seal = SQL("select {}(%s, %s, %s, %s)").format(Identifier(self._schema, "seal_stage"))
@@ -102,7 +98,7 @@ class TaskRepository(PostgreSQLRepository):
     def claim_tasks(
         self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
     ) -> list[dict[str, Any]]:
-        """Lease tasks; one row an id with its outcome: claimed, duplicate, not_due, closed, missing."""
+        """Lease tasks; one row an id with its outcome: claimed, duplicate, not_due, paused, closed, missing."""
         return self._call("claim_tasks", (job_id, run, stage, list(task_ids), lease_id, owner))
 
     def renew_leases(self, held: Sequence[HeldLease]) -> dict[tuple[UUID, str], str]:

@@ -13,7 +13,11 @@ JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class JobRecord(FrozenModel):
-    """One submitted job. `attempt` counts failed tries to plan its stage or to finalize it; `due_at` is the next."""
+    """One submitted job. `attempt` counts failed tries to plan its stage or to finalize it; `due_at` is the next.
+
+    While `paused_at` is set nothing new is claimed, planned or finalized. `cancel_deadline_at` is when a job that is
+    cancelling ends whether its tasks have stopped or not.
+    """
 
     job_id: JobId
     job_type: str
@@ -32,10 +36,26 @@ class JobRecord(FrozenModel):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     finished_at: datetime | None = None
+    paused_at: datetime | None = None
+    cancel_deadline_at: datetime | None = None
+
+
+class JobRunRecord(FrozenModel):
+    """A run of a job that a rerun has followed, as it ended; the current run stands in the job's row."""
+
+    job_id: JobId
+    run: Annotated[int, Field(ge=1)]
+    status: JobStatus
+    parameters: dict[str, Any]
+    definition: dict[str, Any]
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    finished_at: datetime | None = None
+    followed_at: datetime
 
 
 class StageRecord(FrozenModel):
-    """One stage in one run of a job."""
+    """One stage in one run of a job. `from_run` is the run that it, or a part of its tasks, was kept from."""
 
     job_id: JobId
     run: Annotated[int, Field(ge=1)]
@@ -47,10 +67,16 @@ class StageRecord(FrozenModel):
     created_at: datetime | None = None
     planned_at: datetime | None = None
     finished_at: datetime | None = None
+    from_run: Annotated[int, Field(ge=1)] | None = None
 
 
 class TaskRecord(FrozenModel):
-    """One unit of work, retried alone."""
+    """One unit of work, retried alone.
+
+    `parked_at` is set where it needs a message once more: one came while the job was paused, or a rerun wrote the row.
+    While that message is being sent it lies ahead, so that nobody else sends it. `from_run` is the run that
+    it ran in, where a rerun kept it.
+    """
 
     job_id: JobId
     run: Annotated[int, Field(ge=1)]
@@ -75,6 +101,8 @@ class TaskRecord(FrozenModel):
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    parked_at: datetime | None = None
+    from_run: Annotated[int, Field(ge=1)] | None = None
 
 
 class JobEvent(FrozenModel):

@@ -11,7 +11,7 @@ from uuid import UUID
 from psycopg.sql import SQL, Composed, Identifier, Literal
 from pydantic.fields import FieldInfo
 
-from core.models.status import JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS
+from core.models.status import JOB_RERUN_TRANSITIONS, JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS
 from core.schema.tables import TABLES, Index, Table
 
 COLUMN_TYPES: dict[type, LiteralString] = {
@@ -138,22 +138,33 @@ def _create_index(schema: str, table: Table, index: Index) -> Composed:
     )
     if index.statuses:
         statement += SQL(" where status in ({})").format(SQL(", ").join(Literal(status) for status in index.statuses))
+    if index.where_set:
+        statement += SQL(" where {} is not null").format(Identifier(index.where_set))
     return statement
 
 
 def _transition_guard(schema: str, table: str, transitions: Mapping[Any, Iterable[StrEnum]]) -> Composed:
-    allowed = [Literal(f"{start}>{end}") for start, ends in transitions.items() for end in sorted(ends)]
+    rerun = Composed([])
+    if table == "jobs":
+        rerun = SQL(" and not (new.run = old.run + 1 and (old.status || '>' || new.status) in ({}))").format(
+            _pairs(JOB_RERUN_TRANSITIONS)
+        )
     return SQL(
         "create or replace function {}() returns trigger\nlanguage plpgsql as $$\nbegin\n"
-        "  if (old.status || '>' || new.status) not in ({}) then\n"
+        "  if (old.status || '>' || new.status) not in ({}){} then\n"
         "    raise exception '{} row %: no transition from % to %', old, old.status, new.status"
         " using errcode = 'CM003';\n"
         "  end if;\n  return new;\nend $$"
     ).format(
         Identifier(schema, f"guard_{table}_transition"),
-        SQL(",\n    ").join(allowed),
+        _pairs(transitions),
+        rerun,
         SQL(table),
     )
+
+
+def _pairs(transitions: Mapping[Any, Iterable[StrEnum]]) -> Composed:
+    return SQL(",\n    ").join(Literal(f"{start}>{end}") for start, ends in transitions.items() for end in sorted(ends))
 
 
 def _names(columns: Iterable[str]) -> Composed:

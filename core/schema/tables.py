@@ -3,17 +3,18 @@
 from dataclasses import dataclass, field
 
 from core.models.definition import FrozenModel
-from core.models.record import JobEvent, JobRecord, StageRecord, TaskRecord
+from core.models.record import JobEvent, JobRecord, JobRunRecord, StageRecord, TaskRecord
 from core.models.status import TaskStatus
 
 
 @dataclass(frozen=True)
 class Index:
-    """With `statuses` it covers only rows in one of them."""
+    """With `statuses` it covers only rows in one of them, with `where_set` only those that have this column."""
 
     name: str
     columns: tuple[str, ...]
     statuses: tuple[str, ...] = ()
+    where_set: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ TABLES = (
         ),
         now_columns=("created_at", "updated_at"),
     ),
+    Table("job_runs", JobRunRecord, key=("job_id", "run"), references=((("job_id",), "jobs"),), now_columns=()),
     Table("stages", StageRecord, key=("job_id", "run", "stage"), references=((("job_id",), "jobs"),)),
     Table(
         "tasks",
@@ -63,6 +65,7 @@ TABLES = (
             Index("tasks_leased", ("lease_expires_at",), ("processing",)),
             Index("tasks_unannounced", ("created_at",), ("pending",)),
             Index("tasks_due", ("due_at",), ("pending_retry",)),
+            Index("tasks_parked", ("parked_at",), where_set="parked_at"),
         ),
         references=((("job_id", "run", "stage"), "stages"),),
     ),

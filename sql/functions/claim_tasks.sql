@@ -1,7 +1,9 @@
 -- Leases tasks to the caller. One row an id comes back, with its outcome:
--- claimed; duplicate (leased, or ended); not_due (retry at a later time); closed (stage or job does not run); missing.
+-- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
+-- announced again after it); closed (stage or job does not run); missing.
 -- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment).
--- The commit is not waited for: a claim that a crash forgets is fenced by its random lease and is claimed again.
+-- The commit of a claim is not waited for: one that a crash forgets is fenced by its random lease and is claimed again.
+-- That of parking is: its message is gone when this returns.
 create or replace function {schema}.claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -12,17 +14,27 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_open boolean;
+  v_paused boolean;
   v_ids text[];
   v_lease_seconds double precision;
 begin
-  perform set_config('synchronous_commit', 'off', true);
-  select j.status = 'processing' and j.run = p_run and s.status = 'processing',
+  select j.status = 'processing' and j.run = p_run and s.status = 'processing', j.paused_at is not null,
          (s.settings ->> 'lease_seconds')::double precision
-  into v_open, v_lease_seconds
+  into v_open, v_paused, v_lease_seconds
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
-  if v_open then
+  if v_open and v_paused then
+    select array_agg(w.task_id) into v_ids from (
+      select t.task_id from {schema}.tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+        and t.status in ('pending', 'queued', 'pending_retry')
+      order by t.task_id for update
+    ) w;
+    update {schema}.tasks t set parked_at = v_now
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  elsif v_open then
+    perform set_config('synchronous_commit', 'off', true);
     select array_agg(w.task_id) into v_ids from (
       select t.task_id from {schema}.tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
@@ -32,7 +44,7 @@ begin
     update {schema}.tasks t
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
-        due_at = null, started_at = v_now
+        due_at = null, parked_at = null, started_at = v_now
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   end if;
 
@@ -42,6 +54,7 @@ begin
       when t.task_id is null then 'missing'
       when t.status = 'processing' and t.lease_id = p_lease_id then 'claimed'
       when not v_open then 'closed'
+      when v_paused and t.status in ('pending', 'queued', 'pending_retry') then 'paused'
       when t.status = 'pending_retry' then 'not_due'
       else 'duplicate'
     end,

@@ -17,11 +17,11 @@ begin
   with found as (
     select t.job_id, t.run, t.task_id from {schema}.tasks t
     where t.status = 'pending' and t.created_at < v_now - p_grace_seconds * interval '1 second'
-      and (t.due_at is null or t.due_at <= v_now)
+      and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
     order by t.created_at limit p_limit for update skip locked
   ), due as (
     select t.job_id, t.run, t.task_id from {schema}.tasks t
-    where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now
+    where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
     order by t.due_at limit p_limit for update skip locked
   ), held as (
     update {schema}.tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
@@ -46,7 +46,7 @@ create or replace function {schema}.find_unannounced_jobs(
 language sql volatile as $$
   with found as (
     select j.job_id from {schema}.jobs j
-    where j.status in ('queued', 'finalizing') and j.announced_at is null
+    where j.status in ('queued', 'finalizing') and j.announced_at is null and j.paused_at is null
       and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
       and (j.due_at is null or j.due_at <= {schema}.clock())
     order by j.updated_at limit p_limit for update skip locked
@@ -69,7 +69,7 @@ language sql volatile as $$
     select t.job_id, t.run, t.task_id
     from {schema}.jobs j
     join {schema}.tasks t on t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-    where j.status = 'processing' and t.queue = p_queue
+    where j.status = 'processing' and t.queue = p_queue and j.paused_at is null and t.parked_at is null
       and (t.status = 'queued' or (t.status = 'pending_retry' and t.due_at <= {schema}.clock()))
       and t.announced_at < {schema}.clock() - p_grace_seconds * interval '1 second'
     limit p_limit for update of t skip locked
@@ -92,7 +92,7 @@ returns table (job_id text, run integer, stage integer, attempt integer, job_typ
 language sql volatile as $$
   with lost as (
     select j.job_id from {schema}.jobs j
-    where j.status in ('queued', 'finalizing')
+    where j.status in ('queued', 'finalizing') and j.paused_at is null
       and j.announced_at < {schema}.clock() - p_grace_seconds * interval '1 second'
       and (j.due_at is null or j.due_at <= {schema}.clock())
     order by j.updated_at limit p_limit for update skip locked
@@ -142,3 +142,13 @@ begin
   end if;
   return false;
 end $$;
+
+-- Jobs that are cancelling for longer than their grace.
+create or replace function {schema}.find_overdue_cancels(p_limit integer)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  select j.job_id, j.run, j.stage from {schema}.jobs j
+  where j.status = 'cancelling'
+    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= {schema}.clock()
+  order by j.updated_at limit p_limit
+$$;

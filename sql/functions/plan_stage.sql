@@ -9,7 +9,7 @@ begin
   if not pg_try_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)) then
     return 'busy';
   end if;
-  select j.run, j.stage, j.status, s.status as stage_status into v_job
+  select j.run, j.stage, j.status, j.paused_at, s.status as stage_status into v_job
   from {schema}.jobs j
   left join {schema}.stages s on s.job_id = j.job_id and s.run = p_run and s.stage = p_stage
   where j.job_id = p_job_id;
@@ -19,6 +19,8 @@ begin
     return 'stale_run';
   elsif v_job.status <> 'queued' or v_job.stage <> p_stage or v_job.stage_status is distinct from 'queued' then
     return 'closed';
+  elsif v_job.paused_at is not null then
+    return 'paused';
   end if;
   return 'ready';
 end $$;
