@@ -136,7 +136,8 @@ def columns_older_code_cannot_fill(connection, migrations):
         "select table_name || '.' || column_name, is_nullable = 'YES' or column_default is not null "
         "or is_identity = 'YES' from information_schema.columns where table_schema = 'app'"
     )
-    Migrator(connection, migrations=migrations[:1]).migrate()
+    # Without the functions: today's name columns that the first release did not have.
+    Migrator(connection, migrations=migrations[:1], functions=lambda _: ()).migrate()
     before = dict(connection.execute(query).fetchall())
     tables = {name.split(".")[0] for name in before}
     Migrator(connection, migrations=migrations).migrate()

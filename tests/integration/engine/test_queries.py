@@ -192,7 +192,7 @@ def test_events_come_oldest_first(engine, queries):
 
     names = [event.event for items in found for event in items]
     assert names == ["job_submitted", "stage_planned", "cancel_requested", "job_cancelled"]
-    assert found[1][0].detail == {"reason": "enough"}
+    assert found[1][0].detail == {"reason": "enough", "actor": None, "grace_seconds": 300}
 
 
 def encode(value):
