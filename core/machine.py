@@ -2,12 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from threading import Lock
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from core.cache import LatestCache
 from core.error_handler import CoreMachineErrorHandler
@@ -19,24 +17,22 @@ from core.models import (
     JobQueueMessage,
     JobRecord,
     JobStatus,
-    Parallelism,
     StageCompleteMessage,
     StageDefinition,
     TaskQueueMessage,
 )
-from core.models.context import CompletedTask, JobExecutionContext
+from core.models.context import JobExecutionContext
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, RerunMode
-from core.orchestration_manager import OrchestrationManager, Waiting
+from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, ResultStore
 from core.retry import retry_delay
 from core.settlement import Settlement
+from core.stage_planner import StagePlanner
 from core.state_manager import StateManager
 from core.task_runner import Batch, ClaimedTask
 
 log = logging.getLogger(__name__)
 
-# So many earlier results are read before the planning transaction begins; more are streamed beside it.
-PREFETCHED_RESULTS = 1000
 # An invocation that has lasted this long leaves what follows to messages.
 ON_THE_SPOT_SECONDS = 5.0
 
@@ -92,8 +88,7 @@ class CoreMachine:
         self._control = JobControl(catalog, state, orchestration)
         self._errors = CoreMachineErrorHandler(log)
         self._known: LatestCache[tuple[str, int], KnownJob] = LatestCache(256)
-        # A planner that streams holds two connections; more than one at a time could starve the pool.
-        self._streaming_planner = Lock()
+        self._planner = StagePlanner(state, orchestration, results, owner)
 
     def submit_job(
         self, job_type: str, parameters: Mapping[str, Any], *, correlation_id: str | None = None
@@ -130,8 +125,13 @@ class CoreMachine:
         with self._errors.handle_operation("process_job_message", job_id=message.job_id):
             if message.job_id is None:
                 self.submit_job(message.job_type, message.parameters or {}, correlation_id=message.correlation_id)
-            else:
-                self._move_on(message.job_id, message.run, until=self._clock() + ON_THE_SPOT_SECONDS)
+                return
+            job = self._state.find_job(message.job_id)
+            obstacle = _obstacle(job, message.run)
+            if job is None or obstacle is not None:
+                log.info("job_message_without_effect", extra={"job_id": message.job_id, "outcome": obstacle})
+                return
+            self._move_on(job, self._clock() + ON_THE_SPOT_SECONDS)
 
     def process_task_message(self, message: TaskQueueMessage) -> None:
         """Claim the message's tasks, run them, settle them; if they were the stage's last, move the job on.
@@ -149,8 +149,9 @@ class CoreMachine:
                 log.warning("task_message_without_rows", extra={"checkpoint": "NO_ROWS", "job_id": message.job_id})
                 return
             job_status = self._run_tasks(job, job.definition.stage(message.stage), message.task_ids)
-            if job_status in {JobStatus.QUEUED, JobStatus.FINALIZING}:
-                self._follow_up(job, message.stage, until)
+            moved = _moved(job.record, message.stage, job_status)
+            if moved is not None:
+                self._follow_up(moved, until)
 
     def cancel_job(
         self,
@@ -186,96 +187,52 @@ class CoreMachine:
             job_id, mode=mode, from_stage=from_stage, parameters=parameters, reason=reason, actor=actor
         )
 
-    def _follow_up(self, job: KnownJob, stage: int, until: float) -> None:
+    def _follow_up(self, job: JobRecord, until: float) -> None:
         """After the last task of a stage. The row already says what comes next, so an error here loses nothing."""
         if not self._orchestration.role.moves_jobs:
-            self._orchestration.signal_stage_complete(job.record, stage)
+            self._orchestration.signal_stage_complete(job)
             return
-        record = job.record
 
         def announce_instead(_: Exception) -> None:
-            self._orchestration.announce_job(_job_message(record, stage + 1, cause="follow-up"))
+            self._orchestration.announce_job(_job_message(job, job.stage, cause="follow-up"))
 
         with self._errors.handle_operation(
-            "move_on", job_id=record.job_id, stage=stage, on_error=announce_instead, raise_on_error=False
+            "move_on", job_id=job.job_id, stage=job.stage, on_error=announce_instead, raise_on_error=False
         ):
-            self._move_on(record.job_id, record.run, until=until)
+            self._move_on(job, until)
 
-    def _move_on(self, job_id: str, run: int, *, until: float) -> None:
-        """Plan and finalize as long as the row asks for it and this process may do what comes next itself."""
-        while True:
-            job = self._state.find_job(job_id)
-            if job is None or job.run != run:
-                outcome = "missing" if job is None else "stale_run"
-                log.warning("job_message_without_effect", extra={"job_id": job_id, "run": run, "outcome": outcome})
-                return
-            if job.paused_at is not None:
-                log.info("job_step_waits", extra={"job_id": job_id, "run": run, "outcome": "paused"})
-                return
-            if job.status is JobStatus.QUEUED:
-                if not self._plan(job, until):
-                    return
-            elif job.status is JobStatus.FINALIZING:
-                self._finalize(job)
-                return
-            else:
-                log.debug("job_message_without_effect", extra={"job_id": job_id, "outcome": job.status})
-                return
+    def _move_on(self, job: JobRecord, until: float) -> None:
+        """Plan and finalize as long as the job waits for it and this process may do what comes next itself."""
+        current: JobRecord | None = job
+        while current is not None and current.status is JobStatus.QUEUED:
+            current = self._plan(current, until)
+        if current is not None and current.status is JobStatus.FINALIZING:
+            self._finalize(current)
 
-    def _plan(self, job: JobRecord, until: float) -> bool:
-        """Plan the job's stage and announce or run its tasks; true when the job may have moved on meanwhile."""
+    def _plan(self, job: JobRecord, until: float) -> JobRecord | None:
+        """Plan the job's stage and announce or run its tasks. Returns the job as it is then, if it is to move on."""
         known = self._remember(job)
         stage = known.definition.stage(job.stage)
-        waiting: list[Waiting] = []
         try:
-            outcome, count = self._insert_tasks(job, stage, waiting)
+            plan = self._planner.plan(job, stage, on_the_spot=self._clock() < until)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - an author's planner raises anything; the type decides
             self._fail_step(job, "plan_stage", error)
-            return False
-        if outcome != "planned":
-            return False
-        if count == 0:
-            return True
-        if self._clock() < until and self._orchestration.may_run_here(stage, waiting):
-            status = self._run_tasks(known, stage, [task.task_id for task in waiting])
-            return status in {JobStatus.QUEUED, JobStatus.FINALIZING}
+            return None
+        if plan.is_empty_stage:
+            found = self._state.find_job(job.job_id)
+            return found if _obstacle(found, job.run) is None else None
+        if plan.lease_id is not None and plan.claimed:
+            return _moved(job, job.stage, self._run_claimed(known, stage, plan.lease_id, plan.claimed))
         self._orchestration.announce_tasks(
             job,
             stage.number,
-            stage.tasks_per_message,
-            waiting,
+            plan.tasks_per_message,
+            plan.waiting,
             on_sent=lambda ids: self._state.mark_tasks_announced(job.job_id, job.run, ids),
         )
-        return False
-
-    def _insert_tasks(self, job: JobRecord, stage: StageDefinition, waiting: list[Waiting]) -> tuple[str, int]:
-        """All tasks of the stage, or none; `waiting` is filled with what is to be announced."""
-        is_fan_in = stage.parallelism is Parallelism.FAN_IN
-        previous_count = self._state.expected_count(job.job_id, job.run, stage.number - 1) if is_fan_in else 0
-
-        def insert(previous: Iterable[CompletedTask]) -> tuple[str, int]:
-            waiting.clear()
-            tasks = self._orchestration.tasks_of_stage(job, stage, previous, previous_count=previous_count)
-
-            def noted() -> Iterator[Any]:
-                for task in tasks:
-                    waiting.append(Waiting(task.task_id, task.queue))
-                    yield task
-
-            return self._state.plan_stage(job.job_id, job.run, stage.number, noted())
-
-        if stage.number == 1 or is_fan_in:
-            return insert(())
-        first = list(islice(self._earlier(job, stage), PREFETCHED_RESULTS + 1))
-        if len(first) <= PREFETCHED_RESULTS:
-            return insert(first)
-        with self._streaming_planner:
-            return insert(self._earlier(job, stage))
-
-    def _earlier(self, job: JobRecord, stage: StageDefinition) -> Iterator[CompletedTask]:
-        return self._results.stream_results(job.job_id, job.run, stage.number - 1)
+        return None
 
     def _finalize(self, job: JobRecord) -> None:
         try:
@@ -321,12 +278,17 @@ class CoreMachine:
             record.job_id, record.run, stage.number, list(task_ids), lease_id=lease_id, owner=self._owner
         )
         claimed = [_claimed_task(row) for row in rows if row["outcome"] == "claimed"]
-        settlement = Settlement(self._state, self._orchestration, record, stage, lease_id)
-        settlement.send_again([row for row in rows if row["outcome"] == "not_due"])
-        if not claimed:
-            return None
+        early = [row for row in rows if row["outcome"] == "not_due"]
+        Settlement(self._state, self._orchestration, record, stage, lease_id).send_again(early)
+        return self._run_claimed(job, stage, lease_id, claimed) if claimed else None
+
+    def _run_claimed(
+        self, job: KnownJob, stage: StageDefinition, lease_id: UUID, claimed: list[ClaimedTask]
+    ) -> str | None:
+        """Run and settle tasks under this process's lease. Returns the job's status if it moved on, else None."""
+        settlement = Settlement(self._state, self._orchestration, job.record, stage, lease_id)
         batch = Batch(
-            record,
+            job.record,
             stage,
             lease_id,
             claimed,
@@ -357,6 +319,26 @@ class CoreMachine:
             known = KnownJob(job, JobDefinition.model_validate(job.definition))
             self._known.put((job.job_id, job.run), known)
         return known
+
+
+def _obstacle(job: JobRecord | None, run: int) -> str | None:
+    """Why a job does not wait for a step of this run; None if it does."""
+    if job is None:
+        return "missing"
+    if job.run != run:
+        return "stale_run"
+    if job.status not in {JobStatus.QUEUED, JobStatus.FINALIZING}:
+        return job.status
+    return None if job.paused_at is None else "paused"
+
+
+def _moved(job: JobRecord, stage: int, status: str | None) -> JobRecord | None:
+    """The job after its stage ended, as the settling call told: what waits for a step, or None."""
+    if status == JobStatus.QUEUED:
+        return job.model_copy(update={"status": JobStatus.QUEUED, "stage": stage + 1, "attempt": 0, "paused_at": None})
+    if status == JobStatus.FINALIZING:
+        return job.model_copy(update={"status": JobStatus.FINALIZING, "stage": stage, "attempt": 0, "paused_at": None})
+    return None
 
 
 def _claimed_task(row: Mapping[str, Any]) -> ClaimedTask:

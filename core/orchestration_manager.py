@@ -13,6 +13,7 @@ from core.errors import DeliveryError, PermanentTaskError
 from core.models import (
     JobQueueMessage,
     JobRecord,
+    JobStatus,
     Parallelism,
     StageCompleteMessage,
     StageDefinition,
@@ -136,12 +137,12 @@ class OrchestrationManager:
             raise NoQueueForTask(stage.number, task_type)
         return queue
 
-    def may_run_here(self, stage: StageDefinition, tasks: Sequence[Waiting]) -> bool:
+    def may_run_here(self, tasks: Sequence[PlannedTask], tasks_per_message: int) -> bool:
         """Whether the process that planned these tasks may run them without a message: one message's worth, ours."""
         return (
-            0 < len(tasks) <= stage.tasks_per_message
+            0 < len(tasks) <= tasks_per_message
             and all(task.queue in self.role.served_queues for task in tasks)
-            and self._catalog.find_handler(stage.task_type) is not None
+            and all(self._catalog.find_handler(task.task_type) is not None for task in tasks)
         )
 
     def announce_job(self, message: JobQueueMessage, *, delay_seconds: float = 0.0) -> bool:
@@ -195,13 +196,13 @@ class OrchestrationManager:
             return False
         return True
 
-    def signal_stage_complete(self, job: JobRecord, stage: int) -> None:
-        """A worker app tells the platform app that a stage is over. Lost signals are made good by the janitor."""
+    def signal_stage_complete(self, job: JobRecord) -> None:
+        """A worker app tells the platform app that a job moved on. Lost signals are made good by the janitor."""
         signal = StageCompleteMessage(
             job_id=job.job_id,
             job_type=job.job_type,
             run=job.run,
-            completed_stage=stage,
+            completed_stage=job.stage - 1 if job.status is JobStatus.QUEUED else job.stage,
             completed_by_app=self.role.app_name,
             correlation_id=job.correlation_id,
         )

@@ -28,7 +28,7 @@ class PlannedTask:
     task_type: str
     queue: str
     name: str | None
-    parameters: JsonObject
+    parameters: EncodedJson
 
 
 TaskRow = PlannedTask | TaskRecord
@@ -36,7 +36,10 @@ TaskRow = PlannedTask | TaskRecord
 
 @dataclass(frozen=True)
 class StageCheck:
-    """What a settlement did. The rows are the signal; this answer is a hint that may never arrive."""
+    """What a settlement did. The rows are the signal; this answer is a hint that may never arrive.
+
+    `job_status` is None while the job is paused: nothing follows then.
+    """
 
     updated_ids: tuple[str, ...]
     is_last_task_in_stage: bool
@@ -89,7 +92,20 @@ class JobStore(Protocol):
 class TaskStore(Protocol):
     """Task rows up to their lease."""
 
-    def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow]) -> tuple[str, int]: ...
+    def plan_stage(
+        self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
+    ) -> tuple[str, int]: ...
+    def plan_small_stage(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        tasks: Sequence[TaskRow],
+        *,
+        lease_id: UUID | None = None,
+        owner: str | None = None,
+        tasks_per_message: int | None = None,
+    ) -> str: ...
     def mark_tasks_announced(self, job_id: str, run: int, task_ids: Sequence[str]) -> int: ...
     def claim_tasks(
         self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
@@ -140,6 +156,7 @@ class ResultStore(Protocol):
 
     def stream_results(self, job_id: str, run: int, stage: int) -> Iterator[CompletedTask]: ...
     def stream_failures(self, job_id: str, run: int, stage: int) -> Iterator[FailedTask]: ...
+    def mean_task_seconds(self, job_type: str, stage: int) -> float | None: ...
     def stage_summaries(self, job_id: str, run: int) -> list[StageSummary]: ...
 
 

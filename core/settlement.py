@@ -67,7 +67,7 @@ class Settlement:
         self._orchestration.announce_tasks(
             self._job,
             self._stage.number,
-            self._stage.tasks_per_message,
+            self._stage.tasks_per_message or 1,
             waiting,
             on_sent=lambda ids: self._state.mark_tasks_announced(self._job.job_id, self._job.run, ids),
             cause=self._lease_id.hex[:12],

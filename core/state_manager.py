@@ -76,14 +76,43 @@ class StateManager:
         """Give tasks back before their lease ends: the ids that are pending again."""
         return self._tasks.release_tasks(job_id, run, stage, lease_id=lease_id, task_ids=task_ids, started=started)
 
-    def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow]) -> tuple[str, int]:
+    def plan_stage(
+        self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
+    ) -> tuple[str, int]:
         """Insert a stage's tasks and seal it, or nothing: (planned, count), or (why not, 0) as the store says."""
-        outcome, count = self._tasks.plan_stage(job_id, run, stage, tasks)
+        outcome, count = self._tasks.plan_stage(job_id, run, stage, tasks, tasks_per_message=tasks_per_message)
         log.info(
             "stage_plan_ended",
             extra={"checkpoint": "STAGE_PLAN", "job_id": job_id, "stage": stage, "outcome": outcome, "count": count},
         )
         return outcome, count
+
+    def plan_small_stage(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        tasks: Sequence[TaskRow],
+        *,
+        lease_id: UUID | None = None,
+        owner: str | None = None,
+        tasks_per_message: int | None = None,
+    ) -> str:
+        """As `plan_stage`, in one call; with a lease the tasks are born claimed by the caller."""
+        outcome = self._tasks.plan_small_stage(
+            job_id, run, stage, tasks, lease_id=lease_id, owner=owner, tasks_per_message=tasks_per_message
+        )
+        log.info(
+            "stage_plan_ended",
+            extra={
+                "checkpoint": "STAGE_PLAN",
+                "job_id": job_id,
+                "stage": stage,
+                "outcome": outcome,
+                "count": len(tasks),
+            },
+        )
+        return outcome
 
     def complete_tasks(
         self, job_id: str, run: int, stage: int, *, lease_id: UUID, results: Mapping[str, JsonObject]

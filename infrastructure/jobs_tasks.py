@@ -64,17 +64,20 @@ class JobRepository(JobControlRepository):
 class TaskRepository(PostgreSQLRepository):
     """Task rows: planned in one transaction, leased in one call."""
 
-    def plan_stage(self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow]) -> tuple[str, int]:
+    def plan_stage(
+        self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
+    ) -> tuple[str, int]:
         """Insert a stage's tasks and seal it: all of them, or none.
 
         Args:
             tasks: Consumed as a stream (COPY); may be a generator over a hundred thousand.
+            tasks_per_message: Kept with the stage, for whoever announces its tasks again.
 
         Returns:
             `planned` and the number of tasks, or why not (busy, missing, stale_run, closed, paused) and 0.
         """
         begin = SQL("select {}(%s, %s, %s) as outcome").format(Identifier(self._schema, "begin_stage_plan"))
-        seal = SQL("select {}(%s, %s, %s, %s)").format(Identifier(self._schema, "seal_stage"))
+        seal = SQL("select {}(%s, %s, %s, %s, %s)").format(Identifier(self._schema, "seal_stage"))
         copy_in = SQL("copy {} ({}) from stdin").format(
             Identifier(self._schema, "tasks"), SQL(", ").join(Identifier(name) for name in TASK_COLUMNS)
         )
@@ -88,8 +91,36 @@ class TaskRepository(PostgreSQLRepository):
                 for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
                     keys = (getattr(task, name) for name in TASK_COLUMNS[:-1])
                     copy.write_row((*keys, as_jsonb(task.parameters)))
-            cursor.execute(seal, (job_id, run, stage, count))
+            cursor.execute(seal, (job_id, run, stage, count, tasks_per_message))
         return "planned", count
+
+    def plan_small_stage(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        tasks: Sequence[TaskRow],
+        *,
+        lease_id: UUID | None = None,
+        owner: str | None = None,
+        tasks_per_message: int | None = None,
+    ) -> str:
+        """Insert and seal a stage of few tasks in one call; with a lease they are born claimed. The outcome's name."""
+        parameters = (
+            job_id,
+            run,
+            stage,
+            [task.task_id for task in tasks],
+            [task.task_type for task in tasks],
+            [task.queue for task in tasks],
+            [task.name for task in tasks],
+            [as_jsonb(task.parameters) for task in tasks],
+            lease_id,
+            owner,
+            tasks_per_message,
+        )
+        (row,) = self._call("plan_small_stage", parameters)
+        return str(row["plan_small_stage"])
 
     def mark_tasks_announced(self, job_id: str, run: int, task_ids: Sequence[str]) -> int:
         (row,) = self._call("mark_tasks_announced", (job_id, run, list(task_ids)))

@@ -30,6 +30,18 @@ class ResultRepository(PostgreSQLRepository):
         for row in self._pages(job_id, run, stage, "failed", "error"):
             yield FailedTask(row["task_id"], row["task_index"], row["name"], row["parameters"], row["error"] or {})
 
+    def mean_task_seconds(self, job_type: str, stage: int) -> float | None:
+        """How long tasks of this stage lasted in the last job of the type that ended well: the mean of up to 50."""
+        query = SQL(
+            "select avg(extract(epoch from t.finished_at - t.started_at))::double precision as mean from ("
+            " select job_id, run from {jobs} where job_type = %s and status in ('completed', 'completed_with_errors')"
+            " order by created_at desc, job_id desc limit 1) j, lateral ("
+            " select started_at, finished_at from {tasks} where job_id = j.job_id and run = j.run and stage = %s"
+            " and status = 'completed' order by task_index limit 50) t"
+        ).format(jobs=Identifier(self._schema, "jobs"), tasks=Identifier(self._schema, "tasks"))
+        (row,) = self._execute_query("mean_task_seconds", query, (job_type, stage))
+        return None if row["mean"] is None else float(row["mean"])
+
     def stage_summaries(self, job_id: str, run: int) -> list[StageSummary]:
         """How each stage of a run ended, in numbers of tasks."""
         query = SQL(

@@ -455,6 +455,7 @@ $$;
 -- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
 -- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
 -- A task of a stage or job that has ended meanwhile becomes cancelled: late results are kept out.
+-- job_status says where the job goes on; it is null while the job is paused.
 -- Locks: task rows by id, then the stage, then the job row.
 -- Raises CM001 when the stage was closed between its check and its lock: call again, it then finds it closed.
 create or replace function "app".settle_tasks(
@@ -489,7 +490,7 @@ begin
     is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_open,
       case v_status when 'failed' then updated_ids end);
   end if;
-  select s.status, j.status into stage_status, job_status
+  select s.status, case when j.paused_at is null then j.status end into stage_status, job_status
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   return next;
@@ -681,7 +682,7 @@ begin
     join due d on t.job_id = d.job_id and t.run = d.run and t.task_id = d.task_id
   )
   select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
-    (s.settings ->> 'tasks_per_message')::integer
+    coalesce((s.settings ->> 'tasks_per_message')::integer, 1)
   from (select * from held union all select * from retried) h
   join "app".jobs j on j.job_id = h.job_id
   join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
@@ -729,7 +730,7 @@ language sql volatile as $$
     returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
   )
   select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
-    (s.settings ->> 'tasks_per_message')::integer
+    coalesce((s.settings ->> 'tasks_per_message')::integer, 1)
   from held h
   join "app".jobs j on j.job_id = h.job_id
   join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
@@ -886,7 +887,7 @@ begin
     returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt, t.parked_at
   )
   select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
-    (s.settings ->> 'tasks_per_message')::integer, h.parked_at
+    coalesce((s.settings ->> 'tasks_per_message')::integer, 1), h.parked_at
   from held h
   join "app".jobs j on j.job_id = h.job_id
   join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
@@ -915,9 +916,45 @@ begin
   return cardinality(v_ids);
 end $$;
 
+-- Plans a stage of few tasks in one call: what begin_stage_plan, COPY and seal_stage do for many.
+-- With a lease the tasks are born claimed: the planner runs them itself and no message is needed.
+-- Fence, locks and outcomes: begin_stage_plan's; `planned` when it was done.
+create or replace function "app".plan_small_stage(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
+  p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text,
+  p_tasks_per_message integer
+) returns text
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_outcome text := "app".begin_stage_plan(p_job_id, p_run, p_stage);
+begin
+  if v_outcome <> 'ready' then
+    return v_outcome;
+  end if;
+  insert into "app".tasks (
+    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters,
+    status, attempt, lease_id, lease_owner, lease_expires_at, started_at
+  )
+  select p_job_id, p_run, t.task_id, p_stage, t.place - 1, t.task_type, t.queue, t.name, t.parameters,
+    case when p_lease_id is null then 'pending' else 'processing' end,
+    case when p_lease_id is null then 0 else 1 end,
+    p_lease_id, p_owner,
+    case when p_lease_id is not null then v_now + (
+      select (s.settings ->> 'lease_seconds')::double precision * interval '1 second'
+      from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    ) end,
+    case when p_lease_id is not null then v_now end
+  from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
+    with ordinality as t(task_id, task_type, queue, name, parameters, place);
+  perform "app".seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0),
+    p_tasks_per_message);
+  return 'planned';
+end $$;
+
 -- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
 -- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
--- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more).
+-- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused.
 create or replace function "app".begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare
@@ -942,10 +979,11 @@ begin
   return 'ready';
 end $$;
 
--- All tasks are inserted: from now on the stage can end. A stage without tasks ends here.
+-- All tasks are inserted: from now on the stage can end. A stage without tasks ends here. The size chosen for its
+-- messages is kept in its settings, for whoever announces its tasks again.
 -- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
 create or replace function "app".seal_stage(
-  p_job_id text, p_run integer, p_stage integer, p_expected_count integer
+  p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer
 ) returns text
 language plpgsql as $$
 begin
@@ -955,7 +993,9 @@ begin
     raise exception 'job % run % does not wait for stage %', p_job_id, p_run, p_stage using errcode = 'CM002';
   end if;
   update "app".stages s
-  set status = 'processing', expected_count = p_expected_count, planned_at = "app".clock()
+  set status = 'processing', expected_count = p_expected_count, planned_at = "app".clock(),
+      settings = case when p_tasks_per_message is null then s.settings
+        else s.settings || jsonb_build_object('tasks_per_message', p_tasks_per_message) end
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
   perform "app".record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
     jsonb_build_object('expected_count', p_expected_count));

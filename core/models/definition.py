@@ -65,7 +65,8 @@ class StageDefinition(FrozenModel):
     failure: FailurePolicy = FailurePolicy()
     lease_seconds: Annotated[float, Field(ge=5, le=3600)] = 60.0
     max_interruptions: Annotated[int, Field(ge=0, le=100)] = 5
-    tasks_per_message: Annotated[int, Field(ge=1, le=100)] = 1
+    # None: chosen when the stage is planned, from how long its tasks lasted in the last job of the type.
+    tasks_per_message: Annotated[int, Field(ge=1, le=100)] | None = None
     # The logical queue, when the handler that names one lives in another app.
     queue: Annotated[str, Field(min_length=1, max_length=100)] | None = None
 

@@ -1,11 +1,14 @@
-"""Log lines: one per event, readable by people, with the process that speaks."""
+"""Log lines: one per event, readable by people, with the process that speaks and the fields of the record."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 
 _NOISY = ("azure", "uamqp", "asyncio", "urllib3", "uvicorn", "httpx")
+_OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_LONGEST_VALUE = 300
 
 
 def configure_logging(speaker: str, level: str) -> None:
@@ -22,5 +25,18 @@ def configure_logging(speaker: str, level: str) -> None:
 
 
 def line_formatter(speaker: str) -> logging.Formatter:
-    """`time level [speaker] logger: message`."""
-    return logging.Formatter(f"%(asctime)s.%(msecs)03d %(levelname)-7s [{speaker}] %(name)s: %(message)s", "%H:%M:%S")
+    """`time level [speaker] logger: message field=value ...`."""
+    return _LineFormatter(f"%(asctime)s.%(msecs)03d %(levelname)-7s [{speaker}] %(name)s: %(message)s", "%H:%M:%S")
+
+
+class _LineFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the library's
+        fields = {name: value for name, value in vars(record).items() if name not in _OWN_FIELDS}
+        told = [f"{name}={_short(value)}" for name, value in fields.items() if value is not None]
+        return " ".join([super().formatMessage(record), *told])
+
+
+def _short(value: object) -> str:
+    """The value on one line, cut where it is long: a batch of a hundred ids is no reading matter."""
+    text = value if isinstance(value, str) and " " not in value else json.dumps(value, default=str)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

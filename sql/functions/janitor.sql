@@ -32,7 +32,7 @@ begin
     join due d on t.job_id = d.job_id and t.run = d.run and t.task_id = d.task_id
   )
   select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
-    (s.settings ->> 'tasks_per_message')::integer
+    coalesce((s.settings ->> 'tasks_per_message')::integer, 1)
   from (select * from held union all select * from retried) h
   join {schema}.jobs j on j.job_id = h.job_id
   join {schema}.stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
@@ -80,7 +80,7 @@ language sql volatile as $$
     returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
   )
   select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
-    (s.settings ->> 'tasks_per_message')::integer
+    coalesce((s.settings ->> 'tasks_per_message')::integer, 1)
   from held h
   join {schema}.jobs j on j.job_id = h.job_id
   join {schema}.stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage

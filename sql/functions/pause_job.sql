@@ -82,7 +82,7 @@ begin
     returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt, t.parked_at
   )
   select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
-    (s.settings ->> 'tasks_per_message')::integer, h.parked_at
+    coalesce((s.settings ->> 'tasks_per_message')::integer, 1), h.parked_at
   from held h
   join {schema}.jobs j on j.job_id = h.job_id
   join {schema}.stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage

@@ -1,6 +1,6 @@
 -- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
 -- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
--- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more).
+-- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused.
 create or replace function {schema}.begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare
@@ -25,10 +25,11 @@ begin
   return 'ready';
 end $$;
 
--- All tasks are inserted: from now on the stage can end. A stage without tasks ends here.
+-- All tasks are inserted: from now on the stage can end. A stage without tasks ends here. The size chosen for its
+-- messages is kept in its settings, for whoever announces its tasks again.
 -- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
 create or replace function {schema}.seal_stage(
-  p_job_id text, p_run integer, p_stage integer, p_expected_count integer
+  p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer
 ) returns text
 language plpgsql as $$
 begin
@@ -38,7 +39,9 @@ begin
     raise exception 'job % run % does not wait for stage %', p_job_id, p_run, p_stage using errcode = 'CM002';
   end if;
   update {schema}.stages s
-  set status = 'processing', expected_count = p_expected_count, planned_at = {schema}.clock()
+  set status = 'processing', expected_count = p_expected_count, planned_at = {schema}.clock(),
+      settings = case when p_tasks_per_message is null then s.settings
+        else s.settings || jsonb_build_object('tasks_per_message', p_tasks_per_message) end
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
   perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
     jsonb_build_object('expected_count', p_expected_count));

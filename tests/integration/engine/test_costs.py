@@ -1,0 +1,84 @@
+"""What a job costs in statements, transactions and connections: counted, not timed."""
+
+from collections import Counter
+
+import psycopg
+import pytest
+
+from core.orchestration_manager import MESSAGES_PER_SEND
+from infrastructure.postgresql import create_pool
+
+from .conftest import Engine
+from .machine_suite import Rig, ShapesJob
+
+TASKS_PER_MESSAGE = ShapesJob.stages[1]["tasks_per_message"]
+
+
+@pytest.fixture
+def statements(monkeypatch):
+    """How often each statement was sent, by the function or table that it is about."""
+    counts: Counter[str] = Counter()
+    execute, copy = psycopg.Cursor.execute, psycopg.Cursor.copy
+
+    def name_of(query):
+        text = query if isinstance(query, str) else query.as_string(None)
+        return text.split("(")[0].removeprefix("select * from ").removeprefix("select ").replace('"', "").strip()
+
+    def counted_execute(self, query, *arguments, **options):
+        counts[name_of(query)] += 1
+        return execute(self, query, *arguments, **options)
+
+    def counted_copy(self, statement, *arguments, **options):
+        counts["copy"] += 1
+        return copy(self, statement, *arguments, **options)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", counted_execute)
+    monkeypatch.setattr(psycopg.Cursor, "copy", counted_copy)
+    return counts
+
+
+def run_job(database_url, statements, tasks):
+    """The statements of one job of so many tasks, and the most connections that it had."""
+    with create_pool(database_url, max_size=4) as pool:
+        rig = Rig(Engine(pool), on_the_spot=True)
+        statements.clear()
+        job_id = rig.submit(n=tasks)
+        rig.queues.run(rig.machine, threads=4)
+        counted = Counter(statements)
+        assert rig.job(job_id).result["total"] == sum(n * n for n in range(tasks))
+        return counted, pool.get_stats()["pool_size"]
+
+
+def test_a_thousand_tasks_cost_a_claim_a_message_and_no_more_than_a_completion_a_task(database_url, statements):
+    """The reference needed 9.4 queries and 14.5 connections a task (lesson D1)."""
+    few, _ = run_job(database_url, statements, 101)
+    many, connections = run_job(database_url, statements, 999)
+
+    messages = -(-999 // TASKS_PER_MESSAGE)
+    # The two single tasks, of stages 1 and 3, are born claimed.
+    assert many["app.claim_tasks"] == messages
+    assert messages + 2 <= many["app.complete_task_and_check_stage"] <= 999 + 2
+    per_task = {"app.claim_tasks", "app.complete_task_and_check_stage"}
+    fixed = {name: count for name, count in many.items() if name not in per_task}
+    # Whatever the number of tasks, the rest is the same, statement by statement.
+    assert fixed == {name: count for name, count in few.items() if name not in per_task}
+    assert sum(fixed.values()) <= 25, fixed
+    assert connections <= 4
+
+
+def test_planning_costs_the_same_statements_whatever_the_number_and_one_a_send_to_mark(engine, statements):
+    """A thousand tasks were inserted and sent one by one (lesson D3)."""
+    fixed = []
+    for tasks in (1_000, 10_000):
+        rig = Rig(engine)
+        rig.submit(n=tasks)
+        assert rig.queues.deliver(rig.machine)  # plans and announces stage 1
+        statements.clear()
+        assert rig.queues.deliver(rig.machine)  # its task, and with it the planning of stage 2
+        counted = Counter(statements)
+        messages = -(-tasks // TASKS_PER_MESSAGE)
+        assert counted.pop("app.mark_tasks_announced") == -(-messages // MESSAGES_PER_SEND)
+        assert counted["copy"] == 1
+        fixed.append(counted)
+    assert fixed[0] == fixed[1]
+    assert sum(fixed[0].values()) <= 10, fixed
