@@ -135,24 +135,6 @@ def events(job_id: JobArgument, limit: LimitOption = 200, output: OutputOption =
     print_rows(found, ["at", "event", "run", "stage", "task_id", "detail"], empty="No events.")
 
 
-def cancel(
-    job_id: JobArgument,
-    reason: Annotated[str | None, typer.Option(help="Kept in the job's timeline.")] = None,
-    output: OutputOption = None,
-    url: UrlOption = None,
-) -> None:
-    """Cancel a job; tasks that run are asked to stop. Exit code 4 if it has ended already.
-
-    For example: coremachine cancel 3f2a9c --reason "wrong source folder"
-    """
-    with ApiClient(choose_url(url)) as client:
-        answer = client.cancel(client.resolve_job_id(job_id), reason)
-    if wants_json(output):
-        print_json(answer)
-    else:
-        console().print(f"{job_id} {status_markup(str(answer.get('status', 'cancelling')))}", soft_wrap=True)
-
-
 def job_types(output: OutputOption = None, url: UrlOption = None) -> None:
     """List what can be submitted.
 

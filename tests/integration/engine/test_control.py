@@ -1,4 +1,4 @@
-"""Pause, resume, cancel with a deadline, rerun: each function on a real PostgreSQL, what it does and what it refuses."""
+"""Pause, resume, cancel with a deadline, rerun: each function on a real PostgreSQL, what it does and refuses."""
 
 from uuid import UUID, uuid4
 
