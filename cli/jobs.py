@@ -86,7 +86,15 @@ def list_jobs(
     if wants_json(output):
         print_json({"value": jobs})
         return
-    rows = [{**job, "stage": f"{job.get('stage')}/{job.get('total_stages')}", "took": _took(job)} for job in jobs]
+    rows = [
+        {
+            **job,
+            "status": f"{job['status']} (paused)" if job.get("paused_at") else job["status"],
+            "stage": f"{job.get('stage')}/{job.get('total_stages')}",
+            "took": _took(job),
+        }
+        for job in jobs
+    ]
     print_rows(rows, ["job_id", "job_type", "status", "stage", "created_at", "took"], empty="No jobs.")
 
 

@@ -95,3 +95,6 @@ def test_status_and_watch_show_that_a_job_is_paused(api: FakeApi, run: Run, caps
     api.answer(f"GET /api/jobs/{JOB_ID}", job(paused=True), job("completed"))
     assert run("watch", JOB_ID, "-o", "table") == 0
     assert "processing (paused)" in capsys.readouterr().err
+    api.answer("GET /api/jobs", {"value": [job(paused_at="2026-01-02T03:04:05Z")]})
+    assert run("list", "-o", "table") == 0
+    assert "processing (paused)" in capsys.readouterr().out
