@@ -17,10 +17,13 @@ from local.stack_file import find_stack
 
 if TYPE_CHECKING:
     from infrastructure.migrations import Migrator
+    from infrastructure.postgresql import Pool
 
 CLIENT_ID_SETTING = "ServiceBusConnection__clientId"
 
-db = typer.Typer(help="Bring the database's schema up to date, or see where it stands.", no_args_is_help=True)
+db = typer.Typer(
+    help="The database: bring its schema up to date, see where it stands, delete old jobs.", no_args_is_help=True
+)
 
 DatabaseOption = Annotated[
     str | None,
@@ -92,12 +95,66 @@ def status(database_url: DatabaseOption = None, schema: SchemaOption = "app", ou
         show.print(f"[yellow]to be applied:[/yellow] {', '.join(waiting)}; run `coremachine db migrate`")
 
 
+@db.command()
+def prune(
+    older_than: Annotated[str, typer.Option("--older-than", help="Age since the job's end: 90d, 12h or 30m.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
+    database_url: DatabaseOption = None,
+    schema: SchemaOption = "app",
+    output: OutputOption = None,
+) -> None:
+    """Delete jobs that ended long ago, with their tasks and events. Running jobs are never touched, nor slowed.
+
+    For example: coremachine db prune --older-than 90d --dry-run
+    """
+    from infrastructure.retention import Pruned, RetentionRepository  # noqa: PLC0415 - psycopg is not for all
+
+    seconds = age_in_seconds(older_than)
+    with open_pool(database_url) as pool:
+        retention = RetentionRepository(pool, schema)
+        if dry_run:
+            jobs = retention.find_prunable_jobs(seconds, limit=1_000_000)
+            found: dict[str, object] = {"would_prune_jobs": len(jobs)}
+            if jobs:
+                found["oldest"], found["newest"] = (jobs[at].finished_at.isoformat() for at in (0, -1))
+        else:
+            with console().status("pruning") as told:
+
+                def tell(pruned: Pruned) -> None:
+                    told.update(f"pruned {pruned.jobs} jobs, {pruned.tasks} tasks")
+
+                pruned = retention.prune_jobs(seconds, on_progress=tell)
+            found = {"pruned_jobs": pruned.jobs, "pruned_tasks": pruned.tasks}
+    if wants_json(output):
+        print_json(found)
+    else:
+        for name, value in found.items():
+            console().print(f"{name.replace('_', ' ')}: {value}", highlight=False)
+
+
+def age_in_seconds(text: str) -> float:
+    """`90d`, `12h`, `30m` as seconds. Raises typer.BadParameter."""
+    units = {"d": 86_400, "h": 3_600, "m": 60}
+    number, unit = text[:-1], text[-1:]
+    if unit not in units or not number.isdecimal():
+        raise typer.BadParameter(f"expected a number and d, h or m, such as 90d, found {text!r}")
+    return float(number) * units[unit]
+
+
 @contextmanager
 def open_migrator(database_url: str | None, schema: str) -> "Iterator[Migrator]":
     """Raises DatabaseProblem, also for what goes wrong inside."""
+    from infrastructure.migrations import Migrator  # noqa: PLC0415 - psycopg is not for all
+
+    with open_pool(database_url) as pool:
+        yield Migrator(pool, schema)
+
+
+@contextmanager
+def open_pool(database_url: str | None) -> "Iterator[Pool]":
+    """One connection to the database. Raises DatabaseProblem, also for what goes wrong inside."""
     from infrastructure.base import DatabaseUnavailable, RepositoryError  # noqa: PLC0415 - psycopg is not for all
     from infrastructure.entra import EntraTokens, default_credential  # noqa: PLC0415
-    from infrastructure.migrations import Migrator  # noqa: PLC0415
     from infrastructure.postgresql import create_pool  # noqa: PLC0415
 
     tokens = None
@@ -105,7 +162,7 @@ def open_migrator(database_url: str | None, schema: str) -> "Iterator[Migrator]"
         tokens = EntraTokens(partial(default_credential, os.environ.get(CLIENT_ID_SETTING)))
     try:
         with create_pool(choose_database(database_url), password=tokens, max_size=1) as pool:
-            yield Migrator(pool, schema)
+            yield pool
     except DatabaseUnavailable as error:
         raise DatabaseProblem(f"{error}\nIs the database running? See --database-url.", Exit.UNREACHABLE) from error
     except RepositoryError as error:

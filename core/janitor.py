@@ -24,6 +24,8 @@ HOLD_SECONDS = 60.0
 JOB_GRACE_SECONDS = 10.0
 # A confirmed message of an empty queue is missed for this long before it is sent again: it may be in a worker's hands.
 LOST_GRACE_SECONDS = 20.0
+# A sweep deletes no more old rows than this: a second or so of work that nothing else waits for.
+PRUNED_TASKS_PER_SWEEP = 20_000
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,21 @@ class JanitorStore(Protocol):
     def find_lost_jobs(self, limit: int, grace_seconds: float) -> list[UnannouncedJob]: ...
 
 
+class Pruner(Protocol):
+    """Deletes old jobs, up to about so many task rows; `infrastructure.retention.RetentionRepository` is one."""
+
+    def prune_jobs(self, older_than_seconds: float, *, most_tasks: int | None = None) -> "PrunedRows": ...
+
+
+class PrunedRows(Protocol):
+    """What a pruner deleted."""
+
+    @property
+    def jobs(self) -> int: ...
+    @property
+    def tasks(self) -> int: ...
+
+
 class QueueInspector(Protocol):
     """Looks into queues without taking anything out."""
 
@@ -90,6 +107,8 @@ class SweepReport:
     announced_jobs: int = 0
     found_lost_tasks: int = 0
     found_lost_jobs: int = 0
+    pruned_jobs: int = 0
+    pruned_tasks: int = 0
     errors: dict[str, str] = field(default_factory=dict)
     duration_seconds: float = 0.0
 
@@ -113,6 +132,7 @@ class Janitor:
     Args:
         queues: Logical names of the task queues that are looked into.
         inspector: None where queues cannot be looked into; messages that a broker lost are then not missed.
+        retention_seconds: Jobs that ended longer ago are deleted, by the pruner; None keeps them.
     """
 
     def __init__(
@@ -123,12 +143,16 @@ class Janitor:
         *,
         queues: Iterable[str] = (),
         inspector: QueueInspector | None = None,
+        pruner: Pruner | None = None,
+        retention_seconds: float | None = None,
     ) -> None:
         self._store = store
         self._state = state
         self._orchestration = orchestration
         self._queues = tuple(queues)
         self._inspector = inspector
+        self._pruner = pruner
+        self._retention_seconds = retention_seconds
 
     def sweep(self) -> SweepReport:
         """Do all there is to do, up to a bound. A step that fails is reported; the others go on."""
@@ -141,6 +165,7 @@ class Janitor:
             self._announce_tasks,
             self._announce_jobs,
             self._find_lost_messages,
+            self._prune_old_jobs,
         ]
         for step in steps:
             name = step.__name__.strip("_")
@@ -191,6 +216,12 @@ class Janitor:
         if self._inspector.is_queue_empty(JOBS_QUEUE):
             jobs = self._store.find_lost_jobs(ROWS_PER_FIND, LOST_GRACE_SECONDS)
             report.found_lost_jobs += sum(self._announce_job(job) for job in jobs)
+
+    def _prune_old_jobs(self, report: SweepReport) -> None:
+        if self._pruner is None or self._retention_seconds is None:
+            return
+        pruned = self._pruner.prune_jobs(self._retention_seconds, most_tasks=PRUNED_TASKS_PER_SWEEP)
+        report.pruned_jobs, report.pruned_tasks = pruned.jobs, pruned.tasks
 
     def _announce(self, tasks: Sequence[UnannouncedTask]) -> int:
         # Not the ids of earlier messages: a broker that drops doubles would drop the repair.

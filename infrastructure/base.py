@@ -19,8 +19,8 @@ class DatabaseUnavailable(RepositoryError, StoreUnavailable):
     """The database cannot be reached now; the message that led here must stay with the broker."""
 
 
-class StageClosedMeanwhile(RepositoryError):
-    """Another transaction ended the stage between this one's check and its lock; call again."""
+class ChangedMeanwhile(RepositoryError):
+    """Another transaction came in between, and this one was rolled back: the same call again finds it done."""
 
 
 class BaseRepository:

@@ -16,6 +16,7 @@ from infrastructure.migrations import Migrator, SchemaStatus
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.queries import JobQueries
 from infrastructure.results import ResultRepository
+from infrastructure.retention import RetentionRepository
 from infrastructure.service_bus import ServiceBusRepository, connect_with_identity, connect_with_string
 from infrastructure.settings import AppMode, DatabaseAuth, Settings
 
@@ -39,6 +40,7 @@ class Repositories:
     janitor: JanitorRepository
     service_bus: ServiceBusRepository
     queries: JobQueries
+    retention: RetentionRepository
 
 
 class RepositoryFactory:
@@ -117,6 +119,7 @@ def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
         janitor=JanitorRepository(pool, settings.schema_name),
         service_bus=ServiceBusRepository(settings.queue_names, _service_bus_connector(settings)),
         queries=JobQueries(pool, settings.schema_name),
+        retention=RetentionRepository(pool, settings.schema_name),
     )
 
 
@@ -140,7 +143,14 @@ def _make_janitor(settings: Settings, repositories: Repositories, catalog: JobCa
     from core.janitor import Janitor  # noqa: PLC0415 - only apps with timers have one
 
     state, orchestration = _make_rules(settings, repositories, catalog)
-    return Janitor(repositories.janitor, state, orchestration, queues=settings.task_queues)
+    return Janitor(
+        repositories.janitor,
+        state,
+        orchestration,
+        queues=settings.task_queues,
+        pruner=repositories.retention,
+        retention_seconds=settings.retention_days * 86_400 if settings.retention_days else None,
+    )
 
 
 def _make_rules(

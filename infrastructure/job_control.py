@@ -32,7 +32,7 @@ class JobControlRepository(PostgreSQLRepository):
         reason: str | None,
         actor: str | None,
     ) -> ControlAnswer | None:
-        """Outcome: rerun, refused, other_run, nothing_failed, stage_not_reached.
+        """Outcome: rerun, refused, other_run, nothing_failed, stage_not_reached, pruned.
 
         Args:
             run: The run that the caller has seen; of another one nothing is begun.

@@ -9,7 +9,6 @@ from psycopg.sql import SQL, Identifier
 from core.leases import HeldLease
 from core.models import JobRecord
 from core.ports import JsonObject, StageCheck, Submitted, TaskRow
-from infrastructure.base import RepositoryError, StageClosedMeanwhile
 from infrastructure.job_control import JobControlRepository
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb, columns_of
 
@@ -215,13 +214,6 @@ class StageCompletionRepository(PostgreSQLRepository):
         payloads: Mapping[str, JsonObject],
     ) -> StageCheck:
         parameters = (job_id, run, stage, lease_id, list(payloads), [as_jsonb(value) for value in payloads.values()])
-        for _ in range(2):
-            try:
-                (row,) = self._call(function, parameters)
-            except StageClosedMeanwhile:
-                continue  # it is closed for good: the second call finds it so
-            ids = tuple(row["updated_ids"])
-            return StageCheck(ids, row["is_last_task_in_stage"], row["stage_status"], row["job_status"])
-        raise RepositoryError(
-            function, f"stage {stage} of job {job_id} was closed twice, which cannot be; look at its rows"
-        )
+        (row,) = self._call(function, parameters)
+        ids = tuple(row["updated_ids"])
+        return StageCheck(ids, row["is_last_task_in_stage"], row["stage_status"], row["job_status"])

@@ -13,12 +13,14 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.canonical import EncodedJson
 from core.models.definition import FrozenModel
-from infrastructure.base import BaseRepository, DatabaseUnavailable, RepositoryError, StageClosedMeanwhile
+from infrastructure.base import BaseRepository, ChangedMeanwhile, DatabaseUnavailable, RepositoryError
 from infrastructure.migrations import Migrator
 
 C = TypeVar("C")
 
-STAGE_CLOSED_SQLSTATE = "CM001"
+# Our own "changed between look and lock", a deadlock, a serialization failure: all were rolled back.
+CHANGED_SQLSTATES = frozenset({"CM001", "40P01", "40001"})
+CALLS_AT_MOST = 5
 
 # After a failed attempt the pool waits 1 s, then 2, then 4, and so on: a long outage would be followed by a long wait.
 # It gives up after this time instead, and the next caller who needs a connection starts again at once.
@@ -119,9 +121,14 @@ class PostgreSQLRepository(BaseRepository):
             return cursor.fetchall() if cursor.description else []
 
     def _call(self, function: str, parameters: Sequence[Any]) -> list[DictRow]:
-        """Call one of the schema's functions: a transition in one round trip."""
+        """Call one of the schema's functions: a transition in one round trip, again if another came in between."""
         places = SQL(", ").join(Placeholder() for _ in parameters)
         query = SQL("select * from {}({})").format(Identifier(self._schema, function), places)
+        for _ in range(CALLS_AT_MOST - 1):
+            try:
+                return self._execute_query(function, query, parameters)
+            except ChangedMeanwhile as error:
+                self._log.info("called_again", extra={"operation": function, "reason": error.reason})
         return self._execute_query(function, query, parameters)
 
     def _ensure_schema_exists(self) -> None:
@@ -129,8 +136,8 @@ class PostgreSQLRepository(BaseRepository):
         Migrator(self._pool, self._schema).migrate()
 
     def _translate(self, operation: str, error: Exception) -> Exception:
-        if isinstance(error, psycopg.Error) and error.sqlstate == STAGE_CLOSED_SQLSTATE:
-            return StageClosedMeanwhile(operation, str(error).splitlines()[0])
+        if isinstance(error, psycopg.Error) and error.sqlstate in CHANGED_SQLSTATES:
+            return ChangedMeanwhile(operation, str(error).splitlines()[0])
         if isinstance(error, PoolTimeout):
             return DatabaseUnavailable(operation, self._explain_timeout())
         if isinstance(error, psycopg.OperationalError):

@@ -150,6 +150,12 @@ class Settings(BaseSettings):
         pattern=r"^\S+( \S+){5}$",
         description="an NCRONTAB expression of six fields, such as */30 * * * * *",
     )
+    retention_days: float | None = Field(
+        None,
+        alias="COREMACHINE_RETENTION_DAYS",
+        gt=0,
+        description="a number of days after which ended jobs are deleted; left out, they are kept",
+    )
     service_bus_connection: SecretStr | None = Field(
         None,
         alias="ServiceBusConnection",

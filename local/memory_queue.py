@@ -58,14 +58,22 @@ class MemoryQueues:
         Args:
             skip_delays: Scheduled messages count as due.
         """
+
+        def process(queue: str, body: bytes) -> None:
+            if queue == JOBS_QUEUE:
+                machine.process_job_message(JOBS_QUEUE_MESSAGE.validate_json(body))
+            else:
+                machine.process_task_message(TaskQueueMessage.model_validate_json(body))
+
+        return self.deliver_to(process, skip_delays=skip_delays)
+
+    def deliver_to(self, process: Callable[[str, bytes], None], *, skip_delays: bool = False) -> bool:
+        """Hand the next due message (queue, body) to a function; what raises goes back to the queue."""
         entry = self._take(skip_delays=skip_delays)
         if entry is None:
             return False
         try:
-            if entry.queue == JOBS_QUEUE:
-                machine.process_job_message(JOBS_QUEUE_MESSAGE.validate_json(entry.body))
-            else:
-                machine.process_task_message(TaskQueueMessage.model_validate_json(entry.body))
+            process(entry.queue, entry.body)
         except BaseException:
             with self._changed:
                 heapq.heappush(self._entries, entry)  # abandoned: it is there again at once

@@ -31,6 +31,8 @@ create index if not exists "jobs_by_type" on "app"."jobs" ("job_type", "created_
 
 create index if not exists "jobs_open" on "app"."jobs" ("updated_at", "job_id") where status in ('queued', 'processing', 'cancelling', 'finalizing');
 
+create index if not exists "jobs_finished" on "app"."jobs" ("finished_at") where status in ('completed', 'completed_with_errors', 'failed', 'cancelled');
+
 create table if not exists "app"."job_runs" (
   "job_id" text collate "C" not null,
   "run" integer not null,
@@ -56,6 +58,7 @@ create table if not exists "app"."stages" (
   "created_at" timestamptz not null default now(),
   "planned_at" timestamptz,
   "finished_at" timestamptz,
+  "is_unwatched" boolean not null default false,
   "from_run" integer,
   primary key ("job_id", "run", "stage"),
   foreign key ("job_id") references "app"."jobs" on delete cascade
@@ -85,17 +88,20 @@ create table if not exists "app"."tasks" (
   "created_at" timestamptz not null default now(),
   "started_at" timestamptz,
   "finished_at" timestamptz,
+  "is_watched" boolean not null default false,
   "parked_at" timestamptz,
   "from_run" integer,
   primary key ("job_id", "run", "task_id"),
   foreign key ("job_id", "run", "stage") references "app"."stages" on delete cascade
-);
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 
 create index if not exists "tasks_open" on "app"."tasks" ("job_id", "run", "stage", "task_id") where status in ('pending', 'queued', 'processing', 'pending_retry');
 
 create index if not exists "tasks_completed" on "app"."tasks" ("job_id", "run", "stage", "task_index") where status in ('completed');
 
 create index if not exists "tasks_failed" on "app"."tasks" ("job_id", "run", "stage", "task_index") where status in ('failed');
+
+create index if not exists "tasks_watched" on "app"."tasks" ("job_id", "run", "stage") where "is_watched";
 
 create index if not exists "tasks_leased" on "app"."tasks" ("lease_expires_at") where status in ('processing');
 
@@ -223,11 +229,7 @@ begin
     jsonb_build_object('reason', p_reason, 'actor', p_actor, 'grace_seconds', p_grace_seconds));
   if v_job.status in ('processing', 'cancelling') then
     perform "app".cancel_open_tasks(p_job_id, v_job.run, v_job.stage, p_grace_seconds <= 0);
-    if exists (
-      select 1 from "app".tasks t
-      where t.job_id = p_job_id and t.run = v_job.run and t.stage = v_job.stage
-        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-    ) then
+    if "app".ensure_watch(p_job_id, v_job.run, v_job.stage) then
       update "app".jobs j
       set status = 'cancelling', cancel_deadline_at = v_deadline, paused_at = null, updated_at = "app".clock(),
           error = coalesce(j.error, "app".cancelled_error(p_reason))
@@ -274,8 +276,8 @@ begin
     order by t.task_id for update
   ) o;
   update "app".tasks t
-  set status = 'cancelled', lease_id = null, lease_expires_at = null, due_at = null, parked_at = null,
-      finished_at = v_now,
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = v_now,
       error = jsonb_build_object('type', 'CancelForced', 'retryable', false, 'attempt', t.attempt,
         'message', format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner))
   where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
@@ -309,7 +311,12 @@ begin
     raise exception 'stage % of job % run % was closed meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
   end if;
   if not v_stage.runs then
+    -- Rows that were in other hands when the stage was closed.
+    perform "app".cancel_open_tasks(p_job_id, p_run, p_stage, true);
     return false;
+  end if;
+  if v_stage.is_cancelling then
+    perform "app".cancel_open_tasks(p_job_id, p_run, p_stage, false);
   end if;
 
   if p_failed_ids is not null then
@@ -331,11 +338,7 @@ begin
     end if;
   end if;
 
-  if exists (
-    select 1 from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-  ) then
+  if "app".ensure_watch(p_job_id, p_run, p_stage) then
     return false;
   end if;
   if v_stage.is_cancelling then
@@ -364,7 +367,8 @@ $$;
 -- Leases tasks to the caller. One row an id comes back, with its outcome:
 -- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
 -- announced again after it); closed (stage or job does not run); missing.
--- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment).
+-- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment); in a stage or job that
+-- was ended or is being cancelled, the stage's instead.
 -- The commit of a claim is not waited for: one that a crash forgets is fenced by its random lease and is claimed again.
 -- That of parking is: its message is gone when this returns.
 create or replace function "app".claim_tasks(
@@ -377,13 +381,15 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_open boolean;
+  v_is_dead boolean;
   v_paused boolean;
   v_ids text[];
   v_lease_seconds double precision;
 begin
-  select j.status = 'processing' and j.run = p_run and s.status = 'processing', j.paused_at is not null,
-         (s.settings ->> 'lease_seconds')::double precision
-  into v_open, v_paused, v_lease_seconds
+  select j.status = 'processing' and j.run = p_run and s.status = 'processing',
+         j.status in ('cancelling', 'cancelled', 'failed') or s.status in ('cancelled', 'failed'),
+         j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision
+  into v_open, v_is_dead, v_paused, v_lease_seconds
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
@@ -409,6 +415,9 @@ begin
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
         due_at = null, parked_at = null, started_at = v_now
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  elsif v_is_dead then
+    -- Rows that were in other hands when the rest was cancelled.
+    perform "app".check_stage(p_job_id, p_run, p_stage, false, null);
   end if;
 
   return query
@@ -436,11 +445,16 @@ language sql stable as $$
   select coalesce(nullif(current_setting('app.fake_now', true), '')::timestamptz, clock_timestamp())
 $$;
 
--- Serializes decisions about one stage of one run, until the transaction ends.
--- Lock order everywhere: task rows by id, then this, then the job row.
+-- Serializes decisions about one stage of one run, until the transaction ends; share_stage holds them off.
+-- Lock order everywhere: task rows by id, then this, then the job row. Nobody goes from shared to exclusive.
 create or replace function "app".lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
 language sql volatile as $$
   select pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0))
+$$;
+
+create or replace function "app".share_stage(p_job_id text, p_run integer, p_stage integer) returns void
+language sql volatile as $$
+  select pg_advisory_xact_lock_shared(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0))
 $$;
 
 -- One line in the job's timeline.
@@ -456,39 +470,65 @@ $$;
 -- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
 -- A task of a stage or job that has ended meanwhile becomes cancelled: late results are kept out.
 -- job_status says where the job goes on; it is null while the job is paused.
--- Locks: task rows by id, then the stage, then the job row.
--- Raises CM001 when the stage was closed between its check and its lock: call again, it then finds it closed.
+-- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
+-- the job row.
+-- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
+-- decides.
 create or replace function "app".settle_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
-  v_open boolean;
+  v_was_watched boolean;
+  v_decides boolean;
+  v_stage record;
   v_status text;
 begin
-  select j.status = 'processing' and j.run = p_run and s.status = 'processing' into v_open
-  from "app".stages s join "app".jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  v_status := case when v_open then p_status else 'cancelled' end;
-
-  select coalesce(array_agg(h.task_id), array[]::text[]) into updated_ids from (
-    select t.task_id from "app".tasks t
+  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false)
+  into updated_ids, v_was_watched
+  from (
+    select t.task_id, t.is_watched from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
       and t.status = 'processing' and t.lease_id = p_lease_id
     order by t.task_id for update
   ) h;
-  update "app".tasks t
-  set status = v_status, lease_id = null, lease_expires_at = null, finished_at = v_now,
-      result = case v_status when 'completed' then given.payload else t.result end,
-      error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
-  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (updated_ids) and t.task_id = given.task_id;
-
   is_last_task_in_stage := false;
   if cardinality(updated_ids) > 0 then
-    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_open,
-      case v_status when 'failed' then updated_ids end);
+    select p_status = 'failed' or s.is_unwatched
+      or not (j.status = 'processing' and j.run = p_run and s.status = 'processing')
+    into v_decides
+    from "app".stages s join "app".jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+    if v_was_watched and not v_decides then
+      v_decides := not "app".pass_watch(p_job_id, p_run, p_stage, updated_ids);
+    end if;
+    if v_decides then
+      perform "app".lock_stage(p_job_id, p_run, p_stage);
+    else
+      perform "app".share_stage(p_job_id, p_run, p_stage);
+    end if;
+    select j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open, s.is_unwatched
+    into v_stage
+    from "app".stages s join "app".jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+    if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
+      raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+        using errcode = 'CM001';
+    end if;
+    v_status := case when v_stage.is_open then p_status else 'cancelled' end;
+
+    update "app".tasks t
+    set status = v_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = v_now,
+        result = case v_status when 'completed' then given.payload else t.result end,
+        error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
+    from unnest(p_task_ids, p_payloads) as given(task_id, payload)
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (updated_ids) and t.task_id = given.task_id;
+
+    if v_decides then
+      is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
+        case v_status when 'failed' then updated_ids end);
+    end if;
   end if;
   select s.status, case when j.paused_at is null then j.status end into stage_status, job_status
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
@@ -552,8 +592,8 @@ begin
     order by t.task_id for update skip locked
   ) o;
   update "app".tasks t
-  set status = 'cancelled', lease_id = null, lease_expires_at = null, due_at = null, parked_at = null,
-      finished_at = "app".clock()
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = "app".clock()
   where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   get diagnostics v_count = row_count;
   return v_count;
@@ -999,10 +1039,47 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
   perform "app".record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
     jsonb_build_object('expected_count', p_expected_count));
+  perform "app".ensure_watch(p_job_id, p_run, p_stage);
   if p_expected_count = 0 then
     return "app".close_stage(p_job_id, p_run, p_stage);
   end if;
   return 'processing';
+end $$;
+
+-- Retention. Only jobs that have ended are ever pruned, and in pieces: each call is one short transaction that no running
+-- work waits for.
+
+-- Jobs that ended longer ago than p_older_than_seconds, the oldest first.
+create or replace function "app".find_prunable_jobs(p_older_than_seconds double precision, p_limit integer)
+returns table (job_id text, job_type text, status text, finished_at timestamptz)
+language sql stable as $$
+  select j.job_id, j.job_type, j.status, j.finished_at from "app".jobs j
+  where j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+    and j.finished_at < "app".clock() - p_older_than_seconds * interval '1 second'
+  order by j.finished_at limit p_limit
+$$;
+
+-- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
+-- Returns how many tasks went, and whether the job did. Fence: the job has ended (looked at under its row's lock).
+create or replace function "app".prune_job(p_job_id text, p_limit integer)
+returns table (pruned_tasks integer, is_job_pruned boolean)
+language plpgsql set enable_seqscan = off as $$
+begin
+  pruned_tasks := 0;
+  is_job_pruned := false;
+  perform 1 from "app".jobs j
+  where j.job_id = p_job_id and j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+  for update skip locked;
+  if found then
+    delete from "app".tasks t
+    where t.ctid = any (array(select d.ctid from "app".tasks d where d.job_id = p_job_id limit p_limit));
+    get diagnostics pruned_tasks = row_count;
+    if pruned_tasks < p_limit then
+      delete from "app".jobs j where j.job_id = p_job_id;
+      is_job_pruned := found;
+    end if;
+  end if;
+  return next;
 end $$;
 
 -- Gives claimed tasks back before their lease runs out; they are to be announced again.
@@ -1028,6 +1105,7 @@ begin
   update "app".tasks t
   set status = case when v_open then 'pending' else 'cancelled' end,
       finished_at = case when v_open then null else "app".clock() end,
+      is_watched = t.is_watched and v_open,
       attempt = t.attempt - case when p_started then 0 else 1 end,
       interruptions = t.interruptions + case when p_started then 1 else 0 end,
       lease_id = null, lease_expires_at = null, announced_at = null
@@ -1084,7 +1162,7 @@ end $$;
 --   fresh attempts, and later stages are planned anew. from_stage: stages before p_from_stage are kept as they are.
 -- all: nothing is kept. Kept rows are copied into the new run, so that planners, fan-in and finalize_job find them.
 -- Outcome: rerun; refused (it has not ended); other_run (its run is not p_run any more); nothing_failed;
--- stage_not_reached; missing. Parameters and definition of the last run stay where they are null.
+-- stage_not_reached; pruned (retention has deleted some of what would be kept); missing. Parameters and definition of the last run stay where they are null.
 -- Fence: an ended job and its run. Locks: the job row; rows of the old run are only read, and whatever still settles
 -- there finds its job in another run: it cannot end as completed any more.
 create or replace function "app".rerun_job(
@@ -1119,6 +1197,7 @@ begin
     when v_job.run <> p_run then 'other_run'
     when v_first is null then 'stage_not_reached'
     when p_mode = 'failed' and v_job.status = 'completed' then 'nothing_failed'
+    when p_mode <> 'all' and not "app".has_all_tasks(p_job_id, v_job.run, v_first) then 'pruned'
     else 'rerun'
   end;
   if outcome <> 'rerun' then
@@ -1161,9 +1240,12 @@ begin
   perform "app".record_event(p_job_id, rerun_job.run, v_first, null, 'job_rerun',
     jsonb_build_object('mode', p_mode, 'kept_count', kept_count, 'fresh_count', fresh_count, 'reason', p_reason,
       'actor', p_actor, 'from_run', v_job.run, 'parameters', p_parameters));
-  if v_planned and fresh_count = 0 then
+  if v_planned then
+    -- Out of the usual order, but nobody can hold the lock of a run that begins here.
     perform "app".lock_stage(p_job_id, rerun_job.run, v_first);
-    status := "app".close_stage(p_job_id, rerun_job.run, v_first);
+    if not "app".ensure_watch(p_job_id, rerun_job.run, v_first) then
+      status := "app".close_stage(p_job_id, rerun_job.run, v_first);
+    end if;
   end if;
   return next;
 end $$;
@@ -1185,6 +1267,17 @@ language sql stable as $$
   from "app".jobs j
   join "app".stages s on s.job_id = j.job_id and s.run = p_run
   where j.job_id = p_job_id
+$$;
+
+-- Whether the stages up to this one have all the tasks that they were planned with.
+create or replace function "app".has_all_tasks(p_job_id text, p_run integer, p_stage integer) returns boolean
+language sql stable as $$
+  select (
+    select coalesce(sum(s.expected_count), 0) from "app".stages s
+    where s.job_id = p_job_id and s.run = p_run and s.stage <= p_stage
+  ) = (
+    select count(*) from "app".tasks t where t.job_id = p_job_id and t.run = p_run and t.stage <= p_stage
+  )
 $$;
 
 -- Copies stages before p_first into the next run, whole, and with p_partly the completed tasks of p_first itself, whose
@@ -1323,7 +1416,8 @@ begin
 
   with ended as (
     update "app".tasks t
-    set interruptions = t.interruptions + 1, lease_id = null, lease_expires_at = null, announced_at = null,
+    set interruptions = t.interruptions + 1,
+        is_watched = t.is_watched and v_stage.is_open and t.interruptions + 1 <= v_stage.allowed, lease_id = null, lease_expires_at = null, announced_at = null,
         status = case when not v_stage.is_open then 'cancelled'
                       when t.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end,
         finished_at = case when v_stage.is_open and t.interruptions + 1 <= v_stage.allowed then null else v_now end,
@@ -1347,6 +1441,63 @@ begin
     is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_stage.is_open, v_failed);
   end if;
   return next;
+end $$;
+
+-- The watch: while a stage runs, exactly one of its open tasks is watched. Whoever ends any other task knows that it is
+-- not the last and needs no look at its neighbours; whoever ends the watched one hands the watch on, or is the last.
+-- So completions of one stage hold its lock in shared mode and commit side by side.
+
+-- Hands the watch from tasks that end in this transaction to another open one that nobody holds this moment.
+-- False when there is none: then only the exclusive stage lock can tell whether the stage is over.
+-- Locks: one more task row, never awaited; before the stage's lock.
+create or replace function "app".pass_watch(p_job_id text, p_run integer, p_stage integer, p_ending_ids text[])
+returns boolean
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_heir text;
+begin
+  -- The last id first: tasks are taken from the front, so it is watched longest.
+  select t.task_id into v_heir from "app".tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+    and t.status in ('pending', 'queued', 'processing', 'pending_retry') and t.task_id <> all (p_ending_ids)
+  order by t.task_id desc limit 1 for update skip locked;
+  if v_heir is null then
+    return false;
+  end if;
+  update "app".tasks t set is_watched = true
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = v_heir;
+  return true;
+end $$;
+
+-- Makes sure that an open task is watched, after others were ended. False when no task is open.
+-- Where every open task is in other hands this moment, the stage is marked as unwatched: whoever ends a task of it then
+-- decides under the exclusive lock. Waiting for such a row would be a deadlock: its holder may wait for this stage.
+-- Locks: the stage's exclusive lock is held by the caller; then one task row, never awaited, and the stage row.
+create or replace function "app".ensure_watch(p_job_id text, p_run integer, p_stage integer) returns boolean
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_task_id text;
+begin
+  if exists (
+    select 1 from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.is_watched
+      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+  ) then
+    return true;
+  end if;
+  select t.task_id into v_task_id from "app".tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+    and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+  order by t.task_id desc limit 1 for update skip locked;
+  update "app".tasks t set is_watched = true
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = v_task_id;
+  update "app".stages s set is_unwatched = v_task_id is null
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.is_unwatched <> (v_task_id is null);
+  return v_task_id is not null or exists (
+    select 1 from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+  );
 end $$;
 
 create or replace function "app"."guard_jobs_transition"() returns trigger

@@ -55,7 +55,11 @@ class JobRunRecord(FrozenModel):
 
 
 class StageRecord(FrozenModel):
-    """One stage in one run of a job. `from_run` is the run that it, or a part of its tasks, was kept from."""
+    """One stage in one run of a job.
+
+    `is_unwatched`: none of its open tasks could be watched when that was tried. `from_run`: the run that it, or a part
+    of its tasks, was kept from.
+    """
 
     job_id: JobId
     run: Annotated[int, Field(ge=1)]
@@ -67,15 +71,17 @@ class StageRecord(FrozenModel):
     created_at: datetime | None = None
     planned_at: datetime | None = None
     finished_at: datetime | None = None
+    is_unwatched: bool = False
     from_run: Annotated[int, Field(ge=1)] | None = None
 
 
 class TaskRecord(FrozenModel):
     """One unit of work, retried alone.
 
-    `parked_at` is set where it needs a message once more: one came while the job was paused, or a rerun wrote the row.
-    While that message is being sent it lies ahead, so that nobody else sends it. `from_run` is the run that
-    it ran in, where a rerun kept it.
+    `is_watched`: the open task whose end tells whether its stage is over.
+    `parked_at`: it needs a message once more: one came while the job was paused, or a rerun wrote it. While that
+    message is being sent, it lies ahead, so that nobody else sends it.
+    `from_run`: the run that it ran in, where a rerun kept it.
     """
 
     job_id: JobId
@@ -101,6 +107,7 @@ class TaskRecord(FrozenModel):
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    is_watched: bool = False
     parked_at: datetime | None = None
     from_run: Annotated[int, Field(ge=1)] | None = None
 

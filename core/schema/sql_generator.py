@@ -82,7 +82,11 @@ def _create_table(schema: str, table: Table) -> Composed:
         for columns, other in table.references
     )
     body = SQL(",\n  ").join(lines)
-    return SQL("create table if not exists {} (\n  {}\n)").format(Identifier(schema, table.name), body)
+    statement = SQL("create table if not exists {} (\n  {}\n)").format(Identifier(schema, table.name), body)
+    if table.storage:
+        settings = (SQL("{} = {}").format(SQL(name), Literal(value)) for name, value in table.storage)
+        statement += SQL(" with ({})").format(SQL(", ").join(settings))
+    return statement
 
 
 def _column(table: Table, name: str, info: FieldInfo) -> Composed:
@@ -138,6 +142,8 @@ def _create_index(schema: str, table: Table, index: Index) -> Composed:
     )
     if index.statuses:
         statement += SQL(" where status in ({})").format(SQL(", ").join(Literal(status) for status in index.statuses))
+    if index.condition:
+        statement += SQL(" where {}").format(Identifier(index.condition))
     if index.where_set:
         statement += SQL(" where {} is not null").format(Identifier(index.where_set))
     return statement

@@ -1,19 +1,24 @@
 """What the models do not say about their tables: keys, foreign keys, indexes with a reason, generated columns."""
 
 from dataclasses import dataclass, field
+from typing import LiteralString
 
 from core.models.definition import FrozenModel
 from core.models.record import JobEvent, JobRecord, JobRunRecord, StageRecord, TaskRecord
-from core.models.status import TaskStatus
+from core.models.status import JobStatus, TaskStatus
 
 
 @dataclass(frozen=True)
 class Index:
-    """With `statuses` it covers only rows in one of them, with `where_set` only those that have this column."""
+    """With `statuses` it covers only rows in one of them, with `condition` those for which that column is true.
+
+    With `where_set` it covers those that have a value in that column.
+    """
 
     name: str
     columns: tuple[str, ...]
     statuses: tuple[str, ...] = ()
+    condition: str | None = None
     where_set: str | None = None
 
 
@@ -28,8 +33,11 @@ class Table:
     references: tuple[tuple[tuple[str, ...], str], ...] = ()
     identity: str | None = None
     now_columns: tuple[str, ...] = field(default=("created_at",))
+    # Storage parameters, such as those of autovacuum.
+    storage: tuple[tuple[LiteralString, float], ...] = ()
 
 
+ENDED_JOBS = tuple(status.value for status in JobStatus if status.is_terminal)
 OPEN_TASKS = tuple(status.value for status in TaskStatus if not status.is_terminal)
 
 TABLES = (
@@ -44,6 +52,8 @@ TABLES = (
             Index("jobs_by_type", ("job_type", "created_at", "job_id")),
             # The janitor's: jobs that wait for a message or for a step, never the finished ones.
             Index("jobs_open", ("updated_at", "job_id"), ("queued", "processing", "cancelling", "finalizing")),
+            # Retention's: only ended jobs, by when they ended.
+            Index("jobs_finished", ("finished_at",), ENDED_JOBS),
         ),
         now_columns=("created_at", "updated_at"),
     ),
@@ -61,12 +71,16 @@ TABLES = (
             # statistics the planner would read the whole stage to find one task.
             Index("tasks_completed", ("job_id", "run", "stage", "task_index"), ("completed",)),
             Index("tasks_failed", ("job_id", "run", "stage", "task_index"), ("failed",)),
+            # One row a running stage: the task whose end tells whether the stage is over.
+            Index("tasks_watched", ("job_id", "run", "stage"), condition="is_watched"),
             # Sweeps across jobs lead with their time; they are not unique, so each shard keeps its own.
             Index("tasks_leased", ("lease_expires_at",), ("processing",)),
             Index("tasks_unannounced", ("created_at",), ("pending",)),
             Index("tasks_due", ("due_at",), ("pending_retry",)),
             Index("tasks_parked", ("parked_at",), where_set="parked_at"),
         ),
+        # A row is written four times in its life: dead versions are cleared away early, in small steps.
+        storage=(("autovacuum_vacuum_scale_factor", 0.02), ("autovacuum_analyze_scale_factor", 0.02)),
         references=((("job_id", "run", "stage"), "stages"),),
     ),
     Table(

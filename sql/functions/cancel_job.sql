@@ -26,11 +26,7 @@ begin
     jsonb_build_object('reason', p_reason, 'actor', p_actor, 'grace_seconds', p_grace_seconds));
   if v_job.status in ('processing', 'cancelling') then
     perform {schema}.cancel_open_tasks(p_job_id, v_job.run, v_job.stage, p_grace_seconds <= 0);
-    if exists (
-      select 1 from {schema}.tasks t
-      where t.job_id = p_job_id and t.run = v_job.run and t.stage = v_job.stage
-        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-    ) then
+    if {schema}.ensure_watch(p_job_id, v_job.run, v_job.stage) then
       update {schema}.jobs j
       set status = 'cancelling', cancel_deadline_at = v_deadline, paused_at = null, updated_at = {schema}.clock(),
           error = coalesce(j.error, {schema}.cancelled_error(p_reason))
@@ -77,8 +73,8 @@ begin
     order by t.task_id for update
   ) o;
   update {schema}.tasks t
-  set status = 'cancelled', lease_id = null, lease_expires_at = null, due_at = null, parked_at = null,
-      finished_at = v_now,
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = v_now,
       error = jsonb_build_object('type', 'CancelForced', 'retryable', false, 'attempt', t.attempt,
         'message', format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner))
   where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);

@@ -20,7 +20,12 @@ begin
     raise exception 'stage % of job % run % was closed meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
   end if;
   if not v_stage.runs then
+    -- Rows that were in other hands when the stage was closed.
+    perform {schema}.cancel_open_tasks(p_job_id, p_run, p_stage, true);
     return false;
+  end if;
+  if v_stage.is_cancelling then
+    perform {schema}.cancel_open_tasks(p_job_id, p_run, p_stage, false);
   end if;
 
   if p_failed_ids is not null then
@@ -42,11 +47,7 @@ begin
     end if;
   end if;
 
-  if exists (
-    select 1 from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-  ) then
+  if {schema}.ensure_watch(p_job_id, p_run, p_stage) then
     return false;
   end if;
   if v_stage.is_cancelling then

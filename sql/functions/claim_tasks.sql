@@ -1,7 +1,8 @@
 -- Leases tasks to the caller. One row an id comes back, with its outcome:
 -- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
 -- announced again after it); closed (stage or job does not run); missing.
--- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment).
+-- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment); in a stage or job that
+-- was ended or is being cancelled, the stage's instead.
 -- The commit of a claim is not waited for: one that a crash forgets is fenced by its random lease and is claimed again.
 -- That of parking is: its message is gone when this returns.
 create or replace function {schema}.claim_tasks(
@@ -14,13 +15,15 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_open boolean;
+  v_is_dead boolean;
   v_paused boolean;
   v_ids text[];
   v_lease_seconds double precision;
 begin
-  select j.status = 'processing' and j.run = p_run and s.status = 'processing', j.paused_at is not null,
-         (s.settings ->> 'lease_seconds')::double precision
-  into v_open, v_paused, v_lease_seconds
+  select j.status = 'processing' and j.run = p_run and s.status = 'processing',
+         j.status in ('cancelling', 'cancelled', 'failed') or s.status in ('cancelled', 'failed'),
+         j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision
+  into v_open, v_is_dead, v_paused, v_lease_seconds
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
@@ -46,6 +49,9 @@ begin
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
         due_at = null, parked_at = null, started_at = v_now
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  elsif v_is_dead then
+    -- Rows that were in other hands when the rest was cancelled.
+    perform {schema}.check_stage(p_job_id, p_run, p_stage, false, null);
   end if;
 
   return query

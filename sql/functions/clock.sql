@@ -4,11 +4,16 @@ language sql stable as $$
   select coalesce(nullif(current_setting('app.fake_now', true), '')::timestamptz, clock_timestamp())
 $$;
 
--- Serializes decisions about one stage of one run, until the transaction ends.
--- Lock order everywhere: task rows by id, then this, then the job row.
+-- Serializes decisions about one stage of one run, until the transaction ends; share_stage holds them off.
+-- Lock order everywhere: task rows by id, then this, then the job row. Nobody goes from shared to exclusive.
 create or replace function {schema}.lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
 language sql volatile as $$
   select pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0))
+$$;
+
+create or replace function {schema}.share_stage(p_job_id text, p_run integer, p_stage integer) returns void
+language sql volatile as $$
+  select pg_advisory_xact_lock_shared(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0))
 $$;
 
 -- One line in the job's timeline.

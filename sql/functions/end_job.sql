@@ -40,8 +40,8 @@ begin
     order by t.task_id for update skip locked
   ) o;
   update {schema}.tasks t
-  set status = 'cancelled', lease_id = null, lease_expires_at = null, due_at = null, parked_at = null,
-      finished_at = {schema}.clock()
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = {schema}.clock()
   where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   get diagnostics v_count = row_count;
   return v_count;

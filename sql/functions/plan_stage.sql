@@ -45,6 +45,7 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
   perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
     jsonb_build_object('expected_count', p_expected_count));
+  perform {schema}.ensure_watch(p_job_id, p_run, p_stage);
   if p_expected_count = 0 then
     return {schema}.close_stage(p_job_id, p_run, p_stage);
   end if;

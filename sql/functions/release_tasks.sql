@@ -21,6 +21,7 @@ begin
   update {schema}.tasks t
   set status = case when v_open then 'pending' else 'cancelled' end,
       finished_at = case when v_open then null else {schema}.clock() end,
+      is_watched = t.is_watched and v_open,
       attempt = t.attempt - case when p_started then 0 else 1 end,
       interruptions = t.interruptions + case when p_started then 1 else 0 end,
       lease_id = null, lease_expires_at = null, announced_at = null

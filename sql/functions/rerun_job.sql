@@ -3,7 +3,7 @@
 --   fresh attempts, and later stages are planned anew. from_stage: stages before p_from_stage are kept as they are.
 -- all: nothing is kept. Kept rows are copied into the new run, so that planners, fan-in and finalize_job find them.
 -- Outcome: rerun; refused (it has not ended); other_run (its run is not p_run any more); nothing_failed;
--- stage_not_reached; missing. Parameters and definition of the last run stay where they are null.
+-- stage_not_reached; pruned (retention has deleted some of what would be kept); missing. Parameters and definition of the last run stay where they are null.
 -- Fence: an ended job and its run. Locks: the job row; rows of the old run are only read, and whatever still settles
 -- there finds its job in another run: it cannot end as completed any more.
 create or replace function {schema}.rerun_job(
@@ -38,6 +38,7 @@ begin
     when v_job.run <> p_run then 'other_run'
     when v_first is null then 'stage_not_reached'
     when p_mode = 'failed' and v_job.status = 'completed' then 'nothing_failed'
+    when p_mode <> 'all' and not {schema}.has_all_tasks(p_job_id, v_job.run, v_first) then 'pruned'
     else 'rerun'
   end;
   if outcome <> 'rerun' then
@@ -80,9 +81,12 @@ begin
   perform {schema}.record_event(p_job_id, rerun_job.run, v_first, null, 'job_rerun',
     jsonb_build_object('mode', p_mode, 'kept_count', kept_count, 'fresh_count', fresh_count, 'reason', p_reason,
       'actor', p_actor, 'from_run', v_job.run, 'parameters', p_parameters));
-  if v_planned and fresh_count = 0 then
+  if v_planned then
+    -- Out of the usual order, but nobody can hold the lock of a run that begins here.
     perform {schema}.lock_stage(p_job_id, rerun_job.run, v_first);
-    status := {schema}.close_stage(p_job_id, rerun_job.run, v_first);
+    if not {schema}.ensure_watch(p_job_id, rerun_job.run, v_first) then
+      status := {schema}.close_stage(p_job_id, rerun_job.run, v_first);
+    end if;
   end if;
   return next;
 end $$;
@@ -104,6 +108,17 @@ language sql stable as $$
   from {schema}.jobs j
   join {schema}.stages s on s.job_id = j.job_id and s.run = p_run
   where j.job_id = p_job_id
+$$;
+
+-- Whether the stages up to this one have all the tasks that they were planned with.
+create or replace function {schema}.has_all_tasks(p_job_id text, p_run integer, p_stage integer) returns boolean
+language sql stable as $$
+  select (
+    select coalesce(sum(s.expected_count), 0) from {schema}.stages s
+    where s.job_id = p_job_id and s.run = p_run and s.stage <= p_stage
+  ) = (
+    select count(*) from {schema}.tasks t where t.job_id = p_job_id and t.run = p_run and t.stage <= p_stage
+  )
 $$;
 
 -- Copies stages before p_first into the next run, whole, and with p_partly the completed tasks of p_first itself, whose

@@ -26,7 +26,8 @@ begin
 
   with ended as (
     update {schema}.tasks t
-    set interruptions = t.interruptions + 1, lease_id = null, lease_expires_at = null, announced_at = null,
+    set interruptions = t.interruptions + 1,
+        is_watched = t.is_watched and v_stage.is_open and t.interruptions + 1 <= v_stage.allowed, lease_id = null, lease_expires_at = null, announced_at = null,
         status = case when not v_stage.is_open then 'cancelled'
                       when t.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end,
         finished_at = case when v_stage.is_open and t.interruptions + 1 <= v_stage.allowed then null else v_now end,

@@ -102,7 +102,7 @@ def build_registry(behave: Behaviours) -> Registry:
 class Rig:
     """One process's engine: machine, janitor, queues, and short ways to look at what came out."""
 
-    def __init__(self, engine, queues=None, *, on_the_spot: bool = False, sender=None) -> None:
+    def __init__(self, engine, queues=None, *, on_the_spot: bool = False, moves_jobs: bool = True, sender=None) -> None:
         self.engine = engine
         pool = engine.pool
         self.queues = queues if queues is not None else MemoryQueues()
@@ -110,7 +110,7 @@ class Rig:
         self.registry = build_registry(self.behave)
         self.state = StateManager(JobRepository(pool), TaskRepository(pool), StageCompletionRepository(pool))
         served = frozenset({"tasks"}) if on_the_spot else frozenset()
-        role = AppRole(app_name="test", served_queues=served)
+        role = AppRole(app_name="test", moves_jobs=moves_jobs, served_queues=served)
         self.orchestration = OrchestrationManager(self.registry, sender or self.queues, role)
         self.keeper = LeaseKeeper(TaskRepository(pool))
         self.machine = CoreMachine(

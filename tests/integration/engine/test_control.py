@@ -473,3 +473,17 @@ def test_every_state_allows_something_and_an_ended_job_only_a_rerun(status):
     assert allowed
     assert ("rerun" in allowed) == status.is_terminal == (allowed == ("rerun",))
     assert "resume" not in allowed
+
+
+def test_what_retention_has_begun_to_delete_is_not_kept_in_part(engine):
+    """A rerun between two pieces of a pruning would have made a job of the rows that happened to be left."""
+    job_id = engine.submit(stages=2)
+    run_stage(engine, job_id, 1, 5)
+    run_stage(engine, job_id, 2, 2, fail=[0])
+    (pruned,) = engine.query("select * from app.prune_job(%s, 3)", job_id)
+    assert pruned == {"pruned_tasks": 3, "is_job_pruned": False}
+
+    assert rerun(engine, job_id).outcome == "pruned"
+    assert rerun(engine, job_id, "from_stage", from_stage=2).outcome == "pruned"
+    assert engine.query("select 1 from app.job_runs") == []
+    assert rerun(engine, job_id, "all").outcome == "rerun"

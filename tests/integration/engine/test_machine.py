@@ -8,6 +8,7 @@ import pytest
 
 from core.errors import ContractViolationError, DeliveryError, PermanentTaskError, RetryableTaskError, StoreUnavailable
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage, TaskResult
+from core.models.message import JOBS_QUEUE_MESSAGE
 from jobs.parameters import ParameterErrors
 from jobs.registry import UnknownJobType
 
@@ -294,3 +295,56 @@ def test_permanent_error_says_so(rig):
     job_id = rig.run()
     assert rig.job(job_id).status == "failed"
     assert rig.tasks(job_id, 1)[0]["error"]["retryable"] is False
+
+
+def test_worker_app_runs_tasks_and_signals_the_platform_app_which_moves_the_job(engine):
+    """Two apps: one plans and finalizes, the other only serves its task queue."""
+    platform = Rig(engine)
+    worker = Rig(engine, platform.queues, moves_jobs=False)
+    job_id = platform.submit(n=20)
+    signals = []
+
+    def look(body):
+        message = JOBS_QUEUE_MESSAGE.validate_json(body)
+        if isinstance(message, StageCompleteMessage):
+            signals.append((message.completed_stage, message.completed_by_app))
+        platform.machine.process_job_message(message)
+
+    def deliver(queue, body):
+        if queue == "jobs":
+            look(body)
+        else:
+            worker.machine.process_task_message(TaskQueueMessage.model_validate_json(body))
+
+    while platform.queues.deliver_to(deliver):
+        pass
+    assert platform.job(job_id).status == "completed"
+    assert signals == [(1, "test"), (2, "test"), (3, "test")]
+    assert not platform.behave.calls
+    assert set(worker.behave.calls.values()) == {1}
+
+
+def test_size_of_messages_follows_from_how_long_the_tasks_of_the_last_job_lasted(engine):
+    rig = Rig(engine)
+
+    def messages_of_second_stage(label):
+        rig.submit(n=150, label=label)
+        assert rig.queues.deliver(rig.machine)
+        assert rig.queues.deliver(rig.machine)
+        count = 0
+        while rig.queues.deliver(rig.machine):
+            count += 1
+        return count
+
+    shapes = rig.registry.get_job("shapes")
+    stages = shapes.stages
+    try:
+        shapes.stages = [stage | {"tasks_per_message": None} for stage in stages]
+        first = messages_of_second_stage("first")
+        engine.execute("update app.tasks set started_at = finished_at - interval '30 milliseconds'")
+        rig = Rig(engine)
+        second = messages_of_second_stage("second")
+    finally:
+        shapes.stages = stages
+    # 10 a message while nothing is known, 50 when tasks last 30 ms; and one message for stage 3.
+    assert (first, second) == (150 // 10 + 1, 150 // 50 + 1)

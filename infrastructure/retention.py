@@ -1,0 +1,69 @@
+"""Old jobs go, in pieces that no running work waits for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from infrastructure.postgresql import PostgreSQLRepository
+
+JOBS_PER_FIND = 100
+TASKS_PER_CALL = 2000
+
+
+@dataclass(frozen=True)
+class PrunableJob:
+    """A job that ended long enough ago."""
+
+    job_id: str
+    job_type: str
+    status: str
+    finished_at: datetime
+
+
+@dataclass
+class Pruned:
+    """What went, in rows."""
+
+    jobs: int = 0
+    tasks: int = 0
+
+
+class RetentionRepository(PostgreSQLRepository):
+    """`sql/functions/prune_jobs.sql`."""
+
+    def find_prunable_jobs(self, older_than_seconds: float, limit: int = JOBS_PER_FIND) -> list[PrunableJob]:
+        """Jobs that ended longer ago than that, the oldest first."""
+        return [PrunableJob(**row) for row in self._call("find_prunable_jobs", (older_than_seconds, limit))]
+
+    def prune_jobs(
+        self,
+        older_than_seconds: float,
+        *,
+        most_tasks: int | None = None,
+        on_progress: Callable[[Pruned], None] = lambda _: None,
+    ) -> Pruned:
+        """Delete jobs that ended longer ago than that, with their tasks, stages and events.
+
+        Args:
+            most_tasks: Stop after about so many task rows; the next call goes on. None: all.
+            on_progress: Called after each piece with what went so far.
+        """
+        pruned = Pruned()
+        while jobs := self.find_prunable_jobs(older_than_seconds):
+            before = pruned.jobs
+            for job in jobs:
+                while self._prune_piece(job.job_id, pruned):
+                    on_progress(pruned)
+                    if most_tasks is not None and pruned.tasks >= most_tasks:
+                        return pruned
+                on_progress(pruned)
+            if pruned.jobs == before:
+                break  # all of them are in other hands
+        return pruned
+
+    def _prune_piece(self, job_id: str, pruned: Pruned) -> bool:
+        """Whether tasks of the job are left."""
+        (row,) = self._call("prune_job", (job_id, TASKS_PER_CALL))
+        pruned.tasks += row["pruned_tasks"]
+        pruned.jobs += row["is_job_pruned"]
+        return bool(row["pruned_tasks"] and not row["is_job_pruned"])

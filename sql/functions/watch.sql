@@ -1,0 +1,56 @@
+-- The watch: while a stage runs, exactly one of its open tasks is watched. Whoever ends any other task knows that it is
+-- not the last and needs no look at its neighbours; whoever ends the watched one hands the watch on, or is the last.
+-- So completions of one stage hold its lock in shared mode and commit side by side.
+
+-- Hands the watch from tasks that end in this transaction to another open one that nobody holds this moment.
+-- False when there is none: then only the exclusive stage lock can tell whether the stage is over.
+-- Locks: one more task row, never awaited; before the stage's lock.
+create or replace function {schema}.pass_watch(p_job_id text, p_run integer, p_stage integer, p_ending_ids text[])
+returns boolean
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_heir text;
+begin
+  -- The last id first: tasks are taken from the front, so it is watched longest.
+  select t.task_id into v_heir from {schema}.tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+    and t.status in ('pending', 'queued', 'processing', 'pending_retry') and t.task_id <> all (p_ending_ids)
+  order by t.task_id desc limit 1 for update skip locked;
+  if v_heir is null then
+    return false;
+  end if;
+  update {schema}.tasks t set is_watched = true
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = v_heir;
+  return true;
+end $$;
+
+-- Makes sure that an open task is watched, after others were ended. False when no task is open.
+-- Where every open task is in other hands this moment, the stage is marked as unwatched: whoever ends a task of it then
+-- decides under the exclusive lock. Waiting for such a row would be a deadlock: its holder may wait for this stage.
+-- Locks: the stage's exclusive lock is held by the caller; then one task row, never awaited, and the stage row.
+create or replace function {schema}.ensure_watch(p_job_id text, p_run integer, p_stage integer) returns boolean
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_task_id text;
+begin
+  if exists (
+    select 1 from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.is_watched
+      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+  ) then
+    return true;
+  end if;
+  select t.task_id into v_task_id from {schema}.tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+    and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+  order by t.task_id desc limit 1 for update skip locked;
+  update {schema}.tasks t set is_watched = true
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = v_task_id;
+  update {schema}.stages s set is_unwatched = v_task_id is null
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.is_unwatched <> (v_task_id is null);
+  return v_task_id is not null or exists (
+    select 1 from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+  );
+end $$;

@@ -1,0 +1,58 @@
+"""Old jobs go; running ones, and young ones, stay (lesson D38)."""
+
+import pytest
+
+from infrastructure.retention import TASKS_PER_CALL, RetentionRepository
+
+DAY = 86_400
+
+
+@pytest.fixture
+def retention(pool):
+    return RetentionRepository(pool)
+
+
+def ended_job(engine, *, days_ago, tasks=3):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, tasks)
+    engine.jobs.fail_job(job_id, 1, {"type": "X", "message": "x"})
+    engine.execute(
+        "update app.jobs set finished_at = now() - %s * interval '1 day' where job_id = %s", days_ago, job_id
+    )
+    return job_id
+
+
+def job_ids(engine):
+    return {row["job_id"] for row in engine.query("select job_id from app.jobs")}
+
+
+def test_only_jobs_that_ended_long_ago_go_with_all_their_rows(engine, retention):
+    old, young, running = ended_job(engine, days_ago=31), ended_job(engine, days_ago=1), engine.submit()
+    engine.execute("update app.jobs set created_at = now() - interval '1 year', updated_at = created_at")
+
+    pruned = retention.prune_jobs(30 * DAY)
+    assert (pruned.jobs, pruned.tasks) == (1, 3)
+    assert job_ids(engine) == {young, running}
+    assert engine.query("select 1 from app.stages where job_id = %s", old) == []
+    assert engine.query("select 1 from app.tasks where job_id = %s", old) == []
+    assert engine.query("select 1 from app.job_events where job_id = %s", old) == []
+
+
+def test_large_job_goes_in_pieces_and_a_bounded_call_goes_on_where_the_last_one_stopped(engine, retention):
+    ended_job(engine, days_ago=31, tasks=TASKS_PER_CALL * 2 + 10)
+
+    seen = []
+    first = retention.prune_jobs(
+        30 * DAY, most_tasks=TASKS_PER_CALL, on_progress=lambda pruned: seen.append(pruned.tasks)
+    )
+    assert (first.jobs, first.tasks, seen) == (0, TASKS_PER_CALL, [TASKS_PER_CALL])
+    rest = retention.prune_jobs(30 * DAY)
+    assert (rest.jobs, rest.tasks) == (1, TASKS_PER_CALL + 10)
+
+
+def test_job_in_other_hands_is_left_for_the_next_time(engine, retention):
+    job_id = ended_job(engine, days_ago=31)
+    with engine.pool.connection() as connection, connection.transaction():
+        connection.execute("select 1 from app.jobs where job_id = %s for update", (job_id,))
+        assert retention.prune_jobs(30 * DAY).jobs == 0
+    assert retention.prune_jobs(30 * DAY).jobs == 1
