@@ -107,8 +107,13 @@ class ApiClient:
     def list_job_types(self) -> list[Json]:
         return self._collect("job-types", {}, 10_000)
 
-    def cancel(self, job_id: str, reason: str | None) -> Json:
-        return self._call("POST", f"jobs/{job_id}/cancel", json={"reason": reason} if reason else {})
+    def list_runs(self, job_id: str) -> list[Json]:
+        return list(self._call("GET", f"jobs/{job_id}/runs")["value"])
+
+    def act(self, job_id: str, action: str, body: Mapping[str, Any]) -> Json:
+        """Cancel, pause, resume or rerun; what is None in the body is not sent."""
+        sent = {name: value for name, value in body.items() if value is not None}
+        return self._call("POST", f"jobs/{job_id}/{action}", json=sent)
 
     def find_readiness_problems(self) -> list[str]:
         """What the app behind the server says it lacks; empty when it is ready."""

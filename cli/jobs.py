@@ -96,7 +96,15 @@ def list_jobs(
     if wants_json(output):
         print_json({"value": jobs})
         return
-    rows = [{**job, "stage": f"{job.get('stage')}/{job.get('total_stages')}", "took": _took(job)} for job in jobs]
+    rows = [
+        {
+            **job,
+            "status": f"{job['status']} (paused)" if job.get("paused_at") else job["status"],
+            "stage": f"{job.get('stage')}/{job.get('total_stages')}",
+            "took": _took(job),
+        }
+        for job in jobs
+    ]
     print_rows(rows, ["job_id", "job_type", "status", "stage", "created_at", "took"], empty="No jobs.")
 
 
@@ -143,24 +151,6 @@ def events(job_id: JobArgument, limit: LimitOption = 200, output: OutputOption =
         print_json({"value": found})
         return
     print_rows(found, ["at", "event", "run", "stage", "task_id", "detail"], empty="No events.")
-
-
-def cancel(
-    job_id: JobArgument,
-    reason: Annotated[str | None, typer.Option(help="Kept in the job's timeline.")] = None,
-    output: OutputOption = None,
-    url: UrlOption = None,
-) -> None:
-    """Cancel a job; tasks that run are asked to stop. Exit code 4 if it has ended already.
-
-    For example: coremachine cancel 3f2a9c --reason "wrong source folder"
-    """
-    with ApiClient(choose_url(url)) as client:
-        answer = client.cancel(client.resolve_job_id(job_id), reason)
-    if wants_json(output):
-        print_json(answer)
-    else:
-        console().print(f"{job_id} {status_markup(str(answer.get('status', 'cancelling')))}", soft_wrap=True)
 
 
 def job_types(output: OutputOption = None, url: UrlOption = None) -> None:

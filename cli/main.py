@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cli import jobs
+from cli import control, jobs
 from cli.db import db
 from cli.demo import demo
 from cli.errors import CliError
@@ -27,7 +27,11 @@ app.command("list")(jobs.list_jobs)
 app.command()(jobs.watch)
 app.command()(jobs.tasks)
 app.command()(jobs.events)
-app.command()(jobs.cancel)
+app.command()(control.cancel)
+app.command()(control.pause)
+app.command()(control.resume)
+app.command()(control.rerun)
+app.command()(control.runs)
 app.command("job-types")(jobs.job_types)
 app.add_typer(db, name="db")
 

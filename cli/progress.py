@@ -58,6 +58,7 @@ def render_job(job: Json) -> RenderableType:
     """Head, a bar for each stage, the error if there is one."""
     elapsed = duration_text(seconds_between(job.get("created_at"), job.get("finished_at")))
     run = f" · run {job['run']}" if job.get("run", 1) > 1 else ""
+    run += " · paused" if job.get("paused") else ""
     head = Text.from_markup(
         f"[bold]{escape(job['job_type'])}[/bold] {job['job_id'][:12]} {status_markup(job['status'])}{run} · {elapsed}"
     )
@@ -115,7 +116,7 @@ def counts_of(stage: Json) -> dict[str, int]:
 
 def describe_job(job: Json) -> str:
     """The state in one line of plain text."""
-    parts = [f"{job['job_id'][:12]} {job['status']}"]
+    parts = [f"{job['job_id'][:12]} {job['status']}{' (paused)' if job.get('paused') else ''}"]
     for stage in job.get("stages", []):
         counts = counts_of(stage)
         expected = stage.get("expected_count")

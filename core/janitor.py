@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from core.models import JobQueueMessage, JobRecord, JobStatus
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager, Waiting
+from core.parking import announce_parked_tasks
 from core.state_manager import StateManager
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class JanitorStore(Protocol):
     def find_expired_stages(self, limit: int) -> list[StageKey]: ...
     def find_overdue_stages(self, limit: int) -> list[StageKey]: ...
     def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageKey]: ...
+    def find_overdue_cancels(self, limit: int) -> list[StageKey]: ...
     def find_unannounced_tasks(
         self, limit: int, grace_seconds: float, hold_seconds: float
     ) -> list[UnannouncedTask]: ...
@@ -118,6 +120,7 @@ class SweepReport:
     timed_out_jobs: int = 0
     expired_tasks: int = 0
     resumed_jobs: int = 0
+    forced_cancels: int = 0
     announced_tasks: int = 0
     announced_jobs: int = 0
     found_lost_tasks: int = 0
@@ -135,6 +138,7 @@ class SweepReport:
             + self.timed_out_jobs
             + self.expired_tasks
             + self.resumed_jobs
+            + self.forced_cancels
             + self.announced_tasks
             + self.announced_jobs
             + self.found_lost_tasks
@@ -203,6 +207,7 @@ class Janitor:
     def _steps(self) -> Iterator[tuple[str, Callable[[SweepReport], None]]]:
         yield "enforce_deadlines", self._enforce_deadlines
         yield "take_back_expired_leases", self._take_back_expired_leases
+        yield "force_overdue_cancels", self._force_overdue_cancels
         yield "resume_stalled_jobs", self._resume_stalled_jobs
         yield "announce_tasks", self._announce_tasks
         yield "announce_jobs", self._announce_jobs
@@ -220,6 +225,10 @@ class Janitor:
             if given_up:
                 report.announced_jobs += self._announce_moved_job(job_id)
 
+    def _force_overdue_cancels(self, report: SweepReport) -> None:
+        for job_id, run, stage in self._store.find_overdue_cancels(ROWS_PER_FIND):
+            report.forced_cancels += self._state.force_cancel(job_id, run, stage) is not None
+
     def _resume_stalled_jobs(self, report: SweepReport) -> None:
         for job_id, run, stage in self._store.find_stalled_jobs(ROWS_PER_FIND, self._patience.job):
             if self._state.resume_stalled_job(job_id, run, stage):
@@ -232,6 +241,7 @@ class Janitor:
             return len(tasks), self._announce(tasks)
 
         report.announced_tasks += _repeat(announce)
+        report.announced_tasks += announce_parked_tasks(self._state, self._orchestration, None)
 
     def _announce_jobs(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from core.cache import LatestCache
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import ContractViolationError, StoreUnavailable, classify
+from core.job_control import JobControl
 from core.leases import LeaseKeeper
 from core.models import (
     JobDefinition,
@@ -21,6 +22,7 @@ from core.models import (
     TaskQueueMessage,
 )
 from core.models.context import JobExecutionContext
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, RerunMode
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, ResultStore
 from core.retry import retry_delay
@@ -72,6 +74,7 @@ class CoreMachine:
         self._owner = owner
         self._task_threads = task_threads
         self._clock = clock
+        self._control = JobControl(catalog, state, orchestration)
         self._errors = CoreMachineErrorHandler(log)
         self._known: LatestCache[tuple[str, int], KnownJob] = LatestCache(256)
         self._planner = StagePlanner(state, orchestration, results, owner)
@@ -119,9 +122,9 @@ class CoreMachine:
                 self.submit_job(message.job_type, message.parameters or {}, correlation_id=message.correlation_id)
                 return
             job = self._state.find_job(message.job_id)
-            if job is None or job.run != message.run or job.status not in {JobStatus.QUEUED, JobStatus.FINALIZING}:
-                outcome = "missing" if job is None else "stale_run" if job.run != message.run else job.status
-                log.info("job_message_without_effect", extra={"job_id": message.job_id, "outcome": outcome})
+            obstacle = _obstacle(job, message.run)
+            if job is None or obstacle is not None:
+                log.info("job_message_without_effect", extra={"job_id": message.job_id, "outcome": obstacle})
                 return
             self._move_on(job, self._clock() + ON_THE_SPOT_SECONDS)
 
@@ -145,9 +148,39 @@ class CoreMachine:
             if moved is not None:
                 self._follow_up(moved, until)
 
-    def cancel_job(self, job_id: str, reason: str | None) -> str | None:
+    def cancel_job(
+        self,
+        job_id: str,
+        reason: str | None,
+        *,
+        grace_seconds: float = DEFAULT_CANCEL_GRACE_SECONDS,
+        actor: str | None = None,
+    ) -> str | None:
         """Cancel what has not started; running tasks learn of it at their next heartbeat. None for an unknown job."""
-        return self._state.cancel_job(job_id, reason)
+        return self._state.cancel_job(job_id, reason, grace_seconds=grace_seconds, actor=actor)
+
+    def pause_job(self, job_id: str, *, reason: str | None = None, actor: str | None = None) -> ControlAnswer | None:
+        """Begin nothing new of the job; what runs ends as it would. None for an unknown job."""
+        return self._control.pause(job_id, reason=reason, actor=actor)
+
+    def resume_job(self, job_id: str, *, reason: str | None = None, actor: str | None = None) -> ControlAnswer | None:
+        """Let a paused job go on, and announce what waits. None for an unknown job."""
+        return self._control.resume(job_id, reason=reason, actor=actor)
+
+    def rerun_job(
+        self,
+        job_id: str,
+        *,
+        mode: RerunMode = RerunMode.FAILED,
+        from_stage: int | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> ControlAnswer | None:
+        """Begin the next run of a job that has ended; `core.job_control` says how. None for an unknown job."""
+        return self._control.rerun(
+            job_id, mode=mode, from_stage=from_stage, parameters=parameters, reason=reason, actor=actor
+        )
 
     def _follow_up(self, job: JobRecord, until: float) -> None:
         """After the last task of a stage. The row already says what comes next, so an error here loses nothing."""
@@ -186,7 +219,8 @@ class CoreMachine:
             self._state.enforce_deadlines(job.job_id, job.run, job.stage)
             return None
         if plan.is_empty_stage:
-            return self._state.find_job(job.job_id)
+            found = self._state.find_job(job.job_id)
+            return found if _obstacle(found, job.run) is None else None
         if plan.lease_id is not None and plan.claimed:
             return _moved(job, job.stage, self._run_claimed(known, stage, plan.lease_id, plan.claimed))
         self._orchestration.announce_tasks(
@@ -289,12 +323,23 @@ class CoreMachine:
         return known
 
 
+def _obstacle(job: JobRecord | None, run: int) -> str | None:
+    """Why a job does not wait for a step of this run; None if it does."""
+    if job is None:
+        return "missing"
+    if job.run != run:
+        return "stale_run"
+    if job.status not in {JobStatus.QUEUED, JobStatus.FINALIZING}:
+        return job.status
+    return None if job.paused_at is None else "paused"
+
+
 def _moved(job: JobRecord, stage: int, status: str | None) -> JobRecord | None:
     """The job after its stage ended, as the settling call told: what waits for a step, or None."""
     if status == JobStatus.QUEUED:
-        return job.model_copy(update={"status": JobStatus.QUEUED, "stage": stage + 1, "attempt": 0})
+        return job.model_copy(update={"status": JobStatus.QUEUED, "stage": stage + 1, "attempt": 0, "paused_at": None})
     if status == JobStatus.FINALIZING:
-        return job.model_copy(update={"status": JobStatus.FINALIZING, "stage": stage, "attempt": 0})
+        return job.model_copy(update={"status": JobStatus.FINALIZING, "stage": stage, "attempt": 0, "paused_at": None})
     return None
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
@@ -10,6 +11,7 @@ from core.canonical import EncodedJson
 from core.context import TaskContext
 from core.models import JobQueueMessage, JobRecord, QueueMessage, TaskDefinition, TaskRecord
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
+from core.models.control import ControlAnswer, ParkedTask
 
 # A JSON object, or its text if it was encoded before.
 JsonObject = Mapping[str, Any] | EncodedJson
@@ -35,7 +37,10 @@ TaskRow = PlannedTask | TaskRecord
 
 @dataclass(frozen=True)
 class StageCheck:
-    """What a settlement did. The rows are the signal; this answer is a hint that may never arrive."""
+    """What a settlement did. The rows are the signal; this answer is a hint that may never arrive.
+
+    `job_status` is None while the job is paused: nothing follows then.
+    """
 
     updated_ids: tuple[str, ...]
     is_last_task_in_stage: bool
@@ -116,7 +121,26 @@ class JobStore(Protocol):
     def find_job(self, job_id: str) -> JobRecord | None: ...
     def finalize_job(self, job_id: str, run: int, result: Mapping[str, Any] | None) -> str | None: ...
     def fail_job(self, job_id: str, run: int, error: Mapping[str, Any]) -> bool: ...
-    def cancel_job(self, job_id: str, reason: str | None) -> str | None: ...
+    def cancel_job(
+        self, job_id: str, reason: str | None, *, grace_seconds: float = 300.0, actor: str | None = None
+    ) -> str | None: ...
+    def force_cancel(self, job_id: str, run: int, stage: int) -> int | None: ...
+    def pause_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None: ...
+    def resume_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None: ...
+    def rerun_job(
+        self,
+        job_id: str,
+        run: int,
+        *,
+        mode: str,
+        from_stage: int | None,
+        parameters: Mapping[str, Any] | None,
+        definition: Mapping[str, Any] | None,
+        reason: str | None,
+        actor: str | None,
+    ) -> ControlAnswer | None: ...
+    def find_parked_tasks(self, job_id: str | None, limit: int, hold_seconds: float) -> list[ParkedTask]: ...
+    def unpark_tasks(self, job_id: str, run: int, task_ids: Sequence[str], held_until: datetime) -> int: ...
 
 
 class TaskStore(Protocol):

@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from core.errors import Failure
 from core.models import JobRecord, RetryPolicy
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ParkedTask, RerunMode
 from core.ports import (
     Enforcement,
     ForcedJob,
@@ -71,7 +73,7 @@ class StateManager:
     def claim_tasks(
         self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
     ) -> list[dict[str, Any]]:
-        """Lease tasks; one row an id with its outcome: claimed, duplicate, not_due, closed, expired, missing."""
+        """Lease tasks; one row an id: claimed, duplicate, not_due, paused, closed, expired, missing."""
         rows = self._tasks.claim_tasks(job_id, run, stage, task_ids, lease_id=lease_id, owner=owner)
         refused = {row["task_id"]: row["outcome"] for row in rows if row["outcome"] != "claimed"}
         if refused:
@@ -93,7 +95,7 @@ class StateManager:
         """Insert a stage's tasks and seal it, or nothing.
 
         Returns:
-            (planned, count), or why not (busy, missing, stale_run, closed, expired) and 0.
+            (planned, count), or why not (busy, missing, stale_run, closed, paused, expired) and 0.
         """
         outcome, count = self._tasks.plan_stage(job_id, run, stage, tasks, tasks_per_message=tasks_per_message)
         log.info(
@@ -235,9 +237,70 @@ class StateManager:
             log.error("job_failed", extra={"checkpoint": "JOB_FAILED", "job_id": job_id, "error": dict(error)})
         return failed
 
-    def cancel_job(self, job_id: str, reason: str | None) -> str | None:
-        """Cancel what has not started; running tasks stop at a heartbeat. The job's status, None if unknown."""
-        return self._jobs.cancel_job(job_id, reason)
+    def cancel_job(
+        self,
+        job_id: str,
+        reason: str | None,
+        *,
+        grace_seconds: float = DEFAULT_CANCEL_GRACE_SECONDS,
+        actor: str | None = None,
+    ) -> str | None:
+        """Cancel what has not started; running tasks stop at a heartbeat. The job's status, None if unknown.
+
+        Args:
+            grace_seconds: When they have not stopped after it, the job ends without them.
+        """
+        status = self._jobs.cancel_job(job_id, reason, grace_seconds=grace_seconds, actor=actor)
+        log.info("job_cancel_asked", extra={"checkpoint": "JOB_CANCEL", "job_id": job_id, "status": status})
+        return status
+
+    def force_cancel(self, job_id: str, run: int, stage: int) -> int | None:
+        """End a job whose cancel is overdue: how many tasks had not stopped; None if it is not, or has ended."""
+        count = self._jobs.force_cancel(job_id, run, stage)
+        if count is not None:
+            log.warning("job_cancel_forced", extra={"checkpoint": "JOB_CANCEL", "job_id": job_id, "count": count})
+        return count
+
+    def pause_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None:
+        """Nothing new of the job begins from now on; None for an unknown job."""
+        return _told("job_pause_asked", job_id, self._jobs.pause_job(job_id, reason=reason, actor=actor))
+
+    def resume_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None:
+        """Let a paused job go on; None for an unknown job."""
+        return _told("job_resume_asked", job_id, self._jobs.resume_job(job_id, reason=reason, actor=actor))
+
+    def rerun_job(
+        self,
+        job_id: str,
+        run: int,
+        *,
+        mode: RerunMode,
+        from_stage: int | None,
+        parameters: Mapping[str, Any] | None,
+        definition: Mapping[str, Any] | None,
+        reason: str | None,
+        actor: str | None,
+    ) -> ControlAnswer | None:
+        """Begin the run after `run` of a job that has ended; None for an unknown job."""
+        answer = self._jobs.rerun_job(
+            job_id,
+            run,
+            mode=mode,
+            from_stage=from_stage,
+            parameters=parameters,
+            definition=definition,
+            reason=reason,
+            actor=actor,
+        )
+        return _told("job_rerun_asked", job_id, answer)
+
+    def find_parked_tasks(self, job_id: str | None, limit: int, hold_seconds: float) -> list[ParkedTask]:
+        """Tasks that need a message once more, held for the caller; of one job or of all."""
+        return self._jobs.find_parked_tasks(job_id, limit, hold_seconds)
+
+    def unpark_tasks(self, job_id: str, run: int, task_ids: Sequence[str], held_until: datetime) -> int:
+        """A queue has the messages for these parked tasks."""
+        return self._jobs.unpark_tasks(job_id, run, task_ids, held_until)
 
     def _tell(self, checkpoint: str, job_id: str, stage: int, asked: Mapping[str, Any], check: StageCheck) -> None:
         refused = sorted(set(asked) - set(check.updated_ids))
@@ -256,3 +319,18 @@ class StateManager:
                 "stage_complete": check.is_last_task_in_stage,
             },
         )
+
+
+def _told(event: str, job_id: str, answer: ControlAnswer | None) -> ControlAnswer | None:
+    if answer is not None:
+        log.info(
+            event,
+            extra={
+                "checkpoint": "JOB_CONTROL",
+                "job_id": job_id,
+                "run": answer.run,
+                "status": answer.status,
+                "outcome": answer.outcome,
+            },
+        )
+    return answer

@@ -21,6 +21,10 @@ class JanitorRepository(PostgreSQLRepository):
         """Jobs that run though nothing of their stage is open, untouched for the grace."""
         return self._stages("find_stalled_jobs", (limit, grace_seconds))
 
+    def find_overdue_cancels(self, limit: int) -> list[StageKey]:
+        """Jobs that are cancelling for longer than their grace."""
+        return self._stages("find_overdue_cancels", (limit,))
+
     def find_unannounced_tasks(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedTask]:
         """Tasks that need a message and have none confirmed, ordered by job and stage; held for the caller."""
         rows = self._call("find_unannounced_tasks", (limit, grace_seconds, hold_seconds))

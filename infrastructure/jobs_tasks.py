@@ -18,13 +18,14 @@ from core.ports import (
     Submitted,
     TaskRow,
 )
+from infrastructure.job_control import JobControlRepository
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb, columns_of
 
 # parameters come last: they are encoded.
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
 
 
-class JobRepository(PostgreSQLRepository):
+class JobRepository(JobControlRepository):
     """Job rows."""
 
     def submit_job(
@@ -79,11 +80,6 @@ class JobRepository(PostgreSQLRepository):
         (row,) = self._call("fail_job", (job_id, run, as_jsonb(error)))
         return bool(row["fail_job"])
 
-    def cancel_job(self, job_id: str, reason: str | None) -> str | None:
-        """The job's status afterwards; None for an unknown job."""
-        (row,) = self._call("cancel_job", (job_id, reason))
-        return row["cancel_job"]  # type: ignore[no-any-return]
-
 
 class TaskRepository(PostgreSQLRepository):
     """Task rows: planned in one transaction, leased in one call."""
@@ -98,7 +94,7 @@ class TaskRepository(PostgreSQLRepository):
             tasks_per_message: Kept with the stage, for whoever announces its tasks again.
 
         Returns:
-            `planned` and the number of tasks, or why not (busy, missing, stale_run, closed) and 0.
+            `planned` and the number of tasks, or why not (busy, missing, stale_run, closed, paused) and 0.
         """
         begin = SQL("select {}(%s, %s, %s) as outcome").format(Identifier(self._schema, "begin_stage_plan"))
         seal = SQL("select {}(%s, %s, %s, %s, %s)").format(Identifier(self._schema, "seal_stage"))
@@ -153,7 +149,7 @@ class TaskRepository(PostgreSQLRepository):
     def claim_tasks(
         self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
     ) -> list[dict[str, Any]]:
-        """Lease tasks; one row an id with its outcome: claimed, duplicate, not_due, closed, expired, missing."""
+        """Lease tasks; one row an id: claimed, duplicate, not_due, paused, closed, expired, missing."""
         return self._call("claim_tasks", (job_id, run, stage, list(task_ids), lease_id, owner))
 
     def renew_leases(self, held: Sequence[HeldLease]) -> dict[tuple[UUID, str], str]:

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field, TypeAdapter
 from core.models.definition import FrozenModel
 from core.models.record import JobEvent, JobId, JobRecord
 from core.models.status import JobStatus, TaskStatus
-from core.models.view import JobDetail, JobSummary, Page, StageDetail, TaskSummary
+from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
 from infrastructure.base import RepositoryError
 from infrastructure.postgresql import PostgreSQLRepository, columns_of
 
@@ -140,6 +140,19 @@ class JobQueries(PostgreSQLRepository):
         rows = self._list("tasks", TaskSummary, conditions, "task_id", limit, parameters)
         return _page(rows, TaskSummary, limit, lambda row: _TASK_PLACE.dump_json(("tasks", row["task_id"])))
 
+    def list_runs(self, job_id: str) -> tuple[JobRun, ...]:
+        """All runs of a job, the latest first; none for an unknown job."""
+        query = SQL(
+            "select r.run, r.status, r.parameters, r.result, r.error, r.finished_at, "
+            "coalesce(lag(r.followed_at) over (order by r.run), j.created_at) as started_at "
+            "from {jobs} j cross join lateral ("
+            "select run, status, parameters, result, error, finished_at, followed_at from {runs} "
+            "where job_id = j.job_id "
+            "union all select j.run, j.status, j.parameters, j.result, j.error, j.finished_at, null) r "
+            "where j.job_id = %s order by r.run desc"
+        ).format(jobs=self._table("jobs"), runs=self._table("job_runs"))
+        return tuple(JobRun.model_validate(row) for row in self._execute_query("list_runs", query, (job_id,)))
+
     def list_events(self, job_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[JobEvent]:
         """The job's timeline over all its runs, oldest first; none for an unknown job.
 
@@ -182,7 +195,7 @@ class JobQueries(PostgreSQLRepository):
         )
         return SQL(
             "select s.stage, s.settings, s.status, s.expected_count, s.failed_count, s.created_at, s.planned_at, "
-            "s.finished_at, s.deadline_at, s.queue_deadline_at, c.* "
+            "s.finished_at, s.deadline_at, s.queue_deadline_at, s.from_run, c.* "
             "from {stages} s left join (select t.stage as of_stage, {counts} "
             "from {tasks} t where t.job_id = %s and t.run = %s group by t.stage) c "
             "on c.of_stage = s.stage where s.job_id = %s and s.run = %s order by s.stage"
@@ -219,7 +232,7 @@ def _stage_detail(row: DictRow) -> StageDetail:
     settings = row["settings"]
     columns = (
         *("stage", "status", "expected_count", "failed_count", "created_at", "planned_at", "finished_at"),
-        *("deadline_at", "queue_deadline_at"),
+        *("deadline_at", "queue_deadline_at", "from_run"),
     )
     return StageDetail.model_validate(
         {name: settings[name] for name in ("name", "task_type", "parallelism")}

@@ -21,6 +21,8 @@ create table if not exists "app"."jobs" (
   "nonce" text collate "C",
   "forced_from" text collate "C",
   "deadline_at" timestamptz,
+  "paused_at" timestamptz,
+  "cancel_deadline_at" timestamptz,
   primary key ("job_id")
 );
 
@@ -36,6 +38,20 @@ create index if not exists "jobs_finished" on "app"."jobs" ("finished_at") where
 
 create index if not exists "jobs_by_deadline" on "app"."jobs" ("deadline_at") where status in ('queued', 'processing', 'finalizing');
 
+create table if not exists "app"."job_runs" (
+  "job_id" text collate "C" not null,
+  "run" integer not null,
+  "status" text not null check ("status" in ('queued', 'processing', 'cancelling', 'finalizing', 'completed', 'completed_with_errors', 'failed', 'cancelled')),
+  "parameters" jsonb not null,
+  "definition" jsonb not null,
+  "result" jsonb,
+  "error" jsonb,
+  "finished_at" timestamptz,
+  "followed_at" timestamptz not null,
+  primary key ("job_id", "run"),
+  foreign key ("job_id") references "app"."jobs" on delete cascade
+);
+
 create table if not exists "app"."stages" (
   "job_id" text collate "C" not null,
   "run" integer not null,
@@ -50,6 +66,7 @@ create table if not exists "app"."stages" (
   "is_unwatched" boolean not null default false,
   "deadline_at" timestamptz,
   "queue_deadline_at" timestamptz,
+  "from_run" integer,
   primary key ("job_id", "run", "stage"),
   foreign key ("job_id") references "app"."jobs" on delete cascade
 );
@@ -84,6 +101,8 @@ create table if not exists "app"."tasks" (
   "finished_at" timestamptz,
   "is_watched" boolean not null default false,
   "timed_out_at" timestamptz,
+  "parked_at" timestamptz,
+  "from_run" integer,
   primary key ("job_id", "run", "task_id"),
   foreign key ("job_id", "run", "stage") references "app"."stages" on delete cascade
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
@@ -101,6 +120,8 @@ create index if not exists "tasks_leased" on "app"."tasks" ("lease_expires_at") 
 create index if not exists "tasks_unannounced" on "app"."tasks" ("created_at") where status in ('pending');
 
 create index if not exists "tasks_due" on "app"."tasks" ("due_at") where status in ('pending_retry');
+
+create index if not exists "tasks_parked" on "app"."tasks" ("parked_at") where "parked_at" is not null;
 
 create table if not exists "app"."idempotency_keys" (
   "job_id" text collate "C" not null,
@@ -203,6 +224,94 @@ begin
   return found;
 end $$;
 
+-- Cancels the job: what has not started is cancelled now; running tasks learn of it at their next heartbeat and the
+-- job is `cancelling` until the last of them has ended, at the latest when p_grace_seconds are over: force_cancel ends
+-- it then. Without a grace running tasks lose their leases at once. Asked again, it can only bring the deadline nearer.
+-- Returns the job's status after it, null for an unknown job.
+-- Locks: the stage, then the job row; task rows in other hands are skipped, the janitor finds them.
+create or replace function "app".cancel_job(
+  p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text
+) returns text
+language plpgsql as $$
+declare
+  v_deadline timestamptz := "app".clock() + p_grace_seconds * interval '1 second';
+  v_job record;
+begin
+  select j.run, j.stage into v_job from "app".jobs j where j.job_id = p_job_id;
+  if not found then
+    return null;
+  end if;
+  perform "app".lock_stage(p_job_id, v_job.run, v_job.stage);
+  select j.run, j.stage, j.status, j.cancel_deadline_at into v_job
+  from "app".jobs j where j.job_id = p_job_id for update;
+  if v_job.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+    or (v_job.status = 'cancelling' and v_deadline >= v_job.cancel_deadline_at) then
+    return v_job.status;
+  end if;
+  perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'cancel_requested',
+    jsonb_build_object('reason', p_reason, 'actor', p_actor, 'grace_seconds', p_grace_seconds));
+  if v_job.status in ('processing', 'cancelling') then
+    perform "app".cancel_open_tasks(p_job_id, v_job.run, v_job.stage, p_grace_seconds <= 0);
+    if "app".ensure_watch(p_job_id, v_job.run, v_job.stage) then
+      update "app".jobs j
+      set status = 'cancelling', cancel_deadline_at = v_deadline, paused_at = null, updated_at = "app".clock(),
+          error = coalesce(j.error, "app".cancelled_error(p_reason))
+      where j.job_id = p_job_id;
+      return 'cancelling';
+    end if;
+  end if;
+  perform "app".end_job(p_job_id, v_job.run, 'cancelled', "app".cancelled_error(p_reason));
+  return 'cancelled';
+end $$;
+
+-- The form that the release before calls.
+create or replace function "app".cancel_job(p_job_id text, p_reason text) returns text
+language plpgsql as $$
+begin
+  return "app".cancel_job(p_job_id, p_reason, 300, null);
+end $$;
+
+-- What a cancelled job's row keeps as its error.
+create or replace function "app".cancelled_error(p_reason text) returns jsonb
+language sql immutable as $$
+  select jsonb_build_object('type', 'Cancelled', 'message', coalesce(p_reason, 'cancelled'))
+$$;
+
+-- Ends a job whose cancel has waited long enough: leases are revoked, so late results find nothing to write to.
+-- Returns the number of tasks that had not stopped; null when its deadline is not over, or it ended meanwhile.
+-- Fence: `cancelling`, which only leads to `cancelled`. Locks: task rows by id, then the stage, then the job row.
+create or replace function "app".force_cancel(p_job_id text, p_run integer, p_stage integer) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_ids text[];
+begin
+  perform 1 from "app".jobs j
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'cancelling'
+    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= v_now;
+  if not found then
+    return null;
+  end if;
+  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    order by t.task_id for update
+  ) o;
+  update "app".tasks t
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = v_now,
+      error = jsonb_build_object('type', 'CancelForced', 'retryable', false, 'attempt', t.attempt,
+        'message', format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner))
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  if not "app".check_stage(p_job_id, p_run, p_stage, false, null) then
+    return null;
+  end if;
+  perform "app".record_event(p_job_id, p_run, p_stage, null, 'cancel_forced',
+    jsonb_build_object('count', cardinality(v_ids)));
+  return cardinality(v_ids);
+end $$;
+
 -- After tasks ended in this transaction: counts failures, applies the failure policy, closes the stage if it is over.
 -- Returns whether this transaction closed it. Locks: the stage, then the job row; never waits for a task row after it.
 create or replace function "app".check_stage(
@@ -279,11 +388,13 @@ language sql immutable as $$
 $$;
 
 -- Leases tasks to the caller. One row an id comes back, with its outcome:
--- claimed; duplicate (leased, or ended); not_due (retry at a later time); closed (stage or job does not run); missing;
--- expired (a deadline has passed: nothing is begun any more, the caller lets enforce_deadlines end it).
+-- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
+-- announced again after it); closed (stage or job does not run); expired (a deadline has passed: nothing is begun any
+-- more, the caller lets enforce_deadlines end it); missing.
 -- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment); in a stage or job that
 -- was ended or is being cancelled, the stage's instead.
--- The commit is not waited for: a claim that a crash forgets is fenced by its random lease and is claimed again.
+-- The commit of a claim is not waited for: one that a crash forgets is fenced by its random lease and is claimed again.
+-- That of parking is: its message is gone when this returns.
 create or replace function "app".claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -297,19 +408,29 @@ declare
   v_is_dead boolean;
   v_is_overdue boolean;
   v_is_queue_overdue boolean;
+  v_paused boolean;
   v_ids text[];
   v_lease_seconds double precision;
 begin
-  perform set_config('synchronous_commit', 'off', true);
   select j.status = 'processing' and j.run = p_run and s.status = 'processing',
          j.status in ('cancelling', 'cancelled', 'failed') or s.status in ('cancelled', 'failed'),
-         (s.settings ->> 'lease_seconds')::double precision,
+         j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision,
          coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false)
-  into v_open, v_is_dead, v_lease_seconds, v_is_overdue, v_is_queue_overdue
+  into v_open, v_is_dead, v_paused, v_lease_seconds, v_is_overdue, v_is_queue_overdue
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
-  if v_open and not v_is_overdue then
+  if v_open and v_paused then
+    select array_agg(w.task_id) into v_ids from (
+      select t.task_id from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+        and t.status in ('pending', 'queued', 'pending_retry')
+      order by t.task_id for update
+    ) w;
+    update "app".tasks t set parked_at = v_now
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  elsif v_open and not v_is_overdue then
+    perform set_config('synchronous_commit', 'off', true);
     select array_agg(w.task_id) into v_ids from (
       select t.task_id from "app".tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
@@ -320,7 +441,7 @@ begin
     update "app".tasks t
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
-        due_at = null, started_at = v_now, timed_out_at = null
+        due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   elsif v_is_dead then
     -- Rows that were in other hands when the rest was cancelled.
@@ -333,6 +454,7 @@ begin
       when t.task_id is null then 'missing'
       when t.status = 'processing' and t.lease_id = p_lease_id then 'claimed'
       when not v_open then 'closed'
+      when v_paused and t.status in ('pending', 'queued', 'pending_retry') then 'paused'
       when t.status in ('pending', 'queued', 'pending_retry')
         and (v_is_overdue or (v_is_queue_overdue and t.attempt = 0)) then 'expired'
       when t.status = 'pending_retry' then 'not_due'
@@ -380,6 +502,7 @@ end $$;
 -- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
 -- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
 -- A task of a stage or job that has ended meanwhile becomes cancelled: late results are kept out.
+-- job_status says where the job goes on; it is null while the job is paused.
 -- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
 -- the job row.
 -- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
@@ -445,7 +568,7 @@ begin
   if v_decides then
     is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
       case v_status when 'failed' then updated_ids end);
-    select s.status, j.status into stage_status, job_status
+    select s.status, case when j.paused_at is null then j.status end into stage_status, job_status
     from "app".stages s join "app".jobs j on j.job_id = s.job_id
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   end if;
@@ -471,7 +594,8 @@ begin
   select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed');
 end $$;
 
--- Declared deadlines: set where rows are written, enforced here. Waiting work without one is never judged by its age.
+-- Declared deadlines: set where rows are written, enforced here. Waiting work without one is never judged by its age,
+-- and the time that a job is paused does not count.
 
 -- `deadline_at` of a job, anew for each run. As a trigger, so that no function that begins a run can forget it.
 create or replace function "app".set_job_deadline() returns trigger
@@ -518,18 +642,19 @@ language sql stable as $$
   (
     select j.job_id, j.run, j.stage from "app".jobs j
     where j.status in ('queued', 'processing', 'finalizing') and j.deadline_at <= "app".clock()
+      and j.paused_at is null
     order by j.deadline_at limit p_limit
   ) union (
     select s.job_id, s.run, s.stage from "app".stages s
     join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
     where s.status in ('queued', 'processing') and s.deadline_at <= "app".clock()
-      and j.status in ('queued', 'processing')
+      and j.status in ('queued', 'processing') and j.paused_at is null
     order by s.deadline_at limit p_limit
   ) union (
     select s.job_id, s.run, s.stage from "app".stages s
     join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
     where s.status in ('queued', 'processing') and s.queue_deadline_at <= "app".clock()
-      and j.status in ('queued', 'processing')
+      and j.status in ('queued', 'processing') and j.paused_at is null
       and (s.status = 'queued' or exists (
         select 1 from "app".tasks t
         where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
@@ -572,7 +697,7 @@ begin
   elsif exists (
     select 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id and j.run = s.run
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.queue_deadline_at <= v_now
-      and s.status = 'processing' and j.status = 'processing'
+      and s.status = 'processing' and j.status = 'processing' and j.paused_at is null
   ) then
     v_expired := "app".expire_unstarted_tasks(p_job_id, p_run, p_stage, p_limit);
     if v_expired is not null then
@@ -609,7 +734,7 @@ language sql stable as $$
     where d.is_open and d.deadline_at <= p_now
     order by d.place limit 1
   ) m
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.paused_at is null
 $$;
 
 -- Fails tasks that no attempt has begun. The caller checks the stage. Locks: task rows by id, without waiting.
@@ -649,7 +774,8 @@ declare
   v_stage integer;
 begin
   update "app".jobs j
-  set status = p_status, error = coalesce(p_error, j.error), finished_at = v_now, updated_at = v_now
+  set status = p_status, error = coalesce(p_error, j.error), finished_at = v_now, updated_at = v_now,
+      paused_at = null
   where j.job_id = p_job_id and j.run = p_run
     and (j.status in ('queued', 'processing', 'finalizing') or (j.status = 'cancelling' and p_status = 'cancelled'))
   returning j.stage into v_stage;
@@ -679,7 +805,8 @@ begin
     order by t.task_id for update skip locked
   ) o;
   update "app".tasks t
-  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null, finished_at = "app".clock()
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = "app".clock()
   where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   get diagnostics v_count = row_count;
   return v_count;
@@ -693,36 +820,6 @@ begin
   return "app".end_job(p_job_id, p_run, 'failed', p_error);
 end $$;
 
--- Cancels the job: what has not started is cancelled now; running tasks learn of it at their next heartbeat and the
--- job is `cancelling` until the last of them has ended. Returns the job's status after it, null for an unknown job.
-create or replace function "app".cancel_job(p_job_id text, p_reason text) returns text
-language plpgsql as $$
-declare
-  v_job record;
-begin
-  select j.run, j.stage into v_job from "app".jobs j where j.job_id = p_job_id;
-  if not found then
-    return null;
-  end if;
-  perform "app".lock_stage(p_job_id, v_job.run, v_job.stage);
-  select j.run, j.stage, j.status into v_job from "app".jobs j where j.job_id = p_job_id for update;
-  if v_job.status in ('completed', 'completed_with_errors', 'failed', 'cancelled', 'cancelling') then
-    return v_job.status;
-  end if;
-  perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'cancel_requested',
-    jsonb_build_object('reason', p_reason));
-  if v_job.status = 'processing' then
-    perform "app".cancel_open_tasks(p_job_id, v_job.run, v_job.stage, false);
-    if "app".ensure_watch(p_job_id, v_job.run, v_job.stage) then
-      update "app".jobs j set status = 'cancelling', updated_at = "app".clock() where j.job_id = p_job_id;
-      return 'cancelling';
-    end if;
-  end if;
-  perform "app".end_job(p_job_id, v_job.run, 'cancelled', jsonb_build_object(
-    'type', 'Cancelled', 'message', coalesce(p_reason, 'cancelled')));
-  return 'cancelled';
-end $$;
-
 -- The job's end: its own summary is stored. Fence: the job is finalizing in this run; a second caller changes nothing.
 create or replace function "app".finalize_job(p_job_id text, p_run integer, p_result jsonb) returns text
 language plpgsql as $$
@@ -734,7 +831,7 @@ begin
   set status = case when exists (
         select 1 from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.failed_count > 0
       ) then 'completed_with_errors' else 'completed' end,
-      result = p_result, finished_at = v_now, updated_at = v_now
+      result = p_result, finished_at = v_now, updated_at = v_now, paused_at = null
   where j.job_id = p_job_id and j.run = p_run and j.status = 'finalizing'
   returning j.status into v_status;
   if found then
@@ -824,7 +921,7 @@ begin
   with found as (
     select t.job_id, t.run, t.task_id from "app".tasks t
     where t.status = 'pending' and t.created_at < v_now - p_grace_seconds * interval '1 second'
-      and (t.due_at is null or t.due_at <= v_now)
+      and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
     order by t.created_at limit p_limit for update skip locked
   ), taken_back as (
     select t.job_id, t.run, t.task_id from "app".tasks t
@@ -833,7 +930,7 @@ begin
     order by t.created_at limit p_limit for update skip locked
   ), due as (
     select t.job_id, t.run, t.task_id from "app".tasks t
-    where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now
+    where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
     order by t.due_at limit p_limit for update skip locked
   ), held as (
     update "app".tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
@@ -859,7 +956,7 @@ create or replace function "app".find_unannounced_jobs(
 language sql volatile as $$
   with found as (
     select j.job_id from "app".jobs j
-    where j.status in ('queued', 'finalizing') and j.announced_at is null
+    where j.status in ('queued', 'finalizing') and j.announced_at is null and j.paused_at is null
       and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
       and (j.due_at is null or j.due_at <= "app".clock())
     order by j.updated_at limit p_limit for update skip locked
@@ -888,12 +985,13 @@ begin
     select o.job_id, o.run, o.task_id
     from "app".jobs j
     cross join lateral (
-      select t.job_id, t.run, t.task_id, t.queue, t.status, t.due_at, t.announced_at from "app".tasks t
+      select t.job_id, t.run, t.task_id, t.queue, t.status, t.due_at, t.announced_at, t.parked_at from "app".tasks t
       where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
         and t.status in ('pending', 'queued', 'processing', 'pending_retry')
       order by t.task_id limit p_limit * 10
     ) o
-    where j.status = 'processing' and o.queue = p_queue and o.announced_at < v_before
+    where j.status = 'processing' and j.paused_at is null and o.parked_at is null and o.queue = p_queue
+      and o.announced_at < v_before
       and (o.status = 'queued' or (o.status = 'pending_retry' and o.due_at <= v_now))
     limit p_limit
   ), lost as materialized (
@@ -919,7 +1017,7 @@ returns table (job_id text, run integer, stage integer, attempt integer, job_typ
 language sql volatile as $$
   with lost as (
     select j.job_id from "app".jobs j
-    where j.status in ('queued', 'finalizing')
+    where j.status in ('queued', 'finalizing') and j.paused_at is null
       and j.announced_at < "app".clock() - p_grace_seconds * interval '1 second'
       and (j.due_at is null or j.due_at <= "app".clock())
     order by j.updated_at limit p_limit for update skip locked
@@ -972,6 +1070,138 @@ begin
   return false;
 end $$;
 
+-- Jobs that are cancelling for longer than their grace.
+create or replace function "app".find_overdue_cancels(p_limit integer)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  select j.job_id, j.run, j.stage from "app".jobs j
+  where j.status = 'cancelling'
+    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= "app".clock()
+  order by j.updated_at limit p_limit
+$$;
+
+-- Pauses the job: nothing new is claimed, planned or finalized; what runs ends as it would.
+-- Outcome: paused; already_paused; refused (it is ended or being cancelled); missing. Locks: the job row.
+create or replace function "app".pause_job(p_job_id text, p_reason text, p_actor text)
+returns table (outcome text, status text, run integer, stage integer, is_paused boolean)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_job record;
+begin
+  select j.status, j.run, j.stage, j.paused_at into v_job from "app".jobs j where j.job_id = p_job_id for update;
+  outcome := case
+    when not found then 'missing'
+    when v_job.status not in ('queued', 'processing', 'finalizing') then 'refused'
+    when v_job.paused_at is not null then 'already_paused'
+    else 'paused'
+  end;
+  status := v_job.status;
+  run := v_job.run;
+  stage := v_job.stage;
+  is_paused := outcome = 'paused' or v_job.paused_at is not null;
+  if outcome = 'paused' then
+    update "app".jobs j set paused_at = v_now, updated_at = v_now where j.job_id = p_job_id;
+    perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'job_paused',
+      jsonb_build_object('reason', p_reason, 'actor', p_actor));
+  end if;
+  return next;
+end $$;
+
+-- Lets a paused job go on. Its step has to be announced again, and its parked tasks: the caller does, or the janitor.
+-- Outcome: resumed; not_paused; refused (it is ended or being cancelled); missing. wait_seconds: until a step that is
+-- to be tried again is due. Locks: the job row.
+create or replace function "app".resume_job(p_job_id text, p_reason text, p_actor text)
+returns table (outcome text, status text, run integer, stage integer, is_paused boolean, wait_seconds double precision)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_job record;
+begin
+  select j.status, j.run, j.stage, j.paused_at, j.due_at into v_job
+  from "app".jobs j where j.job_id = p_job_id for update;
+  outcome := case
+    when not found then 'missing'
+    when v_job.status not in ('queued', 'processing', 'finalizing') then 'refused'
+    when v_job.paused_at is null then 'not_paused'
+    else 'resumed'
+  end;
+  status := v_job.status;
+  run := v_job.run;
+  stage := v_job.stage;
+  is_paused := false;
+  wait_seconds := greatest(extract(epoch from v_job.due_at - v_now), 0)::double precision;
+  if outcome = 'resumed' then
+    -- The time that it was paused does not count against its deadlines.
+    update "app".jobs j
+    set paused_at = null, announced_at = null, updated_at = v_now,
+        deadline_at = j.deadline_at + (v_now - v_job.paused_at)
+    where j.job_id = p_job_id;
+    update "app".stages s
+    set deadline_at = s.deadline_at + (v_now - v_job.paused_at),
+        queue_deadline_at = s.queue_deadline_at + (v_now - v_job.paused_at)
+    where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_job.stage
+      and coalesce(s.deadline_at, s.queue_deadline_at) is not null;
+    perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'job_resumed',
+      jsonb_build_object('reason', p_reason, 'actor', p_actor,
+        'paused_seconds', round(extract(epoch from v_now - v_job.paused_at)::numeric, 3)));
+  end if;
+  return next;
+end $$;
+
+-- Parked tasks of jobs that are not paused any more: of one job, or of all (p_job_id null). They are held until
+-- held_until, which unpark_tasks wants to hear: nobody else finds them before. Rows in other hands are skipped.
+create or replace function "app".find_parked_tasks(p_job_id text, p_limit integer, p_hold_seconds double precision)
+returns table (
+  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
+  correlation_id text, tasks_per_message integer, held_until timestamptz
+)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  return query
+  with found as (
+    select t.job_id, t.run, t.task_id from "app".tasks t
+    join "app".jobs j on j.job_id = t.job_id and j.run = t.run and j.stage = t.stage
+    where t.parked_at <= v_now and t.status in ('pending', 'queued', 'pending_retry')
+      and (p_job_id is null or t.job_id = p_job_id) and j.status = 'processing' and j.paused_at is null
+    order by t.parked_at limit p_limit for update of t skip locked
+  ), held as (
+    update "app".tasks t set parked_at = v_now + p_hold_seconds * interval '1 second'
+    from found f where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
+    returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt, t.parked_at
+  )
+  select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
+    coalesce((s.settings ->> 'tasks_per_message')::integer, 1), h.parked_at
+  from held h
+  join "app".jobs j on j.job_id = h.job_id
+  join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
+  order by h.job_id, h.run, h.stage, h.task_id;
+end $$;
+
+-- The messages for parked tasks are confirmed. Fence: the hold; a task whose message came to a job that was paused once
+-- more is parked anew and stays so.
+create or replace function "app".unpark_tasks(
+  p_job_id text, p_run integer, p_task_ids text[], p_held_until timestamptz
+) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_ids text[];
+begin
+  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.parked_at = p_held_until
+    order by t.task_id for update
+  ) o;
+  update "app".tasks t
+  set parked_at = null, announced_at = "app".clock(),
+      status = case t.status when 'pending' then 'queued' else t.status end,
+      due_at = case t.status when 'pending' then null else t.due_at end
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  return cardinality(v_ids);
+end $$;
+
 -- Plans a stage of few tasks in one call: what begin_stage_plan, COPY and seal_stage do for many.
 -- With a lease the tasks are born claimed: the planner runs them itself and no message is needed.
 -- Fence, locks and outcomes: begin_stage_plan's; `planned` when it was done.
@@ -1010,8 +1240,8 @@ end $$;
 
 -- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
 -- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
--- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), expired (a deadline
--- has passed: the caller lets enforce_deadlines end it).
+-- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused, expired
+-- (a deadline has passed: the caller lets enforce_deadlines end it).
 create or replace function "app".begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare
@@ -1020,7 +1250,7 @@ begin
   if not pg_try_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)) then
     return 'busy';
   end if;
-  select j.run, j.stage, j.status, s.status as stage_status into v_job
+  select j.run, j.stage, j.status, j.paused_at, s.status as stage_status into v_job
   from "app".jobs j
   left join "app".stages s on s.job_id = j.job_id and s.run = p_run and s.stage = p_stage
   where j.job_id = p_job_id;
@@ -1030,6 +1260,8 @@ begin
     return 'stale_run';
   elsif v_job.status <> 'queued' or v_job.stage <> p_stage or v_job.stage_status is distinct from 'queued' then
     return 'closed';
+  elsif v_job.paused_at is not null then
+    return 'paused';
   elsif "app".find_missed_deadline(p_job_id, p_run, p_stage, "app".clock()) is not null then
     return 'expired';
   end if;
@@ -1177,6 +1409,190 @@ begin
   returning t.lease_id, t.task_id,
     case when j.status <> 'processing' or j.run <> o.run or s.status <> 'processing' then 'stop'
       when "app".is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
+end $$;
+
+-- Begins the job's next run, from what the last one left. Mode:
+-- failed: stages before the first that did not fully succeed are kept, of that one the tasks that did; its others get
+--   fresh attempts, and later stages are planned anew. from_stage: stages before p_from_stage are kept as they are.
+-- all: nothing is kept. Kept rows are copied into the new run, so that planners, fan-in and finalize_job find them.
+-- Outcome: rerun; refused (it has not ended); other_run (its run is not p_run any more); nothing_failed;
+-- stage_not_reached; pruned (retention has deleted some of what would be kept); missing. Parameters and definition of the last run stay where they are null.
+-- Fence: an ended job and its run. Locks: the job row; rows of the old run are only read, and whatever still settles
+-- there finds its job in another run: it cannot end as completed any more.
+create or replace function "app".rerun_job(
+  p_job_id text, p_run integer, p_mode text, p_from_stage integer, p_parameters jsonb, p_definition jsonb,
+  p_reason text, p_actor text
+) returns table (
+  outcome text, status text, run integer, stage integer, is_paused boolean, kept_count integer, fresh_count integer
+)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_job record;
+  v_first integer;
+  v_planned boolean := false;
+  v_status text;
+  v_definition jsonb;
+begin
+  select j.run, j.stage, j.status, j.definition, j.paused_at into v_job from "app".jobs j where j.job_id = p_job_id for update;
+  if not found then
+    outcome := 'missing';
+    return next;
+    return;
+  end if;
+  status := v_job.status;
+  run := v_job.run;
+  stage := v_job.stage;
+  is_paused := v_job.paused_at is not null;
+  v_definition := coalesce(p_definition, v_job.definition);
+  v_first := "app".first_stage_to_rerun(p_job_id, v_job.run, p_mode, p_from_stage);
+  outcome := case
+    when v_job.status not in ('completed', 'completed_with_errors', 'failed', 'cancelled') then 'refused'
+    when v_job.run <> p_run then 'other_run'
+    when v_first is null then 'stage_not_reached'
+    when p_mode = 'failed' and v_job.status = 'completed' then 'nothing_failed'
+    when p_mode <> 'all' and not "app".has_all_tasks(p_job_id, v_job.run, v_first) then 'pruned'
+    else 'rerun'
+  end;
+  if outcome <> 'rerun' then
+    return next;
+    return;
+  end if;
+
+  insert into "app".job_runs (
+    job_id, run, status, parameters, definition, result, error, finished_at, followed_at
+  )
+  select j.job_id, j.run, j.status, j.parameters, j.definition, j.result, j.error, j.finished_at, v_now
+  from "app".jobs j where j.job_id = p_job_id;
+
+  run := v_job.run + 1;
+  if p_mode = 'failed' then
+    select s.planned_at is not null into v_planned from "app".stages s
+    where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_first;
+  end if;
+  kept_count := "app".copy_kept_rows(p_job_id, v_job.run, v_first, coalesce(v_planned, false));
+  if v_first > jsonb_array_length(v_definition -> 'stages') then
+    v_status := 'finalizing';
+    fresh_count := 0;
+  elsif v_planned then
+    v_status := 'processing';
+    fresh_count := "app".copy_fresh_tasks(p_job_id, v_job.run, v_first);
+  else
+    v_status := 'queued';
+    insert into "app".stages (job_id, run, stage, settings, created_at)
+    values (p_job_id, rerun_job.run, v_first, v_definition -> 'stages' -> (v_first - 1), v_now);
+  end if;
+
+  update "app".jobs j
+  set status = v_status, run = rerun_job.run,
+      stage = least(v_first, jsonb_array_length(v_definition -> 'stages')),
+      total_stages = jsonb_array_length(v_definition -> 'stages'), definition = v_definition,
+      parameters = coalesce(p_parameters, j.parameters), result = null, error = null, attempt = 0, due_at = null,
+      announced_at = null, paused_at = null, cancel_deadline_at = null, finished_at = null, updated_at = v_now
+  where j.job_id = p_job_id
+  returning j.status, j.stage into status, stage;
+  perform "app".record_event(p_job_id, rerun_job.run, v_first, null, 'job_rerun',
+    jsonb_build_object('mode', p_mode, 'kept_count', kept_count, 'fresh_count', fresh_count, 'reason', p_reason,
+      'actor', p_actor, 'from_run', v_job.run, 'parameters', p_parameters));
+  if v_planned then
+    -- Out of the usual order, but nobody can hold the lock of a run that begins here.
+    perform "app".lock_stage(p_job_id, rerun_job.run, v_first);
+    if not "app".ensure_watch(p_job_id, rerun_job.run, v_first) then
+      status := "app".close_stage(p_job_id, rerun_job.run, v_first);
+    end if;
+  end if;
+  return next;
+end $$;
+
+-- Where a rerun begins; one past the last stage when only the job's own summary is missing. Null when a stage before
+-- p_from_stage has not ended well enough to be kept, or there is no such stage.
+create or replace function "app".first_stage_to_rerun(
+  p_job_id text, p_run integer, p_mode text, p_from_stage integer
+) returns integer
+language sql stable as $$
+  select case p_mode
+    when 'all' then 1
+    when 'failed' then coalesce(min(s.stage) filter (where s.status <> 'completed'), max(s.stage) + 1)
+    else case when p_from_stage between 1 and max(j.total_stages)
+      and p_from_stage - 1 = count(*) filter (
+        where s.stage < p_from_stage and s.status in ('completed', 'completed_with_errors'))
+      then p_from_stage end
+  end
+  from "app".jobs j
+  join "app".stages s on s.job_id = j.job_id and s.run = p_run
+  where j.job_id = p_job_id
+$$;
+
+-- Whether the stages up to this one have all the tasks that they were planned with.
+create or replace function "app".has_all_tasks(p_job_id text, p_run integer, p_stage integer) returns boolean
+language sql stable as $$
+  select (
+    select coalesce(sum(s.expected_count), 0) from "app".stages s
+    where s.job_id = p_job_id and s.run = p_run and s.stage <= p_stage
+  ) = (
+    select count(*) from "app".tasks t where t.job_id = p_job_id and t.run = p_run and t.stage <= p_stage
+  )
+$$;
+
+-- Copies stages before p_first into the next run, whole, and with p_partly the completed tasks of p_first itself, whose
+-- row is then open again. Returns the number of tasks.
+create or replace function "app".copy_kept_rows(p_job_id text, p_run integer, p_first integer, p_partly boolean)
+returns integer
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_count integer;
+begin
+  insert into "app".stages (
+    job_id, run, stage, status, settings, expected_count, failed_count, created_at, planned_at, finished_at, from_run
+  )
+  select s.job_id, s.run + 1, s.stage, s.status, s.settings, s.expected_count, s.failed_count, s.created_at,
+    s.planned_at, s.finished_at, coalesce(s.from_run, s.run)
+  from "app".stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage < p_first;
+  if p_partly then
+    insert into "app".stages (
+      job_id, run, stage, status, settings, expected_count, created_at, planned_at, from_run
+    )
+    select s.job_id, s.run + 1, s.stage, 'processing', s.settings, s.expected_count, v_now, v_now,
+      coalesce(s.from_run, s.run)
+    from "app".stages s
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_first;
+  end if;
+  insert into "app".tasks (
+    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters, status, attempt, interruptions,
+    lease_owner, progress, result, error, created_at, announced_at, started_at, finished_at, from_run
+  )
+  select t.job_id, t.run + 1, t.task_id, t.stage, t.task_index, t.task_type, t.queue, t.name, t.parameters, t.status,
+    t.attempt, t.interruptions, t.lease_owner, t.progress, t.result, t.error, t.created_at, t.announced_at,
+    t.started_at, t.finished_at, coalesce(t.from_run, t.run)
+  from "app".tasks t
+  where t.job_id = p_job_id and t.run = p_run
+    and ((t.stage < p_first and t.status in ('completed', 'failed'))
+      or (p_partly and t.stage = p_first and t.status = 'completed'));
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+-- Writes the tasks of a stage that did not complete into the next run, with all their attempts before them, and parked,
+-- since they need a message now. A fan-in task's source moves to the new run with it. Returns their number.
+create or replace function "app".copy_fresh_tasks(p_job_id text, p_run integer, p_stage integer) returns integer
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_count integer;
+begin
+  insert into "app".tasks (
+    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters, created_at, parked_at
+  )
+  select t.job_id, t.run + 1, t.task_id, t.stage, t.task_index, t.task_type, t.queue, t.name,
+    case when t.parameters ? 'fan_in_source'
+      then jsonb_set(t.parameters, array['fan_in_source', 'run'], to_jsonb(t.run + 1)) else t.parameters end,
+    v_now, v_now
+  from "app".tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status <> 'completed';
+  get diagnostics v_count = row_count;
+  return v_count;
 end $$;
 
 -- Planning the job's stage, or finalizing it, failed and is to be tried again after the delay.
@@ -1450,7 +1866,8 @@ begin
 end $$;
 
 create or replace trigger transition_guard before update of status on "app"."jobs" for each row
-when (old.status is distinct from new.status and (old.status || '>' || new.status) not in (
+when (old.status is distinct from new.status
+  and (old.status || '>' || new.status) not in (
     'queued>cancelled',
     'queued>failed',
     'queued>processing',
@@ -1464,7 +1881,15 @@ when (old.status is distinct from new.status and (old.status || '>' || new.statu
     'finalizing>completed',
     'finalizing>completed_with_errors',
     'finalizing>failed'
-))
+) and not (new.run = old.run + 1 and (old.status || '>' || new.status) in ('completed>queued',
+    'completed_with_errors>processing',
+    'completed_with_errors>queued',
+    'failed>finalizing',
+    'failed>processing',
+    'failed>queued',
+    'cancelled>finalizing',
+    'cancelled>processing',
+    'cancelled>queued')))
 execute function "app"."guard_jobs_transition"();
 
 create or replace function "app"."guard_stages_transition"() returns trigger
@@ -1474,7 +1899,8 @@ begin
 end $$;
 
 create or replace trigger transition_guard before update of status on "app"."stages" for each row
-when (old.status is distinct from new.status and (old.status || '>' || new.status) not in (
+when (old.status is distinct from new.status
+  and (old.status || '>' || new.status) not in (
     'queued>cancelled',
     'queued>completed',
     'queued>failed',
@@ -1493,7 +1919,8 @@ begin
 end $$;
 
 create or replace trigger transition_guard before update of status on "app"."tasks" for each row
-when (old.status is distinct from new.status and (old.status || '>' || new.status) not in (
+when (old.status is distinct from new.status
+  and (old.status || '>' || new.status) not in (
     'pending>cancelled',
     'pending>failed',
     'pending>processing',

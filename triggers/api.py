@@ -6,27 +6,26 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response, Security
+from fastapi import APIRouter, FastAPI, Header, Request, Response, Security
 from fastapi import Query as InQuery
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import APIKeyHeader
-from pydantic import ValidationError
 
-from core.models import JobEvent, JobStatus
+from core.models import JobEvent, JobRecord, JobStatus, view
+from core.models.control import allowed_actions
 from core.models.view import TaskSummary
 from core.ports import SubmissionOutcome
 from jobs.parameter_schema import to_json_schema
-from jobs.parameters import nearest_name_hint
 from triggers import api_models as models
-from triggers import problems
+from triggers import job_actions, problems
+from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, job_links, services_of
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
-from triggers.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemError
-from triggers.request_body import read_json_object
+from triggers.problems import PROBLEM_MEDIA_TYPE, Problem
 
 API_VERSION = "0.1.0"
-DESCRIPTION = """Submit jobs, watch their stages and tasks, cancel them.
+DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resume and rerun them.
 
 Lists come in pages: repeat the request with `cursor=<next_cursor>` until `next_cursor` is absent.
 Every error is `application/problem+json` with a stable `code`. Submitting the same parameters again gives the same job.
@@ -40,12 +39,12 @@ RETRY_AFTER = {"Retry-After": "1"}
 T = TypeVar("T")
 GetServices = Callable[[], ApiServices]
 
-router = APIRouter(
-    prefix="/api",
-    # Says how keys are given; the Functions host is who checks them.
-    dependencies=[Security(APIKeyHeader(name="x-functions-key", auto_error=False))],
-    responses={"default": {"model": Problem, "description": "What is wrong, and what to do"}},
-)
+# Says how keys are given; the Functions host is who checks them.
+KEYS = [Security(APIKeyHeader(name="x-functions-key", auto_error=False))]
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "default": {"model": Problem, "description": "What is wrong, and what to do"}
+}
+router = APIRouter()
 
 
 def create_api(get_services: GetServices) -> FastAPI:
@@ -68,7 +67,8 @@ def create_api(get_services: GetServices) -> FastAPI:
     api.state.get_services = get_services
     api.state.waiting = 0
     problems.install(api)
-    api.include_router(router)
+    for routes in (router, job_actions.router):
+        api.include_router(routes, prefix="/api", dependencies=KEYS, responses=PROBLEMS)
     api.openapi = functools.cache(lambda: _openapi(api))  # type: ignore[method-assign]
     return api
 
@@ -81,17 +81,6 @@ def _openapi(api: FastAPI) -> dict[str, Any]:
             content = operation["responses"]["default"]["content"]
             content[PROBLEM_MEDIA_TYPE] = content.pop("application/json")
     return document
-
-
-def _services(request: Request) -> ApiServices:
-    services: ApiServices = request.app.state.get_services()
-    return services
-
-
-Services = Annotated[ApiServices, Depends(_services)]
-JobIdPath = Annotated[models.JobIdText, Path(description="64 hexadecimal digits.")]
-NoQuery = Annotated[models.Query, InQuery()]
-JsonBody = Annotated[dict[str, Any], Depends(read_json_object)]
 
 
 @router.post(
@@ -132,7 +121,7 @@ def submit_job(
     )
     if submitted.outcome is SubmissionOutcome.REPLAYED:
         response.headers["Idempotency-Replayed"] = "true"
-    links = _links(request, submitted.job_id)
+    links = job_links(request, submitted.job_id)
     response.headers.update({"Location": links.self_, **RETRY_AFTER})
     return models.SubmittedJob(
         job_id=submitted.job_id,
@@ -165,8 +154,14 @@ async def get_job(
         response.headers["Preference-Applied"] = f"wait={seconds:g}"
     if not detail.job.status.is_terminal:
         response.headers.update(RETRY_AFTER)
-    job = {name: getattr(detail.job, name) for name in models.JobAnswer.model_fields if name not in {"stages", "links"}}
-    return models.JobAnswer(**job, stages=list(detail.stages), links=_links(request, job_id))
+    job = {name: getattr(detail.job, name) for name in models.JobAnswer.model_fields if name in JobRecord.model_fields}
+    return models.JobAnswer(
+        **job,
+        paused=detail.job.paused_at is not None,
+        allowed_actions=list(allowed_actions(detail.job.status, is_paused=detail.job.paused_at is not None)),
+        stages=list(detail.stages),
+        links=job_links(request, job_id),
+    )
 
 
 async def _wait_for_end(request: Request, services: ApiServices, job_id: str, seconds: float) -> bool:
@@ -196,7 +191,7 @@ def list_jobs(
     page = services.queries.list_jobs(
         statuses=query.status, job_types=query.job_type, limit=query.limit, cursor=query.cursor
     )
-    value = [models.JobListItem(**dict(job), links=_links(request, job.job_id)) for job in page.items]
+    value = [models.JobListItem(**dict(job), links=job_links(request, job.job_id)) for job in page.items]
     return _page(value, page.next_cursor)
 
 
@@ -212,6 +207,15 @@ def list_tasks(
     return _page(page.items, page.next_cursor)
 
 
+@router.get("/jobs/{job_id}/runs", tags=["jobs"], response_model_exclude_unset=True)
+def list_runs(job_id: JobIdPath, services: Services, query: NoQuery) -> models.Page[view.JobRun]:
+    """The runs of a job, the latest first, each with its parameters and how it ended."""
+    del query
+    runs = services.queries.list_runs(job_id)
+    _check_job_is_there(services, job_id, runs)
+    return _page(runs, None)
+
+
 @router.get("/jobs/{job_id}/events", tags=["jobs"], response_model_exclude_unset=True)
 def list_events(
     job_id: JobIdPath, services: Services, query: Annotated[models.PageQuery, InQuery()]
@@ -220,40 +224,6 @@ def list_events(
     page = services.queries.list_events(job_id, limit=query.limit, cursor=query.cursor)
     _check_job_is_there(services, job_id, page.items)
     return _page(page.items, page.next_cursor)
-
-
-@router.post(
-    "/jobs/{job_id}/cancel",
-    status_code=202,
-    tags=["jobs"],
-    openapi_extra={
-        "requestBody": {"content": {"application/json": {"schema": models.CancelRequest.model_json_schema()}}}
-    },
-)
-def cancel_job(
-    job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery
-) -> models.CancelledJob:
-    """Cancel what has not started; running tasks are told. Again for a cancelled job changes nothing."""
-    del query
-    cancel = _cancel_request(body)
-    status = services.machine.cancel_job(job_id, cancel.reason)
-    if status is None:
-        raise problems.unknown_job(job_id)
-    if status not in {JobStatus.CANCELLED, JobStatus.CANCELLING}:
-        raise ProblemError(409, "job_has_ended", f"The job has ended as {status!r}; there is nothing to cancel.")
-    return models.CancelledJob(job_id=job_id, status=JobStatus(status), links=_links(request, job_id))
-
-
-def _cancel_request(body: dict[str, Any]) -> models.CancelRequest:
-    try:
-        return models.CancelRequest.model_validate(body)
-    except ValidationError as error:
-        errors = [problems.field_problem({**item, "loc": ("body", *item["loc"])}) for item in error.errors()]
-        known = list(models.CancelRequest.model_fields)
-        for found in errors:
-            if found.field not in known:
-                found.hint = nearest_name_hint(found.field, known)
-        raise problems.invalid_request(errors) from error
 
 
 @router.get("/job-types", tags=["job types"], response_model_exclude_unset=True)
@@ -290,7 +260,7 @@ def readyz(request: Request, response: Response, query: NoQuery) -> models.Readi
     """Whether the app can do its work, and what each thing that it needs looks like."""
     del query
     try:
-        checks = list(_services(request).check_readiness())
+        checks = list(services_of(request).check_readiness())
     except ServicesNotReady as error:
         checks = [Check("settings", ok=False, detail=str(error))]
     ready = all(check.ok for check in checks)
@@ -307,12 +277,6 @@ def _page(value: Iterable[T], next_cursor: str | None) -> models.Page[T]:
     """A field that is not set is left out of the answer."""
     items = list(value)
     return models.Page[T](value=items) if next_cursor is None else models.Page[T](value=items, next_cursor=next_cursor)
-
-
-def _links(request: Request, job_id: str) -> models.JobLinks:
-    """Absolute, at the host that the client asked."""
-    job = f"{str(request.base_url).rstrip('/')}/api/jobs/{job_id}"
-    return models.JobLinks(self_=job, tasks=f"{job}/tasks", events=f"{job}/events", cancel=f"{job}/cancel")
 
 
 def _check_job_is_there(services: ApiServices, job_id: str, found: Sequence[object]) -> None:

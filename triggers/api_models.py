@@ -6,6 +6,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from core.models import JobStatus, TaskStatus, view
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, JobAction, RerunMode
 from core.ports import SubmissionOutcome
 from jobs.parameters import nearest_name_hint
 from triggers.problems import expectation
@@ -66,6 +67,14 @@ def _task_statuses(values: Any) -> Any:
     return _split(values, [str(status) for status in TaskStatus])
 
 
+def _rerun_mode(value: Any) -> Any:
+    """Strict models take no text for an enum's member."""
+    known = [mode.value for mode in RerunMode]
+    if not isinstance(value, str) or value not in known:
+        raise expectation(f"one of {', '.join(known)}", repr(value)[:100], nearest_name_hint(str(value)[:50], known))
+    return RerunMode(value)
+
+
 class PageQuery(Query):
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="At most so many; a page may hold fewer.")] = 100
     cursor: Annotated[str | None, Field(max_length=1000, description="`next_cursor` of the page before.")] = None
@@ -95,10 +104,39 @@ class SubmitQuery(Query):
     ] = False
 
 
-class CancelRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class ActionRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
 
-    reason: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=1000, description="Kept in the timeline.")] | None = None
+
+
+class CancelRequest(ActionRequest):
+    cancel_grace_seconds: Annotated[
+        float,
+        Field(ge=0, le=86400, description="Tasks that still run after so many seconds end without a say; 0: at once."),
+    ] = DEFAULT_CANCEL_GRACE_SECONDS
+
+
+class RerunRequest(ActionRequest):
+    """`mode` may be left out: it is from_stage where `from_stage` is given, else failed."""
+
+    mode: Annotated[RerunMode, BeforeValidator(_rerun_mode)] | None = None
+    from_stage: Annotated[int, Field(ge=1, description="Of mode from_stage: the first stage to do again.")] | None = (
+        None
+    )
+    parameters: (
+        Annotated[dict[str, Any], Field(description="Take the place of those of the last run; the others stay.")] | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _stage_goes_with_its_mode(self) -> "RerunRequest":
+        has_stage = self.from_stage is not None
+        if self.mode is not None and has_stage != (self.mode is RerunMode.FROM_STAGE):
+            expected = (
+                "from_stage, since mode is 'from_stage'" if not has_stage else "mode 'from_stage', or no from_stage"
+            )
+            raise expectation(expected, f"mode {self.mode.value!r} and from_stage {self.from_stage}")
+        return self
 
 
 class Page(BaseModel, Generic[T]):
@@ -112,7 +150,11 @@ class JobLinks(BaseModel):
     self_: Annotated[str, Field(serialization_alias="self")]
     tasks: str
     events: str
+    runs: str
     cancel: str
+    pause: str
+    resume: str
+    rerun: str
 
 
 class SubmittedJob(BaseModel):
@@ -140,6 +182,29 @@ class CancelledJob(BaseModel):
     links: JobLinks
 
 
+class JobActionAnswer(BaseModel):
+    """Where the job stands after it. `changed` is false when it was so before."""
+
+    job_id: str
+    status: JobStatus
+    paused: bool
+    run: int
+    stage: int
+    changed: bool
+    allowed_actions: list[JobAction]
+    links: JobLinks
+
+
+class RerunAnswer(JobActionAnswer):
+    """`kept_count` tasks of earlier runs count for this one; `fresh_count` of its first stage are tried again.
+
+    `fresh_count` is null when that stage is still to be planned.
+    """
+
+    kept_count: int
+    fresh_count: int | None
+
+
 class JobListItem(view.JobSummary):
     links: JobLinks
 
@@ -162,6 +227,10 @@ class JobAnswer(BaseModel):
     forced_from: str | None
     result: dict[str, Any] | None
     error: dict[str, Any] | None
+    paused: bool
+    paused_at: datetime | None
+    cancel_deadline_at: datetime | None
+    allowed_actions: list[JobAction]
     stages: list[view.StageDetail]
     links: JobLinks
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from core.models import JobEvent, JobQueueMessage, JobStatus, StageCompleteMessage, TaskQueueMessage, TaskStatus
-from core.models.view import JobDetail, JobSummary, Page, TaskSummary
+from core.models.control import ControlAnswer, RerunMode
+from core.models.view import JobDetail, JobRun, JobSummary, Page, TaskSummary
 from core.ports import SubmissionOutcome
 from jobs.base import JobBase
 
@@ -56,7 +57,25 @@ class JobCommands(Protocol):
         force: bool = False,
         idempotency_key: str | None = None,
     ) -> Submitted: ...
-    def cancel_job(self, job_id: str, reason: str | None) -> str | None: ...
+    def cancel_job(
+        self, job_id: str, reason: str | None, *, grace_seconds: float = ..., actor: str | None = None
+    ) -> str | None: ...
+    def pause_job(
+        self, job_id: str, *, reason: str | None = None, actor: str | None = None
+    ) -> ControlAnswer | None: ...
+    def resume_job(
+        self, job_id: str, *, reason: str | None = None, actor: str | None = None
+    ) -> ControlAnswer | None: ...
+    def rerun_job(
+        self,
+        job_id: str,
+        *,
+        mode: RerunMode = ...,
+        from_stage: int | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> ControlAnswer | None: ...
 
 
 class MessageProcessor(Protocol):
@@ -88,6 +107,7 @@ class JobReads(Protocol):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[TaskSummary]: ...
+    def list_runs(self, job_id: str) -> Sequence[JobRun]: ...
     def list_events(self, job_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[JobEvent]: ...
 
 

@@ -45,6 +45,9 @@ class Problem(BaseModel):
     instance: str
     code: str
     errors: list[FieldProblem] | None = None
+    # Of a conflict: where the job stands, and what may be asked of it there.
+    job_status: str | None = None
+    allowed_actions: list[str] | None = None
 
 
 class ProblemError(Exception):
@@ -58,8 +61,11 @@ class ProblemError(Exception):
         *,
         errors: Sequence[FieldProblem] = (),
         headers: Mapping[str, str] | None = None,
+        job_status: str | None = None,
+        allowed_actions: Sequence[str] | None = None,
     ) -> None:
         self.status, self.code, self.detail = status, code, detail
+        self.job_status, self.allowed_actions = job_status, allowed_actions
         self.errors, self.headers = tuple(errors), dict(headers or {})
         super().__init__(detail)
 
@@ -119,6 +125,8 @@ def _answer(instance: str, problem: ProblemError) -> JSONResponse:
         instance=instance,
         code=problem.code,
         errors=list(problem.errors) or None,
+        job_status=problem.job_status,
+        allowed_actions=None if problem.allowed_actions is None else list(problem.allowed_actions),
     )
     return JSONResponse(
         body.model_dump(exclude_none=True),

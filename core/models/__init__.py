@@ -9,8 +9,9 @@ from core.models.definition import (
     TaskDefinition,
 )
 from core.models.message import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage, TaskResult
-from core.models.record import JobEvent, JobRecord, StageRecord, TaskRecord
+from core.models.record import JobEvent, JobRecord, JobRunRecord, StageRecord, TaskRecord
 from core.models.status import (
+    JOB_RERUN_TRANSITIONS,
     JOB_TRANSITIONS,
     STAGE_TRANSITIONS,
     TASK_TRANSITIONS,
@@ -20,6 +21,7 @@ from core.models.status import (
 )
 
 __all__ = [
+    "JOB_RERUN_TRANSITIONS",
     "JOB_TRANSITIONS",
     "STAGE_TRANSITIONS",
     "TASK_TRANSITIONS",
@@ -28,6 +30,7 @@ __all__ = [
     "JobEvent",
     "JobQueueMessage",
     "JobRecord",
+    "JobRunRecord",
     "JobStatus",
     "Parallelism",
     "QueueMessage",

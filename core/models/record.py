@@ -16,6 +16,8 @@ class JobRecord(FrozenModel):
     """One submitted job. `attempt` counts failed tries to plan its stage or to finalize it; `due_at` is the next.
 
     A forced job has a `nonce`, which is part of its id, and `forced_from`: the job of the same type and parameters.
+    While `paused_at` is set nothing new is claimed, planned or finalized. `cancel_deadline_at` is when a job that is
+    cancelling ends whether its tasks have stopped or not.
     """
 
     job_id: JobId
@@ -38,13 +40,30 @@ class JobRecord(FrozenModel):
     nonce: str | None = None
     forced_from: str | None = None
     deadline_at: datetime | None = None
+    paused_at: datetime | None = None
+    cancel_deadline_at: datetime | None = None
+
+
+class JobRunRecord(FrozenModel):
+    """A run of a job that a rerun has followed, as it ended; the current run stands in the job's row."""
+
+    job_id: JobId
+    run: Annotated[int, Field(ge=1)]
+    status: JobStatus
+    parameters: dict[str, Any]
+    definition: dict[str, Any]
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    finished_at: datetime | None = None
+    followed_at: datetime
 
 
 class StageRecord(FrozenModel):
     """One stage in one run of a job.
 
     `deadline_at` is when it must have ended, `queue_deadline_at` when its tasks must have begun, if that was declared.
-    `is_unwatched`: none of its open tasks could be watched when that was tried.
+    `is_unwatched`: none of its open tasks could be watched when that was tried. `from_run`: the run that it, or a part
+    of its tasks, was kept from.
     """
 
     job_id: JobId
@@ -60,6 +79,7 @@ class StageRecord(FrozenModel):
     is_unwatched: bool = False
     deadline_at: datetime | None = None
     queue_deadline_at: datetime | None = None
+    from_run: Annotated[int, Field(ge=1)] | None = None
 
 
 class TaskRecord(FrozenModel):
@@ -67,6 +87,9 @@ class TaskRecord(FrozenModel):
 
     `is_watched`: the open task whose end tells whether its stage is over. `timed_out_at`: its latest attempt was
     refused more time.
+    `parked_at`: it needs a message once more: one came while the job was paused, or a rerun wrote it. While that
+    message is being sent, it lies ahead, so that nobody else sends it.
+    `from_run`: the run that it ran in, where a rerun kept it.
     """
 
     job_id: JobId
@@ -94,6 +117,8 @@ class TaskRecord(FrozenModel):
     finished_at: datetime | None = None
     is_watched: bool = False
     timed_out_at: datetime | None = None
+    parked_at: datetime | None = None
+    from_run: Annotated[int, Field(ge=1)] | None = None
 
 
 class IdempotencyKeyRecord(FrozenModel):

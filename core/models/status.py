@@ -62,7 +62,7 @@ class TaskStatus(StrEnum):
 
 _J, _S, _T = JobStatus, StageStatus, TaskStatus
 
-# Terminal states are closed: the way back is a rerun, which writes rows of a new run and leaves these as they are.
+# Terminal states are closed: the way back is a rerun, which raises the run and writes new rows beside the old ones.
 JOB_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     _J.QUEUED: frozenset({_J.PROCESSING, _J.CANCELLED, _J.FAILED}),
     _J.PROCESSING: frozenset({_J.QUEUED, _J.FINALIZING, _J.CANCELLING, _J.CANCELLED, _J.FAILED}),
@@ -72,6 +72,13 @@ JOB_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     _J.COMPLETED_WITH_ERRORS: frozenset(),
     _J.FAILED: frozenset(),
     _J.CANCELLED: frozenset(),
+}
+# Allowed only together with the next run: it begins where there is something to do.
+JOB_RERUN_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
+    _J.COMPLETED: frozenset({_J.QUEUED}),
+    _J.COMPLETED_WITH_ERRORS: frozenset({_J.QUEUED, _J.PROCESSING}),
+    _J.FAILED: frozenset({_J.QUEUED, _J.PROCESSING, _J.FINALIZING}),
+    _J.CANCELLED: frozenset({_J.QUEUED, _J.PROCESSING, _J.FINALIZING}),
 }
 STAGE_TRANSITIONS: dict[StageStatus, frozenset[StageStatus]] = {
     _S.QUEUED: frozenset({_S.PROCESSING, _S.COMPLETED, _S.FAILED, _S.CANCELLED}),

@@ -33,10 +33,23 @@ class JobSummary(FrozenModel):
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
+    paused_at: datetime | None
+
+
+class JobRun(FrozenModel):
+    """One run of a job. Its number goes up with each rerun."""
+
+    run: int
+    status: JobStatus
+    parameters: dict[str, Any]
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    started_at: datetime
+    finished_at: datetime | None
 
 
 class TaskSummary(FrozenModel):
-    """A task in a list. Its lease id is nobody else's business."""
+    """A task in a list. Its lease id is nobody else's business. `from_run`: it ran there, and a rerun kept it."""
 
     task_id: str
     run: int
@@ -59,6 +72,7 @@ class TaskSummary(FrozenModel):
     started_at: datetime | None
     finished_at: datetime | None
     timed_out_at: datetime | None = None
+    from_run: int | None
 
 
 class StageDetail(FrozenModel):
@@ -77,6 +91,7 @@ class StageDetail(FrozenModel):
     finished_at: datetime | None
     deadline_at: datetime | None = None
     queue_deadline_at: datetime | None = None
+    from_run: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from uuid import UUID
 from psycopg.sql import SQL, Composed, Identifier, Literal
 from pydantic.fields import FieldInfo
 
-from core.models.status import JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS
+from core.models.status import JOB_RERUN_TRANSITIONS, JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS
 from core.schema.tables import TABLES, Index, Table
 
 COLUMN_TYPES: dict[type, LiteralString] = {
@@ -62,15 +62,22 @@ def generate_transition_guards(schema: str = "app") -> Iterator[Composed]:
     """Triggers that refuse a change of status which the transition table does not have; they can be applied again."""
     for name, transitions in _TRANSITIONS.items():
         yield _transition_guard(schema, name)
-        allowed = (Literal(f"{start}>{end}") for start, ends in transitions.items() for end in sorted(ends))
+        # A rerun, and nothing else, opens an ended job: as its next run.
+        rerun = Composed([])
+        if name == "jobs":
+            rerun = SQL(" and not (new.run = old.run + 1 and (old.status || '>' || new.status) in ({}))").format(
+                _pairs(JOB_RERUN_TRANSITIONS)
+            )
         # The condition is the trigger's own: a function called for each row took a twentieth of a task's time.
         yield SQL(
             "create or replace trigger transition_guard before update of status on {} for each row\n"
-            "when (old.status is distinct from new.status and (old.status || '>' || new.status) not in (\n    {}\n))\n"
+            "when (old.status is distinct from new.status\n"
+            "  and (old.status || '>' || new.status) not in (\n    {}\n){})\n"
             "execute function {}()"
         ).format(
             Identifier(schema, name),
-            SQL(",\n    ").join(allowed),
+            _pairs(transitions),
+            rerun,
             Identifier(schema, f"guard_{name}_transition"),
         )
 
@@ -151,6 +158,8 @@ def _create_index(schema: str, table: Table, index: Index) -> Composed:
         statement += SQL(" where status in ({})").format(SQL(", ").join(Literal(status) for status in index.statuses))
     if index.condition:
         statement += SQL(" where {}").format(Identifier(index.condition))
+    if index.where_set:
+        statement += SQL(" where {} is not null").format(Identifier(index.where_set))
     return statement
 
 
@@ -161,6 +170,10 @@ def _transition_guard(schema: str, table: str) -> Composed:
         " using errcode = 'CM003';\n"
         "end $$"
     ).format(Identifier(schema, f"guard_{table}_transition"), SQL(table))
+
+
+def _pairs(transitions: Mapping[Any, Iterable[StrEnum]]) -> Composed:
+    return SQL(",\n    ").join(Literal(f"{start}>{end}") for start, ends in transitions.items() for end in sorted(ends))
 
 
 def _names(columns: Iterable[str]) -> Composed:

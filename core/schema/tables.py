@@ -4,18 +4,29 @@ from dataclasses import dataclass, field
 from typing import LiteralString
 
 from core.models.definition import FrozenModel
-from core.models.record import IdempotencyKeyRecord, JobEvent, JobRecord, StageRecord, TaskRecord
+from core.models.record import (
+    IdempotencyKeyRecord,
+    JobEvent,
+    JobRecord,
+    JobRunRecord,
+    StageRecord,
+    TaskRecord,
+)
 from core.models.status import JobStatus, TaskStatus
 
 
 @dataclass(frozen=True)
 class Index:
-    """With `statuses` it covers only rows in one of them; with `condition` only rows for which that column is true."""
+    """With `statuses` it covers only rows in one of them, with `condition` those for which that column is true.
+
+    With `where_set` it covers those that have a value in that column.
+    """
 
     name: str
     columns: tuple[str, ...]
     statuses: tuple[str, ...] = ()
     condition: str | None = None
+    where_set: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ TABLES = (
         ),
         now_columns=("created_at", "updated_at"),
     ),
+    Table("job_runs", JobRunRecord, key=("job_id", "run"), references=((("job_id",), "jobs"),), now_columns=()),
     Table(
         "stages",
         StageRecord,
@@ -82,6 +94,7 @@ TABLES = (
             Index("tasks_leased", ("lease_expires_at",), ("processing",)),
             Index("tasks_unannounced", ("created_at",), ("pending",)),
             Index("tasks_due", ("due_at",), ("pending_retry",)),
+            Index("tasks_parked", ("parked_at",), where_set="parked_at"),
         ),
         # A row is written four times in its life: dead versions are cleared away early, in small steps.
         storage=(("autovacuum_vacuum_scale_factor", 0.02), ("autovacuum_analyze_scale_factor", 0.02)),

@@ -1,6 +1,7 @@
 -- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
 -- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
 -- A task of a stage or job that has ended meanwhile becomes cancelled: late results are kept out.
+-- job_status says where the job goes on; it is null while the job is paused.
 -- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
 -- the job row.
 -- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
@@ -66,7 +67,7 @@ begin
   if v_decides then
     is_last_task_in_stage := {schema}.check_stage(p_job_id, p_run, p_stage, false,
       case v_status when 'failed' then updated_ids end);
-    select s.status, j.status into stage_status, job_status
+    select s.status, case when j.paused_at is null then j.status end into stage_status, job_status
     from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   end if;

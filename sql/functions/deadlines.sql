@@ -1,4 +1,5 @@
--- Declared deadlines: set where rows are written, enforced here. Waiting work without one is never judged by its age.
+-- Declared deadlines: set where rows are written, enforced here. Waiting work without one is never judged by its age,
+-- and the time that a job is paused does not count.
 
 -- `deadline_at` of a job, anew for each run. As a trigger, so that no function that begins a run can forget it.
 create or replace function {schema}.set_job_deadline() returns trigger
@@ -45,18 +46,19 @@ language sql stable as $$
   (
     select j.job_id, j.run, j.stage from {schema}.jobs j
     where j.status in ('queued', 'processing', 'finalizing') and j.deadline_at <= {schema}.clock()
+      and j.paused_at is null
     order by j.deadline_at limit p_limit
   ) union (
     select s.job_id, s.run, s.stage from {schema}.stages s
     join {schema}.jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
     where s.status in ('queued', 'processing') and s.deadline_at <= {schema}.clock()
-      and j.status in ('queued', 'processing')
+      and j.status in ('queued', 'processing') and j.paused_at is null
     order by s.deadline_at limit p_limit
   ) union (
     select s.job_id, s.run, s.stage from {schema}.stages s
     join {schema}.jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
     where s.status in ('queued', 'processing') and s.queue_deadline_at <= {schema}.clock()
-      and j.status in ('queued', 'processing')
+      and j.status in ('queued', 'processing') and j.paused_at is null
       and (s.status = 'queued' or exists (
         select 1 from {schema}.tasks t
         where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
@@ -99,7 +101,7 @@ begin
   elsif exists (
     select 1 from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id and j.run = s.run
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.queue_deadline_at <= v_now
-      and s.status = 'processing' and j.status = 'processing'
+      and s.status = 'processing' and j.status = 'processing' and j.paused_at is null
   ) then
     v_expired := {schema}.expire_unstarted_tasks(p_job_id, p_run, p_stage, p_limit);
     if v_expired is not null then
@@ -136,7 +138,7 @@ language sql stable as $$
     where d.is_open and d.deadline_at <= p_now
     order by d.place limit 1
   ) m
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.paused_at is null
 $$;
 
 -- Fails tasks that no attempt has begun. The caller checks the stage. Locks: task rows by id, without waiting.

@@ -9,7 +9,8 @@ declare
   v_stage integer;
 begin
   update {schema}.jobs j
-  set status = p_status, error = coalesce(p_error, j.error), finished_at = v_now, updated_at = v_now
+  set status = p_status, error = coalesce(p_error, j.error), finished_at = v_now, updated_at = v_now,
+      paused_at = null
   where j.job_id = p_job_id and j.run = p_run
     and (j.status in ('queued', 'processing', 'finalizing') or (j.status = 'cancelling' and p_status = 'cancelled'))
   returning j.stage into v_stage;
@@ -39,7 +40,8 @@ begin
     order by t.task_id for update skip locked
   ) o;
   update {schema}.tasks t
-  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null, finished_at = {schema}.clock()
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = {schema}.clock()
   where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   get diagnostics v_count = row_count;
   return v_count;
@@ -51,34 +53,4 @@ language plpgsql as $$
 begin
   perform {schema}.lock_stage(p_job_id, p_run, j.stage) from {schema}.jobs j where j.job_id = p_job_id;
   return {schema}.end_job(p_job_id, p_run, 'failed', p_error);
-end $$;
-
--- Cancels the job: what has not started is cancelled now; running tasks learn of it at their next heartbeat and the
--- job is `cancelling` until the last of them has ended. Returns the job's status after it, null for an unknown job.
-create or replace function {schema}.cancel_job(p_job_id text, p_reason text) returns text
-language plpgsql as $$
-declare
-  v_job record;
-begin
-  select j.run, j.stage into v_job from {schema}.jobs j where j.job_id = p_job_id;
-  if not found then
-    return null;
-  end if;
-  perform {schema}.lock_stage(p_job_id, v_job.run, v_job.stage);
-  select j.run, j.stage, j.status into v_job from {schema}.jobs j where j.job_id = p_job_id for update;
-  if v_job.status in ('completed', 'completed_with_errors', 'failed', 'cancelled', 'cancelling') then
-    return v_job.status;
-  end if;
-  perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'cancel_requested',
-    jsonb_build_object('reason', p_reason));
-  if v_job.status = 'processing' then
-    perform {schema}.cancel_open_tasks(p_job_id, v_job.run, v_job.stage, false);
-    if {schema}.ensure_watch(p_job_id, v_job.run, v_job.stage) then
-      update {schema}.jobs j set status = 'cancelling', updated_at = {schema}.clock() where j.job_id = p_job_id;
-      return 'cancelling';
-    end if;
-  end if;
-  perform {schema}.end_job(p_job_id, v_job.run, 'cancelled', jsonb_build_object(
-    'type', 'Cancelled', 'message', coalesce(p_reason, 'cancelled')));
-  return 'cancelled';
 end $$;

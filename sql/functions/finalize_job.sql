@@ -9,7 +9,7 @@ begin
   set status = case when exists (
         select 1 from {schema}.stages s where s.job_id = p_job_id and s.run = p_run and s.failed_count > 0
       ) then 'completed_with_errors' else 'completed' end,
-      result = p_result, finished_at = v_now, updated_at = v_now
+      result = p_result, finished_at = v_now, updated_at = v_now, paused_at = null
   where j.job_id = p_job_id and j.run = p_run and j.status = 'finalizing'
   returning j.status into v_status;
   if found then

@@ -18,7 +18,7 @@ begin
   with found as (
     select t.job_id, t.run, t.task_id from {schema}.tasks t
     where t.status = 'pending' and t.created_at < v_now - p_grace_seconds * interval '1 second'
-      and (t.due_at is null or t.due_at <= v_now)
+      and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
     order by t.created_at limit p_limit for update skip locked
   ), taken_back as (
     select t.job_id, t.run, t.task_id from {schema}.tasks t
@@ -27,7 +27,7 @@ begin
     order by t.created_at limit p_limit for update skip locked
   ), due as (
     select t.job_id, t.run, t.task_id from {schema}.tasks t
-    where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now
+    where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
     order by t.due_at limit p_limit for update skip locked
   ), held as (
     update {schema}.tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
@@ -53,7 +53,7 @@ create or replace function {schema}.find_unannounced_jobs(
 language sql volatile as $$
   with found as (
     select j.job_id from {schema}.jobs j
-    where j.status in ('queued', 'finalizing') and j.announced_at is null
+    where j.status in ('queued', 'finalizing') and j.announced_at is null and j.paused_at is null
       and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
       and (j.due_at is null or j.due_at <= {schema}.clock())
     order by j.updated_at limit p_limit for update skip locked
@@ -82,12 +82,13 @@ begin
     select o.job_id, o.run, o.task_id
     from {schema}.jobs j
     cross join lateral (
-      select t.job_id, t.run, t.task_id, t.queue, t.status, t.due_at, t.announced_at from {schema}.tasks t
+      select t.job_id, t.run, t.task_id, t.queue, t.status, t.due_at, t.announced_at, t.parked_at from {schema}.tasks t
       where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
         and t.status in ('pending', 'queued', 'processing', 'pending_retry')
       order by t.task_id limit p_limit * 10
     ) o
-    where j.status = 'processing' and o.queue = p_queue and o.announced_at < v_before
+    where j.status = 'processing' and j.paused_at is null and o.parked_at is null and o.queue = p_queue
+      and o.announced_at < v_before
       and (o.status = 'queued' or (o.status = 'pending_retry' and o.due_at <= v_now))
     limit p_limit
   ), lost as materialized (
@@ -113,7 +114,7 @@ returns table (job_id text, run integer, stage integer, attempt integer, job_typ
 language sql volatile as $$
   with lost as (
     select j.job_id from {schema}.jobs j
-    where j.status in ('queued', 'finalizing')
+    where j.status in ('queued', 'finalizing') and j.paused_at is null
       and j.announced_at < {schema}.clock() - p_grace_seconds * interval '1 second'
       and (j.due_at is null or j.due_at <= {schema}.clock())
     order by j.updated_at limit p_limit for update skip locked
@@ -165,3 +166,13 @@ begin
   end if;
   return false;
 end $$;
+
+-- Jobs that are cancelling for longer than their grace.
+create or replace function {schema}.find_overdue_cancels(p_limit integer)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  select j.job_id, j.run, j.stage from {schema}.jobs j
+  where j.status = 'cancelling'
+    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= {schema}.clock()
+  order by j.updated_at limit p_limit
+$$;

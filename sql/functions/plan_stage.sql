@@ -1,7 +1,7 @@
 -- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
 -- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
--- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), expired (a deadline
--- has passed: the caller lets enforce_deadlines end it).
+-- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused, expired
+-- (a deadline has passed: the caller lets enforce_deadlines end it).
 create or replace function {schema}.begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare
@@ -10,7 +10,7 @@ begin
   if not pg_try_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)) then
     return 'busy';
   end if;
-  select j.run, j.stage, j.status, s.status as stage_status into v_job
+  select j.run, j.stage, j.status, j.paused_at, s.status as stage_status into v_job
   from {schema}.jobs j
   left join {schema}.stages s on s.job_id = j.job_id and s.run = p_run and s.stage = p_stage
   where j.job_id = p_job_id;
@@ -20,6 +20,8 @@ begin
     return 'stale_run';
   elsif v_job.status <> 'queued' or v_job.stage <> p_stage or v_job.stage_status is distinct from 'queued' then
     return 'closed';
+  elsif v_job.paused_at is not null then
+    return 'paused';
   elsif {schema}.find_missed_deadline(p_job_id, p_run, p_stage, {schema}.clock()) is not null then
     return 'expired';
   end if;

@@ -97,11 +97,11 @@ class Engine:
         assert self.jobs.submit_job(job).created
         return job_id
 
-    def plan(self, job_id: str, stage: int, count: int) -> tuple[str, int]:
+    def plan(self, job_id: str, stage: int, count: int, *, run: int = 1) -> tuple[str, int]:
         rows = (
             TaskRecord(
                 job_id=job_id,
-                run=1,
+                run=run,
                 task_id=f"s{stage}-{index:05d}",
                 stage=stage,
                 task_index=index,
@@ -111,7 +111,7 @@ class Engine:
             )
             for index in range(count)
         )
-        return self.tasks.plan_stage(job_id, 1, stage, rows)
+        return self.tasks.plan_stage(job_id, run, stage, rows)
 
     def claim(self, job_id: str, stage: int, *task_ids: str) -> UUID:
         lease_id = uuid4()

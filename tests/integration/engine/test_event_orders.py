@@ -15,6 +15,9 @@ events = st.one_of(
     st.tuples(st.sampled_from(["expire_leases", "take_back", "plan_again", "announce", "advance_again"]), st.just(0)),
     st.tuples(st.sampled_from(["cancel", "fail_job", "stage_overdue", "queue_overdue", "enforce"]), st.just(0)),
     st.tuples(st.just("attempt_overdue"), task_numbers),
+    st.tuples(st.sampled_from(["cancel", "fail_job", "force_cancel"]), st.just(0)),
+    st.tuples(st.sampled_from(["pause", "resume", "announce_parked", "finalize"]), st.just(0)),
+    st.tuples(st.sampled_from(["rerun_failed", "rerun_stage_2", "rerun_all"]), st.just(0)),
 )
 policies = st.sampled_from(
     [{"on_failure": "fail_job"}, {"on_failure": "continue"}, {"on_failure": "tolerate", "max_failed": 1}]
@@ -22,7 +25,10 @@ policies = st.sampled_from(
 
 
 class Driver:
-    """Sends events to one stage after another, and remembers the leases that it was given."""
+    """Sends events to one stage after another, and remembers the leases that it was given.
+
+    What comes for a run that a rerun has followed is sent too: `complete` and `fail` under its old leases.
+    """
 
     def __init__(self, engine, policy):
         self.engine = engine
@@ -37,20 +43,22 @@ class Driver:
         self.leases = {}
 
     @property
-    def stage(self):
-        return self.engine.jobs.find_job(self.job_id).stage
+    def job(self):
+        return self.engine.jobs.find_job(self.job_id)
 
     def send(self, event, number):
-        stage, engine = self.stage, self.engine
-        task_id = f"s{stage}-{number:05d}"
-        lease = self.leases.get(task_id, uuid4())
-        where = (self.job_id, 1, stage)
+        job, engine = self.job, self.engine
+        task_id = f"s{job.stage}-{number:05d}"
+        # The lease may be one of an earlier run, and then its run is named too.
+        run, lease = self.leases.get(task_id, (job.run, uuid4()))
+        where = (self.job_id, run, job.stage)
         match event:
             case "claim":
                 lease = uuid4()
-                (row,) = engine.tasks.claim_tasks(*where, [task_id], lease_id=lease, owner="w")
+                (row,) = engine.tasks.claim_tasks(self.job_id, job.run, job.stage, [task_id], lease_id=lease, owner="w")
+                assert not (job.paused_at and row["outcome"] == "claimed")
                 if row["outcome"] == "claimed":
-                    self.leases[task_id] = lease
+                    self.leases[task_id] = (job.run, lease)
             case "complete":
                 engine.stages.complete_task_and_check_stage(*where, lease_id=lease, results={task_id: {"n": 1}})
             case "complete_stale":
@@ -61,25 +69,26 @@ class Driver:
             case "retry":
                 engine.stages.increment_task_retry_count(*where, task_id, lease_id=lease, error=ERROR, delay_seconds=0)
             case "heartbeat":
-                engine.tasks.renew_leases([HeldLease(self.job_id, 1, task_id, lease, 60.0)])
+                engine.tasks.renew_leases([HeldLease(self.job_id, run, task_id, lease, 60.0)])
             case "attempt_overdue":
                 engine.execute(
                     "update app.tasks set started_at = now() - interval '2 hours' where job_id = %s and task_id = %s",
                     self.job_id,
                     task_id,
                 )
-                outcomes = engine.tasks.renew_leases([HeldLease(self.job_id, 1, task_id, lease, 60.0)])
+                outcomes = engine.tasks.renew_leases([HeldLease(self.job_id, run, task_id, lease, 60.0)])
                 assert set(outcomes.values()) <= {"timed_out", "stop"}
             case "announce":
-                engine.tasks.mark_tasks_announced(self.job_id, 1, [task_id])
+                engine.tasks.mark_tasks_announced(self.job_id, run, [task_id])
             case _:
-                self.send_to_job(event, where)
+                self.send_to_job(event, job, (self.job_id, job.run, job.stage))
 
-    def send_to_job(self, event, where):
+    def send_to_job(self, event, job, where):
         engine = self.engine
         match event:
             case "plan_again":
-                engine.plan(self.job_id, where[2], TASKS)
+                outcome, _ = engine.plan(self.job_id, job.stage, TASKS, run=job.run)
+                assert not (job.paused_at and outcome == "planned")
             case "expire_leases":
                 engine.execute(
                     "update app.tasks set lease_expires_at = now() where status = 'processing' and job_id = %s",
@@ -96,23 +105,64 @@ class Driver:
                 engine.stages.enforce_deadlines(*where, 2)
             case "cancel":
                 engine.jobs.cancel_job(self.job_id, None)
+            case "force_cancel":
+                engine.execute("update app.jobs set cancel_deadline_at = now() where job_id = %s", self.job_id)
+                engine.jobs.force_cancel(*where)
             case "fail_job":
-                engine.jobs.fail_job(self.job_id, 1, ERROR)
+                engine.jobs.fail_job(self.job_id, job.run, ERROR)
+            case _:
+                self.send_as_operator(event, job)
+
+    def send_as_operator(self, event, job):
+        jobs, who = self.engine.jobs, {"reason": None, "actor": "ada"}
+        match event:
+            case "pause":
+                jobs.pause_job(self.job_id, **who)
+            case "resume":
+                jobs.resume_job(self.job_id, **who)
+            case "announce_parked":
+                for task in jobs.find_parked_tasks(self.job_id, 100, 60):
+                    jobs.unpark_tasks(self.job_id, task.run, [task.task_id], task.held_until)
+            case "finalize":
+                jobs.finalize_job(self.job_id, job.run, {})
+            case "rerun_failed" | "rerun_all" | "rerun_stage_2":
+                mode = {"rerun_stage_2": "from_stage"}.get(event, event.removeprefix("rerun_"))
+                kept = self.completed(job.run)
+                answer = jobs.rerun_job(
+                    self.job_id, job.run, mode=mode, from_stage=2, parameters=None, definition=None, **who
+                )
+                assert answer.has_changed == (answer.run == job.run + 1)
+                if answer.has_changed and mode == "failed":
+                    first = answer.stage if answer.status != "finalizing" else answer.stage + 1
+                    assert self.completed(answer.run) == {
+                        key: result for key, result in kept.items() if key < f"s{first + 1}"
+                    }
+            case _:
+                raise AssertionError(event)
+
+    def completed(self, run):
+        """Task id -> result of the tasks that a run has, its own and kept ones."""
+        rows = self.engine.query(
+            "select task_id, result from app.tasks where job_id = %s and run = %s and status = 'completed'",
+            self.job_id,
+            run,
+        )
+        return {row["task_id"]: row["result"] for row in rows}
 
     def finish(self):
         """What the janitor and healthy workers would do; bounded."""
         for _ in range(20):
             if self.engine.job_status(self.job_id) not in {"queued", "processing", "cancelling"}:
                 return
-            for event in ("plan_again", "expire_leases", "take_back", "enforce", "enforce"):
+            for event in ("resume", "plan_again", "expire_leases", "take_back", "enforce", "enforce"):
                 self.send(event, 0)
             for number in range(TASKS):
                 self.send("claim", number)
                 self.send("complete", number)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(policies, st.lists(events, max_size=25))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(policies, st.lists(events, max_size=35))
 def test_every_order_of_events_ends_the_job_and_each_stage_once(engine, policy, order):
     driver = Driver(engine, policy)
     driver.send("plan_again", 0)
@@ -121,11 +171,12 @@ def test_every_order_of_events_ends_the_job_and_each_stage_once(engine, policy, 
     driver.finish()
 
     status = engine.job_status(driver.job_id)
-    assert status in {"finalizing", "failed", "cancelled"}
+    assert status in {"finalizing", "completed", "completed_with_errors", "failed", "cancelled"}
+    assert (status == "finalizing") or driver.job.paused_at is None
     repeated = engine.query(
-        "select stage, event from app.job_events where job_id = %s and event in "
+        "select run, stage, event from app.job_events where job_id = %s and event in "
         "('stage_completed', 'stage_completed_with_errors', 'job_failed', 'job_cancelled') "
-        "group by stage, event having count(*) > 1",
+        "group by run, stage, event having count(*) > 1",
         driver.job_id,
     )
     assert repeated == []
@@ -135,6 +186,12 @@ def test_every_order_of_events_ends_the_job_and_each_stage_once(engine, policy, 
         driver.job_id,
     )
     assert open_tasks == []
+    parked = engine.query("select task_id from app.tasks where job_id = %s and parked_at is not null", driver.job_id)
+    assert parked == []
+    stages = engine.query("select run, stage from app.stages where job_id = %s", driver.job_id)
+    assert {row["run"] for row in stages} == set(range(1, driver.job.run + 1))
+    runs = engine.query("select run, status from app.job_runs where job_id = %s order by run", driver.job_id)
+    assert [row["run"] for row in runs] == list(range(1, driver.job.run))
     unfinished = engine.query(
         "select stage from app.stages where job_id = %s and finished_at is null",
         driver.job_id,
@@ -143,7 +200,8 @@ def test_every_order_of_events_ends_the_job_and_each_stage_once(engine, policy, 
     if status == "finalizing":
         (counts,) = engine.query(
             "select count(*) filter (where result is not null) as results, count(*) filter (where status = 'failed') "
-            "as failed, count(*) as total from app.tasks where job_id = %s",
+            "as failed, count(*) as total from app.tasks where job_id = %s and run = %s",
             driver.job_id,
+            driver.job.run,
         )
         assert counts["results"] + counts["failed"] == counts["total"] == 2 * TASKS

@@ -192,7 +192,7 @@ def test_events_come_oldest_first(engine, queries):
 
     names = [event.event for items in found for event in items]
     assert names == ["job_submitted", "stage_planned", "cancel_requested", "job_cancelled"]
-    assert found[1][0].detail == {"reason": "enough"}
+    assert found[1][0].detail == {"reason": "enough", "actor": None, "grace_seconds": 300}
 
 
 def encode(value):
@@ -350,3 +350,26 @@ def test_a_page_of_failed_tasks_reads_no_more_than_those_that_failed(crowded, ar
 
     assert "tasks_failed" in crowded.plan.indexes, crowded.plan
     assert crowded.plan.rows <= ROWS // 100 * 2, crowded.plan
+
+
+def test_runs_of_a_job_come_with_their_own_parameters_and_times(engine, queries):
+    job_id = engine.submit(stages=1)
+    engine.jobs.fail_job(job_id, 1, {"type": "X", "message": "first"})
+    engine.jobs.rerun_job(
+        job_id,
+        1,
+        mode="all",
+        from_stage=None,
+        parameters={"n": 2},
+        definition=None,
+        reason=None,
+        actor=None,
+    )
+
+    second, first = queries.list_runs(job_id)
+    assert (second.run, second.status, second.parameters, second.error) == (2, "queued", {"n": 2}, None)
+    assert (first.run, first.status, first.parameters) == (1, "failed", {})
+    assert first.error["message"] == "first"
+    assert first.started_at < first.finished_at <= second.started_at
+    assert second.finished_at is None
+    assert queries.list_runs("0" * 64) == ()

@@ -158,8 +158,8 @@ class TestSameParameters:
 
 class TestForce:
     def test_makes_a_job_beside_the_first_that_runs_by_itself(self, rig):
-        first = rig.run(n=2)
-        forced = rig.machine.submit_job("shapes", {"n": 2}, force=True)
+        first = rig.run(n=2, label="twice")
+        forced = rig.machine.submit_job("shapes", {"n": 2, "label": "twice"}, force=True)
         assert (forced.created, forced.outcome, forced.status, forced.run) == (True, "forced", "queued", 1)
         assert forced.advice is None
         rig.queues.run(rig.machine)

@@ -114,6 +114,51 @@ def test_job_is_cancelled(ready):
     assert ready.get(f"/api/jobs/{job_id}?wait=30").json()["status"] == "cancelled"
 
 
+def test_job_is_paused_and_goes_on_when_it_is_resumed(ready):
+    """The message that came to the paused job is gone; the one that resume sends brings it on."""
+    actor = {"X-MS-CLIENT-PRINCIPAL-NAME": "ada@example.com"}
+    job_id = ready.post("/api/jobs/submit/hello_world", json={"n": 10_000}).json()["job_id"]
+    paused = ready.post(f"/api/jobs/{job_id}/pause", json={"reason": "disk full"}, headers=actor)
+    assert (paused.status_code, paused.json()["paused"]) == (200, True)
+    assert ready.get(f"/api/jobs/{job_id}?wait=1").json()["paused_at"] is not None
+    refused = ready.post(f"/api/jobs/{job_id}/rerun", json={"mode": "all"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "job_has_not_ended")
+    assert refused.json()["allowed_actions"] == ["cancel", "resume"]
+
+    resumed = ready.post(f"/api/jobs/{job_id}/resume", headers=actor)
+    assert (resumed.status_code, resumed.json()["changed"], resumed.json()["paused"]) == (200, True, False)
+    job = ready.get(f"/api/jobs/{job_id}?wait=30").json()
+    while job["status"] not in {"completed", "failed"}:
+        job = ready.get(f"/api/jobs/{job_id}?wait=30").json()
+    assert (job["status"], job["result"]) == ("completed", {"greetings": 10_000, "replies": 10_000})
+    events = ready.get(f"/api/jobs/{job_id}/events", params={"limit": 1000}).json()["value"]
+    (told,) = [event for event in events if event["event"] == "job_paused"]
+    assert told["detail"] == {"reason": "disk full", "actor": "ada@example.com"}
+
+
+def test_job_is_run_once_more_from_a_stage_with_another_parameter(ready):
+    job_id = ready.post("/api/jobs/submit/hello_world", json={"n": 3, "message": "first"}).json()["job_id"]
+    assert ready.get(f"/api/jobs/{job_id}?wait=30").json()["status"] == "completed"
+    nothing = ready.post(f"/api/jobs/{job_id}/rerun")
+    assert (nothing.status_code, nothing.json()["code"]) == (409, "nothing_failed")
+    wrong = ready.post(f"/api/jobs/{job_id}/rerun", json={"from_stage": 2, "parameters": {"massage": "x"}})
+    assert (wrong.status_code, wrong.json()["errors"][0]["hint"]) == (400, "did you mean 'message'?")
+
+    rerun = ready.post(f"/api/jobs/{job_id}/rerun", json={"from_stage": 2, "parameters": {"message": "second"}})
+    assert (rerun.status_code, rerun.json()["run"], rerun.json()["kept_count"]) == (202, 2, 3)
+    job = ready.get(f"/api/jobs/{job_id}?wait=30").json()
+    assert (job["status"], job["run"], job["parameters"]["message"]) == ("completed", 2, "second")
+    assert [stage["from_run"] for stage in job["stages"]] == [1, None]
+    assert [stage["counts"]["completed"] for stage in job["stages"]] == [3, 3]
+    runs = ready.get(job["links"]["runs"]).json()["value"]
+    assert [(run["run"], run["status"], run["parameters"]["message"]) for run in runs] == [
+        (2, "completed", "second"),
+        (1, "completed", "first"),
+    ]
+    old = ready.get(f"/api/jobs/{job_id}/tasks", params={"run": 1, "stage": 2}).json()["value"]
+    assert len(old) == 3
+
+
 def test_waiting_client_sees_the_end_soon(ready):
     """The answer comes within a poll of the end, not at the end of the wait."""
     job_id = ready.post("/api/jobs/submit/hello_world", json={"n": 2}).json()["job_id"]

@@ -173,14 +173,6 @@ def test_tables_show_what_matters(api: FakeApi, run: Run, capsys: pytest.Capture
     assert "job_failed" in capsys.readouterr().out
 
 
-def test_cancel_sends_its_reason_and_tells_a_conflict(api: FakeApi, run: Run) -> None:
-    api.answer(f"POST /api/jobs/{JOB_ID}/cancel", {"job_id": JOB_ID, "status": "cancelling"}, status=202)
-    assert run("cancel", JOB_ID, "--reason", "wrong folder") == 0
-    assert api.requests[-1][2] == {"reason": "wrong folder"}
-    api.answer(f"POST /api/jobs/{JOB_ID}/cancel", {"title": "Conflict", "detail": "has ended"}, status=409)
-    assert run("cancel", JOB_ID) == 4
-
-
 def test_no_server_says_how_to_start_one(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

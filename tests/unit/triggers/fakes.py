@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from core.models import JobEvent, JobRecord
-from core.models.view import JobDetail, JobSummary, Page, StageDetail, TaskSummary
+from core.models import JobEvent, JobRecord, JobStatus
+from core.models.control import ControlAnswer
+from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
 from core.ports import SubmissionOutcome
 from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.hello_world import HANDLERS, HelloWorldJob
@@ -30,6 +31,7 @@ SUMMARY = {
     "created_at": AT,
     "updated_at": AT,
     "finished_at": None,
+    "paused_at": None,
 }
 COUNTS = {
     "pending": 0,
@@ -61,6 +63,7 @@ DETAIL = {
             "finished_at": AT,
             "deadline_at": AT,
             "queue_deadline_at": None,
+            "from_run": None,
         }
     ],
 }
@@ -86,6 +89,7 @@ TASK = {
     "started_at": AT,
     "finished_at": AT,
     "timed_out_at": None,
+    "from_run": None,
 }
 EVENT = {
     "job_id": JOB_ID,
@@ -97,6 +101,28 @@ EVENT = {
     "detail": {"a": 1},
     "at": AT,
 }
+
+
+RUNS = [
+    {
+        "run": 2,
+        "status": "processing",
+        "parameters": {"n": 3},
+        "result": None,
+        "error": None,
+        "started_at": AT,
+        "finished_at": None,
+    },
+    {
+        "run": 1,
+        "status": "failed",
+        "parameters": {"n": 2},
+        "result": None,
+        "error": {"message": "x"},
+        "started_at": AT,
+        "finished_at": AT,
+    },
+]
 
 
 @dataclass
@@ -123,6 +149,9 @@ class FakeServices:
 
     statuses: list[str] = field(default_factory=lambda: ["processing"])
     cancelled_as: str = "cancelled"
+    answer: ControlAnswer = field(
+        default_factory=lambda: ControlAnswer("paused", JobStatus.PROCESSING, 1, 2, is_paused=True)
+    )
     failure: Exception | None = None
     checks: list[Check] = field(default_factory=lambda: [Check("database", ok=True, detail="version 1")])
     calls: list[tuple[str, Any]] = field(default_factory=list)
@@ -154,8 +183,20 @@ class FakeServices:
         submission = FakeSubmission(job_id, job_type, created, "queued", 1, correlation_id or "made-here", outcome)
         return replace(submission, advice=self.advice)
 
-    def cancel_job(self, job_id, reason):
-        self._called("cancel_job", job_id=job_id, reason=reason)
+    def pause_job(self, job_id, **arguments):
+        self._called("pause_job", job_id=job_id, **arguments)
+        return self.answer if job_id == JOB_ID else None
+
+    def resume_job(self, job_id, **arguments):
+        self._called("resume_job", job_id=job_id, **arguments)
+        return self.answer if job_id == JOB_ID else None
+
+    def rerun_job(self, job_id, **arguments):
+        self._called("rerun_job", job_id=job_id, **arguments)
+        return self.answer if job_id == JOB_ID else None
+
+    def cancel_job(self, job_id, reason, **arguments):
+        self._called("cancel_job", job_id=job_id, reason=reason, **arguments)
         return self.cancelled_as if job_id == JOB_ID else None
 
     def find_job_status(self, job_id):
@@ -185,6 +226,10 @@ class FakeServices:
         self._called("list_tasks", job_id=job_id, **arguments)
         found = job_id == JOB_ID and arguments["stage"] != 2
         return Page((TaskSummary.model_validate(TASK),) if found else (), None)
+
+    def list_runs(self, job_id):
+        self._called("list_runs", job_id=job_id)
+        return tuple(map(JobRun.model_validate, RUNS)) if job_id == JOB_ID else ()
 
     def list_events(self, job_id, **arguments):
         self._called("list_events", job_id=job_id, **arguments)

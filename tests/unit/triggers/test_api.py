@@ -24,7 +24,8 @@ UNKNOWN_JOB = "cd" * 32
 
 def links(job_id: str) -> dict:
     job = f"{BASE}/{job_id}"
-    return {"self": job, "tasks": f"{job}/tasks", "events": f"{job}/events", "cancel": f"{job}/cancel"}
+    names = ("tasks", "events", "runs", "cancel", "pause", "resume", "rerun")
+    return {"self": job, **{name: f"{job}/{name}" for name in names}}
 
 
 def assert_problem(response, status: int, code: str) -> dict:
@@ -178,7 +179,7 @@ class TestJob:
         assert job.pop("links") == links(JOB_ID)
         stage = job["stages"][0]
         assert stage["counts"] == COUNTS
-        assert set(job) == set(DETAIL)
+        assert set(job) == set(DETAIL) | {"paused", "cancel_deadline_at", "allowed_actions"}
         assert set(stage) == set(DETAIL["stages"][0])
         assert job["created_at"] == AT.replace("+00:00", "Z")
         assert response.headers["retry-after"] == "1"
@@ -188,9 +189,10 @@ class TestJob:
         assert "retry-after" not in response.headers
 
     def test_unknown_job(self):
-        for path in ("", "/tasks", "/events"):
+        for path in ("", "/tasks", "/events", "/runs"):
             assert_problem(Api().get(f"/api/jobs/{UNKNOWN_JOB}{path}"), 404, "unknown_job")
-        assert_problem(Api().post(f"/api/jobs/{UNKNOWN_JOB}/cancel"), 404, "unknown_job")
+        for action in ("cancel", "pause", "resume", "rerun"):
+            assert_problem(Api().post(f"/api/jobs/{UNKNOWN_JOB}/{action}"), 404, "unknown_job")
 
     @pytest.mark.parametrize(
         ("job_id", "found", "hint"),
@@ -357,33 +359,6 @@ class TestLists:
         assert job_type["parameters_schema"]["properties"]["n"]["maximum"] == 100_000
 
 
-class TestCancel:
-    def test_reason_is_passed_on(self):
-        api = Api(FakeServices(cancelled_as="cancelling"))
-        response = api.post(f"/api/jobs/{JOB_ID}/cancel", json={"reason": "wrong tile"})
-        assert response.status_code == 202
-        assert response.json() == {"job_id": JOB_ID, "status": "cancelling", "links": links(JOB_ID)}
-        assert api.services.calls == [("cancel_job", {"job_id": JOB_ID, "reason": "wrong tile"})]
-
-    def test_no_body_means_no_reason(self):
-        api = Api()
-        assert api.post(f"/api/jobs/{JOB_ID}/cancel").json()["status"] == "cancelled"
-        assert api.services.calls[0][1]["reason"] is None
-
-    def test_ended_job_is_a_conflict(self):
-        response = Api(FakeServices(cancelled_as="completed")).post(f"/api/jobs/{JOB_ID}/cancel")
-        assert "'completed'" in assert_problem(response, 409, "job_has_ended")["detail"]
-
-    @pytest.mark.parametrize("body", [{"reason": 3}, {"reason": ""}, {"reasn": "x"}])
-    def test_wrong_body_is_refused(self, body):
-        response = Api().post(f"/api/jobs/{JOB_ID}/cancel", json=body)
-        assert set(errors_of(assert_problem(response, 400, "invalid_request"))) == set(body)
-
-    def test_unknown_field_gets_the_nearest_name(self):
-        response = Api().post(f"/api/jobs/{JOB_ID}/cancel", json={"reasn": "x"})
-        assert response.json()["errors"][0]["hint"] == "did you mean 'reason'?"
-
-
 class TestErrors:
     def test_unknown_path_and_wrong_method(self):
         problem = assert_problem(Api().get("/api/job"), 404, "not_found")
@@ -462,7 +437,11 @@ class TestDocument:
             ("/api/jobs", "get"),
             ("/api/jobs/{job_id}/tasks", "get"),
             ("/api/jobs/{job_id}/events", "get"),
+            ("/api/jobs/{job_id}/runs", "get"),
             ("/api/jobs/{job_id}/cancel", "post"),
+            ("/api/jobs/{job_id}/pause", "post"),
+            ("/api/jobs/{job_id}/resume", "post"),
+            ("/api/jobs/{job_id}/rerun", "post"),
             ("/api/job-types", "get"),
             ("/api/livez", "get"),
             ("/api/readyz", "get"),

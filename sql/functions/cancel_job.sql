@@ -1,0 +1,87 @@
+-- Cancels the job: what has not started is cancelled now; running tasks learn of it at their next heartbeat and the
+-- job is `cancelling` until the last of them has ended, at the latest when p_grace_seconds are over: force_cancel ends
+-- it then. Without a grace running tasks lose their leases at once. Asked again, it can only bring the deadline nearer.
+-- Returns the job's status after it, null for an unknown job.
+-- Locks: the stage, then the job row; task rows in other hands are skipped, the janitor finds them.
+create or replace function {schema}.cancel_job(
+  p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text
+) returns text
+language plpgsql as $$
+declare
+  v_deadline timestamptz := {schema}.clock() + p_grace_seconds * interval '1 second';
+  v_job record;
+begin
+  select j.run, j.stage into v_job from {schema}.jobs j where j.job_id = p_job_id;
+  if not found then
+    return null;
+  end if;
+  perform {schema}.lock_stage(p_job_id, v_job.run, v_job.stage);
+  select j.run, j.stage, j.status, j.cancel_deadline_at into v_job
+  from {schema}.jobs j where j.job_id = p_job_id for update;
+  if v_job.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+    or (v_job.status = 'cancelling' and v_deadline >= v_job.cancel_deadline_at) then
+    return v_job.status;
+  end if;
+  perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'cancel_requested',
+    jsonb_build_object('reason', p_reason, 'actor', p_actor, 'grace_seconds', p_grace_seconds));
+  if v_job.status in ('processing', 'cancelling') then
+    perform {schema}.cancel_open_tasks(p_job_id, v_job.run, v_job.stage, p_grace_seconds <= 0);
+    if {schema}.ensure_watch(p_job_id, v_job.run, v_job.stage) then
+      update {schema}.jobs j
+      set status = 'cancelling', cancel_deadline_at = v_deadline, paused_at = null, updated_at = {schema}.clock(),
+          error = coalesce(j.error, {schema}.cancelled_error(p_reason))
+      where j.job_id = p_job_id;
+      return 'cancelling';
+    end if;
+  end if;
+  perform {schema}.end_job(p_job_id, v_job.run, 'cancelled', {schema}.cancelled_error(p_reason));
+  return 'cancelled';
+end $$;
+
+-- The form that the release before calls.
+create or replace function {schema}.cancel_job(p_job_id text, p_reason text) returns text
+language plpgsql as $$
+begin
+  return {schema}.cancel_job(p_job_id, p_reason, 300, null);
+end $$;
+
+-- What a cancelled job's row keeps as its error.
+create or replace function {schema}.cancelled_error(p_reason text) returns jsonb
+language sql immutable as $$
+  select jsonb_build_object('type', 'Cancelled', 'message', coalesce(p_reason, 'cancelled'))
+$$;
+
+-- Ends a job whose cancel has waited long enough: leases are revoked, so late results find nothing to write to.
+-- Returns the number of tasks that had not stopped; null when its deadline is not over, or it ended meanwhile.
+-- Fence: `cancelling`, which only leads to `cancelled`. Locks: task rows by id, then the stage, then the job row.
+create or replace function {schema}.force_cancel(p_job_id text, p_run integer, p_stage integer) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_ids text[];
+begin
+  perform 1 from {schema}.jobs j
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'cancelling'
+    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= v_now;
+  if not found then
+    return null;
+  end if;
+  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
+    select t.task_id from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    order by t.task_id for update
+  ) o;
+  update {schema}.tasks t
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = v_now,
+      error = jsonb_build_object('type', 'CancelForced', 'retryable', false, 'attempt', t.attempt,
+        'message', format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner))
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  if not {schema}.check_stage(p_job_id, p_run, p_stage, false, null) then
+    return null;
+  end if;
+  perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'cancel_forced',
+    jsonb_build_object('count', cardinality(v_ids)));
+  return cardinality(v_ids);
+end $$;

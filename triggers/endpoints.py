@@ -1,0 +1,52 @@
+"""What endpoints share: their services, the pieces of their requests, and links in their answers."""
+
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Path, Request
+from fastapi import Query as InQuery
+from pydantic import BaseModel, ValidationError
+
+from jobs.parameters import nearest_name_hint
+from triggers import api_models as models
+from triggers import problems
+from triggers.ports import ApiServices
+from triggers.request_body import read_json_object
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def services_of(request: Request) -> ApiServices:
+    """The app's services. Raises ServicesNotReady."""
+    services: ApiServices = request.app.state.get_services()
+    return services
+
+
+Services = Annotated[ApiServices, Depends(services_of)]
+JobIdPath = Annotated[models.JobIdText, Path(description="64 hexadecimal digits.")]
+NoQuery = Annotated[models.Query, InQuery()]
+JsonBody = Annotated[dict[str, Any], Depends(read_json_object)]
+
+
+def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of an endpoint whose body `parse_body` reads."""
+    return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
+def parse_body(model: type[Body], body: dict[str, Any]) -> Body:
+    """The body as a model, or a 400 that names each wrong field, with the nearest name for an unknown one."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        errors = [problems.field_problem({**item, "loc": ("body", *item["loc"])}) for item in error.errors()]
+        known = list(model.model_fields)
+        for found in errors:
+            if found.field.partition(".")[0] not in {*known, "body"}:
+                found.hint = nearest_name_hint(found.field, known)
+        raise problems.invalid_request(errors) from error
+
+
+def job_links(request: Request, job_id: str) -> models.JobLinks:
+    """Absolute, at the host that the client asked."""
+    job = f"{str(request.base_url).rstrip('/')}/api/jobs/{job_id}"
+    names = ("tasks", "events", "runs", "cancel", "pause", "resume", "rerun")
+    return models.JobLinks(self_=job, **{name: f"{job}/{name}" for name in names})

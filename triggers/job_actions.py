@@ -1,0 +1,140 @@
+"""What operators may ask of a job over HTTP: cancel, pause, resume, rerun. Each is told in the job's timeline."""
+
+from typing import Annotated, NoReturn
+
+from fastapi import APIRouter, Header, Request, Response
+
+from core.models import JobStatus
+from core.models.control import ControlAnswer, JobAction, RerunMode, allowed_actions
+from triggers import api_models as models
+from triggers import problems
+from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, body_schema, job_links, parse_body
+from triggers.problems import ProblemError
+
+router = APIRouter(tags=["job actions"])
+
+Actor = Annotated[
+    str | None,
+    Header(
+        alias="X-MS-CLIENT-PRINCIPAL-NAME",
+        max_length=320,
+        description="Who asks: App Service's own authentication sets it, and removes what a client sends under it.",
+    ),
+]
+_NOT_RERUN = {
+    "other_run": "another rerun came first; look at the job again",
+    "nothing_failed": "no task of its last run failed; name `from_stage`, or ask for mode 'all'",
+    "pruned": "retention has deleted some of its tasks, so nothing can be kept; ask for mode 'all'",
+    "stage_not_reached": "stages before `from_stage` have not all completed in its last run, or there is no such stage",
+}
+
+
+@router.post("/jobs/{job_id}/cancel", status_code=202, openapi_extra=body_schema(models.CancelRequest))
+def cancel_job(
+    job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery, actor: Actor = None
+) -> models.CancelledJob:
+    """Cancel what has not started; running tasks are told, and end without a say when `cancel_grace_seconds` are over.
+
+    Again for a cancelled job changes nothing; for one that is cancelling it can only bring that end nearer.
+    """
+    del query
+    asked = parse_body(models.CancelRequest, body)
+    status = services.machine.cancel_job(job_id, asked.reason, grace_seconds=asked.cancel_grace_seconds, actor=actor)
+    if status is None:
+        raise problems.unknown_job(job_id)
+    if status not in {JobStatus.CANCELLED, JobStatus.CANCELLING}:
+        raise ProblemError(
+            409,
+            "job_has_ended",
+            f"The job has ended as {status!r}; there is nothing to cancel.",
+            job_status=status,
+            allowed_actions=allowed_actions(JobStatus(status), is_paused=False),
+        )
+    return models.CancelledJob(job_id=job_id, status=JobStatus(status), links=job_links(request, job_id))
+
+
+@router.post("/jobs/{job_id}/pause", openapi_extra=body_schema(models.ActionRequest))
+def pause_job(
+    job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery, actor: Actor = None
+) -> models.JobActionAnswer:
+    """Begin no more of its tasks and plan no stage. What runs ends as it would. Again changes nothing."""
+    del query
+    asked = parse_body(models.ActionRequest, body)
+    answer = services.machine.pause_job(job_id, reason=asked.reason, actor=actor)
+    return _answer(request, job_id, JobAction.PAUSE, answer)
+
+
+@router.post("/jobs/{job_id}/resume", openapi_extra=body_schema(models.ActionRequest))
+def resume_job(
+    job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery, actor: Actor = None
+) -> models.JobActionAnswer:
+    """Let a paused job go on. For one that is not paused it changes nothing."""
+    del query
+    asked = parse_body(models.ActionRequest, body)
+    answer = services.machine.resume_job(job_id, reason=asked.reason, actor=actor)
+    return _answer(request, job_id, JobAction.RESUME, answer)
+
+
+@router.post("/jobs/{job_id}/rerun", status_code=202, openapi_extra=body_schema(models.RerunRequest))
+def rerun_job(
+    job_id: JobIdPath,
+    request: Request,
+    response: Response,
+    services: Services,
+    body: JsonBody,
+    query: NoQuery,
+    actor: Actor = None,
+) -> models.RerunAnswer:
+    """Begin the next run of a job that has ended, under the same id; `runs` shows the earlier ones."""
+    del query
+    asked = parse_body(models.RerunRequest, body)
+    answer = services.machine.rerun_job(
+        job_id,
+        mode=asked.mode or (RerunMode.FAILED if asked.from_stage is None else RerunMode.FROM_STAGE),
+        from_stage=asked.from_stage,
+        parameters=asked.parameters,
+        reason=asked.reason,
+        actor=actor,
+    )
+    done = _answer(request, job_id, JobAction.RERUN, answer)
+    response.headers.update({"Location": done.links.self_, "Retry-After": "1"})
+    return models.RerunAnswer(
+        **dict(done),
+        kept_count=answer.kept_count or 0 if answer else 0,
+        fresh_count=answer.fresh_count if answer else None,
+    )
+
+
+def _answer(request: Request, job_id: str, action: JobAction, answer: ControlAnswer | None) -> models.JobActionAnswer:
+    if answer is None:
+        raise problems.unknown_job(job_id)
+    if not answer.is_done:
+        _refuse(action, answer)
+    return models.JobActionAnswer(
+        job_id=job_id,
+        status=answer.status,
+        paused=answer.is_paused,
+        run=answer.run,
+        stage=answer.stage,
+        changed=answer.has_changed,
+        allowed_actions=list(answer.allowed_actions),
+        links=job_links(request, job_id),
+    )
+
+
+def _refuse(action: JobAction, answer: ControlAnswer) -> NoReturn:
+    state = f"{answer.status.value}, run {answer.run}{', paused' if answer.is_paused else ''}"
+    if answer.outcome == "refused":
+        code = "job_has_not_ended" if action is JobAction.RERUN else "job_has_ended"
+        if answer.status is JobStatus.CANCELLING and action is not JobAction.RERUN:
+            code = "job_is_cancelling"
+        reason = f"it can be asked to {' or '.join(answer.allowed_actions)} now"
+    else:
+        code, reason = answer.outcome, _NOT_RERUN[answer.outcome]
+    raise ProblemError(
+        409,
+        code,
+        f"The job is {state}: expected one that can {action.value}; {reason}.",
+        job_status=answer.status,
+        allowed_actions=answer.allowed_actions,
+    )
