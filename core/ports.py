@@ -10,6 +10,7 @@ from core.canonical import EncodedJson
 from core.context import TaskContext
 from core.models import JobQueueMessage, JobRecord, QueueMessage, TaskDefinition, TaskRecord
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
+from core.models.dead_letter import DeadLetter, RecordedLetter
 
 # A JSON object, or its text if it was encoded before.
 JsonObject = Mapping[str, Any] | EncodedJson
@@ -117,6 +118,7 @@ class JobStore(Protocol):
     def finalize_job(self, job_id: str, run: int, result: Mapping[str, Any] | None) -> str | None: ...
     def fail_job(self, job_id: str, run: int, error: Mapping[str, Any]) -> bool: ...
     def cancel_job(self, job_id: str, reason: str | None) -> str | None: ...
+    def record_dead_letter(self, letter: DeadLetter) -> RecordedLetter: ...
 
 
 class TaskStore(Protocol):

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from core.errors import Failure
 from core.models import JobRecord, RetryPolicy
+from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.ports import (
     Enforcement,
     ForcedJob,
@@ -238,6 +239,24 @@ class StateManager:
     def cancel_job(self, job_id: str, reason: str | None) -> str | None:
         """Cancel what has not started; running tasks stop at a heartbeat. The job's status, None if unknown."""
         return self._jobs.cancel_job(job_id, reason)
+
+    def record_dead_letter(self, letter: DeadLetter) -> RecordedLetter:
+        """Keep a dead message once; the rows that it named wait for another: queued becomes pending."""
+        recorded = self._jobs.record_dead_letter(letter)
+        log.warning(
+            "message_dead_lettered",
+            extra={
+                "checkpoint": "DEAD_LETTER",
+                "queue": letter.queue,
+                "message_id": letter.message_id,
+                "job_id": letter.reference.job_id,
+                "stage": letter.reference.stage,
+                "reason": letter.reason,
+                "is_known": recorded.known,
+                "released": recorded.released,
+            },
+        )
+        return recorded
 
     def _tell(self, checkpoint: str, job_id: str, stage: int, asked: Mapping[str, Any], check: StageCheck) -> None:
         refused = sorted(set(asked) - set(check.updated_ids))
