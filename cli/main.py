@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cli import jobs
+from cli import insight, jobs
 from cli.db import db
 from cli.demo import demo
 from cli.errors import CliError
@@ -29,6 +29,9 @@ app.command()(jobs.tasks)
 app.command()(jobs.events)
 app.command()(jobs.cancel)
 app.command("job-types")(jobs.job_types)
+app.command()(insight.explain)
+app.command()(insight.failures)
+app.add_typer(insight.dead, name="dead")
 app.add_typer(db, name="db")
 
 

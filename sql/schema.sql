@@ -754,15 +754,7 @@ begin
   return 'cancelled';
 end $$;
 
--- The same for errors of the same type whose messages differ in numbers, ids, paths and file names alone: 16 hexadecimal
--- digits. Computed when failures are looked at, so that a success costs nothing for it and old rows have one too.
-create or replace function "app".error_fingerprint(p_type text, p_message text) returns text
-language sql immutable parallel safe as $$
-  select left(encode(sha256(convert_to(
-    coalesce(p_type, '') || ':' || "app".normalised_message(coalesce(p_message, '')), 'UTF8')), 'hex'), 16)
-$$;
-
--- The message with a dot for what tells one occurrence from another. Its first 500 characters decide.
+-- A message without what tells one occurrence from another. Its first 500 characters decide.
 create or replace function "app".normalised_message(p_message text) returns text
 language sql immutable parallel safe as $$
   select regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
@@ -776,6 +768,14 @@ language sql immutable parallel safe as $$
     -- Hexadecimal digits that happen to be letters alone.
     '\m[a-f]{8,}\M', '.', 'g'),
     '(\.[\s,;:-]*){2,}|\s+', ' ', 'g')
+$$;
+
+-- The same for errors of the same type whose messages differ in numbers, ids, paths and file names alone: 16 hexadecimal
+-- digits. Computed when failures are looked at, so that a success costs nothing for it and old rows have one too.
+create or replace function "app".error_fingerprint(p_type text, p_message text) returns text
+language sql immutable parallel safe as $$
+  select left(encode(sha256(convert_to(
+    coalesce(p_type, '') || ':' || "app".normalised_message(coalesce(p_message, '')), 'UTF8')), 'hex'), 16)
 $$;
 
 -- The job's end: its own summary is stored. Fence: the job is finalizing in this run; a second caller changes nothing.

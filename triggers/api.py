@@ -3,27 +3,26 @@
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response, Security
 from fastapi import Query as InQuery
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import APIKeyHeader
-from pydantic import ValidationError
 
 from core.models import JobEvent, JobStatus
 from core.models.view import TaskSummary
 from core.ports import SubmissionOutcome
 from jobs.parameter_schema import to_json_schema
-from jobs.parameters import nearest_name_hint
 from triggers import api_models as models
-from triggers import problems
+from triggers import insight_api, problems
+from triggers.api_models import page_of as _page
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
 from triggers.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemError
-from triggers.request_body import read_json_object
+from triggers.request_body import read_json_object, validate_body
 
 API_VERSION = "0.1.0"
 DESCRIPTION = """Submit jobs, watch their stages and tasks, cancel them.
@@ -37,7 +36,6 @@ FIRST_POLL_SECONDS, POLL_SECONDS = 0.002, 0.05
 MAX_WAITING = 32
 RETRY_AFTER = {"Retry-After": "1"}
 
-T = TypeVar("T")
 GetServices = Callable[[], ApiServices]
 
 router = APIRouter(
@@ -46,6 +44,7 @@ router = APIRouter(
     dependencies=[Security(APIKeyHeader(name="x-functions-key", auto_error=False))],
     responses={"default": {"model": Problem, "description": "What is wrong, and what to do"}},
 )
+router.include_router(insight_api.router)
 
 
 def create_api(get_services: GetServices) -> FastAPI:
@@ -235,25 +234,13 @@ def cancel_job(
 ) -> models.CancelledJob:
     """Cancel what has not started; running tasks are told. Again for a cancelled job changes nothing."""
     del query
-    cancel = _cancel_request(body)
+    cancel = validate_body(models.CancelRequest, body)
     status = services.machine.cancel_job(job_id, cancel.reason)
     if status is None:
         raise problems.unknown_job(job_id)
     if status not in {JobStatus.CANCELLED, JobStatus.CANCELLING}:
         raise ProblemError(409, "job_has_ended", f"The job has ended as {status!r}; there is nothing to cancel.")
     return models.CancelledJob(job_id=job_id, status=JobStatus(status), links=_links(request, job_id))
-
-
-def _cancel_request(body: dict[str, Any]) -> models.CancelRequest:
-    try:
-        return models.CancelRequest.model_validate(body)
-    except ValidationError as error:
-        errors = [problems.field_problem({**item, "loc": ("body", *item["loc"])}) for item in error.errors()]
-        known = list(models.CancelRequest.model_fields)
-        for found in errors:
-            if found.field not in known:
-                found.hint = nearest_name_hint(found.field, known)
-        raise problems.invalid_request(errors) from error
 
 
 @router.get("/job-types", tags=["job types"], response_model_exclude_unset=True)
@@ -301,12 +288,6 @@ def readyz(request: Request, response: Response, query: NoQuery) -> models.Readi
         status="ready" if ready else "not_ready",
         checks=[models.ReadinessCheck(name=check.name, ok=check.ok, detail=check.detail) for check in checks],
     )
-
-
-def _page(value: Iterable[T], next_cursor: str | None) -> models.Page[T]:
-    """A field that is not set is left out of the answer."""
-    items = list(value)
-    return models.Page[T](value=items) if next_cursor is None else models.Page[T](value=items, next_cursor=next_cursor)
 
 
 def _links(request: Request, job_id: str) -> models.JobLinks:

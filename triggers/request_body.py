@@ -2,11 +2,15 @@
 
 import json
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from fastapi import Request
+from pydantic import BaseModel, ValidationError
 
-from triggers.problems import FieldProblem, ProblemError, invalid_request
+from jobs.parameters import nearest_name_hint
+from triggers.problems import FieldProblem, ProblemError, field_problem, invalid_request
+
+M = TypeVar("M", bound=BaseModel)
 
 MAX_BODY_BYTES = 1024 * 1024
 
@@ -41,6 +45,23 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
         names = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
         raise _not_an_object(names.get(type(value), "a number"))
     return value
+
+
+def validate_body(model: type[M], body: dict[str, Any]) -> M:
+    """The body as a model.
+
+    Raises:
+        ProblemError: 400 with everything that is wrong, and the nearest name for one that is not known.
+    """
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        errors = [field_problem({**item, "loc": ("body", *item["loc"])}) for item in error.errors()]
+        known = list(model.model_fields)
+        for found in errors:
+            if found.field.split(".")[0] not in {*known, "body"}:
+                found.hint = nearest_name_hint(found.field, known)
+        raise invalid_request(errors) from error
 
 
 async def _read_limited(request: Request) -> bytes:
