@@ -154,7 +154,7 @@ def _running(facts: JobFacts) -> Iterator[Finding]:
     for lease in facts.leases:
         alive = lease.count - lease.expired
         if alive:
-            message = f"{_tasks(alive)} of stage {facts.stage} run in {lease.owner}; its heartbeat is fresh"
+            message = f"running in {lease.owner}: {_tasks(alive)} of stage {facts.stage}; the heartbeat is fresh"
             if not lease.expired:
                 message += f", the first lease ends {_at(lease.first_expires_at, facts.now)} unless renewed"
             yield Finding("tasks_running", Severity.INFO, message, since=lease.oldest_started_at)
@@ -162,7 +162,7 @@ def _running(facts: JobFacts) -> Iterator[Finding]:
             yield Finding(
                 "lease_expired",
                 Severity.WARNING,
-                f"{_tasks(lease.expired)} of stage {facts.stage} were in the hands of {lease.owner}, whose lease ran "
+                f"in the hands of {lease.owner}: {_tasks(lease.expired)} of stage {facts.stage}, whose lease ran "
                 f"out {_at(lease.first_expires_at, facts.now)}: its process died, or cannot reach the database",
                 since=lease.first_expires_at,
                 advice="the janitor takes them back at its next sweep; that is an interruption and spends no retry",
@@ -176,7 +176,9 @@ def _retries(facts: JobFacts) -> Iterator[Finding]:
         f"{task.name or task.task_id} after attempt {task.attempt}: {_error_text(task.error)}"
         for task in facts.retries.examples
     )
-    message = f"{_tasks(facts.retries.count)} wait for another try, the next {_at(facts.retries.next_at, facts.now)}"
+    message = (
+        f"waiting for another try: {_tasks(facts.retries.count)}, the next {_at(facts.retries.next_at, facts.now)}"
+    )
     yield Finding(
         "waiting_for_retry",
         Severity.WARNING,
@@ -188,7 +190,7 @@ def _retries(facts: JobFacts) -> Iterator[Finding]:
         yield Finding(
             "retry_not_announced",
             Severity.INFO,
-            f"{_tasks(facts.retries.unannounced)} are due again and no message for them is confirmed",
+            f"due again, and no message for it is confirmed: {_tasks(facts.retries.unannounced)}",
             since=facts.retries.next_at,
             advice="the janitor sends it at its next sweep",
         )
@@ -212,8 +214,8 @@ def _unannounced(facts: JobFacts) -> Iterator[Finding]:
         yield Finding(
             "tasks_held",
             Severity.INFO,
-            f"{_tasks(facts.unannounced.held)} of stage {facts.stage} are held before they are announced again, the "
-            f"first until {_at(until, facts.now)}",
+            f"held before another message is sent: {_tasks(facts.unannounced.held)} of stage {facts.stage}, the first "
+            f"until {_at(until, facts.now)}",
             next_at=until,
             advice="a janitor is sending them, or their message died before",
         )
@@ -221,7 +223,7 @@ def _unannounced(facts: JobFacts) -> Iterator[Finding]:
 
 def _queued(facts: JobFacts) -> Iterator[Finding]:
     for queue in facts.queues:
-        told = f"{_tasks(queue.count)} of stage {facts.stage} lie on queue {queue.queue!r}, the first since "
+        told = f"on queue {queue.queue!r}: {_tasks(queue.count)} of stage {facts.stage}, the first since "
         told += _at(queue.announced_at, facts.now)
         if queue.busy:
             message = f"{told}; it is worked on: {_tasks(queue.busy)} in hand in {', '.join(queue.owners)}"

@@ -757,7 +757,7 @@ end $$;
 -- A message without what tells one occurrence from another. Its first 500 characters decide.
 create or replace function "app".normalised_message(p_message text) returns text
 language sql immutable parallel safe as $$
-  select regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+  select regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
     left(p_message, 500),
     -- Paths and URLs, in quotes (where they may hold spaces) or bare.
     '''[^'']*[/\\][^'']*''|"[^"]*[/\\][^"]*"|[^\s''"(),;]*[/\\][^\s''"(),;]*', '.', 'g'),
@@ -767,7 +767,9 @@ language sql immutable parallel safe as $$
     '[''"]?[\w.:+-]*[0-9][\w.:+-]*[''"]?', '.', 'g'),
     -- Hexadecimal digits that happen to be letters alone.
     '\m[a-f]{8,}\M', '.', 'g'),
-    '(\.[\s,;:-]*){2,}|\s+', ' ', 'g')
+    -- A list of such things is one, however long.
+    '\.([\s,;:-]+\.)+', '.', 'g'),
+    '\s+', ' ', 'g')
 $$;
 
 -- The same for errors of the same type whose messages differ in numbers, ids, paths and file names alone: 16 hexadecimal
