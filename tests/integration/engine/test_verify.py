@@ -17,6 +17,8 @@ BREAKS = {
     " enqueued_at, kind, task_id, task_ids, fingerprint, delivery_count, body, body_size, resolved_at)"
     " values ('', 'tasks', 'm', 1, now(), 'unreadable', '', '{}', 'f', 1, '', 0, now())",
     "i11_times_are_in_order": "update app.job_events set at = '2001-01-01' where event = 'stage_planned'",
+    "i1_an_open_task_is_watched": "with opened as (update app.stages set status = 'processing',"
+    " is_unwatched = false where stage = 3) update app.tasks set status = 'queued', is_watched = false where stage = 3",
     "i1_job_stands_where_its_stage_does": "update app.jobs set status = 'processing' where status = 'queued'",
     "i1_one_end_of_each_job": "insert into app.job_events (job_id, run, event, detail, at)"
     " select job_id, run, event, detail, at from app.job_events where event = 'job_completed_with_errors'",
