@@ -105,6 +105,19 @@ def _cancelling(facts: JobFacts) -> Iterator[Finding]:
     yield Finding("cancelling", Severity.INFO, message, since=facts.cancel_requested_at, advice=advice)
 
 
+def _deadlines(facts: JobFacts) -> Iterator[Finding]:
+    """What ends by itself if nothing else ends it."""
+    if facts.status.is_terminal:
+        return
+    if facts.deadline_at is not None:
+        message = f"fails if it has not ended by {_at(facts.deadline_at, facts.now)}, as it declares"
+        yield Finding("deadline", Severity.INFO, message, next_at=facts.deadline_at)
+    waits = facts.open_count > 0 or facts.status is JobStatus.QUEUED
+    if facts.queue_deadline_at is not None and facts.queue_deadline_at > facts.now and waits:
+        message = f"tasks of stage {facts.stage} fail that have not begun by {_at(facts.queue_deadline_at, facts.now)}"
+        yield Finding("queue_deadline", Severity.INFO, message, next_at=facts.queue_deadline_at)
+
+
 def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
     """Queued or finalizing: a message on the jobs queue is what moves the job."""
     if facts.status not in {JobStatus.QUEUED, JobStatus.FINALIZING} or facts.paused_at is not None:
@@ -292,6 +305,7 @@ _RULES: tuple[Callable[[JobFacts], Iterator[Finding]], ...] = (
     _unannounced,
     _stalled,
     _running,
+    _deadlines,
     _failed_tasks,
 )
 

@@ -20,7 +20,8 @@ _GROUPS = 20
 # A pause is read by name, so that an older schema, which has no such column, is explained too.
 _JOB = SQL(
     "select {clock}() as now, j.job_id, j.status, j.run, j.stage, j.total_stages, j.attempt, j.due_at, j.announced_at,"
-    " j.created_at, j.updated_at, j.finished_at, j.error, s.settings ->> 'name' as stage_name,"
+    " j.created_at, j.updated_at, j.finished_at, j.error, least(j.deadline_at, s.deadline_at) as deadline_at,"
+    " s.queue_deadline_at, s.settings ->> 'name' as stage_name,"
     " s.status as stage_status, (to_jsonb(j) ->> 'paused_at')::timestamptz as paused_at,"
     " to_jsonb(j) ->> 'paused_by' as paused_by"
     " from {jobs} j left join {stages} s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage"

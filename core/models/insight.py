@@ -98,6 +98,7 @@ class JobFacts:
         attempt: Failed tries at planning or finalizing; `due_at` is the next, `step_error` what the last failed with.
         stage_status: Of the stage that the job stands at.
         cancel_requested_at: None where nobody asked.
+        deadline_at: When the job or its stage must have ended; `queue_deadline_at`: when its tasks must have begun.
     """
 
     now: datetime
@@ -113,6 +114,8 @@ class JobFacts:
     due_at: datetime | None = None
     announced_at: datetime | None = None
     error: Mapping[str, Any] | None = None
+    deadline_at: datetime | None = None
+    queue_deadline_at: datetime | None = None
     stage_name: str = ""
     stage_status: str | None = None
     step_error: Mapping[str, Any] | None = None

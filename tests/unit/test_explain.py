@@ -226,6 +226,14 @@ CASES = {
         facts("processing", queues=(queue(last_start=ago(2)),), **OPEN),
         [("waiting_in_queue", "info", "the last task of this job began 11:59:58Z (2 s ago)")],
     ),
+    "with deadlines": (
+        facts("processing", leases=(lease(),), deadline_at=ahead(90), queue_deadline_at=ahead(30), **OPEN),
+        [
+            ("tasks_running", "info", ""),
+            ("deadline", "info", "fails if it has not ended by 12:01:30Z (in 90 s)"),
+            ("queue_deadline", "info", "tasks of stage 2 fail that have not begun by 12:00:30Z (in 30 s)"),
+        ],
+    ),
     "cancelling": (
         facts("cancelling", leases=(lease(),), cancel_requested_at=ago(30), cancel_reason="wrong", **OPEN),
         [
