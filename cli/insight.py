@@ -75,6 +75,8 @@ def failures(
         rows = [{**task, "name": task["name"] or task["task_id"], "error": error_text(task["error"])} for task in found]
         columns = ["job_id", "stage", "name", "attempt", "finished_at", "fingerprint", "error"]
         print_rows(rows, columns, empty="No failed tasks.")
+    if job_id and found:
+        say(f"To run them again: coremachine rerun {job_id} --failed")
 
 
 @dead.command("list")

@@ -34,10 +34,14 @@ def _finished(facts: JobFacts) -> Iterator[Finding]:
         JobStatus.COMPLETED_WITH_ERRORS: (
             Severity.WARNING,
             f"finished {at}; tasks failed, and the stage's failure policy lets that pass",
-            "see what failed below; rerun the failed tasks if they matter",
+            f"see what failed below; if it matters: {_rerun(facts)}",
         ),
-        JobStatus.FAILED: (Severity.ERROR, f"failed {at}: {reason}", "mend the cause below, then rerun the job"),
-        JobStatus.CANCELLED: (Severity.WARNING, f"cancelled {at}: {reason}", None),
+        JobStatus.FAILED: (Severity.ERROR, f"failed {at}: {reason}", f"mend the cause, then: {_rerun(facts)}"),
+        JobStatus.CANCELLED: (
+            Severity.WARNING,
+            f"cancelled {at}: {reason}",
+            f"to go on where it stopped: {_rerun(facts)}",
+        ),
     }
     severity, message, advice = words[facts.status]
     yield Finding(str(facts.status), severity, message, since=facts.finished_at, advice=advice)
@@ -84,8 +88,12 @@ def _paused(facts: JobFacts) -> Iterator[Finding]:
     if facts.paused_at is None or facts.status.is_terminal:
         return
     by = f" by {facts.paused_by}" if facts.paused_by else ""
-    message = f"paused{by} {_at(facts.paused_at, facts.now)}: nothing new is planned or claimed"
-    yield Finding("paused", Severity.WARNING, message, since=facts.paused_at, advice="resume the job")
+    why = f" ({facts.pause_reason})" if facts.pause_reason else ""
+    message = f"paused{by} {_at(facts.paused_at, facts.now)}{why}: nothing new is planned or claimed"
+    if facts.parked:
+        message += f"; messages came for {_tasks(facts.parked)} and are sent again when it goes on"
+    advice = f"coremachine resume {facts.job_id[:12]}"
+    yield Finding("paused", Severity.WARNING, message, since=facts.paused_at, advice=advice)
 
 
 def _cancelling(facts: JobFacts) -> Iterator[Finding]:
@@ -102,7 +110,12 @@ def _cancelling(facts: JobFacts) -> Iterator[Finding]:
         "a handler learns of it from its context (check_cancelled); one that does not ask runs to its end. "
         "If its process is dead, its lease runs out and the janitor ends the job"
     )
-    yield Finding("cancelling", Severity.INFO, message, since=facts.cancel_requested_at, advice=advice)
+    deadline = facts.cancel_deadline_at
+    if deadline is not None:
+        message += f"; the job ends without them at the first sweep after {_at(deadline, facts.now)}"
+    yield Finding(
+        "cancelling", Severity.INFO, message, since=facts.cancel_requested_at, next_at=deadline, advice=advice
+    )
 
 
 def _deadlines(facts: JobFacts) -> Iterator[Finding]:
@@ -235,6 +248,8 @@ def _unannounced(facts: JobFacts) -> Iterator[Finding]:
 
 
 def _queued(facts: JobFacts) -> Iterator[Finding]:
+    if facts.paused_at is not None:
+        return
     for queue in facts.queues:
         told = f"on queue {queue.queue!r}: {_tasks(queue.count)} of stage {facts.stage}, the first since "
         told += _at(queue.announced_at, facts.now)
@@ -330,6 +345,10 @@ def _span(length: timedelta) -> str:
         return f"{seconds} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} h"  # noqa: PLR2004 - two hours
+
+
+def _rerun(facts: JobFacts) -> str:
+    return f"coremachine rerun {facts.job_id[:12]} --failed"
 
 
 def _tasks(count: int) -> str:

@@ -17,13 +17,11 @@ T = TypeVar("T")
 _EXAMPLES = 3
 _GROUPS = 20
 
-# A pause is read by name, so that an older schema, which has no such column, is explained too.
 _JOB = SQL(
     "select {clock}() as now, j.job_id, j.status, j.run, j.stage, j.total_stages, j.attempt, j.due_at, j.announced_at,"
     " j.created_at, j.updated_at, j.finished_at, j.error, least(j.deadline_at, s.deadline_at) as deadline_at,"
     " s.queue_deadline_at, s.settings ->> 'name' as stage_name,"
-    " s.status as stage_status, (to_jsonb(j) ->> 'paused_at')::timestamptz as paused_at,"
-    " to_jsonb(j) ->> 'paused_by' as paused_by"
+    " s.status as stage_status, j.paused_at, j.cancel_deadline_at"
     " from {jobs} j left join {stages} s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage"
     " where j.job_id = %(job_id)s"
 )
@@ -38,6 +36,7 @@ _OPEN = SQL(
     "   filter (where status = 'pending' and (due_at is null or due_at <= %(now)s)) as unannounced_since,"
     " count(*) filter (where status = 'pending' and due_at > %(now)s)::integer as held,"
     " min(due_at) filter (where status = 'pending' and due_at > %(now)s) as held_until,"
+    " count(*) filter (where parked_at is not null)::integer as parked,"
     " count(*) filter (where status = 'pending_retry')::integer as retrying,"
     " min(due_at) filter (where status = 'pending_retry') as retry_at,"
     " count(*) filter (where status = 'pending_retry' and due_at <= %(now)s and announced_at is null)::integer"
@@ -65,7 +64,8 @@ _QUEUES = SQL(
     " (select max(t.started_at) from {tasks} t where t.job_id = %(job_id)s and t.run = %(run)s and t.queue = q.queue)"
     "   as last_start"
     " from (select queue, count(*)::integer as count, min(announced_at) as announced_at from {tasks}"
-    "   where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and status = 'queued' group by queue) q"
+    "   where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and status = 'queued'"
+    "     and parked_at is null group by queue) q"
     " left join (select queue, count(*)::integer as busy, array_agg(distinct lease_owner) as owners from {tasks}"
     "   where status = 'processing' and lease_expires_at > %(now)s group by queue) w on w.queue = q.queue"
     " order by q.queue"
@@ -111,7 +111,7 @@ class InsightQueries(PostgreSQLRepository):
             return facts
         where |= {"examples": _EXAMPLES, "groups": _GROUPS}
         (counts,) = self._select(cursor, _OPEN, where)
-        facts["open_count"] = counts["open_count"]
+        facts["open_count"], facts["parked"] = counts["open_count"], counts["parked"]
         facts["unannounced"] = UnannouncedFacts(
             counts["unannounced"], counts["unannounced_since"], counts["held"], counts["held_until"]
         )
@@ -128,6 +128,8 @@ class InsightQueries(PostgreSQLRepository):
             found["step_error"] = row["detail"]
         for row in self._select(cursor, _EVENT, where | {"event": "cancel_requested"}):
             found |= {"cancel_requested_at": row["at"], "cancel_reason": row["detail"].get("reason")}
+        for row in self._select(cursor, _EVENT, where | {"event": "job_paused"}):
+            found |= {"paused_by": row["detail"].get("actor"), "pause_reason": row["detail"].get("reason")}
         return found
 
     def _select(self, cursor: Cursor[DictRow], query: SQL, parameters: dict[str, Any]) -> list[DictRow]:

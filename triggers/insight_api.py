@@ -126,7 +126,7 @@ def list_failures(
 ) -> api_models.Page[FailureGroup] | api_models.Page[FailedTaskSummary]:
     """Failed tasks of the jobs' current runs, grouped by what went wrong or one by one.
 
-    To run failed tasks again, rerun their job.
+    To run failed tasks again, rerun their job: POST /api/jobs/{job_id}/rerun with mode `failed`.
     """
     if query.group:
         groups = services.failures.group_failures(job_id=query.job_id, job_type=query.job_type, limit=query.limit)

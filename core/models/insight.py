@@ -97,7 +97,8 @@ class JobFacts:
     Args:
         attempt: Failed tries at planning or finalizing; `due_at` is the next, `step_error` what the last failed with.
         stage_status: Of the stage that the job stands at.
-        cancel_requested_at: None where nobody asked.
+        parked: Tasks whose messages came while the job was paused.
+        cancel_requested_at: None where nobody asked. `cancel_deadline_at`: when it is forced.
         deadline_at: When the job or its stage must have ended; `queue_deadline_at`: when its tasks must have begun.
     """
 
@@ -121,8 +122,11 @@ class JobFacts:
     step_error: Mapping[str, Any] | None = None
     paused_at: datetime | None = None
     paused_by: str | None = None
+    pause_reason: str | None = None
+    parked: int = 0
     cancel_requested_at: datetime | None = None
     cancel_reason: str | None = None
+    cancel_deadline_at: datetime | None = None
     open_count: int = 0
     unannounced: UnannouncedFacts | None = None
     queues: tuple[QueueFacts, ...] = ()

@@ -127,7 +127,17 @@ def test_dead_messages_are_told_until_they_are_dealt_with(rig, engine, codes, in
     assert codes(job_id) == ["dead_lettered", "tasks_not_announced"]
 
 
-def test_facts_of_an_older_schema_have_no_pause(rig, insight):
+def test_paused_job_tells_who_holds_it_and_what_came_meanwhile(rig, insight):
+    job_id = planned(rig, n=3)
+    rig.machine.pause_job(job_id, reason="disk is full", actor="ann")
+    rig.queues.run(rig.machine)
+
+    (finding,) = explain(insight.get_job_facts(job_id))
+
+    assert finding.code == "paused"
+    assert "paused by ann" in finding.message
+    assert "(disk is full)" in finding.message
+    assert "messages came for 3 tasks" in finding.message
     assert insight.get_job_facts(rig.submit(n=1)).paused_at is None
 
 

@@ -86,7 +86,9 @@ def test_failures_are_grouped_then_listed_by_fingerprint(
     shown = capsys.readouterr().out
     assert all(text in shown for text in ("12", FINGERPRINT, "a, b", "OSError: disk full"))
     assert run("failures", JOB_ID, "--fingerprint", FINGERPRINT, "-o", "table") == 0
-    assert "s2-a" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "s2-a" in shown.out
+    assert f"coremachine rerun {JOB_ID} --failed" in shown.err
     assert run("failures", "--each", "-o", "table") == 0
     assert "No failed tasks." in capsys.readouterr().out
     assert [query for _, query, _ in api.requests] == [
