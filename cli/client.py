@@ -68,8 +68,27 @@ class ApiClient:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def submit(self, job_type: str, parameters: Mapping[str, Any]) -> Json:
-        return self._call("POST", f"jobs/submit/{job_type}", json=dict(parameters))
+    def submit(
+        self,
+        job_type: str,
+        parameters: Mapping[str, Any],
+        *,
+        force: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """The job that the submission made or found.
+
+        Args:
+            force: A new job, even if one of the same parameters is there.
+            idempotency_key: The same key again gives the same job.
+        """
+        return self._call(
+            "POST",
+            f"jobs/submit/{job_type}",
+            json=dict(parameters),
+            params={"force": "true"} if force else {},
+            headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
+        )
 
     def get_job(self, job_id: str, *, wait_seconds: float = 0.0) -> Json:
         """The job. With a wait, the server may answer when the job has ended, at the latest after that time."""
@@ -95,6 +114,24 @@ class ApiClient:
         """Cancel, pause, resume or rerun; what is None in the body is not sent."""
         sent = {name: value for name, value in body.items() if value is not None}
         return self._call("POST", f"jobs/{job_id}/{action}", json=sent)
+
+    def explain(self, job_id: str) -> Json:
+        return self._call("GET", f"jobs/{job_id}/explain")
+
+    def group_failures(self, *, limit: int, **query: Any) -> list[Json]:
+        return self._collect("failures", {**query, "group": "true"}, limit)
+
+    def list_failures(self, *, limit: int, **query: Any) -> list[Json]:
+        return self._collect("failures", {**query, "group": "false"}, limit)
+
+    def list_dead_letters(self, *, limit: int, **query: Any) -> list[Json]:
+        return self._collect("dead-letters", query, limit)
+
+    def get_dead_letter(self, dead_letter_id: int) -> Json:
+        return self._call("GET", f"dead-letters/{dead_letter_id}")
+
+    def redrive(self, request: Mapping[str, Any]) -> Json:
+        return self._call("POST", "dead-letters/redrive", json=dict(request))
 
     def find_readiness_problems(self) -> list[str]:
         """What the app behind the server says it lacks; empty when it is ready."""

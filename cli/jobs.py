@@ -31,6 +31,12 @@ def submit(
     job_type: Annotated[str, typer.Argument(help="See `coremachine job-types`.")],
     param: Annotated[list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Repeatable.")] = None,
     params_file: Annotated[Path | None, typer.Option(help="A JSON object; - is stdin.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="A new job, even if one of the same parameters is there.")
+    ] = False,
+    idempotency_key: Annotated[
+        str | None, typer.Option("--idempotency-key", help="The same key again gives the same job, forced ones too.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 if the job fails.")] = False,
     timeout: TimeoutOption = None,
     output: OutputOption = None,
@@ -45,12 +51,16 @@ def submit(
         coremachine submit flood_risk_cog -p source=./rasters -p output=./cogs
 
         coremachine submit hello_world --params-file parameters.json -o json
+
+        coremachine submit hello_world --force
     """
     with ApiClient(choose_url(url)) as client:
         parameters, warnings = gather_parameters(client, job_type, param or [], params_file)
         for warning in warnings:
             say(warning)
-        answer = client.submit(job_type, parameters)
+        answer = client.submit(job_type, parameters, force=force, idempotency_key=idempotency_key)
+        if answer.get("advice"):
+            say(answer["advice"])
         if not wait:
             if wants_json(output):
                 print_json(answer)

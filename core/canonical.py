@@ -95,6 +95,15 @@ def job_id_for(job_type: str, parameters: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json([job_type, parameters]).encode("ascii")).hexdigest()
 
 
+def forced_job_id_for(job_type: str, parameters: Mapping[str, Any], nonce: str) -> str:
+    """As `job_id_for`, over a nonce too: a job of its own for each nonce. The job's row keeps all three.
+
+    Raises:
+        NotJson: a parameter is no JSON value.
+    """
+    return hashlib.sha256(canonical_json([job_type, parameters, nonce]).encode("ascii")).hexdigest()
+
+
 def _plain(value: Any) -> dict[str, Any]:
     """Mappings other than dict, which json.dumps does not know; everything else was refused before."""
     return dict(value)

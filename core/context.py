@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from core.errors import TaskCancelled
+from core.errors import TaskCancelled, TaskTimedOut
 
 
-def _nothing_to_stop() -> bool:
+def _never() -> bool:
     return False
 
 
@@ -32,7 +32,8 @@ class TaskContext:
     correlation_id: str | None = None
     lease_id: UUID | None = None
     _report: Callable[[Mapping[str, Any]], None] | None = field(default=None, repr=False)
-    _stop_requested: Callable[[], bool] = field(default=_nothing_to_stop, repr=False)
+    _stop_requested: Callable[[], bool] = field(default=_never, repr=False)
+    _timed_out: Callable[[], bool] = field(default=_never, repr=False)
 
     def progress(self, percent: float, message: str | None = None) -> None:
         """Say how far the work is; the next heartbeat stores it.
@@ -50,6 +51,10 @@ class TaskContext:
 
         Raises:
             TaskCancelled: The job was cancelled or ended, or another attempt has this task: stop, nothing is kept.
+            TaskTimedOut: A TaskCancelled too: this attempt has run longer than its stage allows. Stop; it has failed,
+                and another follows if the stage's retries allow it.
         """
+        if self._timed_out():
+            raise TaskTimedOut(f"attempt {self.attempt} of task {self.task_id} ran longer than its stage allows")
         if self._stop_requested():
             raise TaskCancelled(f"task {self.task_id} of job {self.job_id} is not wanted any more")

@@ -7,6 +7,8 @@ Exception
     |   +-- RetryableTaskError   try again, perhaps after `retry_after_seconds`
     |   +-- PermanentTaskError   never try again
     +-- TaskCancelled            raised by a handler that noticed that nobody wants its work any more
+    |   +-- TaskTimedOut         its attempt has run out of time: a failed attempt, tried again as a RetryableTaskError
+    +-- IdempotencyKeyReused     a submission's key came before with another payload
     +-- AttemptsExhausted        no attempt is left
     +-- DeliveryError            a message was not confirmed; its rows stay unannounced, and the janitor sends it later
     |   +-- QueueNotFound        no such queue: somebody must create it or mend the setting
@@ -54,6 +56,21 @@ class PermanentTaskError(TaskError):
 
 class TaskCancelled(CoreMachineError):
     """The handler stopped because its job was cancelled or its lease is gone."""
+
+
+class TaskTimedOut(TaskCancelled, RetryableTaskError):
+    """The handler stopped because its attempt ran longer than the stage's `task_timeout_seconds`."""
+
+
+class IdempotencyKeyReused(CoreMachineError):
+    """The key belongs to another submission; nothing was written."""
+
+    def __init__(self, key: str, job_id: str) -> None:
+        self.key, self.job_id = key, job_id
+        super().__init__(
+            f"idempotency key: expected a new key for a new request, found that {key!r} came before with another job "
+            f"type, other parameters or another force (job {job_id}); use a key of its own for each request"
+        )
 
 
 class AttemptsExhausted(CoreMachineError):

@@ -3,12 +3,13 @@
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
-from core.models import JobQueueMessage
+from core.models import JobQueueMessage, JobRecord, JobStatus
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager, Waiting
 from core.parking import announce_parked_tasks
 from core.state_manager import StateManager
@@ -16,16 +17,30 @@ from core.state_manager import StateManager
 log = logging.getLogger(__name__)
 
 ROWS_PER_FIND = 1000
-# What a planner gets between its commit and the last of its messages.
-ANNOUNCE_GRACE_SECONDS = 30.0
-# How long rows that one janitor announces are left alone by others.
-HOLD_SECONDS = 60.0
-# A finished step sends its message at once; a job that still has none after this was left behind.
-JOB_GRACE_SECONDS = 10.0
-# A confirmed message of an empty queue is missed for this long before it is sent again: it may be in a worker's hands.
-LOST_GRACE_SECONDS = 20.0
+# A stage's tasks that nobody began in time end in steps of ROWS_PER_FIND; what is left waits for the next sweep.
+EXPIRIES_PER_STAGE = 20
+# A step that finds more than it may read at once goes on this long: sweeps follow each other in half a minute.
+STEP_SECONDS = 20.0
 # A sweep deletes no more old rows than this: a second or so of work that nothing else waits for.
 PRUNED_TASKS_PER_SWEEP = 20_000
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long rows are left alone. All in seconds.
+
+    Args:
+        announce: A planner has this long between its commit and the last of its messages.
+        hold: Rows that one janitor announces are left alone by others meanwhile.
+        job: A finished step sends its message at once; a job that still has none after this was left behind.
+        lost: A confirmed message of an empty queue is missed for this long before it is sent again: it may be in a
+            worker's hands.
+    """
+
+    announce: float = 30.0
+    hold: float = 60.0
+    job: float = 10.0
+    lost: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,7 @@ class JanitorStore(Protocol):
     """What the janitor asks of the rows; `infrastructure.janitor_store.JanitorRepository` is one."""
 
     def find_expired_stages(self, limit: int) -> list[StageKey]: ...
+    def find_overdue_stages(self, limit: int) -> list[StageKey]: ...
     def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageKey]: ...
     def find_overdue_cancels(self, limit: int) -> list[StageKey]: ...
     def find_unannounced_tasks(
@@ -101,6 +117,8 @@ class SweepReport:
 
     taken_back: int = 0
     given_up: int = 0
+    timed_out_jobs: int = 0
+    expired_tasks: int = 0
     resumed_jobs: int = 0
     forced_cancels: int = 0
     announced_tasks: int = 0
@@ -117,6 +135,8 @@ class SweepReport:
         return (
             self.taken_back
             + self.given_up
+            + self.timed_out_jobs
+            + self.expired_tasks
             + self.resumed_jobs
             + self.forced_cancels
             + self.announced_tasks
@@ -133,6 +153,7 @@ class Janitor:
         queues: Logical names of the task queues that are looked into.
         inspector: None where queues cannot be looked into; messages that a broker lost are then not missed.
         retention_seconds: Jobs that ended longer ago are deleted, by the pruner; None keeps them.
+        patience: Shorter for tests.
     """
 
     def __init__(
@@ -145,6 +166,7 @@ class Janitor:
         inspector: QueueInspector | None = None,
         pruner: Pruner | None = None,
         retention_seconds: float | None = None,
+        patience: Patience = Patience(),
     ) -> None:
         self._store = store
         self._state = state
@@ -153,22 +175,13 @@ class Janitor:
         self._inspector = inspector
         self._pruner = pruner
         self._retention_seconds = retention_seconds
+        self._patience = patience
 
     def sweep(self) -> SweepReport:
         """Do all there is to do, up to a bound. A step that fails is reported; the others go on."""
         report = SweepReport()
         started = time.monotonic()
-        steps: list[Callable[[SweepReport], None]] = [
-            self._take_back_expired_leases,
-            self._force_overdue_cancels,
-            self._resume_stalled_jobs,
-            self._announce_tasks,
-            self._announce_jobs,
-            self._find_lost_messages,
-            self._prune_old_jobs,
-        ]
-        for step in steps:
-            name = step.__name__.strip("_")
+        for name, step in self._steps():
             try:
                 step(report)
             except Exception as error:
@@ -182,40 +195,78 @@ class Janitor:
         )
         return report
 
+    def _enforce_deadlines(self, report: SweepReport) -> None:
+        for job_id, run, stage in self._store.find_overdue_stages(ROWS_PER_FIND):
+            for _ in range(EXPIRIES_PER_STAGE):
+                enforced = self._state.enforce_deadlines(job_id, run, stage, limit=ROWS_PER_FIND)
+                report.expired_tasks += enforced.expired_count
+                report.timed_out_jobs += enforced.outcome not in {"nothing", "tasks_expired"}
+                if enforced.expired_count < ROWS_PER_FIND:
+                    break
+
+    def _steps(self) -> Iterator[tuple[str, Callable[[SweepReport], None]]]:
+        yield "enforce_deadlines", self._enforce_deadlines
+        yield "take_back_expired_leases", self._take_back_expired_leases
+        yield "force_overdue_cancels", self._force_overdue_cancels
+        yield "resume_stalled_jobs", self._resume_stalled_jobs
+        yield "announce_tasks", self._announce_tasks
+        yield "announce_jobs", self._announce_jobs
+        if self._inspector is not None:
+            # A queue that cannot be looked into keeps none of the others from it.
+            for queue in (*self._queues, JOBS_QUEUE):
+                yield f"find_lost_messages_{queue}", partial(self._find_lost_messages, self._inspector, queue)
+        yield "prune_old_jobs", self._prune_old_jobs
+
     def _take_back_expired_leases(self, report: SweepReport) -> None:
         for job_id, run, stage in self._store.find_expired_stages(ROWS_PER_FIND):
             taken_back, given_up = self._state.take_back_tasks(job_id, run, stage)
             report.taken_back += taken_back
             report.given_up += given_up
+            if given_up:
+                report.announced_jobs += self._announce_moved_job(job_id)
 
     def _force_overdue_cancels(self, report: SweepReport) -> None:
         for job_id, run, stage in self._store.find_overdue_cancels(ROWS_PER_FIND):
             report.forced_cancels += self._state.force_cancel(job_id, run, stage) is not None
 
     def _resume_stalled_jobs(self, report: SweepReport) -> None:
-        for job_id, run, stage in self._store.find_stalled_jobs(ROWS_PER_FIND, JOB_GRACE_SECONDS):
-            report.resumed_jobs += self._state.resume_stalled_job(job_id, run, stage)
+        for job_id, run, stage in self._store.find_stalled_jobs(ROWS_PER_FIND, self._patience.job):
+            if self._state.resume_stalled_job(job_id, run, stage):
+                report.resumed_jobs += 1
+                report.announced_jobs += self._announce_moved_job(job_id)
 
     def _announce_tasks(self, report: SweepReport) -> None:
-        tasks = self._store.find_unannounced_tasks(ROWS_PER_FIND, ANNOUNCE_GRACE_SECONDS, HOLD_SECONDS)
-        report.announced_tasks += self._announce(tasks)
+        def announce() -> tuple[int, int]:
+            tasks = self._store.find_unannounced_tasks(ROWS_PER_FIND, self._patience.announce, self._patience.hold)
+            return len(tasks), self._announce(tasks)
+
+        report.announced_tasks += _repeat(announce)
         report.announced_tasks += announce_parked_tasks(self._state, self._orchestration, None)
 
     def _announce_jobs(self, report: SweepReport) -> None:
-        jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, JOB_GRACE_SECONDS, HOLD_SECONDS)
-        report.announced_jobs += sum(self._announce_job(job) for job in jobs)
+        def announce() -> tuple[int, int]:
+            jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, self._patience.job, self._patience.hold)
+            return len(jobs), sum(self._announce_job(job) for job in jobs)
 
-    def _find_lost_messages(self, report: SweepReport) -> None:
+        report.announced_jobs += _repeat(announce)
+
+    def _find_lost_messages(self, inspector: QueueInspector, queue: str, report: SweepReport) -> None:
         """A queue that holds nothing cannot be what its rows wait for."""
-        if self._inspector is None:
+        if not inspector.is_queue_empty(queue):
             return
-        for queue in self._queues:
-            if self._inspector.is_queue_empty(queue):
-                tasks = self._store.find_lost_tasks(queue, ROWS_PER_FIND, LOST_GRACE_SECONDS)
-                report.found_lost_tasks += self._announce(tasks)
-        if self._inspector.is_queue_empty(JOBS_QUEUE):
-            jobs = self._store.find_lost_jobs(ROWS_PER_FIND, LOST_GRACE_SECONDS)
-            report.found_lost_jobs += sum(self._announce_job(job) for job in jobs)
+
+        def announce_jobs() -> tuple[int, int]:
+            jobs = self._store.find_lost_jobs(ROWS_PER_FIND, self._patience.lost)
+            return len(jobs), sum(self._announce_job(job) for job in jobs)
+
+        def announce_tasks() -> tuple[int, int]:
+            tasks = self._store.find_lost_tasks(queue, ROWS_PER_FIND, self._patience.lost)
+            return len(tasks), self._announce(tasks)
+
+        if queue == JOBS_QUEUE:
+            report.found_lost_jobs += _repeat(announce_jobs)
+        else:
+            report.found_lost_tasks += _repeat(announce_tasks)
 
     def _prune_old_jobs(self, report: SweepReport) -> None:
         if self._pruner is None or self._retention_seconds is None:
@@ -244,7 +295,13 @@ class Janitor:
             )
         return count
 
-    def _announce_job(self, job: UnannouncedJob) -> bool:
+    def _announce_moved_job(self, job_id: str) -> bool:
+        """The janitor ended a stage, so no process is about to go on with the job."""
+        job = self._state.find_job(job_id)
+        waits = job is not None and job.status in {JobStatus.QUEUED, JobStatus.FINALIZING}
+        return job is not None and waits and job.announced_at is None and self._announce_job(job)
+
+    def _announce_job(self, job: UnannouncedJob | JobRecord) -> bool:
         message = JobQueueMessage(
             job_id=job.job_id,
             job_type=job.job_type,
@@ -258,3 +315,14 @@ class Janitor:
             return False
         self._state.mark_job_announced(job.job_id, job.run, job.stage)
         return True
+
+
+def _repeat(announce: Callable[[], tuple[int, int]]) -> int:
+    """Find and announce until there is no more, nothing can be sent, or the time is up; how many were announced."""
+    until = time.monotonic() + STEP_SECONDS
+    total = 0
+    while True:
+        found, announced = announce()
+        total += announced
+        if found < ROWS_PER_FIND or announced == 0 or time.monotonic() >= until:
+            return total

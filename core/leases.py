@@ -16,6 +16,11 @@ RENEWALS_PER_LEASE = 3
 RETRY_SECONDS = 1.0
 # How long the thread of a process without leases stays.
 IDLE_SECONDS = 30.0
+# An attempt's time began in the database a moment before it did here; asked a moment late, the answer is final.
+ASK_MARGIN_SECONDS = 0.1
+
+
+_EVENTS = {"lost": "lease_lost", "timed_out": "task_timed_out"}
 
 
 class LeaseStore(Protocol):
@@ -26,7 +31,11 @@ class LeaseStore(Protocol):
 
 @dataclass(eq=False)
 class HeldLease:
-    """One attempt's right to a task, as long as its handler runs."""
+    """One attempt's right to a task, as long as its handler runs.
+
+    Args:
+        timeout_seconds: How long the attempt may run. The database decides; here it says when to ask.
+    """
 
     job_id: str
     run: int
@@ -34,6 +43,9 @@ class HeldLease:
     lease_id: UUID
     lease_seconds: float
     progress: Mapping[str, Any] | None = None
+    timeout_seconds: float | None = None
+    # When to ask, beside the usual times, by time.monotonic(); None: no need any more.
+    ask_at: float | None = None
     outcome: str = "renewed"
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
 
@@ -44,6 +56,10 @@ class HeldLease:
     @property
     def is_lost(self) -> bool:
         return self.outcome == "lost"
+
+    @property
+    def is_timed_out(self) -> bool:
+        return self.outcome == "timed_out"
 
     def report(self, progress: Mapping[str, Any]) -> None:
         """Kept until the next renewal stores it; a later report replaces it."""
@@ -67,8 +83,13 @@ class LeaseKeeper:
         self.lost_leases = 0
 
     def hold(self, leases: list[HeldLease]) -> None:
+        for lease in leases:
+            if lease.timeout_seconds is not None:
+                lease.ask_at = time.monotonic() + lease.timeout_seconds + ASK_MARGIN_SECONDS
         with self._changed:
-            needs_attention = not self._held or min(lease.lease_seconds for lease in leases) < self._shortest
+            shortest = min(lease.lease_seconds for lease in leases)
+            has_timeout = any(lease.ask_at is not None for lease in leases)
+            needs_attention = not self._held or has_timeout or shortest < self._shortest
             self._held.update(leases)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -89,6 +110,10 @@ class LeaseKeeper:
         held = self.held()
         if not held:
             return
+        now = time.monotonic()
+        for lease in held:
+            if lease.ask_at is not None and lease.ask_at <= now:
+                lease.ask_at = None
         outcomes = self._store.renew_leases(held)
         for lease in held:
             outcome = outcomes.get((lease.lease_id, lease.task_id), "lost")
@@ -101,7 +126,7 @@ class LeaseKeeper:
                 return  # it ended in order while the renewal was under way
         self.lost_leases += outcome == "lost"
         log.warning(
-            "lease_lost" if outcome == "lost" else "task_not_wanted",
+            _EVENTS.get(outcome, "task_not_wanted"),
             extra={"checkpoint": "LEASE", "job_id": lease.job_id, "task_id": lease.task_id, "outcome": outcome},
         )
         lease.stop(outcome)
@@ -115,7 +140,8 @@ class LeaseKeeper:
                     return
                 self._shortest = min(lease.lease_seconds for lease in self._held)
                 soonest = time.monotonic() + self._shortest / RENEWALS_PER_LEASE * random.uniform(0.8, 1.0)
-                due = soonest if due is None else min(due, soonest)
+                asks = [lease.ask_at for lease in self._held if lease.ask_at is not None]
+                due = min(asks + [soonest] + ([] if due is None else [due]))
                 self._changed.wait(timeout=max(0.0, due - time.monotonic()))
             if time.monotonic() < due:
                 continue  # woken for a shorter lease

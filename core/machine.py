@@ -29,24 +29,13 @@ from core.retry import retry_delay
 from core.settlement import Settlement
 from core.stage_planner import StagePlanner
 from core.state_manager import StateManager
+from core.submission import Submission, Submitter
 from core.task_runner import Batch, ClaimedTask
 
 log = logging.getLogger(__name__)
 
 # An invocation that has lasted this long leaves what follows to messages.
 ON_THE_SPOT_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Submission:
-    """The answer to a submission. `created` is false when the same job was there already."""
-
-    job_id: str
-    job_type: str
-    created: bool
-    status: str
-    run: int
-    correlation_id: str
 
 
 @dataclass(frozen=True)
@@ -89,27 +78,33 @@ class CoreMachine:
         self._errors = CoreMachineErrorHandler(log)
         self._known: LatestCache[tuple[str, int], KnownJob] = LatestCache(256)
         self._planner = StagePlanner(state, orchestration, results, owner)
+        self._submitter = Submitter(catalog, state, orchestration)
 
     def submit_job(
-        self, job_type: str, parameters: Mapping[str, Any], *, correlation_id: str | None = None
+        self,
+        job_type: str,
+        parameters: Mapping[str, Any],
+        *,
+        correlation_id: str | None = None,
+        force: bool = False,
+        idempotency_key: str | None = None,
     ) -> Submission:
         """Validate, write the job and its first stage, and tell the jobs queue. The row is the outbox.
 
+        The same type and parameters give the same job, whatever its status; docs/submitting.md has the table.
+
+        Args:
+            force: Make a new job of the same parameters if there is one already.
+            idempotency_key: The same key with the same payload gives the job that it gave before, forced ones too.
+
         Raises:
             UnknownJobType, ParameterErrors: What the caller must mend (`jobs.registry`, `jobs.parameters`).
+            IdempotencyKeyReused: The key came before with another payload; nothing was written.
             StoreUnavailable: Nothing was written.
         """
-        job_class = self._catalog.get_job(job_type)
-        validated = job_class.validate_job_parameters(parameters)
-        job_id = job_class.generate_job_id(validated)
-        correlation_id = correlation_id or uuid4().hex
-        record = job_class.create_job_record(job_id, validated, correlation_id=correlation_id)
-        submitted = self._state.submit_job(record)
-        if submitted.created:
-            message = job_class.queue_job(job_id, validated, correlation_id=correlation_id)
-            if self._orchestration.announce_job(message):
-                self._state.mark_job_announced(job_id, submitted.run, 1)
-        return Submission(job_id, job_type, submitted.created, submitted.status, submitted.run, correlation_id)
+        return self._submitter.submit(
+            job_type, parameters, correlation_id=correlation_id, force=force, idempotency_key=idempotency_key
+        )
 
     def process_job_message(self, message: JobQueueMessage | StageCompleteMessage) -> None:
         """Plan the job's stage or finalize it, whichever its row asks for; a message that came late changes nothing.
@@ -220,6 +215,9 @@ class CoreMachine:
         except Exception as error:  # noqa: BLE001 - an author's planner raises anything; the type decides
             self._fail_step(job, "plan_stage", error)
             return None
+        if plan.outcome == "expired":
+            self._state.enforce_deadlines(job.job_id, job.run, job.stage)
+            return None
         if plan.is_empty_stage:
             found = self._state.find_job(job.job_id)
             return found if _obstacle(found, job.run) is None else None
@@ -280,7 +278,11 @@ class CoreMachine:
         claimed = [_claimed_task(row) for row in rows if row["outcome"] == "claimed"]
         early = [row for row in rows if row["outcome"] == "not_due"]
         Settlement(self._state, self._orchestration, record, stage, lease_id).send_again(early)
-        return self._run_claimed(job, stage, lease_id, claimed) if claimed else None
+        moved_to = None
+        if any(row["outcome"] == "expired" for row in rows):
+            enforced = self._state.enforce_deadlines(record.job_id, record.run, stage.number)
+            moved_to = enforced.job_status if enforced.is_last_task_in_stage else None
+        return self._run_claimed(job, stage, lease_id, claimed) if claimed else moved_to
 
     def _run_claimed(
         self, job: KnownJob, stage: StageDefinition, lease_id: UUID, claimed: list[ClaimedTask]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from core.context import TaskContext
 from core.models import JobQueueMessage, JobRecord, QueueMessage, TaskDefinition, TaskRecord
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
 from core.models.control import ControlAnswer, ParkedTask
+from core.models.dead_letter import DeadLetter, RecordedLetter
 
 # A JSON object, or its text if it was encoded before.
 JsonObject = Mapping[str, Any] | EncodedJson
@@ -47,19 +49,72 @@ class StageCheck:
     job_status: str | None
 
 
+class SubmissionOutcome(StrEnum):
+    """What became of a submission.
+
+    created: a new job. existing: the job of the same type and parameters was there. forced: a new job beside that one.
+    replayed: the same request came before with this idempotency key; the job it got then.
+    key_conflict: the key came before with another payload; nothing was written.
+    """
+
+    CREATED = "created"
+    EXISTING = "existing"
+    FORCED = "forced"
+    REPLAYED = "replayed"
+    KEY_CONFLICT = "key_conflict"
+
+
 @dataclass(frozen=True)
 class Submitted:
-    """Whether a submission made a new job, and where the job stands."""
+    """What became of a submission, the job that it led to, and where that job stands."""
 
-    created: bool
+    outcome: SubmissionOutcome
+    job_id: str
     status: str
     run: int
+    correlation_id: str
+
+    @property
+    def created(self) -> bool:
+        """Whether a new job was made."""
+        return self.outcome in {SubmissionOutcome.CREATED, SubmissionOutcome.FORCED}
+
+
+@dataclass(frozen=True)
+class ForcedJob:
+    """The id that a forced submission takes if that of its type and parameters is taken, and the nonce in it."""
+
+    job_id: str
+    nonce: str
+
+
+@dataclass(frozen=True)
+class KeyedPayload:
+    """A submission's idempotency key, and the hash that tells its payload from others."""
+
+    key: str
+    payload_hash: str
+
+
+@dataclass(frozen=True)
+class Enforcement:
+    """What `enforce_deadlines` did: its outcome's name, and the tasks that it failed.
+
+    `job_status` is the job's afterwards; `is_last_task_in_stage` says that the stage ended with them.
+    """
+
+    outcome: str
+    expired_count: int
+    is_last_task_in_stage: bool
+    job_status: str | None
 
 
 class JobStore(Protocol):
     """Job rows. `infrastructure.jobs_tasks.JobRepository` says what each call does."""
 
-    def submit_job(self, job: JobRecord) -> Submitted: ...
+    def submit_job(
+        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
+    ) -> Submitted: ...
     def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool: ...
     def retry_job_step(
         self, job_id: str, run: int, stage: int, error: Mapping[str, Any], delay_seconds: float
@@ -87,6 +142,7 @@ class JobStore(Protocol):
     ) -> ControlAnswer | None: ...
     def find_parked_tasks(self, job_id: str | None, limit: int, hold_seconds: float) -> list[ParkedTask]: ...
     def unpark_tasks(self, job_id: str, run: int, task_ids: Sequence[str], held_until: datetime) -> int: ...
+    def record_dead_letter(self, letter: DeadLetter) -> RecordedLetter: ...
 
 
 class TaskStore(Protocol):
@@ -137,6 +193,7 @@ class StageStore(Protocol):
     ) -> dict[str, Any]: ...
     def expected_count(self, job_id: str, run: int, stage: int) -> int: ...
     def take_back_tasks(self, job_id: str, run: int, stage: int) -> dict[str, Any]: ...
+    def enforce_deadlines(self, job_id: str, run: int, stage: int, limit: int) -> Enforcement: ...
     def resume_stalled_job(self, job_id: str, run: int, stage: int) -> bool: ...
 
 

@@ -28,7 +28,7 @@ MEAN_LIFE_SECONDS = 60.0
 
 @dataclass
 class Plan:
-    """What came of planning: `planned`, or why not (busy, missing, stale_run, closed).
+    """What came of planning: `planned`, or why not (busy, missing, stale_run, closed, expired).
 
     Args:
         waiting: Tasks that need a message.

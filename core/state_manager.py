@@ -9,7 +9,19 @@ from uuid import UUID
 from core.errors import Failure
 from core.models import JobRecord, RetryPolicy
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ParkedTask, RerunMode
-from core.ports import JobStore, JsonObject, StageCheck, StageStore, Submitted, TaskRow, TaskStore
+from core.models.dead_letter import DeadLetter, RecordedLetter
+from core.ports import (
+    Enforcement,
+    ForcedJob,
+    JobStore,
+    JsonObject,
+    KeyedPayload,
+    StageCheck,
+    StageStore,
+    Submitted,
+    TaskRow,
+    TaskStore,
+)
 from core.retry import retry_delay
 
 log = logging.getLogger(__name__)
@@ -23,16 +35,18 @@ class StateManager:
         self._tasks = tasks
         self._stages = stages
 
-    def submit_job(self, job: JobRecord) -> Submitted:
-        """Write the job and its first stage, or find it there."""
-        submitted = self._jobs.submit_job(job)
+    def submit_job(
+        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
+    ) -> Submitted:
+        """Write the job and its first stage, or find it there: by its id, or by its key. `forced`: beside the first."""
+        submitted = self._jobs.submit_job(job, forced=forced, key=key)
         log.info(
             "job_submitted",
             extra={
                 "checkpoint": "JOB_SUBMITTED",
-                "job_id": job.job_id,
+                "job_id": submitted.job_id,
                 "correlation_id": job.correlation_id,
-                "is_new": submitted.created,
+                "outcome": submitted.outcome,
                 "status": submitted.status,
             },
         )
@@ -60,7 +74,7 @@ class StateManager:
     def claim_tasks(
         self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
     ) -> list[dict[str, Any]]:
-        """Lease tasks; one row an id with its outcome: claimed, duplicate, not_due, paused, closed, missing."""
+        """Lease tasks; one row an id: claimed, duplicate, not_due, paused, closed, expired, missing."""
         rows = self._tasks.claim_tasks(job_id, run, stage, task_ids, lease_id=lease_id, owner=owner)
         refused = {row["task_id"]: row["outcome"] for row in rows if row["outcome"] != "claimed"}
         if refused:
@@ -79,7 +93,11 @@ class StateManager:
     def plan_stage(
         self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
     ) -> tuple[str, int]:
-        """Insert a stage's tasks and seal it, or nothing: (planned, count), or (why not, 0) as the store says."""
+        """Insert a stage's tasks and seal it, or nothing.
+
+        Returns:
+            (planned, count), or why not (busy, missing, stale_run, closed, paused, expired) and 0.
+        """
         outcome, count = self._tasks.plan_stage(job_id, run, stage, tasks, tasks_per_message=tasks_per_message)
         log.info(
             "stage_plan_ended",
@@ -184,6 +202,22 @@ class StateManager:
             )
         return answer["taken_back"], answer["given_up"]
 
+    def enforce_deadlines(self, job_id: str, run: int, stage: int, *, limit: int = 1000) -> Enforcement:
+        """End what is overdue at the stage where the job stands: the job, or at most `limit` tasks not begun."""
+        enforced = self._stages.enforce_deadlines(job_id, run, stage, limit)
+        if enforced.outcome != "nothing":
+            log.error(
+                "deadline_passed",
+                extra={
+                    "checkpoint": "DEADLINE_PASSED",
+                    "job_id": job_id,
+                    "stage": stage,
+                    "outcome": enforced.outcome,
+                    "count": enforced.expired_count,
+                },
+            )
+        return enforced
+
     def resume_stalled_job(self, job_id: str, run: int, stage: int) -> bool:
         """Decide again what a stage's last task decides: whether the job moved."""
         return self._stages.resume_stalled_job(job_id, run, stage)
@@ -268,6 +302,24 @@ class StateManager:
     def unpark_tasks(self, job_id: str, run: int, task_ids: Sequence[str], held_until: datetime) -> int:
         """A queue has the messages for these parked tasks."""
         return self._jobs.unpark_tasks(job_id, run, task_ids, held_until)
+
+    def record_dead_letter(self, letter: DeadLetter) -> RecordedLetter:
+        """Keep a dead message once; the rows that it named wait for another: queued becomes pending."""
+        recorded = self._jobs.record_dead_letter(letter)
+        log.warning(
+            "message_dead_lettered",
+            extra={
+                "checkpoint": "DEAD_LETTER",
+                "queue": letter.queue,
+                "message_id": letter.message_id,
+                "job_id": letter.reference.job_id,
+                "stage": letter.reference.stage,
+                "reason": letter.reason,
+                "is_known": recorded.known,
+                "released": recorded.released,
+            },
+        )
+        return recorded
 
     def _tell(self, checkpoint: str, job_id: str, stage: int, asked: Mapping[str, Any], check: StageCheck) -> None:
         refused = sorted(set(asked) - set(check.updated_ids))

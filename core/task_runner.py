@@ -89,8 +89,18 @@ class Batch:
         self._began = time.monotonic()
         self._ended: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self.leases = {
-            task.task_id: HeldLease(job.job_id, job.run, task.task_id, lease_id, stage.lease_seconds) for task in tasks
+            task.task_id: HeldLease(
+                job.job_id,
+                job.run,
+                task.task_id,
+                lease_id,
+                stage.lease_seconds,
+                timeout_seconds=stage.task_timeout_seconds,
+            )
+            for task in tasks
         }
+        # An attempt's time runs from its claim, so that tasks which wait for a thread are given back in good time.
+        self._patience_seconds = min(stage.lease_seconds, stage.task_timeout_seconds or stage.lease_seconds)
 
     def __enter__(self) -> Self:
         self._keeper.hold(list(self.leases.values()))
@@ -113,15 +123,15 @@ class Batch:
                 _reserve.start(self._work)
                 started += 1
             is_patient = started >= self._threads or not self._waiting
-            group = self._gather(self.stage.lease_seconds / 4 if is_patient else GROW_SECONDS)
+            group = self._gather(self._patience_seconds / 4 if is_patient else GROW_SECONDS)
             self._unsettled -= len(group)
             if group or is_patient:
                 yield group
 
     @property
     def is_to_be_cut(self) -> bool:
-        """Whether tasks still wait for a thread though half a lease has gone by: others may take them sooner."""
-        return bool(self._waiting) and time.monotonic() - self._began > self.stage.lease_seconds / 2
+        """Whether tasks still wait for a thread though half a lease, or half their time, has gone by."""
+        return bool(self._waiting) and time.monotonic() - self._began > self._patience_seconds / 2
 
     def give_up_waiting(self) -> list[ClaimedTask]:
         """Take the tasks back that have not begun; the caller releases them."""
@@ -200,6 +210,7 @@ class Batch:
             lease_id=self.lease_id,
             _report=lease.report,
             _stop_requested=lambda: lease.is_stop_requested,
+            _timed_out=lambda: lease.is_timed_out,
         )
 
 

@@ -13,6 +13,10 @@ class JanitorRepository(PostgreSQLRepository):
         """Stages with tasks whose lease has run out."""
         return self._stages("find_expired_stages", (limit,))
 
+    def find_overdue_stages(self, limit: int) -> list[StageKey]:
+        """Stages at which jobs stand that have missed a declared deadline; up to `limit` of each kind of deadline."""
+        return self._stages("find_overdue_stages", (limit,))
+
     def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageKey]:
         """Jobs that run though nothing of their stage is open, untouched for the grace."""
         return self._stages("find_stalled_jobs", (limit, grace_seconds))

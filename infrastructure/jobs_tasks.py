@@ -8,7 +8,17 @@ from psycopg.sql import SQL, Identifier
 
 from core.leases import HeldLease
 from core.models import JobRecord
-from core.ports import JsonObject, StageCheck, Submitted, TaskRow
+from core.models.dead_letter import DeadLetter, RecordedLetter
+from core.ports import (
+    Enforcement,
+    ForcedJob,
+    JsonObject,
+    KeyedPayload,
+    StageCheck,
+    SubmissionOutcome,
+    Submitted,
+    TaskRow,
+)
 from infrastructure.job_control import JobControlRepository
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb, columns_of
 
@@ -19,17 +29,29 @@ TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", 
 class JobRepository(JobControlRepository):
     """Job rows."""
 
-    def submit_job(self, job: JobRecord) -> Submitted:
-        """Write the job and its first stage, or find the one that is there."""
+    def submit_job(
+        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
+    ) -> Submitted:
+        """Write the job and its first stage, or find the one that is there.
+
+        Args:
+            forced: Make a new job under this id where the job's own is taken.
+            key: Find the job that this key got before, or keep the key with the job.
+        """
         parameters = (
             job.job_id,
             job.job_type,
             as_jsonb(job.parameters),
             as_jsonb(job.definition),
             job.correlation_id,
+            forced.job_id if forced else None,
+            forced.nonce if forced else None,
+            key.key if key else None,
+            key.payload_hash if key else None,
         )
         (row,) = self._call("submit_job", parameters)
-        return Submitted(row["created"], row["status"], row["run"])
+        outcome = SubmissionOutcome(row["outcome"])
+        return Submitted(outcome, row["job_id"], row["status"], row["run"], row["correlation_id"])
 
     def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool:
         """The message for this step is confirmed. False when the job has moved on meanwhile."""
@@ -58,6 +80,31 @@ class JobRepository(JobControlRepository):
     def fail_job(self, job_id: str, run: int, error: Mapping[str, Any]) -> bool:
         (row,) = self._call("fail_job", (job_id, run, as_jsonb(error)))
         return bool(row["fail_job"])
+
+    def record_dead_letter(self, letter: DeadLetter) -> RecordedLetter:
+        """Keep a dead message once, and let the rows that it named be announced again after a hold."""
+        reference = letter.reference
+        parameters = (
+            letter.queue,
+            letter.message_id,
+            letter.sequence_number,
+            letter.enqueued_at,
+            reference.kind,
+            reference.job_id or "",
+            reference.run,
+            reference.stage,
+            list(reference.task_ids),
+            letter.reason,
+            letter.description,
+            letter.delivery_count,
+            letter.correlation_id,
+            letter.body,
+            letter.body_size,
+        )
+        (row,) = self._call("record_dead_letter", parameters)
+        return RecordedLetter(
+            row["dead_letter_id"], row["outcome"] == "known", row["job_found"], row["released"], row["hold_seconds"]
+        )
 
 
 class TaskRepository(PostgreSQLRepository):
@@ -128,11 +175,11 @@ class TaskRepository(PostgreSQLRepository):
     def claim_tasks(
         self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
     ) -> list[dict[str, Any]]:
-        """Lease tasks; one row an id with its outcome: claimed, duplicate, not_due, paused, closed, missing."""
+        """Lease tasks; one row an id: claimed, duplicate, not_due, paused, closed, expired, missing."""
         return self._call("claim_tasks", (job_id, run, stage, list(task_ids), lease_id, owner))
 
     def renew_leases(self, held: Sequence[HeldLease]) -> dict[tuple[UUID, str], str]:
-        """Extend all of a process's leases in one call: (lease id, task id) -> renewed, stop; missing: lost."""
+        """Extend a process's leases in one call: (lease id, task id) -> renewed, stop, timed_out; missing: lost."""
         parameters = (
             [lease.job_id for lease in held],
             [lease.run for lease in held],
@@ -191,9 +238,14 @@ class StageCompletionRepository(PostgreSQLRepository):
         return (rows[0]["expected_count"] or 0) if rows else 0
 
     def take_back_tasks(self, job_id: str, run: int, stage: int) -> dict[str, Any]:
-        """Take tasks back whose lease ran out: `taken_back`, `given_up`, `is_last_task_in_stage`."""
+        """Take tasks back whose lease ran out: `taken_back`, `given_up`, `is_last_task_in_stage`, `timed_out`."""
         (row,) = self._call("take_back_tasks", (job_id, run, stage))
         return row
+
+    def enforce_deadlines(self, job_id: str, run: int, stage: int, limit: int) -> Enforcement:
+        """End what is overdue at the stage where the job stands: the job, or at most `limit` tasks not begun."""
+        (row,) = self._call("enforce_deadlines", (job_id, run, stage, limit))
+        return Enforcement(**row)
 
     def resume_stalled_job(self, job_id: str, run: int, stage: int) -> bool:
         """Close the stage or advance the job where its last task's process did not: whether the job moved."""

@@ -6,17 +6,32 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import chain
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from core.errors import DeliveryError, MessageTooLarge, QueueNotFound
 from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage
 
 if TYPE_CHECKING:
-    from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusMessageBatch, ServiceBusSender
+    from azure.servicebus import (
+        ServiceBusClient,
+        ServiceBusMessage,
+        ServiceBusMessageBatch,
+        ServiceBusReceiver,
+        ServiceBusSender,
+    )
+
+
+class _Handle(Protocol):
+    """The SDK's sender or receiver of a queue."""
+
+    def close(self) -> None: ...
+
 
 T = TypeVar("T")
+H = TypeVar("H", bound=_Handle)
 log = logging.getLogger(__name__)
 
 # Service Bus closes a connection that was silent for four minutes, and what lies on the way may forget one without
@@ -56,16 +71,17 @@ def _client_options(*, try_timeout: float = 10.0) -> dict[str, Any]:
 
 
 class ServiceBusRepository:
-    """A `core.ports.MessageSender` with one connection a queue, opened at the first send and kept.
+    """A `core.ports.MessageSender` and `core.janitor.QueueInspector`. Any thread may use it.
 
-    Any thread may send. Sends to one queue go one after the other, since an SDK sender serves one thread at a time.
+    A queue has a connection for sending and one for looking, each opened at its first use and kept. Sends to one queue
+    go one after the other, since an SDK sender serves one thread at a time; so do looks.
 
     Args:
         queues: Real names of queues by their logical names.
         connect: Makes the client, when something is first sent.
         clock: Seconds that only grow.
-        patience_seconds: How long a thread waits for others that send to the same queue. The SDK waits without end for
-            a peer that takes a connection and then says nothing; this keeps it from catching more than one thread.
+        patience_seconds: How long a thread waits for others that use the same connection. The SDK waits without end
+            for a peer that takes a connection and then says nothing; this keeps it from catching more than one thread.
     """
 
     def __init__(
@@ -79,9 +95,15 @@ class ServiceBusRepository:
         self._connect = connect
         self._client: ServiceBusClient | None = None
         self._client_lock = Lock()
-        self._links = {
-            logical: _Link(real, self._get_client, clock, patience_seconds) for logical, real in queues.items()
-        }
+
+        def links(open_handle: Callable[["ServiceBusClient", str], H]) -> dict[str, _Link[H]]:
+            return {
+                logical: _Link(real, self._get_client, open_handle, clock, patience_seconds)
+                for logical, real in queues.items()
+            }
+
+        self._senders = links(_open_sender)
+        self._receivers = links(_open_receiver)
 
     def send_messages(self, queue: str, messages: Sequence[QueueMessage]) -> None:
         """Send all of them, in as few batches as the size limit allows; returns when the broker has them.
@@ -102,9 +124,21 @@ class ServiceBusRepository:
         due_at = datetime.now(UTC) + timedelta(seconds=delay_seconds)
         self._send(queue, [_outgoing(message, due_at)])
 
+    def is_queue_empty(self, queue: str) -> bool:
+        """Whether the queue holds no message at all: none active, locked, scheduled or deferred. Takes none out.
+
+        Raises:
+            QueueNotFound, DeliveryError: As `send_messages` does.
+        """
+        link = _find(self._receivers, queue)
+        with _translated(queue, link.real_name):
+            # From the first on: without a number, a receiver goes on behind what it saw last.
+            return not link.do(lambda receiver: receiver.peek_messages(1, sequence_number=1))
+
     def close(self) -> None:
         """Close all connections. The next send would open them again."""
-        for link in self._links.values():
+        links: list[_Link[Any]] = [*self._senders.values(), *self._receivers.values()]
+        for link in links:
             try:
                 link.close()
             except TimeoutError as error:
@@ -115,14 +149,16 @@ class ServiceBusRepository:
                 self._client = None
 
     def _send(self, queue: str, outgoing: Iterable["Outgoing"]) -> None:
-        link = self._links.get(queue)
-        if link is None:
-            known = ", ".join(self._links)
-            raise QueueNotFound(queue, f"expected one of the configured queues ({known}), found another")
+        link = _find(self._senders, queue)
+
+        def new_batch() -> "ServiceBusMessageBatch":
+            # It knows the size limit, which the broker tells when the connection opens.
+            return link.do(lambda sender: sender.create_message_batch())
+
         with _translated(queue, link.real_name):
             # The link is taken anew for each: between the batches of a large stage, other threads get through.
-            for parcel in _parcels(queue, outgoing, link.new_batch):
-                link.send(parcel)
+            for parcel in _parcels(queue, outgoing, new_batch):
+                link.do(partial(_send_parcel, parcel=parcel))
 
     def _get_client(self) -> "ServiceBusClient":
         with self._client_lock:
@@ -131,51 +167,46 @@ class ServiceBusRepository:
             return self._client
 
 
-class _Link:
-    """The sender of one queue, for one thread at a time."""
+class _Link(Generic[H]):
+    """The SDK's sender or receiver of one queue, for one thread at a time."""
 
     def __init__(
         self,
         real_name: str,
         get_client: Callable[[], "ServiceBusClient"],
+        open_handle: Callable[["ServiceBusClient", str], H],
         clock: Callable[[], float],
         patience_seconds: float,
     ) -> None:
         self.real_name = real_name
         self._patience_seconds = patience_seconds
         self._get_client = get_client
+        self._open_handle = open_handle
         self._clock = clock
         self._lock = Lock()
-        self._sender: ServiceBusSender | None = None
+        self._handle: H | None = None
         self._used_at = 0.0
-
-    def send(self, outgoing: "ServiceBusMessage | ServiceBusMessageBatch") -> None:
-        self._do(lambda sender: sender.send_messages(outgoing))
-
-    def new_batch(self) -> "ServiceBusMessageBatch":
-        """An empty batch that knows the size limit, which the broker tells when the connection opens."""
-        return self._do(lambda sender: sender.create_message_batch())
 
     def close(self) -> None:
         with self._held():
-            self._drop_sender()
+            self._drop_handle()
 
-    def _do(self, action: Callable[["ServiceBusSender"], T]) -> T:
+    def do(self, action: Callable[[H], T]) -> T:
         """Try it; if the connection may be the reason that it fails, try once more on a new one."""
         from azure.servicebus.exceptions import ServiceBusError  # noqa: PLC0415 - slow to import
 
         with self._held():
             if self._clock() - self._used_at > _MAX_IDLE_SECONDS:
-                self._drop_sender()
+                self._drop_handle()
             try:
-                result = action(self._get_sender())
+                result = action(self._get_handle())
             except ServiceBusError as error:
                 if not _may_be_the_connection(error):
                     raise
                 error_type = type(error).__name__
                 log.warning("service_bus_reconnect", extra={"queue": self.real_name, "error_type": error_type})
-                self._drop_sender()
-                result = action(self._get_sender())
+                self._drop_handle()
+                result = action(self._get_handle())
             self._used_at = self._clock()
             return result
 
@@ -191,17 +222,37 @@ class _Link:
         finally:
             self._lock.release()
 
-    def _get_sender(self) -> "ServiceBusSender":
-        if self._sender is None:
-            self._sender = self._get_client().get_queue_sender(
-                self.real_name, keep_alive=0, socket_timeout=_SOCKET_TIMEOUT_SECONDS
-            )
-        return self._sender
+    def _get_handle(self) -> H:
+        if self._handle is None:
+            self._handle = self._open_handle(self._get_client(), self.real_name)
+        return self._handle
 
-    def _drop_sender(self) -> None:
-        sender, self._sender = self._sender, None
-        if sender is not None:
-            sender.close()
+    def _drop_handle(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
+
+
+def _open_sender(client: "ServiceBusClient", real_name: str) -> "ServiceBusSender":
+    return client.get_queue_sender(real_name, keep_alive=0, socket_timeout=_SOCKET_TIMEOUT_SECONDS)
+
+
+def _open_receiver(client: "ServiceBusClient", real_name: str) -> "ServiceBusReceiver":
+    # For looking only: it asks for no message, whatever the count says. Without the count the SDK would start a
+    # keep-alive thread that works on the connection while a look does.
+    return client.get_queue_receiver(real_name, prefetch_count=1, keep_alive=0, socket_timeout=_SOCKET_TIMEOUT_SECONDS)
+
+
+def _send_parcel(sender: "ServiceBusSender", *, parcel: "ServiceBusMessage | ServiceBusMessageBatch") -> None:
+    sender.send_messages(parcel)
+
+
+def _find(links: Mapping[str, _Link[H]], queue: str) -> _Link[H]:
+    link = links.get(queue)
+    if link is None:
+        known = ", ".join(links)
+        raise QueueNotFound(queue, f"expected one of the configured queues ({known}), found another")
+    return link
 
 
 def _may_be_the_connection(error: Exception) -> bool:

@@ -5,11 +5,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeGuard
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from core.models import JobQueueMessage, JobRecord, StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
-from core.models.definition import JobDefinition
+from core.models.definition import JobDefinition, TimeoutSeconds
 from jobs.parameter_schema import check_schema
 
 
@@ -29,6 +29,7 @@ class JobBase(ABC):
         description: A sentence for people.
         stages: One mapping a stage, `StageDefinition`'s fields.
         parameters_schema: See `jobs.parameters`.
+        timeout_seconds: How long a run of the job may take, from its submission; None is for ever.
     """
 
     job_type: ClassVar[str]
@@ -36,6 +37,7 @@ class JobBase(ABC):
     stages: ClassVar[Sequence[Mapping[str, Any]]]
     parameters_schema: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     resource_validators: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    timeout_seconds: ClassVar[float | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -85,7 +87,7 @@ class JobBase(ABC):
     @classmethod
     def definition(cls) -> JobDefinition:
         stages = tuple(StageDefinition.model_validate(stage) for stage in cls.stages)
-        return JobDefinition(job_type=cls.job_type, stages=stages)
+        return JobDefinition(job_type=cls.job_type, timeout_seconds=cls.timeout_seconds, stages=stages)
 
 
 def _problems_of(job: type[JobBase]) -> list[str]:
@@ -97,6 +99,7 @@ def _problems_of(job: type[JobBase]) -> list[str]:
     if not isinstance(getattr(job, "job_type", None), str) or not job.job_type:
         problems.append(f"job_type: expected a name, found {getattr(job, 'job_type', None)!r}")
     problems += _stage_problems(getattr(job, "stages", None))
+    problems += _timeout_problems(getattr(job, "timeout_seconds", None))
     problems += check_schema(job.parameters_schema, "parameters_schema")
     return problems
 
@@ -124,6 +127,14 @@ def _stage_problems(stages: Any) -> list[str]:
     if isinstance(stages[0], Mapping) and stages[0].get("parallelism") in {"fan_out", "fan_in"}:
         problems.append("stages[0].parallelism: the first stage has no earlier results; expected 'single'")
     return problems
+
+
+def _timeout_problems(timeout_seconds: Any) -> list[str]:
+    try:
+        TypeAdapter(TimeoutSeconds | None).validate_python(timeout_seconds)
+    except ValidationError:
+        return [f"timeout_seconds: expected seconds above 0, at most a month of them, found {timeout_seconds!r}"]
+    return []
 
 
 def is_job_class(candidate: object) -> TypeGuard[type[JobBase]]:

@@ -25,6 +25,7 @@ class HelloWorldJob(JobBaseMixin, JobBase):
             "task_type": "hello_world_greeting",
             "parallelism": "single",
             "tasks_per_message": 20,
+            "lease_seconds": 10,
         },
         {
             "number": 2,
@@ -32,6 +33,7 @@ class HelloWorldJob(JobBaseMixin, JobBase):
             "task_type": "hello_world_reply",
             "parallelism": "fan_out",
             "tasks_per_message": 20,
+            "lease_seconds": 10,
         },
     ]
     parameters_schema: ClassVar = {

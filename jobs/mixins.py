@@ -48,7 +48,8 @@ class JobBaseMixin:
             job_type=cls.job_type,
             total_stages=len(definition.stages),
             parameters=dict(params),
-            definition=definition.model_dump(mode="json"),
+            # What is not declared is left out, so that a worker of the release before can read what it knows.
+            definition=definition.model_dump(mode="json", exclude_none=True),
             correlation_id=correlation_id,
         )
 

@@ -18,6 +18,9 @@ create table if not exists "app"."jobs" (
   "created_at" timestamptz not null default now(),
   "updated_at" timestamptz not null default now(),
   "finished_at" timestamptz,
+  "nonce" text collate "C",
+  "forced_from" text collate "C",
+  "deadline_at" timestamptz,
   "paused_at" timestamptz,
   "cancel_deadline_at" timestamptz,
   primary key ("job_id")
@@ -32,6 +35,8 @@ create index if not exists "jobs_by_type" on "app"."jobs" ("job_type", "created_
 create index if not exists "jobs_open" on "app"."jobs" ("updated_at", "job_id") where status in ('queued', 'processing', 'cancelling', 'finalizing');
 
 create index if not exists "jobs_finished" on "app"."jobs" ("finished_at") where status in ('completed', 'completed_with_errors', 'failed', 'cancelled');
+
+create index if not exists "jobs_by_deadline" on "app"."jobs" ("deadline_at") where status in ('queued', 'processing', 'finalizing');
 
 create table if not exists "app"."job_runs" (
   "job_id" text collate "C" not null,
@@ -59,10 +64,16 @@ create table if not exists "app"."stages" (
   "planned_at" timestamptz,
   "finished_at" timestamptz,
   "is_unwatched" boolean not null default false,
+  "deadline_at" timestamptz,
+  "queue_deadline_at" timestamptz,
   "from_run" integer,
   primary key ("job_id", "run", "stage"),
   foreign key ("job_id") references "app"."jobs" on delete cascade
 );
+
+create index if not exists "stages_by_deadline" on "app"."stages" ("deadline_at") where status in ('queued', 'processing');
+
+create index if not exists "stages_by_queue_deadline" on "app"."stages" ("queue_deadline_at") where status in ('queued', 'processing');
 
 create table if not exists "app"."tasks" (
   "job_id" text collate "C" not null,
@@ -89,6 +100,7 @@ create table if not exists "app"."tasks" (
   "started_at" timestamptz,
   "finished_at" timestamptz,
   "is_watched" boolean not null default false,
+  "timed_out_at" timestamptz,
   "parked_at" timestamptz,
   "from_run" integer,
   primary key ("job_id", "run", "task_id"),
@@ -111,6 +123,17 @@ create index if not exists "tasks_due" on "app"."tasks" ("due_at") where status 
 
 create index if not exists "tasks_parked" on "app"."tasks" ("parked_at") where "parked_at" is not null;
 
+create table if not exists "app"."idempotency_keys" (
+  "job_id" text collate "C" not null,
+  "idempotency_key" text collate "C" not null,
+  "payload_hash" text collate "C" not null,
+  "created_at" timestamptz not null default now(),
+  primary key ("job_id", "idempotency_key"),
+  foreign key ("job_id") references "app"."jobs" on delete cascade
+);
+
+create index if not exists "idempotency_keys_by_key" on "app"."idempotency_keys" ("idempotency_key");
+
 create table if not exists "app"."job_events" (
   "job_id" text collate "C" not null,
   "event_id" bigint generated always as identity,
@@ -123,6 +146,37 @@ create table if not exists "app"."job_events" (
   primary key ("job_id", "event_id"),
   foreign key ("job_id") references "app"."jobs" on delete cascade
 );
+
+create table if not exists "app"."dead_letters" (
+  "job_id" text collate "C" not null,
+  "dead_letter_id" bigint generated always as identity,
+  "queue" text collate "C" not null,
+  "message_id" text collate "C" not null,
+  "sequence_number" bigint not null,
+  "enqueued_at" timestamptz not null,
+  "kind" text not null check ("kind" in ('task', 'job', 'stage_complete', 'submission', 'unreadable')),
+  "run" integer,
+  "stage" integer,
+  "task_id" text collate "C" not null,
+  "task_ids" text[] not null,
+  "reason" text collate "C",
+  "description" text collate "C",
+  "fingerprint" text collate "C" not null,
+  "delivery_count" integer not null,
+  "correlation_id" text collate "C",
+  "body" text collate "C" not null,
+  "body_size" integer not null,
+  "received_at" timestamptz not null default now(),
+  "resolved_at" timestamptz,
+  "resolution" text check ("resolution" in ('redriven', 'obsolete')),
+  primary key ("job_id", "dead_letter_id")
+);
+
+create unique index if not exists "dead_letters_once" on "app"."dead_letters" ("job_id", "queue", "message_id", "sequence_number", "enqueued_at");
+
+create index if not exists "dead_letters_of_task" on "app"."dead_letters" ("job_id", "run", "stage", "task_id");
+
+create index if not exists "dead_letters_by_age" on "app"."dead_letters" ("dead_letter_id");
 
 -- The stage is over: writes its end and moves the job on, in the caller's transaction. Returns the job's new status.
 -- Fence: the stage still runs. Locks: the stage's lock is held by the caller; then the job row.
@@ -366,7 +420,8 @@ $$;
 
 -- Leases tasks to the caller. One row an id comes back, with its outcome:
 -- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
--- announced again after it); closed (stage or job does not run); missing.
+-- announced again after it); closed (stage or job does not run); expired (a deadline has passed: nothing is begun any
+-- more, the caller lets enforce_deadlines end it); missing.
 -- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment); in a stage or job that
 -- was ended or is being cancelled, the stage's instead.
 -- The commit of a claim is not waited for: one that a crash forgets is fenced by its random lease and is claimed again.
@@ -382,14 +437,17 @@ declare
   v_now timestamptz := "app".clock();
   v_open boolean;
   v_is_dead boolean;
+  v_is_overdue boolean;
+  v_is_queue_overdue boolean;
   v_paused boolean;
   v_ids text[];
   v_lease_seconds double precision;
 begin
   select j.status = 'processing' and j.run = p_run and s.status = 'processing',
          j.status in ('cancelling', 'cancelled', 'failed') or s.status in ('cancelled', 'failed'),
-         j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision
-  into v_open, v_is_dead, v_paused, v_lease_seconds
+         j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision,
+         coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false)
+  into v_open, v_is_dead, v_paused, v_lease_seconds, v_is_overdue, v_is_queue_overdue
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
@@ -402,18 +460,19 @@ begin
     ) w;
     update "app".tasks t set parked_at = v_now
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  elsif v_open then
+  elsif v_open and not v_is_overdue then
     perform set_config('synchronous_commit', 'off', true);
     select array_agg(w.task_id) into v_ids from (
       select t.task_id from "app".tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
         and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
+        and not (v_is_queue_overdue and t.attempt = 0)
       order by t.task_id for update
     ) w;
     update "app".tasks t
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
-        due_at = null, parked_at = null, started_at = v_now
+        due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   elsif v_is_dead then
     -- Rows that were in other hands when the rest was cancelled.
@@ -427,6 +486,8 @@ begin
       when t.status = 'processing' and t.lease_id = p_lease_id then 'claimed'
       when not v_open then 'closed'
       when v_paused and t.status in ('pending', 'queued', 'pending_retry') then 'paused'
+      when t.status in ('pending', 'queued', 'pending_retry')
+        and (v_is_overdue or (v_is_queue_overdue and t.attempt = 0)) then 'expired'
       when t.status = 'pending_retry' then 'not_due'
       else 'duplicate'
     end,
@@ -448,23 +509,26 @@ $$;
 -- Serializes decisions about one stage of one run, until the transaction ends; share_stage holds them off.
 -- Lock order everywhere: task rows by id, then this, then the job row. Nobody goes from shared to exclusive.
 create or replace function "app".lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
-language sql volatile as $$
-  select pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0))
-$$;
+language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0));
+end $$;
 
 create or replace function "app".share_stage(p_job_id text, p_run integer, p_stage integer) returns void
-language sql volatile as $$
-  select pg_advisory_xact_lock_shared(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0))
-$$;
+language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock_shared(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0));
+end $$;
 
 -- One line in the job's timeline.
 create or replace function "app".record_event(
   p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb
 ) returns void
-language sql volatile as $$
+language plpgsql as $$
+begin
   insert into "app".job_events (job_id, run, stage, task_id, event, detail, at)
-  values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), "app".clock())
-$$;
+  values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), "app".clock());
+end $$;
 
 -- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
 -- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
@@ -485,8 +549,14 @@ declare
   v_stage record;
   v_status text;
 begin
-  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false)
-  into updated_ids, v_was_watched
+  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false),
+    (
+      select p_status = 'failed' or s.is_unwatched
+        or not (j.status = 'processing' and j.run = p_run and s.status = 'processing')
+      from "app".stages s join "app".jobs j on j.job_id = s.job_id
+      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    )
+  into updated_ids, v_was_watched, v_decides
   from (
     select t.task_id, t.is_watched from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
@@ -494,61 +564,235 @@ begin
     order by t.task_id for update
   ) h;
   is_last_task_in_stage := false;
-  if cardinality(updated_ids) > 0 then
-    select p_status = 'failed' or s.is_unwatched
-      or not (j.status = 'processing' and j.run = p_run and s.status = 'processing')
-    into v_decides
-    from "app".stages s join "app".jobs j on j.job_id = s.job_id
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-    if v_was_watched and not v_decides then
-      v_decides := not "app".pass_watch(p_job_id, p_run, p_stage, updated_ids);
-    end if;
-    if v_decides then
-      perform "app".lock_stage(p_job_id, p_run, p_stage);
-    else
-      perform "app".share_stage(p_job_id, p_run, p_stage);
-    end if;
-    select j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open, s.is_unwatched
-    into v_stage
-    from "app".stages s join "app".jobs j on j.job_id = s.job_id
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-    if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
-      raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
-        using errcode = 'CM001';
-    end if;
-    v_status := case when v_stage.is_open then p_status else 'cancelled' end;
-
-    update "app".tasks t
-    set status = v_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = v_now,
-        result = case v_status when 'completed' then given.payload else t.result end,
-        error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
-    from unnest(p_task_ids, p_payloads) as given(task_id, payload)
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (updated_ids) and t.task_id = given.task_id;
-
-    if v_decides then
-      is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
-        case v_status when 'failed' then updated_ids end);
-    end if;
+  if v_was_watched and not v_decides then
+    v_decides := not "app".pass_watch(p_job_id, p_run, p_stage, updated_ids);
   end if;
-  select s.status, case when j.paused_at is null then j.status end into stage_status, job_status
+  if v_decides and cardinality(updated_ids) > 0 then
+    perform "app".lock_stage(p_job_id, p_run, p_stage);
+  elsif cardinality(updated_ids) > 0 then
+    perform "app".share_stage(p_job_id, p_run, p_stage);
+  end if;
+  select s.status as stage_status, j.status as job_status, s.is_unwatched,
+    j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open
+  into v_stage
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  stage_status := v_stage.stage_status;
+  job_status := v_stage.job_status;
+  if cardinality(updated_ids) = 0 then
+    return next;
+    return;
+  end if;
+  if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
+    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+      using errcode = 'CM001';
+  end if;
+
+  v_status := case when v_stage.is_open then p_status else 'cancelled' end;
+  update "app".tasks t
+  set status = v_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = v_now,
+      result = case v_status when 'completed' then given.payload else t.result end,
+      error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
+  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (updated_ids) and t.task_id = given.task_id;
+
+  if v_decides then
+    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
+      case v_status when 'failed' then updated_ids end);
+    select s.status, case when j.paused_at is null then j.status end into stage_status, job_status
+    from "app".stages s join "app".jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  end if;
   return next;
 end $$;
 
+-- In plpgsql, whose plans are cached: as SQL functions these would be planned anew at each call.
 create or replace function "app".complete_task_and_check_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language sql volatile as $$
-  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed')
-$$;
+language plpgsql as $$
+begin
+  return query
+  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed');
+end $$;
 
 create or replace function "app".fail_task_and_check_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language sql volatile as $$
-  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed')
+language plpgsql as $$
+begin
+  return query
+  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed');
+end $$;
+
+-- Declared deadlines: set where rows are written, enforced here. Waiting work without one is never judged by its age,
+-- and the time that a job is paused does not count.
+
+-- `deadline_at` of a job, anew for each run. As a trigger, so that no function that begins a run can forget it.
+create or replace function "app".set_job_deadline() returns trigger
+language plpgsql as $$
+begin
+  new.deadline_at := (case tg_op when 'INSERT' then new.created_at else "app".clock() end)
+    + (new.definition ->> 'timeout_seconds')::double precision * interval '1 second';
+  return new;
+end $$;
+
+create or replace trigger set_deadline_of_new before insert on "app".jobs
+for each row execute function "app".set_job_deadline();
+
+create or replace trigger set_deadline_of_run before update of run on "app".jobs
+for each row when (old.run is distinct from new.run) execute function "app".set_job_deadline();
+
+-- A stage's deadlines, both from the moment its row is written: the job has come to it.
+create or replace function "app".set_stage_deadlines() returns trigger
+language plpgsql as $$
+begin
+  new.deadline_at := new.created_at
+    + (new.settings ->> 'timeout_seconds')::double precision * interval '1 second';
+  new.queue_deadline_at := new.created_at
+    + (new.settings ->> 'queue_timeout_seconds')::double precision * interval '1 second';
+  return new;
+end $$;
+
+create or replace trigger set_deadlines before insert on "app".stages
+for each row execute function "app".set_stage_deadlines();
+
+-- Whether an attempt that began then has had its time.
+create or replace function "app".is_task_timed_out(
+  p_started_at timestamptz, p_settings jsonb, p_now timestamptz
+) returns boolean
+language sql immutable as $$
+  select coalesce(
+    p_started_at + (p_settings ->> 'task_timeout_seconds')::double precision * interval '1 second' <= p_now, false)
 $$;
+
+-- The stages at which running jobs stand whose deadline, or whose job's, has passed; for the janitor.
+create or replace function "app".find_overdue_stages(p_limit integer)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  (
+    select j.job_id, j.run, j.stage from "app".jobs j
+    where j.status in ('queued', 'processing', 'finalizing') and j.deadline_at <= "app".clock()
+      and j.paused_at is null
+    order by j.deadline_at limit p_limit
+  ) union (
+    select s.job_id, s.run, s.stage from "app".stages s
+    join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
+    where s.status in ('queued', 'processing') and s.deadline_at <= "app".clock()
+      and j.status in ('queued', 'processing') and j.paused_at is null
+    order by s.deadline_at limit p_limit
+  ) union (
+    select s.job_id, s.run, s.stage from "app".stages s
+    join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
+    where s.status in ('queued', 'processing') and s.queue_deadline_at <= "app".clock()
+      and j.status in ('queued', 'processing') and j.paused_at is null
+      and (s.status = 'queued' or exists (
+        select 1 from "app".tasks t
+        where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
+          and t.status in ('pending', 'queued') and t.attempt = 0
+      ))
+    order by s.queue_deadline_at limit p_limit
+  )
+$$;
+
+-- Ends what is overdue at the stage where the job stands. Outcome:
+--   job_timed_out, stage_timed_out, queue_time_expired (its planning never began): the job has failed;
+--   tasks_expired: tasks that nobody had started failed, at most p_limit of them, and the stage's policy was applied;
+--   nothing (no deadline has passed, or the job has moved on).
+-- Fence: the deadline and the statuses, read again under the locks. Whoever has the lock first decides: a completion
+-- that came before counts, one that comes after finds its stage closed.
+-- Locks: task rows by id (those in other hands are skipped: they are being started), the stage, the job row.
+-- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+create or replace function "app".enforce_deadlines(
+  p_job_id text, p_run integer, p_stage integer, p_limit integer
+) returns table (outcome text, expired_count integer, is_last_task_in_stage boolean, job_status text)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_error jsonb;
+  v_expired text[];
+begin
+  outcome := 'nothing';
+  expired_count := 0;
+  is_last_task_in_stage := false;
+  v_error := "app".find_missed_deadline(p_job_id, p_run, p_stage, v_now);
+  if v_error is not null then
+    perform "app".lock_stage(p_job_id, p_run, p_stage);
+    perform 1 from "app".jobs j where j.job_id = p_job_id for update;
+    v_error := "app".find_missed_deadline(p_job_id, p_run, p_stage, v_now);
+    if v_error is not null and "app".end_job(p_job_id, p_run, 'failed', v_error) then
+      outcome := case v_error ->> 'type'
+        when 'JobTimedOut' then 'job_timed_out' when 'StageTimedOut' then 'stage_timed_out'
+        else 'queue_time_expired' end;
+    end if;
+  elsif exists (
+    select 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id and j.run = s.run
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.queue_deadline_at <= v_now
+      and s.status = 'processing' and j.status = 'processing' and j.paused_at is null
+  ) then
+    v_expired := "app".expire_unstarted_tasks(p_job_id, p_run, p_stage, p_limit);
+    if v_expired is not null then
+      outcome := 'tasks_expired';
+      expired_count := cardinality(v_expired);
+      is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, true, v_expired);
+    end if;
+  end if;
+  select j.status into job_status from "app".jobs j where j.job_id = p_job_id;
+  return next;
+end $$;
+
+-- The error of the deadline that the job has missed at this stage, the widest first; null when it has missed none.
+create or replace function "app".find_missed_deadline(
+  p_job_id text, p_run integer, p_stage integer, p_now timestamptz
+) returns jsonb
+language sql stable as $$
+  select jsonb_build_object('type', m.type, 'message', m.message, 'stage', p_stage, 'retryable', false,
+    'deadline_at', m.deadline_at, 'at', p_now)
+  from "app".jobs j
+  join "app".stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
+  cross join lateral (
+    select * from (values
+      (1, 'JobTimedOut', j.deadline_at, j.status in ('queued', 'processing', 'finalizing'),
+        format('the job was to end within %s s and stood at stage %s of %s',
+          (j.definition ->> 'timeout_seconds')::double precision, j.stage, j.total_stages)),
+      (2, 'StageTimedOut', s.deadline_at, s.status in ('queued', 'processing') and j.status in ('queued', 'processing'),
+        format('stage %s was to end within %s s and was %s',
+          s.stage, (s.settings ->> 'timeout_seconds')::double precision, s.status)),
+      (3, 'QueueTimeExpired', s.queue_deadline_at, s.status = 'queued' and j.status = 'queued',
+        format('stage %s was to begin within %s s and was not planned by then',
+          s.stage, (s.settings ->> 'queue_timeout_seconds')::double precision))
+    ) as d(place, type, deadline_at, is_open, message)
+    where d.is_open and d.deadline_at <= p_now
+    order by d.place limit 1
+  ) m
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.paused_at is null
+$$;
+
+-- Fails tasks that no attempt has begun. The caller checks the stage. Locks: task rows by id, without waiting.
+create or replace function "app".expire_unstarted_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_limit integer
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_ids text[];
+begin
+  select array_agg(e.task_id) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued') and t.attempt = 0
+    order by t.task_id limit p_limit for update skip locked
+  ) e;
+  update "app".tasks t
+  set status = 'failed', is_watched = false, due_at = null, finished_at = v_now,
+      error = jsonb_build_object('type', 'QueueTimeExpired', 'retryable', false, 'attempt', 0, 'at', v_now,
+        'message', format('was to begin within %s s of its stage and had not by then',
+          (s.settings ->> 'queue_timeout_seconds')::double precision))
+  from "app".stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    and t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  return v_ids;
+end $$;
 
 -- Ends a job that did not complete: failed or cancelled. Its open stage ends with it and its tasks are cancelled.
 -- Task rows that another transaction holds are skipped, never awaited (that would turn the lock order round): they
@@ -606,6 +850,32 @@ begin
   perform "app".lock_stage(p_job_id, p_run, j.stage) from "app".jobs j where j.job_id = p_job_id;
   return "app".end_job(p_job_id, p_run, 'failed', p_error);
 end $$;
+
+-- A message without what tells one occurrence from another. Its first 500 characters decide.
+create or replace function "app".normalised_message(p_message text) returns text
+language sql immutable parallel safe as $$
+  select regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+    left(p_message, 500),
+    -- Paths and URLs, in quotes (where they may hold spaces) or bare.
+    '''[^'']*[/\\][^'']*''|"[^"]*[/\\][^"]*"|[^\s''"(),;]*[/\\][^\s''"(),;]*', '.', 'g'),
+    -- Names of files, in quotes.
+    '''[^'']*\.[A-Za-z][A-Za-z0-9]{1,4}''|"[^"]*\.[A-Za-z][A-Za-z0-9]{1,4}"', '.', 'g'),
+    -- Words with a digit in them: numbers, uuids, hashes, times, tile_12. Quotes around one go with it.
+    '[''"]?[\w.:+-]*[0-9][\w.:+-]*[''"]?', '.', 'g'),
+    -- Hexadecimal digits that happen to be letters alone.
+    '\m[a-f]{8,}\M', '.', 'g'),
+    -- A list of such things is one, however long.
+    '\.([\s,;:-]+\.)+', '.', 'g'),
+    '\s+', ' ', 'g')
+$$;
+
+-- The same for errors of the same type whose messages differ in numbers, ids, paths and file names alone: 16 hexadecimal
+-- digits. Computed when failures are looked at, so that a success costs nothing for it and old rows have one too.
+create or replace function "app".error_fingerprint(p_type text, p_message text) returns text
+language sql immutable parallel safe as $$
+  select left(encode(sha256(convert_to(
+    coalesce(p_type, '') || ':' || "app".normalised_message(coalesce(p_message, '')), 'UTF8')), 'hex'), 16)
+$$;
 
 -- The job's end: its own summary is stored. Fence: the job is finalizing in this run; a second caller changes nothing.
 create or replace function "app".finalize_job(p_job_id text, p_run integer, p_result jsonb) returns text
@@ -692,14 +962,15 @@ end $$;
 -- may sweep at once. A find holds its rows for p_hold_seconds: no other janitor announces them meanwhile, and if this
 -- one dies, the next does.
 
--- Tasks that need a message and have none confirmed, older than the grace that their planner gets.
+-- Tasks that need a message and have none confirmed: older than the grace that their planner gets, or taken back from a
+-- worker, which nobody is about to announce.
 create or replace function "app".find_unannounced_tasks(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
   correlation_id text, tasks_per_message integer
 )
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
 begin
@@ -709,13 +980,19 @@ begin
     where t.status = 'pending' and t.created_at < v_now - p_grace_seconds * interval '1 second'
       and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
     order by t.created_at limit p_limit for update skip locked
+  ), taken_back as (
+    select t.job_id, t.run, t.task_id from "app".tasks t
+    where t.status = 'pending' and t.created_at >= v_now - p_grace_seconds * interval '1 second' and t.attempt > 0
+      and (t.due_at is null or t.due_at <= v_now)
+    order by t.created_at limit p_limit for update skip locked
   ), due as (
     select t.job_id, t.run, t.task_id from "app".tasks t
     where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
     order by t.due_at limit p_limit for update skip locked
   ), held as (
     update "app".tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
-    from found f where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
+    from (select * from found union all select * from taken_back) f
+    where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
     returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
   ), retried as (
     select t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt from "app".tasks t
@@ -747,25 +1024,40 @@ language sql volatile as $$
 $$;
 
 -- Rows whose message was confirmed, though their queue holds nothing any more: they wait in vain.
--- To be asked only after the queue was seen empty; age alone says nothing about waiting work.
+-- To be asked only after the queue was seen empty; age alone says nothing about waiting work. Of each job it looks at ten
+-- times p_limit open tasks at most: a stage may hold a million that wait in another queue.
 create or replace function "app".find_lost_tasks(
   p_queue text, p_limit integer, p_grace_seconds double precision
 ) returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
   correlation_id text, tasks_per_message integer
 )
-language sql volatile as $$
-  with lost as (
-    select t.job_id, t.run, t.task_id
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_before timestamptz := v_now - p_grace_seconds * interval '1 second';
+begin
+  return query
+  with seen as materialized (
+    select o.job_id, o.run, o.task_id
     from "app".jobs j
-    join "app".tasks t on t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-    where j.status = 'processing' and t.queue = p_queue and j.paused_at is null and t.parked_at is null
-      and (t.status = 'queued' or (t.status = 'pending_retry' and t.due_at <= "app".clock()))
-      and t.announced_at < "app".clock() - p_grace_seconds * interval '1 second'
-    limit p_limit for update of t skip locked
+    cross join lateral (
+      select t.job_id, t.run, t.task_id, t.queue, t.status, t.due_at, t.announced_at, t.parked_at from "app".tasks t
+      where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+      order by t.task_id limit p_limit * 10
+    ) o
+    where j.status = 'processing' and j.paused_at is null and o.parked_at is null and o.queue = p_queue
+      and o.announced_at < v_before
+      and (o.status = 'queued' or (o.status = 'pending_retry' and o.due_at <= v_now))
+    limit p_limit
+  ), lost as materialized (
+    select t.job_id, t.run, t.task_id
+    from seen s join "app".tasks t on t.job_id = s.job_id and t.run = s.run and t.task_id = s.task_id
+    where t.status in ('queued', 'pending_retry') and t.announced_at < v_before
+    for update of t skip locked
   ), held as (
-    update "app".tasks t
-    set announced_at = "app".clock()
+    update "app".tasks t set announced_at = v_now
     from lost l where t.job_id = l.job_id and t.run = l.run and t.task_id = l.task_id
     returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
   )
@@ -774,8 +1066,8 @@ language sql volatile as $$
   from held h
   join "app".jobs j on j.job_id = h.job_id
   join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
-  order by h.job_id, h.run, h.stage, h.task_id
-$$;
+  order by h.job_id, h.run, h.stage, h.task_id;
+end $$;
 
 create or replace function "app".find_lost_jobs(p_limit integer, p_grace_seconds double precision)
 returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
@@ -803,18 +1095,20 @@ language sql stable as $$
   ) e
 $$;
 
--- Jobs that run though nothing of their stage is open.
+-- Jobs that run though nothing of their stage is open. A look at one open task a job, never a join over all of them:
+-- that is what the limit within is for.
 create or replace function "app".find_stalled_jobs(p_limit integer, p_grace_seconds double precision)
 returns table (job_id text, run integer, stage integer)
-language sql stable as $$
+language sql stable set enable_seqscan = off as $$
   select j.job_id, j.run, j.stage from "app".jobs j
   where j.status in ('processing', 'cancelling')
     and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
-    and not exists (
-      select 1 from "app".tasks t
+    and (
+      select t.task_id from "app".tasks t
       where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
         and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-    )
+      order by t.task_id limit 1
+    ) is null
   order by j.updated_at limit p_limit
 $$;
 
@@ -895,7 +1189,16 @@ begin
   is_paused := false;
   wait_seconds := greatest(extract(epoch from v_job.due_at - v_now), 0)::double precision;
   if outcome = 'resumed' then
-    update "app".jobs j set paused_at = null, announced_at = null, updated_at = v_now where j.job_id = p_job_id;
+    -- The time that it was paused does not count against its deadlines.
+    update "app".jobs j
+    set paused_at = null, announced_at = null, updated_at = v_now,
+        deadline_at = j.deadline_at + (v_now - v_job.paused_at)
+    where j.job_id = p_job_id;
+    update "app".stages s
+    set deadline_at = s.deadline_at + (v_now - v_job.paused_at),
+        queue_deadline_at = s.queue_deadline_at + (v_now - v_job.paused_at)
+    where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_job.stage
+      and coalesce(s.deadline_at, s.queue_deadline_at) is not null;
     perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'job_resumed',
       jsonb_build_object('reason', p_reason, 'actor', p_actor,
         'paused_seconds', round(extract(epoch from v_now - v_job.paused_at)::numeric, 3)));
@@ -994,7 +1297,8 @@ end $$;
 
 -- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
 -- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
--- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused.
+-- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused, expired
+-- (a deadline has passed: the caller lets enforce_deadlines end it).
 create or replace function "app".begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare
@@ -1015,6 +1319,8 @@ begin
     return 'closed';
   elsif v_job.paused_at is not null then
     return 'paused';
+  elsif "app".find_missed_deadline(p_job_id, p_run, p_stage, "app".clock()) is not null then
+    return 'expired';
   end if;
   return 'ready';
 end $$;
@@ -1077,9 +1383,103 @@ begin
     if pruned_tasks < p_limit then
       delete from "app".jobs j where j.job_id = p_job_id;
       is_job_pruned := found;
+    elsif not exists (select 1 from "app".job_events e where e.job_id = p_job_id and e.event = 'pruning_begun') then
+      perform "app".record_event(p_job_id, j.run, null, null, 'pruning_begun', null)
+      from "app".jobs j where j.job_id = p_job_id;
     end if;
   end if;
   return next;
+end $$;
+
+-- Keeps a message that its queue gave up, and lets the rows that it named be announced again: nobody else will wake them.
+-- They are held first, the longer the more often their messages died (30 s, doubled each time, at most an hour), so that
+-- a message which no worker survives does not go round and round. Nothing is failed: age and bad luck never are.
+-- Outcome: recorded; known (it was delivered twice: nothing changed). Fence: the unique index over what tells messages
+-- apart. Locks: task rows by id, then the job row.
+create or replace function "app".record_dead_letter(
+  p_queue text, p_message_id text, p_sequence_number bigint, p_enqueued_at timestamptz, p_kind text, p_job_id text,
+  p_run integer, p_stage integer, p_task_ids text[], p_reason text, p_description text, p_delivery_count integer,
+  p_correlation_id text, p_body text, p_body_size integer
+) returns table (outcome text, dead_letter_id bigint, job_found boolean, released integer, hold_seconds double precision)
+language plpgsql set enable_seqscan = off as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := "app".clock();
+  v_due timestamptz;
+  v_task_id text := coalesce(p_task_ids[1], '');
+  v_job_run integer;
+  v_ids text[];
+begin
+  insert into "app".dead_letters (
+    job_id, queue, message_id, sequence_number, enqueued_at, kind, run, stage, task_id, task_ids, reason, description,
+    fingerprint, delivery_count, correlation_id, body, body_size, received_at
+  ) values (
+    p_job_id, p_queue, p_message_id, p_sequence_number, p_enqueued_at, p_kind, p_run, p_stage, v_task_id, p_task_ids,
+    p_reason, p_description, "app".error_fingerprint(p_reason, p_description), p_delivery_count, p_correlation_id,
+    p_body, p_body_size, v_now
+  ) on conflict do nothing returning dead_letters.dead_letter_id into dead_letter_id;
+  outcome := case when found then 'recorded' else 'known' end;
+  job_found := false;
+  released := 0;
+  if outcome = 'known' then
+    return next;
+    return;
+  end if;
+
+  select least(30 * 2.0 ^ (least(greatest(count(*), 1), 8) - 1), 3600) into hold_seconds from "app".dead_letters d
+  where d.job_id = p_job_id and d.run = p_run and d.stage = p_stage and d.task_id = v_task_id;
+  v_due := v_now + hold_seconds * interval '1 second';
+  select j.run into v_job_run from "app".jobs j where j.job_id = p_job_id;
+  job_found := found;
+  if job_found and p_kind = 'task' then
+    select array_agg(o.task_id) into v_ids from (
+      select t.task_id from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+        and (t.status = 'queued' or (t.status = 'pending_retry' and t.announced_at is not null))
+        and exists (
+          select 1 from "app".stages s
+          where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
+        )
+      order by t.task_id for update
+    ) o;
+    update "app".tasks t
+    set status = case t.status when 'queued' then 'pending' else t.status end, announced_at = null,
+        due_at = greatest(t.due_at, v_due)
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+    get diagnostics released = row_count;
+  elsif job_found and p_kind in ('job', 'stage_complete') then
+    update "app".jobs j set announced_at = null, due_at = greatest(j.due_at, v_due)
+    where j.job_id = p_job_id and j.run = p_run and j.status in ('queued', 'finalizing') and j.announced_at is not null;
+    get diagnostics released = row_count;
+  end if;
+  if job_found then
+    perform "app".record_event(p_job_id, least(p_run, v_job_run), p_stage, nullif(v_task_id, ''),
+      'message_dead_lettered', jsonb_build_object(
+        'dead_letter_id', dead_letter_id, 'queue', p_queue, 'reason', p_reason, 'description', p_description,
+        'task_count', cardinality(p_task_ids), 'released', released, 'hold_seconds', hold_seconds));
+  end if;
+  return next;
+end $$;
+
+-- Says how dead messages were dealt with; those that were already stay as they are. Returns how many changed.
+-- Locks: their rows by id.
+create or replace function "app".resolve_dead_letters(p_ids bigint[], p_resolution text) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_ids bigint[];
+begin
+  select array_agg(o.dead_letter_id) into v_ids from (
+    select d.dead_letter_id from "app".dead_letters d
+    where d.dead_letter_id = any (p_ids) and d.resolved_at is null
+    order by d.dead_letter_id for update
+  ) o;
+  update "app".dead_letters d set resolved_at = "app".clock(), resolution = p_resolution
+  where d.dead_letter_id = any (v_ids);
+  perform "app".record_event(d.job_id, least(d.run, j.run), d.stage, nullif(d.task_id, ''),
+    'dead_letter_' || p_resolution, jsonb_build_object('dead_letter_id', d.dead_letter_id, 'queue', d.queue))
+  from "app".dead_letters d join "app".jobs j on j.job_id = d.job_id
+  where d.dead_letter_id = any (v_ids);
+  return coalesce(cardinality(v_ids), 0);
 end $$;
 
 -- Gives claimed tasks back before their lease runs out; they are to be announced again.
@@ -1124,8 +1524,9 @@ begin
 end $$;
 
 -- Extends all leases that one process holds, whatever their jobs. Outcome a lease and task: renewed; stop (the job or
--- stage ended or is being cancelled; the lease is kept so that the task can end in order); what is missing is lost
--- (another attempt has it, or it ended).
+-- stage ended or is being cancelled; the lease is kept so that the task can end in order); timed_out (it has run longer
+-- than its stage's task_timeout_seconds: what is left of the lease is for ending in order, the row notes the time);
+-- what is missing is lost (another attempt has it, or it ended).
 -- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
 create or replace function "app".renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
@@ -1146,7 +1547,10 @@ begin
     order by t.job_id, t.task_id for update of t
   )
   update "app".tasks t
-  set lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
+  set lease_expires_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now) then t.lease_expires_at
+        else v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second' end,
+      timed_out_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now)
+        then coalesce(t.timed_out_at, v_now) end,
       progress = coalesce(o.progress, t.progress)
   from owned o
   join "app".stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
@@ -1154,7 +1558,8 @@ begin
   where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
     and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
   returning t.lease_id, t.task_id,
-    case when j.status = 'processing' and j.run = o.run and s.status = 'processing' then 'renewed' else 'stop' end;
+    case when j.status <> 'processing' or j.run <> o.run or s.status <> 'processing' then 'stop'
+      when "app".is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
 end $$;
 
 -- Begins the job's next run, from what the last one left. Mode:
@@ -1363,41 +1768,95 @@ begin
   return v_attempt;
 end $$;
 
--- Writes the job and its first stage, or answers with the job that is there already.
--- Fence: the primary key decides the one winner among simultaneous submissions.
+-- Writes the job and its first stage, or answers with the job that is there already. Outcome:
+--   created; existing (this id was there: the same type and parameters);
+--   forced (a nonce was given and this id was there: a new job under p_forced_job_id, `forced_from` this id);
+--   replayed (the key came before with the same payload: the job that it got then, whatever p_job_id says);
+--   key_conflict (the key came before with another payload: nothing is written, the answer tells that job).
+-- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry it.
+-- Locks: the key's advisory lock, then the job row. Nobody who holds a job row waits for a key.
 create or replace function "app".submit_job(
-  p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text
-) returns table (created boolean, status text, run integer)
+  p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
+  p_forced_job_id text default null, p_nonce text default null,
+  p_idempotency_key text default null, p_payload_hash text default null
+) returns table (created boolean, status text, run integer, outcome text, job_id text, correlation_id text)
+language plpgsql as $$
+declare
+  v_key record;
+begin
+  outcome := 'existing';
+  job_id := p_job_id;
+  if p_idempotency_key is not null then
+    perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_idempotency_key, 0));
+    select k.job_id, k.payload_hash into v_key
+    from "app".idempotency_keys k where k.idempotency_key = p_idempotency_key;
+    if found then
+      outcome := case when v_key.payload_hash = p_payload_hash then 'replayed' else 'key_conflict' end;
+      job_id := v_key.job_id;
+    end if;
+  end if;
+
+  if outcome = 'existing' then
+    if "app".insert_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, null, null) then
+      outcome := 'created';
+    elsif p_nonce is not null then
+      job_id := p_forced_job_id;
+      outcome := 'forced';
+      perform "app".insert_job(
+        p_forced_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_nonce, p_job_id);
+    end if;
+    if p_idempotency_key is not null then
+      insert into "app".idempotency_keys (job_id, idempotency_key, payload_hash, created_at)
+      values (job_id, p_idempotency_key, p_payload_hash, "app".clock());
+    end if;
+  end if;
+
+  created := outcome in ('created', 'forced');
+  select j.status, j.run, j.correlation_id into status, run, correlation_id
+  from "app".jobs j where j.job_id = submit_job.job_id;
+  return next;
+end $$;
+
+-- A new job's rows; false when its id is taken.
+create or replace function "app".insert_job(
+  p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
+  p_nonce text, p_forced_from text
+) returns boolean
 language plpgsql as $$
 declare
   v_now timestamptz := "app".clock();
 begin
   insert into "app".jobs (
-    job_id, job_type, total_stages, parameters, definition, correlation_id, created_at, updated_at
+    job_id, job_type, total_stages, parameters, definition, correlation_id, nonce, forced_from, created_at, updated_at
   ) values (
     p_job_id, p_job_type, jsonb_array_length(p_definition -> 'stages'), p_parameters, p_definition,
-    p_correlation_id, v_now, v_now
+    p_correlation_id, p_nonce, p_forced_from, v_now, v_now
   ) on conflict do nothing;
-  created := found;
-  if created then
-    insert into "app".stages (job_id, run, stage, settings, created_at)
-    values (p_job_id, 1, 1, p_definition -> 'stages' -> 0, v_now);
-    perform "app".record_event(p_job_id, 1, null, null, 'job_submitted', null);
+  if not found then
+    return false;
   end if;
-  select j.status, j.run into status, run from "app".jobs j where j.job_id = p_job_id;
-  return next;
+  insert into "app".stages (job_id, run, stage, settings, created_at)
+  values (p_job_id, 1, 1, p_definition -> 'stages' -> 0, v_now);
+  perform "app".record_event(p_job_id, 1, null, null, 'job_submitted',
+    case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) end);
+  return true;
 end $$;
 
--- Takes tasks of one stage back whose lease has run out: an interruption, not a failure. Beyond the stage's
--- max_interruptions the task fails with that reason. In a stage or job that has ended it becomes cancelled.
+-- Takes tasks of one stage back whose lease has run out. Two kinds, told apart by what their last heartbeat heard:
+--   an interruption (the process died, or could not reach the database): pending again, and beyond the stage's
+--   max_interruptions failed with that reason;
+--   a timeout (a heartbeat was refused after task_timeout_seconds, and the handler did not stop): a failed attempt, due
+--   again after the stage's back-off, failed as TaskTimedOut when its attempts are spent.
+-- In a stage or job that has ended they become cancelled.
 -- Rows in other hands this moment are skipped. Locks: task rows by id, then the stage, then the job row.
 create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer)
-returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean)
+returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_stage record;
   v_expired text[];
+  v_timed_out text[];
   v_failed text[];
   v_total integer;
 begin
@@ -1407,8 +1866,11 @@ begin
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
-  select array_agg(e.task_id) into v_expired from (
-    select t.task_id from "app".tasks t
+  select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
+         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open)
+  into v_expired, v_timed_out
+  from (
+    select t.task_id, t.timed_out_at from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status = 'processing' and t.lease_expires_at <= v_now
     order by t.task_id for update skip locked
@@ -1434,13 +1896,61 @@ begin
   )
   select array_agg(n.task_id) filter (where n.status = 'failed'), count(*) into v_failed, v_total from noted n;
 
+  timed_out := coalesce(cardinality(v_timed_out), 0);
+  v_total := v_total + timed_out;
+  if timed_out > 0 then
+    v_failed := v_failed || "app".end_timed_out_attempts(p_job_id, p_run, p_stage, v_timed_out);
+  end if;
   given_up := coalesce(cardinality(v_failed), 0);
   taken_back := v_total - given_up;
   is_last_task_in_stage := false;
-  if v_failed is not null or (v_total > 0 and not v_stage.is_open) then
-    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_stage.is_open, v_failed);
+  if given_up > 0 or (v_total > 0 and not v_stage.is_open) then
+    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_stage.is_open,
+      case when given_up > 0 then v_failed end);
   end if;
   return next;
+end $$;
+
+-- Attempts that ran out of time and of their lease: each is due again after the stage's back-off (core.retry's, in SQL),
+-- or failed when no attempt is left. Returns those that failed. The caller holds the rows and checks the stage.
+create or replace function "app".end_timed_out_attempts(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[]
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_settings jsonb;
+  v_failed text[];
+begin
+  select s.settings into v_settings from "app".stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  with ended as (
+    update "app".tasks t
+    set lease_id = null, lease_expires_at = null, announced_at = null, is_watched = t.is_watched and a.is_left,
+        status = case when a.is_left then 'pending_retry' else 'failed' end,
+        due_at = case when a.is_left then v_now + a.delay_seconds * interval '1 second' end,
+        finished_at = case when a.is_left then null else v_now end,
+        error = jsonb_build_object('type', 'TaskTimedOut', 'retryable', true, 'attempt', t.attempt, 'at', v_now,
+          'message', format('ran for more than %s s and did not stop when it was told; its worker was %s',
+            (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner))
+    from (
+      select x.task_id, x.attempt - x.interruptions < (v_settings -> 'retry' ->> 'max_attempts')::integer as is_left,
+        random() * least((v_settings -> 'retry' ->> 'max_delay_seconds')::double precision,
+          (v_settings -> 'retry' ->> 'base_delay_seconds')::double precision
+            * power(2, least(x.attempt - x.interruptions - 1, 64))) as delay_seconds
+      from "app".tasks x
+      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (p_task_ids)
+    ) a
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = a.task_id
+    returning t.task_id, t.status, t.error, a.delay_seconds
+  ), noted as (
+    select "app".record_event(p_job_id, p_run, p_stage, e.task_id,
+      'retry_scheduled', e.error || jsonb_build_object('delay_seconds', e.delay_seconds))
+    from ended e where e.status = 'pending_retry'
+  )
+  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed
+  from ended e cross join (select count(*) from noted) n;
+  return v_failed;
 end $$;
 
 -- The watch: while a stage runs, exactly one of its open tasks is watched. Whoever ends any other task knows that it is
@@ -1503,7 +2013,13 @@ end $$;
 create or replace function "app"."guard_jobs_transition"() returns trigger
 language plpgsql as $$
 begin
-  if (old.status || '>' || new.status) not in ('queued>cancelled',
+  raise exception 'jobs row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+end $$;
+
+create or replace trigger transition_guard before update of status on "app"."jobs" for each row
+when (old.status is distinct from new.status
+  and (old.status || '>' || new.status) not in (
+    'queued>cancelled',
     'queued>failed',
     'queued>processing',
     'processing>cancelled',
@@ -1515,7 +2031,8 @@ begin
     'finalizing>cancelled',
     'finalizing>completed',
     'finalizing>completed_with_errors',
-    'finalizing>failed') and not (new.run = old.run + 1 and (old.status || '>' || new.status) in ('completed>queued',
+    'finalizing>failed'
+) and not (new.run = old.run + 1 and (old.status || '>' || new.status) in ('completed>queued',
     'completed_with_errors>processing',
     'completed_with_errors>queued',
     'failed>finalizing',
@@ -1523,39 +2040,44 @@ begin
     'failed>queued',
     'cancelled>finalizing',
     'cancelled>processing',
-    'cancelled>queued')) then
-    raise exception 'jobs row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
-  end if;
-  return new;
-end $$;
-
-create or replace trigger transition_guard before update of status on "app"."jobs" for each row when (old.status is distinct from new.status) execute function "app"."guard_jobs_transition"();
+    'cancelled>queued')))
+execute function "app"."guard_jobs_transition"();
 
 create or replace function "app"."guard_stages_transition"() returns trigger
 language plpgsql as $$
 begin
-  if (old.status || '>' || new.status) not in ('queued>cancelled',
+  raise exception 'stages row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+end $$;
+
+create or replace trigger transition_guard before update of status on "app"."stages" for each row
+when (old.status is distinct from new.status
+  and (old.status || '>' || new.status) not in (
+    'queued>cancelled',
     'queued>completed',
     'queued>failed',
     'queued>processing',
     'processing>cancelled',
     'processing>completed',
     'processing>completed_with_errors',
-    'processing>failed') then
-    raise exception 'stages row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
-  end if;
-  return new;
-end $$;
-
-create or replace trigger transition_guard before update of status on "app"."stages" for each row when (old.status is distinct from new.status) execute function "app"."guard_stages_transition"();
+    'processing>failed'
+))
+execute function "app"."guard_stages_transition"();
 
 create or replace function "app"."guard_tasks_transition"() returns trigger
 language plpgsql as $$
 begin
-  if (old.status || '>' || new.status) not in ('pending>cancelled',
+  raise exception 'tasks row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+end $$;
+
+create or replace trigger transition_guard before update of status on "app"."tasks" for each row
+when (old.status is distinct from new.status
+  and (old.status || '>' || new.status) not in (
+    'pending>cancelled',
+    'pending>failed',
     'pending>processing',
     'pending>queued',
     'queued>cancelled',
+    'queued>failed',
     'queued>pending',
     'queued>processing',
     'processing>cancelled',
@@ -1564,10 +2086,6 @@ begin
     'processing>pending',
     'processing>pending_retry',
     'pending_retry>cancelled',
-    'pending_retry>processing') then
-    raise exception 'tasks row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
-  end if;
-  return new;
-end $$;
-
-create or replace trigger transition_guard before update of status on "app"."tasks" for each row when (old.status is distinct from new.status) execute function "app"."guard_tasks_transition"();
+    'pending_retry>processing'
+))
+execute function "app"."guard_tasks_transition"();

@@ -3,8 +3,8 @@
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header, Request, Response, Security
 from fastapi import Query as InQuery
@@ -15,9 +15,11 @@ from fastapi.security import APIKeyHeader
 from core.models import JobEvent, JobRecord, JobStatus, view
 from core.models.control import allowed_actions
 from core.models.view import TaskSummary
+from core.ports import SubmissionOutcome
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
-from triggers import job_actions, problems
+from triggers import insight_api, job_actions, problems
+from triggers.api_models import page_of as _page
 from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, job_links, services_of
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
@@ -35,7 +37,6 @@ FIRST_POLL_SECONDS, POLL_SECONDS = 0.002, 0.05
 MAX_WAITING = 32
 RETRY_AFTER = {"Retry-After": "1"}
 
-T = TypeVar("T")
 GetServices = Callable[[], ApiServices]
 
 # Says how keys are given; the Functions host is who checks them.
@@ -66,7 +67,7 @@ def create_api(get_services: GetServices) -> FastAPI:
     api.state.get_services = get_services
     api.state.waiting = 0
     problems.install(api)
-    for routes in (router, job_actions.router):
+    for routes in (router, job_actions.router, insight_api.router):
         api.include_router(routes, prefix="/api", dependencies=KEYS, responses=PROBLEMS)
     api.openapi = functools.cache(lambda: _openapi(api))  # type: ignore[method-assign]
     return api
@@ -94,15 +95,32 @@ def submit_job(
     response: Response,
     services: Services,
     parameters: JsonBody,
-    query: NoQuery,
+    query: Annotated[models.SubmitQuery, InQuery()],
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[\x21-\x7e]{1,255}$",
+            description="A name for this request: sent again with the same content, it gives the same job.",
+        ),
+    ] = None,
     x_correlation_id: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,128}$")] = None,
 ) -> models.SubmittedJob:
     """Submit a job; the body holds its parameters (GET /api/job-types has their schemas).
 
-    The answer comes when the job is written down, even while no queue can be reached.
+    The answer comes when the job is written down, even while no queue can be reached. The same type and parameters are
+    the same job, in whatever status: a job that has ended does not run again, and `advice` says what would make it.
+    An `Idempotency-Key` that came before gives the job that it gave then, and `Idempotency-Replayed: true`; with
+    another content it is refused (422).
     """
-    del query
-    submitted = services.machine.submit_job(job_type, parameters, correlation_id=x_correlation_id)
+    submitted = services.machine.submit_job(
+        job_type,
+        parameters,
+        correlation_id=x_correlation_id,
+        force=query.force,
+        idempotency_key=idempotency_key,
+    )
+    if submitted.outcome is SubmissionOutcome.REPLAYED:
+        response.headers["Idempotency-Replayed"] = "true"
     links = job_links(request, submitted.job_id)
     response.headers.update({"Location": links.self_, **RETRY_AFTER})
     return models.SubmittedJob(
@@ -111,6 +129,8 @@ def submit_job(
         status=JobStatus(submitted.status),
         run=submitted.run,
         created=submitted.created,
+        outcome=submitted.outcome,
+        advice=submitted.advice,
         correlation_id=submitted.correlation_id,
         links=links,
     )
@@ -218,7 +238,11 @@ def list_job_types(services: Services, query: NoQuery) -> models.Page[models.Job
         schema = to_json_schema(job.parameters_schema)
         value.append(
             models.JobTypeDetail(
-                job_type=job.job_type, description=job.description, stages=stages, parameters_schema=schema
+                job_type=job.job_type,
+                description=job.description,
+                timeout_seconds=job.timeout_seconds,
+                stages=stages,
+                parameters_schema=schema,
             )
         )
     return _page(value, None)
@@ -247,12 +271,6 @@ def readyz(request: Request, response: Response, query: NoQuery) -> models.Readi
         status="ready" if ready else "not_ready",
         checks=[models.ReadinessCheck(name=check.name, ok=check.ok, detail=check.detail) for check in checks],
     )
-
-
-def _page(value: Iterable[T], next_cursor: str | None) -> models.Page[T]:
-    """A field that is not set is left out of the answer."""
-    items = list(value)
-    return models.Page[T](value=items) if next_cursor is None else models.Page[T](value=items, next_cursor=next_cursor)
 
 
 def _check_job_is_there(services: ApiServices, job_id: str, found: Sequence[object]) -> None:

@@ -1,5 +1,6 @@
 """What the HTTP API takes in queries and bodies, and what it answers. Times are RFC 3339 in UTC."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -7,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from core.models import JobStatus, TaskStatus, view
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, JobAction, RerunMode
+from core.ports import SubmissionOutcome
 from jobs.parameters import nearest_name_hint
 from triggers.problems import expectation
 
@@ -97,6 +99,12 @@ class JobQuery(Query):
     ] = None
 
 
+class SubmitQuery(Query):
+    force: Annotated[
+        bool, Field(description="Make a new job even if one of the same type and parameters is there.")
+    ] = False
+
+
 class ActionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -139,6 +147,12 @@ class Page(BaseModel, Generic[T]):
     next_cursor: str | None = None
 
 
+def page_of(value: Iterable[T], next_cursor: str | None) -> Page[T]:
+    """A page whose `next_cursor` is left out of the answer where there is none: a field that is not set is."""
+    items = list(value)
+    return Page[T](value=items) if next_cursor is None else Page[T](value=items, next_cursor=next_cursor)
+
+
 class JobLinks(BaseModel):
     self_: Annotated[str, Field(serialization_alias="self")]
     tasks: str
@@ -151,13 +165,18 @@ class JobLinks(BaseModel):
 
 
 class SubmittedJob(BaseModel):
-    """`created` is false when the same job (type and parameters) was there already."""
+    """`created` is false when the job was there already; `outcome` says how it was found.
+
+    `advice` is there when this submission makes nothing run: the job had ended before. It says what would.
+    """
 
     job_id: str
     job_type: str
     status: JobStatus
     run: int
     created: bool
+    outcome: SubmissionOutcome
+    advice: str | None
     correlation_id: str
     links: JobLinks
 
@@ -211,6 +230,8 @@ class JobAnswer(BaseModel):
     created_at: datetime | None
     updated_at: datetime | None
     finished_at: datetime | None
+    deadline_at: datetime | None
+    forced_from: str | None
     result: dict[str, Any] | None
     error: dict[str, Any] | None
     paused: bool
@@ -227,6 +248,9 @@ class StageDescription(BaseModel):
     task_type: str
     parallelism: str
     description: str | None = None
+    task_timeout_seconds: float | None = None
+    timeout_seconds: float | None = None
+    queue_timeout_seconds: float | None = None
 
 
 class JobTypeDetail(BaseModel):
@@ -234,6 +258,7 @@ class JobTypeDetail(BaseModel):
 
     job_type: str
     description: str
+    timeout_seconds: float | None
     stages: list[StageDescription]
     parameters_schema: dict[str, Any]
 

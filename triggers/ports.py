@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from core.models import JobEvent, JobQueueMessage, JobStatus, StageCompleteMessage, TaskQueueMessage, TaskStatus
 from core.models.control import ControlAnswer, RerunMode
 from core.models.view import JobDetail, JobRun, JobSummary, Page, TaskSummary
+from core.ports import SubmissionOutcome
 from jobs.base import JobBase
 
 
@@ -38,13 +39,23 @@ class Submitted(Protocol):
     def run(self) -> int: ...
     @property
     def correlation_id(self) -> str: ...
+    @property
+    def outcome(self) -> SubmissionOutcome: ...
+    @property
+    def advice(self) -> str | None: ...
 
 
 class JobCommands(Protocol):
     """`core.machine.CoreMachine`, as the API sees it."""
 
     def submit_job(
-        self, job_type: str, parameters: Mapping[str, Any], *, correlation_id: str | None = None
+        self,
+        job_type: str,
+        parameters: Mapping[str, Any],
+        *,
+        correlation_id: str | None = None,
+        force: bool = False,
+        idempotency_key: str | None = None,
     ) -> Submitted: ...
     def cancel_job(
         self, job_id: str, reason: str | None, *, grace_seconds: float = ..., actor: str | None = None

@@ -53,8 +53,17 @@ class FailurePolicy(FrozenModel):
         return self
 
 
+# A time that is declared, at most a month: beyond that nobody waits.
+TimeoutSeconds = Annotated[float, Field(gt=0, le=31 * 86400)]
+
+
 class StageDefinition(FrozenModel):
-    """One ordered step of a job, as declared in `stages`."""
+    """One ordered step of a job, as declared in `stages`.
+
+    Three times, none unless declared: `task_timeout_seconds` for an attempt at a task, from its claim;
+    `timeout_seconds` for the whole stage and `queue_timeout_seconds` for its tasks to be begun, both from the moment
+    that the job comes to it.
+    """
 
     number: Annotated[int, Field(ge=1, le=100)]
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -67,14 +76,21 @@ class StageDefinition(FrozenModel):
     max_interruptions: Annotated[int, Field(ge=0, le=100)] = 5
     # None: chosen when the stage is planned, from how long its tasks lasted in the last job of the type.
     tasks_per_message: Annotated[int, Field(ge=1, le=100)] | None = None
+    task_timeout_seconds: TimeoutSeconds | None = None
+    timeout_seconds: TimeoutSeconds | None = None
+    queue_timeout_seconds: TimeoutSeconds | None = None
     # The logical queue, when the handler that names one lives in another app.
     queue: Annotated[str, Field(min_length=1, max_length=100)] | None = None
 
 
 class JobDefinition(FrozenModel):
-    """The snapshot in a job row: deploying new code never changes a job in flight."""
+    """The snapshot in a job row: deploying new code never changes a job in flight.
+
+    `timeout_seconds` is for a whole run of the job, from its submission to its end.
+    """
 
     job_type: str
+    timeout_seconds: TimeoutSeconds | None = None
     stages: Annotated[tuple[StageDefinition, ...], Field(min_length=1)]
 
     def stage(self, number: int) -> StageDefinition:

@@ -15,6 +15,7 @@ JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class JobRecord(FrozenModel):
     """One submitted job. `attempt` counts failed tries to plan its stage or to finalize it; `due_at` is the next.
 
+    A forced job has a `nonce`, which is part of its id, and `forced_from`: the job of the same type and parameters.
     While `paused_at` is set nothing new is claimed, planned or finalized. `cancel_deadline_at` is when a job that is
     cancelling ends whether its tasks have stopped or not.
     """
@@ -36,6 +37,9 @@ class JobRecord(FrozenModel):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     finished_at: datetime | None = None
+    nonce: str | None = None
+    forced_from: str | None = None
+    deadline_at: datetime | None = None
     paused_at: datetime | None = None
     cancel_deadline_at: datetime | None = None
 
@@ -57,6 +61,7 @@ class JobRunRecord(FrozenModel):
 class StageRecord(FrozenModel):
     """One stage in one run of a job.
 
+    `deadline_at` is when it must have ended, `queue_deadline_at` when its tasks must have begun, if that was declared.
     `is_unwatched`: none of its open tasks could be watched when that was tried. `from_run`: the run that it, or a part
     of its tasks, was kept from.
     """
@@ -72,13 +77,16 @@ class StageRecord(FrozenModel):
     planned_at: datetime | None = None
     finished_at: datetime | None = None
     is_unwatched: bool = False
+    deadline_at: datetime | None = None
+    queue_deadline_at: datetime | None = None
     from_run: Annotated[int, Field(ge=1)] | None = None
 
 
 class TaskRecord(FrozenModel):
     """One unit of work, retried alone.
 
-    `is_watched`: the open task whose end tells whether its stage is over.
+    `is_watched`: the open task whose end tells whether its stage is over. `timed_out_at`: its latest attempt was
+    refused more time.
     `parked_at`: it needs a message once more: one came while the job was paused, or a rerun wrote it. While that
     message is being sent, it lies ahead, so that nobody else sends it.
     `from_run`: the run that it ran in, where a rerun kept it.
@@ -108,8 +116,18 @@ class TaskRecord(FrozenModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     is_watched: bool = False
+    timed_out_at: datetime | None = None
     parked_at: datetime | None = None
     from_run: Annotated[int, Field(ge=1)] | None = None
+
+
+class IdempotencyKeyRecord(FrozenModel):
+    """A submission's own key, the payload it came with and the job that it got; kept as long as that job."""
+
+    job_id: JobId
+    idempotency_key: str
+    payload_hash: str
+    created_at: datetime | None = None
 
 
 class JobEvent(FrozenModel):

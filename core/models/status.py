@@ -89,8 +89,9 @@ STAGE_TRANSITIONS: dict[StageStatus, frozenset[StageStatus]] = {
     _S.CANCELLED: frozenset(),
 }
 TASK_TRANSITIONS: dict[TaskStatus, frozenset[TaskStatus]] = {
-    _T.PENDING: frozenset({_T.QUEUED, _T.PROCESSING, _T.CANCELLED}),
-    _T.QUEUED: frozenset({_T.PENDING, _T.PROCESSING, _T.CANCELLED}),
+    # From pending and queued to failed: its declared time in the queue ran out.
+    _T.PENDING: frozenset({_T.QUEUED, _T.PROCESSING, _T.FAILED, _T.CANCELLED}),
+    _T.QUEUED: frozenset({_T.PENDING, _T.PROCESSING, _T.FAILED, _T.CANCELLED}),
     _T.PROCESSING: frozenset({_T.PENDING, _T.PENDING_RETRY, _T.COMPLETED, _T.FAILED, _T.CANCELLED}),
     _T.PENDING_RETRY: frozenset({_T.PROCESSING, _T.CANCELLED}),
     _T.COMPLETED: frozenset(),

@@ -71,6 +71,7 @@ class TaskSummary(FrozenModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    timed_out_at: datetime | None = None
     from_run: int | None
 
 
@@ -88,6 +89,8 @@ class StageDetail(FrozenModel):
     created_at: datetime
     planned_at: datetime | None
     finished_at: datetime | None
+    deadline_at: datetime | None = None
+    queue_deadline_at: datetime | None = None
     from_run: int | None = None
 
 

@@ -3,8 +3,16 @@
 from dataclasses import dataclass, field
 from typing import LiteralString
 
+from core.models.dead_letter import DeadLetterRecord
 from core.models.definition import FrozenModel
-from core.models.record import JobEvent, JobRecord, JobRunRecord, StageRecord, TaskRecord
+from core.models.record import (
+    IdempotencyKeyRecord,
+    JobEvent,
+    JobRecord,
+    JobRunRecord,
+    StageRecord,
+    TaskRecord,
+)
 from core.models.status import JobStatus, TaskStatus
 
 
@@ -20,6 +28,7 @@ class Index:
     statuses: tuple[str, ...] = ()
     condition: str | None = None
     where_set: str | None = None
+    is_unique: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class Table:
     indexes: tuple[Index, ...] = ()
     references: tuple[tuple[tuple[str, ...], str], ...] = ()
     identity: str | None = None
+    # Numbers beyond 32 bits.
+    bigints: tuple[str, ...] = ()
     now_columns: tuple[str, ...] = field(default=("created_at",))
     # Storage parameters, such as those of autovacuum.
     storage: tuple[tuple[LiteralString, float], ...] = ()
@@ -54,11 +65,21 @@ TABLES = (
             Index("jobs_open", ("updated_at", "job_id"), ("queued", "processing", "cancelling", "finalizing")),
             # Retention's: only ended jobs, by when they ended.
             Index("jobs_finished", ("finished_at",), ENDED_JOBS),
+            Index("jobs_by_deadline", ("deadline_at",), ("queued", "processing", "finalizing")),
         ),
         now_columns=("created_at", "updated_at"),
     ),
     Table("job_runs", JobRunRecord, key=("job_id", "run"), references=((("job_id",), "jobs"),), now_columns=()),
-    Table("stages", StageRecord, key=("job_id", "run", "stage"), references=((("job_id",), "jobs"),)),
+    Table(
+        "stages",
+        StageRecord,
+        key=("job_id", "run", "stage"),
+        indexes=(
+            Index("stages_by_deadline", ("deadline_at",), ("queued", "processing")),
+            Index("stages_by_queue_deadline", ("queue_deadline_at",), ("queued", "processing")),
+        ),
+        references=((("job_id",), "jobs"),),
+    ),
     Table(
         "tasks",
         TaskRecord,
@@ -84,11 +105,40 @@ TABLES = (
         references=((("job_id", "run", "stage"), "stages"),),
     ),
     Table(
+        "idempotency_keys",
+        IdempotencyKeyRecord,
+        key=("job_id", "idempotency_key"),
+        # Not unique, so that the table can be distributed by job as all others: the lock in submit_job keeps a key
+        # to one job.
+        indexes=(Index("idempotency_keys_by_key", ("idempotency_key",)),),
+        references=((("job_id",), "jobs"),),
+    ),
+    Table(
         "job_events",
         JobEvent,
         key=("job_id", "event_id"),
         references=((("job_id",), "jobs"),),
         identity="event_id",
         now_columns=(),
+    ),
+    Table(
+        # No foreign key: a message may name a job that is not there, and outlives one that is pruned.
+        "dead_letters",
+        DeadLetterRecord,
+        key=("job_id", "dead_letter_id"),
+        indexes=(
+            # A message that is delivered again while its row is being written is one row. The broker's sequence numbers
+            # may begin again (a local broker keeps nothing); the time does not.
+            Index(
+                "dead_letters_once",
+                ("job_id", "queue", "message_id", "sequence_number", "enqueued_at"),
+                is_unique=True,
+            ),
+            Index("dead_letters_of_task", ("job_id", "run", "stage", "task_id")),
+            Index("dead_letters_by_age", ("dead_letter_id",)),
+        ),
+        identity="dead_letter_id",
+        bigints=("sequence_number",),
+        now_columns=("received_at",),
     ),
 )

@@ -145,7 +145,7 @@ class BrokerConfig:
 
 
 def default_config_path() -> Path:
-    """The configuration that comes with the broker: the project's own queues."""
+    """What comes with the broker: the project's own queues, in Microsoft's emulator's terms too."""
     return Path(__file__).with_name("Config.json")
 
 

@@ -1,6 +1,7 @@
 -- Leases tasks to the caller. One row an id comes back, with its outcome:
 -- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
--- announced again after it); closed (stage or job does not run); missing.
+-- announced again after it); closed (stage or job does not run); expired (a deadline has passed: nothing is begun any
+-- more, the caller lets enforce_deadlines end it); missing.
 -- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment); in a stage or job that
 -- was ended or is being cancelled, the stage's instead.
 -- The commit of a claim is not waited for: one that a crash forgets is fenced by its random lease and is claimed again.
@@ -16,14 +17,17 @@ declare
   v_now timestamptz := {schema}.clock();
   v_open boolean;
   v_is_dead boolean;
+  v_is_overdue boolean;
+  v_is_queue_overdue boolean;
   v_paused boolean;
   v_ids text[];
   v_lease_seconds double precision;
 begin
   select j.status = 'processing' and j.run = p_run and s.status = 'processing',
          j.status in ('cancelling', 'cancelled', 'failed') or s.status in ('cancelled', 'failed'),
-         j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision
-  into v_open, v_is_dead, v_paused, v_lease_seconds
+         j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision,
+         coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false)
+  into v_open, v_is_dead, v_paused, v_lease_seconds, v_is_overdue, v_is_queue_overdue
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
@@ -36,18 +40,19 @@ begin
     ) w;
     update {schema}.tasks t set parked_at = v_now
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  elsif v_open then
+  elsif v_open and not v_is_overdue then
     perform set_config('synchronous_commit', 'off', true);
     select array_agg(w.task_id) into v_ids from (
       select t.task_id from {schema}.tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
         and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
+        and not (v_is_queue_overdue and t.attempt = 0)
       order by t.task_id for update
     ) w;
     update {schema}.tasks t
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
-        due_at = null, parked_at = null, started_at = v_now
+        due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   elsif v_is_dead then
     -- Rows that were in other hands when the rest was cancelled.
@@ -61,6 +66,8 @@ begin
       when t.status = 'processing' and t.lease_id = p_lease_id then 'claimed'
       when not v_open then 'closed'
       when v_paused and t.status in ('pending', 'queued', 'pending_retry') then 'paused'
+      when t.status in ('pending', 'queued', 'pending_retry')
+        and (v_is_overdue or (v_is_queue_overdue and t.attempt = 0)) then 'expired'
       when t.status = 'pending_retry' then 'not_due'
       else 'duplicate'
     end,

@@ -7,20 +7,23 @@ $$;
 -- Serializes decisions about one stage of one run, until the transaction ends; share_stage holds them off.
 -- Lock order everywhere: task rows by id, then this, then the job row. Nobody goes from shared to exclusive.
 create or replace function {schema}.lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
-language sql volatile as $$
-  select pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0))
-$$;
+language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0));
+end $$;
 
 create or replace function {schema}.share_stage(p_job_id text, p_run integer, p_stage integer) returns void
-language sql volatile as $$
-  select pg_advisory_xact_lock_shared(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0))
-$$;
+language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock_shared(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0));
+end $$;
 
 -- One line in the job's timeline.
 create or replace function {schema}.record_event(
   p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb
 ) returns void
-language sql volatile as $$
+language plpgsql as $$
+begin
   insert into {schema}.job_events (job_id, run, stage, task_id, event, detail, at)
-  values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), {schema}.clock())
-$$;
+  values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), {schema}.clock());
+end $$;

@@ -17,8 +17,14 @@ declare
   v_stage record;
   v_status text;
 begin
-  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false)
-  into updated_ids, v_was_watched
+  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false),
+    (
+      select p_status = 'failed' or s.is_unwatched
+        or not (j.status = 'processing' and j.run = p_run and s.status = 'processing')
+      from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    )
+  into updated_ids, v_was_watched, v_decides
   from (
     select t.task_id, t.is_watched from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
@@ -26,58 +32,63 @@ begin
     order by t.task_id for update
   ) h;
   is_last_task_in_stage := false;
-  if cardinality(updated_ids) > 0 then
-    select p_status = 'failed' or s.is_unwatched
-      or not (j.status = 'processing' and j.run = p_run and s.status = 'processing')
-    into v_decides
-    from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-    if v_was_watched and not v_decides then
-      v_decides := not {schema}.pass_watch(p_job_id, p_run, p_stage, updated_ids);
-    end if;
-    if v_decides then
-      perform {schema}.lock_stage(p_job_id, p_run, p_stage);
-    else
-      perform {schema}.share_stage(p_job_id, p_run, p_stage);
-    end if;
-    select j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open, s.is_unwatched
-    into v_stage
-    from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-    if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
-      raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
-        using errcode = 'CM001';
-    end if;
-    v_status := case when v_stage.is_open then p_status else 'cancelled' end;
-
-    update {schema}.tasks t
-    set status = v_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = v_now,
-        result = case v_status when 'completed' then given.payload else t.result end,
-        error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
-    from unnest(p_task_ids, p_payloads) as given(task_id, payload)
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (updated_ids) and t.task_id = given.task_id;
-
-    if v_decides then
-      is_last_task_in_stage := {schema}.check_stage(p_job_id, p_run, p_stage, false,
-        case v_status when 'failed' then updated_ids end);
-    end if;
+  if v_was_watched and not v_decides then
+    v_decides := not {schema}.pass_watch(p_job_id, p_run, p_stage, updated_ids);
   end if;
-  select s.status, case when j.paused_at is null then j.status end into stage_status, job_status
+  if v_decides and cardinality(updated_ids) > 0 then
+    perform {schema}.lock_stage(p_job_id, p_run, p_stage);
+  elsif cardinality(updated_ids) > 0 then
+    perform {schema}.share_stage(p_job_id, p_run, p_stage);
+  end if;
+  select s.status as stage_status, j.status as job_status, s.is_unwatched,
+    j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open
+  into v_stage
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  stage_status := v_stage.stage_status;
+  job_status := v_stage.job_status;
+  if cardinality(updated_ids) = 0 then
+    return next;
+    return;
+  end if;
+  if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
+    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+      using errcode = 'CM001';
+  end if;
+
+  v_status := case when v_stage.is_open then p_status else 'cancelled' end;
+  update {schema}.tasks t
+  set status = v_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = v_now,
+      result = case v_status when 'completed' then given.payload else t.result end,
+      error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
+  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (updated_ids) and t.task_id = given.task_id;
+
+  if v_decides then
+    is_last_task_in_stage := {schema}.check_stage(p_job_id, p_run, p_stage, false,
+      case v_status when 'failed' then updated_ids end);
+    select s.status, case when j.paused_at is null then j.status end into stage_status, job_status
+    from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  end if;
   return next;
 end $$;
 
+-- In plpgsql, whose plans are cached: as SQL functions these would be planned anew at each call.
 create or replace function {schema}.complete_task_and_check_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language sql volatile as $$
-  select * from {schema}.settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed')
-$$;
+language plpgsql as $$
+begin
+  return query
+  select * from {schema}.settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed');
+end $$;
 
 create or replace function {schema}.fail_task_and_check_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language sql volatile as $$
-  select * from {schema}.settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed')
-$$;
+language plpgsql as $$
+begin
+  return query
+  select * from {schema}.settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed');
+end $$;

@@ -2,14 +2,15 @@
 -- may sweep at once. A find holds its rows for p_hold_seconds: no other janitor announces them meanwhile, and if this
 -- one dies, the next does.
 
--- Tasks that need a message and have none confirmed, older than the grace that their planner gets.
+-- Tasks that need a message and have none confirmed: older than the grace that their planner gets, or taken back from a
+-- worker, which nobody is about to announce.
 create or replace function {schema}.find_unannounced_tasks(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
   correlation_id text, tasks_per_message integer
 )
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
 begin
@@ -19,13 +20,19 @@ begin
     where t.status = 'pending' and t.created_at < v_now - p_grace_seconds * interval '1 second'
       and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
     order by t.created_at limit p_limit for update skip locked
+  ), taken_back as (
+    select t.job_id, t.run, t.task_id from {schema}.tasks t
+    where t.status = 'pending' and t.created_at >= v_now - p_grace_seconds * interval '1 second' and t.attempt > 0
+      and (t.due_at is null or t.due_at <= v_now)
+    order by t.created_at limit p_limit for update skip locked
   ), due as (
     select t.job_id, t.run, t.task_id from {schema}.tasks t
     where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
     order by t.due_at limit p_limit for update skip locked
   ), held as (
     update {schema}.tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
-    from found f where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
+    from (select * from found union all select * from taken_back) f
+    where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
     returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
   ), retried as (
     select t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt from {schema}.tasks t
@@ -57,25 +64,40 @@ language sql volatile as $$
 $$;
 
 -- Rows whose message was confirmed, though their queue holds nothing any more: they wait in vain.
--- To be asked only after the queue was seen empty; age alone says nothing about waiting work.
+-- To be asked only after the queue was seen empty; age alone says nothing about waiting work. Of each job it looks at ten
+-- times p_limit open tasks at most: a stage may hold a million that wait in another queue.
 create or replace function {schema}.find_lost_tasks(
   p_queue text, p_limit integer, p_grace_seconds double precision
 ) returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
   correlation_id text, tasks_per_message integer
 )
-language sql volatile as $$
-  with lost as (
-    select t.job_id, t.run, t.task_id
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_before timestamptz := v_now - p_grace_seconds * interval '1 second';
+begin
+  return query
+  with seen as materialized (
+    select o.job_id, o.run, o.task_id
     from {schema}.jobs j
-    join {schema}.tasks t on t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-    where j.status = 'processing' and t.queue = p_queue and j.paused_at is null and t.parked_at is null
-      and (t.status = 'queued' or (t.status = 'pending_retry' and t.due_at <= {schema}.clock()))
-      and t.announced_at < {schema}.clock() - p_grace_seconds * interval '1 second'
-    limit p_limit for update of t skip locked
+    cross join lateral (
+      select t.job_id, t.run, t.task_id, t.queue, t.status, t.due_at, t.announced_at, t.parked_at from {schema}.tasks t
+      where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+      order by t.task_id limit p_limit * 10
+    ) o
+    where j.status = 'processing' and j.paused_at is null and o.parked_at is null and o.queue = p_queue
+      and o.announced_at < v_before
+      and (o.status = 'queued' or (o.status = 'pending_retry' and o.due_at <= v_now))
+    limit p_limit
+  ), lost as materialized (
+    select t.job_id, t.run, t.task_id
+    from seen s join {schema}.tasks t on t.job_id = s.job_id and t.run = s.run and t.task_id = s.task_id
+    where t.status in ('queued', 'pending_retry') and t.announced_at < v_before
+    for update of t skip locked
   ), held as (
-    update {schema}.tasks t
-    set announced_at = {schema}.clock()
+    update {schema}.tasks t set announced_at = v_now
     from lost l where t.job_id = l.job_id and t.run = l.run and t.task_id = l.task_id
     returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
   )
@@ -84,8 +106,8 @@ language sql volatile as $$
   from held h
   join {schema}.jobs j on j.job_id = h.job_id
   join {schema}.stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
-  order by h.job_id, h.run, h.stage, h.task_id
-$$;
+  order by h.job_id, h.run, h.stage, h.task_id;
+end $$;
 
 create or replace function {schema}.find_lost_jobs(p_limit integer, p_grace_seconds double precision)
 returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
@@ -113,18 +135,20 @@ language sql stable as $$
   ) e
 $$;
 
--- Jobs that run though nothing of their stage is open.
+-- Jobs that run though nothing of their stage is open. A look at one open task a job, never a join over all of them:
+-- that is what the limit within is for.
 create or replace function {schema}.find_stalled_jobs(p_limit integer, p_grace_seconds double precision)
 returns table (job_id text, run integer, stage integer)
-language sql stable as $$
+language sql stable set enable_seqscan = off as $$
   select j.job_id, j.run, j.stage from {schema}.jobs j
   where j.status in ('processing', 'cancelling')
     and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
-    and not exists (
-      select 1 from {schema}.tasks t
+    and (
+      select t.task_id from {schema}.tasks t
       where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
         and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-    )
+      order by t.task_id limit 1
+    ) is null
   order by j.updated_at limit p_limit
 $$;
 

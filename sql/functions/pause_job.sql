@@ -50,7 +50,16 @@ begin
   is_paused := false;
   wait_seconds := greatest(extract(epoch from v_job.due_at - v_now), 0)::double precision;
   if outcome = 'resumed' then
-    update {schema}.jobs j set paused_at = null, announced_at = null, updated_at = v_now where j.job_id = p_job_id;
+    -- The time that it was paused does not count against its deadlines.
+    update {schema}.jobs j
+    set paused_at = null, announced_at = null, updated_at = v_now,
+        deadline_at = j.deadline_at + (v_now - v_job.paused_at)
+    where j.job_id = p_job_id;
+    update {schema}.stages s
+    set deadline_at = s.deadline_at + (v_now - v_job.paused_at),
+        queue_deadline_at = s.queue_deadline_at + (v_now - v_job.paused_at)
+    where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_job.stage
+      and coalesce(s.deadline_at, s.queue_deadline_at) is not null;
     perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'job_resumed',
       jsonb_build_object('reason', p_reason, 'actor', p_actor,
         'paused_seconds', round(extract(epoch from v_now - v_job.paused_at)::numeric, 3)));

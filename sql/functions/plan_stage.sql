@@ -1,6 +1,7 @@
 -- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
 -- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
--- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused.
+-- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused, expired
+-- (a deadline has passed: the caller lets enforce_deadlines end it).
 create or replace function {schema}.begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare
@@ -21,6 +22,8 @@ begin
     return 'closed';
   elsif v_job.paused_at is not null then
     return 'paused';
+  elsif {schema}.find_missed_deadline(p_job_id, p_run, p_stage, {schema}.clock()) is not null then
+    return 'expired';
   end if;
   return 'ready';
 end $$;

@@ -1,6 +1,7 @@
 -- Extends all leases that one process holds, whatever their jobs. Outcome a lease and task: renewed; stop (the job or
--- stage ended or is being cancelled; the lease is kept so that the task can end in order); what is missing is lost
--- (another attempt has it, or it ended).
+-- stage ended or is being cancelled; the lease is kept so that the task can end in order); timed_out (it has run longer
+-- than its stage's task_timeout_seconds: what is left of the lease is for ending in order, the row notes the time);
+-- what is missing is lost (another attempt has it, or it ended).
 -- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
 create or replace function {schema}.renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
@@ -21,7 +22,10 @@ begin
     order by t.job_id, t.task_id for update of t
   )
   update {schema}.tasks t
-  set lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
+  set lease_expires_at = case when {schema}.is_task_timed_out(t.started_at, s.settings, v_now) then t.lease_expires_at
+        else v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second' end,
+      timed_out_at = case when {schema}.is_task_timed_out(t.started_at, s.settings, v_now)
+        then coalesce(t.timed_out_at, v_now) end,
       progress = coalesce(o.progress, t.progress)
   from owned o
   join {schema}.stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
@@ -29,5 +33,6 @@ begin
   where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
     and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
   returning t.lease_id, t.task_id,
-    case when j.status = 'processing' and j.run = o.run and s.status = 'processing' then 'renewed' else 'stop' end;
+    case when j.status <> 'processing' or j.run <> o.run or s.status <> 'processing' then 'stop'
+      when {schema}.is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
 end $$;

@@ -1,13 +1,18 @@
--- Takes tasks of one stage back whose lease has run out: an interruption, not a failure. Beyond the stage's
--- max_interruptions the task fails with that reason. In a stage or job that has ended it becomes cancelled.
+-- Takes tasks of one stage back whose lease has run out. Two kinds, told apart by what their last heartbeat heard:
+--   an interruption (the process died, or could not reach the database): pending again, and beyond the stage's
+--   max_interruptions failed with that reason;
+--   a timeout (a heartbeat was refused after task_timeout_seconds, and the handler did not stop): a failed attempt, due
+--   again after the stage's back-off, failed as TaskTimedOut when its attempts are spent.
+-- In a stage or job that has ended they become cancelled.
 -- Rows in other hands this moment are skipped. Locks: task rows by id, then the stage, then the job row.
 create or replace function {schema}.take_back_tasks(p_job_id text, p_run integer, p_stage integer)
-returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean)
+returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_stage record;
   v_expired text[];
+  v_timed_out text[];
   v_failed text[];
   v_total integer;
 begin
@@ -17,8 +22,11 @@ begin
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
-  select array_agg(e.task_id) into v_expired from (
-    select t.task_id from {schema}.tasks t
+  select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
+         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open)
+  into v_expired, v_timed_out
+  from (
+    select t.task_id, t.timed_out_at from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status = 'processing' and t.lease_expires_at <= v_now
     order by t.task_id for update skip locked
@@ -44,11 +52,59 @@ begin
   )
   select array_agg(n.task_id) filter (where n.status = 'failed'), count(*) into v_failed, v_total from noted n;
 
+  timed_out := coalesce(cardinality(v_timed_out), 0);
+  v_total := v_total + timed_out;
+  if timed_out > 0 then
+    v_failed := v_failed || {schema}.end_timed_out_attempts(p_job_id, p_run, p_stage, v_timed_out);
+  end if;
   given_up := coalesce(cardinality(v_failed), 0);
   taken_back := v_total - given_up;
   is_last_task_in_stage := false;
-  if v_failed is not null or (v_total > 0 and not v_stage.is_open) then
-    is_last_task_in_stage := {schema}.check_stage(p_job_id, p_run, p_stage, v_stage.is_open, v_failed);
+  if given_up > 0 or (v_total > 0 and not v_stage.is_open) then
+    is_last_task_in_stage := {schema}.check_stage(p_job_id, p_run, p_stage, v_stage.is_open,
+      case when given_up > 0 then v_failed end);
   end if;
   return next;
+end $$;
+
+-- Attempts that ran out of time and of their lease: each is due again after the stage's back-off (core.retry's, in SQL),
+-- or failed when no attempt is left. Returns those that failed. The caller holds the rows and checks the stage.
+create or replace function {schema}.end_timed_out_attempts(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[]
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_settings jsonb;
+  v_failed text[];
+begin
+  select s.settings into v_settings from {schema}.stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  with ended as (
+    update {schema}.tasks t
+    set lease_id = null, lease_expires_at = null, announced_at = null, is_watched = t.is_watched and a.is_left,
+        status = case when a.is_left then 'pending_retry' else 'failed' end,
+        due_at = case when a.is_left then v_now + a.delay_seconds * interval '1 second' end,
+        finished_at = case when a.is_left then null else v_now end,
+        error = jsonb_build_object('type', 'TaskTimedOut', 'retryable', true, 'attempt', t.attempt, 'at', v_now,
+          'message', format('ran for more than %s s and did not stop when it was told; its worker was %s',
+            (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner))
+    from (
+      select x.task_id, x.attempt - x.interruptions < (v_settings -> 'retry' ->> 'max_attempts')::integer as is_left,
+        random() * least((v_settings -> 'retry' ->> 'max_delay_seconds')::double precision,
+          (v_settings -> 'retry' ->> 'base_delay_seconds')::double precision
+            * power(2, least(x.attempt - x.interruptions - 1, 64))) as delay_seconds
+      from {schema}.tasks x
+      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (p_task_ids)
+    ) a
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = a.task_id
+    returning t.task_id, t.status, t.error, a.delay_seconds
+  ), noted as (
+    select {schema}.record_event(p_job_id, p_run, p_stage, e.task_id,
+      'retry_scheduled', e.error || jsonb_build_object('delay_seconds', e.delay_seconds))
+    from ended e where e.status = 'pending_retry'
+  )
+  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed
+  from ended e cross join (select count(*) from noted) n;
+  return v_failed;
 end $$;

@@ -4,10 +4,8 @@ import os
 import signal
 import socket
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -18,17 +16,9 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from local.stack import LocalStack
 from local.stack_file import StackError, StackRunning, find_stack
 from tests.acceptance.conftest import RunningCommand
+from tests.acceptance.steps import wait_until
 
 pytestmark = pytest.mark.acceptance
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout_seconds: float = 30.0) -> Any:
-    """The first truthy value of the condition."""
-    deadline = time.monotonic() + timeout_seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_seconds} s: {what}"
-        time.sleep(0.02)
-    return value
 
 
 def count_notes(url: str) -> int:

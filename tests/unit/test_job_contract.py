@@ -81,6 +81,30 @@ def test_everything_wrong_with_a_class_is_said_at_once():
         assert expected in message
 
 
+def test_undeclared_timeouts_stay_out_of_the_snapshot_and_declared_ones_are_in_it():
+    def definition_of(job):
+        params = job.validate_job_parameters({})
+        return job.create_job_record(job.generate_job_id(params), params, correlation_id="c").definition
+
+    plain = definition_of(Greetings)
+    assert not [key for key in (*plain, *plain["stages"][0]) if "timeout" in key]
+    stages = [{**STAGES[0], "task_timeout_seconds": 30, "queue_timeout_seconds": 3600}, STAGES[1]]
+    timed = definition_of(type("Timed", (Greetings,), {"stages": stages, "timeout_seconds": 600}))
+    assert timed["timeout_seconds"] == 600
+    assert {key: timed["stages"][0][key] for key in ("task_timeout_seconds", "queue_timeout_seconds")} == {
+        "task_timeout_seconds": 30,
+        "queue_timeout_seconds": 3600,
+    }
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "soon", float("nan"), float("inf"), 32 * 86400])
+def test_timeout_that_cannot_be_one_is_refused(seconds):
+    with pytest.raises(JobDefinitionError, match="timeout_seconds: expected seconds above 0"):
+        type("Timed", (Greetings,), {"timeout_seconds": seconds})
+    with pytest.raises(JobDefinitionError, match=r"stages\[0\].task_timeout_seconds"):
+        type("Timed", (Greetings,), {"stages": [{**STAGES[0], "task_timeout_seconds": seconds}, STAGES[1]]})
+
+
 def test_class_without_stages_is_refused():
     with pytest.raises(JobDefinitionError, match="at least one stage"):
         type("Empty", (Greetings,), {"stages": []})

@@ -68,6 +68,19 @@ def test_a_missing_queue_is_said_so(sender, task_message):
         sender.send_messages("ghost", [task_message(1), task_message(2)])
 
 
+def test_a_look_into_a_missing_queue_is_said_so(sender):
+    with pytest.raises(QueueNotFound, match="'ghost': expected a queue 'real-ghost' in the namespace, found none"):
+        sender.is_queue_empty("ghost")
+
+
+def test_a_connection_cut_between_looks_is_replaced(sender, broker, task_message):
+    assert sender.is_queue_empty("tasks")
+    assert broker.drop_connections() > 0
+    assert sender.is_queue_empty("tasks")
+    sender.send_messages("tasks", [task_message(1)])
+    assert not sender.is_queue_empty("tasks")
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_connection_cut_between_sends_is_replaced(sender, broker, count, task_message):
     """What was reported as sent has arrived, once."""
@@ -154,6 +167,8 @@ def test_a_broker_that_is_gone_and_comes_back(task_message):
         repository.send_messages("tasks", [task_message(1)])
     with pytest.raises(DeliveryError, match="'tasks': ServiceBusConnectionError: "):
         repository.send_messages("tasks", [task_message(2)])
+    with pytest.raises(DeliveryError, match="'tasks': ServiceBusConnectionError: "):
+        repository.is_queue_empty("tasks")
     with BrokerThread(BrokerConfig.for_queues(["real-tasks"]), amqp_port=port) as second:
         repository.send_messages("tasks", [task_message(3)])
         assert second.counts("real-tasks")["active"] == 1

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
+from uuid import uuid4
 
 from core.fan_in import load_fan_in_results
 from core.janitor import Janitor
@@ -127,7 +128,8 @@ class Rig:
         )
 
     def submit(self, **parameters: Any) -> str:
-        return self.machine.submit_job("shapes", parameters).job_id
+        """A job of its own: where databases of several tests share a broker, no message id is met twice."""
+        return self.machine.submit_job("shapes", {"label": uuid4().hex} | parameters).job_id
 
     def run(self, **parameters: Any) -> str:
         job_id = self.submit(**parameters)

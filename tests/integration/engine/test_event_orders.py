@@ -13,6 +13,8 @@ task_numbers = st.integers(0, TASKS - 1)
 events = st.one_of(
     st.tuples(st.sampled_from(["claim", "complete", "complete_stale", "fail", "retry", "heartbeat"]), task_numbers),
     st.tuples(st.sampled_from(["expire_leases", "take_back", "plan_again", "announce", "advance_again"]), st.just(0)),
+    st.tuples(st.sampled_from(["cancel", "fail_job", "stage_overdue", "queue_overdue", "enforce"]), st.just(0)),
+    st.tuples(st.just("attempt_overdue"), task_numbers),
     st.tuples(st.sampled_from(["cancel", "fail_job", "force_cancel"]), st.just(0)),
     st.tuples(st.sampled_from(["pause", "resume", "announce_parked", "finalize"]), st.just(0)),
     st.tuples(st.sampled_from(["rerun_failed", "rerun_stage_2", "rerun_all"]), st.just(0)),
@@ -30,7 +32,14 @@ class Driver:
 
     def __init__(self, engine, policy):
         self.engine = engine
-        self.job_id = engine.submit(stages=2, failure=policy, retry={"max_attempts": 2}, max_interruptions=1)
+        timeouts = {"task_timeout_seconds": 3600, "timeout_seconds": 86400, "queue_timeout_seconds": 86400}
+        self.job_id = engine.submit(
+            stages=2,
+            failure=policy,
+            retry={"max_attempts": 2, "base_delay_seconds": 1e-6},
+            max_interruptions=1,
+            **timeouts,
+        )
         self.leases = {}
 
     @property
@@ -61,6 +70,14 @@ class Driver:
                 engine.stages.increment_task_retry_count(*where, task_id, lease_id=lease, error=ERROR, delay_seconds=0)
             case "heartbeat":
                 engine.tasks.renew_leases([HeldLease(self.job_id, run, task_id, lease, 60.0)])
+            case "attempt_overdue":
+                engine.execute(
+                    "update app.tasks set started_at = now() - interval '2 hours' where job_id = %s and task_id = %s",
+                    self.job_id,
+                    task_id,
+                )
+                outcomes = engine.tasks.renew_leases([HeldLease(self.job_id, run, task_id, lease, 60.0)])
+                assert set(outcomes.values()) <= {"timed_out", "stop"}
             case "announce":
                 engine.tasks.mark_tasks_announced(self.job_id, run, [task_id])
             case _:
@@ -81,6 +98,11 @@ class Driver:
                 engine.stages.take_back_tasks(*where)
             case "advance_again":
                 engine.query("select app.advance_job_stage(%s, %s, %s)", *where)
+            case "stage_overdue" | "queue_overdue":
+                column = "deadline_at" if event == "stage_overdue" else "queue_deadline_at"
+                engine.execute(f"update app.stages set {column} = now() where job_id = %s and stage = %s", *where[::2])  # noqa: S608 - one of two names
+            case "enforce":
+                engine.stages.enforce_deadlines(*where, 2)
             case "cancel":
                 engine.jobs.cancel_job(self.job_id, None)
             case "force_cancel":
@@ -132,7 +154,7 @@ class Driver:
         for _ in range(20):
             if self.engine.job_status(self.job_id) not in {"queued", "processing", "cancelling"}:
                 return
-            for event in ("resume", "plan_again", "expire_leases", "take_back"):
+            for event in ("resume", "plan_again", "expire_leases", "take_back", "enforce", "enforce"):
                 self.send(event, 0)
             for number in range(TASKS):
                 self.send("claim", number)

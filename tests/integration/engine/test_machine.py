@@ -1,8 +1,9 @@
-"""The engine on real PostgreSQL and queues in memory: each shape of stage, each way a task can end."""
+"""The engine on real PostgreSQL and three kinds of queues: each shape of stage, each way a task can end."""
 
 import math
 import threading
 from collections import Counter
+from uuid import uuid4
 
 import pytest
 
@@ -16,13 +17,18 @@ from .machine_suite import Rig
 
 
 @pytest.fixture
-def rig(engine):
-    return Rig(engine)
+def make_rig(platform):
+    return lambda **options: Rig(platform.engine, platform.queues, **options)
+
+
+@pytest.fixture
+def rig(make_rig):
+    return make_rig()
 
 
 @pytest.mark.parametrize("on_the_spot", [False, True])
-def test_job_of_all_three_shapes_runs_to_its_end(engine, on_the_spot):
-    rig = Rig(engine, on_the_spot=on_the_spot)
+def test_job_of_all_three_shapes_runs_to_its_end(make_rig, on_the_spot):
+    rig = make_rig(on_the_spot=on_the_spot)
     job_id = rig.run(n=20)
 
     job = rig.job(job_id)
@@ -55,11 +61,13 @@ def test_wrong_parameters_and_unknown_types_are_refused_before_anything_is_writt
 
 
 def test_producer_submits_over_the_jobs_queue(rig):
-    rig.queues.send_messages("jobs", [JobQueueMessage(job_type="shapes", parameters={"n": 2}, correlation_id="c-1")])
+    parameters, correlation_id = {"n": 2, "label": uuid4().hex}, uuid4().hex
+    message = JobQueueMessage(job_type="shapes", parameters=parameters, correlation_id=correlation_id)
+    rig.queues.send_messages("jobs", [message])
     rig.queues.run(rig.machine)
 
     (job,) = rig.engine.query("select status, correlation_id from app.jobs")
-    assert job == {"status": "completed", "correlation_id": "c-1"}
+    assert job == {"status": "completed", "correlation_id": correlation_id}
 
 
 @pytest.mark.parametrize("message", [{"job_id": "x"}, None, "text"])
@@ -240,14 +248,14 @@ class BrokenSender:
         raise DeliveryError(queue, "away")
 
 
-def test_submission_is_kept_when_no_message_can_be_sent(engine):
+def test_submission_is_kept_when_no_message_can_be_sent(make_rig):
     """A job whose message could not be sent was queued for ever, and its repetition hid it (lesson D14)."""
-    rig = Rig(engine, sender=BrokenSender())
+    rig = make_rig(sender=BrokenSender())
     job_id = rig.submit(n=2)
     assert rig.job(job_id).announced_at is None
 
-    healthy = Rig(engine)
-    engine.execute("update app.jobs set updated_at = now() - interval '1 minute'")
+    healthy = make_rig()
+    rig.engine.execute("update app.jobs set updated_at = now() - interval '1 minute'")
     assert healthy.janitor.sweep().announced_jobs == 1
     healthy.queues.run(healthy.machine)
     assert rig.job(job_id).status == "completed"
@@ -297,10 +305,9 @@ def test_permanent_error_says_so(rig):
     assert rig.tasks(job_id, 1)[0]["error"]["retryable"] is False
 
 
-def test_worker_app_runs_tasks_and_signals_the_platform_app_which_moves_the_job(engine):
+def test_worker_app_runs_tasks_and_signals_the_platform_app_which_moves_the_job(make_rig):
     """Two apps: one plans and finalizes, the other only serves its task queue."""
-    platform = Rig(engine)
-    worker = Rig(engine, platform.queues, moves_jobs=False)
+    platform, worker = make_rig(), make_rig(moves_jobs=False)
     job_id = platform.submit(n=20)
     signals = []
 

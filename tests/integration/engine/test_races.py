@@ -1,33 +1,12 @@
 """Many connections at once: exactly one last task, no deadlock, one winner."""
 
 import random
-import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
-
-import pytest
 
 WORKERS = 16
 ROUNDS = 100
 ERROR = {"type": "OSError", "message": "disk full", "retryable": False}
-
-
-@pytest.fixture
-def crowd():
-    with ThreadPoolExecutor(WORKERS) as executor:
-
-        def run_together(*calls):
-            """All calls start at one moment; their results come back in order."""
-            start = threading.Barrier(len(calls))
-
-            def one(call):
-                start.wait(timeout=60)
-                return call()
-
-            return [future.result(timeout=60) for future in [executor.submit(one, call) for call in calls]]
-
-        yield run_together
 
 
 def test_exactly_one_task_turns_out_the_lights(engine, crowd):

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from core.leases import HeldLease
-from core.ports import Submitted
+from core.ports import SubmissionOutcome, Submitted
 from infrastructure.base import RepositoryError
 
 ERROR = {"type": "ValueError", "message": "bad tile", "retryable": False}
@@ -16,7 +16,7 @@ def test_same_submission_again_answers_with_the_same_job(engine):
     job_id = engine.submit()
     job = engine.jobs.find_job(job_id)
 
-    assert engine.jobs.submit_job(job) == Submitted(created=False, status="queued", run=1)
+    assert engine.jobs.submit_job(job) == Submitted(SubmissionOutcome.EXISTING, job_id, "queued", 1, "corr")
     assert len(engine.query("select 1 from app.stages where job_id = %s", job_id)) == 1
 
 
@@ -254,7 +254,11 @@ def test_announcing_marks_pending_rows_and_leaves_claimed_ones(engine):
 
 @pytest.mark.parametrize(
     ("table", "change"),
-    [("jobs", "status = 'completed'"), ("stages", "status = 'completed_with_errors'"), ("tasks", "status = 'failed'")],
+    [
+        ("jobs", "status = 'completed'"),
+        ("stages", "status = 'completed_with_errors'"),
+        ("tasks", "status = 'completed'"),
+    ],
 )
 def test_database_refuses_a_transition_that_is_not_in_the_table(engine, table, change):
     job_id = engine.submit()

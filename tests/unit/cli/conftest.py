@@ -22,6 +22,7 @@ class FakeApi:
 
     answers: dict[str, list[Answer]] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
 
     def answer(self, call: str, *documents: dict[str, Any], status: int = 200) -> None:
@@ -44,6 +45,7 @@ def api() -> Iterator[FakeApi]:
             parts = urlsplit(self.path)
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
+            fake.headers.append(dict(self.headers.items()))
             status, document = fake.respond(f"{self.command} {parts.path}", dict(parse_qsl(parts.query)), body)
             content = json.dumps(document).encode()
             self.send_response(status)

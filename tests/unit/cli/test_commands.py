@@ -56,6 +56,24 @@ def test_texts_become_what_the_schema_says(hello: FakeApi, run: Run, capsys: pyt
     assert json.loads(capsys.readouterr().out) == SUBMITTED
 
 
+def test_force_and_key_go_with_the_submission(hello: FakeApi, run: Run) -> None:
+    assert run("submit", "hello_world") == 0
+    assert hello.requests[-1][1] == {}
+    assert "Idempotency-Key" not in hello.headers[-1]
+    assert run("submit", "hello_world", "--force", "--idempotency-key", "order-7") == 0
+    assert hello.requests[-1][1] == {"force": "true"}
+    assert hello.headers[-1]["Idempotency-Key"] == "order-7"
+
+
+def test_advice_is_said_beside_the_answer(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = {**SUBMITTED, "created": False, "status": "failed", "advice": "This job has failed; rerun it."}
+    api.answer("POST /api/jobs/submit/hello_world", answer, status=202)
+    assert run("submit", "hello_world") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out) == answer
+    assert told.err == "This job has failed; rerun it.\n"
+
+
 def test_command_line_wins_over_the_file(hello: FakeApi, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "parameters.json"
     file.write_text('{"n": 1, "message": "from the file"}')

@@ -1,7 +1,7 @@
 """Services without a database: what the API may ask, and what it asked."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from core.models import JobEvent, JobRecord, JobStatus
 from core.models.control import ControlAnswer
 from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
+from core.ports import SubmissionOutcome
 from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry
@@ -43,6 +44,8 @@ COUNTS = {
 }
 DETAIL = {
     **SUMMARY,
+    "deadline_at": AT,
+    "forced_from": None,
     "parameters": {"n": 3},
     "result": None,
     "stages": [
@@ -58,6 +61,8 @@ DETAIL = {
             "created_at": AT,
             "planned_at": AT,
             "finished_at": AT,
+            "deadline_at": AT,
+            "queue_deadline_at": None,
             "from_run": None,
         }
     ],
@@ -83,6 +88,7 @@ TASK = {
     "created_at": AT,
     "started_at": AT,
     "finished_at": AT,
+    "timed_out_at": None,
     "from_run": None,
 }
 EVENT = {
@@ -127,14 +133,19 @@ class FakeSubmission:
     status: str
     run: int
     correlation_id: str
+    outcome: SubmissionOutcome
+    advice: str | None = None
 
 
 @dataclass
 class FakeServices:
     """One job, JOB_ID. `statuses` are what looks at its status see, one after the other; the last one stays.
 
-    `failure` is raised by whatever is called.
+    `failure` is raised by whatever is called. `outcome` and `advice` are what submissions answer.
     """
+
+    outcome: SubmissionOutcome | None = None
+    advice: str | None = None
 
     statuses: list[str] = field(default_factory=lambda: ["processing"])
     cancelled_as: str = "cancelled"
@@ -161,13 +172,16 @@ class FakeServices:
         if self.failure is not None:
             raise self.failure
 
-    def submit_job(self, job_type, parameters, *, correlation_id=None):
-        self._called("submit_job", job_type=job_type, parameters=parameters, correlation_id=correlation_id)
+    def submit_job(self, job_type, parameters, *, correlation_id=None, force=False, idempotency_key=None):
+        given = {"correlation_id": correlation_id, "force": force, "idempotency_key": idempotency_key}
+        self._called("submit_job", job_type=job_type, parameters=parameters, **given)
         job = self.registry.get_job(job_type)
         job_id = job.generate_job_id(job.validate_job_parameters(parameters))
         created = job_id not in self.seen
         self.seen.add(job_id)
-        return FakeSubmission(job_id, job_type, created, "queued", 1, correlation_id or "made-here")
+        outcome = self.outcome or (SubmissionOutcome.CREATED if created else SubmissionOutcome.EXISTING)
+        submission = FakeSubmission(job_id, job_type, created, "queued", 1, correlation_id or "made-here", outcome)
+        return replace(submission, advice=self.advice)
 
     def pause_job(self, job_id, **arguments):
         self._called("pause_job", job_id=job_id, **arguments)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import DeliveryError, StoreUnavailable
+from core.errors import DeliveryError, IdempotencyKeyReused, StoreUnavailable
+from core.ports import SubmissionOutcome
 from jobs.hello_world import HelloWorldJob
 from triggers.api import API_VERSION, MAX_WAITING, create_api
 from triggers.ports import Check, ServicesNotReady
@@ -55,6 +56,8 @@ class TestSubmit:
             "status": "queued",
             "run": 1,
             "created": True,
+            "outcome": "created",
+            "advice": None,
             "correlation_id": "made-here",
             "links": links(job_id),
         }
@@ -67,7 +70,45 @@ class TestSubmit:
         first = api.post("/api/jobs/submit/hello_world", json={}).json()
         second = api.post("/api/jobs/submit/hello_world", json={})
         assert second.status_code == 202
-        assert second.json() == {**first, "created": False}
+        assert second.json() == {**first, "created": False, "outcome": "existing"}
+
+    def test_advice_says_what_would_make_an_ended_job_run(self):
+        api = Api(FakeServices(advice="This job has failed; rerun it"))
+        assert api.post("/api/jobs/submit/hello_world", json={}).json()["advice"] == "This job has failed; rerun it"
+
+    @pytest.mark.parametrize(("query", "force"), [("", False), ("?force=true", True), ("?force=false", False)])
+    def test_force_is_a_query_parameter(self, query, force):
+        api = Api()
+        assert api.post(f"/api/jobs/submit/hello_world{query}", json={}).status_code == 202
+        assert api.services.calls[0][1]["force"] is force
+
+    @pytest.mark.parametrize("query", ["force=perhaps", "forced=true"])
+    def test_force_that_cannot_be_read_is_refused_before_anything_is_written(self, query):
+        api = Api()
+        assert_problem(api.post(f"/api/jobs/submit/hello_world?{query}", json={}), 400, "invalid_request")
+        assert api.services.calls == []
+
+    def test_idempotency_key_goes_with_the_submission_and_its_replay_is_told(self):
+        api = Api()
+        first = api.post("/api/jobs/submit/hello_world", json={}, headers={"Idempotency-Key": "order-7"})
+        assert api.services.calls[0][1]["idempotency_key"] == "order-7"
+        assert "idempotency-replayed" not in first.headers
+        api.services.outcome = SubmissionOutcome.REPLAYED
+        again = api.post("/api/jobs/submit/hello_world", json={}, headers={"Idempotency-Key": "order-7"})
+        assert (again.status_code, again.json()["outcome"]) == (202, "replayed")
+        assert again.headers["idempotency-replayed"] == "true"
+
+    def test_key_of_another_request_is_refused(self):
+        api = Api(FakeServices(failure=IdempotencyKeyReused("order-7", JOB_ID)))
+        response = api.post("/api/jobs/submit/hello_world", json={}, headers={"Idempotency-Key": "order-7"})
+        problem = assert_problem(response, 422, "idempotency_key_reused")
+        assert "'order-7'" in problem["detail"]
+        assert JOB_ID in problem["detail"]
+
+    @pytest.mark.parametrize("key", ["", "two words", "x" * 256])
+    def test_key_that_cannot_be_one_is_refused(self, key):
+        response = Api().post("/api/jobs/submit/hello_world", json={}, headers={"Idempotency-Key": key})
+        assert_problem(response, 400, "invalid_request")
 
     def test_no_body_means_the_defaults(self):
         api = Api()
@@ -401,6 +442,11 @@ class TestDocument:
             ("/api/jobs/{job_id}/pause", "post"),
             ("/api/jobs/{job_id}/resume", "post"),
             ("/api/jobs/{job_id}/rerun", "post"),
+            ("/api/jobs/{job_id}/explain", "get"),
+            ("/api/failures", "get"),
+            ("/api/dead-letters", "get"),
+            ("/api/dead-letters/{dead_letter_id}", "get"),
+            ("/api/dead-letters/redrive", "post"),
             ("/api/job-types", "get"),
             ("/api/livez", "get"),
             ("/api/readyz", "get"),

@@ -1,0 +1,108 @@
+"""Submitting a job: the same type and parameters are the same job, unless a new one is forced."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from core.canonical import canonical_json, forced_job_id_for
+from core.errors import IdempotencyKeyReused
+from core.models import JobStatus
+from core.orchestration_manager import OrchestrationManager
+from core.ports import ForcedJob, JobCatalog, KeyedPayload, SubmissionOutcome
+from core.state_manager import StateManager
+
+# For a caller who finds a job that will not run because of this submission; in the other statuses it will.
+_ADVICE = {
+    JobStatus.CANCELLING: "This job is being cancelled and was not submitted again; once it is cancelled, ",
+    JobStatus.CANCELLED: "This job was cancelled and was not submitted again; ",
+    JobStatus.FAILED: "This job has failed and was not submitted again; ",
+    JobStatus.COMPLETED_WITH_ERRORS: "This job has completed with errors and was not submitted again; ",
+    JobStatus.COMPLETED: "This job has completed and was not submitted again: its result is there; ",
+}
+_RERUN = "rerun it (POST /api/jobs/{job_id}/rerun, `coremachine rerun`), or "
+_FORCE = "submit with force (?force=true, --force) to make a new job of the same parameters."
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The answer to a submission. `created` is false when the job was there already; `outcome` says how it was found.
+
+    `advice` is there when that job will not run because of this submission, and says what would make one run.
+    """
+
+    job_id: str
+    job_type: str
+    created: bool
+    status: str
+    run: int
+    correlation_id: str
+    outcome: SubmissionOutcome = SubmissionOutcome.CREATED
+    advice: str | None = None
+
+
+class Submitter:
+    """Writes submissions down and tells the jobs queue. The row is the outbox."""
+
+    def __init__(self, catalog: JobCatalog, state: StateManager, orchestration: OrchestrationManager) -> None:
+        self._catalog = catalog
+        self._state = state
+        self._orchestration = orchestration
+
+    def submit(
+        self,
+        job_type: str,
+        parameters: Mapping[str, Any],
+        *,
+        correlation_id: str | None,
+        force: bool,
+        idempotency_key: str | None,
+    ) -> Submission:
+        """`CoreMachine.submit_job` says what it does and raises."""
+        job_class = self._catalog.get_job(job_type)
+        validated = job_class.validate_job_parameters(parameters)
+        record = job_class.create_job_record(
+            job_class.generate_job_id(validated), validated, correlation_id=correlation_id or uuid4().hex
+        )
+        submitted = self._state.submit_job(
+            record,
+            forced=_forced_job(job_type, validated) if force else None,
+            key=_keyed_payload(idempotency_key, job_type, parameters, force=force) if idempotency_key else None,
+        )
+        if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
+            raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)
+        if submitted.created:
+            message = job_class.queue_job(submitted.job_id, validated, correlation_id=submitted.correlation_id)
+            if self._orchestration.announce_job(message):
+                self._state.mark_job_announced(submitted.job_id, submitted.run, 1)
+        return Submission(
+            job_id=submitted.job_id,
+            job_type=job_type,
+            created=submitted.created,
+            status=submitted.status,
+            run=submitted.run,
+            correlation_id=submitted.correlation_id,
+            outcome=submitted.outcome,
+            advice=None if submitted.created else advice_for(submitted.job_id, JobStatus(submitted.status)),
+        )
+
+
+def advice_for(job_id: str, status: JobStatus) -> str | None:
+    """What to do about a job that a submission found in this status; None when it runs or is going to."""
+    beginning = _ADVICE.get(status)
+    if beginning is None:
+        return None
+    rerun = "" if status is JobStatus.COMPLETED else _RERUN.format(job_id=job_id)
+    return beginning + rerun + _FORCE
+
+
+def _forced_job(job_type: str, validated: Mapping[str, Any]) -> ForcedJob:
+    nonce = uuid4().hex
+    return ForcedJob(forced_job_id_for(job_type, validated, nonce), nonce)
+
+
+def _keyed_payload(key: str, job_type: str, parameters: Mapping[str, Any], *, force: bool) -> KeyedPayload:
+    # What was sent, not what validation made of it: a release with other defaults still knows the request again.
+    text = canonical_json([job_type, parameters, force])
+    return KeyedPayload(key, hashlib.sha256(text.encode("ascii")).hexdigest())
