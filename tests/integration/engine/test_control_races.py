@@ -41,11 +41,11 @@ def statuses(engine, job_id, run):
     return Counter(row["status"] for row in rows)
 
 
-def wait_for_lock(engine):
-    """Until another connection waits for a lock."""
+def wait_for_lock(engine, waiting=1):
+    """Until so many other connections wait for a lock."""
     query = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
     for _ in range(10_000):
-        if engine.query(query):
+        if len(engine.query(query)) >= waiting:
             return
     raise AssertionError("nobody waits")
 
@@ -235,3 +235,24 @@ def test_resume_of_a_job_with_deadlines_and_its_last_completion_neither_deadlock
         # Whoever is second tells that the next stage is to be planned.
         assert (last.job_status == "queued") != (answer.status == "queued")
         assert (engine.job_status(job_id), engine.jobs.find_job(job_id).paused_at) == ("queued", None)
+
+
+def test_resume_waits_for_the_stage_before_it_holds_the_job(engine, database_url):
+    """Holding the job's row while it waited for the stage's would deadlock with the completion that closes the stage."""
+    job_id = engine.submit(timeout_seconds=100)
+    engine.plan(job_id, 1, 1)
+    lease = engine.claim(job_id, 1, "s1-00000")
+    engine.jobs.pause_job(job_id, **WHO)
+    with psycopg.connect(database_url) as holder, ThreadPoolExecutor(2) as executor:
+        holder.execute("select 1 from app.stages for update")
+        last = executor.submit(
+            engine.stages.complete_task_and_check_stage, job_id, 1, 1, lease_id=lease, results={"s1-00000": {}}
+        )
+        wait_for_lock(engine)
+        resume = executor.submit(engine.jobs.resume_job, job_id, **WHO)
+        wait_for_lock(engine, waiting=2)
+        free = engine.query("select 1 as free from app.jobs where job_id = %s for update skip locked", job_id)
+        holder.rollback()
+        assert free == [{"free": 1}]
+        assert last.result(timeout=60).is_last_task_in_stage
+        assert resume.result(timeout=60).status == "queued"
