@@ -238,7 +238,7 @@ def test_resume_of_a_job_with_deadlines_and_its_last_completion_neither_deadlock
 
 
 def test_resume_waits_for_the_stage_before_it_holds_the_job(engine, database_url):
-    """Holding the job's row while it waited for the stage's would deadlock with the completion that closes the stage."""
+    """Holding the job's row while it waited for the stage's deadlocked with the completion that closes it."""
     job_id = engine.submit(timeout_seconds=100)
     engine.plan(job_id, 1, 1)
     lease = engine.claim(job_id, 1, "s1-00000")
