@@ -28,14 +28,19 @@ end $$;
 
 -- Lets a paused job go on. Its step has to be announced again, and its parked tasks: the caller does, or the janitor.
 -- Outcome: resumed; not_paused; refused (it is ended or being cancelled); missing. wait_seconds: until a step that is
--- to be tried again is due. Locks: the job row.
+-- to be tried again is due. Locks: the stage, then the job row.
 create or replace function {schema}.resume_job(p_job_id text, p_reason text, p_actor text)
 returns table (outcome text, status text, run integer, stage integer, is_paused boolean, wait_seconds double precision)
 language plpgsql as $$
 declare
   v_now timestamptz := {schema}.clock();
+  v_seen record;
   v_job record;
 begin
+  select j.run, j.stage into v_seen from {schema}.jobs j where j.job_id = p_job_id;
+  if found then
+    perform {schema}.lock_stage(p_job_id, v_seen.run, v_seen.stage);
+  end if;
   select j.status, j.run, j.stage, j.paused_at, j.due_at into v_job
   from {schema}.jobs j where j.job_id = p_job_id for update;
   outcome := case
@@ -50,15 +55,17 @@ begin
   is_paused := false;
   wait_seconds := greatest(extract(epoch from v_job.due_at - v_now), 0)::double precision;
   if outcome = 'resumed' then
-    -- The time that it was paused does not count against its deadlines.
+    -- The time that it was paused does not count against its deadlines. A stage that it came to since the look above
+    -- has hardly waited, and is not locked: it keeps its own.
     update {schema}.jobs j
     set paused_at = null, announced_at = null, updated_at = v_now,
         deadline_at = j.deadline_at + (v_now - v_job.paused_at)
     where j.job_id = p_job_id;
     update {schema}.stages s
-    set deadline_at = s.deadline_at + (v_now - v_job.paused_at),
-        queue_deadline_at = s.queue_deadline_at + (v_now - v_job.paused_at)
-    where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_job.stage
+    set deadline_at = s.deadline_at + (v_now - greatest(v_job.paused_at, s.created_at)),
+        queue_deadline_at = s.queue_deadline_at + (v_now - greatest(v_job.paused_at, s.created_at))
+    where s.job_id = p_job_id and s.run = v_seen.run and s.stage = v_seen.stage and v_job.run = v_seen.run
+      and v_job.stage = v_seen.stage
       and coalesce(s.deadline_at, s.queue_deadline_at) is not null;
     perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'job_resumed',
       jsonb_build_object('reason', p_reason, 'actor', p_actor,

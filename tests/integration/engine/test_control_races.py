@@ -41,11 +41,11 @@ def statuses(engine, job_id, run):
     return Counter(row["status"] for row in rows)
 
 
-def wait_for_lock(engine):
-    """Until another connection waits for a lock."""
+def wait_for_lock(engine, waiting=1):
+    """Until so many other connections wait for a lock."""
     query = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
     for _ in range(10_000):
-        if engine.query(query):
+        if len(engine.query(query)) >= waiting:
             return
     raise AssertionError("nobody waits")
 
@@ -210,3 +210,49 @@ def test_operators_and_workers_all_at_once_leave_nothing_open(engine, crowd):
         engine.jobs.force_cancel(job_id, 1, 1)
         assert engine.job_status(job_id) in {"cancelled", "completed", "finalizing"}
         assert set(statuses(engine, job_id, 1)) <= {"completed", "cancelled"}
+
+
+def test_resume_of_a_job_with_deadlines_and_its_last_completion_neither_deadlock_nor_lose_the_step(engine, crowd):
+    """Both write the stage's row and the job's: the one moves deadlines, the other closes the stage."""
+    for _ in range(40):
+        job_id = engine.submit(timeout_seconds=100)
+        engine.plan(job_id, 1, 2)
+        ids = ["s1-00000", "s1-00001"]
+        leases = {task_id: engine.claim(job_id, 1, task_id) for task_id in ids}
+        engine.jobs.pause_job(job_id, **WHO)
+
+        def end(task_id, job_id=job_id, leases=leases):
+            return engine.stages.complete_task_and_check_stage(
+                job_id, 1, 1, lease_id=leases[task_id], results={task_id: {}}
+            )
+
+        *checks, answer = crowd(
+            *(lambda task_id=task_id: end(task_id) for task_id in ids),
+            lambda job_id=job_id: engine.jobs.resume_job(job_id, **WHO),
+        )
+        assert answer.outcome == "resumed"
+        last = next(check for check in checks if check.is_last_task_in_stage)
+        # Whoever is second tells that the next stage is to be planned.
+        assert (last.job_status == "queued") != (answer.status == "queued")
+        assert (engine.job_status(job_id), engine.jobs.find_job(job_id).paused_at) == ("queued", None)
+
+
+def test_resume_waits_for_the_stage_before_it_holds_the_job(engine, database_url):
+    """Holding the job's row while it waited for the stage's deadlocked with the completion that closes it."""
+    job_id = engine.submit(timeout_seconds=100)
+    engine.plan(job_id, 1, 1)
+    lease = engine.claim(job_id, 1, "s1-00000")
+    engine.jobs.pause_job(job_id, **WHO)
+    with psycopg.connect(database_url) as holder, ThreadPoolExecutor(2) as executor:
+        holder.execute("select 1 from app.stages for update")
+        last = executor.submit(
+            engine.stages.complete_task_and_check_stage, job_id, 1, 1, lease_id=lease, results={"s1-00000": {}}
+        )
+        wait_for_lock(engine)
+        resume = executor.submit(engine.jobs.resume_job, job_id, **WHO)
+        wait_for_lock(engine, waiting=2)
+        free = engine.query("select 1 as free from app.jobs where job_id = %s for update skip locked", job_id)
+        holder.rollback()
+        assert free == [{"free": 1}]
+        assert last.result(timeout=60).is_last_task_in_stage
+        assert resume.result(timeout=60).status == "queued"

@@ -1,6 +1,7 @@
 """Operators' verbs through the machine: what runs, what waits, what is sent, and what later stages see."""
 
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -43,7 +44,10 @@ def test_paused_job_stands_still_and_resumed_it_ends(rig):
     job = rig.job(job_id)
     assert (job.status, job.stage) == ("queued", 2)
     assert rig.tasks(job_id, 2) == []
-    assert rig.janitor.sweep().repairs == 0
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    for announced_at in (None, long_ago):
+        rig.engine.execute("update app.jobs set updated_at = %s, announced_at = %s", long_ago, announced_at)
+        assert rig.janitor.sweep().repairs == 0
     rig.machine.resume_job(job_id, reason="go on", actor="ada")
     rig.queues.run(rig.machine)
 
