@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from core.cache import LatestCache
+from core.drain import Drain
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import ContractViolationError, StoreUnavailable, classify
 from core.faults import fault_point
@@ -75,6 +76,7 @@ class CoreMachine:
         self._owner = owner
         self._task_threads = task_threads
         self._clock = clock
+        self._drain = Drain()
         self._control = JobControl(catalog, state, orchestration)
         self._errors = CoreMachineErrorHandler(log)
         self._known: LatestCache[tuple[str, int], KnownJob] = LatestCache(256)
@@ -112,8 +114,9 @@ class CoreMachine:
 
         Raises:
             ContractViolationError: It is no such message.
-            StoreUnavailable: The message must stay with the broker.
+            StoreUnavailable, Draining: The message must stay with the broker.
         """
+        self._drain.refuse()
         if not isinstance(message, JobQueueMessage | StageCompleteMessage):
             raise ContractViolationError(
                 f"expected a JobQueueMessage or StageCompleteMessage, found {type(message).__name__}"
@@ -134,8 +137,9 @@ class CoreMachine:
 
         Raises:
             ContractViolationError: It is no such message.
-            StoreUnavailable: The message must stay with the broker. A task's own failure never raises.
+            StoreUnavailable, Draining: The message must stay with the broker. A task's own failure never raises.
         """
+        self._drain.refuse()
         if not isinstance(message, TaskQueueMessage):
             raise ContractViolationError(f"expected a TaskQueueMessage, found {type(message).__name__}")
         until = self._clock() + ON_THE_SPOT_SECONDS
@@ -149,6 +153,13 @@ class CoreMachine:
             if moved is not None:
                 fault_point("job.moved")
                 self._follow_up(moved, until)
+
+    def drain(self) -> int:
+        """Take no messages from now on, and hand all tasks back: how many. For a process that is about to end.
+
+        Each handed back is an interruption and announced again. What was claimed a moment ago is given back unbegun.
+        """
+        return self._drain.drain()
 
     def cancel_job(
         self,
@@ -212,7 +223,7 @@ class CoreMachine:
         stage = known.definition.stage(job.stage)
         fault_point("job.before_plan")
         try:
-            plan = self._planner.plan(job, stage, on_the_spot=self._clock() < until)
+            plan = self._planner.plan(job, stage, on_the_spot=self._clock() < until and not self._drain.is_draining)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - an author's planner raises anything; the type decides
@@ -309,7 +320,9 @@ class CoreMachine:
             keeper=self._keeper,
             threads=self._task_threads,
         )
-        with batch:
+        with batch, self._drain.holding(batch, settlement) as may_run:
+            if not may_run:
+                settlement.release(batch.give_up_waiting())
             for group in batch.outcomes():
                 fault_point("task.ran")
                 settlement.settle(group)

@@ -49,8 +49,8 @@ class Settlement:
         if errors:
             self._note(self._state.fail_tasks(*self._where, lease_id=self._lease_id, errors=errors))
 
-    def release(self, tasks: Sequence[ClaimedTask], *, started: bool = False) -> None:
-        """Give tasks back, and announce them for others.
+    def release(self, tasks: Sequence[ClaimedTask], *, started: bool = False) -> int:
+        """Give tasks back, and announce them for others; how many were still this process's.
 
         Args:
             started: Their handlers run: that is an interruption.
@@ -74,6 +74,7 @@ class Settlement:
             on_sent=lambda ids: self._state.mark_tasks_announced(self._job.job_id, self._job.run, ids),
             cause=self._lease_id.hex[:12],
         )
+        return len(released)
 
     def send_again(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Messages that came before their tasks were due go back to the queue until then."""

@@ -74,7 +74,7 @@ def test_process_dies_at(engine, request, point, nth, on_the_spot, loses_message
 @broker
 @pytest.mark.parametrize("hit", [2, 60, 102, 103, 130, 151])
 def test_process_dies_in_the_middle_of_planning_many(engine, hit, loses_messages):
-    """Row 1 is stage 1's; the first hundred of stage 2 are asked for before its transaction begins, the others in it."""
+    """Row 1 is stage 1's. A hundred of stage 2 are asked for before its transaction begins, the others in it."""
     world = World(engine, loses_messages=loses_messages)
     with world.dying_at(("job.planning", hit)):
         job_id = world.submit(n=150)

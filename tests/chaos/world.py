@@ -1,4 +1,4 @@
-"""Processes that die at fault points, and the processes that follow them, over one database and one broker in memory."""
+"""Processes that die at fault points, and those that follow them, over one database and one broker in memory."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -73,7 +73,8 @@ class World:
         counted = [NthHit(point, nth) for point, nth in hits]
 
         def die(reached: str) -> None:
-            if any([is_hit(reached) for is_hit in counted]):
+            hits = [is_hit(reached) for is_hit in counted]  # each of them counts
+            if any(hits):
                 self.crashes.append(reached)
                 raise Crash(reached)
 
@@ -131,9 +132,7 @@ class World:
                 assert counts[stage, "stage_completed"] == 1
                 assert counts[stage, "stage_planned"] == 1
             assert counts[None, "job_completed"] == 1
-            rows = self.engine.query(
-                "select task_id, status from app.tasks where job_id = %s and run = %s", job_id, run
-            )
+            rows = self.engine.query("select * from app.tasks where job_id = %s and run = %s", job_id, run)
             assert {row["status"] for row in rows} == {"completed"}
             assert all(self.effects[job_id, row["task_id"]] >= 1 for row in rows)
             assert len(rows) == 2 + self.rig.job(job_id).parameters["n"]
