@@ -1,5 +1,8 @@
 """A process dies between any two effects; another one finishes, everything once, with messages left or all lost."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from core.errors import RetryableTaskError
@@ -115,5 +118,35 @@ def test_process_dies_when_it_has_resumed_a_job_whose_tasks_are_parked(engine, l
         world.survive(lambda: world.rig.machine.resume_job(job_id))
         world.run_to_the_end()
     assert world.crashes == ["control.written"]
+    world.assert_all_completed({job_id: RESULT})
+    assert verify(engine.pool) == []
+
+
+@broker
+def test_process_dies_while_it_hands_its_tasks_back(engine, loses_messages):
+    world = World(engine, loses_messages=loses_messages)
+    begun, gone = threading.Event(), threading.Event()
+
+    def outlive_the_process(context):
+        if world.is_first(context):
+            begun.set()
+            assert gone.wait(30)
+
+    world.acts["s2-n3"] = outlive_the_process
+    job_id = world.submit(n=N)
+    machine = world.rig.machine
+
+    def deliver_until_drained():
+        while not begun.is_set() and world.queues.deliver(machine):
+            pass
+
+    with ThreadPoolExecutor(1) as executor, world.dying_at(("task.released", 1)):
+        delivery = executor.submit(deliver_until_drained)
+        assert begun.wait(30)
+        world.survive(machine.drain)
+        gone.set()
+        delivery.result(30)
+        world.run_to_the_end()
+    assert world.crashes == ["task.released"]
     world.assert_all_completed({job_id: RESULT})
     assert verify(engine.pool) == []
