@@ -27,6 +27,8 @@ APP = Path(__file__).parent / "stubborn_app"
 QUEUES = ["coremachine-jobs", "coremachine-tasks", "coremachine-raster-tasks"]
 NEVER = "0 0 0 1 1 *"
 EVERY_SECOND = "* * * * * *"
+# What a deaf handler makes a host wait for.
+GRACE_SECONDS = 3.0
 
 StartHost = Callable[..., HostSupervisor]
 
@@ -44,7 +46,14 @@ def start_host(database_url: str, tmp_path: Path) -> Iterator[StartHost]:
                 "ServiceBusConnection": broker.connection_string,
                 **environment,
             }
-            host = HostSupervisor(APP, port=0, workers=workers, environment=settings, log_file=tmp_path / "host.log")
+            host = HostSupervisor(
+                APP,
+                port=0,
+                workers=workers,
+                environment=settings,
+                log_file=tmp_path / "host.log",
+                grace_seconds=GRACE_SECONDS,
+            )
             opened.callback(host.stop)
             host.start()
             host.wait_ready(60)
@@ -99,17 +108,18 @@ def test_task_that_kills_its_process_every_time_fails_with_that_reason(
     host = start_host(COREMACHINE_SWEEP_SCHEDULE=EVERY_SECOND, workers=2)
     with client(host) as http:
         job_id = submit(http, "deadly", folder=str(tmp_path))
-        job = wait_for_end(http, job_id)
-    assert job["status"] == "failed"
+    # Not over HTTP: each request hangs on a worker that is about to die.
+    finished = "select status from app.jobs where job_id = %s and finished_at is not null"
+    assert wait_until(lambda: engine.query(finished, job_id), "the job's end", 120) == [{"status": "failed"}]
     (task,) = engine.query("select status, attempt, interruptions, error from app.tasks where job_id = %s", job_id)
     assert (task["status"], task["attempt"], task["interruptions"]) == ("failed", 2, 2)
     assert task["error"]["type"] == "InterruptedTooOften"
     assert [beginning["attempt"] for beginning in beginnings(tmp_path, 2)] == [1, 2]
 
 
-@pytest.mark.parametrize("point", ["submit.written", "job.planned", "task.ran", "job.finalizing"])
+@pytest.mark.parametrize("point", ["submit.written", "task.ran"])
 def test_worker_ends_where_it_is_told_to_and_the_next_host_finishes(
-    start_host: StartHost, engine: Engine, tmp_path: Path, point: str
+    start_host: StartHost, engine: Engine, caplog: pytest.LogCaptureFixture, point: str
 ) -> None:
     doomed = start_host(COREMACHINE_FAULT=point)
     with client(doomed) as http:
@@ -117,7 +127,7 @@ def test_worker_ends_where_it_is_told_to_and_the_next_host_finishes(
             submit(http, "hello_world", n=3)
         except httpx.HTTPError:
             assert point == "submit.written"  # it did not live to answer
-    wait_until(lambda: "exit_status=137" in (tmp_path / "host.log").read_text(), "the worker to die")
+    wait_until(lambda: "exit_status=137" in caplog.text, "the worker to die")
     doomed.stop()
     with client(start_host(COREMACHINE_SWEEP_SCHEDULE=EVERY_SECOND)) as http:
         (row,) = engine.query("select job_id from app.jobs")

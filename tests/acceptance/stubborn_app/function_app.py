@@ -17,7 +17,7 @@ PROJECT_APP = Path(__file__).parents[3] / "function_app.py"
 LOOK_SECONDS = 0.02
 
 
-class _Job(JobBaseMixin, JobBase):
+class _OneTask(JobBaseMixin):
     parameters_schema: ClassVar = {"folder": {"type": "str"}, "heeds_stop": {"type": "bool", "default": True}}
 
     @staticmethod
@@ -26,10 +26,10 @@ class _Job(JobBaseMixin, JobBase):
 
     @staticmethod
     def finalize_job(context):
-        return [task.result for task in context.results(1)][0]
+        return next(task.result for task in context.results(1))
 
 
-class LongJob(_Job):
+class LongJob(_OneTask, JobBase):
     """Runs until the file `open` is in the folder. Nothing but a drain takes it from a process within minutes."""
 
     job_type = "long"
@@ -38,7 +38,7 @@ class LongJob(_Job):
     ]
 
 
-class DeadlyJob(_Job):
+class DeadlyJob(_OneTask, JobBase):
     """Ends its process, every time."""
 
     job_type = "deadly"
