@@ -11,6 +11,7 @@ import os
 import azure.functions as func
 
 from triggers.app_shape import AppShape, read_shape
+from triggers.drain import install_drain
 
 CONNECTION = "ServiceBusConnection"
 # All: what a path does not know is answered by the API, not by the host. By name, since the library's list grows.
@@ -94,4 +95,5 @@ def _add_janitor(function_app: func.FunctionApp, schedule: str) -> None:
         sweep(past_due=timer.past_due)
 
 
+install_drain()
 app = create_app(read_shape(os.environ))

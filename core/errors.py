@@ -13,6 +13,7 @@ Exception
     +-- DeliveryError            a message was not confirmed; its rows stay unannounced, and the janitor sends it later
     |   +-- QueueNotFound        no such queue: somebody must create it or mend the setting
     |   +-- MessageTooLarge      beyond what the queue takes
+    +-- Draining                 this process is about to end: the message must stay with the broker, for others
     +-- StoreUnavailable         the database cannot be reached: the message that led here must stay with the broker
 """
 
@@ -95,6 +96,13 @@ class QueueNotFound(DeliveryError):
 
 class MessageTooLarge(DeliveryError):
     """One message alone is larger than the queue takes."""
+
+
+class Draining(CoreMachineError):
+    """This process takes no messages any more."""
+
+    def __init__(self) -> None:
+        super().__init__("this process is about to end and takes no work; another one will")
 
 
 class StoreUnavailable(CoreMachineError):

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
+from core.faults import fault_point
 from core.models import JobQueueMessage, JobRecord, JobStatus
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager, Waiting
 from core.parking import announce_parked_tasks
@@ -222,6 +223,7 @@ class Janitor:
             taken_back, given_up = self._state.take_back_tasks(job_id, run, stage)
             report.taken_back += taken_back
             report.given_up += given_up
+            fault_point("janitor.taken_back")
             if given_up:
                 report.announced_jobs += self._announce_moved_job(job_id)
 
@@ -278,6 +280,7 @@ class Janitor:
         # Not the ids of earlier messages: a broker that drops doubles would drop the repair.
         cause = f"sweep-{uuid4().hex[:8]}"
         count = 0
+        fault_point("janitor.tasks_found")
         for _, group in itertools.groupby(tasks, key=lambda task: (task.job_id, task.run, task.stage)):
             rows = list(group)
             first = rows[0]
@@ -311,8 +314,10 @@ class Janitor:
             cause=f"sweep-{uuid4().hex[:8]}",
             correlation_id=job.correlation_id,
         )
+        fault_point("janitor.job_found")
         if not self._orchestration.announce_job(message):
             return False
+        fault_point("janitor.job_sent")
         self._state.mark_job_announced(job.job_id, job.run, job.stage)
         return True
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+from core.faults import fault_point
 from core.models import JobQueueMessage, JobRecord, JobStatus
 from core.models.control import ControlAnswer, RerunMode
 from core.orchestration_manager import OrchestrationManager
@@ -82,6 +83,7 @@ class JobControl:
         return changed, record.definition
 
     def _announce(self, job_id: str, answer: ControlAnswer) -> None:
+        fault_point("control.written")
         if answer.status is JobStatus.PROCESSING:
             announce_parked_tasks(self._state, self._orchestration, job_id)
             return
@@ -98,4 +100,5 @@ class JobControl:
             correlation_id=job.correlation_id,
         )
         if self._orchestration.announce_job(message, delay_seconds=answer.wait_seconds):
+            fault_point("control.sent")
             self._state.mark_job_announced(job.job_id, job.run, job.stage)

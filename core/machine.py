@@ -8,8 +8,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from core.cache import LatestCache
+from core.drain import Drain
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import ContractViolationError, StoreUnavailable, classify
+from core.faults import fault_point
 from core.job_control import JobControl
 from core.leases import LeaseKeeper
 from core.models import (
@@ -74,6 +76,7 @@ class CoreMachine:
         self._owner = owner
         self._task_threads = task_threads
         self._clock = clock
+        self._drain = Drain()
         self._control = JobControl(catalog, state, orchestration)
         self._errors = CoreMachineErrorHandler(log)
         self._known: LatestCache[tuple[str, int], KnownJob] = LatestCache(256)
@@ -111,8 +114,9 @@ class CoreMachine:
 
         Raises:
             ContractViolationError: It is no such message.
-            StoreUnavailable: The message must stay with the broker.
+            StoreUnavailable, Draining: The message must stay with the broker.
         """
+        self._drain.refuse()
         if not isinstance(message, JobQueueMessage | StageCompleteMessage):
             raise ContractViolationError(
                 f"expected a JobQueueMessage or StageCompleteMessage, found {type(message).__name__}"
@@ -133,8 +137,9 @@ class CoreMachine:
 
         Raises:
             ContractViolationError: It is no such message.
-            StoreUnavailable: The message must stay with the broker. A task's own failure never raises.
+            StoreUnavailable, Draining: The message must stay with the broker. A task's own failure never raises.
         """
+        self._drain.refuse()
         if not isinstance(message, TaskQueueMessage):
             raise ContractViolationError(f"expected a TaskQueueMessage, found {type(message).__name__}")
         until = self._clock() + ON_THE_SPOT_SECONDS
@@ -146,7 +151,15 @@ class CoreMachine:
             job_status = self._run_tasks(job, job.definition.stage(message.stage), message.task_ids)
             moved = _moved(job.record, message.stage, job_status)
             if moved is not None:
+                fault_point("job.moved")
                 self._follow_up(moved, until)
+
+    def drain(self) -> int:
+        """Take no messages from now on, and hand all tasks back: how many. For a process that is about to end.
+
+        Each handed back is an interruption and announced again. What was claimed a moment ago is given back unbegun.
+        """
+        return self._drain.drain()
 
     def cancel_job(
         self,
@@ -208,13 +221,15 @@ class CoreMachine:
         """Plan the job's stage and announce or run its tasks. Returns the job as it is then, if it is to move on."""
         known = self._remember(job)
         stage = known.definition.stage(job.stage)
+        fault_point("job.before_plan")
         try:
-            plan = self._planner.plan(job, stage, on_the_spot=self._clock() < until)
+            plan = self._planner.plan(job, stage, on_the_spot=self._clock() < until and not self._drain.is_draining)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - an author's planner raises anything; the type decides
             self._fail_step(job, "plan_stage", error)
             return None
+        fault_point("job.planned")
         if plan.outcome == "expired":
             self._state.enforce_deadlines(job.job_id, job.run, job.stage)
             return None
@@ -233,6 +248,7 @@ class CoreMachine:
         return None
 
     def _finalize(self, job: JobRecord) -> None:
+        fault_point("job.before_finalize")
         try:
             context = JobExecutionContext(
                 job_id=job.job_id,
@@ -247,7 +263,9 @@ class CoreMachine:
         except Exception as error:  # noqa: BLE001 - an author's code raises anything; the type decides
             self._fail_step(job, "finalize_job", error)
             return
+        fault_point("job.finalizing")
         self._state.finalize_job(job.job_id, job.run, result)
+        fault_point("job.finalized")
 
     def _fail_step(self, job: JobRecord, step: str, error: Exception) -> None:
         """A planner or finalizer raised: try again later, or fail the job with its reason."""
@@ -265,7 +283,9 @@ class CoreMachine:
             return
         delay = max(retry_delay(attempt, policy), failure.retry_after_seconds or 0.0)
         self._state.retry_job_step(job, failure.to_json(attempt) | {"step": step}, delay)
+        fault_point("job.step_retry_written")
         if self._orchestration.announce_job(_job_message(job, job.stage, attempt=attempt + 1), delay_seconds=delay):
+            fault_point("job.step_retry_sent")
             self._state.mark_job_announced(job.job_id, job.run, job.stage)
 
     def _run_tasks(self, job: KnownJob, stage: StageDefinition, task_ids: Iterable[str]) -> str | None:
@@ -289,6 +309,7 @@ class CoreMachine:
     ) -> str | None:
         """Run and settle tasks under this process's lease. Returns the job's status if it moved on, else None."""
         settlement = Settlement(self._state, self._orchestration, job.record, stage, lease_id)
+        fault_point("task.claimed")
         batch = Batch(
             job.record,
             stage,
@@ -299,9 +320,13 @@ class CoreMachine:
             keeper=self._keeper,
             threads=self._task_threads,
         )
-        with batch:
+        with batch, self._drain.holding(batch, settlement) as may_run:
+            if not may_run:
+                settlement.release(batch.give_up_waiting())
             for group in batch.outcomes():
+                fault_point("task.ran")
                 settlement.settle(group)
+                fault_point("task.settled")
                 if batch.is_to_be_cut:
                     settlement.release(batch.give_up_waiting())
         return settlement.job_status

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from core.canonical import encode_storable
 from core.errors import DeliveryError, PermanentTaskError
+from core.faults import fault_point
 from core.models import (
     JobQueueMessage,
     JobRecord,
@@ -116,6 +117,7 @@ class OrchestrationManager:
             if task_id in seen:
                 raise DuplicateTaskName(stage.number, definition.name or task_id)
             seen.add(task_id)
+            fault_point("job.planning")
             task_type = definition.task_type or stage.task_type
             yield PlannedTask(
                 job_id=job.job_id,
@@ -183,7 +185,9 @@ class OrchestrationManager:
                     _tell_undelivered(error, job.job_id)
                     break
                 ids = [task_id for message in chunk for task_id in message.task_ids]
+                fault_point("tasks.sent")
                 on_sent(ids)
+                fault_point("tasks.marked")
                 count += len(ids)
         return count
 
@@ -206,6 +210,7 @@ class OrchestrationManager:
             completed_by_app=self.role.app_name,
             correlation_id=job.correlation_id,
         )
+        fault_point("job.before_signal")
         try:
             self._sender.send_messages(JOBS_QUEUE, [signal])
         except DeliveryError as error:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from core.errors import AttemptsExhausted, Failure
+from core.faults import fault_point
 from core.models import JobRecord, StageDefinition, TaskQueueMessage
 from core.orchestration_manager import OrchestrationManager, Waiting
 from core.ports import StageCheck
@@ -48,8 +49,8 @@ class Settlement:
         if errors:
             self._note(self._state.fail_tasks(*self._where, lease_id=self._lease_id, errors=errors))
 
-    def release(self, tasks: Sequence[ClaimedTask], *, started: bool = False) -> None:
-        """Give tasks back, and announce them for others.
+    def release(self, tasks: Sequence[ClaimedTask], *, started: bool = False) -> int:
+        """Give tasks back, and announce them for others; how many were still this process's.
 
         Args:
             started: Their handlers run: that is an interruption.
@@ -58,6 +59,7 @@ class Settlement:
         released = self._state.release_tasks(
             *self._where, lease_id=self._lease_id, task_ids=list(by_id), started=started
         )
+        fault_point("task.released")
         waiting = [
             Waiting(
                 task_id, self._orchestration.queue_for(self._stage, by_id[task_id].task_type), by_id[task_id].attempt
@@ -72,6 +74,7 @@ class Settlement:
             on_sent=lambda ids: self._state.mark_tasks_announced(self._job.job_id, self._job.run, ids),
             cause=self._lease_id.hex[:12],
         )
+        return len(released)
 
     def send_again(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Messages that came before their tasks were due go back to the queue until then."""
@@ -102,6 +105,7 @@ class Settlement:
         except AttemptsExhausted:
             return False
         if answer["outcome"] == "scheduled":
+            fault_point("task.retry_written")
             self._announce_retry(task.task_id, task.task_type, task.attempt, answer["delay_seconds"])
         return answer["outcome"] in {"scheduled", "stale"}
 
@@ -120,4 +124,5 @@ class Settlement:
         )
         queue = self._orchestration.queue_for(self._stage, task_type)
         if self._orchestration.announce_retry(message, queue, delay_seconds):
+            fault_point("task.retry_sent")
             self._state.mark_tasks_announced(self._job.job_id, self._job.run, [task_id])

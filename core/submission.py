@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from core.canonical import canonical_json, forced_job_id_for
 from core.errors import IdempotencyKeyReused
+from core.faults import fault_point
 from core.models import JobStatus
 from core.orchestration_manager import OrchestrationManager
 from core.ports import ForcedJob, JobCatalog, KeyedPayload, SubmissionOutcome
@@ -74,7 +75,9 @@ class Submitter:
             raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)
         if submitted.created:
             message = job_class.queue_job(submitted.job_id, validated, correlation_id=submitted.correlation_id)
+            fault_point("submit.written")
             if self._orchestration.announce_job(message):
+                fault_point("submit.sent")
                 self._state.mark_job_announced(submitted.job_id, submitted.run, 1)
         return Submission(
             job_id=submitted.job_id,

@@ -4,7 +4,7 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 from uuid import UUID
@@ -87,7 +87,10 @@ class Batch:
         self._unsettled = len(tasks)
         self._threads = min(threads, len(tasks))
         self._began = time.monotonic()
-        self._ended: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        # None: look up, the batch has been abandoned.
+        self._ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        self._is_abandoned = False
+        self._tasks = tuple(tasks)
         self.leases = {
             task.task_id: HeldLease(
                 job.job_id,
@@ -112,13 +115,15 @@ class Batch:
     def outcomes(self) -> Iterator[list[Outcome]]:
         """Groups of outcomes as they come, until every task has one or was taken back by `give_up_waiting`.
 
+        After `abandon` nothing more comes but what had ended before.
+
         A group is empty when nothing came for a while: time to ask `is_to_be_cut`.
         """
-        if self._unsettled == 1 and len(self._waiting) == 1:
-            yield [self._run(self._waiting.popleft())]
+        if len(self._tasks) == 1:
+            yield [self._run(task) for task in self._take(self._waiting.popleft)]
             return
         started = 0
-        while self._unsettled > 0:
+        while self._unsettled > 0 and not self._is_abandoned:
             if started < self._threads and self._waiting:
                 _reserve.start(self._work)
                 started += 1
@@ -135,37 +140,58 @@ class Batch:
 
     def give_up_waiting(self) -> list[ClaimedTask]:
         """Take the tasks back that have not begun; the caller releases them."""
-        taken: list[ClaimedTask] = []
-        while True:
-            try:
-                taken.append(self._waiting.pop())
-            except IndexError:
-                break
+        taken = self._take_all()
         self._unsettled -= len(taken)
         self._keeper.drop([self.leases[task.task_id] for task in taken])
         return taken
 
+    def abandon(self) -> tuple[list[ClaimedTask], list[ClaimedTask]]:
+        """Tell all handlers to stop, from any thread: the tasks that have not begun, and the others.
+
+        The caller releases them; among the others there may be some that have ended, which their rows know.
+        """
+        self._is_abandoned = True
+        waiting = self._take_all()
+        unbegun = {task.task_id for task in waiting}
+        for lease in self.leases.values():
+            lease.stop("lost")
+        self._keeper.drop(list(self.leases.values()))
+        self._ended.put(None)
+        return waiting, [task for task in self._tasks if task.task_id not in unbegun]
+
+    def _take_all(self) -> list[ClaimedTask]:
+        taken: list[ClaimedTask] = []
+        while one := self._take(self._waiting.pop):
+            taken += one
+        return taken
+
+    @staticmethod
+    def _take(pop: Callable[[], ClaimedTask]) -> list[ClaimedTask]:
+        """One task, or none: several threads take from the same end or the other."""
+        try:
+            return [pop()]
+        except IndexError:
+            return []
+
     def _gather(self, timeout_seconds: float) -> list[Outcome]:
         """What has ended: waits for the first, then a moment for others. Empty when none came in time."""
-        try:
-            group = [self._ended.get(timeout=timeout_seconds)]
-        except queue.Empty:
-            return []
-        deadline = time.monotonic() + GATHER_SECONDS
+        group: list[Outcome] = []
+        deadline = time.monotonic() + timeout_seconds
         while len(group) < self._unsettled:
             try:
-                group.append(self._ended.get(timeout=max(0.0, deadline - time.monotonic())))
+                outcome = self._ended.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 break
+            if outcome is None:
+                break
+            if not group:
+                deadline = time.monotonic() + GATHER_SECONDS
+            group.append(outcome)
         return group
 
     def _work(self) -> None:
-        while True:
-            try:
-                task = self._waiting.popleft()
-            except IndexError:
-                return
-            self._ended.put(self._run(task))
+        while one := self._take(self._waiting.popleft):
+            self._ended.put(self._run(one[0]))
 
     def _run(self, task: ClaimedTask) -> Outcome:
         """One attempt. Whatever the handler raises becomes an outcome: a task never fails its neighbours."""

@@ -142,9 +142,11 @@ def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
 
 
 def _make_machine(settings: Settings, repositories: Repositories, catalog: JobCatalog) -> "CoreMachine":
-    from core.leases import LeaseKeeper  # noqa: PLC0415 - an app that only answers queries has no machine
+    from core.faults import arm_from_text  # noqa: PLC0415 - an app that only answers queries has no machine
+    from core.leases import LeaseKeeper  # noqa: PLC0415
     from core.machine import CoreMachine  # noqa: PLC0415
 
+    arm_from_text(settings.fault)
     state, orchestration = _make_rules(settings, repositories, catalog)
     return CoreMachine(
         catalog=catalog,

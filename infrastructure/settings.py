@@ -156,6 +156,11 @@ class Settings(BaseSettings):
         gt=0,
         description="a number of days after which ended jobs are deleted; left out, they are kept",
     )
+    fault: str = Field(
+        "",
+        alias="COREMACHINE_FAULT",
+        description="for tries of outages: a name of core.faults.FAULT_POINTS, where the process is to end",
+    )
     service_bus_connection: SecretStr | None = Field(
         None,
         alias="ServiceBusConnection",

@@ -1,4 +1,4 @@
-"""One real PostgreSQL for all tests that want one."""
+"""One real PostgreSQL for all tests that want one, and a database of its own, cloned from a template, for each."""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from infrastructure.postgresql import Pool, create_pool
+from infrastructure.verify import verify
 from local.postgres import LocalPostgres
+from tests.databases import Engine, clone_template, make_template
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +21,28 @@ def postgres_url() -> Iterator[str]:
         LocalPostgres(Path(folder) / "data", keep=False) as url,
     ):
         yield url
+
+
+@pytest.fixture(scope="session")
+def template_url(postgres_url: str) -> str:
+    return make_template(postgres_url)
+
+
+@pytest.fixture
+def database_url(template_url: str) -> Iterator[str]:
+    with clone_template(template_url) as url:
+        yield url
+
+
+@pytest.fixture
+def pool(database_url: str) -> Iterator[Pool]:
+    with create_pool(database_url, max_size=20) as pool:
+        yield pool
+
+
+@pytest.fixture
+def engine(pool: Pool, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """After each test all invariants hold, unless it breaks them by hand (marker `breaks_invariants`)."""
+    yield Engine(pool)
+    if request.node.get_closest_marker("breaks_invariants") is None:
+        assert verify(pool) == []

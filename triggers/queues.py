@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from core.errors import StoreUnavailable
+from core.errors import Draining, StoreUnavailable
 from core.models.message import JOBS_QUEUE_MESSAGE, TaskQueueMessage
 from triggers.ports import MessageProcessor, ServicesNotReady
 from triggers.services import get_services
@@ -58,7 +58,7 @@ def receive_job_message(
     """Plan, finalize or submit what a message of the jobs queue names.
 
     Raises:
-        MessageUnreadable, StoreUnavailable, ServicesNotReady: The message stays with the broker.
+        MessageUnreadable, StoreUnavailable, Draining, ServicesNotReady: The message stays with the broker.
     """
     parsed = _read(message, "a JobQueueMessage or StageCompleteMessage", JOBS_QUEUE_MESSAGE.validate_json)
     with _pausing_while_unavailable(message, pause):
@@ -98,10 +98,10 @@ def _reason(error: ValidationError) -> str:
 
 @contextmanager
 def _pausing_while_unavailable(message: Delivery, pause: Callable[[float], None]) -> Iterator[None]:
-    """An abandoned message comes back at once: without a pause a short outage would use up its deliveries."""
+    """An abandoned message comes back at once: an outage, or a process that ends, would soon use up its deliveries."""
     try:
         yield
-    except (StoreUnavailable, ServicesNotReady) as error:
+    except (StoreUnavailable, Draining, ServicesNotReady) as error:
         seconds = pause_seconds(message.delivery_count)
         extra = {"checkpoint": "MESSAGE_KEPT", **_context(message), "reason": str(error), "pause_seconds": seconds}
         log.warning("message_kept", extra=extra)

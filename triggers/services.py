@@ -87,6 +87,11 @@ def get_services() -> Services:
     return _services
 
 
+def find_services() -> Services | None:
+    """The process's services if they have been made."""
+    return _services
+
+
 def _make() -> Services:
     # Here, not above: an app that cannot import them still starts, and says so.
     try:

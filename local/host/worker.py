@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import uvicorn
@@ -75,6 +76,7 @@ class Worker:
 
     def __init__(self, options: WorkerOptions, channel: Channel, settings: HostSettings, index: AppIndex) -> None:
         self._options = options
+        self._app_handler = _app_handler()
         self._channel = channel
         self._settings = settings
         self._index = index
@@ -140,6 +142,7 @@ class Worker:
         for pump in self._pumps:
             pump.stop()
         server.should_exit = True
+        ending = self._tell_app()
         await self._timers.stop()
         joined = await asyncio.to_thread(_join, self._pumps, self._options.grace_seconds)
         drained = await asyncio.to_thread(self._dispatcher.drain, max(0.0, deadline - time.monotonic()))
@@ -148,7 +151,20 @@ class Worker:
             await asyncio.to_thread(_hand_back, self._dispatcher, self._pumps, "the host is shutting down")
         await server.finish(serving)
         self._invoker.close()
+        for thread in ending:
+            await asyncio.to_thread(thread.join, max(_FINISH_SECONDS, deadline - time.monotonic()))
         log.info("worker_stopped")
+
+    def _tell_app(self) -> list[threading.Thread]:
+        """Call the app's own SIGTERM handler; what it leaves running in threads, for which an orderly exit waits."""
+        if self._app_handler is None:
+            return []
+        before = set(threading.enumerate())
+        try:
+            self._app_handler(signal.SIGTERM, None)
+        except Exception:
+            log.exception("app_signal_handler_failed")
+        return [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
 
     def _build_server(self) -> _Server:
         options = self._options
@@ -208,6 +224,12 @@ class Worker:
                 if isinstance(function.trigger, TimerTrigger)
             ]
         )
+
+
+def _app_handler() -> Callable[[int, FrameType | None], object] | None:
+    """What the app set for SIGTERM when it was loaded. The worker takes the signal over, and calls it when it ends."""
+    handler = signal.getsignal(signal.SIGTERM)
+    return handler if callable(handler) and not isinstance(handler, signal.Handlers) else None
 
 
 def _join(pumps: Sequence[QueuePump], timeout_seconds: float) -> bool:

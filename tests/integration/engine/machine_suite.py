@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 from core.fan_in import load_fan_in_results
-from core.janitor import Janitor
+from core.janitor import Janitor, Patience
 from core.leases import LeaseKeeper
 from core.machine import CoreMachine
 from core.models import TaskDefinition
@@ -103,11 +103,21 @@ def build_registry(behave: Behaviours) -> Registry:
 class Rig:
     """One process's engine: machine, janitor, queues, and short ways to look at what came out."""
 
-    def __init__(self, engine, queues=None, *, on_the_spot: bool = False, moves_jobs: bool = True, sender=None) -> None:
+    def __init__(
+        self,
+        engine,
+        queues=None,
+        *,
+        on_the_spot: bool = False,
+        moves_jobs: bool = True,
+        sender=None,
+        behave=None,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
+    ) -> None:
         self.engine = engine
         pool = engine.pool
         self.queues = queues if queues is not None else MemoryQueues()
-        self.behave = Behaviours()
+        self.behave = behave or Behaviours()
         self.registry = build_registry(self.behave)
         self.state = StateManager(JobRepository(pool), TaskRepository(pool), StageCompletionRepository(pool))
         served = frozenset({"tasks"}) if on_the_spot else frozenset()
@@ -124,7 +134,12 @@ class Rig:
             task_threads=4,
         )
         self.janitor = Janitor(
-            JanitorRepository(pool), self.state, self.orchestration, queues=["tasks"], inspector=self.queues
+            JanitorRepository(pool),
+            self.state,
+            self.orchestration,
+            queues=["tasks"],
+            inspector=self.queues,
+            patience=patience,
         )
 
     def submit(self, **parameters: Any) -> str:

@@ -7,8 +7,8 @@ import pytest
 
 from core.orchestration_manager import MESSAGES_PER_SEND
 from infrastructure.postgresql import create_pool
+from tests.databases import Engine
 
-from .conftest import Engine
 from .machine_suite import Rig, ShapesJob
 
 TASKS_PER_MESSAGE = ShapesJob.stages[1]["tasks_per_message"]

@@ -56,7 +56,7 @@ def fill(connection: psycopg.Connection, rows: int) -> None:
 
 @pytest.fixture(scope="module")
 def filled(template_url):
-    from .conftest import clone_template
+    from tests.databases import clone_template
 
     with clone_template(template_url) as url, psycopg.connect(url, autocommit=True) as connection:
         # The test says itself when the planner learns of the rows.

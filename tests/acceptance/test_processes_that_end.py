@@ -1,0 +1,136 @@
+"""Hosts that stop in the middle of a task, tasks that kill their process, processes that die where they are told to."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from infrastructure.verify import verify
+from local.broker.config import BrokerConfig
+from local.broker.thread import BrokerThread
+from local.host.supervisor import HostSupervisor
+from tests.acceptance.steps import submit, wait_for_end, wait_until
+from tests.databases import Engine
+
+pytestmark = [
+    pytest.mark.acceptance,
+    # The SDK leaves sockets of a broker that is gone to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+APP = Path(__file__).parent / "stubborn_app"
+QUEUES = ["coremachine-jobs", "coremachine-tasks", "coremachine-raster-tasks"]
+NEVER = "0 0 0 1 1 *"
+EVERY_SECOND = "* * * * * *"
+# What a deaf handler makes a host wait for.
+GRACE_SECONDS = 3.0
+
+StartHost = Callable[..., HostSupervisor]
+
+
+@pytest.fixture
+def start_host(database_url: str, tmp_path: Path) -> Iterator[StartHost]:
+    """Hosts of one worker over one database and one broker; stopped at the end if they still run."""
+    with ExitStack() as opened:
+        broker = opened.enter_context(BrokerThread(BrokerConfig.for_queues(QUEUES)))
+
+        def start(*, workers: int = 1, **environment: str) -> HostSupervisor:
+            settings = {
+                "COREMACHINE_DATABASE_URL": database_url,
+                "COREMACHINE_SWEEP_SCHEDULE": NEVER,
+                "ServiceBusConnection": broker.connection_string,
+                **environment,
+            }
+            host = HostSupervisor(
+                APP,
+                port=0,
+                workers=workers,
+                environment=settings,
+                log_file=tmp_path / "host.log",
+                grace_seconds=GRACE_SECONDS,
+            )
+            opened.callback(host.stop)
+            host.start()
+            host.wait_ready(60)
+            return host
+
+        yield start
+
+
+def client(host: HostSupervisor) -> httpx.Client:
+    return httpx.Client(base_url=f"{host.url}/api/", timeout=60)
+
+
+def beginnings(folder: Path, count: int) -> list[dict[str, Any]]:
+    """What the handler wrote down, once it has begun so many times."""
+    path = folder / "begun.jsonl"
+
+    def enough() -> list[dict[str, Any]]:
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines] if len(lines) >= count else []
+
+    return wait_until(enough, f"the handler to begin {count} times", 60)
+
+
+@pytest.mark.parametrize("heeds_stop", [True, False], ids=["handler_stops", "handler_is_deaf"])
+def test_task_of_a_host_that_stops_is_at_once_another_hosts(
+    start_host: StartHost, engine: Engine, tmp_path: Path, *, heeds_stop: bool
+) -> None:
+    """No sweep, and a lease of ten minutes: only the host's farewell can bring the task to the other one."""
+    leaving = start_host()
+    with client(leaving) as http:
+        job_id = submit(http, "long", folder=str(tmp_path), heeds_stop=heeds_stop)
+    (first,) = beginnings(tmp_path, 1)
+    staying = start_host()
+    stopping = threading.Thread(target=leaving.stop)
+    stopping.start()
+    second = beginnings(tmp_path, 2)[1]
+    assert [first["pid"], second["pid"]] == [first["pid"], *staying.worker_pids]
+    assert second["attempt"] == 2
+    stopping.join()
+    (tmp_path / "open").touch()
+    with client(staying) as http:
+        job = wait_for_end(http, job_id)
+    assert (job["status"], job["result"]) == ("completed", {"pid": second["pid"], "attempt": 2})
+    (task,) = engine.query("select attempt, interruptions, error from app.tasks where job_id = %s", job_id)
+    assert task == {"attempt": 2, "interruptions": 1, "error": None}
+    assert "tasks_handed_back" in {row["event"] for row in engine.query("select event from app.job_events")}
+
+
+def test_task_that_kills_its_process_every_time_fails_with_that_reason(
+    start_host: StartHost, engine: Engine, tmp_path: Path
+) -> None:
+    host = start_host(COREMACHINE_SWEEP_SCHEDULE=EVERY_SECOND, workers=2)
+    with client(host) as http:
+        job_id = submit(http, "deadly", folder=str(tmp_path))
+    # Not over HTTP: each request hangs on a worker that is about to die.
+    finished = "select status from app.jobs where job_id = %s and finished_at is not null"
+    assert wait_until(lambda: engine.query(finished, job_id), "the job's end", 120) == [{"status": "failed"}]
+    (task,) = engine.query("select status, attempt, interruptions, error from app.tasks where job_id = %s", job_id)
+    assert (task["status"], task["attempt"], task["interruptions"]) == ("failed", 2, 2)
+    assert task["error"]["type"] == "InterruptedTooOften"
+    assert [beginning["attempt"] for beginning in beginnings(tmp_path, 2)] == [1, 2]
+
+
+@pytest.mark.parametrize("point", ["submit.written", "task.ran"])
+def test_worker_ends_where_it_is_told_to_and_the_next_host_finishes(
+    start_host: StartHost, engine: Engine, caplog: pytest.LogCaptureFixture, point: str
+) -> None:
+    doomed = start_host(COREMACHINE_FAULT=point)
+    with client(doomed) as http:
+        try:
+            submit(http, "hello_world", n=3)
+        except httpx.HTTPError:
+            assert point == "submit.written"  # it did not live to answer
+    wait_until(lambda: "exit_status=137" in caplog.text, "the worker to die")
+    doomed.stop()
+    with client(start_host(COREMACHINE_SWEEP_SCHEDULE=EVERY_SECOND)) as http:
+        (row,) = engine.query("select job_id from app.jobs")
+        job = wait_for_end(http, row["job_id"])
+    assert (job["status"], job["result"]) == ("completed", {"greetings": 3, "replies": 3})
+    assert verify(engine.pool) == []

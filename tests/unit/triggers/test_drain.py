@@ -1,0 +1,94 @@
+"""Each end of a process, in processes of their own: SIGTERM, SIGTERM with another handler, the interpreter's."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from triggers import services
+from triggers.drain import drain_made_services, install_drain
+
+ROOT = Path(__file__).parents[3]
+BEGINNING = "import os, signal, sys, threading\nfrom triggers.drain import install_drain\n"
+INSTALL = "install_drain(lambda: print('drained', threading.current_thread().name, flush=True))\n"
+# Handlers run in the main thread, between two of its steps.
+SIGNAL = "os.kill(os.getpid(), signal.SIGTERM)\nthreading.Event().wait(30)\n"
+
+
+def run(*parts: str) -> tuple[int, list[str]]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", BEGINNING + "".join(parts)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_sigterm_drains_before_the_process_ends_of_it():
+    assert run(INSTALL, SIGNAL, "print('not ended')") == (-signal.SIGTERM, ["drained drain"])
+
+
+def test_end_of_the_interpreter_drains():
+    assert run(INSTALL, "print('end', flush=True)") == (0, ["end", "drained MainThread"])
+
+
+def test_handler_of_somebody_else_decides_how_it_ends():
+    """The worker's own, say, which stops its loop: the drain goes on meanwhile and is waited for."""
+    other = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
+    status, lines = run(other, INSTALL, SIGNAL)
+    assert (status, sorted(lines)) == (3, ["drained MainThread", "drained drain"])
+
+
+def test_who_takes_the_signal_over_and_calls_the_handler_is_not_ended_by_it():
+    taken = (
+        "ours = signal.getsignal(signal.SIGTERM)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('stopping', flush=True))\n"
+        "ours(signal.SIGTERM, None)\n"
+        "[thread.join() for thread in threading.enumerate() if thread.name == 'drain']\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print('goes on', flush=True)\n"
+    )
+    assert run(INSTALL, taken) == (0, ["drained drain", "stopping", "goes on", "drained MainThread"])
+
+
+def test_second_signal_ends_the_process_at_once():
+    stuck = "install_drain(lambda: (print('draining', flush=True), threading.Event().wait()))\n"
+    again = "os.kill(os.getpid(), signal.SIGTERM)\nos.kill(os.getpid(), signal.SIGTERM)\nthreading.Event().wait(30)\n"
+    status, lines = run(stuck, again)
+    assert (status, lines in ([], ["draining"])) == (-signal.SIGTERM, True)
+
+
+def test_drain_that_fails_keeps_no_process_from_ending():
+    status, lines = run(
+        "import logging; logging.disable()\n",
+        "install_drain(lambda: [].pop() if threading.current_thread().name == 'drain' else None)\n",
+        SIGNAL,
+    )
+    assert (status, lines) == (-signal.SIGTERM, [])
+
+
+def test_app_loaded_in_another_thread_leaves_the_signal_alone(monkeypatch):
+    registered = []
+    monkeypatch.setattr("triggers.drain.atexit.register", registered.append)
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=install_drain, args=(print,))
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert registered == [print]
+
+
+class _Services:
+    class machine:  # noqa: N801 - stands for an attribute
+        @staticmethod
+        def drain() -> int:
+            return 4
+
+
+@pytest.mark.parametrize(("made", "count"), [(None, 0), (_Services, 4)])
+def test_services_are_drained_if_there_are_any(monkeypatch, made, count):
+    monkeypatch.setattr(services, "_services", made)
+    assert drain_made_services() == count

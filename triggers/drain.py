@@ -1,0 +1,66 @@
+"""What the app does when its process is told to end: it hands its tasks back, so that others have them at once."""
+
+import atexit
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+SIGNAL = signal.SIGTERM
+
+
+def install_drain(drain: Callable[[], object] | None = None) -> None:
+    """Drain at SIGTERM and when the interpreter ends. A handler that was there before is called as well.
+
+    Python sets signal handlers in the main thread only; elsewhere what is left is the interpreter's end.
+    """
+    act = drain or drain_made_services
+    atexit.register(act)
+    if threading.current_thread() is threading.main_thread():
+        previous = signal.getsignal(SIGNAL)
+        signal.signal(SIGNAL, _Handler(act, previous))
+    else:
+        log.debug("drain_without_signal", extra={"reason": "the app was not loaded in the main thread"})
+
+
+def drain_made_services() -> int:
+    """Hand back what this process holds: how many tasks. Makes nothing if nothing was needed so far."""
+    from triggers.services import find_services  # noqa: PLC0415 - an app that never ran anything has none
+
+    services = find_services()
+    return services.machine.drain() if services is not None else 0
+
+
+class _Handler:
+    """Drains in a thread of its own: the main thread may hold whatever a drain needs.
+
+    The thread is none that dies with the interpreter's end, so an orderly end waits for it.
+    """
+
+    def __init__(self, drain: Callable[[], object], previous: Any) -> None:
+        self._drain = drain
+        self._previous = previous
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        # Somebody who took the signal over and calls us decides for himself when the process ends.
+        is_in_charge = signal.getsignal(number) is self
+        ends_process = is_in_charge and not callable(self._previous) and self._previous is not signal.SIG_IGN
+        if is_in_charge:
+            # Whoever sends the signal once more means it.
+            signal.signal(number, signal.SIG_DFL if self._previous is None else self._previous)
+        threading.Thread(target=self._work, args=(number, ends_process), name="drain").start()
+        if callable(self._previous):
+            self._previous(number, frame)
+
+    def _work(self, number: int, ends_process: bool) -> None:  # noqa: FBT001 - a thread's arguments
+        try:
+            self._drain()
+        except Exception:
+            log.exception("drain_failed", extra={"checkpoint": "DRAIN"})
+        if ends_process:
+            os.kill(os.getpid(), number)
