@@ -1,6 +1,7 @@
 """What Azure Functions loads: the functions of this app's mode, and nothing that runs.
 
-standalone: HTTP, jobs queue, task queues, janitor. platform: all but the task queues. worker: its task queues alone.
+standalone: HTTP, jobs queue, task queues, dead letters, janitor. platform: all but the task queues. worker: its task
+queues alone.
 With settings that cannot be used it still serves HTTP, where /api/readyz and every other answer says what is wrong.
 """
 
@@ -28,6 +29,8 @@ def create_app(shape: AppShape) -> func.FunctionApp:
         _add_jobs_queue(function_app, shape.jobs_queue)
     for logical, real in shape.task_queues.items():
         _add_task_queue(function_app, logical, real)
+    for logical, real in shape.dead_letter_queues.items():
+        _add_dead_letters(function_app, logical, real)
     if shape.sweep_schedule is not None:
         _add_janitor(function_app, shape.sweep_schedule)
     return function_app
@@ -65,6 +68,21 @@ def _add_task_queue(function_app: func.FunctionApp, logical: str, queue: str) ->
         from triggers.queues import receive_task_message  # noqa: PLC0415 - at the first message
 
         receive_task_message(message)
+
+
+def _add_dead_letters(function_app: func.FunctionApp, logical: str, queue: str) -> None:
+    @function_app.function_name(f"dead_letters_{logical}")
+    @function_app.service_bus_queue_trigger(
+        arg_name="message",
+        queue_name=f"{queue}/$DeadLetterQueue",
+        connection=CONNECTION,
+        # As it came: what nobody could read may be no text.
+        data_type=func.DataType.BINARY,
+    )
+    def dead_letters(message: func.ServiceBusMessage) -> None:
+        from triggers.dead_letters import receive_dead_letter  # noqa: PLC0415 - at the first message
+
+        receive_dead_letter(logical, message)
 
 
 def _add_janitor(function_app: func.FunctionApp, schedule: str) -> None:

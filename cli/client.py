@@ -115,6 +115,24 @@ class ApiClient:
         sent = {name: value for name, value in body.items() if value is not None}
         return self._call("POST", f"jobs/{job_id}/{action}", json=sent)
 
+    def explain(self, job_id: str) -> Json:
+        return self._call("GET", f"jobs/{job_id}/explain")
+
+    def group_failures(self, *, limit: int, **query: Any) -> list[Json]:
+        return self._collect("failures", {**query, "group": "true"}, limit)
+
+    def list_failures(self, *, limit: int, **query: Any) -> list[Json]:
+        return self._collect("failures", {**query, "group": "false"}, limit)
+
+    def list_dead_letters(self, *, limit: int, **query: Any) -> list[Json]:
+        return self._collect("dead-letters", query, limit)
+
+    def get_dead_letter(self, dead_letter_id: int) -> Json:
+        return self._call("GET", f"dead-letters/{dead_letter_id}")
+
+    def redrive(self, request: Mapping[str, Any]) -> Json:
+        return self._call("POST", "dead-letters/redrive", json=dict(request))
+
     def find_readiness_problems(self) -> list[str]:
         """What the app behind the server says it lacks; empty when it is ready."""
         try:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cli import control, jobs
+from cli import control, insight, jobs
 from cli.db import db
 from cli.demo import demo
 from cli.errors import CliError
@@ -33,6 +33,9 @@ app.command()(control.resume)
 app.command()(control.rerun)
 app.command()(control.runs)
 app.command("job-types")(jobs.job_types)
+app.command()(insight.explain)
+app.command()(insight.failures)
+app.add_typer(insight.dead, name="dead")
 app.add_typer(db, name="db")
 
 

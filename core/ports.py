@@ -12,6 +12,7 @@ from core.context import TaskContext
 from core.models import JobQueueMessage, JobRecord, QueueMessage, TaskDefinition, TaskRecord
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
 from core.models.control import ControlAnswer, ParkedTask
+from core.models.dead_letter import DeadLetter, RecordedLetter
 
 # A JSON object, or its text if it was encoded before.
 JsonObject = Mapping[str, Any] | EncodedJson
@@ -141,6 +142,7 @@ class JobStore(Protocol):
     ) -> ControlAnswer | None: ...
     def find_parked_tasks(self, job_id: str | None, limit: int, hold_seconds: float) -> list[ParkedTask]: ...
     def unpark_tasks(self, job_id: str, run: int, task_ids: Sequence[str], held_until: datetime) -> int: ...
+    def record_dead_letter(self, letter: DeadLetter) -> RecordedLetter: ...
 
 
 class TaskStore(Protocol):

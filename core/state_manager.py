@@ -9,6 +9,7 @@ from uuid import UUID
 from core.errors import Failure
 from core.models import JobRecord, RetryPolicy
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ParkedTask, RerunMode
+from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.ports import (
     Enforcement,
     ForcedJob,
@@ -301,6 +302,24 @@ class StateManager:
     def unpark_tasks(self, job_id: str, run: int, task_ids: Sequence[str], held_until: datetime) -> int:
         """A queue has the messages for these parked tasks."""
         return self._jobs.unpark_tasks(job_id, run, task_ids, held_until)
+
+    def record_dead_letter(self, letter: DeadLetter) -> RecordedLetter:
+        """Keep a dead message once; the rows that it named wait for another: queued becomes pending."""
+        recorded = self._jobs.record_dead_letter(letter)
+        log.warning(
+            "message_dead_lettered",
+            extra={
+                "checkpoint": "DEAD_LETTER",
+                "queue": letter.queue,
+                "message_id": letter.message_id,
+                "job_id": letter.reference.job_id,
+                "stage": letter.reference.stage,
+                "reason": letter.reason,
+                "is_known": recorded.known,
+                "released": recorded.released,
+            },
+        )
+        return recorded
 
     def _tell(self, checkpoint: str, job_id: str, stage: int, asked: Mapping[str, Any], check: StageCheck) -> None:
         refused = sorted(set(asked) - set(check.updated_ids))

@@ -9,7 +9,10 @@ from threading import RLock
 from typing import TYPE_CHECKING, cast
 
 from core.ports import JobCatalog
+from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.entra import EntraTokens, default_credential
+from infrastructure.failures import FailureQueries
+from infrastructure.insight import InsightQueries
 from infrastructure.janitor_store import JanitorRepository
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.migrations import Migrator, SchemaStatus
@@ -23,6 +26,7 @@ from infrastructure.settings import AppMode, DatabaseAuth, Settings
 if TYPE_CHECKING:
     from azure.servicebus import ServiceBusClient
 
+    from core.dead_letters import DeadLetters
     from core.janitor import Janitor, Patience
     from core.machine import CoreMachine
     from core.orchestration_manager import OrchestrationManager
@@ -41,6 +45,9 @@ class Repositories:
     service_bus: ServiceBusRepository
     queries: JobQueries
     retention: RetentionRepository
+    dead_letters: DeadLetterRepository
+    failures: FailureQueries
+    insight: InsightQueries
 
 
 class RepositoryFactory:
@@ -71,6 +78,14 @@ class RepositoryFactory:
     def create_janitor(self, catalog: JobCatalog, *, patience: "Patience | None" = None) -> "Janitor":
         """A janitor over these repositories, which also looks whether a queue lost its messages."""
         return _make_janitor(self.settings, self.create_repositories(), catalog, patience)
+
+    def create_dead_letters(self) -> "DeadLetters":
+        """Writes dead messages down over these repositories, and sends them again."""
+        from core.dead_letters import DeadLetters  # noqa: PLC0415 - only apps that move jobs have it
+
+        found = self.create_repositories()
+        state = _make_state(found)
+        return DeadLetters(found.dead_letters, state, found.service_bus, self.settings.queue_names)
 
     def schema_status(self) -> SchemaStatus:
         """Where the database stands towards this release.
@@ -120,6 +135,9 @@ def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
         service_bus=ServiceBusRepository(settings.queue_names, _service_bus_connector(settings)),
         queries=JobQueries(pool, settings.schema_name),
         retention=RetentionRepository(pool, settings.schema_name),
+        dead_letters=DeadLetterRepository(pool, settings.schema_name),
+        failures=FailureQueries(pool, settings.schema_name),
+        insight=InsightQueries(pool, settings.schema_name),
     )
 
 
@@ -161,15 +179,19 @@ def _make_rules(
     settings: Settings, repositories: Repositories, catalog: JobCatalog
 ) -> tuple["StateManager", "OrchestrationManager"]:
     from core.orchestration_manager import AppRole, OrchestrationManager  # noqa: PLC0415 - as for the machine
-    from core.state_manager import StateManager  # noqa: PLC0415
 
     role = AppRole(
         app_name=settings.app_name,
         moves_jobs=settings.app_mode is not AppMode.WORKER,
         served_queues=frozenset(settings.served_queues),
     )
-    state = StateManager(repositories.jobs, repositories.tasks, repositories.stages)
-    return state, OrchestrationManager(catalog, repositories.service_bus, role)
+    return _make_state(repositories), OrchestrationManager(catalog, repositories.service_bus, role)
+
+
+def _make_state(repositories: Repositories) -> "StateManager":
+    from core.state_manager import StateManager  # noqa: PLC0415 - as for the machine
+
+    return StateManager(repositories.jobs, repositories.tasks, repositories.stages)
 
 
 def _service_bus_connector(settings: Settings) -> Callable[[], "ServiceBusClient"]:

@@ -8,6 +8,7 @@ from psycopg.sql import SQL, Identifier
 
 from core.leases import HeldLease
 from core.models import JobRecord
+from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.ports import (
     Enforcement,
     ForcedJob,
@@ -79,6 +80,31 @@ class JobRepository(JobControlRepository):
     def fail_job(self, job_id: str, run: int, error: Mapping[str, Any]) -> bool:
         (row,) = self._call("fail_job", (job_id, run, as_jsonb(error)))
         return bool(row["fail_job"])
+
+    def record_dead_letter(self, letter: DeadLetter) -> RecordedLetter:
+        """Keep a dead message once, and let the rows that it named be announced again after a hold."""
+        reference = letter.reference
+        parameters = (
+            letter.queue,
+            letter.message_id,
+            letter.sequence_number,
+            letter.enqueued_at,
+            reference.kind,
+            reference.job_id or "",
+            reference.run,
+            reference.stage,
+            list(reference.task_ids),
+            letter.reason,
+            letter.description,
+            letter.delivery_count,
+            letter.correlation_id,
+            letter.body,
+            letter.body_size,
+        )
+        (row,) = self._call("record_dead_letter", parameters)
+        return RecordedLetter(
+            row["dead_letter_id"], row["outcome"] == "known", row["job_found"], row["released"], row["hold_seconds"]
+        )
 
 
 class TaskRepository(PostgreSQLRepository):

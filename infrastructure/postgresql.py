@@ -120,6 +120,10 @@ class PostgreSQLRepository(BaseRepository):
             cursor.execute(query.as_string(cursor), parameters)
             return cursor.fetchall() if cursor.description else []
 
+    def _table(self, name: str) -> Identifier:
+        """A table, or a function, of the schema."""
+        return Identifier(self._schema, name)
+
     def _call(self, function: str, parameters: Sequence[Any]) -> list[DictRow]:
         """Call one of the schema's functions: a transition in one round trip, again if another came in between."""
         places = SQL(", ").join(Placeholder() for _ in parameters)

@@ -94,11 +94,11 @@ class JobQueries(PostgreSQLRepository):
             conditions.append(SQL("job_type = %s") if len(types) == 1 else SQL("job_type = any(%s)"))
             parameters.append(types[0] if len(types) == 1 else types)
         if cursor is not None:
-            _, created_at, job_id = _read_cursor(_JOB_PLACE, cursor)
+            _, created_at, job_id = read_cursor(_JOB_PLACE, cursor)
             conditions.append(SQL("(created_at, job_id) < (%s, %s)"))
             parameters += [created_at, job_id]
         rows = self._list("jobs", JobSummary, conditions, "created_at desc, job_id desc", limit, parameters)
-        return _page(
+        return make_page(
             rows, JobSummary, limit, lambda row: _JOB_PLACE.dump_json(("jobs", row["created_at"], row["job_id"]))
         )
 
@@ -134,11 +134,11 @@ class JobQueries(PostgreSQLRepository):
             parameters += [stage, f"s{stage}-", f"s{stage}."]
         conditions += _in_statuses(statuses)
         if cursor is not None:
-            _, task_id = _read_cursor(_TASK_PLACE, cursor)
+            _, task_id = read_cursor(_TASK_PLACE, cursor)
             conditions.append(SQL("task_id > %s"))
             parameters.append(task_id)
         rows = self._list("tasks", TaskSummary, conditions, "task_id", limit, parameters)
-        return _page(rows, TaskSummary, limit, lambda row: _TASK_PLACE.dump_json(("tasks", row["task_id"])))
+        return make_page(rows, TaskSummary, limit, lambda row: _TASK_PLACE.dump_json(("tasks", row["task_id"])))
 
     def list_runs(self, job_id: str) -> tuple[JobRun, ...]:
         """All runs of a job, the latest first; none for an unknown job."""
@@ -162,11 +162,11 @@ class JobQueries(PostgreSQLRepository):
         conditions: list[Composable] = [SQL("job_id = %s")]
         parameters: list[Any] = [job_id]
         if cursor is not None:
-            _, event_id = _read_cursor(_EVENT_PLACE, cursor)
+            _, event_id = read_cursor(_EVENT_PLACE, cursor)
             conditions.append(SQL("event_id > %s"))
             parameters.append(event_id)
         rows = self._list("job_events", JobEvent, conditions, "event_id", limit, parameters)
-        return _page(rows, JobEvent, limit, lambda row: _EVENT_PLACE.dump_json(("events", row["event_id"])))
+        return make_page(rows, JobEvent, limit, lambda row: _EVENT_PLACE.dump_json(("events", row["event_id"])))
 
     def _list(
         self,
@@ -201,9 +201,6 @@ class JobQueries(PostgreSQLRepository):
             "on c.of_stage = s.stage where s.job_id = %s and s.run = %s order by s.stage"
         ).format(stages=self._table("stages"), counts=counts, tasks=self._table("tasks"))
 
-    def _table(self, name: str) -> Identifier:
-        return Identifier(self._schema, name)
-
 
 def _in_statuses(statuses: Iterable[StrEnum]) -> list[Composable]:
     # Written out, not bound: a partial index serves only a statement whose text says the status.
@@ -213,14 +210,20 @@ def _in_statuses(statuses: Iterable[StrEnum]) -> list[Composable]:
     return [SQL("status in ({})").format(SQL(", ").join(map(SqlLiteral, values)))]
 
 
-def _page(rows: list[DictRow], model: type[Row], limit: int, place: Callable[[DictRow], bytes]) -> Page[Row]:
+def make_page(rows: list[DictRow], model: type[Row], limit: int, place: Callable[[DictRow], bytes]) -> Page[Row]:
+    """The rows as a page, of which there is one more than it holds if another page follows.
+
+    Args:
+        place: A row's place in its list, as JSON.
+    """
     items = tuple(model.model_validate(row) for row in rows[:limit])
     if len(rows) <= limit:
         return Page(items, None)
     return Page(items, base64.urlsafe_b64encode(place(rows[limit - 1])).decode().rstrip("="))
 
 
-def _read_cursor(kind: TypeAdapter[Place], cursor: str) -> Place:
+def read_cursor(kind: TypeAdapter[Place], cursor: str) -> Place:
+    """The place that a cursor stands for. Raises InvalidCursor for one of another list."""
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         return kind.validate_json(text)

@@ -3,8 +3,8 @@
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header, Request, Response, Security
 from fastapi import Query as InQuery
@@ -18,7 +18,8 @@ from core.models.view import TaskSummary
 from core.ports import SubmissionOutcome
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
-from triggers import job_actions, problems
+from triggers import insight_api, job_actions, problems
+from triggers.api_models import page_of as _page
 from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, job_links, services_of
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
@@ -36,7 +37,6 @@ FIRST_POLL_SECONDS, POLL_SECONDS = 0.002, 0.05
 MAX_WAITING = 32
 RETRY_AFTER = {"Retry-After": "1"}
 
-T = TypeVar("T")
 GetServices = Callable[[], ApiServices]
 
 # Says how keys are given; the Functions host is who checks them.
@@ -67,7 +67,7 @@ def create_api(get_services: GetServices) -> FastAPI:
     api.state.get_services = get_services
     api.state.waiting = 0
     problems.install(api)
-    for routes in (router, job_actions.router):
+    for routes in (router, job_actions.router, insight_api.router):
         api.include_router(routes, prefix="/api", dependencies=KEYS, responses=PROBLEMS)
     api.openapi = functools.cache(lambda: _openapi(api))  # type: ignore[method-assign]
     return api
@@ -271,12 +271,6 @@ def readyz(request: Request, response: Response, query: NoQuery) -> models.Readi
         status="ready" if ready else "not_ready",
         checks=[models.ReadinessCheck(name=check.name, ok=check.ok, detail=check.detail) for check in checks],
     )
-
-
-def _page(value: Iterable[T], next_cursor: str | None) -> models.Page[T]:
-    """A field that is not set is left out of the answer."""
-    items = list(value)
-    return models.Page[T](value=items) if next_cursor is None else models.Page[T](value=items, next_cursor=next_cursor)
 
 
 def _check_job_is_there(services: ApiServices, job_id: str, found: Sequence[object]) -> None:

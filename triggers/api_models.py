@@ -1,5 +1,6 @@
 """What the HTTP API takes in queries and bodies, and what it answers. Times are RFC 3339 in UTC."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -144,6 +145,12 @@ class Page(BaseModel, Generic[T]):
 
     value: list[T]
     next_cursor: str | None = None
+
+
+def page_of(value: Iterable[T], next_cursor: str | None) -> Page[T]:
+    """A page whose `next_cursor` is left out of the answer where there is none: a field that is not set is."""
+    items = list(value)
+    return Page[T](value=items) if next_cursor is None else Page[T](value=items, next_cursor=next_cursor)
 
 
 class JobLinks(BaseModel):

@@ -25,6 +25,8 @@ class AppShape:
         jobs_queue: The real name; None when this app does not read it.
         task_queues: Logical to real name of the task queues that this app reads.
         sweep_schedule: NCRONTAB of the janitor; None when this app has none.
+        dead_letter_queues: Logical to real name of the queues whose dead letters this app keeps: all of them where it
+            moves jobs, since messages of a worker app expire just when that app is down.
         problems: Why the settings cannot be used, a sentence each. The app then serves HTTP alone, to say so.
     """
 
@@ -33,6 +35,7 @@ class AppShape:
     jobs_queue: str | None = None
     task_queues: Mapping[str, str] = field(default_factory=dict)
     sweep_schedule: str | None = None
+    dead_letter_queues: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
 
@@ -47,14 +50,16 @@ def read_shape(environment: Mapping[str, str]) -> AppShape:
     if problems:
         return AppShape(http_auth=http_auth, problems=tuple(problems))
     moves_jobs = mode != "worker"
+    jobs_queue = environment.get("COREMACHINE_JOBS_QUEUE") or DEFAULT_JOBS_QUEUE
     return AppShape(
         serves_http=moves_jobs,
         http_auth=http_auth,
-        jobs_queue=(environment.get("COREMACHINE_JOBS_QUEUE") or DEFAULT_JOBS_QUEUE) if moves_jobs else None,
+        jobs_queue=jobs_queue if moves_jobs else None,
         task_queues={} if mode == "platform" else {name: queues[name] for name in served},
         sweep_schedule=(environment.get("COREMACHINE_SWEEP_SCHEDULE") or DEFAULT_SWEEP_SCHEDULE)
         if moves_jobs
         else None,
+        dead_letter_queues={"jobs": jobs_queue, **queues} if moves_jobs else {},
     )
 
 

@@ -2,11 +2,14 @@
 
 import json
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from fastapi import Request
+from pydantic import BaseModel
 
 from triggers.problems import FieldProblem, ProblemError, invalid_request
+
+M = TypeVar("M", bound=BaseModel)
 
 MAX_BODY_BYTES = 1024 * 1024
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from core.dead_letters import DeadLetters
 from core.errors import StoreUnavailable
 from core.janitor import Janitor
 from core.machine import CoreMachine
@@ -14,7 +15,10 @@ from infrastructure.base import RepositoryError
 from triggers.ports import Check, ServicesNotReady
 
 if TYPE_CHECKING:
+    from infrastructure.dead_letters import DeadLetterRepository
     from infrastructure.factory import RepositoryFactory
+    from infrastructure.failures import FailureQueries
+    from infrastructure.insight import InsightQueries
     from infrastructure.queries import JobQueries
     from infrastructure.settings import Settings
     from jobs.registry import Registry
@@ -32,6 +36,10 @@ class Services:
     machine: CoreMachine
     janitor: Janitor
     queries: "JobQueries"
+    dead_letters: DeadLetters
+    dead_letter_queries: "DeadLetterRepository"
+    failures: "FailureQueries"
+    insight: "InsightQueries"
 
     def find_job_status(self, job_id: str) -> str | None:
         """The job's status; None for an unknown job."""
@@ -118,13 +126,18 @@ def _make() -> Services:
         settings = load_settings()
         registry = load_registry(settings.jobs, settings.task_queues)
         factory = RepositoryFactory(settings)
+        repositories = factory.create_repositories()
         return Services(
             settings=settings,
             registry=registry,
             factory=factory,
             machine=factory.create_machine(registry),
             janitor=factory.create_janitor(registry),
-            queries=factory.create_repositories().queries,
+            queries=repositories.queries,
+            dead_letters=factory.create_dead_letters(),
+            dead_letter_queries=repositories.dead_letters,
+            failures=repositories.failures,
+            insight=repositories.insight,
         )
     except Exception as error:
         log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})

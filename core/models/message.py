@@ -38,7 +38,8 @@ class JobQueueMessage(FrozenModel):
     @property
     def message_id(self) -> str:
         if self.job_id is None:
-            return f"submit-{self.correlation_id or uuid4().hex}"
+            parts = ["submit", self.correlation_id or uuid4().hex, self.cause]
+            return "-".join(part for part in parts if part)
         parts = ["job", self.job_id[:32], str(self.run), str(self.stage), str(self.attempt), self.cause]
         return "-".join(part for part in parts if part)
 

@@ -22,6 +22,7 @@ COLUMN_TYPES: dict[type, LiteralString] = {
     bool: "boolean",
     datetime: "timestamptz",
     dict: "jsonb",
+    tuple: "text[]",
     UUID: "uuid",
 }
 _TRANSITIONS: dict[str, Mapping[Any, Iterable[StrEnum]]] = {
@@ -125,7 +126,7 @@ def _column(table: Table, name: str, info: FieldInfo) -> Composed:
 
 
 def _sql_type(table: Table, name: str, python_type: type) -> LiteralString:
-    if name == table.identity:
+    if name == table.identity or name in table.bigints:
         return "bigint"
     if issubclass(python_type, StrEnum):
         return "text"
@@ -149,7 +150,8 @@ def _plain_type(annotation: Any) -> tuple[type, bool]:
 
 
 def _create_index(schema: str, table: Table, index: Index) -> Composed:
-    statement = SQL("create index if not exists {} on {} ({})").format(
+    create = SQL("create unique index if not exists " if index.is_unique else "create index if not exists ")
+    statement = create + SQL("{} on {} ({})").format(
         Identifier(index.name),
         Identifier(schema, table.name),
         _names(index.columns),

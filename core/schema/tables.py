@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import LiteralString
 
+from core.models.dead_letter import DeadLetterRecord
 from core.models.definition import FrozenModel
 from core.models.record import (
     IdempotencyKeyRecord,
@@ -27,6 +28,7 @@ class Index:
     statuses: tuple[str, ...] = ()
     condition: str | None = None
     where_set: str | None = None
+    is_unique: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Table:
     indexes: tuple[Index, ...] = ()
     references: tuple[tuple[tuple[str, ...], str], ...] = ()
     identity: str | None = None
+    # Numbers beyond 32 bits.
+    bigints: tuple[str, ...] = ()
     now_columns: tuple[str, ...] = field(default=("created_at",))
     # Storage parameters, such as those of autovacuum.
     storage: tuple[tuple[LiteralString, float], ...] = ()
@@ -116,5 +120,25 @@ TABLES = (
         references=((("job_id",), "jobs"),),
         identity="event_id",
         now_columns=(),
+    ),
+    Table(
+        # No foreign key: a message may name a job that is not there, and outlives one that is pruned.
+        "dead_letters",
+        DeadLetterRecord,
+        key=("job_id", "dead_letter_id"),
+        indexes=(
+            # A message that is delivered again while its row is being written is one row. The broker's sequence numbers
+            # may begin again (a local broker keeps nothing); the time does not.
+            Index(
+                "dead_letters_once",
+                ("job_id", "queue", "message_id", "sequence_number", "enqueued_at"),
+                is_unique=True,
+            ),
+            Index("dead_letters_of_task", ("job_id", "run", "stage", "task_id")),
+            Index("dead_letters_by_age", ("dead_letter_id",)),
+        ),
+        identity="dead_letter_id",
+        bigints=("sequence_number",),
+        now_columns=("received_at",),
     ),
 )

@@ -29,6 +29,9 @@ begin
     if pruned_tasks < p_limit then
       delete from {schema}.jobs j where j.job_id = p_job_id;
       is_job_pruned := found;
+    elsif not exists (select 1 from {schema}.job_events e where e.job_id = p_job_id and e.event = 'pruning_begun') then
+      perform {schema}.record_event(p_job_id, j.run, null, null, 'pruning_begun', null)
+      from {schema}.jobs j where j.job_id = p_job_id;
     end if;
   end if;
   return next;

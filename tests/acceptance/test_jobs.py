@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusSubQueue
+from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from psycopg.rows import dict_row
 
 from core.models import JobQueueMessage, TaskQueueMessage
@@ -132,23 +132,25 @@ def test_worker_killed_in_the_middle_loses_nothing(
     assert "task_interrupted" in {row["event"] for row in events}
 
 
-@pytest.mark.parametrize("queue", [JOBS, TASKS])
-def test_message_that_is_no_json_ends_in_the_dead_letter_queue(
-    stack: LocalStack, http: httpx.Client, queue: str
+@pytest.mark.parametrize(("logical", "queue"), [("jobs", JOBS), ("tasks", TASKS)])
+def test_message_that_is_no_json_is_kept_with_its_reason(
+    stack: LocalStack, http: httpx.Client, logical: str, queue: str
 ) -> None:
-    """After its deliveries, with the broker's reason; what was wrong with it stands in the log. The app goes on."""
-    with ServiceBusClient.from_connection_string(stack.info.service_bus_connection) as client:
-        with client.get_queue_sender(queue) as sender:
-            sender.send_messages(ServiceBusMessage(b"no JSON at all", message_id=f"bad-{queue}"))
-        with client.get_queue_receiver(queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER, prefetch_count=1) as receiver:
-            found = wait_until(
-                lambda: {item.message_id: item for item in receiver.peek_messages(20, sequence_number=1)}.get(
-                    f"bad-{queue}"
-                ),
-                "the dead letter",
-            )
-    assert str(found) == "no JSON at all"
-    assert found.dead_letter_reason == "MaxDeliveryCountExceeded"
+    """After its deliveries it goes to the dead-letter queue, and from there to the database. The app goes on."""
+    with (
+        ServiceBusClient.from_connection_string(stack.info.service_bus_connection) as client,
+        client.get_queue_sender(queue) as sender,
+    ):
+        sender.send_messages(ServiceBusMessage(b"no JSON at all", message_id=f"bad-{queue}"))
+    found = wait_until(
+        lambda: {
+            item["message_id"]: item for item in http.get("dead-letters", params={"queue": logical}).json()["value"]
+        }.get(f"bad-{queue}"),
+        "the dead letter",
+    )
+    assert (found["kind"], found["reason"]) == ("unreadable", "MaxDeliveryCountExceeded")
+    assert http.get(f"dead-letters/{found['dead_letter_id']}").json()["body"] == "no JSON at all"
+    wait_until(lambda: counts(stack, queue)["dead_letter"] == 0, "the dead-letter queue to be empty")
     log = (stack.data_dir / "logs" / "host.log").read_text()
     assert f"message bad-{queue}: expected a " in log
     assert "body: Invalid JSON" in log
@@ -208,3 +210,10 @@ def test_command_line_tells_what_is_wrong_and_its_exit_code(stack: LocalStack, t
     assert "n: expected" in wrong.stderr
     nobody = run_command("list", "--url", "http://127.0.0.1:1", folder=tmp_path)
     assert nobody.returncode == 6
+
+
+def test_all_invariants_hold_after_all_of_that(stack: LocalStack, tmp_path: Path) -> None:
+    """The last test of this file: a worker was killed, messages were bad, jobs were cancelled and deleted."""
+    done = run_command("db", "verify", folder=tmp_path, COREMACHINE_DATABASE_URL=stack.info.database_url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["violations"] == []

@@ -64,3 +64,32 @@ def test_no_database_says_where_one_would_be_found(
     monkeypatch.delenv("COREMACHINE_DATABASE_URL", raising=False)
     assert main(["db", "status"]) == 6
     assert "coremachine up" in capsys.readouterr().err
+
+
+def test_verify_says_which_invariants_are_broken(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "migrate", "--database-url", url, "-o", "json"]) == 0
+    capsys.readouterr()
+    assert main(["db", "verify", "--database-url", url, "-o", "json"]) == 0
+    clean = json.loads(capsys.readouterr().out)
+    assert clean["checked"] > 20
+    assert clean["violations"] == []
+
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "insert into app.jobs (job_id, job_type, status, total_stages, definition, correlation_id)"
+            " values (repeat('ab', 32), 't', 'failed', 1, '{\"stages\": [1]}', 'c')"
+        )
+    assert main(["db", "verify", "--database-url", url, "-o", "json"]) == 1
+    broken = {each["invariant"]: each for each in json.loads(capsys.readouterr().out)["violations"]}
+    assert broken["i3_ended_job_is_over"]["rows"] == [
+        {"job_id": "ab" * 32, "run": 1, "status": "failed", "finished_at": None}
+    ]
+    assert main(["db", "verify", "--database-url", url, "-o", "table"]) == 1
+    shown = capsys.readouterr().out
+    assert "I3: an ended job has an end time" in " ".join(shown.split())
+    assert f"{clean['checked'] - len(broken)} of {clean['checked']} invariants hold" in shown
+
+
+def test_verify_of_an_empty_database_says_that_it_has_no_tables(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "verify", "--database-url", url]) == 4
+    assert "verify" in capsys.readouterr().err

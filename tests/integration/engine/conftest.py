@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 from core.models import JobRecord, StageDefinition, TaskRecord
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
+from infrastructure.verify import verify
 from local.broker.config import default_config_path, load_config
 from local.broker.thread import BrokerThread
 from local.memory_queue import MemoryQueues
@@ -138,8 +139,11 @@ class Engine:
 
 
 @pytest.fixture
-def engine(pool: Pool) -> Engine:
-    return Engine(pool)
+def engine(pool: Pool, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """After each test all invariants hold, unless it breaks them by hand (marker `breaks_invariants`)."""
+    yield Engine(pool)
+    if request.node.get_closest_marker("breaks_invariants") is None:
+        assert verify(pool) == []
 
 
 @pytest.fixture

@@ -155,6 +155,7 @@ def test_job_whose_process_died_after_its_submission_is_announced(engine):
     assert job == {"status": "completed"}
 
 
+@pytest.mark.breaks_invariants
 def test_one_sweep_announces_more_than_one_find_returns(left_behind, monkeypatch):
     """After a long outage a thousand rows a sweep would be a day's work."""
     rig, _ = left_behind

@@ -13,6 +13,9 @@ from infrastructure.base import DatabaseUnavailable
 from infrastructure.postgresql import create_pool
 from infrastructure.results import ROWS_PER_PAGE, ResultRepository
 
+# Rows are written as they are wanted, not as a job would leave them.
+pytestmark = pytest.mark.breaks_invariants
+
 RESULT_BYTES = 1000
 ERROR = {"type": "OSError", "message": "disk full", "retryable": False}
 

@@ -20,6 +20,8 @@ from triggers.api import create_api
 
 from .machine_suite import Rig
 
+# Statuses of jobs are set by hand.
+pytestmark = pytest.mark.breaks_invariants
 HUNDRED = 100
 
 

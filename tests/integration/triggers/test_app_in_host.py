@@ -45,6 +45,9 @@ def test_each_function_runs_and_says_what_is_missing(kind):
         "process_jobs",
         "process_tasks_tasks",
         "process_tasks_raster",
+        "dead_letters_jobs",
+        "dead_letters_tasks",
+        "dead_letters_raster",
         "janitor_sweep",
     ]
     (outcome, (_, response)) = results["livez"][0]
@@ -56,8 +59,9 @@ def test_each_function_runs_and_says_what_is_missing(kind):
         # Two messages that no queue of the app carries: they stay with the broker.
         assert [outcome for outcome, _ in results[name]] == ["raised", "raised"]
         assert all("MessageUnreadable" in error for _, error in results[name])
-    assert [outcome for outcome, _ in results["janitor_sweep"]] == ["raised", "raised"]
-    assert all("COREMACHINE_DATABASE_URL" in error for _, error in results["janitor_sweep"])
+    for name in ("dead_letters_jobs", "dead_letters_tasks", "dead_letters_raster", "janitor_sweep"):
+        assert [outcome for outcome, _ in results[name]] == ["raised", "raised"]
+        assert all("COREMACHINE_DATABASE_URL" in error for _, error in results[name])
 
 
 @pytest.fixture

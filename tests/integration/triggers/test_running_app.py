@@ -1,11 +1,14 @@
 """The whole app in the Functions host, on a real PostgreSQL and the project's broker, asked over HTTP alone."""
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
+from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from psycopg.conninfo import make_conninfo
 
 from infrastructure.migrations import Migrator
@@ -166,6 +169,51 @@ def test_waiting_client_sees_the_end_soon(ready):
     assert response.headers["preference-applied"] == "wait=30"
     assert response.json()["status"] == "completed"
     assert response.elapsed.total_seconds() < 15
+
+
+def test_messages_that_nobody_can_read_are_kept_and_tied_to_their_job(ready, project_broker):
+    """Ten deliveries each, then the dead-letter queue, whose function writes them down: nothing stays in the broker."""
+    job_id = ready.post("/api/jobs/submit/hello_world", json={"n": 4}).json()["job_id"]
+    assert ready.get(f"/api/jobs/{job_id}?wait=30").json()["status"] == "completed"
+    bodies = {
+        "broken": b"\xff\xfe not json",
+        "of-a-later-release": json.dumps({"job_id": job_id, "job_type": "hello_world", "shard": 3}).encode(),
+    }
+    with ServiceBusClient.from_connection_string(project_broker.connection_string) as client:
+        with client.get_queue_sender("coremachine-jobs") as sender:
+            sender.send_messages([ServiceBusMessage(body, message_id=name) for name, body in bodies.items()])
+        found = wait_for_dead_letters(ready, len(bodies))
+        with client.get_queue_receiver("coremachine-jobs", sub_queue="deadletter") as receiver:
+            assert receiver.receive_messages(max_wait_time=1) == []
+
+    broken, tied = found["broken"], found["of-a-later-release"]
+    assert (broken["kind"], broken["job_id"], broken["body_size"]) == ("unreadable", None, 11)
+    assert {each["reason"] for each in found.values()} == {"MaxDeliveryCountExceeded"}
+    assert "not json" in ready.get(f"/api/dead-letters/{broken['dead_letter_id']}").json()["body"]
+    assert (tied["kind"], tied["job_id"], tied["run"]) == ("job", job_id, 1)
+    (event,) = [
+        event
+        for event in ready.get(f"/api/jobs/{job_id}/events").json()["value"]
+        if event["event"] == "message_dead_lettered"
+    ]
+    assert event["detail"]["dead_letter_id"] == tied["dead_letter_id"]
+    explained = ready.get(f"/api/jobs/{job_id}/explain").json()
+    assert [finding["code"] for finding in explained["findings"]] == ["completed", "dead_lettered"]
+    (group,) = ready.get("/api/dead-letters?group=true").json()["value"]
+    assert (group["count"], group["queues"]) == (2, ["jobs"])
+    redriven = ready.post("/api/dead-letters/redrive", json={"fingerprint": group["fingerprint"]}).json()
+    assert redriven["counts"] == {"unreadable": 2}
+
+
+def wait_for_dead_letters(http, count):
+    """By their message ids."""
+    deadline = time.monotonic() + 120
+    while True:
+        found = http.get("/api/dead-letters?queue=jobs").json()["value"]
+        if len(found) >= count:
+            return {each["message_id"]: each for each in found}
+        assert time.monotonic() < deadline, f"{count} dead letters are expected, these came: {found}"
+        time.sleep(0.1)
 
 
 def test_cursor_of_another_list_is_refused(ready):

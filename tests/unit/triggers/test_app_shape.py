@@ -19,6 +19,7 @@ def test_without_settings_everything_runs_in_one_app():
         jobs_queue="coremachine-jobs",
         task_queues=QUEUES,
         sweep_schedule=DEFAULT_SWEEP_SCHEDULE,
+        dead_letter_queues={"jobs": "coremachine-jobs", **QUEUES},
     )
 
 
@@ -26,6 +27,8 @@ def test_platform_moves_jobs_and_runs_no_tasks():
     shape = read_shape({"COREMACHINE_APP_MODE": "platform", "COREMACHINE_SWEEP_SCHEDULE": "0 * * * * *"})
     assert (shape.serves_http, shape.jobs_queue, shape.task_queues) == (True, "coremachine-jobs", {})
     assert shape.sweep_schedule == "0 * * * * *"
+    # Also of the queues that worker apps read: their messages expire when these are down.
+    assert shape.dead_letter_queues == {"jobs": "coremachine-jobs", **QUEUES}
 
 
 def test_worker_runs_tasks_and_nothing_else():

@@ -34,6 +34,7 @@ print(json.dumps([name for name in json.loads(sys.argv[1]) if name in sys.module
 API = ["livez", "http_api"]
 JOBS = ["process_jobs"]
 TASKS = ["process_tasks_tasks", "process_tasks_raster"]
+DEAD = ["dead_letters_jobs", "dead_letters_tasks", "dead_letters_raster"]
 JANITOR = ["janitor_sweep"]
 
 
@@ -49,8 +50,8 @@ def bindings(**settings: str) -> dict[str, list[dict]]:
 @pytest.mark.parametrize(
     ("mode", "functions"),
     [
-        ("standalone", [*API, *JOBS, *TASKS, *JANITOR]),
-        ("platform", [*API, *JOBS, *JANITOR]),
+        ("standalone", [*API, *JOBS, *TASKS, *DEAD, *JANITOR]),
+        ("platform", [*API, *JOBS, *DEAD, *JANITOR]),
         ("worker", TASKS),
     ],
 )
@@ -71,6 +72,18 @@ def test_queue_functions_read_the_real_queues_of_the_settings():
         assert functions[name][0]["connection"] == "ServiceBusConnection"
         # One message an invocation: a batch is abandoned as a whole.
         assert "cardinality" not in functions[name][0]
+
+
+def test_dead_letters_of_each_queue_are_taken_as_bytes():
+    functions = bindings(COREMACHINE_JOBS_QUEUE="my-jobs", COREMACHINE_TASK_QUEUES="tasks=my-tasks")
+    found = {name: binding[0] for name, binding in functions.items() if name.startswith("dead_letters_")}
+    assert {name: binding["queueName"] for name, binding in found.items()} == {
+        "dead_letters_jobs": "my-jobs/$DeadLetterQueue",
+        "dead_letters_tasks": "my-tasks/$DeadLetterQueue",
+    }
+    assert {(binding["connection"], binding["dataType"]) for binding in found.values()} == {
+        ("ServiceBusConnection", "BINARY")
+    }
 
 
 def test_http_asks_for_a_key_except_for_the_probe():

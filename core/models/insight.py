@@ -1,0 +1,139 @@
+"""What one look at a job's rows found, and what follows from it for people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from core.models.dead_letter import DeadLetterGroup, FailureGroup
+from core.models.status import JobStatus
+
+
+class Severity(StrEnum):
+    """info: as it should be. warning: worth a look. error: it will not go on by itself, or it went wrong."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One reason. `since` is when it began, `next_at` when something happens by itself; `advice` is for people."""
+
+    code: str
+    severity: Severity
+    message: str
+    since: datetime | None = None
+    next_at: datetime | None = None
+    advice: str | None = None
+
+
+@dataclass(frozen=True)
+class RetryingTask:
+    """A task that waits for another try. `error` is what the last one failed with."""
+
+    task_id: str
+    name: str | None
+    attempt: int
+    due_at: datetime
+    error: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class RetryFacts:
+    """Tasks that wait for a time. `unannounced`: due, and no message for them is confirmed."""
+
+    count: int
+    next_at: datetime
+    unannounced: int
+    examples: tuple[RetryingTask, ...]
+
+
+@dataclass(frozen=True)
+class LeaseFacts:
+    """Tasks of the stage in one process's hands. `expired`: how many of their leases ran out without a heartbeat."""
+
+    owner: str | None
+    count: int
+    expired: int
+    first_expires_at: datetime
+    oldest_started_at: datetime | None
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QueueFacts:
+    """Tasks of the stage whose messages lie on a queue.
+
+    Args:
+        busy: How many tasks of this queue, of any job, are in hand now, and whose hands these are.
+        last_start: When a task of this job on this queue last began.
+    """
+
+    queue: str
+    count: int
+    announced_at: datetime | None
+    busy: int
+    owners: tuple[str, ...]
+    last_start: datetime | None
+
+
+@dataclass(frozen=True)
+class UnannouncedFacts:
+    """Tasks without a message. `since` is None where it cannot be told; `held_until`: left alone until then."""
+
+    count: int
+    since: datetime | None
+    held: int
+    held_until: datetime | None
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """What one look at a job's rows found.
+
+    Args:
+        attempt: Failed tries at planning or finalizing; `due_at` is the next, `step_error` what the last failed with.
+        stage_status: Of the stage that the job stands at.
+        cancel_requested_at: None where nobody asked.
+        deadline_at: When the job or its stage must have ended; `queue_deadline_at`: when its tasks must have begun.
+    """
+
+    now: datetime
+    job_id: str
+    status: JobStatus
+    run: int
+    stage: int
+    total_stages: int
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None = None
+    attempt: int = 0
+    due_at: datetime | None = None
+    announced_at: datetime | None = None
+    error: Mapping[str, Any] | None = None
+    deadline_at: datetime | None = None
+    queue_deadline_at: datetime | None = None
+    stage_name: str = ""
+    stage_status: str | None = None
+    step_error: Mapping[str, Any] | None = None
+    paused_at: datetime | None = None
+    paused_by: str | None = None
+    cancel_requested_at: datetime | None = None
+    cancel_reason: str | None = None
+    open_count: int = 0
+    unannounced: UnannouncedFacts | None = None
+    queues: tuple[QueueFacts, ...] = ()
+    leases: tuple[LeaseFacts, ...] = ()
+    retries: RetryFacts | None = None
+    failures: tuple[FailureGroup, ...] = ()
+    dead_letters: tuple[DeadLetterGroup, ...] = ()
+
+    @property
+    def step(self) -> str:
+        """What the job waits for between stages."""
+        if self.status is JobStatus.FINALIZING:
+            return "finalizing"
+        return f"planning of stage {self.stage}{f' ({self.stage_name})' if self.stage_name else ''}"

@@ -1,0 +1,146 @@
+"""The facts that explain a job: one look at its rows, in one snapshot."""
+
+from typing import Any, TypeVar
+
+from psycopg import Cursor, IsolationLevel
+from psycopg.rows import DictRow
+from psycopg.sql import SQL
+
+from core.models.insight import JobFacts, LeaseFacts, QueueFacts, RetryFacts, RetryingTask, UnannouncedFacts
+from core.models.status import JobStatus
+from infrastructure.dead_letters import DeadLetterRepository
+from infrastructure.failures import FailureQueries
+from infrastructure.postgresql import Pool, PostgreSQLRepository
+from infrastructure.queries import JobNotFound
+
+T = TypeVar("T")
+_EXAMPLES = 3
+_GROUPS = 20
+
+# A pause is read by name, so that an older schema, which has no such column, is explained too.
+_JOB = SQL(
+    "select {clock}() as now, j.job_id, j.status, j.run, j.stage, j.total_stages, j.attempt, j.due_at, j.announced_at,"
+    " j.created_at, j.updated_at, j.finished_at, j.error, least(j.deadline_at, s.deadline_at) as deadline_at,"
+    " s.queue_deadline_at, s.settings ->> 'name' as stage_name,"
+    " s.status as stage_status, (to_jsonb(j) ->> 'paused_at')::timestamptz as paused_at,"
+    " to_jsonb(j) ->> 'paused_by' as paused_by"
+    " from {jobs} j left join {stages} s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage"
+    " where j.job_id = %(job_id)s"
+)
+_EVENT = SQL(
+    "select at, detail from {events} where job_id = %(job_id)s and run = %(run)s and event = %(event)s"
+    " order by event_id desc limit 1"
+)
+_OPEN = SQL(
+    "select count(*)::integer as open_count,"
+    " count(*) filter (where status = 'pending' and (due_at is null or due_at <= %(now)s))::integer as unannounced,"
+    " min(coalesce(due_at, case when attempt = 0 then created_at end))"
+    "   filter (where status = 'pending' and (due_at is null or due_at <= %(now)s)) as unannounced_since,"
+    " count(*) filter (where status = 'pending' and due_at > %(now)s)::integer as held,"
+    " min(due_at) filter (where status = 'pending' and due_at > %(now)s) as held_until,"
+    " count(*) filter (where status = 'pending_retry')::integer as retrying,"
+    " min(due_at) filter (where status = 'pending_retry') as retry_at,"
+    " count(*) filter (where status = 'pending_retry' and due_at <= %(now)s and announced_at is null)::integer"
+    "   as retry_unannounced"
+    " from {tasks} where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s"
+    " and status in ('pending', 'queued', 'processing', 'pending_retry')"
+)
+_RETRIES = SQL(
+    "select task_id, name, attempt, due_at, error from {tasks}"
+    " where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and status = 'pending_retry'"
+    " order by due_at, task_id limit %(examples)s"
+)
+_LEASES = SQL(
+    "select lease_owner as owner, count(*)::integer as count,"
+    " count(*) filter (where lease_expires_at <= %(now)s)::integer as expired,"
+    " min(lease_expires_at) as first_expires_at, min(started_at) as oldest_started_at,"
+    " (array_agg(coalesce(name, task_id) order by started_at, task_id))[1:%(examples)s] as examples"
+    " from {tasks} where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and status = 'processing'"
+    " group by lease_owner order by count desc, lease_owner limit %(groups)s"
+)
+# Who works on a queue is seen from the leases of all jobs; they are few, and have an index of their own.
+_QUEUES = SQL(
+    "select q.queue, q.count, q.announced_at, coalesce(w.busy, 0) as busy,"
+    " coalesce(w.owners, array[]::text[]) as owners,"
+    " (select max(t.started_at) from {tasks} t where t.job_id = %(job_id)s and t.run = %(run)s and t.queue = q.queue)"
+    "   as last_start"
+    " from (select queue, count(*)::integer as count, min(announced_at) as announced_at from {tasks}"
+    "   where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and status = 'queued' group by queue) q"
+    " left join (select queue, count(*)::integer as busy, array_agg(distinct lease_owner) as owners from {tasks}"
+    "   where status = 'processing' and lease_expires_at > %(now)s group by queue) w on w.queue = q.queue"
+    " order by q.queue"
+)
+
+
+class InsightQueries(PostgreSQLRepository):
+    """Reads for people who ask why a job does not move."""
+
+    def __init__(self, pool: Pool, schema: str = "app") -> None:
+        super().__init__(pool, schema)
+        self._failures = FailureQueries(pool, schema)
+        self._dead_letters = DeadLetterRepository(pool, schema)
+
+    def get_job_facts(self, job_id: str) -> JobFacts:
+        """What `core.explain` wants to know of a job.
+
+        Raises:
+            JobNotFound: No such job.
+        """
+        with self._get_cursor("get_job_facts") as cursor:
+            connection = cursor.connection
+            connection.isolation_level = IsolationLevel.REPEATABLE_READ
+            try:
+                with connection.transaction():
+                    facts = self._read(cursor, job_id)
+            finally:
+                connection.isolation_level = None
+        facts["failures"] = tuple(self._failures.group_failures(job_id=job_id, limit=_GROUPS))
+        facts["dead_letters"] = tuple(self._dead_letters.group_dead_letters(job_id=job_id))
+        return JobFacts(**facts)
+
+    def _read(self, cursor: Cursor[DictRow], job_id: str) -> dict[str, Any]:
+        rows = self._select(cursor, _JOB, {"job_id": job_id})
+        if not rows:
+            raise JobNotFound(job_id)
+        facts = dict(rows[0])
+        facts["status"] = JobStatus(facts["status"])
+        facts["stage_name"] = facts["stage_name"] or ""
+        where = {name: facts[name] for name in ("job_id", "run", "stage", "now")}
+        facts |= self._read_events(cursor, where)
+        if facts["status"].is_terminal:
+            return facts
+        where |= {"examples": _EXAMPLES, "groups": _GROUPS}
+        (counts,) = self._select(cursor, _OPEN, where)
+        facts["open_count"] = counts["open_count"]
+        facts["unannounced"] = UnannouncedFacts(
+            counts["unannounced"], counts["unannounced_since"], counts["held"], counts["held_until"]
+        )
+        if counts["retrying"]:
+            examples = tuple(RetryingTask(**row) for row in self._select(cursor, _RETRIES, where))
+            facts["retries"] = RetryFacts(counts["retrying"], counts["retry_at"], counts["retry_unannounced"], examples)
+        facts["leases"] = tuple(_as(LeaseFacts, row, "examples") for row in self._select(cursor, _LEASES, where))
+        facts["queues"] = tuple(_as(QueueFacts, row, "owners") for row in self._select(cursor, _QUEUES, where))
+        return facts
+
+    def _read_events(self, cursor: Cursor[DictRow], where: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for row in self._select(cursor, _EVENT, where | {"event": "job_step_retry_scheduled"}):
+            found["step_error"] = row["detail"]
+        for row in self._select(cursor, _EVENT, where | {"event": "cancel_requested"}):
+            found |= {"cancel_requested_at": row["at"], "cancel_reason": row["detail"].get("reason")}
+        return found
+
+    def _select(self, cursor: Cursor[DictRow], query: SQL, parameters: dict[str, Any]) -> list[DictRow]:
+        composed = query.format(
+            clock=self._table("clock"),
+            jobs=self._table("jobs"),
+            stages=self._table("stages"),
+            tasks=self._table("tasks"),
+            events=self._table("job_events"),
+        )
+        return cursor.execute(composed, parameters).fetchall()
+
+
+def _as(kind: type[T], row: DictRow, listed: str) -> T:
+    """A row as facts; the column `listed` is a list there."""
+    return kind(**{**row, listed: tuple(row[listed])})

@@ -1,0 +1,138 @@
+"""Facts of real rows, and what they are explained as."""
+
+import pytest
+
+from core.dead_letters import DeadLetters
+from core.errors import DeliveryError
+from core.explain import explain
+from infrastructure.dead_letters import DeadLetterRepository
+from infrastructure.insight import InsightQueries
+from infrastructure.queries import JobNotFound
+
+from .machine_suite import Rig
+from .test_dead_letters import kill, planned
+
+
+@pytest.fixture
+def rig(engine):
+    return Rig(engine)
+
+
+@pytest.fixture
+def codes(engine):
+    insight = InsightQueries(engine.pool)
+
+    def ask(job_id):
+        return [finding.code for finding in explain(insight.get_job_facts(job_id))]
+
+    return ask
+
+
+@pytest.fixture
+def insight(engine):
+    return InsightQueries(engine.pool)
+
+
+def test_job_is_explained_from_its_submission_to_its_end(rig, codes):
+    job_id = rig.submit(n=3, bad=[1], label="same")
+    assert codes(job_id) == ["step_announced"]
+    planned_id = planned(rig, n=3, bad=[1], label="same")
+    assert planned_id == job_id
+    assert codes(job_id) == ["waiting_in_queue"]
+    rig.queues.run(rig.machine)
+    assert codes(job_id) == ["completed_with_errors", "tasks_failed"]
+
+
+def test_message_that_was_not_confirmed_is_told(engine, codes):
+    class Refusing:
+        def send_messages(self, queue, messages):
+            raise DeliveryError(queue, "down")
+
+    job_id = Rig(engine, sender=Refusing()).submit(n=3)
+    assert codes(job_id) == ["step_not_announced"]
+
+
+def test_running_tasks_and_dead_processes_are_told_apart(rig, engine, insight, codes):
+    job_id = planned(rig, n=5)
+    engine.claim(job_id, 2, "s2-n0", "s2-n1")
+    engine.claim(job_id, 2, "s2-n2")
+    facts = insight.get_job_facts(job_id)
+    (lease,) = facts.leases
+    assert (lease.owner, lease.count, lease.expired, lease.examples) == ("test", 3, 0, ("n0", "n1", "n2"))
+    (queue,) = facts.queues
+    assert (queue.queue, queue.count, queue.busy, queue.owners) == ("tasks", 2, 3, ("test",))
+    assert facts.open_count == 5
+
+    engine.execute("update app.tasks set lease_expires_at = now() - interval '1 s' where task_id = 's2-n2'")
+    assert codes(job_id) == ["lease_expired", "waiting_in_queue", "tasks_running"]
+    engine.execute("update app.tasks set lease_expires_at = now() - interval '1 h' where lease_id is not null")
+    assert codes(job_id)[:2] == ["janitor_late", "lease_expired"]
+
+
+def test_retries_are_told_with_their_last_error(rig, engine, insight):
+    def fail(context):
+        raise OSError("disk full")
+
+    job_id = planned(rig, n=2)
+    rig.behave.before["s2-n1"] = fail
+    rig.queues.deliver(rig.machine)
+    engine.execute("update app.tasks set due_at = now() + interval '1 h' where status = 'pending_retry'")
+
+    facts = insight.get_job_facts(job_id)
+
+    (example,) = facts.retries.examples
+    assert (facts.retries.count, facts.retries.unannounced) == (1, 0)
+    assert (example.name, example.attempt, example.error["message"]) == ("n1", 1, "disk full")
+    (finding,) = explain(facts)
+    assert finding.code == "waiting_for_retry"
+    assert "n1 after attempt 1: OSError: disk full" in finding.message
+    engine.execute("update app.tasks set due_at = now(), announced_at = null where status = 'pending_retry'")
+    assert insight.get_job_facts(job_id).retries.unannounced == 1
+
+
+def test_planner_that_raises_is_told_with_its_error(rig, engine, insight, monkeypatch):
+    def refuse(*_):
+        raise OSError("catalog down")
+
+    job_id = rig.submit(n=2)
+    monkeypatch.setattr(rig.registry.get_job("shapes"), "create_tasks_for_stage", staticmethod(refuse))
+    rig.queues.deliver(rig.machine)
+
+    (finding,) = explain(insight.get_job_facts(job_id))
+    assert finding.code == "step_retry"
+    assert "planning of stage 1 (list) failed once (last: OSError: catalog down)" in finding.message
+
+
+def test_job_that_is_being_cancelled_tells_whom_it_waits_for(rig, engine, insight):
+    job_id = planned(rig, n=3)
+    engine.claim(job_id, 2, "s2-n0")
+    rig.machine.cancel_job(job_id, "wrong folder")
+
+    found = explain(insight.get_job_facts(job_id))
+
+    assert [finding.code for finding in found] == ["cancelling", "tasks_running"]
+    assert "(wrong folder); waits for 1 task to stop: n0" in found[0].message
+
+
+def test_dead_messages_are_told_until_they_are_dealt_with(rig, engine, codes, insight):
+    dead = DeadLetters(DeadLetterRepository(engine.pool), rig.state, rig.queues, ["tasks"])
+    job_id = planned(rig, n=3)
+    for letter in kill(rig):
+        dead.record(letter)
+    assert codes(job_id) == ["dead_lettered", "tasks_held"]
+    facts = insight.get_job_facts(job_id)
+    assert facts.unannounced.held == 3
+    assert facts.unannounced.held_until > facts.now
+    rig.engine.execute("update app.tasks set due_at = null where status = 'pending'")
+    assert codes(job_id) == ["dead_lettered", "tasks_not_announced"]
+
+
+def test_facts_of_an_older_schema_have_no_pause(rig, insight):
+    assert insight.get_job_facts(rig.submit(n=1)).paused_at is None
+
+
+def test_unknown_job_is_an_error(insight, engine):
+    with pytest.raises(JobNotFound):
+        insight.get_job_facts("0" * 64)
+    with engine.pool.connection() as connection:
+        assert connection.isolation_level is None

@@ -1,0 +1,152 @@
+"""explain, failures and dead over real HTTP, against a fake API."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.unit.cli.conftest import JOB_ID, FakeApi
+
+Run = Callable[..., int]
+AT = "2026-01-02T03:04:05Z"
+FINGERPRINT = "0123456789abcdef"
+EXPLANATION = {
+    "job_id": JOB_ID,
+    "status": "processing",
+    "run": 2,
+    "stage": 1,
+    "total_stages": 3,
+    "at": AT,
+    "findings": [
+        {"code": "lease_expired", "severity": "warning", "message": "in the hands of [x]", "advice": "look at its log"},
+        {"code": "tasks_running", "severity": "info", "message": "running in y", "advice": None},
+    ],
+}
+GROUP = {
+    "fingerprint": FINGERPRINT,
+    "error_type": "OSError",
+    "message": "disk full",
+    "count": 12,
+    "job_types": ["a", "b"],
+    "stages": [2],
+    "last_at": AT,
+}
+TASK = {
+    "job_id": JOB_ID,
+    "stage": 2,
+    "task_id": "s2-a",
+    "name": None,
+    "attempt": 3,
+    "finished_at": AT,
+    "fingerprint": FINGERPRINT,
+    "error": {"type": "OSError", "message": "disk full"},
+}
+LETTER = {
+    "dead_letter_id": 12,
+    "queue": "tasks",
+    "kind": "task",
+    "job_id": JOB_ID,
+    "stage": 2,
+    "received_at": AT,
+    "reason": "TTLExpiredException",
+    "description": "too late",
+    "resolution": None,
+}
+
+
+def redriven(*outcomes: str, remaining: int = 0) -> dict:
+    items = [{"dead_letter_id": 12, "queue": "tasks", "job_id": JOB_ID, "outcome": o, "detail": "d"} for o in outcomes]
+    return {
+        "dry_run": False,
+        "counts": {o: outcomes.count(o) for o in outcomes},
+        "remaining": remaining,
+        "value": items,
+    }
+
+
+def test_explanation_shows_findings_with_advice(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer(f"GET /api/jobs/{JOB_ID}/explain", EXPLANATION)
+    assert run("explain", JOB_ID, "-o", "table") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rstrip() for line in lines] == [
+        "3f2a9c000000 processing · stage 1/3 · run 2",
+        "! in the hands of [x]",
+        "  → look at its log",
+        "· running in y",
+    ]
+    assert run("explain", JOB_ID) == 0
+    assert json.loads(capsys.readouterr().out) == EXPLANATION
+
+
+def test_failures_are_grouped_then_listed_by_fingerprint(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.answer("GET /api/failures", {"value": [GROUP]}, {"value": [TASK]}, {"value": []})
+    assert run("failures", "--type", "a", "-o", "table") == 0
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("12", FINGERPRINT, "a, b", "OSError: disk full"))
+    assert run("failures", JOB_ID, "--fingerprint", FINGERPRINT, "-o", "table") == 0
+    assert "s2-a" in capsys.readouterr().out
+    assert run("failures", "--each", "-o", "table") == 0
+    assert "No failed tasks." in capsys.readouterr().out
+    assert [query for _, query, _ in api.requests] == [
+        {"job_type": "a", "group": "true", "limit": "50"},
+        {"job_id": JOB_ID, "fingerprint": FINGERPRINT, "group": "false", "limit": "50"},
+        {"group": "false", "limit": "50"},
+    ]
+
+
+def test_dead_messages_are_listed_and_grouped(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    group = {
+        "fingerprint": FINGERPRINT,
+        "count": 3,
+        "queues": ["tasks"],
+        "last_at": AT,
+        "reason": "r",
+        "description": None,
+    }
+    api.answer("GET /api/dead-letters", {"value": [LETTER]}, {"value": [group]})
+    assert run("dead", "list", "--queue", "tasks", "-o", "table") == 0
+    shown = capsys.readouterr().out
+    assert "TTLExpiredException: too late" in shown
+    assert "resolution" not in shown
+    assert run("dead", "list", "--group", "--all", "-o", "table") == 0
+    assert FINGERPRINT in capsys.readouterr().out
+    assert [query for _, query, _ in api.requests] == [
+        {"queue": "tasks", "limit": "50"},
+        {"resolved": "all", "group": "true", "limit": "50"},
+    ]
+    assert run("dead", "list", "--group", "--fingerprint", FINGERPRINT) == 2
+
+
+def test_dead_message_is_shown_with_its_body(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer("GET /api/dead-letters/12", {**LETTER, "body": '{"a": [1]}'})
+    assert run("dead", "show", "12", "-o", "table") == 0
+    shown = capsys.readouterr().out
+    assert '{"a": [1]}' in shown
+    assert "reason TTLExpiredException" in shown
+    assert run("dead", "show", "13") == 3
+
+
+def test_redrive_asks_for_ids_or_a_filter(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer(
+        "POST /api/dead-letters/redrive", redriven("sent", "sent"), redriven("to_be_sent", remaining=7), redriven()
+    )
+    assert run("dead", "redrive", "12", "13", "-o", "table") == 0
+    assert "sent" in capsys.readouterr().out
+    assert run("dead", "redrive", "--queue", "tasks", "--job", JOB_ID, "--dry-run", "-o", "table") == 0
+    assert "7 more fit" in capsys.readouterr().err
+    assert run("dead", "redrive", "--fingerprint", FINGERPRINT, "-o", "table") == 0
+    assert "No dead message fits." in capsys.readouterr().out
+    assert [body for _, _, body in api.requests] == [
+        {"dry_run": False, "ids": [12, 13]},
+        {"dry_run": True, "queue": "tasks", "job_id": JOB_ID},
+        {"dry_run": False, "fingerprint": FINGERPRINT},
+    ]
+    assert run("dead", "redrive") == 2
+    assert "--queue, --job, --fingerprint" in capsys.readouterr().err
+
+
+def test_message_that_could_not_be_sent_is_a_failure(api: FakeApi, run: Run) -> None:
+    api.answer("POST /api/dead-letters/redrive", redriven("sent", "not_sent"))
+    assert run("dead", "redrive", "--queue", "tasks") == 1

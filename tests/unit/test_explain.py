@@ -1,0 +1,275 @@
+"""What each state of a job's rows is explained as."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from core.explain import explain
+from core.models.dead_letter import DeadLetterGroup, FailureExample, FailureGroup
+from core.models.insight import JobFacts, LeaseFacts, QueueFacts, RetryFacts, RetryingTask, UnannouncedFacts
+from core.models.status import JobStatus
+
+NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+JOB = "ab" * 32
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def ahead(seconds: float) -> datetime:
+    return ago(-seconds)
+
+
+def facts(status: str, **fields) -> JobFacts:
+    defaults = {
+        "now": NOW,
+        "job_id": JOB,
+        "run": 1,
+        "stage": 2,
+        "total_stages": 3,
+        "created_at": ago(100),
+        "updated_at": ago(5),
+        "stage_name": "convert",
+        "stage_status": "processing",
+    }
+    return JobFacts(**{**defaults, "status": JobStatus(status), **fields})
+
+
+def lease(**fields) -> LeaseFacts:
+    defaults = {
+        "owner": "app:host:7",
+        "count": 3,
+        "expired": 0,
+        "first_expires_at": ahead(40),
+        "oldest_started_at": ago(80),
+        "examples": ("tile-1", "tile-2"),
+    }
+    return LeaseFacts(**{**defaults, **fields})
+
+
+def queue(**fields) -> QueueFacts:
+    defaults = {
+        "queue": "raster",
+        "count": 4,
+        "announced_at": ago(200),
+        "busy": 0,
+        "owners": (),
+        "last_start": None,
+    }
+    return QueueFacts(**{**defaults, **fields})
+
+
+ERROR = {"type": "OSError", "message": "disk full"}
+RETRY = RetryFacts(2, ahead(12), 0, (RetryingTask("s2-a", "tile-9", 1, ahead(12), ERROR),))
+DUE = RetryFacts(1, ago(20), 1, ())
+FAILURE = FailureGroup(
+    fingerprint="0123456789abcdef",
+    error_type="ValueError",
+    message="bad tile",
+    retryable=False,
+    count=4,
+    job_count=1,
+    job_types=("t",),
+    task_types=("convert",),
+    stages=(2,),
+    first_at=ago(50),
+    last_at=ago(40),
+    examples=(FailureExample(job_id=JOB, run=1, stage=2, task_id="s2-x", name=None),),
+)
+LETTERS = DeadLetterGroup(
+    fingerprint="f" * 16,
+    reason="MaxDeliveryCountExceeded",
+    description="after 10 attempts",
+    count=2,
+    queues=("raster",),
+    job_count=1,
+    first_at=ago(70),
+    last_at=ago(60),
+    examples=(5,),
+)
+OPEN = {"open_count": 4}
+
+# The rows, and the findings in order: code, severity, and what the message says.
+CASES = {
+    "completed": (facts("completed", finished_at=ago(60)), [("completed", "info", "finished 11:59:00Z (60 s ago)")]),
+    "failed with its reason and its failures": (
+        facts(
+            "failed",
+            finished_at=ago(9),
+            error={"type": "StageFailed", "message": "stage 2 failed"},
+            failures=(FAILURE,),
+        ),
+        [
+            ("failed", "error", "StageFailed: stage 2 failed"),
+            ("tasks_failed", "error", "4 tasks of stage 2 failed with ValueError: bad tile (for example s2-x)"),
+        ],
+    ),
+    "completed with errors": (
+        facts("completed_with_errors", finished_at=ago(9), failures=(FAILURE,)),
+        [("completed_with_errors", "warning", "failure policy"), ("tasks_failed", "warning", "4 tasks")],
+    ),
+    "cancelled": (
+        facts("cancelled", finished_at=ago(9), error={"type": "Cancelled", "message": "wrong folder"}),
+        [("cancelled", "warning", "wrong folder")],
+    ),
+    "many kinds of failures": (
+        facts("failed", finished_at=ago(9), failures=(FAILURE,) * 7),
+        [
+            ("failed", "error", "no reason is kept"),
+            *[("tasks_failed", "error", "4 tasks")] * 5,
+            ("more_failures", "info", "8 tasks failed in 2 other ways"),
+        ],
+    ),
+    "message on the jobs queue": (
+        facts("queued", announced_at=ago(3)),
+        [("step_announced", "info", "(convert); its message went to the jobs queue 11:59:57Z (3 s ago)")],
+    ),
+    "message on the jobs queue for long": (
+        facts("queued", announced_at=ago(300)),
+        [("step_announced", "warning", "not taken yet")],
+    ),
+    "no message yet": (
+        facts("queued"),
+        [("step_not_announced", "info", "no message for it is confirmed since 11:59:55Z (5 s ago)")],
+    ),
+    "no message and no janitor": (
+        facts("queued", updated_at=ago(900)),
+        [
+            ("janitor_late", "error", "since 11:45:00Z (15 min ago) and none has come"),
+            ("step_not_announced", "info", ""),
+        ],
+    ),
+    "message held": (facts("queued", due_at=ahead(30)), [("step_held", "info", "until 12:00:30Z (in 30 s)")]),
+    "planning failed": (
+        facts("queued", attempt=2, due_at=ahead(12), step_error=ERROR, announced_at=ago(5)),
+        [("step_retry", "warning", "failed 2 times (last: OSError: disk full); next try 12:00:12Z")],
+    ),
+    "finalizing": (facts("finalizing", announced_at=ago(1)), [("step_announced", "info", "waits for finalizing")]),
+    "finalizing failed": (
+        facts("finalizing", attempt=1, due_at=ahead(12), step_error=ERROR, announced_at=ago(5)),
+        [("step_retry", "warning", "finalizing failed once")],
+    ),
+    "tasks run": (
+        facts("processing", leases=(lease(),), **OPEN),
+        [
+            (
+                "tasks_running",
+                "info",
+                "running in app:host:7: 3 tasks of stage 2; the heartbeat is fresh, the first lease ends 12:00:40Z",
+            )
+        ],
+    ),
+    "a process died": (
+        facts("processing", leases=(lease(expired=2, first_expires_at=ago(8)),), **OPEN),
+        [
+            ("lease_expired", "warning", "in the hands of app:host:7: 2 tasks of stage 2, whose lease"),
+            ("tasks_running", "info", "1 task of"),
+        ],
+    ),
+    "a process died and no janitor comes": (
+        facts("processing", leases=(lease(expired=3, first_expires_at=ago(400)),), **OPEN),
+        [("janitor_late", "error", "7 min ago"), ("lease_expired", "warning", "3 tasks")],
+    ),
+    "waiting for another try": (
+        facts("processing", retries=RETRY, **OPEN),
+        [
+            (
+                "waiting_for_retry",
+                "warning",
+                "waiting for another try: 2 tasks, the next 12:00:12Z (in 12 s) (tile-9 after attempt 1: OSError: ",
+            )
+        ],
+    ),
+    "due again without a message": (
+        facts("processing", retries=DUE, **OPEN),
+        [("waiting_for_retry", "warning", ""), ("retry_not_announced", "info", "1 task")],
+    ),
+    "planned a moment ago": (
+        facts("processing", unannounced=UnannouncedFacts(9, ago(4), 0, None), **OPEN),
+        [("tasks_not_announced", "info", "no message is confirmed for 9 tasks of stage 2 since 11:59:56Z")],
+    ),
+    "never announced": (
+        facts("processing", unannounced=UnannouncedFacts(9, ago(4000), 0, None), **OPEN),
+        [("janitor_late", "error", "67 min ago"), ("tasks_not_announced", "info", "9 tasks")],
+    ),
+    "their message died": (
+        facts("processing", unannounced=UnannouncedFacts(0, None, 2, ahead(50)), dead_letters=(LETTERS,), **OPEN),
+        [
+            ("dead_lettered", "warning", "on queue raster ended as dead letters (MaxDeliveryCountExceeded: after"),
+            (
+                "tasks_held",
+                "info",
+                "held before another message is sent: 2 tasks of stage 2, the first until 12:00:50Z",
+            ),
+        ],
+    ),
+    "dead letters of an ended job": (
+        facts("completed", finished_at=ago(9), dead_letters=(LETTERS,)),
+        [("completed", "info", ""), ("dead_lettered", "info", "2 of its messages")],
+    ),
+    "in a queue that is worked on": (
+        facts("processing", queues=(queue(busy=8, owners=("a:h:1", "a:h:2")),), **OPEN),
+        [
+            (
+                "waiting_in_queue",
+                "info",
+                "the first since 11:56:40Z (3 min ago); it is worked on: 8 tasks in hand in a:h:1, a:h:2",
+            )
+        ],
+    ),
+    "in a queue that nobody reads": (
+        facts("processing", queues=(queue(),), **OPEN),
+        [("no_worker_seen", "warning", "nobody holds a task of this queue now (none yet)")],
+    ),
+    "in a queue between two tasks": (
+        facts("processing", queues=(queue(last_start=ago(2)),), **OPEN),
+        [("waiting_in_queue", "info", "the last task of this job began 11:59:58Z (2 s ago)")],
+    ),
+    "with deadlines": (
+        facts("processing", leases=(lease(),), deadline_at=ahead(90), queue_deadline_at=ahead(30), **OPEN),
+        [
+            ("tasks_running", "info", ""),
+            ("deadline", "info", "fails if it has not ended by 12:01:30Z (in 90 s)"),
+            ("queue_deadline", "info", "tasks of stage 2 fail that have not begun by 12:00:30Z (in 30 s)"),
+        ],
+    ),
+    "cancelling": (
+        facts("cancelling", leases=(lease(),), cancel_requested_at=ago(30), cancel_reason="wrong", **OPEN),
+        [
+            ("cancelling", "info", "11:59:30Z (30 s ago) (wrong); waits for 3 tasks to stop: tile-1, tile-2"),
+            ("tasks_running", "info", "3 tasks"),
+        ],
+    ),
+    "paused": (
+        facts("queued", paused_at=ago(5000), paused_by="ann", updated_at=ago(5000)),
+        [("paused", "warning", "paused by ann 10:36:40Z (83 min ago)")],
+    ),
+    "over but standing": (facts("processing"), [("stage_over", "warning", "stage 2 has no unfinished task")]),
+    "nothing to see": (facts("processing", **OPEN), [("no_reason_found", "warning", "the job is processing")]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_state_is_explained(name):
+    rows, expected = CASES[name]
+    found = explain(rows)
+    assert [(finding.code, finding.severity) for finding in found] == [case[:2] for case in expected]
+    for finding, (_, _, text) in zip(found, expected, strict=True):
+        assert text in finding.message
+
+
+def test_another_day_is_told_with_its_date():
+    (finding,) = explain(facts("completed", finished_at=NOW - timedelta(days=3)))
+    assert finding.message == "finished 2025-12-30 12:00:00Z (72 h ago)"
+
+
+def test_warnings_say_what_to_do():
+    for rows, _ in CASES.values():
+        for finding in explain(rows):
+            assert finding.advice or finding.severity == "info" or finding.code in {"cancelled", "no_reason_found"}
+
+
+def test_dead_message_says_that_the_rows_are_not_lost():
+    rows, _ = CASES["their message died"]
+    assert "the rows are not lost: the janitor announces them again" in explain(rows)[0].advice

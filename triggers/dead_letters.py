@@ -1,0 +1,102 @@
+"""What the dead-letter functions run: a dead message is written down, and then it may leave its queue."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from core.dead_letters import keep_body, keep_text, read_reference
+from core.models.dead_letter import DeadLetter, RecordedLetter
+from triggers.queues import Delivery, pause_seconds
+from triggers.services import get_services
+
+log = logging.getLogger(__name__)
+
+_REASON, _DESCRIPTION = "DeadLetterReason", "DeadLetterErrorDescription"
+_KEPT_ID = 200
+# A host that tells no time.
+_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class DeadDelivery(Delivery, Protocol):
+    """`azure.functions.ServiceBusMessage`, as far as it is needed.
+
+    The host sends neither its reason nor its description as such: the broker writes both into the properties.
+    """
+
+    @property
+    def sequence_number(self) -> int | None: ...
+    @property
+    def enqueued_time_utc(self) -> datetime | None: ...
+    @property
+    def application_properties(self) -> Mapping[str, Any] | None: ...
+
+
+class LetterRecorder(Protocol):
+    """`core.dead_letters.DeadLetters`."""
+
+    def record(self, letter: DeadLetter) -> RecordedLetter: ...
+
+
+def _recorder() -> LetterRecorder:
+    return get_services().dead_letters
+
+
+def receive_dead_letter(
+    queue: str,
+    message: DeadDelivery,
+    *,
+    get_recorder: Callable[[], LetterRecorder] = _recorder,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Write a dead message down. Returning completes it, so this returns only when the row is committed.
+
+    Args:
+        queue: The logical name of the queue that gave it up.
+
+    Raises:
+        Exception: Whatever kept the row from being written; the message stays in the dead-letter queue. It comes back
+            at once, and no count of deliveries ends that: hence a pause first, whatever the error.
+    """
+    try:
+        get_recorder().record(read_letter(queue, message))
+    except Exception as error:
+        seconds = pause_seconds(message.delivery_count)
+        log.warning(
+            "dead_letter_kept",
+            extra={
+                "checkpoint": "MESSAGE_KEPT",
+                "queue": queue,
+                "message_id": message.message_id,
+                "reason": str(error),
+                "pause_seconds": seconds,
+            },
+        )
+        pause(seconds)
+        raise
+
+
+def read_letter(queue: str, message: DeadDelivery) -> DeadLetter:
+    """All that a dead message tells, whatever it is."""
+    body = message.get_body()
+    properties = message.application_properties or {}
+    enqueued_at = message.enqueued_time_utc or _NO_TIME
+    return DeadLetter(
+        queue=queue,
+        message_id=(keep_text(message.message_id) or "")[:_KEPT_ID],
+        sequence_number=message.sequence_number or 0,
+        # The host sends it without a zone; it is UTC.
+        enqueued_at=enqueued_at if enqueued_at.tzinfo else enqueued_at.replace(tzinfo=UTC),
+        reference=read_reference(queue, body, properties),
+        reason=_text(properties.get(_REASON)),
+        description=_text(properties.get(_DESCRIPTION)),
+        delivery_count=message.delivery_count or 0,
+        correlation_id=(keep_text(message.correlation_id) or "")[:_KEPT_ID] or None,
+        body=keep_body(body),
+        body_size=len(body),
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else keep_text(str(value))

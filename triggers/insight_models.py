@@ -1,0 +1,99 @@
+"""What the endpoints about failures, dead letters and explanations take and answer."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from core.models import JobStatus
+from core.models.insight import Severity
+from triggers.api_models import MAX_LIMIT, JobIdText, PageQuery
+from triggers.problems import expectation
+
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="Of a group.")]
+_Grouped = Annotated[bool, Field(description="One item a fingerprint, or one each.")]
+_MOST_IDS = 1000
+
+
+class FailuresQuery(PageQuery):
+    """Grouped, there is one page: the `limit` largest groups."""
+
+    job_id: JobIdText | None = None
+    job_type: Annotated[str | None, Field(max_length=100)] = None
+    fingerprint: Fingerprint | None = None
+    group: _Grouped = True
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "FailuresQuery":
+        if self.group and (self.fingerprint or self.cursor):
+            raise expectation("group=false with fingerprint or cursor", "group=true")
+        return self
+
+
+class DeadLettersQuery(PageQuery):
+    queue: Annotated[str | None, Field(max_length=100, description="The logical name.")] = None
+    job_id: JobIdText | None = None
+    fingerprint: Fingerprint | None = None
+    resolved: Annotated[bool | Literal["all"], Field(description="true: those that were dealt with.")] = False
+    group: _Grouped = False
+
+
+class RedriveRequest(BaseModel):
+    """Which dead messages: all that is given must hold. A dry run says what would happen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: Annotated[tuple[int, ...], Field(max_length=_MOST_IDS)] = ()
+    fingerprint: Fingerprint | None = None
+    queue: Annotated[str | None, Field(min_length=1, max_length=100)] = None
+    job_id: JobIdText | None = None
+    dry_run: bool = False
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="At most so many, the oldest.")] = MAX_LIMIT
+
+    @model_validator(mode="after")
+    def _selects(self) -> "RedriveRequest":
+        if not (self.ids or self.fingerprint or self.queue or self.job_id):
+            raise expectation("at least one of ids, fingerprint, queue and job_id", "none")
+        return self
+
+
+class RedriveItem(BaseModel):
+    """`outcome`: sent, to_be_sent (a dry run), obsolete, unreadable, incomplete, resolved, not_sent."""
+
+    dead_letter_id: int
+    queue: str
+    job_id: str | None
+    outcome: str
+    detail: str
+
+
+class RedriveAnswer(BaseModel):
+    """`remaining`: unresolved ones that the request selects too, beyond its limit."""
+
+    dry_run: bool
+    counts: dict[str, int]
+    remaining: int
+    value: list[RedriveItem]
+
+
+class FindingAnswer(BaseModel):
+    """`since`: when it began. `next_at`: when something happens by itself. Decide by `code`; the texts may change."""
+
+    code: str
+    severity: Severity
+    message: str
+    since: datetime | None
+    next_at: datetime | None
+    advice: str | None
+
+
+class Explanation(BaseModel):
+    """Why a job does not move, the most telling first, as it was at `at`."""
+
+    job_id: str
+    status: JobStatus
+    run: int
+    stage: int
+    total_stages: int
+    at: datetime
+    findings: list[FindingAnswer]
