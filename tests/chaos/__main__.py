@@ -1,6 +1,7 @@
 """`make chaos`: jobs on a whole stack while its parts are killed, stopped and lied to.
 
-Settings are environment variables, as make hands them on: SEED, TASKS, MINUTES; KEEP=1 leaves the stack's folder behind.
+Settings are environment variables, as make hands them on: SEED, TASKS, MINUTES. KEEP=1 leaves the stack's folder
+behind.
 """
 
 import os
@@ -20,7 +21,7 @@ def main() -> int:
         seed=seed,
         tasks=tasks,
         seconds=minutes * 60,
-        jobs=max(4, min(40, tasks // 500)),
+        jobs=max(4, min(40, tasks // 250)),
         # The long form has PostgreSQL away for a minute.
         down_seconds=60.0 if minutes >= 4 else 10.0,
         keep=bool(os.environ.get("KEEP")),

@@ -26,6 +26,8 @@ ENVIRONMENT = {
     "COREMACHINE_JOBS": "tests.chaos.jobs:build_registry",
     "COREMACHINE_HTTP_AUTH": "anonymous",
     "COREMACHINE_SWEEP_SCHEDULE": "*/2 * * * * *",
+    # Of all workers together; host.json's 8 are for one.
+    "AzureFunctionsJobHost__extensions__serviceBus__maxConcurrentCalls": "24",
 }
 # How often a fault is taken, in comparison with the others.
 WEIGHTS = {
@@ -70,8 +72,8 @@ class Options:
 
     @property
     def work_seconds(self) -> float:
-        """What a task lasts on average: a third of what would keep all threads busy all the time."""
-        return min(3.0, 20.0 * self.workers * self.seconds / self.tasks)
+        """What a task lasts on average, so that there is work over the whole time, and an end of it."""
+        return min(1.0, 8.0 * self.seconds / self.tasks)
 
 
 @dataclass

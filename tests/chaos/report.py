@@ -1,5 +1,6 @@
 """Figures of a run: how soon work went on after each fault, and what the rows, the events and the logs count."""
 
+import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -123,4 +124,4 @@ def _spread(seconds: Sequence[float]) -> str:
     if not seconds:
         return f"{'-':>6} {'-':>6} {'-':>6}"
     ordered = sorted(seconds)
-    return f"{statistics.median(ordered):6.2f} {ordered[int(0.95 * (len(ordered) - 1))]:6.2f} {ordered[-1]:6.2f}"
+    return f"{statistics.median(ordered):6.2f} {ordered[math.ceil(0.95 * len(ordered)) - 1]:6.2f} {ordered[-1]:6.2f}"
