@@ -26,7 +26,7 @@ def test_lease_of_a_settled_task_is_not_renewed_while_its_message_goes_on():
         if context.task_id == "slow":
             may_end.wait(60)
 
-    catalog = SimpleNamespace(find_handler=lambda task_type: SimpleNamespace(function=work, queue="tasks"))
+    catalog = SimpleNamespace(find_handler=lambda _: SimpleNamespace(function=work, queue="tasks"))
     job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single", lease_seconds=3600)
     keeper = LeaseKeeper(AllRenewed())
