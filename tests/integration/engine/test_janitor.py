@@ -185,6 +185,26 @@ def test_broker_that_is_away_ends_the_step_and_keeps_the_rows(left_behind, monke
     assert_completed(rig, job_id)
 
 
+def test_rows_that_no_queue_took_are_announced_by_the_next_sweep(left_behind):
+    """They were held for a minute, as if somebody were still sending: a short outage of the broker took that long."""
+    rig, job_id = left_behind
+    pass_time(rig)
+    cut_off = Rig(rig.engine, rig.queues, sender=FaultySender(rig.queues, "tasks", DeliveryError("tasks", "away")))
+    assert cut_off.janitor.sweep().announced_tasks == 0
+    assert rig.janitor.sweep().announced_tasks == 1
+    assert_completed(rig, job_id)
+
+
+def test_job_that_no_queue_took_is_announced_by_the_next_sweep(rig):
+    away = FaultySender(rig.queues, "jobs", DeliveryError("jobs", "away"))
+    cut_off = Rig(rig.engine, rig.queues, sender=away)
+    job_id = cut_off.submit()
+    pass_time(rig)
+    assert cut_off.janitor.sweep().announced_jobs == 0
+    assert rig.janitor.sweep().announced_jobs == 1
+    assert_completed(rig, job_id)
+
+
 def test_task_of_a_killed_worker_is_taken_back_and_announced_in_one_sweep(rig):
     """However new its row is: its planner has nothing more to do with it."""
     job_id = run_to_tasks(rig, n=5)
