@@ -119,6 +119,7 @@ def test_settings_do_not_change():
 
 
 def test_secrets_are_not_shown():
+    """Destructive routes without a key, secrets in rows, pickles (lesson D42)."""
     settings = load_settings(GIVEN)
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 

@@ -91,7 +91,7 @@ def test_rows_of_a_planner_that_is_at_work_are_left_to_it(left_behind):
 
 
 def test_rows_that_a_dead_planner_left_are_announced_once_by_two_janitors(left_behind):
-    """The second sweeps while the first stands between its find and its send."""
+    """The second sweeps while the first stands between its find and its send (lessons D6, D26)."""
     rig, job_id = left_behind
     pass_time(rig)
     found, go_on = threading.Event(), threading.Event()
@@ -275,6 +275,8 @@ def test_job_that_stands_still_is_moved_on(rig, is_stage_closed):
 
 
 def test_retry_whose_message_was_never_confirmed_is_sent_when_it_is_due(rig):
+    """A retry was three steps; a crash between them lost the task (lesson D19)."""
+
     def fails(context):
         raise OSError("disk away")
 
@@ -312,6 +314,7 @@ STEPS = {
 
 @pytest.mark.parametrize("broken", STEPS)
 def test_step_that_fails_is_told_and_the_others_go_on(rig, broken, caplog):
+    """Half of the janitor never worked, and nobody was told (lesson D25)."""
     called = []
 
     class Store(JanitorRepository):
@@ -354,7 +357,7 @@ def test_queue_that_cannot_be_looked_into_hides_none_of_the_others(rig):
 
 
 def test_messages_that_the_broker_lost_are_sent_again(platform_rig):
-    """Confirmed messages are not in the queue any more: the broker came back without its store."""
+    """Confirmed messages are not in the queue any more: the broker came back without its store (lesson D17)."""
     rig = platform_rig
     job_id = rig.submit(n=20)
     assert rig.queues.clear() == 1
