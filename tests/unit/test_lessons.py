@@ -7,12 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = {
-    number: cell
-    for number, cell in re.findall(
-        r"^\| D(\d+) \|[^|]*\| (.*) \|$", (ROOT / "docs" / "reliability.md").read_text(), re.MULTILINE
-    )
-}
+ROWS = dict(re.findall(r"^\| D(\d+) \|[^|]*\| (.*) \|$", (ROOT / "docs" / "reliability.md").read_text(), re.MULTILINE))
 
 
 def test_every_lesson_has_a_row():
