@@ -113,7 +113,7 @@ def run_chaos(options: Options) -> Run:
 def _drive(stack: LocalStack, run: Run) -> None:
     options = run.options
     began = time.monotonic()
-    faults = Faults(stack, random.Random(f"{options.seed}:faults"), options.down_seconds)
+    faults = Faults(stack, options.seed, options.down_seconds)
     run.faults = faults.records
     with ThreadPoolExecutor(1, "submit") as submitter:
         submitted = submitter.submit(_submit_all, stack.url, run, began)

@@ -40,8 +40,9 @@ class Faults:
         down_seconds: How long PostgreSQL stays away in `postgres_down`.
     """
 
-    def __init__(self, stack: LocalStack, rng: random.Random, down_seconds: float) -> None:
-        self._stack, self._rng, self._down_seconds = stack, rng, down_seconds
+    def __init__(self, stack: LocalStack, seed: int, down_seconds: float) -> None:
+        self._stack, self._seed, self._down_seconds = stack, seed, down_seconds
+        self._rng = random.Random(seed)
         self.records: list[FaultRecord] = []
         self.by_name: dict[str, Callable[[], str]] = {
             "kill_worker": self.kill_worker,
@@ -63,6 +64,8 @@ class Faults:
         """Do it and remember it. A part that is away already makes the fault one without effect."""
         held = self._held_tasks()
         record = FaultRecord(name, datetime.now(UTC), held)
+        # Each fault has numbers of its own: how many an earlier one took depends on what it found.
+        self._rng.seed(f"{self._seed}:{len(self.records)}")
         self.records.append(record)
         try:
             record.detail = self.by_name[name]()
