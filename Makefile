@@ -4,11 +4,12 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; 
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: help demo up test check format clean
+.PHONY: help demo up test chaos check format clean
 help:
 	@echo "make demo    rasters to Cloud Optimized GeoTIFFs from end to end (RASTERS=folder for your own)"
 	@echo "make up      the whole stack on this machine, until Ctrl-C (UP='--port 0 --fresh' for options)"
 	@echo "make test    the environment and all tests that need no Docker"
+	@echo "make chaos   the stack under load while its parts are killed (SEED=n, TASKS=10000, MINUTES=4)"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and local data"
@@ -28,6 +29,9 @@ up: .venv/.ready
 
 test: .venv/.ready
 	$(BIN)/python -m pytest
+
+chaos: .venv/.ready
+	SEED="$(SEED)" TASKS="$(TASKS)" MINUTES="$(MINUTES)" KEEP="$(KEEP)" $(BIN)/python -m tests.chaos
 
 check: .venv/.ready
 	$(BIN)/ruff check .

@@ -32,7 +32,8 @@ class Patience:
 
     Args:
         announce: A planner has this long between its commit and the last of its messages.
-        hold: Rows that one janitor announces are left alone by others meanwhile.
+        hold: Rows that one janitor announces are left alone by others meanwhile; so are those of a queue that takes
+            nothing, when there are so many that others would never have their turn.
         job: A finished step sends its message at once; a job that still has none after this was left behind.
         lost: A confirmed message of an empty queue is missed for this long before it is sent again: it may be in a
             worker's hands.
@@ -85,6 +86,8 @@ class JanitorStore(Protocol):
         self, limit: int, grace_seconds: float, hold_seconds: float
     ) -> list[UnannouncedTask]: ...
     def find_unannounced_jobs(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedJob]: ...
+    def let_go_of_tasks(self, job_id: str, run: int, task_ids: list[str]) -> None: ...
+    def let_go_of_job(self, job_id: str, run: int, attempt: int) -> None: ...
     def find_lost_tasks(self, queue: str, limit: int, grace_seconds: float) -> list[UnannouncedTask]: ...
     def find_lost_jobs(self, limit: int, grace_seconds: float) -> list[UnannouncedJob]: ...
 
@@ -240,7 +243,7 @@ class Janitor:
     def _announce_tasks(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:
             tasks = self._store.find_unannounced_tasks(ROWS_PER_FIND, self._patience.announce, self._patience.hold)
-            return len(tasks), self._announce(tasks)
+            return len(tasks), self._announce(tasks, let_go=len(tasks) < ROWS_PER_FIND)
 
         report.announced_tasks += _repeat(announce)
         report.announced_tasks += announce_parked_tasks(self._state, self._orchestration, None)
@@ -248,7 +251,11 @@ class Janitor:
     def _announce_jobs(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:
             jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, self._patience.job, self._patience.hold)
-            return len(jobs), sum(self._announce_job(job) for job in jobs)
+            sent = [self._announce_job(job) for job in jobs]
+            for job in itertools.compress(jobs, (not is_sent for is_sent in sent)):
+                if len(jobs) < ROWS_PER_FIND:
+                    self._store.let_go_of_job(job.job_id, job.run, job.attempt)
+            return len(jobs), sum(sent)
 
         report.announced_jobs += _repeat(announce)
 
@@ -276,7 +283,8 @@ class Janitor:
         pruned = self._pruner.prune_jobs(self._retention_seconds, most_tasks=PRUNED_TASKS_PER_SWEEP)
         report.pruned_jobs, report.pruned_tasks = pruned.jobs, pruned.tasks
 
-    def _announce(self, tasks: Sequence[UnannouncedTask]) -> int:
+    def _announce(self, tasks: Sequence[UnannouncedTask], *, let_go: bool = False) -> int:
+        """How many were announced. With `let_go` the others are not held until later."""
         # Not the ids of earlier messages: a broker that drops doubles would drop the repair.
         cause = f"sweep-{uuid4().hex[:8]}"
         count = 0
@@ -284,8 +292,10 @@ class Janitor:
         for _, group in itertools.groupby(tasks, key=lambda task: (task.job_id, task.run, task.stage)):
             rows = list(group)
             first = rows[0]
+            unsent = {row.task_id for row in rows}
 
-            def mark(ids: list[str], first: UnannouncedTask = first) -> None:
+            def mark(ids: list[str], first: UnannouncedTask = first, unsent: set[str] = unsent) -> None:
+                unsent.difference_update(ids)
                 self._state.mark_tasks_announced(first.job_id, first.run, ids)
 
             count += self._orchestration.announce_tasks(
@@ -296,6 +306,8 @@ class Janitor:
                 on_sent=mark,
                 cause=cause,
             )
+            if unsent and let_go:
+                self._store.let_go_of_tasks(first.job_id, first.run, sorted(unsent))
         return count
 
     def _announce_moved_job(self, job_id: str) -> bool:

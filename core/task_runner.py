@@ -132,6 +132,8 @@ class Batch:
             self._unsettled -= len(group)
             if group or is_patient:
                 yield group
+                # Settled by now: a renewal would find them gone, and take that for a lost lease.
+                self._keeper.drop([self.leases[outcome.task.task_id] for outcome in group])
 
     @property
     def is_to_be_cut(self) -> bool:

@@ -35,6 +35,14 @@ class JanitorRepository(PostgreSQLRepository):
         rows = self._call("find_unannounced_jobs", (limit, grace_seconds, hold_seconds))
         return [UnannouncedJob(**row) for row in rows]
 
+    def let_go_of_tasks(self, job_id: str, run: int, task_ids: list[str]) -> None:
+        """Found tasks whose messages no queue took: the next sweep finds them again."""
+        self._call("let_go_of_tasks", (job_id, run, task_ids))
+
+    def let_go_of_job(self, job_id: str, run: int, attempt: int) -> None:
+        """The same for a job."""
+        self._call("let_go_of_job", (job_id, run, attempt))
+
     def find_lost_tasks(self, queue: str, limit: int, grace_seconds: float) -> list[UnannouncedTask]:
         """Tasks of a queue that is empty though their messages were confirmed."""
         return [UnannouncedTask(**row) for row in self._call("find_lost_tasks", (queue, limit, grace_seconds))]

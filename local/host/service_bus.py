@@ -13,6 +13,7 @@ that is done before half of its lock has passed costs nothing.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import logging
 import threading
 import time
@@ -22,7 +23,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from azure.functions.meta import Datum
-from azure.servicebus import ServiceBusClient, ServiceBusReceivedMessage, ServiceBusSubQueue
+from azure.servicebus import ServiceBusClient, ServiceBusReceivedMessage, ServiceBusReceiver, ServiceBusSubQueue
 from azure.servicebus.exceptions import ServiceBusError
 
 from local.host.dispatcher import Dispatcher
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # How long one request for a message stays open: bounds how late a slot notices that it should stop.
 _RECEIVE_SECONDS = 0.5
+# What a link gets to open: several round trips, and all slots of all workers open theirs when the broker comes back.
+_OPEN_SECONDS = 10.0
 _IDLE_SECONDS = 60.0
 _BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _REPEAT_TROUBLE_SECONDS = 30.0
@@ -58,7 +61,7 @@ class Receiver(Protocol):
 
 
 class Receivers(Protocol):
-    """Opens receivers for one entity."""
+    """Opens receivers for one entity; when one is handed out, its link is open."""
 
     def open(self) -> Receiver: ...
 
@@ -74,6 +77,15 @@ class SdkReceivers:
         self._lock = threading.Lock()  # the client keeps its receivers in a set that is not made for threads
 
     def open(self) -> Receiver:
+        """A receiver whose link is open: one that opened it as it first receives would have to do so in that time."""
+        receiver = self._make()
+        try:
+            return contextlib.ExitStack().enter_context(receiver)
+        except BaseException:
+            receiver.close()
+            raise
+
+    def _make(self) -> ServiceBusReceiver:
         trigger = self._trigger
         sub_queue = ServiceBusSubQueue.DEAD_LETTER if trigger.is_dead_letter else None
         with self._lock:
@@ -90,7 +102,12 @@ class SdkReceivers:
 def _client(connection: str, environment: Mapping[str, str]) -> ServiceBusClient:
     """`<connection>` holds a connection string, or `<connection>__fullyQualifiedNamespace` asks for an identity."""
     # Short retries: the pump backs off by itself, and must notice a stop meanwhile.
-    retry: dict[str, Any] = {"retry_total": 2, "retry_backoff_factor": 0.2, "retry_backoff_max": 2}
+    retry: dict[str, Any] = {
+        "retry_total": 2,
+        "retry_backoff_factor": 0.2,
+        "retry_backoff_max": 2,
+        "try_timeout": _OPEN_SECONDS,
+    }
     connection_string = environment.get(connection)
     if connection_string:
         return ServiceBusClient.from_connection_string(connection_string, **retry)

@@ -76,6 +76,7 @@ def test_migration_is_additive(migration):
     ],
 )
 def test_what_destroys_or_breaks_running_code_is_refused(statement):
+    """Deploying the schema again dropped columns (lesson D37)."""
     assert complaints(statement)
 
 

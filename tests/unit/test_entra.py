@@ -23,6 +23,7 @@ class Identity:
 
 
 def test_a_token_is_kept_until_five_minutes_before_its_end():
+    """An expired token needed a restart every hour (lesson D28)."""
     identity = Identity()
     tokens = EntraTokens(identity.make_credential, clock=lambda: identity.now)
 

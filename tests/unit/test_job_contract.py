@@ -52,6 +52,7 @@ def test_job_id_depends_on_what_identifies_the_job_alone():
 
 
 def test_misspelt_parameter_is_refused_with_the_nearest_name():
+    """Unknown parameters were dropped (lesson D43)."""
     with pytest.raises(ParameterErrors, match="failure_rate"):
         Greetings.validate_job_parameters({"failure_rat": 0.1})
 

@@ -39,6 +39,8 @@ def test_unknown_job_type_is_refused_with_the_nearest_name():
 
 
 def test_everything_that_does_not_fit_is_said_at_once():
+    """An import that failed switched a feature off in silence (lesson D39)."""
+
     class Checked(HelloWorldJob):
         job_type = "checked"
         resource_validators = ({"type": "source_exist", "param": "message"},)

@@ -25,6 +25,9 @@ def factory(settings):
 
 
 def test_repositories_are_made_once_for_all_threads(factory):
+    """Each message opened many connections and asked for the schema each time; a database fell over under a few
+    workers (lesson D1).
+    """
     made = []
     threads = [threading.Thread(target=lambda: made.append(factory.create_repositories())) for _ in range(8)]
     for thread in threads:

@@ -55,6 +55,7 @@ class Tokens:
 
 
 def test_a_refused_token_is_renewed(url):
+    """An expired token needed a restart every hour (lesson D28)."""
     tokens = Tokens()
     with create_pool(make_conninfo(url, user="identity", password=None), password=tokens) as pool:
         assert ask(pool) == "identity"

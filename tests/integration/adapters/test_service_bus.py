@@ -19,6 +19,7 @@ def text(value):
 
 
 def test_a_message_says_what_it_is_about(sender, look, task_message):
+    """It carries ids and the correlation id; parameters were repeated, and the id dropped (lessons D5, D29)."""
     message = task_message(1)
     sender.send_messages("tasks", [message])
 
@@ -102,7 +103,7 @@ def test_what_does_not_fit_into_one_batch_is_split(counted, broker, task_message
 
 @pytest.mark.parametrize("before", [0, 1, 10])
 def test_a_message_too_large_is_refused_with_its_size(sender, broker, before, task_message):
-    """It is found before it goes to the broker; what stands before it may have been sent."""
+    """It is found before it goes to the broker; what stands before it may have been sent (lesson D18)."""
     messages = [*(task_message(number) for number in range(before)), task_message("large", size=300_000)]
     with pytest.raises(
         MessageTooLarge, match=r"queue 'tasks': expected .* at most 262144 bytes, found task-.* 3001\d\d"

@@ -138,6 +138,7 @@ def test_a_busy_broker_is_not_pressed(sender, broker, task_message):
 
 
 def test_a_connection_idle_for_long_is_replaced_before_it_is_used(broker, task_message):
+    """A dead link swallowed messages that were told as sent (lesson D17)."""
     now = [0.0]
     opened = []
 

@@ -50,7 +50,7 @@ def run_job(database_url, statements, tasks):
 
 
 def test_a_thousand_tasks_cost_a_claim_a_message_and_no_more_than_a_completion_a_task(database_url, statements):
-    """The reference needed 9.4 queries and 14.5 connections a task (lesson D1)."""
+    """The reference needed 9.4 queries and 14.5 connections a task (lessons D1, D2)."""
     few, _ = run_job(database_url, statements, 101)
     many, connections = run_job(database_url, statements, 999)
 

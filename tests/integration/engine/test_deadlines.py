@@ -367,6 +367,7 @@ class TestRaces:
             assert late.job_status(job_id) == "finalizing"
 
     def test_many_janitors_end_a_job_once(self, at, crowd):
+        """Several apps ran a janitor each, against each other (lesson D26)."""
         engine, late = at(0), at(60)
         job_id = engine.submit(job_timeout_seconds=60)
         engine.plan(job_id, 1, 50)

@@ -91,7 +91,7 @@ def test_rows_of_a_planner_that_is_at_work_are_left_to_it(left_behind):
 
 
 def test_rows_that_a_dead_planner_left_are_announced_once_by_two_janitors(left_behind):
-    """The second sweeps while the first stands between its find and its send."""
+    """The second sweeps while the first stands between its find and its send (lessons D6, D26)."""
     rig, job_id = left_behind
     pass_time(rig)
     found, go_on = threading.Event(), threading.Event()
@@ -185,6 +185,26 @@ def test_broker_that_is_away_ends_the_step_and_keeps_the_rows(left_behind, monke
     assert_completed(rig, job_id)
 
 
+def test_rows_that_no_queue_took_are_announced_by_the_next_sweep(left_behind):
+    """They were held for a minute, as if somebody were still sending: a short outage of the broker took that long."""
+    rig, job_id = left_behind
+    pass_time(rig)
+    cut_off = Rig(rig.engine, rig.queues, sender=FaultySender(rig.queues, "tasks", DeliveryError("tasks", "away")))
+    assert cut_off.janitor.sweep().announced_tasks == 0
+    assert rig.janitor.sweep().announced_tasks == 1
+    assert_completed(rig, job_id)
+
+
+def test_job_that_no_queue_took_is_announced_by_the_next_sweep(rig):
+    away = FaultySender(rig.queues, "jobs", DeliveryError("jobs", "away"))
+    cut_off = Rig(rig.engine, rig.queues, sender=away)
+    job_id = cut_off.submit()
+    pass_time(rig)
+    assert cut_off.janitor.sweep().announced_jobs == 0
+    assert rig.janitor.sweep().announced_jobs == 1
+    assert_completed(rig, job_id)
+
+
 def test_task_of_a_killed_worker_is_taken_back_and_announced_in_one_sweep(rig):
     """However new its row is: its planner has nothing more to do with it."""
     job_id = run_to_tasks(rig, n=5)
@@ -255,6 +275,8 @@ def test_job_that_stands_still_is_moved_on(rig, is_stage_closed):
 
 
 def test_retry_whose_message_was_never_confirmed_is_sent_when_it_is_due(rig):
+    """A retry was three steps; a crash between them lost the task (lesson D19)."""
+
     def fails(context):
         raise OSError("disk away")
 
@@ -292,6 +314,7 @@ STEPS = {
 
 @pytest.mark.parametrize("broken", STEPS)
 def test_step_that_fails_is_told_and_the_others_go_on(rig, broken, caplog):
+    """Half of the janitor never worked, and nobody was told (lesson D25)."""
     called = []
 
     class Store(JanitorRepository):
@@ -334,7 +357,7 @@ def test_queue_that_cannot_be_looked_into_hides_none_of_the_others(rig):
 
 
 def test_messages_that_the_broker_lost_are_sent_again(platform_rig):
-    """Confirmed messages are not in the queue any more: the broker came back without its store."""
+    """Confirmed messages are not in the queue any more: the broker came back without its store (lesson D17)."""
     rig = platform_rig
     job_id = rig.submit(n=20)
     assert rig.queues.clear() == 1

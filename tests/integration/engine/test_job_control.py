@@ -253,7 +253,7 @@ def test_messages_of_the_run_before_change_nothing(rig):
 
 
 def test_late_result_of_the_run_before_stays_out_of_the_new_one(engine):
-    """The slow sibling of a failed task comes back after the job was started again (lesson D9)."""
+    """The slow sibling of a failed task comes back after the job was started again (lessons D9, D21)."""
     rig = Rig(engine)
     entered, gate = threading.Event(), threading.Event()
 

@@ -79,6 +79,7 @@ def test_wrong_type_of_message_is_a_contract_violation(rig, message):
 
 
 def test_permanent_failure_fails_at_once_and_the_rest_go_on(rig):
+    """The path of a permanent failure called a method that was not there, and the error was swallowed (lesson D10)."""
     job_id = rig.run(n=5, bad=[2])
 
     assert rig.job(job_id).status == "completed_with_errors"
@@ -262,6 +263,8 @@ def test_submission_is_kept_when_no_message_can_be_sent(make_rig):
 
 
 def test_database_that_is_away_raises_so_that_the_message_stays(rig, monkeypatch):
+    """One delivery and swallowed errors: any trouble of the infrastructure lost work in silence (lesson D15)."""
+
     def away(*_, **__):
         raise StoreUnavailable("no connection")
 

@@ -177,6 +177,7 @@ def test_tasks_are_those_of_the_run_the_stage_and_the_statuses_asked_for(engine,
 
 
 def test_a_lease_id_is_not_shown(engine, queries):
+    """Destructive routes without a key, secrets in rows, pickles (lesson D42)."""
     job_id = engine.submit()
     engine.plan(job_id, 1, 1)
     lease = engine.claim(job_id, 1, "s1-00000")
@@ -186,6 +187,7 @@ def test_a_lease_id_is_not_shown(engine, queries):
 
 
 def test_events_come_oldest_first(engine, queries):
+    """The correlation id was dropped on the way; the history was in the logs alone (lesson D29)."""
     job_id = engine.submit()
     engine.plan(job_id, 1, 2)
     engine.jobs.cancel_job(job_id, "enough")

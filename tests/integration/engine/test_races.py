@@ -10,7 +10,8 @@ ERROR = {"type": "OSError", "message": "disk full", "retryable": False}
 
 
 def test_exactly_one_task_turns_out_the_lights(engine, crowd):
-    """Sixteen tasks end at once, each told twice and once under a stale lease: one of them is the last, once."""
+    """Sixteen tasks end at once, each told twice and once under a stale lease: one of them is the last, once
+    (lesson D34)."""
     job_id = engine.submit(stages=ROUNDS)
     for stage in range(1, ROUNDS + 1):
         engine.plan(job_id, stage, WORKERS)

@@ -65,6 +65,7 @@ def test_every_result_comes_once_wherever_a_page_ends(engine, results, count):
 
 
 def test_20000_results_pass_in_the_memory_of_a_few_pages(engine, results):
+    """Fan-in and the summary loaded every task of the job (lessons D4, D36)."""
     job_id, count = engine.submit(), 20_000
     insert_results(engine, job_id, count, failed_every=10)
     list(islice(results.stream_results(job_id, 1, 1), 1))  # what is imported and prepared once does not count
@@ -109,7 +110,7 @@ def test_more_streams_than_connections_run_side_by_side(engine, database_url):
 
 
 def test_failures_are_found_by_their_own_index(engine, pool):
-    """A few among thousands: reading them does not read the stage."""
+    """A few among thousands: reading them does not read the stage (lesson D4)."""
     job_id = engine.submit()
     insert_results(engine, job_id, 5_000, failed_every=500)
     engine.execute("analyze app.tasks")

@@ -27,6 +27,7 @@ def job_ids(engine):
 
 
 def test_only_jobs_that_ended_long_ago_go_with_all_their_rows(engine, retention):
+    """Cleaning up deleted completed tasks of living jobs (lesson D38)."""
     old, young, running = ended_job(engine, days_ago=31), ended_job(engine, days_ago=1), engine.submit()
     engine.execute("update app.jobs set created_at = now() - interval '1 year', updated_at = created_at")
 

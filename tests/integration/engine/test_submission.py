@@ -160,6 +160,7 @@ class TestSameParameters:
 
 class TestForce:
     def test_makes_a_job_beside_the_first_that_runs_by_itself(self, rig):
+        """Ids made of the parameters kept legitimate reruns out (lesson D35)."""
         first = rig.run(n=2, label="twice")
         forced = rig.machine.submit_job("shapes", {"n": 2, "label": "twice"}, force=True)
         assert (forced.created, forced.outcome, forced.status, forced.run) == (True, "forced", "queued", 1)
@@ -228,6 +229,8 @@ class TestIdempotencyKey:
         assert (count_of(rig.engine, "jobs"), count_of(rig.engine, "idempotency_keys")) == (1, 1)
 
     def test_key_is_one_over_all_job_types(self, engine):
+        """Ids made of the parameters kept legitimate reruns out (lesson D35)."""
+
         def submit(job_type, payload):
             job = JobRecord(
                 job_id=job_id_for(job_type, {}),

@@ -98,6 +98,7 @@ def test_keeper_asks_at_the_end_of_an_attempts_time_not_at_the_next_third_of_its
 
 
 def test_handler_that_does_not_listen_is_taken_back_and_its_late_result_refused(rig_of, caplog):
+    """Message locks ended before the work did: two executions, both accepted (lesson D16)."""
     rig = rig_of(task_timeout_seconds=60, lease_seconds=30)
     go_on, in_hand = threading.Event(), threading.Event()
 

@@ -21,7 +21,7 @@ def test_same_submission_again_answers_with_the_same_job(engine):
 
 
 def test_job_record_survives_the_round_trip_with_every_column(engine):
-    """A reader that forgot a column lost the error history of a whole system (lesson D30)."""
+    """A reader that forgot a column lost the error history of a whole system (lessons D30, D40)."""
     job_id = engine.submit()
     (row,) = engine.query("select * from app.jobs where job_id = %s", job_id)
 
@@ -99,6 +99,7 @@ def test_claim_names_the_outcome_of_every_task(engine):
 
 
 def test_stale_lease_is_refused(engine):
+    """Message locks ended before the work did: two executions, both accepted (lesson D16)."""
     job_id = engine.submit()
     engine.plan(job_id, 1, 2)
     engine.claim(job_id, 1, "s1-00000")
@@ -137,6 +138,7 @@ def test_failed_task_fails_the_job_and_keeps_late_siblings_out(engine):
     ],
 )
 def test_failure_policy_decides_what_failed_tasks_mean(engine, policy, failures, expected):
+    """Partial success had a status that nothing ever set (lesson D31)."""
     job_id = engine.submit(stages=1, failure=policy)
     engine.plan(job_id, 1, 4)
     ids = [f"s1-{index:05d}" for index in range(4)]
@@ -167,6 +169,7 @@ def test_retry_spends_attempts_until_none_is_left(engine):
 
 
 def test_interruption_spends_no_attempt(engine):
+    """A retry was three steps; a crash between them lost the task (lesson D19)."""
     job_id = engine.submit(retry={"max_attempts": 1}, max_interruptions=3)
     engine.plan(job_id, 1, 1)
     for _ in range(3):
@@ -200,6 +203,7 @@ def test_live_lease_is_not_taken_back(engine):
 
 
 def test_heartbeat_renews_reports_and_tells_the_lost(engine):
+    """There was no heartbeat; death was guessed from age (lesson D27)."""
     job_id = engine.submit()
     engine.plan(job_id, 1, 2)
     lease = engine.claim(job_id, 1, "s1-00000")
@@ -261,6 +265,7 @@ def test_announcing_marks_pending_rows_and_leaves_claimed_ones(engine):
     ],
 )
 def test_database_refuses_a_transition_that_is_not_in_the_table(engine, table, change):
+    """Two tables of transitions, and a look before each write (lesson D34)."""
     job_id = engine.submit()
     if table == "tasks":
         engine.plan(job_id, 1, 1)

@@ -75,7 +75,7 @@ def test_stage_whose_open_tasks_are_all_in_other_hands_is_decided_by_whoever_end
 
 
 def test_completions_of_one_stage_commit_side_by_side(engine):
-    """Under one exclusive lock a stage had one commit at a time, whatever the number of workers."""
+    """Under one exclusive lock a stage had one commit at a time, whatever the number of workers (lesson D2)."""
     job_id = engine.submit(stages=1)
     engine.plan(job_id, 1, 3)
     leases = {f"s1-0000{number}": engine.claim(job_id, 1, f"s1-0000{number}") for number in range(3)}

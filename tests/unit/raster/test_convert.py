@@ -151,6 +151,7 @@ def test_the_source_is_never_overwritten(make_raster):
 
 
 def test_an_invalid_result_never_replaces_a_good_one(make_raster, output, monkeypatch):
+    """Files were half written, or overwritten by an older attempt (lesson D22)."""
     path = make_raster()
     good = Path(convert_raster(path, output)["path"]).read_bytes()
     monkeypatch.setattr(convert, "cog_validate", lambda *_a, **_k: (False, ["broken on purpose"], []))

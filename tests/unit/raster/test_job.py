@@ -383,6 +383,7 @@ def test_a_store_that_stays_away_fails_the_task_after_its_attempts(run_job, stor
 
 
 def test_half_an_upload_is_noticed_and_sent_again(run_job, store, unreliable, source):
+    """Files were half written, or overwritten by an older attempt (lesson D22)."""
     unreliable.cut_uploads = 1
     run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": "memory://out"})
     assert (run.status, run.result["reused"]) == ("completed", 0)
@@ -402,7 +403,8 @@ def test_scratch_of_a_killed_attempt_is_swept_by_the_next(source, output):
 
 
 def test_gdal_keeps_its_cache_small_in_every_step(source, output):
-    """The bound holds for reads of the statistics too: outside an Env GDAL takes a share of the machine's memory."""
+    """The bound holds for reads of the statistics too: outside an Env GDAL takes a share of the machine's memory
+    (lesson D41)."""
     found = {}
     path = str(source / "flood_depth_tile00_rp10.tif")
     conversion.convert_raster(

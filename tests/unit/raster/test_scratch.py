@@ -46,6 +46,7 @@ def test_the_next_attempt_removes_what_the_earlier_ones_left(tmp_path):
 
 
 def test_an_attempt_that_lost_its_lease_never_touches_a_later_one(tmp_path):
+    """Files were half written, or overwritten by an older attempt (lesson D22)."""
     with scratch_folder(tmp_path, owner(3)) as later, scratch_folder(tmp_path, owner(2)):
         assert later.exists()
 

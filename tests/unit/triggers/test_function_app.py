@@ -87,6 +87,7 @@ def test_dead_letters_of_each_queue_are_taken_as_bytes():
 
 
 def test_http_asks_for_a_key_except_for_the_probe():
+    """Destructive routes without a key, secrets in rows, pickles (lesson D42)."""
     functions = bindings()
     assert [functions[name][0]["authLevel"] for name in API] == ["ANONYMOUS", "FUNCTION"]
     assert [functions[name][0]["route"] for name in API] == ["api/livez", "{*route}"]
@@ -99,6 +100,7 @@ def test_janitor_sweeps_on_the_schedule_of_the_settings():
 
 
 def test_misconfigured_app_serves_http_to_say_so():
+    """An import that failed switched a feature off in silence (lesson D39)."""
     assert list(bindings(COREMACHINE_APP_MODE="wroker")) == API
 
 

@@ -87,7 +87,8 @@ def test_only_the_beginning_of_an_unreadable_message_is_logged(caplog):
 
 @pytest.mark.parametrize("failure", [StoreUnavailable("no answer"), ServicesNotReady("no settings")])
 def test_outage_keeps_the_message_and_waits_before_it_comes_again(failure, caplog):
-    """Without the wait ten deliveries are gone in a second, and the message is in the dead-letter queue."""
+    """Without the wait ten deliveries are gone in a second, and the message is in the dead-letter queue
+    (lesson D15)."""
     machine = FakeMachine(failure=failure)
     with pytest.raises(type(failure)), caplog.at_level(logging.WARNING):
         machine.receive(receive_task_message, TASKS.model_dump_json(), delivery_count=3)

@@ -34,6 +34,7 @@ def test_one_tick_is_one_sweep_and_its_report_is_logged(caplog):
 
 
 def test_failed_step_fails_the_invocation_after_the_report(caplog):
+    """Half of the janitor never worked, and nobody was told (lesson D25)."""
     janitor = FakeJanitor(errors={"announce_tasks": "StoreUnavailable: no answer"})
     with caplog.at_level(logging.INFO), pytest.raises(SweepIncomplete, match="announce_tasks: StoreUnavailable"):
         sweep(past_due=False, get_janitor=lambda: janitor)

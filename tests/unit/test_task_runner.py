@@ -1,0 +1,51 @@
+"""The tasks of one message while they run."""
+
+import threading
+from types import SimpleNamespace
+from uuid import uuid4
+
+from core.leases import LeaseKeeper
+from core.models import StageDefinition
+from core.task_runner import Batch, ClaimedTask
+
+
+class AllRenewed:
+    def renew_leases(self, held):
+        return {(lease.lease_id, lease.task_id): "renewed" for lease in held}
+
+
+def task(task_id):
+    return ClaimedTask(task_id, "work", 0, None, {}, attempt=1, tries=1)
+
+
+def test_lease_of_a_settled_task_is_not_renewed_while_its_message_goes_on():
+    """Its row has ended in order, and a renewal of it would be told as a lost lease (lesson D16)."""
+    may_end = threading.Event()
+
+    def work(parameters, context):
+        if context.task_id == "slow":
+            may_end.wait(60)
+
+    catalog = SimpleNamespace(find_handler=lambda _: SimpleNamespace(function=work, queue="tasks"))
+    job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
+    stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single", lease_seconds=3600)
+    keeper = LeaseKeeper(AllRenewed())
+    held = []
+    batch = Batch(
+        job,
+        stage,
+        uuid4(),
+        [task("quick"), task("slow")],
+        catalog=catalog,
+        results=SimpleNamespace(),
+        keeper=keeper,
+        threads=2,
+    )
+    with batch:
+        for group in batch.outcomes():
+            ended = {outcome.task.task_id for outcome in group}
+            held.append((ended, {lease.task_id for lease in keeper.held()}))
+            if "quick" in ended:
+                may_end.set()
+    assert held == [({"quick"}, {"quick", "slow"}), ({"slow"}, {"slow"})]
+    assert keeper.held() == []
