@@ -157,7 +157,7 @@ begin
     order by t.task_id limit p_limit for update skip locked
   ) e;
   update {schema}.tasks t
-  set status = 'failed', is_watched = false, due_at = null, finished_at = v_now,
+  set status = 'failed', is_watched = false, due_at = null, parked_at = null, finished_at = v_now,
       error = jsonb_build_object('type', 'QueueTimeExpired', 'retryable', false, 'attempt', 0, 'at', v_now,
         'message', format('was to begin within %s s of its stage and had not by then',
           (s.settings ->> 'queue_timeout_seconds')::double precision))
