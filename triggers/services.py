@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.dead_letters import DeadLetters
 from core.errors import StoreUnavailable
+from core.first_imports import IMPORTS
 from core.janitor import Janitor
 from core.machine import CoreMachine
 from infrastructure.base import RepositoryError
@@ -90,9 +91,10 @@ def get_services() -> Services:
 def _make() -> Services:
     # Here, not above: an app that cannot import them still starts, and says so.
     try:
-        from infrastructure.factory import RepositoryFactory  # noqa: PLC0415
-        from infrastructure.settings import load_settings  # noqa: PLC0415
-        from jobs.all_jobs import build_registry  # noqa: PLC0415
+        with IMPORTS:
+            from infrastructure.factory import RepositoryFactory  # noqa: PLC0415
+            from infrastructure.settings import load_settings  # noqa: PLC0415
+            from jobs.all_jobs import build_registry  # noqa: PLC0415
 
         settings = load_settings()
         registry = build_registry(settings.task_queues)
