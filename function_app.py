@@ -10,6 +10,7 @@ import os
 
 import azure.functions as func
 
+from core.first_imports import IMPORTS
 from triggers.app_shape import AppShape, read_shape
 from triggers.drain import install_drain
 
@@ -48,7 +49,8 @@ def _add_http(function_app: func.FunctionApp, problems: tuple[str, ...]) -> None
     @function_app.function_name("http_api")
     @function_app.route(route="{*route}", methods=HTTP_METHODS)
     async def http_api(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
-        from triggers.http import answer  # noqa: PLC0415 - FastAPI is for apps that get requests
+        with IMPORTS:
+            from triggers.http import answer  # noqa: PLC0415 - FastAPI is for apps that get requests
 
         return await answer(req, context, problems=problems)
 
@@ -57,7 +59,8 @@ def _add_jobs_queue(function_app: func.FunctionApp, queue: str) -> None:
     @function_app.function_name("process_jobs")
     @function_app.service_bus_queue_trigger(arg_name="message", queue_name=queue, connection=CONNECTION)
     def process_jobs(message: func.ServiceBusMessage) -> None:
-        from triggers.queues import receive_job_message  # noqa: PLC0415 - at the first message
+        with IMPORTS:
+            from triggers.queues import receive_job_message  # noqa: PLC0415 - at the first message
 
         receive_job_message(message)
 
@@ -66,7 +69,8 @@ def _add_task_queue(function_app: func.FunctionApp, logical: str, queue: str) ->
     @function_app.function_name(f"process_tasks_{logical}")
     @function_app.service_bus_queue_trigger(arg_name="message", queue_name=queue, connection=CONNECTION)
     def process_tasks(message: func.ServiceBusMessage) -> None:
-        from triggers.queues import receive_task_message  # noqa: PLC0415 - at the first message
+        with IMPORTS:
+            from triggers.queues import receive_task_message  # noqa: PLC0415 - at the first message
 
         receive_task_message(message)
 
@@ -81,7 +85,8 @@ def _add_dead_letters(function_app: func.FunctionApp, logical: str, queue: str) 
         data_type=func.DataType.BINARY,
     )
     def dead_letters(message: func.ServiceBusMessage) -> None:
-        from triggers.dead_letters import receive_dead_letter  # noqa: PLC0415 - at the first message
+        with IMPORTS:
+            from triggers.dead_letters import receive_dead_letter  # noqa: PLC0415 - at the first message
 
         receive_dead_letter(logical, message)
 
@@ -90,7 +95,8 @@ def _add_janitor(function_app: func.FunctionApp, schedule: str) -> None:
     @function_app.function_name("janitor_sweep")
     @function_app.timer_trigger(arg_name="timer", schedule=schedule, use_monitor=False)
     def janitor_sweep(timer: func.TimerRequest) -> None:
-        from triggers.timers import sweep  # noqa: PLC0415 - at the first sweep
+        with IMPORTS:
+            from triggers.timers import sweep  # noqa: PLC0415 - at the first sweep
 
         sweep(past_due=timer.past_due)
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from core.first_imports import IMPORTS
+
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
 
@@ -20,7 +22,8 @@ def default_credential(client_id: str | None = None) -> "TokenCredential":
     Args:
         client_id: Of a user-assigned identity. Without it AZURE_CLIENT_ID decides, or the system-assigned one is used.
     """
-    from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - slow to import, and not needed with passwords
+    with IMPORTS:
+        from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - slow, and not needed with passwords
 
     return DefaultAzureCredential(managed_identity_client_id=client_id) if client_id else DefaultAzureCredential()
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from core.orchestration_manager import OrchestrationManager
     from core.state_manager import StateManager
 
+# Who asks whether the database is there wants to hear soon that it is not.
+_PROBE_SECONDS = 3.0
+
 
 @dataclass(frozen=True)
 class Repositories:
@@ -99,7 +102,7 @@ class RepositoryFactory:
             if self._migrator is None:
                 self._migrator = Migrator(cast("Pool", self._pool), self.settings.schema_name)
             migrator = self._migrator
-        return migrator.status()
+        return migrator.status(patience_seconds=_PROBE_SECONDS)
 
     def close(self) -> None:
         """Close all connections. Who still holds a repository cannot use it any more."""

@@ -128,13 +128,16 @@ class Migrator:
         self._lock_timeout_seconds = lock_timeout_seconds
         self._attempts = attempts
 
-    def status(self) -> SchemaStatus:
+    def status(self, *, patience_seconds: float | None = None) -> SchemaStatus:
         """Read where the database stands; changes nothing.
+
+        Args:
+            patience_seconds: How long to wait for a connection of a pool; None as long as the pool says.
 
         Raises:
             MigrationChanged, SchemaWithoutVersions: As in `migrate`.
         """
-        with self._transaction() as cursor:
+        with self._transaction(patience_seconds) as cursor:
             return self._status(self._history(cursor))
 
     def plan(self) -> list[Composed]:
@@ -193,14 +196,14 @@ class Migrator:
         return labels
 
     @contextmanager
-    def _transaction(self) -> Iterator[Cursor[DictRow]]:
+    def _transaction(self, patience_seconds: float | None = None) -> Iterator[Cursor[DictRow]]:
         try:
             if isinstance(self._database, Connection):
                 with self._database.transaction(), self._database.cursor(row_factory=dict_row) as cursor:
                     yield cursor
             else:
                 with (
-                    self._database.connection() as connection,
+                    self._database.connection(patience_seconds) as connection,
                     connection.transaction(),
                     connection.cursor(row_factory=dict_row) as cursor,
                 ):

@@ -12,6 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from core.errors import DeliveryError, MessageTooLarge, QueueNotFound
+from core.first_imports import IMPORTS
 from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage
 
 if TYPE_CHECKING:
@@ -44,8 +45,16 @@ _SURELY_FITS_BYTES = 64 * 1024
 _SUBJECTS = {JobQueueMessage: "job", StageCompleteMessage: "stage_complete", TaskQueueMessage: "task"}
 
 
+def _load_sdk() -> None:
+    """Whoever comes first imports all of it; the imports below then find it whole."""
+    with IMPORTS:
+        import azure.core.exceptions  # noqa: PLC0415 - slow to import
+        import azure.servicebus.exceptions  # noqa: F401, PLC0415
+
+
 def connect_with_string(connection_string: str, **options: Any) -> "ServiceBusClient":
     """A client for `ServiceBusRepository`. Options: see `_client_options`."""
+    _load_sdk()
     from azure.servicebus import ServiceBusClient  # noqa: PLC0415 - slow to import
 
     return ServiceBusClient.from_connection_string(connection_string, **_client_options(**options))
@@ -58,6 +67,7 @@ def connect_with_identity(namespace: str, client_id: str | None = None, **option
         namespace: A host name such as `my-namespace.servicebus.windows.net`.
         client_id: See `infrastructure.entra.default_credential`.
     """
+    _load_sdk()
     from azure.servicebus import ServiceBusClient  # noqa: PLC0415 - slow to import
 
     from infrastructure.entra import default_credential  # noqa: PLC0415 - only with identities
@@ -319,6 +329,7 @@ class Outgoing:
 
 
 def _outgoing(message: QueueMessage, due_at: datetime | None = None) -> Outgoing:
+    _load_sdk()
     from azure.servicebus import ServiceBusMessage  # noqa: PLC0415 - slow to import
 
     body = message.model_dump_json(exclude_none=True).encode()
@@ -341,6 +352,7 @@ def _outgoing(message: QueueMessage, due_at: datetime | None = None) -> Outgoing
 @contextmanager
 def _translated(queue: str, real_name: str) -> Iterator[None]:
     """The SDK's errors as the engine's, by type."""
+    _load_sdk()
     from azure.core.exceptions import AzureError  # noqa: PLC0415 - slow to import
     from azure.servicebus import exceptions  # noqa: PLC0415 - slow to import
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from core.dead_letters import DeadLetters
 from core.errors import StoreUnavailable
+from core.first_imports import IMPORTS
 from core.janitor import Janitor
 from core.machine import CoreMachine
 from infrastructure.base import RepositoryError
@@ -125,8 +126,9 @@ def find_services() -> Services | None:
 def _make() -> Services:
     # Here, not above: an app that cannot import them still starts, and says so.
     try:
-        from infrastructure.factory import RepositoryFactory  # noqa: PLC0415
-        from infrastructure.settings import load_settings  # noqa: PLC0415
+        with IMPORTS:
+            from infrastructure.factory import RepositoryFactory  # noqa: PLC0415
+            from infrastructure.settings import load_settings  # noqa: PLC0415
 
         settings = load_settings()
         registry = load_registry(settings.jobs, settings.task_queues)

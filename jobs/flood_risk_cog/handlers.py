@@ -7,6 +7,7 @@ from typing import Any
 from core.context import TaskContext
 from core.errors import PermanentTaskError
 from core.fan_in import load_fan_in_results
+from core.first_imports import IMPORTS
 from core.ports import FailedTask
 from jobs.flood_risk_cog.scratch import ScratchOwner, sweep_scratch
 from jobs.registry import Handler
@@ -49,9 +50,10 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
 
     One that cannot be opened is kept: its own task says why, when and after how many attempts.
     """
-    from jobs.flood_risk_cog.convert import check_options, scratch_parent  # noqa: PLC0415
-    from jobs.flood_risk_cog.inventory import inspect_rasters, list_rasters  # noqa: PLC0415
-    from jobs.flood_risk_cog.target import join  # noqa: PLC0415
+    with IMPORTS:
+        from jobs.flood_risk_cog.convert import check_options, scratch_parent  # noqa: PLC0415
+        from jobs.flood_risk_cog.inventory import inspect_rasters, list_rasters  # noqa: PLC0415
+        from jobs.flood_risk_cog.target import join  # noqa: PLC0415
 
     del params
     wanted = context.job_parameters
@@ -77,8 +79,9 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
 @needs_raster_extra
 def convert(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     """One raster to one COG, or an error that says what is wrong with the raster."""
-    from jobs.flood_risk_cog.convert import convert_raster  # noqa: PLC0415
-    from jobs.flood_risk_cog.target import join  # noqa: PLC0415
+    with IMPORTS:
+        from jobs.flood_risk_cog.convert import convert_raster  # noqa: PLC0415
+        from jobs.flood_risk_cog.target import join  # noqa: PLC0415
 
     def report(step: str) -> None:
         context.check_cancelled()
@@ -100,7 +103,8 @@ def convert(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
 @needs_raster_extra
 def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     """The STAC collection, the summary and the picture, from the results of all conversions."""
-    from jobs.flood_risk_cog.catalog import build_catalog  # noqa: PLC0415
+    with IMPORTS:
+        from jobs.flood_risk_cog.catalog import build_catalog  # noqa: PLC0415
 
     def report(step: str, share: float) -> None:
         context.check_cancelled()

@@ -66,7 +66,7 @@ def http(postgres: LocalPostgres, broker: BrokerThread, log_file: Path) -> Itera
 
 def test_app_starts_without_its_database_says_so_and_recovers(http: httpx.Client, postgres: LocalPostgres) -> None:
     assert (http.get("livez").status_code, http.get("livez").json()) == (200, {"status": "alive"})
-    with ThreadPoolExecutor() as threads:  # each waits ten seconds for a connection
+    with ThreadPoolExecutor() as threads:  # each waits for a connection
         ready, refused = threads.map(
             lambda ask: ask(), [lambda: http.get("readyz"), lambda: http.post("jobs/submit/hello_world", json={"n": 1})]
         )

@@ -77,10 +77,10 @@ async def run(kind: str, app_dir: Path) -> dict[str, Any]:
     else:
         invoker = PortableInvoker(asyncio.get_running_loop(), os.environ)
         bindings = {function.name: list(function.raw_bindings) for function in index.functions.values()}
-    results = {
-        name: [await outcome_of(invoker, call) for call in calls_for(function)]
-        for name, function in index.functions.items()
-    }
+    # Side by side, since functions that cannot do their work pause first.
+    calls = {name: [outcome_of(invoker, call) for call in calls_for(one)] for name, one in index.functions.items()}
+    results = {name: asyncio.gather(*outcomes) for name, outcomes in calls.items()}
+    results = {name: await outcomes for name, outcomes in results.items()}
     invoker.close()
     return {"bindings": {name: bindings[name] for name in index.functions}, "results": results}
 

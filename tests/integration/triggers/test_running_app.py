@@ -120,7 +120,7 @@ def test_job_is_cancelled(ready):
 def test_job_is_paused_and_goes_on_when_it_is_resumed(ready):
     """The message that came to the paused job is gone; the one that resume sends brings it on."""
     actor = {"X-MS-CLIENT-PRINCIPAL-NAME": "ada@example.com"}
-    job_id = ready.post("/api/jobs/submit/hello_world", json={"n": 10_000}).json()["job_id"]
+    job_id = ready.post("/api/jobs/submit/hello_world", json={"n": 3_000}).json()["job_id"]
     paused = ready.post(f"/api/jobs/{job_id}/pause", json={"reason": "disk full"}, headers=actor)
     assert (paused.status_code, paused.json()["paused"]) == (200, True)
     assert ready.get(f"/api/jobs/{job_id}?wait=1").json()["paused_at"] is not None
@@ -133,7 +133,7 @@ def test_job_is_paused_and_goes_on_when_it_is_resumed(ready):
     job = ready.get(f"/api/jobs/{job_id}?wait=30").json()
     while job["status"] not in {"completed", "failed"}:
         job = ready.get(f"/api/jobs/{job_id}?wait=30").json()
-    assert (job["status"], job["result"]) == ("completed", {"greetings": 10_000, "replies": 10_000})
+    assert (job["status"], job["result"]) == ("completed", {"greetings": 3_000, "replies": 3_000})
     events = ready.get(f"/api/jobs/{job_id}/events", params={"limit": 1000}).json()["value"]
     (told,) = [event for event in events if event["event"] == "job_paused"]
     assert told["detail"] == {"reason": "disk full", "actor": "ada@example.com"}

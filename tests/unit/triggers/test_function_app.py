@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[3]
 HEAVY = (
     "azure.identity",
     "azure.servicebus",
-    "core",
+    "core.machine",
+    "core.models",
     "fastapi",
     "infrastructure",
     "jobs",
