@@ -144,6 +144,12 @@ class Settings(BaseSettings):
     task_threads: int = Field(
         8, alias="COREMACHINE_TASK_THREADS", ge=1, le=64, description="a number of threads from 1 to 64"
     )
+    jobs: str = Field(
+        "jobs.all_jobs:build_registry",
+        alias="COREMACHINE_JOBS",
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="package.module:function, a function that takes the logical queue names and returns a Registry",
+    )
     sweep_schedule: str = Field(
         "*/30 * * * * *",
         alias="COREMACHINE_SWEEP_SCHEDULE",

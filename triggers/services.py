@@ -1,8 +1,9 @@
 """The composition for the triggers: made once, at the first request or message, and shared by all threads."""
 
+import importlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,35 @@ class Services:
         return Check("database", ok=False, detail=f"{found}; run `coremachine db migrate`")
 
 
+def load_registry(name: str, queues: Iterable[str]) -> "Registry":
+    """The registry of all job types and handlers, from the function that COREMACHINE_JOBS names.
+
+    Args:
+        name: `package.module:function`.
+        queues: The logical names of this deployment's task queues.
+
+    Raises:
+        ServicesNotReady: There is no such function, or it returned something else.
+        JobDefinitionError: The jobs do not fit together.
+    """
+    from jobs.registry import Registry  # noqa: PLC0415 - as late as its contents
+
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise ServicesNotReady(
+            f"COREMACHINE_JOBS: expected a function that can be imported, found {name!r} ({error}); "
+            "mend the name, or deploy the module beside function_app.py"
+        ) from error
+    registry = function(queues)
+    if not isinstance(registry, Registry):
+        raise ServicesNotReady(
+            f"COREMACHINE_JOBS: expected {name} to return a jobs.registry.Registry, found {type(registry).__name__}"
+        )
+    return registry
+
+
 _lock = threading.Lock()
 _services: Services | None = None
 
@@ -92,10 +122,9 @@ def _make() -> Services:
     try:
         from infrastructure.factory import RepositoryFactory  # noqa: PLC0415
         from infrastructure.settings import load_settings  # noqa: PLC0415
-        from jobs.all_jobs import build_registry  # noqa: PLC0415
 
         settings = load_settings()
-        registry = build_registry(settings.task_queues)
+        registry = load_registry(settings.jobs, settings.task_queues)
         factory = RepositoryFactory(settings)
         repositories = factory.create_repositories()
         return Services(

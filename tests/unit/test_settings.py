@@ -36,6 +36,7 @@ def test_defaults():
     assert settings.served_queues == ("tasks", "raster")
     assert settings.app_name == "local"
     assert settings.sweep_schedule == "*/30 * * * * *"
+    assert settings.jobs == "jobs.all_jobs:build_registry"
 
 
 def test_everything_can_be_set():
@@ -53,6 +54,7 @@ def test_everything_can_be_set():
             "COREMACHINE_APP_NAME": "worker-1",
             "COREMACHINE_TASK_THREADS": "1",
             "COREMACHINE_SWEEP_SCHEDULE": "0 * * * * *",
+            "COREMACHINE_JOBS": "my_jobs.all:build_registry",
             "ServiceBusConnection__fullyQualifiedNamespace": "x.servicebus.windows.net",
             "ServiceBusConnection__clientId": "id",
         }
@@ -66,6 +68,7 @@ def test_everything_can_be_set():
     assert settings.app_mode is AppMode.WORKER
     assert settings.served_queues == ("heavy",)
     assert settings.app_name == "worker-1"
+    assert settings.jobs == "my_jobs.all:build_registry"
     assert settings.sweep_schedule == "0 * * * * *"
     assert settings.service_bus_connection is None
     assert settings.service_bus_namespace == "x.servicebus.windows.net"
@@ -127,6 +130,7 @@ def test_secrets_are_not_shown():
         ("COREMACHINE_DATABASE_URL", f"host {SECRET} x", "found something else .not shown"),
         ("COREMACHINE_DATABASE_AUTH", "kerberos", "expected password or entra, found 'kerberos'; .* to use password"),
         ("COREMACHINE_SCHEMA", "a-b", "found 'a-b'; mend it, or remove it to use app"),
+        ("COREMACHINE_JOBS", "my_jobs", "expected package.module:function, .*, found .my_jobs.; mend it"),
         ("COREMACHINE_POOL_SIZE", "none", "expected a number of connections from 1 to 100, found 'none'"),
         ("COREMACHINE_POOL_SIZE", "0", "expected a number of connections from 1 to 100, found '0'"),
         ("COREMACHINE_CONNECTION_MAX_LIFETIME_SECONDS", "7200", "expected seconds from 60 to 3600 .*, found '7200'"),
