@@ -4,12 +4,14 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; 
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: help demo up test chaos check format clean
+.PHONY: help demo up test chaos bench bench-quick check format clean
 help:
 	@echo "make demo    rasters to Cloud Optimized GeoTIFFs from end to end (RASTERS=folder for your own)"
 	@echo "make up      the whole stack on this machine, until Ctrl-C (UP='--port 0 --fresh' for options)"
 	@echo "make test    the environment and all tests that need no Docker"
 	@echo "make chaos   the stack under load while its parts are killed (SEED=n, TASKS=10000, MINUTES=4)"
+	@echo "make bench   CoreMachine beside its peers, in an environment of its own (about an hour; REPEATS=5, BENCH='--only ...')"
+	@echo "make bench-quick  the same in two minutes: ours, the floor and one peer"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and local data"
@@ -33,6 +35,28 @@ test: .venv/.ready
 chaos: .venv/.ready
 	SEED="$(SEED)" TASKS="$(TASKS)" MINUTES="$(MINUTES)" KEEP="$(KEEP)" $(BIN)/python -m tests.chaos
 
+# The peers have an environment of their own, so that none of them decides about a version that CoreMachine uses.
+.bench-venv/.ready: pyproject.toml bench/requirements.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.14 is needed and none was found on PATH; or set PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv .bench-venv
+	.bench-venv/bin/python -m pip install --quiet --upgrade pip
+	.bench-venv/bin/python -m pip install --quiet --editable '.[local]' --requirement bench/requirements.txt
+	@touch $@
+
+.PHONY: bench-programs
+bench-programs:
+	@for p in redis-server wrk; do command -v $$p >/dev/null && continue; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	{ apt-get -qq update && RUNLEVEL=1 apt-get -qq install -y --no-install-recommends $$p; } >/dev/null \
+	|| echo "$$p could not be installed: what needs it is left out"; \
+	else echo "$$p is not installed: what needs it is left out"; fi; done
+
+bench: .bench-venv/.ready bench-programs
+	.bench-venv/bin/python -m bench --repeats $(or $(REPEATS),5) $(BENCH)
+
+bench-quick: .bench-venv/.ready
+	.bench-venv/bin/python -m bench --quick
+
 check: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,4 +68,4 @@ format: .venv/.ready
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .coremachine build *.egg-info
+	rm -rf .venv .bench-venv .coremachine build *.egg-info

@@ -1,0 +1,228 @@
+"""What is measured of CoreMachine alone, and of the limits below it: a function for each, a dict of numbers back."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+
+from bench import limits
+from bench.contender import ContenderProcess, running
+from bench.servers import ROOT, database
+
+LOAD_SECONDS = 5
+LOAD_CONNECTIONS = 8
+READS = 100
+LARGE_JOBS, LARGE_TASKS = 10, 100_000
+
+_WRK_SCRIPT = """
+local thread_count = 0
+function setup(thread)
+  thread:set("id", thread_count)
+  thread_count = thread_count + 1
+end
+local number = 0
+local base = tostring(os.time())
+request = function()
+  number = number + 1
+  local body = '{"nonce": "' .. base .. "-" .. id .. "-" .. number .. '"}'
+  return wrk.format("POST", "/api/jobs/submit/bench_chain", {["Content-Type"] = "application/json"}, body)
+end
+done = function(summary, latency, requests)
+  local errors = summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout
+  io.write(string.format("RESULT %d %d %d %d %d\\n", summary.requests, summary.duration, errors,
+    latency:percentile(50), latency:percentile(95)))
+end
+"""
+_FILL = """
+insert into app.jobs (job_id, job_type, status, stage, total_stages, parameters, definition, correlation_id,
+  created_at, updated_at, finished_at, result)
+select lpad(to_hex(j), 64, '0'), 'bench_fan', 'completed', 2, 3, '{}',
+  (select definition from app.jobs where job_type = 'bench_fan' limit 1), 'filled',
+  now() - j * interval '1 minute', now(), now(), '{}'
+from generate_series(1, %(jobs)s) j;
+insert into app.stages (job_id, run, stage, status, expected_count, settings, created_at, planned_at, finished_at)
+select lpad(to_hex(j), 64, '0'), 1, 2, 'completed', %(tasks)s,
+  (select definition -> 'stages' -> 1 from app.jobs where job_type = 'bench_fan' limit 1), now(), now(), now()
+from generate_series(1, %(jobs)s) j;
+insert into app.tasks (job_id, run, task_id, stage, task_index, task_type, queue, parameters, status, attempt,
+  result, started_at, finished_at)
+select lpad(to_hex(j), 64, '0'), 1, 's2-' || lpad(i::text, 6, '0'), 2, i, 'bench_work', 'tasks', '{}', 'completed', 1,
+  jsonb_build_object('text', repeat('x', 88)), now(), now()
+from generate_series(1, %(jobs)s) j, generate_series(0, %(tasks)s - 1) i;
+"""
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which so large a share of them lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+
+
+def measure_limits(server_url: str) -> dict[str, float]:
+    """Bare PostgreSQL and the completion path, side by side."""
+    with database(server_url, "bench_limits") as url:
+        found: dict[str, float] = {}
+        for clients in (1, 2, 8):
+            found[f"bare_updates_{clients}"] = limits.bare_updates(url, clients)
+            found[f"bare_batches_{clients}"] = limits.bare_batches(url, clients)
+            found[f"completions_{clients}"] = limits.completions(url, clients)
+        return found
+
+
+def measure_single_messages(server_url: str, n: int) -> dict[str, float]:
+    """A message for each task of one stage, eight in hand."""
+    with database(server_url, "bench_single") as url, running("engine8", url, {}) as engine:
+        return {"single_messages_8": n / engine.call("run_job", "bench_fan_single", n)}
+
+
+def measure_planning(server_url: str, n: int) -> dict[str, float]:
+    """Plan and announce n tasks."""
+    with database(server_url, "bench_plan") as url, running("engine1", url, {}) as engine:
+        found = engine.call("plan_stage", n)
+        return {"plan_seconds": found["seconds"], "plan_megabytes": found["megabytes"]}
+
+
+def measure_engine_variants(server_url: str, n: int) -> dict[str, float]:
+    """One task in twenty failing, and eight jobs at once, against the same number of tasks without."""
+    with database(server_url, "bench_variants") as url, running("engine2", url, {}) as engine:
+        return {
+            "plain_seconds": engine.call("run_job", "bench_fan", n),
+            "failing_seconds": engine.call("run_job", "bench_fan_failing", n, 1, 20),
+            "eight_jobs_seconds": engine.call("run_job", "bench_fan", n // 8, 8),
+        }
+
+
+def measure_stack(server_url: str, n: int) -> dict[str, float]:
+    """Connections at the peak, submissions a second, reads of large tables."""
+    with database(server_url, "bench_api") as url, running("stack", url, {}) as stack:
+        address = str(stack.call("address"))
+        found: dict[str, float] = _connections(url, stack, n)
+        found |= _submissions(address)
+        _wait_until_idle(url)
+        fill(url)
+        return found | _reads(address)
+
+
+def _connections(url: str, stack: ContenderProcess, n: int) -> dict[str, float]:
+    with _sampling(url) as counts:
+        stack.call("run_fan", n)
+    # Two workers; the stack's own process holds none.
+    return {"connections_per_worker": max(counts) / 2}
+
+
+@contextmanager
+def _sampling(url: str) -> Iterator[list[int]]:
+    """How many others are connected to the database, every few milliseconds."""
+    counts: list[int] = []
+    ended = threading.Event()
+
+    def sample() -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            while not ended.wait(0.01):
+                row = connection.execute(
+                    "select count(*) from pg_stat_activity where datname = current_database() "
+                    "and backend_type = 'client backend' and pid <> pg_backend_pid()"
+                ).fetchone()
+                counts.append(int(row[0]) if row else 0)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield counts
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _submissions(address: str) -> dict[str, float]:
+    """New jobs over HTTP from eight connections for some seconds, while the workers run them; nothing without wrk."""
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "submit.lua"
+        script.write_text(_WRK_SCRIPT)
+        options = ["-t1", f"-c{LOAD_CONNECTIONS}", f"-d{LOAD_SECONDS}s", "--timeout", "30s", "-s", str(script)]
+        ran = subprocess.run([wrk, *options, address], check=True, capture_output=True, text=True)
+    line = next(line for line in ran.stdout.splitlines() if line.startswith("RESULT"))
+    requests, microseconds, errors, p50, p95 = map(float, line.split()[1:])
+    if errors:
+        raise RuntimeError(f"expected every submission to be taken, found {errors:.0f} errors: {ran.stdout}")
+    return {"submissions": requests / (microseconds / 1e6), "submit_p50_ms": p50 / 1e3, "submit_p95_ms": p95 / 1e3}
+
+
+def _wait_until_idle(url: str, timeout_seconds: float = 300) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    with psycopg.connect(url, autocommit=True) as connection:
+        while True:
+            row = connection.execute(
+                "select count(*) from app.jobs where status in ('queued', 'processing', 'finalizing')"
+            ).fetchone()
+            if row and row[0] == 0:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"expected all submitted jobs to end, found {row} that have not")
+            time.sleep(0.1)
+
+
+def fill(url: str) -> None:
+    """A million tasks in ten ended jobs, beside what is there."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in _FILL.split(";\n"):
+            if statement.strip():
+                connection.execute(statement.encode(), {"jobs": LARGE_JOBS, "tasks": LARGE_TASKS})
+        connection.execute("vacuum analyze app.tasks")
+
+
+def _reads(address: str) -> dict[str, float]:
+    job_id = f"{LARGE_JOBS:064x}"
+    paths = {
+        "read_list": "/api/jobs?limit=50",
+        "read_small_detail": "",
+        "read_large_detail": f"/api/jobs/{job_id}",
+        "read_tasks": f"/api/jobs/{job_id}/tasks?limit=100",
+    }
+    found: dict[str, float] = {}
+    with httpx.Client(base_url=address, timeout=60) as http:
+        chain = http.get("/api/jobs", params={"limit": 1, "job_type": "bench_chain"}).raise_for_status()
+        paths["read_small_detail"] = f"/api/jobs/{chain.json()['value'][0]['job_id']}"
+        for name, path in paths.items():
+            times = [_timed(lambda path=path: http.get(path).raise_for_status()) for _ in range(READS)]
+            found |= {f"{name}_p50_ms": percentile(times, 0.5) * 1e3, f"{name}_p95_ms": percentile(times, 0.95) * 1e3}
+    return found
+
+
+def measure_cold_start() -> dict[str, float]:
+    """Seconds to import what the Functions worker imports before it can serve, in a new interpreter each."""
+    cases = {
+        "import_nothing": ("pass", {}),
+        "import_azure_functions": ("import azure.functions", {}),
+        "import_worker": ("import function_app", {"COREMACHINE_APP_MODE": "worker"}),
+        "import_platform": ("import function_app", {"COREMACHINE_APP_MODE": "platform"}),
+        "import_first_message": ("import function_app, core.machine, infrastructure.factory, jobs.all_jobs", {}),
+        "import_first_request": (
+            "import function_app, triggers.api, core.machine, infrastructure.factory, jobs.all_jobs",
+            {},
+        ),
+    }
+    return {name: _timed(lambda case=case: _python(*case)) for name, case in cases.items()}
+
+
+def _python(code: str, environment: dict[str, str]) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env={**os.environ, **environment})
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

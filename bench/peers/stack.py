@@ -1,0 +1,98 @@
+"""CoreMachine as users run it: HTTP, the Functions host with two workers, the broker through the real SDK."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Any
+from uuid import uuid4
+
+import httpx
+from psycopg.conninfo import conninfo_to_dict
+
+from bench.servers import DATA
+from bench.workload import WrongOutcome, check_fan
+from local.stack import LocalStack
+
+WORKERS = 2
+CLIENTS = 8
+ENVIRONMENT = {"COREMACHINE_JOBS": "bench.jobs:build_registry", "COREMACHINE_HTTP_AUTH": "anonymous"}
+
+
+class StackPeer:
+    """Jobs are submitted over HTTP, and their end is seen by the API's long poll."""
+
+    def versions(self) -> dict[str, str]:
+        return {name: version(name) for name in ("coremachine", "azure-functions", "azure-servicebus")}
+
+    def prepare(self, database_url: str) -> None:
+        self.database_url = database_url
+        self.stack = LocalStack(
+            DATA / str(conninfo_to_dict(database_url)["dbname"]),
+            http_port=0,
+            amqp_port=0,
+            admin_port=0,
+            workers=WORKERS,
+            fresh=True,
+            environment=ENVIRONMENT,
+            database_url=database_url,
+        )
+        self.stack.start()
+        self.http = httpx.Client(base_url=self.stack.url, timeout=120)
+        self.run_fan(1_000)
+        self.run_many(16)
+
+    def run_fan(self, n: int) -> float:
+        return self.run_job("bench_fan", n)
+
+    def run_job(self, job_type: str, n: int, jobs: int = 1, fail_every: int = 0) -> float:
+        """So many fan jobs at once."""
+        start = time.perf_counter()
+        ids = [self.submit(job_type, n=n, fail_every=fail_every) for _ in range(jobs)]
+        details = [self.wait(job_id) for job_id in ids]
+        seconds = time.perf_counter() - start
+        for detail in details:
+            check_fan(detail["result"], n - (-(-n // fail_every) if fail_every else 0))
+        return seconds
+
+    def run_chain(self) -> float:
+        start = time.perf_counter()
+        detail = self.wait(self.submit("bench_chain"))
+        seconds = time.perf_counter() - start
+        _check_chain(detail)
+        return seconds
+
+    def run_many(self, count: int) -> float:
+        start = time.perf_counter()
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            ids = list(clients.map(lambda _: self.submit("bench_chain"), range(count)))
+            details = list(clients.map(self.wait, ids))
+        seconds = time.perf_counter() - start
+        for detail in details:
+            _check_chain(detail)
+        return seconds
+
+    def address(self) -> str:
+        """Where the API is."""
+        return self.stack.url
+
+    def close(self) -> None:
+        self.http.close()
+        self.stack.stop()
+
+    def submit(self, job_type: str, **parameters: Any) -> str:
+        answer = self.http.post(f"/api/jobs/submit/{job_type}", json={"nonce": uuid4().hex, **parameters})
+        answer.raise_for_status()
+        return str(answer.json()["job_id"])
+
+    def wait(self, job_id: str) -> dict[str, Any]:
+        while True:
+            answer = self.http.get(f"/api/jobs/{job_id}", params={"wait": 30})
+            answer.raise_for_status()
+            detail: dict[str, Any] = answer.json()
+            if detail["finished_at"] is not None:
+                return detail
+
+
+def _check_chain(detail: dict[str, Any]) -> None:
+    if detail["result"] != {"completed": 3}:
+        raise WrongOutcome(f"expected three completed tasks, found {detail}")
