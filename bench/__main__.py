@@ -33,7 +33,11 @@ def read_plan(arguments: list[str] | None = None) -> tuple[Plan, str, bool]:
 def main() -> None:
     plan, name, is_whole = read_plan()
     start = time.monotonic()
-    report = run(plan, tell=lambda text: print(f"{time.monotonic() - start:7.0f} s  {text}", flush=True))
+    report = run(
+        plan,
+        tell=lambda text: print(f"{time.monotonic() - start:7.0f} s  {text}", flush=True),
+        keep=lambda report: write(report, name, is_full=is_whole),
+    )
     print(write(report, name, is_full=is_whole))
 
 

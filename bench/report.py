@@ -97,7 +97,7 @@ def _head(report: Report) -> Iterator[str]:
     settings = ", ".join(f"{name} {server[name]}" for name in ("fsync", "synchronous_commit", "shared_buffers"))
     yield (
         f"{machine['at'][:10]}, {machine['cores']} cores, Python {machine['python']}, PostgreSQL {server['version']} "
-        f"({settings}), loopback and Unix sockets. Medians of {report.plan.repeats} interleaved repetitions. "
+        f"({settings}), loopback and Unix sockets. Medians of {report.repetitions} interleaved repetitions. "
         f"Load of the machine while it ran (1 minute): median {median(report.loads):.1f}, "
         f"from {min(report.loads):.1f} to {max(report.loads):.1f}."
     )
@@ -116,7 +116,7 @@ def _table(report: Report) -> Iterator[str]:
     for name, outcome in report.outcomes.items():
         if name in report.missing or not outcome.fan:
             continue
-        cells = [_fan_cell(outcome.fan.get(n), n, report.plan.repeats) for n in sizes]
+        cells = [_fan_cell(outcome.fan.get(n), n, report.repetitions) for n in sizes]
         ratio = ""
         if reference and compared in reference.fan and compared in outcome.fan:
             ratio = f"{median(outcome.fan[compared]) / median(reference.fan[compared]):.2g} x"
@@ -151,6 +151,8 @@ def _notes(report: Report) -> Iterator[str]:
     for name, outcome in report.outcomes.items():
         if outcome.problem:
             yield f"\n{CONTENDERS[name].label} failed: {outcome.problem}"
+    for name, problem in report.failed_measures.items():
+        yield f"\nNot measured: {name} ({problem})"
 
 
 def _own(report: Report) -> Iterator[str]:

@@ -5,7 +5,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from os import cpu_count, getloadavg
@@ -54,11 +54,16 @@ class Report:
     outcomes: dict[str, Outcome]
     measures: dict[str, list[float]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    failed_measures: dict[str, str] = field(default_factory=dict)
     loads: list[float] = field(default_factory=list)
+    repetitions: int = 0
 
 
-def run(plan: Plan, tell: Callable[[str], None]) -> Report:
-    """All of the plan. A contender that fails is left out from there on, with its reason; the others go on."""
+def run(plan: Plan, tell: Callable[[str], None], keep: Callable[[Report], object]) -> Report:
+    """All of the plan; `keep` gets what there is after each repetition.
+
+    A contender that fails is left out from there on, with its reason; the others go on. So with a figure of our own.
+    """
     with postgres() as url:
         report = Report(_machine(), settings_of(url), plan, {name: Outcome() for name in plan.contenders})
         for name in plan.contenders:
@@ -78,11 +83,25 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
                     tell(f"  left out: {error}")
             if plan.with_measures:
                 tell(f"repetition {repetition} of {plan.repeats}: CoreMachine's own figures and the limits")
-                for call in _measures(url, plan, is_first=repetition == 1):
-                    for key, value in call().items():
-                        report.measures.setdefault(key, []).append(value)
-        report.loads.append(getloadavg()[0])
+                _run_measures(url, plan, report, tell)
+            report.repetitions = repetition
+            report.loads.append(getloadavg()[0])
+            keep(report)
     return report
+
+
+def _run_measures(url: str, plan: Plan, report: Report, tell: Callable[[str], None]) -> None:
+    for name, call in _measures(url, plan, is_first=report.repetitions == 0).items():
+        if name in report.failed_measures:
+            continue
+        try:
+            found = call()
+        except Exception as error:  # noqa: BLE001 - an hour of other figures is worth more; it is told
+            report.failed_measures[name] = f"{type(error).__name__}: {error}"
+            tell(f"  {name} left out: {report.failed_measures[name]}")
+            continue
+        for key, value in found.items():
+            report.measures.setdefault(key, []).append(value)
 
 
 def _run_contender(name: str, server_url: str, plan: Plan, outcome: Outcome, *, is_first: bool) -> None:
@@ -117,15 +136,18 @@ def _is_worthwhile(fan: dict[int, list[float]], n: int, *, is_first: bool) -> bo
     return is_first and expected < TOO_LONG_SECONDS
 
 
-def _measures(url: str, plan: Plan, *, is_first: bool) -> Iterator[Callable[[], dict[str, float]]]:
-    largest = max(plan.sizes)
-    yield measures.measure_cold_start
-    yield lambda: measures.measure_limits(url)
-    yield lambda: measures.measure_single_messages(url, 2_000)
-    yield lambda: measures.measure_engine_variants(url, 8_000)
-    yield lambda: measures.measure_planning(url, largest)
-    if is_first or plan.repeats <= 2:
-        yield lambda: measures.measure_stack(url, 10_000)
+def _measures(url: str, plan: Plan, *, is_first: bool) -> dict[str, Callable[[], dict[str, float]]]:
+    found: dict[str, Callable[[], dict[str, float]]] = {
+        "cold start": measures.measure_cold_start,
+        "limits": lambda: measures.measure_limits(url),
+        "single-task messages": lambda: measures.measure_single_messages(url, 2_000),
+        "failing tasks, eight jobs": lambda: measures.measure_engine_variants(url, 8_000),
+        "planning": lambda: measures.measure_planning(url, max(plan.sizes)),
+    }
+    # It takes a minute, most of it to fill the tables.
+    if is_first:
+        found["HTTP"] = lambda: measures.measure_stack(url, 10_000)
+    return found
 
 
 def _machine() -> dict[str, Any]:
