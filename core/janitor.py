@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
 from uuid import uuid4
@@ -13,6 +14,7 @@ from core.faults import fault_point
 from core.models import JobQueueMessage, JobRecord, JobStatus
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager, Waiting
 from core.parking import announce_parked_tasks
+from core.ports import QueueInspector
 from core.state_manager import StateManager
 
 log = logging.getLogger(__name__)
@@ -35,8 +37,8 @@ class Patience:
         hold: Rows that one janitor announces are left alone by others meanwhile; so are those of a queue that takes
             nothing, when there are so many that others would never have their turn.
         job: A finished step sends its message at once; a job that still has none after this was left behind.
-        lost: A confirmed message of an empty queue is missed for this long before it is sent again: it may be in a
-            worker's hands.
+        lost: A message is taken for lost if it was confirmed so much earlier than the oldest in its queue came there:
+            the one time is the database's, the other the broker's, whose clocks may differ by less than this.
     """
 
     announce: float = 30.0
@@ -88,8 +90,9 @@ class JanitorStore(Protocol):
     def find_unannounced_jobs(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedJob]: ...
     def let_go_of_tasks(self, job_id: str, run: int, task_ids: list[str]) -> None: ...
     def let_go_of_job(self, job_id: str, run: int, attempt: int) -> None: ...
-    def find_lost_tasks(self, queue: str, limit: int, grace_seconds: float) -> list[UnannouncedTask]: ...
-    def find_lost_jobs(self, limit: int, grace_seconds: float) -> list[UnannouncedJob]: ...
+    def read_clock(self) -> datetime: ...
+    def find_lost_tasks(self, queue: str, limit: int, before: datetime) -> list[UnannouncedTask]: ...
+    def find_lost_jobs(self, limit: int, before: datetime) -> list[UnannouncedJob]: ...
 
 
 class Pruner(Protocol):
@@ -105,14 +108,6 @@ class PrunedRows(Protocol):
     def jobs(self) -> int: ...
     @property
     def tasks(self) -> int: ...
-
-
-class QueueInspector(Protocol):
-    """Looks into queues without taking anything out."""
-
-    def is_queue_empty(self, queue: str) -> bool:
-        """Whether the queue (logical name) holds no message at all: none ready, locked or scheduled."""
-        ...
 
 
 @dataclass
@@ -260,16 +255,20 @@ class Janitor:
         report.announced_jobs += _repeat(announce)
 
     def _find_lost_messages(self, inspector: QueueInspector, queue: str, report: SweepReport) -> None:
-        """A queue that holds nothing cannot be what its rows wait for."""
-        if not inspector.is_queue_empty(queue):
-            return
+        """What was confirmed before the oldest message of a queue came into it cannot be among its messages.
+
+        The clock is read before the look: what was confirmed since then, the look may not have seen.
+        """
+        now = self._store.read_clock()
+        oldest = inspector.oldest_enqueued_at(queue)
+        before = (now if oldest is None else min(now, oldest)) - timedelta(seconds=self._patience.lost)
 
         def announce_jobs() -> tuple[int, int]:
-            jobs = self._store.find_lost_jobs(ROWS_PER_FIND, self._patience.lost)
+            jobs = self._store.find_lost_jobs(ROWS_PER_FIND, before)
             return len(jobs), sum(self._announce_job(job) for job in jobs)
 
         def announce_tasks() -> tuple[int, int]:
-            tasks = self._store.find_lost_tasks(queue, ROWS_PER_FIND, self._patience.lost)
+            tasks = self._store.find_lost_tasks(queue, ROWS_PER_FIND, before)
             return len(tasks), self._announce(tasks)
 
         if queue == JOBS_QUEUE:

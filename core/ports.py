@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
@@ -265,3 +265,20 @@ class JobCatalog(Protocol):
 
     def get_job(self, job_type: str) -> JobType: ...
     def find_handler(self, task_type: str) -> HandlerEntry | None: ...
+
+
+# A look into a queue that did not come far enough to tell: any confirmed message may be there.
+NOT_SEEN_THROUGH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class QueueInspector(Protocol):
+    """Looks into queues without taking anything out."""
+
+    def oldest_enqueued_at(self, queue: str) -> datetime | None:
+        """When the oldest of the messages that are ready or in somebody's hands came into the queue (logical name).
+
+        By the broker's clock. What came back to the queue keeps its time; what was scheduled came when it was due, and
+        until then it is not looked at, nor is what somebody deferred. None: there is no such message.
+        `NOT_SEEN_THROUGH`: there may be, behind more of those others than are looked at.
+        """
+        ...

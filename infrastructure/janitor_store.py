@@ -1,5 +1,6 @@
 """The janitor's finds: which rows need a message, a new owner or an end."""
 
+from datetime import datetime
 from typing import Any
 
 from core.janitor import StageKey, UnannouncedJob, UnannouncedTask
@@ -43,13 +44,19 @@ class JanitorRepository(PostgreSQLRepository):
         """The same for a job."""
         self._call("let_go_of_job", (job_id, run, attempt))
 
-    def find_lost_tasks(self, queue: str, limit: int, grace_seconds: float) -> list[UnannouncedTask]:
-        """Tasks of a queue that is empty though their messages were confirmed."""
-        return [UnannouncedTask(**row) for row in self._call("find_lost_tasks", (queue, limit, grace_seconds))]
+    def read_clock(self) -> datetime:
+        """The database's time."""
+        [row] = self._call("clock", ())
+        moment: datetime = row["clock"]
+        return moment
 
-    def find_lost_jobs(self, limit: int, grace_seconds: float) -> list[UnannouncedJob]:
-        """Jobs whose message was confirmed and is not on the queue."""
-        return [UnannouncedJob(**row) for row in self._call("find_lost_jobs", (limit, grace_seconds))]
+    def find_lost_tasks(self, queue: str, limit: int, before: datetime) -> list[UnannouncedTask]:
+        """Tasks of a queue that wait for a message confirmed before the moment, by the database's clock; held."""
+        return [UnannouncedTask(**row) for row in self._call("find_lost_tasks", (queue, limit, before))]
+
+    def find_lost_jobs(self, limit: int, before: datetime) -> list[UnannouncedJob]:
+        """The same of jobs."""
+        return [UnannouncedJob(**row) for row in self._call("find_lost_jobs", (limit, before))]
 
     def _stages(self, function: str, parameters: tuple[Any, ...]) -> list[StageKey]:
         return [(row["job_id"], row["run"], row["stage"]) for row in self._call(function, parameters)]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from core.errors import DeliveryError, MessageTooLarge, QueueNotFound
 from core.first_imports import IMPORTS
 from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage
+from core.ports import NOT_SEEN_THROUGH
 
 if TYPE_CHECKING:
     from azure.servicebus import (
@@ -42,6 +43,8 @@ _MAX_IDLE_SECONDS = 180.0
 _SOCKET_TIMEOUT_SECONDS = 5.0
 # The smallest limit, of the Standard tier, is 256 KB with all properties.
 _SURELY_FITS_BYTES = 64 * 1024
+# A look goes through so many messages that wait for no worker.
+_PEEK_PAGE, _PEEK_PAGES = 50, 20
 _SUBJECTS = {JobQueueMessage: "job", StageCompleteMessage: "stage_complete", TaskQueueMessage: "task"}
 
 
@@ -81,7 +84,7 @@ def _client_options(*, try_timeout: float = 10.0) -> dict[str, Any]:
 
 
 class ServiceBusRepository:
-    """A `core.ports.MessageSender` and `core.janitor.QueueInspector`. Any thread may use it.
+    """A `core.ports.MessageSender` and `core.ports.QueueInspector`. Any thread may use it.
 
     A queue has a connection for sending and one for looking, each opened at its first use and kept. Sends to one queue
     go one after the other, since an SDK sender serves one thread at a time; so do looks.
@@ -134,16 +137,18 @@ class ServiceBusRepository:
         due_at = datetime.now(UTC) + timedelta(seconds=delay_seconds)
         self._send(queue, [_outgoing(message, due_at)])
 
-    def is_queue_empty(self, queue: str) -> bool:
-        """Whether the queue holds no message at all: none active, locked, scheduled or deferred. Takes none out.
+    def oldest_enqueued_at(self, queue: str) -> datetime | None:
+        """When the oldest message came, locked ones included; `core.ports.QueueInspector` says more. Takes none out.
+
+        It looks through a thousand scheduled and deferred messages. The queue must not be partitioned: the order of
+        its messages would then say nothing about their age.
 
         Raises:
             QueueNotFound, DeliveryError: As `send_messages` does.
         """
         link = _find(self._receivers, queue)
         with _translated(queue, link.real_name):
-            # From the first on: without a number, a receiver goes on behind what it saw last.
-            return not link.do(lambda receiver: receiver.peek_messages(1, sequence_number=1))
+            return link.do(_find_oldest)
 
     def close(self) -> None:
         """Close all connections. The next send would open them again."""
@@ -255,6 +260,24 @@ def _open_receiver(client: "ServiceBusClient", real_name: str) -> "ServiceBusRec
 
 def _send_parcel(sender: "ServiceBusSender", *, parcel: "ServiceBusMessage | ServiceBusMessageBatch") -> None:
     sender.send_messages(parcel)
+
+
+def _find_oldest(receiver: "ServiceBusReceiver") -> datetime | None:
+    """Messages come in the order of their arrival; mostly the first tells. Only an empty page is the last."""
+    from azure.servicebus import ServiceBusMessageState  # noqa: PLC0415 - slow to import
+
+    # From the first on: without a number, a receiver goes on behind what it saw last.
+    number = 1
+    for size in (1, *[_PEEK_PAGE] * _PEEK_PAGES):
+        page = receiver.peek_messages(size, sequence_number=number)
+        for message in page:
+            if message.state not in {ServiceBusMessageState.SCHEDULED, ServiceBusMessageState.DEFERRED}:
+                return message.enqueued_time_utc or NOT_SEEN_THROUGH
+            number = (message.sequence_number or number) + 1
+        if not page:
+            return None
+    log.info("queue_not_seen_through", extra={"queue": receiver.entity_path, "next_sequence_number": number})
+    return NOT_SEEN_THROUGH
 
 
 def _find(links: Mapping[str, _Link[H]], queue: str) -> _Link[H]:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from core.machine import CoreMachine
 from core.models import QueueMessage, TaskQueueMessage
@@ -33,7 +34,7 @@ class MemoryQueues:
         self._entries: list[_Entry] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
-        self._in_hand = 0
+        self._in_hand: dict[int, _Entry] = {}
 
     def send_messages(self, queue: str, messages: Sequence[QueueMessage]) -> None:
         self._put(queue, messages, self._clock())
@@ -41,9 +42,13 @@ class MemoryQueues:
     def send_message_with_delay(self, queue: str, message: QueueMessage, delay_seconds: float) -> None:
         self._put(queue, [message], self._clock() + delay_seconds)
 
-    def is_queue_empty(self, queue: str) -> bool:
+    def oldest_enqueued_at(self, queue: str) -> datetime | None:
+        """A `core.ports.QueueInspector`; messages in hand are among those looked at."""
         with self._changed:
-            return self._in_hand == 0 and all(entry.queue != queue for entry in self._entries)
+            now = self._clock()
+            waiting = [entry for entry in self._entries if entry.due <= now]
+            dues = [entry.due for entry in (*waiting, *self._in_hand.values()) if entry.queue == queue]
+            return datetime.now(UTC) - timedelta(seconds=max(0.0, now - min(dues))) if dues else None
 
     def clear(self) -> int:
         """Lose everything, as a broker does that restarts without its store; returns how many messages there were."""
@@ -80,7 +85,7 @@ class MemoryQueues:
             raise
         finally:
             with self._changed:
-                self._in_hand -= 1
+                del self._in_hand[entry.number]
                 self._changed.notify_all()
         return True
 
@@ -111,13 +116,13 @@ class MemoryQueues:
     def _wait_for_work(self, deadline: float) -> bool:
         with self._changed:
             while True:
-                if not self._entries and self._in_hand == 0:
+                if not self._entries and not self._in_hand:
                     return False
                 now = self._clock()
                 if self._entries and self._entries[0].due <= now:
                     return True
                 if now >= deadline:
-                    raise TimeoutError(f"{len(self._entries)} messages wait, {self._in_hand} are in hand")
+                    raise TimeoutError(f"{len(self._entries)} messages wait, {len(self._in_hand)} are in hand")
                 until = min(deadline, self._entries[0].due) if self._entries else deadline
                 self._changed.wait(until - now)
 
@@ -132,5 +137,6 @@ class MemoryQueues:
         with self._changed:
             if not self._entries or (not skip_delays and self._entries[0].due > self._clock()):
                 return None
-            self._in_hand += 1
-            return heapq.heappop(self._entries)
+            entry = heapq.heappop(self._entries)
+            self._in_hand[entry.number] = entry
+            return entry

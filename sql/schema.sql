@@ -226,7 +226,8 @@ begin
   return v_job.status;
 end $$;
 
--- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are.
+-- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are, but a
+-- queued one remembers the later message, so that it is not missed while that one waits.
 create or replace function "app".mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -236,7 +237,7 @@ begin
   select array_agg(o.task_id) into v_ids from (
     select t.task_id from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and t.status in ('pending', 'pending_retry')
+      and t.status in ('pending', 'queued', 'pending_retry')
     order by t.task_id for update
   ) o;
   update "app".tasks t
@@ -1048,11 +1049,13 @@ begin
     and j.announced_at is null;
 end $$;
 
--- Rows whose message was confirmed, though their queue holds nothing any more: they wait in vain.
--- To be asked only after the queue was seen empty; age alone says nothing about waiting work. Of each job it looks at ten
--- times p_limit open tasks at most: a stage may hold a million that wait in another queue.
+-- Rows that wait in vain: their message was confirmed before p_before, a grace earlier than the oldest message that their
+-- queue holds came there, so it is none of them. Confirmations are this database's time and arrivals the broker's; the
+-- grace is for the difference of their clocks. A message that was to come at due_at was scheduled until then, and counts
+-- from there. A found row is held as if it had just been announced. It looks at ten times p_limit open tasks of a job at
+-- most, and at a hundred times p_limit of all jobs, taken in any order: a stage may hold a million that are not lost.
 create or replace function "app".find_lost_tasks(
-  p_queue text, p_limit integer, p_grace_seconds double precision
+  p_queue text, p_limit integer, p_before timestamptz
 ) returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
   correlation_id text, tasks_per_message integer
@@ -1060,26 +1063,32 @@ create or replace function "app".find_lost_tasks(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
-  v_before timestamptz := v_now - p_grace_seconds * interval '1 second';
 begin
   return query
-  with seen as materialized (
-    select o.job_id, o.run, o.task_id
-    from "app".jobs j
+  with looked_at as materialized (
+    select o.*
+    from (
+      select r.job_id, r.run, r.stage from "app".jobs r where r.status = 'processing' and r.paused_at is null
+      order by random()
+    ) j
     cross join lateral (
       select t.job_id, t.run, t.task_id, t.queue, t.status, t.due_at, t.announced_at, t.parked_at from "app".tasks t
       where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
         and t.status in ('pending', 'queued', 'processing', 'pending_retry')
       order by t.task_id limit p_limit * 10
     ) o
-    where j.status = 'processing' and j.paused_at is null and o.parked_at is null and o.queue = p_queue
-      and o.announced_at < v_before
-      and (o.status = 'queued' or (o.status = 'pending_retry' and o.due_at <= v_now))
-    limit p_limit
+    limit p_limit * 100
   ), lost as materialized (
     select t.job_id, t.run, t.task_id
-    from seen s join "app".tasks t on t.job_id = s.job_id and t.run = s.run and t.task_id = s.task_id
-    where t.status in ('queued', 'pending_retry') and t.announced_at < v_before
+    from (
+      select o.job_id, o.run, o.task_id from looked_at o
+      where o.queue = p_queue and o.status in ('queued', 'pending_retry') and o.parked_at is null
+        and greatest(o.announced_at, o.due_at) < p_before and o.announced_at is not null
+      limit p_limit
+    ) s
+    join "app".tasks t on t.job_id = s.job_id and t.run = s.run and t.task_id = s.task_id
+    where t.status in ('queued', 'pending_retry') and t.announced_at is not null and t.parked_at is null
+      and greatest(t.announced_at, t.due_at) < p_before
     for update of t skip locked
   ), held as (
     update "app".tasks t set announced_at = v_now
@@ -1094,14 +1103,13 @@ begin
   order by h.job_id, h.run, h.stage, h.task_id;
 end $$;
 
-create or replace function "app".find_lost_jobs(p_limit integer, p_grace_seconds double precision)
+create or replace function "app".find_lost_jobs(p_limit integer, p_before timestamptz)
 returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
 language sql volatile as $$
   with lost as (
     select j.job_id from "app".jobs j
-    where j.status in ('queued', 'finalizing') and j.paused_at is null
-      and j.announced_at < "app".clock() - p_grace_seconds * interval '1 second'
-      and (j.due_at is null or j.due_at <= "app".clock())
+    where j.status in ('queued', 'finalizing') and j.paused_at is null and j.announced_at is not null
+      and greatest(j.announced_at, j.due_at) < p_before
     order by j.updated_at limit p_limit for update skip locked
   )
   update "app".jobs j set announced_at = "app".clock()

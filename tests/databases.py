@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -45,6 +46,8 @@ class Engine:
     jobs: JobRepository = field(init=False)
     tasks: TaskRepository = field(init=False)
     stages: StageCompletionRepository = field(init=False)
+    # When the rows were made older by hand, and by how many seconds.
+    aged: list[tuple[datetime, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.jobs, self.tasks = JobRepository(self.pool), TaskRepository(self.pool)

@@ -1,4 +1,5 @@
--- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are.
+-- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are, but a
+-- queued one remembers the later message, so that it is not missed while that one waits.
 create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -8,7 +9,7 @@ begin
   select array_agg(o.task_id) into v_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and t.status in ('pending', 'pending_retry')
+      and t.status in ('pending', 'queued', 'pending_retry')
     order by t.task_id for update
   ) o;
   update {schema}.tasks t

@@ -70,15 +70,15 @@ def test_a_missing_queue_is_said_so(sender, task_message):
 
 def test_a_look_into_a_missing_queue_is_said_so(sender):
     with pytest.raises(QueueNotFound, match="'ghost': expected a queue 'real-ghost' in the namespace, found none"):
-        sender.is_queue_empty("ghost")
+        sender.oldest_enqueued_at("ghost")
 
 
 def test_a_connection_cut_between_looks_is_replaced(sender, broker, task_message):
-    assert sender.is_queue_empty("tasks")
+    assert sender.oldest_enqueued_at("tasks") is None
     assert broker.drop_connections() > 0
-    assert sender.is_queue_empty("tasks")
+    assert sender.oldest_enqueued_at("tasks") is None
     sender.send_messages("tasks", [task_message(1)])
-    assert not sender.is_queue_empty("tasks")
+    assert sender.oldest_enqueued_at("tasks") is not None
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -169,7 +169,7 @@ def test_a_broker_that_is_gone_and_comes_back(task_message):
     with pytest.raises(DeliveryError, match="'tasks': ServiceBusConnectionError: "):
         repository.send_messages("tasks", [task_message(2)])
     with pytest.raises(DeliveryError, match="'tasks': ServiceBusConnectionError: "):
-        repository.is_queue_empty("tasks")
+        repository.oldest_enqueued_at("tasks")
     with BrokerThread(BrokerConfig.for_queues(["real-tasks"]), amqp_port=port) as second:
         repository.send_messages("tasks", [task_message(3)])
         assert second.counts("real-tasks")["active"] == 1

@@ -1,7 +1,8 @@
 """A machine over real PostgreSQL and a job of each shape, for tests."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from core.leases import LeaseKeeper
 from core.machine import CoreMachine
 from core.models import TaskDefinition
 from core.orchestration_manager import AppRole, OrchestrationManager
+from core.ports import QueueInspector
 from core.state_manager import StateManager
 from infrastructure.janitor_store import JanitorRepository
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
@@ -100,6 +102,19 @@ def build_registry(behave: Behaviours) -> Registry:
     return Registry([ShapesJob], handlers, queues=["tasks"])
 
 
+class AgedQueues:
+    """A look into queues whose messages are made older whenever the rows are."""
+
+    def __init__(self, queues: QueueInspector, aged: Sequence[tuple[datetime, float]]) -> None:
+        self._queues, self._aged = queues, aged
+
+    def oldest_enqueued_at(self, queue: str) -> datetime | None:
+        oldest = self._queues.oldest_enqueued_at(queue)
+        if oldest is None:
+            return None
+        return oldest - timedelta(seconds=sum(seconds for at, seconds in self._aged if at >= oldest))
+
+
 class Rig:
     """One process's engine: machine, janitor, queues, and short ways to look at what came out."""
 
@@ -138,7 +153,7 @@ class Rig:
             self.state,
             self.orchestration,
             queues=["tasks"],
-            inspector=self.queues,
+            inspector=AgedQueues(self.queues, engine.aged),
             patience=patience,
         )
 

@@ -41,9 +41,9 @@ FINDS = {
     "find_stalled_jobs": "1000, 10",
     "find_unannounced_tasks": "1000, 30, 60",
     "find_unannounced_jobs": "1000, 10, 60",
-    # Nothing of this queue: a full one is not asked for what it lost.
-    "find_lost_tasks": "'raster', 1000, 20",
-    "find_lost_jobs": "1000, 20",
+    # A queue whose oldest message came as soon as they were planned: all of them may be there.
+    "find_lost_tasks": "'tasks', 1000, now() - interval '2 hours'",
+    "find_lost_jobs": "1000, now() - interval '2 hours'",
 }
 
 
@@ -98,7 +98,7 @@ def test_find_touches_few_of_many_idle_rows(idle_rows, find):
 CHANGES = {
     "find_expired_stages": "update app.tasks set lease_expires_at = now() - interval '1 s'",
     "find_unannounced_tasks": "update app.tasks set status = 'pending', announced_at = null",
-    "find_lost_tasks": "update app.tasks set queue = 'raster', status = 'queued'",
+    "find_lost_tasks": "update app.tasks set announced_at = now() - interval '3 hours', status = 'queued'",
 }
 
 

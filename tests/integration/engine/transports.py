@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from threading import Lock
 
 from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiver
@@ -22,7 +23,7 @@ class ServiceBusQueues:
     """Sends as the app does, through its repository; receives in peek-lock with the SDK, one message at a time.
 
     A message is completed when the machine returns and abandoned when it raises, as the Functions host does. It uses
-    six connections; Microsoft's emulator takes ten.
+    eight connections; Microsoft's emulator takes ten.
     """
 
     def __init__(self, connection_string: str) -> None:
@@ -34,6 +35,12 @@ class ServiceBusQueues:
             queue: self._resources.enter_context(client.get_queue_receiver(name)) for queue, name in QUEUES.items()
         }
         self._receiving = Lock()
+        # Those that receive cannot look as well: the SDK keeps their connections alive from a thread of its own.
+        self._lookers: dict[str, ServiceBusReceiver] = {
+            queue: self._resources.enter_context(client.get_queue_receiver(name, prefetch_count=1, keep_alive=0))
+            for queue, name in QUEUES.items()
+        }
+        self._looking = Lock()
 
     def close(self) -> None:
         self._resources.close()
@@ -44,14 +51,14 @@ class ServiceBusQueues:
     def send_message_with_delay(self, queue: str, message: QueueMessage, delay_seconds: float) -> None:
         self._repository.send_message_with_delay(queue, message, delay_seconds)
 
-    def is_queue_empty(self, queue: str) -> bool:
-        return self._repository.is_queue_empty(queue)
+    def oldest_enqueued_at(self, queue: str) -> datetime | None:
+        return self._repository.oldest_enqueued_at(queue)
 
     def clear(self) -> int:
         """Take out what an earlier test left; returns how many messages there were."""
         count = 0
         for queue, receiver in self._receivers.items():
-            while not self.is_queue_empty(queue):
+            while not self._is_empty(queue):
                 for message in receiver.receive_messages(100, max_wait_time=PATIENCE_SECONDS):
                     receiver.complete_message(message)
                     count += 1
@@ -72,7 +79,7 @@ class ServiceBusQueues:
         """Hand the next message (queue, body) to a function; what raises goes back to the queue."""
         with self._receiving:
             for queue, receiver in self._receivers.items():
-                if self.is_queue_empty(queue):
+                if self._is_empty(queue):
                     continue
                 for message in receiver.receive_messages(1, max_wait_time=PATIENCE_SECONDS):
                     _settle(receiver, message, lambda body, queue=queue: process(queue, body))
@@ -86,10 +93,15 @@ class ServiceBusQueues:
             TimeoutError: Something still waits.
         """
         deadline = time.monotonic() + timeout_seconds
-        while not all(self.is_queue_empty(queue) for queue in QUEUES):
+        while not all(self._is_empty(queue) for queue in QUEUES):
             self.deliver(machine)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"messages still wait after {timeout_seconds:g} s")
+
+    def _is_empty(self, queue: str) -> bool:
+        """Whether there is nothing at all, scheduled messages included."""
+        with self._looking:
+            return not self._lookers[queue].peek_messages(1, sequence_number=1)
 
 
 def _settle(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage, process: Callable[[bytes], None]) -> None:
