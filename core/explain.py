@@ -170,7 +170,8 @@ def _announced_step(facts: JobFacts) -> Iterator[Finding]:
         "taken yet",
         since=facts.announced_at,
         advice="see whether an app of mode standalone or platform runs, whether its function process_jobs is enabled, "
-        "and how many messages stand before this one"
+        "and how many messages stand before this one; the janitor sends one that was lost again once nothing as old is "
+        "left there"
         if is_long
         else None,
     )
@@ -266,7 +267,8 @@ def _queued(facts: JobFacts) -> Iterator[Finding]:
             since=queue.announced_at,
             advice=f"see whether an app that serves {queue.queue!r} runs (COREMACHINE_APP_MODE, "
             f"COREMACHINE_WORKER_QUEUES), whether its function process_tasks_{queue.queue} is enabled and raises "
-            "nothing (log), and whether the broker's queue holds the messages"
+            "nothing (log), and whether the broker's queue holds the messages; the janitor sends one that was lost "
+            "again once nothing as old is left there"
             if is_long
             else None,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Protocol, Self, TypeVar
 
 import psycopg
@@ -116,8 +117,11 @@ class PostgreSQLRepository(BaseRepository):
 
     def _execute_query(self, operation: str, query: Composable, parameters: Sequence[Any] = ()) -> list[DictRow]:
         """Run one statement and return its rows; no rows when it has no result."""
+        return self._execute(operation, query.as_string(), parameters)
+
+    def _execute(self, operation: str, text: str, parameters: Sequence[Any]) -> list[DictRow]:
         with self._get_cursor(operation) as cursor:
-            cursor.execute(query.as_string(cursor), parameters)
+            cursor.execute(text, parameters)
             return cursor.fetchall() if cursor.description else []
 
     def _table(self, name: str) -> Identifier:
@@ -126,14 +130,13 @@ class PostgreSQLRepository(BaseRepository):
 
     def _call(self, function: str, parameters: Sequence[Any]) -> list[DictRow]:
         """Call one of the schema's functions: a transition in one round trip, again if another came in between."""
-        places = SQL(", ").join(Placeholder() for _ in parameters)
-        query = SQL("select * from {}({})").format(Identifier(self._schema, function), places)
+        query = _call_of(self._schema, function, len(parameters))
         for _ in range(CALLS_AT_MOST - 1):
             try:
-                return self._execute_query(function, query, parameters)
+                return self._execute(function, query, parameters)
             except ChangedMeanwhile as error:
                 self._log.info("called_again", extra={"operation": function, "reason": error.reason})
-        return self._execute_query(function, query, parameters)
+        return self._execute(function, query, parameters)
 
     def _ensure_schema_exists(self) -> None:
         """Make an empty database ready, bring an older one up to date; `infrastructure.migrations` says how."""
@@ -155,6 +158,12 @@ class PostgreSQLRepository(BaseRepository):
         if self._pool.connect_error is not None:
             return f"{expected}, found that none can be made: {self._pool.connect_error}"
         return f"{expected}, found all {self._pool.max_size} in use; COREMACHINE_POOL_SIZE sets how many there are"
+
+
+@cache
+def _call_of(schema: str, function: str, parameter_count: int) -> str:
+    places = SQL(", ").join([Placeholder()] * parameter_count)
+    return SQL("select * from {}({})").format(Identifier(schema, function), places).as_string()
 
 
 def build_where_clause(conditions: Mapping[str, Any]) -> tuple[Composed, list[Any]]:

@@ -226,6 +226,8 @@ begin
   return v_job.status;
 end $$;
 
+-- Announcements commit asynchronously: one that a crash of the server takes back costs a message that does nothing.
+
 -- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are, but a
 -- queued one remembers the later message, so that it is not missed while that one waits.
 create or replace function "app".mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
@@ -234,6 +236,7 @@ declare
   v_ids text[];
   v_count integer;
 begin
+  perform set_config('synchronous_commit', 'off', true);
   select array_agg(o.task_id) into v_ids from (
     select t.task_id from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
@@ -251,6 +254,7 @@ end $$;
 create or replace function "app".mark_job_announced(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql as $$
 begin
+  perform set_config('synchronous_commit', 'off', true);
   update "app".jobs j set announced_at = "app".clock()
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing');
   return found;
@@ -1301,6 +1305,8 @@ end $$;
 
 -- Plans a stage of few tasks in one call: what begin_stage_plan, COPY and seal_stage do for many.
 -- With a lease the tasks are born claimed: the planner runs them itself and no message is needed.
+-- Then it commits asynchronously, as a claim does: a crash of the server that takes it back takes back nothing that was
+-- done, since the first result is written with all that came before it, and the job's message is still unsettled.
 -- Fence, locks and outcomes: begin_stage_plan's; `planned` when it was done.
 create or replace function "app".plan_small_stage(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
@@ -1315,9 +1321,12 @@ begin
   if v_outcome <> 'ready' then
     return v_outcome;
   end if;
+  if p_lease_id is not null then
+    perform set_config('synchronous_commit', 'off', true);
+  end if;
   insert into "app".tasks (
     job_id, run, task_id, stage, task_index, task_type, queue, name, parameters,
-    status, attempt, lease_id, lease_owner, lease_expires_at, started_at
+    status, attempt, lease_id, lease_owner, lease_expires_at, started_at, is_watched
   )
   select p_job_id, p_run, t.task_id, p_stage, t.place - 1, t.task_type, t.queue, t.name, t.parameters,
     case when p_lease_id is null then 'pending' else 'processing' end,
@@ -1327,7 +1336,8 @@ begin
       select (s.settings ->> 'lease_seconds')::double precision * interval '1 second'
       from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     ) end,
-    case when p_lease_id is not null then v_now end
+    case when p_lease_id is not null then v_now end,
+    t.place = cardinality(p_task_ids)
   from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
     with ordinality as t(task_id, task_type, queue, name, parameters, place);
   perform "app".seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0),
@@ -2039,15 +2049,18 @@ begin
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
     and t.status in ('pending', 'queued', 'processing', 'pending_retry')
   order by t.task_id desc limit 1 for update skip locked;
+  if v_task_id is null and not exists (
+    select 1 from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+  ) then
+    return false;
+  end if;
   update "app".tasks t set is_watched = true
   where t.job_id = p_job_id and t.run = p_run and t.task_id = v_task_id;
   update "app".stages s set is_unwatched = v_task_id is null
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.is_unwatched <> (v_task_id is null);
-  return v_task_id is not null or exists (
-    select 1 from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-  );
+  return true;
 end $$;
 
 create or replace function "app"."guard_jobs_transition"() returns trigger

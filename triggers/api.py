@@ -14,7 +14,7 @@ from fastapi.security import APIKeyHeader
 
 from core.models import JobEvent, JobRecord, JobStatus, view
 from core.models.control import allowed_actions
-from core.models.view import TaskSummary
+from core.models.view import JobDetail, TaskSummary
 from core.ports import SubmissionOutcome
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
@@ -65,6 +65,7 @@ def create_api(get_services: GetServices) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.get_services = get_services
+    api.state.services = None
     api.state.waiting = 0
     problems.install(api)
     for routes in (router, job_actions.router, insight_api.router):
@@ -148,8 +149,11 @@ async def get_job(
     """One job with its stages. `wait` holds the answer back until the job has ended, for at most 30 seconds."""
     preferred = read_wait(prefer)
     seconds = query.wait if query.wait is not None else preferred
-    waited = bool(seconds) and await _wait_for_end(request, services, job_id, seconds or 0)
-    detail = await run_in_threadpool(services.queries.get_job_detail, job_id)
+    waited = bool(seconds) and _may_wait(request)
+    if waited:
+        detail = await _wait_for_end(request, services, job_id, seconds or 0)
+    else:
+        detail = await run_in_threadpool(services.queries.get_job_detail, job_id)
     if waited and query.wait is None:
         response.headers["Preference-Applied"] = f"wait={seconds:g}"
     if not detail.job.status.is_terminal:
@@ -164,23 +168,28 @@ async def get_job(
     )
 
 
-async def _wait_for_end(request: Request, services: ApiServices, job_id: str, seconds: float) -> bool:
-    """Look at the job's status until it has ended or the time is over; false when too many others wait already."""
-    state = request.app.state
-    if state.waiting >= MAX_WAITING:
-        return False
-    state.waiting += 1
+def _may_wait(request: Request) -> bool:
+    return int(request.app.state.waiting) < MAX_WAITING
+
+
+async def _wait_for_end(request: Request, services: ApiServices, job_id: str, seconds: float) -> JobDetail:
+    """The job when it has ended, or as it is when the time is over."""
+    deadline, pause = time.monotonic() + seconds, FIRST_POLL_SECONDS
+
+    def look() -> JobDetail | None:
+        """Until the end is there, only the status is read."""
+        status = services.find_job_status(job_id)
+        is_over = status is None or JobStatus(status).is_terminal or time.monotonic() >= deadline
+        return services.queries.get_job_detail(job_id) if is_over else None
+
+    request.app.state.waiting += 1
     try:
-        deadline, pause = time.monotonic() + seconds, FIRST_POLL_SECONDS
-        while True:
-            status = await run_in_threadpool(services.find_job_status, job_id)
-            left = deadline - time.monotonic()
-            if status is None or JobStatus(status).is_terminal or left <= 0:
-                return True
-            await asyncio.sleep(min(pause, left))
+        while (detail := await run_in_threadpool(look)) is None:
+            await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
             pause = min(pause * 1.2, POLL_SECONDS)
+        return detail
     finally:
-        state.waiting -= 1
+        request.app.state.waiting -= 1
 
 
 @router.get("/jobs", tags=["jobs"], response_model_exclude_unset=True)

@@ -4,6 +4,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Request
 from fastapi import Query as InQuery
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 
 from jobs.parameters import nearest_name_hint
@@ -21,7 +22,16 @@ def services_of(request: Request) -> ApiServices:
     return services
 
 
-Services = Annotated[ApiServices, Depends(services_of)]
+async def _services_of(request: Request) -> ApiServices:
+    """The same; in a thread only until they are there, which may take a second."""
+    state = request.app.state
+    if state.services is None:
+        state.services = await run_in_threadpool(services_of, request)
+    services: ApiServices = state.services
+    return services
+
+
+Services = Annotated[ApiServices, Depends(_services_of)]
 JobIdPath = Annotated[models.JobIdText, Path(description="64 hexadecimal digits.")]
 NoQuery = Annotated[models.Query, InQuery()]
 JsonBody = Annotated[dict[str, Any], Depends(read_json_object)]

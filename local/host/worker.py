@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import uvicorn
+import uvloop
 
 from local.host.access import AccessKeys
 from local.host.admin import AdminApi
@@ -292,7 +293,7 @@ def main() -> NoReturn:
         exit_now(EXIT_LOAD_FAILED)
     options = WorkerOptions(**first)
     configure_logging(f"worker {options.index}", options.log_level)
-    exit_now(asyncio.run(_run(options, channel, messages)))
+    exit_now(uvloop.run(_run(options, channel, messages)))
 
 
 if __name__ == "__main__":

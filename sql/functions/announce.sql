@@ -1,3 +1,5 @@
+-- Announcements commit asynchronously: one that a crash of the server takes back costs a message that does nothing.
+
 -- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are, but a
 -- queued one remembers the later message, so that it is not missed while that one waits.
 create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
@@ -6,6 +8,7 @@ declare
   v_ids text[];
   v_count integer;
 begin
+  perform set_config('synchronous_commit', 'off', true);
   select array_agg(o.task_id) into v_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
@@ -23,6 +26,7 @@ end $$;
 create or replace function {schema}.mark_job_announced(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql as $$
 begin
+  perform set_config('synchronous_commit', 'off', true);
   update {schema}.jobs j set announced_at = {schema}.clock()
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing');
   return found;

@@ -1,5 +1,7 @@
 -- Plans a stage of few tasks in one call: what begin_stage_plan, COPY and seal_stage do for many.
 -- With a lease the tasks are born claimed: the planner runs them itself and no message is needed.
+-- Then it commits asynchronously, as a claim does: a crash of the server that takes it back takes back nothing that was
+-- done, since the first result is written with all that came before it, and the job's message is still unsettled.
 -- Fence, locks and outcomes: begin_stage_plan's; `planned` when it was done.
 create or replace function {schema}.plan_small_stage(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
@@ -14,9 +16,12 @@ begin
   if v_outcome <> 'ready' then
     return v_outcome;
   end if;
+  if p_lease_id is not null then
+    perform set_config('synchronous_commit', 'off', true);
+  end if;
   insert into {schema}.tasks (
     job_id, run, task_id, stage, task_index, task_type, queue, name, parameters,
-    status, attempt, lease_id, lease_owner, lease_expires_at, started_at
+    status, attempt, lease_id, lease_owner, lease_expires_at, started_at, is_watched
   )
   select p_job_id, p_run, t.task_id, p_stage, t.place - 1, t.task_type, t.queue, t.name, t.parameters,
     case when p_lease_id is null then 'pending' else 'processing' end,
@@ -26,7 +31,8 @@ begin
       select (s.settings ->> 'lease_seconds')::double precision * interval '1 second'
       from {schema}.stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     ) end,
-    case when p_lease_id is not null then v_now end
+    case when p_lease_id is not null then v_now end,
+    t.place = cardinality(p_task_ids)
   from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
     with ordinality as t(task_id, task_type, queue, name, parameters, place);
   perform {schema}.seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0),

@@ -44,13 +44,16 @@ begin
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
     and t.status in ('pending', 'queued', 'processing', 'pending_retry')
   order by t.task_id desc limit 1 for update skip locked;
+  if v_task_id is null and not exists (
+    select 1 from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+  ) then
+    return false;
+  end if;
   update {schema}.tasks t set is_watched = true
   where t.job_id = p_job_id and t.run = p_run and t.task_id = v_task_id;
   update {schema}.stages s set is_unwatched = v_task_id is null
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.is_unwatched <> (v_task_id is null);
-  return v_task_id is not null or exists (
-    select 1 from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-  );
+  return true;
 end $$;
