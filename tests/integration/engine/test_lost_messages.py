@@ -54,7 +54,7 @@ def assert_all_completed(rig, *job_ids):
 
 
 def test_one_lost_message_among_a_steady_stream_is_sent_again(platform_rig):
-    """Newer messages keep its queue from ever being empty; it waited until it was."""
+    """Newer messages keep its queue from ever being empty; it waited until it was (lesson D17)."""
     rig = platform_rig
     job_id = run_but_for_a_lost_message(rig)
     pass_time(rig, 10)
@@ -130,7 +130,7 @@ def test_repair_that_takes_long_is_not_repeated(rig):
 
 
 def test_large_healthy_backlog_is_worked_at_slowly_and_nothing_of_it_is_announced_twice(platform_rig):
-    """Ten thousand rows wait for hours, first come first served, and new work comes behind them."""
+    """Ten thousand rows wait for hours, first come first served, and new work comes behind (lesson D23)."""
     rig = platform_rig
     job_id = run_to_tasks(rig, n=10_000)
     planned = rig.behave.calls.total()
