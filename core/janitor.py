@@ -39,9 +39,9 @@ class Patience:
             worker's hands.
     """
 
-    announce: float = 30.0
-    hold: float = 60.0
-    job: float = 10.0
+    announce: float = 20.0
+    hold: float = 30.0
+    job: float = 5.0
     lost: float = 20.0
 
 
