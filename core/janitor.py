@@ -41,9 +41,9 @@ class Patience:
             the one time is the database's, the other the broker's, whose clocks may differ by less than this.
     """
 
-    announce: float = 30.0
-    hold: float = 60.0
-    job: float = 10.0
+    announce: float = 20.0
+    hold: float = 30.0
+    job: float = 5.0
     lost: float = 20.0
 
 

@@ -11,7 +11,7 @@ from core.state_manager import StateManager
 # A find reads all parked tasks of its job, so it takes many of them.
 TASKS_PER_FIND = 10_000
 # How long tasks whose messages are being sent are left alone by others.
-HOLD_SECONDS = 60.0
+HOLD_SECONDS = 30.0
 # Then the rest is left to the next sweep: a request or a timer is waiting for this.
 SEND_SECONDS = 20.0
 

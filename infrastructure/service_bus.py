@@ -1,6 +1,7 @@
 """Sends through Service Bus. The SDK is imported when something is first sent: that takes a fifth of a second."""
 
 import logging
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
         ServiceBusSender,
     )
 
+    Parcel = ServiceBusMessage | ServiceBusMessageBatch
+
 
 class _Handle(Protocol):
     """The SDK's sender or receiver of a queue."""
@@ -43,6 +46,8 @@ _MAX_IDLE_SECONDS = 180.0
 _SOCKET_TIMEOUT_SECONDS = 5.0
 # The smallest limit, of the Standard tier, is 256 KB with all properties.
 _SURELY_FITS_BYTES = 64 * 1024
+# A throttled namespace is asked again after about these pauses, and then left to the janitor.
+_BUSY_PAUSES_SECONDS = (0.2, 0.8, 2.0)
 # A look goes through so many messages that wait for no worker.
 _PEEK_PAGE, _PEEK_PAGES = 50, 20
 _SUBJECTS = {JobQueueMessage: "job", StageCompleteMessage: "stage_complete", TaskQueueMessage: "task"}
@@ -95,6 +100,7 @@ class ServiceBusRepository:
         clock: Seconds that only grow.
         patience_seconds: How long a thread waits for others that use the same connection. The SDK waits without end
             for a peer that takes a connection and then says nothing; this keeps it from catching more than one thread.
+        busy_pauses_seconds: A send that the broker is too busy for is tried again after about each of these.
     """
 
     def __init__(
@@ -104,8 +110,10 @@ class ServiceBusRepository:
         *,
         clock: Callable[[], float] = time.monotonic,
         patience_seconds: float = 60.0,
+        busy_pauses_seconds: Sequence[float] = _BUSY_PAUSES_SECONDS,
     ) -> None:
         self._connect = connect
+        self._busy_pauses_seconds = busy_pauses_seconds
         self._client: ServiceBusClient | None = None
         self._client_lock = Lock()
 
@@ -173,7 +181,19 @@ class ServiceBusRepository:
         with _translated(queue, link.real_name):
             # The link is taken anew for each: between the batches of a large stage, other threads get through.
             for parcel in _parcels(queue, outgoing, new_batch):
-                link.do(partial(_send_parcel, parcel=parcel))
+                self._send_patiently(link, parcel)
+
+    def _send_patiently(self, link: "_Link[ServiceBusSender]", parcel: "Parcel") -> None:
+        """Send it, again after pauses while the broker says that it is busy. Others use the link meanwhile."""
+        from azure.servicebus.exceptions import ServiceBusServerBusyError  # noqa: PLC0415 - slow to import
+
+        for seconds in self._busy_pauses_seconds:
+            try:
+                return link.do(partial(_send_parcel, parcel=parcel))
+            except ServiceBusServerBusyError:
+                # Jittered: many processes were told so at one moment.
+                time.sleep(seconds * random.uniform(0.5, 1.5))
+        return link.do(partial(_send_parcel, parcel=parcel))
 
     def _get_client(self) -> "ServiceBusClient":
         with self._client_lock:
@@ -258,7 +278,7 @@ def _open_receiver(client: "ServiceBusClient", real_name: str) -> "ServiceBusRec
     return client.get_queue_receiver(real_name, prefetch_count=1, keep_alive=0, socket_timeout=_SOCKET_TIMEOUT_SECONDS)
 
 
-def _send_parcel(sender: "ServiceBusSender", *, parcel: "ServiceBusMessage | ServiceBusMessageBatch") -> None:
+def _send_parcel(sender: "ServiceBusSender", *, parcel: "Parcel") -> None:
     sender.send_messages(parcel)
 
 
@@ -306,7 +326,7 @@ def _may_be_the_connection(error: Exception) -> bool:
 
 def _parcels(
     queue: str, outgoing: Iterable["Outgoing"], new_batch: Callable[[], "ServiceBusMessageBatch"]
-) -> Iterator["ServiceBusMessage | ServiceBusMessageBatch"]:
+) -> Iterator["Parcel"]:
     """Batches as full as they get; a small message that is alone goes as it is, which is cheaper."""
     rest = iter(outgoing)
     first, second = next(rest, None), next(rest, None)

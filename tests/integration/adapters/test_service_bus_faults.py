@@ -127,14 +127,34 @@ def test_connections_cut_while_eight_threads_send(sender, broker, task_message):
     assert broker.counts("real-tasks")["active"] >= 80
 
 
-def test_a_busy_broker_is_not_pressed(sender, broker, task_message):
+def test_a_busy_broker_is_asked_again_after_a_while(broker, task_message):
+    broker.purge("real-tasks")
+    repository = ServiceBusRepository(
+        {"tasks": "real-tasks"},
+        lambda: connect_with_string(broker.connection_string),
+        busy_pauses_seconds=(0.01, 0.01),
+    )
+    broker.reject_sends(2)
+    repository.send_messages("tasks", [task_message("patient")])
+    assert broker.counts("real-tasks")["active"] == 1
+    repository.close()
+
+
+def test_a_broker_that_stays_busy_is_left_alone(broker, task_message):
+    broker.purge("real-tasks")
+    sender = ServiceBusRepository(
+        {"tasks": "real-tasks"},
+        lambda: connect_with_string(broker.connection_string),
+        busy_pauses_seconds=(0.01,),
+    )
     sender.send_messages("tasks", [task_message("before")])
-    broker.reject_sends(1)
+    broker.reject_sends(2)
     with pytest.raises(DeliveryError, match="'tasks': ServiceBusServerBusyError: ") as caught:
         sender.send_messages("tasks", [task_message("refused")])
     assert not isinstance(caught.value, QueueNotFound | MessageTooLarge)
     sender.send_messages("tasks", [task_message("after")])
     assert broker.counts("real-tasks")["active"] == 2
+    sender.close()
 
 
 def test_a_connection_idle_for_long_is_replaced_before_it_is_used(broker, task_message):
