@@ -22,6 +22,7 @@ from bench.servers import ROOT, database
 LOAD_SECONDS = 5
 LOAD_CONNECTIONS = 8
 READS = 100
+MANY = 200
 LARGE_JOBS, LARGE_TASKS = 10, 100_000
 
 _WRK_SCRIPT = """
@@ -107,10 +108,32 @@ def measure_stack(server_url: str, n: int) -> dict[str, float]:
     with database(server_url, "bench_api") as url, running("stack", url, {}) as stack:
         address = str(stack.call("address"))
         found: dict[str, float] = _connections(url, stack, n)
+        found |= _latencies(stack)
         found |= _submissions(address)
         _wait_until_idle(url)
+        found |= _speed(stack, n, "empty")
         fill(url)
-        return found | _reads(address)
+        found |= _reads(address)
+        return found | _speed(stack, n, "million")
+
+
+def _latencies(stack: ContenderProcess) -> dict[str, float]:
+    """Many jobs from a producer without HTTP, and how soon a waiting client sees an end."""
+    stack.call("run_many_from_producer", 20)
+    seconds = [float(stack.call("run_many_from_producer", MANY)) for _ in range(3)]
+    lags = [float(lag) for lag in stack.call("end_lags", READS)]
+    return {
+        "many_from_producer": MANY / sorted(seconds)[1],
+        "end_lag_p50_ms": percentile(lags, 0.5) * 1e3,
+        "end_lag_p95_ms": percentile(lags, 0.95) * 1e3,
+    }
+
+
+def _speed(stack: ContenderProcess, n: int, tables: str) -> dict[str, float]:
+    """A chain and a large stage; to be compared with the same beside a million other rows."""
+    chains = [float(stack.call("run_chain")) for _ in range(60)]
+    fans = [float(stack.call("run_fan", n)) for _ in range(3)]
+    return {f"chain_{tables}_ms": percentile(chains, 0.5) * 1e3, f"fan_{tables}_seconds": percentile(fans, 0.5)}
 
 
 def _connections(url: str, stack: ContenderProcess, n: int) -> dict[str, float]:

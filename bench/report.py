@@ -29,6 +29,13 @@ _LINES: tuple[tuple[str, str, str], ...] = (
     ("plan_seconds", "plan and announce the largest stage", "{:.2f} s"),
     ("plan_megabytes", "peak memory that it adds", "{:.0f} MB"),
     ("connections_per_worker", "database connections a worker process, at the peak", "{:.1f}"),
+    (
+        "many_from_producer",
+        "200 three-stage jobs at once, submitted by a process of the app, whole stack",
+        "{:,.0f} jobs/s",
+    ),
+    ("end_lag_p50_ms", "from a job's end until a waiting HTTP client has the answer, p50", "{:.1f} ms"),
+    ("end_lag_p95_ms", "the same, p95", "{:.1f} ms"),
     ("submissions", "submissions over HTTP while the workers run the jobs, 8 clients", "{:,.0f}/s"),
     ("submit_p50_ms", "one of them, p50", "{:.1f} ms"),
     ("submit_p95_ms", "one of them, p95", "{:.1f} ms"),
@@ -47,6 +54,8 @@ _RATIOS: tuple[tuple[str, str, str], ...] = (
     ("completions_8", "bare_batches_8", "the same, 8 connections, one stage"),
     ("failing_seconds", "plain_seconds", "time with 5 % failing tasks against none"),
     ("eight_jobs_seconds", "plain_seconds", "time of 8 jobs at once against one job with as many tasks"),
+    ("chain_million_ms", "chain_empty_ms", "whole stack, three-stage job: a million task rows present against none"),
+    ("fan_million_seconds", "fan_empty_seconds", "whole stack, stage of 10,000: the same"),
     ("import_worker", "import_azure_functions", "import of function_app, worker app, against bare azure.functions"),
     ("import_platform", "import_azure_functions", "the same, platform app"),
     ("import_first_message", "import_azure_functions", "the same, with what the first message imports"),
@@ -169,6 +178,17 @@ def _own(report: Report) -> Iterator[str]:
         if above in found and below in found:
             ratios = [a / b for a, b in zip(report.measures[above], report.measures[below], strict=True)]
             yield f"| {label} | {median(ratios):.2f} |"
+    yield from _flatness(report)
+
+
+def _flatness(report: Report) -> Iterator[str]:
+    """What one more task costs a large stage, against a small one: what a job costs whatever its size drops out."""
+    for name in ("floor", "engine2", "stack"):
+        fan = {n: median(runs) for n, runs in report.outcomes[name].fan.items()} if name in report.outcomes else {}
+        if {100, 1_000, 10_000, 100_000} <= fan.keys():
+            ratio = ((fan[100_000] - fan[10_000]) / 90_000) / ((fan[1_000] - fan[100]) / 900)
+            label = f"{CONTENDERS[name].label}: one more task between n = 10,000 and 100,000, against 100 and 1,000"
+            yield f"| {label} | {ratio:.2f} |"
 
 
 def _versions(report: Report) -> Iterator[str]:

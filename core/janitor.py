@@ -3,15 +3,16 @@
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 from core.faults import fault_point
 from core.models import JobQueueMessage, JobRecord, JobStatus
+from core.models.control import ParkedTask
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager, Waiting
 from core.parking import announce_parked_tasks
 from core.ports import QueueInspector
@@ -44,7 +45,7 @@ class Patience:
     announce: float = 20.0
     hold: float = 30.0
     job: float = 5.0
-    lost: float = 20.0
+    lost: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class JanitorStore(Protocol):
     def find_unannounced_jobs(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedJob]: ...
     def let_go_of_tasks(self, job_id: str, run: int, task_ids: list[str]) -> None: ...
     def let_go_of_job(self, job_id: str, run: int, attempt: int) -> None: ...
+    def record_repair(self, job_id: str, run: int, stage: int, event: str, detail: Mapping[str, Any]) -> None: ...
     def read_clock(self) -> datetime: ...
     def find_lost_tasks(self, queue: str, limit: int, before: datetime) -> list[UnannouncedTask]: ...
     def find_lost_jobs(self, limit: int, before: datetime) -> list[UnannouncedJob]: ...
@@ -238,15 +240,18 @@ class Janitor:
     def _announce_tasks(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:
             tasks = self._store.find_unannounced_tasks(ROWS_PER_FIND, self._patience.announce, self._patience.hold)
-            return len(tasks), self._announce(tasks, let_go=len(tasks) < ROWS_PER_FIND)
+            return len(tasks), self._announce(tasks, "not_confirmed", let_go=len(tasks) < ROWS_PER_FIND)
+
+        def tell(task: ParkedTask, count: int) -> None:
+            self._record_announcement(task, count, "parked")
 
         report.announced_tasks += _repeat(announce)
-        report.announced_tasks += announce_parked_tasks(self._state, self._orchestration, None)
+        report.announced_tasks += announce_parked_tasks(self._state, self._orchestration, None, tell=tell)
 
     def _announce_jobs(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:
             jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, self._patience.job, self._patience.hold)
-            sent = [self._announce_job(job) for job in jobs]
+            sent = [self._announce_job(job, "not_confirmed") for job in jobs]
             for job in itertools.compress(jobs, (not is_sent for is_sent in sent)):
                 if len(jobs) < ROWS_PER_FIND:
                     self._store.let_go_of_job(job.job_id, job.run, job.attempt)
@@ -265,11 +270,11 @@ class Janitor:
 
         def announce_jobs() -> tuple[int, int]:
             jobs = self._store.find_lost_jobs(ROWS_PER_FIND, before)
-            return len(jobs), sum(self._announce_job(job) for job in jobs)
+            return len(jobs), sum(self._announce_job(job, "lost") for job in jobs)
 
         def announce_tasks() -> tuple[int, int]:
             tasks = self._store.find_lost_tasks(queue, ROWS_PER_FIND, before)
-            return len(tasks), self._announce(tasks)
+            return len(tasks), self._announce(tasks, "lost")
 
         if queue == JOBS_QUEUE:
             report.found_lost_jobs += _repeat(announce_jobs)
@@ -282,7 +287,7 @@ class Janitor:
         pruned = self._pruner.prune_jobs(self._retention_seconds, most_tasks=PRUNED_TASKS_PER_SWEEP)
         report.pruned_jobs, report.pruned_tasks = pruned.jobs, pruned.tasks
 
-    def _announce(self, tasks: Sequence[UnannouncedTask], *, let_go: bool = False) -> int:
+    def _announce(self, tasks: Sequence[UnannouncedTask], reason: str, *, let_go: bool = False) -> int:
         """How many were announced. With `let_go` the others are not held until later."""
         # Not the ids of earlier messages: a broker that drops doubles would drop the repair.
         cause = f"sweep-{uuid4().hex[:8]}"
@@ -297,7 +302,7 @@ class Janitor:
                 unsent.difference_update(ids)
                 self._state.mark_tasks_announced(first.job_id, first.run, ids)
 
-            count += self._orchestration.announce_tasks(
+            sent = self._orchestration.announce_tasks(
                 first,
                 first.stage,
                 first.tasks_per_message,
@@ -305,6 +310,9 @@ class Janitor:
                 on_sent=mark,
                 cause=cause,
             )
+            if sent:
+                self._record_announcement(first, sent, reason)
+            count += sent
             if unsent and let_go:
                 self._store.let_go_of_tasks(first.job_id, first.run, sorted(unsent))
         return count
@@ -313,9 +321,13 @@ class Janitor:
         """The janitor ended a stage, so no process is about to go on with the job."""
         job = self._state.find_job(job_id)
         waits = job is not None and job.status in {JobStatus.QUEUED, JobStatus.FINALIZING}
-        return job is not None and waits and job.announced_at is None and self._announce_job(job)
+        return job is not None and waits and job.announced_at is None and self._announce_job(job, "moved")
 
-    def _announce_job(self, job: UnannouncedJob | JobRecord) -> bool:
+    def _record_announcement(self, task: UnannouncedTask | ParkedTask, count: int, reason: str) -> None:
+        detail = {"count": count, "reason": reason}
+        self._store.record_repair(task.job_id, task.run, task.stage, "janitor_announced_tasks", detail)
+
+    def _announce_job(self, job: UnannouncedJob | JobRecord, reason: str) -> bool:
         message = JobQueueMessage(
             job_id=job.job_id,
             job_type=job.job_type,
@@ -330,6 +342,7 @@ class Janitor:
             return False
         fault_point("janitor.job_sent")
         self._state.mark_job_announced(job.job_id, job.run, job.stage)
+        self._store.record_repair(job.job_id, job.run, job.stage, "janitor_announced_job", {"reason": reason})
         return True
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Callable
 from uuid import uuid4
 
 from core.models.control import ParkedTask
@@ -16,22 +17,35 @@ HOLD_SECONDS = 30.0
 SEND_SECONDS = 20.0
 
 
-def announce_parked_tasks(state: StateManager, orchestration: OrchestrationManager, job_id: str | None) -> int:
+def announce_parked_tasks(
+    state: StateManager,
+    orchestration: OrchestrationManager,
+    job_id: str | None,
+    *,
+    tell: Callable[[ParkedTask, int], None] = lambda _first, _count: None,
+) -> int:
     """Send messages for parked tasks of one job, or of all (None), whose job is not paused; returns how many.
+
+    `tell` gets a task of each stage that had some, and how many.
 
     What cannot be sent, or not in time, stays parked until somebody calls this again.
     """
     count = 0
     until = time.monotonic() + SEND_SECONDS
     while tasks := state.find_parked_tasks(job_id, TASKS_PER_FIND, HOLD_SECONDS):
-        sent = _announce(state, orchestration, tasks)
+        sent = _announce(state, orchestration, tasks, tell)
         count += sent
         if sent < len(tasks) or len(tasks) < TASKS_PER_FIND or time.monotonic() > until:
             break
     return count
 
 
-def _announce(state: StateManager, orchestration: OrchestrationManager, tasks: list[ParkedTask]) -> int:
+def _announce(
+    state: StateManager,
+    orchestration: OrchestrationManager,
+    tasks: list[ParkedTask],
+    tell: Callable[[ParkedTask, int], None],
+) -> int:
     # Not the ids of earlier messages: a broker that drops doubles would drop these.
     cause = f"again-{uuid4().hex[:8]}"
     count = 0
@@ -42,7 +56,7 @@ def _announce(state: StateManager, orchestration: OrchestrationManager, tasks: l
         def unpark(ids: list[str], first: ParkedTask = first) -> None:
             state.unpark_tasks(first.job_id, first.run, ids, first.held_until)
 
-        count += orchestration.announce_tasks(
+        sent = orchestration.announce_tasks(
             first,
             first.stage,
             first.tasks_per_message,
@@ -50,4 +64,7 @@ def _announce(state: StateManager, orchestration: OrchestrationManager, tasks: l
             on_sent=unpark,
             cause=cause,
         )
+        if sent:
+            tell(first, sent)
+        count += sent
     return count

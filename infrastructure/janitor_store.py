@@ -1,10 +1,11 @@
 """The janitor's finds: which rows need a message, a new owner or an end."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from core.janitor import StageKey, UnannouncedJob, UnannouncedTask
-from infrastructure.postgresql import PostgreSQLRepository
+from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
 
 
 class JanitorRepository(PostgreSQLRepository):
@@ -43,6 +44,10 @@ class JanitorRepository(PostgreSQLRepository):
     def let_go_of_job(self, job_id: str, run: int, attempt: int) -> None:
         """The same for a job."""
         self._call("let_go_of_job", (job_id, run, attempt))
+
+    def record_repair(self, job_id: str, run: int, stage: int, event: str, detail: Mapping[str, Any]) -> None:
+        """A line in the job's timeline."""
+        self._call("record_event", (job_id, run, stage, None, event, as_jsonb(detail)))
 
     def read_clock(self) -> datetime:
         """The database's time."""

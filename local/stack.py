@@ -52,6 +52,7 @@ class LocalStack:
         app_dir: Holds function_app.py and host.json; the project's own by default.
         environment: Further app settings for the workers; they win over the stack's.
         database_url: A PostgreSQL to use instead of starting one.
+        broker_config: Another `Config.json` than the broker's own.
         on_step: Called with what is done next, for people who wait.
     """
 
@@ -67,6 +68,7 @@ class LocalStack:
         app_dir: Path = PROJECT_ROOT,
         environment: Mapping[str, str] | None = None,
         database_url: str | None = None,
+        broker_config: Path | None = None,
         on_step: Callable[[str], None] = lambda _step: None,
     ) -> None:
         self.data_dir = data_dir.expanduser().resolve()
@@ -76,6 +78,7 @@ class LocalStack:
         self._app_dir = app_dir.resolve()
         self._environment = dict(environment or {})
         self._database_url = database_url
+        self._broker_config = broker_config
         self._on_step = on_step
         self._resources = contextlib.ExitStack()
         self._stopping = threading.Event()
@@ -206,6 +209,7 @@ class LocalStack:
             amqp_port=self._ports["--amqp-port"],
             admin_port=self._ports["--admin-port"],
             log_file=logs / "broker.log",
+            config=self._broker_config,
         )
         broker.start()
         self._keep(started, "broker", broker)

@@ -1,7 +1,10 @@
 """CoreMachine as users run it: HTTP, the Functions host with two workers, the broker through the real SDK."""
 
+import functools
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
@@ -9,8 +12,12 @@ from uuid import uuid4
 import httpx
 from psycopg.conninfo import conninfo_to_dict
 
+from bench.jobs import build_registry
 from bench.servers import DATA
 from bench.workload import WrongOutcome, check_fan
+from core.machine import CoreMachine
+from infrastructure.factory import RepositoryFactory
+from infrastructure.settings import load_settings
 from local.stack import LocalStack
 
 WORKERS = 2
@@ -71,6 +78,31 @@ class StackPeer:
             _check_chain(detail)
         return seconds
 
+    def run_many_from_producer(self, count: int) -> float:
+        """As `run_many`, but a process of the app submits, as a queue producer or another function does: no HTTP."""
+        start = time.perf_counter()
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            ids = list(clients.map(lambda _: self._producer.submit_job(*_chain()).job_id, range(count)))
+            details = list(clients.map(self.wait, ids))
+        seconds = time.perf_counter() - start
+        for detail in details:
+            _check_chain(detail)
+        return seconds
+
+    def end_lags(self, count: int) -> list[float]:
+        """Seconds from the end of a job, as its row has it, until a client that waits has the answer."""
+        lags = []
+        for _ in range(count):
+            detail = self.wait(self.submit("bench_chain"))
+            lags.append(time.time() - datetime.fromisoformat(detail["finished_at"]).timestamp())
+        return lags
+
+    @functools.cached_property
+    def _producer(self) -> CoreMachine:
+        os.environ.update(self.stack.info.environment)
+        settings = load_settings()
+        return RepositoryFactory(settings).create_machine(build_registry(settings.task_queues))
+
     def address(self) -> str:
         """Where the API is."""
         return self.stack.url
@@ -91,6 +123,10 @@ class StackPeer:
             detail: dict[str, Any] = answer.json()
             if detail["finished_at"] is not None:
                 return detail
+
+
+def _chain() -> tuple[str, dict[str, str]]:
+    return "bench_chain", {"nonce": uuid4().hex}
 
 
 def _check_chain(detail: dict[str, Any]) -> None:

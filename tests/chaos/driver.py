@@ -15,10 +15,11 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from local.broker.config import default_config_path
 from local.stack import LocalStack
 from tests.chaos.checks import SubmittedJob, find_hanging, find_violations, shares
 from tests.chaos.faults import FaultRecord, Faults
-from tests.chaos.jobs import EFFECTS_TABLE, ChaosJob, SingleChaosJob, TolerantChaosJob
+from tests.chaos.jobs import EFFECTS_TABLE, LEASE_SECONDS, ChaosJob, SingleChaosJob, TolerantChaosJob
 from tests.chaos.report import Figures, read_figures
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +46,8 @@ WEIGHTS = {
     "expire_locks": 3,
 }
 PAUSES_SECONDS = (1.0, 6.0)
+# The first so many faults have each of them among them.
+DECK = 24
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Options:
     @property
     def work_seconds(self) -> float:
         """What a task lasts on average, so that there is work over the whole time, and an end of it."""
-        return min(1.0, 8.0 * self.seconds / self.tasks)
+        return min(1.0, 14.0 * self.seconds / self.tasks)
 
 
 @dataclass
@@ -92,8 +95,13 @@ def run_chaos(options: Options) -> Run:
     """Run it. The stack's folder is kept, for its logs, when something is wrong."""
     run = Run(options, folder=Path(tempfile.mkdtemp(prefix="chaos-")))
     assert run.folder is not None
+    broker_config = run.folder / "Config.json"
+    # A message in the hands of a process that was killed comes back as soon as that one's leases end.
+    text = default_config_path().read_text(encoding="utf-8")
+    broker_config.write_text(text.replace('"LockDuration": "PT1M"', f'"LockDuration": "PT{LEASE_SECONDS}S"'))
     stack = LocalStack(
         run.folder / "stack",
+        broker_config=broker_config,
         http_port=0,
         amqp_port=0,
         admin_port=0,
@@ -132,6 +140,8 @@ def _random_script(options: Options) -> Iterator[tuple[float, str]]:
     """Faults until the time is over; PostgreSQL is away for a while once, in the middle."""
     rng = random.Random(f"{options.seed}:script")
     names, weights = list(WEIGHTS), list(WEIGHTS.values())
+    deck = names + rng.choices(names, weights, k=DECK - len(names))
+    rng.shuffle(deck)
     at, was_down = 1.0, False
     while at < options.seconds:
         if not was_down and at > options.seconds * 0.4:
@@ -139,7 +149,7 @@ def _random_script(options: Options) -> Iterator[tuple[float, str]]:
             yield at, "postgres_down"
             at += options.down_seconds
         else:
-            yield at, rng.choices(names, weights)[0]
+            yield at, deck.pop() if deck else rng.choices(names, weights)[0]
         at += rng.uniform(*PAUSES_SECONDS)
 
 

@@ -32,14 +32,24 @@ _LOG_LINES = (
 )
 
 
+# What a janitor's sweep did: tasks taken back from the dead, rows announced again by the reason, stages ended.
+_REPAIRS = """
+select case event when 'janitor_announced_tasks' then 'tasks announced, ' || (detail ->> 'reason')
+    when 'janitor_announced_job' then 'jobs announced, ' || (detail ->> 'reason') else event end,
+  sum(coalesce((detail ->> 'count')::integer, 1))
+from app.job_events where event like 'janitor%' or event = 'task_interrupted' group by 1 order by 1
+"""
+
+
 @dataclass
 class Figures:
     """Seconds by the name of the fault, and counts by name."""
 
     next_completion: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    held_ended: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    handed_on: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     counts: dict[str, int] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
+    repairs: dict[str, int] = field(default_factory=dict)
     log_lines: dict[str, int] = field(default_factory=dict)
     longest_pause_seconds: float = 0.0
 
@@ -54,6 +64,7 @@ def read_figures(stack: LocalStack, faults: Iterable[FaultRecord]) -> Figures:
             connection.execute("select event, count(*) from app.job_events group by event order by event").fetchall()
         )
         figures.counts = _counts(connection)
+        figures.repairs = dict(connection.execute(_REPAIRS).fetchall())
         figures.longest_pause_seconds = _longest_pause(connection)
     log = (stack.data_dir / "logs" / "host.log").read_text(encoding="utf-8", errors="replace")
     seen = Counter(word for line in log.splitlines() for word in _LOG_LINES if word in line)
@@ -70,12 +81,20 @@ def _add_recovery(connection: "psycopg.Connection[Any]", fault: FaultRecord, fig
     if row is not None and row[0] is not None:
         figures.next_completion[fault.name].append(row[0])
     row = connection.execute(
-        "select extract(epoch from max(t.finished_at) - %s)::float8 from app.tasks t "
-        "join unnest(%s::text[], %s::text[]) held(job_id, task_id) using (job_id, task_id)",
-        [fault.at, [job_id for job_id, _ in fault.held], [task_id for _, task_id in fault.held]],
+        """
+        select max(extract(epoch from least(t.finished_at, handed.at) - %(at)s))::float8
+        from unnest(%(jobs)s::text[], %(tasks)s::text[]) held(job_id, task_id)
+        join app.tasks t using (job_id, task_id)
+        left join lateral (
+          select min(e.at) at from app.job_events e
+          where e.job_id = t.job_id and e.task_id = t.task_id and e.at > %(at)s
+            and e.event in ('task_interrupted', 'retry_scheduled')
+        ) handed on true
+        """,
+        {"at": fault.at, "jobs": [job for job, _ in fault.held], "tasks": [task for _, task in fault.held]},
     ).fetchone()
     if row is not None and row[0] is not None:
-        figures.held_ended[fault.name].append(row[0])
+        figures.handed_on[fault.name].append(row[0])
 
 
 def _counts(connection: "psycopg.Connection[Any]") -> dict[str, int]:
@@ -105,17 +124,25 @@ def _longest_pause(connection: "psycopg.Connection[Any]") -> float:
 
 def report_lines(figures: Figures) -> list[str]:
     """For people to read."""
-    lines = ["seconds from a fault until the next task ended, and until all tasks in work at that moment had:"]
+    lines = [
+        "seconds from a fault until the next task ended, and until all tasks in work then had ended or were handed on:"
+    ]
     lines.append(f"  {'fault':20} {'n':>3}  {'p50':>6} {'p95':>6} {'max':>6}    {'p50':>6} {'p95':>6} {'max':>6}")
-    names = sorted(figures.next_completion.keys() | figures.held_ended.keys())
+    names = sorted(figures.next_completion.keys() | figures.handed_on.keys())
     for name in names:
-        first, held = figures.next_completion[name], figures.held_ended[name]
+        first, held = figures.next_completion[name], figures.handed_on[name]
         lines.append(f"  {name:20} {len(first):3}  {_spread(first)}    {_spread(held)}")
     every = [seconds for name in names for seconds in figures.next_completion[name]]
-    held = [seconds for name in names for seconds in figures.held_ended[name]]
+    held = [seconds for name in names for seconds in figures.handed_on[name]]
     lines.append(f"  {'all':20} {len(every):3}  {_spread(every)}    {_spread(held)}")
     lines.append(f"longest time without an end of a task: {figures.longest_pause_seconds:.1f} s")
-    for title, counts in (("rows", figures.counts), ("events", figures.events), ("log", figures.log_lines)):
+    titled = {
+        "rows": figures.counts,
+        "events": figures.events,
+        "repairs": figures.repairs,
+        "log": figures.log_lines,
+    }
+    for title, counts in titled.items():
         lines.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     return lines
 

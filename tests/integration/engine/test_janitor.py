@@ -8,7 +8,7 @@ import pytest
 
 from core import janitor as janitor_module
 from core.errors import DeliveryError, StoreUnavailable
-from core.janitor import Janitor
+from core.janitor import Janitor, Patience
 from infrastructure.janitor_store import JanitorRepository
 
 from .machine_suite import Rig
@@ -46,6 +46,11 @@ class FaultySender:
     def _maybe_fail(self, queue):
         if queue == self.queue:
             raise self.fault
+
+
+def repairs_of(rig, job_id):
+    rows = rig.engine.query("select * from app.job_events where job_id = %s order by event_id", job_id)
+    return [(row["event"], row["stage"], row["detail"]) for row in rows if row["event"].startswith("janitor")]
 
 
 def pass_time(rig, seconds=120):
@@ -115,6 +120,9 @@ def test_rows_that_a_dead_planner_left_are_announced_once_by_two_janitors(left_b
     thread.join(30)
 
     assert second.announced_tasks == 0
+    [(event, stage, detail)] = repairs_of(rig, job_id)
+    assert (event, stage, detail["reason"]) == ("janitor_announced_tasks", 1, "not_confirmed")
+    assert detail["count"] == reports[0].announced_tasks > 0
     assert reports[0].announced_tasks == 1
     assert_completed(rig, job_id)
 
@@ -374,6 +382,10 @@ def test_messages_that_the_broker_lost_are_sent_again(platform_rig):
     pass_time(rig)
     report = rig.janitor.sweep()
     assert (report.found_lost_tasks, report.repairs) == (20, 20)
+    assert repairs_of(rig, job_id) == [
+        ("janitor_announced_job", 1, {"reason": "lost"}),
+        ("janitor_announced_tasks", 2, {"count": 20, "reason": "lost"}),
+    ]
     assert rig.janitor.sweep().repairs == 0
     assert_completed(rig, job_id)
 
@@ -429,7 +441,7 @@ def test_scheduled_retry_is_not_missed(platform_rig):
     job_id = run_to_tasks(rig, n=1)
     assert rig.queues.deliver(rig.machine)
     assert (len(delays), rig.tasks(job_id, 2)[0]["status"]) == (1, "pending_retry")
-    pass_time(rig, 10)
+    pass_time(rig, Patience().lost / 2)
 
     assert rig.janitor.sweep().repairs == 0
     rig.queues.run(rig.machine)

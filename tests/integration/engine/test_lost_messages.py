@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.janitor import Janitor
+from core.janitor import Janitor, Patience
 from core.ports import NOT_SEEN_THROUGH
 from infrastructure.janitor_store import JanitorRepository
 
@@ -12,6 +12,7 @@ from .machine_suite import Rig
 from .test_janitor import pass_time, run_to_tasks
 
 TASKS_IN_A_MESSAGE = 7
+GRACE = Patience().lost
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_one_lost_message_among_a_steady_stream_is_sent_again(platform_rig):
     """Newer messages keep its queue from ever being empty; it waited until it was (lesson D17)."""
     rig = platform_rig
     job_id = run_but_for_a_lost_message(rig)
-    pass_time(rig, 10)
+    pass_time(rig, GRACE / 2)
     newer = run_to_tasks(rig, n=20)
     assert rig.janitor.sweep().repairs == 0
     pass_time(rig)
@@ -165,7 +166,7 @@ def run_to_scheduled_retry(rig, delay_seconds):
     return job_id
 
 
-@pytest.mark.parametrize(("overdue_seconds", "found"), [(5, 0), (60, 1)])
+@pytest.mark.parametrize(("overdue_seconds", "found"), [(GRACE / 4, 0), (3 * GRACE, 1)])
 def test_retry_is_missed_once_it_is_due_for_longer_than_clocks_differ(rig, overdue_seconds, found):
     """It was announced an hour ago, to come now: until then its message was scheduled, and had no time."""
     run_to_scheduled_retry(rig, 3600)
@@ -229,8 +230,8 @@ def test_grace_covers_the_difference_between_the_brokers_clock_and_the_databases
     job_id = run_but_for_a_lost_message(rig)
     pass_time(rig, 3600)
     announced = rig.tasks(job_id, 2)[0]["announced_at"]
-    assert sweep_seeing(rig, announced + timedelta(seconds=15)).repairs == 0
-    assert sweep_seeing(rig, announced + timedelta(seconds=25)).found_lost_tasks == TASKS_IN_A_MESSAGE
+    assert sweep_seeing(rig, announced + timedelta(seconds=0.75 * GRACE)).repairs == 0
+    assert sweep_seeing(rig, announced + timedelta(seconds=1.25 * GRACE)).found_lost_tasks == TASKS_IN_A_MESSAGE
 
 
 def test_broker_whose_clock_is_ahead_makes_nothing_lost(rig):
@@ -258,7 +259,7 @@ def test_clock_is_read_before_the_look(rig):
     store = Store(rig.engine.pool)
     report = Janitor(store, rig.state, rig.orchestration, queues=["tasks"], inspector=Inspector()).sweep()
     assert report.errors == {}
-    assert told == ["clock", "tasks", now - timedelta(seconds=20), "clock", "jobs"]
+    assert told == ["clock", "tasks", now - timedelta(seconds=GRACE), "clock", "jobs"]
 
 
 @pytest.mark.breaks_invariants
