@@ -1415,6 +1415,25 @@ language sql stable as $$
   order by j.finished_at limit p_limit
 $$;
 
+-- Deletes up to p_limit dead letters that came longer ago than p_older_than_seconds and whose job is not there (any more);
+-- those of other jobs go after their job. Returns how many.
+create or replace function "app".prune_dead_letters(p_older_than_seconds double precision, p_limit integer)
+returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  delete from "app".dead_letters d
+  where d.ctid = any (array(
+    select o.ctid from "app".dead_letters o
+    where o.received_at < "app".clock() - p_older_than_seconds * interval '1 second'
+      and not exists (select 1 from "app".jobs j where j.job_id = o.job_id)
+    order by o.dead_letter_id limit p_limit for update skip locked
+  ));
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
 -- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
 -- Returns how many tasks went, and whether the job did. Fence: the job has ended (looked at under its row's lock).
 create or replace function "app".prune_job(p_job_id text, p_limit integer)
@@ -1648,8 +1667,8 @@ begin
   v_definition := coalesce(p_definition, v_job.definition);
   v_first := "app".first_stage_to_rerun(p_job_id, v_job.run, p_mode, p_from_stage);
   outcome := case
-    when v_job.status not in ('completed', 'completed_with_errors', 'failed', 'cancelled') then 'refused'
     when v_job.run <> p_run then 'other_run'
+    when v_job.status not in ('completed', 'completed_with_errors', 'failed', 'cancelled') then 'refused'
     when v_first is null then 'stage_not_reached'
     when p_mode = 'failed' and v_job.status = 'completed' then 'nothing_failed'
     when p_mode <> 'all' and not "app".has_all_tasks(p_job_id, v_job.run, v_first) then 'pruned'
