@@ -27,7 +27,7 @@ ENVIRONMENT = {
     "COREMACHINE_JOBS": "tests.chaos.jobs:build_registry",
     "COREMACHINE_HTTP_AUTH": "anonymous",
     "COREMACHINE_SWEEP_SCHEDULE": "*/2 * * * * *",
-    # Of all workers together: two messages each, so that there is nearly always something in work and something waiting.
+    # Two messages a worker, so that there is nearly always something in work and something that waits.
     "AzureFunctionsJobHost__extensions__serviceBus__maxConcurrentCalls": "6",
 }
 # How often a fault is taken, in comparison with the others.
