@@ -93,18 +93,19 @@ def test_fan_in_goes_on_over_a_failed_member_and_is_retried_by_itself(rig):
 
 def test_tasks_of_one_message_at_once_are_no_more_than_the_setting(rig):
     """Too many tasks at once ran out of memory (lesson D41): seven come in a message, and four run side by side."""
-    lock, four, at_once, peak = threading.Lock(), threading.Barrier(4), [0], [0]
-    first = set()
+    lock, four, fifth, at_once, peak, started = threading.Lock(), threading.Barrier(4), threading.Event(), [0], [0], [0]
 
     def counted(context):
         with lock:
+            started[0] += 1
+            is_early = started[0] <= 4
             at_once[0] += 1
             peak[0] = max(peak[0], at_once[0])
-            is_early = len(first) < 4
-            if is_early:
-                first.add(context.task_id)
         if is_early:
             four.wait(30)  # they do run side by side
+            fifth.wait(1)  # a fifth beside them would come now
+        else:
+            fifth.set()
         with lock:
             at_once[0] -= 1
 
@@ -112,4 +113,4 @@ def test_tasks_of_one_message_at_once_are_no_more_than_the_setting(rig):
         rig.behave.before[f"s2-n{number}"] = counted
     job_id = rig.run(n=7)
     assert rig.job(job_id).status == "completed"
-    assert (len(first), peak[0]) == (4, 4)
+    assert (started[0], peak[0]) == (7, 4)
