@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
+from bench.goals import flatness, goal_lines
 from bench.measures import percentile
 from bench.peers import CONTENDERS
 from bench.runner import Outcome, Report
@@ -21,6 +22,7 @@ REFERENCE = "stack"
 _LINES: tuple[tuple[str, str, str], ...] = (
     ("bare_updates_1", "bare single-row update and commit, 1 connection", "{:,.0f}/s"),
     ("bare_updates_8", "the same, 8 connections", "{:,.0f}/s"),
+    ("single_completions_8", "completion of one task a call, 8 connections, one stage", "{:,.0f}/s"),
     ("single_messages_8", "CoreMachine, a message for each task, 8 in hand, one stage", "{:,.0f} tasks/s"),
     ("bare_batches_1", "bare update of 100 rows and commit, 1 connection", "{:,.0f} rows/s"),
     ("completions_1", "completion path, 100 tasks a call, 1 connection", "{:,.0f} tasks/s"),
@@ -49,6 +51,7 @@ _LINES: tuple[tuple[str, str, str], ...] = (
     ("read_tasks_p95_ms", "the same, p95", "{:.1f} ms"),
 )
 _RATIOS: tuple[tuple[str, str, str], ...] = (
+    ("single_completions_8", "bare_updates_8", "completion of one task a call against bare updates, 8 connections"),
     ("single_messages_8", "bare_updates_8", "single-task messages against bare updates, 8 side by side"),
     ("completions_1", "bare_batches_1", "completion path against bare updates of 100, 1 connection"),
     ("completions_8", "bare_batches_8", "the same, 8 connections, one stage"),
@@ -95,6 +98,8 @@ def markdown(report: Report) -> Iterator[str]:
     yield ""
     yield from _notes(report)
     if report.measures:
+        yield ""
+        yield from goal_lines(report)
         yield ""
         yield from _own(report)
     yield ""
@@ -182,11 +187,9 @@ def _own(report: Report) -> Iterator[str]:
 
 
 def _flatness(report: Report) -> Iterator[str]:
-    """What one more task costs a large stage, against a small one: what a job costs whatever its size drops out."""
     for name in ("floor", "engine2", "stack"):
-        fan = {n: median(runs) for n, runs in report.outcomes[name].fan.items()} if name in report.outcomes else {}
-        if {100, 1_000, 10_000, 100_000} <= fan.keys():
-            ratio = ((fan[100_000] - fan[10_000]) / 90_000) / ((fan[1_000] - fan[100]) / 900)
+        ratio = flatness(report, name)
+        if ratio is not None:
             label = f"{CONTENDERS[name].label}: one more task between n = 10,000 and 100,000, against 100 and 1,000"
             yield f"| {label} | {ratio:.2f} |"
 
