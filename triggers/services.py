@@ -51,9 +51,16 @@ class Services:
         names = ", ".join(self.registry.job_types)
         return [
             self._check_database(),
-            Check("service_bus", ok=True, detail=f"queues {', '.join(self.settings.queue_names.values())}"),
+            self._check_service_bus(),
             Check("registry", ok=True, detail=f"job types {names}"),
         ]
+
+    def _check_service_bus(self) -> Check:
+        """What this process saw last when it sent or swept: nothing is asked for a probe."""
+        missing = self.factory.create_repositories().service_bus.missing_queues
+        if missing:
+            return Check("service_bus", ok=False, detail="; ".join(sorted(missing.values())))
+        return Check("service_bus", ok=True, detail=f"queues {', '.join(self.settings.queue_names.values())}")
 
     def _check_database(self) -> Check:
         try:

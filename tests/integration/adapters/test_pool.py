@@ -62,6 +62,20 @@ def test_a_refused_token_is_renewed(url):
     assert set(tokens.refusals) == {"token-1"}
 
 
+def test_a_connection_lives_shorter_than_the_token_that_opened_it(url):
+    """An expired token needed a restart every hour (lesson D28)."""
+    with create_pool(url) as pool:
+        assert 0 < pool.max_lifetime <= 0.9 * 3600
+    with create_pool(url, max_lifetime_seconds=0.0) as pool:
+        first, second = (backend_pid(pool) for _ in range(2))
+        assert first != second
+
+
+def backend_pid(pool):
+    [row] = PostgreSQLRepository(pool)._execute_query("ask", SQL("select pg_backend_pid() as pid"))
+    return row["pid"]
+
+
 def test_a_token_that_stays_refused_is_said_so(url):
     """Each attempt of the pool asks for one more token, not for ever more."""
     asked = Counter()

@@ -139,6 +139,7 @@ def test_result_that_cannot_be_kept_fails_its_task_alone(rig, returned, reason):
 
 
 def test_message_twice_late_and_for_nothing_changes_nothing(rig):
+    """A second job message raised, or queued the job twice (lesson D13)."""
     job_id = rig.run(n=3)
     before = rig.engine.query("select * from app.tasks order by task_id")
 

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from core.leases import HeldLease
+from core.models.record import StageRecord, TaskRecord
 from core.ports import SubmissionOutcome, Submitted
 from infrastructure.base import RepositoryError
 
@@ -26,6 +27,23 @@ def test_job_record_survives_the_round_trip_with_every_column(engine):
     (row,) = engine.query("select * from app.jobs where job_id = %s", job_id)
 
     assert engine.jobs.find_job(job_id).model_dump() == row
+
+
+def test_a_task_is_read_with_every_column_that_was_written(engine):
+    """What was read in part was written back in part: errors and attempts were lost (lessons D30, D40)."""
+    job_id = engine.submit(retry={"max_attempts": 3})
+    engine.plan(job_id, 1, 1)
+    lease = engine.claim(job_id, 1, "s1-00000")
+    engine.stages.increment_task_retry_count(job_id, 1, 1, "s1-00000", lease_id=lease, error=ERROR, delay_seconds=0)
+    lease = engine.claim(job_id, 1, "s1-00000")
+    engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {"n": [1, None]}})
+    (row,) = engine.query("select * from app.tasks where job_id = %s", job_id)
+    assert (row["attempt"], row["result"], row["status"]) == (2, {"n": [1, None]}, "completed")
+    assert TaskRecord.model_validate(row).model_dump() == row
+    (event,) = engine.query("select detail from app.job_events where event = 'retry_scheduled'")
+    assert event["detail"]["message"] == ERROR["message"]
+    (stage,) = engine.query("select * from app.stages where job_id = %s and stage = 1", job_id)
+    assert StageRecord.model_validate(stage).model_dump() == stage
 
 
 def test_job_runs_through_its_stages_to_finalizing(engine):
@@ -155,6 +173,7 @@ def test_failure_policy_decides_what_failed_tasks_mean(engine, policy, failures,
 
 
 def test_retry_spends_attempts_until_none_is_left(engine):
+    """One statement writes status, attempt and due time: there is no step between to die in (lesson D19)."""
     job_id = engine.submit(retry={"max_attempts": 2})
     engine.plan(job_id, 1, 1)
     outcomes = []
