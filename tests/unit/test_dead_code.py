@@ -19,7 +19,7 @@ FUNCTION_FILES = sorted((ROOT / "sql" / "functions").glob("*.sql"))
 DOCS = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
 
 # These only put a definition in another shape; every other decorator hands it to somebody who calls it.
-SHAPES = {"staticmethod", "property", "contextmanager", "contextlib.contextmanager", "dataclass", "cached_property"}
+SHAPES = {"staticmethod", "classmethod", "property", "contextmanager", "contextlib.contextmanager", "dataclass", "cached_property"}
 # Called by a library, by their names.
 HOOKS = {
     "settings_customise_sources",  # pydantic-settings
@@ -35,7 +35,15 @@ HOOKS = {
     "retry_context",
 }
 # For those who test or deploy an app, or write a repository of their own.
-TOOLS = {"armed", "worker_pids", "BrokerThread", "MemoryQueues", "_ensure_schema_exists", "build_where_clause"}
+TOOLS = {
+    "armed",
+    "worker_pids",
+    "BrokerThread",
+    "MemoryQueues",
+    "for_queues",
+    "_ensure_schema_exists",
+    "build_where_clause",
+}
 
 
 def definitions(tree: ast.Module) -> Iterator[str]:
