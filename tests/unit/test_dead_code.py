@@ -19,7 +19,15 @@ FUNCTION_FILES = sorted((ROOT / "sql" / "functions").glob("*.sql"))
 DOCS = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
 
 # These only put a definition in another shape; every other decorator hands it to somebody who calls it.
-SHAPES = {"staticmethod", "classmethod", "property", "contextmanager", "contextlib.contextmanager", "dataclass", "cached_property"}
+SHAPES = {
+    "staticmethod",
+    "classmethod",
+    "property",
+    "contextmanager",
+    "contextlib.contextmanager",
+    "dataclass",
+    "cached_property",
+}
 # Called by a library, by their names.
 HOOKS = {
     "settings_customise_sources",  # pydantic-settings

@@ -79,7 +79,8 @@ def test_wrong_type_of_message_is_a_contract_violation(rig, message):
 
 
 def test_permanent_failure_fails_at_once_and_the_rest_go_on(rig):
-    """The path of a permanent failure called a method that was not there, and the error was swallowed (lesson D10)."""
+    """The path of a permanent failure called a method that was not there, and the error was swallowed (lesson D10).
+    What fans in goes on with those that are left (lesson D36)."""
     job_id = rig.run(n=5, bad=[2])
 
     assert rig.job(job_id).status == "completed_with_errors"
@@ -139,6 +140,7 @@ def test_result_that_cannot_be_kept_fails_its_task_alone(rig, returned, reason):
 
 
 def test_message_twice_late_and_for_nothing_changes_nothing(rig):
+    """A redelivered message ran a completed task again and moved the job twice (lesson D8)."""
     job_id = rig.run(n=3)
     before = rig.engine.query("select * from app.tasks order by task_id")
 
