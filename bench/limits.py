@@ -1,5 +1,6 @@
 """The limits below: what PostgreSQL itself can do here, and what the completion path makes of it."""
 
+import json
 import re
 import subprocess
 import tempfile
@@ -39,23 +40,30 @@ update bare set status = 'completed', result = '{result}' where id = :id;
 def bare_updates(url: str, clients: int, seconds: int = SECONDS) -> float:
     """Bare single-row updates by key, each committed: a second, by pgbench."""
     _make_table(url)
-    result = '{"text": "' + RESULT["text"] + '"}'
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "single.sql"
-        script.write_text(_SINGLE.format(rows=ROWS, result=result))
-        parts = conninfo_to_dict(url)
-        ran = subprocess.run(
-            [
-                str(find_binaries() / "pgbench"), "--no-vacuum", "--protocol", "prepared", "--file", str(script),
-                "--client", str(clients), "--jobs", "2" if clients > 1 else "1", "--time", str(seconds),
-                "--host", str(parts["host"]), "--username", str(parts["user"]), str(parts["dbname"]),
-            ],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-    found = re.search(r"tps = ([0-9.]+)", ran.stdout)
-    if found is None:
-        raise RuntimeError(f"expected pgbench to tell its tps, found: {ran.stdout}")
-    return float(found[1])
+    return _pgbench(url, _SINGLE.format(rows=ROWS, result=json.dumps(RESULT)), clients, seconds)
+
+
+def single_completions(url: str, clients: int, seconds: int = SECONDS) -> float:
+    """Calls of `complete_task_and_check_stage` with a task each, all of one stage: a second, by pgbench."""
+    with psycopg.connect(url) as connection:
+        Migrator(connection).migrate()
+    client = Client(url)
+    job_id = client.submit(FanJob)
+    client.run_stage_of_one(job_id, 1, {"n": 1})
+    ids = client.plan_many(job_id, 2, ROWS)
+    lease = uuid4()
+    for at in range(0, ROWS, BATCH):
+        client.claim(job_id, 2, ids[at : at + BATCH], lease)
+    client.close()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("vacuum analyze app.tasks")
+        connection.execute("drop sequence if exists next_task")
+        connection.execute("create sequence next_task cache 1000")
+    call = (
+        "select app.complete_task_and_check_stage('{job_id}', 1, 2, '{lease}', "
+        "array['s2-' || lpad(nextval('next_task')::text, 6, '0')], array['{result}'::jsonb]);\n"
+    )
+    return _pgbench(url, call.format(job_id=job_id, lease=lease, result=json.dumps(RESULT)), clients, seconds)
 
 
 def bare_batches(url: str, clients: int, batches: int = 100) -> float:
@@ -107,6 +115,26 @@ def completions(url: str, clients: int, batches: int = 100) -> float:
             return run
 
         return batches * BATCH / _side_by_side([work(number) for number in range(clients)])
+
+
+def _pgbench(url: str, text: str, clients: int, seconds: int) -> float:
+    """Transactions a second of a script."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "single.sql"
+        script.write_text(text)
+        parts = conninfo_to_dict(url)
+        ran = subprocess.run(
+            [
+                str(find_binaries() / "pgbench"), "--no-vacuum", "--protocol", "prepared", "--file", str(script),
+                "--client", str(clients), "--jobs", "2" if clients > 1 else "1", "--time", str(seconds),
+                "--host", str(parts["host"]), "--username", str(parts["user"]), str(parts["dbname"]),
+            ],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+    found = re.search(r"tps = ([0-9.]+)", ran.stdout)
+    if found is None:
+        raise RuntimeError(f"expected pgbench to tell its tps, found: {ran.stdout}")
+    return float(found[1])
 
 
 def _make_table(url: str) -> None:

@@ -77,6 +77,7 @@ def measure_limits(server_url: str) -> dict[str, float]:
             found[f"bare_updates_{clients}"] = limits.bare_updates(url, clients)
             found[f"bare_batches_{clients}"] = limits.bare_batches(url, clients)
             found[f"completions_{clients}"] = limits.completions(url, clients)
+        found["single_completions_8"] = limits.single_completions(url, 8)
         return found
 
 

@@ -95,8 +95,11 @@ class ApiClient:
         query = {"wait": f"{wait_seconds:g}"} if wait_seconds else {}
         return self._call("GET", f"jobs/{job_id}", params=query, timeout=_TIMEOUT_SECONDS + wait_seconds)
 
-    def list_jobs(self, *, status: str | None = None, job_type: str | None = None, limit: int = 20) -> list[Json]:
-        return self._collect("jobs", {"status": status, "job_type": job_type}, limit)
+    def list_jobs(
+        self, *, status: str | None = None, job_type: str | None = None, paused: bool | None = None, limit: int = 20
+    ) -> list[Json]:
+        query = {"status": status, "job_type": job_type, "paused": None if paused is None else str(paused).lower()}
+        return self._collect("jobs", query, limit)
 
     def list_tasks(self, job_id: str, *, status: str | None = None, stage: int | None = None, limit: int) -> list[Json]:
         return self._collect(f"jobs/{job_id}/tasks", {"status": status, "stage": stage}, limit)

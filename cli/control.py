@@ -63,6 +63,12 @@ def rerun(
         list[str] | None,
         typer.Option("--param", "-p", metavar="NAME=VALUE", help="Another value than in the last run. Repeatable."),
     ] = None,
+    expected_run: Annotated[
+        int | None,
+        typer.Option(
+            "--run", min=1, metavar="N", help="The run that you have seen (default: the present one); else exit code 4."
+        ),
+    ] = None,
     reason: ReasonOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 if the job fails.")] = False,
     timeout: TimeoutOption = None,
@@ -80,9 +86,10 @@ def rerun(
     body = {"reason": reason, **_choose_mode(failed=failed, from_stage=from_stage, everything=everything)}
     with ApiClient(choose_url(url)) as client:
         whole_id = client.resolve_job_id(job_id)
+        job = client.get_job(whole_id)
+        body["expected_run"] = expected_run or job["run"]
         if param:
-            job_type = client.get_job(whole_id)["job_type"]
-            body["parameters"], warnings = gather_parameters(client, job_type, param, None)
+            body["parameters"], warnings = gather_parameters(client, job["job_type"], param, None)
             for warning in warnings:
                 say(warning)
         answer = client.act(whole_id, "rerun", body)

@@ -127,7 +127,8 @@ def prune(
                     told.update(f"pruned {pruned.jobs} jobs, {pruned.tasks} tasks")
 
                 pruned = retention.prune_jobs(seconds, on_progress=tell)
-            found = {"pruned_jobs": pruned.jobs, "pruned_tasks": pruned.tasks}
+            letters = retention.prune_dead_letters(seconds)
+            found = {"pruned_jobs": pruned.jobs, "pruned_tasks": pruned.tasks, "pruned_dead_letters": letters}
     if wants_json(output):
         print_json(found)
     else:

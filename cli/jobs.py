@@ -83,6 +83,9 @@ def status(job_id: JobArgument, output: OutputOption = None, url: UrlOption = No
 def list_jobs(
     status: Annotated[str | None, typer.Option("--status", help="For example processing, failed.")] = None,
     job_type: Annotated[str | None, typer.Option("--type", help="Jobs of this type only.")] = None,
+    paused: Annotated[
+        bool | None, typer.Option("--paused/--not-paused", help="Paused jobs only, or only the others.")
+    ] = None,
     limit: LimitOption = 20,
     output: OutputOption = None,
     url: UrlOption = None,
@@ -92,7 +95,7 @@ def list_jobs(
     For example: coremachine list --status failed --type flood_risk_cog --limit 50
     """
     with ApiClient(choose_url(url)) as client:
-        jobs = client.list_jobs(status=status, job_type=job_type, limit=limit)
+        jobs = client.list_jobs(status=status, job_type=job_type, paused=paused, limit=limit)
     if wants_json(output):
         print_json({"value": jobs})
         return

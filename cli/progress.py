@@ -1,6 +1,8 @@
 """A job's stages as bars that move."""
 
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.client import Json
-from cli.render import duration_text, error_text, seconds_between, status_markup
+from cli.render import duration_text, error_text, local_time, seconds_between, status_markup
 
 _BAR_WIDTH = 28
 _COUNTS = ("pending", "queued", "processing", "pending_retry", "completed", "failed", "cancelled")
@@ -66,9 +68,31 @@ def render_job(job: Json) -> RenderableType:
     for stage in job.get("stages", []):
         table.add_row(*stage_cells(stage, job.get("total_stages")))
     parts: list[RenderableType] = [head, table]
+    if deadlines := list(deadline_lines(job)):
+        parts.append(Text("\n".join(deadlines), style="yellow"))
     if job.get("error"):
         parts.append(Text(error_text(job["error"]), style="red"))
     return Group(*parts)
+
+
+def deadline_lines(job: Json) -> Iterator[str]:
+    """What must have happened by when, of what is declared and still open."""
+    if job.get("finished_at") is not None:
+        return
+    places = [("the job", job, "deadline_at", "end")]
+    for stage in job.get("stages", []):
+        if stage.get("finished_at") is None:
+            name = f"stage {stage['stage']}"
+            places += [(name, stage, "deadline_at", "end"), (f"tasks of {name}", stage, "queue_deadline_at", "begin")]
+    for subject, row, field, verb in places:
+        if row.get(field) is not None:
+            left = (datetime.fromisoformat(row[field]) - datetime.now(UTC)).total_seconds()
+            when = (
+                f"within {duration_text(left)}"
+                if left > 0
+                else f"{duration_text(-left)} ago: the next sweep sees to it"
+            )
+            yield f"{subject} must {verb} by {local_time(row[field])}, {when}"
 
 
 def stage_cells(stage: Json, total_stages: int | None) -> tuple[Text, ...]:

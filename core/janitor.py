@@ -101,6 +101,7 @@ class Pruner(Protocol):
     """Deletes old jobs, up to about so many task rows; `infrastructure.retention.RetentionRepository` is one."""
 
     def prune_jobs(self, older_than_seconds: float, *, most_tasks: int | None = None) -> "PrunedRows": ...
+    def prune_dead_letters(self, older_than_seconds: float, *, most: int | None = None) -> int: ...
 
 
 class PrunedRows(Protocol):
@@ -128,6 +129,7 @@ class SweepReport:
     found_lost_jobs: int = 0
     pruned_jobs: int = 0
     pruned_tasks: int = 0
+    pruned_dead_letters: int = 0
     errors: dict[str, str] = field(default_factory=dict)
     duration_seconds: float = 0.0
 
@@ -286,6 +288,9 @@ class Janitor:
             return
         pruned = self._pruner.prune_jobs(self._retention_seconds, most_tasks=PRUNED_TASKS_PER_SWEEP)
         report.pruned_jobs, report.pruned_tasks = pruned.jobs, pruned.tasks
+        report.pruned_dead_letters = self._pruner.prune_dead_letters(
+            self._retention_seconds, most=PRUNED_TASKS_PER_SWEEP
+        )
 
     def _announce(self, tasks: Sequence[UnannouncedTask], reason: str, *, let_go: bool = False) -> int:
         """How many were announced. With `let_go` the others are not held until later."""

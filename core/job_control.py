@@ -39,12 +39,14 @@ class JobControl:
         mode: RerunMode,
         from_stage: int | None,
         parameters: Mapping[str, Any] | None,
+        expected_run: int | None,
         reason: str | None,
         actor: str | None,
     ) -> ControlAnswer | None:
         """Begin the next run of a job that has ended.
 
         Args:
+            expected_run: The run that the caller saw; if the job is in another one, nothing is begun.
             parameters: Values that take the place of the last run's; the others stay.
 
         Raises:
@@ -56,7 +58,7 @@ class JobControl:
         changed, definition = self._renewed(job, mode, parameters) if job.status.is_terminal else (None, None)
         answer = self._state.rerun_job(
             job_id,
-            job.run,
+            job.run if expected_run is None else expected_run,
             mode=mode,
             from_stage=from_stage,
             parameters=changed,

@@ -187,12 +187,19 @@ class CoreMachine:
         mode: RerunMode = RerunMode.FAILED,
         from_stage: int | None = None,
         parameters: Mapping[str, Any] | None = None,
+        expected_run: int | None = None,
         reason: str | None = None,
         actor: str | None = None,
     ) -> ControlAnswer | None:
         """Begin the next run of a job that has ended; `core.job_control` says how. None for an unknown job."""
         return self._control.rerun(
-            job_id, mode=mode, from_stage=from_stage, parameters=parameters, reason=reason, actor=actor
+            job_id,
+            mode=mode,
+            from_stage=from_stage,
+            parameters=parameters,
+            expected_run=expected_run,
+            reason=reason,
+            actor=actor,
         )
 
     def _follow_up(self, job: JobRecord, until: float) -> None:

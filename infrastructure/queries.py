@@ -74,6 +74,7 @@ class JobQueries(PostgreSQLRepository):
         *,
         statuses: Iterable[JobStatus] = (),
         job_types: Iterable[str] = (),
+        paused: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[JobSummary]:
@@ -81,6 +82,7 @@ class JobQueries(PostgreSQLRepository):
 
         Args:
             statuses: Only jobs in one of them; empty is any. So for `job_types`.
+            paused: Only those that are paused, or only those that are not.
             limit: At most so many, 1 to 1,000.
 
         Raises:
@@ -93,6 +95,13 @@ class JobQueries(PostgreSQLRepository):
         if types:
             conditions.append(SQL("job_type = %s") if len(types) == 1 else SQL("job_type = any(%s)"))
             parameters.append(types[0] if len(types) == 1 else types)
+        if paused is not None:
+            # Ended jobs are not paused: of the others there are few, and an index finds them.
+            conditions.append(
+                SQL("paused_at is not null and status in ('queued', 'processing', 'finalizing')")
+                if paused
+                else SQL("paused_at is null")
+            )
         if cursor is not None:
             _, created_at, job_id = read_cursor(_JOB_PLACE, cursor)
             conditions.append(SQL("(created_at, job_id) < (%s, %s)"))

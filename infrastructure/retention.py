@@ -8,6 +8,7 @@ from infrastructure.postgresql import PostgreSQLRepository
 
 JOBS_PER_FIND = 100
 TASKS_PER_CALL = 2000
+DEAD_LETTERS_PER_CALL = 2000
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,20 @@ class RetentionRepository(PostgreSQLRepository):
             if pruned.jobs == before:
                 break  # all of them are in other hands
         return pruned
+
+    def prune_dead_letters(self, older_than_seconds: float, *, most: int | None = None) -> int:
+        """Delete dead letters that came longer ago than that and whose job is not there: how many went.
+
+        Args:
+            most: Stop after about so many; the next call goes on. None: all.
+        """
+        count = 0
+        while most is None or count < most:
+            (row,) = self._call("prune_dead_letters", (older_than_seconds, DEAD_LETTERS_PER_CALL))
+            count += row["prune_dead_letters"]
+            if row["prune_dead_letters"] < DEAD_LETTERS_PER_CALL:
+                break
+        return count
 
     def _prune_piece(self, job_id: str, pruned: Pruned) -> bool:
         """Whether tasks of the job are left."""

@@ -231,7 +231,7 @@ end $$;
 -- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are, but a
 -- queued one remembers the later message, so that it is not missed while that one waits.
 create or replace function "app".mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_ids text[];
   v_count integer;
@@ -252,7 +252,7 @@ begin
 end $$;
 
 create or replace function "app".mark_job_announced(p_job_id text, p_run integer, p_stage integer) returns boolean
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 begin
   perform set_config('synchronous_commit', 'off', true);
   update "app".jobs j set announced_at = "app".clock()
@@ -437,7 +437,7 @@ create or replace function "app".claim_tasks(
   task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
   parameters jsonb, wait_seconds double precision
 )
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := "app".clock();
   v_open boolean;
@@ -546,7 +546,7 @@ end $$;
 create or replace function "app".settle_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := "app".clock();
   v_was_watched boolean;
@@ -884,7 +884,7 @@ $$;
 
 -- The job's end: its own summary is stored. Fence: the job is finalizing in this run; a second caller changes nothing.
 create or replace function "app".finalize_job(p_job_id text, p_run integer, p_result jsonb) returns text
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := "app".clock();
   v_status text;
@@ -930,7 +930,7 @@ create or replace function "app".increment_task_retry_count(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
   p_delay_seconds double precision
 ) returns table (outcome text, attempt integer, due_at timestamptz)
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := "app".clock();
   v_task record;
@@ -1313,7 +1313,7 @@ create or replace function "app".plan_small_stage(
   p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text,
   p_tasks_per_message integer
 ) returns text
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := "app".clock();
   v_outcome text := "app".begin_stage_plan(p_job_id, p_run, p_stage);
@@ -1350,7 +1350,7 @@ end $$;
 -- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused, expired
 -- (a deadline has passed: the caller lets enforce_deadlines end it).
 create or replace function "app".begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_job record;
 begin
@@ -1381,7 +1381,7 @@ end $$;
 create or replace function "app".seal_stage(
   p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer
 ) returns text
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 begin
   update "app".jobs j set status = 'processing', updated_at = "app".clock()
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'queued';
@@ -1414,6 +1414,25 @@ language sql stable as $$
     and j.finished_at < "app".clock() - p_older_than_seconds * interval '1 second'
   order by j.finished_at limit p_limit
 $$;
+
+-- Deletes up to p_limit dead letters that came longer ago than p_older_than_seconds and whose job is not there (any more);
+-- those of other jobs go after their job. Returns how many.
+create or replace function "app".prune_dead_letters(p_older_than_seconds double precision, p_limit integer)
+returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  delete from "app".dead_letters d
+  where d.ctid = any (array(
+    select o.ctid from "app".dead_letters o
+    where o.received_at < "app".clock() - p_older_than_seconds * interval '1 second'
+      and not exists (select 1 from "app".jobs j where j.job_id = o.job_id)
+    order by o.dead_letter_id limit p_limit for update skip locked
+  ));
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
 
 -- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
 -- Returns how many tasks went, and whether the job did. Fence: the job has ended (looked at under its row's lock).
@@ -1538,7 +1557,7 @@ end $$;
 create or replace function "app".release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_open boolean;
   v_ids text[];
@@ -1581,7 +1600,7 @@ end $$;
 create or replace function "app".renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
 ) returns table (lease_id uuid, task_id text, outcome text)
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := "app".clock();
 begin
@@ -1648,8 +1667,8 @@ begin
   v_definition := coalesce(p_definition, v_job.definition);
   v_first := "app".first_stage_to_rerun(p_job_id, v_job.run, p_mode, p_from_stage);
   outcome := case
-    when v_job.status not in ('completed', 'completed_with_errors', 'failed', 'cancelled') then 'refused'
     when v_job.run <> p_run then 'other_run'
+    when v_job.status not in ('completed', 'completed_with_errors', 'failed', 'cancelled') then 'refused'
     when v_first is null then 'stage_not_reached'
     when p_mode = 'failed' and v_job.status = 'completed' then 'nothing_failed'
     when p_mode <> 'all' and not "app".has_all_tasks(p_job_id, v_job.run, v_first) then 'pruned'
@@ -1830,7 +1849,7 @@ create or replace function "app".submit_job(
   p_forced_job_id text default null, p_nonce text default null,
   p_idempotency_key text default null, p_payload_hash text default null
 ) returns table (created boolean, status text, run integer, outcome text, job_id text, correlation_id text)
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_key record;
 begin

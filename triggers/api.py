@@ -198,7 +198,11 @@ def list_jobs(
 ) -> models.Page[models.JobListItem]:
     """Jobs, the newest first."""
     page = services.queries.list_jobs(
-        statuses=query.status, job_types=query.job_type, limit=query.limit, cursor=query.cursor
+        statuses=query.status,
+        job_types=query.job_type,
+        paused=query.paused,
+        limit=query.limit,
+        cursor=query.cursor,
     )
     value = [models.JobListItem(**dict(job), links=job_links(request, job.job_id)) for job in page.items]
     return _page(value, page.next_cursor)

@@ -84,6 +84,7 @@ class PageQuery(Query):
 class JobsQuery(PageQuery):
     status: Annotated[list[JobStatus], BeforeValidator(_job_statuses)] = []
     job_type: list[str] = []
+    paused: Annotated[bool | None, Field(description="Only paused jobs, or only those that are not.")] = None
 
 
 class TasksQuery(PageQuery):
@@ -127,6 +128,10 @@ class RerunRequest(ActionRequest):
     )
     parameters: (
         Annotated[dict[str, Any], Field(description="Take the place of those of the last run; the others stay.")] | None
+    ) = None
+
+    expected_run: (
+        Annotated[int, Field(ge=1, description="The run that you have seen; if the job is in another one: 409.")] | None
     ) = None
 
     @model_validator(mode="after")

@@ -93,6 +93,7 @@ def rerun_job(
         mode=asked.mode or (RerunMode.FAILED if asked.from_stage is None else RerunMode.FROM_STAGE),
         from_stage=asked.from_stage,
         parameters=asked.parameters,
+        expected_run=asked.expected_run,
         reason=asked.reason,
         actor=actor,
     )

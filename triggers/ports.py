@@ -73,6 +73,7 @@ class JobCommands(Protocol):
         mode: RerunMode = ...,
         from_stage: int | None = None,
         parameters: Mapping[str, Any] | None = None,
+        expected_run: int | None = None,
         reason: str | None = None,
         actor: str | None = None,
     ) -> ControlAnswer | None: ...
@@ -94,6 +95,7 @@ class JobReads(Protocol):
         *,
         statuses: Iterable[JobStatus] = (),
         job_types: Iterable[str] = (),
+        paused: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[JobSummary]: ...

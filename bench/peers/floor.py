@@ -13,6 +13,7 @@ from bench.jobs import ChainJob, FanJob
 from bench.processes import Workers
 from bench.workload import RESULT, check_fan, summarize
 from infrastructure.migrations import Migrator
+from infrastructure.postgresql import CHANGED_SQLSTATES
 
 BATCH = 100
 PROCESSES = 2
@@ -53,8 +54,8 @@ class Client:
             cursor.execute("select app.seal_stage(%s, 1, %s, %s, %s)", (job_id, stage, n, BATCH))
         return ids
 
-    def claim(self, job_id: str, stage: int, ids: list[str]) -> UUID:
-        lease_id = uuid4()
+    def claim(self, job_id: str, stage: int, ids: list[str], lease_id: UUID | None = None) -> UUID:
+        lease_id = lease_id or uuid4()
         self._connection.execute(
             "select * from app.claim_tasks(%s, 1, %s, %s, %s, 'floor')", (job_id, stage, ids, lease_id)
         ).fetchall()
@@ -62,10 +63,16 @@ class Client:
 
     def complete(self, job_id: str, stage: int, lease_id: UUID, ids: list[str], result: dict[str, Any]) -> bool:
         values = (job_id, stage, lease_id, ids, [Jsonb(result)] * len(ids))
-        row = self._connection.execute(
-            "select * from app.complete_task_and_check_stage(%s, 1, %s, %s, %s, %s)", values
-        ).fetchone()
-        return bool(row and row["is_last_task_in_stage"])
+        query = "select * from app.complete_task_and_check_stage(%s, 1, %s, %s, %s, %s)"
+        while True:
+            try:
+                row = self._connection.execute(query, values).fetchone()
+            except psycopg.Error as error:
+                # Changed between look and lock: to be called again.
+                if error.sqlstate not in CHANGED_SQLSTATES:
+                    raise
+            else:
+                return bool(row and row["is_last_task_in_stage"])
 
     def read_results(self, job_id: str, stage: int) -> dict[str, int]:
         query = (

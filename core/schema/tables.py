@@ -122,7 +122,7 @@ TABLES = (
         now_columns=(),
     ),
     Table(
-        # No foreign key: a message may name a job that is not there, and outlives one that is pruned.
+        # No foreign key: a message may name a job that is not there; retention deletes it later than its job.
         "dead_letters",
         DeadLetterRecord,
         key=("job_id", "dead_letter_id"),

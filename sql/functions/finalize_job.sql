@@ -1,6 +1,6 @@
 -- The job's end: its own summary is stored. Fence: the job is finalizing in this run; a second caller changes nothing.
 create or replace function {schema}.finalize_job(p_job_id text, p_run integer, p_result jsonb) returns text
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_status text;

@@ -8,7 +8,7 @@ create or replace function {schema}.plan_small_stage(
   p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text,
   p_tasks_per_message integer
 ) returns text
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_outcome text := {schema}.begin_stage_plan(p_job_id, p_run, p_stage);

@@ -3,7 +3,7 @@
 -- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused, expired
 -- (a deadline has passed: the caller lets enforce_deadlines end it).
 create or replace function {schema}.begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_job record;
 begin
@@ -34,7 +34,7 @@ end $$;
 create or replace function {schema}.seal_stage(
   p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer
 ) returns text
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 begin
   update {schema}.jobs j set status = 'processing', updated_at = {schema}.clock()
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'queued';

@@ -11,6 +11,25 @@ language sql stable as $$
   order by j.finished_at limit p_limit
 $$;
 
+-- Deletes up to p_limit dead letters that came longer ago than p_older_than_seconds and whose job is not there (any more);
+-- those of other jobs go after their job. Returns how many.
+create or replace function {schema}.prune_dead_letters(p_older_than_seconds double precision, p_limit integer)
+returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  delete from {schema}.dead_letters d
+  where d.ctid = any (array(
+    select o.ctid from {schema}.dead_letters o
+    where o.received_at < {schema}.clock() - p_older_than_seconds * interval '1 second'
+      and not exists (select 1 from {schema}.jobs j where j.job_id = o.job_id)
+    order by o.dead_letter_id limit p_limit for update skip locked
+  ));
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
 -- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
 -- Returns how many tasks went, and whether the job did. Fence: the job has ended (looked at under its row's lock).
 create or replace function {schema}.prune_job(p_job_id text, p_limit integer)

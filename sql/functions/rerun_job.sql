@@ -34,8 +34,8 @@ begin
   v_definition := coalesce(p_definition, v_job.definition);
   v_first := {schema}.first_stage_to_rerun(p_job_id, v_job.run, p_mode, p_from_stage);
   outcome := case
-    when v_job.status not in ('completed', 'completed_with_errors', 'failed', 'cancelled') then 'refused'
     when v_job.run <> p_run then 'other_run'
+    when v_job.status not in ('completed', 'completed_with_errors', 'failed', 'cancelled') then 'refused'
     when v_first is null then 'stage_not_reached'
     when p_mode = 'failed' and v_job.status = 'completed' then 'nothing_failed'
     when p_mode <> 'all' and not {schema}.has_all_tasks(p_job_id, v_job.run, v_first) then 'pruned'

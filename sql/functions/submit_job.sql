@@ -10,7 +10,7 @@ create or replace function {schema}.submit_job(
   p_forced_job_id text default null, p_nonce text default null,
   p_idempotency_key text default null, p_payload_hash text default null
 ) returns table (created boolean, status text, run integer, outcome text, job_id text, correlation_id text)
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_key record;
 begin

@@ -74,8 +74,8 @@ def read_figures(stack: LocalStack, faults: Iterable[FaultRecord]) -> Figures:
 
 def _add_recovery(connection: "psycopg.Connection[Any]", fault: FaultRecord, figures: Figures) -> None:
     row = connection.execute(
-        "select extract(epoch from min(finished_at) - %(at)s)::float8 from app.tasks "
-        "where created_at < %(at)s and finished_at > %(at)s",
+        "select extract(epoch from min(finished_at) - %(at)s)::float8 from app.tasks where finished_at > %(at)s "
+        "and exists (select from app.tasks where created_at < %(at)s and finished_at > %(at)s)",
         {"at": fault.at},
     ).fetchone()
     if row is not None and row[0] is not None:

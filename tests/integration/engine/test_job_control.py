@@ -1,6 +1,7 @@
 """Operators' verbs through the machine: what runs, what waits, what is sent, and what later stages see."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -154,6 +155,23 @@ def test_rerun_of_failed_tasks_runs_them_alone_and_fan_in_sees_old_and_new_resul
     assert job.job_id == job_id
     (old,) = rig.engine.query("select parameters, status, result from app.job_runs")
     assert (old["parameters"]["bad"], old["status"], old["result"]["failed"]) == ([2], "completed_with_errors", 1)
+
+
+def test_two_who_saw_the_same_run_begin_one(rig):
+    job_id = rig.run(n=2)
+    barrier = threading.Barrier(2)
+
+    def rerun():
+        barrier.wait(30)
+        return rig.machine.rerun_job(job_id, mode=RerunMode.ALL, expected_run=1).outcome
+
+    with ThreadPoolExecutor(2) as operators:
+        outcomes = [future.result() for future in [operators.submit(rerun) for _ in range(2)]]
+    assert sorted(outcomes) == ["other_run", "rerun"]
+    rig.queues.run(rig.machine)
+    assert (rig.job(job_id).status, rig.job(job_id).run) == ("completed", 2)
+    # Ended again: who still looks at the first run is told so.
+    assert rig.machine.rerun_job(job_id, mode=RerunMode.ALL, expected_run=1).outcome == "other_run"
 
 
 def test_rerun_that_fails_again_can_be_rerun_again(rig):

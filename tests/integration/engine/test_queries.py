@@ -152,6 +152,15 @@ def test_rows_added_between_pages_move_no_other_row(engine, queries):
     assert rest.next_cursor is None
 
 
+def test_paused_jobs_are_those_that_wait_for_a_resume(engine, queries):
+    held, runs, ended = (engine.submit() for _ in range(3))
+    for job_id in (held, ended):
+        engine.jobs.pause_job(job_id, reason=None, actor=None)
+    engine.jobs.fail_job(ended, 1, {"type": "X", "message": "x"})
+    assert [job.job_id for job in queries.list_jobs(paused=True).items] == [held]
+    assert [job.job_id for job in queries.list_jobs(paused=False).items] == [ended, runs]
+
+
 def test_a_job_that_changes_keeps_its_place(engine, queries):
     submitted = [engine.submit() for _ in range(3)]
     first = queries.list_jobs(limit=1)

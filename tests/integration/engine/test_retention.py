@@ -67,3 +67,34 @@ def test_job_in_other_hands_is_left_for_the_next_time(engine, retention):
         connection.execute("select 1 from app.jobs where job_id = %s for update", (job_id,))
         assert retention.prune_jobs(30 * DAY).jobs == 0
     assert retention.prune_jobs(30 * DAY).jobs == 1
+
+
+def add_dead_letter(engine, job_id, *, days_ago):
+    engine.execute(
+        "insert into app.dead_letters (job_id, queue, message_id, sequence_number, enqueued_at, kind, task_id,"
+        " task_ids, fingerprint, delivery_count, body, body_size, received_at) values (%s, 'tasks', gen_random_uuid()::text, 1,"
+        " now(), 'unreadable', '', '{}', 'f', 10, '', 0, now() - %s * interval '1 day')",
+        job_id,
+        days_ago,
+    )
+
+
+@pytest.mark.breaks_invariants
+def test_dead_letters_go_after_their_job(engine, retention):
+    old, young = ended_job(engine, days_ago=31), ended_job(engine, days_ago=1)
+    for job_id in (old, young, "nobody's"):
+        add_dead_letter(engine, job_id, days_ago=31)
+    add_dead_letter(engine, "nobody's", days_ago=1)
+
+    assert retention.prune_dead_letters(30 * DAY) == 1
+    retention.prune_jobs(30 * DAY)
+    assert retention.prune_dead_letters(30 * DAY) == 1
+    left = engine.query("select job_id from app.dead_letters order by job_id")
+    assert [row["job_id"] for row in left] == sorted([young, "nobody's"])
+
+
+def test_dead_letters_go_in_pieces(engine, retention, monkeypatch):
+    monkeypatch.setattr("infrastructure.retention.DEAD_LETTERS_PER_CALL", 2)
+    for _ in range(5):
+        add_dead_letter(engine, "nobody's", days_ago=31)
+    assert [retention.prune_dead_letters(DAY, most=3), retention.prune_dead_letters(DAY)] == [4, 1]

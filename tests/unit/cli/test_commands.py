@@ -150,6 +150,13 @@ def test_ambiguous_and_unknown_ids_are_told_apart(api: FakeApi, run: Run, capsys
     assert run("status", JOB_ID) == 3
 
 
+def test_list_of_paused_jobs(api: FakeApi, run: Run) -> None:
+    api.answer("GET /api/jobs", {"value": []})
+    assert run("list", "--paused", "-o", "json") == 0
+    assert run("list", "--not-paused", "-o", "json") == 0
+    assert [query["paused"] for _, query, _ in api.requests] == ["true", "false"]
+
+
 def test_list_reads_all_pages_up_to_the_limit(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     pages = [{"value": [job(), job()], "next_cursor": "c1"}, {"value": [job(), job()], "next_cursor": "c2"}]
     api.answer("GET /api/jobs", *pages)

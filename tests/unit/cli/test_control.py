@@ -49,6 +49,7 @@ def test_pause_and_resume_say_where_the_job_stands(
         (["--from-stage", "2"], {"mode": "from_stage", "from_stage": 2}),
         (["--all", "--reason", "mended"], {"mode": "all", "reason": "mended"}),
         (["-p", "n=4"], {"mode": "failed", "parameters": {"n": 4}}),
+        (["--run", "3"], {"mode": "failed", "expected_run": 3}),
     ],
 )
 def test_rerun_sends_what_is_to_be_done_again(
@@ -58,7 +59,7 @@ def test_rerun_sends_what_is_to_be_done_again(
     api.answer("GET /api/job-types", {"value": [{"job_type": "hello_world", "parameters_schema": SCHEMA}]})
     api.answer(f"{PATH}/rerun", state(run=2, kept_count=7, fresh_count=1), status=202)
     assert run("rerun", JOB_ID, *options, "-o", "table") == 0
-    assert api.requests[-1][2] == body
+    assert api.requests[-1][2] == {"expected_run": 1, **body}
     assert "run 2 from stage 1, 7 tasks kept, 1 tasks again" in capsys.readouterr().out
 
 

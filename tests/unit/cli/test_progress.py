@@ -1,11 +1,12 @@
 """Bars and cells."""
 
 import io
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
 
-from cli.progress import JobProgress, counts_of, render_job, stage_bar
+from cli.progress import JobProgress, counts_of, deadline_lines, render_job, stage_bar
 from cli.render import duration_text
 from tests.unit.cli.conftest import job
 
@@ -38,6 +39,19 @@ def test_job_is_drawn_with_all_its_stages() -> None:
     assert "1/2 greet" in text
     assert "7/10 · 2 running · 1 failed" in text
     assert "to be planned" in text
+
+
+def test_declared_deadlines_are_told_with_the_time_that_is_left() -> None:
+    soon, past = ((datetime.now(UTC) + timedelta(seconds=seconds)).isoformat() for seconds in (3600.5, -90))
+    first, second = job()["stages"]
+    stages = [{**first, "deadline_at": past, "finished_at": past}, {**second, "queue_deadline_at": past}]
+    lines = list(deadline_lines(job(deadline_at=soon, stages=stages)))
+    assert len(lines) == 2
+    assert lines[0].startswith("the job must end by ")
+    assert lines[0].endswith(", within 1:00:00 h")
+    assert lines[1].startswith("tasks of stage 2 must begin by ")
+    assert lines[1].endswith(", 1:30 min ago: the next sweep sees to it")
+    assert list(deadline_lines(job("failed", deadline_at=soon))) == []
 
 
 def test_terminal_gets_bars_that_are_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,7 @@ class TestRerun:
                 "mode": RerunMode.FROM_STAGE,
                 "from_stage": 2,
                 "parameters": {"n": 4},
+                "expected_run": None,
                 "reason": "mended",
                 "actor": "ada@example.com",
             },
@@ -136,6 +137,8 @@ class TestRerun:
             ({"mode": "from_stage"}, "body"),
             ({"mode": "all", "from_stage": 2}, "body"),
             ({"stage": 2}, "stage"),
+            ({"expected_run": 0}, "expected_run"),
+            ({"run": 1}, "run"),
         ],
     )
     def test_wrong_body_is_refused(self, body, field):
@@ -143,6 +146,11 @@ class TestRerun:
         errors = errors_of(assert_problem(api.post(f"/api/jobs/{JOB_ID}/rerun", json=body), 400, "invalid_request"))
         assert set(errors) == {field}
         assert api.services.calls == []
+
+    def test_run_that_was_seen_is_handed_on(self):
+        api = answering("rerun", run=3, kept_count=0, fresh_count=None)
+        assert api.post(f"/api/jobs/{JOB_ID}/rerun", json={"expected_run": 2}).status_code == 202
+        assert api.services.calls[0][1]["expected_run"] == 2
 
     def test_unknown_mode_gets_the_nearest_name(self):
         response = Api().post(f"/api/jobs/{JOB_ID}/rerun", json={"mode": "al"})
