@@ -48,6 +48,7 @@ def connections(monkeypatch):
         return connect(cls, *arguments, **options)
 
     monkeypatch.setattr(psycopg.Connection, "connect", classmethod(counted_connect))
+    monkeypatch.setattr(psycopg, "connect", psycopg.Connection.connect)
     return opened
 
 

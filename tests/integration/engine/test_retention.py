@@ -36,7 +36,7 @@ def test_only_jobs_that_ended_long_ago_go_with_all_their_rows(engine, retention)
     kept = engine.query("select task_id, result from app.tasks where job_id = %s order by task_id", running)
     engine.execute("update app.jobs set created_at = now() - interval '1 year', updated_at = created_at")
     engine.execute(
-        "update app.tasks set created_at = now() - interval '1 year', finished_at = created_at "
+        "update app.tasks set created_at = now() - interval '1 year', finished_at = now() - interval '1 year' "
         "where finished_at is not null"
     )
 
@@ -72,8 +72,8 @@ def test_job_in_other_hands_is_left_for_the_next_time(engine, retention):
 def add_dead_letter(engine, job_id, *, days_ago):
     engine.execute(
         "insert into app.dead_letters (job_id, queue, message_id, sequence_number, enqueued_at, kind, task_id,"
-        " task_ids, fingerprint, delivery_count, body, body_size, received_at) values (%s, 'tasks', gen_random_uuid()::text, 1,"
-        " now(), 'unreadable', '', '{}', 'f', 10, '', 0, now() - %s * interval '1 day')",
+        " task_ids, fingerprint, delivery_count, body, body_size, received_at) values (%s, 'tasks', "
+        "gen_random_uuid()::text, 1, now(), 'unreadable', '', '{}', 'f', 10, '', 0, now() - %s * interval '1 day')",
         job_id,
         days_ago,
     )

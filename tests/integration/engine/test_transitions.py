@@ -104,12 +104,14 @@ def test_planner_that_raises_leaves_no_task_behind(engine):
 def test_redelivered_message_does_not_run_a_completed_task_again(engine):
     """Terminal states were open, so a second delivery ran the task and revived the job (lesson D8)."""
     job_id = engine.submit()
-    engine.plan(job_id, 1, 1)
-    lease = engine.claim(job_id, 1, "s1-00000")
-    engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {}})
+    engine.plan(job_id, 1, 2)
+    for task_id, outcome in (("s1-00000", "duplicate"), ("s1-00001", "closed")):
+        lease = engine.claim(job_id, 1, task_id)
+        engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={task_id: {}})
 
-    (row,) = engine.tasks.claim_tasks(job_id, 1, 1, ["s1-00000"], lease_id=uuid4(), owner="late")
-    assert row["outcome"] == "closed"
+        (row,) = engine.tasks.claim_tasks(job_id, 1, 1, [task_id], lease_id=uuid4(), owner="late")
+        assert row["outcome"] == outcome
+        assert engine.task(job_id, task_id)["status"] == "completed"
 
 
 def test_claim_names_the_outcome_of_every_task(engine):
