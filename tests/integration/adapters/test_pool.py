@@ -54,6 +54,17 @@ class Tokens:
             return f"token-{1 + len(set(self.refusals))}"
 
 
+def test_every_row_of_a_pool_is_a_dictionary_with_json_read(url):
+    """Rows were tuples here and dictionaries there (lesson D40)."""
+    query = "select 1 as number, '{\"a\": [1, null]}'::jsonb as document"
+    expected = {"number": 1, "document": {"a": [1, None]}}
+    with create_pool(url) as pool:
+        assert PostgreSQLRepository(pool)._execute_query("ask", SQL(query)) == [expected]
+        with pool.connection() as connection, connection.cursor() as cursor:
+            assert connection.execute(query).fetchone() == expected
+            assert cursor.execute(query).fetchall() == [expected]
+
+
 def test_a_refused_token_is_renewed(url):
     """An expired token needed a restart every hour (lesson D28)."""
     tokens = Tokens()

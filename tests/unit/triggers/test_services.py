@@ -20,6 +20,7 @@ def test_registry_comes_from_the_named_function():
 
 @pytest.mark.parametrize("name", ["no_such_module:build_registry", "jobs.all_jobs:no_such_function"])
 def test_a_name_that_cannot_be_imported_is_told(name):
+    """An import that failed switched a feature off in silence (lesson D39)."""
     with pytest.raises(ServicesNotReady, match=f"COREMACHINE_JOBS: .* found '{name}'"):
         load_registry(name, ["tasks"])
 
