@@ -23,6 +23,14 @@ TYPE_NAMES = tuple(_PYTHON_TYPES)
 
 _INT_TEXT = re.compile(r"[+-]?[0-9]+")
 _FLOAT_TEXT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# A job's row, its events and its messages are kept and shown: what would open something has no place there.
+_CREDENTIALS = {
+    "a shared access signature (sig=)": re.compile(r"[?&]sig=[^&\s]"),
+    "a key (AccountKey=, SharedAccessKey=)": re.compile(
+        r"(AccountKey|SharedAccessKey|SharedAccessSignature)=[^;\s]", re.IGNORECASE
+    ),
+    "a password before the host (user:password@)": re.compile(r"://[^/?#\s:@]+:[^/?#\s@]+@"),
+}
 _BOOL_TEXTS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -171,7 +179,12 @@ def _check_inside(entry: Entry, value: Any, path: str, errors: list[ParameterErr
 
 
 def _check_rules(entry: Entry, value: Any, path: str, errors: list[ParameterError]) -> None:
-    """Bounds, pattern and allowed values of a value whose type is right."""
+    """Credentials, bounds, pattern and allowed values of a value whose type is right."""
+    credential = _find_credential(value)
+    if credential is not None:
+        advice = "name the place alone, and let the app's identity open it: parameters are kept and shown"
+        errors.append(ParameterError(path, "text without credentials", credential, advice))
+        return
     sized = isinstance(value, str | list)
     measure = len(value) if sized else value
     word = "a length of " if sized else ""
@@ -186,6 +199,14 @@ def _check_rules(entry: Entry, value: Any, path: str, errors: list[ParameterErro
         texts = [item for item in entry["allowed"] if isinstance(item, str)]
         hint = nearest_name_hint(value, texts) if isinstance(value, str) else None
         errors.append(ParameterError(path, f"one of {list(entry['allowed'])!r}", describe(value), hint))
+
+
+def _find_credential(value: Any) -> str | None:
+    """What kind of credential the text holds; never the text itself."""
+    if not isinstance(value, str):
+        return None
+    found = (name for name, pattern in _CREDENTIALS.items() if pattern.search(value))
+    return next(found, None)
 
 
 def _expected(entry: Entry) -> str:

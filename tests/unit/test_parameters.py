@@ -272,3 +272,27 @@ def test_json_schema_closes_every_object_and_anchors_patterns() -> None:
     assert result["properties"]["ratio"]["type"] == ["number", "null"]
     assert result["properties"]["tiles"]["items"]["additionalProperties"] is False
     assert before == SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("https://a.blob.core.windows.net/c/x.tif?sv=2024&sig=Zm9v%3D", "a shared access signature (sig=)"),
+        ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey=Zm9v", "a key (AccountKey=, SharedAccessKey=)"),
+        ("Endpoint=sb://a;SharedAccessKeyName=n;SharedAccessKey=Zm9v", "a key (AccountKey=, SharedAccessKey=)"),
+        ("postgresql://user:Zm9v@host/db", "a password before the host (user:password@)"),
+    ],
+)
+def test_a_credential_is_refused_and_not_repeated(text, found):
+    """Signatures in parameters stood in rows, messages and logs (lesson D42)."""
+    schema = {"sources": {"type": "list", "items": {"type": "str", "min": 1}}}
+    with pytest.raises(ParameterErrors) as caught:
+        validate_parameters(schema, {"sources": ["abfs://fine/here", text]})
+    (error,) = caught.value.errors
+    assert (error.field, error.found) == ("sources[1]", found)
+    assert "Zm9v" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["abfs://c@account/x?sigma=1", "https://user@host/a:b@c", "the sig=nature", "a:b@c"])
+def test_an_address_without_credentials_passes(text):
+    assert validate_parameters({"source": {"type": "str"}}, {"source": text}) == {"source": text}
