@@ -3,7 +3,7 @@
 import importlib
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from core.errors import StoreUnavailable
 from core.first_imports import IMPORTS
 from core.janitor import Janitor
 from core.machine import CoreMachine
+from core.orchestration_manager import JOBS_QUEUE
 from infrastructure.base import RepositoryError
 from triggers.ports import Check, ServicesNotReady
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from infrastructure.failures import FailureQueries
     from infrastructure.insight import InsightQueries
     from infrastructure.queries import JobQueries
+    from infrastructure.queue_probe import QueueProbe
     from infrastructure.settings import Settings
     from jobs.registry import Registry
 
@@ -41,19 +43,42 @@ class Services:
     dead_letter_queries: "DeadLetterRepository"
     failures: "FailureQueries"
     insight: "InsightQueries"
+    queue_probe: "QueueProbe"
 
     def find_job_status(self, job_id: str) -> str | None:
         """The job's status; None for an unknown job."""
         return self.queries.find_job_status(job_id)
 
     def check_readiness(self) -> Sequence[Check]:
-        """What the app needs, and what was found. Looks at the database; what needs no look was checked when made."""
+        """What the app needs, and what was found. Looks at the database and, now and then, at the queues."""
         names = ", ".join(self.registry.job_types)
         return [
             self._check_database(),
-            Check("service_bus", ok=True, detail=f"queues {', '.join(self.settings.queue_names.values())}"),
+            *self._check_queues(),
             Check("registry", ok=True, detail=f"job types {names}"),
         ]
+
+    def find_missing_queues(self) -> Mapping[str, str]:
+        """The configured queues that are not there, by logical name, with what to do. Kept for half a minute."""
+        found = {}
+        for queue in self.queue_probe.look().missing:
+            setting = "COREMACHINE_JOBS_QUEUE" if queue == JOBS_QUEUE else "COREMACHINE_TASK_QUEUES"
+            found[queue] = (
+                f"expected a queue {self.settings.queue_names[queue]!r} in the Service Bus namespace, found none; "
+                f"create it, or mend {setting}"
+            )
+        return found
+
+    def _check_queues(self) -> list[Check]:
+        """A broker that does not answer makes no app unready: what is submitted is written down, and sent later."""
+        missing = self.find_missing_queues()
+        real = self.settings.queue_names
+        detail = f"queues {', '.join(name for queue, name in real.items() if queue not in missing)}"
+        if unknown := self.queue_probe.look().unknown:
+            names = ", ".join(real[queue] for queue in unknown)
+            detail += f"; no answer yet about {names} (the log has the reason)"
+        checks = [Check(f"queue_{queue}", ok=False, detail=reason) for queue, reason in missing.items()]
+        return [Check("service_bus", ok=True, detail=detail), *checks]
 
     def _check_database(self) -> Check:
         try:
@@ -145,6 +170,7 @@ def _make() -> Services:
             dead_letter_queries=repositories.dead_letters,
             failures=repositories.failures,
             insight=repositories.insight,
+            queue_probe=factory.create_queue_probe(),
         )
     except Exception as error:
         log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})
