@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
+from bench.goals import flatness, goal_lines
 from bench.measures import percentile
 from bench.peers import CONTENDERS
 from bench.runner import Outcome, Report
@@ -98,6 +99,8 @@ def markdown(report: Report) -> Iterator[str]:
     yield from _notes(report)
     if report.measures:
         yield ""
+        yield from goal_lines(report)
+        yield ""
         yield from _own(report)
     yield ""
     yield from _versions(report)
@@ -184,11 +187,9 @@ def _own(report: Report) -> Iterator[str]:
 
 
 def _flatness(report: Report) -> Iterator[str]:
-    """What one more task costs a large stage, against a small one: what a job costs whatever its size drops out."""
     for name in ("floor", "engine2", "stack"):
-        fan = {n: median(runs) for n, runs in report.outcomes[name].fan.items()} if name in report.outcomes else {}
-        if {100, 1_000, 10_000, 100_000} <= fan.keys():
-            ratio = ((fan[100_000] - fan[10_000]) / 90_000) / ((fan[1_000] - fan[100]) / 900)
+        ratio = flatness(report, name)
+        if ratio is not None:
             label = f"{CONTENDERS[name].label}: one more task between n = 10,000 and 100,000, against 100 and 1,000"
             yield f"| {label} | {ratio:.2f} |"
 

@@ -27,8 +27,8 @@ ENVIRONMENT = {
     "COREMACHINE_JOBS": "tests.chaos.jobs:build_registry",
     "COREMACHINE_HTTP_AUTH": "anonymous",
     "COREMACHINE_SWEEP_SCHEDULE": "*/2 * * * * *",
-    # Of all workers together; host.json's 8 are for one.
-    "AzureFunctionsJobHost__extensions__serviceBus__maxConcurrentCalls": "24",
+    # Two messages a worker, so that there is nearly always something in work and something that waits.
+    "AzureFunctionsJobHost__extensions__serviceBus__maxConcurrentCalls": "6",
 }
 # How often a fault is taken, in comparison with the others.
 WEIGHTS = {
@@ -76,7 +76,7 @@ class Options:
     @property
     def work_seconds(self) -> float:
         """What a task lasts on average, so that there is work over the whole time, and an end of it."""
-        return min(1.0, 14.0 * self.seconds / self.tasks)
+        return min(1.0, 28.0 * self.seconds / self.tasks)
 
 
 @dataclass

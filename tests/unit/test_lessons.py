@@ -16,7 +16,9 @@ def test_every_lesson_has_a_row():
 
 @pytest.mark.parametrize("number", list(ROWS))
 def test_named_tests_are_there_and_say_what_they_show(number):
-    for path, name in re.findall(r"`([\w/]+\.py)::(\w+)`", ROWS[number]):
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", ROWS[number])
+    assert named
+    for path, name in named:
         tree = ast.parse((ROOT / "tests" / path).read_text())
         found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name]
         assert len(found) == 1, f"{path}::{name}"

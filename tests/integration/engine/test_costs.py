@@ -1,9 +1,12 @@
 """What a job costs in statements, transactions and connections: counted, not timed."""
 
 from collections import Counter
+from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.rows import scalar_row
+from psycopg.types.json import Jsonb
 
 from core.orchestration_manager import MESSAGES_PER_SEND
 from infrastructure.postgresql import create_pool
@@ -82,3 +85,37 @@ def test_planning_costs_the_same_statements_whatever_the_number_and_one_a_send_t
         fixed.append(counted)
     assert fixed[0] == fixed[1]
     assert sum(fixed[0].values()) <= 10, fixed
+
+
+def blocks(connection, call, *values):
+    """Blocks that a call of a function reads, whichever plans its statements have."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        [[found]] = cursor.execute(f"explain (analyze, buffers, timing off, format json) select * from {call}", values)
+    return found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"]
+
+
+def hot_path_blocks(engine, tasks):
+    """Of ten claims and ten completions of ten tasks each."""
+    job_id = engine.submit()
+    engine.plan(job_id, 1, tasks)
+    counts = Counter()
+    with engine.pool.connection() as connection:
+        for place in range(0, min(tasks, 100), 10):
+            ids, lease = [f"s1-{place + at:05d}" for at in range(10)], uuid4()
+            counts["claim"] += blocks(connection, "app.claim_tasks(%s, 1, 1, %s, %s, 'w')", job_id, ids, lease)
+            results = [Jsonb({})] * len(ids)
+            counts["complete"] += blocks(
+                connection, "app.complete_task_and_check_stage(%s, 1, 1, %s, %s, %s)", job_id, lease, ids, results
+            )
+    return counts
+
+
+@pytest.mark.parametrize("has_statistics", [False, True])
+def test_claims_and_completions_read_no_more_of_a_large_stage_than_of_a_small_one(engine, has_statistics):
+    """Plans are checked by what they read: an index names the rows, with statistics or without (lesson D2)."""
+    small = hot_path_blocks(engine, 110)
+    if has_statistics:
+        engine.execute("analyze app.tasks")
+    large = hot_path_blocks(engine, 20_000)
+    assert large["claim"] < 2 * small["claim"]
+    assert large["complete"] < 2 * small["complete"]

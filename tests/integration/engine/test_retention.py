@@ -62,8 +62,9 @@ def test_job_in_other_hands_is_left_for_the_next_time(engine, retention):
 def add_dead_letter(engine, job_id, *, days_ago):
     engine.execute(
         "insert into app.dead_letters (job_id, queue, message_id, sequence_number, enqueued_at, kind, task_id,"
-        " task_ids, fingerprint, delivery_count, body, body_size, received_at) values (%s, 'tasks',"
-        " gen_random_uuid()::text, 1, now(), 'unreadable', '', '{}', 'f', 10, '', 0, now() - %s * interval '1 day')",
+        " task_ids, fingerprint, delivery_count, body, body_size, received_at)"
+        " values (%s, 'tasks', gen_random_uuid()::text, 1, now(), 'unreadable', '', '{}', 'f', 10, '', 0,"
+        " now() - %s * interval '1 day')",
         job_id,
         days_ago,
     )
