@@ -54,10 +54,6 @@ class HeldLease:
         return self._stop.is_set()
 
     @property
-    def is_lost(self) -> bool:
-        return self.outcome == "lost"
-
-    @property
     def is_timed_out(self) -> bool:
         return self.outcome == "timed_out"
 

@@ -211,6 +211,7 @@ class Batch:
                 extra={
                     "checkpoint": "TASK_ATTEMPT_FAILED",
                     "job_id": self.job.job_id,
+                    "correlation_id": self.job.correlation_id,
                     "stage": self.stage.number,
                     "task_id": task.task_id,
                     "attempt": task.attempt,

@@ -92,7 +92,7 @@ class RepositoryFactory:
         return DeadLetters(found.dead_letters, state, found.service_bus, self.settings.queue_names)
 
     def create_queue_probe(self) -> QueueProbe:
-        """Tells which of the configured queues are not there. An app makes one: it keeps what it found."""
+        """Keeps `service_bus.missing_queues` up to date where nothing is sent. An app makes one."""
         return QueueProbe(self.create_repositories().service_bus.check_queue, self.settings.queue_names)
 
     def schema_status(self) -> SchemaStatus:

@@ -1,13 +1,10 @@
-"""Which of the configured queues are not there. Looked at aside and seldom: who asks never waits for a broker."""
+"""Looks whether the configured queues are there, aside and seldom: who asks never waits for a broker."""
 
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-
-from core.errors import QueueNotFound
 
 log = logging.getLogger(__name__)
 
@@ -17,22 +14,14 @@ ABANDONED_SECONDS = 120.0
 _WAIT_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class QueueState:
-    """What the last look found, by logical name. `unknown`: none of the looks at them came to an end."""
-
-    missing: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
-
-
 class QueueProbe:
     """Any thread may ask. One thread at a time looks, and only when somebody asks.
 
     Args:
-        check: Raises QueueNotFound for a queue that is not there, and anything else when that cannot be told.
+        check: Looks at a queue, and remembers what it found: `ServiceBusRepository.check_queue`.
         queues: Logical names.
         clock: Seconds that only grow.
-        wait_seconds: At most so long does `look` wait for a look that has just begun.
+        wait_seconds: At most so long does `refresh` wait for a look that has just begun.
     """
 
     def __init__(
@@ -48,28 +37,18 @@ class QueueProbe:
         self._clock = clock
         self._wait_seconds = wait_seconds
         self._lock = threading.Lock()
-        self._is_there: dict[str, bool] = {}
         self._begun_at = -math.inf
         self._ended = threading.Event()
         self._ended.set()
 
-    def look(self) -> QueueState:
-        """What is known, at most half a minute old where the broker answers.
-
-        What a look could not tell stays as it was found before: a broker that is away for a moment makes no queue
-        missing, and none present.
-        """
+    def refresh(self) -> None:
+        """Have the queues looked at, unless that was done half a minute ago."""
         with self._lock:
             now = self._clock()
             if self._is_due(now):
                 self._begin(now)
             ended, wait_seconds = self._ended, self._begun_at + self._wait_seconds - now
         ended.wait(max(0.0, wait_seconds))
-        with self._lock:
-            return QueueState(
-                missing=tuple(queue for queue in self._queues if self._is_there.get(queue) is False),
-                unknown=tuple(queue for queue in self._queues if queue not in self._is_there),
-            )
 
     def _is_due(self, now: float) -> bool:
         return now - self._begun_at > (FRESH_SECONDS if self._ended.is_set() else ABANDONED_SECONDS)
@@ -83,20 +62,12 @@ class QueueProbe:
     def _look_at_all(self, ended: threading.Event) -> None:
         try:
             for queue in self._queues:
-                is_there = self._look_at(queue)
-                with self._lock:
-                    if is_there is not None:
-                        self._is_there[queue] = is_there
+                self._look_at(queue)
         finally:
             ended.set()
 
-    def _look_at(self, queue: str) -> bool | None:
+    def _look_at(self, queue: str) -> None:
         try:
             self._check(queue)
-        except QueueNotFound:
-            return False
-        except Exception as error:  # noqa: BLE001 - whatever it was, it does not say that the queue is missing
-            reason = f"{type(error).__name__}: {error}"
-            log.warning("queue_not_looked_at", extra={"queue": queue, "reason": reason})
-            return None
-        return True
+        except Exception as error:  # noqa: BLE001 - this thread has nobody to tell; one queue hides no other
+            log.warning("queue_check_failed", extra={"queue": queue, "reason": f"{type(error).__name__}: {error}"})

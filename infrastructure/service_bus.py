@@ -116,6 +116,8 @@ class ServiceBusRepository:
         self._busy_pauses_seconds = busy_pauses_seconds
         self._client: ServiceBusClient | None = None
         self._client_lock = Lock()
+        # Logical names of queues that were not there when this process last asked for them, and what to do about it.
+        self.missing_queues: dict[str, str] = {}
 
         def links(open_handle: Callable[["ServiceBusClient", str], H]) -> dict[str, _Link[H]]:
             return {
@@ -155,7 +157,7 @@ class ServiceBusRepository:
             QueueNotFound, DeliveryError: As `send_messages` does.
         """
         link = _find(self._receivers, queue)
-        with _translated(queue, link.real_name):
+        with self._noting_missing(queue, link.real_name):
             return link.do(_find_oldest)
 
     def check_queue(self, queue: str) -> None:
@@ -165,7 +167,7 @@ class ServiceBusRepository:
             QueueNotFound, DeliveryError: As `send_messages` does.
         """
         link = _find(self._receivers, queue)
-        with _translated(queue, link.real_name):
+        with self._noting_missing(queue, link.real_name):
             link.do(_peek_one)
 
     def close(self) -> None:
@@ -188,10 +190,21 @@ class ServiceBusRepository:
             # It knows the size limit, which the broker tells when the connection opens.
             return link.do(lambda sender: sender.create_message_batch())
 
-        with _translated(queue, link.real_name):
+        with self._noting_missing(queue, link.real_name):
             # The link is taken anew for each: between the batches of a large stage, other threads get through.
             for parcel in _parcels(queue, outgoing, new_batch):
                 self._send_patiently(link, parcel)
+
+    @contextmanager
+    def _noting_missing(self, queue: str, real_name: str) -> Iterator[None]:
+        """The SDK's errors as the engine's; remembers whether the queue was there."""
+        try:
+            with _translated(queue, real_name):
+                yield
+        except QueueNotFound as error:
+            self.missing_queues[queue] = error.reason
+            raise
+        self.missing_queues.pop(queue, None)
 
     def _send_patiently(self, link: "_Link[ServiceBusSender]", parcel: "Parcel") -> None:
         """Send it, again after pauses while the broker says that it is busy. Others use the link meanwhile."""

@@ -12,7 +12,6 @@ from core.errors import StoreUnavailable
 from core.first_imports import IMPORTS
 from core.janitor import Janitor
 from core.machine import CoreMachine
-from core.orchestration_manager import JOBS_QUEUE
 from infrastructure.base import RepositoryError
 from triggers.ports import Check, ServicesNotReady
 
@@ -54,31 +53,21 @@ class Services:
         names = ", ".join(self.registry.job_types)
         return [
             self._check_database(),
-            *self._check_queues(),
+            self._check_service_bus(),
             Check("registry", ok=True, detail=f"job types {names}"),
         ]
 
     def find_missing_queues(self) -> Mapping[str, str]:
-        """The configured queues that are not there, by logical name, with what to do. Kept for half a minute."""
-        found = {}
-        for queue in self.queue_probe.look().missing:
-            setting = "COREMACHINE_JOBS_QUEUE" if queue == JOBS_QUEUE else "COREMACHINE_TASK_QUEUES"
-            found[queue] = (
-                f"expected a queue {self.settings.queue_names[queue]!r} in the Service Bus namespace, found none; "
-                f"create it, or mend {setting}"
-            )
-        return found
+        """The configured queues that are not there, by logical name, with what to do."""
+        self.queue_probe.refresh()
+        return dict(self.factory.create_repositories().service_bus.missing_queues)
 
-    def _check_queues(self) -> list[Check]:
+    def _check_service_bus(self) -> Check:
         """A broker that does not answer makes no app unready: what is submitted is written down, and sent later."""
         missing = self.find_missing_queues()
-        real = self.settings.queue_names
-        detail = f"queues {', '.join(name for queue, name in real.items() if queue not in missing)}"
-        if unknown := self.queue_probe.look().unknown:
-            names = ", ".join(real[queue] for queue in unknown)
-            detail += f"; no answer yet about {names} (the log has the reason)"
-        checks = [Check(f"queue_{queue}", ok=False, detail=reason) for queue, reason in missing.items()]
-        return [Check("service_bus", ok=True, detail=detail), *checks]
+        if missing:
+            return Check("service_bus", ok=False, detail="; ".join(sorted(missing.values())))
+        return Check("service_bus", ok=True, detail=f"queues {', '.join(self.settings.queue_names.values())}")
 
     def _check_database(self) -> Check:
         try:

@@ -95,6 +95,9 @@ def test_tasks_for_a_queue_that_nobody_made_wait_and_the_log_says_why(
     wait_until(lambda: reason in log_file.read_text() and "message_not_confirmed" in log_file.read_text(), reason)
     job = http.get(f"jobs/{job_id}").json()
     assert (job["status"], job["stage"], job["stages"][1]["counts"]["pending"]) == ("processing", 2, 3)
+    ready = http.get("readyz")
+    assert ready.status_code == 503
+    assert {check["name"]: check["detail"] for check in ready.json()["checks"]}["service_bus"] == reason
     assert wait_for_end(http, submit(http, n=3))["status"] == "completed"
 
     port = broker.amqp_port

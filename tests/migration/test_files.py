@@ -52,6 +52,7 @@ def _complain(statement):
 
 @pytest.mark.parametrize("migration", load_migrations(), ids=lambda migration: migration.label)
 def test_migration_is_additive(migration):
+    """Deploying the schema again dropped columns (lesson D37)."""
     assert complaints(migration.text) == [], "see the lists above: nothing is dropped, renamed or retyped"
 
 

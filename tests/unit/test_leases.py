@@ -85,6 +85,7 @@ def test_keeper_asks_when_an_attempts_time_is_over():
 
 
 def test_keeper_that_waits_for_a_long_lease_is_woken_for_a_short_time():
+    """There was no heartbeat; death was guessed from age (lesson D27)."""
     store = ScriptedStore("renewed")
     keeper, long, short = LeaseKeeper(store), lease_of(), lease_of(timeout_seconds=0.01)
     keeper.hold([long])

@@ -1,4 +1,4 @@
-"""Which queues are not there: looked at aside, so that nobody waits long for an answer."""
+"""Whether queues are there: looked at aside, so that nobody waits long for an answer."""
 
 import threading
 
@@ -22,6 +22,7 @@ class Broker:
         self.came = threading.Event()
 
     def shut(self, queue):
+        self.came.clear()
         self.gates[queue] = threading.Event()
         self.all_gates.append(self.gates[queue])
 
@@ -59,77 +60,62 @@ def probe(broker, clock):
     return QueueProbe(broker.check_queue, QUEUES, clock=clock, wait_seconds=LONG)
 
 
-def test_missing_queues_are_told_apart_from_those_that_could_not_be_looked_at(probe, broker):
-    broker.trouble = {"tasks": QueueNotFound("tasks", "none"), "raster": DeliveryError("raster", "down")}
-    state = probe.look()
-    assert (state.missing, state.unknown) == (("tasks",), ("raster",))
-
-
-def test_a_look_is_kept_for_a_while(probe, broker, clock):
-    assert probe.look() == probe.look()
+def test_all_queues_were_looked_at_when_it_returns_and_again_after_a_while(probe, broker, clock):
+    probe.refresh()
     assert broker.looks == list(QUEUES)
-    broker.trouble = {"tasks": QueueNotFound("tasks", "none")}
     clock.now = FRESH_SECONDS - 1
-    assert probe.look().missing == ()
+    probe.refresh()
+    assert broker.looks == list(QUEUES)
     clock.now = FRESH_SECONDS + 1
-    assert probe.look().missing == ("tasks",)
+    probe.refresh()
+    assert broker.looks == list(QUEUES) * 2
 
 
-def test_queue_that_was_seen_is_not_doubted_because_the_broker_is_away_for_a_moment(probe, broker, clock):
-    broker.trouble = {"tasks": QueueNotFound("tasks", "none")}
-    probe.look()
-    broker.trouble = {queue: DeliveryError(queue, "down") for queue in QUEUES}
-    clock.now = FRESH_SECONDS + 1
-    state = probe.look()
-    assert (state.missing, state.unknown) == (("tasks",), ())
+@pytest.mark.parametrize(
+    "error", [QueueNotFound("jobs", "none"), DeliveryError("jobs", "down"), ValueError("surprise")]
+)
+def test_queue_in_trouble_is_told_in_the_log_and_hides_no_other(probe, broker, caplog, error):
+    broker.trouble = {"jobs": error}
+    probe.refresh()
+    assert broker.looks == list(QUEUES)
+    assert [record.queue for record in caplog.records if record.message == "queue_check_failed"] == ["jobs"]
 
 
-def test_broker_that_says_nothing_holds_nobody_up_and_hides_no_other_queue(broker, clock):
+def test_broker_that_says_nothing_holds_nobody_up(broker, clock):
     """The SDK may wait without end. Who asks next does not even wait for the look that is under way."""
     broker.shut("raster")
-    broker.trouble = {"jobs": QueueNotFound("jobs", "none")}
     probe = QueueProbe(broker.check_queue, QUEUES, clock=clock, wait_seconds=0.0)
-    probe.look()
+    probe.refresh()
     assert broker.came.wait(LONG)
-    state = probe.look()
-    assert (state.missing, state.unknown) == (("jobs",), ("raster",))
+    clock.now = FRESH_SECONDS + 1
+    probe.refresh()
     assert broker.looks == list(QUEUES), "one look at a time"
 
 
 def test_look_that_never_ends_does_not_prevent_later_ones(broker, clock):
     broker.shut("jobs")
-    hung = QueueProbe(broker.check_queue, QUEUES, clock=clock, wait_seconds=0.0)
-    hung.look()
+    probe = QueueProbe(broker.check_queue, QUEUES, clock=clock, wait_seconds=0.0)
+    probe.refresh()
     assert broker.came.wait(LONG)
     del broker.gates["jobs"]
-    clock.now = ABANDONED_SECONDS + 1
     broker.shut("raster")
-    broker.came.clear()
-    hung.look()
+    clock.now = ABANDONED_SECONDS + 1
+    probe.refresh()
     assert broker.came.wait(LONG)
-    assert hung.look().unknown == ("raster",)
+    assert broker.looks == ["jobs", *QUEUES]
 
 
 def test_many_who_ask_at_once_share_one_look(probe, broker):
     start = threading.Barrier(8)
-    found = []
 
     def ask():
         start.wait(LONG)
-        found.append(probe.look())
+        probe.refresh()
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(LONG)
-    assert len(found) == 8
-    assert len(set(found)) == 1
+    assert not any(thread.is_alive() for thread in threads)
     assert broker.looks == list(QUEUES)
-
-
-def test_error_that_nobody_expects_is_in_the_log_and_the_others_are_looked_at(probe, broker, caplog):
-    broker.trouble = {"jobs": ValueError("surprise")}
-    assert probe.look().unknown == ("jobs",)
-    assert broker.looks == list(QUEUES)
-    assert "queue_not_looked_at" in caplog.text

@@ -39,6 +39,14 @@ def test_repositories_are_made_once_for_all_threads(factory):
     assert all(each is made[0] for each in made)
 
 
+def test_tasks_of_a_message_run_in_as_many_threads_as_the_setting_says(settings):
+    """Too many raster tasks at once ran out of memory (lesson D41)."""
+    factory = RepositoryFactory(settings.model_copy(update={"task_threads": 3}))
+    machine = factory.create_machine(Registry([HelloWorldJob], HANDLERS, ["tasks", "raster"]))
+    assert machine._task_threads == 3
+    factory.close()
+
+
 def test_a_closed_factory_makes_new_ones(factory):
     first = factory.create_repositories()
     factory.close()

@@ -54,12 +54,37 @@ class Tokens:
             return f"token-{1 + len(set(self.refusals))}"
 
 
+def test_every_row_of_a_pool_is_a_dictionary_with_json_read(url):
+    """Rows were tuples here and dictionaries there (lesson D40)."""
+    query = "select 1 as number, '{\"a\": [1, null]}'::jsonb as document"
+    expected = {"number": 1, "document": {"a": [1, None]}}
+    with create_pool(url) as pool:
+        assert PostgreSQLRepository(pool)._execute_query("ask", SQL(query)) == [expected]
+        with pool.connection() as connection, connection.cursor() as cursor:
+            assert connection.execute(query).fetchone() == expected
+            assert cursor.execute(query).fetchall() == [expected]
+
+
 def test_a_refused_token_is_renewed(url):
     """An expired token needed a restart every hour (lesson D28)."""
     tokens = Tokens()
     with create_pool(make_conninfo(url, user="identity", password=None), password=tokens) as pool:
         assert ask(pool) == "identity"
     assert set(tokens.refusals) == {"token-1"}
+
+
+def test_a_connection_lives_shorter_than_the_token_that_opened_it(url):
+    """An expired token needed a restart every hour (lesson D28)."""
+    with create_pool(url) as pool:
+        assert 0 < pool.max_lifetime <= 0.9 * 3600
+    with create_pool(url, max_lifetime_seconds=0.0) as pool:
+        first, second = (backend_pid(pool) for _ in range(2))
+        assert first != second
+
+
+def backend_pid(pool):
+    [row] = PostgreSQLRepository(pool)._execute_query("ask", SQL("select pg_backend_pid() as pid"))
+    return row["pid"]
 
 
 def test_a_token_that_stays_refused_is_said_so(url):

@@ -93,7 +93,7 @@ def counted(broker):
 
 
 def test_what_does_not_fit_into_one_batch_is_split(counted, broker, task_message):
-    """25 messages of 30 kB: a batch takes 8 of them within 256 KiB."""
+    """25 messages of 30 kB: a batch takes 8 of them within 256 KiB. They were sent one by one (lesson D3)."""
     repository, client = counted
     repository.send_messages("tasks", [task_message(number, size=30_000) for number in range(25)])
     assert client.sizes == [8, 8, 8, 1]

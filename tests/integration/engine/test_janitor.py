@@ -93,6 +93,7 @@ def left_behind(engine):
 
 
 def test_rows_of_a_planner_that_is_at_work_are_left_to_it(left_behind):
+    """A fresh job whose tasks were all pending was failed at once (lesson D24)."""
     rig, _ = left_behind
     assert rig.janitor.sweep().repairs == 0
 

@@ -79,7 +79,8 @@ def test_wrong_type_of_message_is_a_contract_violation(rig, message):
 
 
 def test_permanent_failure_fails_at_once_and_the_rest_go_on(rig):
-    """The path of a permanent failure called a method that was not there, and the error was swallowed (lesson D10)."""
+    """The path of a permanent failure called a method that was not there, and the error was swallowed (lesson D10).
+    What fans in goes on with those that are left (lesson D36)."""
     job_id = rig.run(n=5, bad=[2])
 
     assert rig.job(job_id).status == "completed_with_errors"
@@ -139,6 +140,7 @@ def test_result_that_cannot_be_kept_fails_its_task_alone(rig, returned, reason):
 
 
 def test_message_twice_late_and_for_nothing_changes_nothing(rig):
+    """A redelivered message ran a completed task again, a second job message moved the job twice (lessons D8, D13)."""
     job_id = rig.run(n=3)
     before = rig.engine.query("select * from app.tasks order by task_id")
 
@@ -162,6 +164,42 @@ def test_message_twice_late_and_for_nothing_changes_nothing(rig):
     rig.machine.process_task_message(TaskQueueMessage(job_id="0" * 64, job_type="x", stage=1, task_ids=("t",)))
 
     assert rig.engine.query("select * from app.tasks order by task_id") == before
+    assert set(rig.behave.calls.values()) == {1}
+
+
+def test_job_message_that_comes_again_while_its_stage_runs_changes_nothing(rig):
+    """A second job message raised, or queued the job twice (lesson D13)."""
+    job_id = rig.submit(n=3)
+    while not rig.tasks(job_id, 2):
+        assert rig.queues.deliver(rig.machine)
+    rows = [
+        "select * from app.jobs",
+        "select * from app.stages order by stage",
+        "select * from app.tasks order by task_id",
+    ]
+    before = [rig.engine.query(query) for query in rows]
+    assert rig.job(job_id).status == "processing"
+
+    for stage in (1, 2, 2):
+        rig.machine.process_job_message(JobQueueMessage(job_id=job_id, job_type="shapes", stage=stage))
+    assert [rig.engine.query(query) for query in rows] == before
+    # Nor was anything sent: what waits is what waited before.
+    assert rig.queues.clear() == 1
+
+
+def test_fan_in_is_tried_again_by_itself(rig):
+    """It failed as a whole, with all that came before it (lesson D36)."""
+
+    def once(context):
+        if context.attempt == 1:
+            raise OSError("disk away")
+
+    rig.behave.before["s3-fan_in"] = once
+    job_id = rig.run(n=5, bad=[2])
+
+    assert rig.job(job_id).status == "completed_with_errors"
+    assert rig.job(job_id).result == {"total": 0 + 1 + 9 + 16, "failed": 1}
+    assert rig.behave.calls.pop("s3-fan_in") == 2
     assert set(rig.behave.calls.values()) == {1}
 
 

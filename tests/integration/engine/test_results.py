@@ -7,6 +7,7 @@ from itertools import islice
 import psycopg
 import pytest
 
+from core.fan_in import fan_in_reader, load_fan_in_results
 from core.models.context import CompletedTask, StageSummary
 from core.ports import FailedTask
 from infrastructure.base import DatabaseUnavailable
@@ -69,10 +70,13 @@ def test_20000_results_pass_in_the_memory_of_a_few_pages(engine, results):
     job_id, count = engine.submit(), 20_000
     insert_results(engine, job_id, count, failed_every=10)
     list(islice(results.stream_results(job_id, 1, 1), 1))  # what is imported and prepared once does not count
+    source = {"job_id": job_id, "run": 1, "stage": 1, "expected_count": count}
     tracemalloc.start()
     try:
-        sizes = [len(task.result["text"]) for task in results.stream_results(job_id, 1, 1)]
-        failures = sum(1 for _ in results.stream_failures(job_id, 1, 1))
+        with fan_in_reader(results):
+            loaded = load_fan_in_results({"fan_in_source": source})
+            sizes = [len(task.result["text"]) for task in loaded.results()]
+            failures = sum(1 for _ in loaded.failures())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -26,14 +26,24 @@ def job_ids(engine):
     return {row["job_id"] for row in engine.query("select job_id from app.jobs")}
 
 
+@pytest.mark.breaks_invariants
 def test_only_jobs_that_ended_long_ago_go_with_all_their_rows(engine, retention):
     """Cleaning up deleted completed tasks of living jobs (lesson D38)."""
     old, young, running = ended_job(engine, days_ago=31), ended_job(engine, days_ago=1), engine.submit()
+    engine.plan(running, 1, 3)
+    lease = engine.claim(running, 1, "s1-00000", "s1-00001")
+    engine.stages.complete_task_and_check_stage(running, 1, 1, lease_id=lease, results={"s1-00000": {}, "s1-00001": {}})
+    kept = engine.query("select task_id, result from app.tasks where job_id = %s order by task_id", running)
     engine.execute("update app.jobs set created_at = now() - interval '1 year', updated_at = created_at")
+    engine.execute(
+        "update app.tasks set created_at = now() - interval '1 year', finished_at = now() - interval '1 year' "
+        "where finished_at is not null"
+    )
 
     pruned = retention.prune_jobs(30 * DAY)
     assert (pruned.jobs, pruned.tasks) == (1, 3)
     assert job_ids(engine) == {young, running}
+    assert engine.query("select task_id, result from app.tasks where job_id = %s order by task_id", running) == kept
     assert engine.query("select 1 from app.stages where job_id = %s", old) == []
     assert engine.query("select 1 from app.tasks where job_id = %s", old) == []
     assert engine.query("select 1 from app.job_events where job_id = %s", old) == []

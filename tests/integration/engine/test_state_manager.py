@@ -15,6 +15,7 @@ def state(engine):
 
 
 def test_other_sides_wish_lengthens_the_delay(engine, state):
+    """Throttling has a delay of its own (lesson D20)."""
     job_id = engine.submit()
     engine.plan(job_id, 1, 1)
     lease = engine.claim(job_id, 1, "s1-00000")

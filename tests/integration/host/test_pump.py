@@ -201,6 +201,7 @@ def test_message_that_cannot_be_converted_is_abandoned(bench):
 
 
 def test_no_more_messages_are_taken_than_slots_are_free(bench):
+    """Too many raster tasks at once ran out of memory (lesson D41)."""
     one = bench(slots=3)
     one.queue.put(*(received_message(f"hold {number}".encode()) for number in range(5)))
     wait_until(lambda: len(one.invoker.held) == 3, "three calls at once")

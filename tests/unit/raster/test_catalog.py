@@ -10,7 +10,6 @@ from rasterio.transform import from_bounds
 
 from jobs.flood_risk_cog.catalog import FALLBACK_DATETIME, build_catalog, datetime_of
 from jobs.flood_risk_cog.convert import convert_raster
-from jobs.flood_risk_cog.job import FloodRiskCOGJob
 from jobs.flood_risk_cog.samples import generate_samples
 from jobs.flood_risk_cog.statistics import flood_statistics
 
@@ -117,10 +116,3 @@ def test_a_raster_of_the_whole_world_is_not_mirrored(make_raster, tmp_path, sout
         red, _, blue = picture.read().astype(int)
     columns = np.flatnonzero(((blue - red) > 40).any(axis=0))
     assert (columns.min() / red.shape[1], columns.max() / red.shape[1]) == pytest.approx((0.81, 0.97), abs=0.01)
-
-
-def test_heavy_tasks_come_one_in_a_message():
-    """Too many raster tasks at once ran out of memory (lesson D41)."""
-    heavy = [stage for stage in FloodRiskCOGJob.stages if stage["parallelism"] == "fan_out"]
-    assert heavy
-    assert {stage["tasks_per_message"] for stage in heavy} == {1}

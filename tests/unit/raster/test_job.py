@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 
 from core.context import TaskContext
 from core.errors import PermanentTaskError, TaskCancelled, classify
-from core.models import Parallelism
+from core.models import Parallelism, StageDefinition
 from jobs.all_jobs import ALL_HANDLERS, ALL_JOBS, build_registry
 from jobs.flood_risk_cog import convert as conversion
 from jobs.flood_risk_cog import handlers
@@ -411,6 +411,12 @@ def test_gdal_keeps_its_cache_small_in_every_step(source, output):
         path, str(output), report=lambda step: found.update({step: get_gdal_config("GDAL_CACHEMAX")})
     )
     assert found == dict.fromkeys(["read", "write", "validate", "measure", "store"], 64 << 20)
+
+
+def test_a_message_asks_for_one_raster():
+    """So that those at work at once are no more than the messages that the host hands to a process (lesson D41)."""
+    (stage,) = [stage for stage in FloodRiskCOGJob.stages if stage["task_type"] == "flood_risk_convert"]
+    assert StageDefinition.model_validate(stage).tasks_per_message == 1
 
 
 def test_a_source_of_one_file_is_one_raster(run_job, source, output):

@@ -395,6 +395,8 @@ class TestErrors:
         assert any(record.message == "request_failed" and record.exc_info for record in caplog.records)
 
     def test_app_that_cannot_work_says_why_everywhere_but_is_alive(self):
+        """An import that failed switched a feature off in silence (lesson D39)."""
+
         def refuse():
             raise ServicesNotReady("COREMACHINE_DATABASE_URL: expected a URL, found nothing; set it")
 

@@ -1,12 +1,11 @@
 """What an app is made of: its jobs (COREMACHINE_JOBS), and whether it has what it needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from infrastructure.migrations import SchemaStatus
-from infrastructure.queue_probe import QueueState
 from infrastructure.settings import load_settings
 from jobs.registry import Registry
 from triggers.ports import ServicesNotReady
@@ -26,6 +25,7 @@ def test_registry_comes_from_the_named_function():
 
 @pytest.mark.parametrize("name", ["no_such_module:build_registry", "jobs.all_jobs:no_such_function"])
 def test_a_name_that_cannot_be_imported_is_told(name):
+    """An import that failed switched a feature off in silence (lesson D39)."""
     with pytest.raises(ServicesNotReady, match=f"COREMACHINE_JOBS: .* found '{name}'"):
         load_registry(name, ["tasks"])
 
@@ -37,21 +37,29 @@ def test_something_else_than_a_registry_is_told():
 
 @dataclass
 class Fakes:
-    """A factory and a probe. `state` is what the probe knows."""
+    """A factory and a probe. `unseen` are queues of whose absence nobody knows before the probe looks."""
 
-    state: QueueState
+    unseen: dict[str, str]
+    missing_queues: dict[str, str] = field(default_factory=dict)
 
-    def look(self):
-        return self.state
+    def refresh(self):
+        self.missing_queues.update(self.unseen)
+
+    def create_repositories(self):
+        return self
+
+    @property
+    def service_bus(self):
+        return self
 
     def schema_status(self):
         return SchemaStatus(1, 1, (), functions_current=True)
 
 
-def services_that_see(**state: tuple[str, ...]) -> Services:
+def services_that_lack(queues: dict[str, str]) -> Services:
     connection = "Endpoint=sb://x;SharedAccessKeyName=n;SharedAccessKey=k"
     settings = load_settings({"COREMACHINE_DATABASE_URL": "postgresql://x/y", "ServiceBusConnection": connection})
-    fakes: Any = Fakes(QueueState(**state))
+    fakes: Any = Fakes(queues)
     registry = load_registry("jobs.all_jobs:build_registry", settings.task_queues)
     others: dict[str, Any] = dict.fromkeys(
         ["machine", "janitor", "queries", "dead_letters", "dead_letter_queries", "failures", "insight"]
@@ -60,7 +68,7 @@ def services_that_see(**state: tuple[str, ...]) -> Services:
 
 
 def test_app_whose_queues_are_there_is_ready():
-    checks = services_that_see().check_readiness()
+    checks = services_that_lack({}).check_readiness()
     assert [(check.name, check.ok) for check in checks] == [
         ("database", True),
         ("service_bus", True),
@@ -69,23 +77,10 @@ def test_app_whose_queues_are_there_is_ready():
     assert checks[1].detail == "queues coremachine-jobs, coremachine-tasks, coremachine-raster-tasks"
 
 
-def test_each_queue_that_nobody_made_is_told_with_its_setting():
-    services = services_that_see(missing=("jobs", "raster"))
-    failed = {check.name: check.detail for check in services.check_readiness() if not check.ok}
-    assert set(failed) == {"queue_jobs", "queue_raster"}
-    assert failed["queue_jobs"] == (
-        "expected a queue 'coremachine-jobs' in the Service Bus namespace, found none; create it, or mend "
-        "COREMACHINE_JOBS_QUEUE"
-    )
-    assert "'coremachine-raster-tasks'" in failed["queue_raster"]
-    assert "COREMACHINE_TASK_QUEUES" in failed["queue_raster"]
-    assert services.find_missing_queues() == {"jobs": failed["queue_jobs"], "raster": failed["queue_raster"]}
-
-
-def test_broker_that_does_not_answer_makes_no_app_unready():
-    """What is submitted meanwhile is written down, and announced when the broker is back."""
-    checks = services_that_see(unknown=("jobs", "tasks")).check_readiness()
-    assert all(check.ok for check in checks)
-    assert checks[1].detail.endswith(
-        "; no answer yet about coremachine-jobs, coremachine-tasks (the log has the reason)"
-    )
+def test_each_queue_that_nobody_made_is_told_before_anything_was_sent_to_it():
+    missing = {"raster": "expected a queue 'r', found none; create it", "jobs": "expected a queue 'j', found none"}
+    services = services_that_lack(missing)
+    (failed,) = [check for check in services.check_readiness() if not check.ok]
+    assert failed.name == "service_bus"
+    assert failed.detail == "expected a queue 'j', found none; expected a queue 'r', found none; create it"
+    assert services.find_missing_queues() == missing

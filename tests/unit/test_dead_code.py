@@ -1,0 +1,135 @@
+"""What is written is called from somewhere, and what can be asked for is told (lesson D44)."""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from cli.main import app
+from triggers.api import create_api
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("cli", "core", "infrastructure", "jobs", "local", "triggers")
+SOURCES = [ROOT / "function_app.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
+FUNCTION_FILES = sorted((ROOT / "sql" / "functions").glob("*.sql"))
+DOCS = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+
+# These only put a definition in another shape; every other decorator hands it to somebody who calls it.
+SHAPES = {
+    "staticmethod",
+    "classmethod",
+    "property",
+    "contextmanager",
+    "contextlib.contextmanager",
+    "dataclass",
+    "cached_property",
+}
+# Called by a library, by their names.
+HOOKS = {
+    "settings_customise_sources",  # pydantic-settings
+    "write_text_to_href",  # pystac
+    "connection_made",  # asyncio, as are the next three
+    "data_received",
+    "pause_writing",
+    "resume_writing",
+    "capture_signals",  # uvicorn
+    "thread_local_storage",  # azure.functions.Context, as are the next three
+    "function_directory",
+    "trace_context",
+    "retry_context",
+}
+# For those who test or deploy an app, or write a repository of their own.
+TOOLS = {
+    "armed",
+    "worker_pids",
+    "BrokerThread",
+    "MemoryQueues",
+    "for_queues",
+    "_ensure_schema_exists",
+    "build_where_clause",
+}
+
+
+def definitions(tree: ast.Module) -> Iterator[str]:
+    """Functions, methods and classes that nobody calls unless their names stand somewhere."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        shapes = {ast.unparse(decorator).split("(")[0] for decorator in node.decorator_list}
+        if shapes <= SHAPES and not node.name.startswith("__"):
+            yield node.name
+
+
+def mentions(tree: ast.Module) -> Iterator[str]:
+    """Names that are read, and those in short texts: entry points and names of columns."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 60:
+            yield from re.findall(r"\w+", node.value)
+
+
+def unused(trees: list[ast.Module]) -> set[str]:
+    return {name for tree in trees for name in definitions(tree)} - {name for tree in trees for name in mentions(tree)}
+
+
+def test_every_function_and_class_is_mentioned_outside_its_definition():
+    """Code that nothing called was taken for a feature (lesson D44)."""
+    assert unused([ast.parse(path.read_text()) for path in SOURCES]) == HOOKS | TOOLS
+
+
+def test_a_function_that_nothing_calls_is_found():
+    tree = ast.parse("def batch(): ...\ndef one(): ...\nclass A:\n    def many(self): one()\nA()")
+    assert unused([tree]) == {"batch", "many"}
+
+
+def uncalled(sql: str, code: str) -> list[str]:
+    """Functions of the database that neither another one nor the code names."""
+    sql = re.sub(r"--[^\n]*", "", sql)
+    defined = Counter(re.findall(r"create or replace function \{schema\}\.(\w+)", sql))
+    named = Counter(re.findall(r"\{schema\}\.(\w+)\s*\(", sql))
+    return [name for name, count in defined.items() if named[name] == count and f'"{name}"' not in code]
+
+
+def test_every_function_of_the_database_is_called():
+    """Wrappers that nothing called stood beside what was really done (lesson D44)."""
+    sql = "\n".join(path.read_text() for path in FUNCTION_FILES)
+    code = "\n".join(path.read_text() for path in SOURCES if path.is_relative_to(ROOT / "infrastructure"))
+    assert uncalled(sql, code) == []
+
+
+def test_a_function_of_the_database_that_nothing_calls_is_found():
+    sql = "\n".join(
+        f"create or replace function {{schema}}.{name}(p text) {body}"
+        for name, body in {"a": "{schema}.b(p) -- {schema}.d(p)", "b": "", "c": "", "d": ""}.items()
+    )
+    assert uncalled(sql, 'self._call("a", (1,))') == ["c", "d"]
+
+
+def commands(group, *before: str) -> Iterator[str]:
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, *before, name) if hasattr(command, "commands") else [" ".join((*before, name))]
+
+
+@pytest.mark.parametrize("command", list(commands(typer.main.get_command(app))))
+def test_every_command_is_in_the_documents(command):
+    """What nobody is told of, nobody misses when it stops working (lesson D44)."""
+    assert re.search(rf"coremachine {command}\b|make {command}\b", DOCS)
+
+
+def without_names(text: str) -> str:
+    return re.sub(r"\{\w+\}", "{}", text)
+
+
+def test_every_route_is_in_the_documents():
+    """What nobody is told of, nobody misses when it stops working (lesson D44)."""
+    documents = without_names(DOCS)
+    paths = create_api(lambda: None).openapi()["paths"]
+    assert len(paths) > 10
+    assert [path for path in paths if not re.search(re.escape(without_names(path)) + r"(?![\w/])", documents)] == []
