@@ -27,8 +27,8 @@ ENVIRONMENT = {
     "COREMACHINE_JOBS": "tests.chaos.jobs:build_registry",
     "COREMACHINE_HTTP_AUTH": "anonymous",
     "COREMACHINE_SWEEP_SCHEDULE": "*/2 * * * * *",
-    # Two messages a worker, so that there is nearly always something in work and something that waits.
-    "AzureFunctionsJobHost__extensions__serviceBus__maxConcurrentCalls": "6",
+    # Four messages a worker, so that there is nearly always something in work, and often something that waits.
+    "AzureFunctionsJobHost__extensions__serviceBus__maxConcurrentCalls": "12",
 }
 # How often a fault is taken, in comparison with the others.
 WEIGHTS = {
@@ -68,7 +68,7 @@ class Options:
     seconds: float = 240.0
     jobs: int = 16
     workers: int = 3
-    end_seconds: float = 240.0
+    end_seconds: float = 360.0
     script: Sequence[tuple[float, str]] | None = None
     down_seconds: float = 10.0
     keep: bool = False
@@ -76,7 +76,7 @@ class Options:
     @property
     def work_seconds(self) -> float:
         """What a task lasts on average, so that there is work over the whole time, and an end of it."""
-        return min(1.0, 28.0 * self.seconds / self.tasks)
+        return min(1.0, 24.0 * self.seconds / self.tasks)
 
 
 @dataclass
