@@ -84,9 +84,15 @@ def deadline_lines(job: Json) -> Iterator[str]:
         if stage.get("finished_at") is None:
             name = f"stage {stage['stage']}"
             places += [(name, stage, "deadline_at", "end"), (f"tasks of {name}", stage, "queue_deadline_at", "begin")]
+    # The time of a pause does not count: the deadlines are put off by it when the job goes on.
+    paused_at = job.get("paused_at")
+    now = datetime.fromisoformat(paused_at) if paused_at else datetime.now(UTC)
     for subject, row, field, verb in places:
         if row.get(field) is not None:
-            left = (datetime.fromisoformat(row[field]) - datetime.now(UTC)).total_seconds()
+            left = (datetime.fromisoformat(row[field]) - now).total_seconds()
+            if paused_at and left > 0:
+                yield f"{subject} must {verb} within {duration_text(left)} of going on"
+                continue
             when = (
                 f"within {duration_text(left)}"
                 if left > 0

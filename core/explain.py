@@ -6,6 +6,7 @@ from typing import Any
 
 from core.models.insight import Finding, JobFacts, Severity
 from core.models.status import JobStatus
+from core.orchestration_manager import JOBS_QUEUE
 
 # A sweep comes every half minute by default; what waits for one so much longer says that there is none.
 SWEEP_OVERDUE_SECONDS = 300.0
@@ -177,6 +178,21 @@ def _announced_step(facts: JobFacts) -> Iterator[Finding]:
     )
 
 
+def _missing_queues(facts: JobFacts) -> Iterator[Finding]:
+    """A queue that is not there takes no message; nothing but making it helps."""
+    needed = dict.fromkeys(facts.waiting_queues, f"tasks of stage {facts.stage} can only come through it")
+    if facts.status in {JobStatus.QUEUED, JobStatus.FINALIZING}:
+        needed[JOBS_QUEUE] = f"{facts.step} can only be asked for through it"
+    for queue, why in needed.items():
+        if queue in facts.missing_queues:
+            yield Finding(
+                "queue_missing",
+                Severity.ERROR,
+                f"the queue {queue!r} is not there, and {why}",
+                advice=f"{facts.missing_queues[queue]}; the janitor then sends what waits",
+            )
+
+
 def _running(facts: JobFacts) -> Iterator[Finding]:
     for lease in facts.leases:
         alive = lease.count - lease.expired
@@ -312,6 +328,7 @@ def _sweep_is_late(facts: JobFacts) -> Iterator[Finding]:
 
 _RULES: tuple[Callable[[JobFacts], Iterator[Finding]], ...] = (
     _finished,
+    _missing_queues,
     _sweep_is_late,
     _paused,
     _cancelling,

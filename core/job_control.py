@@ -55,10 +55,15 @@ class JobControl:
         job = self._state.find_job(job_id)
         if job is None:
             return None
-        changed, definition = self._renewed(job, mode, parameters) if job.status.is_terminal else (None, None)
+        # Refused as it was seen: a moment later it may have ended, and would begin anew without these parameters.
+        if expected_run not in {None, job.run}:
+            return _refused("other_run", job)
+        if not job.status.is_terminal:
+            return _refused("refused", job)
+        changed, definition = self._renewed(job, mode, parameters)
         answer = self._state.rerun_job(
             job_id,
-            job.run if expected_run is None else expected_run,
+            job.run,
             mode=mode,
             from_stage=from_stage,
             parameters=changed,
@@ -104,3 +109,7 @@ class JobControl:
         if self._orchestration.announce_job(message, delay_seconds=answer.wait_seconds):
             fault_point("control.sent")
             self._state.mark_job_announced(job.job_id, job.run, job.stage)
+
+
+def _refused(outcome: str, job: JobRecord) -> ControlAnswer:
+    return ControlAnswer(outcome, job.status, job.run, job.stage, is_paused=job.paused_at is not None)

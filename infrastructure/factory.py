@@ -18,6 +18,7 @@ from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, 
 from infrastructure.migrations import Migrator, SchemaStatus
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.queries import JobQueries
+from infrastructure.queue_probe import QueueProbe
 from infrastructure.results import ResultRepository
 from infrastructure.retention import RetentionRepository
 from infrastructure.service_bus import ServiceBusRepository, connect_with_identity, connect_with_string
@@ -89,6 +90,10 @@ class RepositoryFactory:
         found = self.create_repositories()
         state = _make_state(found)
         return DeadLetters(found.dead_letters, state, found.service_bus, self.settings.queue_names)
+
+    def create_queue_probe(self) -> QueueProbe:
+        """Keeps `service_bus.missing_queues` up to date where nothing is sent. An app makes one."""
+        return QueueProbe(self.create_repositories().service_bus.check_queue, self.settings.queue_names)
 
     def schema_status(self) -> SchemaStatus:
         """Where the database stands towards this release.

@@ -40,7 +40,10 @@ _OPEN = SQL(
     " count(*) filter (where status = 'pending_retry')::integer as retrying,"
     " min(due_at) filter (where status = 'pending_retry') as retry_at,"
     " count(*) filter (where status = 'pending_retry' and due_at <= %(now)s and announced_at is null)::integer"
-    "   as retry_unannounced"
+    "   as retry_unannounced,"
+    # Nearly always one; the least and the greatest cost no sort of all rows.
+    " min(queue) filter (where status <> 'processing') as first_queue,"
+    " max(queue) filter (where status <> 'processing') as last_queue"
     " from {tasks} where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s"
     " and status in ('pending', 'queued', 'processing', 'pending_retry')"
 )
@@ -112,6 +115,7 @@ class InsightQueries(PostgreSQLRepository):
         where |= {"examples": _EXAMPLES, "groups": _GROUPS}
         (counts,) = self._select(cursor, _OPEN, where)
         facts["open_count"], facts["parked"] = counts["open_count"], counts["parked"]
+        facts["waiting_queues"] = tuple(sorted({counts["first_queue"], counts["last_queue"]} - {None}))
         facts["unannounced"] = UnannouncedFacts(
             counts["unannounced"], counts["unannounced_since"], counts["held"], counts["held_until"]
         )

@@ -160,6 +160,16 @@ class ServiceBusRepository:
         with self._noting_missing(queue, link.real_name):
             return link.do(_find_oldest)
 
+    def check_queue(self, queue: str) -> None:
+        """Look whether the queue is there; takes no message.
+
+        Raises:
+            QueueNotFound, DeliveryError: As `send_messages` does.
+        """
+        link = _find(self._receivers, queue)
+        with self._noting_missing(queue, link.real_name):
+            link.do(_peek_one)
+
     def close(self) -> None:
         """Close all connections. The next send would open them again."""
         links: list[_Link[Any]] = [*self._senders.values(), *self._receivers.values()]
@@ -289,6 +299,10 @@ def _open_receiver(client: "ServiceBusClient", real_name: str) -> "ServiceBusRec
     # For looking only: it asks for no message, whatever the count says. Without the count the SDK would start a
     # keep-alive thread that works on the connection while a look does.
     return client.get_queue_receiver(real_name, prefetch_count=1, keep_alive=0, socket_timeout=_SOCKET_TIMEOUT_SECONDS)
+
+
+def _peek_one(receiver: "ServiceBusReceiver") -> None:
+    receiver.peek_messages(1, sequence_number=1)
 
 
 def _send_parcel(sender: "ServiceBusSender", *, parcel: "Parcel") -> None:

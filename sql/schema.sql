@@ -178,6 +178,8 @@ create index if not exists "dead_letters_of_task" on "app"."dead_letters" ("job_
 
 create index if not exists "dead_letters_by_age" on "app"."dead_letters" ("dead_letter_id");
 
+create index if not exists "dead_letters_by_receipt" on "app"."dead_letters" ("received_at");
+
 -- The stage is over: writes its end and moves the job on, in the caller's transaction. Returns the job's new status.
 -- Fence: the stage still runs. Locks: the stage's lock is held by the caller; then the job row.
 create or replace function "app".close_stage(p_job_id text, p_run integer, p_stage integer) returns text
@@ -1428,7 +1430,7 @@ begin
     select o.ctid from "app".dead_letters o
     where o.received_at < "app".clock() - p_older_than_seconds * interval '1 second'
       and not exists (select 1 from "app".jobs j where j.job_id = o.job_id)
-    order by o.dead_letter_id limit p_limit for update skip locked
+    order by o.received_at limit p_limit for update skip locked
   ));
   get diagnostics v_count = row_count;
   return v_count;

@@ -1,7 +1,8 @@
 """Endpoints about what went wrong and what stands still: failures, dead letters, explanations."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends, Path, Request
@@ -89,6 +90,7 @@ class InsightServices(Protocol):
     @property
     def insight(self) -> Insight: ...
     def find_job_status(self, job_id: str) -> str | None: ...
+    def find_missing_queues(self) -> Mapping[str, str]: ...
 
 
 def _services(request: Request) -> InsightServices:
@@ -109,6 +111,8 @@ def explain_job(
     """Why the job does not move, and what would help."""
     del query
     facts = services.insight.get_job_facts(job_id)
+    if not facts.status.is_terminal:
+        facts = replace(facts, missing_queues=services.find_missing_queues())
     return models.Explanation(
         job_id=facts.job_id,
         status=facts.status,

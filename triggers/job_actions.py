@@ -22,7 +22,7 @@ Actor = Annotated[
     ),
 ]
 _NOT_RERUN = {
-    "other_run": "another rerun came first; look at the job again",
+    "other_run": "its run is not the one that you have seen; look at the job again",
     "nothing_failed": "no task of its last run failed; name `from_stage`, or ask for mode 'all'",
     "pruned": "retention has deleted some of its tasks, so nothing can be kept; ask for mode 'all'",
     "stage_not_reached": "stages before `from_stage` have not all completed in its last run, or there is no such stage",

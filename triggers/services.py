@@ -3,7 +3,7 @@
 import importlib
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from infrastructure.failures import FailureQueries
     from infrastructure.insight import InsightQueries
     from infrastructure.queries import JobQueries
+    from infrastructure.queue_probe import QueueProbe
     from infrastructure.settings import Settings
     from jobs.registry import Registry
 
@@ -41,13 +42,14 @@ class Services:
     dead_letter_queries: "DeadLetterRepository"
     failures: "FailureQueries"
     insight: "InsightQueries"
+    queue_probe: "QueueProbe"
 
     def find_job_status(self, job_id: str) -> str | None:
         """The job's status; None for an unknown job."""
         return self.queries.find_job_status(job_id)
 
     def check_readiness(self) -> Sequence[Check]:
-        """What the app needs, and what was found. Looks at the database; what needs no look was checked when made."""
+        """What the app needs, and what was found. Looks at the database and, now and then, at the queues."""
         names = ", ".join(self.registry.job_types)
         return [
             self._check_database(),
@@ -55,9 +57,14 @@ class Services:
             Check("registry", ok=True, detail=f"job types {names}"),
         ]
 
+    def find_missing_queues(self) -> Mapping[str, str]:
+        """The configured queues that are not there, by logical name, with what to do."""
+        self.queue_probe.refresh()
+        return dict(self.factory.create_repositories().service_bus.missing_queues)
+
     def _check_service_bus(self) -> Check:
-        """What this process saw last when it sent or swept: nothing is asked for a probe."""
-        missing = self.factory.create_repositories().service_bus.missing_queues
+        """A broker that does not answer makes no app unready: what is submitted is written down, and sent later."""
+        missing = self.find_missing_queues()
         if missing:
             return Check("service_bus", ok=False, detail="; ".join(sorted(missing.values())))
         return Check("service_bus", ok=True, detail=f"queues {', '.join(self.settings.queue_names.values())}")
@@ -152,6 +159,7 @@ def _make() -> Services:
             dead_letter_queries=repositories.dead_letters,
             failures=repositories.failures,
             insight=repositories.insight,
+            queue_probe=factory.create_queue_probe(),
         )
     except Exception as error:
         log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})

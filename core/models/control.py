@@ -37,7 +37,7 @@ class ControlAnswer:
     Args:
         outcome: paused, already_paused, resumed, not_paused or rerun: it is as wished. refused: the job's status does
             not allow it. Of a rerun also nothing_failed, stage_not_reached, pruned (what it would keep is deleted), and
-            other_run (another one came first).
+            other_run (it is not in the run that the caller saw).
         wait_seconds: Of a resume: until the job's next step is due.
         kept_count: Of a rerun: tasks kept from earlier runs.
         fresh_count: Of a rerun: tasks of its first stage that are tried again.

@@ -1,7 +1,7 @@
 """What one look at a job's rows found, and what follows from it for people."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -97,6 +97,8 @@ class JobFacts:
     Args:
         attempt: Failed tries at planning or finalizing; `due_at` is the next, `step_error` what the last failed with.
         stage_status: Of the stage that the job stands at.
+        waiting_queues: Queues (logical names) by which tasks of the stage still have to come: the first and the last.
+        missing_queues: Configured queues that are not there, with what to do; not from rows.
         parked: Tasks whose messages came while the job was paused.
         cancel_requested_at: None where nobody asked. `cancel_deadline_at`: when it is forced.
         deadline_at: When the job or its stage must have ended; `queue_deadline_at`: when its tasks must have begun.
@@ -129,6 +131,8 @@ class JobFacts:
     cancel_deadline_at: datetime | None = None
     open_count: int = 0
     unannounced: UnannouncedFacts | None = None
+    waiting_queues: tuple[str, ...] = ()
+    missing_queues: Mapping[str, str] = field(default_factory=dict)
     queues: tuple[QueueFacts, ...] = ()
     leases: tuple[LeaseFacts, ...] = ()
     retries: RetryFacts | None = None

@@ -136,6 +136,8 @@ TABLES = (
             ),
             Index("dead_letters_of_task", ("job_id", "run", "stage", "task_id")),
             Index("dead_letters_by_age", ("dead_letter_id",)),
+            # Retention's: a sweep that finds none old enough reads none.
+            Index("dead_letters_by_receipt", ("received_at",)),
         ),
         identity="dead_letter_id",
         bigints=("sequence_number",),

@@ -24,7 +24,7 @@ begin
     select o.ctid from {schema}.dead_letters o
     where o.received_at < {schema}.clock() - p_older_than_seconds * interval '1 second'
       and not exists (select 1 from {schema}.jobs j where j.job_id = o.job_id)
-    order by o.dead_letter_id limit p_limit for update skip locked
+    order by o.received_at limit p_limit for update skip locked
   ));
   get diagnostics v_count = row_count;
   return v_count;

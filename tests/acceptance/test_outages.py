@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -64,6 +65,10 @@ def http(postgres: LocalPostgres, broker: BrokerThread, log_file: Path) -> Itera
         yield client
 
 
+def checks_by_name(readiness: httpx.Response) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in readiness.json()["checks"]}
+
+
 def test_app_starts_without_its_database_says_so_and_recovers(http: httpx.Client, postgres: LocalPostgres) -> None:
     assert (http.get("livez").status_code, http.get("livez").json()) == (200, {"status": "alive"})
     with ThreadPoolExecutor() as threads:  # each waits for a connection
@@ -71,14 +76,14 @@ def test_app_starts_without_its_database_says_so_and_recovers(http: httpx.Client
             lambda ask: ask(), [lambda: http.get("readyz"), lambda: http.post("jobs/submit/hello_world", json={"n": 1})]
         )
     assert ready.status_code == 503
-    checks = {check["name"]: check for check in ready.json()["checks"]}
+    checks = checks_by_name(ready)
     assert (checks["database"]["ok"], checks["registry"]["ok"]) == (False, True)
     assert "cannot be reached" in checks["database"]["detail"]
     assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
     assert int(refused.headers["Retry-After"]) > 0
 
     postgres.start()
-    wait_until(lambda: http.get("readyz").is_success, "readiness", 60)
+    wait_until(lambda: checks_by_name(http.get("readyz"))["database"]["ok"], "the database", 60)
     assert wait_for_end(http, submit(http, n=3))["status"] == "completed"
 
 
@@ -89,7 +94,7 @@ def test_tasks_for_a_queue_that_nobody_made_wait_and_the_log_says_why(
     url = postgres.start()
     generate_samples(tmp_path / "source", count=3)
     source, output = str(tmp_path / "source"), str(tmp_path / "output")
-    wait_until(lambda: http.get("readyz").is_success, "readiness", 60)
+    wait_until(lambda: checks_by_name(http.get("readyz"))["database"]["ok"], "the database", 60)
     job_id = submit(http, "flood_risk_cog", source=source, output=output)
     reason = f"expected a queue '{MISSING}' in the namespace, found none; create it, or mend its setting"
     wait_until(lambda: reason in log_file.read_text() and "message_not_confirmed" in log_file.read_text(), reason)
@@ -97,7 +102,10 @@ def test_tasks_for_a_queue_that_nobody_made_wait_and_the_log_says_why(
     assert (job["status"], job["stage"], job["stages"][1]["counts"]["pending"]) == ("processing", 2, 3)
     ready = http.get("readyz")
     assert ready.status_code == 503
-    assert {check["name"]: check["detail"] for check in ready.json()["checks"]}["service_bus"] == reason
+    assert checks_by_name(ready)["service_bus"]["detail"] == reason
+    findings = http.get(f"jobs/{job_id}/explain").json()["findings"]
+    assert findings[0]["code"] == "queue_missing"
+    assert findings[0]["advice"].startswith(reason)
     assert wait_for_end(http, submit(http, n=3))["status"] == "completed"
 
     port = broker.amqp_port

@@ -257,6 +257,38 @@ CASES = {
         ],
     ),
     "over but standing": (facts("processing"), [("stage_over", "warning", "stage 2 has no unfinished task")]),
+    "tasks of a queue that nobody made": (
+        facts(
+            "processing",
+            waiting_queues=("raster",),
+            missing_queues={"raster": "create it", "tasks": "create it"},
+            unannounced=UnannouncedFacts(4, ago(100), 0, None),
+            **OPEN,
+        ),
+        [
+            (
+                "queue_missing",
+                "error",
+                "the queue 'raster' is not there, and tasks of stage 2 can only come through it",
+            ),
+            ("tasks_not_announced", "info", "no message is confirmed for 4 tasks"),
+        ],
+    ),
+    "no jobs queue": (
+        facts("finalizing", missing_queues={"jobs": "create it"}),
+        [
+            (
+                "queue_missing",
+                "error",
+                "the queue 'jobs' is not there, and finalizing can only be asked for through it",
+            ),
+            ("step_not_announced", "info", "no message for it is confirmed"),
+        ],
+    ),
+    "ended, and needs no queue": (
+        facts("completed", finished_at=ago(60), missing_queues={"jobs": "create it"}),
+        [("completed", "info", "finished")],
+    ),
     "nothing to see": (facts("processing", **OPEN), [("no_reason_found", "warning", "the job is processing")]),
 }
 

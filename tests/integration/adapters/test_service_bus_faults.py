@@ -71,6 +71,15 @@ def test_a_missing_queue_is_said_so(sender, task_message):
 def test_a_look_into_a_missing_queue_is_said_so(sender):
     with pytest.raises(QueueNotFound, match="'ghost': expected a queue 'real-ghost' in the namespace, found none"):
         sender.oldest_enqueued_at("ghost")
+    with pytest.raises(QueueNotFound, match="'ghost': expected a queue 'real-ghost' in the namespace, found none"):
+        sender.check_queue("ghost")
+
+
+def test_a_queue_that_is_there_is_looked_at_without_taking_anything(sender, broker, task_message):
+    sender.check_queue("tasks")
+    sender.send_messages("tasks", [task_message(1)])
+    sender.check_queue("tasks")
+    assert (broker.counts("real-tasks")["active"], broker.counts("real-tasks")["locked"]) == (1, 0)
 
 
 def test_a_connection_cut_between_looks_is_replaced(sender, broker, task_message):

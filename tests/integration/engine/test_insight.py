@@ -52,6 +52,23 @@ def test_message_that_was_not_confirmed_is_told(engine, codes):
     assert codes(job_id) == ["step_not_announced"]
 
 
+def test_queues_that_tasks_wait_for_are_told_whether_or_not_they_were_announced(engine, insight):
+    class Refusing:
+        def send_messages(self, queue, messages):
+            raise DeliveryError(queue, "no such queue")
+
+    rig = Rig(engine)
+    job_id = planned(rig, n=3)
+    assert insight.get_job_facts(job_id).waiting_queues == ("tasks",)
+    engine.claim(job_id, 2, "s2-n0", "s2-n1", "s2-n2")
+    assert insight.get_job_facts(job_id).waiting_queues == ()
+    engine.execute("update app.tasks set status = 'pending', lease_id = null, lease_owner = null,"
+                   " lease_expires_at = null where task_id = 's2-n0'")  # fmt: skip
+    assert insight.get_job_facts(job_id).waiting_queues == ("tasks",)
+    waits_for_step = Rig(engine, sender=Refusing()).submit(n=7)
+    assert insight.get_job_facts(waits_for_step).waiting_queues == ()
+
+
 def test_running_tasks_and_dead_processes_are_told_apart(rig, engine, insight, codes):
     job_id = planned(rig, n=5)
     engine.claim(job_id, 2, "s2-n0", "s2-n1")

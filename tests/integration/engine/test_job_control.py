@@ -174,6 +174,25 @@ def test_two_who_saw_the_same_run_begin_one(rig):
     assert rig.machine.rerun_job(job_id, mode=RerunMode.ALL, expected_run=1).outcome == "other_run"
 
 
+def test_rerun_asked_for_in_the_moment_when_the_job_ends_does_not_lose_its_parameters(rig, monkeypatch):
+    """The job was seen running, so the new parameters were not looked at; then it ended, and a run of the old began."""
+    job_id = rig.submit(n=2)
+    seen = rig.job(job_id)
+    rig.queues.run(rig.machine)
+    monkeypatch.setattr(rig.state, "find_job", lambda _: seen)
+
+    answer = rig.machine.rerun_job(job_id, mode=RerunMode.ALL, parameters={"n": 4})
+
+    assert (answer.outcome, answer.status, answer.run) == ("refused", "queued", 1)
+    assert rig.engine.query("select run from app.jobs where status = 'completed'") == [{"run": 1}]
+
+
+def test_run_that_is_still_to_come_is_not_waited_for(rig):
+    job_id = rig.run(n=2)
+    answer = rig.machine.rerun_job(job_id, mode=RerunMode.ALL, expected_run=2, parameters={"n": 4})
+    assert (answer.outcome, answer.run) == ("other_run", 1)
+
+
 def test_rerun_that_fails_again_can_be_rerun_again(rig):
     job_id = rig.run(n=4, bad=[1, 2])
     rig.machine.rerun_job(job_id, parameters={"bad": [2]})

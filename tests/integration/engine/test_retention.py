@@ -94,6 +94,22 @@ def test_dead_letters_go_after_their_job(engine, retention):
     assert [row["job_id"] for row in left] == sorted([young, "nobody's"])
 
 
+def test_dead_letters_that_are_young_are_not_read(engine, retention):
+    """A sweep every half minute would read them all, with their bodies."""
+    engine.execute(
+        "insert into app.dead_letters (job_id, queue, message_id, sequence_number, enqueued_at, kind, task_id,"
+        " task_ids, fingerprint, delivery_count, body, body_size) select 'nobody''s', 'tasks', g::text, g,"
+        " now(), 'unreadable', '', '{}', 'f', 10, '', 0 from generate_series(1, 20000) g"
+    )
+    engine.execute("analyze app.dead_letters")
+    with engine.pool.connection() as connection, connection.transaction():
+        read = "select seq_tup_read + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables where relname = %s"
+        (before,) = connection.execute(read, ["dead_letters"]).fetchone().values()
+        connection.execute("select app.prune_dead_letters(%s, 2000)", [DAY])
+        (after,) = connection.execute(read, ["dead_letters"]).fetchone().values()
+    assert after - before <= 10
+
+
 def test_dead_letters_go_in_pieces(engine, retention, monkeypatch):
     monkeypatch.setattr("infrastructure.retention.DEAD_LETTERS_PER_CALL", 2)
     for _ in range(5):

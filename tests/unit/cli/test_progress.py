@@ -54,6 +54,14 @@ def test_declared_deadlines_are_told_with_the_time_that_is_left() -> None:
     assert list(deadline_lines(job("failed", deadline_at=soon))) == []
 
 
+def test_time_of_a_paused_job_stands_still() -> None:
+    """Its deadlines are put off when it goes on, so none of them comes nearer, and none has passed."""
+    now = datetime.now(UTC)
+    deadline, paused_at = ((now - timedelta(seconds=seconds)).isoformat() for seconds in (60, 180))
+    (line,) = deadline_lines(job(deadline_at=deadline, paused=True, paused_at=paused_at))
+    assert line == "the job must end within 2:00 min of going on"
+
+
 def test_terminal_gets_bars_that_are_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

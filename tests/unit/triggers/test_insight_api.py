@@ -92,6 +92,7 @@ FAILURES = FailureGroup(
 @dataclass
 class InsightFakes(FakeServices):
     asked: list[tuple[str, Any]] = field(default_factory=list)
+    missing_queues: dict[str, str] = field(default_factory=dict)
 
     @property
     def failures(self):
@@ -127,6 +128,9 @@ class InsightFakes(FakeServices):
         report = RedriveReport((RedriveItem(LETTER, outcome, "as m"),), 4)
         return self._ask("redrive", {"selection": selection, "dry_run": dry_run, "limit": limit}, lambda: report)
 
+    def find_missing_queues(self):
+        return self.missing_queues
+
     def get_job_facts(self, job_id):
         if job_id != JOB_ID:
             raise JobNotFound(job_id)
@@ -160,6 +164,14 @@ def test_explanation_has_findings_with_advice(api):
     )
     assert finding["advice"] == "the janitor sends it at its next sweep"
     assert api.get(f"/api/jobs/{'cd' * 32}/explain").json()["code"] == "unknown_job"
+
+
+def test_explanation_names_a_missing_queue_and_what_to_do():
+    api = Api(InsightFakes(missing_queues={"jobs": "expected a queue, found none; create it"}))
+    first, second = api.get(f"/api/jobs/{JOB_ID}/explain").json()["findings"]
+    assert (first["code"], first["severity"]) == ("queue_missing", "error")
+    assert first["advice"] == "expected a queue, found none; create it; the janitor then sends what waits"
+    assert second["code"] == "step_not_announced"
 
 
 def test_failures_are_grouped_unless_asked_otherwise(api):

@@ -1,10 +1,15 @@
-"""COREMACHINE_JOBS: where an app's jobs come from."""
+"""What an app is made of: its jobs (COREMACHINE_JOBS), and whether it has what it needs."""
+
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
+from infrastructure.migrations import SchemaStatus
+from infrastructure.settings import load_settings
 from jobs.registry import Registry
 from triggers.ports import ServicesNotReady
-from triggers.services import load_registry
+from triggers.services import Services, load_registry
 
 
 def no_registry(queues):
@@ -28,3 +33,54 @@ def test_a_name_that_cannot_be_imported_is_told(name):
 def test_something_else_than_a_registry_is_told():
     with pytest.raises(ServicesNotReady, match=r"return a jobs\.registry\.Registry, found list"):
         load_registry("tests.unit.triggers.test_services:no_registry", ["tasks"])
+
+
+@dataclass
+class Fakes:
+    """A factory and a probe. `unseen` are queues of whose absence nobody knows before the probe looks."""
+
+    unseen: dict[str, str]
+    missing_queues: dict[str, str] = field(default_factory=dict)
+
+    def refresh(self):
+        self.missing_queues.update(self.unseen)
+
+    def create_repositories(self):
+        return self
+
+    @property
+    def service_bus(self):
+        return self
+
+    def schema_status(self):
+        return SchemaStatus(1, 1, (), functions_current=True)
+
+
+def services_that_lack(queues: dict[str, str]) -> Services:
+    connection = "Endpoint=sb://x;SharedAccessKeyName=n;SharedAccessKey=k"
+    settings = load_settings({"COREMACHINE_DATABASE_URL": "postgresql://x/y", "ServiceBusConnection": connection})
+    fakes: Any = Fakes(queues)
+    registry = load_registry("jobs.all_jobs:build_registry", settings.task_queues)
+    others: dict[str, Any] = dict.fromkeys(
+        ["machine", "janitor", "queries", "dead_letters", "dead_letter_queries", "failures", "insight"]
+    )
+    return Services(settings=settings, registry=registry, factory=fakes, queue_probe=fakes, **others)
+
+
+def test_app_whose_queues_are_there_is_ready():
+    checks = services_that_lack({}).check_readiness()
+    assert [(check.name, check.ok) for check in checks] == [
+        ("database", True),
+        ("service_bus", True),
+        ("registry", True),
+    ]
+    assert checks[1].detail == "queues coremachine-jobs, coremachine-tasks, coremachine-raster-tasks"
+
+
+def test_each_queue_that_nobody_made_is_told_before_anything_was_sent_to_it():
+    missing = {"raster": "expected a queue 'r', found none; create it", "jobs": "expected a queue 'j', found none"}
+    services = services_that_lack(missing)
+    (failed,) = [check for check in services.check_readiness() if not check.ok]
+    assert failed.name == "service_bus"
+    assert failed.detail == "expected a queue 'j', found none; expected a queue 'r', found none; create it"
+    assert services.find_missing_queues() == missing
