@@ -60,7 +60,7 @@ class JobQueries(PostgreSQLRepository):
         if not rows:
             raise JobNotFound(job_id)
         job = JobRecord.model_validate(rows[0])
-        stages = self._execute_query("get_job_detail", self._stages_query(), (job_id, job.run) * 2)
+        stages = self._execute_query("get_job_detail", self._stages_query(), (job_id, job.run) * 3)
         return JobDetail(job, tuple(map(_stage_detail, stages)))
 
     def find_job_status(self, job_id: str) -> JobStatus | None:
@@ -195,7 +195,8 @@ class JobQueries(PostgreSQLRepository):
         )
         return self._execute_query(f"list_{table}", query, [*parameters, limit + 1])
 
-    def _stages_query(self) -> Composed:
+    def _stages_query(self) -> Composable:
+        """Tasks are counted where a stage is open or was stopped; a completed one says what became of its own."""
         counts = SQL(", ").join(
             SQL("count(*) filter (where t.status = {})::integer as {}").format(
                 SqlLiteral(status.value), Identifier(f"count_{status.value}")
@@ -206,8 +207,9 @@ class JobQueries(PostgreSQLRepository):
             "select s.stage, s.settings, s.status, s.expected_count, s.failed_count, s.created_at, s.planned_at, "
             "s.finished_at, s.deadline_at, s.queue_deadline_at, s.from_run, c.* "
             "from {stages} s left join (select t.stage as of_stage, {counts} "
-            "from {tasks} t where t.job_id = %s and t.run = %s group by t.stage) c "
-            "on c.of_stage = s.stage where s.job_id = %s and s.run = %s order by s.stage"
+            "from {tasks} t where t.job_id = %s and t.run = %s and t.stage in (select o.stage from {stages} o "
+            "where o.job_id = %s and o.run = %s and o.status not in ('completed', 'completed_with_errors')) "
+            "group by t.stage) c on c.of_stage = s.stage where s.job_id = %s and s.run = %s order by s.stage"
         ).format(stages=self._table("stages"), counts=counts, tasks=self._table("tasks"))
 
 
@@ -249,5 +251,13 @@ def _stage_detail(row: DictRow) -> StageDetail:
     return StageDetail.model_validate(
         {name: settings[name] for name in ("name", "task_type", "parallelism")}
         | {name: row[name] for name in columns}
-        | {"counts": {status: row[f"count_{status.value}"] or 0 for status in TaskStatus}}
+        | {"counts": _counts(row)}
     )
+
+
+def _counts(row: DictRow) -> dict[TaskStatus, int]:
+    counts = {status: row[f"count_{status.value}"] or 0 for status in TaskStatus}
+    if row["status"] in {"completed", "completed_with_errors"}:
+        counts[TaskStatus.FAILED] = row["failed_count"]
+        counts[TaskStatus.COMPLETED] = row["expected_count"] - row["failed_count"]
+    return counts

@@ -43,12 +43,13 @@ class ResultRepository(PostgreSQLRepository):
         return None if row["mean"] is None else float(row["mean"])
 
     def stage_summaries(self, job_id: str, run: int) -> list[StageSummary]:
-        """How each stage of a run ended, in numbers of tasks."""
+        """How each stage of a run ended, in numbers of tasks. Those of a completed stage stand in its own row."""
         query = SQL(
             "select s.stage, s.status, s.failed_count as failed,"
-            " count(*) filter (where t.status = 'completed')::integer as completed"
-            " from {stages} s left join {tasks} t on t.job_id = s.job_id and t.run = s.run and t.stage = s.stage"
-            " where s.job_id = %s and s.run = %s group by s.stage, s.status, s.failed_count order by s.stage"
+            " case when s.status in ('completed', 'completed_with_errors') then s.expected_count - s.failed_count"
+            " else (select count(*) from {tasks} t where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage"
+            "  and t.status = 'completed')::integer end as completed"
+            " from {stages} s where s.job_id = %s and s.run = %s order by s.stage"
         ).format(stages=Identifier(self._schema, "stages"), tasks=Identifier(self._schema, "tasks"))
         rows = self._execute_query("stage_summaries", query, (job_id, run))
         return [StageSummary(row["stage"], row["status"], row["completed"], row["failed"]) for row in rows]

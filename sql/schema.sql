@@ -242,7 +242,7 @@ begin
   select array_agg(o.task_id) into v_ids from (
     select t.task_id from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and t.status in ('pending', 'queued', 'pending_retry')
+      and (t.status in ('pending', 'queued', 'pending_retry')) is not false
     order by t.task_id for update
   ) o;
   update "app".tasks t
@@ -541,6 +541,8 @@ end $$;
 -- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
 -- A task of a stage or job that has ended meanwhile becomes cancelled: late results are kept out.
 -- job_status says where the job goes on; it is null while the job is paused.
+-- `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of `tasks_leased`, with the
+-- entries of rows that are gone, and filter by id.
 -- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
 -- the job row.
 -- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
@@ -567,7 +569,7 @@ begin
   from (
     select t.task_id, t.is_watched from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-      and t.status = 'processing' and t.lease_id = p_lease_id
+      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     order by t.task_id for update
   ) h;
   is_last_task_in_stage := false;
@@ -944,7 +946,7 @@ begin
   join "app".stages s on s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
   join "app".jobs j on j.job_id = t.job_id
   where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
-    and t.status = 'processing' and t.lease_id = p_lease_id
+    and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
   for update of t;
   if not found then
     outcome := 'stale';
@@ -1039,7 +1041,8 @@ declare
 begin
   select array_agg(o.task_id) into v_ids from (
     select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.status = 'pending'
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
+      and t.status is not distinct from 'pending'
     order by t.task_id for update
   ) o;
   update "app".tasks t set due_at = null
@@ -1570,7 +1573,7 @@ begin
   select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
     select t.task_id from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-      and t.status = 'processing' and t.lease_id = p_lease_id
+      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     order by t.task_id for update
   ) h;
   update "app".tasks t
@@ -1613,7 +1616,7 @@ begin
   ), owned as (
     select t.job_id, t.run, t.task_id, t.stage, a.progress from "app".tasks t
     join asked a on t.job_id = a.job_id and t.run = a.run and t.task_id = a.task_id and t.lease_id = a.lease_id
-    where t.status = 'processing' and t.job_id = any (p_job_ids) and t.run = any (p_runs)
+    where t.status is not distinct from 'processing' and t.job_id = any (p_job_ids) and t.run = any (p_runs)
       and t.task_id = any (p_task_ids)
     order by t.job_id, t.task_id for update of t
   )

@@ -32,7 +32,7 @@ Lists come in pages: repeat the request with `cursor=<next_cursor>` until `next_
 Every error is `application/problem+json` with a stable `code`. Submitting the same parameters again gives the same job.
 """
 # Looks at a waited-for row come soon after one another at first, for short jobs, and then this far apart.
-FIRST_POLL_SECONDS, POLL_SECONDS = 0.002, 0.05
+FIRST_POLL_SECONDS, POLL_SECONDS = 0.01, 0.05
 # More clients than this are answered at once instead: each that waits costs a look at its row every POLL_SECONDS.
 MAX_WAITING = 32
 RETRY_AFTER = {"Retry-After": "1"}

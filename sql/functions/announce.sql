@@ -12,7 +12,7 @@ begin
   select array_agg(o.task_id) into v_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and t.status in ('pending', 'queued', 'pending_retry')
+      and (t.status in ('pending', 'queued', 'pending_retry')) is not false
     order by t.task_id for update
   ) o;
   update {schema}.tasks t

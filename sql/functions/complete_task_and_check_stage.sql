@@ -2,6 +2,8 @@
 -- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
 -- A task of a stage or job that has ended meanwhile becomes cancelled: late results are kept out.
 -- job_status says where the job goes on; it is null while the job is paused.
+-- `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of `tasks_leased`, with the
+-- entries of rows that are gone, and filter by id.
 -- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
 -- the job row.
 -- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
@@ -28,7 +30,7 @@ begin
   from (
     select t.task_id, t.is_watched from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-      and t.status = 'processing' and t.lease_id = p_lease_id
+      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     order by t.task_id for update
   ) h;
   is_last_task_in_stage := false;

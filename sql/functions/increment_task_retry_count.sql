@@ -18,7 +18,7 @@ begin
   join {schema}.stages s on s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
   join {schema}.jobs j on j.job_id = t.job_id
   where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
-    and t.status = 'processing' and t.lease_id = p_lease_id
+    and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
   for update of t;
   if not found then
     outcome := 'stale';

@@ -72,7 +72,8 @@ declare
 begin
   select array_agg(o.task_id) into v_ids from (
     select t.task_id from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.status = 'pending'
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
+      and t.status is not distinct from 'pending'
     order by t.task_id for update
   ) o;
   update {schema}.tasks t set due_at = null

@@ -15,7 +15,7 @@ begin
   select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-      and t.status = 'processing' and t.lease_id = p_lease_id
+      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     order by t.task_id for update
   ) h;
   update {schema}.tasks t

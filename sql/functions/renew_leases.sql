@@ -17,7 +17,7 @@ begin
   ), owned as (
     select t.job_id, t.run, t.task_id, t.stage, a.progress from {schema}.tasks t
     join asked a on t.job_id = a.job_id and t.run = a.run and t.task_id = a.task_id and t.lease_id = a.lease_id
-    where t.status = 'processing' and t.job_id = any (p_job_ids) and t.run = any (p_runs)
+    where t.status is not distinct from 'processing' and t.job_id = any (p_job_ids) and t.run = any (p_runs)
       and t.task_id = any (p_task_ids)
     order by t.job_id, t.task_id for update of t
   )

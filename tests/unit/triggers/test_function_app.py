@@ -120,6 +120,15 @@ def test_cold_start_imports_nothing_heavy(mode):
     assert json.loads(output) == []
 
 
+def test_process_that_ran_nothing_imports_nothing_to_end():
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print([n for n in ('pydantic', 'psycopg', 'core.machine') if n in sys.modules]))\n"
+        "import function_app"
+    )
+    assert run_python(code, COREMACHINE_APP_MODE="worker").strip() == "[]"
+
+
 def test_worker_imports_no_http_framework_when_it_runs():
     code = (
         "import sys, triggers.queues, triggers.timers; print([n for n in ('fastapi', 'rasterio') if n in sys.modules])"
