@@ -233,7 +233,7 @@ end $$;
 -- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are, but a
 -- queued one remembers the later message, so that it is not missed while that one waits.
 create or replace function "app".mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_ids text[];
   v_count integer;
@@ -439,7 +439,7 @@ create or replace function "app".claim_tasks(
   task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
   parameters jsonb, wait_seconds double precision
 )
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_open boolean;
@@ -550,7 +550,7 @@ end $$;
 create or replace function "app".settle_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_was_watched boolean;
@@ -1562,7 +1562,7 @@ end $$;
 create or replace function "app".release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_open boolean;
   v_ids text[];
@@ -1605,7 +1605,7 @@ end $$;
 create or replace function "app".renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
 ) returns table (lease_id uuid, task_id text, outcome text)
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
 begin

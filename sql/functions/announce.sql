@@ -3,7 +3,7 @@
 -- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are, but a
 -- queued one remembers the later message, so that it is not missed while that one waits.
 create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_ids text[];
   v_count integer;

@@ -4,7 +4,7 @@
 create or replace function {schema}.release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_open boolean;
   v_ids text[];

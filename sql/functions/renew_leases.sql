@@ -6,7 +6,7 @@
 create or replace function {schema}.renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
 ) returns table (lease_id uuid, task_id text, outcome text)
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
 begin
