@@ -120,7 +120,7 @@ class Batch:
         A group is empty when nothing came for a while: time to ask `is_to_be_cut`.
         """
         if len(self._tasks) == 1:
-            yield [self._run(task) for task in self._take(self._waiting.popleft)]
+            yield self._to_settle([self._run(task) for task in self._take(self._waiting.popleft)])
             return
         started = 0
         while self._unsettled > 0 and not self._is_abandoned:
@@ -131,9 +131,13 @@ class Batch:
             group = self._gather(self._patience_seconds / 4 if is_patient else GROW_SECONDS)
             self._unsettled -= len(group)
             if group or is_patient:
-                yield group
+                yield self._to_settle(group)
                 # Settled by now: a renewal would find them gone, and take that for a lost lease.
                 self._keeper.drop([self.leases[outcome.task.task_id] for outcome in group])
+
+    def _to_settle(self, group: list[Outcome]) -> list[Outcome]:
+        """Without those that stopped since this process ends: who abandoned them hands them back; none has failed."""
+        return [outcome for outcome in group if not (outcome.stopped and self._is_abandoned)]
 
     @property
     def is_to_be_cut(self) -> bool:

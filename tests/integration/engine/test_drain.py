@@ -8,6 +8,7 @@ import pytest
 
 from core.errors import DeliveryError, Draining
 from core.models import JobQueueMessage
+from core.settlement import Settlement
 from infrastructure.base import RepositoryError
 from local.memory_queue import MemoryQueues
 
@@ -57,6 +58,34 @@ def planned(rig: Rig, **parameters) -> str:
 
 def next_process(rig: Rig) -> Rig:
     return Rig(rig.engine, rig.queues)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_handler_that_stops_at_once_has_not_failed(engine, monkeypatch, n):
+    """It ended, and its message with it, before the process could hand the task back."""
+    rig = Rig(engine)
+    job_id = planned(rig, n=n)
+    begun = threading.Semaphore(0)
+
+    def stops_at_once(context):
+        begun.release()
+        while True:
+            context.check_cancelled()
+
+    rig.behave.before = {f"s2-n{number}": stops_at_once for number in range(n)}
+    release = Settlement.release
+    with delivering(rig) as delivery:
+
+        def late_release(settlement, *arguments, **options):
+            assert delivery.result(WAIT) is True
+            return release(settlement, *arguments, **options)
+
+        monkeypatch.setattr(Settlement, "release", late_release)
+        for _ in range(n):
+            assert begun.acquire(timeout=WAIT)
+        assert rig.machine.drain() == n
+    rows = rig.tasks(job_id, 2)
+    assert [(row["status"], row["interruptions"], row["error"]) for row in rows] == [("queued", 1, None)] * n
 
 
 @pytest.mark.parametrize("heeds_stop", [True, False], ids=["handlers_stop", "handlers_return_late"])
