@@ -18,10 +18,23 @@ from local.memory_queue import MemoryQueues
 from tests.databases import Engine, clone_template, make_template
 
 from .containers import postgres_container, reason_not_to_run, service_bus_emulator
+from .machine_suite import Rig
 from .transports import ServiceBusQueues
 
 # So many calls at most can be made at one moment.
 CROWD = 16
+
+
+@pytest.fixture
+def rig(engine: Engine) -> Rig:
+    """A machine with queues in memory; several suites have one of their own."""
+    return Rig(engine)
+
+
+@pytest.fixture
+def platform_rig(platform: Any) -> Rig:
+    """The same on each platform."""
+    return Rig(platform.engine, platform.queues)
 
 
 @pytest.fixture

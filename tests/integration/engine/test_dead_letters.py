@@ -15,15 +15,8 @@ from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import FailureQueries
 from infrastructure.queries import InvalidCursor
 
-from .machine_suite import Rig
-
 _numbers = itertools.count(1)
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-
-
-@pytest.fixture
-def rig(engine):
-    return Rig(engine)
 
 
 @pytest.fixture

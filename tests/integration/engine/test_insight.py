@@ -14,11 +14,6 @@ from .test_dead_letters import kill, planned
 
 
 @pytest.fixture
-def rig(engine):
-    return Rig(engine)
-
-
-@pytest.fixture
 def codes(engine):
     insight = InsightQueries(engine.pool)
 

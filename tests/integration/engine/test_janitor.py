@@ -14,16 +14,6 @@ from infrastructure.janitor_store import JanitorRepository
 from .machine_suite import Rig
 
 
-@pytest.fixture
-def rig(engine):
-    return Rig(engine)
-
-
-@pytest.fixture
-def platform_rig(platform):
-    return Rig(platform.engine, platform.queues)
-
-
 class KilledMidway(BaseException):
     """The process ended here."""
 

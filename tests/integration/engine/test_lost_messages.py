@@ -8,21 +8,10 @@ from core.janitor import Janitor, Patience
 from core.ports import NOT_SEEN_THROUGH
 from infrastructure.janitor_store import JanitorRepository
 
-from .machine_suite import Rig
 from .test_janitor import pass_time, run_to_tasks
 
 TASKS_IN_A_MESSAGE = 7
 GRACE = Patience().lost
-
-
-@pytest.fixture
-def rig(engine):
-    return Rig(engine)
-
-
-@pytest.fixture
-def platform_rig(platform):
-    return Rig(platform.engine, platform.queues)
 
 
 def lose_next(rig):

@@ -18,16 +18,9 @@ from core.ports import ForcedJob, KeyedPayload
 from infrastructure.queries import JobQueries
 from triggers.api import create_api
 
-from .machine_suite import Rig
-
 # Statuses of jobs are set by hand.
 pytestmark = pytest.mark.breaks_invariants
 HUNDRED = 100
-
-
-@pytest.fixture
-def rig(engine):
-    return Rig(engine)
 
 
 @dataclass
