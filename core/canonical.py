@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 # jsonb stores neither NUL nor half a surrogate pair; refusing them early names the field.
@@ -85,6 +86,11 @@ def encode_storable(value: Any, path: str = "") -> EncodedJson:
     return EncodedJson(text if text is not None else json.dumps(value, default=_plain))
 
 
+def as_stored(text: EncodedJson) -> Any:
+    """The value as PostgreSQL's jsonb would give it back: names in its order, numbers as its numeric writes them."""
+    return _DECODER.decode(text)
+
+
 def job_id_for(job_type: str, parameters: Mapping[str, Any]) -> str:
     """SHA-256 (64 hex digits) over job type and validated parameters; the order of names does not matter.
 
@@ -118,4 +124,17 @@ def _expected_instead(value: Any) -> str | None:
     return None if value is None or isinstance(value, int) else "a JSON value"
 
 
+def _stored_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Names in the order of jsonb: by their length in bytes, then by bytes."""
+    return dict(sorted(pairs, key=lambda pair: (len(name := pair[0].encode()), name)))
+
+
+def _stored_number(text: str) -> int | float:
+    """`1e+16` becomes the whole number that numeric makes of it, and -0.0 becomes 0.0."""
+    number = Decimal(text)
+    exponent = number.as_tuple().exponent
+    return int(number) if isinstance(exponent, int) and exponent >= 0 else float(number) + 0.0
+
+
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain)
+_DECODER = json.JSONDecoder(object_pairs_hook=_stored_object, parse_float=_stored_number)

@@ -40,13 +40,25 @@ TaskRow = PlannedTask | TaskRecord
 class StageCheck:
     """What a settlement did. The rows are the signal; this answer is a hint that may never arrive.
 
-    `job_status` is None while the job is paused: nothing follows then.
+    `job_status` is None while the job is paused: nothing follows then. `plan_outcome` is that of the next stage's
+    planning, if that was asked for in the same call and came to it.
     """
 
     updated_ids: tuple[str, ...]
     is_last_task_in_stage: bool
     stage_status: str | None
     job_status: str | None
+    plan_outcome: str | None = None
+
+
+@dataclass(frozen=True)
+class SmallStage:
+    """A stage of few tasks to be planned in one call; with a lease its tasks are born claimed by `owner`."""
+
+    tasks: Sequence[PlannedTask]
+    lease_id: UUID | None = None
+    owner: str | None = None
+    tasks_per_message: int | None = None
 
 
 class SubmissionOutcome(StrEnum):
@@ -120,7 +132,7 @@ class JobStore(Protocol):
         self, job_id: str, run: int, stage: int, error: Mapping[str, Any], delay_seconds: float
     ) -> int | None: ...
     def find_job(self, job_id: str) -> JobRecord | None: ...
-    def finalize_job(self, job_id: str, run: int, result: Mapping[str, Any] | None) -> str | None: ...
+    def finalize_job(self, job_id: str, run: int, result: JsonObject | None) -> str | None: ...
     def fail_job(self, job_id: str, run: int, error: Mapping[str, Any]) -> bool: ...
     def cancel_job(
         self, job_id: str, reason: str | None, *, grace_seconds: float = 300.0, actor: str | None = None
@@ -151,17 +163,7 @@ class TaskStore(Protocol):
     def plan_stage(
         self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
     ) -> tuple[str, int]: ...
-    def plan_small_stage(
-        self,
-        job_id: str,
-        run: int,
-        stage: int,
-        tasks: Sequence[TaskRow],
-        *,
-        lease_id: UUID | None = None,
-        owner: str | None = None,
-        tasks_per_message: int | None = None,
-    ) -> str: ...
+    def plan_small_stage(self, job_id: str, run: int, stage: int, planned: SmallStage) -> str: ...
     def mark_tasks_announced(self, job_id: str, run: int, task_ids: Sequence[str]) -> int: ...
     def claim_tasks(
         self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
@@ -176,6 +178,26 @@ class StageStore(Protocol):
 
     def complete_task_and_check_stage(
         self, job_id: str, run: int, stage: int, *, lease_id: UUID, results: Mapping[str, JsonObject]
+    ) -> StageCheck: ...
+    def complete_stage_and_plan_next(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        *,
+        lease_id: UUID,
+        results: Mapping[str, JsonObject],
+        following: SmallStage,
+    ) -> StageCheck: ...
+    def complete_stage_and_finalize(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        *,
+        lease_id: UUID,
+        results: Mapping[str, JsonObject],
+        job_result: JsonObject | None,
     ) -> StageCheck: ...
     def fail_task_and_check_stage(
         self, job_id: str, run: int, stage: int, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from core.errors import AttemptsExhausted, Failure
+from core.canonical import EncodedJson
+from core.errors import AttemptsExhausted, Failure, StoreUnavailable
 from core.faults import fault_point
 from core.models import JobRecord, StageDefinition, TaskQueueMessage
 from core.orchestration_manager import OrchestrationManager, Waiting
 from core.ports import StageCheck
+from core.stage_ending import Following, StageEnding
 from core.state_manager import StateManager
 from core.task_runner import ClaimedTask, Outcome
 
@@ -26,20 +28,25 @@ class Settlement:
         job: JobRecord,
         stage: StageDefinition,
         lease_id: UUID,
+        ending: StageEnding | None = None,
     ) -> None:
         self._state = state
         self._orchestration = orchestration
         self._job = job
         self._stage = stage
         self._lease_id = lease_id
-        # The job's status if one of these tasks was its stage's last.
+        self._ending = ending
+        # The job's status if one of these tasks was its stage's last, and what follows as far as it was prepared.
         self.job_status: str | None = None
+        self.following: Following | None = None
+        # What came of planning the next stage, if that was done with the last results.
+        self.plan_outcome: str | None = None
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Each outcome by its kind; successes first, in one call."""
         results = {outcome.task.task_id: outcome.result for outcome in outcomes if outcome.result is not None}
         if results:
-            self._note(self._state.complete_tasks(*self._where, lease_id=self._lease_id, results=results))
+            self._complete(results)
         errors: dict[str, Mapping[str, Any]] = {}
         for outcome in outcomes:
             if outcome.failure is None:
@@ -87,9 +94,41 @@ class Settlement:
     def _where(self) -> tuple[str, int, int]:
         return self._job.job_id, self._job.run, self._stage.number
 
+    def _complete(self, results: Mapping[str, EncodedJson]) -> None:
+        if self._ending is None:
+            self._note(self._state.complete_tasks(*self._where, lease_id=self._lease_id, results=results))
+            return
+        following = self._ending.following(results)
+        check = self._complete_with(following, results) if following is not None else None
+        if check is None:
+            check = self._state.complete_tasks(*self._where, lease_id=self._lease_id, results=results)
+        self._ending.add(results, check)
+        if len(check.updated_ids) < len(results):
+            # Somebody else ended the others: what they left is not what was prepared from.
+            self.following = None
+        self._note(check)
+
+    def _complete_with(self, following: Following, results: Mapping[str, EncodedJson]) -> StageCheck | None:
+        """Settle the last results together with what follows; None if that has to be done alone."""
+        self.following = following
+        try:
+            if following.small is not None:
+                return self._state.complete_stage_and_plan_next(
+                    *self._where, lease_id=self._lease_id, results=results, following=following.small
+                )
+            if following.summary is not None:
+                return self._state.complete_stage_and_finalize(
+                    *self._where, lease_id=self._lease_id, results=results, job_result=following.summary
+                )
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - told when the step is taken: the results must not suffer from it
+            self.following = Following(following.results, error=error)
+        return None
+
     def _note(self, check: StageCheck) -> None:
         if check.is_last_task_in_stage:
-            self.job_status = check.job_status
+            self.job_status, self.plan_outcome = check.job_status, check.plan_outcome
 
     def _retry(self, task: ClaimedTask, failure: Failure) -> bool:
         """Whether another attempt is scheduled."""

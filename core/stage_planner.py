@@ -1,8 +1,7 @@
 """Plans a stage: asks the author for its tasks and writes them, all or none; few in one call, many as a stream."""
 
-import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -10,12 +9,14 @@ from threading import Lock
 from uuid import UUID, uuid4
 
 from core.cache import LatestCache
+from core.canonical import as_stored
 from core.message_size import tasks_per_message
 from core.models import JobRecord, Parallelism, StageDefinition
 from core.models.context import CompletedTask
 from core.orchestration_manager import OrchestrationManager, Waiting
-from core.ports import PlannedTask, ResultStore
+from core.ports import PlannedTask, ResultStore, SmallStage
 from core.state_manager import StateManager
+from core.step_times import StepTimes
 from core.task_runner import ClaimedTask
 
 # So many earlier results are read before the planning transaction begins; more are streamed beside it.
@@ -32,18 +33,33 @@ class Plan:
 
     Args:
         waiting: Tasks that need a message.
-        claimed: Tasks born under `lease_id`, for this process to run at once.
+        claimed: The stage's tasks, all born under `lease_id`, for this process to run at once; `rows` as planned.
     """
 
     outcome: str = "planned"
     waiting: list[Waiting] = field(default_factory=list)
     claimed: list[ClaimedTask] = field(default_factory=list)
+    rows: Sequence[PlannedTask] = ()
     lease_id: UUID | None = None
     tasks_per_message: int = 1
 
     @property
     def is_empty_stage(self) -> bool:
         return self.outcome == "planned" and not self.waiting and not self.claimed
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A stage's tasks as its author makes them; nothing is written. `few` are all if they are few, else the first."""
+
+    job: JobRecord
+    stage: StageDefinition
+    few: list[PlannedTask]
+    more: Iterator[PlannedTask]
+
+    @property
+    def is_small(self) -> bool:
+        return len(self.few) <= FEW_TASKS
 
 
 @dataclass(frozen=True)
@@ -57,60 +73,79 @@ class StagePlanner:
 
     Args:
         owner: The process's name in leases.
+        times: Gets to know how long authors take.
     """
 
     def __init__(
-        self, state: StateManager, orchestration: OrchestrationManager, results: ResultStore, owner: str
+        self,
+        state: StateManager,
+        orchestration: OrchestrationManager,
+        results: ResultStore,
+        owner: str,
+        times: StepTimes,
     ) -> None:
         self._state = state
         self._orchestration = orchestration
         self._results = results
         self._owner = owner
+        self._times = times
         # A planner that streams holds a connection and asks for pages over another; several could starve the pool.
         self._streaming = Lock()
         self._mean_seconds: LatestCache[tuple[str, int], _MeanSeconds] = LatestCache(256)
 
-    def plan(self, job: JobRecord, stage: StageDefinition, *, on_the_spot: bool) -> Plan:
+    def plan(
+        self,
+        job: JobRecord,
+        stage: StageDefinition,
+        *,
+        on_the_spot: bool,
+        earlier: Sequence[CompletedTask] | None = None,
+    ) -> Plan:
         """Plan the job's stage.
 
         Args:
             on_the_spot: Claim the tasks too, if they are one message's worth that this app serves.
+            earlier: All tasks of the stage before, if they are in hand and none failed; else they are read.
 
         Raises:
             Exception: Whatever the author's `create_tasks_for_stage` raises; nothing is written then.
         """
-        previous, turn = self._previous(job, stage)
+        previous, turn = self._previous(job, stage) if earlier is None else (earlier, nullcontext())
+        count = None if earlier is None else len(earlier)
         with turn:
-            rows = self._rows(job, stage, previous)
-            few = list(islice(rows, FEW_TASKS + 1))
-            if len(few) <= FEW_TASKS:
-                return self._plan_few(job, stage, few, on_the_spot=on_the_spot)
-            return self._plan_many(job, stage, chain(few, rows))
+            return self.write(self._draft(job, stage, previous, count), on_the_spot=on_the_spot)
 
-    def _plan_few(self, job: JobRecord, stage: StageDefinition, rows: list[PlannedTask], *, on_the_spot: bool) -> Plan:
-        plan = Plan(tasks_per_message=self._message_size(job, stage, is_many=False))
-        runs_here = on_the_spot and self._orchestration.may_run_here(rows, plan.tasks_per_message)
-        plan.lease_id = uuid4() if runs_here else None
-        plan.outcome = self._state.plan_small_stage(
-            job.job_id,
-            job.run,
-            stage.number,
-            rows,
-            lease_id=plan.lease_id,
-            owner=self._owner if runs_here else None,
-            tasks_per_message=plan.tasks_per_message,
-        )
-        if plan.outcome == "planned" and runs_here:
-            plan.claimed = [_born_claimed(row) for row in rows]
-        elif plan.outcome == "planned":
-            plan.waiting = [Waiting(row.task_id, row.queue) for row in rows]
-        return plan
+    def draft(self, job: JobRecord, stage: StageDefinition, earlier: Sequence[CompletedTask]) -> Draft:
+        """Ask the author for the stage's tasks and write nothing yet.
 
-    def _plan_many(self, job: JobRecord, stage: StageDefinition, rows: Iterable[PlannedTask]) -> Plan:
+        Args:
+            earlier: All tasks of the stage before, none of which failed.
+
+        Raises:
+            Exception: As `plan`.
+        """
+        return self._draft(job, stage, earlier, len(earlier))
+
+    def write(self, draft: Draft, *, on_the_spot: bool) -> Plan:
+        """Write a draft: all of it, or nothing."""
+        if not draft.is_small:
+            return self._write_many(draft)
+        small = self.small_stage(draft, on_the_spot=on_the_spot)
+        job = draft.job
+        return plan_of(small, self._state.plan_small_stage(job.job_id, job.run, draft.stage.number, small))
+
+    def small_stage(self, draft: Draft, *, on_the_spot: bool) -> SmallStage:
+        """A draft of few tasks, as it will be written: with a lease of this process, or to be announced."""
+        size = self._message_size(draft.job, draft.stage, is_many=False)
+        runs_here = on_the_spot and self._orchestration.may_run_here(draft.few, size)
+        return SmallStage(draft.few, uuid4() if runs_here else None, self._owner if runs_here else None, size)
+
+    def _write_many(self, draft: Draft) -> Plan:
+        job, stage = draft.job, draft.stage
         plan = Plan(tasks_per_message=self._message_size(job, stage, is_many=True))
 
         def noted() -> Iterator[PlannedTask]:
-            for row in rows:
+            for row in chain(draft.few, draft.more):
                 plan.waiting.append(Waiting(row.task_id, row.queue))
                 yield row
 
@@ -130,10 +165,16 @@ class StagePlanner:
             self._mean_seconds.put(key, known)
         return tasks_per_message(None, known.value, is_many=is_many)
 
-    def _rows(self, job: JobRecord, stage: StageDefinition, previous: Iterable[CompletedTask]) -> Iterator[PlannedTask]:
-        is_fan_in = stage.parallelism is Parallelism.FAN_IN
-        count = self._state.expected_count(job.job_id, job.run, stage.number - 1) if is_fan_in else 0
-        return self._orchestration.tasks_of_stage(job, stage, previous, previous_count=count)
+    def _draft(
+        self, job: JobRecord, stage: StageDefinition, previous: Iterable[CompletedTask], count: int | None
+    ) -> Draft:
+        if stage.parallelism is not Parallelism.FAN_IN:
+            count = 0
+        elif count is None:
+            count = self._state.expected_count(job.job_id, job.run, stage.number - 1)
+        with self._times.measured((job.job_type, stage.number)):
+            rows = self._orchestration.tasks_of_stage(job, stage, previous, previous_count=count)
+            return Draft(job, stage, list(islice(rows, FEW_TASKS + 1)), rows)
 
     def _previous(
         self, job: JobRecord, stage: StageDefinition
@@ -150,14 +191,25 @@ class StagePlanner:
         return self._results.stream_results(job.job_id, job.run, stage.number - 1)
 
 
+def plan_of(small: SmallStage, outcome: str) -> Plan:
+    """What came of writing a small stage."""
+    plan = Plan(outcome, lease_id=small.lease_id, tasks_per_message=small.tasks_per_message or 1)
+    if outcome == "planned" and small.lease_id is not None:
+        plan.claimed = [_born_claimed(row) for row in small.tasks]
+        plan.rows = small.tasks
+    elif outcome == "planned":
+        plan.waiting = [Waiting(row.task_id, row.queue) for row in small.tasks]
+    return plan
+
+
 def _born_claimed(row: PlannedTask) -> ClaimedTask:
     return ClaimedTask(
         task_id=row.task_id,
         task_type=row.task_type,
         task_index=row.task_index,
         name=row.name,
-        # Read back, so that a handler sees what it would see after a message.
-        parameters=json.loads(row.parameters),
+        # As a handler would see it after a message.
+        parameters=as_stored(row.parameters),
         attempt=1,
         tries=1,
     )

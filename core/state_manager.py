@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from core.errors import Failure
-from core.models import JobRecord, RetryPolicy
+from core.models import JobRecord, JobStatus, RetryPolicy
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ParkedTask, RerunMode
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.ports import (
@@ -16,6 +16,7 @@ from core.ports import (
     JobStore,
     JsonObject,
     KeyedPayload,
+    SmallStage,
     StageCheck,
     StageStore,
     Submitted,
@@ -105,31 +106,10 @@ class StateManager:
         )
         return outcome, count
 
-    def plan_small_stage(
-        self,
-        job_id: str,
-        run: int,
-        stage: int,
-        tasks: Sequence[TaskRow],
-        *,
-        lease_id: UUID | None = None,
-        owner: str | None = None,
-        tasks_per_message: int | None = None,
-    ) -> str:
-        """As `plan_stage`, in one call; with a lease the tasks are born claimed by the caller."""
-        outcome = self._tasks.plan_small_stage(
-            job_id, run, stage, tasks, lease_id=lease_id, owner=owner, tasks_per_message=tasks_per_message
-        )
-        log.info(
-            "stage_plan_ended",
-            extra={
-                "checkpoint": "STAGE_PLAN",
-                "job_id": job_id,
-                "stage": stage,
-                "outcome": outcome,
-                "count": len(tasks),
-            },
-        )
+    def plan_small_stage(self, job_id: str, run: int, stage: int, planned: SmallStage) -> str:
+        """As `plan_stage`, in one call: the outcome's name."""
+        outcome = self._tasks.plan_small_stage(job_id, run, stage, planned)
+        self._tell_planned(job_id, stage, outcome, planned)
         return outcome
 
     def complete_tasks(
@@ -138,6 +118,44 @@ class StateManager:
         """End tasks as completed and see whether they were the stage's last."""
         check = self._stages.complete_task_and_check_stage(job_id, run, stage, lease_id=lease_id, results=results)
         self._tell("TASK_COMPLETE", job_id, stage, results, check)
+        return check
+
+    def complete_stage_and_plan_next(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        *,
+        lease_id: UUID,
+        results: Mapping[str, JsonObject],
+        following: SmallStage,
+    ) -> StageCheck:
+        """As `complete_tasks`; and if that ends the stage with these very results, the next is planned with it."""
+        check = self._stages.complete_stage_and_plan_next(
+            job_id, run, stage, lease_id=lease_id, results=results, following=following
+        )
+        self._tell("TASK_COMPLETE", job_id, stage, results, check)
+        if check.plan_outcome is not None:
+            self._tell_planned(job_id, stage + 1, check.plan_outcome, following)
+        return check
+
+    def complete_stage_and_finalize(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        *,
+        lease_id: UUID,
+        results: Mapping[str, JsonObject],
+        job_result: JsonObject | None,
+    ) -> StageCheck:
+        """As `complete_tasks`; and if that ends the last stage with these very results, the job ends with it."""
+        check = self._stages.complete_stage_and_finalize(
+            job_id, run, stage, lease_id=lease_id, results=results, job_result=job_result
+        )
+        self._tell("TASK_COMPLETE", job_id, stage, results, check)
+        if check.is_last_task_in_stage and check.job_status not in {None, JobStatus.FINALIZING}:
+            self._tell_finalized(job_id, check.job_status)
         return check
 
     def fail_tasks(
@@ -222,10 +240,10 @@ class StateManager:
         """Decide again what a stage's last task decides: whether the job moved."""
         return self._stages.resume_stalled_job(job_id, run, stage)
 
-    def finalize_job(self, job_id: str, run: int, result: Mapping[str, Any] | None) -> str | None:
+    def finalize_job(self, job_id: str, run: int, result: JsonObject | None) -> str | None:
         """Store the job's summary and end it; None when it does not wait for that."""
         status = self._jobs.finalize_job(job_id, run, result)
-        log.info("job_finalized", extra={"checkpoint": "JOB_COMPLETE", "job_id": job_id, "status": status})
+        self._tell_finalized(job_id, status)
         return status
 
     def fail_all_job_tasks(self, job_id: str, error: Mapping[str, Any]) -> bool:
@@ -320,6 +338,18 @@ class StateManager:
             },
         )
         return recorded
+
+    @staticmethod
+    def _tell_planned(job_id: str, stage: int, outcome: str, planned: SmallStage) -> None:
+        count = len(planned.tasks)
+        log.info(
+            "stage_plan_ended",
+            extra={"checkpoint": "STAGE_PLAN", "job_id": job_id, "stage": stage, "outcome": outcome, "count": count},
+        )
+
+    @staticmethod
+    def _tell_finalized(job_id: str, status: str | None) -> None:
+        log.info("job_finalized", extra={"checkpoint": "JOB_COMPLETE", "job_id": job_id, "status": status})
 
     def _tell(self, checkpoint: str, job_id: str, stage: int, asked: Mapping[str, Any], check: StageCheck) -> None:
         refused = sorted(set(asked) - set(check.updated_ids))

@@ -14,6 +14,7 @@ from core.ports import (
     ForcedJob,
     JsonObject,
     KeyedPayload,
+    SmallStage,
     StageCheck,
     SubmissionOutcome,
     Submitted,
@@ -72,7 +73,7 @@ class JobRepository(JobControlRepository):
         rows = self._execute_query("find_job", query, (job_id,))
         return JobRecord.model_validate(rows[0]) if rows else None
 
-    def finalize_job(self, job_id: str, run: int, result: Mapping[str, Any] | None) -> str | None:
+    def finalize_job(self, job_id: str, run: int, result: JsonObject | None) -> str | None:
         """Store the job's summary and end it. None when it does not wait for that."""
         (row,) = self._call("finalize_job", (job_id, run, as_jsonb(result)))
         return row["finalize_job"]  # type: ignore[no-any-return]
@@ -140,32 +141,9 @@ class TaskRepository(PostgreSQLRepository):
             cursor.execute(seal, (job_id, run, stage, count, tasks_per_message))
         return "planned", count
 
-    def plan_small_stage(
-        self,
-        job_id: str,
-        run: int,
-        stage: int,
-        tasks: Sequence[TaskRow],
-        *,
-        lease_id: UUID | None = None,
-        owner: str | None = None,
-        tasks_per_message: int | None = None,
-    ) -> str:
+    def plan_small_stage(self, job_id: str, run: int, stage: int, planned: SmallStage) -> str:
         """Insert and seal a stage of few tasks in one call; with a lease they are born claimed. The outcome's name."""
-        parameters = (
-            job_id,
-            run,
-            stage,
-            [task.task_id for task in tasks],
-            [task.task_type for task in tasks],
-            [task.queue for task in tasks],
-            [task.name for task in tasks],
-            [as_jsonb(task.parameters) for task in tasks],
-            lease_id,
-            owner,
-            tasks_per_message,
-        )
-        (row,) = self._call("plan_small_stage", parameters)
+        (row,) = self._call("plan_small_stage", (job_id, run, stage, *_values_of(planned)))
         return str(row["plan_small_stage"])
 
     def mark_tasks_announced(self, job_id: str, run: int, task_ids: Sequence[str]) -> int:
@@ -206,6 +184,34 @@ class StageCompletionRepository(PostgreSQLRepository):
     ) -> StageCheck:
         """End tasks as completed: task id -> result. What the lease no longer holds is left alone."""
         return self._settle("complete_task_and_check_stage", job_id, run, stage, lease_id, results)
+
+    def complete_stage_and_plan_next(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        *,
+        lease_id: UUID,
+        results: Mapping[str, JsonObject],
+        following: SmallStage,
+    ) -> StageCheck:
+        """End a stage's last tasks and plan the next stage, in one call; what does not apply is left undone."""
+        more = _values_of(following)
+        return self._settle("complete_stage_and_plan_next", job_id, run, stage, lease_id, results, more)
+
+    def complete_stage_and_finalize(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        *,
+        lease_id: UUID,
+        results: Mapping[str, JsonObject],
+        job_result: JsonObject | None,
+    ) -> StageCheck:
+        """End the last stage's last tasks and the job, in one call; what does not apply is left undone."""
+        more = (as_jsonb(job_result),)
+        return self._settle("complete_stage_and_finalize", job_id, run, stage, lease_id, results, more)
 
     def fail_task_and_check_stage(
         self, job_id: str, run: int, stage: int, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]
@@ -264,8 +270,28 @@ class StageCompletionRepository(PostgreSQLRepository):
         stage: int,
         lease_id: UUID,
         payloads: Mapping[str, JsonObject],
+        more: Sequence[Any] = (),
     ) -> StageCheck:
-        parameters = (job_id, run, stage, lease_id, list(payloads), [as_jsonb(value) for value in payloads.values()])
-        (row,) = self._call(function, parameters)
-        ids = tuple(row["updated_ids"])
-        return StageCheck(ids, row["is_last_task_in_stage"], row["stage_status"], row["job_status"])
+        values = [as_jsonb(value) for value in payloads.values()]
+        (row,) = self._call(function, (job_id, run, stage, lease_id, list(payloads), values, *more))
+        return StageCheck(
+            tuple(row["updated_ids"]),
+            row["is_last_task_in_stage"],
+            row["stage_status"],
+            row["job_status"],
+            row.get("plan_outcome"),
+        )
+
+
+def _values_of(planned: SmallStage) -> tuple[Any, ...]:
+    tasks = planned.tasks
+    return (
+        [task.task_id for task in tasks],
+        [task.task_type for task in tasks],
+        [task.queue for task in tasks],
+        [task.name for task in tasks],
+        [as_jsonb(task.parameters) for task in tasks],
+        planned.lease_id,
+        planned.owner,
+        planned.tasks_per_message,
+    )

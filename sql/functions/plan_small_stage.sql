@@ -2,6 +2,7 @@
 -- With a lease the tasks are born claimed: the planner runs them itself and no message is needed.
 -- Then it commits asynchronously, as a claim does: a crash of the server that takes it back takes back nothing that was
 -- done, since the first result is written with all that came before it, and the job's message is still unsettled.
+-- Unless its transaction wrote something before it: that commit is waited for.
 -- Fence, locks and outcomes: begin_stage_plan's; `planned` when it was done.
 create or replace function {schema}.plan_small_stage(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
@@ -16,7 +17,7 @@ begin
   if v_outcome <> 'ready' then
     return v_outcome;
   end if;
-  if p_lease_id is not null then
+  if p_lease_id is not null and pg_current_xact_id_if_assigned() is null then
     perform set_config('synchronous_commit', 'off', true);
   end if;
   insert into {schema}.tasks (

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 
 from core.leases import HeldLease
+from core.ports import SmallStage
 
 from .machine_suite import Rig
 
@@ -147,7 +148,7 @@ class TestJobAndStage:
     def test_nothing_is_planned_after_it(self, at, declared):
         job_id = at(0).submit(**{declared: 60})
         assert at(60).plan(job_id, 1, 2) == ("expired", 0)
-        assert at(60).tasks.plan_small_stage(job_id, 1, 1, [], lease_id=None, owner=None) == "expired"
+        assert at(60).tasks.plan_small_stage(job_id, 1, 1, SmallStage([])) == "expired"
         assert at(59).plan(job_id, 1, 2) == ("planned", 2)
 
     @pytest.mark.parametrize("declared", ["job_timeout_seconds", "timeout_seconds"])

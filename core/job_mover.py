@@ -1,0 +1,309 @@
+"""Moves a job on: plans its next stage, runs it on the spot where it may, finalizes the job after the last one."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from core.canonical import EncodedJson, describe, encode_storable
+from core.drain import Drain
+from core.error_handler import CoreMachineErrorHandler
+from core.errors import ContractViolationError, StoreUnavailable, classify
+from core.faults import fault_point
+from core.known_jobs import KnownJob, KnownJobs
+from core.models import JobDefinition, JobQueueMessage, JobRecord, JobStatus, StageDefinition, StageStatus
+from core.models.context import CompletedTask, JobExecutionContext, StageSummary
+from core.orchestration_manager import OrchestrationManager
+from core.ports import JobCatalog, ResultStore
+from core.retry import retry_delay
+from core.settlement import Settlement
+from core.stage_ending import Following, StageEnding
+from core.stage_planner import Plan, StagePlanner, plan_of
+from core.stage_runner import StageRunner
+from core.state_manager import StateManager
+from core.step_times import StepTimes
+
+log = logging.getLogger(__name__)
+
+# An invocation that has lasted this long leaves what follows to messages.
+ON_THE_SPOT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A job that waits for a step, and what this process has in hand for it.
+
+    Args:
+        summaries: How the stages before ended, the first ones of the run that ended in this process.
+        following: What was prepared from the results of the stage before.
+        plan: The job's stage was planned already, with those results.
+    """
+
+    job: JobRecord
+    summaries: tuple[StageSummary, ...] = ()
+    following: Following | None = None
+    plan: Plan | None = None
+
+
+class JobMover:
+    """One a process.
+
+    Args:
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: JobCatalog,
+        state: StateManager,
+        orchestration: OrchestrationManager,
+        results: ResultStore,
+        runner: StageRunner,
+        known: KnownJobs,
+        drain: Drain,
+        owner: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._catalog = catalog
+        self._state = state
+        self._orchestration = orchestration
+        self._results = results
+        self._runner = runner
+        self._known = known
+        self._drain = drain
+        self._clock = clock
+        self._errors = CoreMachineErrorHandler(log)
+        self._times = StepTimes()
+        self._planner = StagePlanner(state, orchestration, results, owner, self._times)
+
+    def follow_up(self, job: JobRecord, stage: int, status: str | None, until: float) -> None:
+        """After a message's tasks: if the stage ended and the job waits for a step, take it.
+
+        The row already says what comes next, so an error here loses nothing.
+        """
+        moved = _moved(job, stage, status)
+        if moved is None:
+            return
+        fault_point("job.moved")
+        if not self._orchestration.role.moves_jobs:
+            self._orchestration.signal_stage_complete(moved)
+            return
+
+        def announce_instead(_: Exception) -> None:
+            self._orchestration.announce_job(_job_message(moved, moved.stage, cause="follow-up"))
+
+        with self._errors.handle_operation(
+            "move_on", job_id=moved.job_id, stage=moved.stage, on_error=announce_instead, raise_on_error=False
+        ):
+            self.move_on(moved, until)
+
+    def move_on(self, job: JobRecord, until: float) -> None:
+        """Plan and finalize as long as the job waits for it and this process may do what comes next itself.
+
+        Args:
+            until: By this time of the clock what can be left to messages is left to them.
+        """
+        standing: Standing | None = Standing(job)
+        while standing is not None and standing.job.status is JobStatus.QUEUED:
+            standing = self._take_stage(standing, until)
+        if standing is not None and standing.job.status is JobStatus.FINALIZING:
+            self._finalize(standing)
+
+    def _take_stage(self, standing: Standing, until: float) -> Standing | None:
+        """Plan the job's stage and announce or run its tasks. Returns the job as it is then, if it is to move on."""
+        job = standing.job
+        known = self._known.remember(job)
+        stage = known.definition.stage(job.stage)
+        plan = standing.plan or self._plan(standing, stage, until)
+        if plan is None:
+            return None
+        fault_point("job.planned")
+        if plan.outcome == "expired":
+            self._state.enforce_deadlines(job.job_id, job.run, job.stage)
+            return None
+        if plan.is_empty_stage:
+            found = self._state.find_job(job.job_id)
+            return Standing(found) if found is not None and obstacle_of(found, job.run) is None else None
+        if plan.lease_id is not None and plan.claimed:
+            return self._run(standing, known, stage, plan, plan.lease_id, until)
+        self._orchestration.announce_tasks(
+            job,
+            stage.number,
+            plan.tasks_per_message,
+            plan.waiting,
+            on_sent=lambda ids: self._state.mark_tasks_announced(job.job_id, job.run, ids),
+        )
+        return None
+
+    def _plan(self, standing: Standing, stage: StageDefinition, until: float) -> Plan | None:
+        """Plan the stage, from what was prepared if there is anything; None if that failed."""
+        job, following = standing.job, standing.following
+        fault_point("job.before_plan")
+        on_the_spot = self._may_run(until)
+        try:
+            if following is None:
+                return self._planner.plan(job, stage, on_the_spot=on_the_spot)
+            following.raise_error()
+            if following.draft is not None:
+                return self._planner.write(following.draft, on_the_spot=on_the_spot)
+            return self._planner.plan(job, stage, on_the_spot=on_the_spot, earlier=following.results)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - an author's planner raises anything; the type decides
+            self._fail_step(job, "plan_stage", error)
+            return None
+
+    def _run(
+        self, standing: Standing, known: KnownJob, stage: StageDefinition, plan: Plan, lease_id: UUID, until: float
+    ) -> Standing | None:
+        """Run a stage all of whose tasks this process holds. Returns the job as it is then, if it is to move on."""
+        ending = StageEnding(plan.rows, lambda results: self._prepare(standing, known, stage, results, until))
+        settlement = self._runner.run_claimed(known, stage, lease_id, plan.claimed, ending)
+        moved = _moved(standing.job, stage.number, settlement.job_status)
+        return None if moved is None else _standing_after(standing, moved, settlement)
+
+    def _prepare(
+        self,
+        standing: Standing,
+        known: KnownJob,
+        stage: StageDefinition,
+        results: list[CompletedTask],
+        until: float,
+    ) -> Following:
+        """What follows these results, as far as it is known to be quick: they wait for it."""
+        job = standing.job
+        step = (job.job_type, stage.number + 1)
+        if not self._times.is_quick(step):
+            return Following(results)
+        try:
+            if stage.number == job.total_stages:
+                summaries = self._summaries(standing, stage, len(results))
+                return Following(results, summary=self._ask_summary(job, summaries, results))
+            following_job = job.model_copy(update={"status": JobStatus.QUEUED, "stage": stage.number + 1, "attempt": 0})
+            draft = self._planner.draft(following_job, known.definition.stage(stage.number + 1), results)
+            small = self._planner.small_stage(draft, on_the_spot=self._may_run(until)) if draft.is_small else None
+            return Following(results, draft=draft, small=small)
+        except StoreUnavailable:
+            return Following(results)
+        except Exception as error:  # noqa: BLE001 - an author's code raises anything; told when the step is taken
+            return Following(results, error=error)
+
+    def _finalize(self, standing: Standing) -> None:
+        job, following = standing.job, standing.following
+        fault_point("job.before_finalize")
+        try:
+            if following is not None:
+                following.raise_error()
+            summaries = tuple(self._results.stage_summaries(job.job_id, job.run))
+            summary = self._ask_summary(job, summaries, following.results if following is not None else None)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - an author's code raises anything; the type decides
+            self._fail_step(job, "finalize_job", error)
+            return
+        fault_point("job.finalizing")
+        self._state.finalize_job(job.job_id, job.run, summary)
+        fault_point("job.finalized")
+
+    def _ask_summary(
+        self, job: JobRecord, stages: tuple[StageSummary, ...], last_results: Sequence[CompletedTask] | None
+    ) -> EncodedJson:
+        """The author's summary of the job. `last_results`: those of its last stage, if they are in hand."""
+
+        def results(stage: int) -> Iterator[CompletedTask]:
+            if last_results is not None and stage == job.total_stages:
+                return iter(last_results)
+            return self._results.stream_results(job.job_id, job.run, stage)
+
+        with self._times.measured((job.job_type, job.total_stages + 1)):
+            context = JobExecutionContext(
+                job_id=job.job_id,
+                job_type=job.job_type,
+                parameters=job.parameters,
+                stages=stages,
+                results=results,
+            )
+            summary = self._catalog.get_job(job.job_type).finalize_job(context) or {}
+        if not isinstance(summary, Mapping):
+            raise ContractViolationError(
+                f"finalize_job of {job.job_type!r}: expected it to return a mapping, found {describe(summary)}"
+            )
+        return encode_storable(summary, f"finalize_job of {job.job_type!r}")
+
+    def _summaries(self, standing: Standing, stage: StageDefinition, completed: int) -> tuple[StageSummary, ...]:
+        """How all stages will have ended when the last, all of whose tasks are completed, is written down."""
+        before = standing.summaries
+        if len(before) < stage.number - 1:
+            read = self._results.stage_summaries(standing.job.job_id, standing.job.run)
+            before = tuple(summary for summary in read if summary.stage < stage.number)
+        return (*before, StageSummary(stage.number, StageStatus.COMPLETED, completed, 0))
+
+    def _may_run(self, until: float) -> bool:
+        return self._clock() < until and not self._drain.is_draining
+
+    def _fail_step(self, job: JobRecord, step: str, error: Exception) -> None:
+        """A planner or finalizer raised: try again later, or fail the job with its reason."""
+        failure = classify(error)
+        policy = JobDefinition.model_validate(job.definition).stage(job.stage).retry
+        attempt = job.attempt + 1
+        log.error(
+            "job_step_failed",
+            exc_info=error,
+            extra={"checkpoint": "JOB_STEP_FAILED", "job_id": job.job_id, "stage": job.stage, "operation": step},
+        )
+        if not failure.retryable or attempt >= policy.max_attempts:
+            details = failure.to_json(attempt) | {"step": step, "stage": job.stage}
+            self._state.fail_all_job_tasks(job.job_id, details)
+            return
+        delay = max(retry_delay(attempt, policy), failure.retry_after_seconds or 0.0)
+        self._state.retry_job_step(job, failure.to_json(attempt) | {"step": step}, delay)
+        fault_point("job.step_retry_written")
+        if self._orchestration.announce_job(_job_message(job, job.stage, attempt=attempt + 1), delay_seconds=delay):
+            fault_point("job.step_retry_sent")
+            self._state.mark_job_announced(job.job_id, job.run, job.stage)
+
+
+def obstacle_of(job: JobRecord | None, run: int) -> str | None:
+    """Why a job does not wait for a step of this run; None if it does."""
+    if job is None:
+        return "missing"
+    if job.run != run:
+        return "stale_run"
+    if job.status not in {JobStatus.QUEUED, JobStatus.FINALIZING}:
+        return job.status
+    return None if job.paused_at is None else "paused"
+
+
+def _moved(job: JobRecord, stage: int, status: str | None) -> JobRecord | None:
+    """The job after its stage ended, as the settling call told: what waits for a step, or None."""
+    if status == JobStatus.QUEUED:
+        return job.model_copy(update={"status": JobStatus.QUEUED, "stage": stage + 1, "attempt": 0, "paused_at": None})
+    if status == JobStatus.FINALIZING:
+        return job.model_copy(update={"status": JobStatus.FINALIZING, "stage": stage, "attempt": 0, "paused_at": None})
+    return None
+
+
+def _standing_after(standing: Standing, moved: JobRecord, settlement: Settlement) -> Standing:
+    """The job after a stage of which this process held every task."""
+    following, ended = settlement.following, standing.job.stage
+    summaries = standing.summaries
+    if following is not None and len(summaries) == ended - 1:
+        summaries = (*summaries, StageSummary(ended, StageStatus.COMPLETED, len(following.results), 0))
+    plan = None
+    if following is not None and following.small is not None and settlement.plan_outcome is not None:
+        plan = plan_of(following.small, settlement.plan_outcome)
+    return Standing(moved, summaries, following, plan)
+
+
+def _job_message(job: JobRecord, stage: int, *, attempt: int = 1, cause: str | None = None) -> JobQueueMessage:
+    return JobQueueMessage(
+        job_id=job.job_id,
+        job_type=job.job_type,
+        run=job.run,
+        stage=stage,
+        attempt=attempt,
+        cause=cause,
+        correlation_id=job.correlation_id,
+    )

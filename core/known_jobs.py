@@ -1,0 +1,38 @@
+"""What a process remembers of jobs: what never changes within a run."""
+
+from dataclasses import dataclass
+
+from core.cache import LatestCache
+from core.models import JobDefinition, JobRecord
+from core.state_manager import StateManager
+
+
+@dataclass(frozen=True)
+class KnownJob:
+    """A job's parameters and its definition; the record's status is that of the moment when it was read."""
+
+    record: JobRecord
+    definition: JobDefinition
+
+
+class KnownJobs:
+    """The latest jobs of a process."""
+
+    def __init__(self, state: StateManager) -> None:
+        self._state = state
+        self._jobs: LatestCache[tuple[str, int], KnownJob] = LatestCache(256)
+
+    def find(self, job_id: str, run: int) -> KnownJob | None:
+        """From memory, or from its row; None if there is no such job or it is in another run."""
+        known = self._jobs.get((job_id, run))
+        if known is not None:
+            return known
+        job = self._state.find_job(job_id)
+        return None if job is None or job.run != run else self.remember(job)
+
+    def remember(self, job: JobRecord) -> KnownJob:
+        known = self._jobs.get((job.job_id, job.run))
+        if known is None:
+            known = KnownJob(job, JobDefinition.model_validate(job.definition))
+            self._jobs.put((job.job_id, job.run), known)
+        return known
