@@ -183,8 +183,9 @@ class JobMover:
                 return Following(results, summary=self._ask_summary(job, summaries, results))
             following_job = job.model_copy(update={"status": JobStatus.QUEUED, "stage": stage.number + 1, "attempt": 0})
             draft = self._planner.draft(following_job, known.definition.stage(stage.number + 1), results)
-            small = self._planner.small_stage(draft, on_the_spot=self._may_run(until)) if draft.is_small else None
-            return Following(results, draft=draft, small=small)
+            if not draft.is_small or not draft.few:
+                return Following(results, draft=draft)
+            return Following(results, draft, self._planner.small_stage(draft, on_the_spot=self._may_run(until)))
         except StoreUnavailable:
             return Following(results)
         except Exception as error:  # noqa: BLE001 - an author's code raises anything; told when the step is taken
@@ -238,7 +239,7 @@ class JobMover:
         if len(before) < stage.number - 1:
             read = self._results.stage_summaries(standing.job.job_id, standing.job.run)
             before = tuple(summary for summary in read if summary.stage < stage.number)
-        return (*before, StageSummary(stage.number, StageStatus.COMPLETED, completed, 0))
+        return (*before, StageSummary(stage.number, StageStatus.COMPLETED.value, completed, 0))
 
     def _may_run(self, until: float) -> bool:
         return self._clock() < until and not self._drain.is_draining
@@ -290,10 +291,10 @@ def _standing_after(standing: Standing, moved: JobRecord, settlement: Settlement
     following, ended = settlement.following, standing.job.stage
     summaries = standing.summaries
     if following is not None and len(summaries) == ended - 1:
-        summaries = (*summaries, StageSummary(ended, StageStatus.COMPLETED, len(following.results), 0))
+        summaries = (*summaries, StageSummary(ended, StageStatus.COMPLETED.value, len(following.results), 0))
     plan = None
-    if following is not None and following.small is not None and settlement.plan_outcome is not None:
-        plan = plan_of(following.small, settlement.plan_outcome)
+    if following is not None and following.small is not None and settlement.is_planned:
+        plan = plan_of(following.small, "planned")
     return Standing(moved, summaries, following, plan)
 
 

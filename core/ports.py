@@ -40,15 +40,13 @@ TaskRow = PlannedTask | TaskRecord
 class StageCheck:
     """What a settlement did. The rows are the signal; this answer is a hint that may never arrive.
 
-    `job_status` is None while the job is paused: nothing follows then. `plan_outcome` is that of the next stage's
-    planning, if that was asked for in the same call and came to it.
+    `job_status` is None while the job is paused: nothing follows then.
     """
 
     updated_ids: tuple[str, ...]
     is_last_task_in_stage: bool
     stage_status: str | None
     job_status: str | None
-    plan_outcome: str | None = None
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ class StageStore(Protocol):
         lease_id: UUID,
         results: Mapping[str, JsonObject],
         following: SmallStage,
-    ) -> StageCheck: ...
+    ) -> bool: ...
     def complete_stage_and_finalize(
         self,
         job_id: str,
@@ -197,8 +195,8 @@ class StageStore(Protocol):
         *,
         lease_id: UUID,
         results: Mapping[str, JsonObject],
-        job_result: JsonObject | None,
-    ) -> StageCheck: ...
+        summary: JsonObject,
+    ) -> str | None: ...
     def fail_task_and_check_stage(
         self, job_id: str, run: int, stage: int, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]
     ) -> StageCheck: ...

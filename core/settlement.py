@@ -8,7 +8,7 @@ from uuid import UUID
 from core.canonical import EncodedJson
 from core.errors import AttemptsExhausted, Failure, StoreUnavailable
 from core.faults import fault_point
-from core.models import JobRecord, StageDefinition, TaskQueueMessage
+from core.models import JobRecord, JobStatus, StageDefinition, TaskQueueMessage
 from core.orchestration_manager import OrchestrationManager, Waiting
 from core.ports import StageCheck
 from core.stage_ending import Following, StageEnding
@@ -39,8 +39,8 @@ class Settlement:
         # The job's status if one of these tasks was its stage's last, and what follows as far as it was prepared.
         self.job_status: str | None = None
         self.following: Following | None = None
-        # What came of planning the next stage, if that was done with the last results.
-        self.plan_outcome: str | None = None
+        # Whether the next stage was planned with the last results.
+        self.is_planned = False
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Each outcome by its kind; successes first, in one call."""
@@ -95,40 +95,39 @@ class Settlement:
         return self._job.job_id, self._job.run, self._stage.number
 
     def _complete(self, results: Mapping[str, EncodedJson]) -> None:
-        if self._ending is None:
-            self._note(self._state.complete_tasks(*self._where, lease_id=self._lease_id, results=results))
-            return
-        following = self._ending.following(results)
-        check = self._complete_with(following, results) if following is not None else None
-        if check is None:
-            check = self._state.complete_tasks(*self._where, lease_id=self._lease_id, results=results)
-        self._ending.add(results, check)
+        if self._ending is not None:
+            self.following = self._ending.following(results)
+            if self.following is not None and self._complete_with(self.following, results):
+                return
+        check = self._state.complete_tasks(*self._where, lease_id=self._lease_id, results=results)
+        if self._ending is not None:
+            self._ending.add(results, check)
         if len(check.updated_ids) < len(results):
             # Somebody else ended the others: what they left is not what was prepared from.
             self.following = None
         self._note(check)
 
-    def _complete_with(self, following: Following, results: Mapping[str, EncodedJson]) -> StageCheck | None:
-        """Settle the last results together with what follows; None if that has to be done alone."""
-        self.following = following
+    def _complete_with(self, following: Following, results: Mapping[str, EncodedJson]) -> bool:
+        """Settle the stage's last results together with what follows; False if nothing was done."""
         try:
             if following.small is not None:
-                return self._state.complete_stage_and_plan_next(
+                self.is_planned = self._state.complete_stage_and_plan_next(
                     *self._where, lease_id=self._lease_id, results=results, following=following.small
                 )
-            if following.summary is not None:
-                return self._state.complete_stage_and_finalize(
-                    *self._where, lease_id=self._lease_id, results=results, job_result=following.summary
+                self.job_status = JobStatus.QUEUED if self.is_planned else None
+            elif following.summary is not None:
+                self.job_status = self._state.complete_stage_and_finalize(
+                    *self._where, lease_id=self._lease_id, results=results, summary=following.summary
                 )
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - told when the step is taken: the results must not suffer from it
             self.following = Following(following.results, error=error)
-        return None
+        return self.job_status is not None
 
     def _note(self, check: StageCheck) -> None:
         if check.is_last_task_in_stage:
-            self.job_status, self.plan_outcome = check.job_status, check.plan_outcome
+            self.job_status = check.job_status
 
     def _retry(self, task: ClaimedTask, failure: Failure) -> bool:
         """Whether another attempt is scheduled."""

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from core.errors import Failure
-from core.models import JobRecord, JobStatus, RetryPolicy
+from core.models import JobRecord, RetryPolicy
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ParkedTask, RerunMode
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.ports import (
@@ -129,15 +129,15 @@ class StateManager:
         lease_id: UUID,
         results: Mapping[str, JsonObject],
         following: SmallStage,
-    ) -> StageCheck:
-        """As `complete_tasks`; and if that ends the stage with these very results, the next is planned with it."""
-        check = self._stages.complete_stage_and_plan_next(
+    ) -> bool:
+        """End all tasks of a stage as completed, and plan the next, of at least one task: all of it, or nothing."""
+        done = self._stages.complete_stage_and_plan_next(
             job_id, run, stage, lease_id=lease_id, results=results, following=following
         )
-        self._tell("TASK_COMPLETE", job_id, stage, results, check)
-        if check.plan_outcome is not None:
-            self._tell_planned(job_id, stage + 1, check.plan_outcome, following)
-        return check
+        if done:
+            self._tell_completed(job_id, stage, results)
+            self._tell_planned(job_id, stage + 1, "planned", following)
+        return done
 
     def complete_stage_and_finalize(
         self,
@@ -147,16 +147,16 @@ class StateManager:
         *,
         lease_id: UUID,
         results: Mapping[str, JsonObject],
-        job_result: JsonObject | None,
-    ) -> StageCheck:
-        """As `complete_tasks`; and if that ends the last stage with these very results, the job ends with it."""
-        check = self._stages.complete_stage_and_finalize(
-            job_id, run, stage, lease_id=lease_id, results=results, job_result=job_result
+        summary: JsonObject,
+    ) -> str | None:
+        """End all tasks of the last stage as completed, and the job: all of it, or nothing. The job's status then."""
+        status = self._stages.complete_stage_and_finalize(
+            job_id, run, stage, lease_id=lease_id, results=results, summary=summary
         )
-        self._tell("TASK_COMPLETE", job_id, stage, results, check)
-        if check.is_last_task_in_stage and check.job_status not in {None, JobStatus.FINALIZING}:
-            self._tell_finalized(job_id, check.job_status)
-        return check
+        if status is not None:
+            self._tell_completed(job_id, stage, results)
+            self._tell_finalized(job_id, status)
+        return status
 
     def fail_tasks(
         self, job_id: str, run: int, stage: int, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]
@@ -338,6 +338,9 @@ class StateManager:
             },
         )
         return recorded
+
+    def _tell_completed(self, job_id: str, stage: int, results: Mapping[str, JsonObject]) -> None:
+        self._tell("TASK_COMPLETE", job_id, stage, results, StageCheck(tuple(results), True, None, None))
 
     @staticmethod
     def _tell_planned(job_id: str, stage: int, outcome: str, planned: SmallStage) -> None:

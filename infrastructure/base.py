@@ -23,6 +23,10 @@ class ChangedMeanwhile(RepositoryError):
     """Another transaction came in between, and this one was rolled back: the same call again finds it done."""
 
 
+class NotAsExpected(RepositoryError):
+    """A call that does all or nothing did nothing: something is not as its caller expects."""
+
+
 class BaseRepository:
     """Names its operations in errors and logs."""
 

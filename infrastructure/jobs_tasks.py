@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier
+from psycopg.types.json import Jsonb
 
 from core.leases import HeldLease
 from core.models import JobRecord
@@ -20,6 +22,7 @@ from core.ports import (
     Submitted,
     TaskRow,
 )
+from infrastructure.base import NotAsExpected
 from infrastructure.job_control import JobControlRepository
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb, columns_of
 
@@ -143,7 +146,7 @@ class TaskRepository(PostgreSQLRepository):
 
     def plan_small_stage(self, job_id: str, run: int, stage: int, planned: SmallStage) -> str:
         """Insert and seal a stage of few tasks in one call; with a lease they are born claimed. The outcome's name."""
-        (row,) = self._call("plan_small_stage", (job_id, run, stage, *_values_of(planned)))
+        (row,) = self._call("plan_small_stage", (job_id, run, stage, *_columns_of(planned)))
         return str(row["plan_small_stage"])
 
     def mark_tasks_announced(self, job_id: str, run: int, task_ids: Sequence[str]) -> int:
@@ -194,10 +197,10 @@ class StageCompletionRepository(PostgreSQLRepository):
         lease_id: UUID,
         results: Mapping[str, JsonObject],
         following: SmallStage,
-    ) -> StageCheck:
-        """End a stage's last tasks and plan the next stage, in one call; what does not apply is left undone."""
-        more = _values_of(following)
-        return self._settle("complete_stage_and_plan_next", job_id, run, stage, lease_id, results, more)
+    ) -> bool:
+        """End all tasks of a stage and plan the next, in one call. False: not all is as expected, nothing was done."""
+        parameters = (job_id, run, stage, lease_id, *_payloads(results), *_columns_of(following))
+        return bool(self._call_if_as_expected("complete_stage_and_plan_next", parameters))
 
     def complete_stage_and_finalize(
         self,
@@ -207,11 +210,12 @@ class StageCompletionRepository(PostgreSQLRepository):
         *,
         lease_id: UUID,
         results: Mapping[str, JsonObject],
-        job_result: JsonObject | None,
-    ) -> StageCheck:
-        """End the last stage's last tasks and the job, in one call; what does not apply is left undone."""
-        more = (as_jsonb(job_result),)
-        return self._settle("complete_stage_and_finalize", job_id, run, stage, lease_id, results, more)
+        summary: JsonObject,
+    ) -> str | None:
+        """End all tasks of the last stage and the job, in one call. None: not all is as expected, nothing was done."""
+        parameters = (job_id, run, stage, lease_id, *_payloads(results), as_jsonb(summary))
+        rows = self._call_if_as_expected("complete_stage_and_finalize", parameters)
+        return rows[0]["complete_stage_and_finalize"] if rows else None
 
     def fail_task_and_check_stage(
         self, job_id: str, run: int, stage: int, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]
@@ -270,20 +274,25 @@ class StageCompletionRepository(PostgreSQLRepository):
         stage: int,
         lease_id: UUID,
         payloads: Mapping[str, JsonObject],
-        more: Sequence[Any] = (),
     ) -> StageCheck:
-        values = [as_jsonb(value) for value in payloads.values()]
-        (row,) = self._call(function, (job_id, run, stage, lease_id, list(payloads), values, *more))
-        return StageCheck(
-            tuple(row["updated_ids"]),
-            row["is_last_task_in_stage"],
-            row["stage_status"],
-            row["job_status"],
-            row.get("plan_outcome"),
-        )
+        (row,) = self._call(function, (job_id, run, stage, lease_id, *_payloads(payloads)))
+        ids = tuple(row["updated_ids"])
+        return StageCheck(ids, row["is_last_task_in_stage"], row["stage_status"], row["job_status"])
+
+    def _call_if_as_expected(self, function: str, parameters: Sequence[Any]) -> list[DictRow]:
+        """A call that does all or nothing: no rows when something is not as the caller expects."""
+        try:
+            return self._call(function, parameters)
+        except NotAsExpected as error:
+            self._log.info("not_as_expected", extra={"operation": function, "reason": error.reason})
+            return []
 
 
-def _values_of(planned: SmallStage) -> tuple[Any, ...]:
+def _payloads(payloads: Mapping[str, JsonObject]) -> tuple[list[str], list[Jsonb | None]]:
+    return list(payloads), [as_jsonb(value) for value in payloads.values()]
+
+
+def _columns_of(planned: SmallStage) -> tuple[Any, ...]:
     tasks = planned.tasks
     return (
         [task.task_id for task in tasks],

@@ -14,13 +14,14 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.canonical import EncodedJson
 from core.models.definition import FrozenModel
-from infrastructure.base import BaseRepository, ChangedMeanwhile, DatabaseUnavailable, RepositoryError
+from infrastructure.base import BaseRepository, ChangedMeanwhile, DatabaseUnavailable, NotAsExpected, RepositoryError
 from infrastructure.migrations import Migrator
 
 C = TypeVar("C")
 
 # Our own "changed between look and lock", a deadlock, a serialization failure: all were rolled back.
 CHANGED_SQLSTATES = frozenset({"CM001", "40P01", "40001"})
+NOT_AS_EXPECTED_SQLSTATE = "CM004"
 CALLS_AT_MOST = 5
 
 # After a failed attempt the pool waits 1 s, then 2, then 4, and so on: a long outage would be followed by a long wait.
@@ -145,6 +146,8 @@ class PostgreSQLRepository(BaseRepository):
     def _translate(self, operation: str, error: Exception) -> Exception:
         if isinstance(error, psycopg.Error) and error.sqlstate in CHANGED_SQLSTATES:
             return ChangedMeanwhile(operation, str(error).splitlines()[0])
+        if isinstance(error, psycopg.Error) and error.sqlstate == NOT_AS_EXPECTED_SQLSTATE:
+            return NotAsExpected(operation, str(error).splitlines()[0])
         if isinstance(error, PoolTimeout):
             return DatabaseUnavailable(operation, self._explain_timeout())
         if isinstance(error, psycopg.OperationalError):

@@ -538,43 +538,125 @@ begin
 end $$;
 
 -- The end of a stage of which one process holds every task, and what follows from it, in one transaction: one commit
--- instead of two, and nobody sees the job in between. The caller prepared what follows from the very results given
--- here; so it is done only if the lease still held all of these tasks and they were the stage's last. Otherwise these
--- functions do what complete_task_and_check_stage does, and what follows is left to be decided anew.
--- Locks: that function's; then the next stage's, tried, not awaited; then the job row.
+-- instead of two or three, and nobody sees the job in between. The caller prepared what follows from the very results
+-- given here. So all of it is done or, whatever is not as the caller expects (a task is in other hands, the job is paused
+-- or being cancelled, a deadline has passed), nothing: CM004, and the caller settles its tasks alone.
+-- Since these are all tasks of the stage, nothing is left to be watched.
+-- Locks: task rows by id, then the stage, then the job row.
 
--- The next stage has few tasks: plan_small_stage says what they are. plan_outcome is its outcome, or null.
+-- The next stage has few tasks, at least one; with a lease they are born claimed, as in plan_small_stage.
 create or replace function "app".complete_stage_and_plan_next(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_next_task_ids text[], p_next_task_types text[], p_next_queues text[], p_next_names text[],
   p_next_parameters jsonb[], p_next_lease_id uuid, p_owner text, p_tasks_per_message integer
-) returns table (
-  updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text, plan_outcome text
-)
-language plpgsql as $$
+) returns void
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_settings jsonb;
 begin
-  select c.* into updated_ids, is_last_task_in_stage, stage_status, job_status
-  from "app".complete_task_and_check_stage(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results) c;
-  if is_last_task_in_stage and job_status = 'queued' and cardinality(updated_ids) = cardinality(p_task_ids) then
-    plan_outcome := "app".plan_small_stage(p_job_id, p_run, p_stage + 1, p_next_task_ids, p_next_task_types,
-      p_next_queues, p_next_names, p_next_parameters, p_next_lease_id, p_owner, p_tasks_per_message);
+  perform "app".end_whole_stage(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, v_now);
+  update "app".jobs j
+  set stage = p_stage + 1, announced_at = null, attempt = 0, due_at = null, updated_at = v_now
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'processing'
+    and p_stage < j.total_stages and j.paused_at is null and (j.deadline_at <= v_now) is not true
+  returning j.definition -> 'stages' -> p_stage into v_settings;
+  if not found then
+    raise exception 'job % run % does not go on from stage %', p_job_id, p_run, p_stage using errcode = 'CM004';
   end if;
-  return next;
+  if p_tasks_per_message is not null then
+    v_settings := v_settings || jsonb_build_object('tasks_per_message', p_tasks_per_message);
+  end if;
+  insert into "app".stages (job_id, run, stage, status, settings, expected_count, created_at, planned_at)
+  values (p_job_id, p_run, p_stage + 1, 'processing', v_settings, cardinality(p_next_task_ids), v_now, v_now);
+  perform "app".insert_few_tasks(p_job_id, p_run, p_stage + 1, p_next_task_ids, p_next_task_types, p_next_queues,
+    p_next_names, p_next_parameters, p_next_lease_id, p_owner, (v_settings ->> 'lease_seconds')::double precision);
+  insert into "app".job_events (job_id, run, stage, event, detail, at)
+  values (p_job_id, p_run, p_stage, 'stage_completed', jsonb_build_object(), v_now),
+    (p_job_id, p_run, p_stage + 1, 'stage_planned',
+      jsonb_build_object('expected_count', cardinality(p_next_task_ids)), v_now);
 end $$;
 
--- It was the last stage: the job ends with its summary, and job_status says how.
+-- It was the last stage: the job ends with its summary. Returns how.
 create or replace function "app".complete_stage_and_finalize(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_job_result jsonb
-) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql as $$
+) returns text
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_status text;
 begin
-  select c.* into updated_ids, is_last_task_in_stage, stage_status, job_status
-  from "app".complete_task_and_check_stage(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results) c;
-  if is_last_task_in_stage and job_status = 'finalizing' and cardinality(updated_ids) = cardinality(p_task_ids) then
-    job_status := "app".finalize_job(p_job_id, p_run, p_job_result);
+  perform "app".end_whole_stage(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, v_now);
+  update "app".jobs j
+  set status = case when exists (
+        select 1 from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.failed_count > 0
+      ) then 'completed_with_errors' else 'completed' end,
+      result = p_job_result, announced_at = null, attempt = 0, due_at = null, finished_at = v_now, updated_at = v_now
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'processing'
+    and p_stage = j.total_stages and j.paused_at is null and (j.deadline_at <= v_now) is not true
+  returning j.status into v_status;
+  if not found then
+    raise exception 'job % run % does not end with stage %', p_job_id, p_run, p_stage using errcode = 'CM004';
   end if;
-  return next;
+  insert into "app".job_events (job_id, run, stage, event, detail, at)
+  values (p_job_id, p_run, p_stage, 'stage_completed', jsonb_build_object(), v_now),
+    (p_job_id, p_run, null, 'job_' || v_status, jsonb_build_object(), v_now);
+  return v_status;
+end $$;
+
+-- Ends all tasks of a stage as completed, and the stage with them.
+create or replace function "app".end_whole_stage(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
+  p_now timestamptz
+) returns void
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_count integer := 1;
+begin
+  if cardinality(p_task_ids) > 1 then
+    v_count := "app".complete_held_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, p_now);
+  else
+    update "app".tasks t
+    set status = 'completed', is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
+        result = p_results[1], error = null
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_ids[1] and t.stage = p_stage
+      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id;
+    get diagnostics v_count = row_count;
+  end if;
+  perform "app".lock_stage(p_job_id, p_run, p_stage);
+  update "app".stages s set status = 'completed', finished_at = p_now
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
+    and s.expected_count = v_count and s.failed_count = 0;
+  if not found or v_count < cardinality(p_task_ids) then
+    raise exception 'these are not all tasks of stage % of job % run %', p_stage, p_job_id, p_run
+      using errcode = 'CM004';
+  end if;
+end $$;
+
+-- How many of these tasks the lease held; they are completed. Planned anew at each call, as all that takes arrays.
+create or replace function "app".complete_held_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
+  p_now timestamptz
+) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_ids text[];
+  v_count integer;
+begin
+  select array_agg(h.task_id) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
+    order by t.task_id for update
+  ) h;
+  update "app".tasks t
+  set status = 'completed', is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
+      result = given.result, error = null
+  from unnest(p_task_ids, p_results) as given(task_id, result)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and t.task_id = given.task_id;
+  get diagnostics v_count = row_count;
+  return v_count;
 end $$;
 
 -- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
@@ -1352,7 +1434,6 @@ end $$;
 -- With a lease the tasks are born claimed: the planner runs them itself and no message is needed.
 -- Then it commits asynchronously, as a claim does: a crash of the server that takes it back takes back nothing that was
 -- done, since the first result is written with all that came before it, and the job's message is still unsettled.
--- Unless its transaction wrote something before it: that commit is waited for.
 -- Fence, locks and outcomes: begin_stage_plan's; `planned` when it was done.
 create or replace function "app".plan_small_stage(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
@@ -1361,15 +1442,31 @@ create or replace function "app".plan_small_stage(
 ) returns text
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
-  v_now timestamptz := "app".clock();
   v_outcome text := "app".begin_stage_plan(p_job_id, p_run, p_stage);
 begin
   if v_outcome <> 'ready' then
     return v_outcome;
   end if;
-  if p_lease_id is not null and pg_current_xact_id_if_assigned() is null then
+  if p_lease_id is not null then
     perform set_config('synchronous_commit', 'off', true);
   end if;
+  perform "app".insert_few_tasks(p_job_id, p_run, p_stage, p_task_ids, p_task_types, p_queues, p_names, p_parameters,
+    p_lease_id, p_owner, (s.settings ->> 'lease_seconds')::double precision)
+  from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  perform "app".seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0),
+    p_tasks_per_message);
+  return 'planned';
+end $$;
+
+-- The rows, the last one watched; with a lease they are born claimed.
+create or replace function "app".insert_few_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
+  p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_lease_seconds double precision
+) returns void
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
   insert into "app".tasks (
     job_id, run, task_id, stage, task_index, task_type, queue, name, parameters,
     status, attempt, lease_id, lease_owner, lease_expires_at, started_at, is_watched
@@ -1378,17 +1475,11 @@ begin
     case when p_lease_id is null then 'pending' else 'processing' end,
     case when p_lease_id is null then 0 else 1 end,
     p_lease_id, p_owner,
-    case when p_lease_id is not null then v_now + (
-      select (s.settings ->> 'lease_seconds')::double precision * interval '1 second'
-      from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
-    ) end,
+    case when p_lease_id is not null then v_now + p_lease_seconds * interval '1 second' end,
     case when p_lease_id is not null then v_now end,
     t.place = cardinality(p_task_ids)
   from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
     with ordinality as t(task_id, task_type, queue, name, parameters, place);
-  perform "app".seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0),
-    p_tasks_per_message);
-  return 'planned';
 end $$;
 
 -- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
@@ -2142,6 +2233,8 @@ when (old.status is distinct from new.status
     'queued>processing',
     'processing>cancelled',
     'processing>cancelling',
+    'processing>completed',
+    'processing>completed_with_errors',
     'processing>failed',
     'processing>finalizing',
     'processing>queued',

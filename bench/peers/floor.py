@@ -18,6 +18,9 @@ from infrastructure.postgresql import CHANGED_SQLSTATES
 BATCH = 100
 PROCESSES = 2
 _COPY = "copy app.tasks (job_id, run, task_id, stage, task_index, task_type, queue, parameters) from stdin"
+_COMPLETE_AND_PLAN = (
+    "select app.complete_stage_and_plan_next(%s, 1, %s, %s, %s, %s, %s, %s, %s, %s::text[], %s, %s, 'floor', 100)"
+)
 _PLAN_SMALL = "select app.plan_small_stage(%s, 1, %s, %s, %s, %s, %s::text[], %s, %s, 'floor', 100)"
 
 
@@ -92,9 +95,19 @@ class Client:
 
     def run_chain(self) -> None:
         job_id = self.submit(ChainJob)
-        for stage in (1, 2, 3):
-            self.run_stage_of_one(job_id, stage, RESULT)
-        self.finalize(job_id, {})
+        held = self.plan_one(job_id, 1, {"index": 0})
+        for stage in (1, 2):
+            held = self.complete_and_plan_one(job_id, stage, held)
+        values = (job_id, held[1], [held[0]], [Jsonb(RESULT)], Jsonb({}))
+        self._connection.execute("select app.complete_stage_and_finalize(%s, 1, 3, %s, %s, %s, %s)", values)
+
+    def complete_and_plan_one(self, job_id: str, stage: int, held: tuple[str, UUID]) -> tuple[str, UUID]:
+        """End a stage of one task and plan the next with it, born claimed."""
+        task_id, lease_id = f"s{stage + 1}-000000", uuid4()
+        arrays: tuple[Any, ...] = ([task_id], ["bench_work"], ["tasks"], [None], [Jsonb({"index": 0})])
+        values = (job_id, stage, held[1], [held[0]], [Jsonb(RESULT)], *arrays, lease_id)
+        self._connection.execute(_COMPLETE_AND_PLAN, values)
+        return task_id, lease_id
 
 
 def make_worker(database_url: str) -> Callable[[tuple[str, int, list[list[str]]] | int], bool]:

@@ -65,7 +65,13 @@ _J, _S, _T = JobStatus, StageStatus, TaskStatus
 # Terminal states are closed: the way back is a rerun, which raises the run and writes new rows beside the old ones.
 JOB_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     _J.QUEUED: frozenset({_J.PROCESSING, _J.CANCELLED, _J.FAILED}),
-    _J.PROCESSING: frozenset({_J.QUEUED, _J.FINALIZING, _J.CANCELLING, _J.CANCELLED, _J.FAILED}),
+    # From processing to its end: with its last stage, whose results its summary was made of.
+    _J.PROCESSING: frozenset(
+        {
+            *(_J.QUEUED, _J.FINALIZING, _J.COMPLETED, _J.COMPLETED_WITH_ERRORS),
+            *(_J.CANCELLING, _J.CANCELLED, _J.FAILED),
+        }
+    ),
     _J.CANCELLING: frozenset({_J.CANCELLED}),
     _J.FINALIZING: frozenset({_J.COMPLETED, _J.COMPLETED_WITH_ERRORS, _J.FAILED, _J.CANCELLED}),
     _J.COMPLETED: frozenset(),

@@ -2,7 +2,6 @@
 -- With a lease the tasks are born claimed: the planner runs them itself and no message is needed.
 -- Then it commits asynchronously, as a claim does: a crash of the server that takes it back takes back nothing that was
 -- done, since the first result is written with all that came before it, and the job's message is still unsettled.
--- Unless its transaction wrote something before it: that commit is waited for.
 -- Fence, locks and outcomes: begin_stage_plan's; `planned` when it was done.
 create or replace function {schema}.plan_small_stage(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
@@ -11,15 +10,31 @@ create or replace function {schema}.plan_small_stage(
 ) returns text
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
-  v_now timestamptz := {schema}.clock();
   v_outcome text := {schema}.begin_stage_plan(p_job_id, p_run, p_stage);
 begin
   if v_outcome <> 'ready' then
     return v_outcome;
   end if;
-  if p_lease_id is not null and pg_current_xact_id_if_assigned() is null then
+  if p_lease_id is not null then
     perform set_config('synchronous_commit', 'off', true);
   end if;
+  perform {schema}.insert_few_tasks(p_job_id, p_run, p_stage, p_task_ids, p_task_types, p_queues, p_names, p_parameters,
+    p_lease_id, p_owner, (s.settings ->> 'lease_seconds')::double precision)
+  from {schema}.stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  perform {schema}.seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0),
+    p_tasks_per_message);
+  return 'planned';
+end $$;
+
+-- The rows, the last one watched; with a lease they are born claimed.
+create or replace function {schema}.insert_few_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
+  p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_lease_seconds double precision
+) returns void
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  v_now timestamptz := {schema}.clock();
+begin
   insert into {schema}.tasks (
     job_id, run, task_id, stage, task_index, task_type, queue, name, parameters,
     status, attempt, lease_id, lease_owner, lease_expires_at, started_at, is_watched
@@ -28,15 +43,9 @@ begin
     case when p_lease_id is null then 'pending' else 'processing' end,
     case when p_lease_id is null then 0 else 1 end,
     p_lease_id, p_owner,
-    case when p_lease_id is not null then v_now + (
-      select (s.settings ->> 'lease_seconds')::double precision * interval '1 second'
-      from {schema}.stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
-    ) end,
+    case when p_lease_id is not null then v_now + p_lease_seconds * interval '1 second' end,
     case when p_lease_id is not null then v_now end,
     t.place = cardinality(p_task_ids)
   from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
     with ordinality as t(task_id, task_type, queue, name, parameters, place);
-  perform {schema}.seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0),
-    p_tasks_per_message);
-  return 'planned';
 end $$;

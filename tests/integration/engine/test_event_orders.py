@@ -5,7 +5,9 @@ from uuid import uuid4
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from core.canonical import encode_storable
 from core.leases import HeldLease
+from core.ports import PlannedTask, SmallStage
 
 TASKS = 3
 ERROR = {"type": "OSError", "message": "disk full", "retryable": True}
@@ -13,6 +15,7 @@ task_numbers = st.integers(0, TASKS - 1)
 events = st.one_of(
     st.tuples(st.sampled_from(["claim", "complete", "complete_stale", "fail", "retry", "heartbeat"]), task_numbers),
     st.tuples(st.sampled_from(["expire_leases", "take_back", "plan_again", "announce", "advance_again"]), st.just(0)),
+    st.tuples(st.sampled_from(["claim_all", "end_stage", "end_stage"]), st.just(0)),
     st.tuples(st.sampled_from(["cancel", "fail_job", "stage_overdue", "queue_overdue", "enforce"]), st.just(0)),
     st.tuples(st.just("attempt_overdue"), task_numbers),
     st.tuples(st.sampled_from(["cancel", "fail_job", "force_cancel"]), st.just(0)),
@@ -78,10 +81,55 @@ class Driver:
                 )
                 outcomes = engine.tasks.renew_leases([HeldLease(self.job_id, run, task_id, lease, 60.0)])
                 assert set(outcomes.values()) <= {"timed_out", "stop"}
-            case "announce":
-                engine.tasks.mark_tasks_announced(self.job_id, run, [task_id])
+            case "claim_all" | "end_stage" | "announce":
+                self.send_to_stage(event, job, where, lease, task_id)
             case _:
                 self.send_to_job(event, job, (self.job_id, job.run, job.stage))
+
+    def ids(self, stage):
+        return [f"s{stage}-{number:05d}" for number in range(TASKS)]
+
+    def send_to_stage(self, event, job, where, lease, task_id):
+        tasks = self.engine.tasks
+        if event == "end_stage":
+            self.end_stage(job, where, lease)
+        elif event == "announce":
+            tasks.mark_tasks_announced(self.job_id, where[1], [task_id])
+        else:
+            ids, lease = self.ids(job.stage), uuid4()
+            rows = tasks.claim_tasks(self.job_id, job.run, job.stage, ids, lease_id=lease, owner="w")
+            self.leases |= {row["task_id"]: (job.run, lease) for row in rows if row["outcome"] == "claimed"}
+
+    def end_stage(self, job, where, lease):
+        """All of the stage ends and what follows begins, or nothing changes."""
+        stages, before = self.engine.stages, self.rows()
+        held = {"lease_id": lease, "results": {task_id: {"n": 1} for task_id in self.ids(job.stage)}}
+        if job.stage == 2:
+            done = stages.complete_stage_and_finalize(*where, **held, summary={})
+        else:
+            none = encode_storable({})
+            rows = [
+                PlannedTask(self.job_id, job.run, task_id, 2, number, "t", "q", None, none)
+                for number, task_id in enumerate(self.ids(2))
+            ]
+            following = SmallStage(rows, uuid4(), "w", 1)
+            done = stages.complete_stage_and_plan_next(*where, **held, following=following)
+            self.leases |= {row.task_id: (job.run, following.lease_id) for row in rows if done}
+        if not done:
+            assert self.rows() == before
+            return
+        assert (job.status, job.paused_at, where[1]) == ("processing", None, job.run)
+        assert set(self.ids(job.stage)) <= set(self.completed(job.run))
+        after = self.job
+        assert after.stage == 2
+        assert after.status == ("processing" if job.stage == 1 else done)
+
+    def rows(self):
+        tables = ("jobs", "stages", "tasks", "job_events")
+        return [
+            sorted(map(str, self.engine.query(f"select * from app.{table} where job_id = %s", self.job_id)))  # noqa: S608 - one of these names
+            for table in tables
+        ]
 
     def send_to_job(self, event, job, where):
         engine = self.engine
