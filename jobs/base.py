@@ -73,7 +73,8 @@ class JobBase(ABC):
         job_id: str,
         previous_results: Iterable[CompletedTask],
     ) -> Iterable[TaskDefinition]:
-        """The stage's tasks; may be a generator. Called once a stage and run; not for fan_in stages.
+        """The stage's tasks; may be a generator. Called once a stage and run, and again if a process died meanwhile;
+        not for fan_in stages. It changes nothing outside.
 
         Args:
             previous_results: The previous stage's completed tasks, streamed once; empty for stage 1.
@@ -82,7 +83,7 @@ class JobBase(ABC):
     @staticmethod
     @abstractmethod
     def finalize_job(context: JobExecutionContext) -> dict[str, Any]:
-        """The job's own summary, stored as its result."""
+        """The job's own summary, stored as its result. Called as `create_tasks_for_stage`: it changes nothing outside."""
 
     @classmethod
     def definition(cls) -> JobDefinition:
