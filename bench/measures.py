@@ -122,8 +122,11 @@ def _latencies(stack: ContenderProcess) -> dict[str, float]:
     """Many jobs from a producer without HTTP, and how soon a waiting client sees an end."""
     stack.call("run_many_from_producer", 20)
     seconds = [float(stack.call("run_many_from_producer", MANY)) for _ in range(3)]
+    chains = [float(stack.call("run_many_from_producer", 1)) for _ in range(60)]
     lags = [float(lag) for lag in stack.call("end_lags", READS)]
     return {
+        "chain_from_producer_p50_ms": percentile(chains, 0.5) * 1e3,
+        "chain_from_producer_p95_ms": percentile(chains, 0.95) * 1e3,
         "many_from_producer": MANY / sorted(seconds)[1],
         "end_lag_p50_ms": percentile(lags, 0.5) * 1e3,
         "end_lag_p95_ms": percentile(lags, 0.95) * 1e3,

@@ -36,6 +36,8 @@ _LINES: tuple[tuple[str, str, str], ...] = (
         "200 three-stage jobs at once, submitted by a process of the app, whole stack",
         "{:,.0f} jobs/s",
     ),
+    ("chain_from_producer_p50_ms", "one such job, submitted so, p50", "{:.1f} ms"),
+    ("chain_from_producer_p95_ms", "the same, p95", "{:.1f} ms"),
     ("end_lag_p50_ms", "from a job's end until a waiting HTTP client has the answer, p50", "{:.1f} ms"),
     ("end_lag_p95_ms", "the same, p95", "{:.1f} ms"),
     ("submissions", "submissions over HTTP while the workers run the jobs, 8 clients", "{:,.0f}/s"),

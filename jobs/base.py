@@ -73,8 +73,9 @@ class JobBase(ABC):
         job_id: str,
         previous_results: Iterable[CompletedTask],
     ) -> Iterable[TaskDefinition]:
-        """The stage's tasks; may be a generator. Called once a stage and run, and again if a process died meanwhile;
-        not for fan_in stages. It changes nothing outside.
+        """The stage's tasks; may be a generator. Not called for fan_in stages.
+
+        Called once a stage and run, and again if a process died before they were written: it changes nothing outside.
 
         Args:
             previous_results: The previous stage's completed tasks, streamed once; empty for stage 1.
@@ -83,7 +84,7 @@ class JobBase(ABC):
     @staticmethod
     @abstractmethod
     def finalize_job(context: JobExecutionContext) -> dict[str, Any]:
-        """The job's own summary, stored as its result. Called as `create_tasks_for_stage`: it changes nothing outside."""
+        """The job's own summary, stored as its result. As the other, it changes nothing outside."""
 
     @classmethod
     def definition(cls) -> JobDefinition:

@@ -183,20 +183,25 @@ class ManyProcesses(EnginePeer):
         return SharedQueues(shared)
 
     def _finish(self, job_ids: list[str]) -> None:
-        waiting = list(job_ids)
-        for attempt in itertools.count():
-            rows = self._look.execute(
-                "select job_id from app.jobs where job_id = any (%s) and status <> all (%s)", (waiting, list(_ENDED))
-            )
-            waiting = [job_id for (job_id,) in rows.fetchall()]
-            if not waiting:
-                return
-            time.sleep(_POLL_SECONDS if attempt < 100 else 5 * _POLL_SECONDS)
+        wait_for_ends(self._look, job_ids)
 
     def close(self) -> None:
         self._workers.close()
         self._look.close()
         super().close()
+
+
+def wait_for_ends(connection: psycopg.Connection[Any], job_ids: Sequence[str]) -> None:
+    """Look at the rows until every job has ended."""
+    waiting = list(job_ids)
+    for attempt in itertools.count():
+        rows = connection.execute(
+            "select job_id from app.jobs where job_id = any (%s) and status <> all (%s)", (waiting, list(_ENDED))
+        )
+        waiting = [job_id for (job_id,) in rows.fetchall()]
+        if not waiting:
+            return
+        time.sleep(_POLL_SECONDS if attempt < 100 else 5 * _POLL_SECONDS)
 
 
 one = OneProcess
