@@ -4,7 +4,7 @@ A slot is one thread with one receiver of its own: it asks for one message, wait
 meanwhile, settles, and asks again. So a message is requested only where a slot is free, the SDK's objects have one
 owner each (they are not safe to share), no credit is left behind on an idle receiver, and a lone message is handed on
 at once (a receiver that asks for several holds the first one back for 0.2 s). The price is a connection a slot;
-therefore slots open when all others are busy, and close when they have been idle for a while.
+therefore slots open when all others have been busy for a while, and close when they have been idle for longer.
 
 The owner renews the lock itself instead of an AutoLockRenewer: no second thread touches the connection, and a message
 that is done before half of its lock has passed costs nothing.
@@ -12,12 +12,11 @@ that is done before half of its lock has passed costs nothing.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -31,6 +30,7 @@ from local.host.functions import IndexedFunction, ServiceBusTrigger
 from local.host.invoker import Call
 from local.host.messages import body_datum, properties_of, trigger_metadata
 from local.host.settings import ServiceBusOptions
+from local.host.slots import PATIENCE_SECONDS, SlotDemand
 from local.host.tracing import child_trace_parent
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ class QueuePump:
         options: ServiceBusOptions,
         *,
         max_concurrent_calls: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._function = function
         self._trigger = trigger
@@ -143,9 +144,16 @@ class QueuePump:
         self._changed = threading.Condition(self._lock)
         self._slots: set[threading.Thread] = set()
         self._opened = 0
-        self._busy = 0
+        self._clock = clock
+        self._demand = SlotDemand(max_concurrent_calls, clock)
         self._asking = 0
         self._trouble = _Trouble(trigger.entity)
+
+    @property
+    def slot_count(self) -> int:
+        """How many slots there are now, open or opening."""
+        with self._lock:
+            return len(self._slots)
 
     def start(self) -> None:
         log.info("pump_started function=%s entity=%s slots<=%d", self._function.name, self._trigger.entity, self._limit)
@@ -222,13 +230,16 @@ class QueuePump:
             receiver.close()
 
     def _ask(self, receiver: Receiver) -> ServiceBusReceivedMessage | None:
+        messages: Sequence[ServiceBusReceivedMessage] = ()
         with self._lock:
             self._asking += 1
+        asked_at = self._clock()
         try:
             messages = receiver.receive_messages(max_message_count=1, max_wait_time=_RECEIVE_SECONDS)
         finally:
             with self._changed:
                 self._asking -= 1
+                self._demand.on_answer(asked_at, has_message=bool(messages))
                 self._changed.notify_all()
         return messages[0] if messages else None
 
@@ -242,15 +253,19 @@ class QueuePump:
 
     def _handle(self, receiver: Receiver, message: ServiceBusReceivedMessage) -> None:
         with self._lock:
-            self._busy += 1
-            if self._busy >= len(self._slots) and not self._stopping.is_set():
-                self._add_slots(len(self._slots))  # doubling: a burst finds all slots open within a few steps
+            self._demand.on_message()
         try:
+            self._grow()
             succeeded = self._invoke(receiver, message)
         finally:
             with self._lock:
-                self._busy -= 1
+                self._demand.on_done()
         self._settle(receiver, message, succeeded=succeeded)
+
+    def _grow(self) -> None:
+        with self._lock:
+            if not self._stopping.is_set():
+                self._add_slots(self._demand.wanted(len(self._slots)))
 
     def _invoke(self, receiver: Receiver, message: ServiceBusReceivedMessage) -> bool:
         try:
@@ -278,21 +293,25 @@ class QueuePump:
         When renewal is over, or fails, the function still runs on: the message is then delivered again meanwhile.
         """
         started = time.monotonic()
+        if _is_done(outcome, min(PATIENCE_SECONDS, max(0.0, _seconds_until(message.locked_until_utc) / 2))):
+            return
+        self._grow()
         renewing = True
         while renewing:
             pause = _seconds_until(message.locked_until_utc) / 2
             over = self._renewal_seconds is not None and time.monotonic() + pause - started > self._renewal_seconds
             if over or pause <= 0:
                 break
-            if concurrent.futures.wait([outcome], timeout=pause).done:
+            if _is_done(outcome, pause):
                 return
+            self._grow()
             try:
                 receiver.renew_message_lock(message)
                 log.debug("lock_renewed function=%s message_id=%s", self._function.name, message.message_id)
             except (ServiceBusError, ValueError) as exc:
                 log.warning("lock_renewal_failed function=%s message_id=%s error=%r", *self._subject(message), exc)
                 renewing = False
-        concurrent.futures.wait([outcome])
+        _is_done(outcome, None)
 
     def _settle(self, receiver: Receiver, message: ServiceBusReceivedMessage, *, succeeded: bool) -> None:
         """Complete or abandon. A failure is logged only: the broker delivers the message again when the lock ends."""
@@ -307,6 +326,15 @@ class QueuePump:
 
     def _subject(self, message: ServiceBusReceivedMessage) -> tuple[str, str | None]:
         return self._function.name, message.message_id
+
+
+def _is_done(outcome: Future[Datum | None], timeout_seconds: float | None) -> bool:
+    """Wait for it, whatever it is; `concurrent.futures.wait` is made for many, and costs several times as much."""
+    try:
+        outcome.exception(timeout_seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _seconds_until(moment: datetime | None) -> float:

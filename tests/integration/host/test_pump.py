@@ -14,6 +14,7 @@ from local.host.dispatcher import Dispatcher
 from local.host.functions import SERVICE_BUS, IndexedFunction, ServiceBusTrigger
 from local.host.service_bus import QueuePump
 from local.host.settings import ServiceBusOptions
+from local.host.slots import PATIENCE_SECONDS
 
 from .conftest import received_message, wait_until
 
@@ -91,12 +92,22 @@ class FakeReceiver:
             self._queue.open_receivers -= 1
 
 
+class Clock:
+    """Stands still but for messages that turn it."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 class FakeInvoker:
-    """Calls end when the test says so, or at once with `fail` for bodies that say so."""
+    """Calls end when the test says so, or at once: `fail` is a failure, `turn` turns the clock."""
 
     def __init__(self) -> None:
         self.held: dict[str, Future] = {}
         self.most_at_once = 0
+        self.clock = Clock()
         self._lock = threading.Lock()
         self._running = 0
 
@@ -111,6 +122,8 @@ class FakeInvoker:
                 self.most_at_once = max(self.most_at_once, self._running)
                 self.held[text] = future
         else:
+            if text == "turn":
+                self.clock.seconds += PATIENCE_SECONDS
             future.set_result(None)
         return future
 
@@ -127,9 +140,18 @@ class FakeInvoker:
 class Bench:
     """A pump with everything around it replaced."""
 
-    def __init__(self, slots: int = 1, *, options: ServiceBusOptions | None = None, errors: tuple = ()) -> None:
+    def __init__(
+        self,
+        slots: int = 1,
+        *,
+        options: ServiceBusOptions | None = None,
+        errors: tuple = (),
+        bodies: tuple[bytes, ...] = (),
+        is_clock_turned: bool = False,
+    ) -> None:
         self.queue = FakeQueue()
         self.queue.errors.extend(errors)
+        self.queue.put(*map(received_message, bodies))
         self.invoker = FakeInvoker()
         self.dispatcher = Dispatcher(self.invoker, timeout_seconds=None)
         trigger = ServiceBusTrigger("Connection", "jobs", "", "", False, "UNDEFINED", None)
@@ -153,6 +175,7 @@ class Bench:
             self.dispatcher,
             options or ServiceBusOptions(),
             max_concurrent_calls=slots,
+            clock=self.invoker.clock if is_clock_turned else time.monotonic,
         )
 
 
@@ -223,6 +246,19 @@ def test_one_receiver_is_open_while_there_is_little_to_do(bench):
         wait_until(lambda count=number + 1: len(one.queue.settled) == count, "settled")
     # The one that was busy made the pump open a second; neither needed a third.
     assert one.queue.open_receivers <= 2
+
+
+def test_burst_that_is_soon_over_opens_no_further_receiver(bench):
+    """Opening links as the burst came cost more than its messages did."""
+    one = bench(slots=8, bodies=(b"quick",) * 50, is_clock_turned=True)
+    wait_until(lambda: len(one.queue.settled) == 50, "all settled")
+    assert one.pump.slot_count == 1
+
+
+def test_burst_that_goes_on_opens_a_second_receiver(bench):
+    one = bench(slots=8, bodies=(b"quick", b"turn", b"quick"), is_clock_turned=True)
+    wait_until(lambda: len(one.queue.settled) == 3, "all settled")
+    assert one.pump.slot_count == 2
 
 
 def test_lock_is_renewed_while_the_function_runs(bench):
