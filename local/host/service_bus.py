@@ -7,7 +7,9 @@ at once (a receiver that asks for several holds the first one back for 0.2 s). T
 therefore slots open when all others have been busy for a while, and close when they have been idle for longer.
 
 The owner renews the lock itself instead of an AutoLockRenewer: no second thread touches the connection, and a message
-that is done before half of its lock has passed costs nothing.
+that is done before half of its lock has passed costs nothing. For the same reason the SDK's keep-alive thread is off:
+it would read the slot's message from the connection, and leave the slot to its read of 0.2 s that brings nothing more.
+Asking and renewing keep the connection alive.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ _RECEIVE_SECONDS = 0.5
 # What a link gets to open: several round trips, and all slots of all workers open theirs when the broker comes back.
 _OPEN_SECONDS = 10.0
 _IDLE_SECONDS = 60.0
+# Below the idle timeouts of the service's connections (120 s and more): a lock may last longer than a connection does.
+_LONGEST_SILENCE_SECONDS = 30.0
 _BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _REPEAT_TROUBLE_SECONDS = 30.0
 
@@ -79,6 +83,7 @@ class SdkReceivers:
     def open(self) -> Receiver:
         """A receiver whose link is open: one that opened it as it first receives would have to do so in that time."""
         receiver = self._make()
+        _turn_off_keep_alive(receiver)
         try:
             return contextlib.ExitStack().enter_context(receiver)
         except BaseException:
@@ -97,6 +102,17 @@ class SdkReceivers:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _turn_off_keep_alive(receiver: ServiceBusReceiver) -> None:
+    """Before it opens. The SDK has an option for it, which counts for receivers that prefetch alone."""
+    create = receiver._create_handler  # noqa: SLF001
+
+    def create_without_thread(auth: Any) -> None:
+        create(auth)
+        receiver._handler._keep_alive_interval = 0  # noqa: SLF001
+
+    receiver._create_handler = create_without_thread  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def _client(connection: str, environment: Mapping[str, str]) -> ServiceBusClient:
@@ -288,7 +304,7 @@ class QueuePump:
         )
 
     def _wait(self, receiver: Receiver, message: ServiceBusReceivedMessage, outcome: Future[Datum | None]) -> None:
-        """Wait for the outcome, renewing the lock at half of what is left of it.
+        """Wait for the outcome, renewing the lock at half of what is left of it, or after a long silence.
 
         When renewal is over, or fails, the function still runs on: the message is then delivered again meanwhile.
         """
@@ -298,7 +314,7 @@ class QueuePump:
         self._grow()
         renewing = True
         while renewing:
-            pause = _seconds_until(message.locked_until_utc) / 2
+            pause = min(_seconds_until(message.locked_until_utc) / 2, _LONGEST_SILENCE_SECONDS)
             over = self._renewal_seconds is not None and time.monotonic() + pause - started > self._renewal_seconds
             if over or pause <= 0:
                 break

@@ -1,4 +1,4 @@
-"""A link that takes longer to open than a request for a message stays open."""
+"""Links of the real SDK: one that takes longer to open than a request for a message stays open, and who reads it."""
 
 import contextlib
 import socket
@@ -43,6 +43,18 @@ def slow_line(port: int) -> Iterator[int]:
         yield listener.getsockname()[1]
     finally:
         listener.close()
+
+
+def test_no_second_thread_reads_from_a_slots_connection() -> None:
+    """The SDK's keep-alive thread took a message from under the slot that waited for it, which saw it 0.2 s late."""
+    with BrokerThread(BrokerConfig.for_queues([QUEUE])) as broker:
+        trigger = ServiceBusTrigger("Bus", QUEUE, "", "", is_dead_letter=False, data_type="", auto_complete=None)
+        receivers = SdkReceivers(trigger, {"Bus": broker.connection_string})
+        before = set(threading.enumerate())
+        receiver = receivers.open()
+        assert set(threading.enumerate()) == before
+        receiver.close()
+        receivers.close()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
