@@ -1,8 +1,9 @@
 """What people and the API read: a job with its stages, and lists in pages that hold still while rows are added."""
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
 from psycopg.rows import DictRow
@@ -55,19 +56,34 @@ class JobQueries(PostgreSQLRepository):
         Raises:
             JobNotFound: No such job.
         """
-        query = SQL("select {} from {} where job_id = %s").format(columns_of(JobRecord), self._table("jobs"))
-        rows = self._execute_query("get_job_detail", query, (job_id,))
-        if not rows:
-            raise JobNotFound(job_id)
-        job = JobRecord.model_validate(rows[0])
-        stages = self._execute_query("get_job_detail", self._stages_query(), (job_id, job.run) * 3)
-        return JobDetail(job, tuple(map(_stage_detail, stages)))
+        detail = self._read_detail(job_id, only_ended=False)
+        assert detail is not None  # noqa: S101 - only for a job that has not ended
+        return detail
+
+    def find_ended_job_detail(self, job_id: str) -> JobDetail | None:
+        """As `get_job_detail`; None, after a look at one row, while the job has not ended."""
+        return self._read_detail(job_id, only_ended=True)
+
+    def _read_detail(self, job_id: str, *, only_ended: bool) -> JobDetail | None:
+        with self._get_cursor("get_job_detail") as cursor:
+            row = cursor.execute(self._job_text, (job_id,)).fetchone()
+            if row is None:
+                raise JobNotFound(job_id)
+            if only_ended and not JobStatus(row["status"]).is_terminal:
+                return None
+            stages = cursor.execute(self._stages_text, (job_id, row["run"]) * 3).fetchall()
+        return JobDetail(JobRecord.model_validate(row), tuple(map(_stage_detail, stages)))
 
     def find_job_status(self, job_id: str) -> JobStatus | None:
-        """One look at one row, for those who wait for a job; None for an unknown one."""
+        """One look at one row; None for an unknown job."""
         query = SQL("select status from {} where job_id = %s").format(self._table("jobs"))
         rows = self._execute_query("find_job_status", query, (job_id,))
         return JobStatus(rows[0]["status"]) if rows else None
+
+    def find_ended_jobs(self, job_ids: Collection[str]) -> set[str]:
+        """Those of the jobs that have ended, or are not there, for those who wait: one query for all of them."""
+        rows = self._execute("find_ended_jobs", self._ended_text, (list(job_ids),))
+        return {row["job_id"] for row in rows}
 
     def list_jobs(
         self,
@@ -195,7 +211,28 @@ class JobQueries(PostgreSQLRepository):
         )
         return self._execute_query(f"list_{table}", query, [*parameters, limit + 1])
 
-    def _stages_query(self) -> Composable:
+    # Composed once: each costs more to write than a row to read.
+
+    @cached_property
+    def _job_text(self) -> str:
+        query = SQL("select {} from {} where job_id = %s").format(columns_of(JobRecord), self._table("jobs"))
+        return query.as_string()
+
+    @cached_property
+    def _ended_text(self) -> str:
+        # A look by key for each, whatever the plan makes of the number of ids.
+        ended = SQL(", ").join(SqlLiteral(status.value) for status in JobStatus if status.is_terminal)
+        return (
+            SQL(
+                "select w.job_id from unnest(%s::text[]) w(job_id) "
+                "where coalesce((select j.status in ({}) from {} j where j.job_id = w.job_id), true)"
+            )
+            .format(ended, self._table("jobs"))
+            .as_string()
+        )
+
+    @cached_property
+    def _stages_text(self) -> str:
         """Tasks are counted where a stage is open or was stopped; a completed one says what became of its own."""
         counts = SQL(", ").join(
             SQL("count(*) filter (where t.status = {})::integer as {}").format(
@@ -203,7 +240,7 @@ class JobQueries(PostgreSQLRepository):
             )
             for status in TaskStatus
         )
-        return SQL(
+        query = SQL(
             "select s.stage, s.settings, s.status, s.expected_count, s.failed_count, s.created_at, s.planned_at, "
             "s.finished_at, s.deadline_at, s.queue_deadline_at, s.from_run, c.* "
             "from {stages} s left join (select t.stage as of_stage, {counts} "
@@ -211,6 +248,7 @@ class JobQueries(PostgreSQLRepository):
             "where o.job_id = %s and o.run = %s and o.status not in ('completed', 'completed_with_errors')) "
             "group by t.stage) c on c.of_stage = s.stage where s.job_id = %s and s.run = %s order by s.stage"
         ).format(stages=self._table("stages"), counts=counts, tasks=self._table("tasks"))
+        return query.as_string()
 
 
 def _in_statuses(statuses: Iterable[StrEnum]) -> list[Composable]:

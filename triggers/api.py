@@ -1,8 +1,6 @@
 """The HTTP API. Thin: each endpoint reads its request, asks one service and shapes the answer."""
 
-import asyncio
 import functools
-import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -14,7 +12,7 @@ from fastapi.security import APIKeyHeader
 
 from core.models import JobEvent, JobRecord, JobStatus, view
 from core.models.control import allowed_actions
-from core.models.view import JobDetail, TaskSummary
+from core.models.view import TaskSummary
 from core.ports import SubmissionOutcome
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
@@ -24,6 +22,7 @@ from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, job_links
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
 from triggers.problems import PROBLEM_MEDIA_TYPE, Problem
+from triggers.waiting import EndWatcher
 
 API_VERSION = "0.1.0"
 DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resume and rerun them.
@@ -31,10 +30,8 @@ DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resum
 Lists come in pages: repeat the request with `cursor=<next_cursor>` until `next_cursor` is absent.
 Every error is `application/problem+json` with a stable `code`. Submitting the same parameters again gives the same job.
 """
-# Looks at a waited-for row come soon after one another at first, for short jobs, and then this far apart.
-FIRST_POLL_SECONDS, POLL_SECONDS = 0.01, 0.05
-# More clients than this are answered at once instead: each that waits costs a look at its row every POLL_SECONDS.
-MAX_WAITING = 32
+# More clients than this are answered at once instead: all that wait are looked for together, and end together.
+MAX_WAITING = 250
 RETRY_AFTER = {"Retry-After": "1"}
 
 GetServices = Callable[[], ApiServices]
@@ -66,7 +63,7 @@ def create_api(get_services: GetServices) -> FastAPI:
     )
     api.state.get_services = get_services
     api.state.services = None
-    api.state.waiting = 0
+    api.state.ends = EndWatcher(lambda job_ids: get_services().find_ended_jobs(job_ids))
     problems.install(api)
     for routes in (router, job_actions.router, insight_api.router):
         api.include_router(routes, prefix="/api", dependencies=KEYS, responses=PROBLEMS)
@@ -149,10 +146,11 @@ async def get_job(
     """One job with its stages. `wait` holds the answer back until the job has ended, for at most 30 seconds."""
     preferred = read_wait(prefer)
     seconds = query.wait if query.wait is not None else preferred
-    waited = bool(seconds) and _may_wait(request)
-    if waited:
-        detail = await _wait_for_end(request, services, job_id, seconds or 0)
-    else:
+    detail, waited = None, False
+    if seconds:
+        detail = await run_in_threadpool(services.queries.find_ended_job_detail, job_id)
+        waited = detail is not None or await _wait_for_end(request, job_id, seconds)
+    if detail is None:
         detail = await run_in_threadpool(services.queries.get_job_detail, job_id)
     if waited and query.wait is None:
         response.headers["Preference-Applied"] = f"wait={seconds:g}"
@@ -168,28 +166,13 @@ async def get_job(
     )
 
 
-def _may_wait(request: Request) -> bool:
-    return int(request.app.state.waiting) < MAX_WAITING
-
-
-async def _wait_for_end(request: Request, services: ApiServices, job_id: str, seconds: float) -> JobDetail:
-    """The job when it has ended, or as it is when the time is over."""
-    deadline, pause = time.monotonic() + seconds, FIRST_POLL_SECONDS
-
-    def look() -> JobDetail | None:
-        """Until the end is there, only the status is read."""
-        status = services.find_job_status(job_id)
-        is_over = status is None or JobStatus(status).is_terminal or time.monotonic() >= deadline
-        return services.queries.get_job_detail(job_id) if is_over else None
-
-    request.app.state.waiting += 1
-    try:
-        while (detail := await run_in_threadpool(look)) is None:
-            await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-            pause = min(pause * 1.2, POLL_SECONDS)
-        return detail
-    finally:
-        request.app.state.waiting -= 1
+async def _wait_for_end(request: Request, job_id: str, seconds: float) -> bool:
+    """Until the job has ended, or the time is over; False at once where too many wait already."""
+    ends: EndWatcher = request.app.state.ends
+    if ends.count >= MAX_WAITING:
+        return False
+    await ends.wait(job_id, seconds)
+    return True
 
 
 @router.get("/jobs", tags=["jobs"], response_model_exclude_unset=True)

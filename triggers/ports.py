@@ -1,6 +1,6 @@
 """What the triggers ask of the rest of the app. `triggers.services.Services` gives it; tests give a fake."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -90,6 +90,7 @@ class JobReads(Protocol):
     """`infrastructure.queries.JobQueries`: raises JobNotFound and InvalidCursor; pages say how to go on."""
 
     def get_job_detail(self, job_id: str) -> JobDetail: ...
+    def find_ended_job_detail(self, job_id: str) -> JobDetail | None: ...
     def list_jobs(
         self,
         *,
@@ -131,7 +132,11 @@ class ApiServices(Protocol):
     @property
     def registry(self) -> JobTypes: ...
     def find_job_status(self, job_id: str) -> str | None:
-        """Cheap: it is asked many times a second. None for an unknown job."""
+        """None for an unknown job."""
+        ...
+
+    def find_ended_jobs(self, job_ids: Collection[str]) -> Collection[str]:
+        """Those of them that have ended, or are not there. Cheap: it is asked many times a second."""
         ...
 
     def check_readiness(self) -> Sequence[Check]: ...

@@ -3,7 +3,7 @@
 import importlib
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,10 @@ class Services:
     def find_job_status(self, job_id: str) -> str | None:
         """The job's status; None for an unknown job."""
         return self.queries.find_job_status(job_id)
+
+    def find_ended_jobs(self, job_ids: Collection[str]) -> Collection[str]:
+        """Those of them that have ended, or are not there."""
+        return self.queries.find_ended_jobs(job_ids)
 
     def check_readiness(self) -> Sequence[Check]:
         """What the app needs, and what was found. Looks at the database and, now and then, at the queues."""

@@ -165,12 +165,6 @@ class QueuePump:
         self._asking = 0
         self._trouble = _Trouble(trigger.entity)
 
-    @property
-    def slot_count(self) -> int:
-        """How many slots there are now, open or opening."""
-        with self._lock:
-            return len(self._slots)
-
     def start(self) -> None:
         log.info("pump_started function=%s entity=%s slots<=%d", self._function.name, self._trigger.entity, self._limit)
         with self._lock:

@@ -84,6 +84,22 @@ def test_the_status_of_a_job_is_read_alone(engine, queries):
     assert queries.find_job_status(job_id) is JobStatus.CANCELLED
 
 
+def test_ended_and_unknown_jobs_are_found_among_those_that_are_waited_for(engine, queries):
+    going_on, ended = engine.submit(), engine.submit()
+    engine.jobs.cancel_job(ended, None)
+    assert queries.find_ended_jobs({going_on, ended, BIG_JOB}) == {ended, BIG_JOB}
+    assert queries.find_ended_jobs([]) == set()
+
+
+def test_detail_of_an_ended_job_comes_with_the_look_that_finds_the_end(engine, queries):
+    job_id = engine.submit()
+    assert queries.find_ended_job_detail(job_id) is None
+    engine.jobs.cancel_job(job_id, None)
+    assert queries.find_ended_job_detail(job_id) == queries.get_job_detail(job_id)
+    with pytest.raises(JobNotFound):
+        queries.find_ended_job_detail(BIG_JOB)
+
+
 def test_jobs_come_newest_first_and_each_once(engine, queries):
     """Seven jobs, some of one and the same instant."""
     submitted = [engine.submit() for _ in range(7)]

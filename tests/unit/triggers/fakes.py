@@ -207,6 +207,19 @@ class FakeServices:
         self.looks += 1
         return self.statuses[min(self.looks, len(self.statuses)) - 1]
 
+    def find_ended_jobs(self, job_ids):
+        return [job_id for job_id in job_ids if self._look(job_id) is not None]
+
+    def find_ended_job_detail(self, job_id):
+        if self._look(job_id) is None:
+            return None
+        return self.get_job_detail(job_id)
+
+    def _look(self, job_id):
+        """The status of an ended job; empty for one that is not there; None for one that goes on."""
+        status = self.find_job_status(job_id)
+        return "" if status is None else status if JobStatus(status).is_terminal else None
+
     def get_job_detail(self, job_id):
         self._called("get_job_detail", job_id=job_id)
         if job_id != JOB_ID:

@@ -262,7 +262,7 @@ class TestWait:
         async def scenario() -> None:
             async with client(app, timeout=30) as http:
                 waiting = [asyncio.create_task(http.get(f"/api/jobs/{JOB_ID}?wait=30")) for _ in range(MAX_WAITING)]
-                while app.state.waiting < MAX_WAITING:  # noqa: ASYNC110 - no event tells it
+                while app.state.ends.count < MAX_WAITING:  # noqa: ASYNC110 - no event tells it
                     await asyncio.sleep(0)
                 one_more = await http.get(f"/api/jobs/{JOB_ID}", headers={"Prefer": "wait=30"})
                 assert one_more.json()["status"] == "processing"
@@ -270,7 +270,7 @@ class TestWait:
                 services.statuses = ["completed"]
                 answers = await asyncio.gather(*waiting)
                 assert {answer.json()["status"] for answer in answers} == {"completed"}
-            assert app.state.waiting == 0
+            assert app.state.ends.count == 0
 
         asyncio.run(scenario())
 

@@ -1,0 +1,121 @@
+"""Tells requests that wait for jobs when these have ended: one look at all of them, however many wait."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from fastapi.concurrency import run_in_threadpool
+
+# A job that has just been submitted often ends at once; of one that takes longer, the end is told a little later.
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.003, 0.05
+LATENESS = 0.2
+# After a look that took long, because everything does, as many times as long: looking must not be what slows it.
+REST = 2.0
+
+FindEnded = Callable[[Collection[str]], Collection[str]]
+
+
+def pause_for(age_seconds: float) -> float:
+    """How long to wait before the next look for somebody who has waited so long."""
+    return min(FIRST_PAUSE_SECONDS + LATENESS * max(age_seconds, 0.0), LONGEST_PAUSE_SECONDS)
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiter:
+    job_id: str
+    since: float
+    ended: asyncio.Future[None]
+
+
+class EndWatcher:
+    """One for a process's event loop. It looks while somebody waits, and not else.
+
+    Args:
+        find_ended: Which of these jobs have ended, or are not there; called in a thread.
+    """
+
+    def __init__(self, find_ended: FindEnded) -> None:
+        self._find_ended = find_ended
+        self._waiters: set[_Waiter] = set()
+        self._came = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
+        self._next_look_at = 0.0
+        self._rest_until = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many wait."""
+        return len(self._waiters)
+
+    async def wait(self, job_id: str, seconds: float) -> None:
+        """Return when a look, begun after this call, finds the job ended or gone; or when the time is over.
+
+        Raises:
+            Exception: What the look raised.
+        """
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(job_id, time.monotonic(), loop.create_future())
+        self._waiters.add(waiter)
+        if self._looking is None:
+            self._came = asyncio.Event()
+            self._next_look_at = waiter.since + FIRST_PAUSE_SECONDS
+            self._looking = loop.create_task(self._look_while_somebody_waits())
+        elif waiter.since + FIRST_PAUSE_SECONDS < self._next_look_at:
+            self._next_look_at = waiter.since + FIRST_PAUSE_SECONDS
+            self._came.set()
+        try:
+            await asyncio.wait([waiter.ended], timeout=seconds)
+            if waiter.ended.done():
+                waiter.ended.result()
+        finally:
+            self._waiters.discard(waiter)
+
+    async def _look_while_somebody_waits(self) -> None:
+        try:
+            while self._waiters:
+                await self._until_next_look()
+                if self._waiters:
+                    await self._look()
+        finally:
+            self._looking = None
+            for waiter in self._waiters:  # of a loop that ends
+                waiter.ended.cancel()
+
+    async def _until_next_look(self) -> None:
+        """One who comes meanwhile may bring it nearer."""
+        while (pause := max(self._next_look_at, self._rest_until) - time.monotonic()) > 0:
+            self._came.clear()
+            try:
+                await asyncio.wait_for(self._came.wait(), pause)
+            except TimeoutError:
+                return
+
+    async def _look(self) -> None:
+        waiters = list(self._waiters)
+        self._next_look_at = float("inf")
+        started = time.monotonic()
+        try:
+            ended = set(await run_in_threadpool(self._find_ended, {waiter.job_id for waiter in waiters}))
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            for waiter in waiters:
+                _tell(waiter, error)
+            self._waiters.difference_update(waiters)
+        else:
+            found = {waiter for waiter in waiters if waiter.job_id in ended}
+            for waiter in found:
+                _tell(waiter, None)
+            self._waiters -= found
+        now = time.monotonic()
+        self._rest_until = now + REST * (now - started)
+        youngest = max((waiter.since for waiter in self._waiters), default=now)
+        self._next_look_at = min(self._next_look_at, now + pause_for(now - youngest))
+
+
+def _tell(waiter: _Waiter, error: Exception | None) -> None:
+    if waiter.ended.done():
+        return
+    if error is None:
+        waiter.ended.set_result(None)
+    else:
+        waiter.ended.set_exception(error)
