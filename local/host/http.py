@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from typing import Any
@@ -150,8 +152,8 @@ class HttpApp:
     async def invoke(self, function: IndexedFunction, request: Request, route_values: Mapping[str, str]) -> Response:
         """Run an HTTP function; one that raises answers 500 without a body, and the log has the traceback."""
         call = http_call(function, request, route_values)
-        outcome = asyncio.wrap_future(self._dispatcher.submit(call, f"{request.method} {request.path}"))
-        await asyncio.wait([outcome])
+        outcome = self._dispatcher.submit(call, f"{request.method} {request.path}")
+        await _end_of(outcome)
         error = outcome.exception()
         if isinstance(error, InvocationAbortedError):
             return Response(500, (("connection", "close"),))  # this process ends: the client must not come back to it
@@ -162,6 +164,25 @@ class HttpApp:
             log.warning("function=%s returned None: return an HttpResponse; answering 204", function.name)
             return Response(204)
         return _response(datum)
+
+
+async def _end_of(outcome: Future[Datum | None]) -> None:
+    """Wait for it, whatever it is. An async function ends in this very thread: then nothing has to wake the loop."""
+    loop, thread = asyncio.get_running_loop(), threading.get_ident()
+    ended = loop.create_future()
+
+    def release() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    def on_end(_outcome: Future[Datum | None]) -> None:
+        if threading.get_ident() == thread:
+            release()
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(release)
+
+    outcome.add_done_callback(on_end)
+    await ended
 
 
 def http_call(function: IndexedFunction, request: Request, route_values: Mapping[str, str]) -> Call:

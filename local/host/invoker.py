@@ -101,14 +101,22 @@ class PortableInvoker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, environment: Mapping[str, str]) -> None:
         self._loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself does not keep them
         self._pool = ThreadPoolExecutor(thread_count(environment), thread_name_prefix="function")
         self._storage = threading.local()
         self._registry = get_binding_registry()  # type: ignore[no-untyped-call]
 
     def submit(self, call: Call) -> Future[Datum | None]:
-        if call.function.is_async:
+        if not call.function.is_async:
+            return self._pool.submit(self._run_sync, call)
+        if not _is_inside(self._loop):
             return asyncio.run_coroutine_threadsafe(self._run_async(call), self._loop)
-        return self._pool.submit(self._run_sync, call)
+        # As that does, without waking the loop from outside twice.
+        outcome: Future[Datum | None] = Future()
+        task = self._loop.create_task(self._run_into(outcome, call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return outcome
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -121,6 +129,17 @@ class PortableInvoker:
         self._storage.invocation_id = call.invocation_id
         coroutine: Coroutine[Any, Any, Any] = call.function.handler(**self._arguments(call))
         return self._encode(call, await coroutine)
+
+    async def _run_into(self, outcome: Future[Datum | None], call: Call) -> None:
+        try:
+            returned = await self._run_async(call)
+        except asyncio.CancelledError:
+            outcome.cancel()
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised where the outcome is asked for
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(returned)
 
     def _arguments(self, call: Call) -> dict[str, Any]:
         function = call.function
@@ -143,6 +162,13 @@ class PortableInvoker:
             return None
         datum: Datum = self._registry.get("http").encode(returned, expected_type=None)
         return datum
+
+
+def _is_inside(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:  # a thread without a loop
+        return False
 
 
 def thread_count(environment: Mapping[str, str]) -> int:
