@@ -1,6 +1,7 @@
 """The HTTP API. Thin: each endpoint reads its request, asks one service and shapes the answer."""
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -18,10 +19,12 @@ from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
 from triggers import insight_api, job_actions, problems
 from triggers.api_models import page_of as _page
-from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, job_links, services_of
+from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, find_services, job_links, services_of
+from triggers.plain_route import plain_route
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
 from triggers.problems import PROBLEM_MEDIA_TYPE, Problem
+from triggers.request_body import read_json_object
 from triggers.waiting import EndWatcher
 
 API_VERSION = "0.1.0"
@@ -33,6 +36,11 @@ Every error is `application/problem+json` with a stable `code`. Submitting the s
 # More clients than this are answered at once instead: all that wait are looked for together, and end together.
 MAX_WAITING = 250
 RETRY_AFTER = {"Retry-After": "1"}
+
+# What makes a submission more than a plain one; and the queries of a plain look at a job, up to MAX_WAIT_SECONDS.
+_SUBMISSION_HEADERS = frozenset({"idempotency-key", "x-correlation-id"})
+_PLAIN_WAIT = re.compile(rb"(?:wait=([12]?[0-9]|30))?")
+_JOB_ID = re.compile(r"[0-9a-f]{64}")
 
 GetServices = Callable[[], ApiServices]
 
@@ -81,12 +89,6 @@ def _openapi(api: FastAPI) -> dict[str, Any]:
     return document
 
 
-@router.post(
-    "/jobs/submit/{job_type}",
-    status_code=202,
-    tags=["jobs"],
-    openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
-)
 def submit_job(
     job_type: str,
     request: Request,
@@ -134,7 +136,28 @@ def submit_job(
     )
 
 
-@router.get("/jobs/{job_id}", tags=["jobs"])
+async def _read_plain_submission(request: Request) -> dict[str, Any] | None:
+    if request.scope["query_string"] or not _SUBMISSION_HEADERS.isdisjoint(request.headers):
+        return None
+    return {
+        "job_type": request.path_params["job_type"],
+        "services": await find_services(request),
+        "parameters": await read_json_object(request),
+        "query": models.SubmitQuery(),
+    }
+
+
+router.add_api_route(
+    "/jobs/submit/{job_type}",
+    submit_job,
+    methods=["POST"],
+    status_code=202,
+    tags=["jobs"],
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
+    route_class_override=plain_route(_read_plain_submission),
+)
+
+
 async def get_job(
     job_id: JobIdPath,
     request: Request,
@@ -164,6 +187,19 @@ async def get_job(
         stages=list(detail.stages),
         links=job_links(request, job_id),
     )
+
+
+async def _read_plain_look(request: Request) -> dict[str, Any] | None:
+    job_id, wait = request.path_params["job_id"], _PLAIN_WAIT.fullmatch(request.scope["query_string"])
+    if wait is None or not _JOB_ID.fullmatch(job_id) or "prefer" in request.headers:
+        return None
+    query = models.JobQuery.model_construct(wait=float(wait[1]) if wait[1] else None)
+    return {"job_id": job_id, "services": await find_services(request), "query": query}
+
+
+router.add_api_route(
+    "/jobs/{job_id}", get_job, methods=["GET"], tags=["jobs"], route_class_override=plain_route(_read_plain_look)
+)
 
 
 async def _wait_for_end(request: Request, job_id: str, seconds: float) -> bool:

@@ -23,7 +23,7 @@ def services_of(request: Request) -> ApiServices:
     return services
 
 
-async def _services_of(request: Request) -> ApiServices:
+async def find_services(request: Request) -> ApiServices:
     """The same; in a thread only until they are there, which may take a second."""
     state = request.app.state
     if state.services is None:
@@ -32,7 +32,7 @@ async def _services_of(request: Request) -> ApiServices:
     return services
 
 
-Services = Annotated[ApiServices, Depends(_services_of)]
+Services = Annotated[ApiServices, Depends(find_services)]
 JobIdPath = Annotated[models.JobIdText, Path(description="64 hexadecimal digits.")]
 NoQuery = Annotated[models.Query, InQuery()]
 JsonBody = Annotated[dict[str, Any], Depends(read_json_object)]
