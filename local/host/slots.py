@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 # Opening a link costs about as much as handling a dozen short messages, and it competes with them: it pays where
-# messages go on waiting, not for a burst that the open slots have handled by then.
+# messages go on waiting, not for a burst that the open slots have handled by then. It also takes half a second, which
+# the SDK spends asleep; therefore few steps, each a large one.
 PATIENCE_SECONDS = 0.25
+_GROWTH = 4
 # A message that was there already comes within a round trip, also of a broker far away; a longer wait was for a sender.
 AT_ONCE_SECONDS = 0.2
 
@@ -46,4 +48,4 @@ class SlotDemand:
         if now - self._full_since < PATIENCE_SECONDS:
             return 0
         self._full_since = None
-        return min(slots, self._limit - slots)  # doubling: a long queue finds all slots open within a few steps
+        return min(slots * (_GROWTH - 1), self._limit - slots)

@@ -34,23 +34,23 @@ def test_first_message_opens_nothing(rig):
     assert rig.message(1) == 0
 
 
-def test_short_messages_one_after_another_open_a_slot_when_they_go_on(rig):
+def test_short_messages_one_after_another_open_slots_when_they_go_on(rig):
     opened = []
     while rig.now < PATIENCE_SECONDS + 0.01:
         opened.append(rig.message(1))
         rig.work(0.01)
-    assert opened[-1] == 1
+    assert opened[-1] == 3
     assert set(opened[:-1]) == {0}
 
 
-def test_one_long_message_opens_a_slot(rig):
+def test_one_long_message_opens_slots(rig):
     assert rig.message(1) == 0
     rig.now += PATIENCE_SECONDS
-    assert rig.demand.wanted(1) == 1
+    assert rig.demand.wanted(1) == 3
 
 
-@pytest.mark.parametrize(("slots", "opened"), [(2, 2), (4, 4), (5, 3), (7, 1), (8, 0)])
-def test_slots_double_up_to_the_limit(rig, slots, opened):
+@pytest.mark.parametrize(("slots", "opened"), [(1, 3), (2, 6), (4, 4), (7, 1), (8, 0)])
+def test_slots_are_four_times_as_many_up_to_the_limit(rig, slots, opened):
     for _ in range(slots):
         assert rig.message(slots) == 0
     rig.now += PATIENCE_SECONDS
@@ -60,12 +60,13 @@ def test_slots_double_up_to_the_limit(rig, slots, opened):
 def test_next_step_takes_as_long_again(rig):
     rig.message(1)
     rig.now += PATIENCE_SECONDS
-    assert rig.demand.wanted(1) == 1
-    assert rig.message(2) == 0
+    assert rig.demand.wanted(1) == 3
+    for _ in range(3):
+        assert rig.message(4) == 0
     rig.now += PATIENCE_SECONDS * 0.9
-    assert rig.demand.wanted(2) == 0
+    assert rig.demand.wanted(4) == 0
     rig.now += PATIENCE_SECONDS * 0.1
-    assert rig.demand.wanted(2) == 2
+    assert rig.demand.wanted(4) == 4
 
 
 def test_long_message_opens_nothing_beside_a_slot_that_is_free(rig):
