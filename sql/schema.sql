@@ -2264,15 +2264,10 @@ begin
   return true;
 end $$;
 
-create or replace function "app"."guard_jobs_transition"() returns trigger
-language plpgsql as $$
+create or replace function "app"."lacks_jobs_transition"(p_from text, p_to text) returns boolean
+language plpgsql immutable as $$
 begin
-  raise exception 'jobs row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
-end $$;
-
-create or replace trigger transition_guard before update of status on "app"."jobs" for each row
-when (old.status is distinct from new.status
-  and (old.status || '>' || new.status) not in (
+  return p_from || '>' || p_to not in (
     'queued>cancelled',
     'queued>failed',
     'queued>processing',
@@ -2288,7 +2283,20 @@ when (old.status is distinct from new.status
     'finalizing>completed',
     'finalizing>completed_with_errors',
     'finalizing>failed'
-) and not (new.run = old.run + 1 and (old.status || '>' || new.status) in ('completed>queued',
+  );
+end $$;
+
+create or replace function "app"."guard_jobs_transition"() returns trigger
+language plpgsql as $$
+begin
+  raise exception 'jobs row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+end $$;
+
+create or replace function "app"."lacks_jobs_rerun"(p_from text, p_to text) returns boolean
+language plpgsql immutable as $$
+begin
+  return p_from || '>' || p_to not in (
+    'completed>queued',
     'completed_with_errors>processing',
     'completed_with_errors>queued',
     'failed>finalizing',
@@ -2296,18 +2304,19 @@ when (old.status is distinct from new.status
     'failed>queued',
     'cancelled>finalizing',
     'cancelled>processing',
-    'cancelled>queued')))
-execute function "app"."guard_jobs_transition"();
-
-create or replace function "app"."guard_stages_transition"() returns trigger
-language plpgsql as $$
-begin
-  raise exception 'stages row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+    'cancelled>queued'
+  );
 end $$;
 
-create or replace trigger transition_guard before update of status on "app"."stages" for each row
-when (old.status is distinct from new.status
-  and (old.status || '>' || new.status) not in (
+create or replace trigger transition_guard after update of status on "app"."jobs" for each row
+when (old.status is distinct from new.status and "app"."lacks_jobs_transition"(old.status, new.status)
+  and (new.run <> old.run + 1 or "app"."lacks_jobs_rerun"(old.status, new.status)))
+execute function "app"."guard_jobs_transition"();
+
+create or replace function "app"."lacks_stages_transition"(p_from text, p_to text) returns boolean
+language plpgsql immutable as $$
+begin
+  return p_from || '>' || p_to not in (
     'queued>cancelled',
     'queued>completed',
     'queued>failed',
@@ -2316,18 +2325,23 @@ when (old.status is distinct from new.status
     'processing>completed',
     'processing>completed_with_errors',
     'processing>failed'
-))
-execute function "app"."guard_stages_transition"();
-
-create or replace function "app"."guard_tasks_transition"() returns trigger
-language plpgsql as $$
-begin
-  raise exception 'tasks row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+  );
 end $$;
 
-create or replace trigger transition_guard before update of status on "app"."tasks" for each row
-when (old.status is distinct from new.status
-  and (old.status || '>' || new.status) not in (
+create or replace function "app"."guard_stages_transition"() returns trigger
+language plpgsql as $$
+begin
+  raise exception 'stages row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+end $$;
+
+create or replace trigger transition_guard after update of status on "app"."stages" for each row
+when (old.status is distinct from new.status and "app"."lacks_stages_transition"(old.status, new.status))
+execute function "app"."guard_stages_transition"();
+
+create or replace function "app"."lacks_tasks_transition"(p_from text, p_to text) returns boolean
+language plpgsql immutable as $$
+begin
+  return p_from || '>' || p_to not in (
     'pending>cancelled',
     'pending>failed',
     'pending>processing',
@@ -2343,5 +2357,15 @@ when (old.status is distinct from new.status
     'processing>pending_retry',
     'pending_retry>cancelled',
     'pending_retry>processing'
-))
+  );
+end $$;
+
+create or replace function "app"."guard_tasks_transition"() returns trigger
+language plpgsql as $$
+begin
+  raise exception 'tasks row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
+end $$;
+
+create or replace trigger transition_guard after update of status on "app"."tasks" for each row
+when (old.status is distinct from new.status and "app"."lacks_tasks_transition"(old.status, new.status))
 execute function "app"."guard_tasks_transition"();

@@ -62,25 +62,22 @@ def generate_functions(schema: str = "app") -> Iterator[Composed]:
 def generate_transition_guards(schema: str = "app") -> Iterator[Composed]:
     """Triggers that refuse a change of status which the transition table does not have; they can be applied again."""
     for name, transitions in _TRANSITIONS.items():
+        lacks_transition = Identifier(schema, f"lacks_{name}_transition")
+        yield _transition_test(lacks_transition, transitions)
         yield _transition_guard(schema, name)
-        # A rerun, and nothing else, opens an ended job: as its next run.
         rerun = Composed([])
         if name == "jobs":
-            rerun = SQL(" and not (new.run = old.run + 1 and (old.status || '>' || new.status) in ({}))").format(
-                _pairs(JOB_RERUN_TRANSITIONS)
-            )
-        # The condition is the trigger's own: a function called for each row took a twentieth of a task's time.
+            # A rerun, and nothing else, opens an ended job: as its next run.
+            lacks_rerun = Identifier(schema, "lacks_jobs_rerun")
+            yield _transition_test(lacks_rerun, JOB_RERUN_TRANSITIONS)
+            rerun = SQL("\n  and (new.run <> old.run + 1 or {}(old.status, new.status))").format(lacks_rerun)
+        # PostgreSQL reads a trigger's condition from its stored text at every statement: the pairs stand in a function.
+        # After the update, not before: rows would be locked once more, each with a record in the log.
         yield SQL(
-            "create or replace trigger transition_guard before update of status on {} for each row\n"
-            "when (old.status is distinct from new.status\n"
-            "  and (old.status || '>' || new.status) not in (\n    {}\n){})\n"
+            "create or replace trigger transition_guard after update of status on {} for each row\n"
+            "when (old.status is distinct from new.status and {}(old.status, new.status){})\n"
             "execute function {}()"
-        ).format(
-            Identifier(schema, name),
-            _pairs(transitions),
-            rerun,
-            Identifier(schema, f"guard_{name}_transition"),
-        )
+        ).format(Identifier(schema, name), lacks_transition, rerun, Identifier(schema, f"guard_{name}_transition"))
 
 
 def render_schema(schema: str = "app") -> str:
@@ -163,6 +160,13 @@ def _create_index(schema: str, table: Table, index: Index) -> Composed:
     if index.where_set:
         statement += SQL(" where {} is not null").format(Identifier(index.where_set))
     return statement
+
+
+def _transition_test(function: Identifier, transitions: Mapping[Any, Iterable[StrEnum]]) -> Composed:
+    return SQL(
+        "create or replace function {}(p_from text, p_to text) returns boolean\nlanguage plpgsql immutable as $$\n"
+        "begin\n  return p_from || '>' || p_to not in (\n    {}\n  );\nend $$"
+    ).format(function, _pairs(transitions))
 
 
 def _transition_guard(schema: str, table: str) -> Composed:

@@ -323,6 +323,16 @@ def test_database_refuses_a_transition_that_is_not_in_the_table(engine, table, c
     assert refused.value.sqlstate == "CM003"
 
 
+def test_database_refuses_to_open_an_ended_job_but_as_its_next_run(engine):
+    job_id = engine.submit()
+    engine.jobs.fail_job(job_id, 1, {"type": "X", "message": "no"})
+    for change in ("status = 'queued'", "status = 'queued', run = run + 2"):
+        with pytest.raises(psycopg.Error) as refused:
+            engine.execute(f"update app.jobs set {change}")  # noqa: S608 - names of this test
+        assert refused.value.sqlstate == "CM003"
+    assert engine.job_status(job_id) == "failed"
+
+
 def test_duplicate_task_ids_in_a_plan_are_refused_whole(engine):
     job_id = engine.submit()
 
