@@ -1,6 +1,7 @@
 """The HTTP API. Thin: each endpoint reads its request, asks one service and shapes the answer."""
 
 import functools
+import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -11,9 +12,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import APIKeyHeader
 
+from core.errors import StoreUnavailable
 from core.models import JobEvent, JobRecord, JobStatus, view
 from core.models.control import allowed_actions
-from core.models.view import TaskSummary
+from core.models.view import JobDetail, TaskSummary
 from core.ports import SubmissionOutcome
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
@@ -26,6 +28,8 @@ from triggers.prefer import read_wait
 from triggers.problems import PROBLEM_MEDIA_TYPE, Problem
 from triggers.request_body import read_json_object
 from triggers.waiting import EndWatcher
+
+log = logging.getLogger(__name__)
 
 API_VERSION = "0.1.0"
 DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resume and rerun them.
@@ -89,7 +93,7 @@ def _openapi(api: FastAPI) -> dict[str, Any]:
     return document
 
 
-def submit_job(
+async def submit_job(
     job_type: str,
     request: Request,
     response: Response,
@@ -104,6 +108,9 @@ def submit_job(
         ),
     ] = None,
     x_correlation_id: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,128}$")] = None,
+    prefer: Annotated[
+        str | None, Header(description="`wait=<seconds>`, at most 30: answer when the job has ended, with `job`.")
+    ] = None,
 ) -> models.SubmittedJob:
     """Submit a job; the body holds its parameters (GET /api/job-types has their schemas).
 
@@ -112,13 +119,18 @@ def submit_job(
     An `Idempotency-Key` that came before gives the job that it gave then, and `Idempotency-Replayed: true`; with
     another content it is refused (422).
     """
-    submitted = services.machine.submit_job(
+    submitted = await run_in_threadpool(
+        services.machine.submit_job,
         job_type,
         parameters,
         correlation_id=x_correlation_id,
         force=query.force,
         idempotency_key=idempotency_key,
     )
+    job, seconds = None, read_wait(prefer)
+    if seconds and (detail := await _look_when_ended(request, services, submitted.job_id, seconds)) is not None:
+        job = _job_answer(request, detail)
+        response.headers["Preference-Applied"] = f"wait={seconds:g}"
     if submitted.outcome is SubmissionOutcome.REPLAYED:
         response.headers["Idempotency-Replayed"] = "true"
     links = job_links(request, submitted.job_id)
@@ -126,14 +138,25 @@ def submit_job(
     return models.SubmittedJob(
         job_id=submitted.job_id,
         job_type=submitted.job_type,
-        status=JobStatus(submitted.status),
+        status=job.status if job is not None else JobStatus(submitted.status),
         run=submitted.run,
         created=submitted.created,
         outcome=submitted.outcome,
         advice=submitted.advice,
         correlation_id=submitted.correlation_id,
         links=links,
+        job=job,
     )
+
+
+async def _look_when_ended(request: Request, services: ApiServices, job_id: str, seconds: float) -> JobDetail | None:
+    """The job when it has ended or the time is over; None where waiting fails: the job is written all the same."""
+    try:
+        if await _wait_for_end(request, job_id, seconds):
+            return await run_in_threadpool(services.queries.get_job_detail, job_id)
+    except StoreUnavailable as error:
+        log.warning("wait_given_up", exc_info=error, extra={"job_id": job_id})
+    return None
 
 
 async def _read_plain_submission(request: Request) -> dict[str, Any] | None:
@@ -144,6 +167,7 @@ async def _read_plain_submission(request: Request) -> dict[str, Any] | None:
         "services": await find_services(request),
         "parameters": await read_json_object(request),
         "query": models.SubmitQuery(),
+        "prefer": request.headers.get("prefer"),
     }
 
 
@@ -179,13 +203,17 @@ async def get_job(
         response.headers["Preference-Applied"] = f"wait={seconds:g}"
     if not detail.job.status.is_terminal:
         response.headers.update(RETRY_AFTER)
+    return _job_answer(request, detail)
+
+
+def _job_answer(request: Request, detail: JobDetail) -> models.JobAnswer:
     job = {name: getattr(detail.job, name) for name in models.JobAnswer.model_fields if name in JobRecord.model_fields}
     return models.JobAnswer(
         **job,
         paused=detail.job.paused_at is not None,
         allowed_actions=list(allowed_actions(detail.job.status, is_paused=detail.job.paused_at is not None)),
         stages=list(detail.stages),
-        links=job_links(request, job_id),
+        links=job_links(request, detail.job.job_id),
     )
 
 

@@ -169,23 +169,6 @@ class JobLinks(BaseModel):
     rerun: str
 
 
-class SubmittedJob(BaseModel):
-    """`created` is false when the job was there already; `outcome` says how it was found.
-
-    `advice` is there when this submission makes nothing run: the job had ended before. It says what would.
-    """
-
-    job_id: str
-    job_type: str
-    status: JobStatus
-    run: int
-    created: bool
-    outcome: SubmissionOutcome
-    advice: str | None
-    correlation_id: str
-    links: JobLinks
-
-
 class CancelledJob(BaseModel):
     """`cancelling` while tasks that were running have not stopped yet."""
 
@@ -245,6 +228,25 @@ class JobAnswer(BaseModel):
     allowed_actions: list[JobAction]
     stages: list[view.StageDetail]
     links: JobLinks
+
+
+class SubmittedJob(BaseModel):
+    """`created` is false when the job was there already; `outcome` says how it was found.
+
+    `advice` is there when this submission makes nothing run: the job had ended before. It says what would.
+    `job` is the whole job, as it is when the time of `Prefer: wait` is over; null where that was not asked for.
+    """
+
+    job_id: str
+    job_type: str
+    status: JobStatus
+    run: int
+    created: bool
+    outcome: SubmissionOutcome
+    advice: str | None
+    correlation_id: str
+    links: JobLinks
+    job: JobAnswer | None = None
 
 
 class StageDescription(BaseModel):

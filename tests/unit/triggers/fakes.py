@@ -139,7 +139,7 @@ class FakeSubmission:
 
 @dataclass
 class FakeServices:
-    """One job, JOB_ID. `statuses` are what looks at its status see, one after the other; the last one stays.
+    """One job, JOB_ID, and those submitted. `statuses` are what looks at its status see, one after the other; the last one stays.
 
     `failure` is raised by whatever is called. `outcome` and `advice` are what submissions answer.
     """
@@ -202,7 +202,7 @@ class FakeServices:
     def find_job_status(self, job_id):
         if self.failure is not None:
             raise self.failure
-        if job_id != JOB_ID:
+        if job_id not in {JOB_ID, *self.seen}:
             return None
         self.looks += 1
         return self.statuses[min(self.looks, len(self.statuses)) - 1]
@@ -222,11 +222,11 @@ class FakeServices:
 
     def get_job_detail(self, job_id):
         self._called("get_job_detail", job_id=job_id)
-        if job_id != JOB_ID:
+        if job_id not in {JOB_ID, *self.seen}:
             raise JobNotFound(job_id)
         status = self.statuses[min(max(self.looks, 1), len(self.statuses)) - 1]
         job = {name: value for name, value in DETAIL.items() if name != "stages"}
-        record = JobRecord.model_validate({**job, "status": status, "definition": {}})
+        record = JobRecord.model_validate({**job, "job_id": job_id, "status": status, "definition": {}})
         return JobDetail(record, tuple(StageDetail.model_validate(stage) for stage in DETAIL["stages"]))
 
     def list_jobs(self, **arguments):

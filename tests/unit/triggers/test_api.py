@@ -60,6 +60,7 @@ class TestSubmit:
             "advice": None,
             "correlation_id": "made-here",
             "links": links(job_id),
+            "job": None,
         }
         assert response.headers["location"] == f"{BASE}/{job_id}"
         assert response.headers["retry-after"] == "1"
@@ -205,6 +206,46 @@ class TestJob:
     def test_id_that_can_be_none_is_explained(self, job_id, found, hint):
         error = errors_of(assert_problem(Api().get(f"/api/jobs/{job_id}"), 400, "invalid_request"))["job_id"]
         assert (error["expected"], error["found"], error["hint"]) == ("64 hexadecimal digits", found, hint)
+
+
+class TestSubmitAndWait:
+    @pytest.mark.parametrize("query", ["", "?force=false"], ids=["plain", "with_query"])
+    def test_answers_when_the_job_has_ended_and_has_it_whole(self, query):
+        api = Api(FakeServices(statuses=["processing", "processing", "completed"]))
+        response = api.post(f"/api/jobs/submit/hello_world{query}", json={}, headers={"Prefer": "wait=20"})
+        answer = response.json()
+        assert (response.status_code, response.headers["preference-applied"]) == (202, "wait=20")
+        assert (answer["created"], answer["status"]) == (True, "completed")
+        assert (
+            answer["job"]
+            == Api(FakeServices(statuses=["completed"], seen={answer["job_id"]}))
+            .get(f"/api/jobs/{answer['job_id']}")
+            .json()
+        )
+
+    def test_answers_with_what_there_is_when_the_time_is_over(self):
+        answer = Api().post("/api/jobs/submit/hello_world", json={}, headers={"Prefer": "wait=1"}).json()
+        assert (answer["status"], answer["job"]["status"]) == ("processing", "processing")
+
+    @pytest.mark.parametrize("prefer", ["wait=0", "wait=soon", "respond-async"])
+    def test_does_not_wait_unasked(self, prefer):
+        api = Api(FakeServices(statuses=["completed"]))
+        response = api.post("/api/jobs/submit/hello_world", json={}, headers={"Prefer": prefer})
+        assert (response.json()["status"], response.json()["job"], api.services.looks) == ("queued", None, 0)
+        assert "preference-applied" not in response.headers
+
+    def test_database_that_goes_away_meanwhile_does_not_hide_that_the_job_is_written(self, monkeypatch, caplog):
+        def away(_services, _job_ids):
+            raise StoreUnavailable("gone")
+
+        monkeypatch.setattr(FakeServices, "find_ended_jobs", away)
+        response = Api().post("/api/jobs/submit/hello_world", json={}, headers={"Prefer": "wait=20"})
+        assert (response.status_code, response.json()["created"], response.json()["job"]) == (202, True, None)
+        assert "wait_given_up" in caplog.messages
+
+    def test_refused_submission_is_refused_at_once(self):
+        response = Api().post("/api/jobs/submit/hello_world", json={"nn": 1}, headers={"Prefer": "wait=20"})
+        assert_problem(response, 400, "invalid_parameters")
 
 
 class TestWait:
