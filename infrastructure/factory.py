@@ -57,7 +57,8 @@ class Repositories:
 class RepositoryFactory:
     """Makes the repositories at their first use and keeps them. Any thread may ask.
 
-    Nothing is connected before it is needed: the pool connects in the background, Service Bus at the first send.
+    Nothing is connected before it is needed: the pool connects in the background, Service Bus for the first machine
+    that moves jobs, or at the first send.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -76,7 +77,12 @@ class RepositoryFactory:
             return self._repositories
 
     def create_machine(self, catalog: JobCatalog) -> "CoreMachine":
-        """A machine over these repositories, with a heartbeat thread of its own: an app makes one."""
+        """A machine over these repositories, with a heartbeat thread of its own: an app makes one.
+
+        Where it moves jobs, the connections that announce them begin to open.
+        """
+        if self.settings.app_mode is not AppMode.WORKER:
+            self.create_repositories().service_bus.open_senders()
         return _make_machine(self.settings, self.create_repositories(), catalog)
 
     def create_janitor(self, catalog: JobCatalog, *, patience: "Patience | None" = None) -> "Janitor":

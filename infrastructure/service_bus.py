@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from core.errors import DeliveryError, MessageTooLarge, QueueNotFound
@@ -116,6 +116,7 @@ class ServiceBusRepository:
         self._busy_pauses_seconds = busy_pauses_seconds
         self._client: ServiceBusClient | None = None
         self._client_lock = Lock()
+        self._is_closed = False
         # Logical names of queues that were not there when this process last asked for them, and what to do about it.
         self.missing_queues: dict[str, str] = {}
 
@@ -147,6 +148,27 @@ class ServiceBusRepository:
         due_at = datetime.now(UTC) + timedelta(seconds=delay_seconds)
         self._send(queue, [_outgoing(message, due_at)])
 
+    def open_senders(self) -> Thread:
+        """Open the connections for sending in the background: the SDK takes half a second for each, mostly asleep.
+
+        What fails is left to the first send, which tries again and tells.
+        """
+        self._is_closed = False
+
+        def open_all() -> None:
+            for logical, link in self._senders.items():
+                if self._is_closed:
+                    return
+                try:
+                    with _translated(logical, link.real_name):
+                        link.do(_learn_size_limit)
+                except DeliveryError as error:
+                    log.info("sender_not_opened", extra={"queue": link.real_name, "reason": error.reason})
+
+        opening = Thread(target=open_all, name="open-senders", daemon=True)
+        opening.start()
+        return opening
+
     def oldest_enqueued_at(self, queue: str) -> datetime | None:
         """When the oldest message came, locked ones included; `core.ports.QueueInspector` says more. Takes none out.
 
@@ -172,6 +194,7 @@ class ServiceBusRepository:
 
     def close(self) -> None:
         """Close all connections. The next send would open them again."""
+        self._is_closed = True
         links: list[_Link[Any]] = [*self._senders.values(), *self._receivers.values()]
         for link in links:
             try:
@@ -303,6 +326,11 @@ def _open_receiver(client: "ServiceBusClient", real_name: str) -> "ServiceBusRec
 
 def _peek_one(receiver: "ServiceBusReceiver") -> None:
     receiver.peek_messages(1, sequence_number=1)
+
+
+def _learn_size_limit(sender: "ServiceBusSender") -> None:
+    """The broker tells it when the connection opens."""
+    sender.create_message_batch()
 
 
 def _send_parcel(sender: "ServiceBusSender", *, parcel: "Parcel") -> None:

@@ -67,8 +67,10 @@ class CountingClient:
     def __init__(self, client):
         self.client = client
         self.sizes = []
+        self.opened = []
 
     def get_queue_sender(self, *args, **kwargs):
+        self.opened.append(args[0])
         sender = self.client.get_queue_sender(*args, **kwargs)
         send = sender.send_messages
 
@@ -178,3 +180,49 @@ def test_it_can_be_closed_and_used_again(broker):
         assert repository.oldest_enqueued_at("jobs") is not None
         repository.close()
         assert broker.counts("real-jobs")["active"] == 1
+
+
+def test_connections_opened_in_the_background_are_those_that_sends_use(counted, look, task_message):
+    """The first large stage of a process waited half a second for the SDK to open its sender."""
+    repository, client = counted
+    repository.open_senders().join(30)
+    assert client.opened == ["real-tasks"]
+    assert client.sizes == []
+    message = task_message(1)
+    repository.send_messages("tasks", [message])
+    assert client.opened == ["real-tasks"]
+    assert [found.message_id for found in look("real-tasks")] == [message.message_id]
+
+
+def test_a_queue_that_cannot_be_opened_keeps_no_other_from_it_and_is_told_by_its_first_send(broker, task_message):
+    repository = ServiceBusRepository(
+        {"jobs": "no-such-queue", "tasks": "real-tasks"}, lambda: connect_with_string(broker.connection_string)
+    )
+    repository.open_senders().join(30)
+    repository.send_messages("tasks", [task_message(1)])
+    with pytest.raises(QueueNotFound):
+        repository.send_messages("jobs", [task_message(1)])
+    repository.close()
+
+
+def test_what_is_closed_meanwhile_opens_no_more(broker):
+    """A process that ends while its connections open does not leave the later ones behind."""
+    opened, may_go_on = threading.Event(), threading.Event()
+
+    def connect():
+        opened.set()
+        assert may_go_on.wait(30)
+        return client
+
+    client = CountingClient(connect_with_string(broker.connection_string))
+    repository = ServiceBusRepository({"jobs": "real-jobs", "tasks": "real-tasks"}, connect)
+    opening = repository.open_senders()
+    assert opened.wait(30)
+    closing = threading.Thread(target=repository.close)
+    closing.start()
+    while not repository._is_closed:
+        pass
+    may_go_on.set()
+    opening.join(30)
+    closing.join(30)
+    assert client.opened == ["real-jobs"]

@@ -139,7 +139,9 @@ class FakeSubmission:
 
 @dataclass
 class FakeServices:
-    """One job, JOB_ID, and those submitted. `statuses` are what looks at its status see, one after the other; the last one stays.
+    """One job, JOB_ID, and those submitted.
+
+    `statuses` are what looks at a status see, one after the other; the last one stays.
 
     `failure` is raised by whatever is called. `outcome` and `advice` are what submissions answer.
     """
