@@ -1,6 +1,7 @@
 """Jobs, tasks, and the transitions that PostgreSQL decides. A repository method is one function call."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -70,11 +71,14 @@ class JobRepository(JobControlRepository):
         return row["retry_job_step"]  # type: ignore[no-any-return]
 
     def find_job(self, job_id: str) -> JobRecord | None:
-        query = SQL("select {} from {} where job_id = %s").format(
-            columns_of(JobRecord), Identifier(self._schema, "jobs")
-        )
-        rows = self._execute_query("find_job", query, (job_id,))
+        rows = self._execute("find_job", self._find_text, (job_id,))
         return JobRecord.model_validate(rows[0]) if rows else None
+
+    @cached_property
+    def _find_text(self) -> str:
+        """Composed once: that takes as long as the query."""
+        query = SQL("select {} from {} where job_id = %s")
+        return query.format(columns_of(JobRecord), Identifier(self._schema, "jobs")).as_string()
 
     def finalize_job(self, job_id: str, run: int, result: JsonObject | None) -> str | None:
         """Store the job's summary and end it. None when it does not wait for that."""

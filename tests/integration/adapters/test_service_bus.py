@@ -5,6 +5,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from azure.servicebus import ServiceBusMessageBatch
 
 from core.errors import MessageTooLarge, QueueNotFound
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
@@ -75,7 +76,7 @@ class CountingClient:
         send = sender.send_messages
 
         def counting(parcel):
-            self.sizes.append(len(parcel))
+            self.sizes.append(len(parcel) if isinstance(parcel, ServiceBusMessageBatch) else 1)
             return send(parcel)
 
         sender.send_messages = counting

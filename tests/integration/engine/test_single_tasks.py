@@ -1,9 +1,10 @@
-"""A task completed alone takes a path of its own while its stage goes on; its outcome is that of the other path."""
+"""A task claimed or completed alone takes a path of its own while its stage goes on; with the same outcome."""
 
 import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from uuid import uuid4
 
 import psycopg
@@ -14,6 +15,7 @@ from .test_costs import blocks
 
 FIRST, SECOND, WATCHED = "s1-00000", "s1-00001", "s1-00002"
 CALL = "app.complete_task_and_check_stage(%s, 1, 1, %s, %s, %s)"
+CLAIM = "app.claim_tasks(%s, 1, 1, %s, %s, 'w')"
 
 
 @pytest.fixture
@@ -46,14 +48,14 @@ def mark_unwatched(connection, job_id):
     connection.execute(f"select {CALL}", (job_id, lease, [WATCHED], [Jsonb({})]))
 
 
-def wait_for_advisory_lock(engine):
-    """Until some connection waits for a stage's lock; it has to, so this ends."""
+def wait_for_lock(engine, kind):
+    """Until some connection waits for one; it has to, so this ends."""
     query = (
-        "select 1 from pg_stat_activity where wait_event_type = 'Lock' and wait_event = 'advisory' "
+        "select 1 from pg_stat_activity where wait_event_type = 'Lock' and wait_event = %s "
         "and datname = current_database()"
     )
     for _ in range(10_000):
-        if engine.query(query):
+        if engine.query(query, kind):
             return
     raise AssertionError("nobody waits")
 
@@ -115,7 +117,7 @@ def test_a_change_between_look_and_lock_is_seen_and_the_call_decides(
     with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor, caplog.at_level(logging.INFO):
         holder.execute("select app.lock_stage(%s, 1, 1)", (job_id,))
         late = executor.submit(complete, engine, stage, FIRST)
-        wait_for_advisory_lock(engine)
+        wait_for_lock(engine, "advisory")
         # With every other row in other hands, nobody can be given the watch.
         with psycopg.connect(database_url) as other:
             other.execute("select 1 from app.tasks where task_id = %s for update", (SECOND,))
@@ -136,7 +138,7 @@ def test_the_last_task_of_a_stage_that_lost_its_watch_is_the_last(engine, databa
     with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
         holder.execute("select app.lock_stage(%s, 1, 1)", (job_id,))
         late = executor.submit(complete, engine, stage, FIRST)
-        wait_for_advisory_lock(engine)
+        wait_for_lock(engine, "advisory")
         holder.execute(f"select {CALL}", (job_id, stage[1], [SECOND], [Jsonb({})]))
         holder.commit()
         assert late.result(timeout=60).is_last_task_in_stage
@@ -159,3 +161,65 @@ def test_plans_made_for_empty_tables_read_one_row_of_a_large_one(engine, databas
         counts["large"] = blocks(connection, CALL, large, lease, ["s1-10000"], [Jsonb({})])
     assert engine.task(large, "s1-10000")["status"] == "completed"
     assert counts["large"] < 2 * counts["small"]
+
+
+def test_the_row_and_the_answer_are_those_of_a_task_claimed_with_another(engine):
+    rows, answers = [], []
+    for ids in ([FIRST], [FIRST, SECOND]):
+        job_id, lease = engine.submit(lease_seconds=45), uuid4()
+        engine.plan(job_id, 1, 3)
+        claimed = engine.tasks.claim_tasks(job_id, 1, 1, ids, lease_id=lease, owner="w")
+        answers.append(claimed[0])
+        row = engine.task(job_id, FIRST)
+        assert (row["lease_id"], row["lease_expires_at"] - row["started_at"]) == (lease, timedelta(seconds=45))
+        rows.append(row)
+    own = {"job_id", "created_at", "announced_at", "started_at", "lease_id", "lease_expires_at"}
+    assert {k: v for k, v in rows[0].items() if k not in own} == {k: v for k, v in rows[1].items() if k not in own}
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        ("select app.mark_tasks_announced(%s, 1, array['s1-00000'])", "claimed"),
+        ("select app.claim_tasks(%s, 1, 1, array['s1-00000'], gen_random_uuid(), 'other')", "duplicate"),
+    ],
+)
+def test_claim_waits_for_whoever_holds_the_row_and_takes_it_as_he_left_it(engine, database_url, change, outcome):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 2)
+    with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
+        holder.execute(change, (job_id,))
+        late = executor.submit(engine.tasks.claim_tasks, job_id, 1, 1, [FIRST], lease_id=uuid4(), owner="w")
+        wait_for_lock(engine, "transactionid")
+        holder.commit()
+        (row,) = late.result(timeout=60)
+    assert (row["outcome"], engine.task(job_id, FIRST)["lease_owner"]) == (
+        outcome,
+        "w" if outcome == "claimed" else "other",
+    )
+
+
+@pytest.mark.parametrize(("paused", "waits"), [(False, "off"), (True, "on")])
+def test_commit_of_a_claim_is_not_waited_for_and_that_of_parking_is(engine, database_url, paused, waits):
+    """The message of a parked task is gone when the call returns."""
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 2)
+    if paused:
+        engine.jobs.pause_job(job_id, reason=None, actor=None)
+    with psycopg.connect(database_url) as connection:
+        ((outcome,),) = connection.execute(f"select outcome from {CLAIM}", (job_id, [FIRST], uuid4())).fetchall()  # noqa: S608 - of this file
+        assert outcome == ("paused" if paused else "claimed")
+        assert connection.execute("show synchronous_commit").fetchone() == (waits,)
+
+
+def test_claims_planned_for_empty_tables_read_one_row_of_a_large_one(engine, database_url):
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("vacuum analyze app.tasks, app.stages, app.jobs")
+        counts = {}
+        for tasks, task_id in ((3, FIRST), (20_000, "s1-10000")):
+            job_id = engine.submit()
+            engine.plan(job_id, 1, tasks)
+            counts[tasks] = blocks(connection, CLAIM, job_id, [task_id], uuid4())
+            assert engine.task(job_id, task_id)["status"] == "processing"
+    assert counts[20_000] < 2 * counts[3]
