@@ -425,7 +425,7 @@ language sql immutable as $$
   end
 $$;
 
--- Leases tasks to the caller. One row an id comes back, with its outcome:
+-- Leases tasks to the caller. One row an id comes back, those that are claimed first, with its outcome:
 -- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
 -- announced again after it); closed (stage or job does not run); expired (a deadline has passed: nothing is begun any
 -- more, the caller lets enforce_deadlines end it); missing.
@@ -447,7 +447,8 @@ declare
   v_is_overdue boolean;
   v_is_queue_overdue boolean;
   v_paused boolean;
-  v_ids text[];
+  v_parked text[];
+  v_claimed text[] := array[]::text[];
   v_lease_seconds double precision;
 begin
   if cardinality(p_task_ids) = 1 then
@@ -465,28 +466,35 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
   if v_open and v_paused then
-    select array_agg(w.task_id) into v_ids from (
+    select array_agg(w.task_id) into v_parked from (
       select t.task_id from "app".tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
         and t.status in ('pending', 'queued', 'pending_retry')
       order by t.task_id for update
     ) w;
     update "app".tasks t set parked_at = v_now
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_parked);
   elsif v_open and not v_is_overdue then
     perform set_config('synchronous_commit', 'off', true);
-    select array_agg(w.task_id) into v_ids from (
+    select coalesce(array_agg(w.task_id), array[]::text[]) into v_claimed from (
       select t.task_id from "app".tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
         and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
         and not (v_is_queue_overdue and t.attempt = 0)
       order by t.task_id for update
     ) w;
+    -- What is claimed is answered from the update: a join would look for each row among all ids.
+    return query
     update "app".tasks t
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
         due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_claimed)
+    returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
+      0::double precision;
+    if cardinality(v_claimed) = cardinality(p_task_ids) then
+      return;
+    end if;
   elsif v_is_dead then
     -- Rows that were in other hands when the rest was cancelled.
     perform "app".check_stage(p_job_id, p_run, p_stage, false, null);
@@ -496,7 +504,6 @@ begin
   select asked.id,
     case
       when t.task_id is null then 'missing'
-      when t.status = 'processing' and t.lease_id = p_lease_id then 'claimed'
       when not v_open then 'closed'
       when v_paused and t.status in ('pending', 'queued', 'pending_retry') then 'paused'
       when t.status in ('pending', 'queued', 'pending_retry')
@@ -510,6 +517,7 @@ begin
   left join "app".tasks t
     on t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = asked.id
       and t.stage = p_stage
+  where asked.id <> all (v_claimed)
   order by asked.place;
 end $$;
 
@@ -679,21 +687,15 @@ create or replace function "app".complete_held_tasks(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_ids text[];
-  v_count integer;
 begin
-  select array_agg(h.task_id) into v_ids from (
+  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
     select t.task_id from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     order by t.task_id for update
   ) h;
-  update "app".tasks t
-  set status = 'completed', is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
-      result = given.result, error = null
-  from unnest(p_task_ids, p_results) as given(task_id, result)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and t.task_id = given.task_id;
-  get diagnostics v_count = row_count;
-  return v_count;
+  perform "app".end_tasks(p_job_id, p_run, v_ids, 'completed', p_task_ids, p_results, p_now);
+  return cardinality(v_ids);
 end $$;
 
 -- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
@@ -757,12 +759,7 @@ begin
   end if;
 
   v_status := case when v_stage.is_open then p_status else 'cancelled' end;
-  update "app".tasks t
-  set status = v_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = v_now,
-      result = case v_status when 'completed' then given.payload else t.result end,
-      error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
-  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (updated_ids) and t.task_id = given.task_id;
+  perform "app".end_tasks(p_job_id, p_run, updated_ids, v_status, p_task_ids, p_payloads, v_now);
 
   if v_decides then
     is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
@@ -772,6 +769,21 @@ begin
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   end if;
   return next;
+end $$;
+
+-- Writes the end of tasks whose rows the caller has locked; their payloads are among those given. Its plans join by hash:
+-- with a nested loop each row would be looked for among all payloads.
+create or replace function "app".end_tasks(
+  p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
+) returns void
+language plpgsql set enable_seqscan = off set enable_nestloop = off as $$
+begin
+  update "app".tasks t
+  set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
+      result = case p_status when 'completed' then given.payload else t.result end,
+      error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
+  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_ids) and t.task_id = given.task_id;
 end $$;
 
 -- The same for one task that is not watched, of a stage that goes on: most completions of a large stage, in few

@@ -1,4 +1,4 @@
--- Leases tasks to the caller. One row an id comes back, with its outcome:
+-- Leases tasks to the caller. One row an id comes back, those that are claimed first, with its outcome:
 -- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
 -- announced again after it); closed (stage or job does not run); expired (a deadline has passed: nothing is begun any
 -- more, the caller lets enforce_deadlines end it); missing.
@@ -20,7 +20,8 @@ declare
   v_is_overdue boolean;
   v_is_queue_overdue boolean;
   v_paused boolean;
-  v_ids text[];
+  v_parked text[];
+  v_claimed text[] := array[]::text[];
   v_lease_seconds double precision;
 begin
   if cardinality(p_task_ids) = 1 then
@@ -38,28 +39,35 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
   if v_open and v_paused then
-    select array_agg(w.task_id) into v_ids from (
+    select array_agg(w.task_id) into v_parked from (
       select t.task_id from {schema}.tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
         and t.status in ('pending', 'queued', 'pending_retry')
       order by t.task_id for update
     ) w;
     update {schema}.tasks t set parked_at = v_now
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_parked);
   elsif v_open and not v_is_overdue then
     perform set_config('synchronous_commit', 'off', true);
-    select array_agg(w.task_id) into v_ids from (
+    select coalesce(array_agg(w.task_id), array[]::text[]) into v_claimed from (
       select t.task_id from {schema}.tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
         and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
         and not (v_is_queue_overdue and t.attempt = 0)
       order by t.task_id for update
     ) w;
+    -- What is claimed is answered from the update: a join would look for each row among all ids.
+    return query
     update {schema}.tasks t
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
         due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_claimed)
+    returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
+      0::double precision;
+    if cardinality(v_claimed) = cardinality(p_task_ids) then
+      return;
+    end if;
   elsif v_is_dead then
     -- Rows that were in other hands when the rest was cancelled.
     perform {schema}.check_stage(p_job_id, p_run, p_stage, false, null);
@@ -69,7 +77,6 @@ begin
   select asked.id,
     case
       when t.task_id is null then 'missing'
-      when t.status = 'processing' and t.lease_id = p_lease_id then 'claimed'
       when not v_open then 'closed'
       when v_paused and t.status in ('pending', 'queued', 'pending_retry') then 'paused'
       when t.status in ('pending', 'queued', 'pending_retry')
@@ -83,6 +90,7 @@ begin
   left join {schema}.tasks t
     on t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = asked.id
       and t.stage = p_stage
+  where asked.id <> all (v_claimed)
   order by asked.place;
 end $$;
 

@@ -103,19 +103,13 @@ create or replace function {schema}.complete_held_tasks(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_ids text[];
-  v_count integer;
 begin
-  select array_agg(h.task_id) into v_ids from (
+  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     order by t.task_id for update
   ) h;
-  update {schema}.tasks t
-  set status = 'completed', is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
-      result = given.result, error = null
-  from unnest(p_task_ids, p_results) as given(task_id, result)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and t.task_id = given.task_id;
-  get diagnostics v_count = row_count;
-  return v_count;
+  perform {schema}.end_tasks(p_job_id, p_run, v_ids, 'completed', p_task_ids, p_results, p_now);
+  return cardinality(v_ids);
 end $$;

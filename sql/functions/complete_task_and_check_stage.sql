@@ -59,12 +59,7 @@ begin
   end if;
 
   v_status := case when v_stage.is_open then p_status else 'cancelled' end;
-  update {schema}.tasks t
-  set status = v_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = v_now,
-      result = case v_status when 'completed' then given.payload else t.result end,
-      error = case v_status when 'failed' then given.payload when 'completed' then null else t.error end
-  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (updated_ids) and t.task_id = given.task_id;
+  perform {schema}.end_tasks(p_job_id, p_run, updated_ids, v_status, p_task_ids, p_payloads, v_now);
 
   if v_decides then
     is_last_task_in_stage := {schema}.check_stage(p_job_id, p_run, p_stage, false,
@@ -74,6 +69,21 @@ begin
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   end if;
   return next;
+end $$;
+
+-- Writes the end of tasks whose rows the caller has locked; their payloads are among those given. Its plans join by hash:
+-- with a nested loop each row would be looked for among all payloads.
+create or replace function {schema}.end_tasks(
+  p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
+) returns void
+language plpgsql set enable_seqscan = off set enable_nestloop = off as $$
+begin
+  update {schema}.tasks t
+  set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
+      result = case p_status when 'completed' then given.payload else t.result end,
+      error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
+  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_ids) and t.task_id = given.task_id;
 end $$;
 
 -- The same for one task that is not watched, of a stage that goes on: most completions of a large stage, in few
