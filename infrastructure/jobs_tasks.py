@@ -7,7 +7,6 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier
-from psycopg.types.json import Jsonb
 
 from core.leases import HeldLease
 from core.models import JobRecord
@@ -25,7 +24,7 @@ from core.ports import (
 )
 from infrastructure.base import NotAsExpected
 from infrastructure.job_control import JobControlRepository
-from infrastructure.postgresql import PostgreSQLRepository, as_jsonb, columns_of
+from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb, columns_of
 
 # parameters come last: they are encoded.
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
@@ -170,7 +169,7 @@ class TaskRepository(PostgreSQLRepository):
             [lease.run for lease in held],
             [lease.task_id for lease in held],
             [lease.lease_id for lease in held],
-            [as_jsonb(lease.progress) for lease in held],
+            JsonbArray(as_jsonb(lease.progress) for lease in held),
         )
         rows = self._call("renew_leases", parameters)
         return {(row["lease_id"], row["task_id"]): row["outcome"] for row in rows}
@@ -292,8 +291,8 @@ class StageCompletionRepository(PostgreSQLRepository):
             return []
 
 
-def _payloads(payloads: Mapping[str, JsonObject]) -> tuple[list[str], list[Jsonb | None]]:
-    return list(payloads), [as_jsonb(value) for value in payloads.values()]
+def _payloads(payloads: Mapping[str, JsonObject]) -> tuple[list[str], JsonbArray]:
+    return list(payloads), JsonbArray(map(as_jsonb, payloads.values()))
 
 
 def _columns_of(planned: SmallStage) -> tuple[Any, ...]:
@@ -303,7 +302,7 @@ def _columns_of(planned: SmallStage) -> tuple[Any, ...]:
         [task.task_type for task in tasks],
         [task.queue for task in tasks],
         [task.name for task in tasks],
-        [as_jsonb(task.parameters) for task in tasks],
+        JsonbArray(as_jsonb(task.parameters) for task in tasks),
         planned.lease_id,
         planned.owner,
         planned.tasks_per_message,

@@ -11,10 +11,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL
 
+from core.canonical import encode_storable
 from core.errors import StoreUnavailable
 from infrastructure import postgresql
 from infrastructure.base import DatabaseUnavailable
-from infrastructure.postgresql import PostgreSQLRepository, create_pool
+from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb, create_pool
 from local.postgres import LocalPostgres
 
 
@@ -63,6 +64,27 @@ def test_every_row_of_a_pool_is_a_dictionary_with_json_read(url):
         with pool.connection() as connection, connection.cursor() as cursor:
             assert connection.execute(query).fetchone() == expected
             assert cursor.execute(query).fetchall() == [expected]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        [None],
+        [{"text": 'quotes " and \\ and é and \U0001f30a'}, None, {"numbers": [1, 1.5, 1e16, None, True]}],
+        [{"n": number} for number in range(1000)],
+    ],
+)
+def test_arrays_of_jsonb_arrive_as_they_were_sent(url, values):
+    encoded = [None if value is None else encode_storable(value) for value in values]
+    with create_pool(url) as pool:
+        repository = PostgreSQLRepository(pool)
+        for sent in (values, encoded):
+            array = JsonbArray(map(as_jsonb, sent))
+            [row] = repository._execute_query(
+                "ask", SQL("select %s as found, cardinality(%s) as count"), (array, array)
+            )
+            assert row == {"found": values, "count": len(values)}
 
 
 def test_a_refused_token_is_renewed(url):
