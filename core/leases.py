@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -47,11 +47,7 @@ class HeldLease:
     # When to ask, beside the usual times, by time.monotonic(); None: no need any more.
     ask_at: float | None = None
     outcome: str = "renewed"
-    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
-
-    @property
-    def is_stop_requested(self) -> bool:
-        return self._stop.is_set()
+    is_stop_requested: bool = False
 
     @property
     def is_timed_out(self) -> bool:
@@ -63,7 +59,7 @@ class HeldLease:
 
     def stop(self, outcome: str) -> None:
         self.outcome = outcome
-        self._stop.set()
+        self.is_stop_requested = True
 
 
 class LeaseKeeper:

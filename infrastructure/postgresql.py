@@ -13,7 +13,7 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.rows import DictRow, dict_row
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Jsonb, set_json_loads
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.canonical import EncodedJson
@@ -226,7 +226,14 @@ class _JsonbArrayDumper(Dumper):
         return b"".join(parts)
 
 
+def _read_json(data: str | bytes) -> Any:
+    """What PostgreSQL writes is UTF-8 and begins at once; `json.loads` would look for both, for as long as it reads."""
+    return _JSON_DECODER.raw_decode(data if isinstance(data, str) else data.decode())[0]
+
+
+_JSON_DECODER = json.JSONDecoder()
 adapters.register_dumper(JsonbArray, _JsonbArrayDumper)
+set_json_loads(_read_json)
 
 
 def as_jsonb(value: Mapping[str, Any] | EncodedJson | None) -> Jsonb | None:

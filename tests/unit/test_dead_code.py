@@ -31,6 +31,7 @@ SHAPES = {
 # Called by a library, by their names.
 HOOKS = {
     "settings_customise_sources",  # pydantic-settings
+    "dump",  # psycopg
     "write_text_to_href",  # pystac
     "connection_made",  # asyncio, as are the next three
     "data_received",
