@@ -52,7 +52,7 @@ def test_no_second_thread_reads_from_a_slots_connection() -> None:
         receivers = SdkReceivers(trigger, {"Bus": broker.connection_string})
         before = set(threading.enumerate())
         receiver = receivers.open()
-        assert set(threading.enumerate()) == before
+        assert set(threading.enumerate()) <= before
         receiver.close()
         receivers.close()
 
