@@ -134,7 +134,9 @@ async def submit_job(
     if submitted.outcome is SubmissionOutcome.REPLAYED:
         response.headers["Idempotency-Replayed"] = "true"
     links = job_links(request, submitted.job_id)
-    response.headers.update({"Location": links.self_, **RETRY_AFTER})
+    response.headers["Location"] = links.self_
+    if job is None or not job.status.is_terminal:
+        response.headers.update(RETRY_AFTER)
     return models.SubmittedJob(
         job_id=submitted.job_id,
         job_type=submitted.job_type,

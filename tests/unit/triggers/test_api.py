@@ -215,7 +215,7 @@ class TestSubmitAndWait:
         response = api.post(f"/api/jobs/submit/hello_world{query}", json={}, headers={"Prefer": "wait=20"})
         answer = response.json()
         assert (response.status_code, response.headers["preference-applied"]) == (202, "wait=20")
-        assert (answer["created"], answer["status"]) == (True, "completed")
+        assert (answer["created"], answer["status"], "retry-after" in response.headers) == (True, "completed", False)
         assert (
             answer["job"]
             == Api(FakeServices(statuses=["completed"], seen={answer["job_id"]}))
