@@ -237,7 +237,7 @@ def test_it_waits_for_whoever_holds_the_job_and_then_sees_what_he_did(engine, da
         meddler.execute(calls[verb][0], (held.job_id,))
         late = threading.Thread(target=lambda: answers.append(held.go_on()))
         late.start()
-        while not engine.query("select 1 from pg_locks where not granted"):
+        while late.is_alive() and not engine.query("select 1 from pg_locks where not granted"):
             pass
         meddler.commit()
         late.join(30)
