@@ -10,7 +10,7 @@ help:
 	@echo "make up      the whole stack on this machine, until Ctrl-C (UP='--port 0 --fresh' for options)"
 	@echo "make test    the environment and all tests that need no Docker"
 	@echo "make chaos   the stack under load while its parts are killed (SEED=n, TASKS=10000, MINUTES=4)"
-	@echo "make bench   CoreMachine beside its peers, in an environment of its own (about 45 minutes; REPEATS=5, BENCH='--only ...')"
+	@echo "make bench   CoreMachine beside its peers, in an environment of its own (about half an hour; REPEATS=5, BENCH='--only ...')"
 	@echo "make bench-quick  the same in two minutes: ours, the floor and one peer"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format the code"

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import psycopg
 from bench import limits
 from bench.contender import ContenderProcess, running
 from bench.servers import ROOT, database
+from infrastructure.postgresql import create_pool
+from infrastructure.retention import RetentionRepository
 
 LOAD_SECONDS = 5
 LOAD_CONNECTIONS = 8
@@ -115,7 +118,8 @@ def measure_stack(server_url: str, n: int) -> dict[str, float]:
         found |= _speed(stack, n, "empty")
         fill(url)
         found |= _reads(address)
-        return found | _speed(stack, n, "million")
+        found |= _speed(stack, n, "million")
+        return found | _pruning(url, stack)
 
 
 def _latencies(stack: ContenderProcess) -> dict[str, float]:
@@ -209,6 +213,26 @@ def fill(url: str) -> None:
             if statement.strip():
                 connection.execute(statement.encode(), {"jobs": LARGE_JOBS, "tasks": LARGE_TASKS})
         connection.execute("vacuum analyze app.tasks")
+
+
+def _pruning(url: str, stack: ContenderProcess) -> dict[str, float]:
+    """Chains while retention deletes the million rows."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("update app.jobs set finished_at = now() - interval '1 day' where correlation_id = 'filled'")
+    chains: list[float] = []
+    with create_pool(url, max_size=1) as pool, ThreadPoolExecutor(1) as executor:
+        start = time.perf_counter()
+        pruning = executor.submit(RetentionRepository(pool).prune_jobs, 3600.0)
+        while not pruning.done():
+            chains.append(float(stack.call("run_chain")))
+        seconds = time.perf_counter() - start
+        if pruning.result().tasks != LARGE_JOBS * LARGE_TASKS:
+            raise AssertionError(f"expected all filled tasks to go, found {pruning.result()}")
+    return {
+        "prune_seconds": seconds,
+        "chain_pruning_ms": percentile(chains, 0.5) * 1e3,
+        "chain_pruning_p95_ms": percentile(chains, 0.95) * 1e3,
+    }
 
 
 def _reads(address: str) -> dict[str, float]:

@@ -195,10 +195,12 @@ class JobMover:
         job, following = standing.job, standing.following
         fault_point("job.before_finalize")
         try:
-            if following is not None:
-                following.raise_error()
-            summaries = tuple(self._results.stage_summaries(job.job_id, job.run))
-            summary = self._ask_summary(job, summaries, following.results if following is not None else None)
+            summary = following.summary if following is not None else None
+            if summary is None:
+                if following is not None:
+                    following.raise_error()
+                summaries = tuple(self._results.stage_summaries(job.job_id, job.run))
+                summary = self._ask_summary(job, summaries, following.results if following is not None else None)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - an author's code raises anything; the type decides
@@ -226,7 +228,8 @@ class JobMover:
                 stages=stages,
                 results=results,
             )
-            summary = self._catalog.get_job(job.job_type).finalize_job(context) or {}
+            returned: object = self._catalog.get_job(job.job_type).finalize_job(context)
+        summary = {} if returned is None else returned
         if not isinstance(summary, Mapping):
             raise ContractViolationError(
                 f"finalize_job of {job.job_type!r}: expected it to return a mapping, found {describe(summary)}"

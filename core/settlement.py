@@ -121,8 +121,9 @@ class Settlement:
                 )
         except StoreUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - told when the step is taken: the results must not suffer from it
-            self.following = Following(following.results, error=error)
+        except Exception:
+            # The results must not suffer from it: they are written alone, and the step that follows meets it again.
+            log.exception("stage_not_ended_with_what_follows", extra={"job_id": self._job.job_id})
         return self.job_status is not None
 
     def _note(self, check: StageCheck) -> None:

@@ -109,3 +109,22 @@ class Engine:
     def execute(self, text: str, *values: Any) -> None:
         with self.pool.connection() as connection:
             connection.execute(text, values)  # type: ignore[arg-type]
+
+    def rows_of(self, job_id: str) -> list[list[str]]:
+        """Everything that is written of a job, in an order of its own."""
+        tables = ("jobs", "stages", "tasks", "job_events")
+        return [
+            sorted(map(str, self.query(f"select * from app.{table} where job_id = %s", job_id)))  # noqa: S608 - of these
+            for table in tables
+        ]
+
+    def wait_for_lock(self, kind: str | None = None, *, waiting: int = 1) -> None:
+        """Until so many other connections wait for a lock, of a kind if given (advisory, transactionid, tuple)."""
+        query = (
+            "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database() "
+            "and (%s::text is null or wait_event = %s)"
+        )
+        for _ in range(10_000):
+            if len(self.query(query, kind, kind)) >= waiting:
+                return
+        raise AssertionError("nobody waits")

@@ -41,15 +41,6 @@ def statuses(engine, job_id, run):
     return Counter(row["status"] for row in rows)
 
 
-def wait_for_lock(engine, waiting=1):
-    """Until so many other connections wait for a lock."""
-    query = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
-    for _ in range(10_000):
-        if len(engine.query(query)) >= waiting:
-            return
-    raise AssertionError("nobody waits")
-
-
 def test_completion_that_waited_while_the_job_was_started_again_stays_out(engine, database_url):
     """It had seen its stage open, waited for its row, and meanwhile the stage failed and the next run began."""
     job_id = engine.submit()
@@ -60,7 +51,7 @@ def test_completion_that_waited_while_the_job_was_started_again_stays_out(engine
         late = executor.submit(
             engine.stages.complete_task_and_check_stage, job_id, 1, 1, lease_id=lease, results={"s1-00000": {"x": 1}}
         )
-        wait_for_lock(engine)
+        engine.wait_for_lock()
         engine.jobs.fail_job(job_id, 1, ERROR)
         answer = rerun(engine, job_id)
         holder.rollback()
@@ -248,9 +239,9 @@ def test_resume_waits_for_the_stage_before_it_holds_the_job(engine, database_url
         last = executor.submit(
             engine.stages.complete_task_and_check_stage, job_id, 1, 1, lease_id=lease, results={"s1-00000": {}}
         )
-        wait_for_lock(engine)
+        engine.wait_for_lock()
         resume = executor.submit(engine.jobs.resume_job, job_id, **WHO)
-        wait_for_lock(engine, waiting=2)
+        engine.wait_for_lock(waiting=2)
         free = engine.query("select 1 as free from app.jobs where job_id = %s for update skip locked", job_id)
         holder.rollback()
         assert free == [{"free": 1}]

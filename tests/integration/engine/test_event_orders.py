@@ -102,7 +102,7 @@ class Driver:
 
     def end_stage(self, job, where, lease):
         """All of the stage ends and what follows begins, or nothing changes."""
-        stages, before = self.engine.stages, self.rows()
+        stages, before = self.engine.stages, self.engine.rows_of(self.job_id)
         held = {"lease_id": lease, "results": {task_id: {"n": 1} for task_id in self.ids(job.stage)}}
         if job.stage == 2:
             done = stages.complete_stage_and_finalize(*where, **held, summary={})
@@ -116,20 +116,13 @@ class Driver:
             done = stages.complete_stage_and_plan_next(*where, **held, following=following)
             self.leases |= {row.task_id: (job.run, following.lease_id) for row in rows if done}
         if not done:
-            assert self.rows() == before
+            assert self.engine.rows_of(self.job_id) == before
             return
         assert (job.status, job.paused_at, where[1]) == ("processing", None, job.run)
         assert set(self.ids(job.stage)) <= set(self.completed(job.run))
         after = self.job
         assert after.stage == 2
         assert after.status == ("processing" if job.stage == 1 else done)
-
-    def rows(self):
-        tables = ("jobs", "stages", "tasks", "job_events")
-        return [
-            sorted(map(str, self.engine.query(f"select * from app.{table} where job_id = %s", self.job_id)))  # noqa: S608 - one of these names
-            for table in tables
-        ]
 
     def send_to_job(self, event, job, where):
         engine = self.engine
@@ -215,6 +208,10 @@ class Driver:
 @example(
     {"on_failure": "fail_job"},
     [*[("claim", 0), ("expire_leases", 0), ("take_back", 0)] * 2, ("rerun_failed", 0), ("queue_overdue", 0)],
+)
+@example({"on_failure": "fail_job"}, [("claim_all", 0), ("end_stage", 0), ("end_stage", 0)])
+@example(
+    {"on_failure": "fail_job"}, [("claim_all", 0), ("pause", 0), ("end_stage", 0), ("resume", 0), ("end_stage", 0)]
 )
 def test_every_order_of_events_ends_the_job_and_each_stage_once(engine, policy, order):
     """A status was added and some queries were not told (lesson D33)."""

@@ -48,18 +48,6 @@ def mark_unwatched(connection, job_id):
     connection.execute(f"select {CALL}", (job_id, lease, [WATCHED], [Jsonb({})]))
 
 
-def wait_for_lock(engine, kind):
-    """Until some connection waits for one; it has to, so this ends."""
-    query = (
-        "select 1 from pg_stat_activity where wait_event_type = 'Lock' and wait_event = %s "
-        "and datname = current_database()"
-    )
-    for _ in range(10_000):
-        if engine.query(query, kind):
-            return
-    raise AssertionError("nobody waits")
-
-
 def test_the_row_and_the_answer_are_those_of_a_task_completed_with_another(engine):
     rows, answers = [], []
     for ids in ([FIRST], [FIRST, SECOND]):
@@ -117,7 +105,7 @@ def test_a_change_between_look_and_lock_is_seen_and_the_call_decides(
     with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor, caplog.at_level(logging.INFO):
         holder.execute("select app.lock_stage(%s, 1, 1)", (job_id,))
         late = executor.submit(complete, engine, stage, FIRST)
-        wait_for_lock(engine, "advisory")
+        engine.wait_for_lock("advisory")
         # With every other row in other hands, nobody can be given the watch.
         with psycopg.connect(database_url) as other:
             other.execute("select 1 from app.tasks where task_id = %s for update", (SECOND,))
@@ -138,7 +126,7 @@ def test_the_last_task_of_a_stage_that_lost_its_watch_is_the_last(engine, databa
     with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
         holder.execute("select app.lock_stage(%s, 1, 1)", (job_id,))
         late = executor.submit(complete, engine, stage, FIRST)
-        wait_for_lock(engine, "advisory")
+        engine.wait_for_lock("advisory")
         holder.execute(f"select {CALL}", (job_id, stage[1], [SECOND], [Jsonb({})]))
         holder.commit()
         assert late.result(timeout=60).is_last_task_in_stage
@@ -191,7 +179,7 @@ def test_claim_waits_for_whoever_holds_the_row_and_takes_it_as_he_left_it(engine
     with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
         holder.execute(change, (job_id,))
         late = executor.submit(engine.tasks.claim_tasks, job_id, 1, 1, [FIRST], lease_id=uuid4(), owner="w")
-        wait_for_lock(engine, "transactionid")
+        engine.wait_for_lock("transactionid")
         holder.commit()
         (row,) = late.result(timeout=60)
     assert (row["outcome"], engine.task(job_id, FIRST)["lease_owner"]) == (

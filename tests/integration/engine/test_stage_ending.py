@@ -16,6 +16,8 @@ from core.canonical import as_stored, encode_storable
 from core.models import TaskDefinition
 from core.ports import PlannedTask, SmallStage
 from core.step_times import QUICK_SECONDS, StepTimes
+from infrastructure.base import RepositoryError
+from infrastructure.jobs_tasks import StageCompletionRepository
 from jobs.registry import Handler
 
 from .machine_suite import Rig, ShapesJob
@@ -83,14 +85,6 @@ class Held:
             )
         following = small_stage(self.job_id, 2, 2, self.next_lease)
         return self.engine.stages.complete_stage_and_plan_next(self.job_id, run, stage, **what, following=following)
-
-    def rows(self):
-        """Everything that is written of the job."""
-        tables = ("jobs", "stages", "tasks", "job_events")
-        return [
-            sorted(map(str, self.engine.query(f"select * from app.{table} where job_id = %s", self.job_id)))  # noqa: S608 - of this line
-            for table in tables
-        ]
 
 
 def test_next_stage_is_planned_with_the_last_results(engine, count):
@@ -196,9 +190,9 @@ def test_nothing_is_written_if_anything_is_not_as_expected(engine, count, stages
     meddle, how = UNEXPECTED[name]
     held = Held(engine, count, stages=stages, failure={"on_failure": "continue"})
     meddle(held)
-    before = held.rows()
+    before = engine.rows_of(held.job_id)
     assert not held.go_on(**how)
-    assert held.rows() == before
+    assert engine.rows_of(held.job_id) == before
 
 
 @pytest.mark.parametrize("one_failed", [False, True])
@@ -207,18 +201,18 @@ def test_part_of_a_stage_is_not_its_end(engine, one_failed):
     if one_failed:
         errors = {held.ids[2]: {"type": "E", "message": "m"}}
         engine.stages.fail_task_and_check_stage(held.job_id, 1, 1, lease_id=held.lease, errors=errors)
-    before = held.rows()
+    before = engine.rows_of(held.job_id)
     assert not held.go_on(ids=held.ids[:2])
-    assert held.rows() == before
+    assert engine.rows_of(held.job_id) == before
 
 
 @pytest.mark.parametrize(("stages", "ending"), [(1, "plan_next"), (2, "finalize")])
 def test_last_stage_has_none_after_it_and_no_other_ends_the_job(engine, stages, ending):
     held = Held(engine, 1, stages=stages)
     held.is_last = ending == "finalize"
-    before = held.rows()
+    before = engine.rows_of(held.job_id)
     assert not held.go_on()
-    assert held.rows() == before
+    assert engine.rows_of(held.job_id) == before
 
 
 @pytest.mark.parametrize("stages", [1, 2], ids=["finalize", "plan_next"])
@@ -237,8 +231,7 @@ def test_it_waits_for_whoever_holds_the_job_and_then_sees_what_he_did(engine, da
         meddler.execute(calls[verb][0], (held.job_id,))
         late = threading.Thread(target=lambda: answers.append(held.go_on()))
         late.start()
-        while late.is_alive() and not engine.query("select 1 from pg_locks where not granted"):
-            pass
+        engine.wait_for_lock()
         meddler.commit()
         late.join(30)
     assert [bool(answer) for answer in answers] == [False]
@@ -402,6 +395,30 @@ def test_stage_that_the_database_refuses_fails_the_job_and_not_the_results(warm_
     assert warm_rig.job(job_id).status == "failed"
     assert warm_rig.job(job_id).error["step"] == "plan_stage"
     assert [task["status"] for task in warm_rig.tasks(job_id, 1)] == ["completed"]
+
+
+@pytest.mark.parametrize("verb", ["complete_stage_and_plan_next", "complete_stage_and_finalize"])
+def test_passing_trouble_with_what_follows_costs_neither_the_results_nor_the_job(warm_rig, monkeypatch, caplog, verb):
+    """The results are written alone, and what was prepared is written after them: the author is asked once."""
+    original, asked = getattr(StageCompletionRepository, verb), []
+    finalize = ShapesJob.finalize_job
+
+    def troubled(self, *arguments, **options):
+        monkeypatch.setattr(StageCompletionRepository, verb, original)
+        raise RepositoryError(verb, "out of memory")
+
+    def counted(context):
+        asked.append(context.job_id)
+        return finalize(context)
+
+    monkeypatch.setattr(StageCompletionRepository, verb, troubled)
+    monkeypatch.setattr(ShapesJob, "finalize_job", staticmethod(counted))
+    job_id = warm_rig.run(n=3)
+    assert warm_rig.job(job_id).result == {"total": 5, "failed": 0}
+    assert asked == [job_id]
+    assert "stage_not_ended_with_what_follows" in caplog.messages
+    events = warm_rig.engine.query("select event from app.job_events where event like 'job_step%%'")
+    assert events == []
 
 
 def test_slow_steps_wait_until_the_results_are_written(engine, monkeypatch):

@@ -24,13 +24,6 @@ def complete(engine, job_id, leases, task_id):
     return engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=leases[task_id], results={task_id: {}})
 
 
-def wait_for_lock(engine, kind):
-    """Until some connection waits for such a lock; it has to, so this ends."""
-    query = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and wait_event = %s"
-    while not engine.query(query, kind):
-        pass
-
-
 def test_last_id_of_a_planned_stage_is_watched(engine, stage):
     assert watched(engine, stage[0]) == ["s1-00001"]
 
@@ -55,7 +48,7 @@ def test_last_task_waits_for_one_that_is_just_being_completed(engine, stage):
         )
         last = threading.Thread(target=lambda: answers.append(complete(engine, job_id, leases, "s1-00001")))
         last.start()
-        wait_for_lock(engine, "advisory")
+        engine.wait_for_lock("advisory")
     last.join(30)
     assert [answer.is_last_task_in_stage for answer in answers] == [True]
     assert engine.job_status(job_id) == "finalizing"
