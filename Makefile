@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; 
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: help demo up test chaos bench bench-quick check format clean
+.PHONY: help demo up test chaos bench bench-quick bench-against check format clean
 help:
 	@echo "make demo    rasters to Cloud Optimized GeoTIFFs from end to end (RASTERS=folder for your own)"
 	@echo "make up      the whole stack on this machine, until Ctrl-C (UP='--port 0 --fresh' for options)"
@@ -12,6 +12,7 @@ help:
 	@echo "make chaos   the stack under load while its parts are killed (SEED=n, TASKS=10000, MINUTES=4)"
 	@echo "make bench   CoreMachine beside its peers, in an environment of its own (about half an hour; REPEATS=5, BENCH='--only ...')"
 	@echo "make bench-quick  the same in two minutes: ours, the floor and one peer"
+	@echo "make bench-against BEFORE=folder  this checkout beside another one of the project: what does a change cost?"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and local data"
@@ -56,6 +57,9 @@ bench: .bench-venv/.ready bench-programs
 
 bench-quick: .bench-venv/.ready
 	.bench-venv/bin/python -m bench --quick
+
+bench-against: .venv/.ready
+	$(BIN)/python -m bench.against $(BEFORE) --repeats $(or $(REPEATS),5)
 
 check: .venv/.ready
 	$(BIN)/ruff check .

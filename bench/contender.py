@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 from bench.peers import CONTENDERS, INSTRUMENTS
@@ -19,20 +20,24 @@ class ContenderFailed(RuntimeError):
 
 
 class ContenderProcess:
-    """Calls the methods of a peer in another process."""
+    """Calls the methods of a peer in another process.
 
-    def __init__(self, name: str, database_url: str, environment: dict[str, str]) -> None:
+    Args:
+        root: The checkout whose code it runs, with that checkout's own environment.
+    """
+
+    def __init__(self, name: str, database_url: str, environment: dict[str, str], root: Path = ROOT) -> None:
         self.name = name
         DATA.mkdir(parents=True, exist_ok=True)
         self.log_file = DATA / f"{name}.log"
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.contender", name, database_url],
+                [python_of(root), "-m", "bench.contender", name, database_url],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                cwd=ROOT,
+                cwd=root,
                 env={**os.environ, **environment},
             )
         self.versions: dict[str, str] = self._answer()
@@ -76,10 +81,16 @@ class ContenderProcess:
         return " | ".join(self.log_file.read_text(errors="replace").splitlines()[-3:])
 
 
+def python_of(root: Path) -> str:
+    """The interpreter of a checkout: this one for our own, that of its environment for another."""
+    candidates = [root / folder / "bin" / "python" for folder in (".bench-venv", ".venv")]
+    return sys.executable if root == ROOT else next(str(path) for path in candidates if path.exists())
+
+
 @contextlib.contextmanager
-def running(name: str, database_url: str, environment: dict[str, str]) -> Iterator[ContenderProcess]:
+def running(name: str, database_url: str, environment: dict[str, str], root: Path = ROOT) -> Iterator[ContenderProcess]:
     """The contender, prepared."""
-    process = ContenderProcess(name, database_url, environment)
+    process = ContenderProcess(name, database_url, environment, root)
     try:
         yield process
     finally:

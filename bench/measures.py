@@ -113,7 +113,7 @@ def measure_stack(server_url: str, n: int) -> dict[str, float]:
         address = str(stack.call("address"))
         found: dict[str, float] = _connections(url, stack, n)
         found |= _latencies(stack)
-        found |= _submissions(address)
+        found |= measure_submissions(address)
         _wait_until_idle(url)
         found |= _speed(stack, n, "empty")
         fill(url)
@@ -175,7 +175,7 @@ def _sampling(url: str) -> Iterator[list[int]]:
         thread.join()
 
 
-def _submissions(address: str) -> dict[str, float]:
+def measure_submissions(address: str) -> dict[str, float]:
     """New jobs over HTTP from eight connections for some seconds, while the workers run them; nothing without wrk."""
     wrk = shutil.which("wrk")
     if wrk is None:
