@@ -42,10 +42,12 @@ class ByFile(LoadScopeScheduling):
         return "stacks" if nodeid.startswith(ONE_AT_A_TIME) else nodeid.split("::", 1)[0]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
     return ByFile(config, log)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`: one more than there are processors, since many tests wait."""
     return min((os.cpu_count() or 1) + 1, MOST_PROCESSES)
