@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,6 +30,7 @@ ONE_AT_A_TIME = ("tests/acceptance/", "tests/chaos/test_chaos_short.py")
 MOST_PROCESSES = 8
 MEMORY = Path("/dev/shm")  # noqa: S108 - of a folder with a name of its own in it
 MEMORY_BYTES = 1 << 30
+LEFTOVER = "coremachine-tests-"
 
 
 class ByFile(LoadScopeScheduling):
@@ -55,9 +57,18 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def folder_for_servers() -> Path | None:
     """In memory, where there is enough of it: a database is 300 files, and making them is what a test waits for."""
+    remove_leftovers()
     needed = MEMORY_BYTES * int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     is_large = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > needed
     return MEMORY if is_large else None
+
+
+def remove_leftovers() -> None:
+    """Data of processes that were killed would fill the memory until the machine starts anew."""
+    for folder in MEMORY.glob(f"{LEFTOVER}*-*"):
+        pid = folder.name.removeprefix(LEFTOVER).split("-", 1)[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +76,7 @@ def postgres_url() -> Iterator[str]:
     # Not in pytest's own temporary folder: every other run of pytest closes that to all users but its own, and a
     # server that runs as another user (ours does when root starts it) panics at its next checkpoint.
     with (
-        tempfile.TemporaryDirectory(prefix="coremachine-", dir=folder_for_servers()) as folder,
+        tempfile.TemporaryDirectory(prefix=f"{LEFTOVER}{os.getpid()}-", dir=folder_for_servers()) as folder,
         LocalPostgres(Path(folder) / "data", keep=False) as url,
     ):
         with psycopg.connect(url, autocommit=True) as connection:
