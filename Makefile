@@ -4,11 +4,12 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; 
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: help demo up test chaos bench bench-quick bench-against check format clean
+.PHONY: help demo up test test-fast chaos bench bench-quick bench-against check format clean
 help:
 	@echo "make demo    rasters to Cloud Optimized GeoTIFFs from end to end (RASTERS=folder for your own)"
 	@echo "make up      the whole stack on this machine, until Ctrl-C (UP='--port 0 --fresh' for options)"
-	@echo "make test    the environment and all tests that need no Docker"
+	@echo "make test    the environment and all tests that need no Docker, several at a time (TESTERS=1 for one)"
+	@echo "make test-fast  those that need no server and no process of the stack"
 	@echo "make chaos   the stack under load while its parts are killed (SEED=n, TASKS=10000, MINUTES=4)"
 	@echo "make bench   CoreMachine beside its peers, in an environment of its own (about half an hour; REPEATS=5, BENCH='--only ...')"
 	@echo "make bench-quick  the same in two minutes: ours, the floor and one peer"
@@ -31,7 +32,10 @@ up: .venv/.ready
 	$(BIN)/coremachine up $(UP)
 
 test: .venv/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(or $(TESTERS),auto)
+
+test-fast: .venv/.ready
+	$(BIN)/python -m pytest -n $(or $(TESTERS),auto) tests/unit
 
 chaos: .venv/.ready
 	SEED="$(SEED)" TASKS="$(TASKS)" MINUTES="$(MINUTES)" KEEP="$(KEEP)" $(BIN)/python -m tests.chaos

@@ -1,15 +1,74 @@
-"""One real PostgreSQL for all tests that want one, and a database of its own, cloned from a template, for each."""
+"""One real PostgreSQL for all tests that want one, and a database of its own, cloned from a template, for each.
 
+Beside each other (`pytest -n`), each process has a server of its own.
+"""
+
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler.protocol import Scheduling
 
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
 from local.postgres import LocalPostgres
 from tests.databases import Engine, clone_template, make_template
+
+# How fast an example is, is the machine's matter.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+# Each starts whole stacks and kills parts of them: two at a time would wait for each other's processor.
+ONE_AT_A_TIME = ("tests/acceptance/", "tests/chaos/test_chaos_short.py")
+MOST_PROCESSES = 8
+MEMORY = Path("/dev/shm")  # noqa: S108 - of a folder with a name of its own in it
+MEMORY_BYTES = 1 << 30
+LEFTOVER = "coremachine-tests-"
+
+
+class ByFile(LoadScopeScheduling):
+    """A file is one process's, for what its module shares; the long ones come first, as they are collected."""
+
+    def __init__(self, config: pytest.Config, log: object) -> None:
+        config.option.loadscopereorder = False
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "stacks" if nodeid.startswith(ONE_AT_A_TIME) else nodeid.split("::", 1)[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
+    return ByFile(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: one more than there are processors, since many tests wait."""
+    return min((os.cpu_count() or 1) + 1, MOST_PROCESSES)
+
+
+def folder_for_servers() -> Path | None:
+    """In memory, where there is enough of it: a database is 300 files, and making them is what a test waits for."""
+    remove_leftovers()
+    needed = MEMORY_BYTES * int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    is_large = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > needed
+    return MEMORY if is_large else None
+
+
+def remove_leftovers() -> None:
+    """Data of processes that were killed would fill the memory until the machine starts anew."""
+    for folder in MEMORY.glob(f"{LEFTOVER}*-*"):
+        pid = folder.name.removeprefix(LEFTOVER).split("-", 1)[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -17,9 +76,13 @@ def postgres_url() -> Iterator[str]:
     # Not in pytest's own temporary folder: every other run of pytest closes that to all users but its own, and a
     # server that runs as another user (ours does when root starts it) panics at its next checkpoint.
     with (
-        tempfile.TemporaryDirectory(prefix="coremachine-") as folder,
+        tempfile.TemporaryDirectory(prefix=f"{LEFTOVER}{os.getpid()}-", dir=folder_for_servers()) as folder,
         LocalPostgres(Path(folder) / "data", keep=False) as url,
     ):
+        with psycopg.connect(url, autocommit=True) as connection:
+            for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB'"):
+                connection.execute(f"alter system set {setting}")
+            connection.execute("select pg_reload_conf()")
         yield url
 
 

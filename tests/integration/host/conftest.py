@@ -61,7 +61,7 @@ def received_message(
     return received
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout_seconds: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, timeout_seconds: float = 60.0) -> Any:
     """The first truthy value of the condition."""
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -110,7 +110,7 @@ def start_host(tmp_path: Path, sample_log: SampleLog) -> Iterator[Callable[..., 
         )
         supervisor.start()
         started.append(supervisor)
-        supervisor.wait_ready(30)
+        supervisor.wait_ready(120)
         return supervisor
 
     yield start

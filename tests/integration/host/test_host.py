@@ -228,7 +228,7 @@ def test_app_that_cannot_be_loaded_is_reported_to_the_caller(tmp_path):
     supervisor.start()
     try:
         with pytest.raises(HostStartError, match="no such luck"):
-            supervisor.wait_ready(20)
+            supervisor.wait_ready(120)
     finally:
         supervisor.stop()
 

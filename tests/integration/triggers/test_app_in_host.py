@@ -69,7 +69,7 @@ def host(tmp_path: Path) -> Iterator[HostSupervisor]:
     environment = {"ServiceBusConnection": NO_BROKER, "COREMACHINE_APP_MODE": "wroker"}
     supervisor = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=tmp_path / "host.log")
     supervisor.start()
-    supervisor.wait_ready(30)
+    supervisor.wait_ready(120)
     yield supervisor
     supervisor.stop()
 

@@ -40,7 +40,7 @@ def http(
     host = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
     host.start()
     try:
-        host.wait_ready(30)
+        host.wait_ready(120)
         with httpx.Client(base_url=host.url, timeout=60) as client:
             yield client
     finally:
