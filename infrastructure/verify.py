@@ -64,6 +64,7 @@ class _Verifier(PostgreSQLRepository):
     def violations(self) -> Iterator[Violation]:
         with self._get_cursor("verify") as cursor:
             connection = cursor.connection
+            usual = connection.isolation_level
             connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
             try:
                 with connection.transaction():
@@ -78,7 +79,7 @@ class _Verifier(PostgreSQLRepository):
                             cut = len(rows) > ROWS_SHOWN
                             yield Violation(invariant.name, invariant.proves, tuple(rows[:ROWS_SHOWN]), cut)
             finally:
-                connection.isolation_level = connection.read_only = None
+                connection.isolation_level, connection.read_only = usual, None
 
 
 def _read(name: str, text: str) -> Invariant:

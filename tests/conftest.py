@@ -9,7 +9,7 @@ import pytest
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
 from local.postgres import LocalPostgres
-from tests.databases import Engine, clone_template, make_template
+from tests.databases import Engine, clone_template, make_template, set_defaults, through_pooler
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,7 @@ def postgres_url() -> Iterator[str]:
         tempfile.TemporaryDirectory(prefix="coremachine-") as folder,
         LocalPostgres(Path(folder) / "data", keep=False) as url,
     ):
+        set_defaults(url)
         yield url
 
 
@@ -36,7 +37,7 @@ def database_url(template_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def pool(database_url: str) -> Iterator[Pool]:
-    with create_pool(database_url, max_size=20) as pool:
+    with create_pool(through_pooler(database_url), max_size=20) as pool:
         yield pool
 
 

@@ -1,6 +1,7 @@
 """Databases cloned from a migrated template, and the repositories on one."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,14 +10,30 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
+from psycopg.sql import SQL, Literal
 
 from core.models import JobRecord, StageDefinition, TaskRecord
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
 
 _numbers = itertools.count(1)
+
+
+def set_defaults(server_url: str) -> None:
+    """Set what COREMACHINE_TEST_SETTINGS says (name=value;name=value) for the server: no answer depends on it."""
+    for setting in filter(None, os.environ.get("COREMACHINE_TEST_SETTINGS", "").split(";")):
+        name, _, value = setting.partition("=")
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(SQL("alter system set {} = {}").format(SQL(name), Literal(value)))  # type: ignore[arg-type]
+            connection.execute("select pg_reload_conf()")
+
+
+def through_pooler(database_url: str) -> str:
+    """The same database through the PgBouncer that COREMACHINE_TEST_POOLER names (host=... port=...), if it does."""
+    pooler = os.environ.get("COREMACHINE_TEST_POOLER")
+    return make_conninfo(database_url, **conninfo_to_dict(pooler)) if pooler else database_url
 
 
 def make_template(server_url: str) -> str:
