@@ -9,7 +9,8 @@ import json
 import select
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -181,6 +182,25 @@ def execute(connection: PooledConnection, text: str, parameters: Sequence[Any]) 
         with connection.pipeline(), connection.transaction():
             cursor = connection.execute(cast("Any", text), parameters)
     return cursor.fetchall() if cursor.description else []
+
+
+def own_transaction(connection: Connection[Any]) -> AbstractContextManager[object]:
+    """For several statements that need no common snapshot: a transaction where isolation must be named, else none."""
+    names_isolation = isinstance(connection, PooledConnection) and connection.names_isolation
+    return connection.transaction() if names_isolation else nullcontext()
+
+
+@contextmanager
+def snapshot(connection: Connection[Any]) -> Iterator[None]:
+    """A read-only transaction all of whose statements see the data of one moment."""
+    usual = connection.isolation_level
+    connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
+    try:
+        with connection.transaction():
+            yield
+    finally:
+        if not connection.closed:
+            connection.isolation_level, connection.read_only = usual, None
 
 
 def connect_with(connect: Callable[..., C], conninfo: str, settings: dict[str, Any], password: Any) -> C:

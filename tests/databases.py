@@ -30,6 +30,12 @@ def set_defaults(server_url: str) -> None:
             connection.execute("select pg_reload_conf()")
 
 
+def connect(database_url: str, *, autocommit: bool = False) -> psycopg.Connection:
+    """A connection of the test's own, at read committed whatever the server's default is."""
+    options = "-c default_transaction_isolation=read\\ committed"
+    return psycopg.connect(make_conninfo(database_url, options=options), autocommit=autocommit)
+
+
 def through_pooler(database_url: str) -> str:
     """The same database through the PgBouncer that COREMACHINE_TEST_POOLER names (host=... port=...), if it does."""
     pooler = os.environ.get("COREMACHINE_TEST_POOLER")
