@@ -1,15 +1,19 @@
 """One real PostgreSQL for all tests that want one, and a database of its own, cloned from a template, for each."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
 from local.postgres import LocalPostgres
-from tests.databases import Engine, clone_template, make_template, set_defaults, through_pooler
+from tests.databases import Engine, clone_template, make_template, set_defaults
+from tests.pgbouncer import pgbouncer
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +39,22 @@ def database_url(template_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def pooler(postgres_url: str) -> Iterator[dict[str, Any]]:
+    """Where the engine's tests connect instead, if COREMACHINE_TEST_POOLER says so."""
+    if not os.environ.get("COREMACHINE_TEST_POOLER"):
+        yield {}
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="coremachine-") as folder,
+        pgbouncer(postgres_url, Path(folder)) as address,
+    ):
+        yield conninfo_to_dict(address)
+
+
 @pytest.fixture
-def pool(database_url: str) -> Iterator[Pool]:
-    with create_pool(through_pooler(database_url), max_size=20) as pool:
+def pool(database_url: str, pooler: dict[str, Any]) -> Iterator[Pool]:
+    with create_pool(make_conninfo(database_url, **pooler), max_size=20) as pool:
         yield pool
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Literal
 
@@ -34,12 +34,6 @@ def connect(database_url: str, *, autocommit: bool = False) -> psycopg.Connectio
     """A connection of the test's own, at read committed whatever the server's default is."""
     options = "-c default_transaction_isolation=read\\ committed"
     return psycopg.connect(make_conninfo(database_url, options=options), autocommit=autocommit)
-
-
-def through_pooler(database_url: str) -> str:
-    """The same database through the PgBouncer that COREMACHINE_TEST_POOLER names (host=... port=...), if it does."""
-    pooler = os.environ.get("COREMACHINE_TEST_POOLER")
-    return make_conninfo(database_url, **conninfo_to_dict(pooler)) if pooler else database_url
 
 
 def make_template(server_url: str) -> str:
