@@ -98,11 +98,12 @@ class PooledConnection(Connection[DictRow]):
     names_isolation = False
     _input: "select.poll | None" = None
 
-    def prepare(self, *, is_pooled: bool | None = None) -> None:
+    def prepare(self, *, is_pooled: bool, names_isolation: bool) -> None:
         """Look at the session, and set what has to be set.
 
         Args:
-            is_pooled: Whether there is a pooler, if that is known already.
+            is_pooled: That there is a pooler is known already.
+            names_isolation: Do so behind a pooler, whatever is found now.
 
         Raises:
             DatabaseUnsuitable: The engine cannot work on this database.
@@ -116,9 +117,10 @@ class PooledConnection(Connection[DictRow]):
         # Not prepared, here and behind a pooler: who prepares it there may find it prepared.
         found = self.execute(_LOOK, prepare=False).fetchone()
         assert found is not None  # noqa: S101 - a select without a from clause
-        self.is_pooled = bool(is_pooled) or found["pid"] != self.info.backend_pid
+        self.is_pooled = is_pooled or found["pid"] != self.info.backend_pid
         if self.is_pooled:
             self.prepare_threshold = None
+            self.names_isolation = names_isolation
         self._meet(found["settings"])
 
     def _meet(self, settings: Sequence[str]) -> None:

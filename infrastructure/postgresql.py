@@ -53,7 +53,9 @@ class Pool(ConnectionPool[PooledConnection]):
 
     connect_error: Exception | None = None
     # There is a pooler in between: seen by what it did to a statement.
-    is_pooled: bool | None = None
+    is_pooled = False
+    # Behind it, the default isolation is not what it was when a connection was made.
+    names_isolation = False
     # Connections that were made before are not used any more.
     _used_from = 0.0
 
@@ -77,12 +79,13 @@ class Pool(ConnectionPool[PooledConnection]):
             self._used_from = time.monotonic()
             is_again = True
         elif sqlstate in STALE_PREPARATION:
-            self.is_pooled = sqlstate in POOLED or self.is_pooled
+            self.is_pooled = self.is_pooled or sqlstate in POOLED
             self._used_from = time.monotonic()
             is_again = True
         elif sqlstate == NOT_READ_COMMITTED:
-            # The default changed behind a pooler. Others of the pool learn it in the same way.
-            connection.names_isolation = is_again = True
+            # The default changed behind a pooler, or another client's session left it so.
+            self.names_isolation = is_again = True
+            self._used_from = time.monotonic()
         return Refused(fault_of(error, is_broken=is_broken), is_again=is_again)
 
 
@@ -126,7 +129,7 @@ def create_pool(
             try:
                 connection = connect_with(super().connect, conninfo, settings, password)
                 try:
-                    connection.prepare(is_pooled=pool.is_pooled)
+                    connection.prepare(is_pooled=pool.is_pooled, names_isolation=pool.names_isolation)
                 except BaseException:
                     connection.close()
                     raise

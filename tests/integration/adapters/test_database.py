@@ -299,6 +299,30 @@ def test_refusals_are_told_apart(url, admin, text, expected):
         assert isinstance(caught.value, DataRefused) is (expected is DataRefused)
 
 
+def test_a_pooler_that_hides_itself_is_known_by_what_it_does(url):
+    """The statement is not there, since another server connection has it: from then on the pool prepares nothing."""
+    with create_pool(url, max_size=1) as pool:
+        for _ in range(10):
+            ask(pool)
+        with pool.connection() as connection:
+            connection.execute("deallocate all")
+            assert not connection.is_pooled
+        assert ask(pool) == 1
+        with pool.connection() as connection:
+            assert (connection.is_pooled, connection.prepare_threshold) == (True, None)
+
+
+def test_a_function_whose_result_a_migration_changed_is_called_again(url, admin):
+    """`cached plan must not change result type`, on each connection that had prepared the call, until it was closed."""
+    admin.execute("create function changing() returns table (a int) language sql as 'select 1'")
+    with create_pool(url, max_size=1) as pool:
+        for _ in range(10):
+            assert ask(pool, "select * from changing()") == 1
+        admin.execute("drop function changing()")
+        admin.execute("create function changing() returns table (a text) language sql as $$select 'x'$$")
+        assert ask(pool, "select * from changing()") == "x"
+
+
 def test_importing_changes_nothing_for_a_handler_s_own_connections(url):
     """`set_json_loads` replaced the loader of the whole process: leading white space was an error then."""
     program = """

@@ -76,29 +76,6 @@ def test_statements_are_not_prepared_behind_it(address, database):
         assert not connection.is_pooled
 
 
-def test_a_pooler_that_hides_itself_is_known_by_what_it_does(address, database, monkeypatch):
-    """Two clients that both prepare: the names collide. Then the pool prepares nothing any more, and calls again."""
-    from infrastructure import connections
-
-    hidden = connections._LOOK.replace("pg_backend_pid()", "null")
-    monkeypatch.setattr(connections, "_LOOK", hidden)
-    monkeypatch.setattr(connections.PooledConnection, "info", Info())
-    url = through(database, address)
-    with create_pool(url, max_size=1) as first, create_pool(url, max_size=1) as second:
-        for pool, text in ((first, "select %s::int"), (second, "select %s::int + 0")):
-            assert [ask(pool, text, (n,)) for n in range(20)] == list(range(20))
-        assert second.is_pooled
-
-
-class Info:
-    """Of a connection that knows no more than that."""
-
-    backend_pid = None
-
-    def parameter_status(self, name):
-        return {"server_encoding": "UTF8"}[name]
-
-
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 def test_each_transaction_is_read_committed_behind_it(address, database, isolation):
     set_default(database, "default_transaction_isolation", isolation)
