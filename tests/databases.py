@@ -11,10 +11,10 @@ from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import dict_row
 from psycopg.sql import SQL, Literal
 
 from core.models import JobRecord, StageDefinition, TaskRecord
+from infrastructure.connections import own_transaction
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
 
@@ -120,11 +120,11 @@ class Engine:
         return row
 
     def query(self, text: str, *values: Any) -> list[dict[str, Any]]:
-        with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        with self.pool.connection() as connection, own_transaction(connection), connection.cursor() as cursor:
             return cursor.execute(text, values).fetchall()  # type: ignore[arg-type]
 
     def execute(self, text: str, *values: Any) -> None:
-        with self.pool.connection() as connection:
+        with self.pool.connection() as connection, own_transaction(connection):
             connection.execute(text, values)  # type: ignore[arg-type]
 
     def rows_of(self, job_id: str) -> list[list[str]]:

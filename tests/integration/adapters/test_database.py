@@ -305,7 +305,7 @@ def test_a_pooler_that_hides_itself_is_known_by_what_it_does(url):
         for _ in range(10):
             ask(pool)
         with pool.connection() as connection:
-            connection.execute("deallocate all")
+            connection.execute("do $$ begin execute 'deallocate all'; end $$")
             assert not connection.is_pooled
         assert ask(pool) == 1
         with pool.connection() as connection:

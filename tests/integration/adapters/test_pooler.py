@@ -20,8 +20,11 @@ from tests.pgbouncer import PROGRAM, REASON, pgbouncer
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=REASON)
 ROOT = Path(__file__).resolve().parents[3]
-# Where tasks, stages and jobs decide. The whole engine suite takes minutes; nothing else differs behind a pooler.
-CORE = ["test_transitions.py", "test_control.py", "test_submission.py", "test_machine.py"]
+# Where tasks, stages and jobs decide, as statements of their own and in transactions that name their isolation.
+CORES = [
+    ("", ["test_machine.py", "test_submission.py"]),
+    ("default_transaction_isolation=repeatable read", ["test_transitions.py", "test_control.py"]),
+]
 
 _numbers = itertools.count(1)
 
@@ -107,11 +110,11 @@ def test_dates_are_read_whatever_their_style_behind_it(address, database):
             assert ask(pool, "select '2026-01-02 03:04+00'::timestamptz").isoformat() == "2026-01-02T03:04:00+00:00"
 
 
-@pytest.mark.parametrize("settings", ["", "default_transaction_isolation=repeatable read"])
-def test_the_engine_works_behind_it(settings):
+@pytest.mark.parametrize(("settings", "core"), CORES)
+def test_the_engine_works_behind_it(settings, core):
     """The engine suite's core, once more: in a process of its own, whose server is reached through a pooler."""
     environment = os.environ | {"COREMACHINE_TEST_POOLER": "pgbouncer", "COREMACHINE_TEST_SETTINGS": settings}
-    files = [str(Path("tests/integration/engine") / name) for name in CORE]
+    files = [str(Path("tests/integration/engine") / name) for name in core]
     options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "not broker and not emulator"]
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],
