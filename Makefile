@@ -37,6 +37,21 @@ test: .venv/.ready
 test-fast: .venv/.ready
 	$(BIN)/python -m pytest -n $(or $(TESTERS),auto) tests/unit
 
+# What some tests need and skip without: PgBouncer.
+.PHONY: test-programs
+test-programs:
+	@for p in pgbouncer; do { command -v $$p || test -x /usr/sbin/$$p; } >/dev/null && continue; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	{ apt-get -qq update && RUNLEVEL=1 apt-get -qq install -y --no-install-recommends $$p; } >/dev/null \
+	|| echo "$$p could not be installed: what needs it is skipped"; \
+	else echo "$$p is not installed: what needs it is skipped"; fi; done
+
+# Where stages end: the other default that gives a transaction one snapshot.
+.PHONY: test-isolation
+test-isolation: .venv/.ready
+	COREMACHINE_TEST_SETTINGS="default_transaction_isolation=repeatable read" $(BIN)/python -m pytest -q \
+	tests/integration/engine/test_{races,transitions,single_tasks,stage_ending}.py
+
 chaos: .venv/.ready
 	SEED="$(SEED)" TASKS="$(TASKS)" MINUTES="$(MINUTES)" KEEP="$(KEEP)" $(BIN)/python -m tests.chaos
 

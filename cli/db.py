@@ -201,7 +201,11 @@ def open_migrator(database_url: str | None, schema: str) -> "Iterator[Migrator]"
 @contextmanager
 def open_pool(database_url: str | None) -> "Iterator[Pool]":
     """One connection to the database. Raises DatabaseProblem, also for what goes wrong inside."""
-    from infrastructure.base import DatabaseUnavailable, RepositoryError  # noqa: PLC0415 - psycopg is not for all
+    from infrastructure.base import (  # noqa: PLC0415 - psycopg is not for all
+        DatabaseUnavailable,
+        DatabaseUnsuitable,
+        RepositoryError,
+    )
     from infrastructure.entra import EntraTokens, default_credential  # noqa: PLC0415
     from infrastructure.postgresql import create_pool  # noqa: PLC0415
 
@@ -211,6 +215,8 @@ def open_pool(database_url: str | None) -> "Iterator[Pool]":
     try:
         with create_pool(choose_database(database_url), password=tokens, max_size=1) as pool:
             yield pool
+    except DatabaseUnsuitable as error:
+        raise DatabaseProblem(str(error), Exit.CONFLICT) from error
     except DatabaseUnavailable as error:
         raise DatabaseProblem(f"{error}\nIs the database running? See --database-url.", Exit.UNREACHABLE) from error
     except RepositoryError as error:

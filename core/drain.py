@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from core.errors import Draining
+from core.errors import Draining, StoreUnavailable
+from core.outage import outage
 from core.settlement import Settlement
 from core.task_runner import Batch
 
@@ -69,6 +70,8 @@ class Drain:
             for tasks, started in ((waiting, False), (running, True)):
                 try:
                     count += settlement.release(tasks, started=started) if tasks else 0
+                except StoreUnavailable as error:
+                    outage.note(str(error))
                 except Exception:
                     log.exception("tasks_not_handed_back", extra={"checkpoint": "DRAIN", "count": len(tasks)})
         log.info("drained", extra={"checkpoint": "DRAIN", "count": count})

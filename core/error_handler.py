@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from core.errors import ContractViolationError
+from core.errors import ContractViolationError, StoreUnavailable
+from core.outage import outage
 
 
 class CoreMachineErrorHandler:
@@ -26,12 +27,20 @@ class CoreMachineErrorHandler:
     ) -> Iterator[None]:
         """Log an error with its operation and ids; let `on_error` clean up; raise it again if asked.
 
+        An outage of the database is left to `core.outage`, which tells it once a minute.
+
         Raises:
             ContractViolationError: Always passed on, whatever `raise_on_error` says: it is a bug.
         """
         context = {"operation": operation, "job_id": job_id, "stage": stage, "task_id": task_id}
         try:
             yield
+        except StoreUnavailable as error:
+            outage.note(str(error))
+            if on_error is not None:
+                self._clean_up(operation, error, on_error)
+            if raise_on_error:
+                raise
         except Exception as error:
             is_bug = isinstance(error, ContractViolationError)
             self._logger.exception(

@@ -15,6 +15,7 @@ Exception
     |   +-- MessageTooLarge      beyond what the queue takes
     +-- Draining                 this process is about to end: the message must stay with the broker, for others
     +-- StoreUnavailable         the database cannot be reached: the message that led here must stay with the broker
+    +-- DataRefused              the database will never take these values: what they belong to has failed
 """
 
 import traceback
@@ -108,11 +109,19 @@ class Draining(CoreMachineError):
 class StoreUnavailable(CoreMachineError):
     """The database cannot be reached now."""
 
+    # `core.outage` tells it, once a minute for all: no host needs to, of each message.
+    is_reported = True
+
+
+class DataRefused(CoreMachineError):
+    """The database cannot hold the values: too large, too deep, or no text."""
+
 
 # The order matters: the first match decides. FileNotFoundError and its like are OSErrors that no retry mends.
 PERMANENT_EXCEPTIONS: tuple[type[BaseException], ...] = (
     PermanentTaskError,
     TaskCancelled,
+    DataRefused,
     ContractViolationError,
     FileNotFoundError,
     IsADirectoryError,

@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
+from core.errors import StoreUnavailable
 from core.faults import fault_point
 from core.models import JobQueueMessage, JobRecord, JobStatus
 from core.models.control import ParkedTask
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager, Waiting
+from core.outage import outage
 from core.parking import announce_parked_tasks
 from core.ports import QueueInspector
 from core.state_manager import StateManager
@@ -131,6 +133,8 @@ class SweepReport:
     pruned_tasks: int = 0
     pruned_dead_letters: int = 0
     errors: dict[str, str] = field(default_factory=dict)
+    # How many of them are the database's being away, which is told once for all.
+    outages: int = 0
     duration_seconds: float = 0.0
 
     @property
@@ -187,12 +191,16 @@ class Janitor:
         for name, step in self._steps():
             try:
                 step(report)
+            except StoreUnavailable as error:
+                outage.note(str(error))
+                report.errors[name] = f"{type(error).__name__}: {error}"
+                report.outages += 1
             except Exception as error:
                 log.exception("janitor_step_failed", extra={"checkpoint": "JANITOR", "operation": name})
                 report.errors[name] = f"{type(error).__name__}: {error}"
         report.duration_seconds = time.monotonic() - started
         log.log(
-            logging.WARNING if report.repairs or report.errors else logging.DEBUG,
+            logging.WARNING if report.repairs or len(report.errors) > report.outages else logging.DEBUG,
             "janitor_swept",
             extra={"checkpoint": "JANITOR", **asdict(report)},
         )

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
+from core.errors import StoreUnavailable
+from core.outage import outage
+
 log = logging.getLogger(__name__)
 
 # A lease is renewed when a third of its life is over, so that two renewals may fail.
@@ -142,6 +145,10 @@ class LeaseKeeper:
     def _try_to_renew(self) -> bool:
         try:
             self.renew_now()
+        except StoreUnavailable as error:
+            self.renewal_failures += 1
+            outage.note(str(error))
+            return False
         except Exception as error:  # noqa: BLE001 - the thread must outlive a database that is away
             self.renewal_failures += 1
             log.warning("lease_renewal_failed", extra={"checkpoint": "LEASE", "error": repr(error)})

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from core.canonical import EncodedJson
-from core.errors import AttemptsExhausted, Failure, StoreUnavailable
+from core.errors import AttemptsExhausted, DataRefused, Failure, StoreUnavailable, classify
 from core.faults import fault_point
 from core.models import JobRecord, JobStatus, StageDefinition, TaskQueueMessage
 from core.orchestration_manager import OrchestrationManager, Waiting
@@ -44,11 +44,9 @@ class Settlement:
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Each outcome by its kind; successes first, in one call."""
-        results = {outcome.task.task_id: outcome.result for outcome in outcomes if outcome.result is not None}
-        if results:
-            self._complete(results)
+        refused = self._complete_all([outcome for outcome in outcomes if outcome.result is not None])
         errors: dict[str, Mapping[str, Any]] = {}
-        for outcome in outcomes:
+        for outcome in (*outcomes, *refused):
             if outcome.failure is None:
                 continue
             if not (outcome.failure.retryable and self._retry(outcome.task, outcome.failure)):
@@ -93,6 +91,19 @@ class Settlement:
     @property
     def _where(self) -> tuple[str, int, int]:
         return self._job.job_id, self._job.run, self._stage.number
+
+    def _complete_all(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Complete them in one call; one by one if the database refuses a value. Those that it refuses have failed."""
+        if not outcomes:
+            return []
+        try:
+            self._complete({one.task.task_id: one.result for one in outcomes if one.result is not None})
+        except DataRefused as error:
+            if len(outcomes) == 1:
+                log.warning("result_refused", extra={"job_id": self._job.job_id, "task_id": outcomes[0].task.task_id})
+                return [Outcome(outcomes[0].task, failure=classify(error))]
+            return [refused for one in outcomes for refused in self._complete_all([one])]
+        return []
 
     def _complete(self, results: Mapping[str, EncodedJson]) -> None:
         if self._ending is not None:

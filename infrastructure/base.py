@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from core.errors import StoreUnavailable
+from core.errors import DataRefused, StoreUnavailable
 
 
 class RepositoryError(Exception):
@@ -17,6 +17,14 @@ class RepositoryError(Exception):
 
 class DatabaseUnavailable(RepositoryError, StoreUnavailable):
     """The database cannot be reached now; the message that led here must stay with the broker."""
+
+
+class DatabaseUnsuitable(DatabaseUnavailable):
+    """The engine cannot work on this database as it is set up: somebody must change that."""
+
+
+class ValuesRefused(RepositoryError, DataRefused):
+    """The database cannot hold the values, now or later."""
 
 
 class ChangedMeanwhile(RepositoryError):

@@ -2,12 +2,13 @@
 
 from typing import Any, TypeVar
 
-from psycopg import Cursor, IsolationLevel
+from psycopg import Cursor
 from psycopg.rows import DictRow
 from psycopg.sql import SQL
 
 from core.models.insight import JobFacts, LeaseFacts, QueueFacts, RetryFacts, RetryingTask, UnannouncedFacts
 from core.models.status import JobStatus
+from infrastructure.connections import snapshot
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import FailureQueries
 from infrastructure.postgresql import Pool, PostgreSQLRepository
@@ -89,14 +90,8 @@ class InsightQueries(PostgreSQLRepository):
         Raises:
             JobNotFound: No such job.
         """
-        with self._get_cursor("get_job_facts") as cursor:
-            connection = cursor.connection
-            connection.isolation_level = IsolationLevel.REPEATABLE_READ
-            try:
-                with connection.transaction():
-                    facts = self._read(cursor, job_id)
-            finally:
-                connection.isolation_level = None
+        with self._get_cursor("get_job_facts") as cursor, snapshot(cursor.connection):
+            facts = self._read(cursor, job_id)
         facts["failures"] = tuple(self._failures.group_failures(job_id=job_id, limit=_GROUPS))
         facts["dead_letters"] = tuple(self._dead_letters.group_dead_letters(job_id=job_id))
         return JobFacts(**facts)

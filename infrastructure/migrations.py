@@ -13,12 +13,13 @@ import psycopg
 from psycopg import Connection, Cursor
 from psycopg.rows import DictRow, dict_row
 from psycopg.sql import SQL, Composed, Identifier, Literal
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from core.schema.migration import Migration, in_order, load_migrations, text_checksum
 from core.schema.sql_generator import generate_functions, generate_transition_guards
 from core.schema.tables import TABLES
-from infrastructure.base import DatabaseUnavailable, RepositoryError
+from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable, RepositoryError
+from infrastructure.database_errors import Fault, fault_of
 
 VERSIONS_TABLE = "schema_versions"
 # The row that tells which functions and guards were applied last; migrations count from 1.
@@ -180,7 +181,10 @@ class Migrator:
     def _migrate_once(self) -> tuple[str, ...]:
         lock = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
         timeout = "select set_config('lock_timeout', %s, true)"
+        # An index on a large table takes its time, whatever the operator allows a query.
+        patience = "select set_config(name, '0', true) from pg_settings where name = any(%s)"
         with self._transaction() as cursor:
+            cursor.execute(patience, (["statement_timeout", "transaction_timeout", "lock_timeout"],))
             cursor.execute(lock, (f"coremachine:migrate:{self._schema}",))
             # Only now: the wait for another process that migrates has no limit, the wait for a table has.
             cursor.execute(timeout, (f"{self._lock_timeout_seconds * 1000:.0f}ms",))
@@ -197,23 +201,34 @@ class Migrator:
 
     @contextmanager
     def _transaction(self, patience_seconds: float | None = None) -> Iterator[Cursor[DictRow]]:
+        with self._connection(patience_seconds) as connection:
+            try:
+                with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+                    yield cursor
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+                raise
+            except psycopg.Error as error:
+                raise _translated("schema", error, connection) from error
+
+    @contextmanager
+    def _connection(self, patience_seconds: float | None) -> Iterator[Connection[Any]]:
+        if isinstance(self._database, Connection):
+            yield self._database
+            return
         try:
-            if isinstance(self._database, Connection):
-                with self._database.transaction(), self._database.cursor(row_factory=dict_row) as cursor:
-                    yield cursor
-            else:
-                with (
-                    self._database.connection(patience_seconds) as connection,
-                    connection.transaction(),
-                    connection.cursor(row_factory=dict_row) as cursor,
-                ):
-                    yield cursor
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            raise
-        except (PoolTimeout, psycopg.OperationalError) as error:
+            with self._database.connection(patience_seconds) as connection:
+                yield connection
+        except PoolTimeout as error:
+            raise self._explain(error) from error
+        except PoolClosed as error:
             raise DatabaseUnavailable("migrate", str(error)) from error
-        except psycopg.Error as error:
-            raise MigrationFailed("schema", str(error)) from error
+
+    def _explain(self, error: PoolTimeout) -> DatabaseUnavailable:
+        """Why no connection came: that of a plain pool, or what ours found wrong with the database."""
+        found = getattr(self._database, "connect_error", None)
+        if isinstance(found, DatabaseUnsuitable):
+            return DatabaseUnsuitable("migrate", found.reason)
+        return DatabaseUnavailable("migrate", str(error if found is None else found))
 
     def _history(self, cursor: Cursor[DictRow]) -> dict[int, DictRow]:
         """What was applied here, by version, each with its name and checksum."""
@@ -283,7 +298,7 @@ class Migrator:
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             raise
         except psycopg.Error as error:
-            raise MigrationFailed(step.label, str(error)) from error
+            raise _translated(step.label, error, cursor.connection) from error
 
     def _replace_functions(self, cursor: Cursor[DictRow], statement: Composed) -> None:
         """Create or replace; where PostgreSQL cannot replace (another result, other argument names), drop before."""
@@ -337,3 +352,10 @@ class Migrator:
 
 def _generated_functions(schema: str) -> Iterable[Composed]:
     return chain(generate_functions(schema), generate_transition_guards(schema))
+
+
+def _translated(label: str, error: psycopg.Error, connection: Connection[Any]) -> RepositoryError:
+    """An outage, or what a person must look at."""
+    if fault_of(error, is_broken=connection.broken) is Fault.OUTAGE:
+        return DatabaseUnavailable("migrate", str(error))
+    return MigrationFailed(label, str(error))

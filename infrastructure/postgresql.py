@@ -2,35 +2,44 @@
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
 import psycopg
-from psycopg import Connection, Cursor, adapters
+from psycopg import Cursor, adapters
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
-from psycopg.types.json import Jsonb, set_json_loads
+from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.canonical import EncodedJson
 from core.models.definition import FrozenModel
-from infrastructure.base import BaseRepository, ChangedMeanwhile, DatabaseUnavailable, NotAsExpected, RepositoryError
+from core.outage import outage
+from infrastructure.base import (
+    BaseRepository,
+    ChangedMeanwhile,
+    DatabaseUnavailable,
+    DatabaseUnsuitable,
+    NotAsExpected,
+    RepositoryError,
+    ValuesRefused,
+)
+from infrastructure.connections import ADAPTERS, PooledConnection, connect_with, connection_settings, execute
+from infrastructure.database_errors import NOT_READ_COMMITTED, POOLED, READ_ONLY, STALE_PREPARATION, Fault, fault_of
 from infrastructure.migrations import Migrator
 
-C = TypeVar("C")
-
-# Our own "changed between look and lock", a deadlock, a serialization failure: all were rolled back.
-CHANGED_SQLSTATES = frozenset({"CM001", "40P01", "40001"})
-NOT_AS_EXPECTED_SQLSTATE = "CM004"
 CALLS_AT_MOST = 5
 
 # After a failed attempt the pool waits 1 s, then 2, then 4, and so on: a long outage would be followed by a long wait.
 # It gives up after this time instead, and the next caller who needs a connection starts again at once.
 _RECONNECT_SECONDS = 5.0
+# A connection that is so old and finds its server read-only was made before the server was demoted.
+_WRITABLE_SECONDS = 5.0
 
 
 class PasswordSource(Protocol):
@@ -39,10 +48,62 @@ class PasswordSource(Protocol):
     def __call__(self, *, refused: str | None = None) -> str: ...
 
 
-class Pool(ConnectionPool[Connection[DictRow]]):
+class Pool(ConnectionPool[PooledConnection]):
     """A pool of autocommit connections whose rows are dicts. It remembers why it could not connect last."""
 
     connect_error: Exception | None = None
+    # There is a pooler in between: seen by what it did to a statement.
+    is_pooled = False
+    # Behind it, the default isolation is not what it was when a connection was made.
+    names_isolation = False
+    # Connections that were made before are not used any more.
+    _used_from = 0.0
+
+    def getconn(self, timeout: float | None = None) -> PooledConnection:
+        """A connection that the server has not closed meanwhile, as far as it has said so: that is a look, no call."""
+        while True:
+            connection = super().getconn(timeout)
+            if connection.connected_at >= self._used_from and not connection.has_input:
+                return connection
+            connection.close()
+            # It makes another one in its place.
+            self.putconn(connection)
+
+    def judge(self, connection: PooledConnection, error: Exception) -> "Refused":
+        """What a statement's error means, and whether the same call over another connection may do."""
+        is_broken = connection.broken
+        sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+        is_again = is_broken
+        if sqlstate == READ_ONLY and connection.connected_at < time.monotonic() - _WRITABLE_SECONDS:
+            # Demoted, as all others are that were made before. The connection string may find the new primary.
+            self._used_from = time.monotonic()
+            is_again = True
+        elif sqlstate in STALE_PREPARATION:
+            self.is_pooled = self.is_pooled or sqlstate in POOLED
+            self._used_from = time.monotonic()
+            is_again = True
+        elif sqlstate == NOT_READ_COMMITTED:
+            # The default changed behind a pooler, or another client's session left it so.
+            self.names_isolation = is_again = True
+            self._used_from = time.monotonic()
+        return Refused(fault_of(error, is_broken=is_broken), is_again=is_again)
+
+
+_MEANINGS: dict[Fault, type[RepositoryError]] = {
+    Fault.CHANGED: ChangedMeanwhile,
+    Fault.NOT_AS_EXPECTED: NotAsExpected,
+    Fault.OUTAGE: DatabaseUnavailable,
+    Fault.DATA: ValuesRefused,
+    Fault.OTHER: RepositoryError,
+}
+
+
+class Refused(Exception):
+    """A statement's error, which is the cause, was sorted while its connection was at hand."""
+
+    def __init__(self, fault: Fault, *, is_again: bool) -> None:
+        self.fault, self.is_again = fault, is_again
+        super().__init__(fault)
 
 
 def create_pool(
@@ -62,11 +123,16 @@ def create_pool(
         timeout_seconds: How long a caller waits for a connection, whether all are in use or none can be made.
     """
 
-    class PooledConnection(Connection[DictRow]):
+    class OwnConnection(PooledConnection):
         @classmethod
         def connect(cls, conninfo: str = "", **settings: Any) -> Self:
             try:
-                connection = _connect(super().connect, conninfo, settings, password)
+                connection = connect_with(super().connect, conninfo, settings, password)
+                try:
+                    connection.prepare(is_pooled=pool.is_pooled, names_isolation=pool.names_isolation)
+                except BaseException:
+                    connection.close()
+                    raise
             except Exception as error:
                 pool.connect_error = error
                 raise
@@ -75,8 +141,8 @@ def create_pool(
 
     pool = Pool(
         conninfo,
-        connection_class=PooledConnection,
-        kwargs={"autocommit": True, "row_factory": dict_row},
+        connection_class=OwnConnection,
+        kwargs=connection_settings(conninfo),
         min_size=1,
         max_size=max_size,
         max_lifetime=max_lifetime_seconds,
@@ -88,20 +154,6 @@ def create_pool(
     return pool
 
 
-def _connect(connect: Callable[..., C], conninfo: str, settings: dict[str, Any], password: PasswordSource | None) -> C:
-    if password is None:
-        return connect(conninfo, **settings)
-    first = password()
-    try:
-        return connect(conninfo, **settings | {"password": first})
-    except psycopg.OperationalError as error:
-        # libpq tells no SQLSTATE (28P01, 28000) of a refused connection. That the server had asked for the password
-        # is what tells an expired token from a server out of reach.
-        if error.pgconn is None or not error.pgconn.used_password:
-            raise
-    return connect(conninfo, **settings | {"password": password(refused=first)})
-
-
 class PostgreSQLRepository(BaseRepository):
     """One call is one statement on an autocommit connection, unless a caller opens a transaction itself."""
 
@@ -111,9 +163,12 @@ class PostgreSQLRepository(BaseRepository):
         self._schema = schema
 
     @contextmanager
-    def _get_connection(self) -> Iterator[Connection[DictRow]]:
+    def _get_connection(self) -> Iterator[PooledConnection]:
         with self._pool.connection() as connection:
-            yield connection
+            try:
+                yield connection
+            except (psycopg.Error, UnicodeEncodeError, OverflowError) as error:
+                raise self._pool.judge(connection, error) from error
 
     @contextmanager
     def _get_cursor(self, operation: str) -> Iterator[Cursor[DictRow]]:
@@ -125,9 +180,27 @@ class PostgreSQLRepository(BaseRepository):
         return self._execute(operation, query.as_string(), parameters)
 
     def _execute(self, operation: str, text: str, parameters: Sequence[Any]) -> list[DictRow]:
-        with self._get_cursor(operation) as cursor:
-            cursor.execute(text, parameters)
-            return cursor.fetchall() if cursor.description else []
+        """Run one statement; once more over another connection if this one was lost, or is of no use any more.
+
+        Nobody knows then whether the first was committed. Each of our statements either only reads, or is fenced so
+        that the second finds the first done and changes nothing; docs/operations.md says what it answers.
+        """
+        with self._error_context(operation):
+            try:
+                return self._execute_once(text, parameters)
+            except Refused as refused:
+                if not refused.is_again:
+                    raise
+                details = {"operation": operation, "reason": _first_line(refused.__cause__)}
+                self._log.info("called_over_another_connection", extra=details)
+            return self._execute_once(text, parameters)
+
+    def _execute_once(self, text: str, parameters: Sequence[Any]) -> list[DictRow]:
+        with self._get_connection() as connection:
+            rows = execute(connection, text, parameters)
+        if outage.is_on:
+            outage.end()
+        return rows
 
     def _table(self, name: str) -> Identifier:
         """A table, or a function, of the schema."""
@@ -148,23 +221,32 @@ class PostgreSQLRepository(BaseRepository):
         Migrator(self._pool, self._schema).migrate()
 
     def _translate(self, operation: str, error: Exception) -> Exception:
-        if isinstance(error, psycopg.Error) and error.sqlstate in CHANGED_SQLSTATES:
-            return ChangedMeanwhile(operation, str(error).splitlines()[0])
-        if isinstance(error, psycopg.Error) and error.sqlstate == NOT_AS_EXPECTED_SQLSTATE:
-            return NotAsExpected(operation, str(error).splitlines()[0])
         if isinstance(error, PoolTimeout):
-            return DatabaseUnavailable(operation, self._explain_timeout())
+            return _explain_timeout(self._pool, operation)
         if isinstance(error, psycopg.OperationalError):
-            return DatabaseUnavailable(operation, str(error))
-        if isinstance(error, psycopg.Error):
-            return RepositoryError(operation, str(error))
-        return error
+            return DatabaseUnavailable(operation, str(error))  # the pool's own: it is closed
+        if not isinstance(error, Refused):
+            return error
+        cause = error.__cause__
+        is_short = error.fault in {Fault.CHANGED, Fault.NOT_AS_EXPECTED}
+        return _MEANINGS[error.fault](operation, _first_line(cause) if is_short else str(cause))
 
-    def _explain_timeout(self) -> str:
-        expected = f"expected a connection within {self._pool.timeout:g} s"
-        if self._pool.connect_error is not None:
-            return f"{expected}, found that none can be made: {self._pool.connect_error}"
-        return f"{expected}, found all {self._pool.max_size} in use; COREMACHINE_POOL_SIZE sets how many there are"
+
+def _explain_timeout(pool: "Pool", operation: str) -> DatabaseUnavailable:
+    """Why the pool gave no connection in time."""
+    expected = f"expected a connection within {pool.timeout:g} s"
+    found = pool.connect_error
+    if isinstance(found, DatabaseUnsuitable):
+        return DatabaseUnsuitable(operation, found.reason)
+    if found is not None:
+        return DatabaseUnavailable(operation, f"{expected}, found that none can be made: {found}")
+    return DatabaseUnavailable(
+        operation, f"{expected}, found all {pool.max_size} in use; COREMACHINE_POOL_SIZE sets how many there are"
+    )
+
+
+def _first_line(error: BaseException | None) -> str:
+    return next(iter(str(error).splitlines()), "")
 
 
 @cache
@@ -226,14 +308,7 @@ class _JsonbArrayDumper(Dumper):
         return b"".join(parts)
 
 
-def _read_json(data: str | bytes) -> Any:
-    """What PostgreSQL writes is UTF-8 and begins at once; `json.loads` would look for both, for as long as it reads."""
-    return _JSON_DECODER.raw_decode(data if isinstance(data, str) else data.decode())[0]
-
-
-_JSON_DECODER = json.JSONDecoder()
-adapters.register_dumper(JsonbArray, _JsonbArrayDumper)
-set_json_loads(_read_json)
+ADAPTERS.register_dumper(JsonbArray, _JsonbArrayDumper)
 
 
 def as_jsonb(value: Mapping[str, Any] | EncodedJson | None) -> Jsonb | None:

@@ -16,6 +16,7 @@ from core.models.record import JobEvent, JobId, JobRecord
 from core.models.status import JobStatus, TaskStatus
 from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
 from infrastructure.base import RepositoryError
+from infrastructure.connections import own_transaction
 from infrastructure.postgresql import PostgreSQLRepository, columns_of
 
 MAX_LIMIT = 1000
@@ -65,7 +66,7 @@ class JobQueries(PostgreSQLRepository):
         return self._read_detail(job_id, only_ended=True)
 
     def _read_detail(self, job_id: str, *, only_ended: bool) -> JobDetail | None:
-        with self._get_cursor("get_job_detail") as cursor:
+        with self._get_cursor("get_job_detail") as cursor, own_transaction(cursor.connection):
             row = cursor.execute(self._job_text, (job_id,)).fetchone()
             if row is None:
                 raise JobNotFound(job_id)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from psycopg import IsolationLevel
 from psycopg.sql import SQL, Identifier, Literal
 
+from infrastructure.connections import snapshot
 from infrastructure.postgresql import Pool, PostgreSQLRepository
 
 # An invariant that breaks tends to break often; the first rows tell what there is to know.
@@ -62,23 +62,17 @@ def verify(pool: Pool, schema: str = "app") -> list[Violation]:
 
 class _Verifier(PostgreSQLRepository):
     def violations(self) -> Iterator[Violation]:
-        with self._get_cursor("verify") as cursor:
-            connection = cursor.connection
-            connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
-            try:
-                with connection.transaction():
-                    for invariant in load_invariants():
-                        # One row more, to see whether there are more.
-                        query = SQL("select * from ({}) broken limit {}").format(
-                            SQL(invariant.statement).format(schema=Identifier(self._schema)),
-                            Literal(ROWS_SHOWN + 1),
-                        )
-                        rows = cursor.execute(query).fetchall()
-                        if rows:
-                            cut = len(rows) > ROWS_SHOWN
-                            yield Violation(invariant.name, invariant.proves, tuple(rows[:ROWS_SHOWN]), cut)
-            finally:
-                connection.isolation_level = connection.read_only = None
+        with self._get_cursor("verify") as cursor, snapshot(cursor.connection):
+            for invariant in load_invariants():
+                # One row more, to see whether there are more.
+                query = SQL("select * from ({}) broken limit {}").format(
+                    SQL(invariant.statement).format(schema=Identifier(self._schema)),
+                    Literal(ROWS_SHOWN + 1),
+                )
+                rows = cursor.execute(query).fetchall()
+                if rows:
+                    cut = len(rows) > ROWS_SHOWN
+                    yield Violation(invariant.name, invariant.proves, tuple(rows[:ROWS_SHOWN]), cut)
 
 
 def _read(name: str, text: str) -> Invariant:

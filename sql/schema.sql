@@ -560,15 +560,25 @@ $$;
 
 -- Serializes decisions about one stage of one run, until the transaction ends; share_stage holds them off.
 -- Lock order everywhere: task rows by id, then this, then the job row. Nobody goes from shared to exclusive.
+-- Who has waited for it decides by what others have committed meanwhile. A snapshot of the transaction's beginning does
+-- not show that, so both raise CM005 unless the transaction is read committed.
 create or replace function "app".lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
 language plpgsql as $$
 begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'expected a transaction at read committed, found %', current_setting('transaction_isolation')
+      using errcode = 'CM005', hint = 'begin it with: begin isolation level read committed';
+  end if;
   perform pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0));
 end $$;
 
 create or replace function "app".share_stage(p_job_id text, p_run integer, p_stage integer) returns void
 language plpgsql as $$
 begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'expected a transaction at read committed, found %', current_setting('transaction_isolation')
+      using errcode = 'CM005', hint = 'begin it with: begin isolation level read committed';
+  end if;
   perform pg_advisory_xact_lock_shared(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0));
 end $$;
 

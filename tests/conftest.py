@@ -8,18 +8,21 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from xdist.scheduler import LoadScopeScheduling
 from xdist.scheduler.protocol import Scheduling
 
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
 from local.postgres import LocalPostgres
-from tests.databases import Engine, clone_template, make_template
+from tests.databases import Engine, clone_template, make_template, set_defaults
+from tests.pgbouncer import pgbouncer
 
 # How fast an example is, is the machine's matter.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -83,6 +86,7 @@ def postgres_url() -> Iterator[str]:
             for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB'"):
                 connection.execute(f"alter system set {setting}")
             connection.execute("select pg_reload_conf()")
+        set_defaults(url)
         yield url
 
 
@@ -97,9 +101,22 @@ def database_url(template_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def pooler(postgres_url: str) -> Iterator[dict[str, Any]]:
+    """Where the engine's tests connect instead, if COREMACHINE_TEST_POOLER says so."""
+    if not os.environ.get("COREMACHINE_TEST_POOLER"):
+        yield {}
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="coremachine-") as folder,
+        pgbouncer(postgres_url, Path(folder)) as address,
+    ):
+        yield conninfo_to_dict(address)
+
+
 @pytest.fixture
-def pool(database_url: str) -> Iterator[Pool]:
-    with create_pool(database_url, max_size=20) as pool:
+def pool(database_url: str, pooler: dict[str, Any]) -> Iterator[Pool]:
+    with create_pool(make_conninfo(database_url, **pooler), max_size=20) as pool:
         yield pool
 
 

@@ -1,6 +1,7 @@
 """Databases cloned from a migrated template, and the repositories on one."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,13 +11,29 @@ from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import dict_row
+from psycopg.sql import SQL, Literal
 
 from core.models import JobRecord, StageDefinition, TaskRecord
+from infrastructure.connections import own_transaction
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
 
 _numbers = itertools.count(1)
+
+
+def set_defaults(server_url: str) -> None:
+    """Set what COREMACHINE_TEST_SETTINGS says (name=value;name=value) for the server: no answer depends on it."""
+    for setting in filter(None, os.environ.get("COREMACHINE_TEST_SETTINGS", "").split(";")):
+        name, _, value = setting.partition("=")
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(SQL("alter system set {} = {}").format(SQL(name), Literal(value)))  # type: ignore[arg-type]
+            connection.execute("select pg_reload_conf()")
+
+
+def connect(database_url: str, *, autocommit: bool = False) -> psycopg.Connection:
+    """A connection of the test's own, at read committed whatever the server's default is."""
+    options = "-c default_transaction_isolation=read\\ committed"
+    return psycopg.connect(make_conninfo(database_url, options=options), autocommit=autocommit)
 
 
 def make_template(server_url: str) -> str:
@@ -103,11 +120,11 @@ class Engine:
         return row
 
     def query(self, text: str, *values: Any) -> list[dict[str, Any]]:
-        with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        with self.pool.connection() as connection, own_transaction(connection), connection.cursor() as cursor:
             return cursor.execute(text, values).fetchall()  # type: ignore[arg-type]
 
     def execute(self, text: str, *values: Any) -> None:
-        with self.pool.connection() as connection:
+        with self.pool.connection() as connection, own_transaction(connection):
             connection.execute(text, values)  # type: ignore[arg-type]
 
     def rows_of(self, job_id: str) -> list[list[str]]:

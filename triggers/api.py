@@ -157,7 +157,7 @@ async def _look_when_ended(request: Request, services: ApiServices, job_id: str,
         if await _wait_for_end(request, job_id, seconds):
             return await run_in_threadpool(services.queries.get_job_detail, job_id)
     except StoreUnavailable as error:
-        log.warning("wait_given_up", exc_info=error, extra={"job_id": job_id})
+        log.warning("wait_given_up", extra={"job_id": job_id, "reason": str(error)})
     return None
 
 

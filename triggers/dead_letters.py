@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from core.dead_letters import keep_body, keep_text, read_reference
+from core.errors import StoreUnavailable
 from core.models.dead_letter import DeadLetter, RecordedLetter
+from core.outage import outage
 from triggers.queues import Delivery, pause_seconds
 from triggers.services import get_services
 
@@ -63,7 +65,10 @@ def receive_dead_letter(
         get_recorder().record(read_letter(queue, message))
     except Exception as error:
         seconds = pause_seconds(message.delivery_count)
-        log.warning(
+        if is_outage := isinstance(error, StoreUnavailable):
+            outage.note(str(error))
+        log.log(
+            logging.DEBUG if is_outage else logging.WARNING,
             "dead_letter_kept",
             extra={
                 "checkpoint": "MESSAGE_KEPT",

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import DeliveryError, IdempotencyKeyReused, StoreUnavailable
+from core.outage import outage
 from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.parameters import ParameterErrors
 from jobs.registry import UnknownJobType
@@ -192,7 +193,9 @@ def _from_unavailable(request: Request, error: Exception) -> JSONResponse:
         code, detail = "queue_unavailable", f"The request can be sent again without harm. {error}"
     else:
         code, detail = "database_unavailable", "The database cannot be reached now; send the request again later."
-    log.warning("request_refused", extra={"path": request.url.path, "code": code, "reason": str(error)})
+        outage.note(str(error))
+    level = logging.DEBUG if code == "database_unavailable" else logging.WARNING
+    log.log(level, "request_refused", extra={"path": request.url.path, "code": code, "reason": str(error)})
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return _answer(request.url.path, ProblemError(503, code, detail, headers=headers))
 

@@ -104,7 +104,8 @@ def _pausing_while_unavailable(message: Delivery, pause: Callable[[float], None]
     except (StoreUnavailable, Draining, ServicesNotReady) as error:
         seconds = pause_seconds(message.delivery_count)
         extra = {"checkpoint": "MESSAGE_KEPT", **_context(message), "reason": str(error), "pause_seconds": seconds}
-        log.warning("message_kept", extra=extra)
+        # An outage is told once a minute for all messages, where it was met.
+        log.log(logging.DEBUG if isinstance(error, StoreUnavailable) else logging.WARNING, "message_kept", extra=extra)
         pause(seconds)
         raise
 

@@ -12,7 +12,8 @@ from core.errors import StoreUnavailable
 from core.first_imports import IMPORTS
 from core.janitor import Janitor
 from core.machine import CoreMachine
-from infrastructure.base import RepositoryError
+from core.outage import outage
+from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from triggers.ports import Check, ServicesNotReady
 
 if TYPE_CHECKING:
@@ -76,13 +77,17 @@ class Services:
     def _check_database(self) -> Check:
         try:
             status = self.factory.schema_status()
+        except DatabaseUnsuitable as error:
+            log.warning("database_not_ready", extra={"reason": str(error)})
+            return Check("database", ok=False, detail=error.reason)
         except StoreUnavailable as error:
             # The reason goes to the log alone: it may name hosts and users.
-            log.warning("database_not_ready", extra={"reason": str(error)})
+            outage.note(str(error))
             return Check("database", ok=False, detail="cannot be reached now; the log has the reason")
         except RepositoryError as error:
             log.warning("database_not_ready", extra={"reason": str(error)})
             return Check("database", ok=False, detail=str(error))
+        outage.end()
         found = f"schema version {status.database_version}, this release has {status.code_version}"
         if status.is_current:
             return Check("database", ok=True, detail=found)

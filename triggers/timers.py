@@ -17,6 +17,8 @@ class Report(Protocol):
     @property
     def errors(self) -> dict[str, str]: ...
     @property
+    def outages(self) -> int: ...
+    @property
     def duration_seconds(self) -> float: ...
 
 
@@ -29,8 +31,10 @@ class Sweeper(Protocol):
 class SweepIncomplete(RuntimeError):
     """Steps of a sweep failed; the next sweep tries them again."""
 
-    def __init__(self, errors: dict[str, str]) -> None:
+    def __init__(self, errors: dict[str, str], *, is_reported: bool = False) -> None:
         self.errors = errors
+        # As `core.errors.StoreUnavailable` has it.
+        self.is_reported = is_reported
         super().__init__("; ".join(f"{step}: {error}" for step, error in errors.items()))
 
 
@@ -53,4 +57,4 @@ def sweep(*, past_due: bool, get_janitor: Callable[[], Sweeper] | None = None) -
         },
     )
     if report.errors:
-        raise SweepIncomplete(report.errors)
+        raise SweepIncomplete(report.errors, is_reported=report.outages == len(report.errors))

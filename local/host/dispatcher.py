@@ -94,13 +94,16 @@ class Dispatcher:
             log.info("invocation_succeeded function=%s id=%s duration_ms=%.1f", name, invocation_id, milliseconds)
             self._settle(running, lambda: running.outcome.set_result(done.result()))
         else:
-            log.error(
+            # Azure's host logs each failed call. Here, what the app has reported itself once for all is not repeated.
+            is_reported = getattr(error, "is_reported", False) is True
+            log.log(
+                logging.DEBUG if is_reported else logging.ERROR,
                 "invocation_failed function=%s id=%s duration_ms=%.1f error=%r",
                 name,
                 invocation_id,
                 milliseconds,
                 error,
-                exc_info=error,
+                exc_info=None if is_reported else error,
             )
             self._settle(running, lambda: running.outcome.set_exception(error))
 

@@ -20,6 +20,8 @@ _LOG_LINES = (
     "stale_lease_refused",
     "lease_lost",
     "message_kept",
+    "database_away",
+    "database_back",
     "message_not_confirmed",
     "janitor_step_failed",
     "entity_unavailable",

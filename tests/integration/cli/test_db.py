@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from cli.errors import Exit
 from cli.main import main
+from infrastructure import postgresql
 from local.postgres import LocalPostgres
 
 
@@ -93,3 +96,18 @@ def test_verify_says_which_invariants_are_broken(url: str, capsys: pytest.Captur
 def test_verify_of_an_empty_database_says_that_it_has_no_tables(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["db", "verify", "--database-url", url]) == 4
     assert "verify" in capsys.readouterr().err
+
+
+def test_database_that_cannot_hold_every_text_is_refused_with_what_to_do(
+    server_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "create_pool", partial(postgresql.create_pool, timeout_seconds=0.5))
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute("create database d_latin1 encoding 'LATIN1' template template0")
+    url = make_conninfo(server_url, dbname="d_latin1")
+    for command in ("status", "migrate"):
+        assert main(["db", command, "--database-url", url]) == Exit.CONFLICT
+        told = " ".join(capsys.readouterr().err.split())
+        assert "expected a database with encoding UTF8, found LATIN1" in told
+        assert "template template0" in told
+        assert "running?" not in told

@@ -5,8 +5,9 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
-import psycopg
 import pytest
+
+from tests.databases import connect
 
 from .machine_suite import Rig
 
@@ -46,7 +47,7 @@ def test_completion_that_waited_while_the_job_was_started_again_stays_out(engine
     job_id = engine.submit()
     engine.plan(job_id, 1, 2)
     lease = engine.claim(job_id, 1, "s1-00000")
-    with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
+    with connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
         holder.execute("select 1 from app.tasks where task_id = 's1-00000' for update")
         late = executor.submit(
             engine.stages.complete_task_and_check_stage, job_id, 1, 1, lease_id=lease, results={"s1-00000": {"x": 1}}
@@ -234,7 +235,7 @@ def test_resume_waits_for_the_stage_before_it_holds_the_job(engine, database_url
     engine.plan(job_id, 1, 1)
     lease = engine.claim(job_id, 1, "s1-00000")
     engine.jobs.pause_job(job_id, **WHO)
-    with psycopg.connect(database_url) as holder, ThreadPoolExecutor(2) as executor:
+    with connect(database_url) as holder, ThreadPoolExecutor(2) as executor:
         holder.execute("select 1 from app.stages for update")
         last = executor.submit(
             engine.stages.complete_task_and_check_stage, job_id, 1, 1, lease_id=lease, results={"s1-00000": {}}

@@ -1,6 +1,7 @@
 """Facts of real rows, and what they are explained as."""
 
 import pytest
+from psycopg import IsolationLevel
 
 from core.dead_letters import DeadLetters
 from core.errors import DeliveryError
@@ -157,4 +158,4 @@ def test_unknown_job_is_an_error(insight, engine):
     with pytest.raises(JobNotFound):
         insight.get_job_facts("0" * 64)
     with engine.pool.connection() as connection:
-        assert connection.isolation_level is None
+        assert (connection.isolation_level, connection.read_only) == (IsolationLevel.READ_COMMITTED, None)

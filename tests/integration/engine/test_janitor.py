@@ -9,6 +9,7 @@ import pytest
 from core import janitor as janitor_module
 from core.errors import DeliveryError, StoreUnavailable
 from core.janitor import Janitor, Patience
+from core.outage import OutageLog
 from infrastructure.janitor_store import JanitorRepository
 
 from .machine_suite import Rig
@@ -314,9 +315,11 @@ STEPS = {
 
 
 @pytest.mark.parametrize("broken", STEPS)
-def test_step_that_fails_is_told_and_the_others_go_on(rig, broken, caplog):
+@pytest.mark.parametrize("error", [StoreUnavailable("no connection"), ValueError("no such column")])
+def test_step_that_fails_is_told_and_the_others_go_on(rig, broken, error, caplog, monkeypatch):
     """Half of the janitor never worked, and nobody was told (lesson D25)."""
     called = []
+    monkeypatch.setattr("core.janitor.outage", OutageLog())
 
     class Store(JanitorRepository):
         pass
@@ -325,7 +328,7 @@ def test_step_that_fails_is_told_and_the_others_go_on(rig, broken, caplog):
         def call(self, *given):
             called.append(step)
             if step == broken:
-                raise StoreUnavailable("no connection")
+                raise error
             return getattr(JanitorRepository, find)(self, *given)
 
         return call
@@ -336,8 +339,9 @@ def test_step_that_fails_is_told_and_the_others_go_on(rig, broken, caplog):
     report = Janitor(store, rig.state, rig.orchestration, queues=["tasks"], inspector=rig.queues).sweep()
 
     assert called == list(STEPS)
-    assert report.errors == {broken: "StoreUnavailable: no connection"}
-    assert [record.operation for record in caplog.records if record.msg == "janitor_step_failed"] == [broken]
+    assert report.errors == {broken: f"{type(error).__name__}: {error}"}
+    told = [record.msg for record in caplog.records if record.msg in {"janitor_step_failed", "database_away"}]
+    assert told == ["database_away" if report.outages else "janitor_step_failed"]
 
 
 def test_queue_that_cannot_be_looked_into_hides_none_of_the_others(rig):

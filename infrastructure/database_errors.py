@@ -1,0 +1,68 @@
+"""What a refusal of the database means: sorted by SQLSTATE and by what broke, the connection or the statement."""
+
+from enum import StrEnum
+
+import psycopg
+
+READ_ONLY = "25006"
+# The statement's preparation is not what this connection believes: a pooler gave it another server connection
+# (no such statement, or it is there already), or a migration changed what the function returns.
+STALE_PREPARATION = frozenset({"26000", "42P05", "0A000"})
+# Of those, what only a pooler does.
+POOLED = frozenset({"26000", "42P05"})
+# Raised by lock_stage and share_stage: a decision was about to be made on an old snapshot.
+NOT_READ_COMMITTED = "CM005"
+
+
+class Fault(StrEnum):
+    """Whose fault a refusal is, and so what helps."""
+
+    OUTAGE = "outage"  # the database's: later, the same will do
+    CHANGED = "changed"  # nobody's, all was rolled back: the same again, at once
+    NOT_AS_EXPECTED = "not_as_expected"  # nobody's: the caller does something else
+    DATA = "data"  # the values': the same never will do
+    OTHER = "other"  # ours, or the schema's: a person must look
+
+
+_BY_SQLSTATE = {
+    "CM001": Fault.CHANGED,
+    "CM004": Fault.NOT_AS_EXPECTED,
+    "40P01": Fault.CHANGED,
+    "40001": Fault.CHANGED,
+    # The server is a standby by now, or its disk is so full that it takes no writes.
+    READ_ONLY: Fault.OUTAGE,
+    # Limits of the operator: on waiting for a lock, on idling in a transaction, on a transaction's duration.
+    "55P03": Fault.OUTAGE,
+    "25P03": Fault.OUTAGE,
+    "25P04": Fault.OUTAGE,
+}
+_BY_CLASS = {
+    "08": Fault.OUTAGE,  # connection exception; PgBouncer's word for all that goes wrong behind it
+    "53": Fault.OUTAGE,  # connections, memory, disk
+    "57": Fault.OUTAGE,  # shut down, starting, terminated, idle_session_timeout, statement_timeout
+    "58": Fault.OUTAGE,  # the server's own files
+    "F0": Fault.OUTAGE,
+    "XX": Fault.OUTAGE,  # broken data or index: a person must look, and no job is to fail for it
+    "22": Fault.DATA,
+    "23": Fault.DATA,
+    "54": Fault.DATA,  # too large, too deep, too many
+}
+
+
+def fault_of(error: Exception, *, is_broken: bool) -> Fault:
+    """Sort an error that a statement met.
+
+    Args:
+        is_broken: Whether the connection does not work any more: that alone makes it an outage.
+    """
+    if is_broken:
+        return Fault.OUTAGE
+    if isinstance(error, UnicodeEncodeError | OverflowError):
+        return Fault.DATA  # no text for a UTF-8 database; a number beyond what is sent
+    if not isinstance(error, psycopg.Error):
+        return Fault.OTHER
+    if error.sqlstate is not None:
+        return _BY_SQLSTATE.get(error.sqlstate) or _BY_CLASS.get(error.sqlstate[:2], Fault.OTHER)
+    # Refused before it was sent, over a connection that works: NUL in a text, or more than libpq can hold.
+    is_data = isinstance(error, psycopg.DataError | psycopg.OperationalError)
+    return Fault.DATA if is_data else Fault.OTHER

@@ -1,0 +1,348 @@
+"""The database as it is in production: odd defaults, lost connections, demoted servers, refused values."""
+
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL
+
+from core.errors import DataRefused, StoreUnavailable
+from core.models import JobRecord
+from infrastructure.base import DatabaseUnsuitable, RepositoryError
+from infrastructure.database_errors import Fault, fault_of
+from infrastructure.jobs_tasks import JobRepository
+from infrastructure.migrations import Migrator
+from infrastructure.postgresql import PostgreSQLRepository, create_pool
+from local.postgres import LocalPostgres
+
+FATES = [
+    ("25006", Fault.OUTAGE),
+    ("57P01", Fault.OUTAGE),
+    ("57P02", Fault.OUTAGE),
+    ("57P03", Fault.OUTAGE),
+    ("57P05", Fault.OUTAGE),
+    ("57014", Fault.OUTAGE),
+    ("08006", Fault.OUTAGE),
+    ("08P01", Fault.OUTAGE),
+    ("53300", Fault.OUTAGE),
+    ("53100", Fault.OUTAGE),
+    ("55P03", Fault.OUTAGE),
+    ("58030", Fault.OUTAGE),
+    ("XX001", Fault.OUTAGE),
+    ("40001", Fault.CHANGED),
+    ("40P01", Fault.CHANGED),
+    ("54000", Fault.DATA),
+    ("54001", Fault.DATA),
+    ("22P05", Fault.DATA),
+    ("23505", Fault.DATA),
+    ("42883", Fault.OTHER),
+    ("42501", Fault.OTHER),
+    ("25P02", Fault.OTHER),
+]
+
+
+@pytest.mark.parametrize(("sqlstate", "fault"), FATES)
+def test_errors_are_sorted_by_their_code(sqlstate, fault):
+    error = psycopg.errors.lookup(sqlstate)()
+    assert fault_of(error, is_broken=False) is fault
+    assert fault_of(error, is_broken=True) is Fault.OUTAGE
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (psycopg.OperationalError("no code: out of memory"), Fault.DATA),
+        (psycopg.DataError("NUL"), Fault.DATA),
+        (psycopg.ProgrammingError("no such placeholder"), Fault.OTHER),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), Fault.DATA),
+    ],
+)
+def test_errors_without_a_code_are_sorted_by_the_connection(error, fault):
+    assert fault_of(error, is_broken=False) is fault
+    assert fault_of(error, is_broken=True) is Fault.OUTAGE
+
+
+@pytest.fixture(scope="module")
+def server():
+    with tempfile.TemporaryDirectory(prefix="coremachine-") as folder:
+        server = LocalPostgres(Path(folder) / "data", keep=False)
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def url(server):
+    yield server.url
+    options = "-c default_transaction_read_only=off"
+    with psycopg.connect(server.url, autocommit=True, options=options) as connection:
+        connection.execute("alter role postgres reset all")
+        connection.execute("alter system reset all")
+        connection.execute("select pg_reload_conf()")
+
+
+@pytest.fixture
+def admin(url):
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def ask(pool, text="select 1 as n"):
+    (row,) = PostgreSQLRepository(pool)._execute_query("ask", SQL(text))
+    return next(iter(row.values()))
+
+
+ODD = [
+    ("default_transaction_isolation", "serializable", "select current_setting('transaction_isolation')"),
+    ("default_transaction_isolation", "repeatable read", "select current_setting('transaction_isolation')"),
+    ("DateStyle", "SQL, DMY", "select ('2026-01-02 03:04+00'::timestamptz)"),
+    ("DateStyle", "Postgres, MDY", "select ('2026-01-02 03:04+00'::timestamptz)"),
+    ("TimeZone", "Asia/Kathmandu", "select ('2026-01-02 03:04+00'::timestamptz)"),
+    ("client_encoding", "LATIN1", r"select U&'\20AC \3042'"),
+    ("client_encoding", "SQL_ASCII", r"select U&'\20AC \3042'"),
+    ("array_nulls", "off", "select '{null}'::text[]"),
+    ("session_replication_role", "replica", "select current_setting('session_replication_role')"),
+    ("standard_conforming_strings", "off", r"select length('\\')"),
+    # These change nothing that is read or written; nothing is done about them.
+    ("IntervalStyle", "sql_standard", "select ('2026-01-02 03:04+00'::timestamptz - interval '1 day')"),
+    ("bytea_output", "escape", r"select '\x00ff'::bytea"),
+    ("search_path", "", "select '{}'::jsonb"),
+    ("jit", "on", "select 1"),
+    ("lc_messages", "C", "select 1"),
+    ("client_min_messages", "debug5", "select 1"),
+    ("plan_cache_mode", "force_custom_plan", "select 1"),
+    ("default_transaction_deferrable", "on", "select current_setting('transaction_isolation')"),
+    ("synchronous_commit", "off", "select 1"),
+    ("row_security", "off", "select 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "question"), ODD)
+def test_answers_do_not_depend_on_a_role_s_settings(url, admin, name, value, question):
+    with create_pool(url) as pool:
+        usual = ask(pool, question)
+    admin.execute(f"alter role postgres set {name} = '{value}'")
+    with create_pool(url) as pool:
+        assert ask(pool, question) == usual
+
+
+def test_options_of_the_connection_string_do_not_change_the_isolation(url):
+    odd = make_conninfo(url, options="-c default_transaction_isolation=serializable")
+    with create_pool(odd) as pool:
+        assert ask(pool, "select current_setting('transaction_isolation')") == "read committed"
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_text_is_refused(url, admin, encoding):
+    admin.execute(f"create database d_{encoding} encoding '{encoding}' template template0")
+    with create_pool(make_conninfo(url, dbname=f"d_{encoding.lower()}"), timeout_seconds=0.5) as pool:
+        for call in (lambda: ask(pool), Migrator(pool).status, Migrator(pool).migrate):
+            with pytest.raises(DatabaseUnsuitable, match=rf"expected a database with encoding UTF8, found {encoding}"):
+                call()
+
+
+def test_a_setting_that_the_role_may_not_change_is_refused(url, admin):
+    admin.execute("create role clerk login")
+    admin.execute("alter role clerk set session_replication_role = 'replica'")
+    with (
+        create_pool(make_conninfo(url, user="clerk"), timeout_seconds=0.5) as pool,
+        pytest.raises(
+            DatabaseUnsuitable, match=r"expected session_replication_role = origin, found replica.*alter role"
+        ),
+    ):
+        ask(pool)
+
+
+def fill(pool, size=4):
+    """Open all connections of the pool, and give them back."""
+    taken = [pool.getconn() for _ in range(size)]
+    for connection in taken:
+        pool.putconn(connection)
+    return {connection.info.backend_pid for connection in taken}
+
+
+def wait_until_closed(pool):
+    for connection in list(pool._pool):
+        assert select.select([connection.fileno()], [], [], 30)[0]
+
+
+def test_connections_that_the_server_closed_cost_no_call(url, admin):
+    """Each pooled connection refused one submission after `idle_session_timeout` or a failover."""
+    with create_pool(url) as pool:
+        pids = fill(pool)
+        admin.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) pid", (list(pids),))
+        wait_until_closed(pool)
+        assert [ask(pool) for _ in range(8)] == [1] * 8
+
+
+def test_idle_session_timeout_costs_no_call(url, admin):
+    admin.execute("alter role postgres set idle_session_timeout = '50ms'")
+    with create_pool(url) as pool:
+        fill(pool)
+        wait_until_closed(pool)
+        assert [ask(pool) for _ in range(4)] == [1] * 4
+
+
+def test_a_restarted_server_costs_no_call(server, url):
+    with create_pool(url) as pool:
+        fill(pool)
+        restart(server)
+        assert [ask(pool) for _ in range(8)] == [1] * 8
+
+
+def restart(server):
+    server._keep = True
+    server.stop()
+    server._keep = False
+    server.start()
+
+
+class CuttingProxy:
+    """Between a client and the server: it hands over all but the answer to a statement that holds a word, and cuts."""
+
+    def __init__(self, socket_path: str, word: bytes) -> None:
+        self._path, self._word = socket_path, word
+        self.cuts = 1
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        self._listener.close()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client):
+        with client, socket.socket(socket.AF_UNIX) as server:
+            server.connect(self._path)
+            is_cut = False
+            while True:
+                for source in select.select([client, server], [], [])[0]:
+                    data = source.recv(65536)
+                    if not data or (source is server and is_cut):
+                        # The server has answered: what it did is committed.
+                        return
+                    if source is client and self._word in data and self.cuts:
+                        self.cuts -= 1
+                        is_cut = True
+                    (server if source is client else client).sendall(data)
+
+
+def test_an_answer_lost_after_the_commit_is_asked_for_again(server, url):
+    """The job was written, its answer never came: the second call finds it, and the caller is told of one job."""
+    with create_pool(url) as pool:
+        JobRepository(pool)._ensure_schema_exists()
+    proxy = CuttingProxy(f"{psycopg.conninfo.conninfo_to_dict(url)['host']}/.s.PGSQL.5432", b"submit_job")
+    definition = {"job_type": "t", "stages": [{"number": 1}]}
+    job = JobRecord(job_id="ab" * 32, job_type="t", total_stages=1, definition=definition, correlation_id="c")
+    through = make_conninfo(url, host="127.0.0.1", port=proxy.port, sslmode="disable", gssencmode="disable")
+    with create_pool(through) as pool:
+        submitted = JobRepository(pool).submit_job(job)
+        assert (submitted.job_id, submitted.outcome) == (job.job_id, "existing")
+        assert ask(pool, "select count(*) from app.jobs") == 1
+    assert proxy.cuts == 0
+    proxy.close()
+
+
+def test_a_demoted_server_is_left_and_the_call_made_over_a_new_connection(url, admin):
+    """25006 was taken for a failure of the job. A connection made long before does not know the new primary."""
+    with create_pool(url) as pool:
+        admin.execute("create table if not exists written (n int)")
+        fill(pool)
+        for connection in pool._pool:
+            connection.execute("set default_transaction_read_only = on")
+            connection.connected_at -= 60
+        for _ in range(4):
+            assert ask(pool, "insert into written values (1) returning n") == 1
+
+
+def test_a_server_that_stays_read_only_is_an_outage(url, admin):
+    admin.execute("create table if not exists written (n int)")
+    admin.execute("alter system set default_transaction_read_only = on")
+    admin.execute("select pg_reload_conf()")
+    with create_pool(url) as pool:
+        # The server takes the new default in a moment.
+        while ask(pool, "select current_setting('default_transaction_read_only')") == "off":
+            pass
+        with pytest.raises(StoreUnavailable, match="read-only transaction"):
+            ask(pool, "insert into written values (1) returning n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("select repeat('[', 100000)::jsonb as x", DataRefused),
+        ("select '1e400'::float8 as x", DataRefused),
+        ("select 1 as x from nowhere", RepositoryError),
+        ("select pg_sleep(60)::text as x", StoreUnavailable),
+    ],
+)
+def test_refusals_are_told_apart(url, admin, text, expected):
+    admin.execute("alter role postgres set statement_timeout = '300ms'")
+    with create_pool(url) as pool:
+        with pytest.raises(expected) as caught:
+            ask(pool, text)
+        assert isinstance(caught.value, StoreUnavailable) is (expected is StoreUnavailable)
+        assert isinstance(caught.value, DataRefused) is (expected is DataRefused)
+
+
+def test_a_pooler_that_hides_itself_is_known_by_what_it_does(url):
+    """The statement is not there, since another server connection has it: from then on the pool prepares nothing."""
+    with create_pool(url, max_size=1) as pool:
+        for _ in range(10):
+            ask(pool)
+        with pool.connection() as connection:
+            connection.execute("do $$ begin execute 'deallocate all'; end $$")
+            assert not connection.is_pooled
+        assert ask(pool) == 1
+        with pool.connection() as connection:
+            assert (connection.is_pooled, connection.prepare_threshold) == (True, None)
+
+
+def test_a_function_whose_result_a_migration_changed_is_called_again(url, admin):
+    """`cached plan must not change result type`, on each connection that had prepared the call, until it was closed."""
+    admin.execute("create function changing() returns table (a int) language sql as 'select 1'")
+    with create_pool(url, max_size=1) as pool:
+        for _ in range(10):
+            assert ask(pool, "select * from changing()") == 1
+        admin.execute("drop function changing()")
+        admin.execute("create function changing() returns table (a text) language sql as $$select 'x'$$")
+        assert ask(pool, "select * from changing()") == "x"
+
+
+def test_importing_changes_nothing_for_a_handler_s_own_connections(url):
+    """`set_json_loads` replaced the loader of the whole process: leading white space was an error then."""
+    program = """
+import pkgutil, sys, importlib, psycopg
+def state():
+    adapters = psycopg.adapters
+    return [repr(each) for each in (adapters._dumpers, adapters._loaders, adapters._dumpers_by_oid)]
+before = state()
+for package in ("core", "infrastructure", "jobs", "triggers", "cli"):
+    for found in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+assert state() == before
+from infrastructure.postgresql import create_pool
+with create_pool(sys.argv[1]) as pool, psycopg.connect(sys.argv[1]) as own:
+    with pool.connection() as ours:
+        ours.execute("select '{}'::jsonb").fetchone()
+    assert own.execute("select E'\\\\n {\\"a\\": 1}'::json").fetchone() == ({"a": 1},)
+assert state() == before
+"""
+    root = Path(__file__).resolve().parents[3]
+    ran = subprocess.run([sys.executable, "-c", program, url], cwd=root, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr

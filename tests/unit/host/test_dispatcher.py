@@ -1,0 +1,22 @@
+"""What the host says of a call that failed."""
+
+import logging
+from concurrent.futures import Future
+from types import SimpleNamespace
+
+import pytest
+
+from core.errors import StoreUnavailable
+from local.host.dispatcher import Dispatcher
+
+
+@pytest.mark.parametrize(("error", "lines"), [(StoreUnavailable("away"), 0), (ValueError("a bug"), 1)])
+def test_what_the_app_reports_itself_is_not_repeated_for_each_message(caplog, error, lines):
+    inner: Future = Future()
+    dispatcher = Dispatcher(SimpleNamespace(submit=lambda _: inner), timeout_seconds=None)
+    call = SimpleNamespace(function=SimpleNamespace(name="process_tasks"), invocation_id="1")
+    with caplog.at_level(logging.INFO):
+        outcome = dispatcher.submit(call, "message")
+        inner.set_exception(error)
+    assert outcome.exception() is error
+    assert len([record for record in caplog.records if record.exc_info]) == lines

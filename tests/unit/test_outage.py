@@ -1,0 +1,59 @@
+"""What a process says while its database is away."""
+
+import logging
+
+import pytest
+
+from core.error_handler import CoreMachineErrorHandler
+from core.errors import StoreUnavailable
+from core.outage import OutageLog
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def lines(caplog):
+    return [(one.levelname, one.message, one.failures, one.outage_seconds) for one in caplog.records]
+
+
+def test_an_outage_is_one_warning_a_minute_and_one_line_when_it_is_over(caplog):
+    clock = Clock()
+    told = OutageLog(clock)
+    with caplog.at_level(logging.INFO):
+        for second in range(130):
+            clock.now = float(second)
+            for _ in range(10):
+                told.note(f"refused at {second}")
+        told.end()
+        told.end()
+    assert lines(caplog) == [
+        ("WARNING", "database_away", 1, 0.0),
+        ("WARNING", "database_away", 600, 60.0),
+        ("WARNING", "database_away", 600, 120.0),
+        ("INFO", "database_back", 1300, 129.0),
+    ]
+    assert caplog.records[1].reason == "refused at 60"
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_the_next_outage_is_told_at_once(caplog):
+    told = OutageLog(Clock())
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            told.note("refused")
+            told.end()
+    assert [record.failures for record in caplog.records] == [1, 1]
+
+
+def test_messages_that_meet_an_outage_leave_no_trace_each(caplog, monkeypatch):
+    monkeypatch.setattr("core.error_handler.outage", OutageLog(Clock()))
+    handler = CoreMachineErrorHandler(logging.getLogger("test"))
+    for _ in range(100):
+        with pytest.raises(StoreUnavailable), handler.handle_operation("process_task_message"):
+            raise StoreUnavailable("refused")
+    assert [record.message for record in caplog.records] == ["database_away"]
+    assert caplog.records[0].exc_info is None
