@@ -1,0 +1,139 @@
+"""This process's side of its stand-in: the process that renews our leases while our interpreter is blocked.
+
+A handler in C, or in a regular expression that does not end, may hold the interpreter for minutes. No thread of ours runs
+then, the heartbeat neither. `infrastructure.stand_in_process` is told every half second that we run.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from typing import Any
+
+from infrastructure.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MODULE = "infrastructure.stand_in_process"
+TICK_SECONDS = 0.5
+_TICK = b"."
+# One that does not live longer is not started again and again.
+_RESTART_SECONDS = 30.0
+_END_SECONDS = 5.0
+
+_made: "weakref.WeakSet[LeaseStandIn]" = weakref.WeakSet()
+
+
+class LeaseStandIn:
+    """One for each keeper of leases.
+
+    Args:
+        owner: The name in the leases that are renewed. No other process may have it.
+    """
+
+    def __init__(self, settings: Settings, owner: str) -> None:
+        self._brief = {
+            "environment": settings.to_environment(),
+            "owner": owner,
+            "parent": os.getpid(),
+            "longest_seconds": settings.lease_stand_in_seconds,
+        }
+        self._is_wanted = settings.lease_stand_in_seconds > 0 and os.name == "posix" and bool(sys.executable)
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+        _made.add(self)
+
+    def watch(self) -> None:
+        """Have this process watched from now on. Returns when it is: what blocks the next moment is noticed."""
+        if not self._is_wanted or self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is None and not self._closed.is_set():
+                self._start()
+                self._thread = threading.Thread(target=self._tick, name="stand-in", daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """End it: from now on nobody renews."""
+        self._closed.set()
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            _end(process)
+
+    def forget(self) -> None:
+        """In a forked child: the stand-in is the parent's, and sees that it has died by the end of the pipe."""
+        self._closed.set()
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def _start(self) -> None:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", MODULE],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                # Ctrl-C is for us; it ends when we have ended.
+                start_new_session=True,
+                bufsize=0,
+            )
+            self._process, self._started_at = process, time.monotonic()
+            _write(process, json.dumps(self._brief).encode() + b"\n" + _TICK)
+        except OSError as error:
+            log.warning("lease_stand_in_not_started", extra={"checkpoint": "LEASE", "error": repr(error)})
+
+    def _tick(self) -> None:
+        while not self._closed.wait(TICK_SECONDS):
+            with self._lock:
+                if self._closed.is_set():
+                    return
+                self._look_after()
+
+    def _look_after(self) -> None:
+        process = self._process
+        if process is not None and process.poll() is None:
+            _write(process, _TICK)
+            return
+        if process is not None:
+            log.warning("lease_stand_in_ended", extra={"checkpoint": "LEASE", "exit_status": process.returncode})
+            _end(process)
+            self._process = None
+        if time.monotonic() - self._started_at > _RESTART_SECONDS:
+            self._start()
+
+
+def _write(process: "subprocess.Popen[bytes]", data: bytes) -> None:
+    """Without waiting for one that does not read; that one has ended is found by whoever looks next."""
+    pipe: Any = process.stdin
+    os.set_blocking(pipe.fileno(), False)
+    try:
+        pipe.write(data)
+    except (BlockingIOError, BrokenPipeError):
+        return
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    pipe: Any = process.stdin
+    pipe.close()
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _forget_all() -> None:
+    for stand_in in _made:
+        stand_in.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

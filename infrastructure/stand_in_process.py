@@ -1,0 +1,195 @@
+"""`python -m infrastructure.stand_in_process`: renews the leases of its parent while the parent's interpreter is blocked.
+
+Started by `infrastructure.stand_in`. On stdin comes a line of JSON, then a byte every half second. When none comes for
+two seconds though the parent lives, whatever is leased under its name is renewed, over a connection of its own, until
+bytes come again. A parent that somebody stopped (SIGSTOP, a debugger) does not work: its leases run out. When stdin
+closes, this process ends at once.
+
+Nothing is imported before it is needed, so one that was never needed is small.
+"""
+
+import json
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from infrastructure.jobs_tasks import TaskRepository
+
+log = logging.getLogger("infrastructure.stand_in_process")  # __name__ is __main__ here
+
+SILENCE_SECONDS = 2.0
+# The shortest lease is five seconds.
+SHORTEST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 20.0
+RENEWALS_PER_LEASE = 3
+APPLICATION_NAME = "coremachine-lease-stand-in"
+_STDIN = 0
+_NAMED_IN_LOG = 10
+
+Renewal = Callable[[], list[dict[str, Any]]]
+
+
+class StandIn:
+    """Renews from a thread of its own, so that the pipe is read whatever the database does.
+
+    Args:
+        renew: Renews all and returns a row a lease: job_id, task_id, outcome, seconds_left.
+        longest_seconds: After so long without a sign of life the leases may run out.
+    """
+
+    def __init__(self, renew: Renewal, parent: int, longest_seconds: float) -> None:
+        self._renew = renew
+        self._parent = parent
+        self._longest_seconds = longest_seconds
+        self._changed = threading.Condition()
+        self._since: float | None = None
+        self._noted: set[tuple[str, str, str]] = set()
+
+    def begin(self) -> None:
+        """The parent is silent."""
+        with self._changed:
+            if self._since is None:
+                self._since = time.monotonic()
+                self._changed.notify()
+
+    def end(self) -> None:
+        """The parent is at work again."""
+        with self._changed:
+            since, self._since = self._since, None
+            self._changed.notify()
+        if since is not None and self._noted:
+            self._noted = set()
+            log.warning("lease_stand_in_over pid=%d seconds=%.1f", self._parent, time.monotonic() - since)
+
+    def run(self) -> NoReturn:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._since is not None)
+                since = self._since or 0.0
+            pause = self._stand_in(time.monotonic() - since)
+            with self._changed:
+                self._changed.wait_for(lambda: self._since is None, timeout=pause)
+
+    def _stand_in(self, seconds: float) -> float | None:
+        """Renew once; how long to wait for the next time."""
+        if seconds > self._longest_seconds:
+            log.error(
+                "lease_stand_in_gives_up pid=%d seconds=%.0f; COREMACHINE_LEASE_STAND_IN_SECONDS allows %.0f: "
+                "its leases run out, and its tasks begin anew elsewhere",
+                self._parent,
+                seconds,
+                self._longest_seconds,
+            )
+            return None
+        try:
+            rows = self._renew()
+        except Exception as error:  # noqa: BLE001 - the database may be away as well
+            log.warning("lease_stand_in_failed pid=%d error=%r", self._parent, error)
+            return SHORTEST_PAUSE_SECONDS
+        self._tell(rows)
+        left = [row["seconds_left"] for row in rows if row["outcome"] != "timed_out"]
+        return min(LONGEST_PAUSE_SECONDS, max(SHORTEST_PAUSE_SECONDS, min(left, default=0.0) / RENEWALS_PER_LEASE))
+
+    def _tell(self, rows: list[dict[str, Any]]) -> None:
+        """Each outcome of a task once; all in a line."""
+        found = {(row["outcome"], row["job_id"], row["task_id"]) for row in rows}
+        for outcome in sorted({outcome for outcome, _, _ in found - self._noted}):
+            new = sorted(found - self._noted)
+            tasks = [f"{job_id}/{task_id}" for told, job_id, task_id in new if told == outcome]
+            more = f" and {len(tasks) - _NAMED_IN_LOG} more" if len(tasks) > _NAMED_IN_LOG else ""
+            log.warning(
+                "lease_stand_in pid=%d outcome=%s tasks=%s%s; its interpreter is blocked: a handler holds it",
+                self._parent,
+                outcome,
+                ",".join(tasks[:_NAMED_IN_LOG]),
+                more,
+            )
+        self._noted |= found
+
+
+def connected_renewal(environment: Mapping[str, str], owner: str) -> Renewal:
+    """Connects at its first call, as the app would."""
+    tasks: TaskRepository | None = None
+
+    def renew() -> list[dict[str, Any]]:
+        nonlocal tasks
+        if tasks is None:
+            tasks = _connect(environment)
+        return tasks.renew_leases_of_owner(owner)
+
+    return renew
+
+
+def _connect(environment: Mapping[str, str]) -> "TaskRepository":
+    # Slow, and not needed as long as the parent is well.
+    from psycopg.conninfo import make_conninfo  # noqa: PLC0415
+    from pydantic import SecretStr  # noqa: PLC0415
+
+    from infrastructure.factory import RepositoryFactory  # noqa: PLC0415
+    from infrastructure.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings(environment)
+    url = make_conninfo(settings.database_url.get_secret_value(), application_name=APPLICATION_NAME)
+    alone = settings.model_copy(update={"database_url": SecretStr(url), "pool_size": 1})
+    return RepositoryFactory(alone).create_repositories().tasks
+
+
+def watch(stand_in: StandIn, parent: int) -> None:
+    """Until the parent has ended."""
+    poll = select.poll()
+    poll.register(_STDIN, select.POLLIN)
+    while os.getppid() == parent:  # a child that it forked may hold the pipe open
+        if poll.poll(SILENCE_SECONDS * 1000):
+            if not os.read(_STDIN, 65536):
+                return
+            stand_in.end()
+        elif is_stopped(parent):
+            stand_in.end()
+        else:
+            stand_in.begin()
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal or a debugger holds the process, where the system tells."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] in {"T", "t"}
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    brief = _read_brief()
+    logging.basicConfig(
+        level="WARNING", stream=sys.stderr, format="%(asctime)s %(levelname)-7s [stand-in] %(name)s: %(message)s"
+    )
+    renew = connected_renewal(brief["environment"], brief["owner"])
+    stand_in = StandIn(renew, brief["parent"], brief["longest_seconds"])
+    threading.Thread(target=stand_in.run, name="renewal", daemon=True).start()
+    watch(stand_in, brief["parent"])
+
+
+def _read_brief() -> dict[str, Any]:
+    line = b""
+    while not line.endswith(b"\n"):  # byte by byte: what follows is for the poll
+        byte = os.read(_STDIN, 1)
+        if not byte:
+            os._exit(0)
+        line += byte
+    brief: dict[str, Any] = json.loads(line)
+    return brief
+
+
+if __name__ == "__main__":
+    main()
+    os._exit(0)  # whatever the other thread waits for
