@@ -1,6 +1,7 @@
 """PostgreSQL through one pool a process: few connections, a fresh password or token for each new one."""
 
 import json
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,10 +40,34 @@ class PasswordSource(Protocol):
     def __call__(self, *, refused: str | None = None) -> str: ...
 
 
+class NotThisProcess(RuntimeError):
+    """A forked child asked for a connection of its parent's."""
+
+    def __init__(self, parent: int) -> None:
+        super().__init__(
+            f"expected process {parent}, which made these connections, found its forked child {os.getpid()}; open a "
+            "connection of the child's own, or do this in the parent"
+        )
+
+
 class Pool(ConnectionPool[Connection[DictRow]]):
     """A pool of autocommit connections whose rows are dicts. It remembers why it could not connect last."""
 
     connect_error: Exception | None = None
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._made_in = os.getpid()
+
+    def getconn(self, timeout: float | None = None) -> Connection[DictRow]:
+        """As the library's.
+
+        Raises:
+            NotThisProcess: This is a forked child: it would write into the parent's conversation.
+        """
+        if os.getpid() != self._made_in:
+            raise NotThisProcess(self._made_in)
+        return super().getconn(timeout)
 
 
 def create_pool(

@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         alias="COREMACHINE_LEASE_STAND_IN_SECONDS",
         ge=0,
         le=86_400,
-        description="seconds up to 86400 for which the leases of a process are kept that is blocked as a whole; 0: none",
+        description="seconds from 0 to 86400: how long the leases of a blocked process are kept; 0 for not at all",
     )
     fault: str = Field(
         "",

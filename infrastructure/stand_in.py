@@ -1,7 +1,7 @@
 """This process's side of its stand-in: the process that renews our leases while our interpreter is blocked.
 
-A handler in C, or in a regular expression that does not end, may hold the interpreter for minutes. No thread of ours runs
-then, the heartbeat neither. `infrastructure.stand_in_process` is told every half second that we run.
+A handler in C, or in a regular expression that does not end, may hold the interpreter for minutes. No thread of ours,
+not even the heartbeat, runs then. `infrastructure.stand_in_process` is told every half second that we run.
 """
 
 import json
@@ -76,7 +76,7 @@ class LeaseStandIn:
 
     def _start(self) -> None:
         try:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
                 [sys.executable, "-m", MODULE],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""`python -m infrastructure.stand_in_process`: renews the leases of its parent while the parent's interpreter is blocked.
+"""`python -m infrastructure.stand_in_process`: renews its parent's leases while the parent's interpreter is blocked.
 
 Started by `infrastructure.stand_in`. On stdin comes a line of JSON, then a byte every half second. When none comes for
 two seconds though the parent lives, whatever is leased under its name is renewed, over a connection of its own, until

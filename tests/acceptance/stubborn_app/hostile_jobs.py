@@ -3,13 +3,9 @@
 import ctypes
 import json
 import math
-import multiprocessing
 import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
