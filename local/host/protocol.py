@@ -2,8 +2,8 @@
 
 The first line to a worker holds its options; the later ones are
 `{"command": "stop"}`, `{"command": "lead_timers", "is_host_start": true}` and `{"command": "leave_timers"}`. A worker
-says `{"event": "ready"}`, `{"event": "failed", "error": "..."}` or `{"event": "function_timeout", "function": "..."}`, and
-`{"event": "alive"}` each second. That comes from its event loop: when it does not come, something holds the loop.
+says `{"event": "ready"}`, `{"event": "failed", "error": "..."}`, `{"event": "function_timeout", "function": "..."}`,
+and each second, from its event loop, `{"event": "alive"}`: when that does not come, something holds the loop.
 When the supervisor's end closes, the worker stops: no worker outlives its supervisor.
 """
 

@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from tests.acceptance.conftest import PROJECT_ROOT
-
 T = TypeVar("T")
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
 def wait_until(condition: Callable[[], T | None], what: str, timeout_seconds: float = 30.0) -> T:
