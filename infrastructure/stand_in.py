@@ -77,7 +77,7 @@ class LeaseStandIn:
     def _start(self) -> None:
         try:
             process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
-                [sys.executable, "-m", MODULE],
+                [sys.executable, "-P", "-m", MODULE],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,

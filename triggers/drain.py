@@ -22,8 +22,8 @@ def install_drain(drain: Callable[[], object] | None = None) -> None:
     Python sets signal handlers in the main thread only; elsewhere what is left is the interpreter's end.
     """
     act = drain or drain_made_services
-    owner = os.getpid()
-    atexit.register(lambda: act() if os.getpid() == owner else None)
+    atexit.register(act)
+    _acts.append(act)
     _protect_children()
     if threading.current_thread() is threading.main_thread():
         previous = signal.getsignal(SIGNAL)
@@ -48,6 +48,7 @@ def _protect_children() -> None:
 
 
 _forking = threading.local()
+_acts: list[Callable[[], object]] = []
 
 
 def _hold_signals() -> None:
@@ -60,7 +61,12 @@ def _release_signals() -> None:
 
 
 def _reset_signals() -> None:
-    """For the child: its signals are neither the app's nor the event loop's, whose wakeup descriptor it shares."""
+    """For the child: its signals are neither the app's nor the event loop's, whose wakeup descriptor it shares.
+
+    Its end is no reason to drain: what it seems to hold is its parent's.
+    """
+    for act in _acts:
+        atexit.unregister(act)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(SIGNAL, signal.SIG_DFL)

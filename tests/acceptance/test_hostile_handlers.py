@@ -13,7 +13,7 @@ import pytest
 
 from local.host.supervisor import HostSupervisor
 from tests.acceptance.hosts import EVERY_SECOND, StartHost, beginnings, client
-from tests.acceptance.steps import submit, wait_for_end, wait_until
+from tests.acceptance.steps import has_ended, stand_ins_of, submit, wait_for_end, wait_until
 from tests.databases import Engine
 
 pytestmark = [
@@ -21,8 +21,6 @@ pytestmark = [
     # The SDK leaves sockets of a broker that is gone to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-
-STAND_IN = "infrastructure.stand_in_process"
 
 
 @pytest.fixture
@@ -47,10 +45,6 @@ class Gate:
 
 def log_of(folder: Path) -> str:
     return (folder / "host.log").read_text()
-
-
-def stand_ins_of(pid: int) -> list[psutil.Process]:
-    return [child for child in psutil.Process(pid).children() if STAND_IN in child.cmdline()]
 
 
 def block_one_worker(host: HostSupervisor, folder: Path, job_type: str) -> tuple[str, int]:
@@ -110,9 +104,9 @@ def test_killed_worker_takes_its_stand_in_with_it(
     """Blocked, with a stand-in at work: the leases run out as if there had been none."""
     host = start_host(COREMACHINE_SWEEP_SCHEDULE=EVERY_SECOND)
     job_id, blocked = block_one_worker(host, tmp_path, "blocked")
-    (stand_in,) = stand_ins_of(blocked)
+    (stand_in,) = stand_ins_of(psutil.Process(blocked))
     os.kill(blocked, signal.SIGKILL)
-    wait_until(lambda: not stand_in.is_running(), "the stand-in's end")
+    wait_until(lambda: has_ended(stand_in), "the stand-in's end")
     ended = "select status from app.jobs where job_id = %s and finished_at is not null"
     assert wait_until(lambda: engine.query(ended, job_id), "the job's end", 90) == [{"status": "failed"}]
     errors = {row["type"] for row in engine.query("select error ->> 'type' as type from app.tasks")}
@@ -134,10 +128,10 @@ def test_stopped_process_is_not_stood_in_for(start_host: StartHost, engine: Engi
 def test_stopped_host_leaves_no_stand_in(start_host: StartHost, tmp_path: Path, gate: Gate) -> None:
     host = start_host(workers=2)
     _, blocked = block_one_worker(host, tmp_path, "blocked")
-    (stand_in,) = stand_ins_of(blocked)
+    (stand_in,) = stand_ins_of(psutil.Process(blocked))
     gate.open()
     host.stop()
-    wait_until(lambda: not stand_in.is_running(), "the stand-in's end")
+    wait_until(lambda: has_ended(stand_in), "the stand-in's end")
 
 
 WAYS = {
@@ -191,9 +185,9 @@ def test_orphan_of_a_killed_worker_holds_nothing_of_it(start_host: StartHost, tm
     orphan = psutil.Process(int((tmp_path / "orphan").read_text()))
     try:
         (killed,) = host.worker_pids
-        (stand_in,) = stand_ins_of(killed)
+        (stand_in,) = stand_ins_of(psutil.Process(killed))
         os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: not stand_in.is_running(), "the stand-in's end")
+        wait_until(lambda: has_ended(stand_in), "the stand-in's end")
         wait_until(lambda: host.worker_pids and host.worker_pids != [killed], "a new worker")
         host.wait_ready(60)
         host.stop()
