@@ -273,7 +273,7 @@ def test_new_connections_go_to_the_workers_that_run(start_host, tmp_path, caplog
     """One of them was accepted by the worker without an interpreter, and waited with it."""
     pipe = tmp_path / "gate"
     os.mkfifo(pipe)
-    host = start_host("rough_app", workers=2)
+    host = start_host("rough_app", workers=2, settings={"AzureFunctionsJobHost__functionTimeout": "-1"})
     answers = []
     with client(host) as http:
         request = threading.Thread(target=lambda: answers.append(http.post("/api/block", content=bytes(pipe)).text))
