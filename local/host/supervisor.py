@@ -325,27 +325,28 @@ class HostSupervisor:
         if not slot.is_blocked:
             slot.is_blocked = True
             log.warning("worker_blocked worker=%d pid=%d seconds=%.0f", slot.index, slot.process.pid, seconds)
-            if self._leader == slot.index and self._appoint_leader() and slot.channel is not None:
-                slot.channel.send({"command": "leave_timers"})
+            self._appoint_leader()
         limit = self._settings.function_timeout_seconds
         if limit is not None and seconds > limit + _KILL_AFTER_SECONDS and slot.kill_at is None:
             log.error("worker_blocked worker=%d: it does not end itself after functionTimeout; killing it", slot.index)
             slot.kill_at = 0.0
 
-    def _appoint_leader(self) -> bool:
-        """One worker fires the timers; whether it is another than before. A blocked one leads while no other can.
+    def _appoint_leader(self) -> None:
+        """One worker fires the timers, a blocked one as long as no other can.
 
         `run_on_startup` counts for the first one only: the host starts once.
         """
-        if self._leader is not None and not self._slots[self._leader].is_blocked:
-            return False
+        leader = None if self._leader is None else self._slots[self._leader]
+        if leader is not None and not leader.is_blocked:
+            return
         for slot in self._slots:
             if slot.is_ready and slot.channel is not None and not slot.is_blocked:
                 sent = slot.channel.send({"command": "lead_timers", "is_host_start": not self._timers_started})
                 if sent:
                     self._leader, self._timers_started = slot.index, True
-                    return True
-        return False
+                    if leader is not None and leader.channel is not None:
+                        leader.channel.send({"command": "leave_timers"})  # read when it is no longer blocked
+                    return
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes], patience_seconds: float) -> int:
