@@ -32,8 +32,8 @@ class LeaseStore(Protocol):
 class StandIn(Protocol):
     """Renews in this process's place while its interpreter is blocked. `infrastructure.stand_in` has one."""
 
-    def watch(self) -> None:
-        """Be ready from now on. Returns at once if it is already."""
+    def watch(self, lease_seconds: float) -> None:
+        """Be ready from now on for leases as short as this. Returns at once if it is already."""
 
     def close(self) -> None:
         """Renew nothing any more."""
@@ -89,10 +89,10 @@ class LeaseKeeper:
         for lease in leases:
             if lease.timeout_seconds is not None:
                 lease.ask_at = time.monotonic() + lease.timeout_seconds + ASK_MARGIN_SECONDS
-        if self._thread is None and self._stand_in is not None:
-            self._stand_in.watch()
+        shortest = min(lease.lease_seconds for lease in leases)
+        if self._stand_in is not None:
+            self._stand_in.watch(shortest)
         with self._changed:
-            shortest = min(lease.lease_seconds for lease in leases)
             has_timeout = any(lease.ask_at is not None for lease in leases)
             needs_attention = not self._held or has_timeout or shortest < self._shortest
             self._held.update(leases)

@@ -1,11 +1,12 @@
 """This process's side of its stand-in: the process that renews our leases while our interpreter is blocked.
 
 A handler in C, or in a regular expression that does not end, may hold the interpreter for minutes. No thread of ours,
-not even the heartbeat, runs then. `infrastructure.stand_in_process` is told every half second that we run.
+not even the heartbeat, runs then. `infrastructure.stand_in_process` is told four times a second that we run.
 """
 
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from infrastructure.settings import Settings
 log = logging.getLogger(__name__)
 
 MODULE = "infrastructure.stand_in_process"
-TICK_SECONDS = 0.5
-_TICK = b"."
+TICK_SECONDS = 0.25
+# For shorter leases it gets everything ready at once, and waits for a shorter silence.
+SHORT_LEASE_SECONDS = 20.0
+_TICK, _BE_QUICK = b".", b"!"
 # One that does not live longer is not started again and again.
 _RESTART_SECONDS = 30.0
 _END_SECONDS = 5.0
@@ -47,18 +50,28 @@ class LeaseStandIn:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._thread: threading.Thread | None = None
+        self._ready_for = math.inf
         self._closed = threading.Event()
         _made.add(self)
 
-    def watch(self) -> None:
-        """Have this process watched from now on. Returns when it is: what blocks the next moment is noticed."""
-        if not self._is_wanted or self._thread is not None:
+    def watch(self, lease_seconds: float) -> None:
+        """Have this process watched from now on. Returns when it is: what blocks the next moment is noticed.
+
+        Args:
+            lease_seconds: The shortest of the leases that will be held.
+        """
+        if lease_seconds >= self._ready_for or not self._is_wanted:
             return
         with self._lock:
-            if self._thread is None and not self._closed.is_set():
-                self._start()
-                self._thread = threading.Thread(target=self._tick, name="stand-in", daemon=True)
-                self._thread.start()
+            if self._closed.is_set() or lease_seconds >= self._ready_for:
+                return
+            self._ready_for = 0.0 if lease_seconds < SHORT_LEASE_SECONDS else SHORT_LEASE_SECONDS
+            if self._thread is not None:
+                self._say(self._word())
+                return
+            self._start()
+            self._thread = threading.Thread(target=self._tick, name="stand-in", daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """End it: from now on nobody renews."""
@@ -86,9 +99,23 @@ class LeaseStandIn:
                 bufsize=0,
             )
             self._process, self._started_at = process, time.monotonic()
-            _write(process, json.dumps(self._brief).encode() + b"\n" + _TICK)
+            self._say(json.dumps(self._brief).encode() + b"\n" + self._word())
         except OSError as error:
             log.warning("lease_stand_in_not_started", extra={"checkpoint": "LEASE", "error": repr(error)})
+
+    def _word(self) -> bytes:
+        return _TICK if self._ready_for else _BE_QUICK
+
+    def _say(self, data: bytes) -> None:
+        """Without waiting for one that does not read; that one has ended is found by whoever looks next."""
+        if self._process is None:
+            return
+        pipe: Any = self._process.stdin
+        os.set_blocking(pipe.fileno(), False)
+        try:
+            pipe.write(data)
+        except (BlockingIOError, BrokenPipeError):
+            return
 
     def _tick(self) -> None:
         while not self._closed.wait(TICK_SECONDS):
@@ -100,7 +127,7 @@ class LeaseStandIn:
     def _look_after(self) -> None:
         process = self._process
         if process is not None and process.poll() is None:
-            _write(process, _TICK)
+            self._say(_TICK)
             return
         if process is not None:
             log.warning("lease_stand_in_ended", extra={"checkpoint": "LEASE", "exit_status": process.returncode})
@@ -108,16 +135,6 @@ class LeaseStandIn:
             self._process = None
         if time.monotonic() - self._started_at > _RESTART_SECONDS:
             self._start()
-
-
-def _write(process: "subprocess.Popen[bytes]", data: bytes) -> None:
-    """Without waiting for one that does not read; that one has ended is found by whoever looks next."""
-    pipe: Any = process.stdin
-    os.set_blocking(pipe.fileno(), False)
-    try:
-        pipe.write(data)
-    except (BlockingIOError, BrokenPipeError):
-        return
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

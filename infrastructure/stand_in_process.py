@@ -1,11 +1,12 @@
 """`python -m infrastructure.stand_in_process`: renews its parent's leases while the parent's interpreter is blocked.
 
-Started by `infrastructure.stand_in`. On stdin comes a line of JSON, then a byte every half second. When none comes for
-two seconds though the parent lives, whatever is leased under its name is renewed, over a connection of its own, until
+Started by `infrastructure.stand_in`. On stdin comes a line of JSON, then a byte four times a second. When none comes
+for a while though the parent lives, whatever is leased under its name is renewed, over a connection of its own, until
 bytes come again. A parent that somebody stopped (SIGSTOP, a debugger) does not work: its leases run out. When stdin
 closes, this process ends at once.
 
-Nothing is imported before it is needed, so one that was never needed is small.
+Nothing is imported before it is needed, so one that was never needed is small. But an exclamation mark among the bytes
+says that a lease may be as short as five seconds: then there is no time to import it when the silence begins.
 """
 
 import json
@@ -21,17 +22,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from infrastructure.jobs_tasks import TaskRepository
+    from infrastructure.factory import RepositoryFactory
 
 log = logging.getLogger("infrastructure.stand_in_process")  # __name__ is __main__ here
 
-SILENCE_SECONDS = 2.0
+SILENCE_SECONDS, SHORT_SILENCE_SECONDS = 3.0, 1.0
 # The shortest lease is five seconds.
 SHORTEST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 20.0
 RENEWALS_PER_LEASE = 3
 APPLICATION_NAME = "coremachine-lease-stand-in"
 _STDIN = 0
+_BE_QUICK = b"!"
 _NAMED_IN_LOG = 10
 
 Renewal = Callable[[], list[dict[str, Any]]]
@@ -64,12 +66,14 @@ class StandIn:
         """The parent is at work again."""
         with self._changed:
             since, self._since = self._since, None
-            self._changed.notify()
+            if since is not None:
+                self._changed.notify()
         if since is not None and self._noted:
             self._noted = set()
             log.warning("lease_stand_in_over pid=%d seconds=%.1f", self._parent, time.monotonic() - since)
 
     def run(self) -> NoReturn:
+        """Renew as long as the parent is silent, whenever it is."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._since is not None)
@@ -115,42 +119,51 @@ class StandIn:
         self._noted |= found
 
 
-def connected_renewal(environment: Mapping[str, str], owner: str) -> Renewal:
-    """Connects at its first call, as the app would."""
-    tasks: TaskRepository | None = None
+class Connection:
+    """What renews, as the app would connect: at the first renewal, imported then or before."""
 
-    def renew() -> list[dict[str, Any]]:
-        nonlocal tasks
-        if tasks is None:
-            tasks = _connect(environment)
-        return tasks.renew_leases_of_owner(owner)
+    def __init__(self, environment: Mapping[str, str], owner: str) -> None:
+        self._environment = environment
+        self._owner = owner
+        self._lock = threading.Lock()
+        self._factory: RepositoryFactory | None = None
 
-    return renew
+    def prepare(self) -> "RepositoryFactory":
+        """All that takes time but the connection itself."""
+        with self._lock:
+            if self._factory is None:
+                self._factory = self._make()
+            return self._factory
+
+    def renew(self) -> list[dict[str, Any]]:
+        return self.prepare().create_repositories().tasks.renew_leases_of_owner(self._owner)
+
+    def _make(self) -> "RepositoryFactory":
+        # Slow, and not needed as long as the parent is well.
+        from psycopg.conninfo import make_conninfo  # noqa: PLC0415
+        from pydantic import SecretStr  # noqa: PLC0415
+
+        from infrastructure.factory import RepositoryFactory  # noqa: PLC0415
+        from infrastructure.settings import load_settings  # noqa: PLC0415
+
+        settings = load_settings(self._environment)
+        url = make_conninfo(settings.database_url.get_secret_value(), application_name=APPLICATION_NAME)
+        return RepositoryFactory(settings.model_copy(update={"database_url": SecretStr(url), "pool_size": 1}))
 
 
-def _connect(environment: Mapping[str, str]) -> "TaskRepository":
-    # Slow, and not needed as long as the parent is well.
-    from psycopg.conninfo import make_conninfo  # noqa: PLC0415
-    from pydantic import SecretStr  # noqa: PLC0415
-
-    from infrastructure.factory import RepositoryFactory  # noqa: PLC0415
-    from infrastructure.settings import load_settings  # noqa: PLC0415
-
-    settings = load_settings(environment)
-    url = make_conninfo(settings.database_url.get_secret_value(), application_name=APPLICATION_NAME)
-    alone = settings.model_copy(update={"database_url": SecretStr(url), "pool_size": 1})
-    return RepositoryFactory(alone).create_repositories().tasks
-
-
-def watch(stand_in: StandIn, parent: int) -> None:
+def watch(stand_in: StandIn, parent: int, on_short_lease: Callable[[], object]) -> None:
     """Until the parent has ended."""
-    poll = select.poll()
+    poll, silence = select.poll(), SILENCE_SECONDS
     poll.register(_STDIN, select.POLLIN)
     while os.getppid() == parent:  # a child that it forked may hold the pipe open
-        if poll.poll(SILENCE_SECONDS * 1000):
-            if not os.read(_STDIN, 65536):
+        if poll.poll(silence * 1000):
+            data = os.read(_STDIN, 65536)
+            if not data:
                 return
             stand_in.end()
+            if _BE_QUICK in data and silence > SHORT_SILENCE_SECONDS:
+                silence = SHORT_SILENCE_SECONDS
+                threading.Thread(target=on_short_lease, name="preparation", daemon=True).start()
         elif is_stopped(parent):
             stand_in.end()
         else:
@@ -173,10 +186,10 @@ def main() -> None:
     logging.basicConfig(
         level="WARNING", stream=sys.stderr, format="%(asctime)s %(levelname)-7s [stand-in] %(name)s: %(message)s"
     )
-    renew = connected_renewal(brief["environment"], brief["owner"])
-    stand_in = StandIn(renew, brief["parent"], brief["longest_seconds"])
+    connection = Connection(brief["environment"], brief["owner"])
+    stand_in = StandIn(connection.renew, brief["parent"], brief["longest_seconds"])
     threading.Thread(target=stand_in.run, name="renewal", daemon=True).start()
-    watch(stand_in, brief["parent"])
+    watch(stand_in, brief["parent"], connection.prepare)
 
 
 def _read_brief() -> dict[str, Any]:

@@ -51,7 +51,7 @@ class BlockedJob(JobBaseMixin, JobBase):
             "name": "blocked",
             "task_type": "blocked",
             "parallelism": "single",
-            "lease_seconds": 5,
+            "lease_seconds": 12,
             "max_interruptions": 0,
             "tasks_per_message": 10,
         }
@@ -71,7 +71,7 @@ class TimedBlockedJob(BlockedJob):
     """The same, and its tasks have a time and a single attempt."""
 
     job_type = "timed_blocked"
-    stages: ClassVar = [BlockedJob.stages[0] | {"task_timeout_seconds": 6, "retry": {"max_attempts": 1}}]
+    stages: ClassVar = [BlockedJob.stages[0] | {"task_timeout_seconds": 8, "retry": {"max_attempts": 1}}]
 
 
 def run_blocked(params, context):

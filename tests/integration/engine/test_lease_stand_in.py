@@ -152,7 +152,7 @@ def test_leases_are_renewed_while_this_interpreter_is_blocked(engine, database_u
 
 
 def test_stand_in_that_dies_is_replaced(stand_ins):
-    stand_ins().watch()
+    stand_ins().watch(LEASE_SECONDS)
     (first,) = processes()
     first.kill()
     (second,) = wait_until(lambda: [one for one in processes() if one.pid != first.pid], "another stand-in")
@@ -166,18 +166,27 @@ def test_drained_machine_has_none(engine, stand_ins):
     assert len(processes()) == 1
     rig.machine.drain()
     assert processes() == []
-    rig.machine._keeper._stand_in.watch()
+    rig.machine._keeper._stand_in.watch(LEASE_SECONDS)
     assert processes() == []
 
 
+def test_short_lease_makes_it_ready(stand_ins):
+    """A lease of five seconds leaves no time to import what takes half a second, or more on a busy machine."""
+    one = stand_ins()
+    one.watch(LEASE_SECONDS)
+    (process,) = processes()
+    one.watch(5.0)
+    wait_until(lambda: any("psycopg" in part.path for part in process.memory_maps()), "what it needs to be loaded")
+
+
 def test_setting_of_zero_means_none(stand_ins):
-    stand_ins(COREMACHINE_LEASE_STAND_IN_SECONDS="0").watch()
+    stand_ins(COREMACHINE_LEASE_STAND_IN_SECONDS="0").watch(LEASE_SECONDS)
     assert processes() == []
 
 
 def test_stand_in_that_cannot_start_costs_no_task(stand_ins, monkeypatch, caplog):
     monkeypatch.setattr(stand_in.sys, "executable", "/nowhere/python")
-    stand_ins().watch()
+    stand_ins().watch(LEASE_SECONDS)
     assert "lease_stand_in_not_started" in caplog.text
 
 
