@@ -45,10 +45,14 @@ class StandIn:
     Args:
         renew: Renews all and returns a row a lease: job_id, task_id, outcome, seconds_left.
         longest_seconds: After so long without a sign of life the leases may run out.
+        rest: Called when the parent is at work again.
     """
 
-    def __init__(self, renew: Renewal, parent: int, longest_seconds: float) -> None:
+    def __init__(
+        self, renew: Renewal, parent: int, longest_seconds: float, rest: Callable[[], object] = lambda: None
+    ) -> None:
         self._renew = renew
+        self._rest = rest
         self._parent = parent
         self._longest_seconds = longest_seconds
         self._changed = threading.Condition()
@@ -80,7 +84,9 @@ class StandIn:
                 since = self._since or 0.0
             pause = self._stand_in(time.monotonic() - since)
             with self._changed:
-                self._changed.wait_for(lambda: self._since is None, timeout=pause)
+                is_over = self._changed.wait_for(lambda: self._since is None, timeout=pause)
+            if is_over:
+                self._rest()
 
     def _stand_in(self, seconds: float) -> float | None:
         """Renew once; how long to wait for the next time."""
@@ -138,6 +144,10 @@ class Connection:
     def renew(self) -> list[dict[str, Any]]:
         return self.prepare().create_repositories().tasks.renew_leases_of_owner(self._owner)
 
+    def close(self) -> None:
+        """Until the next renewal."""
+        self.prepare().close()
+
     def _make(self) -> "RepositoryFactory":
         # Slow, and not needed as long as the parent is well.
         from psycopg.conninfo import make_conninfo  # noqa: PLC0415
@@ -187,7 +197,7 @@ def main() -> None:
         level="WARNING", stream=sys.stderr, format="%(asctime)s %(levelname)-7s [stand-in] %(name)s: %(message)s"
     )
     connection = Connection(brief["environment"], brief["owner"])
-    stand_in = StandIn(connection.renew, brief["parent"], brief["longest_seconds"])
+    stand_in = StandIn(connection.renew, brief["parent"], brief["longest_seconds"], connection.close)
     threading.Thread(target=stand_in.run, name="renewal", daemon=True).start()
     watch(stand_in, brief["parent"], connection.prepare)
 

@@ -80,6 +80,8 @@ def test_blocked_interpreter_costs_no_lease_no_request_and_no_sweep(
     rows = engine.query("select attempt, interruptions from app.tasks")
     assert rows == [{"attempt": 1, "interruptions": 0}] * 4
     wait_until(lambda: "lease_stand_in_over" in log_of(tmp_path), "the stand-in to rest")
+    connected = "select 1 from pg_stat_activity where application_name = 'coremachine-lease-stand-in'"
+    wait_until(lambda: not engine.query(connected), "the stand-in to give its connection back")
     wait_until(lambda: "worker_at_work_again" in caplog.text, "the host to hear from its worker")
     assert blocked in host.worker_pids
 

@@ -74,13 +74,15 @@ def test_it_renews_from_the_silence_to_the_next_sign_of_life():
         assert waits.acquire(timeout=30)
         return rows("a", seconds_left=3600.0)
 
-    stand_in = StandIn(renew, PARENT, 100.0)
+    rests = threading.Semaphore(0)
+    stand_in = StandIn(renew, PARENT, 100.0, rests.release)
     threading.Thread(target=stand_in.run, daemon=True).start()
     for _ in range(2):  # silent, at work, silent again: the second silence does not wait for a pause of the first
         stand_in.begin()
         assert renewed.acquire(timeout=30)
         waits.release()
         stand_in.end()
+        assert rests.acquire(timeout=30)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell")
