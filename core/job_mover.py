@@ -11,6 +11,7 @@ from core.drain import Drain
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import ContractViolationError, StoreUnavailable, classify
 from core.faults import fault_point
+from core.forks import ForkBoundary
 from core.known_jobs import KnownJob, KnownJobs
 from core.models import JobDefinition, JobQueueMessage, JobRecord, JobStatus, StageDefinition, StageStatus
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
@@ -228,7 +229,8 @@ class JobMover:
                 stages=stages,
                 results=results,
             )
-            returned: object = self._catalog.get_job(job.job_type).finalize_job(context)
+            with ForkBoundary():
+                returned: object = self._catalog.get_job(job.job_type).finalize_job(context)
         summary = {} if returned is None else returned
         if not isinstance(summary, Mapping):
             raise ContractViolationError(

@@ -32,6 +32,16 @@ class LeaseStore(Protocol):
     def renew_leases(self, held: "Sequence[HeldLease]") -> dict[tuple[UUID, str], str]: ...
 
 
+class StandIn(Protocol):
+    """Renews in this process's place while its interpreter is blocked. `infrastructure.stand_in` has one."""
+
+    def watch(self, lease_seconds: float) -> None:
+        """Be ready from now on for leases as short as this. Returns at once if it is already."""
+
+    def close(self) -> None:
+        """Renew nothing any more."""
+
+
 @dataclass(eq=False)
 class HeldLease:
     """One attempt's right to a task, as long as its handler runs.
@@ -68,8 +78,9 @@ class HeldLease:
 class LeaseKeeper:
     """Renews what is held, all of it in one call, from one daemon thread that lives as long as something is held."""
 
-    def __init__(self, store: LeaseStore) -> None:
+    def __init__(self, store: LeaseStore, stand_in: StandIn | None = None) -> None:
         self._store = store
+        self._stand_in = stand_in
         self._held: set[HeldLease] = set()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -81,8 +92,10 @@ class LeaseKeeper:
         for lease in leases:
             if lease.timeout_seconds is not None:
                 lease.ask_at = time.monotonic() + lease.timeout_seconds + ASK_MARGIN_SECONDS
+        shortest = min(lease.lease_seconds for lease in leases)
+        if self._stand_in is not None:
+            self._stand_in.watch(shortest)
         with self._changed:
-            shortest = min(lease.lease_seconds for lease in leases)
             has_timeout = any(lease.ask_at is not None for lease in leases)
             needs_attention = not self._held or has_timeout or shortest < self._shortest
             self._held.update(leases)
@@ -95,6 +108,11 @@ class LeaseKeeper:
     def drop(self, leases: list[HeldLease]) -> None:
         with self._changed:
             self._held.difference_update(leases)
+
+    def close(self) -> None:
+        """Whatever is still leased under this process's name may run out, in whatever state the process is."""
+        if self._stand_in is not None:
+            self._stand_in.close()
 
     def held(self) -> list[HeldLease]:
         with self._changed:

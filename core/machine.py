@@ -46,6 +46,7 @@ class CoreMachine:
         self._state = state
         self._clock = clock
         self._drain = Drain()
+        self._keeper = keeper
         self._control = JobControl(catalog, state, orchestration)
         self._errors = CoreMachineErrorHandler(log)
         self._known = KnownJobs(state)
@@ -138,6 +139,7 @@ class CoreMachine:
 
         Each handed back is an interruption and announced again. What was claimed a moment ago is given back unbegun.
         """
+        self._keeper.close()
         return self._drain.drain()
 
     def cancel_job(

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from core.canonical import encode_storable
 from core.errors import DeliveryError, PermanentTaskError
 from core.faults import fault_point
+from core.forks import from_this_process
 from core.models import (
     JobQueueMessage,
     JobRecord,
@@ -110,7 +111,9 @@ class OrchestrationManager:
             definitions = [_fan_in_task(job, stage, previous_count)]
         else:
             job_class = self._catalog.get_job(job.job_type)
-            definitions = job_class.create_tasks_for_stage(stage.number, job.parameters, job.job_id, previous)
+            definitions = from_this_process(
+                lambda: job_class.create_tasks_for_stage(stage.number, job.parameters, job.job_id, previous)
+            )
         seen: set[str] = set()
         for index, definition in enumerate(definitions):
             task_id = task_id_for(stage.number, index, definition.name)

@@ -9,6 +9,7 @@ from uuid import uuid4
 from core.canonical import canonical_json, forced_job_id_for
 from core.errors import IdempotencyKeyReused
 from core.faults import fault_point
+from core.forks import ForkBoundary
 from core.models import JobStatus
 from core.orchestration_manager import OrchestrationManager
 from core.ports import ForcedJob, JobCatalog, KeyedPayload, SubmissionOutcome
@@ -62,7 +63,8 @@ class Submitter:
     ) -> Submission:
         """`CoreMachine.submit_job` says what it does and raises."""
         job_class = self._catalog.get_job(job_type)
-        validated = job_class.validate_job_parameters(parameters)
+        with ForkBoundary():
+            validated = job_class.validate_job_parameters(parameters)
         record = job_class.create_job_record(
             job_class.generate_job_id(validated), validated, correlation_id=correlation_id or uuid4().hex
         )

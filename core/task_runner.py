@@ -13,6 +13,7 @@ from core.canonical import EncodedJson, NotJson, encode_storable
 from core.context import TaskContext
 from core.errors import ContractViolationError, Failure, RetryableTaskError, TaskCancelled, classify
 from core.fan_in import fan_in_reader
+from core.forks import ForkBoundary
 from core.leases import HeldLease, LeaseKeeper
 from core.models import JobRecord, StageDefinition, TaskResult
 from core.ports import HandlerFunction, JobCatalog, ResultStore
@@ -203,7 +204,7 @@ class Batch:
         """One attempt. Whatever the handler raises becomes an outcome: a task never fails its neighbours."""
         lease = self.leases[task.task_id]
         try:
-            with fan_in_reader(self._results):
+            with fan_in_reader(self._results), ForkBoundary():
                 returned = self._handler(task.task_type)(dict(task.parameters), self._context(task, lease))
             return _judge(task, returned)
         except TaskCancelled as error:

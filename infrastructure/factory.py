@@ -1,6 +1,7 @@
 """Makes what the app works with, once a process: the one place where settings become objects."""
 
 import os
+import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from infrastructure.results import ResultRepository
 from infrastructure.retention import RetentionRepository
 from infrastructure.service_bus import ServiceBusRepository, connect_with_identity, connect_with_string
 from infrastructure.settings import AppMode, DatabaseAuth, Settings
+from infrastructure.stand_in import LeaseStandIn
 
 if TYPE_CHECKING:
     from azure.servicebus import ServiceBusClient
@@ -67,6 +69,7 @@ class RepositoryFactory:
         self._pool: Pool | None = None
         self._repositories: Repositories | None = None
         self._migrator: Migrator | None = None
+        self._stand_ins: list[LeaseStandIn] = []
 
     def create_repositories(self) -> Repositories:
         """The same ones each time, until `close`."""
@@ -83,7 +86,10 @@ class RepositoryFactory:
         """
         if self.settings.app_mode is not AppMode.WORKER:
             self.create_repositories().service_bus.open_senders()
-        return _make_machine(self.settings, self.create_repositories(), catalog)
+        owner = _owner_of(self.settings)
+        stand_in = LeaseStandIn(self.settings, owner)
+        self._stand_ins.append(stand_in)
+        return _make_machine(self.settings, self.create_repositories(), catalog, owner, stand_in)
 
     def create_janitor(self, catalog: JobCatalog, *, patience: "Patience | None" = None) -> "Janitor":
         """A janitor over these repositories, which also looks whether a queue lost its messages."""
@@ -121,6 +127,9 @@ class RepositoryFactory:
             repositories, self._repositories = self._repositories, None
             pool, self._pool = self._pool, None
             self._migrator = None
+            stand_ins, self._stand_ins = self._stand_ins, []
+        for stand_in in stand_ins:
+            stand_in.close()
         if repositories is not None:
             repositories.service_bus.close()
         if pool is not None:
@@ -155,7 +164,14 @@ def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
     )
 
 
-def _make_machine(settings: Settings, repositories: Repositories, catalog: JobCatalog) -> "CoreMachine":
+def _owner_of(settings: Settings) -> str:
+    """This process's name in leases. Containers share host names and process ids; the last part is this one's alone."""
+    return f"{settings.app_name}:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def _make_machine(
+    settings: Settings, repositories: Repositories, catalog: JobCatalog, owner: str, stand_in: LeaseStandIn
+) -> "CoreMachine":
     from core.faults import arm_from_text  # noqa: PLC0415 - an app that only answers queries has no machine
     from core.leases import LeaseKeeper  # noqa: PLC0415
     from core.machine import CoreMachine  # noqa: PLC0415
@@ -167,8 +183,8 @@ def _make_machine(settings: Settings, repositories: Repositories, catalog: JobCa
         state=state,
         orchestration=orchestration,
         results=repositories.results,
-        keeper=LeaseKeeper(repositories.tasks),
-        owner=f"{settings.app_name}:{socket.gethostname()}:{os.getpid()}",
+        keeper=LeaseKeeper(repositories.tasks, stand_in),
+        owner=owner,
         task_threads=settings.task_threads,
     )
 

@@ -174,6 +174,10 @@ class TaskRepository(PostgreSQLRepository):
         rows = self._call("renew_leases", parameters)
         return {(row["lease_id"], row["task_id"]): row["outcome"] for row in rows}
 
+    def renew_leases_of_owner(self, owner: str) -> list[dict[str, Any]]:
+        """Extend whatever is leased under the name: job_id, task_id, outcome and seconds_left of each."""
+        return self._call("renew_leases_of_owner", (owner,))
+
     def release_tasks(
         self, job_id: str, run: int, stage: int, *, lease_id: UUID, task_ids: Sequence[str], started: bool
     ) -> list[str]:

@@ -1,6 +1,7 @@
 """PostgreSQL through one pool a process: few connections, a fresh password or token for each new one."""
 
 import json
+import os
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,6 +49,16 @@ class PasswordSource(Protocol):
     def __call__(self, *, refused: str | None = None) -> str: ...
 
 
+class NotThisProcess(RuntimeError):
+    """A forked child asked for a connection of its parent's."""
+
+    def __init__(self, parent: int) -> None:
+        super().__init__(
+            f"expected process {parent}, which made these connections, found its forked child {os.getpid()}; open a "
+            "connection of the child's own, or do this in the parent"
+        )
+
+
 class Pool(ConnectionPool[PooledConnection]):
     """A pool of autocommit connections whose rows are dicts. It remembers why it could not connect last."""
 
@@ -59,8 +70,18 @@ class Pool(ConnectionPool[PooledConnection]):
     # Connections that were made before are not used any more.
     _used_from = 0.0
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._made_in = os.getpid()
+
     def getconn(self, timeout: float | None = None) -> PooledConnection:
-        """A connection that the server has not closed meanwhile, as far as it has said so: that is a look, no call."""
+        """A connection that the server has not closed meanwhile, as far as it has said so: that is a look, no call.
+
+        Raises:
+            NotThisProcess: This is a forked child: it would write into the parent's conversation.
+        """
+        if os.getpid() != self._made_in:
+            raise NotThisProcess(self._made_in)
         while True:
             connection = super().getconn(timeout)
             if connection.connected_at >= self._used_from and not connection.has_input:

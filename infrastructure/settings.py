@@ -162,6 +162,13 @@ class Settings(BaseSettings):
         gt=0,
         description="a number of days after which ended jobs are deleted; left out, they are kept",
     )
+    lease_stand_in_seconds: float = Field(
+        1800.0,
+        alias="COREMACHINE_LEASE_STAND_IN_SECONDS",
+        ge=0,
+        le=86_400,
+        description="seconds from 0 to 86400: how long the leases of a blocked process are kept; 0 for not at all",
+    )
     fault: str = Field(
         "",
         alias="COREMACHINE_FAULT",
@@ -203,6 +210,11 @@ class Settings(BaseSettings):
         if problems:
             raise SettingsError(problems)
         return self
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables that give these settings, secrets too: for a process that is to work with the same."""
+        found = {_variables(field)[0]: getattr(self, name) for name, field in type(self).model_fields.items()}
+        return {variable: _as_text(value) for variable, value in found.items() if value not in (None, "", ())}
 
     def queue_name(self, logical: str) -> str:
         """The real name of `jobs` or of a task queue.
@@ -302,6 +314,14 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         problems = list(dict.fromkeys(line for details in error.errors() for line in _explain(details, known, values)))
     # Outside of the handler: what pydantic raised holds the values, secret ones too.
     raise SettingsError(problems)
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Mapping):
+        return ",".join(f"{logical}={real}" for logical, real in value.items())
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _variables(field: FieldInfo) -> list[str]:

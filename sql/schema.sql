@@ -1872,6 +1872,36 @@ begin
       when "app".is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
 end $$;
 
+-- The same for all leases under an owner's name: for its stand-in, while it cannot ask itself. A claim whose answer was
+-- lost is among them. `seconds_left` is of the lease as it is now.
+-- Fence: the leases as found; one that changed hands in between is left alone. Locks: those of renew_leases.
+create or replace function "app".renew_leases_of_owner(p_owner text)
+returns table (job_id text, task_id text, outcome text, seconds_left double precision)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_found record;
+  v_renewed record;
+begin
+  -- All that is leased, whoever has it, is read: once in some seconds, and only while a process is blocked.
+  select array_agg(t.job_id) as job_ids, array_agg(t.run) as runs, array_agg(t.task_id) as task_ids,
+         array_agg(t.lease_id) as lease_ids
+  into v_found
+  from "app".tasks t where t.status = 'processing' and t.lease_owner = p_owner;
+  if v_found.job_ids is null then
+    return;
+  end if;
+  select array_agg(r.lease_id) as lease_ids, array_agg(r.task_id) as task_ids, array_agg(r.outcome) as outcomes
+  into v_renewed
+  from "app".renew_leases(v_found.job_ids, v_found.runs, v_found.task_ids, v_found.lease_ids,
+    array_fill(null::jsonb, array[cardinality(v_found.job_ids)])) r;
+  return query
+  select t.job_id, t.task_id, r.outcome,
+    extract(epoch from t.lease_expires_at - "app".clock())::double precision
+  from unnest(v_renewed.lease_ids, v_renewed.task_ids, v_renewed.outcomes) as r(lease_id, task_id, outcome)
+  join "app".tasks t on t.task_id = r.task_id and t.lease_id = r.lease_id
+    and t.job_id = any (v_found.job_ids) and t.run = any (v_found.runs) and t.task_id = any (v_found.task_ids);
+end $$;
+
 -- Begins the job's next run, from what the last one left. Mode:
 -- failed: stages before the first that did not fully succeed are kept, of that one the tasks that did; its others get
 --   fresh attempts, and later stages are planned anew. from_stage: stages before p_from_stage are kept as they are.

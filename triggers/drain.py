@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -22,6 +23,8 @@ def install_drain(drain: Callable[[], object] | None = None) -> None:
     """
     act = drain or drain_made_services
     atexit.register(act)
+    _acts.append(act)
+    _protect_children()
     if threading.current_thread() is threading.main_thread():
         previous = signal.getsignal(SIGNAL)
         signal.signal(SIGNAL, _Handler(act, previous))
@@ -37,6 +40,39 @@ def drain_made_services() -> int:
     return services.machine.drain() if services is not None else 0
 
 
+@cache
+def _protect_children() -> None:
+    """Once: in a process that forks there are no signal handlers of ours, and no event loop's."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_reset_signals)
+
+
+_forking = threading.local()
+_acts: list[Callable[[], object]] = []
+
+
+def _hold_signals() -> None:
+    """One that comes to the child before its handlers are gone would be taken for the parent's."""
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL, signal.SIGINT})
+
+
+def _release_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _reset_signals() -> None:
+    """For the child: its signals are neither the app's nor the event loop's, whose wakeup descriptor it shares.
+
+    Its end is no reason to drain: what it seems to hold is its parent's.
+    """
+    for act in _acts:
+        atexit.unregister(act)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(SIGNAL, signal.SIG_DFL)
+    _release_signals()
+
+
 class _Handler:
     """Drains in a thread of its own: the main thread may hold whatever a drain needs.
 
@@ -46,8 +82,13 @@ class _Handler:
     def __init__(self, drain: Callable[[], object], previous: Any) -> None:
         self._drain = drain
         self._previous = previous
+        self._pid = os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # forked where Python did not notice
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         # Somebody who took the signal over and calls us decides for himself when the process ends.
         is_in_charge = signal.getsignal(number) is self
         ends_process = is_in_charge and not callable(self._previous) and self._previous is not signal.SIG_IGN

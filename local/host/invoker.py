@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import azure.functions as func
 from azure.functions.meta import Datum, get_binding_registry
 
+from local.host.forks import ends_children
 from local.host.functions import HTTP, IndexedFunction
 
 
@@ -123,12 +124,16 @@ class PortableInvoker:
 
     def _run_sync(self, call: Call) -> Datum | None:
         self._storage.invocation_id = call.invocation_id
-        return self._encode(call, call.function.handler(**self._arguments(call)))
+        with ends_children():
+            returned = call.function.handler(**self._arguments(call))
+        return self._encode(call, returned)
 
     async def _run_async(self, call: Call) -> Datum | None:
         self._storage.invocation_id = call.invocation_id
         coroutine: Coroutine[Any, Any, Any] = call.function.handler(**self._arguments(call))
-        return self._encode(call, await coroutine)
+        with ends_children():
+            returned = await coroutine
+        return self._encode(call, returned)
 
     async def _run_into(self, outcome: Future[Datum | None], call: Call) -> None:
         try:

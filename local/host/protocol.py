@@ -1,8 +1,9 @@
 """What supervisor and worker say to each other: JSON lines over a socket pair.
 
 The first line to a worker holds its options; the later ones are
-`{"command": "stop"}` and `{"command": "lead_timers", "is_host_start": true}`. A worker says
-`{"event": "ready"}`, `{"event": "failed", "error": "..."}` or `{"event": "function_timeout", "function": "..."}`.
+`{"command": "stop"}`, `{"command": "lead_timers", "is_host_start": true}` and `{"command": "leave_timers"}`. A worker
+says `{"event": "ready"}`, `{"event": "failed", "error": "..."}`, `{"event": "function_timeout", "function": "..."}`,
+and each second, from its event loop, `{"event": "alive"}`: when that does not come, something holds the loop.
 When the supervisor's end closes, the worker stops: no worker outlives its supervisor.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 # A worker that ended itself because a function overran functionTimeout: it is replaced at once.
 EXIT_FUNCTION_TIMEOUT = 70
 EXIT_LOAD_FAILED = 71
+ALIVE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)

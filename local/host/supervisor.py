@@ -38,6 +38,8 @@ _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_SECONDS = 20.0
 # What a worker gets beyond the grace period, and beyond its announcement of a function timeout, before it is killed.
 _KILL_AFTER_SECONDS = 10.0
+# A worker that says nothing for so long is blocked. It says something each second.
+_BLOCKED_SECONDS = 5.0
 
 
 @dataclass
@@ -53,6 +55,14 @@ class _Slot:
     kill_at: float | None = None
     failures: int = 0
     error: str | None = None
+    # When it last said that it is alive; None until it is ready.
+    heard_at: float | None = None
+    is_blocked: bool = False
+    has_ended: bool = False
+
+    def silence(self, now: float) -> float:
+        """For how long its event loop has said nothing."""
+        return 0.0 if self.heard_at is None or self.process is None else now - self.heard_at
 
 
 class HostSupervisor:
@@ -212,7 +222,8 @@ class HostSupervisor:
                 stderr=self._output or _STDERR,
             )
         slot.channel = Channel(ours)
-        slot.is_ready, slot.error = False, None
+        slot.is_ready, slot.error, slot.heard_at = False, None, None
+        slot.is_blocked = slot.has_ended = False
         slot.started_at, slot.restart_at, slot.kill_at = time.monotonic(), None, None
         slot.channel.send(self._options(slot.index).to_message())
         log.info("worker_started worker=%d pid=%d", slot.index, slot.process.pid)
@@ -241,7 +252,8 @@ class HostSupervisor:
             with self._changed:
                 for key, _ in events:
                     self._read(key.data)
-                self._act_on_time()
+                for slot in self._slots:
+                    self._look_after(slot, is_quiet=not any(key.data is slot for key, _ in events))
                 self._changed.notify_all()
 
     def _read(self, slot: _Slot) -> None:
@@ -259,6 +271,8 @@ class HostSupervisor:
                 slot.is_ready = True
                 log.info("worker_ready worker=%d seconds=%.2f", slot.index, time.monotonic() - slot.started_at)
                 self._appoint_leader()
+            case "alive":
+                self._hear(slot)
             case "failed":
                 slot.error = message["error"]
             case "function_timeout":
@@ -282,24 +296,56 @@ class HostSupervisor:
             self._leader = None
             self._appoint_leader()
 
-    def _act_on_time(self) -> None:
+    def _look_after(self, slot: _Slot, *, is_quiet: bool) -> None:
         now = time.monotonic()
-        for slot in self._slots:
-            if slot.process is not None and slot.kill_at is not None and now > slot.kill_at:
-                slot.kill_at = None
-                slot.process.kill()
-            if slot.process is None and slot.restart_at is not None and now >= slot.restart_at:
-                self._spawn(slot)
+        if slot.process is not None and slot.kill_at is not None and now > slot.kill_at:
+            slot.kill_at = None
+            slot.process.kill()
+        if slot.process is not None and slot.process.poll() is not None:
+            # Mostly its end of the channel tells. A child that it left behind may hold that open: then this does, once
+            # all that it said has been read.
+            if slot.has_ended and is_quiet:
+                self._on_death(slot)
+            slot.has_ended = True
+        if slot.process is None and slot.restart_at is not None and now >= slot.restart_at:
+            self._spawn(slot)
+        if slot.silence(now) > _BLOCKED_SECONDS:
+            self._on_silence(slot, slot.silence(now))
+
+    def _hear(self, slot: _Slot) -> None:
+        slot.heard_at = time.monotonic()
+        if slot.is_blocked:
+            slot.is_blocked = False
+            log.warning("worker_at_work_again worker=%d", slot.index)
+            self._appoint_leader()
+
+    def _on_silence(self, slot: _Slot, seconds: float) -> None:
+        """A function holds its interpreter or its event loop. It may do so until functionTimeout is over."""
+        assert slot.process is not None  # noqa: S101 - otherwise nothing is expected of it
+        if not slot.is_blocked:
+            slot.is_blocked = True
+            log.warning("worker_blocked worker=%d pid=%d seconds=%.0f", slot.index, slot.process.pid, seconds)
+            self._appoint_leader()
+        limit = self._settings.function_timeout_seconds
+        if limit is not None and seconds > limit + _KILL_AFTER_SECONDS and slot.kill_at is None:
+            log.error("worker_blocked worker=%d: it does not end itself after functionTimeout; killing it", slot.index)
+            slot.kill_at = 0.0
 
     def _appoint_leader(self) -> None:
-        """One worker fires the timers. `run_on_startup` counts for the first one only: the host starts once."""
-        if self._leader is not None:
+        """One worker fires the timers, a blocked one as long as no other can.
+
+        `run_on_startup` counts for the first one only: the host starts once.
+        """
+        leader = None if self._leader is None else self._slots[self._leader]
+        if leader is not None and not leader.is_blocked:
             return
         for slot in self._slots:
-            if slot.is_ready and slot.channel is not None:
+            if slot.is_ready and slot.channel is not None and not slot.is_blocked:
                 sent = slot.channel.send({"command": "lead_timers", "is_host_start": not self._timers_started})
                 if sent:
                     self._leader, self._timers_started = slot.index, True
+                    if leader is not None and leader.channel is not None:
+                        leader.channel.send({"command": "leave_timers"})  # read when it is no longer blocked
                     return
 
     @staticmethod

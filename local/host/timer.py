@@ -157,6 +157,14 @@ class TimerGroup:
         if self._runners:
             log.info("timers_started functions=%s", ",".join(name for name, _ in self._runners))
 
+    def leave(self) -> None:
+        """Another worker leads: this one was silent for too long."""
+        if self._tasks:
+            log.info("timers_left")
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+
     async def stop(self) -> None:
         """Fire no more; invocations in flight are the dispatcher's to wait for."""
         for task in self._tasks:

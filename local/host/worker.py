@@ -18,21 +18,23 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import uvicorn
 import uvloop
 
+from local.host.acceptor import Acceptor
 from local.host.access import AccessKeys
 from local.host.admin import AdminApi
 from local.host.dispatcher import Dispatcher
 from local.host.errors import HostError
+from local.host.forks import keep_from_children
 from local.host.functions import AppIndex, ServiceBusTrigger, TimerTrigger, index_app
 from local.host.http import HttpApp, build_routes
 from local.host.invoker import Invoker, PortableInvoker
 from local.host.logs import configure_logging
 from local.host.ncrontab import local_zone
-from local.host.protocol import EXIT_FUNCTION_TIMEOUT, EXIT_LOAD_FAILED, Channel, WorkerOptions
+from local.host.protocol import ALIVE_SECONDS, EXIT_FUNCTION_TIMEOUT, EXIT_LOAD_FAILED, Channel, WorkerOptions
 from local.host.service_bus import QueuePump, SdkReceivers
 from local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
 from local.host.timer import TimerGroup, TimerRunner, TimerStatusStore
@@ -50,8 +52,9 @@ _LOOP_SECONDS = 2.0
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: the worker decides when to stop. Says when it listens."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, on_started: Callable[[], None]) -> None:
         super().__init__(config)
+        self._listener = listener
         self._on_started = on_started
 
     @contextlib.contextmanager
@@ -60,7 +63,14 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        acceptor = Acceptor(asyncio.get_running_loop(), self._listener, self._make_protocol)
+        acceptor.start()
+        self.servers.append(cast("asyncio.Server", acceptor))
         self._on_started()
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        kind: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def stop_listening(self) -> None:
         for listener in self.servers:
@@ -94,8 +104,9 @@ class Worker:
             self._loop.add_signal_handler(number, self._on_signal, number)
         threading.Thread(target=self._obey, args=(messages,), name="control", daemon=True).start()
         with socket.socket(fileno=self._options.listener_fd) as listener:
-            server = self._build_server()
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            keep_from_children(listener)
+            server = self._build_server(listener)
+            serving = asyncio.create_task(server.serve(sockets=[]))
             if self._settings.function_timeout_seconds is not None:
                 watch = partial(self._watch_timeouts, server, serving)
                 threading.Thread(target=watch, name="watchdog", daemon=True).start()
@@ -114,6 +125,8 @@ class Worker:
             if message["command"] == "lead_timers":
                 lead = partial(self._timers.lead, is_host_start=message["is_host_start"])
                 self._loop.call_soon_threadsafe(lead)
+            elif message["command"] == "leave_timers":
+                self._loop.call_soon_threadsafe(self._timers.leave)
             elif message["command"] == "stop":
                 break
         self._loop.call_soon_threadsafe(self._stop_requested.set)
@@ -167,7 +180,7 @@ class Worker:
             log.exception("app_signal_handler_failed")
         return [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
 
-    def _build_server(self) -> _Server:
+    def _build_server(self, listener: socket.socket) -> _Server:
         options = self._options
         keys = AccessKeys(options.master_key, options.host_key) if options.master_key and options.host_key else None
         http = self._settings.http
@@ -191,10 +204,15 @@ class Worker:
             server_header=False,
             timeout_graceful_shutdown=max(1, int(options.grace_seconds)),
         )
-        return _Server(config, on_started=self._say_ready)
+        return _Server(config, listener, on_started=self._say_ready)
 
     def _say_ready(self) -> None:
         self._channel.send({"event": "ready"})
+        self._say_alive()
+
+    def _say_alive(self) -> None:
+        self._channel.send({"event": "alive"})
+        self._loop.call_later(ALIVE_SECONDS, self._say_alive)
 
     def _share(self, limit: int | None) -> int | None:
         return None if limit is None else share_of(limit, self._options.workers, self._options.index)
@@ -286,7 +304,9 @@ async def _run(options: WorkerOptions, channel: Channel, messages: Iterator[dict
 
 
 def main() -> NoReturn:
-    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    end = socket.socket(fileno=int(sys.argv[1]))
+    keep_from_children(end)
+    channel = Channel(end)
     messages = channel.messages()  # one reader: a stop that arrives together with the options must not get lost
     first = next(messages, None)
     if first is None:

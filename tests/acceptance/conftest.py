@@ -13,8 +13,9 @@ import pytest
 
 from local.stack import LocalStack
 from local.stack_file import StackInfo, find_stack
+from tests.acceptance.hosts import StartHost, starting_hosts
+from tests.acceptance.steps import PROJECT_ROOT
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SAMPLE_APP = PROJECT_ROOT / "tests" / "integration" / "host" / "sample_app"
 
 
@@ -44,6 +45,12 @@ def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStac
 @pytest.fixture
 def make_stack(tmp_path: Path) -> Callable[..., LocalStack]:
     return lambda folder=tmp_path, **options: stack_in(folder, **options)
+
+
+@pytest.fixture
+def start_host(database_url: str, tmp_path: Path) -> Iterator[StartHost]:
+    with starting_hosts(database_url, tmp_path) as start:
+        yield start
 
 
 @dataclass

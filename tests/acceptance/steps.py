@@ -1,5 +1,6 @@
 """What users do, and waiting for what other processes do."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-
-from tests.acceptance.conftest import PROJECT_ROOT
+import psutil
 
 T = TypeVar("T")
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
 def wait_until(condition: Callable[[], T | None], what: str, timeout_seconds: float = 30.0) -> T:
@@ -22,6 +23,20 @@ def wait_until(condition: Callable[[], T | None], what: str, timeout_seconds: fl
         assert time.monotonic() < deadline, f"not within {timeout_seconds} s: {what}"
         time.sleep(0.02)
     return value
+
+
+def stand_ins_of(process: psutil.Process) -> list[psutil.Process]:
+    """The processes that would renew its leases."""
+    found = []
+    for child in process.children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too
+            if "infrastructure.stand_in_process" in child.cmdline():
+                found.append(child)
+    return found
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def run_command(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

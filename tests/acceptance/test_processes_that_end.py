@@ -1,19 +1,13 @@
 """Hosts that stop in the middle of a task, tasks that kill their process, processes that die where they are told to."""
 
-import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from infrastructure.verify import verify
-from local.broker.config import BrokerConfig
-from local.broker.thread import BrokerThread
-from local.host.supervisor import HostSupervisor
+from tests.acceptance.hosts import EVERY_SECOND, StartHost, beginnings, client
 from tests.acceptance.steps import submit, wait_for_end, wait_until
 from tests.databases import Engine
 
@@ -22,59 +16,6 @@ pytestmark = [
     # The SDK leaves sockets of a broker that is gone to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-
-APP = Path(__file__).parent / "stubborn_app"
-QUEUES = ["coremachine-jobs", "coremachine-tasks", "coremachine-raster-tasks"]
-NEVER = "0 0 0 1 1 *"
-EVERY_SECOND = "* * * * * *"
-# What a deaf handler makes a host wait for.
-GRACE_SECONDS = 3.0
-
-StartHost = Callable[..., HostSupervisor]
-
-
-@pytest.fixture
-def start_host(database_url: str, tmp_path: Path) -> Iterator[StartHost]:
-    """Hosts of one worker over one database and one broker; stopped at the end if they still run."""
-    with ExitStack() as opened:
-        broker = opened.enter_context(BrokerThread(BrokerConfig.for_queues(QUEUES)))
-
-        def start(*, workers: int = 1, **environment: str) -> HostSupervisor:
-            settings = {
-                "COREMACHINE_DATABASE_URL": database_url,
-                "COREMACHINE_SWEEP_SCHEDULE": NEVER,
-                "ServiceBusConnection": broker.connection_string,
-                **environment,
-            }
-            host = HostSupervisor(
-                APP,
-                port=0,
-                workers=workers,
-                environment=settings,
-                log_file=tmp_path / "host.log",
-                grace_seconds=GRACE_SECONDS,
-            )
-            opened.callback(host.stop)
-            host.start()
-            host.wait_ready(60)
-            return host
-
-        yield start
-
-
-def client(host: HostSupervisor) -> httpx.Client:
-    return httpx.Client(base_url=f"{host.url}/api/", timeout=60)
-
-
-def beginnings(folder: Path, count: int) -> list[dict[str, Any]]:
-    """What the handler wrote down, once it has begun so many times."""
-    path = folder / "begun.jsonl"
-
-    def enough() -> list[dict[str, Any]]:
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines] if len(lines) >= count else []
-
-    return wait_until(enough, f"the handler to begin {count} times", 60)
 
 
 @pytest.mark.parametrize("heeds_stop", [True, False], ids=["handler_stops", "handler_is_deaf"])

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+from hostile_jobs import HOSTILE_HANDLERS, HOSTILE_JOBS
+
 from core.models import TaskDefinition
 from jobs import all_jobs
 from jobs.base import JobBase
@@ -75,8 +77,12 @@ def run_deadly(params, context):
     os._exit(9)
 
 
-all_jobs.ALL_JOBS += (LongJob, DeadlyJob)
-all_jobs.ALL_HANDLERS += (Handler("long", run_long, queue="tasks"), Handler("deadly", run_deadly, queue="tasks"))
+all_jobs.ALL_JOBS += (LongJob, DeadlyJob, *HOSTILE_JOBS)
+all_jobs.ALL_HANDLERS += (
+    Handler("long", run_long, queue="tasks"),
+    Handler("deadly", run_deadly, queue="tasks"),
+    *HOSTILE_HANDLERS,
+)
 
 _spec = importlib.util.spec_from_file_location("project_function_app", PROJECT_APP)
 _module = importlib.util.module_from_spec(_spec)

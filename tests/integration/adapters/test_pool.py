@@ -1,5 +1,6 @@
 """The pool when passwords expire, when the database is down, and when all connections are in use."""
 
+import os
 import socket
 import threading
 import time
@@ -199,3 +200,21 @@ def test_the_pool_comes_back_with_the_database(tmp_path, monkeypatch):
         pool.timeout = 10.0
         assert ask(pool) == "postgres"
     server.stop()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forked_child_gets_no_connection_of_its_parents(url):
+    """Two processes that write into one conversation spoil both; the child's end would end the parent's session."""
+    with create_pool(url, max_size=1) as pool:
+        [before] = PostgreSQLRepository(pool)._execute_query("ask", SQL("select pg_backend_pid() as pid"))
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ask(pool)
+            except postgresql.NotThisProcess:
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        [after] = PostgreSQLRepository(pool)._execute_query("ask", SQL("select pg_backend_pid() as pid"))
+    assert before == after

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from local.host import supervisor
 from local.host.errors import HostStartError
 from local.host.supervisor import HostSupervisor
 
@@ -238,3 +239,48 @@ def test_port_in_use_is_refused_with_what_to_do(start_host, tmp_path):
     second = HostSupervisor(Path(__file__).parent / "sample_app", port=host.port, environment=SETTINGS)
     with pytest.raises(HostStartError, match="choose another port"):
         second.start()
+
+
+@pytest.mark.parametrize(("way", "status"), [("exit", "3"), ("raise", "1"), ("return", "0")])
+@pytest.mark.parametrize("function", ["fork", "fork-async"])
+def test_child_that_a_function_forks_ends_where_the_function_does(start_host, tmp_path, function, way, status):
+    host = start_host("rough_app")
+    pids = host.worker_pids
+    with client(host) as http:
+        assert [http.post(f"/api/{function}/{way}").text for _ in range(3)] == [status] * 3
+    assert host.worker_pids == pids
+    assert (tmp_path / "host.log").read_text().count("forked_child_left_function") == 3
+
+
+def test_function_that_keeps_the_interpreter_is_ended_by_function_timeout(start_host, tmp_path, caplog, monkeypatch):
+    """Its worker's own watch is a thread, and has no interpreter to run in."""
+    monkeypatch.setattr(supervisor, "_KILL_AFTER_SECONDS", 1.0)
+    monkeypatch.setattr(supervisor, "_BLOCKED_SECONDS", 1.5)
+    pipe = tmp_path / "never"
+    os.mkfifo(pipe)
+    host = start_host("rough_app", settings={"AzureFunctionsJobHost__functionTimeout": "00:00:02"})
+    (blocked,) = host.worker_pids
+    with client(host) as http, pytest.raises(httpx.TransportError):
+        http.post("/api/block", content=bytes(pipe))
+    with client(host) as http:
+        # The socket outlives the worker: the next request waits for the new one.
+        assert int(http.get("/api/pid").text) != blocked
+    assert "worker_blocked" in caplog.text
+    assert "exit_status=-9" in caplog.text
+
+
+def test_new_connections_go_to_the_workers_that_run(start_host, tmp_path, caplog):
+    """One of them was accepted by the worker without an interpreter, and waited with it."""
+    pipe = tmp_path / "gate"
+    os.mkfifo(pipe)
+    host = start_host("rough_app", workers=2, settings={"AzureFunctionsJobHost__functionTimeout": "-1"})
+    answers = []
+    with client(host) as http:
+        request = threading.Thread(target=lambda: answers.append(http.post("/api/block", content=bytes(pipe)).text))
+        request.start()
+        wait_until(lambda: "worker_blocked" in caplog.text, "the host to notice")
+        others = {httpx.get(f"{host.url}/api/pid", timeout=10).text for _ in range(50)}
+        pipe.write_bytes(b"")
+        request.join()
+    assert len(others) == 1
+    assert others | set(answers) == {str(pid) for pid in host.worker_pids}

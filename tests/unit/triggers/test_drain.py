@@ -92,3 +92,49 @@ class _Services:
 def test_services_are_drained_if_there_are_any(monkeypatch, made, count):
     monkeypatch.setattr(services, "_services", made)
     assert drain_made_services() == count
+
+
+# Ends with the child's status, or 100 and its signal's number.
+FORK = """
+def fork(act):
+    pid = os.fork()
+    if pid == 0:
+        act()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    print('child', status, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("act", "status"),
+    [
+        ("lambda: sys.exit(4)", 4),
+        ("lambda: os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
+        ("lambda: (signal.raise_signal(signal.SIGTERM), sys.exit(5))", -signal.SIGTERM),
+    ],
+)
+def test_forked_child_neither_drains_nor_survives_its_sigterm(act, status):
+    lines = [f"child {status}", "end", "drained MainThread"]
+    assert run(FORK, INSTALL, f"fork({act})\n", "print('end', flush=True)") == (0, lines)
+
+
+def test_signal_of_a_child_does_not_arrive_at_the_parents_event_loop():
+    """Sent before the child has done anything: asyncio's handler writes to a descriptor that both have."""
+    parts = (
+        "import asyncio\n"
+        "async def main():\n"
+        "    heard = asyncio.Event()\n"
+        "    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard.set)\n"
+        "    for _ in range(50):\n"
+        "        pid = os.fork()\n"
+        "        if pid == 0:\n"
+        "            threading.Event().wait(30)\n"
+        "            os._exit(0)\n"
+        "        os.kill(pid, signal.SIGTERM)\n"
+        "        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM\n"
+        "    await asyncio.sleep(0)\n"
+        "    await asyncio.sleep(0)\n"
+        "    print('heard' if heard.is_set() else 'well', flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    assert run(INSTALL, parts) == (0, ["well", "drained MainThread"])

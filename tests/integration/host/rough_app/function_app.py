@@ -1,0 +1,43 @@
+"""Functions that fork, and one that keeps the interpreter for itself."""
+
+import ctypes
+import os
+import sys
+
+import azure.functions as func
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+
+
+@app.route(route="pid", methods=["GET"])
+def pid(req: func.HttpRequest) -> str:
+    return str(os.getpid())
+
+
+@app.route(route="block", methods=["POST"])
+def block(req: func.HttpRequest) -> str:
+    """Until somebody opens the pipe that is the body. PyDLL, unlike CDLL, keeps the GIL while it calls."""
+    os.close(ctypes.PyDLL(None).open(req.get_body(), os.O_RDONLY))
+    return str(os.getpid())
+
+
+@app.route(route="fork/{way}", methods=["POST"])
+def fork(req: func.HttpRequest) -> str:
+    return fork_as_told(req.route_params["way"])
+
+
+@app.route(route="fork-async/{way}", methods=["POST"])
+async def fork_async(req: func.HttpRequest) -> str:
+    return fork_as_told(req.route_params["way"])
+
+
+def fork_as_told(way: str) -> str:
+    """How the child ended, which leaves as it was told to; it must not answer the request."""
+    child = os.fork()
+    if child == 0:
+        if way == "exit":
+            sys.exit(3)
+        if way == "raise":
+            raise ValueError("of a child")
+        return "the child's answer"
+    return str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -1,0 +1,119 @@
+"""What a stand-in does with the answers of the database, and with a parent that is silent."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from infrastructure.settings import load_settings
+from infrastructure.stand_in_process import StandIn, is_stopped
+
+PARENT = 4711
+
+
+def rows(*tasks, outcome="renewed", seconds_left=60.0):
+    return [{"job_id": "j", "task_id": task, "outcome": outcome, "seconds_left": seconds_left} for task in tasks]
+
+
+@pytest.mark.parametrize(
+    ("found", "pause"),
+    [
+        (rows("a", seconds_left=60.0) + rows("b", seconds_left=15.0), 5.0),
+        (rows("a", seconds_left=3600.0), 20.0),
+        (rows("a", seconds_left=0.5), 1.0),
+        (rows("a", outcome="timed_out", seconds_left=-3.0) + rows("b", seconds_left=30.0), 10.0),
+        (rows("a", outcome="timed_out", seconds_left=2.0), 1.0),
+        ([], 1.0),
+    ],
+)
+def test_next_renewal_is_due_when_a_third_of_the_shortest_lease_is_over(found, pause):
+    assert StandIn(lambda: found, PARENT, 100.0)._stand_in(2.0) == pause
+
+
+def test_database_that_is_away_is_asked_again_soon(caplog):
+    def away():
+        raise ConnectionError("away")
+
+    assert StandIn(away, PARENT, 100.0)._stand_in(2.0) == 1.0
+    assert "lease_stand_in_failed" in caplog.text
+
+
+def test_it_gives_up_when_its_time_is_over(caplog):
+    asked = []
+    assert StandIn(lambda: asked.append(1) or [], PARENT, 100.0)._stand_in(100.1) is None
+    assert asked == []
+    assert "COREMACHINE_LEASE_STAND_IN_SECONDS allows 100" in caplog.text
+
+
+def test_each_outcome_of_a_task_is_told_once(caplog):
+    answers = [rows("a", "b"), rows("a", "b"), rows("a") + rows("b", outcome="timed_out")]
+    stand_in = StandIn(lambda: answers.pop(0), PARENT, 100.0)
+    for _ in range(3):
+        stand_in._stand_in(2.0)
+    told = [record.getMessage().partition(";")[0] for record in caplog.records]
+    assert told == [
+        f"lease_stand_in pid={PARENT} outcome=renewed tasks=j/a,j/b",
+        f"lease_stand_in pid={PARENT} outcome=timed_out tasks=j/b",
+    ]
+
+
+def test_many_tasks_are_counted(caplog):
+    StandIn(lambda: rows(*(f"t{number:02}" for number in range(100))), PARENT, 100.0)._stand_in(2.0)
+    assert "j/t09 and 90 more;" in caplog.text
+
+
+def test_it_renews_from_the_silence_to_the_next_sign_of_life():
+    renewed, waits = threading.Semaphore(0), threading.Semaphore(0)
+
+    def renew():
+        renewed.release()
+        assert waits.acquire(timeout=30)
+        return rows("a", seconds_left=3600.0)
+
+    rests = threading.Semaphore(0)
+    stand_in = StandIn(renew, PARENT, 100.0, rests.release)
+    threading.Thread(target=stand_in.run, daemon=True).start()
+    for _ in range(2):  # silent, at work, silent again: the second silence does not wait for a pause of the first
+        stand_in.begin()
+        assert renewed.acquire(timeout=30)
+        waits.release()
+        stand_in.end()
+        assert rests.acquire(timeout=30)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell")
+def test_stopped_process_is_known():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert not is_stopped(child.pid)
+    child.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+    assert is_stopped(child.pid)
+    child.kill()
+    child.communicate()
+    assert not is_stopped(child.pid)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"COREMACHINE_DATABASE_URL": "postgresql://u:p@h/d", "ServiceBusConnection__fullyQualifiedNamespace": "n.x"},
+        {
+            "COREMACHINE_DATABASE_URL": "host=h dbname=d",
+            "COREMACHINE_DATABASE_AUTH": "entra",
+            "COREMACHINE_SCHEMA": "other",
+            "COREMACHINE_TASK_QUEUES": "light=l,heavy=h/1",
+            "COREMACHINE_APP_MODE": "worker",
+            "COREMACHINE_WORKER_QUEUES": "heavy,light",
+            "COREMACHINE_RETENTION_DAYS": "1.5",
+            "WEBSITE_SITE_NAME": "site",
+            "ServiceBusConnection": "Endpoint=sb://x;SharedAccessKeyName=n;SharedAccessKey=a2V5",
+        },
+    ],
+)
+def test_settings_give_the_same_settings_in_another_process(environment):
+    settings = load_settings(environment)
+    assert load_settings(settings.to_environment()) == settings
