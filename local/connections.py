@@ -7,10 +7,11 @@ nobody.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from local.descriptors import has_free_descriptor
 
@@ -112,3 +113,14 @@ class ConnectionBook:
         if self._clock() >= self._quiet_until[event]:
             self._quiet_until[event] = self._clock() + _LOG_EVERY_SECONDS
             log.warning("%s listener=%s open=%d %s", event, self._name, self._open, text)
+
+
+def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An exception handler for the loop: without descriptors asyncio reports each connection that it cannot accept.
+
+    It tries again by itself after a second; the book says once a minute what is wrong.
+    """
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        return
+    loop.default_exception_handler(context)

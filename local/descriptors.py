@@ -16,7 +16,12 @@ def raise_descriptor_limit() -> int:
     wanted = _WANTED if hard == resource.RLIM_INFINITY else min(_WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
+    return descriptor_limit()
+
+
+def descriptor_limit() -> int:
+    """The limit that holds now."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _WANTED if soft == resource.RLIM_INFINITY else soft
 
 

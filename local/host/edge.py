@@ -11,7 +11,6 @@ Every refusal is a problem document, after which the connection ends: what follo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -21,9 +20,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from local.connections import ConnectionBook
-from local.host.target import origin_form
 from local.problem import Problem, RefusedError
-from local.web_guard import check_sender, is_loopback_address
+from local.request_head import check_head, values_of
+from local.web_guard import is_loopback_address
 
 _BODY_BYTES_PER_TICK = 240
 # Bytes that belong neither to the head that was checked nor to a body: an unfinished head, chunk extensions, trailers.
@@ -62,30 +61,6 @@ _FULL = Problem(
     (("retry-after", "5"),),
 )
 _GARBAGE = Problem(400, "malformed_request", "Expected an HTTP/1.1 request, found something that cannot be parsed.")
-
-
-def check_framing(version: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
-    """Refuse what two servers could cut differently into requests.
-
-    Raises:
-        RefusedError: with 400 or 505.
-    """
-    if version not in {"1.0", "1.1"}:
-        raise RefusedError(Problem(505, "unsupported_version", f"Expected HTTP/1.1 or HTTP/1.0, found HTTP/{version}."))
-    encodings = [value for name, value in headers if name == b"transfer-encoding"]
-    lengths = [value for name, value in headers if name == b"content-length"]
-    if encodings and [value.strip().lower() for value in encodings] != [b"chunked"]:
-        raise _bad_framing(f"at most the Transfer-Encoding chunked, found {encodings!r}")
-    if encodings and lengths:
-        raise _bad_framing("Content-Length or Transfer-Encoding, found both")
-    if encodings and version == "1.0":
-        raise _bad_framing("no Transfer-Encoding in HTTP/1.0, found chunked")
-    if len(lengths) > 1:
-        raise _bad_framing(f"one Content-Length, found {len(lengths)}")
-
-
-def _bad_framing(text: str) -> RefusedError:
-    return RefusedError(Problem(400, "malformed_framing", f"Expected {text}."))
 
 
 def too_long_line(limit: int) -> RefusedError:
@@ -130,7 +105,7 @@ class EdgeProtocol(HttpToolsProtocol):
     # What the server calls.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._on_loopback = self.server is not None and is_loopback_address(self.server[0])
+        self._on_loopback = self.server is None or is_loopback_address(self.server[0])
         if not self._book.admit(self):
             self._refuse(_FULL)
 
@@ -234,16 +209,8 @@ class EdgeProtocol(HttpToolsProtocol):
         header_bytes = sum(len(name) + len(value) + len(": \r\n") for name, value in headers)
         if len(headers) > limits.header_count or header_bytes > limits.header_bytes:
             raise too_large_head(limits)
-        check_framing(version, headers)
-        own = check_sender(
-            hosts=_values(headers, b"host"),
-            origins=_values(headers, b"origin"),
-            sites=_values(headers, b"sec-fetch-site"),
-            on_loopback=self._on_loopback,
-            host_optional=version == "1.0",
-        )
-        self.url = origin_form(self.url, own)
-        length = next(iter(_values(headers, b"content-length")), "0")
+        self.url = check_head(version, self.url, headers, on_loopback=self._on_loopback)
+        length = next(iter(values_of(headers, b"content-length")), "0")
         if int(length) > limits.body_bytes:
             raise too_large_body(limits.body_bytes)
 
@@ -279,7 +246,3 @@ class EdgeProtocol(HttpToolsProtocol):
     def _instance(self) -> str:
         target: bytes = getattr(self, "url", b"")
         return target.partition(b"?")[0].decode("latin-1")
-
-
-def _values(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> list[str]:
-    return [value.decode("latin-1") for name, value in headers if name == wanted]

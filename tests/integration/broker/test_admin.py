@@ -76,7 +76,7 @@ def test_names_with_a_slash_can_be_purged(broker):
 def test_a_wrong_request_is_refused_with_a_reason(broker, path, status):
     answered, body = ask(broker, "POST", path)
     assert answered == status
-    assert body["error"].startswith("expected")
+    assert body["detail"].startswith("expected")
 
 
 def test_garbage_on_the_http_port_is_answered(broker):

@@ -46,11 +46,11 @@ def test_http_function_sees_the_request_and_shapes_the_response(start_host):
         assert text.headers["content-type"] == "text/plain; charset=utf-8"
 
 
-def test_failing_function_answers_500_without_a_body_and_the_log_has_the_traceback(start_host, tmp_path):
+def test_failing_function_answers_500_and_the_log_has_the_traceback(start_host, tmp_path):
     host = start_host()
     with client(host) as http:
         response = http.get("/api/boom")
-    assert (response.status_code, response.content) == (500, b"")
+    assert (response.status_code, response.json()["code"]) == (500, "function_failed")
     log = (tmp_path / "host.log").read_text()
     assert "[worker 0]" in log
     assert "RuntimeError: this handler always fails" in log
@@ -86,7 +86,7 @@ def test_keys_are_asked_for_when_authorization_is_on(start_host):
     host = start_host(enable_auth=True, settings={"LOCAL_HOST_MASTER_KEY": "mk", "LOCAL_HOST_FUNCTION_KEY": "fk"})
     with client(host) as http:
         refused = http.get("/api/text")
-        assert (refused.status_code, refused.content) == (401, b"")
+        assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
         assert http.get("/api/text?code=fk").status_code == 200
         assert http.get("/api/text", headers={"x-functions-key": "fk"}).status_code == 200
         assert http.get("/api/admin-only?code=fk").status_code == 401
