@@ -241,6 +241,7 @@ class EdgeProtocol(HttpToolsProtocol):
         is_head = self.headers is not None and self.parser.get_method() == b"HEAD"
         self.transport.write(problem.as_bytes(self._instance(), with_body=not is_head))
         self.transport.write_eof()
+        self.flow.resume_reading()  # an unread body may have paused it, and then the client's end would not be seen
         self._book.waits(self)
 
     def _instance(self) -> str:

@@ -4,6 +4,23 @@ import azure.functions as func
 from fastapi import FastAPI, Request
 
 api = FastAPI()
+counted: list[bytes] = []
+
+
+@api.post("/headers")
+async def post_headers(request: Request) -> dict:
+    body = await request.body()
+    return {"transfer_encoding": request.headers.get("transfer-encoding"), "body": body.decode()}
+
+
+@api.post("/count")
+async def post_count(request: Request) -> None:
+    counted.append(await request.body())
+
+
+@api.get("/count")
+async def get_count() -> int:
+    return len(counted)
 
 
 @api.get("/items/{item_id}")
