@@ -63,6 +63,11 @@ class ConnectionBook:
         self._waiting: dict[WaitingConnection, None] = {}
         self._quiet_until = {"connections_full": 0.0, "descriptors_exhausted": 0.0}
 
+    @property
+    def open(self) -> int:
+        """How many there are."""
+        return self._open
+
     def admit(self, newcomer: WaitingConnection) -> bool:
         """Count a new connection, which waits for its client; False: there is no place, refuse it."""
         self._open += 1

@@ -2,7 +2,8 @@
 
 - Who may ask: not the pages of other origins (`local.web_guard`).
 - What a request may look like: target, version, framing, and the limits of Kestrel, the server of Azure's host.
-- How long a client may take: a head 30 s; a body 30 s and one second more for each 240 bytes that came, Kestrel's rate.
+- How long a client may take: a head 30 s; a body 30 s and one second more for each 240 bytes that came, Kestrel's rate;
+  30 s without taking any of an answer.
 - How many connections a worker keeps (`local.connections`).
 
 Every refusal is a problem document, after which the connection ends: what follows in it cannot be trusted.
@@ -99,6 +100,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._ticks = 0
         self._fed = 0  # bytes since this head or body began
         self._received = 0  # bytes of this body
+        self._unsent = 0  # bytes of answers that the client had not taken at the last tick
         self._refusal: Problem | None = None
         self._on_loopback = False
 
@@ -119,6 +121,15 @@ class EdgeProtocol(HttpToolsProtocol):
         self._fed += len(data)  # begins anew with each head and each body
         super().data_received(data)
         self._check_unseen()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._book.waits(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._is_answering():
+            self._book.works(self)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the parser's words are the same for everything
         """The parser, or one of the checks that run inside it, has refused what came."""
@@ -174,7 +185,9 @@ class EdgeProtocol(HttpToolsProtocol):
 
     # What the book of connections calls.
     def tick(self) -> None:
-        if self._is_answering() or self.flow.read_paused:
+        unsent, before = self.transport.get_write_buffer_size(), self._unsent
+        self._unsent = unsent
+        if self._is_answering() or self.flow.read_paused or unsent < before:
             self._ticks = 0
             return
         self._ticks += 1
@@ -182,15 +195,18 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._ticks > allowed + self._received // _BODY_BYTES_PER_TICK:
             if self._phase in {Phase.HEAD, Phase.BODY}:
                 self._refuse(_TOO_SLOW)
+            elif self.transport.is_closing():
+                self.transport.abort()  # it was closed, and the client does not take what is still to be sent
             else:
                 self.transport.close()
 
     def evict(self) -> None:
-        self.transport.close()
+        self.transport.abort()
 
     def _is_answering(self) -> bool:
-        """Whether it is ours to write, while the client is not in the middle of that request's body."""
-        return self.cycle is not None and not self.cycle.response_complete and self._phase is not Phase.BODY
+        """Whether it is ours to write: the client is not in the middle of that request's body, and takes what we send."""
+        is_busy = self.cycle is not None and not self.cycle.response_complete
+        return is_busy and self._phase is not Phase.BODY and not self.flow.write_paused
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase

@@ -16,6 +16,8 @@ import uvicorn
 from local.connections import ConnectionBook
 from local.host.edge import EdgeLimits, EdgeProtocol
 
+from .conftest import wait_until
+
 HOST = b"Host: localhost\r\n"
 
 
@@ -51,6 +53,8 @@ class SmallServer:
         self.calls.append((scope["path"], body))
         self.entered.release()
         answer = json.dumps(sorted(name.decode() for name, _ in scope["headers"])).encode()
+        if scope["path"] == "/large":
+            answer = bytes(30_000_000)
         headers = [(b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
@@ -285,6 +289,14 @@ def test_long_answer_is_waited_for_whatever_the_client_does_meanwhile(impatient)
         assert read_all(clock) == b""  # so much time has passed that a silent one is closed
         impatient.release.set()
         assert read_response(connection).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("requests", [1, 3])
+def test_client_that_takes_no_answer_is_given_up(impatient, requests):
+    with impatient.connect() as connection:
+        connection.sendall((b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n") * requests)
+        assert impatient.entered.acquire(timeout=20)
+        wait_until(lambda: impatient.book.open == 0, "the connection closed")
 
 
 def test_bound_is_kept_and_those_who_ask_are_answered():

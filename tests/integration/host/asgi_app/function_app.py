@@ -2,9 +2,11 @@
 
 import azure.functions as func
 from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse
 
 api = FastAPI()
 counted: list[bytes] = []
+read: list[str] = []
 
 
 @api.post("/headers")
@@ -16,6 +18,23 @@ async def post_headers(request: Request) -> dict:
 @api.post("/count")
 async def post_count(request: Request) -> None:
     counted.append(await request.body())
+
+
+@api.get("/page")
+async def get_page() -> HTMLResponse:
+    script = "fetch('/secret').then(() => fetch('/count', {method: 'POST', body: '{}'}))"
+    return HTMLResponse(f"<script>{script}</script>")
+
+
+@api.get("/secret")
+async def get_secret() -> str:
+    read.append("secret")
+    return "secret"
+
+
+@api.get("/reads")
+async def get_reads() -> int:
+    return len(read)
 
 
 @api.get("/count")
