@@ -204,7 +204,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _is_answering(self) -> bool:
-        """Whether it is ours to write: the client is not in the middle of that request's body, and takes what we send."""
+        """Whether the next step is ours: the client is not in the middle of a body, and takes what we send."""
         is_busy = self.cycle is not None and not self.cycle.response_complete
         return is_busy and self._phase is not Phase.BODY and not self.flow.write_paused
 

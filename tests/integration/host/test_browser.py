@@ -1,4 +1,4 @@
-"""A page in a real browser attacks the local stack. What it achieves on a server without guard shows that it would work."""
+"""A page in a real browser attacks the local stack; a server without guard shows that its requests would arrive."""
 
 import contextlib
 import http.server
@@ -9,7 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -102,7 +102,7 @@ class PageServer:
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever)
 
-    def __enter__(self) -> "PageServer":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

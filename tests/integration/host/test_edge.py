@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import json
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -59,7 +61,7 @@ class SmallServer:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
-    def __enter__(self) -> "SmallServer":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -338,6 +340,25 @@ def test_the_host_refuses_with_problems_and_passes_chunked_on(start_host: Callab
         # Chunked: no body reaches the function, as in Azure; the header does.
         chunked = http.post("/headers", content=iter([b"{}"]))
         assert chunked.json() == {"transfer_encoding": "chunked", "body": ""}
+
+
+def test_exhausted_descriptors_are_said_and_got_over(start_host: Callable[..., Any], tmp_path: Path):
+    host = start_host("asgi_app", workers=1)
+    [pid] = host.worker_pids
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(list(Path(f"/proc/{pid}/fd").iterdir())) + 20, hard))
+    with contextlib.ExitStack() as opened:
+        for _ in range(100):
+            opened.enter_context(socket.create_connection(("127.0.0.1", host.port), timeout=20))
+        log = tmp_path / "host.log"
+        wait_until(lambda: "descriptors_exhausted listener=http" in log.read_text(), "the log line")
+    wait_until(lambda: answers(f"{host.url}/items/7"), "an answer")
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url, timeout=20).status_code == 200
+    return False
 
 
 def test_unfinished_body_reaches_no_function(start_host: Callable[..., Any]):

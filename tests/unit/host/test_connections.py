@@ -14,9 +14,12 @@ class Fake:
     def __init__(self) -> None:
         self.ticks = 0
         self.evicted = False
+        self.third_tick = asyncio.Event()
 
     def tick(self) -> None:
         self.ticks += 1
+        if self.ticks == 3:
+            self.third_tick.set()
 
     def evict(self) -> None:
         self.evicted = True
@@ -78,8 +81,7 @@ def test_waiting_ones_are_asked_at_each_tick():
         book.admit(waiting)
         book.admit(working)
         book.works(working)
-        while waiting.ticks < 3:
-            await asyncio.sleep(0)
+        await waiting.third_tick.wait()
         assert working.ticks == 0
         book.lost(waiting)
         book.lost(working)
@@ -94,8 +96,7 @@ def test_exhausted_descriptors_are_said_once(caplog, monkeypatch):
         book = ConnectionBook("http", 2, tick_seconds=0)
         waiting = Fake()
         book.admit(waiting)
-        while waiting.ticks < 3:
-            await asyncio.sleep(0)
+        await waiting.third_tick.wait()
         book.lost(waiting)
 
     with caplog.at_level(logging.WARNING):
