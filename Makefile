@@ -43,9 +43,11 @@ chaos: .venv/.ready
 	.bench-venv/bin/python -m pip install --quiet --editable '.[local]' --requirement bench/requirements.txt
 	@touch $@
 
-.PHONY: bench-programs
-bench-programs:
-	@for p in redis-server wrk; do command -v $$p >/dev/null && continue; \
+.PHONY: bench-programs test-programs
+bench-programs: PROGRAMS = redis-server wrk
+test-programs: PROGRAMS = chromium
+bench-programs test-programs:
+	@for p in $(PROGRAMS); do command -v $$p >/dev/null && continue; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	{ apt-get -qq update && RUNLEVEL=1 apt-get -qq install -y --no-install-recommends $$p; } >/dev/null \
 	|| echo "$$p could not be installed: what needs it is left out"; \

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_to_bytes
 
 from local.problem import Problem, RefusedError
 from local.web_guard import Authority, check_sender, parse_authority
 
 Headers = Sequence[tuple[bytes, bytes]]
+CheckedHeaders = Mapping[bytes, Sequence[str]]
 
 # Nothing to look at more closely: no escape, no fragment, no byte outside of visible ASCII.
 _PLAIN = re.compile(rb"/[!\"$&-~]*")
 _VISIBLE = re.compile(rb"[!-~]+")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2}).{0,2}")
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?]*)(.*)")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_CHECKED = frozenset({b"host", b"origin", b"sec-fetch-site", b"content-length", b"transfer-encoding"})
+_VERSIONS = frozenset({"1.0", "1.1"})
 _SHOWN = 100
 
 
-def check_head(version: str, target: bytes, headers: Headers, *, on_loopback: bool) -> bytes:
-    """Check a whole head; the target as path and query.
+def check_head(version: str, target: bytes, headers: Headers, *, on_loopback: bool) -> tuple[bytes, int]:
+    """Check a whole head; the target as path and query, and the length of the body that the head announces.
 
     Args:
         version: Such as 1.1.
@@ -36,42 +39,50 @@ def check_head(version: str, target: bytes, headers: Headers, *, on_loopback: bo
     Raises:
         RefusedError: 400, 403 or 505 with what is wrong.
     """
-    check_framing(version, headers)
+    checked = pick_checked(headers)
+    length = check_framing(version, checked)
     own = check_sender(
-        hosts=values_of(headers, b"host"),
-        origins=values_of(headers, b"origin"),
-        sites=values_of(headers, b"sec-fetch-site"),
+        hosts=checked.get(b"host", ()),
+        origins=checked.get(b"origin", ()),
+        sites=checked.get(b"sec-fetch-site", ()),
         on_loopback=on_loopback,
         host_optional=version == "1.0",
     )
-    return origin_form(target, own)
+    return origin_form(target, own), length
 
 
-def values_of(headers: Headers, wanted: bytes) -> list[str]:
-    """All values of a header, in their order."""
-    return [value.decode("latin-1") for name, value in headers if name == wanted]
+def pick_checked(headers: Headers) -> CheckedHeaders:
+    """All values of the headers that decide about a request, by name."""
+    checked: dict[bytes, list[str]] = {}
+    for name, value in headers:
+        if name in _CHECKED:
+            checked.setdefault(name, []).append(value.decode("latin-1"))
+    return checked
 
 
-def check_framing(version: str, headers: Headers) -> None:
-    """Refuse what two servers could cut differently into requests.
+def check_framing(version: str, headers: CheckedHeaders) -> int:
+    """Refuse what two servers could cut differently into requests; the announced length of the body.
 
     Raises:
         RefusedError: with 400 or 505.
     """
-    if version not in {"1.0", "1.1"}:
+    if version not in _VERSIONS:
         raise RefusedError(Problem(505, "unsupported_version", f"Expected HTTP/1.1 or HTTP/1.0, found HTTP/{version}."))
-    encodings = [value for name, value in headers if name == b"transfer-encoding"]
-    lengths = [value for name, value in headers if name == b"content-length"]
-    if encodings and [value.strip().lower() for value in encodings] != [b"chunked"]:
-        raise _bad_framing(f"at most the Transfer-Encoding chunked, found {encodings!r}")
-    if encodings and lengths:
-        raise _bad_framing("Content-Length or Transfer-Encoding, found both")
-    if encodings and version == "1.0":
-        raise _bad_framing("no Transfer-Encoding in HTTP/1.0, found chunked")
+    encodings, lengths = headers.get(b"transfer-encoding"), headers.get(b"content-length")
+    if encodings:
+        if [value.strip().lower() for value in encodings] != ["chunked"]:
+            raise _bad_framing(f"at most the Transfer-Encoding chunked, found {', '.join(encodings)[:_SHOWN]!r}")
+        if lengths:
+            raise _bad_framing("Content-Length or Transfer-Encoding, found both")
+        if version == "1.0":
+            raise _bad_framing("no Transfer-Encoding in HTTP/1.0, found chunked")
+    if not lengths:
+        return 0
     if len(lengths) > 1:
         raise _bad_framing(f"one Content-Length, found {len(lengths)}")
-    if lengths and not _LENGTH.fullmatch(lengths[0]):
+    if not _LENGTH.fullmatch(lengths[0]):
         raise _bad_framing(f"a Content-Length of digits, found {lengths[0][:_SHOWN]!r}")
+    return int(lengths[0])
 
 
 def _bad_framing(text: str) -> RefusedError:

@@ -26,7 +26,7 @@ from local.broker.atom import answer_atom
 from local.broker.entity import Namespace
 from local.connections import ConnectionBook
 from local.problem import Problem, RefusedError
-from local.request_head import check_head, values_of
+from local.request_head import check_head
 from local.web_guard import is_loopback_address
 
 log = logging.getLogger(__name__)
@@ -184,9 +184,12 @@ async def _read_request(reader: asyncio.StreamReader, *, on_loopback: bool) -> R
         raise BadRequest(f"expected a request line, found {first[:200].decode('latin-1')!r}")
     headers = [_parse_header(line) for line in lines]
     version = parts[2].removeprefix(b"HTTP/").decode("latin-1")
-    url = urlsplit(check_head(version, parts[1], headers, on_loopback=on_loopback).decode("ascii"))
+    target, length = check_head(version, parts[1], headers, on_loopback=on_loopback)
+    if any(name == b"transfer-encoding" for name, _ in headers):
+        raise RefusedError(Problem(411, "length_required", "expected a Content-Length, found a chunked body"))
+    url = urlsplit(target.decode("ascii"))
     query = {key: values[-1] for key, values in parse_qs(url.query).items()}
-    return Request(parts[0].decode("latin-1"), url.path, query, await _read_body(reader, headers))
+    return Request(parts[0].decode("latin-1"), url.path, query, await _read_body(reader, length))
 
 
 def _parse_header(line: bytes) -> tuple[bytes, bytes]:
@@ -196,10 +199,7 @@ def _parse_header(line: bytes) -> tuple[bytes, bytes]:
     return name.lower(), value.strip(b" \t")
 
 
-async def _read_body(reader: asyncio.StreamReader, headers: list[tuple[bytes, bytes]]) -> bytes:
-    if values_of(headers, b"transfer-encoding"):
-        raise RefusedError(Problem(411, "length_required", "expected a Content-Length, found a chunked body"))
-    length = int(next(iter(values_of(headers, b"content-length")), "0"))
+async def _read_body(reader: asyncio.StreamReader, length: int) -> bytes:
     if length > _MAX_BODY:
         raise RefusedError(Problem(413, "body_too_large", f"expected a body of at most {_MAX_BODY} bytes"))
     try:

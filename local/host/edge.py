@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 
 from local.connections import ConnectionBook
 from local.problem import Problem, RefusedError
-from local.request_head import check_head, values_of
+from local.request_head import check_head
 from local.web_guard import is_loopback_address
 
 _BODY_BYTES_PER_TICK = 240
@@ -51,6 +51,9 @@ class Phase(Enum):
     BODY = auto()
     FAREWELL = auto()  # a refusal has been written: what still comes is thrown away, so that the client can read it
 
+
+# Looked up with each request: an attribute of an Enum costs more than a name.
+_BETWEEN, _HEAD, _BODY, _FAREWELL = Phase.BETWEEN, Phase.HEAD, Phase.BODY, Phase.FAREWELL
 
 _TOO_SLOW = Problem(
     408, "request_timeout", "Expected the whole request in time, found part of it. Send it again at once."
@@ -96,7 +99,7 @@ class EdgeProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._book = book
         self._limits = limits
-        self._phase = Phase.BETWEEN
+        self._phase = _BETWEEN
         self._ticks = 0
         self._fed = 0  # bytes since this head or body began
         self._received = 0  # bytes of this body
@@ -116,7 +119,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._book.lost(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is Phase.FAREWELL:
+        if self._phase is _FAREWELL:
             return
         self._fed += len(data)  # begins anew with each head and each body
         super().data_received(data)
@@ -142,16 +145,12 @@ class EdgeProtocol(HttpToolsProtocol):
     # What the parser calls.
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._enter(Phase.HEAD)
+        self._enter(_HEAD)
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         if len(self.url) > self._limits.request_line_bytes:
             raise self._remember(too_long_line(self._limits.request_line_bytes))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._phase is Phase.HEAD:  # else a trailer: it comes after the checks, so nobody sees it
-            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         try:
@@ -159,7 +158,8 @@ class EdgeProtocol(HttpToolsProtocol):
         except RefusedError as refused:
             raise self._remember(refused) from None
         super().on_headers_complete()
-        self._enter(Phase.BODY)
+        self.headers = []  # for trailers: they come after the checks, so nobody sees them
+        self._enter(_BODY)
 
     def on_body(self, body: bytes) -> None:
         self._received += len(body)
@@ -169,7 +169,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._enter(Phase.BETWEEN)
+        self._enter(_BETWEEN)
         if not self.cycle.response_complete:
             self._book.works(self)
 
@@ -178,7 +178,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._ticks = 0
-        if self._phase is Phase.BODY and self.expect_100_continue:
+        if self._phase is _BODY and self.expect_100_continue:
             self.transport.close()  # nobody knows whether the client still sends the body that it announced
         elif not self.pipeline:
             self._book.waits(self)
@@ -191,9 +191,9 @@ class EdgeProtocol(HttpToolsProtocol):
             self._ticks = 0
             return
         self._ticks += 1
-        allowed = self._limits.farewell_ticks if self._phase is Phase.FAREWELL else self._limits.silence_ticks
+        allowed = self._limits.farewell_ticks if self._phase is _FAREWELL else self._limits.silence_ticks
         if self._ticks > allowed + self._received // _BODY_BYTES_PER_TICK:
-            if self._phase in {Phase.HEAD, Phase.BODY}:
+            if self._phase in {_HEAD, _BODY}:
                 self._refuse(_TOO_SLOW)
             elif self.transport.is_closing():
                 self.transport.abort()  # it was closed, and the client does not take what is still to be sent
@@ -206,7 +206,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         """Whether the next step is ours: the client is not in the middle of a body, and takes what we send."""
         is_busy = self.cycle is not None and not self.cycle.response_complete
-        return is_busy and self._phase is not Phase.BODY and not self.flow.write_paused
+        return is_busy and self._phase is not _BODY and not self.flow.write_paused
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
@@ -225,24 +225,23 @@ class EdgeProtocol(HttpToolsProtocol):
         header_bytes = sum(len(name) + len(value) + len(": \r\n") for name, value in headers)
         if len(headers) > limits.header_count or header_bytes > limits.header_bytes:
             raise too_large_head(limits)
-        self.url = check_head(version, self.url, headers, on_loopback=self._on_loopback)
-        length = next(iter(values_of(headers, b"content-length")), "0")
-        if int(length) > limits.body_bytes:
+        self.url, length = check_head(version, self.url, headers, on_loopback=self._on_loopback)
+        if length > limits.body_bytes:
             raise too_large_body(limits.body_bytes)
 
     def _check_unseen(self) -> None:
         unseen = self._fed - self._received * (_MOST_FRAMING_BYTES + 1)
-        if self._phase is Phase.HEAD and unseen > _MAX_UNSEEN_BYTES:
+        if self._phase is _HEAD and unseen > _MAX_UNSEEN_BYTES:
             self._refuse(too_large_head(self._limits).problem)
-        elif self._phase is Phase.BODY and unseen > _MAX_UNSEEN_BYTES:
+        elif self._phase is _BODY and unseen > _MAX_UNSEEN_BYTES:
             self._refuse(_GARBAGE)
 
     def _refuse(self, problem: Problem) -> None:
         """Write the problem, unless earlier requests are to be answered first: then the connection ends after them."""
-        if self.transport.is_closing() or self._phase is Phase.FAREWELL:
+        if self.transport.is_closing() or self._phase is _FAREWELL:
             return
-        in_body = self._phase is Phase.BODY
-        self._enter(Phase.FAREWELL)
+        in_body = self._phase is _BODY
+        self._enter(_FAREWELL)
         if in_body:
             # The app gets to know that the rest never comes.
             answered = self.cycle.response_started

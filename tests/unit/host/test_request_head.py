@@ -3,7 +3,7 @@
 import pytest
 
 from local.problem import RefusedError
-from local.request_head import check_framing, origin_form
+from local.request_head import check_framing, origin_form, pick_checked
 from local.web_guard import Authority
 
 OWN = Authority("localhost", 7071)
@@ -90,10 +90,11 @@ def test_absolute_target_without_host_is_refused():
 )
 def test_framing_that_two_servers_could_read_differently_is_refused(version, headers, status):
     with pytest.raises(RefusedError) as caught:
-        check_framing(version, headers)
+        check_framing(version, pick_checked(headers))
     assert caught.value.problem.status == status
 
 
 def test_usual_framing_passes():
-    check_framing("1.1", [(b"transfer-encoding", b"Chunked ")])
-    check_framing("1.0", [(b"content-length", b"0")])
+    assert check_framing("1.1", pick_checked([(b"transfer-encoding", b"Chunked "), (b"x", b"y")])) == 0
+    assert check_framing("1.0", pick_checked([(b"content-length", b"007")])) == 7
+    assert check_framing("1.1", pick_checked([])) == 0
