@@ -12,18 +12,23 @@ Every refusal is a problem document, after which the connection ends: what follo
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from local.connections import ConnectionBook
 from local.problem import Problem, RefusedError
 from local.request_head import check_head
 from local.web_guard import is_loopback_address
+
+# uvicorn warns of each request that cannot be parsed: its client has the answer, and a flood of them no line each.
+_log = logging.getLogger(f"{__name__}.uvicorn")
+_log.setLevel(logging.ERROR)
 
 _BODY_BYTES_PER_TICK = 240
 # Bytes that belong neither to the head that was checked nor to a body: an unfinished head, chunk extensions, trailers.
@@ -97,6 +102,8 @@ class EdgeProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.logger = _log
+        self._running: RequestResponseCycle | None = None
         self._book = book
         self._limits = limits
         self._phase = _BETWEEN
@@ -116,6 +123,9 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._running is not None:
+            self._running.disconnected = True  # uvicorn knows only the last of several requests sent at once
+            self._running.message_event.set()
         self._book.lost(self)
 
     def data_received(self, data: bytes) -> None:
@@ -133,6 +143,10 @@ class EdgeProtocol(HttpToolsProtocol):
         super().resume_writing()
         if self._is_answering():
             self._book.works(self)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the parser's words are the same for everything
         """The parser, or one of the checks that run inside it, has refused what came."""

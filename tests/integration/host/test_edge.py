@@ -39,6 +39,7 @@ class SmallServer:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve([self._listener])))
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+        self._loop = asyncio.get_running_loop()
         if scope["path"] == "/hold":
             self.entered.release()
             await asyncio.to_thread(self.release.wait, 20)
@@ -70,6 +71,11 @@ class SmallServer:
         self._server.should_exit = True
         self._thread.join()
         self._listener.close()
+
+    def cut_connections(self) -> None:
+        """As a broken network does."""
+        for connection in list(self._server.server_state.connections):
+            self._loop.call_soon_threadsafe(connection.transport.abort)  # type: ignore[union-attr]
 
     def connect(self) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
@@ -359,6 +365,21 @@ def answers(url: str) -> bool:
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(url, timeout=20).status_code == 200
     return False
+
+
+def test_client_that_leaves_with_requests_behind_each_other_is_no_error(
+    server: SmallServer, caplog: pytest.LogCaptureFixture
+):
+    with server.connect() as connection:
+        connection.sendall(b"GET /hold HTTP/1.1\r\n" + HOST + b"\r\nGET /next HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert server.entered.acquire(timeout=20)
+        server.cut_connections()
+        assert read_all(connection) == b""
+    wait_until(lambda: server.book.open == 0, "the connection closed")
+    server.release.set()
+    assert server.entered.acquire(timeout=20)
+    assert server.ask(b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_unfinished_body_reaches_no_function(start_host: Callable[..., Any]):

@@ -2,7 +2,7 @@
 
 import azure.functions as func
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 
 api = FastAPI()
 counted: list[bytes] = []
@@ -30,6 +30,21 @@ async def get_page() -> HTMLResponse:
 async def get_secret() -> str:
     read.append("secret")
     return "secret"
+
+
+@api.get("/broken-header")
+async def get_broken_header() -> Response:
+    return Response(headers={"X-Broken": "a\r\nSet-Cookie: b"})
+
+
+@api.get("/broken-name")
+async def get_broken_name() -> Response:
+    return Response(headers={"X Broken": "a"})
+
+
+@api.get("/broken-status")
+async def get_broken_status() -> Response:
+    return Response(status_code=600)
 
 
 @api.get("/reads")
