@@ -14,6 +14,7 @@ from typing import Any, Self
 import httpx
 import pytest
 import uvicorn
+import uvloop
 
 from local.connections import ConnectionBook
 from local.host.edge import EdgeLimits, EdgeProtocol
@@ -36,7 +37,7 @@ class SmallServer:
         self._server = uvicorn.Server(config)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve([self._listener])))
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._server.serve([self._listener])))
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         self._loop = asyncio.get_running_loop()
