@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from local.broker.config import ConfigError, default_config_path, load_config
 from local.broker.server import Broker, PortInUse
+from local.connections import on_loop_error
+from local.descriptors import raise_descriptor_limit
 
 _STDIN = 0
 
@@ -26,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
+        raise_descriptor_limit()
         config = load_config(options.config)
         broker = Broker(config, host=options.host, amqp_port=options.amqp_port, admin_port=options.admin_port)
         asyncio.run(_serve(broker, exit_with_parent=options.exit_with_parent))
@@ -38,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _serve(broker: Broker, *, exit_with_parent: bool) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(on_loop_error)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     if exit_with_parent:

@@ -7,12 +7,14 @@
     POST /faults/server-busy?count=n
     POST /faults/expire-locks?queue=name    (all queues without a name)
 
-Every other path is left to the administration protocol (`atom`).
+Every other path is left to the administration protocol (`atom`). Pages of other origins are refused as by the Functions
+host, and so is a request that is not complete in time.
 """
 
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,11 +24,17 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from local.broker.atom import answer_atom
 from local.broker.entity import Namespace
+from local.connections import ConnectionBook
+from local.problem import Problem, RefusedError
+from local.request_head import check_head
+from local.web_guard import is_loopback_address
 
 log = logging.getLogger(__name__)
 
 _MAX_BODY = 1024 * 1024
 _READ_TIMEOUT_SECONDS = 30.0
+_FULL = Problem(503, "too_many_connections", "Expected a free connection, found all at work.", (("retry-after", "5"),))
+_HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Operations(Protocol):
@@ -72,36 +80,56 @@ class Response:
         return head.encode("ascii") + self.body
 
 
-class BadRequest(Exception):
+class BadRequest(RefusedError):
     """A request that cannot be answered."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(Problem(400, "invalid_request", detail))
+
+
+class _Caller:
+    """A connection in the book; its time limit is that of its task."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+
+    def tick(self) -> None:
+        pass
+
+    def evict(self) -> None:
+        self._writer.transport.abort()
 
 
 class AdminHttp:
     """Answers one request per connection."""
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, book: ConnectionBook) -> None:
         self._operations = operations
+        self._book = book
 
     async def on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        caller = _Caller(writer)
+        has_place = self._book.admit(caller)
         try:
             async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
-                response = await self._respond(reader)
-                if response is not None:
-                    writer.write(response.encoded())
-                    await writer.drain()
+                address = writer.get_extra_info("sockname") or ("127.0.0.1",)
+                on_loopback = is_loopback_address(address[0])
+                writer.write(await self._respond(reader, on_loopback=on_loopback) if has_place else _FULL.as_bytes("/"))
+                await writer.drain()
         except (TimeoutError, ConnectionError) as exc:
             log.debug("admin_client_gone", extra={"reason": repr(exc)})
         finally:
+            self._book.lost(caller)
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async def _respond(self, reader: asyncio.StreamReader) -> Response | None:
+    async def _respond(self, reader: asyncio.StreamReader, *, on_loopback: bool) -> bytes:
         try:
-            request = await _read_request(reader)
-            return None if request is None else self.answer(request)
-        except BadRequest as exc:
-            return Response.of({"error": str(exc)}, HTTPStatus.BAD_REQUEST)
+            request = await _read_request(reader, on_loopback=on_loopback)
+            return b"" if request is None else self.answer(request).encoded()
+        except RefusedError as exc:
+            return exc.problem.as_bytes("/")
 
     def answer(self, request: Request) -> Response:
         parts = [unquote(part) for part in request.path.strip("/").split("/")]
@@ -136,11 +164,11 @@ class AdminHttp:
 
     def _of_queue(self, name: str, action: Callable[[str], dict[str, int]]) -> Response:
         if self._operations.namespace.find(name) is None:
-            return Response.of({"error": f"expected a known queue, found {name!r}"}, HTTPStatus.NOT_FOUND)
+            raise RefusedError(Problem(404, "unknown_queue", f"expected a known queue, found {name!r}"))
         return Response.of(action(name))
 
 
-async def _read_request(reader: asyncio.StreamReader) -> Request | None:
+async def _read_request(reader: asyncio.StreamReader, *, on_loopback: bool) -> Request | None:
     """The request, or None when the client only looked whether the port is open."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -149,20 +177,32 @@ async def _read_request(reader: asyncio.StreamReader) -> Request | None:
             return None
         raise BadRequest("expected a complete request head") from exc
     except asyncio.LimitOverrunError as exc:
-        raise BadRequest("expected a request head of at most 64 KiB") from exc
-    first, *lines = head.decode("latin-1").split("\r\n")
-    try:
-        method, target, _version = first.split(" ")
-    except ValueError as exc:
-        raise BadRequest(f"expected a request line, found {first!r}") from exc
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    length = headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > _MAX_BODY:
-        raise BadRequest(f"expected a Content-Length of at most {_MAX_BODY}, found {length!r}")
-    url = urlsplit(target)
+        raise RefusedError(Problem(431, "headers_too_large", "expected a request head of at most 64 KiB")) from exc
+    first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    parts = first.split(b" ")
+    if len(parts) != 3 or not parts[2].startswith(b"HTTP/"):  # noqa: PLR2004 - method, target, version
+        raise BadRequest(f"expected a request line, found {first[:200].decode('latin-1')!r}")
+    headers = [_parse_header(line) for line in lines]
+    version = parts[2].removeprefix(b"HTTP/").decode("latin-1")
+    target, length = check_head(version, parts[1], headers, on_loopback=on_loopback)
+    if any(name == b"transfer-encoding" for name, _ in headers):
+        raise RefusedError(Problem(411, "length_required", "expected a Content-Length, found a chunked body"))
+    url = urlsplit(target.decode("ascii"))
     query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+    return Request(parts[0].decode("latin-1"), url.path, query, await _read_body(reader, length))
+
+
+def _parse_header(line: bytes) -> tuple[bytes, bytes]:
+    name, colon, value = line.partition(b":")
+    if not colon or not _HEADER_NAME.fullmatch(name):
+        raise BadRequest(f"expected a header line, found {line[:200].decode('latin-1')!r}")
+    return name.lower(), value.strip(b" \t")
+
+
+async def _read_body(reader: asyncio.StreamReader, length: int) -> bytes:
+    if length > _MAX_BODY:
+        raise RefusedError(Problem(413, "body_too_large", f"expected a body of at most {_MAX_BODY} bytes"))
     try:
-        body = await reader.readexactly(int(length))
+        return await reader.readexactly(length)
     except asyncio.IncompleteReadError as exc:
         raise BadRequest(f"expected {length} bytes of body, found {len(exc.partial)}") from exc
-    return Request(method, url.path, query, body)

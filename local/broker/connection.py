@@ -11,6 +11,7 @@ from local.broker.codec import DecodeError
 from local.broker.entity import Namespace
 from local.broker.performatives import AmqpError, Performative
 from local.broker.session import Session
+from local.connections import ConnectionBook
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,8 @@ _MIN_MAX_FRAME_SIZE = 512
 _SASL_FRAME = 1
 _AUTHENTICATED, _AUTHENTICATION_FAILED = 0, 1
 _CONTAINER = "coremachine-broker"
+# A client that has not opened the connection after this many ticks is none.
+_SILENCE_TICKS = 30
 
 
 class Connection(asyncio.Protocol):
@@ -27,11 +30,14 @@ class Connection(asyncio.Protocol):
     Args:
         namespace: What the client may attach to.
         connections: The set of open connections; this one enters when made and leaves when lost.
+        book: Bounds their number; until its client has opened it, a connection may have to make room.
     """
 
-    def __init__(self, namespace: Namespace, connections: "set[Connection]") -> None:
+    def __init__(self, namespace: Namespace, connections: "set[Connection]", book: ConnectionBook) -> None:
         self._namespace = namespace
         self._connections = connections
+        self._book = book
+        self._ticks = 0
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._input = bytearray()
@@ -48,6 +54,8 @@ class Connection(asyncio.Protocol):
             raise TypeError(f"expected a stream transport, found {type(transport).__name__}")
         self._transport = transport
         self._connections.add(self)
+        if not self._book.admit(self):
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         self._input += data
@@ -62,11 +70,21 @@ class Connection(asyncio.Protocol):
         log.debug("connection_lost", extra={"reason": str(exc)})
         self._transport = None
         self._connections.discard(self)
+        self._book.lost(self)
         if self._keep_alive is not None:
             self._keep_alive.cancel()
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             session.close()
+
+    def tick(self) -> None:
+        self._ticks += 1
+        if self._ticks > _SILENCE_TICKS:
+            log.info("connection_not_opened", extra={"seconds": self._ticks})
+            self.abort()
+
+    def evict(self) -> None:
+        self.abort()
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -176,6 +194,7 @@ class Connection(asyncio.Protocol):
         self._remote_max_frame_size = size if isinstance(size, int) else perf.MAX_FRAME_SIZE
         if self._remote_max_frame_size < _MIN_MAX_FRAME_SIZE:
             raise AmqpError("amqp:invalid-field", f"expected a max-frame-size of at least 512, found {size}")
+        self._book.works(self)
         self.write(perf.open_frame(_CONTAINER))
         if isinstance(idle_milliseconds, int) and idle_milliseconds > 0:
             self._keep_peer_alive(idle_milliseconds / 2000)

@@ -9,6 +9,8 @@ from local.broker.admin_http import AdminHttp
 from local.broker.config import BrokerConfig
 from local.broker.connection import Connection
 from local.broker.entity import Namespace
+from local.connections import ConnectionBook, connection_limit
+from local.descriptors import descriptor_limit
 
 
 class PortInUse(OSError):
@@ -67,15 +69,19 @@ class Broker:
             PortInUse: One of them is taken; the other is free again.
         """
         loop = asyncio.get_running_loop()
+        limit = connection_limit(descriptor_limit()) // 2
+        book = ConnectionBook("amqp", limit)
         try:
             amqp = await loop.create_server(
-                lambda: Connection(self.namespace, self._connections), self.host, self.amqp_port
+                lambda: Connection(self.namespace, self._connections, book), self.host, self.amqp_port
             )
         except OSError as exc:
             raise PortInUse(self.host, self.amqp_port, "AMQP", exc.strerror or str(exc)) from exc
         self._servers.append(amqp)
         try:
-            admin = await asyncio.start_server(AdminHttp(self).on_connection, self.host, self.admin_port)
+            admin = await asyncio.start_server(
+                AdminHttp(self, ConnectionBook("administration", limit)).on_connection, self.host, self.admin_port
+            )
         except OSError as exc:
             await self.stop()
             raise PortInUse(self.host, self.admin_port, "administration", exc.strerror or str(exc)) from exc

@@ -16,6 +16,7 @@ from local.host.invoker import Call
 from local.host.messages import manual_metadata
 from local.host.timer import timer_call
 from local.host.tracing import child_trace_parent
+from local.problem import Problem
 
 _VERSION = "4.0.0-local"
 
@@ -76,7 +77,8 @@ class AdminApi:
             document = None
         text = document.get("input", "") if isinstance(document, dict) else None
         if not isinstance(text, str):
-            return _json(400, {"error": 'expected a JSON object such as {"input": "text"}'})
+            detail = 'Expected a JSON object such as {"input": "text"}.'
+            return Response.of(Problem(400, "invalid_input", detail), request.path)
         self._dispatcher.submit(self._call(function, text, request), "run by hand")
         return Response(202)
 

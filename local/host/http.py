@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import Future
@@ -26,6 +27,7 @@ from local.host.invoker import Call
 from local.host.routes import Route, RouteTable, RouteTemplate
 from local.host.settings import HttpOptions
 from local.host.tracing import child_trace_parent
+from local.problem import Problem
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,30 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_MAX_BODY_BYTES = 100 * 1024 * 1024
+_TOO_MANY = Problem(
+    429,
+    "too_many_requests",
+    "Expected no more requests at once than maxOutstandingRequests of host.json, found more. Send it again later.",
+    (("retry-after", "1"),),
+)
+_UNAUTHORIZED = Problem(
+    401,
+    "unauthorized",
+    "Expected a valid key in x-functions-key or ?code=, found none. The host says its keys at start.",
+)
+_FAILED = Problem(
+    500, "function_failed", "The function raised an exception, or returned what cannot be sent; see the log."
+)
+_ABORTED = Problem(
+    500,
+    "invocation_aborted",
+    "The host ends while the function runs. Send the request again.",
+    (("connection", "close"),),
+)
 _WITHOUT_BODY = frozenset({204, 304})
+_LOWEST_STATUS, _HIGHEST_STATUS = 200, 599
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 @dataclass(frozen=True)
@@ -75,6 +99,14 @@ class Response:
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+
+    @classmethod
+    def of(cls, problem: Problem, path: str) -> Response:
+        return cls(problem.status, problem.headers, problem.body(path))
+
+
+class ClientGoneError(Exception):
+    """The client has left before its request was complete."""
 
 
 Admin = Callable[[Request], Awaitable[Response | None]]
@@ -117,16 +149,16 @@ class HttpApp:
         self._outstanding += 1
         try:
             response = await self._answer(scope, receive)
+        except ClientGoneError:
+            return  # what came of the body is not what the client meant: no function sees it
         finally:
             self._outstanding -= 1
-        await _send(response, send)
+        await _send(response, scope, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
         if self._max_outstanding is not None and self._outstanding > self._max_outstanding:
-            return Response(429)
+            return Response.of(_TOO_MANY, scope["path"])
         request = await _read(scope, receive)
-        if request is None:
-            return Response(413)
         if request.path.lower().startswith("/admin/"):
             return await self._answer_admin(request)
         return await self._answer_function(request)
@@ -134,11 +166,11 @@ class HttpApp:
     async def _answer_function(self, request: Request) -> Response:
         found = self._routes.find(request.method, request.path)
         if found is None:
-            return Response(404)
+            return _not_found(request)
         function, route_values = found
         trigger = function.trigger
         if self._keys and isinstance(trigger, HttpTrigger) and not self._keys.allow(trigger.auth_level, request.key):
-            return Response(401)
+            return Response.of(_UNAUTHORIZED, request.path)
         if self._slots is None:
             return await self.invoke(function, request, route_values)
         async with self._slots:
@@ -146,24 +178,31 @@ class HttpApp:
 
     async def _answer_admin(self, request: Request) -> Response:
         if self._keys and not self._keys.allow("admin", request.key):
-            return Response(401)
-        return await self._admin(request) or Response(404)
+            return Response.of(_UNAUTHORIZED, request.path)
+        return await self._admin(request) or _not_found(request)
 
     async def invoke(self, function: IndexedFunction, request: Request, route_values: Mapping[str, str]) -> Response:
-        """Run an HTTP function; one that raises answers 500 without a body, and the log has the traceback."""
+        """Run an HTTP function; one that raises answers 500, and the log has the traceback."""
         call = http_call(function, request, route_values)
         outcome = self._dispatcher.submit(call, f"{request.method} {request.path}")
         await _end_of(outcome)
         error = outcome.exception()
         if isinstance(error, InvocationAbortedError):
-            return Response(500, (("connection", "close"),))  # this process ends: the client must not come back to it
+            return Response.of(_ABORTED, request.path)  # this process ends: the client must not come back to it
         if error is not None:
-            return Response(500)
+            return Response.of(_FAILED, request.path)
         datum = outcome.result()
         if datum is None:
             log.warning("function=%s returned None: return an HttpResponse; answering 204", function.name)
             return Response(204)
         return _response(datum)
+
+
+def _not_found(request: Request) -> Response:
+    detail = (
+        f"No function has the method {request.method} on this path; /admin/functions lists all. A wrong method is 404."
+    )
+    return Response.of(Problem(404, "not_found", detail), request.path)
 
 
 async def _end_of(outcome: Future[Datum | None]) -> None:
@@ -196,12 +235,14 @@ def http_call(function: IndexedFunction, request: Request, route_values: Mapping
     )
 
 
-async def _read(scope: Scope, receive: Receive) -> Request | None:
-    """The request with its body; None when it is larger than the host accepts."""
+async def _read(scope: Scope, receive: Receive) -> Request:
+    """The request with its body.
+
+    Raises:
+        ClientGoneError: the body is not complete, and nobody waits for an answer.
+    """
     headers = _joined((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
     length = headers.get("content-length", "0")
-    if length.isdigit() and int(length) > _MAX_BODY_BYTES:
-        return None
     body = await _read_body(receive) if length.isdigit() and int(length) > 0 else b""
     path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
     query = scope["query_string"].decode("latin-1")
@@ -220,8 +261,10 @@ async def _read_body(receive: Receive) -> bytes:
     chunks = []
     while True:
         event = await receive()
+        if event["type"] != "http.request":
+            raise ClientGoneError
         chunks.append(event.get("body", b""))
-        if event["type"] != "http.request" or not event.get("more_body", False):
+        if not event.get("more_body", False):
             return b"".join(chunks)
 
 
@@ -252,11 +295,31 @@ def _response(datum: Datum) -> Response:
     )
 
 
-async def _send(response: Response, send: Send) -> None:
+async def _send(response: Response, scope: Scope, send: Send) -> None:
+    try:
+        headers = _encoded(response, is_head=scope["method"] == "HEAD")
+    except ValueError:
+        log.exception("response_cannot_be_sent path=%s", scope["path"])
+        response = Response.of(_FAILED, scope["path"])
+        headers = _encoded(response, is_head=scope["method"] == "HEAD")
     body = b"" if response.status in _WITHOUT_BODY else response.body
-    headers = [(name, value) for name, value in response.headers if name not in {"content-length", "transfer-encoding"}]
-    if response.status not in _WITHOUT_BODY:
-        headers.append(("content-length", str(len(body))))
-    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    await send({"type": "http.response.start", "status": response.status, "headers": encoded})
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _encoded(response: Response, *, is_head: bool) -> list[tuple[bytes, bytes]]:
+    """The headers as they are sent. The length in an answer to HEAD is that of another answer: only the app knows it.
+
+    Raises:
+        ValueError: a name or a value has characters that would end a header line or are not Latin-1; a wrong status.
+    """
+    if not _LOWEST_STATUS <= response.status <= _HIGHEST_STATUS:
+        raise ValueError(f"expected a status of {_LOWEST_STATUS} to {_HIGHEST_STATUS}, found {response.status}")
+    ours = {"transfer-encoding"} if is_head else {"content-length", "transfer-encoding"}
+    headers = [(name, value) for name, value in response.headers if name not in ours]
+    if response.status not in _WITHOUT_BODY and not is_head:
+        headers.append(("content-length", str(len(response.body))))
+    for name, value in headers:
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"expected a header of one line of Latin-1 text, found {name!r}: {value!r}")
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]

@@ -25,6 +25,7 @@ from local.host.access import AccessKeys
 from local.host.errors import HostStartError
 from local.host.protocol import EXIT_FUNCTION_TIMEOUT, Channel, WorkerOptions
 from local.host.settings import HostSettings, app_environment, read_host_settings
+from local.web_guard import is_loopback_address
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,8 @@ class HostSupervisor:
         for warning in self._settings.warnings:
             log.warning("%s", warning)
         try:
-            self._listener = socket.create_server(self._address, backlog=2048)
+            family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+            self._listener = socket.create_server(self._address, family=family, backlog=2048)
         except OSError as exc:
             raise HostStartError(
                 f"cannot listen on {self.url}: {exc}; choose another port, or 0 for a free one"
@@ -149,6 +151,13 @@ class HostSupervisor:
             self._output = self._resources.enter_context(self._log_file.open("ab"))
         if self._state_dir is None:
             self._state_dir = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="functions-host-")))
+        if not is_loopback_address(self._address[0]):
+            log.warning(
+                "host_open_to_network address=%s keys=%s: requests of web pages are refused, but not names that "
+                "resolve to this machine, and without --enable-auth whoever reaches it may run every function",
+                self._address[0],
+                "asked for" if self.keys else "not asked for",
+            )
         log.info("host_listening url=%s workers=%d app_dir=%s", self.url, len(self._slots), self._app_dir)
         with self._lock:
             for slot in self._slots:

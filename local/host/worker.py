@@ -23,10 +23,13 @@ from typing import Any, NoReturn, cast
 import uvicorn
 import uvloop
 
+from local.connections import ConnectionBook, connection_limit
+from local.descriptors import raise_descriptor_limit
 from local.host.acceptor import Acceptor
 from local.host.access import AccessKeys
 from local.host.admin import AdminApi
 from local.host.dispatcher import Dispatcher
+from local.host.edge import EdgeLimits, EdgeProtocol
 from local.host.errors import HostError
 from local.host.forks import keep_from_children
 from local.host.functions import AppIndex, ServiceBusTrigger, TimerTrigger, index_app
@@ -195,8 +198,11 @@ class Worker:
             keys=keys,
             admin=AdminApi(self._index, self._dispatcher),
         )
+        book = ConnectionBook("http", connection_limit(raise_descriptor_limit()))
         config = uvicorn.Config(
             app,
+            # A factory does where uvicorn's signature asks for a class.
+            http=cast("type[asyncio.Protocol]", partial(EdgeProtocol, book, EdgeLimits())),
             log_config=None,
             access_log=False,
             lifespan="off",

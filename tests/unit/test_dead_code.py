@@ -33,11 +33,9 @@ HOOKS = {
     "settings_customise_sources",  # pydantic-settings
     "dump",  # psycopg
     "write_text_to_href",  # pystac
-    "connection_made",  # asyncio, as are the next three
-    "data_received",
-    "pause_writing",
-    "resume_writing",
-    "capture_signals",  # uvicorn
+    "capture_signals",  # uvicorn, as are the next two
+    "send_400_response",
+    "_unsupported_upgrade_warning",
     "thread_local_storage",  # azure.functions.Context, as are the next three
     "function_directory",
     "trace_context",

@@ -1,11 +1,15 @@
 """The broker's HTTP port, the administration client, and the command."""
 
+import asyncio
 import http.client
 import json
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,9 +18,13 @@ from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.management import ServiceBusAdministrationClient
 
+from local.broker import admin_http
 from local.broker.config import BrokerConfig
-from local.broker.server import PortInUse
+from local.broker.connection import Connection
+from local.broker.server import Broker, PortInUse
 from local.broker.thread import BrokerThread
+from local.broker_process import BrokerProcess
+from local.connections import ConnectionBook
 
 ROOT = Path(__file__).parents[3]
 EMPTY = {"active": 0, "locked": 0, "scheduled": 0, "deferred": 0, "dead_letter": 0}
@@ -76,13 +84,113 @@ def test_names_with_a_slash_can_be_purged(broker):
 def test_a_wrong_request_is_refused_with_a_reason(broker, path, status):
     answered, body = ask(broker, "POST", path)
     assert answered == status
-    assert body["error"].startswith("expected")
+    assert body["detail"].startswith("expected")
 
 
 def test_garbage_on_the_http_port_is_answered(broker):
     with socket.create_connection(("127.0.0.1", broker.admin_port), timeout=10) as connection:
         connection.sendall(b"nonsense\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
+def raw(broker, data):
+    with socket.create_connection(("127.0.0.1", broker.admin_port), timeout=20) as connection:
+        connection.sendall(data)
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+    return received
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "code"),
+    [
+        (b"Host: evil.example\r\n", 403, "foreign_host"),
+        (b"Host: \xe9\xff\r\n", 400, "malformed_host"),
+        (b"", 400, "malformed_host"),
+        (b"Host: localhost\r\nHost: localhost\r\n", 400, "malformed_host"),
+        (b"Host: localhost\r\nOrigin: null\r\n", 403, "foreign_origin"),
+        (b"Host: localhost\r\nOrigin: http://localhost:1\r\n", 403, "foreign_origin"),
+        (b"Host: localhost\r\nSec-Fetch-Site: cross-site\r\n", 403, "foreign_origin"),
+        (b"Host: localhost\r\nTransfer-Encoding: chunked\r\n", 411, "length_required"),
+        (b"Host: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n", 400, "malformed_framing"),
+        (b"Host: localhost\r\nContent-Length: 2000000\r\n", 413, "body_too_large"),
+        (b"Host: localhost\r\n folded\r\n", 400, "invalid_request"),
+        (b"Host: localhost\r\nX: " + b"a" * 100_000 + b"\r\n", 431, "headers_too_large"),
+    ],
+)
+def test_pages_and_malformed_heads_are_refused_with_a_problem(broker, head, status, code):
+    try:
+        response = raw(broker, b"POST /queues/orders/purge HTTP/1.1\r\n" + head + b"\r\n")
+    except ConnectionResetError:  # the broker does not read on for a head that is too large
+        assert status == 431
+        return
+    assert response.startswith(b"HTTP/1.1 %d " % status)
+    assert b"content-type: application/problem+json\r\n" in response
+    assert json.loads(response.partition(b"\r\n\r\n")[2])["code"] == code
+
+
+def test_malformed_target_is_refused(broker):
+    assert b"malformed_target" in raw(broker, b"GET /%ff HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+def test_unfinished_request_is_closed_after_a_time(broker, monkeypatch):
+    monkeypatch.setattr(admin_http, "_READ_TIMEOUT_SECONDS", 0.05)
+    assert raw(broker, b"GET /hea") == b""
+
+
+def test_client_that_never_opens_its_connection_is_closed():
+    """Whatever it sends instead, as long as it is no open frame."""
+
+    async def story():
+        book = ConnectionBook("amqp", 10, tick_seconds=0.001)
+        namespace = Broker(BrokerConfig.for_queues(["orders"])).namespace
+        server = await asyncio.get_running_loop().create_server(lambda: Connection(namespace, set(), book), "127.0.0.1")
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"AMQP\x03\x01\x00\x00")
+            with suppress(ConnectionResetError):
+                await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+            with suppress(ConnectionResetError):
+                await writer.wait_closed()
+
+    asyncio.run(story())
+
+
+def test_silent_sockets_on_both_ports_do_not_stop_the_broker(broker):
+    with ExitStack() as opened:
+        for port in (broker.amqp_port, broker.admin_port):
+            for _ in range(500):
+                opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+        assert ask(broker, "GET", "/health")[0] == 200
+        with (
+            ServiceBusClient.from_connection_string(broker.connection_string) as client,
+            client.get_queue_sender("orders") as sender,
+        ):
+            sender.send_messages(ServiceBusMessage("a"))
+        assert ask(broker, "GET", "/queues")[1]["orders"]["active"] == 1
+
+
+def test_exhausted_descriptors_are_said_once_and_got_over(tmp_path):
+    log = tmp_path / "broker.log"
+    broker = BrokerProcess(amqp_port=0, admin_port=0, log_file=log)
+    broker.start()
+    try:
+        _, hard = resource.prlimit(broker.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (30, hard))
+        with ExitStack() as opened:
+            for _ in range(60):
+                opened.enter_context(socket.create_connection(("127.0.0.1", broker.admin_port), timeout=20))
+            deadline = time.monotonic() + 20
+            while "descriptors_exhausted" not in log.read_text():
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+        assert ask(broker, "GET", "/health")[0] == 200
+        assert "Traceback" not in log.read_text()
+        assert log.read_text().count("descriptors_exhausted") <= 2  # one for each listener
+    finally:
+        broker.stop()
 
 
 def test_garbage_on_the_amqp_port_closes_the_connection(broker):

@@ -47,11 +47,11 @@ def test_http_function_sees_the_request_and_shapes_the_response(start_host):
         assert text.headers["content-type"] == "text/plain; charset=utf-8"
 
 
-def test_failing_function_answers_500_without_a_body_and_the_log_has_the_traceback(start_host, tmp_path):
+def test_failing_function_answers_500_and_the_log_has_the_traceback(start_host, tmp_path):
     host = start_host()
     with client(host) as http:
         response = http.get("/api/boom")
-    assert (response.status_code, response.content) == (500, b"")
+    assert (response.status_code, response.json()["code"]) == (500, "function_failed")
     log = (tmp_path / "host.log").read_text()
     assert "[worker 0]" in log
     assert "RuntimeError: this handler always fails" in log
@@ -87,7 +87,7 @@ def test_keys_are_asked_for_when_authorization_is_on(start_host):
     host = start_host(enable_auth=True, settings={"LOCAL_HOST_MASTER_KEY": "mk", "LOCAL_HOST_FUNCTION_KEY": "fk"})
     with client(host) as http:
         refused = http.get("/api/text")
-        assert (refused.status_code, refused.content) == (401, b"")
+        assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
         assert http.get("/api/text?code=fk").status_code == 200
         assert http.get("/api/text", headers={"x-functions-key": "fk"}).status_code == 200
         assert http.get("/api/admin-only?code=fk").status_code == 401
@@ -95,6 +95,41 @@ def test_keys_are_asked_for_when_authorization_is_on(start_host):
         assert http.post("/api/echo/Bob").status_code == 202
         assert http.get("/admin/host/status").status_code == 401
         assert http.get("/admin/host/status?code=mk").status_code == 200
+
+
+def test_more_requests_than_allowed_are_told_to_come_again(start_host, sample_log):
+    host = start_host(settings={"AzureFunctionsJobHost__extensions__http__maxOutstandingRequests": "1"})
+    with client(host) as http:
+        first = threading.Thread(target=lambda: httpx.post(f"{host.url}/api/sleep/2", timeout=20))
+        first.start()
+        sample_log.wait_for("sleeping")
+        refused = http.get("/api/text")
+        first.join()
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+        assert refused.headers["retry-after"] == "1"
+        assert http.get("/api/text").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/broken-name", "response_cannot_be_sent path=/broken-name"),
+        ("/broken-status", "response_cannot_be_sent path=/broken-status"),
+        ("/broken-header", "Header values must not contain newline characters"),
+    ],
+)
+def test_answer_that_cannot_be_sent_is_500_and_said_in_the_log(start_host, tmp_path, path, said):
+    host = start_host("asgi_app")
+    with client(host) as http:
+        refused = http.get(path)
+    assert (refused.status_code, refused.json()["code"]) == (500, "function_failed")
+    assert said in (tmp_path / "host.log").read_text()
+
+
+def test_host_that_is_open_to_the_network_says_so(start_host, monkeypatch, caplog):
+    monkeypatch.setattr("local.host.supervisor.is_loopback_address", lambda _address: False)
+    start_host("asgi_app")
+    assert any("host_open_to_network" in message and "--enable-auth" in message for message in caplog.messages)
 
 
 def test_asgi_application_is_served_below_an_empty_prefix(start_host):
