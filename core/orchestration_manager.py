@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from core.canonical import encode_storable
-from core.errors import DeliveryError, PermanentTaskError
+from core.errors import DeliveryError, PermanentTaskError, UnknownWork
 from core.faults import fault_point
 from core.models import (
     JobQueueMessage,
@@ -22,6 +22,7 @@ from core.models import (
     TaskQueueMessage,
 )
 from core.models.context import CompletedTask
+from core.models.message import KeptMessage
 from core.ports import JobCatalog, MessageSender, PlannedTask
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,15 @@ class DuplicateTaskName(PermanentTaskError):
         super().__init__(f"stage {stage}: expected each task to have its own name, found {name!r} twice")
 
 
-class NoQueueForTask(PermanentTaskError):
-    """Neither a handler nor the stage says where a task goes."""
+class NoQueueForTask(UnknownWork):
+    """Neither a handler of this app nor the stage says where a task goes."""
 
     def __init__(self, stage: int, task_type: str) -> None:
         super().__init__(
+            "task type",
+            task_type,
             f"stage {stage}: expected a handler for task type {task_type!r}, or `queue` in the stage, found neither; "
-            "register the handler or name the queue of the app that has it"
+            "register the handler or name the queue of the app that has it",
         )
 
 
@@ -199,6 +202,10 @@ class OrchestrationManager:
             _tell_undelivered(error, message.job_id)
             return False
         return True
+
+    def send_back(self, queue: str, message: KeptMessage, delay_seconds: float) -> None:
+        """Put a message back into its queue, for later. Raises DeliveryError: nothing else remembers it."""
+        self._sender.send_message_with_delay(queue, message, delay_seconds)
 
     def signal_stage_complete(self, job: JobRecord) -> None:
         """A worker app tells the platform app that a job moved on. Lost signals are made good by the janitor."""

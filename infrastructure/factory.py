@@ -170,6 +170,7 @@ def _make_machine(settings: Settings, repositories: Repositories, catalog: JobCa
         keeper=LeaseKeeper(repositories.tasks),
         owner=f"{settings.app_name}:{socket.gethostname()}:{os.getpid()}",
         task_threads=settings.task_threads,
+        unknown_work_patience_seconds=settings.unknown_work_patience_seconds,
     )
 
 

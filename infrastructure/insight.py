@@ -106,7 +106,7 @@ class InsightQueries(PostgreSQLRepository):
         if not rows:
             raise JobNotFound(job_id)
         facts = dict(rows[0])
-        facts["status"] = JobStatus(facts["status"])
+        facts["status"] = JobStatus.stored(facts["status"])
         facts["stage_name"] = facts["stage_name"] or ""
         where = {name: facts[name] for name in ("job_id", "run", "stage", "now")}
         facts |= self._read_events(cursor, where)
