@@ -73,24 +73,21 @@ class StageRunner:
         rows = self._state.claim_tasks(
             message.job_id, message.run, message.stage, message.task_ids, lease_id=lease_id, owner=self._owner
         )
-        claimed = [row for row in rows if row["outcome"] == "claimed"]
-        if claimed:
-            self._postponer.postpone_tasks(message, message.stage, claimed, unknown, lease_id)
+        waiting = [row for row in rows if row["outcome"] in {"claimed", "not_due"}]
+        if waiting:
+            self._postponer.postpone_tasks(message, message.stage, waiting, unknown, lease_id)
 
     def _is_strange(self, row: Mapping[str, Any]) -> bool:
         return row["outcome"] in {"claimed", "not_due"} and self._catalog.find_handler(row["task_type"]) is None
 
     def _give_back(self, job: JobRecord, stage: int, rows: Sequence[Mapping[str, Any]], lease_id: UUID) -> str | None:
-        """The claimed ones of tasks that this app has no handler for. The job's status if it moved on by that.
-
-        A message that came before its task is due is not needed: another is scheduled, or the janitor sends it.
-        """
+        """Leave tasks that this app has no handler for to another. The job's status if it moved on by that."""
         moved_to = None
         for task_type in sorted({row["task_type"] for row in rows}):
-            claimed = [row for row in rows if row["task_type"] == task_type and row["outcome"] == "claimed"]
-            if claimed:
-                unknown = UnknownTaskType(task_type)
-                moved_to = self._postponer.postpone_tasks(job, stage, claimed, unknown, lease_id) or moved_to
+            same = [row for row in rows if row["task_type"] == task_type]
+            moved_to = (
+                self._postponer.postpone_tasks(job, stage, same, UnknownTaskType(task_type), lease_id) or moved_to
+            )
         return moved_to
 
     def run_claimed(

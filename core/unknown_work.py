@@ -58,7 +58,7 @@ class Postponer:
         )
         if answer.outcome == "exhausted":
             self._state.fail_all_job_tasks(job.job_id, {**(answer.error or {}), "stage": job.stage})
-        if answer.outcome != "postponed":
+        if answer.delay_seconds is None:
             return
         message = JobQueueMessage(
             job_id=job.job_id,
@@ -70,16 +70,16 @@ class Postponer:
             cause=f"wait-{uuid4().hex[:8]}",
             correlation_id=job.correlation_id,
         )
-        if self._orchestration.announce_job(message, delay_seconds=answer.delay_seconds or 0.0):
+        if self._orchestration.announce_job(message, delay_seconds=answer.delay_seconds):
             self._state.mark_job_announced(job.job_id, job.run, job.stage)
 
     def postpone_tasks(
         self, job: JobReference, stage: int, rows: Sequence[Mapping[str, Any]], unknown: UnknownWork, lease_id: UUID
     ) -> str | None:
-        """Leave claimed tasks to an app that knows them.
+        """Leave tasks to an app that knows them.
 
         Args:
-            rows: As `claim_tasks` gave them.
+            rows: As `claim_tasks` gave them: claimed, or not due since they were given back before.
 
         Returns:
             The job's status, if the stage ended since these were its last and their patience is over; else None.
@@ -104,7 +104,7 @@ class Postponer:
                 run=job.run,
                 stage=stage,
                 task_ids=ids,
-                attempt=max(attempts[task_id] for task_id in ids),
+                attempt=max(1, *(attempts[task_id] for task_id in ids)),
                 cause=lease_id.hex[:12],
                 correlation_id=job.correlation_id,
             )

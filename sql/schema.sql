@@ -1679,8 +1679,9 @@ language sql immutable as $$
   select p_delays[least((p_note ->> 'times')::integer, cardinality(p_delays))]
 $$;
 
--- Gives claimed tasks back. One row a task that is to be told: postponed, to be sent again after wait_seconds; or failed,
--- since its patience is over, with what that did to its stage and job. Those of a stage that has ended are cancelled.
+-- Gives claimed tasks back. One row a task: postponed, to be sent again after wait_seconds (so is one of these tasks that
+-- was given back before and is not due yet); or failed, since its patience is over, with what that did to its stage and
+-- job. Those of a stage that has ended are cancelled.
 -- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
 -- Raises CM001 when the stage was closed between the look at it and its lock: call again.
 create or replace function "app".postpone_tasks(
@@ -1727,16 +1728,16 @@ begin
   end if;
   return query
   select t.task_id, case t.status when 'failed' then 'failed' else 'postponed' end, t.queue,
-    "app".unknown_work_delay(t.waiting_for, p_delays), v_is_last, j.status
+    greatest(extract(epoch from t.due_at - v_now), 0)::double precision, v_is_last, j.status
   from "app".tasks t join "app".jobs j on j.job_id = t.job_id
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
     and (t.status = 'pending_retry' or t.task_id = any (v_failed))
   order by t.task_id;
 end $$;
 
--- The same for the step that a job waits for. Outcome: postponed, to be announced again after delay_seconds; early (it was
--- postponed before, and the message for it is still to come: this one is not needed); exhausted, nothing was changed: the
--- caller fails the job with this error; not_waiting (it waits for no such step, or is paused).
+-- The same for the step that a job waits for. Outcome: postponed, to be announced again after delay_seconds; early, the
+-- same, but it was postponed before and is not due yet; exhausted, nothing was changed: the caller fails the job with
+-- this error; not_waiting (it waits for no such step, or is paused).
 -- Fence: the job waits for that step of that run. Locks: the job row.
 create or replace function "app".postpone_job_step(
   p_job_id text, p_run integer, p_stage integer, p_unknown jsonb, p_patience_seconds double precision,
@@ -1750,7 +1751,7 @@ declare
   v_at jsonb;
   v_note jsonb;
 begin
-  select j.status, j.attempt, j.announced_at, j.waiting_for into v_job from "app".jobs j
+  select j.status, j.attempt, j.waiting_for into v_job from "app".jobs j
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing')
     and j.paused_at is null
   for update;
@@ -1760,10 +1761,9 @@ begin
     return;
   end if;
   v_at := jsonb_build_object('run', p_run, 'stage', p_stage, 'status', v_job.status, 'attempt', v_job.attempt);
-  if v_job.waiting_for -> 'at' = v_at and (v_job.waiting_for ->> 'due_at')::timestamptz > v_now
-    and v_job.announced_at is not null
-  then
+  if v_job.waiting_for -> 'at' = v_at and (v_job.waiting_for ->> 'due_at')::timestamptz > v_now then
     outcome := 'early';
+    delay_seconds := extract(epoch from (v_job.waiting_for ->> 'due_at')::timestamptz - v_now);
     return next;
     return;
   end if;
