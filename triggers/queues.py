@@ -69,13 +69,17 @@ def receive_job_message(
 
 
 def receive_task_message(
-    queue: str,
     message: Delivery,
     *,
+    queue: str,
     get_machine: Callable[[], MessageProcessor] = _machine,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Run the tasks that a message of a task queue (logical name) names. Raises as `receive_job_message` does."""
+    """Run the tasks that a message names. Raises as `receive_job_message` does.
+
+    Args:
+        queue: Logical name of the queue that it came from.
+    """
     parsed = _read(message, "a TaskQueueMessage", partial(read_task_message, queue))
     with _pausing_while_unavailable(message, pause):
         get_machine().process_task_message(parsed)
@@ -90,6 +94,8 @@ def _read(message: Delivery, expected: str, parse: Callable[[bytes], M]) -> M:
         extra = {"checkpoint": "MESSAGE_UNREADABLE", **_context(message), "expected": expected, "found": found}
         log.exception("message_unreadable", extra=extra)
         raise MessageUnreadable(message.message_id, expected, _reason(error)) from error
+    if strange := getattr(parsed, "model_extra", None):
+        log.info("message_fields_not_known", extra={**_context(message), "fields": sorted(strange)[:_SHOWN_PROBLEMS]})
     log.debug("message_received", extra=_context(message))
     return parsed
 

@@ -8,7 +8,7 @@ that are not known, are read as an `UnknownMessage`.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import uuid4
 
 from pydantic import (
@@ -26,6 +26,8 @@ from core.models.definition import FrozenModel
 from core.models.record import JobId
 
 MESSAGE_FORMAT = 1
+_KINDS = frozenset({"job", "stage_complete", "task"})
+_FIELDS_OF_ONE_KIND = frozenset({"completed_stage", "parameters", "task_ids"})
 
 
 class Kept(FrozenModel):
@@ -42,6 +44,13 @@ class _Message(BaseModel):
 
     format: Annotated[int, Field(le=MESSAGE_FORMAT)] = Field(default=MESSAGE_FORMAT, exclude=True)
     kept: Kept | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        foreign = _FIELDS_OF_ONE_KIND.intersection(self.model_extra or ())
+        if foreign:
+            raise ValueError(f"expected no field of another kind of message, found {', '.join(sorted(foreign))}")
+        return self
 
 
 class JobQueueMessage(_Message):
@@ -172,20 +181,20 @@ M = TypeVar("M")
 
 def read_job_message(queue: str, body: bytes | str) -> JobQueueMessage | StageCompleteMessage | UnknownMessage:
     """A message of the jobs queue. Raises ValidationError for one that no release sends."""
-    return _read(queue, body, JOBS_QUEUE_MESSAGE.validate_json, {"job", "stage_complete"})
+    return _read(queue, body, JOBS_QUEUE_MESSAGE.validate_json)
 
 
 def read_task_message(queue: str, body: bytes | str) -> TaskQueueMessage | UnknownMessage:
     """A message of a task queue, whose logical name is given. Raises as `read_job_message`."""
-    return _read(queue, body, TaskQueueMessage.model_validate_json, {"task"})
+    return _read(queue, body, TaskQueueMessage.model_validate_json)
 
 
-def _read(queue: str, body: bytes | str, parse: Callable[[bytes | str], M], kinds: set[str]) -> M | UnknownMessage:
+def _read(queue: str, body: bytes | str, parse: Callable[[bytes | str], M]) -> M | UnknownMessage:
     try:
         return parse(body)
     except ValidationError:
         document = _document(body)
-        if not _is_newer(document, kinds):
+        if not _is_newer(document):
             raise
     return UnknownMessage(queue=queue, document=document, kept=_kept(document))
 
@@ -199,10 +208,10 @@ def _document(body: bytes | str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _is_newer(document: Mapping[str, Any], kinds: set[str]) -> bool:
+def _is_newer(document: Mapping[str, Any]) -> bool:
     number, kind = document.get("format"), document.get("message_type")
     is_newer_format = isinstance(number, int) and number > MESSAGE_FORMAT
-    return is_newer_format or (isinstance(kind, str) and kind not in kinds)
+    return is_newer_format or (isinstance(kind, str) and kind not in _KINDS)
 
 
 def _kept(document: dict[str, Any]) -> Kept | None:
