@@ -168,8 +168,9 @@ def _wait_for_release(facts: JobFacts, what: str, unknown: UnknownFacts) -> Find
         f"since {_at(unknown.since, facts.now)}, last by {unknown.by}; offered again {_at(unknown.next_at, facts.now)}",
         since=unknown.since,
         next_at=unknown.next_at,
-        advice=f"deploy or start the release that knows the {unknown.kind} {unknown.name}; it takes the work within "
-        f"half a minute. No attempt is spent. It fails after {_span(left)} more of this",
+        advice=f"deploy or start the release that knows the {unknown.kind} {unknown.name}; beside apps that do not "
+        "know it it gets its share of the offers, without them all within half a minute. No "
+        f"attempt is spent. It fails after {_span(left)} more of this",
     )
 
 
