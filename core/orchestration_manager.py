@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from core.canonical import encode_storable
-from core.errors import DeliveryError, PermanentTaskError, UnknownWork
+from core.errors import DeliveryError, PermanentTaskError, QueueNotFound, UnknownWork
 from core.faults import fault_point
 from core.models import (
     JobQueueMessage,
@@ -142,6 +142,15 @@ class OrchestrationManager:
             raise NoQueueForTask(stage.number, task_type)
         return queue
 
+    def knows(self, kind: str, name: str) -> bool:
+        """Whether this app has what work waits for (`UnknownWork`). Of a definition only trying can tell: no."""
+        if kind == "task type":
+            return self._catalog.find_handler(name) is not None
+        try:
+            return kind == "job type" and self._catalog.get_job(name) is not None
+        except UnknownWork:
+            return False
+
     def may_run_here(self, tasks: Sequence[PlannedTask], tasks_per_message: int) -> bool:
         """Whether the process that planned these tasks may run them without a message: one message's worth, ours."""
         return (
@@ -267,8 +276,11 @@ def _chunks(items: Iterator[_T], size: int) -> Iterator[list[_T]]:
 
 
 def _tell_undelivered(error: DeliveryError, job_id: str | None) -> None:
-    log.error(
+    # A queue that this app does not have is no accident: an app of another release may have it, at its next sweep.
+    is_missing = isinstance(error, QueueNotFound)
+    log.log(
+        logging.WARNING if is_missing else logging.ERROR,
         "message_not_confirmed",
-        exc_info=error,
+        exc_info=None if is_missing else error,
         extra={"checkpoint": "MESSAGE_NOT_CONFIRMED", "job_id": job_id, "queue": error.queue, "reason": error.reason},
     )

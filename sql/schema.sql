@@ -1786,6 +1786,53 @@ begin
   return next;
 end $$;
 
+-- What work waits for now, by kind and name; for an app that wants to know whether it knows it.
+create or replace function "app".find_unknown_work(p_limit integer) returns table (kind text, name text)
+language sql stable as $$
+  select w.kind, w.name from (
+    select j.waiting_for ->> 'kind' as kind, j.waiting_for ->> 'name' as name from "app".jobs j
+    where j.status in ('queued', 'finalizing') and j.waiting_for is not null
+    union
+    select t.waiting_for ->> 'kind', t.waiting_for ->> 'name' from "app".tasks t
+    where t.status = 'pending_retry' and t.waiting_for is not null
+  ) w
+  limit p_limit
+$$;
+
+-- An app that knows it is there, if not yet its turn: the patience of what has spent half of it begins anew. Returns for
+-- how many rows. Rows in other hands are skipped. Locks: task rows by id; job rows.
+create or replace function "app".renew_patience(p_kind text, p_name text, p_limit integer) returns integer
+language plpgsql as $$
+declare
+  v_tasks integer;
+  v_jobs integer;
+begin
+  with found as (
+    select t.job_id, t.run, t.task_id from "app".tasks t
+    where t.status = 'pending_retry' and t.waiting_for ->> 'kind' = p_kind and t.waiting_for ->> 'name' = p_name
+      and "app".is_patience_half_over(t.waiting_for)
+    order by t.job_id, t.run, t.task_id limit p_limit for update skip locked
+  )
+  update "app".tasks t set waiting_for = t.waiting_for || jsonb_build_object('waited_seconds', 0)
+  from found f where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id;
+  get diagnostics v_tasks = row_count;
+  with found as (
+    select j.job_id from "app".jobs j
+    where j.status in ('queued', 'finalizing') and j.waiting_for ->> 'kind' = p_kind
+      and j.waiting_for ->> 'name' = p_name and "app".is_patience_half_over(j.waiting_for)
+    order by j.job_id limit p_limit for update skip locked
+  )
+  update "app".jobs j set waiting_for = j.waiting_for || jsonb_build_object('waited_seconds', 0)
+  from found f where j.job_id = f.job_id;
+  get diagnostics v_jobs = row_count;
+  return v_tasks + v_jobs;
+end $$;
+
+create or replace function "app".is_patience_half_over(p_note jsonb) returns boolean
+language sql immutable as $$
+  select (p_note ->> 'waited_seconds')::double precision * 2 >= (p_note ->> 'patience_seconds')::double precision
+$$;
+
 -- Retention. Only jobs that have ended are ever pruned, and in pieces: each call is one short transaction that no running
 -- work waits for.
 

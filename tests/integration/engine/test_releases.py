@@ -9,6 +9,7 @@ from typing import ClassVar
 import httpx
 import pytest
 
+from core.errors import QueueNotFound
 from core.explain import explain
 from core.janitor import Patience
 from core.models import JobQueueMessage, TaskDefinition
@@ -112,8 +113,11 @@ class Fleet:
         )
 
     def finish_with_new(self):
+        self.finish_with(self.new)
+
+    def finish_with(self, rig):
         self.make_due()
-        while self.queues.deliver(self.new.machine, skip_delays=True):
+        while self.queues.deliver(rig.machine, skip_delays=True):
             self.make_due()
 
     def findings(self, job_id):
@@ -133,6 +137,12 @@ class Fleet:
             f"update app.{table} set waiting_for = waiting_for || jsonb_build_object('waited_seconds', %s::int)"  # noqa: S608
             " where waiting_for is not null",
             7 * HOUR,
+        )
+
+    def waited(self, table):
+        return self.engine.query(
+            f"select (waiting_for ->> 'waited_seconds')::float as waited from app.{table}"  # noqa: S608 - of these
+            " where waiting_for is not null"
         )
 
     def check_nothing_was_spent(self, job_id):
@@ -205,17 +215,22 @@ def test_task_of_a_strange_type_waits_while_its_neighbours_run(fleet):
     }
 
 
-def test_planner_whose_task_has_no_queue_here_waits(engine):
+@pytest.mark.parametrize("on_the_spot", [False, True])
+def test_planner_whose_task_has_no_queue_here_waits(engine, on_the_spot):
     """The stage's queue comes from the handler, which only the new release has."""
 
     class Queueless(_Job, JobBase):
         job_type = "growing"
         stages: ClassVar = [stage(1, "cut", "cut"), stage(2, "shine", "shine")]
 
-    fleet = Fleet(engine)
+    fleet = Fleet(engine, on_the_spot=on_the_spot)
     fleet.new = Rig(engine, fleet.queues, registry=Registry([Queueless], handlers("cut", "shine"), queues=["tasks"]))
+    if on_the_spot:  # so that its steps are known to be quick, and the next is prepared with the last results
+        fleet.old.machine.submit_job("growing", {"n": 1, "odd": "cut"})
+        fleet.finish_with(fleet.old)
     job_id = fleet.submit("growing", n=1)
-    fleet.give_to(fleet.old, times=2 + 3)
+    fleet.give_to(fleet.old, times=1 if on_the_spot else 2)
+    fleet.give_to(fleet.old, times=3)
 
     job = fleet.old.job(job_id)
     assert (job.status, job.stage, job.attempt) == ("queued", 2, 0)
@@ -328,6 +343,49 @@ def test_stage_that_goes_on_past_failures_does_so_past_what_nobody_knows(engine)
     fleet.end_patience()
     fleet.give_to(fleet.old)
     assert fleet.old.job(job_id).status == "completed_with_errors"
+
+
+@pytest.mark.parametrize("job_type", ["fresh", "growing"])
+def test_work_does_not_fail_while_an_app_that_knows_it_is_there(fleet, job_type):
+    """One new app among many old ones may wait long for its turn."""
+    job_id = fleet.submit(job_type, n=1)
+    fleet.give_to(fleet.old, times=4)
+    table = "jobs" if job_type == "fresh" else "tasks"
+    fleet.end_patience(table)
+    fleet.old.janitor.sweep()  # which does not know it either
+    assert [row["waited"] for row in fleet.waited(table)] == [7 * HOUR]
+    fleet.new.janitor.sweep()
+    assert [row["waited"] for row in fleet.waited(table)] == [0]
+    fleet.give_to(fleet.old)
+    fleet.finish_with_new()
+    fleet.check_nothing_was_spent(job_id)
+
+
+def test_queue_that_an_app_has_no_name_for_leaves_tasks_to_the_app_that_has_one(engine, caplog):
+    class OnGpu(_Job, JobBase):
+        job_type = "growing"
+        stages: ClassVar = [stage(1, "cut", "cut", queue="gpu")]
+
+    class WithoutGpu:
+        def send_messages(self, queue, messages):
+            if queue == "gpu":
+                raise QueueNotFound(queue, "expected one of jobs, tasks")
+            fleet.queues.send_messages(queue, messages)
+
+    fleet = Fleet(engine)
+    fleet.old = Rig(engine, fleet.queues, patience=AT_ONCE, registry=old_registry(), sender=WithoutGpu())
+    fleet.new = Rig(
+        engine, fleet.queues, patience=AT_ONCE, registry=Registry([OnGpu], handlers("cut"), queues=["tasks"])
+    )
+    job_id = fleet.submit("growing", n=3)
+    fleet.give_to(fleet.old)
+    fleet.old.janitor.sweep()
+    assert {(task["status"], task["queue"]) for task in fleet.old.tasks(job_id, 1)} == {("pending", "gpu")}
+    told = [record for record in caplog.records if record.message == "message_not_confirmed"]
+    assert {(record.levelname, record.exc_info) for record in told} == {("WARNING", None)}
+    assert fleet.new.janitor.sweep().announced_tasks == 3
+    fleet.finish_with_new()
+    fleet.check_nothing_was_spent(job_id)
 
 
 def test_only_time_in_which_somebody_gives_it_back_counts(fleet):
