@@ -6,7 +6,6 @@ that are not known, are read as an `UnknownMessage`.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import uuid4
@@ -21,6 +20,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import from_json
 
 from core.models.definition import FrozenModel
 from core.models.record import JobId
@@ -200,10 +200,10 @@ def _read(queue: str, body: bytes | str, parse: Callable[[bytes | str], M]) -> M
 
 
 def _document(body: bytes | str) -> dict[str, Any]:
-    """The JSON object; empty when it is none."""
+    """The JSON object; empty when it is none, or one that could not be sent again as it came."""
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        document = from_json(body, allow_inf_nan=False)
+    except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
 

@@ -72,6 +72,10 @@ def test_task_queue_carries_tasks():
         (receive_job_message, b'{"job_type": "hello_world"}', "a JobQueueMessage or StageCompleteMessage"),
         (receive_job_message, TASKS.model_dump_json(), "a JobQueueMessage or StageCompleteMessage"),
         (receive_task_message, b"", "a TaskQueueMessage"),
+        (receive_task_message, b'{"message_type": "\\ud800"}', "a TaskQueueMessage"),
+        (receive_task_message, b'{"format": 2, "weight": NaN}', "a TaskQueueMessage"),
+        (receive_task_message, b'{"format": "two"}', "a TaskQueueMessage"),
+        (receive_task_message, b"[" * 100_000, "a TaskQueueMessage"),
         (receive_task_message, JOB.model_dump_json(), "a TaskQueueMessage"),
     ],
 )
