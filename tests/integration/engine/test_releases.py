@@ -285,6 +285,13 @@ def test_field_of_a_definition_that_is_not_used_is_no_hindrance(fleet):
     assert fleet.old.job(job_id).stage == 2
 
 
+def test_parameters_of_a_newer_release_are_not_judged_again(fleet):
+    job_id = fleet.submit("growing", n=1)
+    fleet.engine.execute("update app.jobs set parameters = parameters || jsonb_build_object('blur', 3)")
+    fleet.give_to(fleet.old, times=2)
+    assert fleet.old.job(job_id).stage == 2
+
+
 def test_stage_beyond_the_definition_waits(fleet):
     job_id = fleet.submit("growing", n=1)
     fleet.engine.execute("update app.jobs set stage = 3, total_stages = 3 where job_id = %s", job_id)
