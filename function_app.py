@@ -72,7 +72,7 @@ def _add_task_queue(function_app: func.FunctionApp, logical: str, queue: str) ->
         with IMPORTS:
             from triggers.queues import receive_task_message  # noqa: PLC0415 - at the first message
 
-        receive_task_message(message)
+        receive_task_message(message, queue=logical)
 
 
 def _add_dead_letters(function_app: func.FunctionApp, logical: str, queue: str) -> None:

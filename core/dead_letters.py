@@ -15,7 +15,7 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from core.errors import DeliveryError, storable_text
-from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage
+from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
 from core.models.dead_letter import (
     DeadLetter,
     DeadLetterDetail,
@@ -26,7 +26,7 @@ from core.models.dead_letter import (
     Selection,
     WaitingRows,
 )
-from core.models.message import JOBS_QUEUE_MESSAGE
+from core.models.message import ReadMessage, UnknownMessage, read_job_message, read_task_message
 from core.orchestration_manager import JOBS_QUEUE
 from core.ports import MessageSender
 from core.state_manager import StateManager
@@ -96,14 +96,13 @@ def read_reference(queue: str, body: bytes, properties: Mapping[str, Any]) -> Me
     )
 
 
-def read_message(queue: str, body: bytes | str) -> QueueMessage | None:
+def read_message(queue: str, body: bytes | str) -> ReadMessage | None:
     """The message as this release reads it; None when it cannot."""
     try:
-        if queue == JOBS_QUEUE:
-            return JOBS_QUEUE_MESSAGE.validate_json(body)
-        return TaskQueueMessage.model_validate_json(body)
+        message = read_job_message(queue, body) if queue == JOBS_QUEUE else read_task_message(queue, body)
     except ValidationError:
         return None
+    return None if isinstance(message, UnknownMessage) else message
 
 
 def keep_text(text: str | None) -> str | None:
@@ -205,7 +204,7 @@ def _find_obsolete(letter: DeadLetterDetail, waiting: WaitingRows) -> tuple[str,
     return None
 
 
-def _told_again(message: QueueMessage, task_ids: tuple[str, ...], cause: str) -> QueueMessage:
+def _told_again(message: ReadMessage, task_ids: tuple[str, ...], cause: str) -> ReadMessage:
     """The same message under another id; a task message names the tasks that still wait."""
     if isinstance(message, TaskQueueMessage):
         return message.model_copy(update={"task_ids": task_ids, "cause": cause})

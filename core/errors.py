@@ -8,6 +8,7 @@ Exception
     |   +-- PermanentTaskError   never try again
     +-- TaskCancelled            raised by a handler that noticed that nobody wants its work any more
     |   +-- TaskTimedOut         its attempt has run out of time: a failed attempt, tried again as a RetryableTaskError
+    +-- UnknownWork              this release does not know something that the work needs; it waits for one that does
     +-- IdempotencyKeyReused     a submission's key came before with another payload
     +-- AttemptsExhausted        no attempt is left
     +-- DeliveryError            a message was not confirmed; its rows stay unannounced, and the janitor sends it later
@@ -62,6 +63,19 @@ class TaskCancelled(CoreMachineError):
 
 class TaskTimedOut(TaskCancelled, RetryableTaskError):
     """The handler stopped because its attempt ran longer than the stage's `task_timeout_seconds`."""
+
+
+class UnknownWork(CoreMachineError):
+    """This release does not know something that the work needs; another one may. It waits, and spends no attempt.
+
+    Args:
+        kind: What it is: job type, task type, definition, stage, message.
+        name: Which one.
+    """
+
+    def __init__(self, kind: str, name: str, message: str | None = None) -> None:
+        self.kind, self.name = kind, storable_text(name)
+        super().__init__(message or f"this app does not know the {kind} {name}; deploy the release that does")
 
 
 class IdempotencyKeyReused(CoreMachineError):

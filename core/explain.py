@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from core.models.insight import Finding, JobFacts, Severity
+from core.models.insight import Finding, JobFacts, Severity, UnknownFacts
 from core.models.status import JobStatus
 from core.orchestration_manager import JOBS_QUEUE
 
@@ -132,9 +132,53 @@ def _deadlines(facts: JobFacts) -> Iterator[Finding]:
         yield Finding("queue_deadline", Severity.INFO, message, next_at=facts.queue_deadline_at)
 
 
+def _strange(facts: JobFacts) -> Iterator[Finding]:
+    """What a release that is not here would know."""
+    if not facts.status.is_known:
+        yield Finding(
+            "status_not_known",
+            Severity.WARNING,
+            f"the job is {facts.status}, which this app does not know: a newer release wrote it",
+            since=facts.updated_at,
+            advice="ask an app of that release",
+        )
+    if facts.paused_at is not None:
+        return
+    if facts.unknown_step is not None:
+        yield _wait_for_release(facts, facts.step, facts.unknown_step)
+    for unknown in facts.unknown_tasks:
+        yield _wait_for_release(facts, f"{_tasks(unknown.count)} of stage {facts.stage}", unknown)
+    for queue in facts.unnamed_queues:
+        yield Finding(
+            "queue_not_known",
+            Severity.WARNING,
+            f"this app has no queue {queue!r} in its settings, and tasks of stage {facts.stage} come through it",
+            advice="an app of a release that has it announces them at its next sweep; or add "
+            f"{queue}=<its real name> to COREMACHINE_TASK_QUEUES",
+        )
+
+
+def _wait_for_release(facts: JobFacts, what: str, unknown: UnknownFacts) -> Finding:
+    """No attempt is spent meanwhile, and nothing is wrong if a newer release is about to come."""
+    left = timedelta(seconds=max(0.0, unknown.patience_seconds - unknown.waited_seconds))
+    return Finding(
+        "waits_for_release",
+        Severity.WARNING,
+        f"waiting for an app that knows the {unknown.kind} {unknown.name}: {what}; given back {_times(unknown.times)} "
+        f"since {_at(unknown.since, facts.now)}, last by {unknown.by}; offered again {_at(unknown.next_at, facts.now)}",
+        since=unknown.since,
+        next_at=unknown.next_at,
+        advice=f"deploy or start the release that knows the {unknown.kind} {unknown.name}; beside apps that do not "
+        "know it it gets its share of the offers, without them all within half a minute. No "
+        f"attempt is spent. It fails after {_span(left)} more of this",
+    )
+
+
 def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
     """Queued or finalizing: a message on the jobs queue is what moves the job."""
     if facts.status not in {JobStatus.QUEUED, JobStatus.FINALIZING} or facts.paused_at is not None:
+        return
+    if facts.unknown_step is not None:
         return
     if facts.attempt > 0:
         yield Finding(
@@ -330,6 +374,7 @@ _RULES: tuple[Callable[[JobFacts], Iterator[Finding]], ...] = (
     _finished,
     _missing_queues,
     _sweep_is_late,
+    _strange,
     _paused,
     _cancelling,
     _waiting_for_step,

@@ -97,6 +97,8 @@ class JanitorStore(Protocol):
     def read_clock(self) -> datetime: ...
     def find_lost_tasks(self, queue: str, limit: int, before: datetime) -> list[UnannouncedTask]: ...
     def find_lost_jobs(self, limit: int, before: datetime) -> list[UnannouncedJob]: ...
+    def find_unknown_work(self, limit: int) -> list[tuple[str, str]]: ...
+    def renew_patience(self, kind: str, name: str, limit: int) -> int: ...
 
 
 class Pruner(Protocol):
@@ -226,6 +228,7 @@ class Janitor:
             # A queue that cannot be looked into keeps none of the others from it.
             for queue in (*self._queues, JOBS_QUEUE):
                 yield f"find_lost_messages_{queue}", partial(self._find_lost_messages, self._inspector, queue)
+        yield "renew_patience", self._renew_patience
         yield "prune_old_jobs", self._prune_old_jobs
 
     def _take_back_expired_leases(self, report: SweepReport) -> None:
@@ -290,6 +293,12 @@ class Janitor:
             report.found_lost_jobs += _repeat(announce_jobs)
         else:
             report.found_lost_tasks += _repeat(announce_tasks)
+
+    def _renew_patience(self, _report: SweepReport) -> None:
+        """Work that this app knows does not fail for want of one that does, while others are offered it first."""
+        for kind, name in self._store.find_unknown_work(ROWS_PER_FIND):
+            if self._orchestration.knows(kind, name):
+                self._store.renew_patience(kind, name, ROWS_PER_FIND)
 
     def _prune_old_jobs(self, report: SweepReport) -> None:
         if self._pruner is None or self._retention_seconds is None:

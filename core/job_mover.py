@@ -9,12 +9,13 @@ from uuid import UUID
 from core.canonical import EncodedJson, describe, encode_storable
 from core.drain import Drain
 from core.error_handler import CoreMachineErrorHandler
-from core.errors import ContractViolationError, StoreUnavailable, classify
+from core.errors import ContractViolationError, StoreUnavailable, UnknownWork, classify
 from core.faults import fault_point
 from core.forks import ForkBoundary
 from core.known_jobs import KnownJob, KnownJobs
-from core.models import JobDefinition, JobQueueMessage, JobRecord, JobStatus, StageDefinition, StageStatus
+from core.models import JobQueueMessage, JobRecord, JobStatus, StageDefinition, StageStatus
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
+from core.models.definition import read_definition
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, ResultStore
 from core.retry import retry_delay
@@ -24,6 +25,7 @@ from core.stage_planner import Plan, StagePlanner, plan_of
 from core.stage_runner import StageRunner
 from core.state_manager import StateManager
 from core.step_times import StepTimes
+from core.unknown_work import Postponer
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ class JobMover:
         orchestration: OrchestrationManager,
         results: ResultStore,
         runner: StageRunner,
+        postponer: Postponer,
         known: KnownJobs,
         drain: Drain,
         owner: str,
@@ -72,6 +75,7 @@ class JobMover:
         self._orchestration = orchestration
         self._results = results
         self._runner = runner
+        self._postponer = postponer
         self._known = known
         self._drain = drain
         self._clock = clock
@@ -115,8 +119,12 @@ class JobMover:
     def _take_stage(self, standing: Standing, until: float) -> Standing | None:
         """Plan the job's stage and announce or run its tasks. Returns the job as it is then, if it is to move on."""
         job = standing.job
-        known = self._known.remember(job)
-        stage = known.definition.stage(job.stage)
+        try:
+            known = self._known.remember(job)
+            stage = known.definition.stage(job.stage)
+        except UnknownWork as unknown:
+            self._postponer.postpone_step(job, unknown)
+            return None
         plan = standing.plan or self._plan(standing, stage, until)
         if plan is None:
             return None
@@ -251,8 +259,11 @@ class JobMover:
 
     def _fail_step(self, job: JobRecord, step: str, error: Exception) -> None:
         """A planner or finalizer raised: try again later, or fail the job with its reason."""
+        if isinstance(error, UnknownWork):
+            self._postponer.postpone_step(job, error)
+            return
         failure = classify(error)
-        policy = JobDefinition.model_validate(job.definition).stage(job.stage).retry
+        policy = read_definition(job.definition).stage(job.stage).retry
         attempt = job.attempt + 1
         log.error(
             "job_step_failed",

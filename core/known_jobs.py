@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from core.cache import LatestCache
 from core.models import JobDefinition, JobRecord
+from core.models.definition import read_definition
 from core.state_manager import StateManager
 
 
@@ -23,7 +24,7 @@ class KnownJobs:
         self._jobs: LatestCache[tuple[str, int], KnownJob] = LatestCache(256)
 
     def find(self, job_id: str, run: int) -> KnownJob | None:
-        """From memory, or from its row; None if there is no such job or it is in another run."""
+        """From memory, or from its row; None if there is no such job or it is in another run. Raises as `remember`."""
         known = self._jobs.get((job_id, run))
         if known is not None:
             return known
@@ -31,8 +32,9 @@ class KnownJobs:
         return None if job is None or job.run != run else self.remember(job)
 
     def remember(self, job: JobRecord) -> KnownJob:
+        """Raises UnknownWork if this release cannot read its definition."""
         known = self._jobs.get((job.job_id, job.run))
         if known is None:
-            known = KnownJob(job, JobDefinition.model_validate(job.definition))
+            known = KnownJob(job, read_definition(job.definition))
             self._jobs.put((job.job_id, job.run), known)
         return known

@@ -7,18 +7,20 @@ from typing import Any
 
 from core.drain import Drain
 from core.error_handler import CoreMachineErrorHandler
-from core.errors import ContractViolationError
+from core.errors import ContractViolationError, UnknownWork
 from core.job_control import JobControl
 from core.job_mover import ON_THE_SPOT_SECONDS, JobMover, obstacle_of
 from core.known_jobs import KnownJobs
 from core.leases import LeaseKeeper
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, RerunMode
-from core.orchestration_manager import OrchestrationManager
+from core.models.message import UnknownMessage
+from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager
 from core.ports import JobCatalog, ResultStore
 from core.stage_runner import StageRunner
 from core.state_manager import StateManager
 from core.submission import Submission, Submitter
+from core.unknown_work import DEFAULT_PATIENCE_SECONDS, Postponer
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ class CoreMachine:
     Args:
         task_threads: At most so many tasks of one message run side by side.
         clock: Seconds, monotonic.
+        unknown_work_patience_seconds: So long work is given back that this release does not know, before it fails.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class CoreMachine:
         owner: str,
         task_threads: int = 8,
         clock: Callable[[], float] = time.monotonic,
+        unknown_work_patience_seconds: float = DEFAULT_PATIENCE_SECONDS,
     ) -> None:
         self._state = state
         self._clock = clock
@@ -51,8 +55,17 @@ class CoreMachine:
         self._errors = CoreMachineErrorHandler(log)
         self._known = KnownJobs(state)
         self._submitter = Submitter(catalog, state, orchestration)
+        self._postponer = Postponer(state, orchestration, owner=owner, patience_seconds=unknown_work_patience_seconds)
         self._runner = StageRunner(
-            catalog, state, orchestration, results, keeper, self._drain, owner=owner, threads=task_threads
+            catalog,
+            state,
+            orchestration,
+            results,
+            keeper,
+            self._drain,
+            self._postponer,
+            owner=owner,
+            threads=task_threads,
         )
         self._mover = JobMover(
             catalog=catalog,
@@ -60,6 +73,7 @@ class CoreMachine:
             orchestration=orchestration,
             results=results,
             runner=self._runner,
+            postponer=self._postponer,
             known=self._known,
             drain=self._drain,
             owner=owner,
@@ -92,21 +106,26 @@ class CoreMachine:
             job_type, parameters, correlation_id=correlation_id, force=force, idempotency_key=idempotency_key
         )
 
-    def process_job_message(self, message: JobQueueMessage | StageCompleteMessage) -> None:
+    def process_job_message(self, message: JobQueueMessage | StageCompleteMessage | UnknownMessage) -> None:
         """Plan the job's stage or finalize it, whichever its row asks for; a message that came late changes nothing.
+
+        What this release does not know goes back, for one that does (`core.unknown_work`).
 
         Raises:
             ContractViolationError: It is no such message.
-            StoreUnavailable, Draining: The message must stay with the broker.
+            StoreUnavailable, DeliveryError, Draining: The message must stay with the broker.
         """
         self._drain.refuse()
+        if isinstance(message, UnknownMessage):
+            self._postponer.keep_unknown(message)
+            return
         if not isinstance(message, JobQueueMessage | StageCompleteMessage):
             raise ContractViolationError(
                 f"expected a JobQueueMessage or StageCompleteMessage, found {type(message).__name__}"
             )
         with self._errors.handle_operation("process_job_message", job_id=message.job_id):
             if message.job_id is None:
-                self.submit_job(message.job_type, message.parameters or {}, correlation_id=message.correlation_id)
+                self._submit_from_queue(message)
                 return
             job = self._state.find_job(message.job_id)
             obstacle = obstacle_of(job, message.run)
@@ -115,23 +134,39 @@ class CoreMachine:
                 return
             self._mover.move_on(job, self._clock() + ON_THE_SPOT_SECONDS)
 
-    def process_task_message(self, message: TaskQueueMessage) -> None:
+    def _submit_from_queue(self, message: JobQueueMessage) -> None:
+        try:
+            self.submit_job(message.job_type, message.parameters or {}, correlation_id=message.correlation_id)
+        except UnknownWork as unknown:
+            document = message.model_dump(mode="json", exclude_none=True)
+            self._postponer.keep_message(JOBS_QUEUE, document, message.kept, unknown)
+
+    def process_task_message(self, message: TaskQueueMessage | UnknownMessage) -> None:
         """Claim the message's tasks, run them, settle them; if they were the stage's last, move the job on.
 
         Raises:
             ContractViolationError: It is no such message.
             StoreUnavailable, Draining: The message must stay with the broker. A task's own failure never raises.
+            DeliveryError: So must one that this release cannot read.
         """
         self._drain.refuse()
+        if isinstance(message, UnknownMessage):
+            self._postponer.keep_unknown(message)
+            return
         if not isinstance(message, TaskQueueMessage):
             raise ContractViolationError(f"expected a TaskQueueMessage, found {type(message).__name__}")
         until = self._clock() + ON_THE_SPOT_SECONDS
         with self._errors.handle_operation("process_task_message", job_id=message.job_id, stage=message.stage):
-            job = self._known.find(message.job_id, message.run)
-            if job is None or message.stage > len(job.definition.stages):
+            try:
+                job = self._known.find(message.job_id, message.run)
+                stage = None if job is None else job.definition.stage(message.stage)
+            except UnknownWork as unknown:
+                self._runner.give_back(message, unknown)
+                return
+            if job is None or stage is None:
                 log.warning("task_message_without_rows", extra={"checkpoint": "NO_ROWS", "job_id": message.job_id})
                 return
-            status = self._runner.run_message(job, job.definition.stage(message.stage), message.task_ids)
+            status = self._runner.run_message(job, stage, message.task_ids)
             self._mover.follow_up(job.record, message.stage, status, until)
 
     def drain(self) -> int:

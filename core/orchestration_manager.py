@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from core.canonical import encode_storable
-from core.errors import DeliveryError, PermanentTaskError
+from core.errors import DeliveryError, PermanentTaskError, QueueNotFound, UnknownWork
 from core.faults import fault_point
 from core.forks import from_this_process
 from core.models import (
@@ -23,6 +23,7 @@ from core.models import (
     TaskQueueMessage,
 )
 from core.models.context import CompletedTask
+from core.models.message import KeptMessage
 from core.ports import JobCatalog, MessageSender, PlannedTask
 
 log = logging.getLogger(__name__)
@@ -43,13 +44,15 @@ class DuplicateTaskName(PermanentTaskError):
         super().__init__(f"stage {stage}: expected each task to have its own name, found {name!r} twice")
 
 
-class NoQueueForTask(PermanentTaskError):
-    """Neither a handler nor the stage says where a task goes."""
+class NoQueueForTask(UnknownWork):
+    """Neither a handler of this app nor the stage says where a task goes."""
 
     def __init__(self, stage: int, task_type: str) -> None:
         super().__init__(
+            "task type",
+            task_type,
             f"stage {stage}: expected a handler for task type {task_type!r}, or `queue` in the stage, found neither; "
-            "register the handler or name the queue of the app that has it"
+            "register the handler or name the queue of the app that has it",
         )
 
 
@@ -142,6 +145,15 @@ class OrchestrationManager:
             raise NoQueueForTask(stage.number, task_type)
         return queue
 
+    def knows(self, kind: str, name: str) -> bool:
+        """Whether this app has what work waits for (`UnknownWork`). Of a definition only trying can tell: no."""
+        if kind == "task type":
+            return self._catalog.find_handler(name) is not None
+        try:
+            return kind == "job type" and self._catalog.get_job(name) is not None
+        except UnknownWork:
+            return False
+
     def may_run_here(self, tasks: Sequence[PlannedTask], tasks_per_message: int) -> bool:
         """Whether the process that planned these tasks may run them without a message: one message's worth, ours."""
         return (
@@ -203,6 +215,10 @@ class OrchestrationManager:
             return False
         return True
 
+    def send_back(self, queue: str, message: KeptMessage, delay_seconds: float) -> None:
+        """Put a message back into its queue, for later. Raises DeliveryError: nothing else remembers it."""
+        self._sender.send_message_with_delay(queue, message, delay_seconds)
+
     def signal_stage_complete(self, job: JobRecord) -> None:
         """A worker app tells the platform app that a job moved on. Lost signals are made good by the janitor."""
         signal = StageCompleteMessage(
@@ -263,8 +279,11 @@ def _chunks(items: Iterator[_T], size: int) -> Iterator[list[_T]]:
 
 
 def _tell_undelivered(error: DeliveryError, job_id: str | None) -> None:
-    log.error(
+    # A queue that this app does not have is no accident: an app of another release may have it, at its next sweep.
+    is_missing = isinstance(error, QueueNotFound)
+    log.log(
+        logging.WARNING if is_missing else logging.ERROR,
         "message_not_confirmed",
-        exc_info=error,
+        exc_info=None if is_missing else error,
         extra={"checkpoint": "MESSAGE_NOT_CONFIRMED", "job_id": job_id, "queue": error.queue, "reason": error.reason},
     )

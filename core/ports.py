@@ -119,6 +119,27 @@ class Enforcement:
     job_status: str | None
 
 
+@dataclass(frozen=True)
+class PostponedStep:
+    """What became of a job's step that was given back: postponed, early, exhausted (see `error`) or not_waiting."""
+
+    outcome: str
+    delay_seconds: float | None
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class PostponedTask:
+    """What became of a task that was given back: postponed, or failed, with what that did to its stage and job."""
+
+    task_id: str
+    outcome: str
+    queue: str
+    wait_seconds: float
+    is_last_task_in_stage: bool
+    job_status: str
+
+
 class JobStore(Protocol):
     """Job rows. `infrastructure.jobs_tasks.JobRepository` says what each call does."""
 
@@ -129,6 +150,9 @@ class JobStore(Protocol):
     def retry_job_step(
         self, job_id: str, run: int, stage: int, error: Mapping[str, Any], delay_seconds: float
     ) -> int | None: ...
+    def postpone_job_step(
+        self, job_id: str, run: int, stage: int, unknown: Mapping[str, str], patience: float, delays: Sequence[float]
+    ) -> PostponedStep: ...
     def find_job(self, job_id: str) -> JobRecord | None: ...
     def finalize_job(self, job_id: str, run: int, result: JsonObject | None) -> str | None: ...
     def fail_job(self, job_id: str, run: int, error: Mapping[str, Any]) -> bool: ...
@@ -169,6 +193,18 @@ class TaskStore(Protocol):
     def release_tasks(
         self, job_id: str, run: int, stage: int, *, lease_id: UUID, task_ids: Sequence[str], started: bool
     ) -> list[str]: ...
+    def postpone_tasks(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        *,
+        lease_id: UUID,
+        task_ids: Sequence[str],
+        unknown: Mapping[str, str],
+        patience_seconds: float,
+        delays: Sequence[float],
+    ) -> list[PostponedTask]: ...
 
 
 class StageStore(Protocol):

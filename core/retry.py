@@ -1,10 +1,13 @@
-"""When to try again: a pure decision."""
+"""When to try again: pure decisions."""
 
 import random
 from collections.abc import Callable
 
 from core.errors import AttemptsExhausted
 from core.models.definition import RetryPolicy
+
+# After the last one it stays: the longest time in which a newer release that came is not noticed.
+GIVE_BACK_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
 def retry_delay(attempt: int, policy: RetryPolicy, *, draw: Callable[[], float] = random.random) -> float:
@@ -24,3 +27,15 @@ def retry_delay(attempt: int, policy: RetryPolicy, *, draw: Callable[[], float] 
     # The exponent is bounded before it is used: 2 ** 1000 is no float.
     ceiling = policy.base_delay_seconds * 2.0 ** min(attempt - 1, 64)
     return draw() * min(ceiling, policy.max_delay_seconds)
+
+
+def give_back_delays(*, draw: Callable[[], float] = random.random) -> list[float]:
+    """Seconds to wait after work was given back, since this release does not know it: once, twice, and so on.
+
+    With jitter of half of it, so that what was given back together comes spread out, and none comes at once.
+
+    Args:
+        draw: A number in [0, 1).
+    """
+    part = 0.5 + 0.5 * draw()
+    return [part * seconds for seconds in GIVE_BACK_SECONDS]

@@ -5,16 +5,18 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from core.drain import Drain
+from core.errors import UnknownWork
 from core.faults import fault_point
 from core.known_jobs import KnownJob
 from core.leases import LeaseKeeper
-from core.models import StageDefinition
+from core.models import JobRecord, StageDefinition, TaskQueueMessage
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, ResultStore
 from core.settlement import Settlement
 from core.stage_ending import StageEnding
 from core.state_manager import StateManager
 from core.task_runner import Batch, ClaimedTask
+from core.unknown_work import Postponer, UnknownTaskType
 
 
 class StageRunner:
@@ -33,6 +35,7 @@ class StageRunner:
         results: ResultStore,
         keeper: LeaseKeeper,
         drain: Drain,
+        postponer: Postponer,
         *,
         owner: str,
         threads: int,
@@ -43,6 +46,7 @@ class StageRunner:
         self._results = results
         self._keeper = keeper
         self._drain = drain
+        self._postponer = postponer
         self._owner = owner
         self._threads = threads
 
@@ -53,14 +57,38 @@ class StageRunner:
         rows = self._state.claim_tasks(
             record.job_id, record.run, stage.number, list(task_ids), lease_id=lease_id, owner=self._owner
         )
-        claimed = [_claimed_task(row) for row in rows if row["outcome"] == "claimed"]
-        early = [row for row in rows if row["outcome"] == "not_due"]
+        strange = [row for row in rows if self._is_strange(row)]
+        moved_to = self._give_back(record, stage.number, strange, lease_id) if strange else None
+        claimed = [_claimed_task(row) for row in rows if row["outcome"] == "claimed" and row not in strange]
+        early = [row for row in rows if row["outcome"] == "not_due" and row not in strange]
         Settlement(self._state, self._orchestration, record, stage, lease_id).send_again(early)
-        moved_to = None
         if any(row["outcome"] == "expired" for row in rows):
             enforced = self._state.enforce_deadlines(record.job_id, record.run, stage.number)
             moved_to = enforced.job_status if enforced.is_last_task_in_stage else None
         return self.run_claimed(job, stage, lease_id, claimed).job_status if claimed else moved_to
+
+    def give_back(self, message: TaskQueueMessage, unknown: UnknownWork) -> None:
+        """Leave a message's tasks to an app that knows them."""
+        lease_id = uuid4()
+        rows = self._state.claim_tasks(
+            message.job_id, message.run, message.stage, message.task_ids, lease_id=lease_id, owner=self._owner
+        )
+        waiting = [row for row in rows if row["outcome"] in {"claimed", "not_due"}]
+        if waiting:
+            self._postponer.postpone_tasks(message, message.stage, waiting, unknown, lease_id)
+
+    def _is_strange(self, row: Mapping[str, Any]) -> bool:
+        return row["outcome"] in {"claimed", "not_due"} and self._catalog.find_handler(row["task_type"]) is None
+
+    def _give_back(self, job: JobRecord, stage: int, rows: Sequence[Mapping[str, Any]], lease_id: UUID) -> str | None:
+        """Leave tasks that this app has no handler for to another. The job's status if it moved on by that."""
+        moved_to = None
+        for task_type in sorted({row["task_type"] for row in rows}):
+            same = [row for row in rows if row["task_type"] == task_type]
+            moved_to = (
+                self._postponer.postpone_tasks(job, stage, same, UnknownTaskType(task_type), lease_id) or moved_to
+            )
+        return moved_to
 
     def run_claimed(
         self,

@@ -16,6 +16,8 @@ from core.ports import (
     JobStore,
     JsonObject,
     KeyedPayload,
+    PostponedStep,
+    PostponedTask,
     SmallStage,
     StageCheck,
     StageStore,
@@ -63,6 +65,47 @@ class StateManager:
     def retry_job_step(self, job: JobRecord, error: Mapping[str, Any], delay_seconds: float) -> int | None:
         """Planning or finalizing is to be tried again: the failed tries so far, None if it is not waited for."""
         return self._jobs.retry_job_step(job.job_id, job.run, job.stage, error, delay_seconds)
+
+    def postpone_job_step(
+        self, job: JobRecord, unknown: Mapping[str, str], *, patience_seconds: float, delays: Sequence[float]
+    ) -> PostponedStep:
+        """Planning or finalizing is left to an app that knows how; no attempt is spent. Exhausted: fail the job."""
+        answer = self._jobs.postpone_job_step(job.job_id, job.run, job.stage, unknown, patience_seconds, delays)
+        extra = {"checkpoint": "UNKNOWN_WORK", "job_id": job.job_id, "stage": job.stage, "outcome": answer.outcome}
+        log.info("job_step_given_back", extra={**extra, "missing": dict(unknown), "wait_seconds": answer.delay_seconds})
+        return answer
+
+    def postpone_tasks(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        *,
+        lease_id: UUID,
+        task_ids: Sequence[str],
+        unknown: Mapping[str, str],
+        patience_seconds: float,
+        delays: Sequence[float],
+    ) -> list[PostponedTask]:
+        """Leave claimed tasks to an app that knows them; no attempt is spent. Beyond the patience they fail."""
+        tasks = self._tasks.postpone_tasks(
+            job_id,
+            run,
+            stage,
+            lease_id=lease_id,
+            task_ids=task_ids,
+            unknown=unknown,
+            patience_seconds=patience_seconds,
+            delays=delays,
+        )
+        failed = [task.task_id for task in tasks if task.outcome == "failed"]
+        extra = {"checkpoint": "UNKNOWN_WORK", "job_id": job_id, "stage": stage, "missing": dict(unknown)}
+        log.log(
+            logging.ERROR if failed else logging.INFO,
+            "tasks_given_back",
+            extra={**extra, "count": len(tasks) - len(failed), "failed": failed},
+        )
+        return tasks
 
     def expected_count(self, job_id: str, run: int, stage: int) -> int:
         """How many tasks a planned stage has."""

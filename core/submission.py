@@ -89,7 +89,7 @@ class Submitter:
             run=submitted.run,
             correlation_id=submitted.correlation_id,
             outcome=submitted.outcome,
-            advice=None if submitted.created else advice_for(submitted.job_id, JobStatus(submitted.status)),
+            advice=None if submitted.created else advice_for(submitted.job_id, JobStatus.stored(submitted.status)),
         )
 
 

@@ -186,6 +186,7 @@ def _make_machine(
         keeper=LeaseKeeper(repositories.tasks, stand_in),
         owner=owner,
         task_threads=settings.task_threads,
+        unknown_work_patience_seconds=settings.unknown_work_patience_seconds,
     )
 
 

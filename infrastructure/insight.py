@@ -1,12 +1,21 @@
 """The facts that explain a job: one look at its rows, in one snapshot."""
 
+from datetime import datetime
 from typing import Any, TypeVar
 
 from psycopg import Cursor
 from psycopg.rows import DictRow
 from psycopg.sql import SQL
 
-from core.models.insight import JobFacts, LeaseFacts, QueueFacts, RetryFacts, RetryingTask, UnannouncedFacts
+from core.models.insight import (
+    JobFacts,
+    LeaseFacts,
+    QueueFacts,
+    RetryFacts,
+    RetryingTask,
+    UnannouncedFacts,
+    UnknownFacts,
+)
 from core.models.status import JobStatus
 from infrastructure.connections import snapshot
 from infrastructure.dead_letters import DeadLetterRepository
@@ -22,13 +31,17 @@ _JOB = SQL(
     "select {clock}() as now, j.job_id, j.status, j.run, j.stage, j.total_stages, j.attempt, j.due_at, j.announced_at,"
     " j.created_at, j.updated_at, j.finished_at, j.error, least(j.deadline_at, s.deadline_at) as deadline_at,"
     " s.queue_deadline_at, s.settings ->> 'name' as stage_name,"
-    " s.status as stage_status, j.paused_at, j.cancel_deadline_at"
+    " s.status as stage_status, j.paused_at, j.cancel_deadline_at, j.waiting_for"
     " from {jobs} j left join {stages} s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage"
     " where j.job_id = %(job_id)s"
 )
 _EVENT = SQL(
     "select at, detail from {events} where job_id = %(job_id)s and run = %(run)s and event = %(event)s"
     " order by event_id desc limit 1"
+)
+# A task that was given back, and that nobody has had since.
+_IS_STRANGE = SQL(
+    "status = 'pending_retry' and (waiting_for -> 'at' ->> 'attempt')::integer is not distinct from attempt"
 )
 _OPEN = SQL(
     "select count(*)::integer as open_count,"
@@ -38,8 +51,9 @@ _OPEN = SQL(
     " count(*) filter (where status = 'pending' and due_at > %(now)s)::integer as held,"
     " min(due_at) filter (where status = 'pending' and due_at > %(now)s) as held_until,"
     " count(*) filter (where parked_at is not null)::integer as parked,"
-    " count(*) filter (where status = 'pending_retry')::integer as retrying,"
-    " min(due_at) filter (where status = 'pending_retry') as retry_at,"
+    " count(*) filter (where status = 'pending_retry' and not ({is_strange}))::integer as retrying,"
+    " min(due_at) filter (where status = 'pending_retry' and not ({is_strange})) as retry_at,"
+    " count(*) filter (where {is_strange})::integer as strange,"
     " count(*) filter (where status = 'pending_retry' and due_at <= %(now)s and announced_at is null)::integer"
     "   as retry_unannounced,"
     # Nearly always one; the least and the greatest cost no sort of all rows.
@@ -51,7 +65,16 @@ _OPEN = SQL(
 _RETRIES = SQL(
     "select task_id, name, attempt, due_at, error from {tasks}"
     " where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and status = 'pending_retry'"
-    " order by due_at, task_id limit %(examples)s"
+    " and not ({is_strange}) order by due_at, task_id limit %(examples)s"
+)
+_STRANGE = SQL(
+    "select waiting_for ->> 'kind' as kind, waiting_for ->> 'name' as name, count(*)::integer as count,"
+    " min((waiting_for ->> 'since')::timestamptz) as since, max((waiting_for ->> 'times')::integer) as times,"
+    " (array_agg(waiting_for ->> 'by' order by waiting_for ->> 'seen_at' desc))[1] as by, min(due_at) as next_at,"
+    " max((waiting_for ->> 'waited_seconds')::double precision) as waited_seconds,"
+    " max((waiting_for ->> 'patience_seconds')::double precision) as patience_seconds"
+    " from {tasks} where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and {is_strange}"
+    " group by 1, 2 order by count desc, 1, 2 limit %(groups)s"
 )
 _LEASES = SQL(
     "select lease_owner as owner, count(*)::integer as count,"
@@ -101,8 +124,9 @@ class InsightQueries(PostgreSQLRepository):
         if not rows:
             raise JobNotFound(job_id)
         facts = dict(rows[0])
-        facts["status"] = JobStatus(facts["status"])
+        facts["status"] = JobStatus.stored(facts["status"])
         facts["stage_name"] = facts["stage_name"] or ""
+        facts["unknown_step"] = _unknown_step(facts)
         where = {name: facts[name] for name in ("job_id", "run", "stage", "now")}
         facts |= self._read_events(cursor, where)
         if facts["status"].is_terminal:
@@ -117,6 +141,8 @@ class InsightQueries(PostgreSQLRepository):
         if counts["retrying"]:
             examples = tuple(RetryingTask(**row) for row in self._select(cursor, _RETRIES, where))
             facts["retries"] = RetryFacts(counts["retrying"], counts["retry_at"], counts["retry_unannounced"], examples)
+        if counts["strange"]:
+            facts["unknown_tasks"] = tuple(UnknownFacts(**row) for row in self._select(cursor, _STRANGE, where))
         facts["leases"] = tuple(_as(LeaseFacts, row, "examples") for row in self._select(cursor, _LEASES, where))
         facts["queues"] = tuple(_as(QueueFacts, row, "owners") for row in self._select(cursor, _QUEUES, where))
         return facts
@@ -138,6 +164,7 @@ class InsightQueries(PostgreSQLRepository):
             stages=self._table("stages"),
             tasks=self._table("tasks"),
             events=self._table("job_events"),
+            is_strange=_IS_STRANGE,
         )
         return cursor.execute(composed, parameters).fetchall()
 
@@ -145,3 +172,18 @@ class InsightQueries(PostgreSQLRepository):
 def _as(kind: type[T], row: DictRow, listed: str) -> T:
     """A row as facts; the column `listed` is a list there."""
     return kind(**{**row, listed: tuple(row[listed])})
+
+
+def _unknown_step(facts: dict[str, Any]) -> UnknownFacts | None:
+    """What the job's step waits for, if the note is about where the job stands now."""
+    note = facts.pop("waiting_for")
+    at = {name: facts[name] for name in ("run", "stage", "status", "attempt")}
+    if note is None or note["at"] != at:
+        return None
+    fields = ("kind", "name", "times", "by", "waited_seconds", "patience_seconds")
+    return UnknownFacts(
+        **{name: note[name] for name in fields},
+        count=1,
+        since=datetime.fromisoformat(note["since"]),
+        next_at=datetime.fromisoformat(note["due_at"]),
+    )

@@ -63,5 +63,14 @@ class JanitorRepository(PostgreSQLRepository):
         """The same of jobs."""
         return [UnannouncedJob(**row) for row in self._call("find_lost_jobs", (limit, before))]
 
+    def find_unknown_work(self, limit: int) -> list[tuple[str, str]]:
+        """Kinds and names of what work waits for, since an app that took it did not know it."""
+        return [(row["kind"], row["name"]) for row in self._call("find_unknown_work", (limit,))]
+
+    def renew_patience(self, kind: str, name: str, limit: int) -> int:
+        """An app that knows it is there: what has spent half of its patience has all of it again. How many rows."""
+        [row] = self._call("renew_patience", (kind, name, limit))
+        return int(row["renew_patience"])
+
     def _stages(self, function: str, parameters: tuple[Any, ...]) -> list[StageKey]:
         return [(row["job_id"], row["run"], row["stage"]) for row in self._call(function, parameters)]

@@ -67,4 +67,4 @@ class JobControlRepository(PostgreSQLRepository):
         if row["outcome"] == "missing":
             return None
         row["wait_seconds"] = row.get("wait_seconds") or 0.0
-        return ControlAnswer(**row | {"status": JobStatus(row["status"])})
+        return ControlAnswer(**row | {"status": JobStatus.stored(row["status"])})

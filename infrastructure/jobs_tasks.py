@@ -16,6 +16,8 @@ from core.ports import (
     ForcedJob,
     JsonObject,
     KeyedPayload,
+    PostponedStep,
+    PostponedTask,
     SmallStage,
     StageCheck,
     SubmissionOutcome,
@@ -68,6 +70,20 @@ class JobRepository(JobControlRepository):
         """Planning or finalizing failed: try again after the delay. The failed tries so far; None if not waited for."""
         (row,) = self._call("retry_job_step", (job_id, run, stage, as_jsonb(error), delay_seconds))
         return row["retry_job_step"]  # type: ignore[no-any-return]
+
+    def postpone_job_step(
+        self, job_id: str, run: int, stage: int, unknown: Mapping[str, str], patience: float, delays: Sequence[float]
+    ) -> PostponedStep:
+        """Planning or finalizing is left to an app that knows how; no attempt is spent.
+
+        Args:
+            unknown: kind, name, and `by` whom it is not known.
+            patience: Seconds; when it has been given back for so long, it is exhausted and nothing is changed.
+            delays: Seconds until it is tried again, after the first time, the second, and so on.
+        """
+        parameters = (job_id, run, stage, as_jsonb(unknown), patience, list(delays))
+        (row,) = self._call("postpone_job_step", parameters)
+        return PostponedStep(**row)
 
     def find_job(self, job_id: str) -> JobRecord | None:
         rows = self._execute("find_job", self._find_text, (job_id,))
@@ -184,6 +200,22 @@ class TaskRepository(PostgreSQLRepository):
         """Give tasks back before their lease ends. Returns those that are pending again and want a message."""
         (row,) = self._call("release_tasks", (job_id, run, stage, lease_id, list(task_ids), started))
         return list(row["release_tasks"])
+
+    def postpone_tasks(
+        self,
+        job_id: str,
+        run: int,
+        stage: int,
+        *,
+        lease_id: UUID,
+        task_ids: Sequence[str],
+        unknown: Mapping[str, str],
+        patience_seconds: float,
+        delays: Sequence[float],
+    ) -> list[PostponedTask]:
+        """Leave claimed tasks to an app that knows them: which are postponed, and which failed beyond the patience."""
+        parameters = (job_id, run, stage, lease_id, list(task_ids), as_jsonb(unknown), patience_seconds, list(delays))
+        return [PostponedTask(**row) for row in self._call("postpone_tasks", parameters)]
 
 
 class StageCompletionRepository(PostgreSQLRepository):

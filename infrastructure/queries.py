@@ -70,7 +70,7 @@ class JobQueries(PostgreSQLRepository):
             row = cursor.execute(self._job_text, (job_id,)).fetchone()
             if row is None:
                 raise JobNotFound(job_id)
-            if only_ended and not JobStatus(row["status"]).is_terminal:
+            if only_ended and not JobStatus.stored(row["status"]).is_terminal:
                 return None
             stages = cursor.execute(self._stages_text, (job_id, row["run"]) * 3).fetchall()
         return JobDetail(JobRecord.model_validate(row), tuple(map(_stage_detail, stages)))
@@ -79,7 +79,7 @@ class JobQueries(PostgreSQLRepository):
         """One look at one row; None for an unknown job."""
         query = SQL("select status from {} where job_id = %s").format(self._table("jobs"))
         rows = self._execute_query("find_job_status", query, (job_id,))
-        return JobStatus(rows[0]["status"]) if rows else None
+        return JobStatus.stored(rows[0]["status"]) if rows else None
 
     def find_ended_jobs(self, job_ids: Collection[str]) -> set[str]:
         """Those of the jobs that have ended, or are not there, for those who wait: one query for all of them."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from core.errors import DeliveryError, MessageTooLarge, QueueNotFound
 from core.first_imports import IMPORTS
 from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage
+from core.models.message import KeptMessage
 from core.ports import NOT_SEEN_THROUGH
 
 if TYPE_CHECKING:
@@ -50,7 +51,12 @@ _SURELY_FITS_BYTES = 64 * 1024
 _BUSY_PAUSES_SECONDS = (0.2, 0.8, 2.0)
 # A look goes through so many messages that wait for no worker.
 _PEEK_PAGE, _PEEK_PAGES = 50, 20
-_SUBJECTS = {JobQueueMessage: "job", StageCompleteMessage: "stage_complete", TaskQueueMessage: "task"}
+_SUBJECTS = {
+    JobQueueMessage: "job",
+    StageCompleteMessage: "stage_complete",
+    TaskQueueMessage: "task",
+    KeptMessage: "kept",
+}
 
 
 def _load_sdk() -> None:
@@ -431,10 +437,12 @@ def _outgoing(message: QueueMessage, due_at: datetime | None = None) -> Outgoing
     from azure.servicebus import ServiceBusMessage  # noqa: PLC0415 - slow to import
 
     body = message.model_dump_json(exclude_none=True).encode()
-    stage = message.completed_stage if isinstance(message, StageCompleteMessage) else message.stage
-    properties: dict[str | bytes, Any] = {"run": message.run, "stage": stage}
-    if message.job_id is not None:
-        properties["job_id"] = message.job_id
+    properties: dict[str | bytes, Any] = {}
+    if not isinstance(message, KeptMessage):
+        stage = message.completed_stage if isinstance(message, StageCompleteMessage) else message.stage
+        properties = {"run": message.run, "stage": stage}
+        if message.job_id is not None:
+            properties["job_id"] = message.job_id
     wrapped = ServiceBusMessage(
         body,
         message_id=message.message_id,

@@ -150,6 +150,13 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="package.module:function, a function that takes the logical queue names and returns a Registry",
     )
+    unknown_work_patience_seconds: float = Field(
+        21600.0,
+        alias="COREMACHINE_UNKNOWN_WORK_PATIENCE_SECONDS",
+        ge=1,
+        le=31 * 86400,
+        description="seconds from 1 to 2678400 for which work waits for a release that knows it, before it fails",
+    )
     sweep_schedule: str = Field(
         "*/30 * * * * *",
         alias="COREMACHINE_SWEEP_SCHEDULE",

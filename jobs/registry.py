@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from core.errors import UnknownWork
 from core.ports import HandlerFunction
 from jobs.base import JobBase, JobDefinitionError, is_job_class
 from jobs.validators import find_unknown_validators
@@ -19,14 +20,14 @@ class Handler:
     queue: str
 
 
-class UnknownJobType(LookupError):
-    """No job of that name; says the nearest."""
+class UnknownJobType(UnknownWork, LookupError):
+    """No job of that name in this app; says the nearest."""
 
     def __init__(self, job_type: str, known: Iterable[str]) -> None:
         self.job_type, self.known = job_type, sorted(known)
         nearest = difflib.get_close_matches(job_type, self.known, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        super().__init__(f"job type: expected one of {self.known}, found {job_type!r}{hint}")
+        super().__init__("job type", job_type, f"job type: expected one of {self.known}, found {job_type!r}{hint}")
 
 
 class Registry:

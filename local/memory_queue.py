@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from core.machine import CoreMachine
-from core.models import QueueMessage, TaskQueueMessage
-from core.models.message import JOBS_QUEUE_MESSAGE
+from core.models import QueueMessage
+from core.models.message import read_job_message, read_task_message
 from core.orchestration_manager import JOBS_QUEUE
 
 
@@ -66,9 +66,9 @@ class MemoryQueues:
 
         def process(queue: str, body: bytes) -> None:
             if queue == JOBS_QUEUE:
-                machine.process_job_message(JOBS_QUEUE_MESSAGE.validate_json(body))
+                machine.process_job_message(read_job_message(queue, body))
             else:
-                machine.process_task_message(TaskQueueMessage.model_validate_json(body))
+                machine.process_task_message(read_task_message(queue, body))
 
         return self.deliver_to(process, skip_delays=skip_delays)
 

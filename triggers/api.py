@@ -140,7 +140,7 @@ async def submit_job(
     return models.SubmittedJob(
         job_id=submitted.job_id,
         job_type=submitted.job_type,
-        status=job.status if job is not None else JobStatus(submitted.status),
+        status=job.status if job is not None else JobStatus.stored(submitted.status),
         run=submitted.run,
         created=submitted.created,
         outcome=submitted.outcome,

@@ -1,7 +1,7 @@
 """Endpoints about what went wrong and what stands still: failures, dead letters, explanations."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Protocol
 
@@ -91,6 +91,7 @@ class InsightServices(Protocol):
     def insight(self) -> Insight: ...
     def find_job_status(self, job_id: str) -> str | None: ...
     def find_missing_queues(self) -> Mapping[str, str]: ...
+    def find_unnamed_queues(self, queues: Iterable[str]) -> tuple[str, ...]: ...
 
 
 def _services(request: Request) -> InsightServices:
@@ -112,7 +113,11 @@ def explain_job(
     del query
     facts = services.insight.get_job_facts(job_id)
     if not facts.status.is_terminal:
-        facts = replace(facts, missing_queues=services.find_missing_queues())
+        facts = replace(
+            facts,
+            missing_queues=services.find_missing_queues(),
+            unnamed_queues=services.find_unnamed_queues(facts.waiting_queues),
+        )
     return models.Explanation(
         job_id=facts.job_id,
         status=facts.status,

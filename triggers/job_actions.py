@@ -48,9 +48,9 @@ def cancel_job(
             "job_has_ended",
             f"The job has ended as {status!r}; there is nothing to cancel.",
             job_status=status,
-            allowed_actions=allowed_actions(JobStatus(status), is_paused=False),
+            allowed_actions=allowed_actions(JobStatus.stored(status), is_paused=False),
         )
-    return models.CancelledJob(job_id=job_id, status=JobStatus(status), links=job_links(request, job_id))
+    return models.CancelledJob(job_id=job_id, status=JobStatus.stored(status), links=job_links(request, job_id))
 
 
 @router.post("/jobs/{job_id}/pause", openapi_extra=body_schema(models.ActionRequest))

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from core.models import JobEvent, JobQueueMessage, JobStatus, StageCompleteMessage, TaskQueueMessage, TaskStatus
 from core.models.control import ControlAnswer, RerunMode
+from core.models.message import UnknownMessage
 from core.models.view import JobDetail, JobRun, JobSummary, Page, TaskSummary
 from core.ports import SubmissionOutcome
 from jobs.base import JobBase
@@ -82,8 +83,8 @@ class JobCommands(Protocol):
 class MessageProcessor(Protocol):
     """`core.machine.CoreMachine`, as the queues see it."""
 
-    def process_job_message(self, message: JobQueueMessage | StageCompleteMessage) -> None: ...
-    def process_task_message(self, message: TaskQueueMessage) -> None: ...
+    def process_job_message(self, message: JobQueueMessage | StageCompleteMessage | UnknownMessage) -> None: ...
+    def process_task_message(self, message: TaskQueueMessage | UnknownMessage) -> None: ...
 
 
 class JobReads(Protocol):

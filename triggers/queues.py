@@ -8,12 +8,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from core.errors import Draining, StoreUnavailable
-from core.models.message import JOBS_QUEUE_MESSAGE, TaskQueueMessage
+from core.errors import DeliveryError, Draining, StoreUnavailable
+from core.models.message import read_job_message, read_task_message
+from core.orchestration_manager import JOBS_QUEUE
 from triggers.ports import MessageProcessor, ServicesNotReady
 from triggers.services import get_services
 
@@ -58,9 +60,10 @@ def receive_job_message(
     """Plan, finalize or submit what a message of the jobs queue names.
 
     Raises:
-        MessageUnreadable, StoreUnavailable, Draining, ServicesNotReady: The message stays with the broker.
+        MessageUnreadable, StoreUnavailable, DeliveryError, Draining, ServicesNotReady: The message stays with the
+            broker.
     """
-    parsed = _read(message, "a JobQueueMessage or StageCompleteMessage", JOBS_QUEUE_MESSAGE.validate_json)
+    parsed = _read(message, "a JobQueueMessage or StageCompleteMessage", partial(read_job_message, JOBS_QUEUE))
     with _pausing_while_unavailable(message, pause):
         get_machine().process_job_message(parsed)
 
@@ -68,11 +71,16 @@ def receive_job_message(
 def receive_task_message(
     message: Delivery,
     *,
+    queue: str,
     get_machine: Callable[[], MessageProcessor] = _machine,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Run the tasks that a message of a task queue names. Raises as `receive_job_message` does."""
-    parsed = _read(message, "a TaskQueueMessage", TaskQueueMessage.model_validate_json)
+    """Run the tasks that a message names. Raises as `receive_job_message` does.
+
+    Args:
+        queue: Logical name of the queue that it came from.
+    """
+    parsed = _read(message, "a TaskQueueMessage", partial(read_task_message, queue))
     with _pausing_while_unavailable(message, pause):
         get_machine().process_task_message(parsed)
 
@@ -86,6 +94,8 @@ def _read(message: Delivery, expected: str, parse: Callable[[bytes], M]) -> M:
         extra = {"checkpoint": "MESSAGE_UNREADABLE", **_context(message), "expected": expected, "found": found}
         log.exception("message_unreadable", extra=extra)
         raise MessageUnreadable(message.message_id, expected, _reason(error)) from error
+    if strange := getattr(parsed, "model_extra", None):
+        log.info("message_fields_not_known", extra={**_context(message), "fields": sorted(strange)[:_SHOWN_PROBLEMS]})
     log.debug("message_received", extra=_context(message))
     return parsed
 
@@ -101,7 +111,7 @@ def _pausing_while_unavailable(message: Delivery, pause: Callable[[float], None]
     """An abandoned message comes back at once: an outage, or a process that ends, would soon use up its deliveries."""
     try:
         yield
-    except (StoreUnavailable, Draining, ServicesNotReady) as error:
+    except (StoreUnavailable, DeliveryError, Draining, ServicesNotReady) as error:
         seconds = pause_seconds(message.delivery_count)
         extra = {"checkpoint": "MESSAGE_KEPT", **_context(message), "reason": str(error), "pause_seconds": seconds}
         # An outage is told once a minute for all messages, where it was met.

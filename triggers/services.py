@@ -67,6 +67,10 @@ class Services:
         self.queue_probe.refresh()
         return dict(self.factory.create_repositories().service_bus.missing_queues)
 
+    def find_unnamed_queues(self, queues: Iterable[str]) -> tuple[str, ...]:
+        """Those logical names that this app's settings do not have; another release may."""
+        return tuple(queue for queue in queues if queue not in self.settings.queue_names)
+
     def _check_service_bus(self) -> Check:
         """A broker that does not answer makes no app unready: what is submitted is written down, and sent later."""
         missing = self.find_missing_queues()

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from core.models.definition import FrozenModel
+from core.models.status import StoredEnum
 
 
-class DeadLetterKind(StrEnum):
+class DeadLetterKind(StoredEnum):
     """What a dead message was about, as far as it can be read.
 
     submission: it holds a job's parameters, and nothing else does. The others name rows, which lose nothing.
@@ -21,11 +23,15 @@ class DeadLetterKind(StrEnum):
     UNREADABLE = "unreadable"
 
 
-class DeadLetterResolution(StrEnum):
+class DeadLetterResolution(StoredEnum):
     """How a dead message was dealt with. obsolete: its rows had moved on, so nothing was sent."""
 
     REDRIVEN = "redriven"
     OBSOLETE = "obsolete"
+
+
+StoredKind = Annotated[DeadLetterKind, BeforeValidator(DeadLetterKind.stored)]
+StoredResolution = Annotated[DeadLetterResolution, BeforeValidator(DeadLetterResolution.stored)]
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class DeadLetterRecord(FrozenModel):
     message_id: str
     sequence_number: int
     enqueued_at: datetime
-    kind: DeadLetterKind
+    kind: StoredKind
     run: int | None = None
     stage: int | None = None
     task_id: str
@@ -116,7 +122,7 @@ class DeadLetterRecord(FrozenModel):
     body_size: int
     received_at: datetime
     resolved_at: datetime | None = None
-    resolution: DeadLetterResolution | None = None
+    resolution: StoredResolution | None = None
 
 
 class DeadLetterSummary(FrozenModel):
@@ -126,7 +132,7 @@ class DeadLetterSummary(FrozenModel):
     queue: str
     message_id: str
     sequence_number: int
-    kind: DeadLetterKind
+    kind: StoredKind
     job_id: str | None
     run: int | None
     stage: int | None
@@ -139,7 +145,7 @@ class DeadLetterSummary(FrozenModel):
     enqueued_at: datetime
     received_at: datetime
     resolved_at: datetime | None
-    resolution: DeadLetterResolution | None
+    resolution: StoredResolution | None
 
 
 class DeadLetterDetail(DeadLetterSummary):

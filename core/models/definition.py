@@ -1,16 +1,20 @@
 """What a job's author declares: stages, parallelism, retries, failure policy. A job row keeps a snapshot of it."""
 
-from enum import StrEnum
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from core.errors import UnknownWork
+from core.models.status import StoredEnum
 
 
 class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Parallelism(StrEnum):
+class Parallelism(StoredEnum):
     """How a stage gets its tasks.
 
     single: the count is known when planned. fan_out: tasks come from the previous stage's results.
@@ -20,6 +24,9 @@ class Parallelism(StrEnum):
     SINGLE = "single"
     FAN_OUT = "fan_out"
     FAN_IN = "fan_in"
+
+
+StoredParallelism = Annotated[Parallelism, BeforeValidator(Parallelism.stored)]
 
 
 class RetryPolicy(FrozenModel):
@@ -94,7 +101,40 @@ class JobDefinition(FrozenModel):
     stages: Annotated[tuple[StageDefinition, ...], Field(min_length=1)]
 
     def stage(self, number: int) -> StageDefinition:
+        """Raises UnknownWork for one that is not among them."""
+        if not 1 <= number <= len(self.stages):
+            raise UnknownWork("stage", f"{number} of a job of type {self.job_type!r} with {len(self.stages)} stages")
         return self.stages[number - 1]
+
+
+def read_definition(document: Mapping[str, Any]) -> JobDefinition:
+    """The snapshot in a job row, which a newer release may have written.
+
+    A field that is not known here may be null: it is not used then. With any other value it could mean that the job
+    is not to be run as this release would run it.
+
+    Raises:
+        UnknownWork: It says something that this release does not know.
+    """
+    try:
+        return JobDefinition.model_validate(document)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+    for problem in problems:
+        if problem["type"] != "extra_forbidden" or problem["input"] is not None:
+            place = ".".join(map(str, problem["loc"]))
+            raise UnknownWork("definition", f"{place} = {problem['input']!r:.100} ({problem['msg']})")
+    return read_definition(_without(document, [problem["loc"] for problem in problems]))
+
+
+def _without(document: Mapping[str, Any], places: Iterable[Sequence[int | str]]) -> Mapping[str, Any]:
+    left = copy.deepcopy(document)
+    for *path, name in places:
+        within: Any = left
+        for step in path:
+            within = within[step]
+        del within[name]
+    return left
 
 
 class TaskDefinition(FrozenModel):

@@ -81,6 +81,28 @@ class QueueFacts:
 
 
 @dataclass(frozen=True)
+class UnknownFacts:
+    """Work of the job that was given back, since whoever took it did not know something.
+
+    Args:
+        kind: What is not known; `name` says which.
+        count: How many tasks; 1 for the job's step.
+        by: Who gave it back last; `times` is how often, for the task that was given back most often.
+        waited_seconds: What has been spent of `patience_seconds`. Then it fails.
+    """
+
+    kind: str
+    name: str
+    count: int
+    since: datetime
+    times: int
+    by: str
+    next_at: datetime | None
+    waited_seconds: float
+    patience_seconds: float
+
+
+@dataclass(frozen=True)
 class UnannouncedFacts:
     """Tasks without a message. `since` is None where it cannot be told; `held_until`: left alone until then."""
 
@@ -99,6 +121,8 @@ class JobFacts:
         stage_status: Of the stage that the job stands at.
         waiting_queues: Queues (logical names) by which tasks of the stage still have to come: the first and the last.
         missing_queues: Configured queues that are not there, with what to do; not from rows.
+        unnamed_queues: Those of the waiting queues that the app which explains has no name for; not from rows.
+        unknown_step: Why its step is given back. `unknown_tasks`: so for tasks of the stage, by what is not known.
         parked: Tasks whose messages came while the job was paused.
         cancel_requested_at: None where nobody asked. `cancel_deadline_at`: when it is forced.
         deadline_at: When the job or its stage must have ended; `queue_deadline_at`: when its tasks must have begun.
@@ -133,6 +157,9 @@ class JobFacts:
     unannounced: UnannouncedFacts | None = None
     waiting_queues: tuple[str, ...] = ()
     missing_queues: Mapping[str, str] = field(default_factory=dict)
+    unnamed_queues: tuple[str, ...] = ()
+    unknown_step: UnknownFacts | None = None
+    unknown_tasks: tuple[UnknownFacts, ...] = ()
     queues: tuple[QueueFacts, ...] = ()
     leases: tuple[LeaseFacts, ...] = ()
     retries: RetryFacts | None = None

@@ -1,16 +1,59 @@
-"""Queue messages: they say "look at these rows" and carry ids, never the truth."""
+"""Queue messages: they say "look at these rows" and carry ids, never the truth.
+
+A newer release may send what this one does not know. A field that is not known is kept and means nothing. A release
+whose messages must not be read by an older one sends them with a higher `format`; those, and kinds (`message_type`)
+that are not known, are read as an `UnknownMessage`.
+"""
 
 import hashlib
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import uuid4
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import from_json
 
 from core.models.definition import FrozenModel
 from core.models.record import JobId
 
+MESSAGE_FORMAT = 1
+_KINDS = frozenset({"job", "stage_complete", "task"})
+_FIELDS_OF_ONE_KIND = frozenset({"completed_stage", "parameters", "task_ids"})
 
-class JobQueueMessage(FrozenModel):
+
+class Kept(FrozenModel):
+    """In a message that went back to its queue, since nobody knew what to do with it: since when, and how often."""
+
+    since: AwareDatetime
+    times: Annotated[int, Field(ge=1)]
+
+
+class _Message(BaseModel):
+    """Fields that are not sent are left out, so that an older release finds none that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    format: Annotated[int, Field(le=MESSAGE_FORMAT)] = Field(default=MESSAGE_FORMAT, exclude=True)
+    kept: Kept | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        foreign = _FIELDS_OF_ONE_KIND.intersection(self.model_extra or ())
+        if foreign:
+            raise ValueError(f"expected no field of another kind of message, found {', '.join(sorted(foreign))}")
+        return self
+
+
+class JobQueueMessage(_Message):
     """On the jobs queue: look at this job; plan its stage or finalize it, whichever its row asks for.
 
     A producer that submits over the queue sends `job_type` and `parameters` without a `job_id`.
@@ -44,7 +87,7 @@ class JobQueueMessage(FrozenModel):
         return "-".join(part for part in parts if part)
 
 
-class StageCompleteMessage(FrozenModel):
+class StageCompleteMessage(_Message):
     """On the jobs queue: a worker app ended a stage; the platform app looks at the job and moves it on."""
 
     message_type: Literal["stage_complete"] = "stage_complete"
@@ -60,7 +103,7 @@ class StageCompleteMessage(FrozenModel):
         return f"stage-{self.job_id[:32]}-{self.run}-{self.completed_stage}"
 
 
-class TaskQueueMessage(FrozenModel):
+class TaskQueueMessage(_Message):
     """On a task queue: run these tasks of one stage.
 
     Args:
@@ -68,6 +111,7 @@ class TaskQueueMessage(FrozenModel):
         cause: Why it is sent again, when nothing else tells it from an earlier message to a broker that drops doubles.
     """
 
+    message_type: Literal["task"] = Field(default="task", exclude=True)
     job_id: JobId
     job_type: str
     run: Annotated[int, Field(ge=1)] = 1
@@ -86,11 +130,95 @@ class TaskQueueMessage(FrozenModel):
         return "-".join(part for part in parts if part)
 
 
-QueueMessage = JobQueueMessage | StageCompleteMessage | TaskQueueMessage
+class UnknownMessage(FrozenModel):
+    """A message of a kind or format that this release does not know; a newer one sent it.
+
+    Args:
+        queue: Logical name of the queue that it came from.
+    """
+
+    queue: str
+    document: dict[str, Any]
+    kept: Kept | None = None
+
+    @property
+    def name(self) -> str:
+        """What is not known of it."""
+        kind = self.document.get("message_type", "a message")
+        return f"{kind!r:.100} of format {self.document.get('format', MESSAGE_FORMAT)}"
+
+
+class KeptMessage(FrozenModel):
+    """A message on its way back to its queue, as it came, for a release that knows what to do with it."""
+
+    document: dict[str, Any]
+    kept: Kept
+
+    @property
+    def message_id(self) -> str:
+        """New each time: a broker that drops doubles would drop it."""
+        return f"kept-{uuid4().hex}"
+
+    @property
+    def correlation_id(self) -> str | None:
+        told = self.document.get("correlation_id")
+        return told if isinstance(told, str) else None
+
+    @model_serializer
+    def _as_it_came(self) -> dict[str, Any]:
+        return self.document | {"kept": self.kept.model_dump(mode="json")}
+
+
+ReadMessage = JobQueueMessage | StageCompleteMessage | TaskQueueMessage
+QueueMessage = ReadMessage | KeptMessage
 # What may stand on the jobs queue, for `validate_json(body)`. Without `message_type` it is a job message.
 JOBS_QUEUE_MESSAGE: TypeAdapter[JobQueueMessage | StageCompleteMessage] = TypeAdapter(
     JobQueueMessage | StageCompleteMessage
 )
+
+M = TypeVar("M")
+
+
+def read_job_message(queue: str, body: bytes | str) -> JobQueueMessage | StageCompleteMessage | UnknownMessage:
+    """A message of the jobs queue. Raises ValidationError for one that no release sends."""
+    return _read(queue, body, JOBS_QUEUE_MESSAGE.validate_json)
+
+
+def read_task_message(queue: str, body: bytes | str) -> TaskQueueMessage | UnknownMessage:
+    """A message of a task queue, whose logical name is given. Raises as `read_job_message`."""
+    return _read(queue, body, TaskQueueMessage.model_validate_json)
+
+
+def _read(queue: str, body: bytes | str, parse: Callable[[bytes | str], M]) -> M | UnknownMessage:
+    try:
+        return parse(body)
+    except ValidationError:
+        document = _document(body)
+        if not _is_newer(document):
+            raise
+    return UnknownMessage(queue=queue, document=document, kept=_kept(document))
+
+
+def _document(body: bytes | str) -> dict[str, Any]:
+    """The JSON object; empty when it is none, or one that could not be sent again as it came."""
+    try:
+        document = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _is_newer(document: Mapping[str, Any]) -> bool:
+    number, kind = document.get("format"), document.get("message_type")
+    is_newer_format = isinstance(number, int) and number > MESSAGE_FORMAT
+    return is_newer_format or (isinstance(kind, str) and kind not in _KINDS)
+
+
+def _kept(document: dict[str, Any]) -> Kept | None:
+    try:
+        return Kept.model_validate(document.pop("kept", None))
+    except ValidationError:
+        return None
 
 
 class TaskResult(FrozenModel):

@@ -7,7 +7,14 @@ from uuid import UUID
 from pydantic import Field
 
 from core.models.definition import FrozenModel
-from core.models.status import JobStatus, StageStatus, TaskStatus
+from core.models.status import (
+    JobStatus,
+    StageStatus,
+    StoredJobStatus,
+    StoredStageStatus,
+    StoredTaskStatus,
+    TaskStatus,
+)
 
 JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -17,12 +24,13 @@ class JobRecord(FrozenModel):
 
     A forced job has a `nonce`, which is part of its id, and `forced_from`: the job of the same type and parameters.
     While `paused_at` is set nothing new is claimed, planned or finalized. `cancel_deadline_at` is when a job that is
-    cancelling ends whether its tasks have stopped or not.
+    cancelling ends whether its tasks have stopped or not. `waiting_for` is what an app did not know that was to take
+    its step (`sql/functions/postpone.sql`); it counts while the job stands where it stood then.
     """
 
     job_id: JobId
     job_type: str
-    status: JobStatus = JobStatus.QUEUED
+    status: StoredJobStatus = JobStatus.QUEUED
     run: Annotated[int, Field(ge=1)] = 1
     stage: Annotated[int, Field(ge=1)] = 1
     total_stages: Annotated[int, Field(ge=1)]
@@ -42,6 +50,7 @@ class JobRecord(FrozenModel):
     deadline_at: datetime | None = None
     paused_at: datetime | None = None
     cancel_deadline_at: datetime | None = None
+    waiting_for: dict[str, Any] | None = None
 
 
 class JobRunRecord(FrozenModel):
@@ -49,7 +58,7 @@ class JobRunRecord(FrozenModel):
 
     job_id: JobId
     run: Annotated[int, Field(ge=1)]
-    status: JobStatus
+    status: StoredJobStatus
     parameters: dict[str, Any]
     definition: dict[str, Any]
     result: dict[str, Any] | None = None
@@ -69,7 +78,7 @@ class StageRecord(FrozenModel):
     job_id: JobId
     run: Annotated[int, Field(ge=1)]
     stage: Annotated[int, Field(ge=1)]
-    status: StageStatus = StageStatus.QUEUED
+    status: StoredStageStatus = StageStatus.QUEUED
     settings: dict[str, Any]
     expected_count: Annotated[int, Field(ge=0)] | None = None
     failed_count: Annotated[int, Field(ge=0)] = 0
@@ -89,7 +98,7 @@ class TaskRecord(FrozenModel):
     refused more time.
     `parked_at`: it needs a message once more: one came while the job was paused, or a rerun wrote it. While that
     message is being sent, it lies ahead, so that nobody else sends it.
-    `from_run`: the run that it ran in, where a rerun kept it.
+    `from_run`: the run that it ran in, where a rerun kept it. `waiting_for`: as a job's, of the app that was to run it.
     """
 
     job_id: JobId
@@ -101,7 +110,7 @@ class TaskRecord(FrozenModel):
     queue: str
     name: str | None = None
     parameters: dict[str, Any] = Field(default={})
-    status: TaskStatus = TaskStatus.PENDING
+    status: StoredTaskStatus = TaskStatus.PENDING
     attempt: Annotated[int, Field(ge=0)] = 0
     interruptions: Annotated[int, Field(ge=0)] = 0
     lease_id: UUID | None = None
@@ -119,6 +128,7 @@ class TaskRecord(FrozenModel):
     timed_out_at: datetime | None = None
     parked_at: datetime | None = None
     from_run: Annotated[int, Field(ge=1)] | None = None
+    waiting_for: dict[str, Any] | None = None
 
 
 class IdempotencyKeyRecord(FrozenModel):

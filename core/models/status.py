@@ -1,9 +1,30 @@
 """Statuses, and the one table of transitions that Python, SQL and the documents share."""
 
 from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator
 
 
-class JobStatus(StrEnum):
+class StoredEnum(StrEnum):
+    """Values that rows hold. A newer release may have written one that this one does not know."""
+
+    @classmethod
+    def stored(cls, value: str) -> Self:
+        """The member that a row holds. One that is not known here can be shown, and is like none of the others."""
+        try:
+            return cls(value)
+        except ValueError:
+            stranger = str.__new__(cls, value)
+            stranger._name_, stranger._value_ = value, value
+            return stranger
+
+    @property
+    def is_known(self) -> bool:
+        return self in type(self).__members__.values()
+
+
+class JobStatus(StoredEnum):
     """Where a job stands.
 
     queued: its current stage waits to be planned. processing: that stage's tasks run.
@@ -22,10 +43,10 @@ class JobStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        return not JOB_TRANSITIONS[self]
+        return JOB_TRANSITIONS.get(self) == frozenset()
 
 
-class StageStatus(StrEnum):
+class StageStatus(StoredEnum):
     """Where a stage stands. queued: its tasks are not all inserted yet, so it cannot end."""
 
     QUEUED = "queued"
@@ -37,14 +58,14 @@ class StageStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        return not STAGE_TRANSITIONS[self]
+        return STAGE_TRANSITIONS.get(self) == frozenset()
 
 
-class TaskStatus(StrEnum):
+class TaskStatus(StoredEnum):
     """Where a task stands.
 
     pending: the row is written, no message for it is confirmed. queued: the message is sent.
-    processing: leased by one attempt. pending_retry: to be tried again at `due_at`.
+    processing: leased by one attempt. pending_retry: to be tried again at `due_at`, or given back until then.
     """
 
     PENDING = "pending"
@@ -57,8 +78,13 @@ class TaskStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        return not TASK_TRANSITIONS[self]
+        return TASK_TRANSITIONS.get(self) == frozenset()
 
+
+# For models that rows are read into.
+StoredJobStatus = Annotated[JobStatus, BeforeValidator(JobStatus.stored)]
+StoredStageStatus = Annotated[StageStatus, BeforeValidator(StageStatus.stored)]
+StoredTaskStatus = Annotated[TaskStatus, BeforeValidator(TaskStatus.stored)]
 
 _J, _S, _T = JobStatus, StageStatus, TaskStatus
 
@@ -95,11 +121,12 @@ STAGE_TRANSITIONS: dict[StageStatus, frozenset[StageStatus]] = {
     _S.CANCELLED: frozenset(),
 }
 TASK_TRANSITIONS: dict[TaskStatus, frozenset[TaskStatus]] = {
-    # From pending and queued to failed: its declared time in the queue ran out.
-    _T.PENDING: frozenset({_T.QUEUED, _T.PROCESSING, _T.FAILED, _T.CANCELLED}),
+    # From pending, queued and pending_retry to failed: its declared time in the queue ran out, or the patience with
+    # which it waited for a release that knows it. From pending to pending_retry: it was given back for that one.
+    _T.PENDING: frozenset({_T.QUEUED, _T.PROCESSING, _T.PENDING_RETRY, _T.FAILED, _T.CANCELLED}),
     _T.QUEUED: frozenset({_T.PENDING, _T.PROCESSING, _T.FAILED, _T.CANCELLED}),
     _T.PROCESSING: frozenset({_T.PENDING, _T.PENDING_RETRY, _T.COMPLETED, _T.FAILED, _T.CANCELLED}),
-    _T.PENDING_RETRY: frozenset({_T.PROCESSING, _T.CANCELLED}),
+    _T.PENDING_RETRY: frozenset({_T.PROCESSING, _T.FAILED, _T.CANCELLED}),
     _T.COMPLETED: frozenset(),
     _T.FAILED: frozenset(),
     _T.CANCELLED: frozenset(),

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from core.models.definition import FrozenModel, Parallelism
+from core.models.definition import FrozenModel, StoredParallelism
 from core.models.record import JobRecord
-from core.models.status import JobStatus, StageStatus, TaskStatus
+from core.models.status import StoredJobStatus, StoredStageStatus, StoredTaskStatus, TaskStatus
 
 Item = TypeVar("Item")
 
@@ -24,7 +24,7 @@ class JobSummary(FrozenModel):
 
     job_id: str
     job_type: str
-    status: JobStatus
+    status: StoredJobStatus
     run: int
     stage: int
     total_stages: int
@@ -40,7 +40,7 @@ class JobRun(FrozenModel):
     """One run of a job. Its number goes up with each rerun."""
 
     run: int
-    status: JobStatus
+    status: StoredJobStatus
     parameters: dict[str, Any]
     result: dict[str, Any] | None
     error: dict[str, Any] | None
@@ -59,7 +59,7 @@ class TaskSummary(FrozenModel):
     queue: str
     name: str | None
     parameters: dict[str, Any]
-    status: TaskStatus
+    status: StoredTaskStatus
     attempt: int
     interruptions: int
     lease_owner: str | None
@@ -81,8 +81,8 @@ class StageDetail(FrozenModel):
     stage: int
     name: str
     task_type: str
-    parallelism: Parallelism
-    status: StageStatus
+    parallelism: StoredParallelism
+    status: StoredStageStatus
     expected_count: int | None
     failed_count: int
     counts: dict[TaskStatus, int]

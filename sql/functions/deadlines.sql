@@ -62,7 +62,7 @@ language sql stable as $$
       and (s.status = 'queued' or exists (
         select 1 from {schema}.tasks t
         where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
-          and t.status in ('pending', 'queued') and t.attempt = 0
+          and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
       ))
     order by s.queue_deadline_at limit p_limit
   )
@@ -153,7 +153,7 @@ begin
   select array_agg(e.task_id) into v_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued') and t.attempt = 0
+      and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
     order by t.task_id limit p_limit for update skip locked
   ) e;
   update {schema}.tasks t

@@ -6,7 +6,15 @@ import pytest
 
 from core.explain import explain
 from core.models.dead_letter import DeadLetterGroup, FailureExample, FailureGroup
-from core.models.insight import JobFacts, LeaseFacts, QueueFacts, RetryFacts, RetryingTask, UnannouncedFacts
+from core.models.insight import (
+    JobFacts,
+    LeaseFacts,
+    QueueFacts,
+    RetryFacts,
+    RetryingTask,
+    UnannouncedFacts,
+    UnknownFacts,
+)
 from core.models.status import JobStatus
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -58,6 +66,21 @@ def queue(**fields) -> QueueFacts:
         "last_start": None,
     }
     return QueueFacts(**{**defaults, **fields})
+
+
+def unknown(**fields) -> UnknownFacts:
+    defaults = {
+        "kind": "task type",
+        "name": "polish",
+        "count": 1,
+        "since": ago(900),
+        "times": 7,
+        "by": "old:host:7",
+        "next_at": ahead(20),
+        "waited_seconds": 900.0,
+        "patience_seconds": 21600.0,
+    }
+    return UnknownFacts(**{**defaults, **fields})
 
 
 ERROR = {"type": "OSError", "message": "disk full"}
@@ -144,6 +167,27 @@ CASES = {
     "planning failed": (
         facts("queued", attempt=2, due_at=ahead(12), step_error=ERROR, announced_at=ago(5)),
         [("step_retry", "warning", "failed 2 times (last: OSError: disk full); next try 12:00:12Z")],
+    ),
+    "step that no app here knows": (
+        facts("queued", announced_at=ago(900), unknown_step=unknown(kind="job type", name="survey")),
+        [
+            (
+                "waits_for_release",
+                "warning",
+                "survey: planning of stage 2 (convert); given back 7 times since 11:45:00Z (15 min ago), last by old",
+            )
+        ],
+    ),
+    "tasks that no app here knows": (
+        facts("processing", open_count=4, unknown_tasks=(unknown(count=3), unknown(count=1, name="publish"))),
+        [
+            ("waits_for_release", "warning", "the task type polish: 3 tasks of stage 2"),
+            ("waits_for_release", "warning", "the task type publish: 1 task of stage 2"),
+        ],
+    ),
+    "queue without a name here": (
+        facts("processing", open_count=1, unnamed_queues=("gpu",)),
+        [("queue_not_known", "warning", "no queue 'gpu' in its settings, and tasks of stage 2 come through it")],
     ),
     "finalizing": (facts("finalizing", announced_at=ago(1)), [("step_announced", "info", "waits for finalizing")]),
     "finalizing failed": (

@@ -12,7 +12,7 @@ from core.errors import (
     classify,
 )
 from core.models import RetryPolicy
-from core.retry import retry_delay
+from core.retry import give_back_delays, retry_delay
 
 policies = st.builds(
     RetryPolicy,
@@ -58,3 +58,11 @@ def test_type_decides_whether_to_try_again(error, retryable):
 
 def test_other_sides_wish_is_kept():
     assert classify(RetryableTaskError("busy", retry_after_seconds=7)).retry_after_seconds == 7
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.5, 0.999])
+def test_work_that_is_given_back_comes_again_later_each_time_and_within_half_a_minute(draw):
+    delays = give_back_delays(draw=lambda: draw)
+    assert delays == sorted(set(delays))
+    assert delays[0] >= 0.5
+    assert 15 <= delays[-1] <= 30

@@ -128,12 +128,14 @@ class Rig:
         sender=None,
         behave=None,
         patience: Patience = Patience(),  # noqa: B008 - frozen
+        registry=None,
+        **machine_options: Any,
     ) -> None:
         self.engine = engine
         pool = engine.pool
         self.queues = queues if queues is not None else MemoryQueues()
         self.behave = behave or Behaviours()
-        self.registry = build_registry(self.behave)
+        self.registry = registry or build_registry(self.behave)
         self.state = StateManager(JobRepository(pool), TaskRepository(pool), StageCompletionRepository(pool))
         served = frozenset({"tasks"}) if on_the_spot else frozenset()
         role = AppRole(app_name="test", moves_jobs=moves_jobs, served_queues=served)
@@ -147,6 +149,7 @@ class Rig:
             keeper=self.keeper,
             owner="test-process",
             task_threads=4,
+            **machine_options,
         )
         self.janitor = Janitor(
             JanitorRepository(pool),

@@ -177,7 +177,7 @@ def test_messages_that_nobody_can_read_are_kept_and_tied_to_their_job(ready, pro
     assert ready.get(f"/api/jobs/{job_id}?wait=30").json()["status"] == "completed"
     bodies = {
         "broken": b"\xff\xfe not json",
-        "of-a-later-release": json.dumps({"job_id": job_id, "job_type": "hello_world", "shard": 3}).encode(),
+        "of-no-run": json.dumps({"job_id": job_id, "job_type": "hello_world", "run": 0}).encode(),
     }
     with ServiceBusClient.from_connection_string(project_broker.connection_string) as client:
         with client.get_queue_sender("coremachine-jobs") as sender:
@@ -186,7 +186,7 @@ def test_messages_that_nobody_can_read_are_kept_and_tied_to_their_job(ready, pro
         with client.get_queue_receiver("coremachine-jobs", sub_queue="deadletter") as receiver:
             assert receiver.receive_messages(max_wait_time=1) == []
 
-    broken, tied = found["broken"], found["of-a-later-release"]
+    broken, tied = found["broken"], found["of-no-run"]
     assert (broken["kind"], broken["job_id"], broken["body_size"]) == ("unreadable", None, 11)
     assert {each["reason"] for each in found.values()} == {"MaxDeliveryCountExceeded"}
     assert "not json" in ready.get(f"/api/dead-letters/{broken['dead_letter_id']}").json()["body"]

@@ -128,6 +128,9 @@ class InsightFakes(FakeServices):
         report = RedriveReport((RedriveItem(LETTER, outcome, "as m"),), 4)
         return self._ask("redrive", {"selection": selection, "dry_run": dry_run, "limit": limit}, lambda: report)
 
+    def find_unnamed_queues(self, queues):
+        return tuple(queue for queue in queues if queue not in {"jobs", "tasks", "raster"})
+
     def find_missing_queues(self):
         return self.missing_queues
 

@@ -1,19 +1,24 @@
 """Queue messages: what reaches the machine, and what stays with the broker."""
 
+import json
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from azure.functions.servicebus import ServiceBusMessage
 
-from core.errors import ContractViolationError, StoreUnavailable
+from core.errors import ContractViolationError, DeliveryError, StoreUnavailable
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
+from core.models.message import UnknownMessage
 from triggers.ports import ServicesNotReady
-from triggers.queues import MessageUnreadable, pause_seconds, receive_job_message, receive_task_message
+from triggers.queues import MessageUnreadable, pause_seconds, receive_job_message
+from triggers.queues import receive_task_message as receive_message_of_tasks
 
 JOB_ID = "ab" * 32
 JOB = JobQueueMessage(job_id=JOB_ID, job_type="hello_world", correlation_id="c")
 STAGE = StageCompleteMessage(job_id=JOB_ID, job_type="hello_world", completed_stage=1)
+receive_task_message = partial(receive_message_of_tasks, queue="tasks")
 TASKS = TaskQueueMessage(job_id=JOB_ID, job_type="hello_world", stage=1, task_ids=("t-1", "t-2"))
 
 
@@ -67,6 +72,10 @@ def test_task_queue_carries_tasks():
         (receive_job_message, b'{"job_type": "hello_world"}', "a JobQueueMessage or StageCompleteMessage"),
         (receive_job_message, TASKS.model_dump_json(), "a JobQueueMessage or StageCompleteMessage"),
         (receive_task_message, b"", "a TaskQueueMessage"),
+        (receive_task_message, b'{"message_type": "\\ud800"}', "a TaskQueueMessage"),
+        (receive_task_message, b'{"format": 2, "weight": NaN}', "a TaskQueueMessage"),
+        (receive_task_message, b'{"format": "two"}', "a TaskQueueMessage"),
+        (receive_task_message, b"[" * 100_000, "a TaskQueueMessage"),
         (receive_task_message, JOB.model_dump_json(), "a TaskQueueMessage"),
     ],
 )
@@ -85,7 +94,40 @@ def test_only_the_beginning_of_an_unreadable_message_is_logged(caplog):
     assert caplog.records[0].found == "x" * 200
 
 
-@pytest.mark.parametrize("failure", [StoreUnavailable("no answer"), ServicesNotReady("no settings")])
+@pytest.mark.parametrize(
+    ("function", "document", "name"),
+    [
+        (receive_job_message, {"message_type": "job_split", "into": 2}, "'job_split' of format 1"),
+        (receive_task_message, {"message_type": "task_cancel"}, "'task_cancel' of format 1"),
+        (receive_task_message, json.loads(TASKS.model_dump_json()) | {"format": 2}, "'a message' of format 2"),
+        (receive_job_message, json.loads(JOB.model_dump_json()) | {"format": 3}, "'job' of format 3"),
+    ],
+)
+def test_message_of_a_newer_release_is_left_to_it(function, document, name):
+    """It may mean something else, even where all fields look right."""
+    machine = FakeMachine()
+    machine.receive(function, json.dumps(document))
+    ((_, message),) = machine.got
+    assert (type(message), message.document, message.name) == (UnknownMessage, document, name)
+
+
+def test_field_that_is_not_known_is_kept_and_told(caplog):
+    machine = FakeMachine()
+    with caplog.at_level(logging.INFO):
+        machine.receive(receive_task_message, json.dumps(json.loads(TASKS.model_dump_json()) | {"priority": 7}))
+    ((_, message),) = machine.got
+    assert (message.task_ids, message.model_extra) == (("t-1", "t-2"), {"priority": 7})
+    assert caplog.records[0].fields == ["priority"]
+
+
+def test_older_releases_find_no_field_in_our_messages_that_they_refuse():
+    assert {"format", "kept"}.isdisjoint(JOB.model_dump() | STAGE.model_dump() | TASKS.model_dump())
+    assert "message_type" not in TASKS.model_dump()
+
+
+@pytest.mark.parametrize(
+    "failure", [StoreUnavailable("no answer"), ServicesNotReady("no settings"), DeliveryError("jobs", "down")]
+)
 def test_outage_keeps_the_message_and_waits_before_it_comes_again(failure, caplog):
     """Without the wait ten deliveries are gone in a second, and the message is in the dead-letter queue
     (lesson D15)."""
