@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from core.canonical import copied
 from core.errors import TaskCancelled, TaskTimedOut
 
 
@@ -12,12 +13,31 @@ def _never() -> bool:
     return False
 
 
+class _OwnCopy:
+    """A field that is copied when it is first read: other tasks hold the same value, and large ones are read by few."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name, self._given = name, f"_given_{name}"
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if instance is None:
+            raise AttributeError(self._name)  # so that the field has no default
+        held = vars(instance)
+        if self._name not in held:
+            held[self._name] = copied(held[self._given])
+        return held[self._name]
+
+    def __set__(self, instance: object, value: object) -> None:
+        vars(instance)[self._given] = value
+
+
 @dataclass(frozen=True)
 class TaskContext:
     """One attempt at one task.
 
     Args:
-        job_parameters: The job's validated parameters; a task's own parameters hold only what differs.
+        job_parameters: The job's validated parameters; a task's own parameters hold only what differs. The attempt's
+            own copy: nobody else sees what is changed in it.
         attempt: From 1; counts interrupted attempts too.
         lease_id: This attempt's own; a name for what it writes that no other attempt has.
     """
@@ -28,7 +48,7 @@ class TaskContext:
     task_id: str
     task_index: int
     attempt: int
-    job_parameters: Mapping[str, Any]
+    job_parameters: Mapping[str, Any] = _OwnCopy()  # type: ignore[assignment]
     correlation_id: str | None = None
     lease_id: UUID | None = None
     _report: Callable[[Mapping[str, Any]], None] | None = field(default=None, repr=False)

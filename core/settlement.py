@@ -1,13 +1,14 @@
 """What follows from the outcomes of a message's tasks: completed, failed, tried again later, given back."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from core.canonical import EncodedJson
 from core.errors import AttemptsExhausted, Failure, StoreUnavailable
 from core.faults import fault_point
+from core.log_fields import log_fields
 from core.models import JobRecord, JobStatus, StageDefinition, TaskQueueMessage
 from core.orchestration_manager import OrchestrationManager, Waiting
 from core.ports import StageCheck
@@ -16,6 +17,9 @@ from core.state_manager import StateManager
 from core.task_runner import ClaimedTask, Outcome
 
 log = logging.getLogger(__name__)
+
+# Results that are written in one call are not more than this together; PostgreSQL takes 1 GB at once.
+MOST_BYTES_AT_ONCE = 32 * 1024 * 1024
 
 
 class Settlement:
@@ -43,9 +47,13 @@ class Settlement:
         self.is_planned = False
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
-        """Each outcome by its kind; successes first, in one call."""
-        results = {outcome.task.task_id: outcome.result for outcome in outcomes if outcome.result is not None}
-        if results:
+        """Each outcome by its kind; successes first, in one call unless they are very large."""
+        attempts = {one.task.task_id: (one.task.attempt, round(one.duration_seconds, 3)) for one in outcomes}
+        with log_fields(correlation_id=self._job.correlation_id, _attempts=attempts):
+            self._settle(outcomes)
+
+    def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        for results in _portions(outcomes):
             self._complete(results)
         errors: dict[str, Mapping[str, Any]] = {}
         for outcome in outcomes:
@@ -100,6 +108,7 @@ class Settlement:
             if self.following is not None and self._complete_with(self.following, results):
                 return
         check = self._state.complete_tasks(*self._where, lease_id=self._lease_id, results=results)
+        self._note_large(results)
         if self._ending is not None:
             self._ending.add(results, check)
         if len(check.updated_ids) < len(results):
@@ -124,7 +133,19 @@ class Settlement:
         except Exception:
             # The results must not suffer from it: they are written alone, and the step that follows meets it again.
             log.exception("stage_not_ended_with_what_follows", extra={"job_id": self._job.job_id})
-        return self.job_status is not None
+        if self.job_status is None:
+            return False
+        self._note_large(results)
+        if following.small is not None:
+            sizes = ((row.task_id, len(row.parameters)) for row in following.small.tasks)
+            self._state.note_large_values(self._job.job_id, self._job.run, self._stage.number + 1, "parameters", sizes)
+        elif following.summary is not None:
+            self._state.note_large_values(*self._where, "summary", [(None, len(following.summary))])
+        return True
+
+    def _note_large(self, results: Mapping[str, EncodedJson]) -> None:
+        sizes = ((task_id, len(result)) for task_id, result in results.items())
+        self._state.note_large_values(*self._where, "result", sizes)
 
     def _note(self, check: StageCheck) -> None:
         if check.is_last_task_in_stage:
@@ -165,3 +186,19 @@ class Settlement:
         if self._orchestration.announce_retry(message, queue, delay_seconds):
             fault_point("task.retry_sent")
             self._state.mark_tasks_announced(self._job.job_id, self._job.run, [task_id])
+
+
+def _portions(outcomes: Sequence[Outcome]) -> Iterator[dict[str, EncodedJson]]:
+    """The results by their tasks' ids, as many at once as can be written in one call."""
+    portion: dict[str, EncodedJson] = {}
+    size = 0
+    for outcome in outcomes:
+        if outcome.result is None:
+            continue
+        if portion and size + len(outcome.result) > MOST_BYTES_AT_ONCE:
+            yield portion
+            portion, size = {}, 0
+        portion[outcome.task.task_id] = outcome.result
+        size += len(outcome.result)
+    if portion:
+        yield portion

@@ -1,12 +1,15 @@
 """Every state transition, and nothing else makes one. The decisions are PostgreSQL's; this asks, and says what came."""
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from core.canonical import LARGE_VALUE_BYTES
 from core.errors import Failure
+from core.log_fields import bound_field, with_log_fields
 from core.models import JobRecord, RetryPolicy
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ParkedTask, RerunMode
 from core.models.dead_letter import DeadLetter, RecordedLetter
@@ -46,6 +49,7 @@ class StateManager:
             extra={
                 "checkpoint": "JOB_SUBMITTED",
                 "job_id": submitted.job_id,
+                "run": submitted.run,
                 "correlation_id": job.correlation_id,
                 "outcome": submitted.outcome,
                 "status": submitted.status,
@@ -81,7 +85,7 @@ class StateManager:
         if refused:
             log.info(
                 "tasks_not_claimed",
-                extra={"checkpoint": "NOT_CLAIMED", "job_id": job_id, "stage": stage, "outcomes": refused},
+                extra={"checkpoint": "NOT_CLAIMED", "job_id": job_id, "run": run, "stage": stage, "outcomes": refused},
             )
         return rows
 
@@ -99,17 +103,16 @@ class StateManager:
         Returns:
             (planned, count), or why not (busy, missing, stale_run, closed, paused, expired) and 0.
         """
+        began = time.monotonic()
         outcome, count = self._tasks.plan_stage(job_id, run, stage, tasks, tasks_per_message=tasks_per_message)
-        log.info(
-            "stage_plan_ended",
-            extra={"checkpoint": "STAGE_PLAN", "job_id": job_id, "stage": stage, "outcome": outcome, "count": count},
-        )
+        self._tell_planned(job_id, run, stage, outcome, count, began)
         return outcome, count
 
     def plan_small_stage(self, job_id: str, run: int, stage: int, planned: SmallStage) -> str:
         """As `plan_stage`, in one call: the outcome's name."""
+        began = time.monotonic()
         outcome = self._tasks.plan_small_stage(job_id, run, stage, planned)
-        self._tell_planned(job_id, stage, outcome, planned)
+        self._tell_planned(job_id, run, stage, outcome, len(planned.tasks), began)
         return outcome
 
     def complete_tasks(
@@ -117,7 +120,7 @@ class StateManager:
     ) -> StageCheck:
         """End tasks as completed and see whether they were the stage's last."""
         check = self._stages.complete_task_and_check_stage(job_id, run, stage, lease_id=lease_id, results=results)
-        self._tell("TASK_COMPLETE", job_id, stage, results, check)
+        self._tell("TASK_COMPLETE", job_id, run, stage, results, check)
         return check
 
     def complete_stage_and_plan_next(
@@ -131,12 +134,13 @@ class StateManager:
         following: SmallStage,
     ) -> bool:
         """End all tasks of a stage as completed, and plan the next, of at least one task: all of it, or nothing."""
+        began = time.monotonic()
         done = self._stages.complete_stage_and_plan_next(
             job_id, run, stage, lease_id=lease_id, results=results, following=following
         )
         if done:
-            self._tell_completed(job_id, stage, results)
-            self._tell_planned(job_id, stage + 1, "planned", following)
+            self._tell_completed(job_id, run, stage, results)
+            self._tell_planned(job_id, run, stage + 1, "planned", len(following.tasks), began)
         return done
 
     def complete_stage_and_finalize(
@@ -154,8 +158,8 @@ class StateManager:
             job_id, run, stage, lease_id=lease_id, results=results, summary=summary
         )
         if status is not None:
-            self._tell_completed(job_id, stage, results)
-            self._tell_finalized(job_id, status)
+            self._tell_completed(job_id, run, stage, results)
+            self._tell_finalized(job_id, run, status)
         return status
 
     def fail_tasks(
@@ -163,7 +167,7 @@ class StateManager:
     ) -> StageCheck:
         """End tasks as failed; the stage's policy may end the job."""
         check = self._stages.fail_task_and_check_stage(job_id, run, stage, lease_id=lease_id, errors=errors)
-        self._tell("TASK_FAILED", job_id, stage, errors, check)
+        self._tell("TASK_FAILED", job_id, run, stage, errors, check)
         return check
 
     def schedule_retry(
@@ -199,14 +203,7 @@ class StateManager:
         answer["delay_seconds"] = delay
         log.warning(
             "retry_scheduled" if answer["outcome"] == "scheduled" else "retry_refused",
-            extra={
-                "checkpoint": "RETRY_SCHEDULED",
-                "job_id": job_id,
-                "stage": stage,
-                "task_id": task_id,
-                "outcome": answer["outcome"],
-                "delay_seconds": delay,
-            },
+            extra=self._retry_record(job_id, run, stage, task_id, answer),
         )
         return answer
 
@@ -216,7 +213,7 @@ class StateManager:
         if answer["taken_back"] or answer["given_up"]:
             log.warning(
                 "tasks_interrupted",
-                extra={"checkpoint": "TASKS_INTERRUPTED", "job_id": job_id, "stage": stage, **answer},
+                extra={"checkpoint": "TASKS_INTERRUPTED", "job_id": job_id, "run": run, "stage": stage, **answer},
             )
         return answer["taken_back"], answer["given_up"]
 
@@ -229,6 +226,7 @@ class StateManager:
                 extra={
                     "checkpoint": "DEADLINE_PASSED",
                     "job_id": job_id,
+                    "run": run,
                     "stage": stage,
                     "outcome": enforced.outcome,
                     "count": enforced.expired_count,
@@ -243,8 +241,29 @@ class StateManager:
     def finalize_job(self, job_id: str, run: int, result: JsonObject | None) -> str | None:
         """Store the job's summary and end it; None when it does not wait for that."""
         status = self._jobs.finalize_job(job_id, run, result)
-        self._tell_finalized(job_id, status)
+        self._tell_finalized(job_id, run, status)
         return status
+
+    def note_large_values(
+        self, job_id: str, run: int, stage: int, kind: str, sizes: Iterable[tuple[str | None, int]]
+    ) -> None:
+        """Warn in the job's timeline of values that are large, in one line. Nothing else depends on it.
+
+        Args:
+            kind: result, parameters or summary.
+            sizes: Tasks' ids, None for the job itself, and bytes of JSON.
+        """
+        large = [(size, task_id) for task_id, size in sizes if size > LARGE_VALUE_BYTES]
+        if not large:
+            return
+        size, task_id = max(large, key=lambda one: one[0])
+        detail = {"kind": kind, "count": len(large), "largest_bytes": size, "warned_above_bytes": LARGE_VALUE_BYTES}
+        record = with_log_fields(checkpoint="LARGE_VALUE", job_id=job_id, run=run, stage=stage, task_id=task_id)
+        log.warning("large_value", extra={**record, **detail})
+        try:
+            self._jobs.record_event(job_id, run, stage, task_id, "large_value", detail)
+        except Exception as error:  # noqa: BLE001 - what it warns of is written down, and must not be done again
+            log.warning("large_value_not_noted", extra={**record, "reason": str(error)})
 
     def fail_all_job_tasks(self, job_id: str, error: Mapping[str, Any]) -> bool:
         """Fail the job: its open stage ends with it, its unfinished tasks are cancelled. False if it had ended."""
@@ -253,7 +272,9 @@ class StateManager:
             return False
         failed = self._jobs.fail_job(job_id, job.run, error)
         if failed:
-            log.error("job_failed", extra={"checkpoint": "JOB_FAILED", "job_id": job_id, "error": dict(error)})
+            record = {"checkpoint": "JOB_FAILED", "job_id": job_id, "run": job.run, "stage": job.stage}
+            record |= {"correlation_id": job.correlation_id, "error": dict(error)}
+            log.error("job_failed", extra=record)
         return failed
 
     def cancel_job(
@@ -277,7 +298,8 @@ class StateManager:
         """End a job whose cancel is overdue: how many tasks had not stopped; None if it is not, or has ended."""
         count = self._jobs.force_cancel(job_id, run, stage)
         if count is not None:
-            log.warning("job_cancel_forced", extra={"checkpoint": "JOB_CANCEL", "job_id": job_id, "count": count})
+            record = {"checkpoint": "JOB_CANCEL", "job_id": job_id, "run": run, "stage": stage, "count": count}
+            log.warning("job_cancel_forced", extra=record)
         return count
 
     def pause_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None:
@@ -339,38 +361,58 @@ class StateManager:
         )
         return recorded
 
-    def _tell_completed(self, job_id: str, stage: int, results: Mapping[str, JsonObject]) -> None:
-        self._tell("TASK_COMPLETE", job_id, stage, results, StageCheck(tuple(results), True, None, None))
+    @staticmethod
+    def _retry_record(job_id: str, run: int, stage: int, task_id: str, answer: Mapping[str, Any]) -> dict[str, Any]:
+        record = with_log_fields(checkpoint="RETRY_SCHEDULED", job_id=job_id, run=run, stage=stage, task_id=task_id)
+        record |= _of_attempts([task_id])
+        return record | {"outcome": answer["outcome"], "delay_seconds": answer["delay_seconds"]}
+
+    def _tell_completed(self, job_id: str, run: int, stage: int, results: Mapping[str, JsonObject]) -> None:
+        self._tell("TASK_COMPLETE", job_id, run, stage, results, StageCheck(tuple(results), True, None, None))
 
     @staticmethod
-    def _tell_planned(job_id: str, stage: int, outcome: str, planned: SmallStage) -> None:
-        count = len(planned.tasks)
-        log.info(
-            "stage_plan_ended",
-            extra={"checkpoint": "STAGE_PLAN", "job_id": job_id, "stage": stage, "outcome": outcome, "count": count},
+    def _tell_planned(job_id: str, run: int, stage: int, outcome: str, count: int, began: float) -> None:
+        record = with_log_fields(
+            checkpoint="STAGE_PLAN",
+            job_id=job_id,
+            run=run,
+            stage=stage,
+            outcome=outcome,
+            count=count,
+            duration_seconds=round(time.monotonic() - began, 3),
         )
+        log.info("stage_plan_ended", extra=record)
 
     @staticmethod
-    def _tell_finalized(job_id: str, status: str | None) -> None:
-        log.info("job_finalized", extra={"checkpoint": "JOB_COMPLETE", "job_id": job_id, "status": status})
+    def _tell_finalized(job_id: str, run: int, status: str | None) -> None:
+        if status is not None:
+            record = with_log_fields(checkpoint="JOB_COMPLETE", job_id=job_id, run=run, status=status)
+            began: datetime | None = bound_field("_run_began")
+            if began is not None:
+                record["duration_seconds"] = round((datetime.now(UTC) - began).total_seconds(), 3)
+            log.info("job_finalized", extra=record)
 
-    def _tell(self, checkpoint: str, job_id: str, stage: int, asked: Mapping[str, Any], check: StageCheck) -> None:
+    def _tell(
+        self, checkpoint: str, job_id: str, run: int, stage: int, asked: Mapping[str, Any], check: StageCheck
+    ) -> None:
+        where = with_log_fields(checkpoint=checkpoint, job_id=job_id, run=run, stage=stage)
         refused = sorted(set(asked) - set(check.updated_ids))
         if refused:
-            log.warning(
-                "stale_lease_refused",
-                extra={"checkpoint": "STALE_LEASE", "job_id": job_id, "stage": stage, "task_ids": refused},
-            )
-        log.info(
-            checkpoint.lower(),
-            extra={
-                "checkpoint": checkpoint,
-                "job_id": job_id,
-                "stage": stage,
-                "task_ids": list(check.updated_ids),
-                "stage_complete": check.is_last_task_in_stage,
-            },
-        )
+            log.warning("stale_lease_refused", extra={**where, "checkpoint": "STALE_LEASE", "task_ids": refused})
+        if check.updated_ids:
+            ended = {"stage_complete": check.is_last_task_in_stage, **_of_attempts(check.updated_ids)}
+            log.info(checkpoint.lower(), extra={**where, **ended})
+
+
+def _of_attempts(task_ids: Sequence[str]) -> dict[str, Any]:
+    """What a record says of attempts that ended together: lists in one order; of a single one, its values too."""
+    attempts: Mapping[str, tuple[int, float]] = bound_field("_attempts") or {}
+    known = [attempts.get(task_id, (None, None)) for task_id in task_ids]
+    told: dict[str, Any] = {"task_ids": list(task_ids)}
+    if len(known) == 1:
+        ((attempt, seconds),) = known
+        return {**told, "task_id": task_ids[0], "attempt": attempt, "duration_seconds": seconds}
+    return {**told, "attempts": [one[0] for one in known], "durations_seconds": [one[1] for one in known]}
 
 
 def _told(event: str, job_id: str, answer: ControlAnswer | None) -> ControlAnswer | None:

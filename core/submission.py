@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from core.canonical import canonical_json, forced_job_id_for
-from core.errors import IdempotencyKeyReused
+from core.author_code import call_author, describe_returned
+from core.canonical import EncodedJson, ValueTooLarge, canonical_json, encode_storable, forced_job_id_for
+from core.errors import ContractViolationError, IdempotencyKeyReused, InvalidParameters
 from core.faults import fault_point
 from core.models import JobStatus
 from core.orchestration_manager import OrchestrationManager
-from core.ports import ForcedJob, JobCatalog, KeyedPayload, SubmissionOutcome
+from core.ports import ForcedJob, JobCatalog, JobType, KeyedPayload, SubmissionOutcome
 from core.state_manager import StateManager
 
 # For a caller who finds a job that will not run because of this submission; in the other statuses it will.
@@ -62,9 +63,10 @@ class Submitter:
     ) -> Submission:
         """`CoreMachine.submit_job` says what it does and raises."""
         job_class = self._catalog.get_job(job_type)
-        validated = job_class.validate_job_parameters(parameters)
-        record = job_class.create_job_record(
-            job_class.generate_job_id(validated), validated, correlation_id=correlation_id or uuid4().hex
+        validated, encoded = validate(job_class, job_type, parameters, self._orchestration.role.most_bytes)
+        job_id = call_author(job_class.generate_job_id, validated)
+        record = call_author(
+            job_class.create_job_record, job_id, validated, correlation_id=correlation_id or uuid4().hex
         )
         submitted = self._state.submit_job(
             record,
@@ -74,8 +76,11 @@ class Submitter:
         if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
             raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)
         if submitted.created:
-            message = job_class.queue_job(submitted.job_id, validated, correlation_id=submitted.correlation_id)
             fault_point("submit.written")
+            self._state.note_large_values(submitted.job_id, submitted.run, 1, "parameters", [(None, len(encoded))])
+            message = call_author(
+                job_class.queue_job, submitted.job_id, validated, correlation_id=submitted.correlation_id
+            )
             if self._orchestration.announce_job(message):
                 fault_point("submit.sent")
                 self._state.mark_job_announced(submitted.job_id, submitted.run, 1)
@@ -89,6 +94,35 @@ class Submitter:
             outcome=submitted.outcome,
             advice=None if submitted.created else advice_for(submitted.job_id, JobStatus(submitted.status)),
         )
+
+
+def validate(
+    job_class: JobType, job_type: str, parameters: Mapping[str, Any], most_bytes: int
+) -> tuple[dict[str, Any], EncodedJson]:
+    """Parameters as the job's author has them validated, and as they are stored.
+
+    Raises:
+        InvalidParameters, ValueTooLarge: What the caller must change.
+        AuthorError: The author's code failed, or gave what cannot be stored.
+    """
+    answer = call_author(_validated, job_class, job_type, parameters, most_bytes)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _validated(
+    job_class: JobType, job_type: str, parameters: Mapping[str, Any], most_bytes: int
+) -> tuple[dict[str, Any], EncodedJson] | InvalidParameters | ValueTooLarge:
+    try:
+        validated: object = job_class.validate_job_parameters(parameters)
+        if isinstance(validated, dict):
+            return validated, encode_storable(validated, "parameters", most_bytes=most_bytes)
+    except (InvalidParameters, ValueTooLarge) as refused:
+        return refused
+    raise ContractViolationError(
+        f"validate_job_parameters of {job_type!r}: expected it to return a dict, found {describe_returned(validated)}"
+    )
 
 
 def advice_for(job_id: str, status: JobStatus) -> str | None:
