@@ -1,6 +1,5 @@
 """One text for one JSON value, and the job id made from it."""
 
-import contextlib
 import hashlib
 import json
 import math
@@ -24,8 +23,10 @@ _MOST_BITS = 14_000
 _LONGEST_PATH = 300
 # A value beyond this is stored, and noted in its job's timeline: rows are no place for data.
 LARGE_VALUE_BYTES = 64 * 1024
-# The largest value, unless a setting says otherwise. Beyond 256 MB PostgreSQL refuses a jsonb.
+# The largest value, unless a setting says otherwise.
 MOST_VALUE_BYTES = 16 * 1024 * 1024
+# PostgreSQL reads an array into memory 32 bytes an element and 1 GB at most: 2 ** 24 elements, of two characters each.
+MOST_JSONB_BYTES = 32 * 1024 * 1024
 
 
 class NotJson(ValueError):
@@ -65,7 +66,7 @@ def join_path(path: str, name: str) -> str:
 
 def find_json_problems(value: Any, path: str = "", levels: int = 0) -> Iterator[NotJson]:
     """Every place in the value that JSON cannot carry, in reading order."""
-    if levels > MOST_LEVELS:
+    if levels >= MOST_LEVELS and isinstance(value, _HOLDERS):
         yield NotJson(path, f"at most {MOST_LEVELS} levels of nesting", "more, or a value that holds itself")
     elif isinstance(value, Mapping):
         for name, inner in value.items():
@@ -109,11 +110,11 @@ def encode_storable(value: Any, path: str = "", *, most_bytes: int | None = None
         NotJson: Names the path of the first value that JSON or jsonb cannot carry.
         ValueTooLarge: Says how large it is and may be.
     """
-    text = None
-    if _is_sound(value, 0):
-        with contextlib.suppress(TypeError, ValueError):
-            text = _ENCODER.encode(value)
-    if text is None or _UNSTORABLE_ESCAPE.search(text):
+    try:
+        text = _ENCODER.encode(value) if _is_sound(value, 0) else None
+    except (TypeError, ValueError):
+        text = None
+    if text is None or ("\\u" in text and _UNSTORABLE_ESCAPE.search(text)):
         for problem in find_json_problems(value, path):
             raise problem
     encoded = EncodedJson(text if text is not None else _ENCODER.encode(value))
@@ -163,19 +164,24 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def _is_sound(value: Any, levels: int) -> bool:
-    """Whether the encoder sees in the value what is there: it would make text of names that are none."""
-    if levels > MOST_LEVELS:
-        return False
-    if isinstance(value, Mapping):
-        for name in value:
-            if type(name) is not str and not isinstance(name, str):
-                return False
+    """Whether the encoder sees in the value what is there: it would make text of names that are none.
+
+    Every result comes through here, so that the most of it is left to the interpreter's own loops.
+    """
+    kind = type(value)
+    if kind is dict or isinstance(value, Mapping):
+        if not _NAMES.issuperset(map(type, value)) and not all(isinstance(name, str) for name in value):
+            return False
         inside: Iterable[Any] = value.values()
-    elif isinstance(value, list | tuple):
+    elif kind is list or isinstance(value, list | tuple):
         inside = value
     else:
         return True
-    return all(_is_sound(inner, levels + 1) for inner in inside if type(inner) not in _SCALARS)
+    if levels >= MOST_LEVELS:
+        return False
+    if _SCALARS.issuperset(map(type, inside)):
+        return True
+    return all([_is_sound(inner, levels + 1) for inner in inside if type(inner) not in _SCALARS])  # noqa: C419 - quicker
 
 
 def _expected_instead(value: Any) -> str | None:
@@ -206,6 +212,7 @@ def _stored_number(text: str) -> int | float:
     return int(number) if isinstance(exponent, int) and exponent >= 0 else float(number) + 0.0
 
 
+_NAMES = frozenset({str})
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _HOLDERS = (Mapping, list, tuple)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain)

@@ -7,6 +7,9 @@ from uuid import UUID
 
 from core.canonical import copied
 from core.errors import TaskCancelled, TaskTimedOut
+from core.safe_text import bounded_text, text_of
+
+_LONGEST_PROGRESS = 4096
 
 
 def _never() -> bool:
@@ -60,11 +63,15 @@ class TaskContext:
 
         Args:
             percent: 0 to 100.
+            message: At most 4 KB of it are kept.
         """
-        if not 0 <= percent <= 100:  # noqa: PLR2004 - a percentage
-            raise ValueError(f"percent: expected 0 to 100, found {percent}")
+        # Plain values: one that could not be stored would keep all leases of the process from being renewed.
+        number = percent if type(percent) in {int, float} else float(percent)
+        if not 0 <= number <= 100:  # noqa: PLR2004 - a percentage
+            raise ValueError(f"percent: expected 0 to 100, found {number}")
+        text = None if message is None else bounded_text(text_of(message), _LONGEST_PROGRESS)
         if self._report is not None:
-            self._report({"percent": percent, "message": message})
+            self._report({"percent": number, "message": text})
 
     def check_cancelled(self) -> None:
         """Call it now and then in long work.

@@ -182,7 +182,8 @@ class AuthorError(CoreMachineError):
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
-        super().__init__(failure.traceback or f"{failure.error_type}: {failure.message}")
+        told = f"{failure.error_type}: {failure.message}"
+        super().__init__(f"{told}\n{failure.traceback}" if failure.traceback else told)
 
 
 def classify(error: BaseException) -> Failure:

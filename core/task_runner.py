@@ -137,8 +137,7 @@ class Batch:
         started = 0
         while self._unsettled > 0 and not self._is_abandoned:
             if started < self._threads and self._waiting:
-                _reserve.start(self._work)
-                started += 1
+                started = self._start_another(started)
             is_patient = started >= self._threads or not self._waiting
             group = self._gather(self._patience_seconds / 4 if is_patient else GROW_SECONDS)
             self._unsettled -= len(group)
@@ -146,6 +145,18 @@ class Batch:
                 yield self._to_settle(group)
                 # Settled by now: a renewal would find them gone, and take that for a lost lease.
                 self._keeper.drop([self.leases[outcome.task.task_id] for outcome in group])
+
+    def _start_another(self, started: int) -> int:
+        """One thread more; where the system gives none, those that run do it all, or this one."""
+        try:
+            _reserve.start(self._work)
+        except RuntimeError:
+            log.warning("thread_not_started", extra={"checkpoint": "THREADS", "started": started})
+            if started == 0:
+                self._work()
+            self._threads = max(started, 1)
+            return self._threads
+        return started + 1
 
     def _to_settle(self, group: list[Outcome]) -> list[Outcome]:
         """Without those that stopped since this process ends: who abandoned them hands them back; none has failed."""

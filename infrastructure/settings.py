@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from core.canonical import MOST_VALUE_BYTES
+from core.canonical import MOST_JSONB_BYTES, MOST_VALUE_BYTES
 from core.errors import QueueNotFound
 from core.orchestration_manager import JOBS_QUEUE
 
@@ -149,9 +149,9 @@ class Settings(BaseSettings):
         MOST_VALUE_BYTES,
         alias="COREMACHINE_MAX_VALUE_BYTES",
         ge=1024,
-        le=200 * 1024 * 1024,
+        le=MOST_JSONB_BYTES,
         description="how large one result, one set of parameters or one summary may be, in bytes of its JSON, from "
-        "1024 to 209715200 (PostgreSQL takes at most 256 MB)",
+        f"1024 to {MOST_JSONB_BYTES} (beyond it there are values that PostgreSQL cannot hold)",
     )
     jobs: str = Field(
         "jobs.all_jobs:build_registry",

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.canonical import ValueTooLarge
 from core.errors import AuthorError, DeliveryError, IdempotencyKeyReused, StoreUnavailable
+from core.safe_text import bounded_text
 from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.parameters import ParameterErrors
 from jobs.registry import UnknownJobType
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
+_LONGEST_REASON = 2000
 
 
 class FieldProblem(BaseModel):
@@ -174,7 +176,8 @@ def _from_large_parameters(request: Request, error: Any) -> JSONResponse:
 def _from_author(request: Request, error: Any) -> JSONResponse:
     """The request may be right: the job type's own code is not."""
     log.error("job_type_failed", exc_info=error, extra={"path": request.url.path, "code": "job_type_failed"})
-    detail = f"The job type's own code failed; nothing was written. {error.failure.error_type}: {error.failure.message}"
+    reason = bounded_text(error.failure.message, _LONGEST_REASON)
+    detail = f"The job type's own code failed; nothing was written. {error.failure.error_type}: {reason}"
     return _answer(request.url.path, ProblemError(500, "job_type_failed", detail))
 
 
