@@ -125,10 +125,10 @@ def encode_storable(value: Any, path: str = "", *, most_bytes: int | None = None
 
 def copied(value: Any) -> Any:
     """A JSON value of one's own: mappings become dicts, tuples lists."""
-    if isinstance(value, Mapping):
-        return {name: copied(inner) if isinstance(inner, _HOLDERS) else inner for name, inner in value.items()}
+    if type(value) is dict or isinstance(value, Mapping):
+        return {name: inner if type(inner) in _SCALARS else copied(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [copied(inner) if isinstance(inner, _HOLDERS) else inner for inner in value]
+        return [inner if type(inner) in _SCALARS else copied(inner) for inner in value]
     return value
 
 

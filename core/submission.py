@@ -1,6 +1,7 @@
 """Submitting a job: the same type and parameters are the same job, unless a new one is forced."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +9,14 @@ from uuid import uuid4
 
 from core.author_code import call_author, describe_returned
 from core.canonical import EncodedJson, ValueTooLarge, canonical_json, encode_storable, forced_job_id_for
-from core.errors import ContractViolationError, IdempotencyKeyReused, InvalidParameters
+from core.errors import AuthorError, ContractViolationError, IdempotencyKeyReused, InvalidParameters
 from core.faults import fault_point
 from core.models import JobStatus
 from core.orchestration_manager import OrchestrationManager
-from core.ports import ForcedJob, JobCatalog, JobType, KeyedPayload, SubmissionOutcome
+from core.ports import ForcedJob, JobCatalog, JobType, KeyedPayload, SubmissionOutcome, Submitted
 from core.state_manager import StateManager
+
+log = logging.getLogger(__name__)
 
 # For a caller who finds a job that will not run because of this submission; in the other statuses it will.
 _ADVICE = {
@@ -78,12 +81,7 @@ class Submitter:
         if submitted.created:
             fault_point("submit.written")
             self._state.note_large_values(submitted.job_id, submitted.run, 1, "parameters", [(None, len(encoded))])
-            message = call_author(
-                job_class.queue_job, submitted.job_id, validated, correlation_id=submitted.correlation_id
-            )
-            if self._orchestration.announce_job(message):
-                fault_point("submit.sent")
-                self._state.mark_job_announced(submitted.job_id, submitted.run, 1)
+            self._announce(job_class, submitted, validated)
         return Submission(
             job_id=submitted.job_id,
             job_type=job_type,
@@ -94,6 +92,19 @@ class Submitter:
             outcome=submitted.outcome,
             advice=None if submitted.created else advice_for(submitted.job_id, JobStatus(submitted.status)),
         )
+
+    def _announce(self, job_class: JobType, submitted: Submitted, validated: Mapping[str, Any]) -> None:
+        """The job is written down: whatever keeps its message from being made or sent, the janitor sends one."""
+        try:
+            message = call_author(
+                job_class.queue_job, submitted.job_id, validated, correlation_id=submitted.correlation_id
+            )
+        except AuthorError:
+            log.exception("job_message_not_made", extra={"job_id": submitted.job_id})
+            return
+        if self._orchestration.announce_job(message):
+            fault_point("submit.sent")
+            self._state.mark_job_announced(submitted.job_id, submitted.run, 1)
 
 
 def validate(

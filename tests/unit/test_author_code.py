@@ -315,7 +315,7 @@ def test_progress_is_kept_as_plain_values_whatever_is_given():
     assert [one["percent"] for one in reports] == [7.0, 5, 5.5]
     assert all(len(encode_storable(one)) < 5000 for one in reports)
     for percent in (float("nan"), float("inf"), -1, "many"):
-        with pytest.raises(ValueError, match="percent|could not convert"):
+        with pytest.raises(ValueError, match=r"percent|could not convert"):
             context.progress(percent)
 
 

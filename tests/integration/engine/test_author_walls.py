@@ -338,6 +338,19 @@ def test_validator_that_goes_wrong_refuses_the_submission_and_nothing_else(rig, 
     assert rig.engine.query("select job_id, run from app.jobs") == [{"job_id": ended, "run": 1}]
 
 
+def test_job_whose_message_cannot_be_made_is_written_and_announced_by_the_janitor(rig, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(ShapesJob, "queue_job", raising(lambda: SystemExit(1)))
+        job_id = rig.submit(n=1)
+    rig.engine.execute(
+        "update app.jobs set created_at = created_at - interval '1 hour', updated_at = updated_at - interval '1 hour'"
+    )
+    rig.janitor.sweep()
+    rig.queues.run(rig.machine)
+
+    assert rig.job(job_id).status == "completed"
+
+
 def test_records_of_state_changes_say_of_what_they_are(rig, caplog):
     caplog.set_level(logging.INFO, logger="core")
     rig.behave.before["s2-n1"] = lambda context: raising(OSError)(context) if context.attempt == 1 else None
