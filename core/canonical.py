@@ -27,6 +27,8 @@ LARGE_VALUE_BYTES = 64 * 1024
 MOST_VALUE_BYTES = 16 * 1024 * 1024
 # PostgreSQL reads an array into memory 32 bytes an element and 1 GB at most: 2 ** 24 elements, of two characters each.
 MOST_JSONB_BYTES = 32 * 1024 * 1024
+# Values that are written in one call are not more than this together, unless it is one: a message to it has 1 GB.
+MOST_BYTES_AT_ONCE = 32 * 1024 * 1024
 
 
 class NotJson(ValueError):

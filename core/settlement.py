@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from core.canonical import EncodedJson
+from core.canonical import MOST_BYTES_AT_ONCE, EncodedJson
 from core.errors import AttemptsExhausted, Failure, StoreUnavailable
 from core.faults import fault_point
 from core.log_fields import log_fields
@@ -17,9 +17,6 @@ from core.state_manager import StateManager
 from core.task_runner import ClaimedTask, Outcome
 
 log = logging.getLogger(__name__)
-
-# Results that are written in one call are not more than this together; PostgreSQL takes 1 GB at once.
-MOST_BYTES_AT_ONCE = 32 * 1024 * 1024
 
 
 class Settlement:

@@ -9,7 +9,7 @@ from threading import Lock
 from uuid import UUID, uuid4
 
 from core.cache import LatestCache
-from core.canonical import LARGE_VALUE_BYTES, as_stored
+from core.canonical import LARGE_VALUE_BYTES, MOST_BYTES_AT_ONCE, as_stored
 from core.message_size import tasks_per_message
 from core.models import JobRecord, Parallelism, StageDefinition
 from core.models.context import CompletedTask
@@ -23,8 +23,6 @@ from core.task_runner import ClaimedTask
 PREFETCHED_RESULTS = 1000
 # Stages of so few tasks are planned in one round trip.
 FEW_TASKS = 100
-# In one call, if all their parameters together are not more; PostgreSQL takes 1 GB at once.
-MOST_BYTES_AT_ONCE = 32 * 1024 * 1024
 # So long a measured duration is believed before it is asked for again.
 MEAN_LIFE_SECONDS = 60.0
 

@@ -3,13 +3,13 @@
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from core.canonical import LARGE_VALUE_BYTES
 from core.errors import Failure
-from core.log_fields import bound_field, with_log_fields
+from core.log_fields import with_log_fields
 from core.models import JobRecord, RetryPolicy
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ParkedTask, RerunMode
 from core.models.dead_letter import DeadLetter, RecordedLetter
@@ -27,6 +27,7 @@ from core.ports import (
     TaskStore,
 )
 from core.retry import retry_delay
+from core.state_records import tell_ended, tell_finalized, tell_planned, tell_retry
 
 log = logging.getLogger(__name__)
 
@@ -105,14 +106,14 @@ class StateManager:
         """
         began = time.monotonic()
         outcome, count = self._tasks.plan_stage(job_id, run, stage, tasks, tasks_per_message=tasks_per_message)
-        self._tell_planned(job_id, run, stage, outcome, count, began)
+        tell_planned(job_id, run, stage, outcome, count, _since(began))
         return outcome, count
 
     def plan_small_stage(self, job_id: str, run: int, stage: int, planned: SmallStage) -> str:
         """As `plan_stage`, in one call: the outcome's name."""
         began = time.monotonic()
         outcome = self._tasks.plan_small_stage(job_id, run, stage, planned)
-        self._tell_planned(job_id, run, stage, outcome, len(planned.tasks), began)
+        tell_planned(job_id, run, stage, outcome, len(planned.tasks), _since(began))
         return outcome
 
     def complete_tasks(
@@ -120,7 +121,7 @@ class StateManager:
     ) -> StageCheck:
         """End tasks as completed and see whether they were the stage's last."""
         check = self._stages.complete_task_and_check_stage(job_id, run, stage, lease_id=lease_id, results=results)
-        self._tell("TASK_COMPLETE", job_id, run, stage, results, check)
+        tell_ended("TASK_COMPLETE", job_id, run, stage, results, check)
         return check
 
     def complete_stage_and_plan_next(
@@ -139,8 +140,8 @@ class StateManager:
             job_id, run, stage, lease_id=lease_id, results=results, following=following
         )
         if done:
-            self._tell_completed(job_id, run, stage, results)
-            self._tell_planned(job_id, run, stage + 1, "planned", len(following.tasks), began)
+            tell_ended("TASK_COMPLETE", job_id, run, stage, results, _all_of(results))
+            tell_planned(job_id, run, stage + 1, "planned", len(following.tasks), _since(began))
         return done
 
     def complete_stage_and_finalize(
@@ -158,8 +159,8 @@ class StateManager:
             job_id, run, stage, lease_id=lease_id, results=results, summary=summary
         )
         if status is not None:
-            self._tell_completed(job_id, run, stage, results)
-            self._tell_finalized(job_id, run, status)
+            tell_ended("TASK_COMPLETE", job_id, run, stage, results, _all_of(results))
+            tell_finalized(job_id, run, status)
         return status
 
     def fail_tasks(
@@ -167,7 +168,7 @@ class StateManager:
     ) -> StageCheck:
         """End tasks as failed; the stage's policy may end the job."""
         check = self._stages.fail_task_and_check_stage(job_id, run, stage, lease_id=lease_id, errors=errors)
-        self._tell("TASK_FAILED", job_id, run, stage, errors, check)
+        tell_ended("TASK_FAILED", job_id, run, stage, errors, check)
         return check
 
     def schedule_retry(
@@ -201,10 +202,7 @@ class StateManager:
             job_id, run, stage, task_id, lease_id=lease_id, error=error, delay_seconds=delay
         )
         answer["delay_seconds"] = delay
-        log.warning(
-            "retry_scheduled" if answer["outcome"] == "scheduled" else "retry_refused",
-            extra=self._retry_record(job_id, run, stage, task_id, answer),
-        )
+        tell_retry(job_id, run, stage, task_id, answer)
         return answer
 
     def take_back_tasks(self, job_id: str, run: int, stage: int) -> tuple[int, int]:
@@ -241,7 +239,7 @@ class StateManager:
     def finalize_job(self, job_id: str, run: int, result: JsonObject | None) -> str | None:
         """Store the job's summary and end it; None when it does not wait for that."""
         status = self._jobs.finalize_job(job_id, run, result)
-        self._tell_finalized(job_id, run, status)
+        tell_finalized(job_id, run, status)
         return status
 
     def note_large_values(
@@ -361,58 +359,14 @@ class StateManager:
         )
         return recorded
 
-    @staticmethod
-    def _retry_record(job_id: str, run: int, stage: int, task_id: str, answer: Mapping[str, Any]) -> dict[str, Any]:
-        record = with_log_fields(checkpoint="RETRY_SCHEDULED", job_id=job_id, run=run, stage=stage, task_id=task_id)
-        record |= _of_attempts([task_id])
-        return record | {"outcome": answer["outcome"], "delay_seconds": answer["delay_seconds"]}
 
-    def _tell_completed(self, job_id: str, run: int, stage: int, results: Mapping[str, JsonObject]) -> None:
-        self._tell("TASK_COMPLETE", job_id, run, stage, results, StageCheck(tuple(results), True, None, None))
-
-    @staticmethod
-    def _tell_planned(job_id: str, run: int, stage: int, outcome: str, count: int, began: float) -> None:
-        record = with_log_fields(
-            checkpoint="STAGE_PLAN",
-            job_id=job_id,
-            run=run,
-            stage=stage,
-            outcome=outcome,
-            count=count,
-            duration_seconds=round(time.monotonic() - began, 3),
-        )
-        log.info("stage_plan_ended", extra=record)
-
-    @staticmethod
-    def _tell_finalized(job_id: str, run: int, status: str | None) -> None:
-        if status is not None:
-            record = with_log_fields(checkpoint="JOB_COMPLETE", job_id=job_id, run=run, status=status)
-            began: datetime | None = bound_field("_run_began")
-            if began is not None:
-                record["duration_seconds"] = round((datetime.now(UTC) - began).total_seconds(), 3)
-            log.info("job_finalized", extra=record)
-
-    def _tell(
-        self, checkpoint: str, job_id: str, run: int, stage: int, asked: Mapping[str, Any], check: StageCheck
-    ) -> None:
-        where = with_log_fields(checkpoint=checkpoint, job_id=job_id, run=run, stage=stage)
-        refused = sorted(set(asked) - set(check.updated_ids))
-        if refused:
-            log.warning("stale_lease_refused", extra={**where, "checkpoint": "STALE_LEASE", "task_ids": refused})
-        if check.updated_ids:
-            ended = {"stage_complete": check.is_last_task_in_stage, **_of_attempts(check.updated_ids)}
-            log.info(checkpoint.lower(), extra={**where, **ended})
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 3)
 
 
-def _of_attempts(task_ids: Sequence[str]) -> dict[str, Any]:
-    """What a record says of attempts that ended together: lists in one order; of a single one, its values too."""
-    attempts: Mapping[str, tuple[int, float]] = bound_field("_attempts") or {}
-    known = [attempts.get(task_id, (None, None)) for task_id in task_ids]
-    told: dict[str, Any] = {"task_ids": list(task_ids)}
-    if len(known) == 1:
-        ((attempt, seconds),) = known
-        return {**told, "task_id": task_ids[0], "attempt": attempt, "duration_seconds": seconds}
-    return {**told, "attempts": [one[0] for one in known], "durations_seconds": [one[1] for one in known]}
+def _all_of(results: Mapping[str, JsonObject]) -> StageCheck:
+    """What a call did that ends all of a stage's tasks, or none."""
+    return StageCheck(tuple(results), is_last_task_in_stage=True, stage_status=None, job_status=None)
 
 
 def _told(event: str, job_id: str, answer: ControlAnswer | None) -> ControlAnswer | None:

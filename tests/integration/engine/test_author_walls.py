@@ -384,3 +384,21 @@ def test_nothing_is_told_of_what_did_not_happen(rig, caplog):
     rig.state.fail_tasks(job_id, 1, 2, lease_id=lease_id, errors={"s2-n0": {}})
 
     assert {one.message for one in caplog.records} == {"stale_lease_refused"}
+
+
+@pytest.mark.parametrize("ends", [lambda: None, lambda: {"success": False, "error": "late", "retryable": False}])
+def test_task_whose_job_was_cancelled_is_told_to_have_come_too_late(rig, caplog, ends):
+    caplog.set_level(logging.INFO, logger="core")
+
+    def cancelled_meanwhile(context):
+        rig.machine.cancel_job(context.job_id, None)
+        return ends()
+
+    rig.behave.before["s2-n0"] = cancelled_meanwhile
+    job_id = rig.run(n=1)
+
+    assert (rig.job(job_id).status, rig.tasks(job_id, 2)[0]["status"]) == ("cancelled", "cancelled")
+    told = [
+        (one.message, one.stage) for one in caplog.records if one.name == "core.state_records" and "task" in one.message
+    ]
+    assert told == [("task_complete", 1), ("task_came_too_late", 2)]
