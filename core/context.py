@@ -5,11 +5,33 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from core.canonical import copied
 from core.errors import TaskCancelled, TaskTimedOut
+from core.safe_text import bounded_text, text_of
+
+_LONGEST_PROGRESS = 4096
 
 
 def _never() -> bool:
     return False
+
+
+class _OwnCopy:
+    """A field that is copied when it is first read: other tasks hold the same value, and large ones are read by few."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name, self._given = name, f"_given_{name}"
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if instance is None:
+            raise AttributeError(self._name)  # so that the field has no default
+        held = vars(instance)
+        if self._name not in held:
+            held[self._name] = copied(held[self._given])
+        return held[self._name]
+
+    def __set__(self, instance: object, value: object) -> None:
+        vars(instance)[self._given] = value
 
 
 @dataclass(frozen=True)
@@ -17,7 +39,8 @@ class TaskContext:
     """One attempt at one task.
 
     Args:
-        job_parameters: The job's validated parameters; a task's own parameters hold only what differs.
+        job_parameters: The job's validated parameters; a task's own parameters hold only what differs. The attempt's
+            own copy: nobody else sees what is changed in it.
         attempt: From 1; counts interrupted attempts too.
         lease_id: This attempt's own; a name for what it writes that no other attempt has.
     """
@@ -28,7 +51,7 @@ class TaskContext:
     task_id: str
     task_index: int
     attempt: int
-    job_parameters: Mapping[str, Any]
+    job_parameters: Mapping[str, Any] = _OwnCopy()  # type: ignore[assignment]
     correlation_id: str | None = None
     lease_id: UUID | None = None
     _report: Callable[[Mapping[str, Any]], None] | None = field(default=None, repr=False)
@@ -40,11 +63,15 @@ class TaskContext:
 
         Args:
             percent: 0 to 100.
+            message: At most 4 KB of it are kept.
         """
-        if not 0 <= percent <= 100:  # noqa: PLR2004 - a percentage
-            raise ValueError(f"percent: expected 0 to 100, found {percent}")
+        # Plain values: one that could not be stored would keep all leases of the process from being renewed.
+        number = percent if type(percent) in {int, float} else float(percent)
+        if not 0 <= number <= 100:  # noqa: PLR2004 - a percentage
+            raise ValueError(f"percent: expected 0 to 100, found {number}")
+        text = None if message is None else bounded_text(text_of(message), _LONGEST_PROGRESS)
         if self._report is not None:
-            self._report({"percent": percent, "message": message})
+            self._report({"percent": number, "message": text})
 
     def check_cancelled(self) -> None:
         """Call it now and then in long work.

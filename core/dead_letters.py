@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from core.errors import DeliveryError, storable_text
+from core.errors import DeliveryError
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
 from core.models.dead_letter import (
     DeadLetter,
@@ -29,6 +29,7 @@ from core.models.dead_letter import (
 from core.models.message import ReadMessage, UnknownMessage, read_job_message, read_task_message
 from core.orchestration_manager import JOBS_QUEUE
 from core.ports import MessageSender
+from core.safe_text import storable_text
 from core.state_manager import StateManager
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,9 @@
 
 Exception
 +-- ContractViolationError       a bug in the caller: a wrong message type, a handler that returned nonsense
++-- InvalidParameters            parameters that their sender must change: raised by validators
 +-- CoreMachineError
+    +-- AuthorError              whatever an author's code raised, as it is stored
     +-- TaskError                raised by handlers
     |   +-- RetryableTaskError   try again, perhaps after `retry_after_seconds`
     |   +-- PermanentTaskError   never try again
@@ -19,17 +21,23 @@ Exception
     +-- DataRefused              the database will never take these values: what they belong to has failed
 """
 
-import traceback
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-# The end of a traceback says what happened.
-TRACEBACK_CHARACTERS = 4000
+from core.safe_text import MOST_TEXT_BYTES, bounded_text, repr_of, text_of, trace_of, type_name, storable_text
+
+# Nobody is asked to wait longer than this.
+MOST_RETRY_AFTER_SECONDS = 86_400.0
+_LONGEST_TYPE = 200
 
 
 class ContractViolationError(TypeError):
     """A bug, not bad luck: it always bubbles up."""
+
+
+class InvalidParameters(ValueError):
+    """Parameters that their sender must change; `jobs.parameters.ParameterErrors` is one."""
 
 
 class CoreMachineError(Exception):
@@ -147,24 +155,38 @@ PERMANENT_EXCEPTIONS: tuple[type[BaseException], ...] = (
     AttributeError,
     NotImplementedError,
     ArithmeticError,
+    SystemExit,
 )
 RETRYABLE_EXCEPTIONS: tuple[type[BaseException], ...] = (RetryableTaskError, OSError, TimeoutError, ConnectionError)
 
 
-def storable_text(text: str) -> str:
-    """The text without what PostgreSQL's jsonb refuses: NUL and lone surrogates."""
-    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
-
-
 @dataclass(frozen=True)
 class Failure:
-    """What is stored of a failed attempt."""
+    """What is stored of a failed attempt. Every text is made storable and bounded here, wherever it came from.
+
+    Args:
+        error_type: The name of what went wrong.
+        message: What a person reads; 64 KB of it are kept, and as much of the traceback.
+        retry_after_seconds: What an author gave, of any type: a number, its text or a timedelta is taken, at most a
+            day. The message names what could not be used.
+    """
 
     error_type: str
     message: str
     retryable: bool
     retry_after_seconds: float | None = None
     traceback: str | None = None
+
+    def __post_init__(self) -> None:
+        seconds, note = _usable_seconds(self.retry_after_seconds)
+        stored = {
+            "error_type": bounded_text(self.error_type, _LONGEST_TYPE),
+            "message": bounded_text(self.message, MOST_TEXT_BYTES - len(note.encode())) + note,
+            "retry_after_seconds": seconds,
+            "traceback": None if self.traceback is None else bounded_text(self.traceback, keep_end=True),
+        }
+        for name, value in stored.items():
+            object.__setattr__(self, name, value)
 
     def to_json(self, attempt: int) -> dict[str, Any]:
         """As it is stored: type, message, retryable, attempt, traceback, and `at`."""
@@ -178,14 +200,66 @@ class Failure:
         }
 
 
+class AuthorError(CoreMachineError):
+    """Raised in place of whatever an author's code raised; nothing of that is kept but its `failure`."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+        told = f"{failure.error_type}: {failure.message}"
+        super().__init__(f"{told}\n{failure.traceback}" if failure.traceback else told)
+
+
 def classify(error: BaseException) -> Failure:
-    """Say whether trying again may help. An unknown type may: handlers meet the outside world."""
-    retryable = isinstance(error, RetryableTaskError) or not isinstance(error, PERMANENT_EXCEPTIONS)
-    frames = "".join(traceback.format_exception(error)) if error.__traceback__ else None
+    """Say whether trying again may help. An unknown type may: handlers meet the outside world.
+
+    Whatever the error does when it is asked, this raises nothing.
+    """
+    # The type alone: what an author's object says of its class may be anything.
+    kind = type(error)
+    if issubclass(kind, AuthorError):
+        return error.failure  # type: ignore[attr-defined, no-any-return]
     return Failure(
-        error_type=type(error).__name__,
-        message=storable_text(str(error) or type(error).__name__),
-        retryable=retryable,
-        retry_after_seconds=error.retry_after_seconds if isinstance(error, RetryableTaskError) else None,
-        traceback=storable_text(frames[-TRACEBACK_CHARACTERS:]) if frames else None,
+        error_type=type_name(error),
+        message=_message_of(error),
+        retryable=issubclass(kind, RetryableTaskError) or not issubclass(kind, PERMANENT_EXCEPTIONS),
+        retry_after_seconds=_retry_after_of(error) if issubclass(kind, RetryableTaskError) else None,
+        traceback=trace_of(error),
     )
+
+
+def _message_of(error: BaseException) -> str:
+    text = text_of(error)
+    if not issubclass(type(error), SystemExit):
+        return text or type_name(error)
+    code = f"sys.exit({text})" if text else "sys.exit()"
+    return f"expected an exception that says what is wrong, found {code}; raise PermanentTaskError, nothing ends here"
+
+
+def _retry_after_of(error: Any) -> Any:
+    try:
+        return error.retry_after_seconds
+    except BaseException:  # noqa: BLE001 - an author's subclass may not have called ours, or may compute it
+        return None
+
+
+def _usable_seconds(value: Any) -> tuple[float | None, str]:
+    """The seconds that an author meant, and what a person must know of them."""
+    if value is None:
+        return None, ""
+    try:
+        seconds = _seconds_of(value)
+    except BaseException:  # noqa: BLE001 - an author's number converts itself
+        seconds = -1.0
+    if not seconds >= 0:  # NaN too
+        expected = f"expected seconds from 0 to {MOST_RETRY_AFTER_SECONDS:.0f}"
+        found = bounded_text(repr_of(value))
+        return None, f" (retry_after_seconds: {expected}, found {found}; the stage's own delay is used)"
+    if seconds > MOST_RETRY_AFTER_SECONDS:
+        return MOST_RETRY_AFTER_SECONDS, f" (retry_after_seconds: cut to a day, found {seconds:g})"
+    return seconds, ""
+
+
+def _seconds_of(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError("a truth value is no number of seconds")
+    return float(value.total_seconds() if isinstance(value, timedelta) else value)

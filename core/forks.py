@@ -7,14 +7,10 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-_END = object()
 
 
 class ForkBoundary:
@@ -33,18 +29,6 @@ class ForkBoundary:
     ) -> None:
         if os.getpid() != self._pid:
             _leave(self._pid, error)
-
-
-def from_this_process(make: Callable[[], Iterable[T]]) -> Iterator[T]:
-    """What an author's iterable gives; no child that its code forks comes out with an item."""
-    with ForkBoundary():
-        items = iter(make())
-    while True:
-        with ForkBoundary():
-            item = next(items, _END)
-        if item is _END:
-            return
-        yield item  # type: ignore[misc]
 
 
 def _leave(parent: int, error: BaseException | None) -> NoReturn:

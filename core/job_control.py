@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+from core.author_code import call_author
 from core.faults import fault_point
 from core.models import JobQueueMessage, JobRecord, JobStatus
 from core.models.control import ControlAnswer, RerunMode
@@ -11,6 +12,7 @@ from core.orchestration_manager import OrchestrationManager
 from core.parking import announce_parked_tasks
 from core.ports import JobCatalog
 from core.state_manager import StateManager
+from core.submission import validate
 
 
 class JobControl:
@@ -50,7 +52,7 @@ class JobControl:
             parameters: Values that take the place of the last run's; the others stay.
 
         Raises:
-            UnknownJobType, ParameterErrors: As for a submission. Nothing was changed.
+            UnknownJobType, ParameterErrors, ValueTooLarge, AuthorError: As for a submission. Nothing was changed.
         """
         job = self._state.find_job(job_id)
         if job is None:
@@ -81,11 +83,16 @@ class JobControl:
         """The parameters, if any change, and the definition, if nothing of the old one's work is kept."""
         changed = None
         if parameters:
-            changed = self._catalog.get_job(job.job_type).validate_job_parameters({**job.parameters, **parameters})
+            most_bytes = self._orchestration.role.most_bytes
+            job_class = self._catalog.get_job(job.job_type)
+            changed, _ = validate(job_class, job.job_type, {**job.parameters, **parameters}, most_bytes)
         if mode is not RerunMode.ALL:
             return changed, None
-        record = self._catalog.get_job(job.job_type).create_job_record(
-            job.job_id, changed or job.parameters, correlation_id=job.correlation_id
+        record = call_author(
+            self._catalog.get_job(job.job_type).create_job_record,
+            job.job_id,
+            changed or job.parameters,
+            correlation_id=job.correlation_id,
         )
         return changed, record.definition
 

@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from core.canonical import EncodedJson, describe, encode_storable
+from core.author_code import call_author, describe_returned
+from core.canonical import EncodedJson, copied, encode_storable
 from core.drain import Drain
 from core.error_handler import CoreMachineErrorHandler
-from core.errors import ContractViolationError, StoreUnavailable, UnknownWork, classify
+from core.errors import AuthorError, ContractViolationError, StoreUnavailable, UnknownWork, classify
 from core.faults import fault_point
-from core.forks import ForkBoundary
 from core.known_jobs import KnownJob, KnownJobs
+from core.log_fields import log_fields
 from core.models import JobQueueMessage, JobRecord, JobStatus, StageDefinition, StageStatus
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
 from core.models.definition import read_definition
 from core.orchestration_manager import OrchestrationManager
-from core.ports import JobCatalog, ResultStore
+from core.ports import JobCatalog, JobType, ResultStore
 from core.retry import retry_delay
 from core.settlement import Settlement
 from core.stage_ending import Following, StageEnding
@@ -111,10 +112,13 @@ class JobMover:
             until: By this time of the clock what can be left to messages is left to them.
         """
         standing: Standing | None = Standing(job)
-        while standing is not None and standing.job.status is JobStatus.QUEUED:
-            standing = self._take_stage(standing, until)
-        if standing is not None and standing.job.status is JobStatus.FINALIZING:
-            self._finalize(standing)
+        # A row does not say when a later run began.
+        began = job.created_at if job.run == 1 else None
+        with log_fields(correlation_id=job.correlation_id, _run_began=began):
+            while standing is not None and standing.job.status is JobStatus.QUEUED:
+                standing = self._take_stage(standing, until)
+            if standing is not None and standing.job.status is JobStatus.FINALIZING:
+                self._finalize(standing)
 
     def _take_stage(self, standing: Standing, until: float) -> Standing | None:
         """Plan the job's stage and announce or run its tasks. Returns the job as it is then, if it is to move on."""
@@ -218,6 +222,7 @@ class JobMover:
         fault_point("job.finalizing")
         self._state.finalize_job(job.job_id, job.run, summary)
         fault_point("job.finalized")
+        self._state.note_large_values(job.job_id, job.run, job.stage, "summary", [(None, len(summary))])
 
     def _ask_summary(
         self, job: JobRecord, stages: tuple[StageSummary, ...], last_results: Sequence[CompletedTask] | None
@@ -229,22 +234,16 @@ class JobMover:
                 return iter(last_results)
             return self._results.stream_results(job.job_id, job.run, stage)
 
+        job_class = self._catalog.get_job(job.job_type)
+        context = JobExecutionContext(
+            job_id=job.job_id,
+            job_type=job.job_type,
+            parameters=copied(job.parameters),
+            stages=stages,
+            results=results,
+        )
         with self._times.measured((job.job_type, job.total_stages + 1)):
-            context = JobExecutionContext(
-                job_id=job.job_id,
-                job_type=job.job_type,
-                parameters=job.parameters,
-                stages=stages,
-                results=results,
-            )
-            with ForkBoundary():
-                returned: object = self._catalog.get_job(job.job_type).finalize_job(context)
-        summary = {} if returned is None else returned
-        if not isinstance(summary, Mapping):
-            raise ContractViolationError(
-                f"finalize_job of {job.job_type!r}: expected it to return a mapping, found {describe(summary)}"
-            )
-        return encode_storable(summary, f"finalize_job of {job.job_type!r}")
+            return call_author(_summary_of, job_class, context, self._orchestration.role.most_bytes)
 
     def _summaries(self, standing: Standing, stage: StageDefinition, completed: int) -> tuple[StageSummary, ...]:
         """How all stages will have ended when the last, all of whose tasks are completed, is written down."""
@@ -267,8 +266,17 @@ class JobMover:
         attempt = job.attempt + 1
         log.error(
             "job_step_failed",
-            exc_info=error,
-            extra={"checkpoint": "JOB_STEP_FAILED", "job_id": job.job_id, "stage": job.stage, "operation": step},
+            exc_info=AuthorError(failure),
+            extra={
+                "checkpoint": "JOB_STEP_FAILED",
+                "job_id": job.job_id,
+                "run": job.run,
+                "stage": job.stage,
+                "attempt": attempt,
+                "correlation_id": job.correlation_id,
+                "operation": step,
+                "error_type": failure.error_type,
+            },
         )
         if not failure.retryable or attempt >= policy.max_attempts:
             details = failure.to_json(attempt) | {"step": step, "stage": job.stage}
@@ -280,6 +288,14 @@ class JobMover:
         if self._orchestration.announce_job(_job_message(job, job.stage, attempt=attempt + 1), delay_seconds=delay):
             fault_point("job.step_retry_sent")
             self._state.mark_job_announced(job.job_id, job.run, job.stage)
+
+
+def _summary_of(job_class: JobType, context: JobExecutionContext, most_bytes: int) -> EncodedJson:
+    returned: object = job_class.finalize_job(context)
+    what = f"finalize_job of {context.job_type!r}"
+    if returned is not None and not isinstance(returned, Mapping):
+        raise ContractViolationError(f"{what}: expected it to return a mapping, found {describe_returned(returned)}")
+    return encode_storable({} if returned is None else returned, what, most_bytes=most_bytes)
 
 
 def obstacle_of(job: JobRecord | None, run: int) -> str | None:

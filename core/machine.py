@@ -12,6 +12,7 @@ from core.job_control import JobControl
 from core.job_mover import ON_THE_SPOT_SECONDS, JobMover, obstacle_of
 from core.known_jobs import KnownJobs
 from core.leases import LeaseKeeper
+from core.log_fields import log_fields
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, RerunMode
 from core.models.message import UnknownMessage
@@ -99,6 +100,8 @@ class CoreMachine:
 
         Raises:
             UnknownJobType, ParameterErrors: What the caller must mend (`jobs.registry`, `jobs.parameters`).
+            ValueTooLarge: The caller sent more than a job's parameters may be.
+            AuthorError: The job class failed at validating them; nothing was written.
             IdempotencyKeyReused: The key came before with another payload; nothing was written.
             StoreUnavailable: Nothing was written.
         """
@@ -166,8 +169,9 @@ class CoreMachine:
             if job is None or stage is None:
                 log.warning("task_message_without_rows", extra={"checkpoint": "NO_ROWS", "job_id": message.job_id})
                 return
-            status = self._runner.run_message(job, stage, message.task_ids)
-            self._mover.follow_up(job.record, message.stage, status, until)
+            with log_fields(correlation_id=job.record.correlation_id):
+                status = self._runner.run_message(job, stage, message.task_ids)
+                self._mover.follow_up(job.record, message.stage, status, until)
 
     def drain(self) -> int:
         """Take no messages from now on, and hand all tasks back: how many. For a process that is about to end.

@@ -4,14 +4,14 @@ import hashlib
 import itertools
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from core.canonical import encode_storable
-from core.errors import DeliveryError, PermanentTaskError, QueueNotFound, UnknownWork
+from core.author_code import author_items, call_author, describe_returned, refusal
+from core.canonical import MOST_VALUE_BYTES, copied, describe, encode_storable
+from core.errors import AuthorError, DeliveryError, PermanentTaskError, QueueNotFound, UnknownWork
 from core.faults import fault_point
-from core.forks import from_this_process
 from core.models import (
     JobQueueMessage,
     JobRecord,
@@ -25,14 +25,18 @@ from core.models import (
 from core.models.context import CompletedTask
 from core.models.message import KeptMessage
 from core.ports import JobCatalog, MessageSender, PlannedTask
+from core.safe_text import storable_text
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+# Name, task type and parameters of a task.
+AskedTask = tuple[str | None, str | None, Mapping[str, object]]
 
 JOBS_QUEUE = "jobs"
 FAN_IN_NAME = "fan_in"
 MESSAGES_PER_SEND = 200
+MOST_NAME_CHARACTERS = 500
 _ID_CHARACTERS = 60
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -64,11 +68,13 @@ class AppRole:
         app_name: Its name in leases and signals.
         moves_jobs: Whether it plans stages and finalizes jobs; a worker app signals the platform app instead.
         served_queues: Logical names of the task queues whose tasks it runs.
+        most_bytes: How large one result, one set of parameters and one summary may be, as JSON.
     """
 
     app_name: str = "local"
     moves_jobs: bool = True
     served_queues: frozenset[str] = frozenset()
+    most_bytes: int = MOST_VALUE_BYTES
 
 
 class JobReference(Protocol):
@@ -107,35 +113,39 @@ class OrchestrationManager:
         """The rows of a stage, one by one. A fan_in stage has the one that the machine makes itself.
 
         Raises:
+            AuthorError: The author's planner raised, or asked for what cannot be. Nothing of the stage is kept then.
             DuplicateTaskName, NoQueueForTask: Nothing of the stage is kept then.
         """
-        definitions: Iterable[TaskDefinition]
-        if stage.parallelism is Parallelism.FAN_IN:
-            definitions = [_fan_in_task(job, stage, previous_count)]
-        else:
-            job_class = self._catalog.get_job(job.job_type)
-            definitions = from_this_process(
-                lambda: job_class.create_tasks_for_stage(stage.number, job.parameters, job.job_id, previous)
-            )
-        seen: set[str] = set()
-        for index, definition in enumerate(definitions):
-            task_id = task_id_for(stage.number, index, definition.name)
-            if task_id in seen:
-                raise DuplicateTaskName(stage.number, definition.name or task_id)
-            seen.add(task_id)
+        taken: dict[str, str | None] = {}
+        for index, (name, task_type, parameters) in enumerate(self._asked_for(job, stage, previous, previous_count)):
+            task_id = _free_id(stage.number, index, name, taken)
+            taken[task_id] = name
             fault_point("job.planning")
-            task_type = definition.task_type or stage.task_type
+            what = f"task {task_id}: parameters"
             yield PlannedTask(
                 job_id=job.job_id,
                 run=job.run,
                 task_id=task_id,
                 stage=stage.number,
                 task_index=index,
-                task_type=task_type,
-                queue=self.queue_for(stage, task_type),
-                name=definition.name,
-                parameters=encode_storable(definition.parameters, f"task {task_id}: parameters"),
+                task_type=task_type or stage.task_type,
+                queue=self.queue_for(stage, task_type or stage.task_type),
+                name=name,
+                parameters=call_author(encode_storable, parameters, what, most_bytes=self.role.most_bytes),
             )
+
+    def _asked_for(
+        self, job: JobRecord, stage: StageDefinition, previous: Iterable[CompletedTask], previous_count: int
+    ) -> Iterator[AskedTask]:
+        """Name, task type and parameters of each task that the stage is to have."""
+        if stage.parallelism is Parallelism.FAN_IN:
+            yield _fan_in_task(job, stage, previous_count)
+            return
+        what = f"create_tasks_for_stage of {job.job_type!r}, stage {stage.number}"
+        plan = self._catalog.get_job(job.job_type).create_tasks_for_stage
+        items = author_items(what, plan, stage.number, copied(job.parameters), job.job_id, previous)
+        for index, item in enumerate(items):
+            yield call_author(_read_definition, f"{what}, task {index}", item)
 
     def queue_for(self, stage: StageDefinition, task_type: str) -> str:
         """The logical queue of a task: the stage's own, else its handler's."""
@@ -247,14 +257,52 @@ def task_id_for(stage: int, index: int, name: str | None) -> str:
     return f"s{stage}-{safe}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
-def _fan_in_task(job: JobRecord, stage: StageDefinition, previous_count: int) -> TaskDefinition:
+def _free_id(stage: int, index: int, name: str | None, taken: dict[str, str | None]) -> str:
+    """A task's id; another one where a task without a name has that of a task whose name is a number.
+
+    Raises:
+        DuplicateTaskName: A task of this name is there.
+    """
+    task_id = task_id_for(stage, index, name)
+    if task_id in taken and name is None:
+        # No name gives such an id: a tilde in a name is replaced.
+        return f"{task_id}~"
+    if task_id in taken and taken[task_id] is None:
+        task_id = f"{task_id}-{hashlib.sha256((name or '').encode()).hexdigest()[:16]}"
+    if task_id in taken:
+        raise DuplicateTaskName(stage, name or task_id)
+    return task_id
+
+
+def _read_definition(what: str, item: object) -> AskedTask:
+    """What an author's item asks for."""
+    if not isinstance(item, TaskDefinition):
+        raise AuthorError(refusal(f"{what}: expected a TaskDefinition, found {describe_returned(item)}"))
+    # Looked at once, and again although it was validated: `model_construct` does not.
+    name, task_type, parameters = item.name, item.task_type, item.parameters
+    if name is not None and not 0 < len(_plain_text(what, "name", name)) <= MOST_NAME_CHARACTERS:
+        found = f"one of {len(name)}"
+        raise AuthorError(refusal(f"{what}: name: expected 1 to {MOST_NAME_CHARACTERS} characters, found {found}"))
+    if task_type is not None:
+        _plain_text(what, "task_type", task_type)
+    return name, task_type, parameters
+
+
+def _plain_text(what: str, field: str, text: object) -> str:
+    if not isinstance(text, str) or storable_text(text) != text:
+        expected = "text without NUL and lone surrogates"
+        raise AuthorError(refusal(f"{what}: {field}: expected {expected}, found {describe(text)}"))
+    return text
+
+
+def _fan_in_task(job: JobRecord, stage: StageDefinition, previous_count: int) -> AskedTask:
     source = {
         "job_id": job.job_id,
         "run": job.run,
         "stage": stage.number - 1,
         "expected_count": previous_count,
     }
-    return TaskDefinition(name=FAN_IN_NAME, parameters={"fan_in_source": source})
+    return FAN_IN_NAME, None, {"fan_in_source": source}
 
 
 def _task_messages(

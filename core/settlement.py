@@ -1,13 +1,14 @@
 """What follows from the outcomes of a message's tasks: completed, failed, tried again later, given back."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from core.canonical import EncodedJson
+from core.canonical import MOST_BYTES_AT_ONCE, EncodedJson
 from core.errors import AttemptsExhausted, DataRefused, Failure, StoreUnavailable, classify
 from core.faults import fault_point
+from core.log_fields import log_fields
 from core.models import JobRecord, JobStatus, StageDefinition, TaskQueueMessage
 from core.orchestration_manager import OrchestrationManager, Waiting
 from core.ports import StageCheck
@@ -43,14 +44,20 @@ class Settlement:
         self.is_planned = False
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
-        """Each outcome by its kind; successes first, in one call."""
-        refused = self._complete_all([outcome for outcome in outcomes if outcome.result is not None])
+        """Each outcome by its kind; successes first, in one call unless they are very large."""
+        attempts = {one.task.task_id: (one.task.attempt, round(one.duration_seconds, 3)) for one in outcomes}
+        with log_fields(correlation_id=self._job.correlation_id, _attempts=attempts):
+            self._settle(outcomes)
+
+    def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        failures = {one.task.task_id: one.failure for one in outcomes if one.failure is not None}
+        for results in _portions(outcomes):
+            failures |= self._complete_all(results)
         errors: dict[str, Mapping[str, Any]] = {}
-        for outcome in (*outcomes, *refused):
-            if outcome.failure is None:
-                continue
-            if not (outcome.failure.retryable and self._retry(outcome.task, outcome.failure)):
-                errors[outcome.task.task_id] = outcome.failure.to_json(outcome.task.attempt)
+        for task in (one.task for one in outcomes if one.task.task_id in failures):
+            failure = failures[task.task_id]
+            if not (failure.retryable and self._retry(task, failure)):
+                errors[task.task_id] = failure.to_json(task.attempt)
         if errors:
             self._note(self._state.fail_tasks(*self._where, lease_id=self._lease_id, errors=errors))
 
@@ -92,18 +99,20 @@ class Settlement:
     def _where(self) -> tuple[str, int, int]:
         return self._job.job_id, self._job.run, self._stage.number
 
-    def _complete_all(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Complete them in one call; one by one if the database refuses a value. Those that it refuses have failed."""
-        if not outcomes:
-            return []
+    def _complete_all(self, results: Mapping[str, EncodedJson]) -> dict[str, Failure]:
+        """Complete them in one call; one by one if the database refuses a value. Returns why it refused which."""
         try:
-            self._complete({one.task.task_id: one.result for one in outcomes if one.result is not None})
+            self._complete(results)
         except DataRefused as error:
-            if len(outcomes) == 1:
-                log.warning("result_refused", extra={"job_id": self._job.job_id, "task_id": outcomes[0].task.task_id})
-                return [Outcome(outcomes[0].task, failure=classify(error))]
-            return [refused for one in outcomes for refused in self._complete_all([one])]
-        return []
+            if len(results) == 1:
+                (task_id,) = results
+                log.warning("result_refused", extra={"job_id": self._job.job_id, "task_id": task_id})
+                return {task_id: classify(error)}
+            refused: dict[str, Failure] = {}
+            for task_id, result in results.items():
+                refused |= self._complete_all({task_id: result})
+            return refused
+        return {}
 
     def _complete(self, results: Mapping[str, EncodedJson]) -> None:
         if self._ending is not None:
@@ -111,6 +120,7 @@ class Settlement:
             if self.following is not None and self._complete_with(self.following, results):
                 return
         check = self._state.complete_tasks(*self._where, lease_id=self._lease_id, results=results)
+        self._note_large(results)
         if self._ending is not None:
             self._ending.add(results, check)
         if len(check.updated_ids) < len(results):
@@ -135,7 +145,19 @@ class Settlement:
         except Exception:
             # The results must not suffer from it: they are written alone, and the step that follows meets it again.
             log.exception("stage_not_ended_with_what_follows", extra={"job_id": self._job.job_id})
-        return self.job_status is not None
+        if self.job_status is None:
+            return False
+        self._note_large(results)
+        if following.small is not None:
+            sizes = ((row.task_id, len(row.parameters)) for row in following.small.tasks)
+            self._state.note_large_values(self._job.job_id, self._job.run, self._stage.number + 1, "parameters", sizes)
+        elif following.summary is not None:
+            self._state.note_large_values(*self._where, "summary", [(None, len(following.summary))])
+        return True
+
+    def _note_large(self, results: Mapping[str, EncodedJson]) -> None:
+        sizes = ((task_id, len(result)) for task_id, result in results.items())
+        self._state.note_large_values(*self._where, "result", sizes)
 
     def _note(self, check: StageCheck) -> None:
         if check.is_last_task_in_stage:
@@ -176,3 +198,19 @@ class Settlement:
         if self._orchestration.announce_retry(message, queue, delay_seconds):
             fault_point("task.retry_sent")
             self._state.mark_tasks_announced(self._job.job_id, self._job.run, [task_id])
+
+
+def _portions(outcomes: Sequence[Outcome]) -> Iterator[dict[str, EncodedJson]]:
+    """The results by their tasks' ids, as many at once as can be written in one call."""
+    portion: dict[str, EncodedJson] = {}
+    size = 0
+    for outcome in outcomes:
+        if outcome.result is None:
+            continue
+        if portion and size + len(outcome.result) > MOST_BYTES_AT_ONCE:
+            yield portion
+            portion, size = {}, 0
+        portion[outcome.task.task_id] = outcome.result
+        size += len(outcome.result)
+    if portion:
+        yield portion

@@ -9,7 +9,7 @@ from threading import Lock
 from uuid import UUID, uuid4
 
 from core.cache import LatestCache
-from core.canonical import as_stored
+from core.canonical import LARGE_VALUE_BYTES, MOST_BYTES_AT_ONCE, as_stored
 from core.message_size import tasks_per_message
 from core.models import JobRecord, Parallelism, StageDefinition
 from core.models.context import CompletedTask
@@ -59,7 +59,7 @@ class Draft:
 
     @property
     def is_small(self) -> bool:
-        return len(self.few) <= FEW_TASKS
+        return len(self.few) <= FEW_TASKS and sum(len(row.parameters) for row in self.few) <= MOST_BYTES_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,12 @@ class StagePlanner:
         if not draft.is_small:
             return self._write_many(draft)
         small = self.small_stage(draft, on_the_spot=on_the_spot)
-        job = draft.job
-        return plan_of(small, self._state.plan_small_stage(job.job_id, job.run, draft.stage.number, small))
+        job, number = draft.job, draft.stage.number
+        plan = plan_of(small, self._state.plan_small_stage(job.job_id, job.run, number, small))
+        if plan.outcome == "planned":
+            sizes = ((row.task_id, len(row.parameters)) for row in small.tasks)
+            self._state.note_large_values(job.job_id, job.run, number, "parameters", sizes)
+        return plan
 
     def small_stage(self, draft: Draft, *, on_the_spot: bool) -> SmallStage:
         """A draft of few tasks, as it will be written: with a lease of this process, or to be announced."""
@@ -143,15 +147,20 @@ class StagePlanner:
     def _write_many(self, draft: Draft) -> Plan:
         job, stage = draft.job, draft.stage
         plan = Plan(tasks_per_message=self._message_size(job, stage, is_many=True))
+        large: list[tuple[str, int]] = []
 
         def noted() -> Iterator[PlannedTask]:
             for row in chain(draft.few, draft.more):
                 plan.waiting.append(Waiting(row.task_id, row.queue))
+                if len(row.parameters) > LARGE_VALUE_BYTES:
+                    large.append((row.task_id, len(row.parameters)))
                 yield row
 
         plan.outcome, _ = self._state.plan_stage(
             job.job_id, job.run, stage.number, noted(), tasks_per_message=plan.tasks_per_message
         )
+        if plan.outcome == "planned":
+            self._state.note_large_values(job.job_id, job.run, stage.number, "parameters", large)
         return plan
 
     def _message_size(self, job: JobRecord, stage: StageDefinition, *, is_many: bool) -> int:
@@ -174,7 +183,7 @@ class StagePlanner:
             count = self._state.expected_count(job.job_id, job.run, stage.number - 1)
         with self._times.measured((job.job_type, stage.number)):
             rows = self._orchestration.tasks_of_stage(job, stage, previous, previous_count=count)
-            return Draft(job, stage, list(islice(rows, FEW_TASKS + 1)), rows)
+            return Draft(job, stage, _first_of(rows), rows)
 
     def _previous(
         self, job: JobRecord, stage: StageDefinition
@@ -189,6 +198,18 @@ class StagePlanner:
 
     def _earlier(self, job: JobRecord, stage: StageDefinition) -> Iterator[CompletedTask]:
         return self._results.stream_results(job.job_id, job.run, stage.number - 1)
+
+
+def _first_of(rows: Iterator[PlannedTask]) -> list[PlannedTask]:
+    """One more than are few, or than can be written at once."""
+    first: list[PlannedTask] = []
+    size = 0
+    for row in islice(rows, FEW_TASKS + 1):
+        first.append(row)
+        size += len(row.parameters)
+        if size > MOST_BYTES_AT_ONCE:
+            break
+    return first
 
 
 def plan_of(small: SmallStage, outcome: str) -> Plan:

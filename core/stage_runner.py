@@ -114,6 +114,7 @@ class StageRunner:
             results=self._results,
             keeper=self._keeper,
             threads=self._threads,
+            most_bytes=self._orchestration.role.most_bytes,
         )
         with batch, self._drain.holding(batch, settlement) as may_run:
             if not may_run:

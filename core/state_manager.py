@@ -1,12 +1,15 @@
 """Every state transition, and nothing else makes one. The decisions are PostgreSQL's; this asks, and says what came."""
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from core.canonical import LARGE_VALUE_BYTES
 from core.errors import Failure
+from core.log_fields import with_log_fields
 from core.models import JobRecord, RetryPolicy
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ParkedTask, RerunMode
 from core.models.dead_letter import DeadLetter, RecordedLetter
@@ -26,6 +29,7 @@ from core.ports import (
     TaskStore,
 )
 from core.retry import retry_delay
+from core.state_records import tell_ended, tell_finalized, tell_planned, tell_retry
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ class StateManager:
             extra={
                 "checkpoint": "JOB_SUBMITTED",
                 "job_id": submitted.job_id,
+                "run": submitted.run,
                 "correlation_id": job.correlation_id,
                 "outcome": submitted.outcome,
                 "status": submitted.status,
@@ -124,7 +129,7 @@ class StateManager:
         if refused:
             log.info(
                 "tasks_not_claimed",
-                extra={"checkpoint": "NOT_CLAIMED", "job_id": job_id, "stage": stage, "outcomes": refused},
+                extra={"checkpoint": "NOT_CLAIMED", "job_id": job_id, "run": run, "stage": stage, "outcomes": refused},
             )
         return rows
 
@@ -142,17 +147,16 @@ class StateManager:
         Returns:
             (planned, count), or why not (busy, missing, stale_run, closed, paused, expired) and 0.
         """
+        began = time.monotonic()
         outcome, count = self._tasks.plan_stage(job_id, run, stage, tasks, tasks_per_message=tasks_per_message)
-        log.info(
-            "stage_plan_ended",
-            extra={"checkpoint": "STAGE_PLAN", "job_id": job_id, "stage": stage, "outcome": outcome, "count": count},
-        )
+        tell_planned(job_id, run, stage, outcome, count, _since(began))
         return outcome, count
 
     def plan_small_stage(self, job_id: str, run: int, stage: int, planned: SmallStage) -> str:
         """As `plan_stage`, in one call: the outcome's name."""
+        began = time.monotonic()
         outcome = self._tasks.plan_small_stage(job_id, run, stage, planned)
-        self._tell_planned(job_id, stage, outcome, planned)
+        tell_planned(job_id, run, stage, outcome, len(planned.tasks), _since(began))
         return outcome
 
     def complete_tasks(
@@ -160,7 +164,7 @@ class StateManager:
     ) -> StageCheck:
         """End tasks as completed and see whether they were the stage's last."""
         check = self._stages.complete_task_and_check_stage(job_id, run, stage, lease_id=lease_id, results=results)
-        self._tell("TASK_COMPLETE", job_id, stage, results, check)
+        tell_ended("TASK_COMPLETE", job_id, run, stage, results, check)
         return check
 
     def complete_stage_and_plan_next(
@@ -174,12 +178,13 @@ class StateManager:
         following: SmallStage,
     ) -> bool:
         """End all tasks of a stage as completed, and plan the next, of at least one task: all of it, or nothing."""
+        began = time.monotonic()
         done = self._stages.complete_stage_and_plan_next(
             job_id, run, stage, lease_id=lease_id, results=results, following=following
         )
         if done:
-            self._tell_completed(job_id, stage, results)
-            self._tell_planned(job_id, stage + 1, "planned", following)
+            tell_ended("TASK_COMPLETE", job_id, run, stage, results, _all_of(results))
+            tell_planned(job_id, run, stage + 1, "planned", len(following.tasks), _since(began))
         return done
 
     def complete_stage_and_finalize(
@@ -197,8 +202,8 @@ class StateManager:
             job_id, run, stage, lease_id=lease_id, results=results, summary=summary
         )
         if status is not None:
-            self._tell_completed(job_id, stage, results)
-            self._tell_finalized(job_id, status)
+            tell_ended("TASK_COMPLETE", job_id, run, stage, results, _all_of(results))
+            tell_finalized(job_id, run, status)
         return status
 
     def fail_tasks(
@@ -206,7 +211,7 @@ class StateManager:
     ) -> StageCheck:
         """End tasks as failed; the stage's policy may end the job."""
         check = self._stages.fail_task_and_check_stage(job_id, run, stage, lease_id=lease_id, errors=errors)
-        self._tell("TASK_FAILED", job_id, stage, errors, check)
+        tell_ended("TASK_FAILED", job_id, run, stage, errors, check)
         return check
 
     def schedule_retry(
@@ -240,17 +245,7 @@ class StateManager:
             job_id, run, stage, task_id, lease_id=lease_id, error=error, delay_seconds=delay
         )
         answer["delay_seconds"] = delay
-        log.warning(
-            "retry_scheduled" if answer["outcome"] == "scheduled" else "retry_refused",
-            extra={
-                "checkpoint": "RETRY_SCHEDULED",
-                "job_id": job_id,
-                "stage": stage,
-                "task_id": task_id,
-                "outcome": answer["outcome"],
-                "delay_seconds": delay,
-            },
-        )
+        tell_retry(job_id, run, stage, task_id, answer)
         return answer
 
     def take_back_tasks(self, job_id: str, run: int, stage: int) -> tuple[int, int]:
@@ -259,7 +254,7 @@ class StateManager:
         if answer["taken_back"] or answer["given_up"]:
             log.warning(
                 "tasks_interrupted",
-                extra={"checkpoint": "TASKS_INTERRUPTED", "job_id": job_id, "stage": stage, **answer},
+                extra={"checkpoint": "TASKS_INTERRUPTED", "job_id": job_id, "run": run, "stage": stage, **answer},
             )
         return answer["taken_back"], answer["given_up"]
 
@@ -272,6 +267,7 @@ class StateManager:
                 extra={
                     "checkpoint": "DEADLINE_PASSED",
                     "job_id": job_id,
+                    "run": run,
                     "stage": stage,
                     "outcome": enforced.outcome,
                     "count": enforced.expired_count,
@@ -286,8 +282,29 @@ class StateManager:
     def finalize_job(self, job_id: str, run: int, result: JsonObject | None) -> str | None:
         """Store the job's summary and end it; None when it does not wait for that."""
         status = self._jobs.finalize_job(job_id, run, result)
-        self._tell_finalized(job_id, status)
+        tell_finalized(job_id, run, status)
         return status
+
+    def note_large_values(
+        self, job_id: str, run: int, stage: int, kind: str, sizes: Iterable[tuple[str | None, int]]
+    ) -> None:
+        """Warn in the job's timeline of values that are large, in one line. Nothing else depends on it.
+
+        Args:
+            kind: result, parameters or summary.
+            sizes: Tasks' ids, None for the job itself, and bytes of JSON.
+        """
+        large = [(size, task_id) for task_id, size in sizes if size > LARGE_VALUE_BYTES]
+        if not large:
+            return
+        size, task_id = max(large, key=lambda one: one[0])
+        detail = {"kind": kind, "count": len(large), "largest_bytes": size, "warned_above_bytes": LARGE_VALUE_BYTES}
+        record = with_log_fields(checkpoint="LARGE_VALUE", job_id=job_id, run=run, stage=stage, task_id=task_id)
+        log.warning("large_value", extra={**record, **detail})
+        try:
+            self._jobs.record_event(job_id, run, stage, task_id, "large_value", detail)
+        except Exception as error:  # noqa: BLE001 - what it warns of is written down, and must not be done again
+            log.warning("large_value_not_noted", extra={**record, "reason": str(error)})
 
     def fail_all_job_tasks(self, job_id: str, error: Mapping[str, Any]) -> bool:
         """Fail the job: its open stage ends with it, its unfinished tasks are cancelled. False if it had ended."""
@@ -296,7 +313,9 @@ class StateManager:
             return False
         failed = self._jobs.fail_job(job_id, job.run, error)
         if failed:
-            log.error("job_failed", extra={"checkpoint": "JOB_FAILED", "job_id": job_id, "error": dict(error)})
+            record = {"checkpoint": "JOB_FAILED", "job_id": job_id, "run": job.run, "stage": job.stage}
+            record |= {"correlation_id": job.correlation_id, "error": dict(error)}
+            log.error("job_failed", extra=record)
         return failed
 
     def cancel_job(
@@ -320,7 +339,8 @@ class StateManager:
         """End a job whose cancel is overdue: how many tasks had not stopped; None if it is not, or has ended."""
         count = self._jobs.force_cancel(job_id, run, stage)
         if count is not None:
-            log.warning("job_cancel_forced", extra={"checkpoint": "JOB_CANCEL", "job_id": job_id, "count": count})
+            record = {"checkpoint": "JOB_CANCEL", "job_id": job_id, "run": run, "stage": stage, "count": count}
+            log.warning("job_cancel_forced", extra=record)
         return count
 
     def pause_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None:
@@ -382,38 +402,14 @@ class StateManager:
         )
         return recorded
 
-    def _tell_completed(self, job_id: str, stage: int, results: Mapping[str, JsonObject]) -> None:
-        self._tell("TASK_COMPLETE", job_id, stage, results, StageCheck(tuple(results), True, None, None))
 
-    @staticmethod
-    def _tell_planned(job_id: str, stage: int, outcome: str, planned: SmallStage) -> None:
-        count = len(planned.tasks)
-        log.info(
-            "stage_plan_ended",
-            extra={"checkpoint": "STAGE_PLAN", "job_id": job_id, "stage": stage, "outcome": outcome, "count": count},
-        )
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 3)
 
-    @staticmethod
-    def _tell_finalized(job_id: str, status: str | None) -> None:
-        log.info("job_finalized", extra={"checkpoint": "JOB_COMPLETE", "job_id": job_id, "status": status})
 
-    def _tell(self, checkpoint: str, job_id: str, stage: int, asked: Mapping[str, Any], check: StageCheck) -> None:
-        refused = sorted(set(asked) - set(check.updated_ids))
-        if refused:
-            log.warning(
-                "stale_lease_refused",
-                extra={"checkpoint": "STALE_LEASE", "job_id": job_id, "stage": stage, "task_ids": refused},
-            )
-        log.info(
-            checkpoint.lower(),
-            extra={
-                "checkpoint": checkpoint,
-                "job_id": job_id,
-                "stage": stage,
-                "task_ids": list(check.updated_ids),
-                "stage_complete": check.is_last_task_in_stage,
-            },
-        )
+def _all_of(results: Mapping[str, JsonObject]) -> StageCheck:
+    """What a call did that ends all of a stage's tasks, or none."""
+    return StageCheck(tuple(results), is_last_task_in_stage=True, stage_status=None, job_status=None)
 
 
 def _told(event: str, job_id: str, answer: ControlAnswer | None) -> ControlAnswer | None:

@@ -1,19 +1,22 @@
 """Submitting a job: the same type and parameters are the same job, unless a new one is forced."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from core.canonical import canonical_json, forced_job_id_for
-from core.errors import IdempotencyKeyReused
+from core.author_code import call_author, describe_returned
+from core.canonical import EncodedJson, ValueTooLarge, canonical_json, encode_storable, forced_job_id_for
+from core.errors import AuthorError, ContractViolationError, IdempotencyKeyReused, InvalidParameters
 from core.faults import fault_point
-from core.forks import ForkBoundary
 from core.models import JobStatus
 from core.orchestration_manager import OrchestrationManager
-from core.ports import ForcedJob, JobCatalog, KeyedPayload, SubmissionOutcome
+from core.ports import ForcedJob, JobCatalog, JobType, KeyedPayload, SubmissionOutcome, Submitted
 from core.state_manager import StateManager
+
+log = logging.getLogger(__name__)
 
 # For a caller who finds a job that will not run because of this submission; in the other statuses it will.
 _ADVICE = {
@@ -63,10 +66,10 @@ class Submitter:
     ) -> Submission:
         """`CoreMachine.submit_job` says what it does and raises."""
         job_class = self._catalog.get_job(job_type)
-        with ForkBoundary():
-            validated = job_class.validate_job_parameters(parameters)
-        record = job_class.create_job_record(
-            job_class.generate_job_id(validated), validated, correlation_id=correlation_id or uuid4().hex
+        validated, encoded = validate(job_class, job_type, parameters, self._orchestration.role.most_bytes)
+        job_id = call_author(job_class.generate_job_id, validated)
+        record = call_author(
+            job_class.create_job_record, job_id, validated, correlation_id=correlation_id or uuid4().hex
         )
         submitted = self._state.submit_job(
             record,
@@ -76,11 +79,9 @@ class Submitter:
         if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
             raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)
         if submitted.created:
-            message = job_class.queue_job(submitted.job_id, validated, correlation_id=submitted.correlation_id)
             fault_point("submit.written")
-            if self._orchestration.announce_job(message):
-                fault_point("submit.sent")
-                self._state.mark_job_announced(submitted.job_id, submitted.run, 1)
+            self._state.note_large_values(submitted.job_id, submitted.run, 1, "parameters", [(None, len(encoded))])
+            self._announce(job_class, submitted, validated)
         return Submission(
             job_id=submitted.job_id,
             job_type=job_type,
@@ -91,6 +92,48 @@ class Submitter:
             outcome=submitted.outcome,
             advice=None if submitted.created else advice_for(submitted.job_id, JobStatus.stored(submitted.status)),
         )
+
+    def _announce(self, job_class: JobType, submitted: Submitted, validated: Mapping[str, Any]) -> None:
+        """The job is written down: whatever keeps its message from being made or sent, the janitor sends one."""
+        try:
+            message = call_author(
+                job_class.queue_job, submitted.job_id, validated, correlation_id=submitted.correlation_id
+            )
+        except AuthorError:
+            log.exception("job_message_not_made", extra={"job_id": submitted.job_id})
+            return
+        if self._orchestration.announce_job(message):
+            fault_point("submit.sent")
+            self._state.mark_job_announced(submitted.job_id, submitted.run, 1)
+
+
+def validate(
+    job_class: JobType, job_type: str, parameters: Mapping[str, Any], most_bytes: int
+) -> tuple[dict[str, Any], EncodedJson]:
+    """Parameters as the job's author has them validated, and as they are stored.
+
+    Raises:
+        InvalidParameters, ValueTooLarge: What the caller must change.
+        AuthorError: The author's code failed, or gave what cannot be stored.
+    """
+    answer = call_author(_validated, job_class, job_type, parameters, most_bytes)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _validated(
+    job_class: JobType, job_type: str, parameters: Mapping[str, Any], most_bytes: int
+) -> tuple[dict[str, Any], EncodedJson] | InvalidParameters | ValueTooLarge:
+    try:
+        validated: object = job_class.validate_job_parameters(parameters)
+        if isinstance(validated, dict):
+            return validated, encode_storable(validated, "parameters", most_bytes=most_bytes)
+    except (InvalidParameters, ValueTooLarge) as refused:
+        return refused
+    raise ContractViolationError(
+        f"validate_job_parameters of {job_type!r}: expected it to return a dict, found {describe_returned(validated)}"
+    )
 
 
 def advice_for(job_id: str, status: JobStatus) -> str | None:

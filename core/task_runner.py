@@ -5,18 +5,20 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 from uuid import UUID
 
-from core.canonical import EncodedJson, NotJson, encode_storable
+from core.author_code import call_author, describe_returned
+from core.canonical import MOST_VALUE_BYTES, EncodedJson, encode_storable
 from core.context import TaskContext
-from core.errors import ContractViolationError, Failure, RetryableTaskError, TaskCancelled, classify
+from core.errors import AuthorError, ContractViolationError, Failure, RetryableTaskError, TaskCancelled, classify
 from core.fan_in import fan_in_reader
-from core.forks import ForkBoundary
 from core.leases import HeldLease, LeaseKeeper
 from core.models import JobRecord, StageDefinition, TaskResult
 from core.ports import HandlerFunction, JobCatalog, ResultStore
+from core.safe_text import text_of
 from core.threads import ThreadReserve
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,10 @@ GATHER_SECONDS = 0.004
 GROW_SECONDS = 0.002
 
 _reserve = ThreadReserve("tasks")
+
+_UNTOLD = Failure(
+    "AttemptUntold", "expected a reason for the end of the attempt, found none that could be kept; see the log", True
+)
 
 
 class HandlerMissing(RetryableTaskError):
@@ -53,7 +59,7 @@ class ClaimedTask:
     tries: int
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Outcome:
     """How one attempt ended: with a result, or with a failure. `stopped`: its handler heeded `check_cancelled`."""
 
@@ -61,6 +67,7 @@ class Outcome:
     result: EncodedJson | None = None
     failure: Failure | None = None
     stopped: bool = False
+    duration_seconds: float = 0.0
 
 
 class Batch:
@@ -68,6 +75,7 @@ class Batch:
 
     Args:
         threads: At most so many tasks side by side.
+        most_bytes: How large a result may be.
     """
 
     def __init__(
@@ -81,7 +89,9 @@ class Batch:
         results: ResultStore,
         keeper: LeaseKeeper,
         threads: int,
+        most_bytes: int = MOST_VALUE_BYTES,
     ) -> None:
+        self._most_bytes = most_bytes
         self.job, self.stage, self.lease_id = job, stage, lease_id
         self._catalog, self._results, self._keeper = catalog, results, keeper
         self._waiting = deque(tasks)
@@ -126,8 +136,7 @@ class Batch:
         started = 0
         while self._unsettled > 0 and not self._is_abandoned:
             if started < self._threads and self._waiting:
-                _reserve.start(self._work)
-                started += 1
+                started = self._start_another(started)
             is_patient = started >= self._threads or not self._waiting
             group = self._gather(self._patience_seconds / 4 if is_patient else GROW_SECONDS)
             self._unsettled -= len(group)
@@ -135,6 +144,18 @@ class Batch:
                 yield self._to_settle(group)
                 # Settled by now: a renewal would find them gone, and take that for a lost lease.
                 self._keeper.drop([self.leases[outcome.task.task_id] for outcome in group])
+
+    def _start_another(self, started: int) -> int:
+        """One thread more; where the system gives none, those that run do it all, or this one."""
+        try:
+            _reserve.start(self._work)
+        except RuntimeError:
+            log.warning("thread_not_started", extra={"checkpoint": "THREADS", "started": started})
+            if started == 0:
+                self._work()
+            self._threads = max(started, 1)
+            return self._threads
+        return started + 1
 
     def _to_settle(self, group: list[Outcome]) -> list[Outcome]:
         """Without those that stopped since this process ends: who abandoned them hands them back; none has failed."""
@@ -201,29 +222,52 @@ class Batch:
             self._ended.put(self._run(one[0]))
 
     def _run(self, task: ClaimedTask) -> Outcome:
-        """One attempt. Whatever the handler raises becomes an outcome: a task never fails its neighbours."""
+        """One attempt. Whatever happens there is an outcome, at once: a task never holds up or fails its neighbours."""
+        outcome = Outcome(task, failure=_UNTOLD)  # made before: where the memory is used up, nothing can be
+        with suppress(BaseException):  # it is said to have no reason; the log may be what broke
+            outcome = self._attempt(task)
+        return outcome
+
+    def _attempt(self, task: ClaimedTask) -> Outcome:
+        began = time.monotonic()
+        try:
+            outcome = call_author(self._call_handler, self._handler(task.task_type), task)
+        except AuthorError as error:
+            outcome = Outcome(task, failure=error.failure)
+        except Exception as error:  # noqa: BLE001 - no handler; or the database is away, which a handler may meet too
+            outcome = Outcome(task, failure=classify(error))
+        outcome.duration_seconds = time.monotonic() - began
+        if outcome.failure is not None and not outcome.stopped:
+            with suppress(BaseException):  # the log's handlers are not ours
+                self._tell_failure(outcome, outcome.failure)
+        return outcome
+
+    def _call_handler(self, function: HandlerFunction, task: ClaimedTask) -> Outcome:
         lease = self.leases[task.task_id]
         try:
-            with fan_in_reader(self._results), ForkBoundary():
-                returned = self._handler(task.task_type)(dict(task.parameters), self._context(task, lease))
-            return _judge(task, returned)
+            with fan_in_reader(self._results):
+                returned = function(dict(task.parameters), self._context(task, lease))
+            return _judge(task, returned, self._most_bytes)
         except TaskCancelled as error:
             return Outcome(task, failure=classify(error), stopped=lease.is_stop_requested)
-        except Exception as error:
-            log.warning(
-                "task_attempt_failed",
-                exc_info=error,
-                extra={
-                    "checkpoint": "TASK_ATTEMPT_FAILED",
-                    "job_id": self.job.job_id,
-                    "correlation_id": self.job.correlation_id,
-                    "stage": self.stage.number,
-                    "task_id": task.task_id,
-                    "attempt": task.attempt,
-                    "error_type": type(error).__name__,
-                },
-            )
-            return Outcome(task, failure=classify(error))
+
+    def _tell_failure(self, outcome: Outcome, failure: Failure) -> None:
+        log.warning(
+            "task_attempt_failed",
+            # What is stored, and not the exception itself: it is bounded, and its text can be read.
+            exc_info=AuthorError(failure),
+            extra={
+                "checkpoint": "TASK_ATTEMPT_FAILED",
+                "job_id": self.job.job_id,
+                "run": self.job.run,
+                "correlation_id": self.job.correlation_id,
+                "stage": self.stage.number,
+                "task_id": outcome.task.task_id,
+                "attempt": outcome.task.attempt,
+                "duration_seconds": round(outcome.duration_seconds, 3),
+                "error_type": failure.error_type,
+            },
+        )
 
     def _handler(self, task_type: str) -> HandlerFunction:
         entry = self._catalog.find_handler(task_type)
@@ -248,7 +292,7 @@ class Batch:
         )
 
 
-def _judge(task: ClaimedTask, returned: object) -> Outcome:
+def _judge(task: ClaimedTask, returned: object, most_bytes: int) -> Outcome:
     """What a handler's return value means: a mapping or None is a result; `success` false in it is a failure."""
     if isinstance(returned, TaskResult):
         returned = {"success": returned.success, **returned.model_dump(exclude={"task_id", "success"})}
@@ -258,21 +302,22 @@ def _judge(task: ClaimedTask, returned: object) -> Outcome:
         returned = {}
     if not isinstance(returned, Mapping):
         raise ContractViolationError(
-            f"handler of {task.task_type!r}: expected it to return a mapping or None, found {type(returned).__name__}"
+            f"handler of {task.task_type!r}: expected it to return a mapping or None, found "
+            f"{describe_returned(returned)}"
         )
     if returned.get("success") is False:
         return Outcome(task, failure=_told_failure(returned))
     try:
-        return Outcome(task, result=encode_storable(returned, "result"))
-    except NotJson as problem:
-        raise ContractViolationError(f"handler of {task.task_type!r}: {problem}") from problem
+        return Outcome(task, result=encode_storable(returned, "result", most_bytes=most_bytes))
+    except ValueError as problem:  # NotJson, ValueTooLarge
+        raise ContractViolationError(f"handler of {task.task_type!r}: {text_of(problem)}") from problem
 
 
 def _told_failure(returned: Mapping[str, Any]) -> Failure:
     message = returned.get("error") or returned.get("message") or "the handler returned success false without an error"
     return Failure(
-        error_type=str(returned.get("error_type") or "TaskError"),
-        message=str(message),
+        error_type=text_of(returned.get("error_type") or "TaskError"),
+        message=text_of(message),
         retryable=returned.get("retryable") is not False,
         retry_after_seconds=returned.get("retry_after_seconds"),
     )

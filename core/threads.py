@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +22,18 @@ class ThreadReserve:
         self._idle = 0
 
     def start(self, call: Callable[[], None]) -> None:
-        """Run it in the background. It must not raise: what it does is logged if it does."""
+        """Run it in the background. It must not raise: what it does is logged if it does.
+
+        Raises:
+            RuntimeError: The system gives no thread; the call is not made.
+        """
         with self._lock:
             is_new_needed = self._idle == 0
             if not is_new_needed:
                 self._idle -= 1
-        self._calls.put(call)
         if is_new_needed:
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        self._calls.put(call)
 
     def _work(self) -> None:
         while True:
@@ -42,7 +47,8 @@ class ThreadReserve:
                 continue
             try:
                 call()
-            except Exception:
-                log.exception("background_call_failed")
+            except BaseException:
+                with suppress(BaseException):  # the log's handlers are not ours
+                    log.exception("background_call_failed")
             with self._lock:
                 self._idle += 1

@@ -217,6 +217,7 @@ def _make_rules(
         app_name=settings.app_name,
         moves_jobs=settings.app_mode is not AppMode.WORKER,
         served_queues=frozenset(settings.served_queues),
+        most_bytes=settings.max_value_bytes,
     )
     return _make_state(repositories), OrchestrationManager(catalog, repositories.service_bus, role)
 

@@ -104,6 +104,12 @@ class JobRepository(JobControlRepository):
         (row,) = self._call("fail_job", (job_id, run, as_jsonb(error)))
         return bool(row["fail_job"])
 
+    def record_event(
+        self, job_id: str, run: int, stage: int, task_id: str | None, event: str, detail: Mapping[str, Any]
+    ) -> None:
+        """A line in the job's timeline, where no transition writes it."""
+        self._call("record_event", (job_id, run, stage, task_id, event, as_jsonb(detail)))
+
     def record_dead_letter(self, letter: DeadLetter) -> RecordedLetter:
         """Keep a dead message once, and let the rows that it named be announced again after a hold."""
         reference = letter.reference

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from core.canonical import MOST_JSONB_BYTES, MOST_VALUE_BYTES
 from core.errors import QueueNotFound
 from core.orchestration_manager import JOBS_QUEUE
 
@@ -143,6 +144,14 @@ class Settings(BaseSettings):
     )
     task_threads: int = Field(
         8, alias="COREMACHINE_TASK_THREADS", ge=1, le=64, description="a number of threads from 1 to 64"
+    )
+    max_value_bytes: int = Field(
+        MOST_VALUE_BYTES,
+        alias="COREMACHINE_MAX_VALUE_BYTES",
+        ge=1024,
+        le=MOST_JSONB_BYTES,
+        description="how large one result, one set of parameters or one summary may be, in bytes of its JSON, from "
+        f"1024 to {MOST_JSONB_BYTES} (beyond it there are values that PostgreSQL cannot hold)",
     )
     jobs: str = Field(
         "jobs.all_jobs:build_registry",

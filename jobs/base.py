@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from core.models import JobQueueMessage, JobRecord, StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
 from core.models.definition import JobDefinition, TimeoutSeconds
+from jobs.functions import function_problems
 from jobs.parameter_schema import check_schema
 
 
@@ -102,8 +103,25 @@ def _problems_of(job: type[JobBase]) -> list[str]:
         problems.append(f"job_type: expected a name, found {getattr(job, 'job_type', None)!r}")
     problems += _stage_problems(getattr(job, "stages", None))
     problems += _timeout_problems(getattr(job, "timeout_seconds", None))
+    problems += _method_problems(job)
     problems += check_schema(job.parameters_schema, "parameters_schema")
     return problems
+
+
+def _method_problems(job: type[JobBase]) -> list[str]:
+    """What is wrong with how the author's methods are called. Those that are missing are told before."""
+    hint = "; @staticmethod or @classmethod may be missing"
+    planner, finalizer = job.create_tasks_for_stage, job.finalize_job
+    arguments = ("stage", "job_params", "job_id", "previous_results")
+    return [
+        *function_problems("method create_tasks_for_stage", planner, arguments, may_yield=True, hint=hint),
+        *function_problems("method finalize_job", finalizer, ("context",), hint=hint),
+        *(
+            problem
+            for name in ("validate_job_parameters", "generate_job_id")
+            for problem in function_problems(f"method {name}", getattr(job, name), ("params",), hint=hint)
+        ),
+    ]
 
 
 def _mixin_hint(name: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.canonical import describe, find_json_problems, join_path
+from core.errors import InvalidParameters
 
 Entry = Mapping[str, Any]
 Schema = Mapping[str, Entry]
@@ -49,7 +50,7 @@ class ParameterError:
         return f"{text}; {self.hint}" if self.hint else text
 
 
-class ParameterErrors(ValueError):
+class ParameterErrors(InvalidParameters):
     """All problems of one set of parameters, a line each."""
 
     def __init__(self, errors: Iterable[ParameterError]) -> None:

@@ -3,11 +3,11 @@
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from core.errors import UnknownWork
 from core.ports import HandlerFunction
 from jobs.base import JobBase, JobDefinitionError, is_job_class
+from jobs.functions import function_problems
 from jobs.validators import find_unknown_validators
 
 
@@ -75,8 +75,7 @@ def _handler_problems(handlers: list[Handler], queues: set[str]) -> list[str]:
         if handler.task_type in seen:
             problems.append(f"task type {handler.task_type!r} has two handlers")
         seen.add(handler.task_type)
-        if not callable(cast("object", handler.function)):
-            problems.append(f"handler of {handler.task_type!r}: expected a function, found {handler.function!r}")
+        problems += function_problems(f"handler of {handler.task_type!r}", handler.function, ("params", "context"))
         if handler.queue not in queues:
             problems.append(
                 f"handler of {handler.task_type!r}: expected a queue of {sorted(queues)}, found {handler.queue!r}"

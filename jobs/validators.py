@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.functions import function_problems
 from jobs.parameters import ParameterError, ParameterErrors, nearest_name_hint
 
 ResourceValidator = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
@@ -30,6 +31,9 @@ def resource_validator(name: str) -> Callable[[ResourceValidator], ResourceValid
     """Registers a function `(parameters, config) -> None` that raises ResourceInvalid under a name."""
 
     def register(function: ResourceValidator) -> ResourceValidator:
+        problems = function_problems(f"resource validator {name!r}", function, ("parameters", "config"))
+        if problems:
+            raise TypeError(problems[0])
         if name in _validators:
             raise ValueError(f"expected a new resource validator name, found {name!r} twice; rename one of them")
         _validators[name] = function

@@ -13,8 +13,10 @@ from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import DeliveryError, IdempotencyKeyReused, StoreUnavailable
+from core.canonical import ValueTooLarge
+from core.errors import AuthorError, DeliveryError, IdempotencyKeyReused, StoreUnavailable
 from core.outage import outage
+from core.safe_text import bounded_text
 from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.parameters import ParameterErrors
 from jobs.registry import UnknownJobType
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
+_LONGEST_REASON = 2000
 
 
 class FieldProblem(BaseModel):
@@ -85,6 +88,8 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(HTTPException, _from_framework)
     api.add_exception_handler(RequestValidationError, _from_validation)
     api.add_exception_handler(ParameterErrors, _from_parameters)
+    api.add_exception_handler(ValueTooLarge, _from_large_parameters)
+    api.add_exception_handler(AuthorError, _from_author)
     api.add_exception_handler(UnknownJobType, _from_unknown_job_type)
     api.add_exception_handler(IdempotencyKeyReused, _from_reused_key)
     api.add_exception_handler(JobNotFound, _from_unknown_job)
@@ -161,6 +166,20 @@ def _from_validation(request: Request, error: Any) -> JSONResponse:
 def _from_parameters(request: Request, error: Any) -> JSONResponse:
     errors = [FieldProblem.model_validate(item) for item in error.as_list()]
     return _answer(request.url.path, ProblemError(400, "invalid_parameters", str(error), errors=errors))
+
+
+def _from_large_parameters(request: Request, error: Any) -> JSONResponse:
+    expected, found = f"at most {error.most_bytes} bytes of JSON", str(error.size)
+    problem = FieldProblem(field="parameters", expected=expected, found=found, message=str(error))
+    return _answer(request.url.path, ProblemError(400, "invalid_parameters", str(error), errors=[problem]))
+
+
+def _from_author(request: Request, error: Any) -> JSONResponse:
+    """The request may be right: the job type's own code is not."""
+    log.error("job_type_failed", exc_info=error, extra={"path": request.url.path, "code": "job_type_failed"})
+    reason = bounded_text(error.failure.message, _LONGEST_REASON)
+    detail = f"The job type's own code failed; nothing was written. {error.failure.error_type}: {reason}"
+    return _answer(request.url.path, ProblemError(500, "job_type_failed", detail))
 
 
 def _from_unknown_job_type(request: Request, error: Exception) -> JSONResponse:

@@ -1,5 +1,7 @@
 """Jobs and handlers are checked as a whole, and everything that does not fit is said at once."""
 
+import functools
+
 import pytest
 
 from core.context import TaskContext
@@ -110,3 +112,141 @@ def test_progress_is_a_percentage():
     assert reports == [{"percent": 40, "message": "tile 4 of 10"}]
     with pytest.raises(ValueError, match="0 to 100"):
         reporting.progress(140)
+
+
+async def awaited(params, context):
+    return {}
+
+
+async def awaited_items(params, context):
+    yield {}
+
+
+def yielding(params, context):
+    yield {}
+
+
+def of_none():
+    return {}
+
+
+def of_one(params):
+    return {}
+
+
+def of_three(params, context, more):
+    return {}
+
+
+def of_names(*, params, context):
+    return {}
+
+
+def of_any(*args):
+    return {}
+
+
+def of_some(params, context=None, *rest, more=1):
+    return {}
+
+
+class Callable2:
+    def __call__(self, params, context):
+        return {}
+
+
+class AwaitedCallable:
+    async def __call__(self, params, context):
+        return {}
+
+
+@functools.wraps(of_three)
+def decorated(params, context):
+    return of_three(params, context, "more")
+
+
+@functools.wraps(awaited)
+def runs_the_loop(params, context):
+    return {}
+
+
+@functools.wraps(greet)
+def decorated_wrongly(params):
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (awaited, "found awaited, an async def function; write def, and call asyncio.run"),
+        (awaited_items, "found awaited_items, an async generator function"),
+        (yielding, "found yielding, a generator function; return the value"),
+        (functools.partial(awaited), "found awaited, an async def function"),
+        (AwaitedCallable(), "an async def function"),
+        (of_one, "expected a function of (params, context), found of_one(params)"),
+        (of_three, "found of_three(params, context, more)"),
+        (of_names, "found of_names(*, params, context)"),
+        (functools.partial(of_one, params={}), "expected a function of (params, context)"),
+        (decorated_wrongly, "expected a function of (params, context)"),
+        (of_none, "found of_none()"),
+        (None, "expected a function, found None"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "function",
+)
+def test_handler_that_could_not_be_called_is_refused_when_it_is_registered(function, said):
+    with pytest.raises(JobDefinitionError) as refused:
+        Registry([], [Handler("work", function, queue="tasks")], ["tasks"])
+    assert "handler of 'work': " in str(refused.value)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        greet,
+        decorated,
+        runs_the_loop,
+        Callable2(),
+        functools.partial(of_three, more=1),
+        of_any,
+        of_some,
+        dict,
+        print,
+        max,
+    ],
+)
+def test_handler_that_can_be_called_is_not(function):
+    assert Registry([], [Handler("work", function, queue="tasks")], ["tasks"]).find_handler("work")
+
+
+def test_methods_that_could_not_be_called_are_refused_when_the_class_is_made():
+    with pytest.raises(JobDefinitionError) as refused:
+
+        class Wrong(HelloWorldJob):
+            job_type = "wrong"
+
+            async def create_tasks_for_stage(stage, job_params, job_id, previous_results):  # noqa: N805
+                return []
+
+            def finalize_job(self, context):
+                return {}
+
+            @classmethod
+            async def validate_job_parameters(cls, params):
+                return dict(params)
+
+    assert "method create_tasks_for_stage: expected an ordinary function, found" in str(refused.value)
+    assert "method finalize_job: expected a function of (context), found" in str(refused.value)
+    assert "(self, context); @staticmethod or @classmethod may be missing" in str(refused.value)
+    assert "method validate_job_parameters: expected an ordinary function" in str(refused.value)
+
+
+def test_finalizer_that_yields_is_refused():
+    with pytest.raises(JobDefinitionError, match="method finalize_job: expected an ordinary function"):
+
+        class Wrong(HelloWorldJob):
+            job_type = "wrong"
+
+            @staticmethod
+            def finalize_job(context):
+                yield {}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import DeliveryError, IdempotencyKeyReused, StoreUnavailable
+from core.canonical import ValueTooLarge
+from core.errors import AuthorError, DeliveryError, IdempotencyKeyReused, StoreUnavailable, classify
 from core.ports import SubmissionOutcome
 from jobs.hello_world import HelloWorldJob
 from triggers.api import API_VERSION, MAX_WAITING, create_api
@@ -131,6 +132,22 @@ class TestSubmit:
         assert errors["n"]["found"] == "str 'many'"
         assert errors["n"]["hint"] == "write it without quotes"
         assert errors["massage"]["hint"] == "did you mean 'message'?"
+
+    def test_job_type_whose_own_code_fails_is_an_answer_that_says_so(self):
+        error = AuthorError(classify(SystemExit("no\x00 licence" + "x" * 20_000)))
+        problem = assert_problem(self.submit_failing_with(error), 500, "job_type_failed")
+        assert "SystemExit: expected an exception that says what is wrong, found sys.exit(no" in problem["detail"]
+        assert len(problem["detail"]) < 2500
+
+    def test_parameters_beyond_the_limit_are_refused_with_their_size(self):
+        response = self.submit_failing_with(ValueTooLarge("parameters", 2048, 1024))
+        errors = errors_of(assert_problem(response, 400, "invalid_parameters"))
+        assert errors["parameters"]["expected"] == "at most 1024 bytes of JSON"
+        assert errors["parameters"]["found"] == "2048"
+
+    @staticmethod
+    def submit_failing_with(error):
+        return Api(FakeServices(failure=error)).post("/api/jobs/submit/hello_world", json={})
 
     def test_unknown_job_type_gets_the_nearest_name(self):
         response = Api().post("/api/jobs/submit/helo_world", json={})

@@ -1,0 +1,29 @@
+"""What the records of one piece of work have in common: bound once where the work is known, added to each record."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+_fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default=MappingProxyType({}))
+
+
+@contextmanager
+def log_fields(**fields: Any) -> Iterator[None]:
+    """State changes that are made inside, in this thread, are recorded with these fields too."""
+    token = _fields.set({**_fields.get(), **fields})
+    try:
+        yield
+    finally:
+        _fields.reset(token)
+
+
+def with_log_fields(**fields: Any) -> dict[str, Any]:
+    """A record's own fields and those that are bound; names that begin with _ are for whoever asks for them."""
+    return {**{name: value for name, value in _fields.get().items() if not name.startswith("_")}, **fields}
+
+
+def bound_field(name: str) -> Any:
+    """What is bound under the name; None if nothing is."""
+    return _fields.get().get(name)

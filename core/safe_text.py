@@ -1,0 +1,84 @@
+"""Texts about values of which nothing is known: made without trusting them, and such that PostgreSQL can store them.
+
+An author's exception may raise in `__str__`, return no text, or be 20 MB long; what is said of it must still be said.
+"""
+
+import traceback
+from typing import Any
+
+# At most so much of one text is stored.
+MOST_TEXT_BYTES = 64 * 1024
+# A line of a traceback holds the exception's message, which is stored in full beside it.
+_LONGEST_LINE = 4000
+_NAME_OF = vars(type)["__name__"].__get__
+
+
+def storable_text(text: str) -> str:
+    """The text without what PostgreSQL's jsonb refuses: NUL and lone surrogates."""
+    # `str.` and not the text's own: it may be a subclass.
+    return str.replace(text, "\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+
+
+def bounded_text(text: str, most_bytes: int = MOST_TEXT_BYTES, *, keep_end: bool = False) -> str:
+    """The text as it can be stored, in at most so many bytes, with a note of what was cut.
+
+    Args:
+        keep_end: What is cut is the beginning.
+    """
+    part = text[-most_bytes:] if keep_end else text[:most_bytes]
+    encoded = storable_text(part).encode()
+    if len(part) == len(text) and len(encoded) <= most_bytes:
+        return encoded.decode()
+    note = f"[cut here: {len(text):,} characters in all]"
+    room = most_bytes - len(note) - 1
+    if keep_end:
+        return f"{note}\n{encoded[-room:].decode('utf-8', 'ignore')}"
+    return f"{encoded[:room].decode('utf-8', 'ignore')} {note}"
+
+
+def type_name(value: object) -> str:
+    """The name of the value's type, whatever the type says of itself."""
+    return str(_NAME_OF(type(value)))
+
+
+def text_of(value: object) -> str:
+    """`str(value)`, or what kept it from being read."""
+    try:
+        return str.__str__(str(value))
+    except BaseException as error:  # noqa: BLE001 - `__str__` is an author's code
+        return f"<{type_name(value)} whose text cannot be read: {type_name(error)}>"
+
+
+def repr_of(value: object, most_characters: int = 80) -> str:
+    """`repr(value)` as far as there is room, or what kept it from being read."""
+    try:
+        text = str.__str__(ascii(value) if isinstance(value, str) else repr(value))
+    except BaseException as error:  # noqa: BLE001 - `__repr__` is an author's code
+        return f"<{type_name(value)} that cannot be shown: {type_name(error)}>"
+    return text if len(text) <= most_characters else text[: most_characters - 3] + "..."
+
+
+def trace_of(error: BaseException) -> str | None:
+    """The error's traceback with its causes; None if it was never raised, or cannot be read."""
+    try:
+        if error.__traceback__ is None:
+            return None
+        return "".join(map(_shortened, traceback.format_exception(error)))
+    except BaseException:  # noqa: BLE001 - an exception's attributes are an author's code
+        return _frames_of(error)
+
+
+def _frames_of(error: BaseException) -> str | None:
+    try:
+        return "".join(traceback.format_tb(_TRACEBACK_OF(error)))
+    except BaseException:  # noqa: BLE001 - as above
+        return None
+
+
+def _shortened(line: str) -> str:
+    if len(line) <= _LONGEST_LINE:
+        return line
+    return f"{line[:_LONGEST_LINE]} [cut here: {len(line):,} characters in all]\n"
+
+
+_TRACEBACK_OF: Any = vars(BaseException)["__traceback__"].__get__

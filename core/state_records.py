@@ -1,0 +1,70 @@
+"""The log's records of what happened to tasks, stages and jobs. Nothing is recorded where nothing changed."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from core.log_fields import bound_field, with_log_fields
+from core.models import JobStatus, StageStatus
+from core.ports import StageCheck
+
+log = logging.getLogger(__name__)
+
+
+def tell_planned(job_id: str, run: int, stage: int, outcome: str, count: int, seconds: float) -> None:
+    """A stage was planned, or was not to be."""
+    record = with_log_fields(checkpoint="STAGE_PLAN", job_id=job_id, run=run, stage=stage)
+    log.info("stage_plan_ended", extra={**record, "outcome": outcome, "count": count, "duration_seconds": seconds})
+
+
+def tell_finalized(job_id: str, run: int, status: str | None) -> None:
+    """A job ended; None if it did not wait for that."""
+    if status is None:
+        return
+    record = with_log_fields(checkpoint="JOB_COMPLETE", job_id=job_id, run=run, status=status)
+    began: datetime | None = bound_field("_run_began")
+    if began is not None:
+        record["duration_seconds"] = round((datetime.now(UTC) - began).total_seconds(), 3)
+    log.info("job_finalized", extra=record)
+
+
+def tell_ended(checkpoint: str, job_id: str, run: int, stage: int, asked: Iterable[str], check: StageCheck) -> None:
+    """Tasks ended as asked, came too late for it, or are no longer ours."""
+    where = with_log_fields(checkpoint=checkpoint, job_id=job_id, run=run, stage=stage)
+    refused = sorted(set(asked) - set(check.updated_ids))
+    if refused:
+        log.warning("stale_lease_refused", extra={**where, "checkpoint": "STALE_LEASE", "task_ids": refused})
+    if not check.updated_ids:
+        return
+    ended = {"stage_complete": check.is_last_task_in_stage, **_of_attempts(check.updated_ids)}
+    if _is_kept_out(checkpoint, check):
+        log.info("task_came_too_late", extra={**where, "checkpoint": "TASK_TOO_LATE", **ended})
+    else:
+        log.info(checkpoint.lower(), extra={**where, **ended})
+
+
+def tell_retry(job_id: str, run: int, stage: int, task_id: str, answer: Mapping[str, Any]) -> None:
+    """Another attempt was scheduled, or refused."""
+    record = with_log_fields(checkpoint="RETRY_SCHEDULED", job_id=job_id, run=run, stage=stage)
+    record |= {**_of_attempts([task_id]), "outcome": answer["outcome"], "delay_seconds": answer["delay_seconds"]}
+    log.warning("retry_scheduled" if answer["outcome"] == "scheduled" else "retry_refused", extra=record)
+
+
+def _is_kept_out(checkpoint: str, check: StageCheck) -> bool:
+    """Whether the tasks became cancelled: their stage or job had ended, or was about to."""
+    if check.job_status in {JobStatus.CANCELLING, JobStatus.CANCELLED}:
+        return True
+    ends_its_stage = checkpoint == "TASK_FAILED" and check.is_last_task_in_stage
+    return check.stage_status in {StageStatus.FAILED, StageStatus.CANCELLED} and not ends_its_stage
+
+
+def _of_attempts(task_ids: Sequence[str]) -> dict[str, Any]:
+    """What a record says of attempts that ended together: lists in one order; of a single one, its values too."""
+    attempts: Mapping[str, tuple[int, float]] = bound_field("_attempts") or {}
+    known = [attempts.get(task_id, (None, None)) for task_id in task_ids]
+    told: dict[str, Any] = {"task_ids": list(task_ids)}
+    if len(known) == 1:
+        ((attempt, seconds),) = known
+        return {**told, "task_id": task_ids[0], "attempt": attempt, "duration_seconds": seconds}
+    return {**told, "attempts": [one[0] for one in known], "durations_seconds": [one[1] for one in known]}

@@ -1,0 +1,71 @@
+"""Whether a function that an author wrote can be called as the engine calls it, seen before anything runs."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+
+
+def function_problems(
+    what: str, function: object, arguments: Sequence[str], *, may_yield: bool = False, hint: str = ""
+) -> list[str]:
+    """What is wrong with a function, a sentence each.
+
+    Args:
+        what: Names it.
+        arguments: What it is called with, in order.
+        may_yield: Whether a generator will do.
+        hint: What to do about wrong arguments.
+    """
+    expected = f"a function of ({', '.join(arguments)})"
+    if not callable(function):
+        return [f"{what}: expected a function, found {function!r}"]
+    kind = _kind_of(function)
+    if kind in {"async def", "async generator"}:
+        advice = "write def, and call asyncio.run(...) in it if the work is asynchronous"
+        return [f"{what}: expected an ordinary function, found {_name_of(function)}, an {kind} function; {advice}"]
+    if kind == "generator" and not may_yield:
+        advice = "return the value: nothing would ever run what stands before the first yield"
+        return [f"{what}: expected an ordinary function, found {_name_of(function)}, a generator function; {advice}"]
+    signature = _signature_of(function)
+    if signature is None or _takes(signature, len(arguments)):
+        return []
+    return [f"{what}: expected {expected}, found {_name_of(function)}{signature}{hint}"]
+
+
+def _kind_of(function: Callable[..., object]) -> str:
+    """How its body runs. A decorator's own body counts, and not that of what it wraps: it may await it."""
+    for body in (_without_partial(function), getattr(type(function), "__call__", None)):  # noqa: B004 - an object's
+        if inspect.iscoroutinefunction(body):
+            return "async def"
+        if inspect.isasyncgenfunction(body):
+            return "async generator"
+        if inspect.isgeneratorfunction(body):
+            return "generator"
+    return "ordinary"
+
+
+def _without_partial(function: object) -> object:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _signature_of(function: Callable[..., object]) -> inspect.Signature | None:
+    """None where it cannot be told: some builtins have none."""
+    try:
+        # Not what a decorator wraps: the wrapper is called, and may add or take away arguments.
+        return inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _name_of(function: object) -> str:
+    return str(getattr(_without_partial(function), "__qualname__", None) or repr(function))

@@ -1,0 +1,457 @@
+"""Whatever an author's code does comes out as a value or as one error of ours, with a reason that can be stored."""
+
+import asyncio
+import json
+import logging
+import queue
+from datetime import timedelta
+from decimal import Decimal
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+
+from core import author_code, task_runner
+from core.author_code import author_items, call_author
+from core.canonical import MOST_LEVELS, NotJson, ValueTooLarge, as_stored, copied, encode_storable
+from core.context import TaskContext
+from core.errors import AuthorError, Failure, PermanentTaskError, RetryableTaskError, StoreUnavailable, classify
+from core.leases import LeaseKeeper
+from core.models import StageDefinition
+from core.safe_text import MOST_TEXT_BYTES
+from core.task_runner import Batch, ClaimedTask
+from core.threads import ThreadReserve
+
+
+class NoText(Exception):
+    def __str__(self):
+        return None  # noqa: PLE0307 - as in the wild
+
+
+class RaisesInText(Exception):
+    def __str__(self):
+        raise SystemExit(9)
+
+    __repr__ = __str__
+
+
+class NoSuper(RetryableTaskError):
+    def __init__(self):
+        pass
+
+
+class Computed(RetryableTaskError):
+    @property
+    def retry_after_seconds(self):
+        raise KeyboardInterrupt
+
+    @retry_after_seconds.setter
+    def retry_after_seconds(self, _):
+        pass
+
+
+class Liar(Exception):
+    @property
+    def __class__(self):
+        raise GeneratorExit
+
+    @property
+    def __traceback__(self):
+        raise GeneratorExit
+
+
+# Made where they are raised: pytest itself does not survive to look at some of them.
+STRANGE = {
+    "SystemExit": lambda: SystemExit(3),
+    "SystemExit without code": SystemExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+    "CancelledError": asyncio.CancelledError,
+    "StopIteration": lambda: StopIteration(1),
+    "MemoryError": MemoryError,
+    "NoText": NoText,
+    "RaisesInText": RaisesInText,
+    "NoSuper": NoSuper,
+    "Computed": lambda: Computed("x"),
+    "Liar": lambda: Liar("x"),
+    "BaseExceptionGroup": lambda: BaseExceptionGroup("several", [SystemExit(1), RaisesInText()]),
+    "Exception": lambda: Exception("x\x00\ud800"),
+    "UnicodeDecodeError": lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+}
+
+
+def made_error(name):
+    return STRANGE[name]()
+
+
+def raising(make_error):
+    def run(*_):
+        raise make_error()
+
+    return run
+
+
+def is_storable(failure):
+    text = json.dumps(failure.to_json(1), allow_nan=False, ensure_ascii=False)
+    return "\\u0000" not in text and text.encode() is not None
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_whatever_is_raised_is_one_error_with_a_readable_reason(name):
+    with pytest.raises(AuthorError) as told:
+        call_author(raising(STRANGE[name]))
+
+    failure = told.value.failure
+    assert failure.error_type == name.split()[0]
+    assert failure.message
+    assert failure.traceback
+    assert is_storable(failure)
+    assert failure.retryable is not name.startswith(("SystemExit", "UnicodeDecodeError"))
+    assert told.value.__context__ is None
+
+
+def test_exit_says_what_to_raise_in_its_place():
+    with pytest.raises(AuthorError) as told:
+        call_author(raising(lambda: SystemExit("no input")))
+
+    assert "sys.exit(no input); raise PermanentTaskError" in told.value.failure.message
+    assert "in run" in told.value.failure.traceback
+
+
+def test_database_that_is_away_is_no_fault_of_the_author():
+    with pytest.raises(StoreUnavailable):
+        call_author(raising(lambda: StoreUnavailable("away")))
+
+
+def test_texts_are_cut_and_say_so():
+    huge = "x" * 20_000_000
+
+    def fail():
+        raise OSError(huge)
+
+    with pytest.raises(AuthorError) as told:
+        call_author(fail)
+
+    failure = told.value.failure
+    assert MOST_TEXT_BYTES - 200 < len(failure.message.encode()) <= MOST_TEXT_BYTES
+    assert failure.message.endswith("[cut here: 20,000,000 characters in all]")
+    assert len(failure.traceback.encode()) <= MOST_TEXT_BYTES
+    assert "in fail" in failure.traceback
+    assert "[cut here: 20,000,010 characters in all]" in failure.traceback
+
+
+@pytest.mark.parametrize("text", ["\u00e9" * 200_000, "\U0001f600" * 100_000, "\x00" * 200_000, "\ud800" * 200_000])
+def test_the_bound_is_one_of_bytes(text):
+    failure = Failure("T" * 1000, text, True, traceback=text)
+
+    assert max(len(part.encode()) for part in (failure.message, failure.traceback)) <= MOST_TEXT_BYTES
+    assert len(failure.error_type) <= 200
+    assert "[cut here" in failure.message
+    assert "[cut here" in failure.traceback
+    assert is_storable(failure)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (None, None),
+        (0, 0.0),
+        (7, 7.0),
+        ("7.5", 7.5),
+        (" 7 ", 7.0),
+        (Decimal(3), 3.0),
+        (timedelta(minutes=2), 120.0),
+        (86_400, 86_400.0),
+    ],
+)
+def test_seconds_whose_meaning_is_clear_are_taken(given, kept):
+    failure = Failure("Busy", "busy", True, retry_after_seconds=given)
+
+    assert (failure.retry_after_seconds, failure.message) == (kept, "busy")
+
+
+@pytest.mark.parametrize("given", [1e15, "1e15", float("inf"), 86_401, timedelta(days=2)])
+def test_nobody_waits_for_more_than_a_day(given):
+    failure = Failure("Busy", "busy", True, retry_after_seconds=given)
+
+    assert failure.retry_after_seconds == 86_400
+    assert failure.message.startswith("busy (retry_after_seconds: cut to a day")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [-1, float("nan"), "soon", "", True, [], {}, object(), "\x00", 10**5000, RaisesInText(), "9" * 5000],
+    ids=lambda _: "seconds",
+)
+def test_seconds_that_mean_nothing_are_named_in_the_failure(given):
+    failure = Failure("Busy", "y" * MOST_TEXT_BYTES, True, retry_after_seconds=given)
+
+    assert failure.retry_after_seconds in {None, 86_400.0}
+    assert "(retry_after_seconds: " in failure.message
+    assert len(failure.message.encode()) <= MOST_TEXT_BYTES
+    assert is_storable(failure)
+
+
+def test_attribute_of_an_exception_is_judged_alike():
+    assert classify(RetryableTaskError("busy", retry_after_seconds="12")).retry_after_seconds == 12
+    assert "found 'soon'" in classify(RetryableTaskError("busy", retry_after_seconds="soon")).message
+
+
+def test_planner_that_fails_between_two_items_or_at_its_end_is_the_same_error():
+    def one_then_exit():
+        yield 1
+        raise SystemExit(2)
+
+    items = author_items("plan", one_then_exit)
+    assert next(items) == 1
+    with pytest.raises(AuthorError) as told:
+        next(items)
+    assert told.value.failure.error_type == "SystemExit"
+
+
+@pytest.mark.parametrize("returned", [None, 5, object()])
+def test_planner_that_returns_nothing_to_go_through_is_told_so(returned):
+    with pytest.raises(AuthorError, match="plan: expected an iterable of TaskDefinition, found "):
+        next(author_items("plan", lambda: returned))
+
+
+def test_planner_without_an_end_is_refused(monkeypatch):
+    monkeypatch.setattr(author_code, "MOST_TASKS", 10)
+
+    def endless():
+        while True:
+            yield 1
+
+    with pytest.raises(AuthorError, match="plan: expected at most 10 tasks, found more"):
+        list(author_items("plan", endless))
+
+
+def test_planner_of_exactly_the_limit_is_not(monkeypatch):
+    monkeypatch.setattr(author_code, "MOST_TASKS", 10)
+
+    assert len(list(author_items("plan", lambda: range(10)))) == 10
+
+
+# --- values ---
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({1: 2}, "names that are str, found int 1"),
+        ({"a": [{"b": {None: 1}}]}, "r.a[0].b: expected names that are str, found null"),
+        ({"a": {True: 1}}, "r.a: expected names that are str, found bool True"),
+        ({"a": {1.5: 1}}, "r.a: expected names that are str, found float 1.5"),
+        ({"a": set()}, "r.a: expected a JSON value, found set"),
+        ({"a": {("x", 1)}}, "r.a: expected a JSON value, found set"),
+        ({"a": 10**5000}, "r.a: expected a number of at most 4,000 digits"),
+        ({"a": float("inf")}, "r.a: expected a finite number"),
+        ({"a": "\x00"}, "r.a: expected text without NUL"),
+        ({"a\ud800": 1}, "r: expected text without NUL"),
+        ({"a": b"x"}, "r.a: expected a JSON value, found bytes"),
+        ({"a": NoText}, "r.a: expected a JSON value"),
+    ],
+    ids=lambda _: "value",
+)
+def test_value_that_json_would_change_or_refuse_is_named_by_its_path(value, said):
+    with pytest.raises(NotJson) as refused:
+        encode_storable(value, "r")
+    assert said in str(refused.value)
+
+
+def test_nesting_has_an_end_and_a_value_that_holds_itself_is_refused():
+    deep = "x"
+    for _ in range(MOST_LEVELS):
+        deep = [deep]
+    assert encode_storable(deep)
+    itself: dict = {}
+    itself["again"] = itself
+
+    for value in ([deep], itself, {"a": [itself]}):
+        with pytest.raises(NotJson, match="at most 100 levels of nesting"):
+            encode_storable(value, "r")
+
+
+def test_size_is_bounded_where_a_limit_is_given():
+    assert encode_storable({"a": "x" * 91}, "result", most_bytes=100)
+    with pytest.raises(ValueTooLarge, match="result: expected at most 100 bytes of JSON, found 101"):
+        encode_storable({"a": "x" * 93}, "result", most_bytes=100)
+
+
+def test_subclasses_of_plain_types_are_what_they_hold():
+    class Text(str):
+        __slots__ = ()
+
+    class Number(int):
+        pass
+
+    class Pairs(dict):
+        pass
+
+    value = {Text("a"): Number(3), "b": Pairs(c=Text("d")), "e": (1, 2)}
+    assert as_stored(encode_storable(value)) == {"a": 3, "b": {"c": "d"}, "e": [1, 2]}
+
+
+def test_parameters_of_the_job_are_each_attempts_own():
+    given = {"list": [1, {"deep": [2]}], "n": 1}
+    contexts = [TaskContext("j", "t", 1, f"t{n}", n, 1, given) for n in range(2)]
+    changed = contexts[0].job_parameters
+    changed["n"] = 2
+    changed["list"][1]["deep"].append(3)
+
+    assert contexts[0].job_parameters is changed
+    assert contexts[1].job_parameters == given == {"list": [1, {"deep": [2]}], "n": 1}
+    assert json.loads(json.dumps(changed))["list"] == [1, {"deep": [2, 3]}]
+    assert copied(changed) == changed
+
+
+def test_progress_is_kept_as_plain_values_whatever_is_given():
+    """One that could not be stored would keep every lease of the process from being renewed."""
+    reports = []
+    context = TaskContext("j", "t", 1, "t", 0, 1, {}, _report=reports.append)
+    for percent, message in ((Decimal(7), "a\x00\ud800"), (5, RaisesInText()), (5.5, "x" * 1_000_000)):
+        context.progress(percent, message)
+
+    assert [one["percent"] for one in reports] == [7.0, 5, 5.5]
+    assert all(len(encode_storable(one)) < 5000 for one in reports)
+    for percent in (float("nan"), float("inf"), -1, "many"):
+        with pytest.raises(ValueError, match=r"percent|could not convert"):
+            context.progress(percent)
+
+
+# --- the tasks of one message ---
+
+
+class AllRenewed:
+    def renew_leases(self, held):
+        return {(lease.lease_id, lease.task_id): "renewed" for lease in held}
+
+
+def outcomes_of(handler, names):
+    """One batch over a handler, in real threads; it ends, or the test does not."""
+    catalog = SimpleNamespace(find_handler=lambda _: SimpleNamespace(function=handler, queue="tasks"))
+    job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
+    stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single")
+    keeper = LeaseKeeper(AllRenewed())
+    tasks = [ClaimedTask(name, "work", 0, None, {}, attempt=1, tries=1) for name in names]
+    batch = Batch(
+        job,
+        stage,
+        uuid4(),
+        tasks,
+        catalog=catalog,
+        results=SimpleNamespace(),
+        keeper=keeper,
+        threads=2,
+        most_bytes=1000,
+    )
+    with batch:
+        found = {one.task.task_id: one for group in batch.outcomes() for one in group}
+    assert keeper.held() == []
+    return found
+
+
+@pytest.mark.parametrize("name", STRANGE)
+@pytest.mark.parametrize("neighbours", [[], ["a", "b", "c"]], ids=["alone", "among others"])
+def test_strange_task_has_an_outcome_and_its_neighbours_go_on(name, neighbours):
+    def handler(parameters, context):
+        if context.task_id == "strange":
+            raise made_error(name)
+        return {"fine": True}
+
+    found = outcomes_of(handler, ["strange", *neighbours])
+
+    assert is_storable(found["strange"].failure)
+    assert all(found[one].result is not None for one in neighbours)
+
+
+class BadMapping(dict):
+    def items(self):
+        raise SystemExit(1)
+
+    __iter__ = values = items
+
+
+class BadGet(dict):
+    def get(self, *_):
+        raise KeyboardInterrupt
+
+
+async def coroutine():
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda: BadMapping(a=1), "sys.exit(1)"),
+        (lambda: BadGet(a=1), "KeyboardInterrupt"),
+        (coroutine, "found a coroutine; write an ordinary function"),
+        (lambda: (one for one in [1]), "found a generator, of which nothing has run"),
+        (lambda: {1: 2}, "result: expected names that are str, found int 1"),
+        (lambda: {"a": "x" * 1000}, "expected at most 1,000 bytes of JSON, found 1,008"),
+        (lambda: {"success": False, "error": "a\x00b", "error_type": "T\ud800"}, "a\N{REPLACEMENT CHARACTER}b"),
+        (lambda: {"success": False, "error": RaisesInText()}, "whose text cannot be read: SystemExit"),
+        (lambda: {"success": False, "error": "busy", "retry_after_seconds": "soon"}, "found 'soon'"),
+        (lambda: {"success": False, "error": "x" * 20_000_000}, "[cut here: 20,000,000 characters in all]"),
+    ],
+)
+def test_strange_return_value_is_a_failure_that_says_why(returned, said):
+    found = outcomes_of(lambda *_: returned(), ["one"])
+
+    assert said in found["one"].failure.message
+    assert is_storable(found["one"].failure)
+
+
+def test_log_that_breaks_holds_nothing_up(monkeypatch):
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise SystemExit(1)
+
+    handler = Broken()
+    task_runner.log.addHandler(handler)
+    try:
+        found = outcomes_of(raising(lambda: ValueError("bad")), ["a", "b", "c"])
+    finally:
+        task_runner.log.removeHandler(handler)
+
+    assert {one.failure.message for one in found.values()} == {"bad"}
+
+
+def test_attempt_has_an_outcome_even_where_none_can_be_made(monkeypatch):
+    """Memory is used up while the failure is being written down."""
+    monkeypatch.setattr(author_code, "classify", raising(MemoryError))
+    monkeypatch.setattr(task_runner, "classify", raising(MemoryError))
+
+    found = outcomes_of(raising(lambda: PermanentTaskError("bad")), ["a", "b", "c"])
+
+    assert {one.failure.error_type for one in found.values()} == {"AttemptUntold"}
+
+
+def test_batch_runs_where_the_system_gives_no_thread(monkeypatch):
+    def no_thread(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(task_runner, "_reserve", SimpleNamespace(start=no_thread))
+
+    found = outcomes_of(lambda *_: {"fine": True}, ["a", "b", "c"])
+
+    assert all(one.result is not None for one in found.values())
+
+
+def test_thread_that_runs_a_call_is_used_again_whatever_the_call_raises():
+    reserve, said = ThreadReserve("test"), queue.SimpleQueue()
+    reserve.start(raising(lambda: SystemExit(1)))
+    reserve.start(lambda: said.put("ran"))
+
+    assert said.get(timeout=60) == "ran"
+
+
+def test_log_tells_what_is_stored_of_an_attempt(caplog):
+    outcomes_of(raising(NoText), ["a"])
+
+    (record,) = [one for one in caplog.records if one.message == "task_attempt_failed"]
+    assert (record.job_id, record.run, record.stage, record.task_id, record.attempt) == ("j", 1, 1, "a", 1)
+    assert (record.correlation_id, record.error_type) == ("c", "NoText")
+    assert record.duration_seconds >= 0
+    assert "in run" in str(record.exc_info[1])
