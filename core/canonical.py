@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
@@ -13,6 +14,11 @@ _UNSTORABLE_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 # The same as JSON escapes them; a backslash before one makes it plain text, so a find is looked into.
 _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|d[89a-f])", re.IGNORECASE)
+
+# How much of what was found is told.
+_SHOWN, _SHOWN_NAME, _SHOWN_PATH = 80, 100, 300
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxtuple, _SHORT.maxstring, _SHORT.maxother = 3, 20, 20, 20, 60, 60
 
 
 class NotJson(ValueError):
@@ -29,12 +35,22 @@ def describe(value: Any) -> str:
     """Type and shortened value, for error messages."""
     if value is None:
         return "null"
-    text = ascii(value) if isinstance(value, str) and _UNSTORABLE_TEXT.search(value) else repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 80 else text[:77] + '...'}"  # noqa: PLR2004 - one line
+    text = _SHORT.repr(value) if isinstance(value, list | tuple | Mapping) else shown(value, _SHOWN)
+    return f"{type(value).__name__} {text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'}"
+
+
+def shown(value: Any, longest: int) -> str:
+    """The value as Python writes it, cut before that is done; text that cannot be encoded is escaped."""
+    if isinstance(value, str):
+        value = value[:longest]
+        return ascii(value) if _UNSTORABLE_TEXT.search(value) else repr(value)
+    return _SHORT.repr(value) if isinstance(value, list | tuple | Mapping) else repr(value)[:longest]
 
 
 def join_path(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+    """The path of a name inside; no longer than a line, however long the names are."""
+    joined = f"{path}.{name[:_SHOWN_NAME]}" if path else name[:_SHOWN_NAME]
+    return joined if len(joined) <= _SHOWN_PATH else f"...{joined[-_SHOWN_PATH:]}"
 
 
 def find_json_problems(value: Any, path: str = "") -> Iterator[NotJson]:
