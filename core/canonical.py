@@ -18,7 +18,14 @@ _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|d[89a-f])", re.IGNORECASE)
 # How much of what was found is told.
 _SHOWN, _SHOWN_NAME, _SHOWN_PATH = 80, 100, 300
 _SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxtuple, _SHORT.maxstring, _SHORT.maxother = 3, 20, 20, 20, 60, 60
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxtuple, _SHORT.maxstring, _SHORT.maxother = (
+    3,
+    20,
+    20,
+    20,
+    60,
+    60,
+)
 
 
 class NotJson(ValueError):

@@ -56,7 +56,8 @@ _RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "an authorization header",
         re.compile(
-            r"(?P<keep>(?<![a-z0-9])authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?:[a-z]{1,20} )?)[^\s\"',;]{3,}", re.IGNORECASE
+            r"(?P<keep>(?<![a-z0-9])authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?:[a-z]{1,20} )?)[^\s\"',;]{3,}",
+            re.IGNORECASE,
         ),
     ),
     (

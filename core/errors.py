@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from core.credentials import redact
+
 # The end of a traceback says what happened.
 TRACEBACK_CHARACTERS = 4000
 
@@ -147,10 +149,10 @@ class Failure:
         """As it is stored: type, message, retryable, attempt, traceback, and `at`."""
         return {
             "type": self.error_type,
-            "message": self.message,
+            "message": redact(self.message),
             "retryable": self.retryable,
             "attempt": attempt,
-            "traceback": self.traceback,
+            "traceback": redact(self.traceback) if self.traceback else None,
             "at": datetime.now(UTC).isoformat(),
         }
 

@@ -123,7 +123,12 @@ class JobStore(Protocol):
     """Job rows. `infrastructure.jobs_tasks.JobRepository` says what each call does."""
 
     def submit_job(
-        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
+        self,
+        job: JobRecord,
+        *,
+        forced: ForcedJob | None = None,
+        key: KeyedPayload | None = None,
+        detail: Mapping[str, Any] | None = None,
     ) -> Submitted: ...
     def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool: ...
     def retry_job_step(

@@ -37,10 +37,15 @@ class StateManager:
         self._stages = stages
 
     def submit_job(
-        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
+        self,
+        job: JobRecord,
+        *,
+        forced: ForcedJob | None = None,
+        key: KeyedPayload | None = None,
+        detail: Mapping[str, Any] | None = None,
     ) -> Submitted:
         """Write the job and its first stage, or find it there: by its id, or by its key. `forced`: beside the first."""
-        submitted = self._jobs.submit_job(job, forced=forced, key=key)
+        submitted = self._jobs.submit_job(job, forced=forced, key=key, detail=detail)
         log.info(
             "job_submitted",
             extra={

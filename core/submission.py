@@ -1,7 +1,7 @@
 """Submitting a job: the same type and parameters are the same job, unless a new one is forced."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -13,6 +13,7 @@ from core.models import JobStatus
 from core.orchestration_manager import OrchestrationManager
 from core.ports import ForcedJob, JobCatalog, KeyedPayload, SubmissionOutcome
 from core.state_manager import StateManager
+from core.unchecked import note_unchecked
 
 # For a caller who finds a job that will not run because of this submission; in the other statuses it will.
 _ADVICE = {
@@ -59,10 +60,12 @@ class Submitter:
         correlation_id: str | None,
         force: bool,
         idempotency_key: str | None,
+        actor: str | None,
     ) -> Submission:
         """`CoreMachine.submit_job` says what it does and raises."""
         job_class = self._catalog.get_job(job_type)
-        validated = job_class.validate_job_parameters(parameters)
+        with note_unchecked() as unchecked:
+            validated = job_class.validate_job_parameters(parameters)
         record = job_class.create_job_record(
             job_class.generate_job_id(validated), validated, correlation_id=correlation_id or uuid4().hex
         )
@@ -70,6 +73,7 @@ class Submitter:
             record,
             forced=_forced_job(job_type, validated) if force else None,
             key=_keyed_payload(idempotency_key, job_type, parameters, force=force) if idempotency_key else None,
+            detail=_detail(actor, unchecked),
         )
         if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
             raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)
@@ -98,6 +102,14 @@ def advice_for(job_id: str, status: JobStatus) -> str | None:
         return None
     rerun = "" if status is JobStatus.COMPLETED else _RERUN.format(job_id=job_id)
     return beginning + rerun + _FORCE
+
+
+def _detail(actor: str | None, unchecked: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
+    """What the job's first event says beside that it was submitted."""
+    detail: dict[str, Any] = {"actor": actor} if actor else {}
+    if unchecked:
+        detail["unchecked"] = list(unchecked)
+    return detail or None
 
 
 def _forced_job(job_type: str, validated: Mapping[str, Any]) -> ForcedJob:

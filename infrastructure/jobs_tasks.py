@@ -34,13 +34,19 @@ class JobRepository(JobControlRepository):
     """Job rows."""
 
     def submit_job(
-        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
+        self,
+        job: JobRecord,
+        *,
+        forced: ForcedJob | None = None,
+        key: KeyedPayload | None = None,
+        detail: Mapping[str, Any] | None = None,
     ) -> Submitted:
         """Write the job and its first stage, or find the one that is there.
 
         Args:
             forced: Make a new job under this id where the job's own is taken.
             key: Find the job that this key got before, or keep the key with the job.
+            detail: For the first event of a job that is made.
         """
         parameters = (
             job.job_id,
@@ -52,6 +58,7 @@ class JobRepository(JobControlRepository):
             forced.nonce if forced else None,
             key.key if key else None,
             key.payload_hash if key else None,
+            as_jsonb(detail),
         )
         (row,) = self._call("submit_job", parameters)
         outcome = SubmissionOutcome(row["outcome"])

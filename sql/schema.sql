@@ -1763,7 +1763,9 @@ end $$;
 
 -- Says how dead messages were dealt with; those that were already stay as they are. Returns how many changed.
 -- Locks: their rows by id.
-create or replace function "app".resolve_dead_letters(p_ids bigint[], p_resolution text) returns integer
+create or replace function "app".resolve_dead_letters(
+  p_ids bigint[], p_resolution text, p_actor text default null
+) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
   v_ids bigint[];
@@ -1776,7 +1778,8 @@ begin
   update "app".dead_letters d set resolved_at = "app".clock(), resolution = p_resolution
   where d.dead_letter_id = any (v_ids);
   perform "app".record_event(d.job_id, least(d.run, j.run), d.stage, nullif(d.task_id, ''),
-    'dead_letter_' || p_resolution, jsonb_build_object('dead_letter_id', d.dead_letter_id, 'queue', d.queue))
+    'dead_letter_' || p_resolution, jsonb_build_object('dead_letter_id', d.dead_letter_id, 'queue', d.queue)
+      || case when p_actor is null then jsonb_build_object() else jsonb_build_object('actor', p_actor) end)
   from "app".dead_letters d join "app".jobs j on j.job_id = d.job_id
   where d.dead_letter_id = any (v_ids);
   return coalesce(cardinality(v_ids), 0);
@@ -2073,12 +2076,13 @@ end $$;
 --   forced (a nonce was given and this id was there: a new job under p_forced_job_id, `forced_from` this id);
 --   replayed (the key came before with the same payload: the job that it got then, whatever p_job_id says);
 --   key_conflict (the key came before with another payload: nothing is written, the answer tells that job).
+-- A job that is made keeps p_detail in its first event: who asked, what could not be checked.
 -- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry it.
 -- Locks: the key's advisory lock, then the job row. Nobody who holds a job row waits for a key.
 create or replace function "app".submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_forced_job_id text default null, p_nonce text default null,
-  p_idempotency_key text default null, p_payload_hash text default null
+  p_idempotency_key text default null, p_payload_hash text default null, p_detail jsonb default null
 ) returns table (created boolean, status text, run integer, outcome text, job_id text, correlation_id text)
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
@@ -2097,13 +2101,13 @@ begin
   end if;
 
   if outcome = 'existing' then
-    if "app".insert_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, null, null) then
+    if "app".insert_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, null, null, p_detail) then
       outcome := 'created';
     elsif p_nonce is not null then
       job_id := p_forced_job_id;
       outcome := 'forced';
       perform "app".insert_job(
-        p_forced_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_nonce, p_job_id);
+        p_forced_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_nonce, p_job_id, p_detail);
     end if;
     if p_idempotency_key is not null then
       insert into "app".idempotency_keys (job_id, idempotency_key, payload_hash, created_at)
@@ -2120,7 +2124,7 @@ end $$;
 -- A new job's rows; false when its id is taken.
 create or replace function "app".insert_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
-  p_nonce text, p_forced_from text
+  p_nonce text, p_forced_from text, p_detail jsonb
 ) returns boolean
 language plpgsql as $$
 declare
@@ -2138,7 +2142,8 @@ begin
   insert into "app".stages (job_id, run, stage, settings, created_at)
   values (p_job_id, 1, 1, p_definition -> 'stages' -> 0, v_now);
   perform "app".record_event(p_job_id, 1, null, null, 'job_submitted',
-    case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) end);
+    case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) || coalesce(p_detail, jsonb_build_object())
+      else p_detail end);
   return true;
 end $$;
 

@@ -7,6 +7,7 @@ from uuid import uuid4
 from pydantic import Field, TypeAdapter, model_validator
 
 from core.models.definition import FrozenModel
+from core.models.fields import StorableText
 from core.models.record import JobId
 
 
@@ -24,7 +25,7 @@ class JobQueueMessage(FrozenModel):
     attempt: Annotated[int, Field(ge=1)] = 1
     cause: Annotated[str, Field(max_length=20)] | None = None
     parameters: dict[str, Any] | None = None
-    correlation_id: str | None = None
+    correlation_id: StorableText | None = None
 
     @model_validator(mode="after")
     def _names_a_job_or_submits_one(self) -> "JobQueueMessage":

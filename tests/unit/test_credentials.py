@@ -7,7 +7,7 @@ import pytest
 from core.credentials import BLANK, find_credential, redact
 
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA PRIVATE KEY-----"
-JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmN"  # noqa: S105 - a made one
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmN"
 
 # The text, and what of it must not be read anywhere.
 CREDENTIALS = [
@@ -107,7 +107,14 @@ def test_it_is_found_however_deep(value, path):
 @pytest.mark.parametrize(
     "value",
     [
-        {"max_tokens": 5, "token": None, "password": "", "secret": False, "token_count": 7, "secret_name": "in-the-vault"},
+        {
+            "max_tokens": 5,
+            "token": None,
+            "password": "",
+            "secret": False,
+            "token_count": 7,
+            "secret_name": "in-the-vault",
+        },
         [1, 2.5, None, True, {"a": {}}],
         json.loads("[" * 500 + "]" * 500),
     ],
@@ -118,8 +125,25 @@ def test_values_that_open_nothing_pass(value):
 
 @pytest.mark.parametrize(
     "piece",
-    ["-eyJ", "eyJ", "://a:", "://", "-----BEGIN PRIVATE KEY-----", "bearer a", "bearer ", "sig", "=", "password ", "a",
-     "authorization: ", "token= ", "AKIA", "x-amz-", "'", " "],
+    [
+        "-eyJ",
+        "eyJ",
+        "://a:",
+        "://",
+        "-----BEGIN PRIVATE KEY-----",
+        "bearer a",
+        "bearer ",
+        "sig",
+        "=",
+        "password ",
+        "a",
+        "authorization: ",
+        "token= ",
+        "AKIA",
+        "x-amz-",
+        "'",
+        " ",
+    ],
 )
 def test_time_grows_with_the_length_alone(piece):
     """A pattern that looks back over what it read takes hours here, and the suite's own timeout ends it."""

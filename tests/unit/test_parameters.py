@@ -277,9 +277,18 @@ def test_json_schema_closes_every_object_and_anchors_patterns() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("https://a.blob.core.windows.net/c/x.tif?sv=2024&sig=Zm9v%3D", "a signature, key, password or token (name=value)"),
-        ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey=Zm9v", "a signature, key, password or token (name=value)"),
-        ("Endpoint=sb://a;SharedAccessKeyName=n;SharedAccessKey=Zm9v", "a signature, key, password or token (name=value)"),
+        (
+            "https://a.blob.core.windows.net/c/x.tif?sv=2024&sig=Zm9v%3D",
+            "a signature, key, password or token (name=value)",
+        ),
+        (
+            "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=Zm9v",
+            "a signature, key, password or token (name=value)",
+        ),
+        (
+            "Endpoint=sb://a;SharedAccessKeyName=n;SharedAccessKey=Zm9v",
+            "a signature, key, password or token (name=value)",
+        ),
         ("postgresql://user:Zm9v@host/db", "a password before the host (user:password@)"),
     ],
 )
