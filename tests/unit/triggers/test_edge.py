@@ -57,7 +57,7 @@ class TestBody:
         ],
     )
     def test_body_that_did_not_arrive_is_not_an_empty_one(self, path, headers):
-        """Azure's host hands a function `Transfer-Encoding: chunked` without the chunks: `{"n": 77}` ran the defaults."""
+        """Azure's host hands `Transfer-Encoding: chunked` on without the chunks: `{"n": 77}` ran the defaults."""
         status, _, body, calls = ask_raw("POST", path, [(b"host", b"jobs.example"), *headers])
         problem = json.loads(body)
         assert (status, problem["code"], calls) == (411, "length_required", [])
