@@ -1,7 +1,7 @@
 """Checks that look outside, where the other side may never answer: a few threads of their own, and a few seconds.
 
 Whoever submits waits no longer than the deadline, and a place that does not answer holds only its share of the threads:
-the request pool, other places' checks and the process's end never wait for it. What cannot be told in time is not refused.
+the request pool, other places' checks and the process's end never wait for it. What cannot be told in time is accepted.
 """
 
 import threading

@@ -37,7 +37,9 @@ class MethodTable:
     """Which methods each path has."""
 
     def __init__(self, paths: Iterable[tuple[str, Iterable[str]]]) -> None:
-        self._paths = [(compile_path(path)[0], frozenset(methods)) for path, methods in paths]
+        paths = [(path, frozenset(methods)) for path, methods in paths]
+        self._whole = {path: methods for path, methods in paths if "{" not in path}
+        self._paths = [(compile_path(path)[0], methods) for path, methods in paths]
 
     @classmethod
     def of(cls, routers: Iterable[APIRouter], prefix: str) -> "MethodTable":
@@ -46,8 +48,13 @@ class MethodTable:
         return cls((prefix + route.path, route.methods or ()) for route in routes)
 
     def find(self, path: str) -> list[str]:
-        """Sorted; with HEAD where GET is, and OPTIONS. Empty for a path that is not there."""
-        found = {method for pattern, methods in self._paths if pattern.match(path) for method in methods}
+        """Sorted; with HEAD where GET is, and OPTIONS. Empty for a path that is not there.
+
+        A path that is written out, such as `/api/dead-letters/redrive`, is no id of another.
+        """
+        found = set(self._whole.get(path, ()))
+        if not found:
+            found.update(*(methods for pattern, methods in self._paths if pattern.match(path)))
         if "GET" in found:
             found.add("HEAD")
         return sorted(found | {"OPTIONS"}) if found else []

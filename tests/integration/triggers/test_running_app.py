@@ -51,7 +51,7 @@ def http(
 def ready(http: httpx.Client, database_url: str) -> httpx.Client:
     """After the empty database was told as such, and migrated."""
     before = http.get("/api/readyz")
-    assert before.status_code == 503
+    assert before.status_code == 503, before.text
     (database,) = [check for check in before.json()["checks"] if check["name"] == "database"]
     assert "coremachine db migrate" in database["detail"]
     with psycopg.connect(database_url) as connection:
