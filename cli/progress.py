@@ -62,7 +62,8 @@ def render_job(job: Json) -> RenderableType:
     run = f" · run {job['run']}" if job.get("run", 1) > 1 else ""
     run += " · paused" if job.get("paused") else ""
     head = Text.from_markup(
-        f"[bold]{escape(visible(job['job_type']))}[/bold] {job['job_id'][:12]} {status_markup(job['status'])}{run} · {elapsed}"
+        f"[bold]{escape(visible(job['job_type']))}[/bold] {job['job_id'][:12]} {status_markup(job['status'])}"
+        f"{run} · {elapsed}"
     )
     table = Table.grid(padding=(0, 2))
     for stage in job.get("stages", []):
