@@ -344,13 +344,17 @@ def first_id(engine, job_id):
     return row["forced_from"]
 
 
-def test_release_before_submits_on_this_schema(engine, rig):
-    """It calls with nine arguments, and must not find two functions that fit."""
+def test_functions_of_two_releases_stand_side_by_side(engine, rig):
+    """A migrated database keeps the function of nine arguments, which the release before calls; neither is ambiguous."""
     made = rig.machine.submit_job("shapes", {})
-    (row,) = engine.query(
-        "select outcome from app.submit_job(%s, 'shapes', '{}', '{}', 'c', null, null, null, null)", made.job_id
+    call = "select outcome from app.submit_job(%s, 'shapes', '{}', '{}', 'c', null, null, null, null)"
+    assert engine.query(call, made.job_id) == [{"outcome": "existing"}]
+    engine.execute(
+        "create function app.submit_job(text, text, jsonb, jsonb, text, text default null, text default null,"
+        " text default null, text default null) returns table (outcome text) language sql as $$ select 'before' $$"
     )
-    assert row["outcome"] == "existing"
+    assert engine.query(call, made.job_id) == [{"outcome": "before"}]
+    assert rig.machine.submit_job("shapes", {}, actor="ada").outcome == "existing"
 
 
 def test_credential_in_an_error_is_not_stored(rig, engine):
