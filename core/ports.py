@@ -123,13 +123,9 @@ class JobStore(Protocol):
     """Job rows. `infrastructure.jobs_tasks.JobRepository` says what each call does."""
 
     def submit_job(
-        self,
-        job: JobRecord,
-        *,
-        forced: ForcedJob | None = None,
-        key: KeyedPayload | None = None,
-        detail: Mapping[str, Any] | None = None,
+        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
     ) -> Submitted: ...
+    def note_submission(self, job_id: str, detail: Mapping[str, Any]) -> None: ...
     def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool: ...
     def retry_job_step(
         self, job_id: str, run: int, stage: int, error: Mapping[str, Any], delay_seconds: float

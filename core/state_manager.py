@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from core.errors import Failure
+from core.errors import Failure, StoreUnavailable
 from core.models import JobRecord, RetryPolicy
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ParkedTask, RerunMode
 from core.models.dead_letter import DeadLetter, RecordedLetter
@@ -37,15 +37,10 @@ class StateManager:
         self._stages = stages
 
     def submit_job(
-        self,
-        job: JobRecord,
-        *,
-        forced: ForcedJob | None = None,
-        key: KeyedPayload | None = None,
-        detail: Mapping[str, Any] | None = None,
+        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
     ) -> Submitted:
         """Write the job and its first stage, or find it there: by its id, or by its key. `forced`: beside the first."""
-        submitted = self._jobs.submit_job(job, forced=forced, key=key, detail=detail)
+        submitted = self._jobs.submit_job(job, forced=forced, key=key)
         log.info(
             "job_submitted",
             extra={
@@ -57,6 +52,13 @@ class StateManager:
             },
         )
         return submitted
+
+    def note_submission(self, job_id: str, detail: Mapping[str, Any]) -> None:
+        """Add to the event of a submission that made a job. The job is written already: an outage here is only logged."""
+        try:
+            self._jobs.note_submission(job_id, detail)
+        except StoreUnavailable as error:
+            log.warning("submission_not_noted", exc_info=error, extra={"job_id": job_id})
 
     def find_job(self, job_id: str) -> JobRecord | None:
         return self._jobs.find_job(job_id)

@@ -73,11 +73,13 @@ class Submitter:
             record,
             forced=_forced_job(job_type, validated) if force else None,
             key=_keyed_payload(idempotency_key, job_type, parameters, force=force) if idempotency_key else None,
-            detail=_detail(actor, unchecked),
         )
         if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
             raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)
         if submitted.created:
+            detail = _detail(actor, unchecked)
+            if detail:
+                self._state.note_submission(submitted.job_id, detail)
             message = job_class.queue_job(submitted.job_id, validated, correlation_id=submitted.correlation_id)
             fault_point("submit.written")
             if self._orchestration.announce_job(message):
@@ -104,12 +106,10 @@ def advice_for(job_id: str, status: JobStatus) -> str | None:
     return beginning + rerun + _FORCE
 
 
-def _detail(actor: str | None, unchecked: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
+def _detail(actor: str | None, unchecked: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """What the job's first event says beside that it was submitted."""
     detail: dict[str, Any] = {"actor": actor} if actor else {}
-    if unchecked:
-        detail["unchecked"] = list(unchecked)
-    return detail or None
+    return {**detail, "unchecked": list(unchecked)} if unchecked else detail
 
 
 def _forced_job(job_type: str, validated: Mapping[str, Any]) -> ForcedJob:

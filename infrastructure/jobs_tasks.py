@@ -34,19 +34,13 @@ class JobRepository(JobControlRepository):
     """Job rows."""
 
     def submit_job(
-        self,
-        job: JobRecord,
-        *,
-        forced: ForcedJob | None = None,
-        key: KeyedPayload | None = None,
-        detail: Mapping[str, Any] | None = None,
+        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
     ) -> Submitted:
         """Write the job and its first stage, or find the one that is there.
 
         Args:
             forced: Make a new job under this id where the job's own is taken.
             key: Find the job that this key got before, or keep the key with the job.
-            detail: For the first event of a job that is made.
         """
         parameters = (
             job.job_id,
@@ -58,11 +52,14 @@ class JobRepository(JobControlRepository):
             forced.nonce if forced else None,
             key.key if key else None,
             key.payload_hash if key else None,
-            as_jsonb(detail),
         )
         (row,) = self._call("submit_job", parameters)
         outcome = SubmissionOutcome(row["outcome"])
         return Submitted(outcome, row["job_id"], row["status"], row["run"], row["correlation_id"])
+
+    def note_submission(self, job_id: str, detail: Mapping[str, Any]) -> None:
+        """Add to the event of the submission that made the job."""
+        self._call("note_submission", (job_id, as_jsonb(detail)))
 
     def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool:
         """The message for this step is confirmed. False when the job has moved on meanwhile."""

@@ -1395,6 +1395,14 @@ language sql stable as $$
   order by j.updated_at limit p_limit
 $$;
 
+-- Adds to the event of a submission that made a job: who asked, what could not be checked. Again changes nothing.
+-- A call of its own, since most submissions have nothing to add. Fence: only an event of that job. Locks: the event.
+create or replace function "app".note_submission(p_job_id text, p_detail jsonb) returns void
+language sql as $$
+  update "app".job_events e set detail = e.detail || p_detail
+  where e.job_id = p_job_id and e.event = 'job_submitted';
+$$;
+
 -- Pauses the job: nothing new is claimed, planned or finalized; what runs ends as it would.
 -- Outcome: paused; already_paused; refused (it is ended or being cancelled); missing. Locks: the job row.
 create or replace function "app".pause_job(p_job_id text, p_reason text, p_actor text)
@@ -1764,7 +1772,7 @@ end $$;
 -- Says how dead messages were dealt with; those that were already stay as they are. Returns how many changed.
 -- Locks: their rows by id.
 create or replace function "app".resolve_dead_letters(
-  p_ids bigint[], p_resolution text, p_actor text default null
+  p_ids bigint[], p_resolution text, p_actor text
 ) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -1784,6 +1792,12 @@ begin
   where d.dead_letter_id = any (v_ids);
   return coalesce(cardinality(v_ids), 0);
 end $$;
+
+-- The same, as the release before calls it. No default above: a call of two arguments would fit both.
+create or replace function "app".resolve_dead_letters(p_ids bigint[], p_resolution text) returns integer
+language sql as $$
+  select "app".resolve_dead_letters(p_ids, p_resolution, null);
+$$;
 
 -- Gives claimed tasks back before their lease runs out; they are to be announced again.
 -- p_started false: their handler never began, so nothing is counted. True: an interruption (a host that drains).
@@ -2076,13 +2090,12 @@ end $$;
 --   forced (a nonce was given and this id was there: a new job under p_forced_job_id, `forced_from` this id);
 --   replayed (the key came before with the same payload: the job that it got then, whatever p_job_id says);
 --   key_conflict (the key came before with another payload: nothing is written, the answer tells that job).
--- A job that is made keeps p_detail in its first event: who asked, what could not be checked.
 -- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry it.
 -- Locks: the key's advisory lock, then the job row. Nobody who holds a job row waits for a key.
 create or replace function "app".submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_forced_job_id text default null, p_nonce text default null,
-  p_idempotency_key text default null, p_payload_hash text default null, p_detail jsonb default null
+  p_idempotency_key text default null, p_payload_hash text default null
 ) returns table (created boolean, status text, run integer, outcome text, job_id text, correlation_id text)
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
@@ -2101,13 +2114,13 @@ begin
   end if;
 
   if outcome = 'existing' then
-    if "app".insert_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, null, null, p_detail) then
+    if "app".insert_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, null, null) then
       outcome := 'created';
     elsif p_nonce is not null then
       job_id := p_forced_job_id;
       outcome := 'forced';
       perform "app".insert_job(
-        p_forced_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_nonce, p_job_id, p_detail);
+        p_forced_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_nonce, p_job_id);
     end if;
     if p_idempotency_key is not null then
       insert into "app".idempotency_keys (job_id, idempotency_key, payload_hash, created_at)
@@ -2124,7 +2137,7 @@ end $$;
 -- A new job's rows; false when its id is taken.
 create or replace function "app".insert_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
-  p_nonce text, p_forced_from text, p_detail jsonb
+  p_nonce text, p_forced_from text
 ) returns boolean
 language plpgsql as $$
 declare
@@ -2142,8 +2155,7 @@ begin
   insert into "app".stages (job_id, run, stage, settings, created_at)
   values (p_job_id, 1, 1, p_definition -> 'stages' -> 0, v_now);
   perform "app".record_event(p_job_id, 1, null, null, 'job_submitted',
-    case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) || coalesce(p_detail, jsonb_build_object())
-      else p_detail end);
+    case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) end);
   return true;
 end $$;
 

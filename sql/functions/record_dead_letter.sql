@@ -71,7 +71,7 @@ end $$;
 -- Says how dead messages were dealt with; those that were already stay as they are. Returns how many changed.
 -- Locks: their rows by id.
 create or replace function {schema}.resolve_dead_letters(
-  p_ids bigint[], p_resolution text, p_actor text default null
+  p_ids bigint[], p_resolution text, p_actor text
 ) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -91,3 +91,9 @@ begin
   where d.dead_letter_id = any (v_ids);
   return coalesce(cardinality(v_ids), 0);
 end $$;
+
+-- The same, as the release before calls it. No default above: a call of two arguments would fit both.
+create or replace function {schema}.resolve_dead_letters(p_ids bigint[], p_resolution text) returns integer
+language sql as $$
+  select {schema}.resolve_dead_letters(p_ids, p_resolution, null);
+$$;

@@ -3,13 +3,12 @@
 --   forced (a nonce was given and this id was there: a new job under p_forced_job_id, `forced_from` this id);
 --   replayed (the key came before with the same payload: the job that it got then, whatever p_job_id says);
 --   key_conflict (the key came before with another payload: nothing is written, the answer tells that job).
--- A job that is made keeps p_detail in its first event: who asked, what could not be checked.
 -- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry it.
 -- Locks: the key's advisory lock, then the job row. Nobody who holds a job row waits for a key.
 create or replace function {schema}.submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_forced_job_id text default null, p_nonce text default null,
-  p_idempotency_key text default null, p_payload_hash text default null, p_detail jsonb default null
+  p_idempotency_key text default null, p_payload_hash text default null
 ) returns table (created boolean, status text, run integer, outcome text, job_id text, correlation_id text)
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
@@ -28,13 +27,13 @@ begin
   end if;
 
   if outcome = 'existing' then
-    if {schema}.insert_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, null, null, p_detail) then
+    if {schema}.insert_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, null, null) then
       outcome := 'created';
     elsif p_nonce is not null then
       job_id := p_forced_job_id;
       outcome := 'forced';
       perform {schema}.insert_job(
-        p_forced_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_nonce, p_job_id, p_detail);
+        p_forced_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_nonce, p_job_id);
     end if;
     if p_idempotency_key is not null then
       insert into {schema}.idempotency_keys (job_id, idempotency_key, payload_hash, created_at)
@@ -51,7 +50,7 @@ end $$;
 -- A new job's rows; false when its id is taken.
 create or replace function {schema}.insert_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
-  p_nonce text, p_forced_from text, p_detail jsonb
+  p_nonce text, p_forced_from text
 ) returns boolean
 language plpgsql as $$
 declare
@@ -69,7 +68,6 @@ begin
   insert into {schema}.stages (job_id, run, stage, settings, created_at)
   values (p_job_id, 1, 1, p_definition -> 'stages' -> 0, v_now);
   perform {schema}.record_event(p_job_id, 1, null, null, 'job_submitted',
-    case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) || coalesce(p_detail, jsonb_build_object())
-      else p_detail end);
+    case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) end);
   return true;
 end $$;

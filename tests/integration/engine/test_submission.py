@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from core.canonical import job_id_for
-from core.errors import IdempotencyKeyReused, classify
+from core.errors import IdempotencyKeyReused, StoreUnavailable, classify
 from core.models import JobRecord
 from core.ports import ForcedJob, KeyedPayload
 from core.unchecked import say_unchecked
@@ -344,17 +344,13 @@ def first_id(engine, job_id):
     return row["forced_from"]
 
 
-def test_functions_of_two_releases_stand_side_by_side(engine, rig):
-    """A migrated database keeps the function of nine arguments, which the release before calls; neither is ambiguous."""
-    made = rig.machine.submit_job("shapes", {})
-    call = "select outcome from app.submit_job(%s, 'shapes', '{}', '{}', 'c', null, null, null, null)"
-    assert engine.query(call, made.job_id) == [{"outcome": "existing"}]
-    engine.execute(
-        "create function app.submit_job(text, text, jsonb, jsonb, text, text default null, text default null,"
-        " text default null, text default null) returns table (outcome text) language sql as $$ select 'before' $$"
-    )
-    assert engine.query(call, made.job_id) == [{"outcome": "before"}]
-    assert rig.machine.submit_job("shapes", {}, actor="ada").outcome == "existing"
+def test_outage_while_it_is_noted_who_asked_does_not_hide_that_the_job_is_written(rig, monkeypatch, caplog):
+    def away(*_):
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(rig.state._jobs, "note_submission", away)
+    assert rig.machine.submit_job("shapes", {}, actor="ada").created
+    assert "submission_not_noted" in caplog.messages
 
 
 def test_credential_in_an_error_is_not_stored(rig, engine):
