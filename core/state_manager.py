@@ -54,7 +54,7 @@ class StateManager:
         return submitted
 
     def note_submission(self, job_id: str, detail: Mapping[str, Any]) -> None:
-        """Add to the event of a submission that made a job. The job is written already: an outage here is only logged."""
+        """Add to the event of a submission that made a job. That is written already: an outage here is only logged."""
         try:
             self._jobs.note_submission(job_id, detail)
         except StoreUnavailable as error:

@@ -35,6 +35,8 @@ def http(
         "COREMACHINE_DATABASE_URL": database_url,
         "COREMACHINE_SWEEP_SCHEDULE": "* * * * * *",
         "ServiceBusConnection": project_broker.connection_string,
+        # As App Service says that it vouches for who asks.
+        "WEBSITE_AUTH_ENABLED": "true",
     }
     log_file = tmp_path_factory.mktemp("host") / "host.log"
     host = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
