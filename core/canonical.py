@@ -15,6 +15,8 @@ _UNSTORABLE_TEXT = re.compile("[\x00\ud800-\udfff]")
 # The same as JSON escapes them; a backslash before one makes it plain text, so a find is looked into.
 _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|d[89a-f])", re.IGNORECASE)
 
+# Deeper than anything that is meant, and far from where Python's own functions on such values give up.
+MAX_LEVELS = 100
 # How much of what was found is told.
 _SHOWN, _SHOWN_NAME, _SHOWN_PATH = 80, 100, 300
 _SHORT = reprlib.Repr()
@@ -60,18 +62,20 @@ def join_path(path: str, name: str) -> str:
     return joined if len(joined) <= _SHOWN_PATH else f"...{joined[-_SHOWN_PATH:]}"
 
 
-def find_json_problems(value: Any, path: str = "") -> Iterator[NotJson]:
-    """Every place in the value that JSON cannot carry, in reading order."""
-    if isinstance(value, Mapping):
+def find_json_problems(value: Any, path: str = "", levels: int = MAX_LEVELS) -> Iterator[NotJson]:
+    """Every place in the value that JSON cannot carry, or that is too deep, in reading order."""
+    if levels < 0:
+        yield NotJson(path[:_SHOWN_NAME], f"at most {MAX_LEVELS} levels of lists and objects", "more")
+    elif isinstance(value, Mapping):
         for name, inner in value.items():
             if isinstance(name, str):
                 yield from find_json_problems(name, path)
-                yield from find_json_problems(inner, join_path(path, name))
+                yield from find_json_problems(inner, join_path(path, name), levels - 1)
             else:
                 yield NotJson(path, "names that are str", describe(name))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from find_json_problems(inner, f"{path}[{index}]")
+            yield from find_json_problems(inner, f"{path}[{index}]", levels - 1)
     elif expected := _expected_instead(value):
         yield NotJson(path, expected, describe(value))
 
@@ -82,7 +86,8 @@ def canonical_json(value: Any) -> str:
     Raises:
         NotJson: names the path of the first value that JSON cannot carry.
     """
-    for problem in find_json_problems(value):
+    # Room for what stands around a value that was checked.
+    for problem in find_json_problems(value, levels=MAX_LEVELS + 10):
         raise problem
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
 
