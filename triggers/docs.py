@@ -25,9 +25,9 @@ _TYPES = {
     "start.js": "text/javascript; charset=utf-8",
     "favicon-32x32.png": "image/png",
 }
-# Nothing from elsewhere, nothing inline but the styles that the library sets; and no other page around it.
+# Nothing from elsewhere, nothing inline, and no other page around it.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
