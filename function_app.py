@@ -44,7 +44,8 @@ def _add_http(function_app: func.FunctionApp, problems: tuple[str, ...]) -> None
     @function_app.route(route="api/livez", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
     def livez(req: func.HttpRequest) -> func.HttpResponse:
         del req
-        return func.HttpResponse('{"status":"alive"}', mimetype="application/json")
+        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+        return func.HttpResponse('{"status":"alive"}', mimetype="application/json", headers=headers)
 
     @function_app.function_name("http_api")
     @function_app.route(route="{*route}", methods=HTTP_METHODS)

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from cli.client import ApiClient, Json, choose_url
 from cli.errors import UsageProblem
@@ -130,7 +131,7 @@ def _act(action: str, job_id: str, body: dict[str, Any], output: Output | None, 
 def _line(job_id: str, answer: Json) -> str:
     paused = ", paused" if answer.get("paused") else ""
     unchanged = " (as before)" if answer.get("changed") is False else ""
-    return f"{job_id} {status_markup(str(answer['status']))}{paused}{unchanged}"
+    return f"{escape(job_id)} {status_markup(str(answer['status']))}{paused}{unchanged}"
 
 
 def _choose_mode(*, failed: bool, from_stage: int | None, everything: bool) -> dict[str, Any]:

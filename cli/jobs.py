@@ -20,6 +20,7 @@ from cli.render import (
     print_rows,
     seconds_between,
     status_markup,
+    visible_lines,
 )
 from core.models import JobStatus
 
@@ -197,7 +198,7 @@ def print_job(job: Json, output: Output | None) -> None:
 
 def say(text: str) -> None:
     """To people, beside the result on stdout."""
-    typer.echo(text, err=True)
+    typer.echo(visible_lines(text), err=True)
 
 
 def _took(job: Json) -> str:

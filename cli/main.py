@@ -8,6 +8,7 @@ from cli import control, insight, jobs
 from cli.db import db
 from cli.demo import demo
 from cli.errors import CliError
+from cli.render import visible_lines
 from cli.up import up
 
 app = typer.Typer(
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=None if arguments is None else list(arguments), prog_name="coremachine")
     except CliError as error:
-        typer.secho(str(error), err=True, fg=typer.colors.RED)
+        typer.secho(visible_lines(str(error)), err=True, fg=typer.colors.RED)
         return int(error.exit_code)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))

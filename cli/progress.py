@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from cli.client import Json
-from cli.render import duration_text, error_text, local_time, seconds_between, status_markup
+from cli.render import console, duration_text, error_text, local_time, seconds_between, status_markup, visible
 
 _BAR_WIDTH = 28
 _COUNTS = ("pending", "queued", "processing", "pending_retry", "completed", "failed", "cancelled")
@@ -30,7 +30,7 @@ class JobProgress:
     """Shows a job on stderr: live bars on a terminal, a line for each change elsewhere."""
 
     def __init__(self, file: Any = None) -> None:
-        self._console = Console(file=file or sys.stderr)
+        self._console = console(file or sys.stderr)
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         self._last_line = ""
 
@@ -62,7 +62,8 @@ def render_job(job: Json) -> RenderableType:
     run = f" · run {job['run']}" if job.get("run", 1) > 1 else ""
     run += " · paused" if job.get("paused") else ""
     head = Text.from_markup(
-        f"[bold]{escape(job['job_type'])}[/bold] {job['job_id'][:12]} {status_markup(job['status'])}{run} · {elapsed}"
+        f"[bold]{escape(visible(job['job_type']))}[/bold] {job['job_id'][:12]} {status_markup(job['status'])}"
+        f"{run} · {elapsed}"
     )
     table = Table.grid(padding=(0, 2))
     for stage in job.get("stages", []):
@@ -118,7 +119,7 @@ def stage_cells(stage: Json, total_stages: int | None) -> tuple[Text, ...]:
             words.append(f"[{style}]{counts[name]} {label}[/{style}]")
     elapsed = duration_text(seconds_between(stage.get("created_at"), stage.get("finished_at")))
     return (
-        Text(f"{stage['stage']}{of} {stage.get('name') or stage.get('task_type', '')}"),
+        Text(f"{stage['stage']}{of} {visible(stage.get('name') or stage.get('task_type', ''))}"),
         stage_bar(counts, expected, is_closed=stage.get("finished_at") is not None),
         Text.from_markup(" · ".join(words)),
         Text(elapsed, style="dim"),
@@ -152,4 +153,4 @@ def describe_job(job: Json) -> str:
         expected = stage.get("expected_count")
         text = f"{stage.get('name') or stage['stage']} {counts['completed']}/{'?' if expected is None else expected}"
         parts.append(f"{text} ({counts['failed']} failed)" if counts["failed"] else text)
-    return " · ".join(parts)
+    return visible(" · ".join(parts))

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 
 SHORT_ID = 12
@@ -23,13 +24,39 @@ _COLOURS = {
 }
 
 
-def console() -> Console:
+class SafeConsole(Console):
+    """A console whose texts are only texts: names and messages from a server steer no terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(visible_lines(segment.text), segment.style)
+
+
+def console(file: Any = None) -> Console:
     """Made when needed: tests and pipes replace stdout."""
-    return Console(file=sys.stdout)
+    return SafeConsole(file=file or sys.stdout)
+
+
+def visible(text: str) -> str:
+    """The text on one line, with escapes for line breaks, terminal sequences and the like."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def visible_lines(text: str) -> str:
+    """The same, with its lines left as they are."""
+    return "\n".join(visible(line) for line in text.split("\n"))
+
+
+def _escape(character: str) -> str:
+    return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    # Line breaks inside of texts are escapes already: what is left there is the layout.
+    sys.stdout.write(visible_lines(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
@@ -53,16 +80,16 @@ def cell(column: str, value: Any) -> str:
     if column == "status":
         return status_markup(str(value))
     if column == "job_id":
-        return str(value)[:SHORT_ID]
+        return escape(visible(str(value)[:SHORT_ID]))
     if column.endswith("at") and isinstance(value, str):
         return local_time(value)
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return escape(text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…")
 
 
 def status_markup(status: str) -> str:
     colour = _COLOURS.get(status, "default")
-    return f"[{colour}]{escape(status)}[/{colour}]"
+    return f"[{colour}]{escape(visible(status))}[/{colour}]"
 
 
 def local_time(text: str) -> str:
@@ -70,7 +97,7 @@ def local_time(text: str) -> str:
     try:
         moment = datetime.fromisoformat(text).astimezone()
     except ValueError:
-        return escape(text)
+        return escape(visible(text))
     today = datetime.now(UTC).astimezone().date()
     return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M:%S")
 

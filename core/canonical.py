@@ -20,7 +20,7 @@ _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|d[89a-f])", re.IGNORECASE)
 MOST_LEVELS = 100
 # Python writes and reads numbers of 4,300 digits.
 _MOST_BITS = 14_000
-_LONGEST_PATH = 300
+_LONGEST_PATH, _LONGEST_NAME = 300, 100
 # A value beyond this is stored, and noted in its job's timeline: rows are no place for data.
 LARGE_VALUE_BYTES = 64 * 1024
 # The largest value, unless a setting says otherwise.
@@ -62,8 +62,17 @@ def describe(value: Any) -> str:
     return f"{type_name(value)} {repr_of(value)}"
 
 
+def shown(value: Any, longest: int) -> str:
+    """The value as Python writes it, cut before that is done; text that cannot be encoded is escaped."""
+    if isinstance(value, str) and not _UNSTORABLE_TEXT.search(value):
+        return repr(value[:longest])
+    return repr_of(value, longest)
+
+
 def join_path(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+    """The path of a name inside; no longer than a line, however long the names are."""
+    joined = f"{path}.{name[:_LONGEST_NAME]}" if path else name[:_LONGEST_NAME]
+    return joined if len(joined) <= _LONGEST_PATH else f"...{joined[-_LONGEST_PATH:]}"
 
 
 def find_json_problems(value: Any, path: str = "", levels: int = 0) -> Iterator[NotJson]:
@@ -90,6 +99,7 @@ def canonical_json(value: Any) -> str:
     Raises:
         NotJson: names the path of the first value that JSON cannot carry.
     """
+    # Room for what stands around a value that was checked.
     for problem in find_json_problems(value):
         raise problem
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)

@@ -68,7 +68,7 @@ class DeadLetterStore(Protocol):
 
     def select_dead_letters(self, selection: Selection, limit: int) -> tuple[list[DeadLetterDetail], int]: ...
     def find_waiting_rows(self, letters: Sequence[DeadLetterDetail]) -> dict[int, WaitingRows]: ...
-    def resolve_dead_letters(self, ids: Sequence[int], resolution: str) -> int: ...
+    def resolve_dead_letters(self, ids: Sequence[int], resolution: str, *, actor: str | None = None) -> int: ...
 
 
 def read_reference(queue: str, body: bytes, properties: Mapping[str, Any]) -> MessageReference:
@@ -139,7 +139,9 @@ class DeadLetters:
         """
         return self._state.record_dead_letter(letter)
 
-    def redrive(self, selection: Selection, *, dry_run: bool = False, limit: int = 1000) -> RedriveReport:
+    def redrive(
+        self, selection: Selection, *, dry_run: bool = False, limit: int = 1000, actor: str | None = None
+    ) -> RedriveReport:
         """Send the selected messages again, oldest first, each as a new message; resolved ones are left alone.
 
         What waits for no message any more is resolved as obsolete and not sent. A crash between sending and writing
@@ -152,12 +154,17 @@ class DeadLetters:
             return RedriveReport(tuple(items), remaining)
         obsolete = [item.letter.dead_letter_id for item in items if item.outcome == "obsolete"]
         if obsolete:
-            self._store.resolve_dead_letters(obsolete, DeadLetterResolution.OBSOLETE)
-        items = [self._send(item, waiting[item.letter.dead_letter_id]) for item in items]
+            self._store.resolve_dead_letters(obsolete, DeadLetterResolution.OBSOLETE, actor=actor)
+        items = [self._send(item, waiting[item.letter.dead_letter_id], actor) for item in items]
         report = RedriveReport(tuple(items), remaining)
         log.info(
             "dead_letters_redriven",
-            extra={"checkpoint": "REDRIVE", "sent": report.count("sent"), "not_sent": report.count("not_sent")},
+            extra={
+                "checkpoint": "REDRIVE",
+                "sent": report.count("sent"),
+                "not_sent": report.count("not_sent"),
+                "actor": actor,
+            },
         )
         return report
 
@@ -177,7 +184,7 @@ class DeadLetters:
             return "unreadable", "this release cannot read it either; it would die again"
         return None
 
-    def _send(self, item: RedriveItem, waiting: WaitingRows) -> RedriveItem:
+    def _send(self, item: RedriveItem, waiting: WaitingRows, actor: str | None) -> RedriveItem:
         letter = item.letter
         message = read_message(letter.queue, letter.body)
         if item.outcome != "to_be_sent" or message is None:
@@ -192,7 +199,7 @@ class DeadLetters:
             self._state.mark_tasks_announced(again.job_id, again.run, again.task_ids)
         elif isinstance(again, JobQueueMessage) and again.job_id is not None:
             self._state.mark_job_announced(again.job_id, again.run, again.stage)
-        self._store.resolve_dead_letters([letter.dead_letter_id], DeadLetterResolution.REDRIVEN)
+        self._store.resolve_dead_letters([letter.dead_letter_id], DeadLetterResolution.REDRIVEN, actor=actor)
         return RedriveItem(letter, "sent", f"as message {again.message_id}")
 
 

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from core.safe_text import MOST_TEXT_BYTES, bounded_text, repr_of, text_of, trace_of, type_name, storable_text
+from core.credentials import redact
+from core.safe_text import MOST_TEXT_BYTES, bounded_text, repr_of, storable_text, text_of, trace_of, type_name
 
 # Nobody is asked to wait longer than this.
 MOST_RETRY_AFTER_SECONDS = 86_400.0
@@ -162,7 +163,7 @@ RETRYABLE_EXCEPTIONS: tuple[type[BaseException], ...] = (RetryableTaskError, OSE
 
 @dataclass(frozen=True)
 class Failure:
-    """What is stored of a failed attempt. Every text is made storable and bounded here, wherever it came from.
+    """What is stored of a failed attempt. Every text is made storable, bounded and free of credentials here.
 
     Args:
         error_type: The name of what went wrong.
@@ -181,9 +182,9 @@ class Failure:
         seconds, note = _usable_seconds(self.retry_after_seconds)
         stored = {
             "error_type": bounded_text(self.error_type, _LONGEST_TYPE),
-            "message": bounded_text(self.message, MOST_TEXT_BYTES - len(note.encode())) + note,
+            "message": redact(bounded_text(self.message, MOST_TEXT_BYTES - len(note.encode()))) + note,
             "retry_after_seconds": seconds,
-            "traceback": None if self.traceback is None else bounded_text(self.traceback, keep_end=True),
+            "traceback": None if self.traceback is None else redact(bounded_text(self.traceback, keep_end=True)),
         }
         for name, value in stored.items():
             object.__setattr__(self, name, value)

@@ -89,6 +89,7 @@ class CoreMachine:
         correlation_id: str | None = None,
         force: bool = False,
         idempotency_key: str | None = None,
+        actor: str | None = None,
     ) -> Submission:
         """Validate, write the job and its first stage, and tell the jobs queue. The row is the outbox.
 
@@ -97,6 +98,7 @@ class CoreMachine:
         Args:
             force: Make a new job of the same parameters if there is one already.
             idempotency_key: The same key with the same payload gives the job that it gave before, forced ones too.
+            actor: Who asks, for the timeline of a job that it makes.
 
         Raises:
             UnknownJobType, ParameterErrors: What the caller must mend (`jobs.registry`, `jobs.parameters`).
@@ -106,7 +108,12 @@ class CoreMachine:
             StoreUnavailable: Nothing was written.
         """
         return self._submitter.submit(
-            job_type, parameters, correlation_id=correlation_id, force=force, idempotency_key=idempotency_key
+            job_type,
+            parameters,
+            correlation_id=correlation_id,
+            force=force,
+            idempotency_key=idempotency_key,
+            actor=actor,
         )
 
     def process_job_message(self, message: JobQueueMessage | StageCompleteMessage | UnknownMessage) -> None:

@@ -3,6 +3,7 @@
 An author's exception may raise in `__str__`, return no text, or be 20 MB long; what is said of it must still be said.
 """
 
+import reprlib
 import traceback
 from typing import Any
 
@@ -10,6 +11,7 @@ from typing import Any
 MOST_TEXT_BYTES = 64 * 1024
 # A line of a traceback holds the exception's message, which is stored in full beside it.
 _LONGEST_LINE = 4000
+_SHORT = reprlib.Repr(maxlevel=3, maxlist=20, maxdict=20, maxtuple=20, maxstring=60, maxother=300)
 _NAME_OF = vars(type)["__name__"].__get__
 
 
@@ -52,7 +54,8 @@ def text_of(value: object) -> str:
 def repr_of(value: object, most_characters: int = 80) -> str:
     """`repr(value)` as far as there is room, or what kept it from being read."""
     try:
-        text = str.__str__(ascii(value) if isinstance(value, str) else repr(value))
+        # A list of a million is not written in full to show its beginning.
+        text = ascii(value[:most_characters]) if isinstance(value, str) else str.__str__(_SHORT.repr(value))
     except BaseException as error:  # noqa: BLE001 - `__repr__` is an author's code
         return f"<{type_name(value)} that cannot be shown: {type_name(error)}>"
     return text if len(text) <= most_characters else text[: most_characters - 3] + "..."

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from core.canonical import LARGE_VALUE_BYTES
-from core.errors import Failure
+from core.errors import Failure, StoreUnavailable
 from core.log_fields import with_log_fields
 from core.models import JobRecord, RetryPolicy
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ParkedTask, RerunMode
@@ -59,6 +59,13 @@ class StateManager:
             },
         )
         return submitted
+
+    def note_submission(self, job_id: str, detail: Mapping[str, Any]) -> None:
+        """Add to the event of a submission that made a job. That is written already: an outage here is only logged."""
+        try:
+            self._jobs.note_submission(job_id, detail)
+        except StoreUnavailable as error:
+            log.warning("submission_not_noted", exc_info=error, extra={"job_id": job_id})
 
     def find_job(self, job_id: str) -> JobRecord | None:
         return self._jobs.find_job(job_id)

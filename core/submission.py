@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -15,6 +15,7 @@ from core.models import JobStatus
 from core.orchestration_manager import OrchestrationManager
 from core.ports import ForcedJob, JobCatalog, JobType, KeyedPayload, SubmissionOutcome, Submitted
 from core.state_manager import StateManager
+from core.unchecked import note_unchecked
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +64,12 @@ class Submitter:
         correlation_id: str | None,
         force: bool,
         idempotency_key: str | None,
+        actor: str | None,
     ) -> Submission:
         """`CoreMachine.submit_job` says what it does and raises."""
         job_class = self._catalog.get_job(job_type)
-        validated, encoded = validate(job_class, job_type, parameters, self._orchestration.role.most_bytes)
+        with note_unchecked() as unchecked:
+            validated, encoded = validate(job_class, job_type, parameters, self._orchestration.role.most_bytes)
         job_id = call_author(job_class.generate_job_id, validated)
         record = call_author(
             job_class.create_job_record, job_id, validated, correlation_id=correlation_id or uuid4().hex
@@ -79,6 +82,9 @@ class Submitter:
         if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
             raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)
         if submitted.created:
+            detail = _detail(actor, unchecked)
+            if detail:
+                self._state.note_submission(submitted.job_id, detail)
             fault_point("submit.written")
             self._state.note_large_values(submitted.job_id, submitted.run, 1, "parameters", [(None, len(encoded))])
             self._announce(job_class, submitted, validated)
@@ -143,6 +149,12 @@ def advice_for(job_id: str, status: JobStatus) -> str | None:
         return None
     rerun = "" if status is JobStatus.COMPLETED else _RERUN.format(job_id=job_id)
     return beginning + rerun + _FORCE
+
+
+def _detail(actor: str | None, unchecked: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """What the job's first event says beside that it was submitted."""
+    detail: dict[str, Any] = {"actor": actor} if actor else {}
+    return {**detail, "unchecked": list(unchecked)} if unchecked else detail
 
 
 def _forced_job(job_type: str, validated: Mapping[str, Any]) -> ForcedJob:

@@ -129,9 +129,9 @@ class DeadLetterRepository(PostgreSQLRepository):
         rows = self._execute_query("find_waiting_rows", query, ([letter.dead_letter_id for letter in letters],))
         return {row["dead_letter_id"]: WaitingRows(row["job_waits"], tuple(row["task_ids"])) for row in rows}
 
-    def resolve_dead_letters(self, ids: Sequence[int], resolution: str) -> int:
+    def resolve_dead_letters(self, ids: Sequence[int], resolution: str, *, actor: str | None = None) -> int:
         """Say how these were dealt with; those that were already stay as they are. Returns how many changed."""
-        (row,) = self._call("resolve_dead_letters", (list(ids), resolution))
+        (row,) = self._call("resolve_dead_letters", (list(ids), resolution, actor))
         return int(row["resolve_dead_letters"])
 
 

@@ -59,6 +59,10 @@ class JobRepository(JobControlRepository):
         outcome = SubmissionOutcome(row["outcome"])
         return Submitted(outcome, row["job_id"], row["status"], row["run"], row["correlation_id"])
 
+    def note_submission(self, job_id: str, detail: Mapping[str, Any]) -> None:
+        """Add to the event of the submission that made the job."""
+        self._call("note_submission", (job_id, as_jsonb(detail)))
+
     def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool:
         """The message for this step is confirmed. False when the job has moved on meanwhile."""
         (row,) = self._call("mark_job_announced", (job_id, run, stage))

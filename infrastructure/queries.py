@@ -12,6 +12,7 @@ from psycopg.sql import Literal as SqlLiteral
 from pydantic import AwareDatetime, Field, TypeAdapter
 
 from core.models.definition import FrozenModel
+from core.models.fields import StorableText
 from core.models.record import JobEvent, JobId, JobRecord
 from core.models.status import JobStatus, TaskStatus
 from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
@@ -25,7 +26,7 @@ Place = TypeVar("Place", bound=tuple[Any, ...])
 
 # A place in a list, after which the next page begins. The first word keeps the lists apart.
 _JOB_PLACE = TypeAdapter(tuple[Literal["jobs"], AwareDatetime, JobId])
-_TASK_PLACE = TypeAdapter(tuple[Literal["tasks"], Annotated[str, Field(max_length=100)]])
+_TASK_PLACE = TypeAdapter(tuple[Literal["tasks"], Annotated[StorableText, Field(max_length=100)]])
 _EVENT_PLACE = TypeAdapter(tuple[Literal["events"], Annotated[int, Field(ge=0, lt=2**63)]])
 
 

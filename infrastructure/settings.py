@@ -153,6 +153,20 @@ class Settings(BaseSettings):
         description="how large one result, one set of parameters or one summary may be, in bytes of its JSON, from "
         f"1024 to {MOST_JSONB_BYTES} (beyond it there are values that PostgreSQL cannot hold)",
     )
+    check_threads: int = Field(
+        8,
+        alias="COREMACHINE_CHECK_THREADS",
+        ge=1,
+        le=64,
+        description="a number of threads from 1 to 64, which look whether sources and folders of submissions are there",
+    )
+    check_seconds: float = Field(
+        5.0,
+        alias="COREMACHINE_CHECK_SECONDS",
+        ge=0.1,
+        le=60,
+        description="seconds from 0.1 to 60, after which a submission is accepted without that look",
+    )
     jobs: str = Field(
         "jobs.all_jobs:build_registry",
         alias="COREMACHINE_JOBS",

@@ -11,27 +11,29 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
-from core.canonical import describe, find_json_problems, join_path
+from core.canonical import NotJson, describe, find_json_problems, join_path, shown
+from core.credentials import find_credential
 from core.errors import InvalidParameters
 
 Entry = Mapping[str, Any]
 Schema = Mapping[str, Entry]
+# What was expected, what was found, and perhaps what to do.
+Told = tuple[str, str] | tuple[str, str, str | None]
 
 _PYTHON_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": Mapping}
 TYPE_NAMES = tuple(_PYTHON_TYPES)
 
 _INT_TEXT = re.compile(r"[+-]?[0-9]+")
 _FLOAT_TEXT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-# A job's row, its events and its messages are kept and shown: what would open something has no place there.
-_CREDENTIALS = {
-    "a shared access signature (sig=)": re.compile(r"[?&]sig=[^&\s]"),
-    "a key (AccountKey=, SharedAccessKey=)": re.compile(
-        r"(AccountKey|SharedAccessKey|SharedAccessSignature)=[^;\s]", re.IGNORECASE
-    ),
-    "a password before the host (user:password@)": re.compile(r"://[^/?#\s:@]+:[^/?#\s@]+@"),
-}
+# So many problems are told one by one; one more helps nobody, and a body has room for a hundred thousand.
+MAX_PROBLEMS = 20
+# Beyond these nothing near is looked for: the search compares each letter with each.
+_MAX_NEAR_LETTERS, _MAX_NEAR_NAMES = 100, 200
+_ADVICE = "name the place alone, and let the app's identity open it: parameters are kept and shown"
 _BOOL_TEXTS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -51,18 +53,40 @@ class ParameterError:
 
 
 class ParameterErrors(InvalidParameters):
-    """All problems of one set of parameters, a line each."""
+    """The problems of one set of parameters, a line each; `more` is how many there are beyond those told."""
 
-    def __init__(self, errors: Iterable[ParameterError]) -> None:
-        self.errors = tuple(errors)
-        super().__init__("\n".join(error.message for error in self.errors))
+    def __init__(self, errors: Iterable[ParameterError], more: int = 0) -> None:
+        told = tuple(errors)
+        self.errors = told[:MAX_PROBLEMS]
+        self.more = more + len(told) - len(self.errors)
+        lines = [error.message for error in self.errors]
+        super().__init__("\n".join([*lines, f"and {self.more} more"] if self.more else lines))
 
-    def __reduce__(self) -> tuple[type["ParameterErrors"], tuple[tuple[ParameterError, ...]]]:
-        return type(self), (self.errors,)
+    def __reduce__(self) -> tuple[type["ParameterErrors"], tuple[tuple[ParameterError, ...], int]]:
+        return type(self), (self.errors, self.more)
 
     def as_list(self) -> list[dict[str, Any]]:
         """The problems as JSON-able dicts: field, expected, found, hint, message."""
         return [{**asdict(error), "message": error.message} for error in self.errors]
+
+
+class Problems:
+    """Gathers problems: the first are made and told, the others counted."""
+
+    def __init__(self) -> None:
+        self.told: list[ParameterError] = []
+        self.count = 0
+
+    def add(self, path: str, make: Callable[[], Told]) -> None:
+        """One at `path`; `make` says what was expected, what was found and perhaps what to do."""
+        self.count += 1
+        if len(self.told) < MAX_PROBLEMS:
+            self.told.append(ParameterError(path, *make()))
+
+    def refuse(self) -> None:
+        """Raises ParameterErrors if there are any."""
+        if self.count:
+            raise ParameterErrors(self.told, self.count - len(self.told))
 
 
 def validate_parameters(schema: Schema, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,19 +100,18 @@ def validate_parameters(schema: Schema, parameters: Mapping[str, Any]) -> dict[s
         parameters: Values as JSON carries them; texts are not converted (see `coerce_text_parameters`).
 
     Raises:
-        ParameterErrors: with every problem, not only the first.
+        ParameterErrors: with the first problems and the number of all.
     """
-    errors: list[ParameterError] = []
+    errors = Problems()
     values = _check_fields(schema, parameters, "", errors)
-    if errors:
-        raise ParameterErrors(errors)
+    errors.refuse()
     return values
 
 
 def check_value(entry: Entry, value: Any, path: str) -> tuple[Any, list[ParameterError]]:
     """One value against one entry: what it becomes, and its problems."""
-    errors: list[ParameterError] = []
-    return _check_value(entry, value, path, errors), errors
+    errors = Problems()
+    return _check_value(entry, value, path, errors), errors.told
 
 
 def coerce_text_parameters(schema: Schema, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -98,9 +121,9 @@ def coerce_text_parameters(schema: Schema, texts: Mapping[str, str]) -> dict[str
     where the entry is nullable (and no str). Unknown names pass through for `validate_parameters` to refuse.
 
     Raises:
-        ParameterErrors: with every text that is not of its type.
+        ParameterErrors: with the texts that are not of their type.
     """
-    errors: list[ParameterError] = []
+    errors = Problems()
     values: dict[str, Any] = {}
     for name, text in texts.items():
         entry = schema.get(name, {"type": "str"})
@@ -113,22 +136,21 @@ def coerce_text_parameters(schema: Schema, texts: Mapping[str, str]) -> dict[str
             try:
                 values[name] = convert(text.strip())
             except (ValueError, RecursionError):
-                errors.append(ParameterError(name, f"text of type {entry['type']}", describe(text)))
-    if errors:
-        raise ParameterErrors(errors)
+                errors.add(name, partial(_not_of_type, entry, text))
+    errors.refuse()
     return values
 
 
 def nearest_name_hint(name: str, known: Iterable[str]) -> str:
     """What to do about an unknown name: the nearest known one, or all of them."""
-    names = list(known)
-    nearest = difflib.get_close_matches(name, names, n=1)
+    names = list(islice(known, _MAX_NEAR_NAMES))
+    nearest = len(name) <= _MAX_NEAR_LETTERS and difflib.get_close_matches(name, names, n=1)
     if nearest:
         return f"did you mean {nearest[0]!r}?"
     return f"known names: {', '.join(names)}" if names else "no names are known here; leave it out"
 
 
-def _check_fields(schema: Schema, values: Mapping[str, Any], path: str, errors: list[ParameterError]) -> dict[str, Any]:
+def _check_fields(schema: Schema, values: Mapping[str, Any], path: str, errors: Problems) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for name, entry in schema.items():
         field = join_path(path, name)
@@ -138,15 +160,21 @@ def _check_fields(schema: Schema, values: Mapping[str, Any], path: str, errors: 
             # Through the same rules: defaults inside a default dict are filled in too.
             checked[name] = _check_value(entry, entry["default"], field, errors)
         elif entry.get("required"):
-            errors.append(ParameterError(field, _expected(entry), "nothing", "this parameter is required"))
+            errors.add(field, partial(_missing, entry))
     for name in values:
         if name not in schema:
-            hint = nearest_name_hint(str(name), schema)
-            errors.append(ParameterError(join_path(path, str(name)), "a known name", f"unknown name {name!r}", hint))
+            _refuse_unknown(str(name), schema, path, errors)
     return checked
 
 
-def _check_value(entry: Entry, value: Any, path: str, errors: list[ParameterError]) -> Any:
+def _refuse_unknown(name: str, schema: Schema, path: str, errors: Problems) -> None:
+    errors.add(
+        shown_path(join_path(path, name)),
+        lambda: ("a known name", f"unknown name {shown(name, _MAX_NEAR_LETTERS)}", nearest_name_hint(name, schema)),
+    )
+
+
+def _check_value(entry: Entry, value: Any, path: str, errors: Problems) -> Any:
     if value is None and entry.get("nullable"):
         return None
     kind = entry["type"]
@@ -154,60 +182,70 @@ def _check_value(entry: Entry, value: Any, path: str, errors: list[ParameterErro
         try:
             value = float(value)
         except OverflowError:
-            errors.append(ParameterError(path, "a finite number", "an int beyond the range of float"))
+            errors.add(path, lambda: ("a finite number", "an int beyond the range of float"))
             return value
     if not isinstance(value, _PYTHON_TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
-        errors.append(ParameterError(path, _expected(entry), describe(value), _type_hint(kind, value)))
+        errors.add(path, lambda: (_expected(entry), describe(value), _type_hint(kind, value)))
         return value
-    before = len(errors)
+    before = errors.count
     value = _check_inside(entry, value, path, errors)
-    if len(errors) == before:
+    if errors.count == before:
         _check_rules(entry, value, path, errors)
     return value
 
 
-def _check_inside(entry: Entry, value: Any, path: str, errors: list[ParameterError]) -> Any:
-    """Items and properties by their own entries; whatever has none need only be JSON."""
+def _check_inside(entry: Entry, value: Any, path: str, errors: Problems) -> Any:
+    """Items and properties by their own entries; whatever has none need only be JSON without credentials."""
     if isinstance(value, list) and "items" in entry:
         return [_check_value(entry["items"], item, f"{path}[{index}]", errors) for index, item in enumerate(value)]
     if isinstance(value, Mapping) and "properties" in entry:
         return _check_fields(entry["properties"], value, path, errors)
-    problems = [
-        ParameterError(problem.path, problem.expected, problem.found) for problem in find_json_problems(value, path)
-    ]
-    errors.extend(problems)
-    return value if problems else copy.deepcopy(value)
-
-
-def _check_rules(entry: Entry, value: Any, path: str, errors: list[ParameterError]) -> None:
-    """Credentials, bounds, pattern and allowed values of a value whose type is right."""
-    credential = _find_credential(value)
+    before = errors.count
+    for problem in find_json_problems(value, path):
+        errors.add(shown_path(problem.path), partial(_not_json, problem))
+    if errors.count > before:
+        return value
+    # By the parameter's own name nothing is judged: it is the author's, and says what is expected.
+    credential = find_credential(value, path)
     if credential is not None:
-        advice = "name the place alone, and let the app's identity open it: parameters are kept and shown"
-        errors.append(ParameterError(path, "text without credentials", credential, advice))
-        return
+        errors.add(shown_path(credential.path), lambda: ("text without credentials", credential.kind, _ADVICE))
+        return value
+    return copy.deepcopy(value)
+
+
+def _check_rules(entry: Entry, value: Any, path: str, errors: Problems) -> None:
+    """Bounds, pattern and allowed values of a value whose type is right."""
     sized = isinstance(value, str | list)
     measure = len(value) if sized else value
     word = "a length of " if sized else ""
     found = f"length {measure}" if sized else describe(value)
     if "min" in entry and measure < entry["min"]:
-        errors.append(ParameterError(path, f"{word}at least {entry['min']}", found))
+        errors.add(path, lambda: (f"{word}at least {entry['min']}", found))
     if "max" in entry and measure > entry["max"]:
-        errors.append(ParameterError(path, f"{word}at most {entry['max']}", found))
+        errors.add(path, lambda: (f"{word}at most {entry['max']}", found))
     if "pattern" in entry and not re.fullmatch(entry["pattern"], value):
-        errors.append(ParameterError(path, f"text that matches {entry['pattern']!r}", describe(value)))
+        errors.add(path, lambda: (f"text that matches {entry['pattern']!r}", describe(value)))
     if "allowed" in entry and value not in entry["allowed"]:
         texts = [item for item in entry["allowed"] if isinstance(item, str)]
         hint = nearest_name_hint(value, texts) if isinstance(value, str) else None
-        errors.append(ParameterError(path, f"one of {list(entry['allowed'])!r}", describe(value), hint))
+        errors.add(path, lambda: (f"one of {list(entry['allowed'])!r}", describe(value), hint))
 
 
-def _find_credential(value: Any) -> str | None:
-    """What kind of credential the text holds; never the text itself."""
-    if not isinstance(value, str):
-        return None
-    found = (name for name, pattern in _CREDENTIALS.items() if pattern.search(value))
-    return next(found, None)
+def shown_path(path: str) -> str:
+    """A path with names of the sender's own, as text that can be encoded and printed."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _missing(entry: Entry) -> Told:
+    return _expected(entry), "nothing", "this parameter is required"
+
+
+def _not_of_type(entry: Entry, text: str) -> Told:
+    return f"text of type {entry['type']}", describe(text)
+
+
+def _not_json(problem: NotJson) -> Told:
+    return problem.expected, problem.found
 
 
 def _expected(entry: Entry) -> str:

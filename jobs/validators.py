@@ -3,16 +3,28 @@
 A job lists them as dicts: `{"type": "source_exists", "param": "source", "suffixes": [".tif"], "min_files": 1}`.
 """
 
+import logging
 import os
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from core.canonical import shown
+from core.credentials import redact
+from core.unchecked import say_unchecked
 from jobs.functions import function_problems
+from jobs.outside import OUTSIDE, Unknown
 from jobs.parameters import ParameterError, ParameterErrors, nearest_name_hint
+
+log = logging.getLogger(__name__)
 
 ResourceValidator = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 
+_SERVER = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.:-]{0,60}://[^/?#]{0,300}")
+_LONGEST_TEXT = 300
 _validators: dict[str, ResourceValidator] = {}
 
 
@@ -43,25 +55,53 @@ def resource_validator(name: str) -> Callable[[ResourceValidator], ResourceValid
 
 
 def run_resource_validators(validators: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]) -> None:
-    """Runs all validators in order, on validated parameters.
+    """Runs all validators in order, on validated parameters, in threads and seconds of their own (`jobs.outside`).
 
-    A validator whose parameter is absent or None is skipped: whether it is required is for the schema to say.
+    A validator whose parameter is absent or None is skipped: whether it is required is for the schema to say. One that
+    cannot tell in time refuses nothing: what it would have found, the work finds.
 
     Raises:
         ParameterErrors: with what every failed validator found.
         LookupError: a validator is not registered, or names no parameter.
     """
     errors: list[ParameterError] = []
+    until = time.monotonic() + OUTSIDE.seconds
     for config in validators:
-        function = _validator_of(config)
-        if parameters.get(config["param"]) is None:
+        function, field = _validator_of(config), config["param"]
+        if parameters.get(field) is None:
             continue
-        try:
-            function(parameters, config)
-        except ResourceInvalid as invalid:
-            errors.append(invalid.error)
+        check = partial(function, parameters, config)
+        outcome = OUTSIDE.run(_place_of(parameters[field]), check, until - time.monotonic())
+        if isinstance(outcome, Unknown):
+            log.warning("resource_not_checked", extra={"parameter": field, "reason": outcome.reason})
+            say_unchecked(field, outcome.reason)
+        elif isinstance(outcome, ResourceInvalid):
+            errors.append(outcome.error)
+        elif outcome is not None:
+            errors.append(_unforeseen(field, config["type"], outcome))
     if errors:
         raise ParameterErrors(errors)
+
+
+def _place_of(value: Any) -> str:
+    """The server of an address; one name for all that is on this machine."""
+    match = _SERVER.match(value) if isinstance(value, str) else None
+    return match[0] if match else "this machine"
+
+
+def _unforeseen(field: str, validator: str, error: BaseException) -> ParameterError:
+    """What a validator raised that it should not have, as a person can read it."""
+    hint = "check the value; the log has the trace"
+    log.warning("resource_validator_failed", exc_info=error, extra={"parameter": field, "validator": validator})
+    return ParameterError(field, f"a value that {validator} can check", _text_of(error), hint)
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an error of a library that cannot say what it is
+        text = "without a text"
+    return redact(f"{type(error).__name__}: {text[:_LONGEST_TEXT]}")
 
 
 @resource_validator("source_exists")
@@ -78,13 +118,15 @@ def source_exists(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> N
         found = _count_files(source, suffixes, wanted, recursive=config.get("recursive", True))
     except FileNotFoundError as error:
         hint = "check the path, and that this host can see it"
-        raise ResourceInvalid(field, "an existing file or folder", f"nothing at {source!r}", hint) from error
+        raise ResourceInvalid(field, "an existing file or folder", f"nothing at {shown(source, 200)}", hint) from error
     except (ImportError, OSError, ValueError) as error:
         hint = "check the URL's scheme, its package and the access rights"
-        raise ResourceInvalid(field, "a readable file or folder", f"{type(error).__name__}: {error}", hint) from error
+        raise ResourceInvalid(field, "a readable file or folder", _text_of(error), hint) from error
     if found < wanted:
         kind = f"files ending in {', '.join(suffixes)}" if suffixes else "files"
-        raise ResourceInvalid(field, f"at least {wanted} {kind}", f"{found} in {source!r}", "add files to the source")
+        raise ResourceInvalid(
+            field, f"at least {wanted} {kind}", f"{found} in {shown(source, 200)}", "add files to the source"
+        )
 
 
 @resource_validator("folder_writable")

@@ -1407,6 +1407,14 @@ language sql stable as $$
   order by j.updated_at limit p_limit
 $$;
 
+-- Adds to the event of a submission that made a job: who asked, what could not be checked. Again changes nothing.
+-- A call of its own, since most submissions have nothing to add. Fence: only an event of that job. Locks: the event.
+create or replace function "app".note_submission(p_job_id text, p_detail jsonb) returns void
+language sql as $$
+  update "app".job_events e set detail = e.detail || p_detail
+  where e.job_id = p_job_id and e.event = 'job_submitted';
+$$;
+
 -- Pauses the job: nothing new is claimed, planned or finalized; what runs ends as it would.
 -- Outcome: paused; already_paused; refused (it is ended or being cancelled); missing. Locks: the job row.
 create or replace function "app".pause_job(p_job_id text, p_reason text, p_actor text)
@@ -1973,7 +1981,9 @@ end $$;
 
 -- Says how dead messages were dealt with; those that were already stay as they are. Returns how many changed.
 -- Locks: their rows by id.
-create or replace function "app".resolve_dead_letters(p_ids bigint[], p_resolution text) returns integer
+create or replace function "app".resolve_dead_letters(
+  p_ids bigint[], p_resolution text, p_actor text
+) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
   v_ids bigint[];
@@ -1986,11 +1996,18 @@ begin
   update "app".dead_letters d set resolved_at = "app".clock(), resolution = p_resolution
   where d.dead_letter_id = any (v_ids);
   perform "app".record_event(d.job_id, least(d.run, j.run), d.stage, nullif(d.task_id, ''),
-    'dead_letter_' || p_resolution, jsonb_build_object('dead_letter_id', d.dead_letter_id, 'queue', d.queue))
+    'dead_letter_' || p_resolution, jsonb_build_object('dead_letter_id', d.dead_letter_id, 'queue', d.queue)
+      || case when p_actor is null then jsonb_build_object() else jsonb_build_object('actor', p_actor) end)
   from "app".dead_letters d join "app".jobs j on j.job_id = d.job_id
   where d.dead_letter_id = any (v_ids);
   return coalesce(cardinality(v_ids), 0);
 end $$;
+
+-- The same, as the release before calls it. No default above: a call of two arguments would fit both.
+create or replace function "app".resolve_dead_letters(p_ids bigint[], p_resolution text) returns integer
+language sql as $$
+  select "app".resolve_dead_letters(p_ids, p_resolution, null);
+$$;
 
 -- Gives claimed tasks back before their lease runs out; they are to be announced again.
 -- p_started false: their handler never began, so nothing is counted. True: an interruption (a host that drains).

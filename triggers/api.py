@@ -1,32 +1,30 @@
 """The HTTP API. Thin: each endpoint reads its request, asks one service and shapes the answer."""
 
-import functools
 import logging
-import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Header, Request, Response, Security
+from fastapi import APIRouter, FastAPI, Header, Path, Request, Response, Security
 from fastapi import Query as InQuery
 from fastapi.concurrency import run_in_threadpool
-from fastapi.openapi.utils import get_openapi
 from fastapi.security import APIKeyHeader
 
 from core.errors import StoreUnavailable
 from core.models import JobEvent, JobRecord, JobStatus, view
 from core.models.control import allowed_actions
+from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText
 from core.models.view import JobDetail, TaskSummary
 from core.ports import SubmissionOutcome
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
-from triggers import insight_api, job_actions, problems
+from triggers import docs, insight_api, job_actions, problems
+from triggers.actor import Actor
 from triggers.api_models import page_of as _page
-from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, find_services, job_links, services_of
-from triggers.plain_route import plain_route
+from triggers.edge import Edge, MethodTable
+from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, job_links, services_of
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
-from triggers.problems import PROBLEM_MEDIA_TYPE, Problem
-from triggers.request_body import read_json_object
+from triggers.problems import Problem
 from triggers.waiting import EndWatcher
 
 log = logging.getLogger(__name__)
@@ -41,73 +39,62 @@ Every error is `application/problem+json` with a stable `code`. Submitting the s
 MAX_WAITING = 250
 RETRY_AFTER = {"Retry-After": "1"}
 
-# What makes a submission more than a plain one; and the queries of a plain look at a job, up to MAX_WAIT_SECONDS.
-_SUBMISSION_HEADERS = frozenset({"idempotency-key", "x-correlation-id"})
-_PLAIN_WAIT = re.compile(rb"(?:wait=([12]?[0-9]|30))?")
-_JOB_ID = re.compile(r"[0-9a-f]{64}")
-
 GetServices = Callable[[], ApiServices]
 
 # Says how keys are given; the Functions host is who checks them.
 KEYS = [Security(APIKeyHeader(name="x-functions-key", auto_error=False))]
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "default": {"model": Problem, "description": "What is wrong, and what to do"}
-}
+# `triggers.openapi` puts the statuses of each endpoint in its place.
+PROBLEMS: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "What is wrong"}}
+SUBMIT_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 router = APIRouter()
 
 
-def create_api(get_services: GetServices) -> FastAPI:
+def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> FastAPI:
     """The ASGI application.
 
     Args:
         get_services: Called for each request, so that an app which cannot work yet still answers why. Raises
             ServicesNotReady then.
+        trusts_principal: Whether App Service vouches for the headers that name the caller.
     """
+    routers = (router, job_actions.router, insight_api.router)
     api = FastAPI(
         title="CoreMachine",
         version=API_VERSION,
         description=DESCRIPTION,
-        openapi_url="/api/openapi.json",
-        docs_url="/api/docs",
+        openapi_url=None,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.get_services = get_services
     api.state.services = None
+    api.state.document = None
     api.state.ends = EndWatcher(lambda job_ids: get_services().find_ended_jobs(job_ids))
+    api.state.trusts_principal = trusts_principal
     problems.install(api)
-    for routes in (router, job_actions.router, insight_api.router):
+    api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router), "/api"))
+    for routes in routers:
         api.include_router(routes, prefix="/api", dependencies=KEYS, responses=PROBLEMS)
-    api.openapi = functools.cache(lambda: _openapi(api))  # type: ignore[method-assign]
+    api.include_router(docs.router, prefix="/api", include_in_schema=False)
     return api
 
 
-def _openapi(api: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with problems under their own media type."""
-    document = get_openapi(title=api.title, version=api.version, description=api.description, routes=api.routes)
-    for path in document["paths"].values():
-        for operation in path.values():
-            content = operation["responses"]["default"]["content"]
-            content[PROBLEM_MEDIA_TYPE] = content.pop("application/json")
-    return document
-
-
+@router.post("/jobs/submit/{job_type}", status_code=202, tags=["jobs"], openapi_extra=SUBMIT_BODY)
 async def submit_job(
-    job_type: str,
+    job_type: Annotated[JobTypeText, Path(description="See `GET /api/job-types`.")],
     request: Request,
     response: Response,
     services: Services,
     parameters: JsonBody,
     query: Annotated[models.SubmitQuery, InQuery()],
+    actor: Actor,
     idempotency_key: Annotated[
-        str | None,
-        Header(
-            pattern=r"^[\x21-\x7e]{1,255}$",
-            description="A name for this request: sent again with the same content, it gives the same job.",
-        ),
+        IdempotencyKey | None,
+        Header(description="A name for this request: sent again with the same content, it gives the same job."),
     ] = None,
-    x_correlation_id: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,128}$")] = None,
+    x_correlation_id: Annotated[CorrelationId | None, Header()] = None,
     prefer: Annotated[
         str | None, Header(description="`wait=<seconds>`, at most 30: answer when the job has ended, with `job`.")
     ] = None,
@@ -126,6 +113,7 @@ async def submit_job(
         correlation_id=x_correlation_id,
         force=query.force,
         idempotency_key=idempotency_key,
+        actor=actor,
     )
     job, seconds = None, read_wait(prefer)
     if seconds and (detail := await _look_when_ended(request, services, submitted.job_id, seconds)) is not None:
@@ -161,29 +149,7 @@ async def _look_when_ended(request: Request, services: ApiServices, job_id: str,
     return None
 
 
-async def _read_plain_submission(request: Request) -> dict[str, Any] | None:
-    if request.scope["query_string"] or not _SUBMISSION_HEADERS.isdisjoint(request.headers):
-        return None
-    return {
-        "job_type": request.path_params["job_type"],
-        "services": await find_services(request),
-        "parameters": await read_json_object(request),
-        "query": models.SubmitQuery(),
-        "prefer": request.headers.get("prefer"),
-    }
-
-
-router.add_api_route(
-    "/jobs/submit/{job_type}",
-    submit_job,
-    methods=["POST"],
-    status_code=202,
-    tags=["jobs"],
-    openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
-    route_class_override=plain_route(_read_plain_submission),
-)
-
-
+@router.get("/jobs/{job_id}", tags=["jobs"])
 async def get_job(
     job_id: JobIdPath,
     request: Request,
@@ -217,19 +183,6 @@ def _job_answer(request: Request, detail: JobDetail) -> models.JobAnswer:
         stages=list(detail.stages),
         links=job_links(request, detail.job.job_id),
     )
-
-
-async def _read_plain_look(request: Request) -> dict[str, Any] | None:
-    job_id, wait = request.path_params["job_id"], _PLAIN_WAIT.fullmatch(request.scope["query_string"])
-    if wait is None or not _JOB_ID.fullmatch(job_id) or "prefer" in request.headers:
-        return None
-    query = models.JobQuery.model_construct(wait=float(wait[1]) if wait[1] else None)
-    return {"job_id": job_id, "services": await find_services(request), "query": query}
-
-
-router.add_api_route(
-    "/jobs/{job_id}", get_job, methods=["GET"], tags=["jobs"], route_class_override=plain_route(_read_plain_look)
-)
 
 
 async def _wait_for_end(request: Request, job_id: str, seconds: float) -> bool:

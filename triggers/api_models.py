@@ -4,31 +4,27 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from core.canonical import shown
 from core.models import JobStatus, TaskStatus, view
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, JobAction, RerunMode
+from core.models.fields import (
+    Cursor,
+    JobTypeText,
+    Reason,
+    RunNumber,
+    StageNumber,
+    expectation,
+)
 from core.ports import SubmissionOutcome
 from jobs.parameters import nearest_name_hint
-from triggers.problems import expectation
 
 MAX_LIMIT = 1000
 MAX_WAIT_SECONDS = 30.0
-_JOB_ID_LENGTH = 64
+_MOST_FILTERS = 100
 
 T = TypeVar("T")
-
-
-def check_job_id(value: str) -> str:
-    """The id itself, if it can be one."""
-    if len(value) == _JOB_ID_LENGTH and set(value) <= set("0123456789abcdef"):
-        return value
-    hint = "ids are written in lower case" if set(value) & set("ABCDEF") else "submit answers with it"
-    found = repr(value) if len(value) <= _JOB_ID_LENGTH else f"{len(value)} characters"
-    raise expectation("64 hexadecimal digits", found, hint)
-
-
-JobIdText = Annotated[str, AfterValidator(check_job_id)]
 
 
 class Query(BaseModel):
@@ -45,7 +41,7 @@ class Query(BaseModel):
         own = [name for name in cls.model_fields if name not in Query.model_fields]
         for name in values:
             if name not in cls.model_fields:
-                error = expectation("a known query parameter", repr(name), nearest_name_hint(name, own))
+                error = expectation("a known query parameter", shown(name, 100), nearest_name_hint(name, own))
                 error.context["field"] = name  # type: ignore[index]
                 raise error
         return values
@@ -56,7 +52,7 @@ def _split(values: Any, known: list[str]) -> Any:
     texts = [text.strip() for value in values for text in str(value).split(",") if text.strip()]
     for text in texts:
         if text not in known:
-            raise expectation("a known status", repr(text), nearest_name_hint(text, known))
+            raise expectation("a known status", shown(text, 100), nearest_name_hint(text, known))
     return texts
 
 
@@ -72,25 +68,25 @@ def _rerun_mode(value: Any) -> Any:
     """Strict models take no text for an enum's member."""
     known = [mode.value for mode in RerunMode]
     if not isinstance(value, str) or value not in known:
-        raise expectation(f"one of {', '.join(known)}", repr(value)[:100], nearest_name_hint(str(value)[:50], known))
+        raise expectation(f"one of {', '.join(known)}", shown(value, 100), nearest_name_hint(str(value)[:50], known))
     return RerunMode(value)
 
 
 class PageQuery(Query):
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="At most so many; a page may hold fewer.")] = 100
-    cursor: Annotated[str | None, Field(max_length=1000, description="`next_cursor` of the page before.")] = None
+    cursor: Cursor | None = None
 
 
 class JobsQuery(PageQuery):
-    status: Annotated[list[JobStatus], BeforeValidator(_job_statuses)] = []
-    job_type: list[str] = []
+    status: Annotated[list[JobStatus], BeforeValidator(_job_statuses), Field(max_length=_MOST_FILTERS)] = []
+    job_type: Annotated[list[JobTypeText], Field(max_length=_MOST_FILTERS)] = []
     paused: Annotated[bool | None, Field(description="Only paused jobs, or only those that are not.")] = None
 
 
 class TasksQuery(PageQuery):
-    run: Annotated[int | None, Field(ge=1, description="The job's current run, if left out.")] = None
-    stage: Annotated[int | None, Field(ge=1)] = None
-    status: Annotated[list[TaskStatus], BeforeValidator(_task_statuses)] = []
+    run: Annotated[RunNumber | None, Field(description="The job's current run, if left out.")] = None
+    stage: StageNumber | None = None
+    status: Annotated[list[TaskStatus], BeforeValidator(_task_statuses), Field(max_length=_MOST_FILTERS)] = []
 
 
 class JobQuery(Query):
@@ -109,7 +105,7 @@ class SubmitQuery(Query):
 class ActionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    reason: Annotated[str, Field(min_length=1, max_length=1000, description="Kept in the timeline.")] | None = None
+    reason: Reason | None = None
 
 
 class CancelRequest(ActionRequest):
@@ -123,7 +119,7 @@ class RerunRequest(ActionRequest):
     """`mode` may be left out: it is from_stage where `from_stage` is given, else failed."""
 
     mode: Annotated[RerunMode, BeforeValidator(_rerun_mode)] | None = None
-    from_stage: Annotated[int, Field(ge=1, description="Of mode from_stage: the first stage to do again.")] | None = (
+    from_stage: Annotated[StageNumber, Field(description="Of mode from_stage: the first stage to do again.")] | None = (
         None
     )
     parameters: (
@@ -131,7 +127,7 @@ class RerunRequest(ActionRequest):
     ) = None
 
     expected_run: (
-        Annotated[int, Field(ge=1, description="The run that you have seen; if the job is in another one: 409.")] | None
+        Annotated[RunNumber, Field(description="The run that you have seen; if the job is in another one: 409.")] | None
     ) = None
 
     @model_validator(mode="after")

@@ -8,7 +8,9 @@ from fastapi import Query as InQuery
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 
-from jobs.parameters import nearest_name_hint
+from core.canonical import shown
+from core.models.fields import JobIdText
+from jobs.parameters import MAX_PROBLEMS, nearest_name_hint
 from triggers import api_models as models
 from triggers import problems
 from triggers.ports import ApiServices
@@ -33,27 +35,34 @@ async def find_services(request: Request) -> ApiServices:
 
 
 Services = Annotated[ApiServices, Depends(find_services)]
-JobIdPath = Annotated[models.JobIdText, Path(description="64 hexadecimal digits.")]
+JobIdPath = Annotated[JobIdText, Path(description="64 hexadecimal digits.")]
 NoQuery = Annotated[models.Query, InQuery()]
 JsonBody = Annotated[dict[str, Any], Depends(read_json_object)]
 
 
-def body_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """`openapi_extra` of an endpoint whose body `parse_body` reads."""
-    return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}}}
+def body_schema(model: type[BaseModel], *, required: bool = False) -> dict[str, Any]:
+    """`openapi_extra` of an endpoint whose body `parse_body` reads; `triggers.openapi` gives its parts their place."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
 def parse_body(model: type[Body], body: dict[str, Any]) -> Body:
-    """The body as a model, or a 400 that names each wrong field, with the nearest name for an unknown one."""
+    """The body as a model, or a 400 that names the wrong fields, with the nearest name for an unknown one."""
+    known = list(model.model_fields)
+    unknown = [name for name in body if name not in model.model_fields]
+    errors = [
+        problems.wrong_field(name, "a known name", f"unknown name {shown(name, 100)}", nearest_name_hint(name, known))
+        for name in unknown[:MAX_PROBLEMS]
+    ]
     try:
-        return model.model_validate(body)
+        parsed = model.model_validate({name: body[name] for name in known if name in body})
     except ValidationError as error:
-        errors = [problems.field_problem({**item, "loc": ("body", *item["loc"])}) for item in error.errors()]
-        known = list(model.model_fields)
-        for found in errors:
-            if found.field.partition(".")[0] not in {*known, "body"}:
-                found.hint = nearest_name_hint(found.field, known)
-        raise problems.invalid_request(errors) from error
+        found = error.errors(include_url=False)
+        errors += [problems.field_problem({**item, "loc": ("body", *item["loc"])}) for item in found]
+        raise problems.invalid_request(errors, len(unknown[MAX_PROBLEMS:])) from error
+    if unknown:
+        raise problems.invalid_request(errors, len(unknown[MAX_PROBLEMS:]))
+    return parsed
 
 
 @lru_cache(maxsize=64)

@@ -1,18 +1,56 @@
 """The HTTP API as the Functions host calls it, made at the first request."""
 
 import functools
+import json
+import logging
+import os
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import azure.functions as func
 
+from triggers.actor import is_authentication_on
 from triggers.api import create_api
+from triggers.edge import HEADERS, find_host_problem
 from triggers.ports import ApiServices, ServicesNotReady
+from triggers.problems import PROBLEM_MEDIA_TYPE, ProblemError, invalid_request, problem_document, wrong_field
 from triggers.services import get_services
+
+log = logging.getLogger(__name__)
 
 
 async def answer(request: func.HttpRequest, context: func.Context, *, problems: tuple[str, ...]) -> func.HttpResponse:
     """The API's answer; it says why the app cannot work when the settings have problems."""
-    response: func.HttpResponse = await _middleware(problems).handle_async(request, context)
+    problem = find_target_problem(request)
+    if problem is not None:
+        return _refusal(problem)
+    try:
+        response: func.HttpResponse = await _middleware(problems).handle_async(request, context)
+    except Exception:
+        # The app answers for its own errors: this is Azure's library, on what it cannot read.
+        log.exception("request_unreadable", extra={"method": request.method})
+        return _refusal(ProblemError(400, "malformed_request", "The request's address or headers cannot be read."))
     return response
+
+
+def find_target_problem(request: func.HttpRequest) -> ProblemError | None:
+    """What is wrong with the address that was asked for, where Azure's library would raise on it."""
+    problem = find_host_problem(request.headers.get("host"))
+    if problem is not None:
+        return problem
+    try:
+        unquote_to_bytes(urlsplit(request.url).path).decode()
+    except ValueError:
+        return invalid_request([wrong_field("path", "percent-encoded UTF-8", ascii(request.url[:300]))])
+    return None
+
+
+def _refusal(problem: ProblemError) -> func.HttpResponse:
+    return func.HttpResponse(
+        json.dumps(problem_document("/", problem)),
+        status_code=problem.status,
+        headers=HEADERS,
+        mimetype=PROBLEM_MEDIA_TYPE,
+    )
 
 
 @functools.cache
@@ -20,4 +58,5 @@ def _middleware(problems: tuple[str, ...]) -> func.AsgiMiddleware:
     def refuse() -> ApiServices:
         raise ServicesNotReady("; ".join(problems))
 
-    return func.AsgiMiddleware(create_api(refuse if problems else get_services))  # type: ignore[no-untyped-call]
+    api = create_api(refuse if problems else get_services, trusts_principal=is_authentication_on(os.environ))
+    return func.AsgiMiddleware(api)  # type: ignore[no-untyped-call]

@@ -18,15 +18,16 @@ from core.models.dead_letter import (
     FailureGroup,
     Selection,
 )
+from core.models.fields import DeadLetterId
 from core.models.insight import JobFacts
 from core.models.view import Page
 from triggers import api_models, problems
 from triggers import insight_models as models
-from triggers.endpoints import parse_body
+from triggers.actor import Actor
+from triggers.endpoints import JobIdPath, body_schema, parse_body
 from triggers.problems import ProblemError
 from triggers.request_body import read_json_object
 
-_REDRIVE_BODY = {"content": {"application/json": {"schema": models.RedriveRequest.model_json_schema()}}}
 router = APIRouter()
 
 
@@ -69,7 +70,9 @@ class DeadLetterReads(Protocol):
 class DeadLetterCommands(Protocol):
     """`core.dead_letters.DeadLetters`."""
 
-    def redrive(self, selection: Selection, *, dry_run: bool = False, limit: int = 1000) -> RedriveReport: ...
+    def redrive(
+        self, selection: Selection, *, dry_run: bool = False, limit: int = 1000, actor: str | None = None
+    ) -> RedriveReport: ...
 
 
 class Insight(Protocol):
@@ -105,7 +108,7 @@ JsonBody = Annotated[dict[str, Any], Depends(read_json_object)]
 
 @router.get("/jobs/{job_id}/explain", tags=["jobs"])
 def explain_job(
-    job_id: Annotated[api_models.JobIdText, Path(description="64 hexadecimal digits.")],
+    job_id: JobIdPath,
     services: Services,
     query: Annotated[api_models.Query, InQuery()],
 ) -> models.Explanation:
@@ -176,7 +179,7 @@ def list_dead_letters(
 
 @router.get("/dead-letters/{dead_letter_id}", tags=["failures"])
 def get_dead_letter(
-    dead_letter_id: Annotated[int, Path(ge=1, lt=2**63)],
+    dead_letter_id: Annotated[DeadLetterId, Path()],
     services: Services,
     query: Annotated[api_models.Query, InQuery()],
 ) -> DeadLetterDetail:
@@ -188,9 +191,11 @@ def get_dead_letter(
     return found
 
 
-@router.post("/dead-letters/redrive", tags=["failures"], openapi_extra={"requestBody": _REDRIVE_BODY})
+@router.post(
+    "/dead-letters/redrive", tags=["failures"], openapi_extra=body_schema(models.RedriveRequest, required=True)
+)
 def redrive_dead_letters(
-    services: Services, body: JsonBody, query: Annotated[api_models.Query, InQuery()]
+    services: Services, body: JsonBody, query: Annotated[api_models.Query, InQuery()], actor: Actor
 ) -> models.RedriveAnswer:
     """Send dead messages again, one by one or by what they have in common; again does no harm.
 
@@ -199,8 +204,8 @@ def redrive_dead_letters(
     """
     del query
     asked = parse_body(models.RedriveRequest, body)
-    selection = Selection(ids=asked.ids, fingerprint=asked.fingerprint, queue=asked.queue, job_id=asked.job_id)
-    report = services.dead_letters.redrive(selection, dry_run=asked.dry_run, limit=asked.limit)
+    selection = Selection(ids=tuple(asked.ids), fingerprint=asked.fingerprint, queue=asked.queue, job_id=asked.job_id)
+    report = services.dead_letters.redrive(selection, dry_run=asked.dry_run, limit=asked.limit, actor=actor)
     return models.RedriveAnswer(
         dry_run=asked.dry_run,
         counts=Counter(item.outcome for item in report.items),

@@ -3,14 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from core.models import JobStatus
+from core.models.fields import Fingerprint, JobIdText, JobTypeText, QueueName, StrictDeadLetterId, expectation
 from core.models.insight import Severity
-from triggers.api_models import MAX_LIMIT, JobIdText, PageQuery
-from triggers.problems import expectation
+from triggers.api_models import MAX_LIMIT, PageQuery
 
-Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="Of a group.")]
 _Grouped = Annotated[bool, Field(description="One item a fingerprint, or one each.")]
 _MOST_IDS = 1000
 
@@ -19,7 +18,7 @@ class FailuresQuery(PageQuery):
     """Grouped, there is one page: the `limit` largest groups."""
 
     job_id: JobIdText | None = None
-    job_type: Annotated[str | None, Field(max_length=100)] = None
+    job_type: JobTypeText | None = None
     fingerprint: Fingerprint | None = None
     group: _Grouped = True
 
@@ -31,7 +30,7 @@ class FailuresQuery(PageQuery):
 
 
 class DeadLettersQuery(PageQuery):
-    queue: Annotated[str | None, Field(max_length=100, description="The logical name.")] = None
+    queue: QueueName | None = None
     job_id: JobIdText | None = None
     fingerprint: Fingerprint | None = None
     resolved: Annotated[bool | Literal["all"], Field(description="true: those that were dealt with.")] = False
@@ -41,11 +40,11 @@ class DeadLettersQuery(PageQuery):
 class RedriveRequest(BaseModel):
     """Which dead messages: all that is given must hold. A dry run says what would happen."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
-    ids: Annotated[tuple[int, ...], Field(max_length=_MOST_IDS)] = ()
+    ids: Annotated[list[StrictDeadLetterId], FailFast(), Field(max_length=_MOST_IDS)] = []
     fingerprint: Fingerprint | None = None
-    queue: Annotated[str | None, Field(min_length=1, max_length=100)] = None
+    queue: QueueName | None = None
     job_id: JobIdText | None = None
     dry_run: bool = False
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="At most so many, the oldest.")] = MAX_LIMIT

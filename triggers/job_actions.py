@@ -1,26 +1,19 @@
 """What operators may ask of a job over HTTP: cancel, pause, resume, rerun. Each is told in the job's timeline."""
 
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from core.models import JobStatus
 from core.models.control import ControlAnswer, JobAction, RerunMode, allowed_actions
 from triggers import api_models as models
 from triggers import problems
+from triggers.actor import Actor
 from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, body_schema, job_links, parse_body
 from triggers.problems import ProblemError
 
 router = APIRouter(tags=["job actions"])
 
-Actor = Annotated[
-    str | None,
-    Header(
-        alias="X-MS-CLIENT-PRINCIPAL-NAME",
-        max_length=320,
-        description="Who asks: App Service's own authentication sets it, and removes what a client sends under it.",
-    ),
-]
 _NOT_RERUN = {
     "other_run": "its run is not the one that you have seen; look at the job again",
     "nothing_failed": "no task of its last run failed; name `from_stage`, or ask for mode 'all'",
@@ -31,7 +24,7 @@ _NOT_RERUN = {
 
 @router.post("/jobs/{job_id}/cancel", status_code=202, openapi_extra=body_schema(models.CancelRequest))
 def cancel_job(
-    job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery, actor: Actor = None
+    job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery, actor: Actor
 ) -> models.CancelledJob:
     """Cancel what has not started; running tasks are told, and end without a say when `cancel_grace_seconds` are over.
 
@@ -55,7 +48,7 @@ def cancel_job(
 
 @router.post("/jobs/{job_id}/pause", openapi_extra=body_schema(models.ActionRequest))
 def pause_job(
-    job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery, actor: Actor = None
+    job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery, actor: Actor
 ) -> models.JobActionAnswer:
     """Begin no more of its tasks and plan no stage. What runs ends as it would. Again changes nothing."""
     del query
@@ -66,7 +59,7 @@ def pause_job(
 
 @router.post("/jobs/{job_id}/resume", openapi_extra=body_schema(models.ActionRequest))
 def resume_job(
-    job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery, actor: Actor = None
+    job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery, actor: Actor
 ) -> models.JobActionAnswer:
     """Let a paused job go on. For one that is not paused it changes nothing."""
     del query
@@ -83,7 +76,7 @@ def rerun_job(
     services: Services,
     body: JsonBody,
     query: NoQuery,
-    actor: Actor = None,
+    actor: Actor,
 ) -> models.RerunAnswer:
     """Begin the next run of a job that has ended, under the same id; `runs` shows the earlier ones."""
     del query

@@ -57,6 +57,7 @@ class JobCommands(Protocol):
         correlation_id: str | None = None,
         force: bool = False,
         idempotency_key: str | None = None,
+        actor: str | None = None,
     ) -> Submitted: ...
     def cancel_job(
         self, job_id: str, reason: str | None, *, grace_seconds: float = ..., actor: str | None = None

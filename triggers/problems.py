@@ -3,22 +3,22 @@
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.canonical import ValueTooLarge
+from core.canonical import ValueTooLarge, shown
+from core.credentials import redact
 from core.errors import AuthorError, DeliveryError, IdempotencyKeyReused, StoreUnavailable
 from core.outage import outage
 from core.safe_text import bounded_text
 from infrastructure.queries import InvalidCursor, JobNotFound
-from jobs.parameters import ParameterErrors
+from jobs.parameters import MAX_PROBLEMS, ParameterErrors
 from jobs.registry import UnknownJobType
 from triggers.ports import ServicesNotReady
 
@@ -27,16 +27,31 @@ log = logging.getLogger(__name__)
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 _LONGEST_REASON = 2000
+_LONGEST_TEXT, _LONGEST_DETAIL, _LONGEST_NAME = 1000, 8000, 300
+
+
+def _cut(longest: int) -> AfterValidator:
+    """Text that can be sent, whatever the request held: encodable, and no longer than people read."""
+
+    def cut(text: str) -> str:
+        text = text if len(text) <= longest else f"{text[:longest]}..."
+        return text.encode("utf-8", "backslashreplace").decode()
+
+    return AfterValidator(cut)
+
+
+Name = Annotated[str, _cut(_LONGEST_NAME)]
+Text = Annotated[str, _cut(_LONGEST_TEXT)]
 
 
 class FieldProblem(BaseModel):
     """One thing that is wrong with a request."""
 
-    field: str
-    expected: str
-    found: str | None = None
-    hint: str | None = None
-    message: str
+    field: Name
+    expected: Text
+    found: Text | None = None
+    hint: Text | None = None
+    message: Text
 
 
 class Problem(BaseModel):
@@ -45,10 +60,12 @@ class Problem(BaseModel):
     type: str
     title: str
     status: int
-    detail: str
-    instance: str
+    detail: Annotated[str, _cut(_LONGEST_DETAIL)]
+    instance: Name
     code: str
+    # The first of what is wrong, and how many more there are.
     errors: list[FieldProblem] | None = None
+    more_errors: int | None = None
     # Of a conflict: where the job stands, and what may be asked of it there.
     job_status: str | None = None
     allowed_actions: list[str] | None = None
@@ -64,21 +81,16 @@ class ProblemError(Exception):
         detail: str,
         *,
         errors: Sequence[FieldProblem] = (),
+        more_errors: int = 0,
         headers: Mapping[str, str] | None = None,
         job_status: str | None = None,
         allowed_actions: Sequence[str] | None = None,
     ) -> None:
         self.status, self.code, self.detail = status, code, detail
         self.job_status, self.allowed_actions = job_status, allowed_actions
-        self.errors, self.headers = tuple(errors), dict(headers or {})
+        self.errors, self.headers = tuple(errors[:MAX_PROBLEMS]), dict(headers or {})
+        self.more_errors = more_errors + len(errors) - len(self.errors)
         super().__init__(detail)
-
-
-def expectation(expected: str, found: str, hint: str | None = None) -> PydanticCustomError:
-    """What a validator raises, so that it is told with the words expected, found and hint."""
-    return PydanticCustomError(
-        "expectation", "expected {expected}, found {found}", {"expected": expected, "found": found, "hint": hint or ""}
-    )
 
 
 def install(api: FastAPI) -> None:
@@ -119,10 +131,21 @@ class LastResort:
                 raise
             log.exception("request_failed", extra={"method": scope["method"], "path": scope["path"]})
             detail = "The request met an error that is not its fault; the log has the trace."
-            await _answer(scope["path"], ProblemError(500, "internal_error", detail))(scope, receive, send)
+            await answer(scope["path"], ProblemError(500, "internal_error", detail))(scope, receive, send)
 
 
-def _answer(instance: str, problem: ProblemError) -> JSONResponse:
+def answer(instance: str, problem: ProblemError) -> JSONResponse:
+    """The problem as a response."""
+    return JSONResponse(
+        problem_document(instance, problem),
+        status_code=problem.status,
+        headers=problem.headers,
+        media_type=PROBLEM_MEDIA_TYPE,
+    )
+
+
+def problem_document(instance: str, problem: ProblemError) -> dict[str, Any]:
+    """The problem as JSON: bounded, and encodable whatever the request held."""
     body = Problem(
         type=f"urn:coremachine:problem:{problem.code}",
         title=HTTPStatus(problem.status).phrase,
@@ -131,67 +154,63 @@ def _answer(instance: str, problem: ProblemError) -> JSONResponse:
         instance=instance,
         code=problem.code,
         errors=list(problem.errors) or None,
+        more_errors=problem.more_errors or None,
         job_status=problem.job_status,
         allowed_actions=None if problem.allowed_actions is None else list(problem.allowed_actions),
     )
-    return JSONResponse(
-        body.model_dump(exclude_none=True),
-        status_code=problem.status,
-        headers=problem.headers,
-        media_type=PROBLEM_MEDIA_TYPE,
-    )
+    return body.model_dump(exclude_none=True)
 
 
 # Each handler is registered for its type alone; the framework's signature says Exception.
 def _own(request: Request, error: Exception) -> JSONResponse:
-    return _answer(request.url.path, error)  # type: ignore[arg-type]
+    return answer(request.scope["path"], error)  # type: ignore[arg-type]
 
 
 def _from_framework(request: Request, error: Any) -> JSONResponse:
-    path, method = request.url.path, request.method
+    path = request.scope["path"]
     if error.status_code == HTTPStatus.NOT_FOUND:
-        code, detail = "not_found", f"There is no {path!r} here; /api/docs lists what there is."
-    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        code, detail = "method_not_allowed", f"{path}: expected {allowed}, found {method}."
+        code, detail = "not_found", f"There is no {shown(path, 300)} here; /api/docs lists what there is."
     else:
         code, detail = "request_refused", str(error.detail)
-    return _answer(path, ProblemError(error.status_code, code, detail, headers=error.headers))
+    return answer(path, ProblemError(error.status_code, code, detail, headers=error.headers))
 
 
 def _from_validation(request: Request, error: Any) -> JSONResponse:
-    return _answer(request.url.path, invalid_request([field_problem(item) for item in error.errors()]))
+    return answer(request.scope["path"], invalid_request([field_problem(item) for item in error.errors()]))
 
 
 def _from_parameters(request: Request, error: Any) -> JSONResponse:
     errors = [FieldProblem.model_validate(item) for item in error.as_list()]
-    return _answer(request.url.path, ProblemError(400, "invalid_parameters", str(error), errors=errors))
+    return answer(
+        request.scope["path"],
+        ProblemError(400, "invalid_parameters", str(error), errors=errors, more_errors=error.more),
+    )
 
 
 def _from_large_parameters(request: Request, error: Any) -> JSONResponse:
     expected, found = f"at most {error.most_bytes} bytes of JSON", str(error.size)
     problem = FieldProblem(field="parameters", expected=expected, found=found, message=str(error))
-    return _answer(request.url.path, ProblemError(400, "invalid_parameters", str(error), errors=[problem]))
+    return answer(request.scope["path"], ProblemError(400, "invalid_parameters", str(error), errors=[problem]))
 
 
 def _from_author(request: Request, error: Any) -> JSONResponse:
     """The request may be right: the job type's own code is not."""
-    log.error("job_type_failed", exc_info=error, extra={"path": request.url.path, "code": "job_type_failed"})
+    log.error("job_type_failed", exc_info=error, extra={"path": request.scope["path"], "code": "job_type_failed"})
     reason = bounded_text(error.failure.message, _LONGEST_REASON)
     detail = f"The job type's own code failed; nothing was written. {error.failure.error_type}: {reason}"
-    return _answer(request.url.path, ProblemError(500, "job_type_failed", detail))
+    return answer(request.scope["path"], ProblemError(500, "job_type_failed", detail))
 
 
 def _from_unknown_job_type(request: Request, error: Exception) -> JSONResponse:
-    return _answer(request.url.path, ProblemError(404, "unknown_job_type", str(error)))
+    return answer(request.scope["path"], ProblemError(404, "unknown_job_type", str(error)))
 
 
 def _from_reused_key(request: Request, error: Exception) -> JSONResponse:
-    return _answer(request.url.path, ProblemError(422, "idempotency_key_reused", str(error)))
+    return answer(request.scope["path"], ProblemError(422, "idempotency_key_reused", str(error)))
 
 
 def _from_unknown_job(request: Request, error: Any) -> JSONResponse:
-    return _answer(request.url.path, unknown_job(error.job_id))
+    return answer(request.scope["path"], unknown_job(error.job_id))
 
 
 def _from_cursor(request: Request, error: Any) -> JSONResponse:
@@ -202,7 +221,7 @@ def _from_cursor(request: Request, error: Any) -> JSONResponse:
         hint="leave it out to begin at the first page",
         message=str(error),
     )
-    return _answer(request.url.path, invalid_request([found]))
+    return answer(request.scope["path"], invalid_request([found]))
 
 
 def _from_unavailable(request: Request, error: Exception) -> JSONResponse:
@@ -212,11 +231,11 @@ def _from_unavailable(request: Request, error: Exception) -> JSONResponse:
         code, detail = "queue_unavailable", f"The request can be sent again without harm. {error}"
     else:
         code, detail = "database_unavailable", "The database cannot be reached now; send the request again later."
-        outage.note(str(error))
+        outage.note(redact(str(error)))
     level = logging.DEBUG if code == "database_unavailable" else logging.WARNING
-    log.log(level, "request_refused", extra={"path": request.url.path, "code": code, "reason": str(error)})
+    log.log(level, "request_refused", extra={"path": request.scope["path"], "code": code, "reason": redact(str(error))})
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    return _answer(request.url.path, ProblemError(503, code, detail, headers=headers))
+    return answer(request.scope["path"], ProblemError(503, code, detail, headers=headers))
 
 
 def unknown_job(job_id: str) -> ProblemError:
@@ -224,9 +243,17 @@ def unknown_job(job_id: str) -> ProblemError:
     return ProblemError(404, "unknown_job", f"There is no job {job_id}.")
 
 
-def invalid_request(errors: Sequence[FieldProblem]) -> ProblemError:
-    """400 with everything that is wrong with the request's path, query, headers or body."""
-    return ProblemError(400, "invalid_request", "\n".join(error.message for error in errors), errors=errors)
+def invalid_request(errors: Sequence[FieldProblem], more: int = 0) -> ProblemError:
+    """400 with what is wrong with the request's path, query, headers or body; `more` is what is not told."""
+    more += max(0, len(errors) - MAX_PROBLEMS)
+    lines = [error.message for error in errors[:MAX_PROBLEMS]] + ([f"and {more} more"] if more else [])
+    return ProblemError(400, "invalid_request", "\n".join(lines), errors=errors[:MAX_PROBLEMS], more_errors=more)
+
+
+def wrong_field(field: str, expected: str, found: str | None, hint: str | None = None) -> FieldProblem:
+    """One wrong field, with the sentence made of its parts."""
+    message = f"{field}: expected {expected}" + (f", found {found}" if found else "") + (f"; {hint}" if hint else "")
+    return FieldProblem(field=field, expected=expected, found=found, hint=hint, message=message)
 
 
 def field_problem(item: Mapping[str, Any]) -> FieldProblem:
@@ -238,6 +265,5 @@ def field_problem(item: Mapping[str, Any]) -> FieldProblem:
         field = context.get("field", field)
     else:
         expected = str(item["msg"]).removeprefix("Input should be ").removeprefix("String should ").lower()
-        found, hint = None if item["type"] == "missing" else repr(item.get("input"))[:100], None
-    message = f"{field}: expected {expected}" + (f", found {found}" if found else "") + (f"; {hint}" if hint else "")
-    return FieldProblem(field=field, expected=expected, found=found, hint=hint, message=message)
+        found, hint = None if item["type"] == "missing" else shown(item.get("input"), 100), None
+    return wrong_field(field, expected, found, hint)

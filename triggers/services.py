@@ -156,9 +156,11 @@ def _make() -> Services:
         with IMPORTS:
             from infrastructure.factory import RepositoryFactory  # noqa: PLC0415
             from infrastructure.settings import load_settings  # noqa: PLC0415
+            from jobs.outside import OUTSIDE  # noqa: PLC0415
 
         settings = load_settings()
         registry = load_registry(settings.jobs, settings.task_queues)
+        OUTSIDE.configure(threads=settings.check_threads, seconds=settings.check_seconds)
         factory = RepositoryFactory(settings)
         repositories = factory.create_repositories()
         return Services(

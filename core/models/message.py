@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from core.models.definition import FrozenModel
+from core.models.fields import StorableText
 from core.models.record import JobId
 
 MESSAGE_FORMAT = 1
@@ -67,7 +68,7 @@ class JobQueueMessage(_Message):
     attempt: Annotated[int, Field(ge=1)] = 1
     cause: Annotated[str, Field(max_length=20)] | None = None
     parameters: dict[str, Any] | None = None
-    correlation_id: str | None = None
+    correlation_id: StorableText | None = None
 
     @model_validator(mode="after")
     def _names_a_job_or_submits_one(self) -> "JobQueueMessage":

@@ -1,10 +1,15 @@
-"""Log lines: one per event, readable by people, with the process that speaks and the fields of the record."""
+"""Log lines: one per event, readable by people, with the process that speaks and the fields of the record.
+
+What a record holds came from outside: a name with a line break, an escape sequence or a mark that turns the direction
+of writing looks like what it is, and never like a line or a field of its own. Lines of a traceback are set in.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+from typing import Any
 
 _NOISY = ("azure", "uamqp", "asyncio", "urllib3", "uvicorn", "httpx")
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -33,10 +38,28 @@ class _LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the library's
         fields = {name: value for name, value in vars(record).items() if name not in _OWN_FIELDS}
         told = [f"{name}={_short(value)}" for name, value in fields.items() if value is not None]
-        return " ".join([super().formatMessage(record), *told])
+        return printable(" ".join([super().formatMessage(record), *told]))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name is the library's
+        return _set_in(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - the name is the library's
+        return _set_in(super().formatStack(stack_info))
+
+
+def printable(text: str) -> str:
+    """The text on one line, with escapes for all that is no visible character or space."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _set_in(text: str) -> str:
+    return "\n".join(f"    {printable(line.expandtabs())}" for line in text.split("\n"))
 
 
 def _short(value: object) -> str:
     """The value on one line, cut where it is long: a batch of a hundred ids is no reading matter."""
-    text = value if isinstance(value, str) and " " not in value else json.dumps(value, default=str)
+    is_word = isinstance(value, str) and value.isprintable() and " " not in value and '"' not in value
+    text = str(value) if is_word else json.dumps(value, default=str)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

@@ -70,7 +70,9 @@ end $$;
 
 -- Says how dead messages were dealt with; those that were already stay as they are. Returns how many changed.
 -- Locks: their rows by id.
-create or replace function {schema}.resolve_dead_letters(p_ids bigint[], p_resolution text) returns integer
+create or replace function {schema}.resolve_dead_letters(
+  p_ids bigint[], p_resolution text, p_actor text
+) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
   v_ids bigint[];
@@ -83,8 +85,15 @@ begin
   update {schema}.dead_letters d set resolved_at = {schema}.clock(), resolution = p_resolution
   where d.dead_letter_id = any (v_ids);
   perform {schema}.record_event(d.job_id, least(d.run, j.run), d.stage, nullif(d.task_id, ''),
-    'dead_letter_' || p_resolution, jsonb_build_object('dead_letter_id', d.dead_letter_id, 'queue', d.queue))
+    'dead_letter_' || p_resolution, jsonb_build_object('dead_letter_id', d.dead_letter_id, 'queue', d.queue)
+      || case when p_actor is null then jsonb_build_object() else jsonb_build_object('actor', p_actor) end)
   from {schema}.dead_letters d join {schema}.jobs j on j.job_id = d.job_id
   where d.dead_letter_id = any (v_ids);
   return coalesce(cardinality(v_ids), 0);
 end $$;
+
+-- The same, as the release before calls it. No default above: a call of two arguments would fit both.
+create or replace function {schema}.resolve_dead_letters(p_ids bigint[], p_resolution text) returns integer
+language sql as $$
+  select {schema}.resolve_dead_letters(p_ids, p_resolution, null);
+$$;

@@ -277,9 +277,18 @@ def test_json_schema_closes_every_object_and_anchors_patterns() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("https://a.blob.core.windows.net/c/x.tif?sv=2024&sig=Zm9v%3D", "a shared access signature (sig=)"),
-        ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey=Zm9v", "a key (AccountKey=, SharedAccessKey=)"),
-        ("Endpoint=sb://a;SharedAccessKeyName=n;SharedAccessKey=Zm9v", "a key (AccountKey=, SharedAccessKey=)"),
+        (
+            "https://a.blob.core.windows.net/c/x.tif?sv=2024&sig=Zm9v%3D",
+            "a signature, key, password or token (name=value)",
+        ),
+        (
+            "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=Zm9v",
+            "a signature, key, password or token (name=value)",
+        ),
+        (
+            "Endpoint=sb://a;SharedAccessKeyName=n;SharedAccessKey=Zm9v",
+            "a signature, key, password or token (name=value)",
+        ),
         ("postgresql://user:Zm9v@host/db", "a password before the host (user:password@)"),
     ],
 )
@@ -296,3 +305,23 @@ def test_a_credential_is_refused_and_not_repeated(text, found):
 @pytest.mark.parametrize("text", ["abfs://c@account/x?sigma=1", "https://user@host/a:b@c", "the sig=nature", "a:b@c"])
 def test_an_address_without_credentials_passes(text):
     assert validate_parameters({"source": {"type": "str"}}, {"source": text}) == {"source": text}
+
+
+@pytest.mark.parametrize("depth", [101, 400, 900])
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}])
+def test_value_nested_deeper_than_anything_meant_is_refused(depth, wrap):
+    """Copying it took more of Python's stack than there is."""
+    value = {}
+    for _ in range(depth):
+        value = wrap(value)
+    with pytest.raises(ParameterErrors, match="at most 100 levels"):
+        validate_parameters({"x": {"type": "dict"}}, {"x": {"y": value}})
+
+
+def test_value_of_many_levels_is_one_job_with_or_without_a_key():
+    value = {}
+    for _ in range(98):
+        value = {"a": value}
+    checked = validate_parameters({"x": {"type": "dict"}}, {"x": value})
+    assert job_id_for("t", checked)
+    assert canonical_json(["t", checked, False])

@@ -212,7 +212,7 @@ def test_redriven_task_message_runs_its_tasks(rig, dead, letters):
     dry = dead.redrive(Selection(job_id=job_id), dry_run=True)
     assert [item.outcome for item in dry.items] == ["to_be_sent"]
     assert rig.queues.clear() == 0
-    report = dead.redrive(Selection(job_id=job_id))
+    report = dead.redrive(Selection(job_id=job_id), actor="ada")
 
     assert [(item.outcome, report.remaining) for item in report.items] == [("sent", 0)]
     assert {task["status"] for task in rig.tasks(job_id, 2)} == {"queued"}
@@ -223,7 +223,8 @@ def test_redriven_task_message_runs_its_tasks(rig, dead, letters):
     assert kept.resolution == "redriven"
     assert [item.outcome for item in dead.redrive(Selection(ids=(kept.dead_letter_id,))).items] == ["resolved"]
     assert dead.redrive(Selection(job_id=job_id)).items == ()
-    assert rig.engine.query("select 1 from app.job_events where event = 'dead_letter_redriven'")
+    (event,) = rig.engine.query("select detail from app.job_events where event = 'dead_letter_redriven'")
+    assert event["detail"]["actor"] == "ada"
 
 
 def test_dead_submission_is_sent_again(rig, dead):

@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from core.canonical import job_id_for
-from core.errors import IdempotencyKeyReused
+from core.errors import IdempotencyKeyReused, StoreUnavailable, classify
 from core.models import JobRecord
 from core.ports import ForcedJob, KeyedPayload
+from core.unchecked import say_unchecked
 from infrastructure.queries import JobQueries
 from triggers.api import create_api
 
@@ -314,3 +315,45 @@ class TestIdempotencyKey:
         assert outcomes["key_conflict"] == 48
         assert outcomes["replayed"] == 12
         assert count_of(engine, "idempotency_keys") == 4
+
+
+def test_who_asked_and_what_was_not_checked_stand_in_the_first_event(rig, engine, monkeypatch):
+    """An event of a submission that found its job would tell of something that did not happen: there is none."""
+    rig.machine.submit_job("shapes", {}, actor="ada")
+    rig.machine.submit_job("shapes", {}, actor="bob")
+    forced = rig.machine.submit_job("shapes", {}, actor="eve", force=True)
+    plain = rig.machine.submit_job("shapes", {}, force=True)
+    job = rig.registry.get_job("shapes")
+    validate = job.validate_job_parameters
+
+    def unchecked(parameters):
+        say_unchecked("source", "no answer in 5.0 s")
+        return validate(parameters)
+
+    monkeypatch.setattr(job, "validate_job_parameters", unchecked)
+    rig.machine.submit_job("shapes", {}, force=True)
+    first, second, third, fourth = [row["detail"] for row in job_events(engine, "job_submitted")]
+    assert first == {"actor": "ada"}
+    assert second == {"actor": "eve", "forced_from": first_id(engine, forced.job_id)}
+    assert third == {"forced_from": first_id(engine, plain.job_id)}
+    assert fourth["unchecked"] == [{"parameter": "source", "reason": "no answer in 5.0 s"}]
+
+
+def first_id(engine, job_id):
+    (row,) = engine.query("select forced_from from app.jobs where job_id = %s", job_id)
+    return row["forced_from"]
+
+
+def test_outage_while_it_is_noted_who_asked_does_not_hide_that_the_job_is_written(rig, monkeypatch, caplog):
+    def away(*_):
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(rig.state._jobs, "note_submission", away)
+    assert rig.machine.submit_job("shapes", {}, actor="ada").created
+    assert "submission_not_noted" in caplog.messages
+
+
+def test_credential_in_an_error_is_not_stored(rig, engine):
+    error = RuntimeError("https://a.blob/x?sv=1&SIG=abc123 refused, Password=hunter2")
+    stored = classify(error).to_json(1)
+    assert stored["message"] == "https://a.blob/x?sv=1&SIG=*** refused, Password=***"

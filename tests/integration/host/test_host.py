@@ -55,7 +55,7 @@ def test_failing_function_answers_500_and_the_log_has_the_traceback(start_host, 
     log = (tmp_path / "host.log").read_text()
     assert "[worker 0]" in log
     assert "RuntimeError: this handler always fails" in log
-    assert 'in boom\n    raise RuntimeError("this handler always fails")' in log
+    assert 'in boom\n        raise RuntimeError("this handler always fails")' in log
 
 
 def test_function_with_a_missing_setting_is_named_and_the_others_run(start_host, tmp_path):

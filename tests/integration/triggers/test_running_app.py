@@ -35,6 +35,8 @@ def http(
         "COREMACHINE_DATABASE_URL": database_url,
         "COREMACHINE_SWEEP_SCHEDULE": "* * * * * *",
         "ServiceBusConnection": project_broker.connection_string,
+        # As App Service says that it vouches for who asks.
+        "WEBSITE_AUTH_ENABLED": "true",
     }
     log_file = tmp_path_factory.mktemp("host") / "host.log"
     host = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
@@ -51,7 +53,7 @@ def http(
 def ready(http: httpx.Client, database_url: str) -> httpx.Client:
     """After the empty database was told as such, and migrated."""
     before = http.get("/api/readyz")
-    assert before.status_code == 503
+    assert before.status_code == 503, before.text
     (database,) = [check for check in before.json()["checks"] if check["name"] == "database"]
     assert "coremachine db migrate" in database["detail"]
     with psycopg.connect(database_url) as connection:

@@ -2,6 +2,8 @@
 
 import logging
 
+import pytest
+
 from local.host.logs import line_formatter
 
 
@@ -17,3 +19,41 @@ def test_fields_of_the_record_stand_behind_its_message():
 
 def test_long_values_are_cut():
     assert len(line_of(task_ids=[f"s1-{number:06d}" for number in range(1000)])) < 500
+
+
+FORGED = "x\n09:00:00.000 INFO    [worker 0] core.x: job_completed"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        FORGED,
+        "\r\x1b[2K",
+        "\x1b]8;;http://x\x07",
+        "a\u2028b",
+        "\u202etxt.exe",
+        "\x9b31m",
+        "\x7f",
+        "\x00",
+        "\ud800",
+        "a\u2003b",
+    ],
+)
+def test_name_of_a_task_makes_no_line_and_no_escape(name):
+    for line in (line_of(task=name), line_of(msg=name), line_of(names=[name]), line_of(**{f"f{name}": 1})):
+        assert line.isprintable()
+        assert "\\" in line
+
+
+def test_name_makes_no_field_of_its_own():
+    line = line_of(task='a job_id=other "x" y=1')
+    assert line.endswith('task="a job_id=other \\"x\\" y=1"')
+
+
+def test_text_of_an_exception_makes_no_line_of_its_own():
+    record = logging.LogRecord(
+        "x", logging.ERROR, "x", 1, "failed", (), (ValueError, ValueError(f"{FORGED}\x1b[31m"), None)
+    )
+    first, *others = line_formatter("worker 1").format(record).split("\n")
+    assert first.endswith("failed")
+    assert all(line.startswith("    ") and line.isprintable() for line in others)

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from core.dead_letters import RedriveReport
 from core.models import JobEvent, JobRecord, JobStatus
 from core.models.control import ControlAnswer
 from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
@@ -18,6 +19,7 @@ from triggers.api import create_api
 from triggers.ports import Check
 
 JOB_ID = "ab" * 32
+JSON = {"Content-Type": "application/json"}
 AT = "2026-01-02T03:04:05.678000+00:00"
 SUMMARY = {
     "job_id": JOB_ID,
@@ -174,8 +176,8 @@ class FakeServices:
         if self.failure is not None:
             raise self.failure
 
-    def submit_job(self, job_type, parameters, *, correlation_id=None, force=False, idempotency_key=None):
-        given = {"correlation_id": correlation_id, "force": force, "idempotency_key": idempotency_key}
+    def submit_job(self, job_type, parameters, *, correlation_id=None, force=False, idempotency_key=None, actor=None):
+        given = {"correlation_id": correlation_id, "force": force, "idempotency_key": idempotency_key, "actor": actor}
         self._called("submit_job", job_type=job_type, parameters=parameters, **given)
         job = self.registry.get_job(job_type)
         job_id = job.generate_job_id(job.validate_job_parameters(parameters))
@@ -184,6 +186,14 @@ class FakeServices:
         outcome = self.outcome or (SubmissionOutcome.CREATED if created else SubmissionOutcome.EXISTING)
         submission = FakeSubmission(job_id, job_type, created, "queued", 1, correlation_id or "made-here", outcome)
         return replace(submission, advice=self.advice)
+
+    @property
+    def dead_letters(self):
+        return self
+
+    def redrive(self, selection, **arguments):
+        self._called("redrive", **arguments)
+        return RedriveReport((), 0)
 
     def pause_job(self, job_id, **arguments):
         self._called("pause_job", job_id=job_id, **arguments)
@@ -263,9 +273,9 @@ def client(api: FastAPI, **options: Any) -> httpx.AsyncClient:
 class Api:
     """The API on fake services; each call is a whole request."""
 
-    def __init__(self, services: FakeServices | None = None) -> None:
+    def __init__(self, services: FakeServices | None = None, *, trusts_principal: bool = False) -> None:
         self.services = services or FakeServices()
-        self.app = create_api(lambda: self.services)
+        self.app = create_api(lambda: self.services, trusts_principal=trusts_principal)
 
     def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
         async def ask() -> httpx.Response:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import time
 import tomllib
 from pathlib import Path
@@ -17,7 +18,7 @@ from triggers.api import API_VERSION, MAX_WAITING, create_api
 from triggers.ports import Check, ServicesNotReady
 from triggers.request_body import MAX_BODY_BYTES
 
-from .fakes import AT, COUNTS, DETAIL, EVENT, JOB_ID, SUMMARY, TASK, Api, FakeServices, client
+from .fakes import AT, COUNTS, DETAIL, EVENT, JOB_ID, JSON, SUMMARY, TASK, Api, FakeServices, client
 
 BASE = "http://jobs.example:8080/api/jobs"
 UNKNOWN_JOB = "cd" * 32
@@ -169,23 +170,25 @@ class TestSubmit:
         ],
     )
     def test_body_must_be_a_json_object(self, body, found):
-        response = Api().post("/api/jobs/submit/hello_world", content=body)
+        response = Api().post("/api/jobs/submit/hello_world", content=body, headers=JSON)
         error = errors_of(assert_problem(response, 400, "invalid_request"))["body"]
         assert error["expected"] == "a JSON object"
         assert error["found"] == found
 
     def test_number_with_too_many_digits_is_refused(self):
-        response = Api().post("/api/jobs/submit/hello_world", content=b'{"n": ' + b"9" * 10_000 + b"}")
+        response = Api().post("/api/jobs/submit/hello_world", content=b'{"n": ' + b"9" * 10_000 + b"}", headers=JSON)
         assert_problem(response, 400, "invalid_request")
 
     def test_body_has_a_limit(self):
         api = Api()
         body = json.dumps({"message": "x" * MAX_BODY_BYTES}).encode()
-        assert_problem(api.post("/api/jobs/submit/hello_world", content=body), 413, "body_too_large")
+        assert_problem(api.post("/api/jobs/submit/hello_world", content=body, headers=JSON), 413, "body_too_large")
         assert api.services.calls == []
         largest = body[: MAX_BODY_BYTES - 2] + b'"}'
         assert len(largest) == MAX_BODY_BYTES
-        problem = assert_problem(api.post("/api/jobs/submit/hello_world", content=largest), 400, "invalid_parameters")
+        problem = assert_problem(
+            api.post("/api/jobs/submit/hello_world", content=largest, headers=JSON), 400, "invalid_parameters"
+        )
         assert set(errors_of(problem)) == {"message"}
 
 
@@ -423,8 +426,8 @@ class TestErrors:
         assert "/api/docs" in problem["detail"]
         response = Api()("DELETE", f"/api/jobs/{JOB_ID}")
         problem = assert_problem(response, 405, "method_not_allowed")
-        assert response.headers["allow"] == "GET"
-        assert problem["detail"] == f"/api/jobs/{JOB_ID}: expected GET, found DELETE."
+        assert response.headers["allow"] == "GET, HEAD, OPTIONS"
+        assert problem["detail"] == f"/api/jobs/{JOB_ID}: expected GET or HEAD or OPTIONS, found DELETE."
 
     @pytest.mark.parametrize(
         ("failure", "code"),
@@ -492,7 +495,7 @@ class TestDocument:
     def test_every_endpoint_is_described_with_its_problems(self):
         document = Api().get("/api/openapi.json").json()
         assert {(path, method) for path, item in document["paths"].items() for method in item} == {
-            ("/api/jobs/submit/{job_type}", "post"),
+            ("/api/jobs/submit/hello_world", "post"),
             ("/api/jobs/{job_id}", "get"),
             ("/api/jobs", "get"),
             ("/api/jobs/{job_id}/tasks", "get"),
@@ -511,15 +514,47 @@ class TestDocument:
             ("/api/livez", "get"),
             ("/api/readyz", "get"),
         }
-        for item in document["paths"].values():
+        for path, item in document["paths"].items():
             for operation in item.values():
-                assert "422" not in operation["responses"]
-                assert set(operation["responses"]["default"]["content"]) == {"application/problem+json"}
-        assert "requestBody" in document["paths"]["/api/jobs/submit/{job_type}"]["post"]
+                responses = operation["responses"]
+                assert "default" not in responses
+                assert {"400", "401", "405", "429", "500", "503"} <= set(responses)
+                assert ("requestBody" in operation) == ({"411", "413", "415"} <= set(responses))
+                assert ("404" in responses) == ("{" in path or "submit" in path or path == "/api/failures"), path
+                problems = [each for status, each in responses.items() if status >= "4"]
+                assert {name for each in problems for name in each["content"]} <= {
+                    "application/problem+json",
+                    "application/json",  # /api/readyz
+                }
+
+    def test_body_of_a_submission_is_its_job_types_schema(self):
+        submit = Api().get("/api/openapi.json").json()["paths"]["/api/jobs/submit/hello_world"]["post"]
+        schema = submit["requestBody"]["content"]["application/json"]["schema"]
+        assert (schema["properties"]["n"]["maximum"], schema["additionalProperties"]) == (100_000, False)
+        assert {"Location", "Retry-After", "Idempotency-Replayed"} <= set(submit["responses"]["202"]["headers"])
+
+    def test_all_references_lead_somewhere(self):
+        document = Api().get("/api/openapi.json").json()
+        names = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(document)))
+        assert "#/components/schemas/RerunMode" in names
+        for name in names:
+            place = document
+            for step in name.removeprefix("#/").split("/"):
+                place = place[step]
+
+    def test_job_ids_have_their_pattern(self):
+        operation = Api().get("/api/openapi.json").json()["paths"]["/api/jobs/{job_id}"]["get"]
+        (job_id,) = [each for each in operation["parameters"] if each["name"] == "job_id"]
+        assert job_id["schema"]["pattern"] == "^[0-9a-f]{64}$"
+
+    def test_app_that_cannot_say_its_job_types_describes_any(self):
+        def refuse():
+            raise ServicesNotReady("a setting is wrong")
+
+        api = Api()
+        api.app = create_api(refuse)
+        assert "/api/jobs/submit/{job_type}" in api.get("/api/openapi.json").json()["paths"]
 
     def test_version_is_the_projects(self):
         project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
         assert project["version"] == API_VERSION
-
-    def test_docs_page_reads_the_document_below_api(self):
-        assert "/api/openapi.json" in Api().get("/api/docs").text

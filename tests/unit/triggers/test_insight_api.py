@@ -123,7 +123,7 @@ class InsightFakes(FakeServices):
     def find_dead_letter(self, dead_letter_id):
         return LETTER if dead_letter_id == LETTER.dead_letter_id else None
 
-    def redrive(self, selection, *, dry_run, limit):
+    def redrive(self, selection, *, dry_run, limit, actor=None):
         outcome = "to_be_sent" if dry_run else "sent"
         report = RedriveReport((RedriveItem(LETTER, outcome, "as m"),), 4)
         return self._ask("redrive", {"selection": selection, "dry_run": dry_run, "limit": limit}, lambda: report)

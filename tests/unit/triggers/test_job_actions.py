@@ -12,12 +12,15 @@ ACTOR = {"X-MS-CLIENT-PRINCIPAL-NAME": "ada@example.com"}
 
 
 def answering(outcome: str, status: str = "processing", *, run: int = 1, is_paused: bool = False, **counts) -> Api:
-    return Api(FakeServices(answer=ControlAnswer(outcome, JobStatus(status), run, 2, is_paused=is_paused, **counts)))
+    return Api(
+        FakeServices(answer=ControlAnswer(outcome, JobStatus(status), run, 2, is_paused=is_paused, **counts)),
+        trusts_principal=True,
+    )
 
 
 class TestCancel:
     def test_reason_grace_and_actor_are_passed_on(self):
-        api = Api(FakeServices(cancelled_as="cancelling"))
+        api = Api(FakeServices(cancelled_as="cancelling"), trusts_principal=True)
         body = {"reason": "wrong tile", "cancel_grace_seconds": 30}
         response = api.post(f"/api/jobs/{JOB_ID}/cancel", json=body, headers=ACTOR)
         assert response.status_code == 202
@@ -85,10 +88,6 @@ class TestPauseAndResume:
         problem = assert_problem(answering("refused", status).post(f"/api/jobs/{JOB_ID}/{action}"), 409, code)
         assert (problem["job_status"], problem["allowed_actions"]) == (status, allowed)
         assert action in problem["detail"]
-
-    def test_actor_that_is_too_long_is_refused(self):
-        response = Api().post(f"/api/jobs/{JOB_ID}/pause", headers={"X-MS-CLIENT-PRINCIPAL-NAME": "x" * 400})
-        assert_problem(response, 400, "invalid_request")
 
     def test_job_shows_that_it_is_paused_and_what_can_be_done(self):
         job = Api().get(f"/api/jobs/{JOB_ID}").json()

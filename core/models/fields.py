@@ -1,0 +1,79 @@
+"""One type for each kind of field that comes from outside, with the bounds of the store.
+
+Everything that a path, a query, a header, a body or a message says is one of these, so that nothing comes to the
+database which it cannot hold: NUL, half a surrogate pair, a number beyond its column.
+"""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, Strict
+from pydantic_core import PydanticCustomError
+
+from core.credentials import find_credential
+
+MAX_INTEGER = 2**31 - 1
+MAX_BIGINT = 2**63 - 1
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def expectation(expected: str, found: str, hint: str | None = None) -> PydanticCustomError:
+    """What a validator raises, so that it is told with the words expected, found and hint."""
+    return PydanticCustomError(
+        "expectation", "expected {expected}, found {found}", {"expected": expected, "found": found, "hint": hint or ""}
+    )
+
+
+def check_storable(text: str) -> str:
+    """The text itself, if PostgreSQL can hold it."""
+    bad = _UNSTORABLE.search(text)
+    if bad is not None:
+        found = f"{'NUL' if bad[0] == chr(0) else 'half a surrogate pair'} at {bad.start()}"
+        raise expectation("text without NUL and lone surrogates", found, "leave it out")
+    return text
+
+
+def check_no_credential(text: str) -> str:
+    """The text itself, if it holds nothing that opens something."""
+    found = find_credential(text)
+    if found is not None:
+        raise expectation("text without credentials", found.kind, "leave it out: it is kept and shown")
+    return text
+
+
+def check_job_id(value: str) -> str:
+    """The id itself, if it can be one."""
+    if JOB_ID.fullmatch(value):
+        return value
+    hint = "ids are written in lower case" if JOB_ID.fullmatch(value.lower()) else "submit answers with it"
+    found = repr(value) if len(value) <= JOB_ID_LENGTH else f"{len(value)} characters"
+    raise expectation("64 hexadecimal digits", found, hint)
+
+
+JOB_ID_LENGTH = 64
+JOB_ID = re.compile(r"[0-9a-f]{64}")
+
+JobIdText = Annotated[
+    str, AfterValidator(check_job_id), Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"}, examples=["ab" * 32])
+]
+StorableText = Annotated[str, AfterValidator(check_storable)]
+JobTypeText = Annotated[StorableText, Field(min_length=1, max_length=100)]
+QueueName = Annotated[StorableText, Field(min_length=1, max_length=100, description="The logical name.")]
+Reason = Annotated[
+    StorableText,
+    AfterValidator(check_no_credential),
+    Field(min_length=1, max_length=1000, description="Kept in the timeline."),
+]
+CorrelationId = Annotated[
+    str,
+    AfterValidator(check_no_credential),
+    Field(pattern=r"^[\x21-\x7e]{1,128}$", description="Goes with the job, its messages and log lines."),
+]
+IdempotencyKey = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
+Cursor = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,1000}$", description="`next_cursor` of the page before.")]
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="Of a group.")]
+# Runs, stages, tasks.
+StageNumber = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+RunNumber = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+DeadLetterId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
+StrictDeadLetterId = Annotated[int, Strict(), Field(ge=1, le=MAX_BIGINT)]

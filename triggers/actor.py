@@ -1,0 +1,28 @@
+"""Who asks: what App Service's own authentication found out, and nothing that a client could write itself."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from core.errors import storable_text
+
+# The first that is there: a person's name; the id of an app, which has no name.
+_HEADERS = ("x-ms-client-principal-name", "x-ms-client-principal-id")
+_LONGEST_NAME = 320
+
+
+def is_authentication_on(environment: Mapping[str, str]) -> bool:
+    """Whether App Service says that its authentication is on: only then it removes what clients write themselves."""
+    return environment.get("WEBSITE_AUTH_ENABLED", "").strip().lower() in {"true", "1"}
+
+
+def find_actor(request: Request) -> str | None:
+    """The principal's name, or None where nobody vouches for one."""
+    if not request.app.state.trusts_principal:
+        return None
+    name = next((request.headers[header] for header in _HEADERS if request.headers.get(header)), None)
+    return storable_text(name)[:_LONGEST_NAME] if name else None
+
+
+Actor = Annotated[str | None, Depends(find_actor)]
