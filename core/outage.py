@@ -21,7 +21,8 @@ class OutageLog:
         self._clock = clock
         self._lock = threading.Lock()
         self._began = 0.0
-        self._said = 0.0
+        self._said: float | None = None
+        self._is_told = False
         self._unsaid = 0
         self._count = 0
         self.is_on = False
@@ -31,23 +32,25 @@ class OutageLog:
         with self._lock:
             now = self._clock()
             if not self.is_on:
-                self._began, self._count, self._unsaid, self.is_on = now, 0, 0, True
-            elif now - self._said < REPEAT_SECONDS:
-                self._count += 1
-                self._unsaid += 1
-                return
+                self._began, self._count, self._is_told, self.is_on = now, 0, False, True
             self._count += 1
-            since, self._unsaid, self._said = self._unsaid + 1, 0, now
+            self._unsaid += 1
+            # Also when it comes and goes: some calls fail while others succeed.
+            if self._said is not None and now - self._said < REPEAT_SECONDS:
+                return
+            failures, self._unsaid, self._said, self._is_told = self._unsaid, 0, now, True
             seconds = round(now - self._began, 1)
-        details = {"checkpoint": "DATABASE_AWAY", "reason": reason, "failures": since, "outage_seconds": seconds}
+        details = {"checkpoint": "DATABASE_AWAY", "reason": reason, "failures": failures, "outage_seconds": seconds}
         log.warning("database_away", extra=details)
 
     def end(self) -> None:
-        """The database answers. Nothing is said unless it was away."""
+        """The database answers. Nothing is said unless it was said to be away."""
         with self._lock:
             if not self.is_on:
                 return
             self.is_on = False
+            if not self._is_told:
+                return
             seconds, count = round(self._clock() - self._began, 1), self._count
         details = {"checkpoint": "DATABASE_BACK", "failures": count, "outage_seconds": seconds}
         log.info("database_back", extra=details)

@@ -18,6 +18,7 @@ import psycopg
 from psycopg import Connection, IsolationLevel
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import set_json_loads
 
@@ -190,6 +191,20 @@ def own_transaction(connection: Connection[Any]) -> AbstractContextManager[objec
     """For several statements that need no common snapshot: a transaction where isolation must be named, else none."""
     names_isolation = isinstance(connection, PooledConnection) and connection.names_isolation
     return connection.transaction() if names_isolation else nullcontext()
+
+
+@contextmanager
+def at_read_committed(connection: Connection[Any]) -> Iterator[None]:
+    """Transactions that begin here are read committed; one that is open already is its owner's."""
+    if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
+        yield
+        return
+    usual, connection.isolation_level = connection.isolation_level, IsolationLevel.READ_COMMITTED
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.isolation_level = usual
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from core.schema.migration import Migration, in_order, load_migrations, text_che
 from core.schema.sql_generator import generate_functions, generate_transition_guards
 from core.schema.tables import TABLES
 from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable, RepositoryError
+from infrastructure.connections import at_read_committed
 from infrastructure.database_errors import Fault, fault_of
 
 VERSIONS_TABLE = "schema_versions"
@@ -213,7 +214,8 @@ class Migrator:
     @contextmanager
     def _connection(self, patience_seconds: float | None) -> Iterator[Connection[Any]]:
         if isinstance(self._database, Connection):
-            yield self._database
+            with at_read_committed(self._database):
+                yield self._database
             return
         try:
             with self._database.connection(patience_seconds) as connection:
@@ -356,6 +358,6 @@ def _generated_functions(schema: str) -> Iterable[Composed]:
 
 def _translated(label: str, error: psycopg.Error, connection: Connection[Any]) -> RepositoryError:
     """An outage, or what a person must look at."""
-    if fault_of(error, is_broken=connection.broken) is Fault.OUTAGE:
+    if fault_of(error, is_broken=connection.closed) is Fault.OUTAGE:
         return DatabaseUnavailable("migrate", str(error))
     return MigrationFailed(label, str(error))

@@ -92,7 +92,7 @@ class Pool(ConnectionPool[PooledConnection]):
 
     def judge(self, connection: PooledConnection, error: Exception) -> "Refused":
         """What a statement's error means, and whether the same call over another connection may do."""
-        is_broken = connection.broken
+        is_broken = connection.closed
         sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
         is_again = is_broken
         if sqlstate == READ_ONLY and connection.connected_at < time.monotonic() - _WRITABLE_SECONDS:

@@ -41,12 +41,29 @@ def test_an_outage_is_one_warning_a_minute_and_one_line_when_it_is_over(caplog):
 
 
 def test_the_next_outage_is_told_at_once(caplog):
-    told = OutageLog(Clock())
-    with caplog.at_level(logging.WARNING):
-        for _ in range(2):
+    clock = Clock()
+    told = OutageLog(clock)
+    with caplog.at_level(logging.INFO):
+        for clock.now in (0.0, 60.0):
             told.note("refused")
             told.end()
-    assert [record.failures for record in caplog.records] == [1, 1]
+    assert [one[1:3] for one in lines(caplog)] == [("database_away", 1), ("database_back", 1)] * 2
+
+
+def test_a_database_that_comes_and_goes_is_one_warning_a_minute_too(caplog):
+    clock = Clock()
+    told = OutageLog(clock)
+    with caplog.at_level(logging.INFO):
+        for second in range(61):
+            clock.now = float(second)
+            told.note("all connections are in use")
+            told.end()
+    assert [one[1:3] for one in lines(caplog)] == [
+        ("database_away", 1),
+        ("database_back", 1),
+        ("database_away", 60),
+        ("database_back", 1),
+    ]
 
 
 def test_messages_that_meet_an_outage_leave_no_trace_each(caplog, monkeypatch):
