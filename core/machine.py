@@ -13,7 +13,7 @@ from core.job_mover import ON_THE_SPOT_SECONDS, JobMover, obstacle_of
 from core.known_jobs import KnownJobs
 from core.leases import LeaseKeeper
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
-from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, RerunMode
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunMode
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, ResultStore
 from core.stage_runner import StageRunner
@@ -73,6 +73,7 @@ class CoreMachine:
         correlation_id: str | None = None,
         force: bool = False,
         idempotency_key: str | None = None,
+        if_ended: IfEnded = IfEnded.RETURN,
     ) -> Submission:
         """Validate, write the job and its first stage, and tell the jobs queue. The row is the outbox.
 
@@ -81,14 +82,21 @@ class CoreMachine:
         Args:
             force: Make a new job of the same parameters if there is one already.
             idempotency_key: The same key with the same payload gives the job that it gave before, forced ones too.
+            if_ended: What to do with a job of these parameters that is there and does not run with them.
 
         Raises:
             UnknownJobType, ParameterErrors: What the caller must mend (`jobs.registry`, `jobs.parameters`).
             IdempotencyKeyReused: The key came before with another payload; nothing was written.
+            SubmissionRefused: There is such a job, and `if_ended` is fail; nothing was written.
             StoreUnavailable: Nothing was written.
         """
         return self._submitter.submit(
-            job_type, parameters, correlation_id=correlation_id, force=force, idempotency_key=idempotency_key
+            job_type,
+            parameters,
+            correlation_id=correlation_id,
+            force=force,
+            idempotency_key=idempotency_key,
+            if_ended=if_ended,
         )
 
     def process_job_message(self, message: JobQueueMessage | StageCompleteMessage) -> None:
@@ -105,7 +113,7 @@ class CoreMachine:
             )
         with self._errors.handle_operation("process_job_message", job_id=message.job_id):
             if message.job_id is None:
-                self.submit_job(message.job_type, message.parameters or {}, correlation_id=message.correlation_id)
+                self._submit_from_queue(message)
                 return
             job = self._state.find_job(message.job_id)
             obstacle = obstacle_of(job, message.run)
@@ -113,6 +121,28 @@ class CoreMachine:
                 log.info("job_message_without_effect", extra={"job_id": message.job_id, "outcome": obstacle})
                 return
             self._mover.move_on(job, self._clock() + ON_THE_SPOT_SECONDS)
+
+    def _submit_from_queue(self, message: JobQueueMessage) -> None:
+        """Nobody reads an answer: the log says where nothing runs, and what would."""
+        submitted = self.submit_job(
+            message.job_type,
+            message.parameters or {},
+            correlation_id=message.correlation_id,
+            idempotency_key=message.idempotency_key,
+            if_ended=message.if_ended,
+        )
+        if submitted.advice is not None:
+            log.warning(
+                "submission_ran_nothing",
+                extra={
+                    "checkpoint": "SUBMISSION_RAN_NOTHING",
+                    "job_id": submitted.job_id,
+                    "correlation_id": message.correlation_id,
+                    "outcome": submitted.outcome,
+                    "status": submitted.status,
+                    "advice": submitted.advice,
+                },
+            )
 
     def process_task_message(self, message: TaskQueueMessage) -> None:
         """Claim the message's tasks, run them, settle them; if they were the stage's last, move the job on.

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from core.errors import Failure
 from core.models import JobRecord, RetryPolicy
-from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ParkedTask, RerunMode
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, ParkedTask, RerunMode
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.ports import (
     Enforcement,
@@ -37,10 +37,15 @@ class StateManager:
         self._stages = stages
 
     def submit_job(
-        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
+        self,
+        job: JobRecord,
+        *,
+        forced: ForcedJob | None = None,
+        key: KeyedPayload | None = None,
+        if_ended: IfEnded = IfEnded.RETURN,
     ) -> Submitted:
         """Write the job and its first stage, or find it there: by its id, or by its key. `forced`: beside the first."""
-        submitted = self._jobs.submit_job(job, forced=forced, key=key)
+        submitted = self._jobs.submit_job(job, forced=forced, key=key, if_ended=if_ended)
         log.info(
             "job_submitted",
             extra={
@@ -49,6 +54,7 @@ class StateManager:
                 "correlation_id": job.correlation_id,
                 "outcome": submitted.outcome,
                 "status": submitted.status,
+                "same_parameters": submitted.same_parameters,
             },
         )
         return submitted

@@ -17,7 +17,8 @@ class JobRecord(FrozenModel):
 
     A forced job has a `nonce`, which is part of its id, and `forced_from`: the job of the same type and parameters.
     While `paused_at` is set nothing new is claimed, planned or finalized. `cancel_deadline_at` is when a job that is
-    cancelling ends whether its tasks have stopped or not.
+    cancelling ends whether its tasks have stopped or not. `run_started_at` is when its current run began; null in its
+    first one, which began at `created_at`.
     """
 
     job_id: JobId
@@ -42,6 +43,7 @@ class JobRecord(FrozenModel):
     deadline_at: datetime | None = None
     paused_at: datetime | None = None
     cancel_deadline_at: datetime | None = None
+    run_started_at: datetime | None = None
 
 
 class JobRunRecord(FrozenModel):
