@@ -70,7 +70,7 @@ class IdempotencyKeyReused(CoreMachineError):
         self.key, self.job_id = key, job_id
         super().__init__(
             f"idempotency key: expected a new key for a new request, found that {key!r} came before with another job "
-            f"type, other parameters, another force or another if_ended (job {job_id}); use a key of its own for each request"
+            f"type, other parameters, another force or if_ended (job {job_id}); use a key of its own for each request"
         )
 
 

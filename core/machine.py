@@ -129,7 +129,7 @@ class CoreMachine:
             message.parameters or {},
             correlation_id=message.correlation_id,
             idempotency_key=message.idempotency_key,
-            if_ended=message.if_ended,
+            if_ended=message.if_ended or IfEnded.RETURN,
         )
         if submitted.advice is not None:
             log.warning(

@@ -24,8 +24,8 @@ _ADVICE = {
     JobStatus.COMPLETED: "This job has completed and was not submitted again: its result is there; ",
 }
 _OTHER_PARAMETERS = (
-    "Nothing was run: run {run} of this job, {status}, is of other parameters than those submitted, and its result is not "
-    "theirs. "
+    "Nothing was run: run {run} of this job, {status}, is of other parameters than those submitted, and its result is "
+    "not theirs. "
 )
 _RERUN = "rerun it (POST /api/jobs/{job_id}/rerun, `coremachine rerun`), or "
 _RESUBMIT = "submit with if_ended=rerun (?if_ended=rerun, --if-ended rerun) to run it again with these parameters, or "

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import DeliveryError, IdempotencyKeyReused, StoreUnavailable
+from core.errors import DeliveryError, IdempotencyKeyReused, StoreUnavailable, SubmissionRefused
 from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.parameters import ParameterErrors
 from jobs.registry import UnknownJobType
@@ -86,6 +86,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(ParameterErrors, _from_parameters)
     api.add_exception_handler(UnknownJobType, _from_unknown_job_type)
     api.add_exception_handler(IdempotencyKeyReused, _from_reused_key)
+    api.add_exception_handler(SubmissionRefused, _from_refused_submission)
     api.add_exception_handler(JobNotFound, _from_unknown_job)
     api.add_exception_handler(InvalidCursor, _from_cursor)
     for unavailable in (StoreUnavailable, ServicesNotReady, DeliveryError):
@@ -168,6 +169,11 @@ def _from_unknown_job_type(request: Request, error: Exception) -> JSONResponse:
 
 def _from_reused_key(request: Request, error: Exception) -> JSONResponse:
     return _answer(request.url.path, ProblemError(422, "idempotency_key_reused", str(error)))
+
+
+def _from_refused_submission(request: Request, error: Any) -> JSONResponse:
+    problem = ProblemError(409, "job_is_there", str(error), job_status=error.status)
+    return _answer(request.url.path, problem)
 
 
 def _from_unknown_job(request: Request, error: Any) -> JSONResponse:

@@ -27,7 +27,7 @@ class JobQueueMessage(FrozenModel):
     cause: Annotated[str, Field(max_length=20)] | None = None
     parameters: dict[str, Any] | None = None
     correlation_id: str | None = None
-    if_ended: IfEnded = IfEnded.RETURN
+    if_ended: IfEnded | None = None
     idempotency_key: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")] | None = None
 
     @model_validator(mode="after")
@@ -43,9 +43,10 @@ class JobQueueMessage(FrozenModel):
     def _runs_again_once(self) -> "JobQueueMessage":
         if self.if_ended in {IfEnded.RERUN, IfEnded.FORCE} and self.idempotency_key is None:
             raise ValueError(
-                f"expected an idempotency_key with if_ended {self.if_ended.value!r}, found none: a message may come twice"
+                f"expected an idempotency_key with if_ended {self.if_ended.value!r}, found none; add one, "
+                "since a message may come twice"
             )
-        if self.job_id is not None and (self.if_ended is not IfEnded.RETURN or self.idempotency_key is not None):
+        if self.job_id is not None and (self.if_ended is not None or self.idempotency_key is not None):
             raise ValueError("expected if_ended and idempotency_key only where a job is submitted, found a job_id")
         return self
 
