@@ -116,7 +116,9 @@ def runs(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None
     if wants_json(output):
         print_json({"value": found})
         return
-    rows = [{**each, "took": duration_text(seconds_between(each["started_at"], each.get("finished_at")))} for each in found]
+    rows = [
+        {**each, "took": duration_text(seconds_between(each["started_at"], each.get("finished_at")))} for each in found
+    ]
     print_rows(rows, ["run", "status", "started_at", "finished_at", "took", "parameters"], empty="No runs.")
 
 
