@@ -86,22 +86,12 @@ class Submitter:
         )
         if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
             raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)
-        advice = None if submitted.begins_run else _advice_on(submitted)
+        submission = _submission(job_type, submitted)
         if submitted.outcome is SubmissionOutcome.REFUSED:
-            raise SubmissionRefused(submitted.job_id, submitted.status, advice or "")
+            raise SubmissionRefused(submission.job_id, submission.status, submission.advice or "Submit it again.")
         if submitted.begins_run:
             self._announce(job_class, validated, submitted)
-        return Submission(
-            job_id=submitted.job_id,
-            job_type=job_type,
-            created=submitted.created,
-            status=submitted.status,
-            run=submitted.run,
-            correlation_id=submitted.correlation_id,
-            outcome=submitted.outcome,
-            advice=advice,
-            same_parameters=submitted.same_parameters,
-        )
+        return submission
 
     def _announce(self, job_class: JobType, validated: dict[str, Any], submitted: Submitted) -> None:
         message = job_class.queue_job(submitted.job_id, validated, correlation_id=submitted.correlation_id)
@@ -111,12 +101,29 @@ class Submitter:
             self._state.mark_job_announced(submitted.job_id, submitted.run, 1)
 
 
+def _submission(job_type: str, submitted: Submitted) -> Submission:
+    return Submission(
+        job_id=submitted.job_id,
+        job_type=job_type,
+        created=submitted.created,
+        status=submitted.status,
+        run=submitted.run,
+        correlation_id=submitted.correlation_id,
+        outcome=submitted.outcome,
+        advice=None if submitted.begins_run else _advice_on(submitted),
+        same_parameters=submitted.same_parameters,
+    )
+
+
 def _advice_on(submitted: Submitted) -> str | None:
     status = JobStatus(submitted.status)
     if submitted.same_parameters:
         return advice_for(submitted.job_id, status)
-    beginning = _OTHER_PARAMETERS.format(run=submitted.run, status=status.value)
-    return f"{beginning}{'S' if status.is_terminal else 'Once it has ended, s'}{_RESUBMIT[1:]}{_FORCE}"
+    found = _OTHER_PARAMETERS.format(run=submitted.run, status=status.value)
+    when = "Now" if status.is_terminal else "Once it has ended"
+    # The key belongs to the request that came before.
+    how = ", under a new idempotency key," if submitted.outcome is SubmissionOutcome.REPLAYED else ""
+    return f"{found}{when}{how} {_RESUBMIT}{_FORCE}"
 
 
 def advice_for(job_id: str, status: JobStatus) -> str | None:
