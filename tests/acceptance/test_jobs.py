@@ -226,12 +226,12 @@ def test_rerun_with_other_parameters_is_no_answer_to_the_old_ones(
     body = {"job_type": "hello_world", "parameters": {"n": 3, "message": "truth"}}
     body |= {"if_ended": "rerun", "idempotency_key": "truth-1"}
     with (
-        ServiceBusClient.from_connection_string(stack.info.connection_string) as client,
+        ServiceBusClient.from_connection_string(stack.info.service_bus_connection) as client,
         client.get_queue_sender(JOBS) as sender,
     ):
         sender.send_messages([ServiceBusMessage(json.dumps(body)) for _ in range(2)])
     wait_until(lambda: http.get(f"jobs/{job_id}").json()["run"] == 4, "the run that the message asked for")
-    wait_until(lambda: counts(stack, JOBS)["active"] == 0, "both messages are settled")
+    wait_until(lambda: {counts(stack, JOBS)[state] for state in ("active", "locked")} == {0}, "both messages settled")
     assert wait_for_end(http, job_id)["run"] == 4
 
 
