@@ -75,18 +75,21 @@ class ApiClient:
         *,
         force: bool = False,
         idempotency_key: str | None = None,
+        if_ended: str | None = None,
     ) -> Json:
         """The job that the submission made or found.
 
         Args:
             force: A new job, even if one of the same parameters is there.
             idempotency_key: The same key again gives the same job.
+            if_ended: return, rerun, force or fail, where the job is there and does not run with these parameters.
         """
+        query = {"force": "true" if force else None, "if_ended": if_ended}
         return self._call(
             "POST",
             f"jobs/submit/{job_type}",
             json=dict(parameters),
-            params={"force": "true"} if force else {},
+            params={name: value for name, value in query.items() if value is not None},
             headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
         )
 

@@ -8,9 +8,9 @@ from rich.markup import escape
 from cli.client import ApiClient, Json, choose_url
 from cli.errors import UsageProblem
 from cli.jobs import follow_to_end, say
-from cli.options import JobArgument, Output, OutputOption, TimeoutOption, UrlOption, wants_json
+from cli.options import JobArgument, Output, OutputOption, StrictOption, TimeoutOption, UrlOption, wants_json
 from cli.parameters import gather_parameters
-from cli.render import console, print_json, print_rows, status_markup
+from cli.render import console, duration_text, print_json, print_rows, seconds_between, status_markup
 
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Kept in the job's timeline.")]
 
@@ -72,6 +72,7 @@ def rerun(
     ] = None,
     reason: ReasonOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 if the job fails.")] = False,
+    strict: StrictOption = False,
     timeout: TimeoutOption = None,
     output: OutputOption = None,
     url: UrlOption = None,
@@ -95,7 +96,7 @@ def rerun(
                 say(warning)
         answer = client.act(whole_id, "rerun", body)
         if wait:
-            follow_to_end(client, whole_id, timeout, output)
+            follow_to_end(client, whole_id, timeout, output, strict=strict, run=answer.get("run"))
     if wants_json(output):
         print_json(answer)
         return
@@ -116,7 +117,10 @@ def runs(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None
     if wants_json(output):
         print_json({"value": found})
         return
-    print_rows(found, ["run", "status", "started_at", "finished_at", "parameters"], empty="No runs.")
+    rows = [
+        {**each, "took": duration_text(seconds_between(each["started_at"], each.get("finished_at")))} for each in found
+    ]
+    print_rows(rows, ["run", "status", "started_at", "finished_at", "took", "parameters"], empty="No runs.")
 
 
 def _act(action: str, job_id: str, body: dict[str, Any], output: Output | None, url: str | None) -> None:

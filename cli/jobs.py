@@ -7,8 +7,17 @@ from typing import Annotated, NoReturn
 import typer
 
 from cli.client import ApiClient, Json, choose_url
-from cli.errors import Exit
-from cli.options import JobArgument, LimitOption, Output, OutputOption, TimeoutOption, UrlOption, wants_json
+from cli.errors import Exit, UsageProblem
+from cli.options import (
+    JobArgument,
+    LimitOption,
+    Output,
+    OutputOption,
+    StrictOption,
+    TimeoutOption,
+    UrlOption,
+    wants_json,
+)
 from cli.parameters import gather_parameters
 from cli.progress import JobProgress, render_job
 from cli.render import (
@@ -18,13 +27,14 @@ from cli.render import (
     error_text,
     print_json,
     print_rows,
-    seconds_between,
+    seconds_of_run,
     status_markup,
     visible_lines,
 )
 from core.models import JobStatus
+from core.models.control import IfEnded
 
-_UNSUCCESSFUL = {JobStatus.FAILED, JobStatus.CANCELLED}
+_UNSUCCESSFUL = {JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.CANCELLING}
 _INTERRUPTED = 130
 
 
@@ -38,12 +48,24 @@ def submit(
     idempotency_key: Annotated[
         str | None, typer.Option("--idempotency-key", help="The same key again gives the same job, forced ones too.")
     ] = None,
+    if_ended: Annotated[
+        IfEnded | None,
+        typer.Option(
+            "--if-ended",
+            help="Where the job of these parameters is there and does not run with them: the job as it is (return, the "
+            "default), another run of it (rerun), a new job (force), or exit code 4 (fail).",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 if the job fails.")] = False,
+    strict: StrictOption = False,
     timeout: TimeoutOption = None,
     output: OutputOption = None,
     url: UrlOption = None,
 ) -> None:
     """Submit a job. The same parameters are the same job: submitting twice runs it once.
+
+    Exit code 1 if nothing was run since the job had failed or was cancelled, 4 if a rerun gave it other parameters: its
+    result is not of this submission.
 
     For example:
 
@@ -53,23 +75,24 @@ def submit(
 
         coremachine submit hello_world --params-file parameters.json -o json
 
+        coremachine submit hello_world --if-ended rerun --wait --strict
+
         coremachine submit hello_world --force
     """
+    if force and if_ended not in {None, IfEnded.FORCE}:
+        raise UsageProblem(f"expected --force or --if-ended, found --force and --if-ended {if_ended}; leave one out")
     with ApiClient(choose_url(url)) as client:
         parameters, warnings = gather_parameters(client, job_type, param or [], params_file)
         for warning in warnings:
             say(warning)
-        answer = client.submit(job_type, parameters, force=force, idempotency_key=idempotency_key)
+        answer = client.submit(job_type, parameters, force=force, idempotency_key=idempotency_key, if_ended=if_ended)
         if answer.get("advice"):
             say(answer["advice"])
-        if not wait:
-            if wants_json(output):
-                print_json(answer)
-            else:
-                news = "submitted" if answer.get("created", True) else "already there"
-                console().print(f"{answer['job_id']} {news}, {status_markup(answer['status'])}", soft_wrap=True)
-            return
-        follow_to_end(client, answer["job_id"], timeout, output)
+        # A run of other parameters is not waited for: its result is none of this submission.
+        if wait and answer.get("same_parameters", True):
+            follow_to_end(client, answer["job_id"], timeout, output, strict=strict, run=answer["run"])
+    _print_submission(answer, output)
+    raise typer.Exit(_exit_code_of_submission(answer, strict=strict))
 
 
 def status(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None) -> None:
@@ -105,7 +128,7 @@ def list_jobs(
             **job,
             "status": f"{job['status']} (paused)" if job.get("paused_at") else job["status"],
             "stage": f"{job.get('stage')}/{job.get('total_stages')}",
-            "took": _took(job),
+            "took": duration_text(seconds_of_run(job)),
         }
         for job in jobs
     ]
@@ -113,14 +136,18 @@ def list_jobs(
 
 
 def watch(
-    job_id: JobArgument, timeout: TimeoutOption = None, output: OutputOption = None, url: UrlOption = None
+    job_id: JobArgument,
+    strict: StrictOption = False,
+    timeout: TimeoutOption = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
 ) -> None:
     """Watch a job to its end, a bar for each stage. Exit code 1 if it fails or is cancelled.
 
     For example: coremachine watch 3f2a9c --timeout 600
     """
     with ApiClient(choose_url(url)) as client:
-        follow_to_end(client, client.resolve_job_id(job_id), timeout, output)
+        follow_to_end(client, client.resolve_job_id(job_id), timeout, output, strict=strict)
 
 
 def tasks(
@@ -171,8 +198,21 @@ def job_types(output: OutputOption = None, url: UrlOption = None) -> None:
     print_rows(rows, ["job_type", "description", "parameters"], empty="No job types.")
 
 
-def follow_to_end(client: ApiClient, job_id: str, timeout: float | None, output: Output | None) -> NoReturn:
-    """Show the job until it ends, print it, and exit with its code."""
+def follow_to_end(
+    client: ApiClient,
+    job_id: str,
+    timeout: float | None,
+    output: Output | None,
+    *,
+    strict: bool = False,
+    run: int | None = None,
+) -> NoReturn:
+    """Show the job until it ends, print it, and exit with its code.
+
+    Args:
+        strict: A job that completed with errors is a failure too.
+        run: The one that is waited for; another has another result, and exit code 4.
+    """
     try:
         if wants_json(output) and not sys.stderr.isatty():
             job = client.wait_for_job(job_id, timeout)
@@ -183,7 +223,32 @@ def follow_to_end(client: ApiClient, job_id: str, timeout: float | None, output:
         say(f"The job goes on; see `coremachine watch {job_id[:12]}`, or stop it with `coremachine cancel`.")
         raise typer.Exit(_INTERRUPTED) from None
     print_job(job, output)
-    raise typer.Exit(Exit.FAILED if job["status"] in _UNSUCCESSFUL else Exit.OK)
+    if run is not None and job["run"] != run:
+        say(f"While run {run} was waited for, run {job['run']} began; see `coremachine runs {job_id[:12]}`.")
+        raise typer.Exit(Exit.CONFLICT)
+    raise typer.Exit(_exit_code_of(job["status"], strict=strict))
+
+
+def _exit_code_of(status: str, *, strict: bool) -> Exit:
+    is_failure = status in _UNSUCCESSFUL or (strict and status == JobStatus.COMPLETED_WITH_ERRORS)
+    return Exit.FAILED if is_failure else Exit.OK
+
+
+def _exit_code_of_submission(answer: Json, *, strict: bool) -> Exit:
+    """Without a wait: whether what was submitted runs, or has run well."""
+    return _exit_code_of(answer["status"], strict=strict) if answer.get("same_parameters", True) else Exit.CONFLICT
+
+
+def _print_submission(answer: Json, output: Output | None) -> None:
+    if wants_json(output):
+        print_json(answer)
+        return
+    news = "submitted" if answer.get("created", True) else "already there"
+    if answer.get("outcome") == "rerun":
+        news = f"submitted again, run {answer['run']}"
+    elif not answer.get("same_parameters", True):
+        news = f"already there with other parameters, run {answer['run']}"
+    console().print(f"{answer['job_id']} {news}, {status_markup(answer['status'])}", soft_wrap=True)
 
 
 def print_job(job: Json, output: Output | None) -> None:
@@ -199,10 +264,6 @@ def print_job(job: Json, output: Output | None) -> None:
 def say(text: str) -> None:
     """To people, beside the result on stdout."""
     typer.echo(visible_lines(text), err=True)
-
-
-def _took(job: Json) -> str:
-    return duration_text(seconds_between(job.get("created_at"), job.get("finished_at")))
 
 
 def _remark(task: Json) -> str:

@@ -28,6 +28,9 @@ LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most that m
 TimeoutOption = Annotated[
     float | None, typer.Option("--timeout", min=0, help="Seconds to wait, then exit code 5. Default: without end.")
 ]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit code 1 also for a job that completed with errors: a task of it failed.")
+]
 
 
 def wants_json(output: Output | None) -> bool:

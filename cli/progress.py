@@ -13,7 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.client import Json
-from cli.render import console, duration_text, error_text, local_time, seconds_between, status_markup, visible
+from cli.render import (
+    console,
+    duration_text,
+    error_text,
+    local_time,
+    seconds_between,
+    seconds_of_run,
+    status_markup,
+    visible,
+)
 
 _BAR_WIDTH = 28
 _COUNTS = ("pending", "queued", "processing", "pending_retry", "completed", "failed", "cancelled")
@@ -58,7 +67,7 @@ class JobProgress:
 
 def render_job(job: Json) -> RenderableType:
     """Head, a bar for each stage, the error if there is one."""
-    elapsed = duration_text(seconds_between(job.get("created_at"), job.get("finished_at")))
+    elapsed = duration_text(seconds_of_run(job))
     run = f" · run {job['run']}" if job.get("run", 1) > 1 else ""
     run += " · paused" if job.get("paused") else ""
     head = Text.from_markup(

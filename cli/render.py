@@ -110,6 +110,11 @@ def seconds_between(start: str | None, end: str | None) -> float | None:
     return max(0.0, (until - datetime.fromisoformat(start)).total_seconds())
 
 
+def seconds_of_run(job: Mapping[str, Any]) -> float | None:
+    """How long a job's present run took, or runs until now. A server that does not know runs' times gives the job's."""
+    return seconds_between(job.get("run_started_at") or job.get("created_at"), job.get("finished_at"))
+
+
 def duration_text(seconds: float | None) -> str:
     if seconds is None:
         return ""

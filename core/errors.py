@@ -94,7 +94,17 @@ class IdempotencyKeyReused(CoreMachineError):
         self.key, self.job_id = key, job_id
         super().__init__(
             f"idempotency key: expected a new key for a new request, found that {key!r} came before with another job "
-            f"type, other parameters or another force (job {job_id}); use a key of its own for each request"
+            f"type, other parameters, another force or if_ended (job {job_id}); use a key of its own for each request"
+        )
+
+
+class SubmissionRefused(CoreMachineError):
+    """The job was there and does not run with these parameters, and the submission said `fail`; nothing was written."""
+
+    def __init__(self, job_id: str, status: str, reason: str) -> None:
+        self.job_id, self.status = job_id, status
+        super().__init__(
+            f"if_ended: expected a job that is new or runs with these parameters, found {job_id} ({status}). {reason}"
         )
 
 

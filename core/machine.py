@@ -14,7 +14,7 @@ from core.known_jobs import KnownJobs
 from core.leases import LeaseKeeper
 from core.log_fields import log_fields
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
-from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, RerunMode
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunMode
 from core.models.message import UnknownMessage
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager
 from core.ports import JobCatalog, ResultStore
@@ -90,6 +90,7 @@ class CoreMachine:
         force: bool = False,
         idempotency_key: str | None = None,
         actor: str | None = None,
+        if_ended: IfEnded = IfEnded.RETURN,
     ) -> Submission:
         """Validate, write the job and its first stage, and tell the jobs queue. The row is the outbox.
 
@@ -99,12 +100,14 @@ class CoreMachine:
             force: Make a new job of the same parameters if there is one already.
             idempotency_key: The same key with the same payload gives the job that it gave before, forced ones too.
             actor: Who asks, for the timeline of a job that it makes.
+            if_ended: What to do with a job of these parameters that is there and does not run with them.
 
         Raises:
             UnknownJobType, ParameterErrors: What the caller must mend (`jobs.registry`, `jobs.parameters`).
             ValueTooLarge: The caller sent more than a job's parameters may be.
             AuthorError: The job class failed at validating them; nothing was written.
             IdempotencyKeyReused: The key came before with another payload; nothing was written.
+            SubmissionRefused: There is such a job, and `if_ended` is fail; nothing was written.
             StoreUnavailable: Nothing was written.
         """
         return self._submitter.submit(
@@ -114,6 +117,7 @@ class CoreMachine:
             force=force,
             idempotency_key=idempotency_key,
             actor=actor,
+            if_ended=if_ended,
         )
 
     def process_job_message(self, message: JobQueueMessage | StageCompleteMessage | UnknownMessage) -> None:
@@ -145,11 +149,31 @@ class CoreMachine:
             self._mover.move_on(job, self._clock() + ON_THE_SPOT_SECONDS)
 
     def _submit_from_queue(self, message: JobQueueMessage) -> None:
+        """Nobody reads an answer: the log says where nothing runs, and what would."""
         try:
-            self.submit_job(message.job_type, message.parameters or {}, correlation_id=message.correlation_id)
+            submitted = self.submit_job(
+                message.job_type,
+                message.parameters or {},
+                correlation_id=message.correlation_id,
+                idempotency_key=message.idempotency_key,
+                if_ended=message.if_ended or IfEnded.RETURN,
+            )
         except UnknownWork as unknown:
             document = message.model_dump(mode="json", exclude_none=True)
             self._postponer.keep_message(JOBS_QUEUE, document, message.kept, unknown)
+            return
+        if submitted.advice is not None:
+            log.warning(
+                "submission_ran_nothing",
+                extra={
+                    "checkpoint": "SUBMISSION_RAN_NOTHING",
+                    "job_id": submitted.job_id,
+                    "correlation_id": message.correlation_id,
+                    "outcome": submitted.outcome,
+                    "status": submitted.status,
+                    "advice": submitted.advice,
+                },
+            )
 
     def process_task_message(self, message: TaskQueueMessage | UnknownMessage) -> None:
         """Claim the message's tasks, run them, settle them; if they were the stage's last, move the job on.

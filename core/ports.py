@@ -11,7 +11,7 @@ from core.canonical import EncodedJson
 from core.context import TaskContext
 from core.models import JobQueueMessage, JobRecord, QueueMessage, TaskDefinition, TaskRecord
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
-from core.models.control import ControlAnswer, ParkedTask
+from core.models.control import ControlAnswer, IfEnded, ParkedTask
 from core.models.dead_letter import DeadLetter, RecordedLetter
 
 # A JSON object, or its text if it was encoded before.
@@ -63,15 +63,21 @@ class SubmissionOutcome(StrEnum):
     """What became of a submission.
 
     created: a new job. existing: the job of the same type and parameters was there. forced: a new job beside that one.
+    rerun: the next run of that one. other_parameters: it was there, but a rerun gave its present run other parameters,
+    so that its result is none of this submission.
     replayed: the same request came before with this idempotency key; the job it got then.
     key_conflict: the key came before with another payload; nothing was written.
+    refused: the job was there and does not run with these parameters; nothing was written.
     """
 
     CREATED = "created"
     EXISTING = "existing"
+    OTHER_PARAMETERS = "other_parameters"
     FORCED = "forced"
+    RERUN = "rerun"
     REPLAYED = "replayed"
     KEY_CONFLICT = "key_conflict"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -83,11 +89,18 @@ class Submitted:
     status: str
     run: int
     correlation_id: str
+    # False: the job's present run is of other parameters than the job, and than this submission.
+    same_parameters: bool = True
 
     @property
     def created(self) -> bool:
         """Whether a new job was made."""
         return self.outcome in {SubmissionOutcome.CREATED, SubmissionOutcome.FORCED}
+
+    @property
+    def begins_run(self) -> bool:
+        """Whether something runs that did not before: a new job, or the next run of one."""
+        return self.created or self.outcome is SubmissionOutcome.RERUN
 
 
 @dataclass(frozen=True)
@@ -144,9 +157,14 @@ class JobStore(Protocol):
     """Job rows. `infrastructure.jobs_tasks.JobRepository` says what each call does."""
 
     def submit_job(
-        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
+        self,
+        job: JobRecord,
+        *,
+        forced: ForcedJob | None = None,
+        key: KeyedPayload | None = None,
+        if_ended: IfEnded = IfEnded.RETURN,
     ) -> Submitted: ...
-    def note_submission(self, job_id: str, detail: Mapping[str, Any]) -> None: ...
+    def note_submission(self, job_id: str, run: int, detail: Mapping[str, Any]) -> None: ...
     def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool: ...
     def retry_job_step(
         self, job_id: str, run: int, stage: int, error: Mapping[str, Any], delay_seconds: float

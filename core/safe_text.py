@@ -11,7 +11,9 @@ from typing import Any
 MOST_TEXT_BYTES = 64 * 1024
 # A line of a traceback holds the exception's message, which is stored in full beside it.
 _LONGEST_LINE = 4000
-_SHORT = reprlib.Repr(maxlevel=3, maxlist=20, maxdict=20, maxtuple=20, maxstring=60, maxother=300)
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxother = 3, 300
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20
 _NAME_OF = vars(type)["__name__"].__get__
 
 

@@ -11,7 +11,7 @@ from core.canonical import LARGE_VALUE_BYTES
 from core.errors import Failure, StoreUnavailable
 from core.log_fields import with_log_fields
 from core.models import JobRecord, RetryPolicy
-from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ParkedTask, RerunMode
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, ParkedTask, RerunMode
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.ports import (
     Enforcement,
@@ -43,10 +43,15 @@ class StateManager:
         self._stages = stages
 
     def submit_job(
-        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
+        self,
+        job: JobRecord,
+        *,
+        forced: ForcedJob | None = None,
+        key: KeyedPayload | None = None,
+        if_ended: IfEnded = IfEnded.RETURN,
     ) -> Submitted:
         """Write the job and its first stage, or find it there: by its id, or by its key. `forced`: beside the first."""
-        submitted = self._jobs.submit_job(job, forced=forced, key=key)
+        submitted = self._jobs.submit_job(job, forced=forced, key=key, if_ended=if_ended)
         log.info(
             "job_submitted",
             extra={
@@ -56,14 +61,15 @@ class StateManager:
                 "correlation_id": job.correlation_id,
                 "outcome": submitted.outcome,
                 "status": submitted.status,
+                "same_parameters": submitted.same_parameters,
             },
         )
         return submitted
 
-    def note_submission(self, job_id: str, detail: Mapping[str, Any]) -> None:
+    def note_submission(self, job_id: str, run: int, detail: Mapping[str, Any]) -> None:
         """Add to the event of a submission that made a job. That is written already: an outage here is only logged."""
         try:
-            self._jobs.note_submission(job_id, detail)
+            self._jobs.note_submission(job_id, run, detail)
         except StoreUnavailable as error:
             log.warning("submission_not_noted", exc_info=error, extra={"job_id": job_id})
 

@@ -9,9 +9,16 @@ from uuid import uuid4
 
 from core.author_code import call_author, describe_returned
 from core.canonical import EncodedJson, ValueTooLarge, canonical_json, encode_storable, forced_job_id_for
-from core.errors import AuthorError, ContractViolationError, IdempotencyKeyReused, InvalidParameters
+from core.errors import (
+    AuthorError,
+    ContractViolationError,
+    IdempotencyKeyReused,
+    InvalidParameters,
+    SubmissionRefused,
+)
 from core.faults import fault_point
 from core.models import JobStatus
+from core.models.control import IfEnded
 from core.orchestration_manager import OrchestrationManager
 from core.ports import ForcedJob, JobCatalog, JobType, KeyedPayload, SubmissionOutcome, Submitted
 from core.state_manager import StateManager
@@ -27,7 +34,12 @@ _ADVICE = {
     JobStatus.COMPLETED_WITH_ERRORS: "This job has completed with errors and was not submitted again; ",
     JobStatus.COMPLETED: "This job has completed and was not submitted again: its result is there; ",
 }
+_OTHER_PARAMETERS = (
+    "Nothing was run: run {run} of this job, {status}, is of other parameters than those submitted, and its result is "
+    "not theirs. "
+)
 _RERUN = "rerun it (POST /api/jobs/{job_id}/rerun, `coremachine rerun`), or "
+_RESUBMIT = "submit with if_ended=rerun (?if_ended=rerun, --if-ended rerun) to run it again with these parameters, or "
 _FORCE = "submit with force (?force=true, --force) to make a new job of the same parameters."
 
 
@@ -35,7 +47,8 @@ _FORCE = "submit with force (?force=true, --force) to make a new job of the same
 class Submission:
     """The answer to a submission. `created` is false when the job was there already; `outcome` says how it was found.
 
-    `advice` is there when that job will not run because of this submission, and says what would make one run.
+    `advice` is there when that job will not run because of this submission, and says what would make one run. Without
+    `same_parameters` the job's present run is of others, and its result is none of this submission.
     """
 
     job_id: str
@@ -46,6 +59,7 @@ class Submission:
     correlation_id: str
     outcome: SubmissionOutcome = SubmissionOutcome.CREATED
     advice: str | None = None
+    same_parameters: bool = True
 
 
 class Submitter:
@@ -65,8 +79,11 @@ class Submitter:
         force: bool,
         idempotency_key: str | None,
         actor: str | None,
+        if_ended: IfEnded,
     ) -> Submission:
         """`CoreMachine.submit_job` says what it does and raises."""
+        if force and if_ended not in {IfEnded.RETURN, IfEnded.FORCE}:
+            raise ContractViolationError(f"force: expected no if_ended beside it, found {if_ended.value!r}; choose one")
         job_class = self._catalog.get_job(job_type)
         with note_unchecked() as unchecked:
             validated, encoded = validate(job_class, job_type, parameters, self._orchestration.role.most_bytes)
@@ -74,30 +91,27 @@ class Submitter:
         record = call_author(
             job_class.create_job_record, job_id, validated, correlation_id=correlation_id or uuid4().hex
         )
+        forces = force or if_ended is IfEnded.FORCE
         submitted = self._state.submit_job(
             record,
-            forced=_forced_job(job_type, validated) if force else None,
-            key=_keyed_payload(idempotency_key, job_type, parameters, force=force) if idempotency_key else None,
+            forced=_forced_job(job_type, validated) if forces else None,
+            key=_keyed_payload(idempotency_key, [job_type, parameters, force], if_ended) if idempotency_key else None,
+            if_ended=IfEnded.RETURN if force else if_ended,
         )
         if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
             raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)
-        if submitted.created:
+        submission = _submission(job_type, submitted)
+        if submitted.outcome is SubmissionOutcome.REFUSED:
+            raise SubmissionRefused(submission.job_id, submission.status, submission.advice or "Submit it again.")
+        if submitted.begins_run:
             detail = _detail(actor, unchecked)
             if detail:
-                self._state.note_submission(submitted.job_id, detail)
+                self._state.note_submission(submitted.job_id, submitted.run, detail)
             fault_point("submit.written")
-            self._state.note_large_values(submitted.job_id, submitted.run, 1, "parameters", [(None, len(encoded))])
+            large = [(None, len(encoded))]
+            self._state.note_large_values(submitted.job_id, submitted.run, 1, "parameters", large)
             self._announce(job_class, submitted, validated)
-        return Submission(
-            job_id=submitted.job_id,
-            job_type=job_type,
-            created=submitted.created,
-            status=submitted.status,
-            run=submitted.run,
-            correlation_id=submitted.correlation_id,
-            outcome=submitted.outcome,
-            advice=None if submitted.created else advice_for(submitted.job_id, JobStatus.stored(submitted.status)),
-        )
+        return submission
 
     def _announce(self, job_class: JobType, submitted: Submitted, validated: Mapping[str, Any]) -> None:
         """The job is written down: whatever keeps its message from being made or sent, the janitor sends one."""
@@ -108,9 +122,34 @@ class Submitter:
         except AuthorError:
             log.exception("job_message_not_made", extra={"job_id": submitted.job_id})
             return
-        if self._orchestration.announce_job(message):
+        if self._orchestration.announce_job(message.model_copy(update={"run": submitted.run})):
             fault_point("submit.sent")
             self._state.mark_job_announced(submitted.job_id, submitted.run, 1)
+
+
+def _submission(job_type: str, submitted: Submitted) -> Submission:
+    return Submission(
+        job_id=submitted.job_id,
+        job_type=job_type,
+        created=submitted.created,
+        status=submitted.status,
+        run=submitted.run,
+        correlation_id=submitted.correlation_id,
+        outcome=submitted.outcome,
+        advice=None if submitted.begins_run else _advice_on(submitted),
+        same_parameters=submitted.same_parameters,
+    )
+
+
+def _advice_on(submitted: Submitted) -> str | None:
+    status = JobStatus.stored(submitted.status)
+    if submitted.same_parameters:
+        return advice_for(submitted.job_id, status)
+    found = _OTHER_PARAMETERS.format(run=submitted.run, status=status.value)
+    when = "Now" if status.is_terminal else "Once it has ended"
+    # The key belongs to the request that came before.
+    how = ", under a new idempotency key," if submitted.outcome is SubmissionOutcome.REPLAYED else ""
+    return f"{found}{when}{how} {_RESUBMIT}{_FORCE}"
 
 
 def validate(
@@ -162,7 +201,8 @@ def _forced_job(job_type: str, validated: Mapping[str, Any]) -> ForcedJob:
     return ForcedJob(forced_job_id_for(job_type, validated, nonce), nonce)
 
 
-def _keyed_payload(key: str, job_type: str, parameters: Mapping[str, Any], *, force: bool) -> KeyedPayload:
+def _keyed_payload(key: str, content: list[Any], if_ended: IfEnded) -> KeyedPayload:
     # What was sent, not what validation made of it: a release with other defaults still knows the request again.
-    text = canonical_json([job_type, parameters, force])
+    # Without an `if_ended` it is the content of the releases that knew none.
+    text = canonical_json(content if if_ended is IfEnded.RETURN else [*content, if_ended.value])
     return KeyedPayload(key, hashlib.sha256(text.encode("ascii")).hexdigest())

@@ -10,6 +10,7 @@ from psycopg.sql import SQL, Identifier
 
 from core.leases import HeldLease
 from core.models import JobRecord
+from core.models.control import IfEnded
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.ports import (
     Enforcement,
@@ -36,13 +37,19 @@ class JobRepository(JobControlRepository):
     """Job rows."""
 
     def submit_job(
-        self, job: JobRecord, *, forced: ForcedJob | None = None, key: KeyedPayload | None = None
+        self,
+        job: JobRecord,
+        *,
+        forced: ForcedJob | None = None,
+        key: KeyedPayload | None = None,
+        if_ended: IfEnded = IfEnded.RETURN,
     ) -> Submitted:
         """Write the job and its first stage, or find the one that is there.
 
         Args:
             forced: Make a new job under this id where the job's own is taken.
             key: Find the job that this key got before, or keep the key with the job.
+            if_ended: Of force: `forced` only where the job that is there does not run with these parameters.
         """
         parameters = (
             job.job_id,
@@ -54,14 +61,18 @@ class JobRepository(JobControlRepository):
             forced.nonce if forced else None,
             key.key if key else None,
             key.payload_hash if key else None,
+            if_ended.value,
         )
         (row,) = self._call("submit_job", parameters)
-        outcome = SubmissionOutcome(row["outcome"])
-        return Submitted(outcome, row["job_id"], row["status"], row["run"], row["correlation_id"])
+        outcome, is_same = SubmissionOutcome(row["outcome"]), bool(row["same_parameters"])
+        # Made here: to an older release, which calls the same function, it is an existing job.
+        if outcome is SubmissionOutcome.EXISTING and not is_same:
+            outcome = SubmissionOutcome.OTHER_PARAMETERS
+        return Submitted(outcome, row["job_id"], row["status"], row["run"], row["correlation_id"], is_same)
 
-    def note_submission(self, job_id: str, detail: Mapping[str, Any]) -> None:
+    def note_submission(self, job_id: str, run: int, detail: Mapping[str, Any]) -> None:
         """Add to the event of the submission that made the job."""
-        self._call("note_submission", (job_id, as_jsonb(detail)))
+        self._call("note_submission", (job_id, run, as_jsonb(detail)))
 
     def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool:
         """The message for this step is confirmed. False when the job has moved on meanwhile."""

@@ -38,6 +38,10 @@ Every error is `application/problem+json` with a stable `code`. Submitting the s
 # More clients than this are answered at once instead: all that wait are looked for together, and end together.
 MAX_WAITING = 250
 RETRY_AFTER = {"Retry-After": "1"}
+_OTHER_RUN = (
+    "While run {run} of this job was waited for, run {present} began. "
+    "GET /api/jobs/{job_id}/runs has the results and parameters of both."
+)
 
 GetServices = Callable[[], ApiServices]
 
@@ -102,7 +106,8 @@ async def submit_job(
     """Submit a job; the body holds its parameters (GET /api/job-types has their schemas).
 
     The answer comes when the job is written down, even while no queue can be reached. The same type and parameters are
-    the same job, in whatever status: a job that has ended does not run again, and `advice` says what would make it.
+    the same job, in whatever status: a job that has ended does not run again, and `advice` says what would make it, or
+    `if_ended` does. Without `same_parameters` a rerun gave the job others, and its result is not of this submission.
     An `Idempotency-Key` that came before gives the job that it gave then, and `Idempotency-Replayed: true`; with
     another content it is refused (422).
     """
@@ -114,16 +119,22 @@ async def submit_job(
         force=query.force,
         idempotency_key=idempotency_key,
         actor=actor,
+        if_ended=query.if_ended,
     )
-    job, seconds = None, read_wait(prefer)
-    if seconds and (detail := await _look_when_ended(request, services, submitted.job_id, seconds)) is not None:
-        job = _job_answer(request, detail)
-        response.headers["Preference-Applied"] = f"wait={seconds:g}"
+    job, advice, seconds = None, submitted.advice, read_wait(prefer)
+    # A run of other parameters is not waited for: its result is none of this submission.
+    if seconds and submitted.same_parameters:
+        detail = await _look_when_ended(request, services, submitted.job_id, seconds)
+        if detail is not None and detail.job.run != submitted.run:
+            advice = _OTHER_RUN.format(run=submitted.run, present=detail.job.run, job_id=submitted.job_id)
+        elif detail is not None:
+            job = _job_answer(request, detail)
+            response.headers["Preference-Applied"] = f"wait={seconds:g}"
     if submitted.outcome is SubmissionOutcome.REPLAYED:
         response.headers["Idempotency-Replayed"] = "true"
     links = job_links(request, submitted.job_id)
     response.headers["Location"] = links.self_
-    if job is None or not job.status.is_terminal:
+    if submitted.same_parameters and (job is None or not job.status.is_terminal):
         response.headers.update(RETRY_AFTER)
     return models.SubmittedJob(
         job_id=submitted.job_id,
@@ -132,7 +143,8 @@ async def submit_job(
         run=submitted.run,
         created=submitted.created,
         outcome=submitted.outcome,
-        advice=submitted.advice,
+        same_parameters=submitted.same_parameters,
+        advice=advice,
         correlation_id=submitted.correlation_id,
         links=links,
         job=job,
@@ -176,6 +188,7 @@ async def get_job(
 
 def _job_answer(request: Request, detail: JobDetail) -> models.JobAnswer:
     job = {name: getattr(detail.job, name) for name in models.JobAnswer.model_fields if name in JobRecord.model_fields}
+    job["run_started_at"], job["duration_seconds"] = view.run_times(detail.job)
     return models.JobAnswer(
         **job,
         paused=detail.job.paused_at is not None,
@@ -206,8 +219,13 @@ def list_jobs(
         limit=query.limit,
         cursor=query.cursor,
     )
-    value = [models.JobListItem(**dict(job), links=job_links(request, job.job_id)) for job in page.items]
-    return _page(value, page.next_cursor)
+    return _page([_list_item(request, job) for job in page.items], page.next_cursor)
+
+
+def _list_item(request: Request, job: view.JobSummary) -> models.JobListItem:
+    started_at, seconds = view.run_times(job)
+    fields = dict(job) | {"run_started_at": started_at, "duration_seconds": seconds}
+    return models.JobListItem(**fields, links=job_links(request, job.job_id))
 
 
 @router.get("/jobs/{job_id}/tasks", tags=["jobs"], response_model_exclude_unset=True)

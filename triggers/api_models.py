@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from core.canonical import shown
 from core.models import JobStatus, TaskStatus, view
-from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, JobAction, RerunMode
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, IfEnded, JobAction, RerunMode
 from core.models.fields import (
     Cursor,
     JobTypeText,
@@ -72,6 +72,13 @@ def _rerun_mode(value: Any) -> Any:
     return RerunMode(value)
 
 
+def _if_ended(value: Any) -> Any:
+    known = [each.value for each in IfEnded]
+    if value not in known:
+        raise expectation(f"one of {', '.join(known)}", repr(value)[:100], nearest_name_hint(str(value)[:50], known))
+    return value
+
+
 class PageQuery(Query):
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="At most so many; a page may hold fewer.")] = 100
     cursor: Cursor | None = None
@@ -100,6 +107,22 @@ class SubmitQuery(Query):
     force: Annotated[
         bool, Field(description="Make a new job even if one of the same type and parameters is there.")
     ] = False
+    if_ended: Annotated[
+        IfEnded,
+        BeforeValidator(_if_ended),
+        Field(
+            description="What is wanted where the job of these parameters is there and does not run with them: the job "
+            "as it is (return), another run of it (rerun), a new job (force), or 409 (fail)."
+        ),
+    ] = IfEnded.RETURN
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> "SubmitQuery":
+        if self.force and self.if_ended not in {IfEnded.RETURN, IfEnded.FORCE}:
+            raise expectation(
+                "force or if_ended, not both", f"force=true and if_ended={self.if_ended.value}", "leave one out"
+            )
+        return self
 
 
 class ActionRequest(BaseModel):
@@ -197,11 +220,18 @@ class RerunAnswer(JobActionAnswer):
 
 
 class JobListItem(view.JobSummary):
+    """`run_started_at` and `duration_seconds` are of the present run; no duration while it has not ended."""
+
+    run_started_at: datetime | None
+    duration_seconds: float | None
     links: JobLinks
 
 
 class JobAnswer(BaseModel):
-    """A job, and the stages of its current run that it has come to."""
+    """A job, and the stages of its current run that it has come to.
+
+    `run_started_at` and `duration_seconds` are of that run; no duration while it has not ended.
+    """
 
     job_id: str
     job_type: str
@@ -213,7 +243,9 @@ class JobAnswer(BaseModel):
     correlation_id: str
     created_at: datetime | None
     updated_at: datetime | None
+    run_started_at: datetime | None
     finished_at: datetime | None
+    duration_seconds: float | None
     deadline_at: datetime | None
     forced_from: str | None
     result: dict[str, Any] | None
@@ -230,7 +262,10 @@ class SubmittedJob(BaseModel):
     """`created` is false when the job was there already; `outcome` says how it was found.
 
     `advice` is there when this submission makes nothing run: the job had ended before. It says what would.
-    `job` is the whole job, as it is when the time of `Prefer: wait` is over; null where that was not asked for.
+    `same_parameters` is false when the job's present run is of other parameters, which a rerun gave it: then `status`
+    and `run` are that run's, and its result is not of this submission.
+    `job` is the whole job, as it is when the time of `Prefer: wait` is over; null where that was not asked for, and
+    where its run is not of this submission.
     """
 
     job_id: str
@@ -239,6 +274,7 @@ class SubmittedJob(BaseModel):
     run: int
     created: bool
     outcome: SubmissionOutcome
+    same_parameters: bool
     advice: str | None
     correlation_id: str
     links: JobLinks

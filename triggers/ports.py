@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from core.models import JobEvent, JobQueueMessage, JobStatus, StageCompleteMessage, TaskQueueMessage, TaskStatus
-from core.models.control import ControlAnswer, RerunMode
+from core.models.control import ControlAnswer, IfEnded, RerunMode
 from core.models.message import UnknownMessage
 from core.models.view import JobDetail, JobRun, JobSummary, Page, TaskSummary
 from core.ports import SubmissionOutcome
@@ -44,6 +44,8 @@ class Submitted(Protocol):
     def outcome(self) -> SubmissionOutcome: ...
     @property
     def advice(self) -> str | None: ...
+    @property
+    def same_parameters(self) -> bool: ...
 
 
 class JobCommands(Protocol):
@@ -58,6 +60,7 @@ class JobCommands(Protocol):
         force: bool = False,
         idempotency_key: str | None = None,
         actor: str | None = None,
+        if_ended: IfEnded = IfEnded.RETURN,
     ) -> Submitted: ...
     def cancel_job(
         self, job_id: str, reason: str | None, *, grace_seconds: float = ..., actor: str | None = None

@@ -14,7 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.canonical import ValueTooLarge, shown
 from core.credentials import redact
-from core.errors import AuthorError, DeliveryError, IdempotencyKeyReused, StoreUnavailable
+from core.errors import (
+    AuthorError,
+    DeliveryError,
+    IdempotencyKeyReused,
+    StoreUnavailable,
+    SubmissionRefused,
+)
 from core.outage import outage
 from core.safe_text import bounded_text
 from infrastructure.queries import InvalidCursor, JobNotFound
@@ -104,6 +110,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(AuthorError, _from_author)
     api.add_exception_handler(UnknownJobType, _from_unknown_job_type)
     api.add_exception_handler(IdempotencyKeyReused, _from_reused_key)
+    api.add_exception_handler(SubmissionRefused, _from_refused_submission)
     api.add_exception_handler(JobNotFound, _from_unknown_job)
     api.add_exception_handler(InvalidCursor, _from_cursor)
     for unavailable in (StoreUnavailable, ServicesNotReady, DeliveryError):
@@ -207,6 +214,11 @@ def _from_unknown_job_type(request: Request, error: Exception) -> JSONResponse:
 
 def _from_reused_key(request: Request, error: Exception) -> JSONResponse:
     return answer(request.scope["path"], ProblemError(422, "idempotency_key_reused", str(error)))
+
+
+def _from_refused_submission(request: Request, error: Any) -> JSONResponse:
+    problem = ProblemError(409, "job_is_there", str(error), job_status=error.status)
+    return answer(request.scope["path"], problem)
 
 
 def _from_unknown_job(request: Request, error: Any) -> JSONResponse:

@@ -30,6 +30,20 @@ class RerunMode(StrEnum):
     ALL = "all"
 
 
+class IfEnded(StrEnum):
+    """What a submission wants where the job of its parameters is there and does not run with them.
+
+    It has ended, is being cancelled, or runs with the other parameters of a rerun.
+    return: the job as it is. rerun: another run of it, all of it, once it has ended. force: a new job beside it.
+    fail: nothing, and an error.
+    """
+
+    RETURN = "return"
+    RERUN = "rerun"
+    FORCE = "force"
+    FAIL = "fail"
+
+
 @dataclass(frozen=True)
 class ControlAnswer:
     """What became of an operator's wish, and where the job stands after it.

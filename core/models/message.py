@@ -22,8 +22,9 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
+from core.models.control import IfEnded
 from core.models.definition import FrozenModel
-from core.models.fields import StorableText
+from core.models.fields import IdempotencyKey, StorableText
 from core.models.record import JobId
 
 MESSAGE_FORMAT = 1
@@ -57,7 +58,8 @@ class _Message(BaseModel):
 class JobQueueMessage(_Message):
     """On the jobs queue: look at this job; plan its stage or finalize it, whichever its row asks for.
 
-    A producer that submits over the queue sends `job_type` and `parameters` without a `job_id`.
+    A producer that submits over the queue sends `job_type` and `parameters` without a `job_id`. A message may come
+    twice, so what makes something run again (`if_ended` rerun or force) needs an `idempotency_key`.
     """
 
     message_type: Literal["job"] = "job"
@@ -69,6 +71,8 @@ class JobQueueMessage(_Message):
     cause: Annotated[str, Field(max_length=20)] | None = None
     parameters: dict[str, Any] | None = None
     correlation_id: StorableText | None = None
+    if_ended: IfEnded | None = None
+    idempotency_key: IdempotencyKey | None = None
 
     @model_validator(mode="after")
     def _names_a_job_or_submits_one(self) -> "JobQueueMessage":
@@ -77,6 +81,17 @@ class JobQueueMessage(_Message):
                 "expected either job_id (look at this job) or parameters (submit a job), found "
                 + ("neither" if self.job_id is None else "both")
             )
+        return self
+
+    @model_validator(mode="after")
+    def _runs_again_once(self) -> "JobQueueMessage":
+        if self.if_ended in {IfEnded.RERUN, IfEnded.FORCE} and self.idempotency_key is None:
+            raise ValueError(
+                f"expected an idempotency_key with if_ended {self.if_ended.value!r}, found none; add one, "
+                "since a message may come twice"
+            )
+        if self.job_id is not None and (self.if_ended is not None or self.idempotency_key is not None):
+            raise ValueError("expected if_ended and idempotency_key only where a job is submitted, found a job_id")
         return self
 
     @property

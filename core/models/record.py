@@ -25,7 +25,8 @@ class JobRecord(FrozenModel):
     A forced job has a `nonce`, which is part of its id, and `forced_from`: the job of the same type and parameters.
     While `paused_at` is set nothing new is claimed, planned or finalized. `cancel_deadline_at` is when a job that is
     cancelling ends whether its tasks have stopped or not. `waiting_for` is what an app did not know that was to take
-    its step (`sql/functions/postpone.sql`); it counts while the job stands where it stood then.
+    its step (`sql/functions/postpone.sql`); it counts while the job stands where it stood then. `run_started_at` is
+    when its current run began; null in its first one, which began at `created_at`.
     """
 
     job_id: JobId
@@ -51,6 +52,7 @@ class JobRecord(FrozenModel):
     paused_at: datetime | None = None
     cancel_deadline_at: datetime | None = None
     waiting_for: dict[str, Any] | None = None
+    run_started_at: datetime | None = None
 
 
 class JobRunRecord(FrozenModel):

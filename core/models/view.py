@@ -34,6 +34,8 @@ class JobSummary(FrozenModel):
     updated_at: datetime
     finished_at: datetime | None
     paused_at: datetime | None
+    # Null in the first run, which began at `created_at`.
+    run_started_at: datetime | None = None
 
 
 class JobRun(FrozenModel):
@@ -92,6 +94,14 @@ class StageDetail(FrozenModel):
     deadline_at: datetime | None = None
     queue_deadline_at: datetime | None = None
     from_run: int | None = None
+
+
+def run_times(job: JobRecord | JobSummary) -> tuple[datetime | None, float | None]:
+    """When the job's present run began, and the seconds that it took; None while it has not ended."""
+    started_at = job.run_started_at or job.created_at
+    if started_at is None or job.finished_at is None:
+        return started_at, None
+    return started_at, (job.finished_at - started_at).total_seconds()
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ begin
       stage = least(v_first, jsonb_array_length(v_definition -> 'stages')),
       total_stages = jsonb_array_length(v_definition -> 'stages'), definition = v_definition,
       parameters = coalesce(p_parameters, j.parameters), result = null, error = null, attempt = 0, due_at = null,
-      announced_at = null, paused_at = null, cancel_deadline_at = null, finished_at = null, updated_at = v_now
+      announced_at = null, paused_at = null, cancel_deadline_at = null, finished_at = null, run_started_at = v_now, updated_at = v_now
   where j.job_id = p_job_id
   returning j.status, j.stage into status, stage;
   perform {schema}.record_event(p_job_id, rerun_job.run, v_first, null, 'job_rerun',

@@ -1,15 +1,24 @@
 -- Writes the job and its first stage, or answers with the job that is there already. Outcome:
 --   created; existing (this id was there: the same type and parameters);
 --   forced (a nonce was given and this id was there: a new job under p_forced_job_id, `forced_from` this id);
+--   rerun (this id was there and had ended: its next run, all of it, of these parameters);
+--   refused (this id was there, and its present run is not one for this submission; nothing is written);
 --   replayed (the key came before with the same payload: the job that it got then, whatever p_job_id says);
 --   key_conflict (the key came before with another payload: nothing is written, the answer tells that job).
--- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry it.
+-- p_if_ended says what is wanted where the job that is there does not run with these parameters (it has ended, is being
+-- cancelled, or a rerun gave it others): return (existing), force (forced; without it a nonce forces whatever runs),
+-- rerun (rerun if it has ended), fail (refused). Replays are answered as before, whatever it says.
+-- same_parameters is false where the answered job's present run is not of the parameters that its id was made of.
+-- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry it;
+-- for a rerun, the run that was there before the job's row was locked: of two at one moment one begins it.
 -- Locks: the key's advisory lock, then the job row. Nobody who holds a job row waits for a key.
 create or replace function {schema}.submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_forced_job_id text default null, p_nonce text default null,
-  p_idempotency_key text default null, p_payload_hash text default null
-) returns table (created boolean, status text, run integer, outcome text, job_id text, correlation_id text)
+  p_idempotency_key text default null, p_payload_hash text default null, p_if_ended text default 'return'
+) returns table (
+  created boolean, status text, run integer, outcome text, job_id text, correlation_id text, same_parameters boolean
+)
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_key record;
@@ -29,23 +38,73 @@ begin
   if outcome = 'existing' then
     if {schema}.insert_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, null, null) then
       outcome := 'created';
-    elsif p_nonce is not null then
+    else
+      outcome := {schema}.outcome_of_found_job(p_job_id, p_parameters, p_definition, p_nonce is not null, p_if_ended);
+    end if;
+    if outcome = 'forced' then
       job_id := p_forced_job_id;
-      outcome := 'forced';
       perform {schema}.insert_job(
         p_forced_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_nonce, p_job_id);
     end if;
-    if p_idempotency_key is not null then
+    if p_idempotency_key is not null and outcome <> 'refused' then
       insert into {schema}.idempotency_keys (job_id, idempotency_key, payload_hash, created_at)
       values (job_id, p_idempotency_key, p_payload_hash, {schema}.clock());
     end if;
   end if;
 
   created := outcome in ('created', 'forced');
-  select j.status, j.run, j.correlation_id into status, run, correlation_id
+  select j.status, j.run, j.correlation_id, created or {schema}.has_own_parameters(j.job_id, j.run, j.parameters, p_parameters)
+  into status, run, correlation_id, same_parameters
   from {schema}.jobs j where j.job_id = submit_job.job_id;
   return next;
 end $$;
+
+-- What becomes of a submission whose job is there: existing, forced (which the caller carries out), refused, or rerun.
+-- Fence: the run as it was looked at, without a lock. Locks: as rerun_job.
+create or replace function {schema}.outcome_of_found_job(
+  p_job_id text, p_parameters jsonb, p_definition jsonb, p_has_nonce boolean, p_if_ended text
+) returns text
+language plpgsql as $$
+declare
+  v_found record;
+  v_outcome text;
+begin
+  select j.run, j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled') as has_ended,
+    j.status in ('queued', 'processing', 'finalizing')
+      and {schema}.has_own_parameters(j.job_id, j.run, j.parameters, p_parameters) as is_on_its_way
+  into v_found
+  from {schema}.jobs j where j.job_id = p_job_id;
+  if p_has_nonce and (p_if_ended <> 'force' or not v_found.is_on_its_way) then
+    return 'forced';
+  elsif p_if_ended = 'fail' and not v_found.is_on_its_way then
+    return 'refused';
+  elsif p_if_ended = 'rerun' and v_found.has_ended then
+    select r.outcome into v_outcome from {schema}.rerun_job(
+      p_job_id, v_found.run, 'all', null, p_parameters, p_definition, 'submitted again', null) r;
+    return case when v_outcome = 'rerun' then 'rerun' else 'existing' end;
+  end if;
+  return 'existing';
+end $$;
+
+-- Whether the job's present run is of the parameters that its id was made of: those submitted, or those of its first run.
+-- Only a rerun gives it others. An earlier run of others counts too, unless a rerun of everything came after it: the
+-- present run may have kept its results.
+create or replace function {schema}.has_own_parameters(
+  p_job_id text, p_run integer, p_parameters jsonb, p_submitted jsonb
+) returns boolean
+language sql stable as $$
+  select p_run = 1 or not exists (
+    select from (
+      select r.run, r.parameters from {schema}.job_runs r where r.job_id = p_job_id
+      union all select p_run, p_parameters
+    ) u
+    where u.run >= coalesce((
+        select max(e.run) from {schema}.job_events e
+        where e.job_id = p_job_id and e.event = 'job_rerun' and e.detail ->> 'mode' = 'all'), 1)
+      and u.parameters is distinct from p_submitted
+      and u.parameters is distinct from (
+        select f.parameters from {schema}.job_runs f where f.job_id = p_job_id and f.run = 1))
+$$;
 
 -- A new job's rows; false when its id is taken.
 create or replace function {schema}.insert_job(

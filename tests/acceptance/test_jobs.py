@@ -202,6 +202,39 @@ def test_parameter_of_a_wrong_type_is_named(http: httpx.Client) -> None:
     assert "message" in errors["messag"]["hint"]
 
 
+def test_rerun_with_other_parameters_is_no_answer_to_the_old_ones(
+    stack: LocalStack, http: httpx.Client, tmp_path: Path
+) -> None:
+    given = ("hello_world", "-p", "n=3", "-p", "message=truth", "--url", stack.url)
+
+    def command(*arguments: str) -> tuple[int, dict[str, Any]]:
+        done = run_command(*arguments, folder=tmp_path)
+        return done.returncode, json.loads(done.stdout)
+
+    code, first = command("submit", *given, "--wait")
+    assert (code, first["result"]["greetings"]) == (0, 3)
+    job_id = first["job_id"]
+    code, other = command("rerun", job_id, "--all", "-p", "n=4", "--wait", "--url", stack.url)
+    assert (code, other["result"]["greetings"]) == (0, 4)
+
+    code, found = command("submit", *given, "--wait")
+    assert (code, found["outcome"], found["same_parameters"]) == (4, "other_parameters", False)
+    code, again = command("submit", *given, "--wait", "--if-ended", "rerun", "--strict")
+    assert (code, again["job_id"], again["run"], again["result"]["greetings"]) == (0, job_id, 3, 3)
+    assert again["run_started_at"] > other["finished_at"] > again["created_at"]
+
+    body = {"job_type": "hello_world", "parameters": {"n": 3, "message": "truth"}}
+    body |= {"if_ended": "rerun", "idempotency_key": "truth-1"}
+    with (
+        ServiceBusClient.from_connection_string(stack.info.service_bus_connection) as client,
+        client.get_queue_sender(JOBS) as sender,
+    ):
+        sender.send_messages([ServiceBusMessage(json.dumps(body)) for _ in range(2)])
+    wait_until(lambda: http.get(f"jobs/{job_id}").json()["run"] == 4, "the run that the message asked for")
+    wait_until(lambda: {counts(stack, JOBS)[state] for state in ("active", "locked")} == {0}, "both messages settled")
+    assert wait_for_end(http, job_id)["run"] == 4
+
+
 def test_command_line_tells_what_is_wrong_and_its_exit_code(stack: LocalStack, tmp_path: Path) -> None:
     unknown = run_command("submit", "helo_world", "--url", stack.url, folder=tmp_path)
     assert (unknown.returncode, "did you mean 'hello_world'" in unknown.stderr) == (3, True)

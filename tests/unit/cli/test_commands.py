@@ -68,10 +68,97 @@ def test_force_and_key_go_with_the_submission(hello: FakeApi, run: Run) -> None:
 def test_advice_is_said_beside_the_answer(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     answer = {**SUBMITTED, "created": False, "status": "failed", "advice": "This job has failed; rerun it."}
     api.answer("POST /api/jobs/submit/hello_world", answer, status=202)
-    assert run("submit", "hello_world") == 0
+    assert run("submit", "hello_world") == 1
     told = capsys.readouterr()
     assert json.loads(told.out) == answer
     assert told.err == "This job has failed; rerun it.\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "strict_code"),
+    [
+        ("queued", 0, 0),
+        ("processing", 0, 0),
+        ("finalizing", 0, 0),
+        ("completed", 0, 0),
+        ("completed_with_errors", 0, 1),
+        ("failed", 1, 1),
+        ("cancelling", 1, 1),
+        ("cancelled", 1, 1),
+    ],
+)
+def test_submission_that_runs_nothing_after_a_failure_does_not_end_well(
+    api: FakeApi, run: Run, status: str, code: int, strict_code: int
+) -> None:
+    api.answer("POST /api/jobs/submit/hello_world", {**SUBMITTED, "created": False, "status": status}, status=202)
+    assert run("submit", "hello_world") == code
+    assert run("submit", "hello_world", "--strict") == strict_code
+
+
+@pytest.mark.parametrize("options", [(), ("--wait",), ("--wait", "--strict")])
+@pytest.mark.parametrize("status", ["completed", "processing"])
+def test_run_of_other_parameters_is_no_answer(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], status: str
+) -> None:
+    found = {"created": False, "status": status, "run": 2, "outcome": "other_parameters", "same_parameters": False}
+    api.answer("POST /api/jobs/submit/hello_world", {**SUBMITTED, **found, "advice": "Nothing was run."}, status=202)
+    assert run("submit", "hello_world", *options, "-o", "table") == 4
+    told = capsys.readouterr()
+    assert "already there with other parameters, run 2" in told.out
+    assert told.err == "Nothing was run.\n"
+    assert [call for call, _, _ in api.requests][-1].startswith("POST")
+
+
+@pytest.mark.parametrize("value", ["return", "rerun", "force", "fail"])
+def test_if_ended_goes_with_the_submission(hello: FakeApi, run: Run, value: str) -> None:
+    assert run("submit", "hello_world", "--if-ended", value) == 0
+    assert hello.requests[-1][1] == {"if_ended": value}
+
+
+def test_if_ended_and_force_that_contradict_are_refused(hello: FakeApi, run: Run) -> None:
+    assert run("submit", "hello_world", "--if-ended", "perhaps") == 2
+    for value in ("return", "rerun", "fail"):
+        assert run("submit", "hello_world", "--force", "--if-ended", value) == 2
+    assert hello.requests == []
+
+
+def test_refused_submission_is_a_conflict(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = {"title": "Conflict", "code": "job_is_there", "detail": "This job has failed."}
+    api.answer("POST /api/jobs/submit/hello_world", problem, status=409)
+    assert run("submit", "hello_world", "--if-ended", "fail", "--wait") == 4
+    assert "This job has failed." in capsys.readouterr().err
+
+
+def test_run_that_began_during_the_wait_is_no_answer(
+    hello: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hello.answer(f"GET /api/jobs/{JOB_ID}", job("processing"), job("completed", run=2))
+    assert run("submit", "hello_world", "--wait") == 4
+    assert "While run 1 was waited for, run 2 began" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "code"), [((), 0), (("--strict",), 1)])
+def test_strict_takes_errors_for_a_failure(hello: FakeApi, run: Run, options: tuple[str, ...], code: int) -> None:
+    hello.answer(f"GET /api/jobs/{JOB_ID}", job("completed_with_errors"))
+    hello.answer(f"POST /api/jobs/{JOB_ID}/rerun", {"run": 1, "stage": 1, "status": "queued"}, status=202)
+    assert run("submit", "hello_world", "--wait", *options) == code
+    assert run("watch", JOB_ID, *options) == code
+    assert run("rerun", JOB_ID, "--wait", *options) == code
+
+
+def test_times_are_of_the_run_not_since_the_first_submission(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = job("failed", run=2, run_started_at="2026-01-02T03:05:06Z", correlation_id="c")
+    api.answer(f"GET /api/jobs/{JOB_ID}", again)
+    api.answer("GET /api/jobs", {"value": [again]})
+    first = {"run": 1, "status": "failed", "started_at": "2026-01-02T03:04:05Z", "finished_at": "2026-01-02T03:04:12Z"}
+    api.answer(f"GET /api/jobs/{JOB_ID}/runs", {"value": [first]})
+    for command in (("status", JOB_ID), ("watch", JOB_ID), ("list",)):
+        run(*command, "-o", "table")
+        assert "4.0 s" in capsys.readouterr().out, command
+    assert run("runs", JOB_ID, "-o", "table") == 0
+    assert "7.0 s" in capsys.readouterr().out
 
 
 def test_command_line_wins_over_the_file(hello: FakeApi, run: Run, tmp_path: Path) -> None:

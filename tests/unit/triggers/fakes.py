@@ -137,6 +137,7 @@ class FakeSubmission:
     correlation_id: str
     outcome: SubmissionOutcome
     advice: str | None = None
+    same_parameters: bool = True
 
 
 @dataclass
@@ -150,6 +151,8 @@ class FakeServices:
 
     outcome: SubmissionOutcome | None = None
     advice: str | None = None
+    same_parameters: bool = True
+    run: int = 1
 
     statuses: list[str] = field(default_factory=lambda: ["processing"])
     cancelled_as: str = "cancelled"
@@ -176,16 +179,18 @@ class FakeServices:
         if self.failure is not None:
             raise self.failure
 
-    def submit_job(self, job_type, parameters, *, correlation_id=None, force=False, idempotency_key=None, actor=None):
+    def submit_job(
+        self, job_type, parameters, *, correlation_id=None, force=False, idempotency_key=None, actor=None, if_ended
+    ):
         given = {"correlation_id": correlation_id, "force": force, "idempotency_key": idempotency_key, "actor": actor}
-        self._called("submit_job", job_type=job_type, parameters=parameters, **given)
+        self._called("submit_job", job_type=job_type, parameters=parameters, if_ended=if_ended, **given)
         job = self.registry.get_job(job_type)
         job_id = job.generate_job_id(job.validate_job_parameters(parameters))
         created = job_id not in self.seen
         self.seen.add(job_id)
         outcome = self.outcome or (SubmissionOutcome.CREATED if created else SubmissionOutcome.EXISTING)
         submission = FakeSubmission(job_id, job_type, created, "queued", 1, correlation_id or "made-here", outcome)
-        return replace(submission, advice=self.advice)
+        return replace(submission, advice=self.advice, same_parameters=self.same_parameters, run=self.run)
 
     @property
     def dead_letters(self):

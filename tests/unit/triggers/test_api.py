@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from core.canonical import ValueTooLarge
-from core.errors import AuthorError, DeliveryError, IdempotencyKeyReused, StoreUnavailable, classify
+from core.errors import (
+    AuthorError,
+    DeliveryError,
+    IdempotencyKeyReused,
+    StoreUnavailable,
+    SubmissionRefused,
+    classify,
+)
 from core.ports import SubmissionOutcome
 from jobs.hello_world import HelloWorldJob
 from triggers.api import API_VERSION, MAX_WAITING, create_api
@@ -59,6 +66,7 @@ class TestSubmit:
             "run": 1,
             "created": True,
             "outcome": "created",
+            "same_parameters": True,
             "advice": None,
             "correlation_id": "made-here",
             "links": links(job_id),
@@ -90,6 +98,34 @@ class TestSubmit:
         api = Api()
         assert_problem(api.post(f"/api/jobs/submit/hello_world?{query}", json={}), 400, "invalid_request")
         assert api.services.calls == []
+
+    @pytest.mark.parametrize("value", ["return", "rerun", "force", "fail"])
+    def test_if_ended_is_a_query_parameter(self, value):
+        api = Api()
+        assert api.post(f"/api/jobs/submit/hello_world?if_ended={value}", json={}).status_code == 202
+        assert api.services.calls[0][1]["if_ended"] == value
+
+    @pytest.mark.parametrize(
+        ("query", "expected"),
+        [
+            ("if_ended=rerunn", "one of return, rerun, force, fail"),
+            ("if_ended=", "one of return, rerun, force, fail"),
+            ("if_ended=rerun&force=true", "force or if_ended, not both"),
+            ("if_ended=fail&force=true", "force or if_ended, not both"),
+        ],
+    )
+    def test_if_ended_that_makes_no_sense_is_refused_before_anything_is_written(self, query, expected):
+        api = Api()
+        problem = assert_problem(api.post(f"/api/jobs/submit/hello_world?{query}", json={}), 400, "invalid_request")
+        assert expected in problem["detail"]
+        assert api.services.calls == []
+
+    def test_refused_submission_is_a_conflict_that_names_the_job(self):
+        api = Api(FakeServices(failure=SubmissionRefused(JOB_ID, "failed", "This job has failed.")))
+        problem = assert_problem(api.post("/api/jobs/submit/hello_world?if_ended=fail", json={}), 409, "job_is_there")
+        assert problem["job_status"] == "failed"
+        assert JOB_ID in problem["detail"]
+        assert "This job has failed." in problem["detail"]
 
     def test_idempotency_key_goes_with_the_submission_and_its_replay_is_told(self):
         api = Api()
@@ -200,7 +236,8 @@ class TestJob:
         assert job.pop("links") == links(JOB_ID)
         stage = job["stages"][0]
         assert stage["counts"] == COUNTS
-        assert set(job) == set(DETAIL) | {"paused", "cancel_deadline_at", "allowed_actions"}
+        times = {"run_started_at", "duration_seconds"}
+        assert set(job) == set(DETAIL) | times | {"paused", "cancel_deadline_at", "allowed_actions"}
         assert set(stage) == set(DETAIL["stages"][0])
         assert job["created_at"] == AT.replace("+00:00", "Z")
         assert response.headers["retry-after"] == "1"
@@ -242,6 +279,22 @@ class TestSubmitAndWait:
             .get(f"/api/jobs/{answer['job_id']}")
             .json()
         )
+
+    def test_run_of_other_parameters_is_neither_waited_for_nor_handed_out(self):
+        found = SubmissionOutcome.OTHER_PARAMETERS
+        api = Api(FakeServices(statuses=["completed"], outcome=found, same_parameters=False, advice="not theirs"))
+        response = api.post("/api/jobs/submit/hello_world", json={}, headers={"Prefer": "wait=20"})
+        answer = response.json()
+        assert (response.status_code, answer["outcome"], answer["same_parameters"]) == (202, "other_parameters", False)
+        assert (answer["job"], answer["advice"], api.services.looks) == (None, "not theirs", 0)
+        assert not {"retry-after", "preference-applied"} & set(response.headers)
+
+    def test_run_that_began_during_the_wait_is_not_handed_out(self):
+        api = Api(FakeServices(statuses=["completed"], run=3))
+        response = api.post("/api/jobs/submit/hello_world", json={}, headers={"Prefer": "wait=20"})
+        answer = response.json()
+        assert (answer["job"], answer["run"]) == (None, 3)
+        assert "While run 3 of this job was waited for, run 1 began" in answer["advice"]
 
     def test_answers_with_what_there_is_when_the_time_is_over(self):
         answer = Api().post("/api/jobs/submit/hello_world", json={}, headers={"Prefer": "wait=1"}).json()
@@ -344,7 +397,7 @@ class TestLists:
         assert first.json()["next_cursor"] == "next"
         (job,) = first.json()["value"]
         assert job.pop("links") == links(JOB_ID)
-        assert set(job) == set(SUMMARY)
+        assert set(job) == set(SUMMARY) | {"run_started_at", "duration_seconds"}
         last = api.get("/api/jobs?limit=1&cursor=next").json()
         assert set(last) == {"value"}
 

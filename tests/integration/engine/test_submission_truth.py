@@ -1,0 +1,408 @@
+"""What a submission finds is only what was made with its parameters; and what it wants of a job that has ended.
+
+The table of docs/submitting.md, cell by cell, over HTTP, the command line and the jobs queue.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import httpx
+import psycopg
+import pytest
+from pydantic import ValidationError
+
+from cli import jobs as cli_jobs
+from cli.client import ApiClient
+from cli.main import main
+from core.errors import ContractViolationError, SubmissionRefused
+from core.models import JobQueueMessage
+from core.models.control import IfEnded, RerunMode
+from infrastructure.queries import JobQueries
+from triggers.api import create_api
+
+# Statuses of jobs are set by hand.
+pytestmark = pytest.mark.breaks_invariants
+
+
+@dataclass
+class Services:
+    """What the API asks for, on the rig; whoever waits for a job's end lets the engine work."""
+
+    rig: object
+    queries: JobQueries
+
+    @property
+    def machine(self):
+        return self.rig.machine
+
+    @property
+    def registry(self):
+        return self.rig.registry
+
+    def find_job_status(self, job_id):
+        return self.queries.find_job_status(job_id)
+
+    def find_ended_jobs(self, job_ids):
+        self.rig.queues.run(self.rig.machine)
+        return self.queries.find_ended_jobs(job_ids)
+
+    def check_readiness(self):
+        return []
+
+
+class AppTransport(httpx.BaseTransport):
+    """The way of a synchronous client to an app in this process."""
+
+    def __init__(self, app):
+        self._app = app
+
+    def handle_request(self, request):
+        async def ask():
+            transport = httpx.ASGITransport(app=self._app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://jobs") as http:
+                return await http.request(
+                    request.method, request.url, headers=request.headers, content=request.read(), timeout=60
+                )
+
+        answer = asyncio.run(ask())
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+
+@pytest.fixture
+def transport(rig):
+    services = Services(rig, JobQueries(rig.engine.pool))
+    return AppTransport(create_api(lambda: services))
+
+
+@pytest.fixture
+def http(transport):
+    with httpx.Client(transport=transport, base_url="http://jobs/api/") as client:
+        yield client
+
+
+@pytest.fixture
+def command(transport, monkeypatch, capsys):
+    """Run a command: its exit code, what it printed as JSON, what it said to people."""
+    monkeypatch.setattr(cli_jobs, "ApiClient", lambda url: ApiClient(url, transport))
+
+    def run(*arguments):
+        code = main([*arguments, "-o", "json", "--url", "http://jobs"])
+        told = capsys.readouterr()
+        return code, json.loads(told.out) if told.out else None, told.err
+
+    return run
+
+
+def submit(http, parameters, **query):
+    """Submit over HTTP, wait for the end, and answer with the body."""
+    headers = {"Prefer": "wait=20"} | ({"Idempotency-Key": query.pop("key")} if "key" in query else {})
+    answer = http.post("jobs/submit/shapes", json=parameters, params=query, headers=headers)
+    assert answer.status_code == 202, answer.text
+    return answer.json()
+
+
+def rerun(rig, job_id, **parameters):
+    answer = rig.machine.rerun_job(job_id, mode=RerunMode.ALL, parameters=parameters)
+    assert answer.outcome == "rerun"
+
+
+def message(parameters, **fields):
+    return JobQueueMessage(job_type="shapes", parameters=parameters, **fields)
+
+
+class TestOtherParameters:
+    def test_result_of_other_parameters_is_handed_to_nobody(self, rig, http, command):
+        """After a rerun with n=3 a submission of n=2 was answered with the result of n=3, and exit code 0."""
+        first = submit(http, {"n": 2})
+        assert first["job"]["result"] == {"total": 1, "failed": 0}
+        rerun(rig, first["job_id"], n=3)
+        rig.queues.run(rig.machine)
+
+        found = submit(http, {"n": 2})
+        assert (found["job_id"], found["outcome"], found["same_parameters"]) == (
+            first["job_id"],
+            "other_parameters",
+            False,
+        )
+        assert (found["status"], found["run"], found["job"]) == ("completed", 2, None)
+        assert "other parameters" in found["advice"]
+        assert "if_ended=rerun" in found["advice"]
+        for options in ((), ("--wait",)):
+            code, answer, said = command("submit", "shapes", "-p", "n=2", *options)
+            assert (code, answer["outcome"], answer["job"]) == (4, "other_parameters", None)
+            assert found["advice"] in said
+
+    def test_submission_of_the_new_parameters_is_a_job_of_its_own(self, rig, http):
+        first = submit(http, {"n": 2})
+        rerun(rig, first["job_id"], n=3)
+        rig.queues.run(rig.machine)
+        other = submit(http, {"n": 3})
+        assert (other["outcome"], other["job"]["result"]["total"]) == ("created", 5)
+        assert other["job_id"] != first["job_id"]
+
+    def test_rerun_with_the_first_parameters_again_makes_it_their_job_again(self, rig, http):
+        first = submit(http, {"n": 2})
+        for n in (3, 2):
+            rerun(rig, first["job_id"], n=n)
+            rig.queues.run(rig.machine)
+        found = submit(http, {"n": 2})
+        assert (found["outcome"], found["same_parameters"], found["run"]) == ("existing", True, 3)
+        assert found["job"]["result"]["total"] == 1
+
+    def test_rerun_without_other_parameters_stays_their_job(self, rig, http):
+        first = submit(http, {"n": 2})
+        rig.machine.rerun_job(first["job_id"], mode=RerunMode.ALL)
+        found = submit(http, {"n": 2})
+        assert (found["outcome"], found["run"], found["job"]["status"]) == ("existing", 2, "completed")
+
+    @pytest.mark.parametrize("query", [{}, {"force": "true"}, {"if_ended": "force"}], ids=str)
+    def test_replay_of_a_key_is_marked_too(self, rig, http, query):
+        submit(http, {"n": 2})
+        first = submit(http, {"n": 2}, key="k", **query)
+        assert (first["outcome"] == "forced", first["same_parameters"]) == (bool(query), True)
+        rerun(rig, first["job_id"], n=3)
+        rig.queues.run(rig.machine)
+        replay = submit(http, {"n": 2}, key="k", **query)
+        assert (replay["outcome"], replay["job_id"]) == ("replayed", first["job_id"])
+        assert (replay["same_parameters"], replay["job"]) == (False, None)
+        assert "other parameters" in replay["advice"]
+
+    def test_replay_after_a_release_with_other_defaults_is_the_answer_that_it_was(self, rig, http, monkeypatch):
+        """Validation makes other parameters of the same request then; no rerun did."""
+        submit(http, {}, key="k")
+        schema = {**rig.registry.get_job("shapes").parameters_schema, "n": {"type": "int", "default": 9}}
+        monkeypatch.setattr(rig.registry.get_job("shapes"), "parameters_schema", schema)
+        replay = submit(http, {}, key="k")
+        assert (replay["outcome"], replay["same_parameters"], replay["job"]["status"]) == (
+            "replayed",
+            True,
+            "completed",
+        )
+
+    def test_job_type_whose_id_leaves_a_parameter_out_says_itself_what_is_the_same(self, rig, http, monkeypatch):
+        job_type = rig.registry.get_job("shapes")
+        made = job_type.generate_job_id
+        monkeypatch.setattr(job_type, "generate_job_id", lambda params: made({**params, "label": ""}))
+        first = submit(http, {"n": 2, "label": "monday"})
+        found = submit(http, {"n": 2, "label": "tuesday"})
+        assert (found["job_id"], found["outcome"], found["same_parameters"]) == (first["job_id"], "existing", True)
+
+
+PATHS = {
+    "queued": [],
+    "processing": ["processing"],
+    "finalizing": ["processing", "finalizing"],
+    "completed": ["processing", "finalizing", "completed"],
+    "completed_with_errors": ["processing", "finalizing", "completed_with_errors"],
+    "failed": ["failed"],
+    "cancelling": ["processing", "cancelling"],
+    "cancelled": ["cancelled"],
+}
+# Outcome of each `if_ended`, and the exit code; `refused` is 409 over HTTP and an error over the queue.
+JOINED = dict.fromkeys(IfEnded, ("existing", 0))
+ENDED = {IfEnded.RERUN: ("rerun", 0), IfEnded.FORCE: ("forced", 0), IfEnded.FAIL: ("refused", 4)}
+OTHERS_RUN = {**ENDED, IfEnded.RETURN: ("other_parameters", 4), IfEnded.RERUN: ("other_parameters", 4)}
+# (status, whether its run has other parameters) -> the row of the table.
+TABLE = {
+    ("queued", False): JOINED,
+    ("processing", False): JOINED,
+    ("finalizing", False): JOINED,
+    ("completed", False): {**ENDED, IfEnded.RETURN: ("existing", 0)},
+    ("completed_with_errors", False): {**ENDED, IfEnded.RETURN: ("existing", 0)},
+    ("failed", False): {**ENDED, IfEnded.RETURN: ("existing", 1)},
+    ("cancelled", False): {**ENDED, IfEnded.RETURN: ("existing", 1)},
+    ("cancelling", False): {**ENDED, IfEnded.RETURN: ("existing", 1), IfEnded.RERUN: ("existing", 1)},
+    ("queued", True): OTHERS_RUN,
+    ("cancelling", True): OTHERS_RUN,
+    ("completed", True): {**OTHERS_RUN, IfEnded.RERUN: ("rerun", 0)},
+    ("failed", True): {**OTHERS_RUN, IfEnded.RERUN: ("rerun", 0)},
+}
+CELLS = [(*state, if_ended, *cell) for state, row in TABLE.items() for if_ended, cell in row.items()]
+
+
+class TestTable:
+    """Each cell three times, on a job of its own: over HTTP, the command line, and the queue."""
+
+    @pytest.fixture
+    def job_in(self, rig):
+        def make(label, status, *, has_others):
+            job_id = rig.submit(n=2, label=label)
+            if has_others:
+                rig.queues.run(rig.machine)
+                rerun(rig, job_id, n=4)
+            rig.queues.clear()
+            for step in PATHS[status]:
+                rig.engine.execute("update app.jobs set status = %s where job_id = %s", step, job_id)
+            return job_id
+
+        return make
+
+    @pytest.mark.parametrize(("status", "has_others", "if_ended", "outcome", "code"), CELLS)
+    def test_cell(self, rig, http, command, caplog, job_in, status, has_others, if_ended, outcome, code):
+        asked = {"if_ended": if_ended.value}
+
+        job_id = job_in("http", status, has_others=has_others)
+        before = rig.job(job_id)
+        answer = http.post("jobs/submit/shapes", json={"n": 2, "label": "http"}, params=asked)
+        if outcome == "refused":
+            assert (answer.status_code, answer.json()["code"], answer.json()["job_status"]) == (
+                409,
+                "job_is_there",
+                status,
+            )
+        else:
+            body = answer.json()
+            assert (answer.status_code, body["outcome"]) == (202, outcome)
+            assert body["same_parameters"] is (outcome != "other_parameters")
+            assert (body["advice"] is None) is (outcome in {"rerun", "forced"} or TABLE[status, has_others] is JOINED)
+        self.check_rows(rig, before, outcome)
+
+        job_id = job_in("command", status, has_others=has_others)
+        before = rig.job(job_id)
+        found, _, said = command("submit", "shapes", "-p", "n=2", "-p", "label=command", "--if-ended", if_ended.value)
+        assert found == code
+        assert bool(said) is (outcome == "refused" or body["advice"] is not None)
+        self.check_rows(rig, before, outcome)
+
+        job_id = job_in("queue", status, has_others=has_others)
+        before = rig.job(job_id)
+        sent = message({"n": 2, "label": "queue"}, idempotency_key="k", **asked)
+        caplog.clear()
+        for _ in range(2):
+            if outcome == "refused":
+                with pytest.raises(SubmissionRefused, match=job_id):
+                    rig.machine.process_job_message(sent)
+            else:
+                rig.machine.process_job_message(sent)
+        runs_nothing = outcome != "refused" and body["advice"] is not None
+        assert ("submission_ran_nothing" in caplog.messages) is runs_nothing
+        self.check_rows(rig, before, outcome)
+
+    @staticmethod
+    def check_rows(rig, before, outcome):
+        """What the rows say afterwards; a rerun and a forced job run to their end with the parameters submitted."""
+        after = rig.job(before.job_id)
+        forced = rig.engine.query("select * from app.jobs where forced_from = %s", before.job_id)
+        assert len(forced) == (outcome == "forced")
+        if outcome != "rerun":
+            assert after == before
+        if outcome not in {"rerun", "forced"}:
+            assert rig.queues.clear() == 0
+            return
+        rig.queues.run(rig.machine)
+        done = rig.job(forced[0]["job_id"] if forced else before.job_id)
+        assert (done.status, done.parameters["n"], done.result["total"]) == ("completed", 2, 1)
+        assert done.run == (1 if forced else before.run + 1)
+
+
+class TestIfEnded:
+    def test_schedule_of_the_same_parameters_runs_each_time_and_waits_for_its_own(self, rig, command):
+        codes_and_runs = []
+        for _ in range(3):
+            code, job, _ = command("submit", "shapes", "-p", "n=2", "--if-ended", "rerun", "--wait")
+            codes_and_runs.append((code, job["run"], job["status"]))
+        assert codes_and_runs == [(0, run, "completed") for run in (1, 2, 3)]
+        assert set(rig.behave.calls.values()) == {3}
+
+    def test_many_at_one_moment_begin_one_run(self, rig, crowd):
+        job_id = rig.run(n=2, label="nightly")
+
+        def submit_again():
+            return rig.machine.submit_job("shapes", {"n": 2, "label": "nightly"}, if_ended=IfEnded.RERUN)
+
+        answers = crowd(*[submit_again] * 16)
+        assert Counter(answer.outcome for answer in answers) == {"rerun": 1, "existing": 15}
+        assert {(answer.job_id, answer.run) for answer in answers} == {(job_id, 2)}
+        rig.queues.run(rig.machine)
+        assert (rig.job(job_id).run, rig.job(job_id).status) == (2, "completed")
+
+    def test_run_that_another_began_and_ended_meanwhile_is_found(self, rig, database_url):
+        """Both saw run 1; the second waited for the row until run 2 had ended, and must not begin run 3."""
+        job_id = rig.run(n=2, label="nightly")
+        job = rig.job(job_id)
+        with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
+            holder.execute("select 1 from app.jobs for update")
+            late = executor.submit(
+                rig.machine.submit_job, "shapes", {"n": 2, "label": "nightly"}, if_ended=IfEnded.RERUN
+            )
+            rig.engine.wait_for_lock()
+            values = (job_id, json.dumps(job.parameters), json.dumps(job.definition))
+            holder.execute("select app.rerun_job(%s, 1, 'all', null, %s, %s, null, null)", values)
+            for step in PATHS["completed"]:
+                holder.execute("update app.jobs set status = %s", (step,))
+            holder.commit()
+            answer = late.result(timeout=60)
+        assert (answer.outcome, answer.run, answer.status) == ("existing", 2, "completed")
+        assert rig.job(job_id).run == 2
+
+    def test_timeline_says_that_a_submission_began_the_run(self, rig):
+        job_id = rig.run(n=2, label="nightly")
+        rig.machine.submit_job("shapes", {"n": 2, "label": "nightly"}, if_ended=IfEnded.RERUN)
+        (event,) = rig.engine.query("select * from app.job_events where event = 'job_rerun'")
+        assert (event["job_id"], event["run"], event["detail"]["mode"]) == (job_id, 2, "all")
+        assert event["detail"]["reason"] == "submitted again"
+
+    def test_same_key_begins_one_run_and_another_if_ended_is_another_content(self, rig, http):
+        submit(http, {"n": 2})
+        first = submit(http, {"n": 2}, key="monday", if_ended="rerun")
+        again = submit(http, {"n": 2}, key="monday", if_ended="rerun")
+        assert [(answer["outcome"], answer["run"]) for answer in (first, again)] == [("rerun", 2), ("replayed", 2)]
+        for if_ended in ("return", "force", "fail"):
+            refused = http.post(
+                f"jobs/submit/shapes?if_ended={if_ended}", json={"n": 2}, headers={"Idempotency-Key": "monday"}
+            )
+            assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
+        assert submit(http, {"n": 2}, key="tuesday", if_ended="rerun")["run"] == 3
+
+    def test_refused_submission_leaves_its_key_unused(self, rig, http):
+        job_id = submit(http, {"n": 2})["job_id"]
+        headers = {"Idempotency-Key": "k"}
+        refused = http.post("jobs/submit/shapes?if_ended=fail", json={"n": 2}, headers=headers)
+        assert refused.status_code == 409
+        rig.engine.execute("delete from app.jobs where job_id = %s", job_id)
+        assert submit(http, {"n": 2}, key="k", if_ended="fail")["outcome"] == "created"
+        assert submit(http, {"n": 2}, key="k", if_ended="fail")["outcome"] == "replayed"
+
+    def test_force_beside_another_wish_is_refused(self, rig):
+        for if_ended in (IfEnded.RERUN, IfEnded.FAIL):
+            with pytest.raises(ContractViolationError, match="choose one"):
+                rig.machine.submit_job("shapes", {}, force=True, if_ended=if_ended)
+        assert rig.engine.query("select * from app.jobs") == []
+
+    @pytest.mark.parametrize("if_ended", ["rerun", "force"])
+    def test_message_that_makes_something_run_again_needs_a_key(self, if_ended):
+        with pytest.raises(ValidationError, match="idempotency_key"):
+            message({}, if_ended=if_ended)
+        with pytest.raises(ValidationError, match="only where a job is submitted"):
+            JobQueueMessage(job_type="shapes", job_id="a" * 64, if_ended=if_ended, idempotency_key="k")
+
+    def test_message_without_a_wish_is_that_of_the_release_before(self):
+        """An older release refuses fields that it does not know."""
+        sent = JobQueueMessage(job_type="shapes", job_id="a" * 64).model_dump_json(exclude_none=True)
+        assert not {"if_ended", "idempotency_key"} & set(json.loads(sent))
+
+
+def test_duration_is_of_the_run_not_since_the_first_submission(rig, http):
+    job_id = submit(http, {"n": 2})["job_id"]
+    rig.engine.execute(
+        "update app.jobs set created_at = created_at - interval '9 days', finished_at = finished_at - interval '8 days'"
+    )
+    first = http.get(f"jobs/{job_id}").json()
+    assert first["run_started_at"] == first["created_at"]
+    assert 86_000 < first["duration_seconds"] < 87_000
+
+    rerun(rig, job_id)
+    running = http.get(f"jobs/{job_id}").json()
+    assert running["duration_seconds"] is None
+    rig.queues.run(rig.machine)
+
+    job = http.get(f"jobs/{job_id}").json()
+    (listed,) = http.get("jobs").json()["value"]
+    runs = {run["run"]: run for run in http.get(f"jobs/{job_id}/runs").json()["value"]}
+    assert job["created_at"] == first["created_at"]
+    for shown in (job, listed):
+        assert shown["run_started_at"] == runs[2]["started_at"] == running["run_started_at"]
+        assert 0 <= shown["duration_seconds"] < 3600
