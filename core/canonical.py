@@ -18,6 +18,7 @@ _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|d[89a-f])", re.IGNORECASE)
 
 # What holds more levels than this can be stored, but not by everybody be read again.
 MOST_LEVELS = 100
+_LEVELS_AROUND = 10
 # Python writes and reads numbers of 4,300 digits.
 _MOST_BITS = 14_000
 _LONGEST_PATH, _LONGEST_NAME = 300, 100
@@ -100,7 +101,7 @@ def canonical_json(value: Any) -> str:
         NotJson: names the path of the first value that JSON cannot carry.
     """
     # Room for what stands around a value that was checked.
-    for problem in find_json_problems(value):
+    for problem in find_json_problems(value, levels=-_LEVELS_AROUND):
         raise problem
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
 

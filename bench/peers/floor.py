@@ -13,7 +13,7 @@ from bench.jobs import ChainJob, FanJob
 from bench.processes import Workers
 from bench.workload import RESULT, check_fan, summarize
 from infrastructure.migrations import Migrator
-from infrastructure.postgresql import CHANGED_SQLSTATES
+from infrastructure.database_errors import Fault, fault_of
 
 BATCH = 100
 PROCESSES = 2
@@ -72,7 +72,7 @@ class Client:
                 row = self._connection.execute(query, values).fetchone()
             except psycopg.Error as error:
                 # Changed between look and lock: to be called again.
-                if error.sqlstate not in CHANGED_SQLSTATES:
+                if fault_of(error, is_broken=False) is not Fault.CHANGED:
                     raise
             else:
                 return bool(row and row["is_last_task_in_stage"])

@@ -91,7 +91,7 @@ def stop_worker_at_work(stack: LocalStack, database: psycopg.Connection[dict[str
         ).fetchone():
             continue
         for pid in stack.host.worker_pids:
-            owner = f"%:{pid}"
+            owner = f"%:{pid}:%"
             if not database.execute(held, [job_id, owner]).fetchone():
                 continue
             os.kill(pid, signal.SIGSTOP)

@@ -20,6 +20,9 @@ from azure.servicebus.exceptions import ServiceBusError
 from local.stack import LocalStack
 from tests.chaos.jobs import LEASE_SECONDS
 
+# How long a fault that wants a worker at work waits for one.
+_BUSY_SECONDS = 30.0
+
 JOBS_QUEUE, TASKS_QUEUE = "coremachine-jobs", "coremachine-tasks"
 
 
@@ -46,6 +49,7 @@ class Faults:
         self.records: list[FaultRecord] = []
         self.by_name: dict[str, Callable[[], str]] = {
             "kill_worker": self.kill_worker,
+            "kill_busy_worker": self.kill_busy_worker,
             "kill_all_workers": self.kill_all_workers,
             "freeze_worker": self.freeze_worker,
             "postgres_fast": lambda: self._end_postgres(signal.SIGINT),
@@ -80,6 +84,20 @@ class Faults:
         place = self._rng.randrange(len(pids))
         os.kill(pids[place], signal.SIGKILL)
         return f"worker {place + 1} of {len(pids)}"
+
+    def kill_busy_worker(self) -> str:
+        """One that holds tasks, as soon as there is one: it is stopped, so that what it holds stays with it."""
+        held = "select count(*) from app.tasks where status = 'processing' and lease_owner like %s"
+        until = time.monotonic() + _BUSY_SECONDS
+        with self.connect() as connection:
+            while time.monotonic() < until:
+                for place, pid in enumerate(self._worker_pids()):
+                    os.kill(pid, signal.SIGSTOP)
+                    (count,) = _one(connection.execute(held, [f"%:{pid}:%"]))
+                    os.kill(pid, signal.SIGKILL if count else signal.SIGCONT)
+                    if count:
+                        return f"worker {place + 1}, which held {count} tasks"
+        return f"without effect (no worker held tasks for {_BUSY_SECONDS:.0f} s)"
 
     def kill_all_workers(self) -> str:
         pids = self._worker_pids()

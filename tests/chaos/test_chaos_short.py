@@ -6,7 +6,7 @@ from tests.chaos.driver import Options, run_chaos
 
 pytestmark = pytest.mark.acceptance
 
-SCRIPT = [(1.5, "kill_worker"), (4.0, "postgres_immediate"), (7.0, "kill_broker")]
+SCRIPT = [(0.5, "kill_busy_worker"), (4.0, "postgres_immediate"), (7.0, "kill_broker")]
 
 
 def test_all_jobs_end_right_after_a_worker_the_broker_and_postgres_were_lost() -> None:
