@@ -12,8 +12,8 @@ from psycopg.types.json import Jsonb
 from bench.jobs import ChainJob, FanJob
 from bench.processes import Workers
 from bench.workload import RESULT, check_fan, summarize
-from infrastructure.migrations import Migrator
 from infrastructure.database_errors import Fault, fault_of
+from infrastructure.migrations import Migrator
 
 BATCH = 100
 PROCESSES = 2
