@@ -5,11 +5,12 @@ that was returned. Outside of it nothing of the author's is called any more.
 """
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 from core.errors import AuthorError, ContractViolationError, Failure, StoreUnavailable, classify
-from core.forks import ForkBoundary
+from core.forks import end_forked_child, this_process
 from core.safe_text import repr_of, type_name
 
 P = ParamSpec("P")
@@ -27,34 +28,42 @@ def call_author(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         AuthorError: It raised something, SystemExit and KeyboardInterrupt among it.
         StoreUnavailable: Earlier results were being read, and the database is away.
     """
+    process = this_process()
     try:
-        with ForkBoundary():
-            return function(*args, **kwargs)
-    except StoreUnavailable:
-        raise
-    except BaseException as error:  # noqa: BLE001 - nothing of an author's may pass
+        returned = function(*args, **kwargs)
+    except BaseException as error:
+        end_forked_child(process, error)
+        if issubclass(type(error), StoreUnavailable):  # not isinstance: what an error says of its class may be a lie
+            raise
         failure = classify(error)
+    else:
+        end_forked_child(process)
+        return returned
     # Out here, so that it has no context: what was raised would hold on to all that its frames held.
     raise AuthorError(failure)
 
 
-def author_items(what: str, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+def author_items(
+    what: str, read: Callable[[int, Any], T], function: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+) -> Iterator[T]:
     """What an author's function returns, one by one.
 
     Args:
         what: Names it in messages.
+        read: Looks at an item and its place, still inside of the boundary.
 
     Raises:
         AuthorError, StoreUnavailable: As `call_author`, at the first item or any other.
     """
     items = call_author(_iterator, what, function, *args, **kwargs)
-    count = 0
-    while (item := call_author(next, items, _END)) is not _END:
-        count += 1
-        if count > MOST_TASKS:
+    for count in itertools.count():
+        item = call_author(_read_next, items, read, count)
+        if item is _END:
+            return
+        if count == MOST_TASKS:
             found = f"more; the generator of {what} may have no end, or split the job"
             raise AuthorError(refusal(f"{what}: expected at most {MOST_TASKS:,} tasks, found {found}"))
-        yield item
+        yield item  # type: ignore[misc]
 
 
 def refusal(message: str) -> Failure:
@@ -70,6 +79,11 @@ def describe_returned(value: object) -> str:
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
         return "a generator, of which nothing has run; return the value, do not yield it"
     return f"{type_name(value)} {repr_of(value)}"
+
+
+def _read_next(items: Iterator[object], read: Callable[[int, Any], T], place: int) -> T | object:
+    item = next(items, _END)
+    return item if item is _END else read(place, item)
 
 
 def _iterator(what: str, function: Callable[..., object], *args: Any, **kwargs: Any) -> Iterator[object]:

@@ -7,31 +7,41 @@ import logging
 import os
 import sys
 import traceback
-from types import TracebackType
 from typing import NoReturn
 
 log = logging.getLogger(__name__)
 
 
-class ForkBoundary:
-    """`with ForkBoundary():` around a call of an author's code: only the process that went in comes out.
+# Another object in each forked child. A system call for the process id, twice a task, would cost more than it.
+_process = object()
+
+
+def this_process() -> object:
+    """What is the same as long as no fork came between; compare it with `is`."""
+    return _process
+
+
+def _be_another() -> None:
+    global _process  # noqa: PLW0603 - that is what a fork changes
+    _process = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_be_another)
+
+
+def end_forked_child(process: object, error: BaseException | None = None) -> None:
+    """Where an author's code comes back: only the process that went in (`this_process()`) goes on.
 
     A child that leaves by SystemExit ends with its status, after another exception with 1, and after a plain return,
     for which `os._exit(0)` was forgotten, with 0. What it still has in buffers is not written: it is the
     parent's too.
     """
-
-    def __enter__(self) -> None:
-        self._pid = os.getpid()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if os.getpid() != self._pid:
-            _leave(self._pid, error)
+    if _process is not process:
+        _leave(error)
 
 
-def _leave(parent: int, error: BaseException | None) -> NoReturn:
+def _leave(error: BaseException | None) -> NoReturn:
     status = 1
     try:
         status = _status_of(error)
@@ -40,7 +50,7 @@ def _leave(parent: int, error: BaseException | None) -> NoReturn:
             extra={
                 "checkpoint": "FORK",
                 "pid": os.getpid(),
-                "parent_pid": parent,
+                "parent_pid": os.getppid(),
                 "exit_status": status,
                 "reason": "a process that a handler forks must end by os._exit; it was ended here",
             },

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from core.author_code import author_items, call_author, describe_returned, refusal
@@ -143,9 +144,8 @@ class OrchestrationManager:
             return
         what = f"create_tasks_for_stage of {job.job_type!r}, stage {stage.number}"
         plan = self._catalog.get_job(job.job_type).create_tasks_for_stage
-        items = author_items(what, plan, stage.number, copied(job.parameters), job.job_id, previous)
-        for index, item in enumerate(items):
-            yield call_author(_read_definition, f"{what}, task {index}", item)
+        read = partial(_read_definition, what)
+        yield from author_items(what, read, plan, stage.number, copied(job.parameters), job.job_id, previous)
 
     def queue_for(self, stage: StageDefinition, task_type: str) -> str:
         """The logical queue of a task: the stage's own, else its handler's."""
@@ -274,24 +274,26 @@ def _free_id(stage: int, index: int, name: str | None, taken: dict[str, str | No
     return task_id
 
 
-def _read_definition(what: str, item: object) -> AskedTask:
+def _read_definition(what: str, index: int, item: object) -> AskedTask:
     """What an author's item asks for."""
     if not isinstance(item, TaskDefinition):
-        raise AuthorError(refusal(f"{what}: expected a TaskDefinition, found {describe_returned(item)}"))
+        raise AuthorError(refusal(f"{what}, task {index}: expected a TaskDefinition, found {describe_returned(item)}"))
     # Looked at once, and again although it was validated: `model_construct` does not.
     name, task_type, parameters = item.name, item.task_type, item.parameters
-    if name is not None and not 0 < len(_plain_text(what, "name", name)) <= MOST_NAME_CHARACTERS:
+    if name is not None and not 0 < len(_plain_text(what, index, "name", name)) <= MOST_NAME_CHARACTERS:
         found = f"one of {len(name)}"
-        raise AuthorError(refusal(f"{what}: name: expected 1 to {MOST_NAME_CHARACTERS} characters, found {found}"))
+        raise AuthorError(
+            refusal(f"{what}, task {index}: name: expected 1 to {MOST_NAME_CHARACTERS} characters, found {found}")
+        )
     if task_type is not None:
-        _plain_text(what, "task_type", task_type)
+        _plain_text(what, index, "task_type", task_type)
     return name, task_type, parameters
 
 
-def _plain_text(what: str, field: str, text: object) -> str:
+def _plain_text(what: str, index: int, field: str, text: object) -> str:
     if not isinstance(text, str) or storable_text(text) != text:
         expected = "text without NUL and lone surrogates"
-        raise AuthorError(refusal(f"{what}: {field}: expected {expected}, found {describe(text)}"))
+        raise AuthorError(refusal(f"{what}, task {index}: {field}: expected {expected}, found {describe(text)}"))
     return text
 
 

@@ -223,10 +223,11 @@ class Batch:
 
     def _run(self, task: ClaimedTask) -> Outcome:
         """One attempt. Whatever happens there is an outcome, at once: a task never holds up or fails its neighbours."""
-        outcome = Outcome(task, failure=_UNTOLD)  # made before: where the memory is used up, nothing can be
-        with suppress(BaseException):  # it is said to have no reason; the log may be what broke
-            outcome = self._attempt(task)
-        return outcome
+        untold = Outcome(task, failure=_UNTOLD)  # made before: where the memory is used up, nothing can be
+        try:
+            return self._attempt(task)
+        except BaseException:  # noqa: BLE001 - it is said to have no reason; the log may be what broke
+            return untold
 
     def _attempt(self, task: ClaimedTask) -> Outcome:
         began = time.monotonic()

@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.canonical import EncodedJson
+from core.forks import this_process
 from core.models.definition import FrozenModel
 from core.outage import outage
 from infrastructure.base import (
@@ -72,7 +73,7 @@ class Pool(ConnectionPool[PooledConnection]):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._made_in = os.getpid()
+        self._made_in, self._pid = this_process(), os.getpid()
 
     def getconn(self, timeout: float | None = None) -> PooledConnection:
         """A connection that the server has not closed meanwhile, as far as it has said so: that is a look, no call.
@@ -80,8 +81,8 @@ class Pool(ConnectionPool[PooledConnection]):
         Raises:
             NotThisProcess: This is a forked child: it would write into the parent's conversation.
         """
-        if os.getpid() != self._made_in:
-            raise NotThisProcess(self._made_in)
+        if this_process() is not self._made_in:
+            raise NotThisProcess(self._pid)
         while True:
             connection = super().getconn(timeout)
             if connection.connected_at >= self._used_from and not connection.has_input:

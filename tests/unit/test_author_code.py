@@ -23,6 +23,10 @@ from core.task_runner import Batch, ClaimedTask
 from core.threads import ThreadReserve
 
 
+def as_it_is(_place, item):
+    return item
+
+
 class NoText(Exception):
     def __str__(self):
         return None  # noqa: PLE0307 - as in the wild
@@ -202,7 +206,7 @@ def test_planner_that_fails_between_two_items_or_at_its_end_is_the_same_error():
         yield 1
         raise SystemExit(2)
 
-    items = author_items("plan", one_then_exit)
+    items = author_items("plan", as_it_is, one_then_exit)
     assert next(items) == 1
     with pytest.raises(AuthorError) as told:
         next(items)
@@ -212,7 +216,7 @@ def test_planner_that_fails_between_two_items_or_at_its_end_is_the_same_error():
 @pytest.mark.parametrize("returned", [None, 5, object()])
 def test_planner_that_returns_nothing_to_go_through_is_told_so(returned):
     with pytest.raises(AuthorError, match="plan: expected an iterable of TaskDefinition, found "):
-        next(author_items("plan", lambda: returned))
+        next(author_items("plan", as_it_is, lambda: returned))
 
 
 def test_planner_without_an_end_is_refused(monkeypatch):
@@ -223,13 +227,13 @@ def test_planner_without_an_end_is_refused(monkeypatch):
             yield 1
 
     with pytest.raises(AuthorError, match="plan: expected at most 10 tasks, found more"):
-        list(author_items("plan", endless))
+        list(author_items("plan", as_it_is, endless))
 
 
 def test_planner_of_exactly_the_limit_is_not(monkeypatch):
     monkeypatch.setattr(author_code, "MOST_TASKS", 10)
 
-    assert len(list(author_items("plan", lambda: range(10)))) == 10
+    assert len(list(author_items("plan", as_it_is, lambda: range(10)))) == 10
 
 
 # --- values ---
