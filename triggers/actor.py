@@ -17,7 +17,7 @@ def is_authentication_on(environment: Mapping[str, str]) -> bool:
     return environment.get("WEBSITE_AUTH_ENABLED", "").strip().lower() in {"true", "1"}
 
 
-def find_actor(request: Request) -> str | None:
+async def find_actor(request: Request) -> str | None:  # async, so that it needs no thread
     """The principal's name, or None where nobody vouches for one."""
     if not request.app.state.trusts_principal:
         return None
