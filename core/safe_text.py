@@ -11,6 +11,7 @@ from typing import Any
 MOST_TEXT_BYTES = 64 * 1024
 # A line of a traceback holds the exception's message, which is stored in full beside it.
 _LONGEST_LINE = 4000
+_MOST_LINKS = 20
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxother = 3, 300
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20
@@ -68,6 +69,9 @@ def trace_of(error: BaseException) -> str | None:
     try:
         if error.__traceback__ is None:
             return None
+        if any(len(text_of(link)) > _LONGEST_LINE for link in _chain(error)):
+            # Python would look at every line of a text of which most is cut: seconds, for the whole process.
+            return "\n".join(map(_short_trace, reversed(_chain(error))))
         return "".join(map(_shortened, traceback.format_exception(error)))
     except BaseException:  # noqa: BLE001 - an exception's attributes are an author's code
         return _frames_of(error)
@@ -78,6 +82,21 @@ def _frames_of(error: BaseException) -> str | None:
         return "".join(traceback.format_tb(_TRACEBACK_OF(error)))
     except BaseException:  # noqa: BLE001 - as above
         return None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error, what it came from, what that came from, and so on."""
+    links: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in links and len(links) < _MOST_LINKS:
+        links.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return links
+
+
+def _short_trace(link: BaseException) -> str:
+    frames = "".join(traceback.format_tb(_TRACEBACK_OF(link)))
+    return f"{frames}{type_name(link)}: {_shortened(text_of(link))}"
 
 
 def _shortened(line: str) -> str:

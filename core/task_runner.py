@@ -11,7 +11,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from core.author_code import call_author, describe_returned
-from core.canonical import MOST_VALUE_BYTES, EncodedJson, encode_storable
+from core.canonical import MOST_VALUE_BYTES, EncodedJson, describe, encode_storable
 from core.context import TaskContext
 from core.errors import AuthorError, ContractViolationError, Failure, RetryableTaskError, TaskCancelled, classify
 from core.fan_in import fan_in_reader
@@ -306,7 +306,7 @@ def _judge(task: ClaimedTask, returned: object, most_bytes: int) -> Outcome:
             f"handler of {task.task_type!r}: expected it to return a mapping or None, found "
             f"{describe_returned(returned)}"
         )
-    if returned.get("success") is False:
+    if _is_told_failure(task, returned):
         return Outcome(task, failure=_told_failure(returned))
     try:
         return Outcome(task, result=encode_storable(returned, "result", most_bytes=most_bytes))
@@ -314,11 +314,26 @@ def _judge(task: ClaimedTask, returned: object, most_bytes: int) -> Outcome:
         raise ContractViolationError(f"handler of {task.task_type!r}: {text_of(problem)}") from problem
 
 
+def _is_told_failure(task: ClaimedTask, returned: Mapping[str, Any]) -> bool:
+    """`success` false; where an error is reported, it must say true or false: 0 or "false" would pass for a result."""
+    success = returned.get("success", True)
+    if not isinstance(success, bool) and (returned.get("error") or returned.get("error_type")):
+        raise ContractViolationError(
+            f"handler of {task.task_type!r}: success: expected true or false beside error, found {describe(success)}; "
+            f"it reports {text_of(returned.get('error') or returned.get('error_type'))}"
+        )
+    return success is False
+
+
 def _told_failure(returned: Mapping[str, Any]) -> Failure:
     message = returned.get("error") or returned.get("message") or "the handler returned success false without an error"
+    retryable = returned.get("retryable", True)
+    note = ""
+    if retryable is not None and not isinstance(retryable, bool):
+        note = f" [retryable: expected true or false, found {describe(retryable)}; not tried again]"
     return Failure(
         error_type=text_of(returned.get("error_type") or "TaskError"),
-        message=text_of(message),
-        retryable=returned.get("retryable") is not False,
+        message=text_of(message) + note,
+        retryable=retryable is None or retryable is True,
         retry_after_seconds=returned.get("retry_after_seconds"),
     )
