@@ -234,6 +234,7 @@ class JobMover:
                 return iter(last_results)
             return self._results.stream_results(job.job_id, job.run, stage)
 
+        self._orchestration.expect_stages(job, job.total_stages)
         job_class = self._catalog.get_job(job.job_type)
         context = JobExecutionContext(
             job_id=job.job_id,

@@ -117,6 +117,7 @@ class OrchestrationManager:
             AuthorError: The author's planner raised, or asked for what cannot be. Nothing of the stage is kept then.
             DuplicateTaskName, NoQueueForTask: Nothing of the stage is kept then.
         """
+        self.expect_stages(job, stage.number)
         taken: dict[str, str | None] = {}
         for index, (name, task_type, parameters) in enumerate(self._asked_for(job, stage, previous, previous_count)):
             task_id = _free_id(stage.number, index, name, taken)
@@ -146,6 +147,16 @@ class OrchestrationManager:
         plan = self._catalog.get_job(job.job_type).create_tasks_for_stage
         read = partial(_read_definition, what)
         yield from author_items(what, read, plan, stage.number, copied(job.parameters), job.job_id, previous)
+
+    def expect_stages(self, job: JobRecord, count: int) -> None:
+        """Keep a job from code that has fewer stages than it: its planner would take one of them for another.
+
+        Raises:
+            UnknownWork: Another release declares that stage, or the job's type.
+        """
+        known = len(self._catalog.get_job(job.job_type).stages)
+        if count > known:
+            raise UnknownWork("stage", f"{count} of {job.job_type!r}, of which it has {known}")
 
     def queue_for(self, stage: StageDefinition, task_type: str) -> str:
         """The logical queue of a task: the stage's own, else its handler's."""

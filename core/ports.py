@@ -326,8 +326,13 @@ class HandlerEntry(Protocol):
 
 
 class JobType(Protocol):
-    """The six methods, as the engine calls them on a job class. `jobs.base.JobBase` says what each does."""
+    """The six methods, as the engine calls them on a job class. `jobs.base.JobBase` says what each does.
 
+    `stages` are as this release declares them; a job in flight keeps those that it was submitted with.
+    """
+
+    @property
+    def stages(self) -> Sequence[object]: ...
     def validate_job_parameters(self, params: Mapping[str, Any], /) -> dict[str, Any]: ...
     def generate_job_id(self, params: Mapping[str, Any], /) -> str: ...
     def create_job_record(self, job_id: str, params: Mapping[str, Any], /, *, correlation_id: str) -> JobRecord: ...

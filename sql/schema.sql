@@ -2342,8 +2342,8 @@ end $$;
 -- Locks: the key's advisory lock, then the job row. Nobody who holds a job row waits for a key.
 create or replace function "app".submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
-  p_forced_job_id text default null, p_nonce text default null,
-  p_idempotency_key text default null, p_payload_hash text default null, p_if_ended text default 'return'
+  p_forced_job_id text, p_nonce text,
+  p_idempotency_key text, p_payload_hash text, p_if_ended text
 ) returns table (
   created boolean, status text, run integer, outcome text, job_id text, correlation_id text, same_parameters boolean
 )
@@ -2458,6 +2458,19 @@ begin
     case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) end);
   return true;
 end $$;
+
+-- As an app of the release before calls it, whose statements are prepared: neither the arguments nor the result of a
+-- function that it knows may change while it runs. What it does not know, it is not answered.
+create or replace function "app".submit_job(
+  p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
+  p_forced_job_id text default null, p_nonce text default null,
+  p_idempotency_key text default null, p_payload_hash text default null
+) returns table (created boolean, status text, run integer, outcome text, job_id text, correlation_id text)
+language sql as $$
+  select s.created, s.status, s.run, s.outcome, s.job_id, s.correlation_id
+  from "app".submit_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_forced_job_id, p_nonce,
+    p_idempotency_key, p_payload_hash, 'return') s;
+$$;
 
 -- Takes tasks of one stage back whose lease has run out. Two kinds, told apart by what their last heartbeat heard:
 --   an interruption (the process died, or could not reach the database): pending again, and beyond the stage's

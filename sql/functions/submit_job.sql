@@ -14,8 +14,8 @@
 -- Locks: the key's advisory lock, then the job row. Nobody who holds a job row waits for a key.
 create or replace function {schema}.submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
-  p_forced_job_id text default null, p_nonce text default null,
-  p_idempotency_key text default null, p_payload_hash text default null, p_if_ended text default 'return'
+  p_forced_job_id text, p_nonce text,
+  p_idempotency_key text, p_payload_hash text, p_if_ended text
 ) returns table (
   created boolean, status text, run integer, outcome text, job_id text, correlation_id text, same_parameters boolean
 )
@@ -130,3 +130,16 @@ begin
     case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) end);
   return true;
 end $$;
+
+-- As an app of the release before calls it, whose statements are prepared: neither the arguments nor the result of a
+-- function that it knows may change while it runs. What it does not know, it is not answered.
+create or replace function {schema}.submit_job(
+  p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
+  p_forced_job_id text default null, p_nonce text default null,
+  p_idempotency_key text default null, p_payload_hash text default null
+) returns table (created boolean, status text, run integer, outcome text, job_id text, correlation_id text)
+language sql as $$
+  select s.created, s.status, s.run, s.outcome, s.job_id, s.correlation_id
+  from {schema}.submit_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_forced_job_id, p_nonce,
+    p_idempotency_key, p_payload_hash, 'return') s;
+$$;

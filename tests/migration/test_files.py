@@ -1,7 +1,9 @@
 """What a migration file may say, and that all of them together make what the models say."""
 
 import re
+from pathlib import Path
 
+import psycopg
 import pytest
 
 from core.schema.migration import Migration, in_order, load_migrations
@@ -158,3 +160,18 @@ def test_a_column_that_older_code_cannot_fill_is_found(connection):
         Migration(3, "new_table", "create table {schema}.others (a text not null)"),
     )
     assert columns_older_code_cannot_fill(connection, migrations) == {"jobs.a"}
+
+
+def test_functions_of_the_release_before_are_as_it_calls_them(make_database):
+    """Its prepared statements failed once a function had another result: half of its submissions, until it was ended.
+
+    The list is replaced with the release: `pg_get_function_identity_arguments` and `pg_get_function_result` of each.
+    """
+    before = set(Path(__file__).with_name("functions_of_the_release_before.txt").read_text("utf-8").splitlines())
+    with psycopg.connect(make_database(), autocommit=True) as connection:
+        Migrator(connection).migrate()
+        rows = connection.execute(
+            "select p.proname, pg_get_function_identity_arguments(p.oid), pg_get_function_result(p.oid) "
+            "from pg_proc p where p.pronamespace = 'app'::regnamespace"
+        ).fetchall()
+    assert before - {f"{name}({arguments}) -> {result}" for name, arguments, result in rows} == set()

@@ -58,7 +58,7 @@ class _Job(JobBaseMixin):
 
 class Growing(_Job, JobBase):
     job_type = "growing"
-    stages: ClassVar = [stage(1, "cut", "cut")]
+    stages: ClassVar = [stage(1, "cut", "cut"), stage(2, "trim", "cut")]
 
 
 class Grown(_Job, JobBase):
@@ -191,6 +191,51 @@ def test_task_type_of_a_stage_that_is_not_known_waits(fleet):
     assert "knows the task type polish: 4 tasks of stage 2; given back" in found["waits_for_release"].message
     assert "waiting_for_retry" not in found
     fleet.finish_with_new()
+    fleet.check_nothing_was_spent(job_id)
+
+
+@pytest.mark.parametrize("on_the_spot", [False, True])
+@pytest.mark.parametrize("parallelism", ["single", "fan_out", "fan_in"])
+def test_stage_that_the_code_does_not_have_waits(engine, on_the_spot, parallelism):
+    """Both know its task type. The older planner took it for its own last stage, and the job completed, wrongly."""
+
+    class Longer(_Job, JobBase):
+        job_type = "growing"
+        stages: ClassVar = [*Growing.stages, stage(3, "again", "cut", parallelism=parallelism)]
+
+    fleet = Fleet(engine, on_the_spot=on_the_spot)
+    fleet.new = Rig(engine, fleet.queues, registry=Registry([Longer], handlers("cut"), queues=["tasks"]))
+    if on_the_spot:  # so that its steps are known to be quick, and the next is prepared with the last results
+        fleet.old.machine.submit_job("growing", {"n": 1, "odd": "cut"})
+        fleet.finish_with(fleet.old)
+    job_id = fleet.submit("growing", n=1)
+    for _ in range(8):
+        fleet.make_due()
+        fleet.queues.deliver(fleet.old.machine, skip_delays=True)
+
+    job = fleet.old.job(job_id)
+    assert (job.status, job.stage, job.attempt, fleet.old.tasks(job_id, 3)) == ("queued", 3, 0, [])
+    assert "knows the stage 3 of 'growing', of which it has 2" in fleet.findings(job_id)["waits_for_release"].message
+    fleet.finish_with_new()
+    fleet.check_nothing_was_spent(job_id)
+
+
+def test_summary_waits_for_code_that_has_all_stages(engine):
+    class Longer(_Job, JobBase):
+        job_type = "growing"
+        stages: ClassVar = [*Growing.stages, stage(3, "again", "cut")]
+
+    fleet = Fleet(engine)
+    fleet.new = Rig(engine, fleet.queues, registry=Registry([Longer], handlers("cut"), queues=["tasks"]))
+    job_id = fleet.submit("growing", n=1)
+    while fleet.old.job(job_id).stage < 3 or not fleet.old.tasks(job_id, 3):
+        fleet.give_to(fleet.new)
+    fleet.give_to(fleet.old, times=3)  # runs the last task, whose type it knows
+
+    assert fleet.old.job(job_id).status == "finalizing"
+    assert "knows the stage 3 of 'growing'" in fleet.findings(job_id)["waits_for_release"].message
+    fleet.finish_with_new()
+    assert fleet.old.job(job_id).result == {"stages": 3}
     fleet.check_nothing_was_spent(job_id)
 
 
