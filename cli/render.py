@@ -111,8 +111,11 @@ def seconds_between(start: str | None, end: str | None) -> float | None:
 
 
 def seconds_of_run(job: Mapping[str, Any]) -> float | None:
-    """How long a job's present run took, or runs until now. A server that does not know runs' times gives the job's."""
-    return seconds_between(job.get("run_started_at") or job.get("created_at"), job.get("finished_at"))
+    """How long a job's present run took, or runs until now; None where nobody knows when it began."""
+    began = job.get("run_started_at")
+    if began is None and job.get("run", 1) == 1:
+        began = job.get("created_at")
+    return seconds_between(began, job.get("finished_at"))
 
 
 def duration_text(seconds: float | None) -> str:

@@ -1,6 +1,6 @@
 """What the engine asks of the outside, owned by the caller: stores and a sender."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -163,6 +163,7 @@ class JobStore(Protocol):
         forced: ForcedJob | None = None,
         key: KeyedPayload | None = None,
         if_ended: IfEnded = IfEnded.RETURN,
+        outside_id: Collection[str] = (),
     ) -> Submitted: ...
     def note_submission(self, job_id: str, run: int, detail: Mapping[str, Any]) -> None: ...
     def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool: ...

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -49,9 +49,10 @@ class StateManager:
         forced: ForcedJob | None = None,
         key: KeyedPayload | None = None,
         if_ended: IfEnded = IfEnded.RETURN,
+        outside_id: Collection[str] = (),
     ) -> Submitted:
         """Write the job and its first stage, or find it there: by its id, or by its key. `forced`: beside the first."""
-        submitted = self._jobs.submit_job(job, forced=forced, key=key, if_ended=if_ended)
+        submitted = self._jobs.submit_job(job, forced=forced, key=key, if_ended=if_ended, outside_id=outside_id)
         log.info(
             "job_submitted",
             extra={

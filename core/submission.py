@@ -97,6 +97,7 @@ class Submitter:
             forced=_forced_job(job_type, validated) if forces else None,
             key=_keyed_payload(idempotency_key, [job_type, parameters, force], if_ended) if idempotency_key else None,
             if_ended=IfEnded.RETURN if force else if_ended,
+            outside_id=getattr(job_class, "parameters_outside_job_id", ()),
         )
         if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
             raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)

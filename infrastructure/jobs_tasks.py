@@ -1,6 +1,6 @@
 """Jobs, tasks, and the transitions that PostgreSQL decides. A repository method is one function call."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -43,6 +43,7 @@ class JobRepository(JobControlRepository):
         forced: ForcedJob | None = None,
         key: KeyedPayload | None = None,
         if_ended: IfEnded = IfEnded.RETURN,
+        outside_id: Collection[str] = (),
     ) -> Submitted:
         """Write the job and its first stage, or find the one that is there.
 
@@ -62,6 +63,7 @@ class JobRepository(JobControlRepository):
             key.key if key else None,
             key.payload_hash if key else None,
             if_ended.value,
+            list(outside_id),
         )
         (row,) = self._call("submit_job", parameters)
         outcome, is_same = SubmissionOutcome(row["outcome"]), bool(row["same_parameters"])

@@ -97,8 +97,11 @@ class StageDetail(FrozenModel):
 
 
 def run_times(job: JobRecord | JobSummary) -> tuple[datetime | None, float | None]:
-    """When the job's present run began, and the seconds that it took; None while it has not ended."""
-    started_at = job.run_started_at or job.created_at
+    """When the job's present run began, and the seconds that it took; None while it has not ended.
+
+    A rerun that began before releases kept its beginning has neither.
+    """
+    started_at = job.created_at if job.run == 1 else job.run_started_at
     if started_at is None or job.finished_at is None:
         return started_at, None
     return started_at, (job.finished_at - started_at).total_seconds()

@@ -15,7 +15,7 @@
 create or replace function {schema}.submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_forced_job_id text, p_nonce text,
-  p_idempotency_key text, p_payload_hash text, p_if_ended text
+  p_idempotency_key text, p_payload_hash text, p_if_ended text, p_outside text[]
 ) returns table (
   created boolean, status text, run integer, outcome text, job_id text, correlation_id text, same_parameters boolean
 )
@@ -39,7 +39,8 @@ begin
     if {schema}.insert_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, null, null) then
       outcome := 'created';
     else
-      outcome := {schema}.outcome_of_found_job(p_job_id, p_parameters, p_definition, p_nonce is not null, p_if_ended);
+      outcome := {schema}.outcome_of_found_job(
+        p_job_id, p_parameters, p_definition, p_nonce is not null, p_if_ended, p_outside);
     end if;
     if outcome = 'forced' then
       job_id := p_forced_job_id;
@@ -53,7 +54,8 @@ begin
   end if;
 
   created := outcome in ('created', 'forced');
-  select j.status, j.run, j.correlation_id, created or {schema}.has_own_parameters(j.job_id, j.run, j.parameters, p_parameters)
+  select j.status, j.run, j.correlation_id, created
+    or {schema}.has_own_parameters(j.job_id, j.run, j.parameters, p_parameters, p_outside)
   into status, run, correlation_id, same_parameters
   from {schema}.jobs j where j.job_id = submit_job.job_id;
   return next;
@@ -62,7 +64,7 @@ end $$;
 -- What becomes of a submission whose job is there: existing, forced (which the caller carries out), refused, or rerun.
 -- Fence: the run as it was looked at, without a lock. Locks: as rerun_job.
 create or replace function {schema}.outcome_of_found_job(
-  p_job_id text, p_parameters jsonb, p_definition jsonb, p_has_nonce boolean, p_if_ended text
+  p_job_id text, p_parameters jsonb, p_definition jsonb, p_has_nonce boolean, p_if_ended text, p_outside text[]
 ) returns text
 language plpgsql as $$
 declare
@@ -71,7 +73,7 @@ declare
 begin
   select j.run, j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled') as has_ended,
     j.status in ('queued', 'processing', 'finalizing')
-      and {schema}.has_own_parameters(j.job_id, j.run, j.parameters, p_parameters) as is_on_its_way
+      and {schema}.has_own_parameters(j.job_id, j.run, j.parameters, p_parameters, p_outside) as is_on_its_way
   into v_found
   from {schema}.jobs j where j.job_id = p_job_id;
   if p_has_nonce and (p_if_ended <> 'force' or not v_found.is_on_its_way) then
@@ -88,9 +90,9 @@ end $$;
 
 -- Whether the job's present run is of the parameters that its id was made of: those submitted, or those of its first run.
 -- Only a rerun gives it others. An earlier run of others counts too, unless a rerun of everything came after it: the
--- present run may have kept its results.
+-- present run may have kept its results. p_outside: names of parameters that are not in the id, which may differ.
 create or replace function {schema}.has_own_parameters(
-  p_job_id text, p_run integer, p_parameters jsonb, p_submitted jsonb
+  p_job_id text, p_run integer, p_parameters jsonb, p_submitted jsonb, p_outside text[]
 ) returns boolean
 language sql stable as $$
   select p_run = 1 or not exists (
@@ -100,10 +102,11 @@ language sql stable as $$
     ) u
     where u.run >= coalesce((
         select max(e.run) from {schema}.job_events e
-        where e.job_id = p_job_id and e.event = 'job_rerun' and e.detail ->> 'mode' = 'all'), 1)
-      and u.parameters is distinct from p_submitted
-      and u.parameters is distinct from (
-        select f.parameters from {schema}.job_runs f where f.job_id = p_job_id and f.run = 1))
+        where e.job_id = p_job_id and e.event = 'job_rerun' and e.stage = 1
+          and e.detail ->> 'mode' in ('all', 'from_stage')), 1)
+      and u.parameters - p_outside is distinct from p_submitted - p_outside
+      and u.parameters - p_outside is distinct from (
+        select f.parameters - p_outside from {schema}.job_runs f where f.job_id = p_job_id and f.run = 1))
 $$;
 
 -- A new job's rows; false when its id is taken.
@@ -141,5 +144,5 @@ create or replace function {schema}.submit_job(
 language sql as $$
   select s.created, s.status, s.run, s.outcome, s.job_id, s.correlation_id
   from {schema}.submit_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_forced_job_id, p_nonce,
-    p_idempotency_key, p_payload_hash, 'return') s;
+    p_idempotency_key, p_payload_hash, 'return', array[]::text[]) s;
 $$;

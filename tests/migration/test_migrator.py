@@ -181,26 +181,6 @@ def run_one_job(pool):
     assert job.status == "completed"
 
 
-def test_runs_that_began_before_the_column_was_there_get_their_begin(connection):
-    number = next(migration.version for migration in ALL if migration.name == "run_started_at")
-    Migrator(connection, migrations=ALL[: number - 1], functions=functions()).migrate()
-    for job_id, run in (("once", 1), ("thrice", 3)):
-        connection.execute(
-            "insert into app.jobs (job_id, job_type, run, total_stages, definition, correlation_id) "
-            "values (%s, 't', %s, 1, '{}', 'c')",
-            (job_id, run),
-        )
-    for run in (1, 2):
-        connection.execute(
-            "insert into app.job_runs (job_id, run, status, parameters, definition, followed_at) "
-            "values ('thrice', %s, 'failed', '{}', '{}', %s)",
-            (run, f"2026-01-0{run} 00:00+00"),
-        )
-    Migrator(connection).migrate()
-    rows = connection.execute("select job_id, run_started_at::date::text from app.jobs order by job_id").fetchall()
-    assert rows == [("once", None), ("thrice", "2026-01-02")]
-
-
 def test_a_role_without_the_right_to_make_schemas_migrates_the_one_it_was_given(connection):
     name = f"limited_{uuid4().hex[:8]}"
     connection.execute(f"create role {name}")

@@ -152,6 +152,29 @@ class TestOtherParameters:
         assert (found["outcome"], found["same_parameters"], found["run"]) == ("existing", True, 3)
         assert found["job"]["result"]["total"] == 1
 
+    @pytest.mark.parametrize(("from_stage", "outcome"), [(1, "existing"), (2, "other_parameters")])
+    def test_results_that_were_kept_from_a_run_of_others_are_theirs(self, rig, http, from_stage, outcome):
+        """The parameters are the first ones again, but stage 1 may be that of the run before."""
+        first = submit(http, {"n": 2})
+        rerun(rig, first["job_id"], n=3)
+        rig.queues.run(rig.machine)
+        rig.machine.rerun_job(first["job_id"], mode=RerunMode.FROM_STAGE, from_stage=from_stage, parameters={"n": 2})
+        rig.queues.run(rig.machine)
+        assert rig.job(first["job_id"]).parameters["n"] == 2
+        assert submit(http, {"n": 2})["outcome"] == outcome
+
+    def test_parameter_that_is_not_in_the_id_may_be_another(self, rig, http, monkeypatch):
+        """What changes how a job runs, but not what it makes: a rerun with another made every schedule fail."""
+        monkeypatch.setattr(rig.registry.get_job("shapes"), "parameters_outside_job_id", frozenset({"label"}))
+        first = submit(http, {"n": 2, "label": "monday"})
+        rerun(rig, first["job_id"], label="tuesday")
+        rig.queues.run(rig.machine)
+        for label in ("monday", "tuesday", "sunday"):
+            found = submit(http, {"n": 2, "label": label})
+            assert (found["job_id"], found["outcome"]) == (first["job_id"], "existing")
+        rerun(rig, first["job_id"], n=3)
+        assert submit(http, {"n": 2, "label": "monday"})["outcome"] == "other_parameters"
+
     def test_rerun_without_other_parameters_stays_their_job(self, rig, http):
         first = submit(http, {"n": 2})
         rig.machine.rerun_job(first["job_id"], mode=RerunMode.ALL)
