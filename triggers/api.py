@@ -35,8 +35,8 @@ DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resum
 
 Lists come in pages: repeat the request with `cursor=<next_cursor>` until `next_cursor` is absent.
 In lists, parameters, results and progress above 64 KB of JSON are
-`{"truncated": true, "stored_bytes": n, "whole": "..."}`: `whole` is the path where they are read, `stored_bytes` what they
-take in the database, perhaps compressed. Texts of errors and events are cut there to 1,000 characters, and say so.
+`{"truncated": true, "stored_bytes": n, "whole": "..."}`: `whole` is where they are read, `stored_bytes` what they take
+in the database, perhaps compressed. Texts of errors and events are cut there to 1,000 characters, and say so.
 Every error is `application/problem+json` with a stable `code`. Submitting the same parameters again gives the same job.
 """
 # More clients than this are answered at once instead: all that wait are looked for together, and end together.
