@@ -4,6 +4,9 @@ What an author made (parameters, results, progress) is there as it is, or not at
 the whole. Texts of errors and events are cut.
 """
 
+from functools import cache
+from typing import Any, LiteralString, cast
+
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from core.models.definition import FrozenModel
@@ -17,22 +20,25 @@ _TEXTS = {"error", "detail"}
 _NOTE = SQL("'[cut here: ' || length(e.value #>> '{}') || ' characters in all]'")
 
 
-def list_columns(model: type[FrozenModel], *, whole: Composable | None = None) -> Composed:
+@cache
+def list_columns(model: type[FrozenModel], *, whole: LiteralString | None = None) -> SQL:
     """The model's columns for the select list of a list.
 
     Args:
         whole: The path of the API, as an expression, where such a row is read alone.
     """
+    place = None if whole is None else SQL(whole)
     columns: list[Composable] = []
     for name in model.model_fields:
         column = Identifier(name)
         if name in _VALUES:
-            columns.append(SQL("{} as {}").format(brief_value(column, whole), column))
+            columns.append(SQL("{} as {}").format(brief_value(column, place), column))
         elif name in _TEXTS:
             columns.append(SQL("{} as {}").format(brief_texts(column), column))
         else:
             columns.append(column)
-    return SQL(", ").join(columns)
+    # Written out once: that takes longer than the cuts of a page.
+    return SQL(cast("Any", SQL(", ").join(columns).as_string()))
 
 
 def brief_value(column: Composable, whole: Composable | None = None) -> Composed:

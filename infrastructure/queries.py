@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, LiteralString, TypeVar
 
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composable, Composed, Identifier
@@ -28,8 +28,11 @@ Place = TypeVar("Place", bound=tuple[Any, ...])
 # A place in a list, after which the next page begins. The first word keeps the lists apart.
 _JOB_PLACE = TypeAdapter(tuple[Literal["jobs"], AwareDatetime, JobId])
 _TASK_PLACE = TypeAdapter(tuple[Literal["tasks"], Annotated[StorableText, Field(max_length=100)]])
-_WHOLE_TASK = SQL("'/api/jobs/' || job_id || '/tasks/' || task_id || '?run=' || run")
 _EVENT_PLACE = TypeAdapter(tuple[Literal["events"], Annotated[int, Field(ge=0, lt=2**63)]])
+
+# Where a row of a list is read whole, as expressions.
+_WHOLE_TASK = "'/api/jobs/' || job_id || '/tasks/' || task_id || '?run=' || run"
+_WHOLE_RUN = "'/api/jobs/' || job_id || '/runs/' || run"
 
 
 class InvalidCursor(ValueError):
@@ -207,8 +210,9 @@ class JobQueries(PostgreSQLRepository):
 
     def list_runs(self, job_id: str) -> tuple[JobRun, ...]:
         """All runs of a job, the latest first; none for an unknown job. Large values are cut: `list_columns`."""
-        columns = list_columns(JobRun, whole=SQL("'/api/jobs/' || job_id || '/runs/' || run"))
-        query = SQL("select {} from ({}) r order by run desc").format(columns, self._runs)
+        query = SQL("select {} from ({}) r order by run desc").format(
+            list_columns(JobRun, whole=_WHOLE_RUN), self._runs
+        )
         return tuple(JobRun.model_validate(row) for row in self._execute_query("list_runs", query, (job_id,)))
 
     def get_run(self, job_id: str, run: int) -> JobRun:
@@ -259,7 +263,7 @@ class JobQueries(PostgreSQLRepository):
         limit: int,
         parameters: list[Any],
         *,
-        whole: Composable | None = None,
+        whole: LiteralString | None = None,
     ) -> list[DictRow]:
         """One row more than the page holds, to see whether another page follows."""
         if not 1 <= limit <= MAX_LIMIT:
