@@ -8,6 +8,7 @@ from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -106,6 +107,10 @@ class ApiClient:
 
     def list_tasks(self, job_id: str, *, status: str | None = None, stage: int | None = None, limit: int) -> list[Json]:
         return self._collect(f"jobs/{job_id}/tasks", {"status": status, "stage": stage}, limit)
+
+    def get_task(self, job_id: str, task_id: str, *, run: int | None = None) -> Json:
+        query = {} if run is None else {"run": run}
+        return self._call("GET", f"jobs/{job_id}/tasks/{quote(task_id, safe='')}", params=query)
 
     def list_events(self, job_id: str, *, limit: int) -> list[Json]:
         return self._collect(f"jobs/{job_id}/events", {}, limit)

@@ -1,10 +1,12 @@
 """Commands about jobs, over the HTTP API."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from rich.markup import escape
 
 from cli.client import ApiClient, Json, choose_url
 from cli.errors import Exit, UsageProblem
@@ -25,6 +27,7 @@ from cli.render import (
     console,
     duration_text,
     error_text,
+    local_time,
     print_json,
     print_rows,
     seconds_of_run,
@@ -169,6 +172,30 @@ def tasks(
         return
     rows = [{**task, "name": task.get("name") or task["task_id"], "remark": _remark(task)} for task in found]
     print_rows(rows, ["stage", "name", "task_type", "status", "attempt", "started_at", "remark"], empty="No tasks.")
+
+
+def task(
+    job_id: JobArgument,
+    task_id: Annotated[str, typer.Argument(metavar="TASK_ID", help="See `coremachine tasks JOB_ID -o json`.")],
+    run: Annotated[int | None, typer.Option("--run", min=1, help="Default: the job's current run.")] = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Show one task with its parameters, result and error whole; lists leave out or cut what is large.
+
+    For example: coremachine task 3f2a9c s1-000000 -o json
+    """
+    with ApiClient(choose_url(url)) as client:
+        found = client.get_task(client.resolve_job_id(job_id), task_id, run=run)
+    if wants_json(output):
+        print_json(found)
+        return
+    show = console()
+    for name, value in found.items():
+        if value not in (None, {}):
+            text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+            text = local_time(value) if name.endswith("_at") and isinstance(value, str) else escape(text)
+            show.print(f"[bold]{name}[/bold] {text}", highlight=False, soft_wrap=True)
 
 
 def events(job_id: JobArgument, limit: LimitOption = 200, output: OutputOption = None, url: UrlOption = None) -> None:

@@ -5,9 +5,12 @@ import threading
 import time
 from collections.abc import Callable
 
+from core.credentials import redact
+
 log = logging.getLogger(__name__)
 
 REPEAT_SECONDS = 60.0
+_LONGEST_REASON = 1000
 
 
 class OutageLog:
@@ -28,7 +31,11 @@ class OutageLog:
         self.is_on = False
 
     def note(self, reason: str) -> None:
-        """Something met the outage: a message that stays with the broker, a renewal, a sweep."""
+        """Something met the outage: a refused connection, a message that stays with the broker, a renewal, a sweep.
+
+        Args:
+            reason: Said on one line, and without what opens something.
+        """
         with self._lock:
             now = self._clock()
             if not self.is_on:
@@ -40,7 +47,8 @@ class OutageLog:
                 return
             failures, self._unsaid, self._said, self._is_told = self._unsaid, 0, now, True
             seconds = round(now - self._began, 1)
-        details = {"checkpoint": "DATABASE_AWAY", "reason": reason, "failures": failures, "outage_seconds": seconds}
+        said = redact(" ".join(reason.split()))[:_LONGEST_REASON]
+        details = {"checkpoint": "DATABASE_AWAY", "reason": said, "failures": failures, "outage_seconds": seconds}
         log.warning("database_away", extra=details)
 
     def end(self) -> None:

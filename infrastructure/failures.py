@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter
 from core.models.dead_letter import FailedTaskSummary, FailureGroup
 from core.models.record import JobId
 from core.models.view import Page
+from infrastructure.list_columns import MOST_TEXT_CHARACTERS, brief_texts
 from infrastructure.postgresql import PostgreSQLRepository
 from infrastructure.queries import MAX_LIMIT, make_page, read_cursor
 
@@ -68,11 +69,12 @@ class FailureQueries(PostgreSQLRepository):
             parameters += place
         query = SQL(
             "select t.job_id, j.job_type, t.run, t.stage, t.task_id, t.task_index, t.task_type, t.name, t.attempt,"
-            " {fingerprint} as fingerprint, coalesce(t.error, '{{}}') as error, t.finished_at"
+            " {fingerprint} as fingerprint, coalesce({error}, '{{}}') as error, t.finished_at"
             " from {tasks} t join {jobs} j on j.job_id = t.job_id and j.run = t.run where {where}"
             " order by t.job_id, t.run, t.stage, t.task_index limit %s"
         ).format(
             fingerprint=self._fingerprint(),
+            error=brief_texts(SQL("t.error")),
             tasks=self._table("tasks"),
             jobs=self._table("jobs"),
             where=SQL(" and ").join(where),
@@ -88,11 +90,12 @@ class FailureQueries(PostgreSQLRepository):
     def _failures(self, where: list[Composable]) -> Composed:
         return SQL(
             "select t.job_id, j.job_type, t.run, t.stage, t.task_id, t.task_type, t.name, t.finished_at,"
-            " t.error ->> 'type' as error_type, t.error ->> 'message' as message,"
+            " t.error ->> 'type' as error_type, left(t.error ->> 'message', {most}) as message,"
             " (t.error ->> 'retryable')::boolean as retryable, {fingerprint} as fingerprint"
             " from {tasks} t join {jobs} j on j.job_id = t.job_id and j.run = t.run where {where} limit {rows}"
         ).format(
             fingerprint=self._fingerprint(),
+            most=MOST_TEXT_CHARACTERS,
             tasks=self._table("tasks"),
             jobs=self._table("jobs"),
             where=SQL(" and ").join(where),

@@ -1,6 +1,8 @@
 """PostgreSQL through one pool a process: few connections, a fresh password or token for each new one."""
 
+import itertools
 import json
+import logging
 import os
 import struct
 import time
@@ -42,6 +44,9 @@ CALLS_AT_MOST = 5
 _RECONNECT_SECONDS = 5.0
 # A connection that is so old and finds its server read-only was made before the server was demoted.
 _WRITABLE_SECONDS = 5.0
+# Tells them from the pools of a handler, which shares the logger of the library.
+_POOL_NAME = "coremachine-pool-"
+_pool_numbers = itertools.count(1)
 
 
 class PasswordSource(Protocol):
@@ -128,6 +133,26 @@ class Refused(Exception):
         super().__init__(fault)
 
 
+class _ToldByOutage(logging.Filter):
+    """Drops what the library logs of each refused or lost connection of our pools: `core.outage` gathers that."""
+
+    _BEGINNINGS = (
+        "error connecting in",
+        "reconnection attempt in",
+        "discarding closed connection",
+        "discarding broken",
+    )
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not str(record.msg).startswith(self._BEGINNINGS) or not isinstance(record.args, tuple) or not record.args:
+            return True
+        about = record.args[0]
+        return not (isinstance(about, PooledConnection) or str(about).startswith(_POOL_NAME))
+
+
+_told_by_outage = _ToldByOutage()
+
+
 def create_pool(
     conninfo: str,
     *,
@@ -157,12 +182,18 @@ def create_pool(
                     raise
             except Exception as error:
                 pool.connect_error = error
+                outage.note(str(error))
                 raise
             pool.connect_error = None
+            if outage.is_on:
+                outage.end()
             return connection
 
+    # Added once, however many pools there are.
+    logging.getLogger("psycopg.pool").addFilter(_told_by_outage)
     pool = Pool(
         conninfo,
+        name=f"{_POOL_NAME}{next(_pool_numbers)}",
         connection_class=OwnConnection,
         kwargs=connection_settings(conninfo),
         min_size=1,

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, LiteralString, TypeVar
 
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composable, Composed, Identifier
@@ -18,6 +18,7 @@ from core.models.status import JobStatus, TaskStatus
 from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
 from infrastructure.base import RepositoryError
 from infrastructure.connections import own_transaction
+from infrastructure.list_columns import list_columns
 from infrastructure.postgresql import PostgreSQLRepository, columns_of
 
 MAX_LIMIT = 1000
@@ -28,6 +29,10 @@ Place = TypeVar("Place", bound=tuple[Any, ...])
 _JOB_PLACE = TypeAdapter(tuple[Literal["jobs"], AwareDatetime, JobId])
 _TASK_PLACE = TypeAdapter(tuple[Literal["tasks"], Annotated[StorableText, Field(max_length=100)]])
 _EVENT_PLACE = TypeAdapter(tuple[Literal["events"], Annotated[int, Field(ge=0, lt=2**63)]])
+
+# Where a row of a list is read whole, as expressions.
+_WHOLE_TASK = "'/api/jobs/' || job_id || '/tasks/' || task_id || '?run=' || run"
+_WHOLE_RUN = "'/api/jobs/' || job_id || '/runs/' || run"
 
 
 class InvalidCursor(ValueError):
@@ -47,6 +52,23 @@ class JobNotFound(RepositoryError):
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
         super().__init__("get_job_detail", f"no job has the id {job_id!r}")
+
+
+class TaskNotFound(RepositoryError):
+    """The run of the job has no such task."""
+
+    def __init__(self, job_id: str, task_id: str, run: int | None) -> None:
+        self.job_id, self.task_id, self.run = job_id, task_id, run
+        of_run = "the current run" if run is None else f"run {run}"
+        super().__init__("get_task", f"{of_run} of job {job_id} has no task {task_id!r}")
+
+
+class RunNotFound(RepositoryError):
+    """The job has no such run."""
+
+    def __init__(self, job_id: str, run: int) -> None:
+        self.job_id, self.run = job_id, run
+        super().__init__("get_run", f"job {job_id} has no run {run}")
 
 
 class JobQueries(PostgreSQLRepository):
@@ -139,7 +161,7 @@ class JobQueries(PostgreSQLRepository):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[TaskSummary]:
-        """Tasks of one run of a job, by their id; none for an unknown job.
+        """Tasks of one run of a job, by their id; none for an unknown job. Large values are cut: `list_columns`.
 
         Args:
             run: None is the job's current run.
@@ -148,13 +170,8 @@ class JobQueries(PostgreSQLRepository):
         Raises:
             InvalidCursor, ValueError: As for `list_jobs`.
         """
-        conditions: list[Composable] = [SQL("job_id = %s")]
-        parameters: list[Any] = [job_id]
-        if run is None:
-            conditions.append(SQL("run = (select run from {} where job_id = %s)").format(self._table("jobs")))
-        else:
-            conditions.append(SQL("run = %s"))
-        parameters.append(job_id if run is None else run)
+        of_run, parameters = self._of_run(job_id, run)
+        conditions: list[Composable] = [of_run]
         if stage is not None:
             # A stage is a range of ids: "s2-" to "s2.", the character after the hyphen.
             conditions.append(SQL("stage = %s and task_id >= %s and task_id < %s"))
@@ -164,21 +181,63 @@ class JobQueries(PostgreSQLRepository):
             _, task_id = read_cursor(_TASK_PLACE, cursor)
             conditions.append(SQL("task_id > %s"))
             parameters.append(task_id)
-        rows = self._list("tasks", TaskSummary, conditions, "task_id", limit, parameters)
+        rows = self._list("tasks", TaskSummary, conditions, "task_id", limit, parameters, whole=_WHOLE_TASK)
         return make_page(rows, TaskSummary, limit, lambda row: _TASK_PLACE.dump_json(("tasks", row["task_id"])))
 
+    def _of_run(self, job_id: str, run: int | None) -> tuple[Composable, list[Any]]:
+        if run is not None:
+            return SQL("job_id = %s and run = %s"), [job_id, run]
+        current = SQL("job_id = %s and run = (select run from {} where job_id = %s)").format(self._table("jobs"))
+        return current, [job_id, job_id]
+
+    def get_task(self, job_id: str, task_id: str, *, run: int | None = None) -> TaskSummary:
+        """One task with its values whole.
+
+        Args:
+            run: None is the job's current run.
+
+        Raises:
+            TaskNotFound: No such task, run or job.
+        """
+        of_run, parameters = self._of_run(job_id, run)
+        query = SQL("select {} from {} where {} and task_id = %s").format(
+            columns_of(TaskSummary), self._table("tasks"), of_run
+        )
+        rows = self._execute_query("get_task", query, [*parameters, task_id])
+        if not rows:
+            raise TaskNotFound(job_id, task_id, run)
+        return TaskSummary.model_validate(rows[0])
+
     def list_runs(self, job_id: str) -> tuple[JobRun, ...]:
-        """All runs of a job, the latest first; none for an unknown job."""
-        query = SQL(
-            "select r.run, r.status, r.parameters, r.result, r.error, r.finished_at, "
+        """All runs of a job, the latest first; none for an unknown job. Large values are cut: `list_columns`."""
+        query = SQL("select {} from ({}) r order by run desc").format(
+            list_columns(JobRun, whole=_WHOLE_RUN), self._runs
+        )
+        return tuple(JobRun.model_validate(row) for row in self._execute_query("list_runs", query, (job_id,)))
+
+    def get_run(self, job_id: str, run: int) -> JobRun:
+        """One run with its values whole.
+
+        Raises:
+            RunNotFound: No such run, or job.
+        """
+        query = SQL("select {} from ({}) r where run = %s").format(columns_of(JobRun), self._runs)
+        rows = self._execute_query("get_run", query, (job_id, run))
+        if not rows:
+            raise RunNotFound(job_id, run)
+        return JobRun.model_validate(rows[0])
+
+    @cached_property
+    def _runs(self) -> Composed:
+        return SQL(
+            "select j.job_id, r.run, r.status, r.parameters, r.result, r.error, r.finished_at, "
             "coalesce(lag(r.followed_at) over (order by r.run), j.created_at) as started_at "
             "from {jobs} j cross join lateral ("
             "select run, status, parameters, result, error, finished_at, followed_at from {runs} "
             "where job_id = j.job_id "
             "union all select j.run, j.status, j.parameters, j.result, j.error, j.finished_at, null) r "
-            "where j.job_id = %s order by r.run desc"
+            "where j.job_id = %s"
         ).format(jobs=self._table("jobs"), runs=self._table("job_runs"))
-        return tuple(JobRun.model_validate(row) for row in self._execute_query("list_runs", query, (job_id,)))
 
     def list_events(self, job_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[JobEvent]:
         """The job's timeline over all its runs, oldest first; none for an unknown job.
@@ -203,13 +262,15 @@ class JobQueries(PostgreSQLRepository):
         order: str,
         limit: int,
         parameters: list[Any],
+        *,
+        whole: LiteralString | None = None,
     ) -> list[DictRow]:
         """One row more than the page holds, to see whether another page follows."""
         if not 1 <= limit <= MAX_LIMIT:
             raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
         where = SQL(" where ") + SQL(" and ").join(conditions) if conditions else Composed([])
         query = SQL("select {} from {}{} order by {} limit %s").format(
-            columns_of(model), self._table(table), where, SQL(order)
+            list_columns(model, whole=whole), self._table(table), where, SQL(order)
         )
         return self._execute_query(f"list_{table}", query, [*parameters, limit + 1])
 

@@ -1,6 +1,7 @@
 """Everything on one machine: PostgreSQL, the broker and the Functions host, started and ended together."""
 
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ from local.host.logs import line_formatter
 from local.host.settings import app_environment
 from local.host.supervisor import HostSupervisor
 from local.postgres import LocalPostgres, PostgresError, remove_data
+from local.restart_log import RestartLog
 from local.stack_file import StackError, StackInfo, StackLock, remove_stack_file
 
 log = logging.getLogger(__name__)
@@ -248,20 +250,21 @@ class LocalStack:
             part.stop()
 
     def _restart_when_dead(self, name: str, part: _Part) -> None:
+        told = RestartLog(name)
         while True:
-            status = part.wait()
-            for attempt in range(1_000_000):
+            told.died(part.wait())
+            for attempt in itertools.count():
                 if self._stopping.wait(_BACK_OFF_SECONDS[min(attempt, len(_BACK_OFF_SECONDS) - 1)]):
                     return
-                log.error("%s_died exit_status=%s; starting it again", name, status)
                 with self._restarting:
                     if self._stopping.is_set():
                         return
                     try:
                         part.start()
-                    except (StackError, PostgresError) as error:
-                        log.error("%s_restart_failed attempt=%d: %s", name, attempt + 1, error)  # noqa: TRY400
+                    except (StackError, PostgresError, OSError) as error:
+                        told.failed(error)
                         continue
+                told.back()
                 break
 
 

@@ -12,9 +12,10 @@ from fastapi.security import APIKeyHeader
 from core.errors import StoreUnavailable
 from core.models import JobEvent, JobRecord, JobStatus, view
 from core.models.control import allowed_actions
-from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText
+from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText, RunNumber, TaskIdText
 from core.models.view import JobDetail, TaskSummary
 from core.ports import SubmissionOutcome
+from infrastructure.queries import RunNotFound, TaskNotFound
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
 from triggers import docs, insight_api, job_actions, problems
@@ -33,6 +34,9 @@ API_VERSION = "0.1.0"
 DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resume and rerun them.
 
 Lists come in pages: repeat the request with `cursor=<next_cursor>` until `next_cursor` is absent.
+In lists, parameters, results and progress above 64 KB of JSON are
+`{"truncated": true, "stored_bytes": n, "whole": "..."}`: `whole` is where they are read, `stored_bytes` what they take
+in the database, perhaps compressed. Texts of errors and events are cut there to 1,000 characters, and say so.
 Every error is `application/problem+json` with a stable `code`. Submitting the same parameters again gives the same job.
 """
 # More clients than this are answered at once instead: all that wait are looked for together, and end together.
@@ -232,7 +236,7 @@ def _list_item(request: Request, job: view.JobSummary) -> models.JobListItem:
 def list_tasks(
     job_id: JobIdPath, services: Services, query: Annotated[models.TasksQuery, InQuery()]
 ) -> models.Page[TaskSummary]:
-    """The tasks of one run of a job, by stage and index."""
+    """The tasks of one run of a job, by stage and index; values above 64 KB are read one by one."""
     page = services.queries.list_tasks(
         job_id, run=query.run, stage=query.stage, statuses=query.status, limit=query.limit, cursor=query.cursor
     )
@@ -240,13 +244,42 @@ def list_tasks(
     return _page(page.items, page.next_cursor)
 
 
+@router.get("/jobs/{job_id}/tasks/{task_id}", tags=["jobs"])
+def get_task(
+    job_id: JobIdPath,
+    task_id: Annotated[TaskIdText, Path(description="As the list of tasks has it.")],
+    services: Services,
+    query: Annotated[models.TaskQuery, InQuery()],
+) -> TaskSummary:
+    """One task of one run of a job, with its parameters, result and error whole."""
+    try:
+        return services.queries.get_task(job_id, task_id, run=query.run)
+    except TaskNotFound as error:
+        _check_job_is_there(services, job_id, ())
+        raise problems.unknown("task", error) from error
+
+
 @router.get("/jobs/{job_id}/runs", tags=["jobs"], response_model_exclude_unset=True)
 def list_runs(job_id: JobIdPath, services: Services, query: NoQuery) -> models.Page[view.JobRun]:
-    """The runs of a job, the latest first, each with its parameters and how it ended."""
+    """The runs of a job, the latest first, each with its parameters and how it ended.
+
+    Values above 64 KB are read one by one.
+    """
     del query
     runs = services.queries.list_runs(job_id)
     _check_job_is_there(services, job_id, runs)
     return _page(runs, None)
+
+
+@router.get("/jobs/{job_id}/runs/{run}", tags=["jobs"])
+def get_run(job_id: JobIdPath, run: RunNumber, services: Services, query: NoQuery) -> view.JobRun:
+    """One run of a job, with its parameters, result and error whole."""
+    del query
+    try:
+        return services.queries.get_run(job_id, run)
+    except RunNotFound as error:
+        _check_job_is_there(services, job_id, ())
+        raise problems.unknown("run", error) from error
 
 
 @router.get("/jobs/{job_id}/events", tags=["jobs"], response_model_exclude_unset=True)

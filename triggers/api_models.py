@@ -96,6 +96,10 @@ class TasksQuery(PageQuery):
     status: Annotated[list[TaskStatus], BeforeValidator(_task_statuses), Field(max_length=_MOST_FILTERS)] = []
 
 
+class TaskQuery(Query):
+    run: Annotated[RunNumber | None, Field(description="The job's current run, if left out.")] = None
+
+
 class JobQuery(Query):
     wait: Annotated[
         float | None,

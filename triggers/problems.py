@@ -23,6 +23,7 @@ from core.errors import (
 )
 from core.outage import outage
 from core.safe_text import bounded_text
+from infrastructure.base import RepositoryError
 from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.parameters import MAX_PROBLEMS, ParameterErrors
 from jobs.registry import UnknownJobType
@@ -253,6 +254,11 @@ def _from_unavailable(request: Request, error: Exception) -> JSONResponse:
 def unknown_job(job_id: str) -> ProblemError:
     """404 for an id that no job has."""
     return ProblemError(404, "unknown_job", f"There is no job {job_id}.")
+
+
+def unknown(what: str, error: RepositoryError) -> ProblemError:
+    """404 for what a job does not have; the error says it."""
+    return ProblemError(404, f"unknown_{what}", f"{error.reason[:1].upper()}{error.reason[1:]}.")
 
 
 def invalid_request(errors: Sequence[FieldProblem], more: int = 0) -> ProblemError:

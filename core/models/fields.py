@@ -57,6 +57,7 @@ JobIdText = Annotated[
     str, AfterValidator(check_job_id), Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"}, examples=["ab" * 32])
 ]
 StorableText = Annotated[str, AfterValidator(check_storable)]
+TaskIdText = Annotated[StorableText, Field(min_length=1, max_length=100, examples=["s1-000000"])]
 JobTypeText = Annotated[StorableText, Field(min_length=1, max_length=100)]
 QueueName = Annotated[StorableText, Field(min_length=1, max_length=100, description="The logical name.")]
 Reason = Annotated[

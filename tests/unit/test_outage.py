@@ -74,3 +74,11 @@ def test_messages_that_meet_an_outage_leave_no_trace_each(caplog, monkeypatch):
             raise StoreUnavailable("refused")
     assert [record.message for record in caplog.records] == ["database_away"]
     assert caplog.records[0].exc_info is None
+
+
+def test_a_reason_is_one_line_without_a_password(caplog):
+    OutageLog(Clock()).note("connection failed:\n\tpostgresql://u:v3ry-s3cret@h/d\n" + "x" * 5000)
+    (record,) = caplog.records
+    assert "\n" not in record.reason
+    assert "v3ry-s3cret" not in record.reason
+    assert len(record.reason) <= 1000

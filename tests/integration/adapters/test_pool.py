@@ -11,9 +11,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL
+from psycopg_pool import ConnectionPool
 
 from core.canonical import encode_storable
 from core.errors import StoreUnavailable
+from core.outage import OutageLog
 from infrastructure import postgresql
 from infrastructure.base import DatabaseUnavailable
 from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb, create_pool
@@ -163,6 +165,43 @@ def test_a_database_that_is_down_is_told_in_time_and_by_type():
     # Far below what one that waits takes, and far above what a busy machine does.
     assert time.monotonic() - started < 30
     assert "v3ry-s3cret" not in str(caught.value)
+
+
+def test_a_database_that_is_away_is_told_at_once_and_once(monkeypatch, caplog):
+    """The library wrote several lines for each refused connection; ours came when the first caller gave up."""
+    monkeypatch.setattr(postgresql, "outage", OutageLog())
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    conninfo = f"host=127.0.0.1 port={port} user=u dbname=d"
+    gave_up = threading.Event()
+    monkeypatch.setattr(postgresql, "_RECONNECT_SECONDS", 0.0)
+    monkeypatch.setattr(postgresql.Pool, "reconnect_failed", lambda _: gave_up.set())
+    with create_pool(conninfo, timeout_seconds=60):
+        # Nobody asks: the pool alone met it.
+        assert gave_up.wait(60)
+    [record] = caplog.records
+    assert (record.message, record.name) == ("database_away", "core.outage")
+    assert "refused" in record.reason
+    assert "\n" not in record.reason
+
+
+def test_another_pool_of_the_process_keeps_its_log(caplog):
+    """A handler may have pools of its own."""
+    gave_up = threading.Event()
+    with create_pool("host=127.0.0.1 port=1 user=u dbname=d"):
+        other = ConnectionPool(
+            "host=127.0.0.1 port=1 user=u dbname=d",
+            name="mine",
+            min_size=1,
+            open=False,
+            reconnect_timeout=0.0,
+            reconnect_failed=lambda _: gave_up.set(),
+        )
+        with other:
+            assert gave_up.wait(60)
+    told = [record.message.split(" failed")[0] for record in caplog.records if record.name == "psycopg.pool"]
+    assert [text for text in told if "'mine'" in text][-1] == "reconnection attempt in pool 'mine'"
+    assert all("'mine'" in text for text in told)
 
 
 def test_a_pool_in_use_says_which_setting_helps(url):

@@ -9,10 +9,13 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL
+from psycopg.types.json import Jsonb
 
 from core.models import JobStatus, StageStatus, TaskStatus
+from infrastructure.failures import FailureQueries
+from infrastructure.list_columns import MOST_VALUE_BYTES
 from infrastructure.postgresql import create_pool
-from infrastructure.queries import InvalidCursor, JobNotFound, JobQueries
+from infrastructure.queries import InvalidCursor, JobNotFound, JobQueries, RunNotFound, TaskNotFound
 
 # Rows are written as they are wanted, not as a job would leave them.
 pytestmark = pytest.mark.breaks_invariants
@@ -199,6 +202,95 @@ def test_tasks_are_those_of_the_run_the_stage_and_the_statuses_asked_for(engine,
     assert queries.list_tasks(job_id, run=2).items == ()
     engine.execute("update app.jobs set run = 2 where job_id = %s", job_id)
     assert queries.list_tasks(job_id).items == (), "without a run it is the job's current one"
+
+
+def bytes_of(rows):
+    return sum(len(row.model_dump_json()) for row in rows)
+
+
+def test_large_values_are_not_in_lists_but_where_one_task_is_read(engine, queries):
+    """Ten results of 15 MB made a page of 150 MB and a process of 1 GB."""
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 4)
+    values = {"s1-00000": "x" * 4_000_000, "s1-00001": "é" * 33_000, "s1-00002": "small", "s1-00003": [10**4000] * 30}
+    for task_id, value in values.items():
+        engine.execute("update app.tasks set result = %s where task_id = %s", Jsonb({"value": value}), task_id)
+
+    tasks = {task.task_id: task for task in queries.list_tasks(job_id).items}
+
+    assert bytes_of(tasks.values()) < 10_000
+    marker = tasks["s1-00000"].result
+    assert marker.pop("stored_bytes") > 10_000
+    assert marker == {"truncated": True, "whole": f"/api/jobs/{job_id}/tasks/s1-00000?run=1"}
+    assert [task.result.get("truncated") for task in tasks.values()] == [True, True, None, True]
+    assert tasks["s1-00002"].result == {"value": "small"}
+    for task_id, value in values.items():
+        assert queries.get_task(job_id, task_id).result == {"value": value}
+
+
+def test_values_up_to_the_limit_are_in_lists(engine, queries):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 1)
+    for size, is_cut in ((MOST_VALUE_BYTES, False), (MOST_VALUE_BYTES + 1, True)):
+        text = "x" * (size - len('{"text": ""}'))
+        for column in ("parameters", "progress", "result"):
+            engine.execute(SQL("update app.tasks set {} = %s").format(SQL(column)).as_string(), Jsonb({"text": text}))
+        (task,) = queries.list_tasks(job_id).items
+        for found in (task.parameters, task.progress, task.result):
+            assert ("truncated" in found) == is_cut
+
+
+def test_texts_of_errors_are_cut_in_every_list(engine, queries, pool):
+    """64 KB of a message and as much of a traceback, a thousand times."""
+    job_id = engine.submit(failure={"on_failure": "continue"})
+    engine.plan(job_id, 1, 2)
+    error = {"type": "X", "message": "begin " + "é" * 60_000, "traceback": "y" * 60_000 + " end", "attempt": 3}
+    lease = engine.claim(job_id, 1, "s1-00001")
+    engine.stages.fail_task_and_check_stage(job_id, 1, 1, lease_id=lease, errors={"s1-00001": error})
+    engine.jobs.fail_job(job_id, 1, error)
+    failures = FailureQueries(pool)
+
+    (task,) = queries.list_tasks(job_id, statuses=[TaskStatus.FAILED]).items
+    (job,) = queries.list_jobs().items
+    (run,) = queries.list_runs(job_id)
+    (failed,) = failures.list_failures(job_id=job_id).items
+    for found in (task.error, job.error, run.error, failed.error):
+        assert set(found) == set(error)
+        assert (found["type"], found["attempt"]) == ("X", 3)
+        assert found["message"].startswith("begin é")
+        assert found["message"].endswith("é [cut here: 60006 characters in all]")
+        assert found["traceback"].startswith("[cut here: 60004 characters in all]\ny")
+        assert found["traceback"].endswith("y end")
+        assert len(json.dumps(found, ensure_ascii=False)) < 2300
+    (group,) = failures.group_failures()
+    assert len(group.message) == 1000
+    assert bytes_of(queries.list_events(job_id).items) < 10_000
+    assert queries.get_task(job_id, "s1-00001").error == error
+    assert queries.get_run(job_id, 1).error == error
+
+
+def test_large_values_are_not_in_the_list_of_runs(engine, queries):
+    job_id = engine.submit()
+    large = {"text": "x" * 100_000}
+    engine.execute("update app.jobs set result = %s, parameters = %s", Jsonb(large), Jsonb(large))
+    (run,) = queries.list_runs(job_id)
+    for found in (run.result, run.parameters):
+        assert found["whole"] == f"/api/jobs/{job_id}/runs/1"
+    whole = queries.get_run(job_id, 1)
+    assert (whole.result, whole.parameters) == (large, large)
+
+
+def test_one_task_is_of_the_run_that_is_asked_for(engine, queries):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 1)
+    assert queries.get_task(job_id, "s1-00000") == queries.list_tasks(job_id).items[0]
+    engine.execute("update app.jobs set run = 2 where job_id = %s", job_id)
+    assert queries.get_task(job_id, "s1-00000", run=1).run == 1
+    for task_id, run in (("s1-00000", None), ("s1-00000", 2), ("s1-1", 1)):
+        with pytest.raises(TaskNotFound, match=f"of job {job_id} has no task '{task_id}'"):
+            queries.get_task(job_id, task_id, run=run)
+    with pytest.raises(RunNotFound, match=f"job {job_id} has no run 3"):
+        queries.get_run(job_id, 3)
 
 
 def test_a_lease_id_is_not_shown(engine, queries):

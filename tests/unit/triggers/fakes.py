@@ -12,7 +12,7 @@ from core.models import JobEvent, JobRecord, JobStatus
 from core.models.control import ControlAnswer
 from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
 from core.ports import SubmissionOutcome
-from infrastructure.queries import InvalidCursor, JobNotFound
+from infrastructure.queries import InvalidCursor, JobNotFound, RunNotFound, TaskNotFound
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry
 from triggers.api import create_api
@@ -256,6 +256,19 @@ class FakeServices:
         self._called("list_tasks", job_id=job_id, **arguments)
         found = job_id == JOB_ID and arguments["stage"] != 2
         return Page((TaskSummary.model_validate(TASK),) if found else (), None)
+
+    def get_task(self, job_id, task_id, *, run=None):
+        self._called("get_task", job_id=job_id, task_id=task_id, run=run)
+        if job_id != JOB_ID or task_id != TASK["task_id"]:
+            raise TaskNotFound(job_id, task_id, run)
+        return TaskSummary.model_validate(TASK)
+
+    def get_run(self, job_id, run):
+        self._called("get_run", job_id=job_id, run=run)
+        for each in RUNS:
+            if job_id == JOB_ID and each["run"] == run:
+                return JobRun.model_validate(each)
+        raise RunNotFound(job_id, run)
 
     def list_runs(self, job_id):
         self._called("list_runs", job_id=job_id)

@@ -247,7 +247,7 @@ class TestJob:
         assert "retry-after" not in response.headers
 
     def test_unknown_job(self):
-        for path in ("", "/tasks", "/events", "/runs"):
+        for path in ("", "/tasks", "/tasks/s1-000000", "/events", "/runs", "/runs/1"):
             assert_problem(Api().get(f"/api/jobs/{UNKNOWN_JOB}{path}"), 404, "unknown_job")
         for action in ("cancel", "pause", "resume", "rerun"):
             assert_problem(Api().post(f"/api/jobs/{UNKNOWN_JOB}/{action}"), 404, "unknown_job")
@@ -427,6 +427,22 @@ class TestLists:
         assert (asked["run"], asked["stage"], asked["limit"], asked["cursor"]) == (2, 1, 7, "c")
         assert [str(status) for status in asked["statuses"]] == ["completed"]
 
+    def test_one_task_is_read_whole(self):
+        api = Api()
+        assert api.get(f"/api/jobs/{JOB_ID}/tasks/t-1?run=2").json()["result"] == TASK["result"]
+        assert api.services.calls == [("get_task", {"job_id": JOB_ID, "task_id": "t-1", "run": 2})]
+        problem = assert_problem(api.get(f"/api/jobs/{JOB_ID}/tasks/t-2"), 404, "unknown_task")
+        assert problem["detail"] == f"The current run of job {JOB_ID} has no task 't-2'."
+        errors = errors_of(assert_problem(api.get(f"/api/jobs/{JOB_ID}/tasks/t-1?rum=2"), 400, "invalid_request"))
+        assert errors["rum"]["hint"] == "did you mean 'run'?"
+        errors_of(assert_problem(api.get(f"/api/jobs/{JOB_ID}/tasks/{'x' * 101}"), 400, "invalid_request"))
+
+    def test_one_run_is_read_whole(self):
+        assert Api().get(f"/api/jobs/{JOB_ID}/runs/1").json()["error"] == {"message": "x"}
+        problem = assert_problem(Api().get(f"/api/jobs/{JOB_ID}/runs/7"), 404, "unknown_run")
+        assert problem["detail"] == f"Job {JOB_ID} has no run 7."
+        assert_problem(Api().get(f"/api/jobs/{JOB_ID}/runs/0"), 400, "invalid_request")
+
     def test_no_tasks_of_a_job_that_exists_is_an_empty_list(self):
         assert Api().get(f"/api/jobs/{JOB_ID}/tasks?stage=2").json() == {"value": []}
 
@@ -552,6 +568,8 @@ class TestDocument:
             ("/api/jobs/{job_id}", "get"),
             ("/api/jobs", "get"),
             ("/api/jobs/{job_id}/tasks", "get"),
+            ("/api/jobs/{job_id}/tasks/{task_id}", "get"),
+            ("/api/jobs/{job_id}/runs/{run}", "get"),
             ("/api/jobs/{job_id}/events", "get"),
             ("/api/jobs/{job_id}/runs", "get"),
             ("/api/jobs/{job_id}/cancel", "post"),
