@@ -20,9 +20,8 @@ from psycopg import Connection, IsolationLevel
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import DictRow, dict_row
-from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.json import set_json_loads
 
 from infrastructure.base import DatabaseUnsuitable
@@ -101,7 +100,9 @@ class _BoundedInstantLoader(Loader):
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
-        self._usual = TimestamptzLoader(oid, context)
+        usual = psycopg.adapters.get_loader(oid, Format.TEXT)
+        assert usual is not None  # noqa: S101 - psycopg has one, the fast one where it is there
+        self._usual = usual(oid, context)
 
     def load(self, data: Buffer) -> datetime:
         try:

@@ -381,7 +381,7 @@ def _why_read_only(cursor: Cursor[DictRow]) -> str | None:
         "select pg_is_in_recovery() as is_standby, current_setting('transaction_read_only')::boolean as is_read_only, "
         "(select source from pg_settings where name = 'default_transaction_read_only') as source"
     ).fetchone()
-    if row is None or not row["is_read_only"]:
+    if row is None or not (row["is_read_only"] or row["is_standby"]):
         return None
     if row["is_standby"]:
         return (

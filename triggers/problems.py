@@ -255,9 +255,8 @@ def _from_unavailable(request: Request, error: Exception) -> JSONResponse:
 def _from_unsuitable(request: Request, error: Any) -> JSONResponse:
     """The database answers, and somebody must change something; the look at it knows more than the one statement."""
     outage.note(redact(str(error)))
-    services = getattr(request.app.state, "services", None)
-    check = None if services is None else services.check_database()
-    found = f" {check.detail}." if check is not None and not check.ok and check.detail != error.reason else ""
+    check = request.app.state.get_services().check_database()
+    found = f" {check.detail}." if not check.ok and check.detail != error.reason else ""
     detail = f"The database does not suit this app; send the request again later.{found} {error.reason}"
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     problem = ProblemError(503, "database_unsuitable", redact(detail), headers=headers)

@@ -419,3 +419,14 @@ def test_a_database_that_refuses_writes_says_so_where_its_schema_is_looked_at(ur
 def test_instants_beyond_the_years_of_python_hide_no_list(url, instant, read):
     with create_pool(url) as pool:
         assert ask(pool, f"select '{instant}'::timestamptz").date().isoformat() == read
+
+
+def test_a_standby_is_told_as_one(tmp_path):
+    server = LocalPostgres(tmp_path / "data")
+    with server as url, create_pool(url) as pool:
+        Migrator(pool).migrate()
+    (tmp_path / "data" / "standby.signal").touch()
+    with server as url, create_pool(url) as pool:
+        status = Migrator(pool).status()
+    assert status.is_current
+    assert "found a standby" in str(status.refuses_writes)

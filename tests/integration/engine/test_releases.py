@@ -9,7 +9,7 @@ from typing import ClassVar
 import httpx
 import pytest
 
-from core.errors import QueueNotFound
+from core.errors import QueueNotFound, StoreUnavailable
 from core.explain import explain
 from core.janitor import Patience
 from core.models import JobQueueMessage, TaskDefinition
@@ -584,7 +584,23 @@ def test_status_that_is_not_known_is_shown_and_left_alone(fleet):
     assert queries.find_job_status(job_id) == "archived"
     assert "status_not_known" in fleet.findings(job_id)
     assert fleet.old.janitor.sweep().errors == {}
+
+    machine = fleet.old.machine
+    assert machine.cancel_job(job_id, None, grace_seconds=0) == "archived"
+    for answer in (machine.pause_job(job_id), machine.resume_job(job_id), machine.rerun_job(job_id)):
+        assert (answer.outcome, answer.status, answer.allowed_actions) == ("refused", "archived", ())
+    assert queries.find_job_status(job_id) == "archived"
     fleet.engine.execute("update app.jobs set status = 'queued'")
+
+
+def test_submission_on_a_schema_of_another_release_stays_with_the_broker(fleet):
+    message = JobQueueMessage(job_type="growing", parameters={"n": 1})
+    fleet.engine.execute("alter schema app rename to another_release")
+    with pytest.raises(StoreUnavailable, match="coremachine db migrate"):
+        fleet.old.machine.process_job_message(message)
+    fleet.engine.execute("alter schema another_release rename to app")
+    fleet.old.machine.process_job_message(message)
+    assert len(fleet.engine.query("select 1 from app.jobs")) == 1
 
 
 class _Raw:
