@@ -1,8 +1,9 @@
 """Commands about the database's schema; they need the database itself, not a server."""
 
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.markup import escape
 from cli.errors import CliError, Exit
 from cli.options import OutputOption, wants_json
 from cli.render import console, print_json, print_rows
+from core.credentials import redact
 from local.stack_file import find_stack
 
 if TYPE_CHECKING:
@@ -34,7 +36,21 @@ DatabaseOption = Annotated[
         "--database-url", help="Default: COREMACHINE_DATABASE_URL, else the database of the stack that runs here."
     ),
 ]
-SchemaOption = Annotated[str, typer.Option("--schema", envvar="COREMACHINE_SCHEMA", help="The schema's name.")]
+
+
+def check_schema(name: str) -> str:
+    """The name itself, if the app's settings take it. Raises typer.BadParameter."""
+    from infrastructure.settings import SCHEMA_NAME  # noqa: PLC0415 - as late as the command
+
+    if re.fullmatch(SCHEMA_NAME.removesuffix("$"), name) is None:
+        raise typer.BadParameter(f"expected a lower-case PostgreSQL name of at most 63 characters, found {name!r:.200}")
+    return name
+
+
+SchemaOption = Annotated[
+    str,
+    typer.Option("--schema", envvar="COREMACHINE_SCHEMA", callback=check_schema, help="The schema's name."),
+]
 
 
 class DatabaseProblem(CliError):
@@ -62,6 +78,9 @@ def migrate(
                 sys.stdout.write(statement.as_string(None).rstrip().removesuffix(";") + ";\n\n")
             return
         applied = migrator.migrate()
+        refuses_writes = None if applied else migrator.status().refuses_writes
+    if refuses_writes is not None:
+        raise DatabaseProblem(f"nothing to do, but every write is refused: {refuses_writes}", Exit.CONFLICT)
     if wants_json(output):
         print_json({"applied": list(applied)})
     else:
@@ -84,6 +103,7 @@ def status(database_url: DatabaseOption = None, schema: SchemaOption = "app", ou
                 "pending": list(found.pending),
                 "functions_current": found.functions_current,
                 "is_current": found.is_current,
+                "refuses_writes": found.refuses_writes,
             }
         )
         return
@@ -96,6 +116,8 @@ def status(database_url: DatabaseOption = None, schema: SchemaOption = "app", ou
     else:
         waiting = [*found.pending, *([] if found.functions_current else ["functions"])]
         show.print(f"[yellow]to be applied:[/yellow] {', '.join(waiting)}; run `coremachine db migrate`")
+    if found.refuses_writes is not None:
+        show.print(f"[red]every write is refused:[/red] {escape(found.refuses_writes)}", highlight=False)
 
 
 @db.command()
@@ -209,18 +231,42 @@ def open_pool(database_url: str | None) -> "Iterator[Pool]":
     from infrastructure.entra import EntraTokens, default_credential  # noqa: PLC0415
     from infrastructure.postgresql import create_pool  # noqa: PLC0415
 
-    tokens = None
+    url, tokens = choose_database(database_url), None
     if os.environ.get("COREMACHINE_DATABASE_AUTH") == "entra":
         tokens = EntraTokens(partial(default_credential, os.environ.get(CLIENT_ID_SETTING)))
     try:
-        with create_pool(choose_database(database_url), password=tokens, max_size=1) as pool:
+        try_to_connect(url, tokens)
+        with create_pool(url, password=tokens, max_size=1) as pool:
             yield pool
     except DatabaseUnsuitable as error:
         raise DatabaseProblem(str(error), Exit.CONFLICT) from error
     except DatabaseUnavailable as error:
-        raise DatabaseProblem(f"{error}\nIs the database running? See --database-url.", Exit.UNREACHABLE) from error
+        text = f"{error}\nIt could be reached before; `coremachine db status` says how it is now."
+        raise DatabaseProblem(text, Exit.UNREACHABLE) from error
     except RepositoryError as error:
         raise DatabaseProblem(str(error), Exit.CONFLICT) from error
+
+
+def try_to_connect(url: str, password: "Callable[..., str] | None") -> None:
+    """Connect once: a pool would try again for seconds, and log each time.
+
+    Raises:
+        DatabaseProblem: With what the server, or libpq, says.
+        DatabaseUnsuitable: The engine cannot work on this database.
+    """
+    import psycopg  # noqa: PLC0415 - psycopg is not for all
+
+    from infrastructure.connections import PooledConnection, connect_with, connection_settings  # noqa: PLC0415
+
+    try:
+        with connect_with(PooledConnection.connect, url, connection_settings(url), password) as connection:
+            connection.prepare(is_pooled=False, names_isolation=False)
+    except psycopg.ProgrammingError as error:
+        # Its own words may repeat the whole string, and a password with it.
+        text = "expected a PostgreSQL URL or libpq connection string, found one that cannot be read; see --database-url"
+        raise DatabaseProblem(text, Exit.USAGE) from error
+    except psycopg.Error as error:
+        raise DatabaseProblem(f"{redact(str(error))}\nSee --database-url.", Exit.UNREACHABLE) from error
 
 
 def choose_database(given: str | None) -> str:

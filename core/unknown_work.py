@@ -118,10 +118,9 @@ class Postponer:
         Raises:
             DeliveryError, StoreUnavailable: Neither could be done; the message must stay with the broker.
         """
-        now = datetime.now(UTC)
-        kept = Kept(since=kept.since if kept else now, times=kept.times + 1 if kept else 1)
+        kept = Kept(since=kept.since if kept else datetime.now(UTC), times=kept.times + 1 if kept else 1)
         extra = {"checkpoint": "UNKNOWN_WORK", "queue": queue, "reason": str(unknown), "times": kept.times}
-        if (now - kept.since).total_seconds() >= self._patience_seconds:
+        if (datetime.now(UTC) - kept.since).total_seconds() >= self._patience_seconds:
             log.error("message_given_up", extra=extra)
             self._state.record_dead_letter(_dead_letter(queue, document, kept, unknown))
             return

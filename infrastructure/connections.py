@@ -12,17 +12,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg import Connection, IsolationLevel
-from psycopg.adapt import AdaptersMap
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import AdaptersMap, Loader
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import set_json_loads
 
 from infrastructure.base import DatabaseUnsuitable
+from infrastructure.database_errors import PROTOCOL_VIOLATION
 
 C = TypeVar("C")
 
@@ -89,6 +92,30 @@ ADAPTERS = AdaptersMap(psycopg.adapters)
 set_json_loads(_read_json, ADAPTERS)
 
 
+class _BoundedInstantLoader(Loader):
+    """Instants that PostgreSQL holds and Python does not become the first or the last: one row hides no list."""
+
+    # Not the very bounds: another zone would be beyond them.
+    FIRST, LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        usual = psycopg.adapters.get_loader(oid, Format.TEXT)
+        assert usual is not None  # noqa: S101 - psycopg has one, the fast one where it is there
+        self._usual = usual(oid, context)
+
+    def load(self, data: Buffer) -> datetime:
+        try:
+            found: datetime = self._usual.load(data)
+        except psycopg.DataError:
+            text = bytes(data)
+            return self.FIRST if text.endswith(b"BC") or text.startswith(b"-") else self.LAST
+        return found
+
+
+ADAPTERS.register_loader("timestamptz", _BoundedInstantLoader)
+
+
 class PooledConnection(Connection[DictRow]):
     """Autocommit; rows are dicts; each transaction is read committed."""
 
@@ -122,6 +149,7 @@ class PooledConnection(Connection[DictRow]):
         if self.is_pooled:
             self.prepare_threshold = None
             self.names_isolation = names_isolation
+            self._expect_transactions()
         self._meet(found["settings"])
 
     def _meet(self, settings: Sequence[str]) -> None:
@@ -146,6 +174,20 @@ class PooledConnection(Connection[DictRow]):
                 f"expected a database with encoding {ENCODING}, found {found} in {self.info.dbname!r}, which cannot "
                 f"hold every text; make one with: create database ... encoding '{ENCODING}' template template0",
             )
+
+    def _expect_transactions(self) -> None:
+        try:
+            self.execute("begin", prepare=False)
+            self.execute("commit", prepare=False)
+        except psycopg.OperationalError as error:
+            # The one code that PgBouncer has for all that goes wrong; its words are never translated.
+            if error.sqlstate != PROTOCOL_VIOLATION or "statement pooling" not in str(error):
+                raise
+            raise DatabaseUnsuitable(
+                "connect",
+                "expected a pooler that gives each transaction a server connection, found PgBouncer in statement mode; "
+                "set pool_mode = transaction (or session) for this database, and reload it",
+            ) from error
 
     @property
     def has_input(self) -> bool:

@@ -12,6 +12,8 @@ STALE_PREPARATION = frozenset({"26000", "42P05", "0A000"})
 POOLED = frozenset({"26000", "42P05"})
 # Raised by lock_stage and share_stage: a decision was about to be made on an old snapshot.
 NOT_READ_COMMITTED = "CM005"
+NOT_GRANTED = "42501"
+PROTOCOL_VIOLATION = "08P01"
 
 
 class Fault(StrEnum):
@@ -21,7 +23,8 @@ class Fault(StrEnum):
     CHANGED = "changed"  # nobody's, all was rolled back: the same again, at once
     NOT_AS_EXPECTED = "not_as_expected"  # nobody's: the caller does something else
     DATA = "data"  # the values': the same never will do
-    OTHER = "other"  # ours, or the schema's: a person must look
+    UNSUITABLE = "unsuitable"  # the schema's or the role's: when a person has changed that, the same will do
+    OTHER = "other"  # ours: a person must look
 
 
 _BY_SQLSTATE = {
@@ -29,6 +32,14 @@ _BY_SQLSTATE = {
     "CM004": Fault.NOT_AS_EXPECTED,
     "40P01": Fault.CHANGED,
     "40001": Fault.CHANGED,
+    # The schema is another release's, or not there: a function, a column, a table, the schema, a type, one of two.
+    "42883": Fault.UNSUITABLE,
+    "42703": Fault.UNSUITABLE,
+    "42P01": Fault.UNSUITABLE,
+    "3F000": Fault.UNSUITABLE,
+    "42704": Fault.UNSUITABLE,
+    "42725": Fault.UNSUITABLE,
+    NOT_GRANTED: Fault.UNSUITABLE,
     # The server is a standby by now, or its disk is so full that it takes no writes.
     READ_ONLY: Fault.OUTAGE,
     # Limits of the operator: on waiting for a lock, on idling in a transaction, on a transaction's duration.
@@ -66,3 +77,17 @@ def fault_of(error: Exception, *, is_broken: bool) -> Fault:
     # Refused before it was sent, over a connection that works: NUL in a text, or more than libpq can hold.
     is_data = isinstance(error, psycopg.DataError | psycopg.OperationalError)
     return Fault.DATA if is_data else Fault.OTHER
+
+
+def reason_of(error: BaseException | None) -> str:
+    """What a person reads of it; where the database does not suit, the first line, and what to do."""
+    sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if sqlstate is None or _BY_SQLSTATE.get(sqlstate) is not Fault.UNSUITABLE:
+        return str(error)
+    first = next(iter(str(error).splitlines()), "")
+    if sqlstate == NOT_GRANTED:
+        return (
+            f"{first}; grant the role of this app what it lacks: usage on the schema, select, insert, update and "
+            "delete on its tables, execute on its functions"
+        )
+    return f"{first}; the schema is not the one of this release: run `coremachine db migrate`"

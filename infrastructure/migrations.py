@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -20,7 +20,7 @@ from core.schema.sql_generator import generate_functions, generate_transition_gu
 from core.schema.tables import TABLES
 from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable, RepositoryError
 from infrastructure.connections import at_read_committed
-from infrastructure.database_errors import Fault, fault_of
+from infrastructure.database_errors import Fault, fault_of, reason_of
 
 VERSIONS_TABLE = "schema_versions"
 # The row that tells which functions and guards were applied last; migrations count from 1.
@@ -78,12 +78,18 @@ class MigrationBlocked(MigrationError):
 
 @dataclass(frozen=True)
 class SchemaStatus:
-    """Where a database stands towards this release. Versions are numbers of migrations; 0 is an empty database."""
+    """Where a database stands towards this release.
+
+    Args:
+        database_version: Number of its last migration; 0 is an empty database. `code_version`: of this release's last.
+        refuses_writes: Why it takes no writes now, and what to do; None where it takes them.
+    """
 
     database_version: int
     code_version: int
     pending: tuple[str, ...]
     functions_current: bool
+    refuses_writes: str | None = None
 
     @property
     def is_newer(self) -> bool:
@@ -140,7 +146,7 @@ class Migrator:
             MigrationChanged, SchemaWithoutVersions: As in `migrate`.
         """
         with self._transaction(patience_seconds) as cursor:
-            return self._status(self._history(cursor))
+            return replace(self._status(self._history(cursor)), refuses_writes=_why_read_only(cursor))
 
     def plan(self) -> list[Composed]:
         """What `migrate` would run, in order, its bookkeeping included; empty when nothing is to be done.
@@ -162,12 +168,15 @@ class Migrator:
             MigrationBlocked: A table stayed locked.
             MigrationFailed: A statement was refused.
             DatabaseUnavailable: The database cannot be reached.
+            DatabaseUnsuitable: It takes no writes, or the role may not look at the schema.
         """
         status = self.status()
         if status.is_newer:
             log.warning("schema_newer_than_code", extra={"checkpoint": "SCHEMA_NEWER", "schema": self._schema})
         if status.is_current:
             return ()
+        if status.refuses_writes is not None:
+            raise DatabaseUnsuitable("migrate", status.refuses_writes)
         for attempt in range(1, self._attempts + 1):
             try:
                 return self._migrate_once()
@@ -209,7 +218,7 @@ class Migrator:
             except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
                 raise
             except psycopg.Error as error:
-                raise _translated("schema", error, connection) from error
+                raise _translated(None, error, connection) from error
 
     @contextmanager
     def _connection(self, patience_seconds: float | None) -> Iterator[Connection[Any]]:
@@ -356,8 +365,31 @@ def _generated_functions(schema: str) -> Iterable[Composed]:
     return chain(generate_functions(schema), generate_transition_guards(schema))
 
 
-def _translated(label: str, error: psycopg.Error, connection: Connection[Any]) -> RepositoryError:
-    """An outage, or what a person must look at."""
-    if fault_of(error, is_broken=connection.closed) is Fault.OUTAGE:
+def _translated(label: str | None, error: psycopg.Error, connection: Connection[Any]) -> RepositoryError:
+    """An outage, or what a person must look at; `label` is the step's, None for a look at the schema."""
+    fault = fault_of(error, is_broken=connection.closed)
+    if fault is Fault.OUTAGE:
         return DatabaseUnavailable("migrate", str(error))
-    return MigrationFailed(label, str(error))
+    if label is None and fault is Fault.UNSUITABLE:
+        return DatabaseUnsuitable("migrate", reason_of(error))
+    return MigrationFailed(label or "schema", str(error))
+
+
+def _why_read_only(cursor: Cursor[DictRow]) -> str | None:
+    """Why this database takes no writes, and what to do; None where it takes them. It is never set otherwise here."""
+    row = cursor.execute(
+        "select pg_is_in_recovery() as is_standby, current_setting('transaction_read_only')::boolean as is_read_only, "
+        "(select source from pg_settings where name = 'default_transaction_read_only') as source"
+    ).fetchone()
+    if row is None or not (row["is_read_only"] or row["is_standby"]):
+        return None
+    if row["is_standby"]:
+        return (
+            "expected a server that takes writes, found a standby; name the primary in the connection string, or both "
+            "and target_session_attrs=read-write"
+        )
+    return (
+        "expected a database that takes writes, found default_transaction_read_only = on (source: "
+        f"{row['source']}); Azure sets it when the disk is full: make room or take a larger one; if somebody set it, "
+        "run: alter database ... reset default_transaction_read_only (or alter role, alter system)"
+    )

@@ -34,7 +34,15 @@ from infrastructure.base import (
     ValuesRefused,
 )
 from infrastructure.connections import ADAPTERS, PooledConnection, connect_with, connection_settings, execute
-from infrastructure.database_errors import NOT_READ_COMMITTED, POOLED, READ_ONLY, STALE_PREPARATION, Fault, fault_of
+from infrastructure.database_errors import (
+    NOT_READ_COMMITTED,
+    POOLED,
+    READ_ONLY,
+    STALE_PREPARATION,
+    Fault,
+    fault_of,
+    reason_of,
+)
 from infrastructure.migrations import Migrator
 
 CALLS_AT_MOST = 5
@@ -120,6 +128,7 @@ _MEANINGS: dict[Fault, type[RepositoryError]] = {
     Fault.CHANGED: ChangedMeanwhile,
     Fault.NOT_AS_EXPECTED: NotAsExpected,
     Fault.OUTAGE: DatabaseUnavailable,
+    Fault.UNSUITABLE: DatabaseUnsuitable,
     Fault.DATA: ValuesRefused,
     Fault.OTHER: RepositoryError,
 }
@@ -282,7 +291,7 @@ class PostgreSQLRepository(BaseRepository):
             return error
         cause = error.__cause__
         is_short = error.fault in {Fault.CHANGED, Fault.NOT_AS_EXPECTED}
-        return _MEANINGS[error.fault](operation, _first_line(cause) if is_short else str(cause))
+        return _MEANINGS[error.fault](operation, _first_line(cause) if is_short else reason_of(cause))
 
 
 def _explain_timeout(pool: "Pool", operation: str) -> DatabaseUnavailable:

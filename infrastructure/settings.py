@@ -24,6 +24,7 @@ from core.canonical import MOST_JSONB_BYTES, MOST_VALUE_BYTES
 from core.errors import QueueNotFound
 from core.orchestration_manager import JOBS_QUEUE
 
+SCHEMA_NAME = r"^[a-z_][a-z0-9_]{0,62}$"
 _NOT_SHOWN = "something else (not shown, since it may hold a secret)"
 
 
@@ -106,7 +107,7 @@ class Settings(BaseSettings):
     schema_name: str = Field(
         "app",
         alias="COREMACHINE_SCHEMA",
-        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        pattern=SCHEMA_NAME,
         description="a lower-case PostgreSQL name of at most 63 characters",
     )
     pool_size: int = Field(

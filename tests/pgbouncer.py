@@ -1,4 +1,4 @@
-"""A real PgBouncer in transaction mode in front of a test's server, where it is installed."""
+"""A real PgBouncer in front of a test's server, where it is installed."""
 
 import getpass
 import os
@@ -18,7 +18,7 @@ REASON = "PgBouncer is not installed (Debian: apt-get install pgbouncer)"
 
 
 @contextmanager
-def pgbouncer(server_url: str, folder: Path) -> Iterator[str]:
+def pgbouncer(server_url: str, folder: Path, mode: str = "transaction") -> Iterator[str]:
     """Yields how to reach it, as `host=... port=...`. Every database of the server is behind it."""
     assert PROGRAM is not None
     given = conninfo_to_dict(server_url)
@@ -29,7 +29,7 @@ def pgbouncer(server_url: str, folder: Path) -> Iterator[str]:
     config.write_text(
         f"[databases]\n* = host={given['host']} port={given.get('port', 5432)} user=postgres\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n"
-        f"auth_file = {users}\npool_mode = transaction\nmax_client_conn = 500\ndefault_pool_size = 3\n"
+        f"auth_file = {users}\npool_mode = {mode}\nmax_client_conn = 500\ndefault_pool_size = 3\n"
         # So that two transactions of one client hardly ever meet the same server connection.
         "server_round_robin = 1\nserver_idle_timeout = 5\n"
     )

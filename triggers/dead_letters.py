@@ -86,13 +86,11 @@ def read_letter(queue: str, message: DeadDelivery) -> DeadLetter:
     """All that a dead message tells, whatever it is."""
     body = message.get_body()
     properties = message.application_properties or {}
-    enqueued_at = message.enqueued_time_utc or _NO_TIME
     return DeadLetter(
         queue=queue,
         message_id=(keep_text(message.message_id) or "")[:_KEPT_ID],
         sequence_number=message.sequence_number or 0,
-        # The host sends it without a zone; it is UTC.
-        enqueued_at=enqueued_at if enqueued_at.tzinfo else enqueued_at.replace(tzinfo=UTC),
+        enqueued_at=_as_utc(message.enqueued_time_utc or _NO_TIME),
         reference=read_reference(queue, body, properties),
         reason=_text(properties.get(_REASON)),
         description=_text(properties.get(_DESCRIPTION)),
@@ -101,6 +99,14 @@ def read_letter(queue: str, message: DeadDelivery) -> DeadLetter:
         body=keep_body(body),
         body_size=len(body),
     )
+
+
+def _as_utc(told: datetime) -> datetime:
+    """The host sends it without a zone; it is UTC. One whose zone takes it beyond all years is no time."""
+    try:
+        return told.astimezone(UTC) if told.tzinfo else told.replace(tzinfo=UTC)
+    except OverflowError:
+        return _NO_TIME
 
 
 def _text(value: object) -> str | None:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from core.models import JobStatus
 from core.models.control import ControlAnswer, JobAction, RerunMode, allowed_actions
+from jobs.registry import UnknownJobType
 from triggers import api_models as models
 from triggers import problems
 from triggers.actor import Actor
@@ -35,6 +36,7 @@ def cancel_job(
     status = services.machine.cancel_job(job_id, asked.reason, grace_seconds=asked.cancel_grace_seconds, actor=actor)
     if status is None:
         raise problems.unknown_job(job_id)
+    _expect_known(JobStatus.stored(status))
     if status not in {JobStatus.CANCELLED, JobStatus.CANCELLING}:
         raise ProblemError(
             409,
@@ -81,15 +83,19 @@ def rerun_job(
     """Begin the next run of a job that has ended, under the same id; `runs` shows the earlier ones."""
     del query
     asked = parse_body(models.RerunRequest, body)
-    answer = services.machine.rerun_job(
-        job_id,
-        mode=asked.mode or (RerunMode.FAILED if asked.from_stage is None else RerunMode.FROM_STAGE),
-        from_stage=asked.from_stage,
-        parameters=asked.parameters,
-        expected_run=asked.expected_run,
-        reason=asked.reason,
-        actor=actor,
-    )
+    try:
+        answer = services.machine.rerun_job(
+            job_id,
+            mode=asked.mode or (RerunMode.FAILED if asked.from_stage is None else RerunMode.FROM_STAGE),
+            from_stage=asked.from_stage,
+            parameters=asked.parameters,
+            expected_run=asked.expected_run,
+            reason=asked.reason,
+            actor=actor,
+        )
+    except UnknownJobType as error:
+        detail = f"The job is there; this app does not know its type, another release or app may: ask that one. {error}"
+        raise ProblemError(404, "unknown_job_type", detail) from error
     done = _answer(request, job_id, JobAction.RERUN, answer)
     response.headers.update({"Location": done.links.self_, "Retry-After": "1"})
     return models.RerunAnswer(
@@ -116,7 +122,20 @@ def _answer(request: Request, job_id: str, action: JobAction, answer: ControlAns
     )
 
 
+def _expect_known(status: JobStatus) -> None:
+    if not status.is_known:
+        raise ProblemError(
+            409,
+            "job_status_not_known",
+            f"The job is {status.value!r:.100}, a status that a newer release gave it and this one does not know: "
+            "ask an app of that release.",
+            job_status=status,
+            allowed_actions=(),
+        )
+
+
 def _refuse(action: JobAction, answer: ControlAnswer) -> NoReturn:
+    _expect_known(answer.status)
     state = f"{answer.status.value}, run {answer.run}{', paused' if answer.is_paused else ''}"
     if answer.outcome == "refused":
         code = "job_has_not_ended" if action is JobAction.RERUN else "job_has_ended"

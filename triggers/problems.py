@@ -23,7 +23,7 @@ from core.errors import (
 )
 from core.outage import outage
 from core.safe_text import bounded_text
-from infrastructure.base import RepositoryError
+from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.parameters import MAX_PROBLEMS, ParameterErrors
 from jobs.registry import UnknownJobType
@@ -114,6 +114,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(SubmissionRefused, _from_refused_submission)
     api.add_exception_handler(JobNotFound, _from_unknown_job)
     api.add_exception_handler(InvalidCursor, _from_cursor)
+    api.add_exception_handler(DatabaseUnsuitable, _from_unsuitable)
     for unavailable in (StoreUnavailable, ServicesNotReady, DeliveryError):
         api.add_exception_handler(unavailable, _from_unavailable)
 
@@ -249,6 +250,17 @@ def _from_unavailable(request: Request, error: Exception) -> JSONResponse:
     log.log(level, "request_refused", extra={"path": request.scope["path"], "code": code, "reason": redact(str(error))})
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return answer(request.scope["path"], ProblemError(503, code, detail, headers=headers))
+
+
+def _from_unsuitable(request: Request, error: Any) -> JSONResponse:
+    """The database answers, and somebody must change something; the look at it knows more than the one statement."""
+    outage.note(redact(str(error)))
+    check = request.app.state.get_services().check_database()
+    found = f" {check.detail}." if not check.ok and check.detail != error.reason else ""
+    detail = f"The database does not suit this app; send the request again later.{found} {error.reason}"
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    problem = ProblemError(503, "database_unsuitable", redact(detail), headers=headers)
+    return answer(request.scope["path"], problem)
 
 
 def unknown_job(job_id: str) -> ProblemError:

@@ -57,7 +57,7 @@ class Services:
         """What the app needs, and what was found. Looks at the database and, now and then, at the queues."""
         names = ", ".join(self.registry.job_types)
         return [
-            self._check_database(),
+            self.check_database(),
             self._check_service_bus(),
             Check("registry", ok=True, detail=f"job types {names}"),
         ]
@@ -78,7 +78,8 @@ class Services:
             return Check("service_bus", ok=False, detail="; ".join(sorted(missing.values())))
         return Check("service_bus", ok=True, detail=f"queues {', '.join(self.settings.queue_names.values())}")
 
-    def _check_database(self) -> Check:
+    def check_database(self) -> Check:
+        """Whether the database is reached, migrated and takes writes, and if not, what to do."""
         try:
             status = self.factory.schema_status()
         except DatabaseUnsuitable as error:
@@ -92,6 +93,9 @@ class Services:
             log.warning("database_not_ready", extra={"reason": str(error)})
             return Check("database", ok=False, detail=str(error))
         outage.end()
+        if status.refuses_writes is not None:
+            log.warning("database_not_ready", extra={"reason": status.refuses_writes})
+            return Check("database", ok=False, detail=status.refuses_writes)
         found = f"schema version {status.database_version}, this release has {status.code_version}"
         if status.is_current:
             return Check("database", ok=True, detail=found)

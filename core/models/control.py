@@ -98,7 +98,12 @@ class ParkedTask:
 
 
 def allowed_actions(status: JobStatus, *, is_paused: bool) -> tuple[JobAction, ...]:
-    """What may be asked of a job in this state. A second cancel can bring the deadline of the first one nearer."""
+    """What may be asked of a job in this state. A second cancel can bring the deadline of the first one nearer.
+
+    Of one in a status that a newer release gave it: nothing, that release knows.
+    """
+    if not status.is_known:
+        return ()
     if status.is_terminal:
         return (JobAction.RERUN,)
     if status is JobStatus.CANCELLING:

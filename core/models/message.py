@@ -7,10 +7,12 @@ that are not known, are read as an `UnknownMessage`.
 
 import hashlib
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import uuid4
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -24,7 +26,7 @@ from pydantic_core import from_json
 
 from core.models.control import IfEnded
 from core.models.definition import FrozenModel
-from core.models.fields import IdempotencyKey, StorableText
+from core.models.fields import MAX_INTEGER, IdempotencyKey, StorableText
 from core.models.record import JobId
 
 MESSAGE_FORMAT = 1
@@ -32,11 +34,23 @@ _KINDS = frozenset({"job", "stage_complete", "task"})
 _FIELDS_OF_ONE_KIND = frozenset({"completed_stage", "parameters", "task_ids"})
 
 
+# The longest patience that settings allow.
+_LONGEST_KEPT = timedelta(days=31)
+
+
+def _within_reason(since: datetime) -> datetime:
+    """No message came from the future, and none is older than the longest patience, whatever it says."""
+    now = datetime.now(UTC)
+    if since >= now:
+        return now
+    return now - _LONGEST_KEPT if now - since > _LONGEST_KEPT else since.astimezone(UTC)
+
+
 class Kept(FrozenModel):
     """In a message that went back to its queue, since nobody knew what to do with it: since when, and how often."""
 
-    since: AwareDatetime
-    times: Annotated[int, Field(ge=1)]
+    since: Annotated[AwareDatetime, AfterValidator(_within_reason)]
+    times: Annotated[int, Field(ge=1), AfterValidator(lambda times: min(times, MAX_INTEGER))]
 
 
 class _Message(BaseModel):
@@ -161,7 +175,7 @@ class UnknownMessage(FrozenModel):
     def name(self) -> str:
         """What is not known of it."""
         kind = self.document.get("message_type", "a message")
-        return f"{kind!r:.100} of format {self.document.get('format', MESSAGE_FORMAT)}"
+        return f"{kind!r:.100} of format {self.document.get('format', MESSAGE_FORMAT)!r:.100}"
 
 
 class KeptMessage(FrozenModel):
@@ -192,6 +206,7 @@ JOBS_QUEUE_MESSAGE: TypeAdapter[JobQueueMessage | StageCompleteMessage] = TypeAd
     JobQueueMessage | StageCompleteMessage
 )
 
+_NUMBER = TypeAdapter(int)
 M = TypeVar("M")
 
 
@@ -225,9 +240,16 @@ def _document(body: bytes | str) -> dict[str, Any]:
 
 
 def _is_newer(document: Mapping[str, Any]) -> bool:
-    number, kind = document.get("format"), document.get("message_type")
-    is_newer_format = isinstance(number, int) and number > MESSAGE_FORMAT
-    return is_newer_format or (isinstance(kind, str) and kind not in _KINDS)
+    kind = document.get("message_type")
+    return _format(document) > MESSAGE_FORMAT or (isinstance(kind, str) and kind not in _KINDS)
+
+
+def _format(document: Mapping[str, Any]) -> int:
+    """As the field is read: `"2"` and `2.0` are 2 as well. What is no number is none that a release sends."""
+    try:
+        return _NUMBER.validate_python(document.get("format", MESSAGE_FORMAT))
+    except ValidationError:
+        return MESSAGE_FORMAT
 
 
 def _kept(document: dict[str, Any]) -> Kept | None:

@@ -18,7 +18,8 @@ begin
   perform {schema}.lock_stage(p_job_id, v_job.run, v_job.stage);
   select j.run, j.stage, j.status, j.cancel_deadline_at into v_job
   from {schema}.jobs j where j.job_id = p_job_id for update;
-  if v_job.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+  -- It has ended, or a newer release gave it a status that this one does not know.
+  if v_job.status not in ('queued', 'processing', 'finalizing', 'cancelling')
     or (v_job.status = 'cancelling' and v_deadline >= v_job.cancel_deadline_at) then
     return v_job.status;
   end if;

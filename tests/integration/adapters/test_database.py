@@ -42,8 +42,12 @@ FATES = [
     ("54001", Fault.DATA),
     ("22P05", Fault.DATA),
     ("23505", Fault.DATA),
-    ("42883", Fault.OTHER),
-    ("42501", Fault.OTHER),
+    ("42883", Fault.UNSUITABLE),
+    ("42703", Fault.UNSUITABLE),
+    ("42P01", Fault.UNSUITABLE),
+    ("3F000", Fault.UNSUITABLE),
+    ("42501", Fault.UNSUITABLE),
+    ("42601", Fault.OTHER),
     ("25P02", Fault.OTHER),
 ]
 
@@ -286,7 +290,7 @@ def test_a_server_that_stays_read_only_is_an_outage(url, admin):
     [
         ("select repeat('[', 100000)::jsonb as x", DataRefused),
         ("select '1e400'::float8 as x", DataRefused),
-        ("select 1 as x from nowhere", RepositoryError),
+        ("select 1 as x from", RepositoryError),
         ("select pg_sleep(60)::text as x", StoreUnavailable),
     ],
 )
@@ -346,3 +350,83 @@ assert state() == before
     root = Path(__file__).resolve().parents[3]
     ran = subprocess.run([sys.executable, "-c", program, url], cwd=root, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+NOT_OURS = [
+    ("select app.no_such_function()", "no_such_function.*db migrate"),
+    ("select no_such_column from app.jobs", "no_such_column.*db migrate"),
+    ("select 1 from app.no_such_table", "no_such_table.*db migrate"),
+    ("select nowhere.submit_job()", "nowhere.*db migrate"),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), NOT_OURS)
+def test_a_schema_of_another_release_keeps_the_message_and_says_what_to_do(url, text, reason):
+    with create_pool(url) as pool:
+        Migrator(pool).migrate()
+        with pytest.raises(DatabaseUnsuitable, match=reason) as caught:
+            ask(pool, text)
+    assert isinstance(caught.value, StoreUnavailable)
+
+
+def test_a_role_that_lacks_a_grant_is_told_which_and_works_with_those_of_the_documents(url, admin):
+    with create_pool(url) as pool:
+        Migrator(pool).migrate()
+    admin.execute("create role app_role login")
+    with create_pool(make_conninfo(url, user="app_role")) as pool:
+        with pytest.raises(DatabaseUnsuitable, match=r"permission denied for schema app.*grant .*usage on"):
+            ask(pool, "select count(*) from app.jobs")
+        with pytest.raises(DatabaseUnsuitable, match="permission denied for schema app"):
+            Migrator(pool).status()
+        for grant in GRANTS:
+            admin.execute(grant.replace("my_app", "app_role"))
+        assert Migrator(pool).status().is_current
+        fields = {"job_type": "t", "total_stages": 1, "definition": {"stages": [1]}, "correlation_id": "c"}
+        assert JobRepository(pool).submit_job(JobRecord(job_id="cd" * 32, **fields)).created
+
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
+GRANTS = [line.strip().rstrip(";") for line in DOCUMENT.read_text().splitlines() if line.strip().startswith("grant ")]
+
+
+@pytest.mark.parametrize(
+    "how", ["alter role postgres set default_transaction_read_only = on", "alter database read_only set {}"]
+)
+def test_a_database_that_refuses_writes_says_so_where_its_schema_is_looked_at(url, admin, how):
+    admin.execute("drop database if exists read_only")
+    admin.execute("create database read_only")
+    database = make_conninfo(url, dbname="read_only")
+    admin.execute(how.format("default_transaction_read_only = on"))
+    with create_pool(database) as pool:
+        told = Migrator(pool).status().refuses_writes
+        assert told is not None
+        assert "default_transaction_read_only = on" in told
+        assert "disk is full" in told
+        with pytest.raises(DatabaseUnsuitable, match="default_transaction_read_only = on"):
+            Migrator(pool).migrate()
+
+
+@pytest.mark.parametrize(
+    ("instant", "read"),
+    [
+        ("0001-12-31 10:00+00 BC", "0001-01-02"),
+        ("-infinity", "0001-01-02"),
+        ("10000-01-01 00:00+00", "9999-12-30"),
+        ("infinity", "9999-12-30"),
+        ("2026-01-02 03:04+00", "2026-01-02"),
+    ],
+)
+def test_instants_beyond_the_years_of_python_hide_no_list(url, instant, read):
+    with create_pool(url) as pool:
+        assert ask(pool, f"select '{instant}'::timestamptz").date().isoformat() == read
+
+
+def test_a_standby_is_told_as_one(tmp_path):
+    server = LocalPostgres(tmp_path / "data")
+    with server as url, create_pool(url) as pool:
+        Migrator(pool).migrate()
+    (tmp_path / "data" / "standby.signal").touch()
+    with server as url, create_pool(url) as pool:
+        status = Migrator(pool).status()
+    assert status.is_current
+    assert "found a standby" in str(status.refuses_writes)

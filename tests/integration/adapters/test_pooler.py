@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL
 
-from infrastructure.base import DatabaseUnavailable
+from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
 from local.postgres import LocalPostgres
 from tests.pgbouncer import PROGRAM, REASON, pgbouncer
@@ -108,6 +108,16 @@ def test_dates_are_read_whatever_their_style_behind_it(address, database):
     with create_pool(through(database, address)) as pool:
         for _ in range(8):
             assert ask(pool, "select '2026-01-02 03:04+00'::timestamptz").isoformat() == "2026-01-02T03:04:00+00:00"
+
+
+def test_statement_mode_is_refused_and_named(server_url, database):
+    with (
+        tempfile.TemporaryDirectory(prefix="coremachine-") as folder,
+        pgbouncer(server_url, Path(folder), mode="statement") as address,
+        create_pool(through(database, address), timeout_seconds=0.5) as pool,
+        pytest.raises(DatabaseUnsuitable, match="found PgBouncer in statement mode; set pool_mode = transaction"),
+    ):
+        ask(pool, "select 1")
 
 
 @pytest.mark.parametrize(("settings", "core"), CORES)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -11,7 +10,6 @@ from psycopg.conninfo import make_conninfo
 
 from cli.errors import Exit
 from cli.main import main
-from infrastructure import postgresql
 from local.postgres import LocalPostgres
 
 
@@ -99,9 +97,8 @@ def test_verify_of_an_empty_database_says_that_it_has_no_tables(url: str, capsys
 
 
 def test_database_that_cannot_hold_every_text_is_refused_with_what_to_do(
-    server_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    server_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(postgresql, "create_pool", partial(postgresql.create_pool, timeout_seconds=0.5))
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute("create database d_latin1 encoding 'LATIN1' template template0")
     url = make_conninfo(server_url, dbname="d_latin1")
@@ -111,3 +108,54 @@ def test_database_that_cannot_hold_every_text_is_refused_with_what_to_do(
         assert "expected a database with encoding UTF8, found LATIN1" in told
         assert "template template0" in told
         assert "running?" not in told
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"dbname": "no_such"}, 'database "no_such" does not exist'),
+        ({"user": "nobody_here"}, 'role "nobody_here" does not exist'),
+    ],
+)
+def test_connection_that_is_refused_is_told_at_once_and_alone(
+    server_url: str,
+    wrong: dict[str, str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for command in ("status", "migrate"):
+        assert main(["db", command, "--database-url", make_conninfo(server_url, **wrong)]) == Exit.UNREACHABLE
+        shown = " ".join(capsys.readouterr().err.split())
+        assert told in shown
+        assert "running?" not in shown
+    assert [record for record in caplog.records if record.name.startswith("psycopg")] == []
+
+
+def test_connection_string_that_cannot_be_read_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "status", "--database-url", "host=x hunter2"]) == Exit.USAGE
+    shown = capsys.readouterr().err
+    assert "libpq connection string" in shown
+    assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize("name", ["App", "1a", "a" * 64, "a b", "a\n", 'a"; drop'])
+def test_schema_that_settings_would_not_take_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "status", "--schema", name]) == Exit.USAGE
+    assert "lower-case PostgreSQL name" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_database_that_refuses_writes_is_told_by_status_and_migrate(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_only = make_conninfo(url, options="-c default_transaction_read_only=on")
+    assert main(["db", "migrate", "--database-url", read_only]) == Exit.CONFLICT
+    assert "default_transaction_read_only = on" in capsys.readouterr().err
+    assert main(["db", "migrate", "--database-url", url]) == 0
+    assert main(["db", "migrate", "--database-url", read_only]) == Exit.CONFLICT
+    assert "every write is refused" in capsys.readouterr().err
+    capsys.readouterr()
+    assert main(["db", "status", "--database-url", read_only, "-o", "json"]) == 0
+    assert "disk is full" in json.loads(capsys.readouterr().out)["refuses_writes"]
+    assert main(["db", "status", "--database-url", read_only, "-o", "table"]) == 0
+    assert "every write is refused" in capsys.readouterr().out

@@ -204,6 +204,17 @@ def test_message_that_names_nothing_is_kept_all_the_same(dead, letters, body):
     assert letters.list_dead_letters().items, "it stays until somebody deals with it"
 
 
+@pytest.mark.parametrize("instant", ["0001-12-31 10:00+00 BC", "10000-01-01 00:00+00", "infinity"])
+def test_row_with_a_time_beyond_all_years_is_listed_and_sent_again(rig, dead, letters, instant):
+    job_id = planned(rig, n=1)
+    (found,) = kill(rig)
+    dead.record(found)
+    rig.engine.execute("update app.dead_letters set enqueued_at = %s::timestamptz", instant)
+
+    assert [found.job_id for found in letters.list_dead_letters().items] == [job_id]
+    assert [item.outcome for item in dead.redrive(Selection(job_id=job_id)).items] == ["sent"]
+
+
 def test_redriven_task_message_runs_its_tasks(rig, dead, letters):
     job_id = planned(rig, n=3)
     (found,) = kill(rig)

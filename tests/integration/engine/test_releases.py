@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import ClassVar
 
 import httpx
 import pytest
 
-from core.errors import QueueNotFound
+from core.errors import QueueNotFound, StoreUnavailable
 from core.explain import explain
 from core.janitor import Patience
 from core.models import JobQueueMessage, TaskDefinition
@@ -578,7 +578,8 @@ def test_submission_of_a_job_type_that_is_not_known_waits_on_the_queue(fleet):
     ],
 )
 def test_message_that_nobody_knows_waits_and_is_then_kept_with_its_reason(fleet, queue, document, reason):
-    kept = Kept(since=datetime(2026, 1, 1, tzinfo=UTC), times=9)
+    since = datetime.now(UTC) - timedelta(days=1)
+    kept = Kept(since=since, times=9)
     fleet.queues.send_messages(queue, [KeptMessage(document=document, kept=Kept(since=datetime.now(UTC), times=1))])
     fleet.give_to(fleet.old, times=3)
     (entry,) = fleet.queues._entries
@@ -593,7 +594,7 @@ def test_message_that_nobody_knows_waits_and_is_then_kept_with_its_reason(fleet,
     (letter,) = fleet.engine.query("select queue, reason, description, body from app.dead_letters")
     assert (letter["queue"], letter["reason"]) == (queue, "UnknownWork")
     assert reason in letter["description"]
-    assert "given back 10 times since 2026-01-01" in letter["description"]
+    assert f"given back 10 times since {since:%Y-%m-%d}" in letter["description"]
     assert json.loads(letter["body"]) == json.loads(letter["body"]) | document
     assert "kept" not in letter["body"]
 
@@ -628,7 +629,23 @@ def test_status_that_is_not_known_is_shown_and_left_alone(fleet):
     assert queries.find_job_status(job_id) == "archived"
     assert "status_not_known" in fleet.findings(job_id)
     assert fleet.old.janitor.sweep().errors == {}
+
+    machine = fleet.old.machine
+    assert machine.cancel_job(job_id, None, grace_seconds=0) == "archived"
+    for answer in (machine.pause_job(job_id), machine.resume_job(job_id), machine.rerun_job(job_id)):
+        assert (answer.outcome, answer.status, answer.allowed_actions) == ("refused", "archived", ())
+    assert queries.find_job_status(job_id) == "archived"
     fleet.engine.execute("update app.jobs set status = 'queued'")
+
+
+def test_submission_on_a_schema_of_another_release_stays_with_the_broker(fleet):
+    message = JobQueueMessage(job_type="growing", parameters={"n": 1})
+    fleet.engine.execute("alter schema app rename to another_release")
+    with pytest.raises(StoreUnavailable, match="coremachine db migrate"):
+        fleet.old.machine.process_job_message(message)
+    fleet.engine.execute("alter schema another_release rename to app")
+    fleet.old.machine.process_job_message(message)
+    assert len(fleet.engine.query("select 1 from app.jobs")) == 1
 
 
 class _Raw:

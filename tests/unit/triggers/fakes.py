@@ -160,6 +160,7 @@ class FakeServices:
         default_factory=lambda: ControlAnswer("paused", JobStatus.PROCESSING, 1, 2, is_paused=True)
     )
     failure: Exception | None = None
+    database: Check = field(default_factory=lambda: Check("database", ok=True, detail="version 1"))
     checks: list[Check] = field(default_factory=lambda: [Check("database", ok=True, detail="version 1")])
     calls: list[tuple[str, Any]] = field(default_factory=list)
     looks: int = 0
@@ -277,6 +278,9 @@ class FakeServices:
     def list_events(self, job_id, **arguments):
         self._called("list_events", job_id=job_id, **arguments)
         return Page((JobEvent.model_validate(EVENT),) if job_id == JOB_ID else (), None)
+
+    def check_database(self):
+        return self.database
 
     def check_readiness(self):
         if self.failure is not None:

@@ -20,6 +20,7 @@ from core.errors import (
     classify,
 )
 from core.ports import SubmissionOutcome
+from infrastructure.base import DatabaseUnsuitable
 from jobs.hello_world import HelloWorldJob
 from triggers.api import API_VERSION, MAX_WAITING, create_api
 from triggers.ports import Check, ServicesNotReady
@@ -497,6 +498,16 @@ class TestErrors:
         problem = assert_problem(response, 405, "method_not_allowed")
         assert response.headers["allow"] == "GET, HEAD, OPTIONS"
         assert problem["detail"] == f"/api/jobs/{JOB_ID}: expected GET or HEAD or OPTIONS, found DELETE."
+
+    def test_database_that_does_not_suit_says_what_to_do(self):
+        versions = "schema version 7, this release has 8; run `coremachine db migrate`"
+        failure = DatabaseUnsuitable("submit_job", "function app.f(text) does not exist")
+        services = FakeServices(failure=failure, database=Check("database", ok=False, detail=versions))
+        response = Api(services).post("/api/jobs/submit/hello_world", json={})
+        problem = assert_problem(response, 503, "database_unsuitable")
+        assert versions in problem["detail"]
+        assert "app.f(text) does not exist" in problem["detail"]
+        assert response.headers["Retry-After"] == "5"
 
     @pytest.mark.parametrize(
         ("failure", "code"),

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from azure.functions.servicebus import ServiceBusMessage
@@ -82,3 +82,9 @@ def test_row_that_cannot_be_written_keeps_the_message_after_a_pause(failure):
     with pytest.raises(type(failure)):
         recorder.receive(message(delivery_count=3))
     assert recorder.pauses == [4.0]
+
+
+@pytest.mark.parametrize(("zone", "year"), [(14, 1), (-14, 9999)])
+def test_time_beyond_all_years_is_none(zone, year):
+    at = datetime(year, 1 if year == 1 else 12, 1 if year == 1 else 31, 12, tzinfo=timezone(timedelta(hours=zone)))
+    assert read_letter("tasks", message(enqueued_time_utc=at)).enqueued_at == datetime(1970, 1, 1, tzinfo=UTC)

@@ -3,7 +3,8 @@
 import pytest
 
 from core.models import JobStatus
-from core.models.control import ControlAnswer, RerunMode
+from core.models.control import ControlAnswer, RerunMode, allowed_actions
+from jobs.registry import UnknownJobType
 
 from .fakes import JOB_ID, Api, FakeServices
 from .test_api import assert_problem, errors_of, links
@@ -50,6 +51,12 @@ class TestCancel:
     def test_unknown_field_gets_the_nearest_name(self):
         response = Api().post(f"/api/jobs/{JOB_ID}/cancel", json={"reasn": "x"})
         assert response.json()["errors"][0]["hint"] == "did you mean 'reason'?"
+
+    def test_job_in_a_status_of_a_newer_release_is_left_to_it(self):
+        response = Api(FakeServices(cancelled_as="suspended")).post(f"/api/jobs/{JOB_ID}/cancel")
+        problem = assert_problem(response, 409, "job_status_not_known")
+        assert (problem["job_status"], problem["allowed_actions"]) == ("suspended", [])
+        assert "newer release" in problem["detail"]
 
 
 class TestPauseAndResume:
@@ -177,3 +184,23 @@ class TestRerun:
             (2, {"n": 3}, "processing"),
             (1, {"n": 2}, "failed"),
         ]
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "rerun"])
+def test_status_that_only_a_newer_release_knows_is_told_as_such(action):
+    answer = ControlAnswer("refused", JobStatus.stored("suspended"), 1, 2, is_paused=False)
+    response = Api(FakeServices(answer=answer)).post(f"/api/jobs/{JOB_ID}/{action}")
+    problem = assert_problem(response, 409, "job_status_not_known")
+    assert (problem["job_status"], problem["allowed_actions"]) == ("suspended", [])
+    assert "newer release" in problem["detail"]
+
+
+def test_job_in_a_status_that_is_not_known_shows_no_actions():
+    assert allowed_actions(JobStatus.stored("suspended"), is_paused=False) == ()
+
+
+def test_rerun_of_a_job_whose_type_is_not_known_says_that_another_release_may_know_it():
+    response = Api(FakeServices(failure=UnknownJobType("gone", ["hello_world"]))).post(f"/api/jobs/{JOB_ID}/rerun")
+    detail = assert_problem(response, 404, "unknown_job_type")["detail"]
+    assert "The job is there" in detail
+    assert "another release" in detail

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ from azure.functions.servicebus import ServiceBusMessage
 
 from core.errors import ContractViolationError, DeliveryError, StoreUnavailable
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
-from core.models.message import UnknownMessage
+from core.models.message import Kept, UnknownMessage, read_task_message
 from triggers.ports import ServicesNotReady
 from triggers.queues import MessageUnreadable, pause_seconds, receive_job_message
 from triggers.queues import receive_task_message as receive_message_of_tasks
@@ -101,6 +102,8 @@ def test_only_the_beginning_of_an_unreadable_message_is_logged(caplog):
         (receive_task_message, {"message_type": "task_cancel"}, "'task_cancel' of format 1"),
         (receive_task_message, json.loads(TASKS.model_dump_json()) | {"format": 2}, "'a message' of format 2"),
         (receive_job_message, json.loads(JOB.model_dump_json()) | {"format": 3}, "'job' of format 3"),
+        (receive_task_message, json.loads(TASKS.model_dump_json()) | {"format": "2"}, "'a message' of format '2'"),
+        (receive_job_message, json.loads(JOB.model_dump_json()) | {"format": 2.0}, "'job' of format 2.0"),
     ],
 )
 def test_message_of_a_newer_release_is_left_to_it(function, document, name):
@@ -150,3 +153,27 @@ def test_bug_is_raised_at_once():
     with pytest.raises(ContractViolationError):
         machine.receive(receive_job_message, JOB.model_dump_json())
     assert machine.pauses == []
+
+
+@pytest.mark.parametrize(
+    ("since", "most_days"),
+    [
+        ("0001-01-01T00:00:00+14:00", 31),
+        (-62135596800, 31),
+        ("9999-12-31T23:59:59-14:00", 0),
+        ("2999-01-01T00:00:00Z", 0),
+        (253402300799000, 0),
+    ],
+)
+@pytest.mark.parametrize("times", [1, 10**30])
+def test_time_that_a_message_tells_is_between_the_longest_patience_and_now(since, most_days, times):
+    message = read_task_message("tasks", json.dumps({"format": 2, "kept": {"since": since, "times": times}}))
+    age = datetime.now(UTC) - message.kept.since
+    assert timedelta(days=most_days) <= age < timedelta(days=most_days, minutes=5)
+    assert message.kept.since.utcoffset() == timedelta(0)
+    assert message.kept.times == min(times, 2**31 - 1)
+
+
+def test_time_that_a_message_was_put_back_is_believed():
+    since = datetime.now(UTC) - timedelta(days=3)
+    assert Kept(since=since, times=1).since == since
