@@ -12,9 +12,10 @@ errors, are stored with it blanked (`redact`). All rules are in `_RULES` and `_f
 - ids and tokens whose beginning tells what they are (AWS, GitHub, Slack);
 - every text or number below a mapping's name that ends in one of these words, and the `value` beside such a `name`.
 
-Words alone are no credential: "the token has expired" and `{"max_tokens": 5}` pass. So do values that open nothing: true,
-none, numbers below 1000, placeholders such as `[MASK]`, tokens of less than 6 characters or of digits alone, and a short
-`name=value` that is a whole segment of a path, as partitions are. Each pattern takes time in proportion to the text.
+Words alone are no credential: "the token has expired" and `{"max_tokens": 5}` pass. So do values that open nothing:
+true, none, numbers below 1000, placeholders such as `[MASK]`, tokens of less than 6 characters or of digits alone, and
+a short `name=value` that is a whole segment of a path, as partitions are. Each pattern takes time in proportion to the
+text, and none is tried on a text that has none of its words.
 """
 
 import binascii
@@ -34,7 +35,7 @@ _NAMES = (
     rf"password|passwd|passphrase|secret|{_KEYS}|shared_?access_?key|shared_?access_?signature|"
     r"x-(?:amz|goog)-(?:signature|security-token)"
 )
-_TOKEN = r"(?:(?<![a-z0-9])|(?<=%[0-9a-f][0-9a-f]))(?:token|(?:access|refresh|id|sas|auth|session)token)"
+_TOKENS = r"(?:(?<![a-z0-9])|(?<=%[0-9a-f][0-9a-f]))(?:token|(?:access|refresh|id|sas|auth|session)token)"
 _IN_VALUE = r"[^\s&;,\"'<>)\]}]"
 _SHORTEST_TOKEN = 6
 # What stands in a secret's place and is none.
@@ -47,7 +48,7 @@ _IS = r"(?:\s{0,3}(?:=|%3d)\s{0,3}[\"']?|[\"']\s{0,3}:\s{0,3}[\"'])"
 _COLON = rf"[\"']?\s{{0,3}}:\s{{0,3}}[\"']?(?={_IN_VALUE}{{0,60}}[0-9])(?={_IN_VALUE}{{0,60}}[a-z])"
 # A whole segment of a path, such as `/secret=1/`; not the host.
 _SEGMENT = (
-    rf"(?:(?<=[^/:]/)|(?<=\A/))[\w.-]{{0,60}}?(?:{_NAMES}|{_TOKEN})=[^\s&;,\"'<>)\]}}/?=]{{1,15}}(?=[/\s\"',]|\Z)"
+    rf"(?:(?<=[^/:]/)|(?<=\A/))[\w.-]{{0,60}}?(?:{_NAMES}|{_TOKENS})=[^\s&;,\"'<>)\]}}/?=]{{1,15}}(?=[/\s\"',]|\Z)"
 )
 # The ends of a mapping's names, without what is between words.
 _NAME_ENDS = (
@@ -74,17 +75,21 @@ _AUTHORIZATION = re.compile(
     r"(?:[a-z]{1,20}\s{1,3})?(?=[a-z0-9._~+/=-]{16})(?=[a-z._~+/=-]{0,60}[0-9])|(?=[a-z0-9._~+/=-]{32})))[^\s\"',;]+",
     re.IGNORECASE,
 )
-# The text around a secret is kept: group `keep` before it. A match without `keep` is none.
-_RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
+_WORDS = ("sig", "pwd", "passw", "passphrase", "secret", "key", "token")
+# The kind, words of which one is in every such text, and the pattern. The text around a secret is kept: group `keep`
+# before it. A match without `keep` is none.
+_RULES: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
     (
         "a private key",
+        ("private key",),
         re.compile(
             r"(?P<keep>)-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}-----|\Z)", re.DOTALL
         ),
     ),
-    ("an authorization header", _AUTHORIZATION),
+    ("an authorization header", ("authorization",), _AUTHORIZATION),
     (
         "a bearer token",
+        ("bearer",),
         re.compile(
             r"(?P<keep>(?<![a-z0-9])bearer(?:\s|%20|\+){1,3})"
             r"(?:(?=[a-z._~+/-]*[0-9])[a-z0-9._~+/-]{6,}|[a-z0-9._~+/-]{20,})=*",
@@ -93,15 +98,18 @@ _RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
     (
         "a user and password (Basic)",
+        ("basic",),
         re.compile(r"(?P<keep>(?<![a-z0-9])basic(?:\s|%20|\+){1,3})(?P<pair>[a-z0-9+/]{6,}={0,2})", re.IGNORECASE),
     ),
     (
         "a password before the host (user:password@)",
+        ("://",),
         re.compile(r"(?P<keep>(?<!github)://[^/?#\s:@]*:)[^/?#\s@]+(?=@(?!sha(?:256|512):))", re.IGNORECASE),
     ),
-    ("a JSON web token", re.compile(r"(?P<keep>)(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", re.ASCII)),
+    ("a JSON web token", ("eyj",), re.compile(r"(?P<keep>)(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", re.ASCII)),
     (
         "a key or token",
+        ("akia", "asia", "gh", "xox"),
         re.compile(
             r"(?P<keep>)(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{30,}|"
             r"github_pat_[A-Za-z0-9_]{30,}|xox[abprs]-[A-Za-z0-9-]{10,})(?![A-Za-z0-9])"
@@ -109,22 +117,25 @@ _RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
     (
         "a signature, key, password or token (name=value)",
+        _WORDS,
         re.compile(
             rf"{_SEGMENT}|(?P<keep>(?:{_NAMES}){_IS}{_GIVEN}(?={_IN_VALUE})|"
-            rf"{_TOKEN}{_IS}{_GIVEN_TOKEN}(?={_IN_VALUE}{{{_SHORTEST_TOKEN}}}))"
+            rf"{_TOKENS}{_IS}{_GIVEN_TOKEN}(?={_IN_VALUE}{{{_SHORTEST_TOKEN}}}))"
             rf"{_IN_VALUE}+",
             re.IGNORECASE,
         ),
     ),
     (
         "a key, password or token (name: value)",
+        _WORDS,
         re.compile(
-            rf"(?P<keep>(?:(?:{_NAMES}){_COLON}(?={_IN_VALUE}{{6}})|{_TOKEN}{_COLON}(?={_IN_VALUE}{{16}}))){_IN_VALUE}+",
+            rf"(?P<keep>(?:(?:{_NAMES}){_COLON}(?={_IN_VALUE}{{6}})|{_TOKENS}{_COLON}(?={_IN_VALUE}{{16}}))){_IN_VALUE}+",
             re.IGNORECASE,
         ),
     ),
     (
         "a function key (code=value)",
+        ("code",),
         re.compile(
             r"(?P<keep>(?:(?<=[?&])|(?<=%3f)|(?<=%26))code(?:=|%3d)(?=[a-z_%/+-]{0,60}[0-9]|[a-z0-9_%/+=-]{32}))"
             r"[a-z0-9_%/+=-]{20,}",
@@ -132,8 +143,6 @@ _RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
 )
-# Cheap: most texts hold none of these, and no rule can match without one.
-_HINT = re.compile(r"[=:@]|%3d|eyJ|BEGIN|bearer|basic|AKIA|ASIA|gh[pousr]_|github_pat_|xox", re.IGNORECASE)
 
 
 def find_credential(value: Any, path: str = "") -> Credential | None:
@@ -143,11 +152,14 @@ def find_credential(value: Any, path: str = "") -> Credential | None:
 
 def redact(text: str) -> str:
     """The text with every credential blanked and its surroundings kept."""
-    if _HINT.search(text) is None:
-        return text
-    for _, pattern in _RULES:
+    for _, pattern in _rules_for(text):
         text = pattern.sub(_blank, text)
     return text
+
+
+def _rules_for(text: str) -> Iterator[tuple[str, re.Pattern[str]]]:
+    folded = text.casefold()
+    return ((kind, pattern) for kind, words, pattern in _RULES if any(word in folded for word in words))
 
 
 def _blank(found: re.Match[str]) -> str:
@@ -246,6 +258,4 @@ def _join(path: str, name: str) -> str:
 
 
 def _kind_of(text: str) -> str | None:
-    if _HINT.search(text) is None:
-        return None
-    return next((kind for kind, pattern in _RULES if any(map(_is_secret, pattern.finditer(text)))), None)
+    return next((kind for kind, pattern in _rules_for(text) if any(map(_is_secret, pattern.finditer(text)))), None)
