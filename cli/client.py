@@ -8,13 +8,14 @@ from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
 from cli.errors import ApiError, CliError, ServerUnreachable, TimeIsUp, UsageProblem
 from core.models import JobStatus
 from local.stack_file import find_stack
+from local.web_guard import is_loopback_address
 
 DEFAULT_URL = "http://127.0.0.1:7071"
 JOB_ID_LENGTH = 64
@@ -61,6 +62,8 @@ class ApiClient:
             timeout=_TIMEOUT_SECONDS,
             transport=transport,
             headers={"x-functions-key": key} if key else {},
+            # A proxy of the environment (HTTP_PROXY) does not reach this machine's own servers.
+            trust_env=not _is_on_this_machine(url),
         )
 
     def __enter__(self) -> Self:
@@ -88,7 +91,7 @@ class ApiClient:
         query = {"force": "true" if force else None, "if_ended": if_ended}
         return self._call(
             "POST",
-            f"jobs/submit/{job_type}",
+            _path("jobs", "submit", job_type),
             json=dict(parameters),
             params={name: value for name, value in query.items() if value is not None},
             headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
@@ -97,7 +100,7 @@ class ApiClient:
     def get_job(self, job_id: str, *, wait_seconds: float = 0.0) -> Json:
         """The job. With a wait, the server may answer when the job has ended, at the latest after that time."""
         query = {"wait": f"{wait_seconds:g}"} if wait_seconds else {}
-        return self._call("GET", f"jobs/{job_id}", params=query, timeout=_TIMEOUT_SECONDS + wait_seconds)
+        return self._call("GET", _path("jobs", job_id), params=query, timeout=_TIMEOUT_SECONDS + wait_seconds)
 
     def list_jobs(
         self, *, status: str | None = None, job_type: str | None = None, paused: bool | None = None, limit: int = 20
@@ -106,28 +109,28 @@ class ApiClient:
         return self._collect("jobs", query, limit)
 
     def list_tasks(self, job_id: str, *, status: str | None = None, stage: int | None = None, limit: int) -> list[Json]:
-        return self._collect(f"jobs/{job_id}/tasks", {"status": status, "stage": stage}, limit)
+        return self._collect(_path("jobs", job_id, "tasks"), {"status": status, "stage": stage}, limit)
 
     def get_task(self, job_id: str, task_id: str, *, run: int | None = None) -> Json:
         query = {} if run is None else {"run": run}
-        return self._call("GET", f"jobs/{job_id}/tasks/{quote(task_id, safe='')}", params=query)
+        return self._call("GET", _path("jobs", job_id, "tasks", task_id), params=query)
 
     def list_events(self, job_id: str, *, limit: int) -> list[Json]:
-        return self._collect(f"jobs/{job_id}/events", {}, limit)
+        return self._collect(_path("jobs", job_id, "events"), {}, limit)
 
     def list_job_types(self) -> list[Json]:
         return self._collect("job-types", {}, 10_000)
 
     def list_runs(self, job_id: str) -> list[Json]:
-        return list(self._call("GET", f"jobs/{job_id}/runs")["value"])
+        return list(self._call("GET", _path("jobs", job_id, "runs"))["value"])
 
     def act(self, job_id: str, action: str, body: Mapping[str, Any]) -> Json:
         """Cancel, pause, resume or rerun; what is None in the body is not sent."""
         sent = {name: value for name, value in body.items() if value is not None}
-        return self._call("POST", f"jobs/{job_id}/{action}", json=sent)
+        return self._call("POST", _path("jobs", job_id, action), json=sent)
 
     def explain(self, job_id: str) -> Json:
-        return self._call("GET", f"jobs/{job_id}/explain")
+        return self._call("GET", _path("jobs", job_id, "explain"))
 
     def group_failures(self, *, limit: int, **query: Any) -> list[Json]:
         return self._collect("failures", {**query, "group": "true"}, limit)
@@ -139,7 +142,7 @@ class ApiClient:
         return self._collect("dead-letters", query, limit)
 
     def get_dead_letter(self, dead_letter_id: int) -> Json:
-        return self._call("GET", f"dead-letters/{dead_letter_id}")
+        return self._call("GET", _path("dead-letters", str(dead_letter_id)))
 
     def redrive(self, request: Mapping[str, Any]) -> Json:
         return self._call("POST", "dead-letters/redrive", json=dict(request))
@@ -231,6 +234,27 @@ class ApiClient:
             return document
         problem = document if isinstance(document, dict) else {"detail": answer.text[:500]}
         raise ApiError(answer.status_code, problem)
+
+
+def _path(*parts: str) -> str:
+    """A path of these parts, whatever they hold: `a?b=c` is a name here and no query.
+
+    Raises:
+        UsageProblem: A part that no path can have.
+    """
+    for part in parts:
+        # Clients and servers take these two for places, encoded too.
+        if part in {"", ".", ".."}:
+            raise UsageProblem(f"expected a name or an id, found {part!r}")
+    return "/".join(quote(part, safe="", errors="surrogateescape") for part in parts)
+
+
+def _is_on_this_machine(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    return host == "localhost" or host.endswith(".localhost") or is_loopback_address(host)
 
 
 def _document_of(answer: httpx.Response) -> Any:

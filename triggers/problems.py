@@ -1,6 +1,7 @@
 """Every error of the HTTP API as application/problem+json (RFC 9457), with a stable `code` to decide by."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -294,6 +295,25 @@ def field_problem(item: Mapping[str, Any]) -> FieldProblem:
         expected, found, hint = context["expected"], context["found"], context["hint"] or None
         field = context.get("field", field)
     else:
-        expected = str(item["msg"]).removeprefix("Input should be ").removeprefix("String should ").lower()
+        expected = _expected(item)
         found, hint = None if item["type"] == "missing" else shown(item.get("input"), 100), None
     return wrong_field(field, expected, found, hint)
+
+
+_LENGTHS = frozenset({"too_short", "too_long", "string_too_short", "string_too_long"})
+_BEGINNINGS = re.compile("(?:Input should be |String should |Value should )?(.)")
+
+
+def _expected(item: Mapping[str, Any]) -> str:
+    """What pydantic expected, without its beginning; the letters of a pattern stay as they are."""
+    kind, context = item["type"], item.get("ctx") or {}
+    if kind in _LENGTHS:
+        unit = "character" if isinstance(item.get("input"), str) else "item"
+        least = context.get("min_length")
+        bound = context["max_length"] if least is None else least
+        return f"at {'most' if least is None else 'least'} {bound} {unit}{'' if bound == 1 else 's'}"
+    if kind == "string_pattern_mismatch":
+        return f"text that matches {context['pattern']}"
+    if kind == "int_parsing_size":
+        return "a number of fewer digits"
+    return _BEGINNINGS.sub(lambda found: found[1].lower(), str(item["msg"]), count=1)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -50,13 +51,21 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
         raise _not_an_object(f"a byte that is not UTF-8, at {error.start}") from error
     except json.JSONDecodeError as error:
         raise _not_an_object(f"no JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
-    except (ValueError, RecursionError) as error:
-        found = "nesting without end" if isinstance(error, RecursionError) else str(error)
-        raise _not_an_object(found) from error
+    except _NotAllowed as error:
+        raise _not_an_object(str(error)) from error
+    except RecursionError as error:
+        raise _not_an_object("nesting without end") from error
+    except ValueError as error:
+        # Python reads no more digits than that, and would name a setting of its own.
+        raise _not_an_object(f"a number of more than {sys.get_int_max_str_digits()} digits") from error
     if not isinstance(value, dict):
         names = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
         raise _not_an_object(names.get(type(value), "a number"))
     return value
+
+
+class _NotAllowed(ValueError):
+    """What Python reads as JSON, and RFC 8259 or the store does not."""
 
 
 def _declared_length(request: Request) -> int | None:
@@ -133,7 +142,7 @@ def _checked_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"the name {twice[:100]!a} twice in one object")
+        raise _NotAllowed(f"the name {twice[:100]!a} twice in one object")
     for name in value:
         if not name.isascii() or "\x00" in name:
             _check_name(name)
@@ -142,11 +151,11 @@ def _checked_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_name(name: str) -> None:
     if _UNSTORABLE.search(name):
-        raise ValueError(f"a name with NUL or half a surrogate pair ({name[:50]!a})")
+        raise _NotAllowed(f"a name with NUL or half a surrogate pair ({name[:50]!a})")
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name}, which JSON does not know")
+    raise _NotAllowed(f"{name}, which JSON does not know")
 
 
 def _not_an_object(found: str) -> ProblemError:

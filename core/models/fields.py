@@ -5,9 +5,9 @@ database which it cannot hold: NUL, half a surrogate pair, a number beyond its c
 """
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from core.credentials import find_credential
@@ -41,6 +41,14 @@ def check_no_credential(text: str) -> str:
     return text
 
 
+def check_digits(value: Any) -> Any:
+    """The value itself; a text only if it is a number as people write it, which `1_0`, `+1` and ` 1` are not."""
+    if isinstance(value, str) and not _DIGITS.fullmatch(value):
+        found = repr(value) if len(value) <= _LONGEST_NUMBER else f"{len(value)} characters"
+        raise expectation(f"a number of at most {_LONGEST_NUMBER} digits", found)
+    return value
+
+
 def check_job_id(value: str) -> str:
     """The id itself, if it can be one."""
     if JOB_ID.fullmatch(value):
@@ -50,6 +58,8 @@ def check_job_id(value: str) -> str:
     raise expectation("64 hexadecimal digits", found, hint)
 
 
+_LONGEST_NUMBER = 19
+_DIGITS = re.compile(rf"-?[0-9]{{1,{_LONGEST_NUMBER}}}")
 JOB_ID_LENGTH = 64
 JOB_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -74,7 +84,7 @@ IdempotencyKey = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
 Cursor = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,1000}$", description="`next_cursor` of the page before.")]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="Of a group.")]
 # Runs, stages, tasks.
-StageNumber = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
-RunNumber = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
-DeadLetterId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
+StageNumber = Annotated[int, BeforeValidator(check_digits), Field(ge=1, le=MAX_INTEGER)]
+RunNumber = Annotated[int, BeforeValidator(check_digits), Field(ge=1, le=MAX_INTEGER)]
+DeadLetterId = Annotated[int, BeforeValidator(check_digits), Field(ge=1, le=MAX_BIGINT)]
 StrictDeadLetterId = Annotated[int, Strict(), Field(ge=1, le=MAX_BIGINT)]

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from local.broker.atom import answer_atom
 from local.broker.entity import Namespace
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _MAX_BODY = 1024 * 1024
 _READ_TIMEOUT_SECONDS = 30.0
 _FULL = Problem(503, "too_many_connections", "Expected a free connection, found all at work.", (("retry-after", "5"),))
+_COUNT = re.compile("[0-9]{1,9}")
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -75,7 +76,7 @@ class Response:
     def encoded(self) -> bytes:
         head = (
             f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\nContent-Type: {self.content_type}\r\n"
-            f"Content-Length: {len(self.body)}\r\nConnection: close\r\n\r\n"
+            f"Content-Length: {len(self.body)}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
         )
         return head.encode("ascii") + self.body
 
@@ -130,6 +131,12 @@ class AdminHttp:
             return b"" if request is None else self.answer(request).encoded()
         except RefusedError as exc:
             return exc.problem.as_bytes("/")
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception:
+            log.exception("admin_request_failed")
+            detail = "The request met an error that is not its fault; the log has the trace."
+            return Problem(500, "internal_error", detail).as_bytes("/")
 
     def answer(self, request: Request) -> Response:
         parts = [unquote(part) for part in request.path.strip("/").split("/")]
@@ -151,8 +158,8 @@ class AdminHttp:
             return Response.of({"dropped": self._operations.drop_connections()})
         if fault == "server-busy":
             count = request.query.get("count", "1")
-            if not count.isdecimal():
-                raise BadRequest(f"expected a number in the query's count, found {count!r}")
+            if not _COUNT.fullmatch(count):
+                raise BadRequest(f"expected a number of at most 9 digits in the query's count, found {count[:50]!r}")
             self._operations.reject_sends(int(count))
             return Response.of({"rejecting": int(count)})
         if fault == "expire-locks":
@@ -187,9 +194,17 @@ async def _read_request(reader: asyncio.StreamReader, *, on_loopback: bool) -> R
     target, length = check_head(version, parts[1], headers, on_loopback=on_loopback)
     if any(name == b"transfer-encoding" for name, _ in headers):
         raise RefusedError(Problem(411, "length_required", "expected a Content-Length, found a chunked body"))
-    url = urlsplit(target.decode("ascii"))
-    query = {key: values[-1] for key, values in parse_qs(url.query).items()}
-    return Request(parts[0].decode("latin-1"), url.path, query, await _read_body(reader, length))
+    # Not urlsplit: it takes what follows // for a host.
+    path, _, text = target.decode("ascii").partition("?")
+    query = {key: values[-1] for key, values in _parse_query(text).items()}
+    return Request(parts[0].decode("latin-1"), path, query, await _read_body(reader, length))
+
+
+def _parse_query(text: str) -> dict[str, list[str]]:
+    try:
+        return parse_qs(text, max_num_fields=100)
+    except ValueError as exc:
+        raise BadRequest("expected at most 100 fields in the query, found more") from exc
 
 
 def _parse_header(line: bytes) -> tuple[bytes, bytes]:

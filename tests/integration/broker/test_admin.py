@@ -78,6 +78,9 @@ def test_names_with_a_slash_can_be_purged(broker):
         ("/queues/nowhere/purge", 404),
         ("/faults/expire-locks?queue=nowhere", 404),
         ("/faults/server-busy?count=many", 400),
+        ("/faults/server-busy?count=" + "9" * 5000, 400),
+        ("/faults/server-busy?count=%D9%A1", 400),
+        ("/faults/server-busy?" + "a=1&" * 1000, 400),
         ("/faults/earthquake", 400),
     ],
 )
@@ -132,6 +135,21 @@ def test_pages_and_malformed_heads_are_refused_with_a_problem(broker, head, stat
 
 def test_malformed_target_is_refused(broker):
     assert b"malformed_target" in raw(broker, b"GET /%ff HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+@pytest.mark.parametrize("target", [b"//[", b"//", b"//[::1", b"/nowhere", b"/?"])
+def test_any_path_is_answered(broker, target):
+    for method in (b"GET", b"POST"):
+        response = raw(broker, method + b" " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert response.startswith(b"HTTP/1.1 ")
+        assert b"x-content-type-options: nosniff" in response.lower()
+
+
+def test_error_of_the_broker_itself_is_answered(broker, monkeypatch):
+    monkeypatch.setattr(admin_http.AdminHttp, "answer", lambda *_: 1 / 0)
+    response = raw(broker, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 500 ")
+    assert json.loads(response.partition(b"\r\n\r\n")[2])["code"] == "internal_error"
 
 
 def test_unfinished_request_is_closed_after_a_time(broker, monkeypatch):

@@ -174,14 +174,61 @@ def test_text_that_does_not_fit_is_refused_before_anything_is_sent(hello: FakeAp
     assert not [call for call, _, _ in hello.requests if call.startswith("POST")]
 
 
-@pytest.mark.parametrize("content", ["[1]", "{", None])
+def test_name_given_twice_is_refused(hello: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("submit", "hello_world", "-p", "n=1", "-p", "n=2") == 2
+    assert "found 'n' twice" in capsys.readouterr().err
+    assert hello.requests == []
+
+
+def test_name_is_a_name_and_no_query(api: FakeApi, run: Run) -> None:
+    """`?force=true` was cut off from the name as a query, and dropped."""
+    api.answer("POST /api/jobs/submit/rev%3Fforce%3Dtrue", {"title": "Not Found"}, status=404)
+    run("submit", "rev?force=true")
+    assert api.requests == [("POST /api/jobs/submit/rev%3Fforce%3Dtrue", {}, {})]
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_name_that_no_path_can_have_is_refused(api: FakeApi, run: Run, name: str) -> None:
+    assert run("submit", name) == 2
+    assert api.requests == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_proxy_does_not_stand_before_this_machine(
+    api: FakeApi, run: Run, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    api.answer("GET /api/jobs", {"value": []})
+    assert run("list", "--url", api.url.replace("127.0.0.1", host)) == 0
+
+
+HOSTILE_FILES = [
+    "[1]",
+    "{",
+    None,
+    '{"n": NaN}',
+    '{"n": -Infinity}',
+    '{"n": 1e999}',
+    '{"n": 1, "n": 2}',
+    '{"a": {"n": 1, "n": 2}}',
+    '{"n": ' + "9" * 5000 + "}",
+    '{"n": ' + "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("content", HOSTILE_FILES)
 def test_parameter_file_that_is_no_object_is_refused(
-    hello: FakeApi, run: Run, tmp_path: Path, content: str | None
+    hello: FakeApi, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
 ) -> None:
     file = tmp_path / "parameters.json"
     if content is not None:
         file.write_text(content)
     assert run("submit", "hello_world", "--params-file", str(file)) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert hello.requests == []
 
 
 def test_problem_is_shown_field_by_field(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -321,6 +321,37 @@ class TestFields:
             assert "text without credentials" in assert_problem(response, 400, "invalid_request")["detail"]
         assert api.services.calls == []
 
+    @pytest.mark.parametrize("text", ["1_0", "+1", "%201", "1%20", "%D9%A1", "1.0", "9" * 5000])
+    def test_number_that_is_not_plain_digits_is_refused(self, text):
+        api = Api()
+        for path in (f"dead-letters/{text}", f"jobs/{JOB_ID}/tasks?run={text.replace('+', '%2B')}"):
+            problem = assert_problem(api.get(f"/api/{path}"), 400, "invalid_request")
+            assert "a number of at most 19 digits" in problem["detail"]
+        assert api.services.calls == []
+
+    @pytest.mark.parametrize(
+        ("path", "words"),
+        [
+            ("/api/failures?fingerprint=x", "text that matches ^[0-9a-f]{16}$"),
+            ("/api/jobs?cursor=@", "text that matches ^[A-Za-z0-9_-]{1,1000}$"),
+            ("/api/failures?job_type=", "at least 1 character"),
+            ("/api/failures?job_type=" + "x" * 101, "at most 100 characters"),
+        ],
+    )
+    def test_what_is_expected_is_told_as_it_is(self, path, words):
+        (error,) = assert_problem(Api().get(path), 400, "invalid_request")["errors"]
+        assert error["expected"] == words
+
+    def test_bounds_of_lists_are_told_in_items(self):
+        response = Api().post("/api/dead-letters/redrive", json={"ids": list(range(1, 5000))})
+        assert "items" in errors_of(assert_problem(response, 400, "invalid_request"))["ids"]["expected"]
+
+    def test_number_without_end_is_told_without_settings_of_python(self):
+        response = Api().post(SUBMIT, content=b'{"n": ' + b"9" * 5000 + b"}", headers=JSON)
+        problem = assert_problem(response, 400, "invalid_request")
+        assert "a number of more than 4300 digits" in problem["detail"]
+        assert "sys." not in response.text
+
 
 class TestBounds:
     @pytest.mark.parametrize("path", [*ACTIONS, "/api/dead-letters/redrive"])
