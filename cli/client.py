@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from cli.errors import ApiError, CliError, ServerUnreachable, TimeIsUp, UsageProblem
+from cli.patience import Patience, Say, is_outage
 from core.models import JobStatus
 from local.stack_file import find_stack
 from local.web_guard import is_loopback_address
@@ -24,6 +25,11 @@ LONGEST_POLL_SECONDS = 20.0
 _POLL_SECONDS = 0.25
 _SLOW_POLL_SECONDS = 1.0
 _TIMEOUT_SECONDS = 30.0
+# Near a deadline an answer is not waited for so long, but for this time still.
+_LEAST_TIMEOUT_SECONDS = 5.0
+# A wait without a deadline goes on over an outage of this length; a submission is repeated for a shorter one.
+_OUTAGE_SECONDS = 600.0
+_SUBMIT_OUTAGE_SECONDS = 30.0
 _PAGE = 200
 # How many of the newest jobs an abbreviated id is looked for in.
 _PREFIX_SEARCH = 1000
@@ -56,6 +62,8 @@ class ApiClient:
 
     def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url
+        # Whether the server has answered: one that never did may be the wrong one.
+        self._was_reached = False
         key = os.environ.get("COREMACHINE_FUNCTION_KEY")
         self._http = httpx.Client(
             base_url=f"{url}/api/",
@@ -80,27 +88,37 @@ class ApiClient:
         force: bool = False,
         idempotency_key: str | None = None,
         if_ended: str | None = None,
+        say: Say | None = None,
     ) -> Json:
         """The job that the submission made or found.
 
         Args:
+            say: With it, submit again where the server is away for a moment and a repetition finds the same job; it
+                shows that to people.
             force: A new job, even if one of the same parameters is there.
             idempotency_key: The same key again gives the same job.
             if_ended: return, rerun, force or fail, where the job is there and does not run with these parameters.
         """
         query = {"force": "true" if force else None, "if_ended": if_ended}
-        return self._call(
-            "POST",
-            _path("jobs", "submit", job_type),
-            json=dict(parameters),
-            params={name: value for name, value in query.items() if value is not None},
-            headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
-        )
 
-    def get_job(self, job_id: str, *, wait_seconds: float = 0.0) -> Json:
+        def send() -> Json:
+            return self._call(
+                "POST",
+                _path("jobs", "submit", job_type),
+                json=dict(parameters),
+                params={name: value for name, value in query.items() if value is not None},
+                headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
+            )
+
+        is_repeatable = idempotency_key is not None or not (force or if_ended not in {None, "return"})
+        if say is None or not is_repeatable:
+            return send()
+        return self._patience(say, outage_seconds=_SUBMIT_OUTAGE_SECONDS).ask(send)
+
+    def get_job(self, job_id: str, *, wait_seconds: float = 0.0, timeout_seconds: float = _TIMEOUT_SECONDS) -> Json:
         """The job. With a wait, the server may answer when the job has ended, at the latest after that time."""
         query = {"wait": f"{wait_seconds:g}"} if wait_seconds else {}
-        return self._call("GET", _path("jobs", job_id), params=query, timeout=_TIMEOUT_SECONDS + wait_seconds)
+        return self._call("GET", _path("jobs", job_id), params=query, timeout=timeout_seconds + wait_seconds)
 
     def list_jobs(
         self, *, status: str | None = None, job_type: str | None = None, paused: bool | None = None, limit: int = 20
@@ -173,17 +191,19 @@ class ApiClient:
         detail = f"expected the id of a job or its beginning, found none that begins with {text!r}; see `list`"
         raise ApiError(HTTPStatus.NOT_FOUND, {"title": "No such job", "detail": detail})
 
-    def wait_for_job(self, job_id: str, timeout_seconds: float | None) -> Json:
+    def wait_for_job(self, job_id: str, timeout_seconds: float | None, say: Say) -> Json:
         """Wait until the job has ended, with long polls where the server knows them.
 
+        An outage of the server does not end the wait before its deadline; without one, it may last 10 minutes. `say`
+        shows it to people.
+
         Raises:
-            TimeIsUp: It has not in time.
+            TimeIsUp: It has not in time, or the server stayed away.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
             asked_at = time.monotonic()
-            left = LONGEST_POLL_SECONDS if deadline is None else max(0.0, deadline - asked_at)
-            job = self.get_job(job_id, wait_seconds=min(LONGEST_POLL_SECONDS, left))
+            job = self._look(job_id, deadline, LONGEST_POLL_SECONDS, say)
             if is_terminal(job["status"]):
                 return job
             _check_deadline(job, deadline)
@@ -191,20 +211,45 @@ class ApiClient:
                 # The server answered at once: it knows no long polls.
                 _sleep(_SLOW_POLL_SECONDS, deadline)
 
-    def follow_job(self, job_id: str, on_change: Callable[[Json], None], timeout_seconds: float | None) -> Json:
+    def follow_job(
+        self, job_id: str, on_change: Callable[[Json], None], timeout_seconds: float | None, say: Say
+    ) -> Json:
         """As `wait_for_job`, and show each state on the way.
 
         Raises:
-            TimeIsUp: It has not ended in time.
+            TimeIsUp: It has not ended in time, or the server stayed away.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
-            job = self.get_job(job_id)
+            job = self._look(job_id, deadline, 0.0, say)
             on_change(job)
             if is_terminal(job["status"]):
                 return job
             _check_deadline(job, deadline)
             _sleep(_POLL_SECONDS, deadline)
+
+    def _look(self, job_id: str, deadline: float | None, poll_seconds: float, say: Say) -> Json:
+        """The job as it is now, or after a long poll."""
+
+        def look() -> Json:
+            if deadline is None:
+                return self.get_job(job_id, wait_seconds=poll_seconds)
+            left = max(0.0, deadline - time.monotonic())
+            timeout = max(_LEAST_TIMEOUT_SECONDS, min(_TIMEOUT_SECONDS, left))
+            return self.get_job(job_id, wait_seconds=min(poll_seconds, left), timeout_seconds=timeout)
+
+        times = {"outage_seconds": _OUTAGE_SECONDS} if deadline is None else {"deadline": deadline}
+        try:
+            return self._patience(say, **times).ask(look)
+        except CliError as error:
+            if not (is_outage(error) and self._was_reached):
+                raise
+            raise TimeIsUp(
+                f"{error.summary}; the job is written and goes on: see `coremachine watch {job_id[:12]}`"
+            ) from error
+
+    def _patience(self, say: Say, **times: float) -> Patience:
+        return Patience(say, lambda: self._was_reached, **times)
 
     def _collect(self, path: str, query: Mapping[str, Any], limit: int) -> list[Json]:
         return list(islice(self._pages(path, query, limit), limit))
@@ -228,6 +273,8 @@ class ApiClient:
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ServerUnreachable(self.url, str(error) or type(error).__name__) from error
         document = _document_of(answer)
+        # A problem document is an answer too: a server that is not ready yet is there.
+        self._was_reached = self._was_reached or isinstance(document, dict)
         if answer.is_success:
             if not isinstance(document, dict):
                 raise CliError(f"expected a JSON object from {answer.url}, found something else: is it CoreMachine?")

@@ -97,7 +97,7 @@ def run_demo(rasters: Path | None, output: Path, *, workers: int, timeout_second
             show.print(f"[dim]submitting {JOB_TYPE} to {stack.url}/api[/dim]", highlight=False)
             submitted = client.submit(JOB_TYPE, {"source": str(source), "output": str(output)})
             with JobProgress(sys.stdout) as progress:
-                job = client.follow_job(submitted["job_id"], progress.show, timeout_seconds)
+                job = client.follow_job(submitted["job_id"], progress.show, timeout_seconds, progress.say)
             tasks = client.list_tasks(job["job_id"], limit=_MOST_TASKS)
             outcome = judge(job, tasks)
             report(job, outcome)

@@ -30,6 +30,11 @@ class CliError(Exception):
 
     exit_code = Exit.FAILED
 
+    @property
+    def summary(self) -> str:
+        """What happened, without the advice: the first line of the text."""
+        return str(self).partition("\n")[0]
+
 
 class UsageProblem(CliError):
     """What was asked for makes no sense."""
@@ -81,11 +86,20 @@ def describe_problem(status: int, problem: Mapping[str, Any]) -> str:
     errors = problem.get("errors") or []
     if errors:
         lines += [f"  {_describe_field(error)}" for error in errors]
+        if problem.get("more_errors"):
+            lines.append(f"  and {problem['more_errors']:,} more")
     elif problem.get("detail"):
         lines.append(str(problem["detail"]))
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        lines.append("Set COREMACHINE_FUNCTION_KEY to a key of this app.")
-    return "\n".join(lines)
+    advice = _advice_on(status, str(code or ""))
+    return "\n".join([*lines, advice] if advice else lines)
+
+
+def _advice_on(status: int, code: str) -> str | None:
+    """What helps on the command line beside the server's own words."""
+    # The local stack refuses foreign hosts and origins; no key would change that.
+    if status == HTTPStatus.UNAUTHORIZED or (status == HTTPStatus.FORBIDDEN and not code.startswith("foreign_")):
+        return "Set COREMACHINE_FUNCTION_KEY to a key of this app."
+    return None
 
 
 def _describe_field(error: Any) -> str:

@@ -88,7 +88,14 @@ def submit(
         parameters, warnings = gather_parameters(client, job_type, param or [], params_file)
         for warning in warnings:
             say(warning)
-        answer = client.submit(job_type, parameters, force=force, idempotency_key=idempotency_key, if_ended=if_ended)
+        answer = client.submit(
+            job_type,
+            parameters,
+            force=force,
+            idempotency_key=idempotency_key,
+            if_ended=if_ended,
+            say=say if wait else None,
+        )
         if answer.get("advice"):
             say(answer["advice"])
         # A run of other parameters is not waited for: its result is none of this submission.
@@ -147,6 +154,8 @@ def watch(
 ) -> None:
     """Watch a job to its end, a bar for each stage. Exit code 1 if it fails or is cancelled.
 
+    A server that is away does not end the wait until --timeout, or for 10 minutes without one; then exit code 5.
+
     For example: coremachine watch 3f2a9c --timeout 600
     """
     with ApiClient(choose_url(url)) as client:
@@ -171,7 +180,9 @@ def tasks(
         print_json({"value": found})
         return
     rows = [{**task, "name": task.get("name") or task["task_id"], "remark": _remark(task)} for task in found]
-    print_rows(rows, ["stage", "name", "task_type", "status", "attempt", "started_at", "remark"], empty="No tasks.")
+    interruptions = ["interruptions"] if any(task.get("interruptions") for task in found) else []
+    columns = ["stage", "name", "task_type", "status", "attempt", *interruptions, "started_at", "remark"]
+    print_rows(rows, columns, empty="No tasks.")
 
 
 def task(
@@ -242,10 +253,10 @@ def follow_to_end(
     """
     try:
         if wants_json(output) and not sys.stderr.isatty():
-            job = client.wait_for_job(job_id, timeout)
+            job = client.wait_for_job(job_id, timeout, say)
         else:
             with JobProgress() as progress:
-                job = client.follow_job(job_id, progress.show, timeout)
+                job = client.follow_job(job_id, progress.show, timeout, progress.say)
     except KeyboardInterrupt:
         say(f"The job goes on; see `coremachine watch {job_id[:12]}`, or stop it with `coremachine cancel`.")
         raise typer.Exit(_INTERRUPTED) from None

@@ -13,8 +13,8 @@ from cli.up import up
 
 app = typer.Typer(
     name="coremachine",
-    help="Run jobs of sequential stages and parallel tasks. Exit codes: 0 ok, 1 job failed, 2 usage, 3 not found, "
-    "4 conflict, 5 timeout, 6 no server.",
+    help="Run jobs of sequential stages and parallel tasks. Exit codes: 0 ok, 1 the job failed or was cancelled, now "
+    "or before (nothing was run), 2 usage, 3 not found, 4 conflict, 5 timeout, 6 no server, 130 Ctrl-C in a wait.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -64,6 +64,10 @@ class JobProgress:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             self._last_line = line
 
+    def say(self, text: str) -> None:
+        """A line above the bars, which stay whole."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
 
 def render_job(job: Json) -> RenderableType:
     """Head, a bar for each stage, the error if there is one."""
@@ -81,7 +85,8 @@ def render_job(job: Json) -> RenderableType:
     if deadlines := list(deadline_lines(job)):
         parts.append(Text("\n".join(deadlines), style="yellow"))
     if job.get("error"):
-        parts.append(Text(error_text(job["error"]), style="red"))
+        place = f"`coremachine status {job['job_id'][:12]} -o json`"
+        parts.append(Text(error_text(job["error"], see=place), style="red"))
     return Group(*parts)
 
 

@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Table
 
+from core.safe_text import brief_text
+
 SHORT_ID = 12
 _LONGEST_CELL = 160
 _COLOURS = {
@@ -128,11 +130,12 @@ def duration_text(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"
 
 
-def error_text(error: Mapping[str, Any] | None) -> str:
-    """A stored failure in one line: its type and message."""
+def error_text(error: Mapping[str, Any] | None, *, see: str | None = None) -> str:
+    """A stored failure in one line: its type and message, the beginning of a long one, and where to `see` the rest."""
     if not error:
         return ""
     kind, message = error.get("type") or error.get("error_type"), error.get("message")
     if message is None:
-        return json.dumps(error, ensure_ascii=False)
-    return f"{kind}: {message}" if kind else str(message)
+        return brief_text(json.dumps(error, ensure_ascii=False), see=see)
+    told = str(message).strip()
+    return brief_text(f"{kind}: {told}" if kind else told, see=see)

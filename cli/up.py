@@ -60,12 +60,14 @@ def up(
             )
             with stack:
                 info = stack.info
-                show.print(f"[bold green]ready[/bold green] {info.url}/api/docs", soft_wrap=True)
+                with ApiClient(info.url) as client:
+                    problems = client.find_readiness_problems()
+                state = "[bold yellow]started[/bold yellow]" if problems else "[bold green]ready[/bold green]"
+                show.print(f"{state} {info.url}/api/docs", soft_wrap=True)
                 show.print(f"database {info.database_url}", soft_wrap=True, highlight=False)
                 show.print(f"broker   {info.admin_url}/queues   logs {info.data_dir}/logs", soft_wrap=True)
-                with ApiClient(info.url) as client:
-                    for problem in client.find_readiness_problems():
-                        show.print(f"[yellow]not ready[/yellow] {escape(problem)}", soft_wrap=True)
+                for problem in problems:
+                    show.print(f"[yellow]not ready[/yellow] {escape(problem)}", soft_wrap=True)
                 show.print("Ctrl-C ends it.")
                 sys.stdout.flush()
                 with contextlib.suppress(KeyboardInterrupt):

@@ -26,10 +26,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from core.credentials import redact
-from core.safe_text import MOST_TEXT_BYTES, bounded_text, repr_of, storable_text, text_of, trace_of, type_name
+from core.safe_text import (
+    MOST_TEXT_BYTES,
+    bounded_text,
+    brief_text,
+    repr_of,
+    storable_text,
+    text_of,
+    trace_of,
+    type_name,
+)
 
 # Nobody is asked to wait longer than this.
 MOST_RETRY_AFTER_SECONDS = 86_400.0
+_MOST_LOGGED = 2000
 _LONGEST_TYPE = 200
 
 
@@ -216,7 +226,8 @@ class AuthorError(CoreMachineError):
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
-        told = f"{failure.error_type}: {failure.message}"
+        # What a log shows of it: one line, however long the message is; `failure` has all of it.
+        told = brief_text(" ".join(f"{failure.error_type}: {failure.message}".split()), _MOST_LOGGED)
         super().__init__(f"{told}\n{failure.traceback}" if failure.traceback else told)
 
 
@@ -243,7 +254,7 @@ def _message_of(error: BaseException) -> str:
     if not issubclass(type(error), SystemExit):
         return text or type_name(error)
     code = f"sys.exit({text})" if text else "sys.exit()"
-    return f"expected an exception that says what is wrong, found {code}; raise PermanentTaskError, nothing ends here"
+    return f"expected an exception that says what is wrong, found {code}; raise PermanentTaskError; the process goes on"
 
 
 def _retry_after_of(error: Any) -> Any:

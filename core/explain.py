@@ -4,15 +4,18 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from core.models.insight import Finding, JobFacts, Severity, UnknownFacts
+from core.models.insight import Finding, JobFacts, LeaseFacts, Severity, UnknownFacts
 from core.models.status import JobStatus
 from core.orchestration_manager import JOBS_QUEUE
+from core.safe_text import brief_text
 
 # A sweep comes every half minute by default; what waits for one so much longer says that there is none.
 SWEEP_OVERDUE_SECONDS = 300.0
 # A message that waits so long, while nobody is seen to work on its queue, is worth a look.
 QUEUE_PATIENCE_SECONDS = 60.0
 _SHOWN_FAILURES = 5
+# A lease is renewed when a third of it is over; beyond that and this margin, its process is silent.
+_BEAT_MARGIN_SECONDS = 5.0
 
 
 def explain(facts: JobFacts) -> list[Finding]:
@@ -29,7 +32,7 @@ def _finished(facts: JobFacts) -> Iterator[Finding]:
     if not facts.status.is_terminal:
         return
     at = _at(facts.finished_at, facts.now)
-    reason = _error_text(facts.error)
+    reason = _error_text(facts.error, f"coremachine status {facts.job_id[:12]} -o json")
     words: dict[JobStatus, tuple[Severity, str, str | None]] = {
         JobStatus.COMPLETED: (Severity.INFO, f"finished {at}", None),
         JobStatus.COMPLETED_WITH_ERRORS: (
@@ -56,7 +59,8 @@ def _failed_tasks(facts: JobFacts) -> Iterator[Finding]:
         yield Finding(
             "tasks_failed",
             Severity.ERROR if ended_badly else Severity.WARNING,
-            f"{_tasks(group.count)} of stage {stages} failed with {group.error_type}: {group.message} (for example "
+            f"{_tasks(group.count)} of stage {stages} failed with "
+            f"{_error_text({'type': group.error_type, 'message': group.message}, _all_tasks(facts))} (for example "
             f"{examples})",
             since=group.first_at,
             advice=f"all of them: coremachine failures {facts.job_id[:12]} --fingerprint {group.fingerprint}",
@@ -72,6 +76,7 @@ def _dead_letters(facts: JobFacts) -> Iterator[Finding]:
     for group in facts.dead_letters[:_SHOWN_FAILURES]:
         queues = ", ".join(group.queues)
         reason = ": ".join(part for part in (group.reason, group.description) if part) or "the broker gave no reason"
+        reason = brief_text(reason, see=f"`coremachine dead list --job {facts.job_id[:12]} -o json`")
         message = f"{group.count} of its messages on queue {queues} ended as dead letters ({reason})"
         if facts.status.is_terminal:
             advice = "nothing waits for them; `coremachine dead redrive` marks them as obsolete"
@@ -89,7 +94,7 @@ def _paused(facts: JobFacts) -> Iterator[Finding]:
     if facts.paused_at is None or facts.status.is_terminal:
         return
     by = f" by {facts.paused_by}" if facts.paused_by else ""
-    why = f" ({facts.pause_reason})" if facts.pause_reason else ""
+    why = f" ({_told_reason(facts, facts.pause_reason)})" if facts.pause_reason else ""
     message = f"paused{by} {_at(facts.paused_at, facts.now)}{why}: nothing new is planned or claimed"
     if facts.parked:
         message += f"; messages came for {_tasks(facts.parked)} and are sent again when it goes on"
@@ -102,9 +107,10 @@ def _cancelling(facts: JobFacts) -> Iterator[Finding]:
         return
     held = sum(lease.count for lease in facts.leases)
     examples = [task_id for lease in facts.leases for task_id in lease.examples]
+    why = f" ({_told_reason(facts, facts.cancel_reason)})" if facts.cancel_reason else ""
     message = (
-        f"cancelling since {_at(facts.cancel_requested_at or facts.updated_at, facts.now)}"
-        f"{f' ({facts.cancel_reason})' if facts.cancel_reason else ''}; waits for {_tasks(held)} to stop"
+        f"cancelling since {_at(facts.cancel_requested_at or facts.updated_at, facts.now)}{why}; waits for "
+        f"{_tasks(held)} to stop"
         f"{': ' + ', '.join(examples[:_SHOWN_FAILURES]) if examples else ''}"
     )
     advice = (
@@ -184,7 +190,8 @@ def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
         yield Finding(
             "step_retry",
             Severity.WARNING,
-            f"{facts.step} failed {_times(facts.attempt)} (last: {_error_text(facts.step_error)}); next try "
+            f"{facts.step} failed {_times(facts.attempt)} (last: "
+            f"{_error_text(facts.step_error, f'coremachine events {facts.job_id[:12]} -o json')}); next try "
             f"{_at(facts.due_at, facts.now)}",
             since=facts.updated_at,
             next_at=facts.due_at,
@@ -241,10 +248,7 @@ def _running(facts: JobFacts) -> Iterator[Finding]:
     for lease in facts.leases:
         alive = lease.count - lease.expired
         if alive:
-            message = f"running in {lease.owner}: {_tasks(alive)} of stage {facts.stage}; the heartbeat is fresh"
-            if not lease.expired:
-                message += f", the first lease ends {_at(lease.first_expires_at, facts.now)} unless renewed"
-            yield Finding("tasks_running", Severity.INFO, message, since=lease.oldest_started_at)
+            yield _running_tasks(facts, lease, alive)
         if lease.expired:
             yield Finding(
                 "lease_expired",
@@ -256,11 +260,53 @@ def _running(facts: JobFacts) -> Iterator[Finding]:
             )
 
 
+def _running_tasks(facts: JobFacts, lease: LeaseFacts, alive: int) -> Finding:
+    """Whether their process is heard of: what it last renewed, it renewed a lease's time before that ends."""
+    message = f"running in {lease.owner}: {_tasks(alive)} of stage {facts.stage}"
+    ends_at = lease.next_expires_at
+    if ends_at is None or facts.lease_seconds is None:
+        # Not renewed on purpose: a heartbeat would not be seen.
+        message += ", beyond the time that their stage allows"
+        return Finding("tasks_running", Severity.INFO, message, since=lease.oldest_started_at)
+    beat_at = ends_at - timedelta(seconds=facts.lease_seconds)
+    silent = facts.now - beat_at
+    end = f"the first lease ends {_at(ends_at, facts.now)} unless renewed"
+    if silent.total_seconds() <= facts.lease_seconds / 3 + _BEAT_MARGIN_SECONDS:
+        message += f"; the heartbeat is fresh, {end}"
+        return Finding("tasks_running", Severity.INFO, message, since=lease.oldest_started_at)
+    return Finding(
+        "process_silent",
+        Severity.WARNING,
+        f"{message}; silent for {_span(silent)}, a heartbeat is due every {facts.lease_seconds / 3:g} s; {end}",
+        since=beat_at,
+        advice="its process may be dead, stopped, or without the database; if it stays silent, the janitor takes the "
+        "tasks back when their lease has run out, and another process has them",
+    )
+
+
+def _interrupted(facts: JobFacts) -> Iterator[Finding]:
+    for task in facts.interrupted:
+        last = f" (last in {task.owner})" if task.owner else ""
+        yield Finding(
+            "interrupted",
+            Severity.WARNING,
+            f"{task.name or task.task_id} was interrupted {task.interruptions} of {facts.max_interruptions} times; its "
+            f"process died each time, lost the database, or was told to end{last}",
+            advice="usual causes: the memory was used up (the system kills the process), a signal, a crash in native "
+            "code, or os._exit in the handler; see the log of that process and of its host. Beyond max_interruptions "
+            f"({facts.max_interruptions}) the task fails",
+        )
+    rest = facts.interrupted_count - len(facts.interrupted)
+    if facts.interrupted and rest > 0:
+        message = f"{_tasks(rest)} more of stage {facts.stage} were interrupted"
+        yield Finding("more_interrupted", Severity.INFO, message, advice=_all_tasks(facts))
+
+
 def _retries(facts: JobFacts) -> Iterator[Finding]:
     if facts.retries is None:
         return
     told = "; ".join(
-        f"{task.name or task.task_id} after attempt {task.attempt}: {_error_text(task.error)}"
+        f"{task.name or task.task_id} after attempt {task.attempt}: {_error_text(task.error, _all_tasks(facts))}"
         for task in facts.retries.examples
     )
     message = (
@@ -383,6 +429,7 @@ _RULES: tuple[Callable[[JobFacts], Iterator[Finding]], ...] = (
     _retries,
     _unannounced,
     _stalled,
+    _interrupted,
     _running,
     _deadlines,
     _failed_tasks,
@@ -423,8 +470,17 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _error_text(error: Mapping[str, Any] | None) -> str:
+def _all_tasks(facts: JobFacts) -> str:
+    return f"coremachine tasks {facts.job_id[:12]} -o json"
+
+
+def _told_reason(facts: JobFacts, reason: str) -> str:
+    return brief_text(reason, see=f"`coremachine events {facts.job_id[:12]} -o json`")
+
+
+def _error_text(error: Mapping[str, Any] | None, command: str) -> str:
+    """The error in one line; the command shows the rest of a long one."""
     if not error:
         return "no reason is kept"
-    kind, message = error.get("type"), error.get("message")
-    return f"{kind}: {message}" if kind else str(message)
+    kind, message = error.get("type"), str(error.get("message")).strip()
+    return brief_text(f"{kind}: {message}" if kind else message, see=f"`{command}`")

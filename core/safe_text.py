@@ -9,6 +9,8 @@ from typing import Any
 
 # At most so much of one text is stored.
 MOST_TEXT_BYTES = 64 * 1024
+# So much of one text is shown where it is one of several things.
+MOST_SHOWN = 500
 # A line of a traceback holds the exception's message, which is stored in full beside it.
 _LONGEST_LINE = 4000
 _MOST_LINKS = 20
@@ -39,6 +41,17 @@ def bounded_text(text: str, most_bytes: int = MOST_TEXT_BYTES, *, keep_end: bool
     if keep_end:
         return f"{note}\n{encoded[-room:].decode('utf-8', 'ignore')}"
     return f"{encoded[:room].decode('utf-8', 'ignore')} {note}"
+
+
+def brief_text(text: str, most_characters: int = MOST_SHOWN, *, see: str | None = None) -> str:
+    """The first line of the text as far as there is room; what is left out is said, and where to `see` all of it."""
+    whole = text.strip()
+    line = whole.splitlines()[0] if whole else ""
+    if line == whole and len(line) <= most_characters:
+        return line
+    size = len(whole.encode("utf-8", "replace"))
+    told = f"{round(size / 1024)} KB" if size >= 10 * 1024 else f"{size:,} bytes"
+    return f"{line[:most_characters].rstrip()}... ({told} in all{f'; see {see}' if see else ''})"
 
 
 def type_name(value: object) -> str:

@@ -38,7 +38,10 @@ _OTHER_PARAMETERS = (
     "Nothing was run: run {run} of this job, {status}, is of other parameters than those submitted, and its result is "
     "not theirs. "
 )
-_RERUN = "rerun it (POST /api/jobs/{job_id}/rerun, `coremachine rerun`), or "
+_RERUN = (
+    "rerun it (POST /api/jobs/{job_id}/rerun, `coremachine rerun {short_id}`), submit with if_ended=rerun "
+    "(?if_ended=rerun, --if-ended rerun), or "
+)
 _RESUBMIT = "submit with if_ended=rerun (?if_ended=rerun, --if-ended rerun) to run it again with these parameters, or "
 _FORCE = "submit with force (?force=true, --force) to make a new job of the same parameters."
 
@@ -187,7 +190,7 @@ def advice_for(job_id: str, status: JobStatus) -> str | None:
     beginning = _ADVICE.get(status)
     if beginning is None:
         return None
-    rerun = "" if status is JobStatus.COMPLETED else _RERUN.format(job_id=job_id)
+    rerun = "" if status is JobStatus.COMPLETED else _RERUN.format(job_id=job_id, short_id=job_id[:12])
     return beginning + rerun + _FORCE
 
 

@@ -11,8 +11,9 @@ class RepositoryError(Exception):
     """A store did not do what it was asked to; the adapter's own error is the cause."""
 
     def __init__(self, operation: str, reason: str) -> None:
-        self.operation, self.reason = operation, reason
-        super().__init__(f"{operation}: {reason}")
+        # libpq writes its hints on lines of their own, after a tab.
+        self.operation, self.reason = operation, reason.replace("\n\t", " ").expandtabs(2)
+        super().__init__(f"{operation}: {self.reason}")
 
 
 class DatabaseUnavailable(RepositoryError, StoreUnavailable):

@@ -8,6 +8,7 @@ from psycopg.rows import DictRow
 from psycopg.sql import SQL
 
 from core.models.insight import (
+    InterruptedTask,
     JobFacts,
     LeaseFacts,
     QueueFacts,
@@ -31,6 +32,8 @@ _JOB = SQL(
     "select {clock}() as now, j.job_id, j.status, j.run, j.stage, j.total_stages, j.attempt, j.due_at, j.announced_at,"
     " j.created_at, j.updated_at, j.finished_at, j.error, least(j.deadline_at, s.deadline_at) as deadline_at,"
     " s.queue_deadline_at, s.settings ->> 'name' as stage_name,"
+    " (s.settings ->> 'lease_seconds')::double precision as lease_seconds,"
+    " (s.settings ->> 'max_interruptions')::integer as max_interruptions,"
     " s.status as stage_status, j.paused_at, j.cancel_deadline_at, j.waiting_for"
     " from {jobs} j left join {stages} s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage"
     " where j.job_id = %(job_id)s"
@@ -56,6 +59,7 @@ _OPEN = SQL(
     " count(*) filter (where {is_strange})::integer as strange,"
     " count(*) filter (where status = 'pending_retry' and due_at <= %(now)s and announced_at is null)::integer"
     "   as retry_unannounced,"
+    " count(*) filter (where interruptions > 0)::integer as interrupted,"
     # Nearly always one; the least and the greatest cost no sort of all rows.
     " min(queue) filter (where status <> 'processing') as first_queue,"
     " max(queue) filter (where status <> 'processing') as last_queue"
@@ -76,9 +80,16 @@ _STRANGE = SQL(
     " from {tasks} where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and {is_strange}"
     " group by 1, 2 order by count desc, 1, 2 limit %(groups)s"
 )
+_INTERRUPTED = SQL(
+    "select task_id, name, interruptions, lease_owner as owner from {tasks}"
+    " where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and interruptions > 0"
+    " and status in ('pending', 'queued', 'processing', 'pending_retry')"
+    " order by interruptions desc, task_id limit %(examples)s"
+)
 _LEASES = SQL(
     "select lease_owner as owner, count(*)::integer as count,"
     " count(*) filter (where lease_expires_at <= %(now)s)::integer as expired,"
+    " min(lease_expires_at) filter (where lease_expires_at > %(now)s and timed_out_at is null) as next_expires_at,"
     " min(lease_expires_at) as first_expires_at, min(started_at) as oldest_started_at,"
     " (array_agg(coalesce(name, task_id) order by started_at, task_id))[1:%(examples)s] as examples"
     " from {tasks} where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and status = 'processing'"
@@ -141,6 +152,9 @@ class InsightQueries(PostgreSQLRepository):
         if counts["retrying"]:
             examples = tuple(RetryingTask(**row) for row in self._select(cursor, _RETRIES, where))
             facts["retries"] = RetryFacts(counts["retrying"], counts["retry_at"], counts["retry_unannounced"], examples)
+        if counts["interrupted"]:
+            facts["interrupted_count"] = counts["interrupted"]
+            facts["interrupted"] = tuple(InterruptedTask(**row) for row in self._select(cursor, _INTERRUPTED, where))
         if counts["strange"]:
             facts["unknown_tasks"] = tuple(UnknownFacts(**row) for row in self._select(cursor, _STRANGE, where))
         facts["leases"] = tuple(_as(LeaseFacts, row, "examples") for row in self._select(cursor, _LEASES, where))

@@ -285,7 +285,7 @@ def check_port_free(port: int, option: str) -> None:
     except (OSError, OverflowError) as error:
         raise StackError(
             f"expected port {port} on {_ADDRESS} to be free, found: {error}; "
-            f"choose another with {option} (0 = any free port), or end what uses it"
+            f"choose another with {option} (0 = any free port), with make up: UP='{option} 0', or end what uses it"
         ) from error
 
 

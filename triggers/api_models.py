@@ -1,8 +1,8 @@
 """What the HTTP API takes in queries and bodies, and what it answers. Times are RFC 3339 in UTC."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -31,6 +31,8 @@ class Query(BaseModel):
     """A query string: other names than the model's are refused. `code` and `clientId` are the Functions host's."""
 
     model_config = ConfigDict(extra="forbid")
+    # What to do about a name that is known elsewhere.
+    hints: ClassVar[Mapping[str, str]] = {}
 
     code: Annotated[str | None, Field(description="The function key, where the host asks for one.")] = None
     clientId: Annotated[str | None, Field(description="The function key's name.")] = None  # noqa: N815 - the host's
@@ -41,7 +43,8 @@ class Query(BaseModel):
         own = [name for name in cls.model_fields if name not in Query.model_fields]
         for name in values:
             if name not in cls.model_fields:
-                error = expectation("a known query parameter", shown(name, 100), nearest_name_hint(name, own))
+                hint = cls.hints.get(name) or nearest_name_hint(name, own)
+                error = expectation("a known query parameter", shown(name, 100), hint)
                 error.context["field"] = name  # type: ignore[index]
                 raise error
         return values
@@ -108,6 +111,8 @@ class JobQuery(Query):
 
 
 class SubmitQuery(Query):
+    hints: ClassVar[Mapping[str, str]] = {"wait": "to wait for the job's end here, send the header `Prefer: wait=10`"}
+
     force: Annotated[
         bool, Field(description="Make a new job even if one of the same type and parameters is there.")
     ] = False

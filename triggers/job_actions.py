@@ -17,9 +17,10 @@ router = APIRouter(tags=["job actions"])
 
 _NOT_RERUN = {
     "other_run": "its run is not the one that you have seen; look at the job again",
-    "nothing_failed": "no task of its last run failed; name `from_stage`, or ask for mode 'all'",
-    "pruned": "retention has deleted some of its tasks, so nothing can be kept; ask for mode 'all'",
-    "stage_not_reached": "stages before `from_stage` have not all completed in its last run, or there is no such stage",
+    "nothing_failed": "no task of its last run failed; name `from_stage` (--from-stage), or ask for mode 'all' (--all)",
+    "pruned": "retention has deleted some of its tasks, so nothing can be kept; ask for mode 'all' (--all)",
+    "stage_not_reached": "stages before `from_stage` (--from-stage) have not all completed in its last run, or there "
+    "is no such stage",
 }
 
 

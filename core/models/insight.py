@@ -53,7 +53,10 @@ class RetryFacts:
 
 @dataclass(frozen=True)
 class LeaseFacts:
-    """Tasks of the stage in one process's hands. `expired`: how many of their leases ran out without a heartbeat."""
+    """Tasks of the stage in one process's hands. `expired`: how many of their leases ran out without a heartbeat.
+
+    `next_expires_at` is of the leases that have not run out and are still renewed; None where there is none.
+    """
 
     owner: str | None
     count: int
@@ -61,6 +64,17 @@ class LeaseFacts:
     first_expires_at: datetime
     oldest_started_at: datetime | None
     examples: tuple[str, ...]
+    next_expires_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class InterruptedTask:
+    """An unfinished task that lost processes. `owner` had it last."""
+
+    task_id: str
+    name: str | None
+    interruptions: int
+    owner: str | None
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,8 @@ class JobFacts:
         missing_queues: Configured queues that are not there, with what to do; not from rows.
         unnamed_queues: Those of the waiting queues that the app which explains has no name for; not from rows.
         unknown_step: Why its step is given back. `unknown_tasks`: so for tasks of the stage, by what is not known.
+        lease_seconds: Of the stage's tasks, as `max_interruptions`: so many each survives.
+        interrupted: Its unfinished tasks that lost processes most often; `interrupted_count` counts all of them.
         parked: Tasks whose messages came while the job was paused.
         cancel_requested_at: None where nobody asked. `cancel_deadline_at`: when it is forced.
         deadline_at: When the job or its stage must have ended; `queue_deadline_at`: when its tasks must have begun.
@@ -162,6 +178,10 @@ class JobFacts:
     unknown_tasks: tuple[UnknownFacts, ...] = ()
     queues: tuple[QueueFacts, ...] = ()
     leases: tuple[LeaseFacts, ...] = ()
+    lease_seconds: float | None = None
+    max_interruptions: int | None = None
+    interrupted: tuple[InterruptedTask, ...] = ()
+    interrupted_count: int = 0
     retries: RetryFacts | None = None
     failures: tuple[FailureGroup, ...] = ()
     dead_letters: tuple[DeadLetterGroup, ...] = ()

@@ -118,7 +118,7 @@ def test_exit_says_what_to_raise_in_its_place():
     with pytest.raises(AuthorError) as told:
         call_author(raising(lambda: SystemExit("no input")))
 
-    assert "sys.exit(no input); raise PermanentTaskError" in told.value.failure.message
+    assert "sys.exit(no input); raise PermanentTaskError; the process goes on" in told.value.failure.message
     assert "in run" in told.value.failure.traceback
 
 
@@ -459,3 +459,13 @@ def test_log_tells_what_is_stored_of_an_attempt(caplog):
     assert (record.correlation_id, record.error_type) == ("c", "NoText")
     assert record.duration_seconds >= 0
     assert "in run" in str(record.exc_info[1])
+
+
+def test_log_shows_the_beginning_of_a_long_message_in_one_line(caplog):
+    outcomes_of(raising(lambda: ValueError("bad\nline " + "x" * 64_000)), ["a"])
+
+    (record,) = [one for one in caplog.records if one.message == "task_attempt_failed"]
+    first = str(record.exc_info[1]).splitlines()[0]
+    assert first.startswith("ValueError: bad line xxx")
+    assert first.endswith("KB in all)")
+    assert len(first) < 2100

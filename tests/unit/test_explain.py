@@ -7,6 +7,7 @@ import pytest
 from core.explain import explain
 from core.models.dead_letter import DeadLetterGroup, FailureExample, FailureGroup
 from core.models.insight import (
+    InterruptedTask,
     JobFacts,
     LeaseFacts,
     QueueFacts,
@@ -40,6 +41,8 @@ def facts(status: str, **fields) -> JobFacts:
         "updated_at": ago(5),
         "stage_name": "convert",
         "stage_status": "processing",
+        "lease_seconds": 60.0,
+        "max_interruptions": 5,
     }
     return JobFacts(**{**defaults, "status": JobStatus(status), **fields})
 
@@ -50,6 +53,7 @@ def lease(**fields) -> LeaseFacts:
         "count": 3,
         "expired": 0,
         "first_expires_at": ahead(40),
+        "next_expires_at": ahead(40),
         "oldest_started_at": ago(80),
         "examples": ("tile-1", "tile-2"),
     }
@@ -202,6 +206,39 @@ CASES = {
                 "info",
                 "running in app:host:7: 3 tasks of stage 2; the heartbeat is fresh, the first lease ends 12:00:40Z",
             )
+        ],
+    ),
+    "a process was heard a quarter of its lease and the margin ago": (
+        facts("processing", leases=(lease(next_expires_at=ahead(35.1)),), **OPEN),
+        [("tasks_running", "info", "the heartbeat is fresh")],
+    ),
+    "a dead process whose lease has not run out": (
+        facts("processing", leases=(lease(first_expires_at=ahead(24), next_expires_at=ahead(24)),), **OPEN),
+        [
+            (
+                "process_silent",
+                "warning",
+                "3 tasks of stage 2; silent for 36 s, a heartbeat is due every 20 s; the first lease ends 12:00:24Z",
+            )
+        ],
+    ),
+    "tasks that are timed out and not renewed": (
+        facts("processing", leases=(lease(next_expires_at=None),), **OPEN),
+        [("tasks_running", "info", "3 tasks of stage 2, beyond the time that their stage allows")],
+    ),
+    "interrupted": (
+        facts(
+            "processing",
+            leases=(lease(),),
+            interrupted=(InterruptedTask("s1-0-kill9", None, 2, "a:h:1"), InterruptedTask("s1-1", "tile", 1, None)),
+            interrupted_count=5,
+            **OPEN,
+        ),
+        [
+            ("interrupted", "warning", "s1-0-kill9 was interrupted 2 of 5 times; its process died each time, lost"),
+            ("interrupted", "warning", "tile was interrupted 1 of 5 times"),
+            ("more_interrupted", "info", "3 tasks more of stage 2 were interrupted"),
+            ("tasks_running", "info", ""),
         ],
     ),
     "a process died": (
@@ -360,3 +397,34 @@ def test_warnings_say_what_to_do():
 def test_dead_message_says_that_the_rows_are_not_lost():
     rows, _ = CASES["their message died"]
     assert "the rows are not lost: the janitor announces them again" in explain(rows)[0].advice
+
+
+def test_interruption_names_the_usual_causes():
+    rows, _ = CASES["interrupted"]
+    advice = explain(rows)[0].advice
+    assert all(word in advice for word in ("memory", "signal", "os._exit", "max_interruptions (5)"))
+
+
+LONG = "first " + "x" * 65_000 + "\nsecond line"
+LONG_ERROR = {"type": "Boom", "message": LONG}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        facts("failed", finished_at=ago(9), error=LONG_ERROR, failures=(FAILURE.model_copy(update={"message": LONG}),)),
+        facts("cancelled", finished_at=ago(9), error=LONG_ERROR),
+        facts("queued", attempt=2, due_at=ahead(12), step_error=LONG_ERROR),
+        facts("processing", retries=RetryFacts(1, ahead(1), 0, (RetryingTask("a", "b", 1, ahead(1), LONG_ERROR),))),
+        facts("queued", paused_at=ago(9), pause_reason=LONG),
+        facts("cancelling", leases=(lease(),), cancel_reason=LONG),
+        facts("processing", dead_letters=(LETTERS.model_copy(update={"description": LONG}),), **OPEN),
+    ],
+    ids=["failed", "cancelled", "step", "retry", "paused", "cancelling", "dead letter"],
+)
+def test_long_text_is_one_short_line_that_says_where_all_of_it_is(rows):
+    """An error message of 64 KB flooded the terminal of whoever asked."""
+    told = [finding.message for finding in explain(rows)]
+    assert all("\n" not in message and len(message) < 1000 for message in told)
+    assert any("in all; see `coremachine " in message and f"{JOB[:12]} -o json`)" in message for message in told)
+    assert not any("second line" in message for message in told)

@@ -82,6 +82,35 @@ def test_running_tasks_and_dead_processes_are_told_apart(rig, engine, insight, c
     assert codes(job_id)[:2] == ["janitor_late", "lease_expired"]
 
 
+def test_dead_process_is_called_silent_before_its_lease_runs_out(rig, engine, insight):
+    """A process that was killed 36 s ago was said to have a fresh heartbeat."""
+    job_id = planned(rig, n=2)
+    engine.claim(job_id, 2, "s2-n0", "s2-n1")
+    (alive,) = explain(insight.get_job_facts(job_id))
+    assert (alive.code, alive.severity) == ("tasks_running", "info")
+    engine.execute("update app.tasks set lease_expires_at = lease_expires_at - interval '36 s'")
+    (silent,) = explain(insight.get_job_facts(job_id))
+    assert (silent.code, silent.severity) == ("process_silent", "warning")
+    assert "silent for 36 s" in silent.message
+    # What is timed out is not renewed, however well its process is.
+    engine.execute("update app.tasks set timed_out_at = now()")
+    assert [finding.code for finding in explain(insight.get_job_facts(job_id))] == ["tasks_running"]
+
+
+def test_interrupted_tasks_are_told_with_their_budget(rig, engine, insight):
+    job_id = planned(rig, n=5)
+    engine.execute("update app.tasks set attempt = 1, interruptions = 1 where task_id <> 's2-n0' and stage = 2")
+    engine.execute("update app.tasks set attempt = 2, interruptions = 2, lease_owner = 'dead:h:1'"
+                   " where task_id = 's2-n3'")  # fmt: skip
+
+    facts = insight.get_job_facts(job_id)
+
+    found = [finding.message for finding in explain(facts) if "interrupted" in finding.code]
+    assert (len(found), facts.interrupted_count) == (4, 4)
+    assert "n3 was interrupted 2 of 5 times; its process died each time" in found[0]
+    assert "(last in dead:h:1)" in found[0]
+
+
 def test_retries_are_told_with_their_last_error(rig, engine, insight):
     def fail(context):
         raise OSError("disk full")

@@ -14,6 +14,8 @@ from cli.main import main
 
 Answer = tuple[int, dict[str, Any]]
 JOB_ID = "3f2a9c" + "0" * 58
+# The connection is closed without an answer.
+DROPPED: Answer = (0, {})
 
 
 @dataclass
@@ -47,6 +49,9 @@ def api() -> Iterator[FakeApi]:
             body = json.loads(self.rfile.read(length)) if length else None
             fake.headers.append(dict(self.headers.items()))
             status, document = fake.respond(f"{self.command} {parts.path}", dict(parse_qsl(parts.query)), body)
+            if (status, document) == DROPPED:
+                self.close_connection = True
+                return
             content = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json" if status < 400 else "application/problem+json")

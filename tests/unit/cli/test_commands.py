@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cli import client as client_module
+from cli import patience
 from cli.main import main
-from tests.unit.cli.conftest import JOB_ID, FakeApi, job
+from tests.unit.cli.conftest import DROPPED, JOB_ID, FakeApi, job
 
 Run = Callable[..., int]
 SUBMITTED = {"job_id": JOB_ID, "job_type": "hello_world", "status": "queued", "run": 1, "created": True, "links": {}}
@@ -31,6 +32,7 @@ JSON_SCHEMA = {
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_POLL_SECONDS", "_SLOW_POLL_SECONDS"):
         monkeypatch.setattr(client_module, name, 0.001)
+    monkeypatch.setattr(patience, "_FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -256,6 +258,136 @@ def test_wait_that_is_too_long_ends_with_code_5(hello: FakeApi, run: Run, capsys
     hello.answer(f"GET /api/jobs/{JOB_ID}", job("processing"))
     assert run("submit", "hello_world", "--wait", "--timeout", "0.05") == 5
     assert f"coremachine watch {JOB_ID[:12]}" in capsys.readouterr().err
+
+
+AWAY = (503, {"title": "Service Unavailable", "code": "database_unavailable", "detail": "later"})
+
+
+def test_outage_does_not_end_a_wait(hello: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """A database that was away for two seconds ended `submit --wait` of a job that went on and succeeded."""
+    states = [
+        (200, job("processing")),
+        AWAY,
+        (502, {}),
+        DROPPED,
+        AWAY,
+        (200, job("processing")),
+        (200, job("completed")),
+    ]
+    for command in (("submit", "hello_world", "--wait"), ("watch", JOB_ID), ("watch", JOB_ID, "-o", "table")):
+        hello.answers[f"GET /api/jobs/{JOB_ID}"] = list(states)
+        assert run(*command) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert [line for line in lines if "asking again" in line] == [
+            "Service Unavailable (503, database_unavailable); asking again"
+        ]
+        assert lines.count("The server answers again.") == 1
+
+
+@pytest.mark.parametrize("timeout", [("--timeout", "0.05"), ()])
+def test_outage_without_end_ends_a_wait_as_a_timeout(
+    hello: FakeApi,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    timeout: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(client_module, "_OUTAGE_SECONDS", 0.05)
+    hello.answer("GET /api/jobs", {"value": [job()]})
+    hello.answer(f"POST /api/jobs/{JOB_ID}/rerun", {"run": 1, "stage": 1, "status": "queued"}, status=202)
+    for command in (("submit", "hello_world", "--wait"), ("watch", JOB_ID[:6]), ("rerun", JOB_ID, "--wait")):
+        # A rerun looks at the job before it begins.
+        seen = [(200, job("failed"))] if command[0] == "rerun" else []
+        hello.answers[f"GET /api/jobs/{JOB_ID}"] = [*seen, DROPPED]
+        assert run(*command, *timeout) == 5
+        assert f"the job is written and goes on: see `coremachine watch {JOB_ID[:12]}`" in capsys.readouterr().err
+
+
+def test_answer_that_is_no_outage_ends_a_wait(hello: FakeApi, run: Run) -> None:
+    hello.answers[f"GET /api/jobs/{JOB_ID}"] = [(200, job("processing")), (404, {"code": "unknown_job"})]
+    assert run("watch", JOB_ID) == 3
+
+
+def test_server_that_was_never_seen_is_not_waited_for(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        for command in (("watch", JOB_ID), ("submit", "hello_world", "--wait")):
+            assert run(*command, "--url", url) == 6
+    assert "asking again" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "calls"),
+    [
+        (("--wait",), 0, 3),
+        (("--wait", "--if-ended", "return"), 0, 3),
+        (("--wait", "--force", "--idempotency-key", "k"), 0, 3),
+        (("--wait", "--force"), 6, 1),
+        (("--wait", "--if-ended", "rerun"), 6, 1),
+        ((), 6, 1),
+    ],
+)
+def test_submission_is_repeated_where_that_makes_no_second_job(
+    hello: FakeApi, run: Run, options: tuple[str, ...], code: int, calls: int
+) -> None:
+    hello.answers["POST /api/jobs/submit/hello_world"] = [AWAY, DROPPED, (202, SUBMITTED)]
+    hello.answer(f"GET /api/jobs/{JOB_ID}", job("completed"))
+    assert run("submit", "hello_world", *options) == code
+    assert len([call for call, _, _ in hello.requests if call.startswith("POST")]) == calls
+
+
+def test_submission_is_not_repeated_for_long(
+    hello: FakeApi, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client_module, "_SUBMIT_OUTAGE_SECONDS", 0.05)
+    hello.answers["POST /api/jobs/submit/hello_world"] = [AWAY]
+    assert run("submit", "hello_world", "--wait") == 6
+    assert "goes on" not in capsys.readouterr().err
+
+
+def test_long_error_is_shown_in_one_line(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """64 KB of a message scrolled everything else away."""
+    error = {"type": "Boom", "message": "no disk " + "xxx " * 16_384 + "\nsecond line"}
+    api.answer(f"GET /api/jobs/{JOB_ID}", job("failed", error=error))
+    for command in ("status", "watch"):
+        run(command, JOB_ID, "-o", "table")
+        told = capsys.readouterr()
+        assert "Boom: no disk xxx" in told.out
+        assert f"(64 KB in all; see `coremachine status {JOB_ID[:12]} -o json`)" in told.out.replace("\n", " ")
+        assert len(told.out) < 2000
+        assert "second line" not in told.out
+    run("status", JOB_ID, "-o", "json")
+    assert json.loads(capsys.readouterr().out)["error"] == error
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [(401, None, 1), (403, None, 1), (403, "foreign_host", 0), (403, "foreign_origin", 0)],
+)
+def test_key_is_advised_where_one_would_help(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], status: int, code: str | None, advice: int
+) -> None:
+    api.answer("GET /api/jobs", {"title": "No", "code": code, "detail": "no"}, status=status)
+    assert run("list") == 2
+    assert capsys.readouterr().err.count("COREMACHINE_FUNCTION_KEY") == advice
+
+
+def test_errors_that_are_not_listed_are_counted(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = {"title": "Bad Request", "code": "x", "errors": [{"message": "n: no"}], "more_errors": 4980}
+    api.answer("POST /api/jobs/submit/hello_world", problem, status=400)
+    assert run("submit", "hello_world") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "  and 4,980 more"
+
+
+def test_interruptions_are_shown_where_there_are_any(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = {"task_id": "s1-0", "stage": 1, "task_type": "t", "status": "queued", "attempt": 2}
+    for interruptions in (0, 2):
+        api.answer(f"GET /api/jobs/{JOB_ID}/tasks", {"value": [{**task, "interruptions": interruptions}]})
+        assert run("tasks", JOB_ID, "-o", "table") == 0
+        assert ("interruptions" in capsys.readouterr().out) is bool(interruptions)
 
 
 def test_watch_says_each_change_once(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,11 +62,26 @@ def test_time_of_a_paused_job_stands_still() -> None:
     assert line == "the job must end within 2:00 min of going on"
 
 
-def test_terminal_gets_bars_that_are_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_line_beside_the_bars_does_not_stand_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal = Terminal()
+    with JobProgress(terminal) as progress:
+        progress.show(job())
+        shown = len(terminal.getvalue())
+        progress.say("[503] asking again")
+    rest = terminal.getvalue()[shown:]
+    # What was drawn is erased first, and drawn anew after it.
+    assert rest.startswith("\r\x1b[2K")
+    assert "\x1b[2K[503] asking again\n" in rest
+    assert "reply" in rest.partition("asking again")[2]
+
+
+def test_terminal_gets_bars_that_are_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     terminal = Terminal()
     with JobProgress(terminal) as progress:

@@ -106,6 +106,10 @@ class TestSubmit:
         assert api.post(f"/api/jobs/submit/hello_world?if_ended={value}", json={}).status_code == 202
         assert api.services.calls[0][1]["if_ended"] == value
 
+    def test_wait_as_a_query_parameter_is_led_to_its_header(self):
+        problem = assert_problem(Api().post("/api/jobs/submit/hello_world?wait=10", json={}), 400, "invalid_request")
+        assert problem["errors"][0]["hint"] == "to wait for the job's end here, send the header `Prefer: wait=10`"
+
     @pytest.mark.parametrize(
         ("query", "expected"),
         [

@@ -178,6 +178,18 @@ class TestRerun:
         problem = assert_problem(response, 409, code)
         assert (problem["job_status"], problem["allowed_actions"]) == (status, allowed)
 
+    @pytest.mark.parametrize(
+        ("outcome", "words"),
+        [
+            ("nothing_failed", ["`from_stage` (--from-stage)", "'all' (--all)"]),
+            ("pruned", ["'all' (--all)"]),
+            ("stage_not_reached", ["`from_stage` (--from-stage)"]),
+        ],
+    )
+    def test_what_to_do_instead_is_said_in_words_of_the_command_too(self, outcome, words):
+        detail = answering(outcome, "completed").post(f"/api/jobs/{JOB_ID}/rerun").json()["detail"]
+        assert all(word in detail for word in words)
+
     def test_runs_are_listed_with_their_parameters(self):
         runs = Api().get(f"/api/jobs/{JOB_ID}/runs").json()["value"]
         assert [(run["run"], run["parameters"], run["status"]) for run in runs] == [

@@ -1,0 +1,47 @@
+"""What `coremachine up` says of a stack that has started; the stack itself is a fake."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Self
+
+import pytest
+
+import local.stack
+from tests.unit.cli.conftest import FakeApi
+
+Run = Callable[..., int]
+CHECKS = [{"name": "settings", "ok": False, "detail": "expected a queue, found none"}]
+
+
+@pytest.fixture
+def started(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stack:
+        info = SimpleNamespace(url=api.url, database_url="postgresql://x", admin_url="http://x", data_dir="/x")
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            """Takes what the real one takes."""
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            """Nothing runs."""
+
+        def wait(self) -> None:
+            """Ends at once."""
+
+    monkeypatch.setattr(local.stack, "LocalStack", Stack)
+
+
+@pytest.mark.usefixtures("started")
+def test_ready_is_said_of_what_is_ready(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """A green `ready` stood above `not ready`."""
+    api.answer("GET /api/readyz", {"checks": []})
+    assert run("up") == 0
+    assert f"ready {api.url}/api/docs" in capsys.readouterr().out
+    api.answer("GET /api/readyz", {"checks": CHECKS}, status=503)
+    assert run("up") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"started {api.url}/api/docs"
+    assert "not ready settings: expected a queue, found none" in lines
+    assert not any(line.startswith("ready") for line in lines)
