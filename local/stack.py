@@ -17,10 +17,11 @@ from infrastructure.postgresql import create_pool
 from local.broker_process import BrokerProcess
 from local.host.errors import HostError
 from local.host.logs import line_formatter
-from local.host.settings import app_environment
+from local.host.settings import app_environment, read_host_settings
 from local.host.supervisor import HostSupervisor
 from local.postgres import LocalPostgres, PostgresError, remove_data
 from local.stack_file import StackError, StackInfo, StackLock, remove_stack_file
+from triggers.app_shape import THREADS_SETTING, read_shape, threads_needed
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +158,7 @@ class LocalStack:
             # What a shell for Azure may have set: an empty one counts as not set.
             "ServiceBusConnection__fullyQualifiedNamespace": "",
             "ServiceBusConnection__clientId": "",
+            **self._threads(),
             **self._environment,
         }
         host = self._start_host(started, logs, settings)
@@ -181,6 +183,14 @@ class LocalStack:
         """What the workers will use."""
         settings = app_environment(self._app_dir, {**os.environ, **self._environment})
         return settings.get("COREMACHINE_SCHEMA") or "app"
+
+    def _threads(self) -> dict[str, str]:
+        """Room for the timers and requests while every message's handler works, unless somebody chose a number."""
+        environment = app_environment(self._app_dir, {**os.environ, **self._environment})
+        if environment.get(THREADS_SETTING):
+            return {}
+        calls = read_host_settings(self._app_dir, environment).service_bus.max_concurrent_calls
+        return {THREADS_SETTING: str(threads_needed(read_shape(environment), calls))}
 
     def _drop_data(self) -> None:
         self._on_step("dropping the data of earlier runs")
