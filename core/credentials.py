@@ -21,6 +21,8 @@ from typing import Any
 
 BLANK = "***"
 _MAX_DEPTH = 100
+# Whoever shows the beginning of a text looks so much further for where one ends.
+_LONGEST_CREDENTIAL = 8192
 
 # Short words must begin there; the long ones may have anything before them.
 _NAMES = (
@@ -102,6 +104,11 @@ def redact(text: str) -> str:
     for _, pattern in _RULES:
         text = pattern.sub(_blank, text)
     return text
+
+
+def redacted_start(text: str, most_characters: int) -> str:
+    """The beginning of the redacted text. Cut after it is redacted: half a credential looks like none."""
+    return redact(text[: most_characters + _LONGEST_CREDENTIAL])[:most_characters]
 
 
 def _blank(found: re.Match[str]) -> str:
