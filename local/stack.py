@@ -158,7 +158,7 @@ class LocalStack:
             # What a shell for Azure may have set: an empty one counts as not set.
             "ServiceBusConnection__fullyQualifiedNamespace": "",
             "ServiceBusConnection__clientId": "",
-            **self._threads(),
+            **thread_settings(self._app_dir, {**os.environ, **self._environment}),
             **self._environment,
         }
         host = self._start_host(started, logs, settings)
@@ -183,14 +183,6 @@ class LocalStack:
         """What the workers will use."""
         settings = app_environment(self._app_dir, {**os.environ, **self._environment})
         return settings.get("COREMACHINE_SCHEMA") or "app"
-
-    def _threads(self) -> dict[str, str]:
-        """Room for the timers and requests while every message's handler works, unless somebody chose a number."""
-        environment = app_environment(self._app_dir, {**os.environ, **self._environment})
-        if environment.get(THREADS_SETTING):
-            return {}
-        calls = read_host_settings(self._app_dir, environment).service_bus.max_concurrent_calls
-        return {THREADS_SETTING: str(threads_needed(read_shape(environment), calls))}
 
     def _drop_data(self) -> None:
         self._on_step("dropping the data of earlier runs")
@@ -279,6 +271,15 @@ def migrate(database_url: str, schema: str) -> None:
     """Bring the schema up to date."""
     with create_pool(database_url, max_size=1) as pool:
         Migrator(pool, schema).migrate()
+
+
+def thread_settings(app_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Room for timers and requests while every message's handler works; nothing where somebody chose a number."""
+    environment = app_environment(app_dir, environment)
+    if environment.get(THREADS_SETTING):
+        return {}
+    calls = read_host_settings(app_dir, environment).service_bus.max_concurrent_calls
+    return {THREADS_SETTING: str(threads_needed(read_shape(environment), calls))}
 
 
 def check_port_free(port: int, option: str) -> None:

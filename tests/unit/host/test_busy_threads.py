@@ -1,6 +1,7 @@
 """What still answers while slow handlers have every thread that messages can have: the real app's functions."""
 
 import asyncio
+import json
 import os
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ from local.host.invoker import Call, PortableInvoker
 from local.host.messages import body_datum, trigger_metadata
 from local.host.settings import read_host_settings
 from local.host.timer import timer_call
+from local.stack import thread_settings
 from tests.integration.host.conftest import received_message
 from triggers.app_shape import RESERVE_THREADS, read_shape, threads_needed
 
@@ -61,6 +63,16 @@ def message_call(function: IndexedFunction) -> Call:
 def livez_call(functions) -> Call:
     request = Request("GET", "/api/livez", "http://localhost/api/livez", {}, {}, b"")
     return http_call(functions["livez"], request, {})
+
+
+def test_local_stack_makes_room_unless_somebody_chose_a_number(tmp_path):
+    (tmp_path / "host.json").write_text('{"version": "2.0", "extensions": {"serviceBus": {"maxConcurrentCalls": 5}}}')
+    name = "PYTHON_THREADPOOL_THREAD_COUNT"
+    assert thread_settings(tmp_path, {}) == {name: str(6 * 5 + RESERVE_THREADS)}
+    assert thread_settings(tmp_path, {"COREMACHINE_TASK_QUEUES": "a=b"}) == {name: str(4 * 5 + RESERVE_THREADS)}
+    assert thread_settings(tmp_path, {name: "3"}) == {}
+    (tmp_path / "local.settings.json").write_text(json.dumps({"Values": {name: "4"}}))
+    assert thread_settings(tmp_path, {}) == {}
 
 
 def test_livez_answers_while_every_thread_is_taken(functions, slow):
