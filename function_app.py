@@ -7,11 +7,12 @@ With settings that cannot be used it still serves HTTP, where /api/readyz and ev
 
 import logging
 import os
+from pathlib import Path
 
 import azure.functions as func
 
 from core.first_imports import IMPORTS
-from triggers.app_shape import AppShape, read_shape
+from triggers.app_shape import AppShape, find_thread_shortage, read_shape
 from triggers.drain import install_drain
 
 CONNECTION = "ServiceBusConnection"
@@ -42,7 +43,8 @@ def _add_http(function_app: func.FunctionApp, problems: tuple[str, ...]) -> None
     # Before the catch-all, since the host takes the first route that fits: probes have no key.
     @function_app.function_name("livez")
     @function_app.route(route="api/livez", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
-    def livez(req: func.HttpRequest) -> func.HttpResponse:
+    async def livez(req: func.HttpRequest) -> func.HttpResponse:
+        # On the event loop: handlers may have all threads.
         del req
         headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
         return func.HttpResponse('{"status":"alive"}', mimetype="application/json", headers=headers)
@@ -102,5 +104,13 @@ def _add_janitor(function_app: func.FunctionApp, schedule: str) -> None:
         sweep(past_due=timer.past_due)
 
 
+def _load() -> func.FunctionApp:
+    shape = read_shape(os.environ)
+    shortage = find_thread_shortage(shape, os.environ, Path(__file__).with_name("host.json"))
+    if shortage is not None:
+        logging.getLogger(__name__).warning("too_few_threads %s", shortage)
+    return create_app(shape)
+
+
 install_drain()
-app = create_app(read_shape(os.environ))
+app = _load()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
+from core.credentials import redacted_start
 from core.safe_text import bounded_text, repr_of, type_name
 
 # jsonb stores neither NUL nor half a surrogate pair; refusing them early names the field.
@@ -55,7 +56,7 @@ class ValueTooLarge(ValueError):
 
 
 def describe(value: Any) -> str:
-    """Type and shortened value, for error messages."""
+    """Type and shortened value without credentials, for error messages."""
     if value is None:
         return "null"
     if isinstance(value, str) and not _UNSTORABLE_TEXT.search(value):
@@ -64,9 +65,9 @@ def describe(value: Any) -> str:
 
 
 def shown(value: Any, longest: int) -> str:
-    """The value as Python writes it, cut before that is done; text that cannot be encoded is escaped."""
+    """The value as Python writes it, without credentials, cut before that is done; what has no encoding is escaped."""
     if isinstance(value, str) and not _UNSTORABLE_TEXT.search(value):
-        return repr(value[:longest])
+        return repr(redacted_start(value, longest))
     return repr_of(value, longest)
 
 
@@ -209,7 +210,7 @@ def _expected_instead(value: Any) -> str | None:
 
 
 def _one_line(text: str, most_characters: int = 80) -> str:
-    shown = repr(text[: most_characters + 1])
+    shown = repr(redacted_start(text, most_characters + 1))
     return shown if len(shown) <= most_characters else shown[: most_characters - 3] + "..."
 
 

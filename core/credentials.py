@@ -27,6 +27,8 @@ from typing import Any
 
 BLANK = "***"
 _MAX_DEPTH = 100
+# Whoever shows the beginning of a text looks so much further for where one ends.
+_LONGEST_CREDENTIAL = 8192
 
 _KEYS = r"(?:secret|access|api|account|private|functions?|subscription|signing|encryption)[_-]?key"
 # Short words must begin there; the long ones may have anything before them.
@@ -160,6 +162,11 @@ def redact(text: str) -> str:
 def _rules_for(text: str) -> Iterator[tuple[str, re.Pattern[str]]]:
     folded = text.casefold()
     return ((kind, pattern) for kind, words, pattern in _RULES if any(word in folded for word in words))
+
+
+def redacted_start(text: str, most_characters: int) -> str:
+    """The beginning of the redacted text. Cut after it is redacted: half a credential looks like none."""
+    return redact(text[: most_characters + _LONGEST_CREDENTIAL])[:most_characters]
 
 
 def _blank(found: re.Match[str]) -> str:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from core.errors import ContractViolationError, StoreUnavailable
+from core.errors import ContractViolationError, MessageRefused, StoreUnavailable
 from core.outage import outage
 
 
@@ -27,7 +27,8 @@ class CoreMachineErrorHandler:
     ) -> Iterator[None]:
         """Log an error with its operation and ids; let `on_error` clean up; raise it again if asked.
 
-        An outage of the database is left to `core.outage`, which tells it once a minute.
+        An outage of the database is left to `core.outage`, which tells it once a minute; a message that its sender must
+        change is no failure, and told where it is written down.
 
         Raises:
             ContractViolationError: Always passed on, whatever `raise_on_error` says: it is a bug.
@@ -41,6 +42,8 @@ class CoreMachineErrorHandler:
                 self._clean_up(operation, error, on_error)
             if raise_on_error:
                 raise
+        except MessageRefused:
+            raise
         except Exception as error:
             is_bug = isinstance(error, ContractViolationError)
             self._logger.exception(

@@ -12,6 +12,7 @@ Exception
     |   +-- TaskTimedOut         its attempt has run out of time: a failed attempt, tried again as a RetryableTaskError
     +-- UnknownWork              this release does not know something that the work needs; it waits for one that does
     +-- IdempotencyKeyReused     a submission's key came before with another payload
+    +-- MessageRefused           a message that its sender must change: no delivery more helps
     +-- AttemptsExhausted        no attempt is left
     +-- DeliveryError            a message was not confirmed; its rows stay unannounced, and the janitor sends it later
     |   +-- QueueNotFound        no such queue: somebody must create it or mend the setting
@@ -116,6 +117,19 @@ class SubmissionRefused(CoreMachineError):
         super().__init__(
             f"if_ended: expected a job that is new or runs with these parameters, found {job_id} ({status}). {reason}"
         )
+
+
+class MessageRefused(CoreMachineError):
+    """A message that its sender must change: it belongs among the dead letters at once.
+
+    Args:
+        reason: The type of what is wrong.
+        text: What a person should read; credentials are blanked.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        self.reason = reason
+        super().__init__(redact(text))
 
 
 class AttemptsExhausted(CoreMachineError):

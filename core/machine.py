@@ -5,9 +5,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from core.canonical import NotJson, ValueTooLarge
 from core.drain import Drain
 from core.error_handler import CoreMachineErrorHandler
-from core.errors import ContractViolationError, UnknownWork
+from core.errors import (
+    ContractViolationError,
+    DataRefused,
+    IdempotencyKeyReused,
+    InvalidParameters,
+    MessageRefused,
+    SubmissionRefused,
+    UnknownWork,
+)
 from core.job_control import JobControl
 from core.job_mover import ON_THE_SPOT_SECONDS, JobMover, obstacle_of
 from core.known_jobs import KnownJobs
@@ -18,12 +27,16 @@ from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfE
 from core.models.message import UnknownMessage
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager
 from core.ports import JobCatalog, ResultStore
+from core.safe_text import type_name
 from core.stage_runner import StageRunner
 from core.state_manager import StateManager
 from core.submission import Submission, Submitter
 from core.unknown_work import DEFAULT_PATIENCE_SECONDS, Postponer
 
 log = logging.getLogger(__name__)
+
+# A submission that met one of these meets it again, however often its message comes.
+_REFUSALS = (InvalidParameters, ValueTooLarge, NotJson, DataRefused, SubmissionRefused, IdempotencyKeyReused)
 
 
 class CoreMachine:
@@ -127,6 +140,7 @@ class CoreMachine:
 
         Raises:
             ContractViolationError: It is no such message.
+            MessageRefused: It submits what its sender must change; nothing was written.
             StoreUnavailable, DeliveryError, Draining: The message must stay with the broker.
         """
         self._drain.refuse()
@@ -162,6 +176,9 @@ class CoreMachine:
             document = message.model_dump(mode="json", exclude_none=True)
             self._postponer.keep_message(JOBS_QUEUE, document, message.kept, unknown)
             return
+        except _REFUSALS as error:
+            # Not from it: its text may quote what the sender wrote.
+            raise MessageRefused(type_name(error), str(error)) from None
         if submitted.advice is not None:
             log.warning(
                 "submission_ran_nothing",

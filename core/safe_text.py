@@ -7,6 +7,8 @@ import reprlib
 import traceback
 from typing import Any
 
+from core.credentials import redact, redacted_start
+
 # At most so much of one text is stored.
 MOST_TEXT_BYTES = 64 * 1024
 # So much of one text is shown where it is one of several things.
@@ -14,7 +16,16 @@ MOST_SHOWN = 500
 # A line of a traceback holds the exception's message, which is stored in full beside it.
 _LONGEST_LINE = 4000
 _MOST_LINKS = 20
-_SHORT = reprlib.Repr()
+
+
+class _Short(reprlib.Repr):
+    """Keeps the beginning and the end of a text; of a credential neither."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(redacted_start(x, _LONGEST_LINE), level)
+
+
+_SHORT = _Short()
 _SHORT.maxlevel, _SHORT.maxother = 3, 300
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20
 _NAME_OF = vars(type)["__name__"].__get__
@@ -68,10 +79,13 @@ def text_of(value: object) -> str:
 
 
 def repr_of(value: object, most_characters: int = 80) -> str:
-    """`repr(value)` as far as there is room, or what kept it from being read."""
+    """`repr(value)` without credentials as far as there is room, or what kept it from being read."""
     try:
         # A list of a million is not written in full to show its beginning.
-        text = ascii(value[:most_characters]) if isinstance(value, str) else str.__str__(_SHORT.repr(value))
+        if isinstance(value, str):
+            text = ascii(redacted_start(value, most_characters))
+        else:
+            text = redact(str.__str__(_SHORT.repr(value)))
     except BaseException as error:  # noqa: BLE001 - `__repr__` is an author's code
         return f"<{type_name(value)} that cannot be shown: {type_name(error)}>"
     return text if len(text) <= most_characters else text[: most_characters - 3] + "..."

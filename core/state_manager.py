@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from core.canonical import LARGE_VALUE_BYTES
+from core.credentials import redacted_start
 from core.errors import Failure, StoreUnavailable
 from core.log_fields import with_log_fields
 from core.models import JobRecord, RetryPolicy
@@ -32,6 +33,8 @@ from core.retry import retry_delay
 from core.state_records import tell_ended, tell_finalized, tell_planned, tell_retry
 
 log = logging.getLogger(__name__)
+
+_TOLD_DESCRIPTION = 500
 
 
 class StateManager:
@@ -410,6 +413,7 @@ class StateManager:
                 "job_id": letter.reference.job_id,
                 "stage": letter.reference.stage,
                 "reason": letter.reason,
+                "description": redacted_start(letter.description or "", _TOLD_DESCRIPTION),
                 "is_known": recorded.known,
                 "released": recorded.released,
             },

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from core.canonical import NotJson, describe, find_json_problems, join_path, shown
-from core.credentials import find_credential
+from core.credentials import find_credential, redact
 from core.errors import InvalidParameters
 
 Entry = Mapping[str, Any]
@@ -39,12 +39,16 @@ _BOOL_TEXTS = {"true": True, "yes": True, "on": True, "1": True, "false": False,
 
 @dataclass(frozen=True, slots=True)
 class ParameterError:
-    """One problem: `field` is a path such as `tiles[3].size`."""
+    """One problem: `field` is a path such as `tiles[3].size`. What the sender wrote is told without credentials."""
 
     field: str
     expected: str
     found: str
     hint: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("field", "found"):
+            object.__setattr__(self, name, redact(getattr(self, name)))
 
     @property
     def message(self) -> str:

@@ -18,11 +18,12 @@ from infrastructure.postgresql import create_pool
 from local.broker_process import BrokerProcess
 from local.host.errors import HostError
 from local.host.logs import line_formatter
-from local.host.settings import app_environment
+from local.host.settings import app_environment, read_host_settings
 from local.host.supervisor import HostSupervisor
 from local.postgres import LocalPostgres, PostgresError, remove_data
 from local.restart_log import RestartLog
 from local.stack_file import StackError, StackInfo, StackLock, remove_stack_file
+from triggers.app_shape import THREADS_SETTING, read_shape, threads_needed
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +160,7 @@ class LocalStack:
             # What a shell for Azure may have set: an empty one counts as not set.
             "ServiceBusConnection__fullyQualifiedNamespace": "",
             "ServiceBusConnection__clientId": "",
+            **thread_settings(self._app_dir, {**os.environ, **self._environment}),
             **self._environment,
         }
         host = self._start_host(started, logs, settings)
@@ -272,6 +274,15 @@ def migrate(database_url: str, schema: str) -> None:
     """Bring the schema up to date."""
     with create_pool(database_url, max_size=1) as pool:
         Migrator(pool, schema).migrate()
+
+
+def thread_settings(app_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Room for timers and requests while every message's handler works; nothing where somebody chose a number."""
+    environment = app_environment(app_dir, environment)
+    if environment.get(THREADS_SETTING):
+        return {}
+    calls = read_host_settings(app_dir, environment).service_bus.max_concurrent_calls
+    return {THREADS_SETTING: str(threads_needed(read_shape(environment), calls))}
 
 
 def check_port_free(port: int, option: str) -> None:

@@ -3,15 +3,22 @@
 `infrastructure.settings` reads the same variables for everything that runs later, and a test compares the two.
 """
 
+import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 MODES = ("standalone", "platform", "worker")
 HTTP_AUTH_LEVELS = ("function", "anonymous")
 DEFAULT_JOBS_QUEUE = "coremachine-jobs"
 DEFAULT_TASK_QUEUES = "tasks=coremachine-tasks,raster=coremachine-raster-tasks"
 DEFAULT_SWEEP_SCHEDULE = "*/30 * * * * *"
+THREADS_SETTING = "PYTHON_THREADPOOL_THREAD_COUNT"
+# For the janitor, requests, and what else runs beside messages.
+RESERVE_THREADS = 8
+_CALLS_OVERRIDE = "azurefunctionsjobhost__extensions__servicebus__maxconcurrentcalls"
 
 # A function's name is made of it.
 _LOGICAL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}")
@@ -61,6 +68,48 @@ def read_shape(environment: Mapping[str, str]) -> AppShape:
         else None,
         dead_letter_queues={"jobs": jobs_queue, **queues} if moves_jobs else {},
     )
+
+
+def threads_needed(shape: AppShape, concurrent_calls: int) -> int:
+    """So many threads have room for every message that the host hands out, and for timers and requests beside them.
+
+    Args:
+        concurrent_calls: `maxConcurrentCalls` of host.json, which counts for each queue function.
+    """
+    queues = len(shape.task_queues) + len(shape.dead_letter_queues) + (shape.jobs_queue is not None)
+    return queues * concurrent_calls + RESERVE_THREADS
+
+
+def find_thread_shortage(shape: AppShape, environment: Mapping[str, str], host_json: Path) -> str | None:
+    """What to do about a pool that messages can fill, so that the janitor waits for handlers; None for one of its size.
+
+    Nothing is guessed: without the file, or its `maxConcurrentCalls`, nothing is said.
+    """
+    calls = _concurrent_calls(environment, host_json)
+    if calls is None or shape.problems:
+        return None
+    needed = threads_needed(shape, calls)
+    text = environment.get(THREADS_SETTING, "").strip()
+    is_set = text.isdecimal() and int(text) > 0
+    # The default of Python's pools, which the worker leaves as it is.
+    found = int(text) if is_set else min(32, (os.cpu_count() or 1) + 4)
+    if found >= needed:
+        return None
+    return (
+        f"{THREADS_SETTING}: expected at least {needed} (maxConcurrentCalls {calls} for each queue function and "
+        f"{RESERVE_THREADS} for the rest), found {found}{'' if is_set else ' (the default)'}; raise it, or lower "
+        "maxConcurrentCalls in host.json: while handlers have all threads, the janitor and requests wait"
+    )
+
+
+def _concurrent_calls(environment: Mapping[str, str], host_json: Path) -> int | None:
+    overrides = {name.lower(): value for name, value in environment.items()}
+    try:
+        document = json.loads(host_json.read_text(encoding="utf-8-sig"))
+        calls = overrides.get(_CALLS_OVERRIDE) or document["extensions"]["serviceBus"]["maxConcurrentCalls"]
+        return max(1, int(calls))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _one_of(environment: Mapping[str, str], name: str, known: tuple[str, ...], problems: list[str]) -> str:

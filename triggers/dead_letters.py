@@ -2,15 +2,15 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from core.dead_letters import keep_body, keep_text, read_reference
 from core.errors import StoreUnavailable
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.outage import outage
-from triggers.queues import Delivery, pause_seconds
+from triggers.delivery import Delivery, pause_seconds
 from triggers.services import get_services
 
 log = logging.getLogger(__name__)
@@ -21,35 +21,22 @@ _KEPT_ID = 200
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class DeadDelivery(Delivery, Protocol):
-    """`azure.functions.ServiceBusMessage`, as far as it is needed.
-
-    The host sends neither its reason nor its description as such: the broker writes both into the properties.
-    """
-
-    @property
-    def sequence_number(self) -> int | None: ...
-    @property
-    def enqueued_time_utc(self) -> datetime | None: ...
-    @property
-    def application_properties(self) -> Mapping[str, Any] | None: ...
-
-
 class LetterRecorder(Protocol):
     """`core.dead_letters.DeadLetters`."""
 
     def record(self, letter: DeadLetter) -> RecordedLetter: ...
 
 
-def _recorder() -> LetterRecorder:
+def find_recorder() -> LetterRecorder:
+    """The process's own."""
     return get_services().dead_letters
 
 
 def receive_dead_letter(
     queue: str,
-    message: DeadDelivery,
+    message: Delivery,
     *,
-    get_recorder: Callable[[], LetterRecorder] = _recorder,
+    get_recorder: Callable[[], LetterRecorder] = find_recorder,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Write a dead message down. Returning completes it, so this returns only when the row is committed.
@@ -82,7 +69,7 @@ def receive_dead_letter(
         raise
 
 
-def read_letter(queue: str, message: DeadDelivery) -> DeadLetter:
+def read_letter(queue: str, message: Delivery) -> DeadLetter:
     """All that a dead message tells, whatever it is."""
     body = message.get_body()
     properties = message.application_properties or {}

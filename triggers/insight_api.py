@@ -8,6 +8,7 @@ from typing import Annotated, Any, Protocol
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi import Query as InQuery
 
+from core.credentials import redact
 from core.dead_letters import RedriveReport
 from core.explain import explain
 from core.models.dead_letter import (
@@ -183,12 +184,12 @@ def get_dead_letter(
     services: Services,
     query: Annotated[api_models.Query, InQuery()],
 ) -> DeadLetterDetail:
-    """One dead message with its body."""
+    """One dead message with its body, in which credentials are blanked; a redrive sends it as it came."""
     del query
     found = services.dead_letter_queries.find_dead_letter(dead_letter_id)
     if found is None:
         raise ProblemError(404, "unknown_dead_letter", f"There is no dead letter {dead_letter_id}.")
-    return found
+    return found.model_copy(update={"body": redact(found.body), "description": redact(found.description or "") or None})
 
 
 @router.post(

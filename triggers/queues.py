@@ -1,50 +1,47 @@
 """What the queue functions run: a body becomes a model, the machine does the rest.
 
 A task's failure is recorded by the machine and never raised here: the host would hand the message out again at once.
-What is raised keeps the message with the broker, and after its deliveries in the dead-letter queue.
+What no delivery more can help (nobody can read it, or its sender must change it) is written down among the dead letters
+with its reason, and leaves the queue. What is raised keeps the message with the broker, and after its deliveries in the
+dead-letter queue.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
-from core.errors import DeliveryError, Draining, StoreUnavailable
-from core.models.message import read_job_message, read_task_message
+from core.credentials import redacted_start
+from core.dead_letters import keep_text
+from core.errors import DeliveryError, Draining, MessageRefused, StoreUnavailable
+from core.models.message import JobQueueMessage, read_job_message, read_task_message
 from core.orchestration_manager import JOBS_QUEUE
+from jobs.parameters import nearest_name_hint
+from triggers.dead_letters import LetterRecorder, find_recorder, read_letter
+from triggers.delivery import Delivery, pause_seconds
 from triggers.ports import MessageProcessor, ServicesNotReady
 from triggers.services import get_services
 
 log = logging.getLogger(__name__)
 
-MAX_PAUSE_SECONDS = 15.0
-_SHOWN_BYTES = 200
-_SHOWN_PROBLEMS = 3
+_SHOWN_PROBLEMS, _SHOWN_FIELDS = 3, 20
+_LONGEST_NAME = 100
+# What a submission may say; the others are the engine's own.
+_SUBMISSION_FIELDS = ("job_type", "parameters", "correlation_id", "if_ended", "idempotency_key")
 
 M = TypeVar("M")
 
 
-class Delivery(Protocol):
-    """`azure.functions.ServiceBusMessage`, as far as it is needed."""
+class MessageUnreadable(MessageRefused):
+    """The message is no JSON, or none of what its queue carries."""
 
-    @property
-    def message_id(self) -> str: ...
-    @property
-    def correlation_id(self) -> str | None: ...
-    @property
-    def delivery_count(self) -> int | None: ...
-    def get_body(self) -> bytes: ...
-
-
-class MessageUnreadable(ValueError):
-    """The message is no JSON, or none of what its queue carries; it belongs into the dead-letter queue."""
-
-    def __init__(self, message_id: str, expected: str, reason: str) -> None:
-        super().__init__(f"message {message_id}: expected {expected}; {reason}")
+    def __init__(self, message_id: str, expected: str, problems: str) -> None:
+        super().__init__(type(self).__name__, f"message {message_id}: expected {expected}; {problems}")
 
 
 def _machine() -> MessageProcessor:
@@ -55,16 +52,16 @@ def receive_job_message(
     message: Delivery,
     *,
     get_machine: Callable[[], MessageProcessor] = _machine,
+    get_recorder: Callable[[], LetterRecorder] = find_recorder,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Plan, finalize or submit what a message of the jobs queue names.
 
     Raises:
-        MessageUnreadable, StoreUnavailable, DeliveryError, Draining, ServicesNotReady: The message stays with the
-            broker.
+        StoreUnavailable, DeliveryError, Draining, ServicesNotReady: The message stays with the broker.
     """
-    parsed = _read(message, "a JobQueueMessage or StageCompleteMessage", partial(read_job_message, JOBS_QUEUE))
-    with _pausing_while_unavailable(message, pause):
+    with _pausing_while_unavailable(message, pause), _recording_refusals(JOBS_QUEUE, message, get_recorder):
+        parsed = _read(message, "a JobQueueMessage or StageCompleteMessage", partial(read_job_message, JOBS_QUEUE))
         get_machine().process_job_message(parsed)
 
 
@@ -73,6 +70,7 @@ def receive_task_message(
     *,
     queue: str,
     get_machine: Callable[[], MessageProcessor] = _machine,
+    get_recorder: Callable[[], LetterRecorder] = find_recorder,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Run the tasks that a message names. Raises as `receive_job_message` does.
@@ -80,24 +78,42 @@ def receive_task_message(
     Args:
         queue: Logical name of the queue that it came from.
     """
-    parsed = _read(message, "a TaskQueueMessage", partial(read_task_message, queue))
-    with _pausing_while_unavailable(message, pause):
+    with _pausing_while_unavailable(message, pause), _recording_refusals(queue, message, get_recorder):
+        parsed = _read(message, "a TaskQueueMessage", partial(read_task_message, queue))
         get_machine().process_task_message(parsed)
 
 
-def _read(message: Delivery, expected: str, parse: Callable[[bytes], M]) -> M:
-    body = message.get_body()
+@contextmanager
+def _recording_refusals(queue: str, message: Delivery, get_recorder: Callable[[], LetterRecorder]) -> Iterator[None]:
+    """Returning completes the message, so this returns only when its row is committed. The state manager logs it."""
     try:
-        parsed = parse(body)
+        yield
+    except MessageRefused as refusal:
+        letter = replace(read_letter(queue, message), reason=refusal.reason, description=keep_text(str(refusal)))
+        get_recorder().record(letter)
+
+
+def _read(message: Delivery, expected: str, parse: Callable[[bytes], M]) -> M:
+    try:
+        parsed = parse(message.get_body())
     except ValidationError as error:
-        found = body[:_SHOWN_BYTES].decode("utf-8", errors="replace")
-        extra = {"checkpoint": "MESSAGE_UNREADABLE", **_context(message), "expected": expected, "found": found}
-        log.exception("message_unreadable", extra=extra)
-        raise MessageUnreadable(message.message_id, expected, _reason(error)) from error
+        # Not from it: its text quotes the body.
+        raise MessageUnreadable(message.message_id, expected, _reason(error)) from None
     if strange := getattr(parsed, "model_extra", None):
-        log.info("message_fields_not_known", extra={**_context(message), "fields": sorted(strange)[:_SHOWN_PROBLEMS]})
+        _tell_strange(message, parsed, sorted(strange))
     log.debug("message_received", extra=_context(message))
     return parsed
+
+
+def _tell_strange(message: Delivery, parsed: object, names: list[str]) -> None:
+    """A newer release may send fields that are not known; in a submission, which people write, it may be an error."""
+    told = [redacted_start(name, _LONGEST_NAME) for name in names[:_SHOWN_FIELDS]]
+    if not (isinstance(parsed, JobQueueMessage) and parsed.job_id is None):
+        log.info("message_fields_not_known", extra={**_context(message), "fields": told})
+        return
+    hints = [f"{name!r}: {nearest_name_hint(name, _SUBMISSION_FIELDS)}" for name in told[:_SHOWN_PROBLEMS]]
+    extra = {"checkpoint": "SUBMISSION_FIELDS_NOT_KNOWN", **_context(message), "fields": told, "hint": "; ".join(hints)}
+    log.warning("submission_fields_not_known", extra=extra)
 
 
 def _reason(error: ValidationError) -> str:
@@ -118,11 +134,6 @@ def _pausing_while_unavailable(message: Delivery, pause: Callable[[float], None]
         log.log(logging.DEBUG if isinstance(error, StoreUnavailable) else logging.WARNING, "message_kept", extra=extra)
         pause(seconds)
         raise
-
-
-def pause_seconds(delivery_count: int | None) -> float:
-    """1, 2, 4, ... up to MAX_PAUSE_SECONDS: ten deliveries outlast an outage of about two minutes."""
-    return min(2.0 ** (max(delivery_count or 1, 1) - 1), MAX_PAUSE_SECONDS)
 
 
 def _context(message: Delivery) -> dict[str, str | int | None]:

@@ -1,19 +1,17 @@
 """A request's body as a JSON object, or a problem that says what was found instead."""
 
-import json
 import re
-import sys
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any
 
 from fastapi import Request
 
+from core.strict_json import NotAnObject, parse_object
 from triggers.problems import ProblemError, invalid_request, wrong_field
 
 MAX_BODY_BYTES = 1024 * 1024
 _JSON_TYPE = re.compile(r"application/(?:json|[a-z0-9!#$&^_.+-]{1,100}\+json)", re.IGNORECASE)
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\";\s]*)", re.IGNORECASE)
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _EXAMPLE = 'for example {"n": 3}, or nothing at all for the defaults'
 
 
@@ -40,32 +38,15 @@ async def read_json_object(request: Request) -> dict[str, Any]:
 
 
 def parse_json_object(body: bytes) -> dict[str, Any]:
-    """RFC 8259 to the letter: no NaN, no name twice, and no name that cannot be stored.
+    """As `core.strict_json` reads it.
 
     Raises:
         ProblemError: 400 for anything but an object.
     """
     try:
-        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_checked_names, parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise _not_an_object(f"a byte that is not UTF-8, at {error.start}") from error
-    except json.JSONDecodeError as error:
-        raise _not_an_object(f"no JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
-    except _NotAllowed as error:
-        raise _not_an_object(str(error)) from error
-    except RecursionError as error:
-        raise _not_an_object("nesting without end") from error
-    except ValueError as error:
-        # Python reads no more digits than that, and would name a setting of its own.
-        raise _not_an_object(f"a number of more than {sys.get_int_max_str_digits()} digits") from error
-    if not isinstance(value, dict):
-        names = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
-        raise _not_an_object(names.get(type(value), "a number"))
-    return value
-
-
-class _NotAllowed(ValueError):
-    """What Python reads as JSON, and RFC 8259 or the store does not."""
+        return parse_object(body)
+    except NotAnObject as problem:
+        raise _broken("body", "a JSON object", problem.found, _EXAMPLE) from problem
 
 
 def _declared_length(request: Request) -> int | None:
@@ -135,31 +116,6 @@ def _unsupported(header: str, expected: str, found: str) -> ProblemError:
         f"{header}: expected {expected}, found {found[:100]!r}; send the body as JSON with that header",
         headers={"Accept": "application/json"},
     )
-
-
-def _checked_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _NotAllowed(f"the name {twice[:100]!a} twice in one object")
-    for name in value:
-        if not name.isascii() or "\x00" in name:
-            _check_name(name)
-    return value
-
-
-def _check_name(name: str) -> None:
-    if _UNSTORABLE.search(name):
-        raise _NotAllowed(f"a name with NUL or half a surrogate pair ({name[:50]!a})")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _NotAllowed(f"{name}, which JSON does not know")
-
-
-def _not_an_object(found: str) -> ProblemError:
-    return _broken("body", "a JSON object", found, _EXAMPLE)
 
 
 def _broken(field: str, expected: str, found: str, hint: str) -> ProblemError:

@@ -19,18 +19,22 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
-from pydantic_core import from_json
+from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
 
 from core.models.control import IfEnded
 from core.models.definition import FrozenModel
-from core.models.fields import MAX_INTEGER, IdempotencyKey, StorableText
+from core.models.fields import MAX_INTEGER, CorrelationId, IdempotencyKey, JobTypeText, StorableText, expectation
 from core.models.record import JobId
+from core.strict_json import NotAnObject, parse_object
 
 MESSAGE_FORMAT = 1
 _KINDS = frozenset({"job", "stage_complete", "task"})
+_CORRELATION_ID: TypeAdapter[str] = TypeAdapter(CorrelationId)
 _FIELDS_OF_ONE_KIND = frozenset({"completed_stage", "parameters", "task_ids"})
 
 
@@ -78,7 +82,7 @@ class JobQueueMessage(_Message):
 
     message_type: Literal["job"] = "job"
     job_id: JobId | None = None
-    job_type: Annotated[str, Field(min_length=1, max_length=100)]
+    job_type: JobTypeText
     run: Annotated[int, Field(ge=1)] = 1
     stage: Annotated[int, Field(ge=1)] = 1
     attempt: Annotated[int, Field(ge=1)] = 1
@@ -87,6 +91,18 @@ class JobQueueMessage(_Message):
     correlation_id: StorableText | None = None
     if_ended: IfEnded | None = None
     idempotency_key: IdempotencyKey | None = None
+
+    @field_validator("correlation_id")
+    @classmethod
+    def _is_taken_over_http_too(cls, value: str | None, told: ValidationInfo) -> str | None:
+        """Of a submission; a message that names a job carries what the job has."""
+        if value is None or told.data.get("job_id") is not None:
+            return value
+        try:
+            return _CORRELATION_ID.validate_python(value)
+        except ValidationError as error:
+            problem = error.errors(include_input=False, include_url=False)[0]
+            raise PydanticCustomError("correlation_id", "{problem}", {"problem": problem["msg"]}) from None
 
     @model_validator(mode="after")
     def _names_a_job_or_submits_one(self) -> "JobQueueMessage":
@@ -212,12 +228,28 @@ M = TypeVar("M")
 
 def read_job_message(queue: str, body: bytes | str) -> JobQueueMessage | StageCompleteMessage | UnknownMessage:
     """A message of the jobs queue. Raises ValidationError for one that no release sends."""
-    return _read(queue, body, JOBS_QUEUE_MESSAGE.validate_json)
+    return _read(queue, body, _parse_job_message)
 
 
 def read_task_message(queue: str, body: bytes | str) -> TaskQueueMessage | UnknownMessage:
     """A message of a task queue, whose logical name is given. Raises as `read_job_message`."""
     return _read(queue, body, TaskQueueMessage.model_validate_json)
+
+
+def _parse_job_message(body: bytes | str) -> JobQueueMessage | StageCompleteMessage:
+    message = JOBS_QUEUE_MESSAGE.validate_json(body)
+    if isinstance(message, JobQueueMessage) and message.job_id is None:
+        _check_submission(body)
+    return message
+
+
+def _check_submission(body: bytes | str) -> None:
+    """What a person wrote is read as over HTTP: a name that stands there twice is no choice for us to make."""
+    try:
+        parse_object(body.encode() if isinstance(body, str) else body)
+    except NotAnObject as problem:
+        details = InitErrorDetails(type=expectation("a JSON object", problem.found), loc=(), input=None)
+        raise ValidationError.from_exception_data(JobQueueMessage.__name__, [details]) from None
 
 
 def _read(queue: str, body: bytes | str, parse: Callable[[bytes | str], M]) -> M | UnknownMessage:

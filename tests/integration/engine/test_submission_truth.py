@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from cli import jobs as cli_jobs
 from cli.client import ApiClient
 from cli.main import main
-from core.errors import ContractViolationError, SubmissionRefused
+from core.errors import ContractViolationError, MessageRefused
 from core.models import JobQueueMessage
 from core.models.control import IfEnded, RerunMode
 from infrastructure.queries import JobQueries
@@ -296,7 +296,7 @@ class TestTable:
         caplog.clear()
         for _ in range(2):
             if outcome == "refused":
-                with pytest.raises(SubmissionRefused, match=job_id):
+                with pytest.raises(MessageRefused, match=job_id):
                     rig.machine.process_job_message(sent)
             else:
                 rig.machine.process_job_message(sent)

@@ -1,9 +1,12 @@
 """Which functions an app has, from its settings."""
 
+import json
+import re
+
 import pytest
 
 from infrastructure.settings import AppMode, SettingsError, load_settings
-from triggers.app_shape import DEFAULT_SWEEP_SCHEDULE, MODES, AppShape, read_shape
+from triggers.app_shape import DEFAULT_SWEEP_SCHEDULE, MODES, AppShape, find_thread_shortage, read_shape
 
 CONNECTIONS = {
     "COREMACHINE_DATABASE_URL": "postgresql://user@host/database",
@@ -142,3 +145,34 @@ def test_settings_that_cannot_be_used_leave_http_alone_to_say_why(settings, prob
 
 def test_all_problems_are_told_at_once():
     assert len(read_shape({"COREMACHINE_APP_MODE": "x", "COREMACHINE_TASK_QUEUES": "y"}).problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "calls", "said"),
+    [
+        ({"PYTHON_THREADPOOL_THREAD_COUNT": "56"}, 8, None),
+        ({"PYTHON_THREADPOOL_THREAD_COUNT": "55"}, 8, "expected at least 56 .* found 55;"),
+        ({"PYTHON_THREADPOOL_THREAD_COUNT": "many"}, 8, r"found [0-9]+ \(the default\);"),
+        ({}, 8, r"found [0-9]+ \(the default\);"),
+        ({"COREMACHINE_APP_MODE": "worker", "PYTHON_THREADPOOL_THREAD_COUNT": "24"}, 8, None),
+        # The host takes its settings over its file.
+        (
+            {
+                "PYTHON_THREADPOOL_THREAD_COUNT": "56",
+                "AzureFunctionsJobHost__extensions__serviceBus__maxConcurrentCalls": "9",
+            },
+            8,
+            "expected at least 62 ",
+        ),
+        # Nothing is guessed.
+        ({}, None, None),
+        ({"COREMACHINE_APP_MODE": "wroker"}, 8, None),
+    ],
+)
+def test_pool_that_messages_can_fill_is_told(settings, calls, said, tmp_path):
+    host = {"extensions": {"serviceBus": {} if calls is None else {"maxConcurrentCalls": calls}}}
+    (tmp_path / "host.json").write_text(json.dumps(host))
+    found = find_thread_shortage(read_shape(settings), settings, tmp_path / "host.json")
+    assert (found is None) == (said is None)
+    assert said is None or re.search(said, found)
+    assert find_thread_shortage(read_shape(settings), settings, tmp_path / "no.json") is None

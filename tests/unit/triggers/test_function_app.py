@@ -10,7 +10,7 @@ import pytest
 
 from cli.requirements import render_requirements
 from function_app import create_app
-from triggers.app_shape import read_shape
+from triggers.app_shape import find_thread_shortage, read_shape
 
 ROOT = Path(__file__).parents[3]
 HEAVY = (
@@ -151,9 +151,7 @@ def test_example_settings_make_a_usable_app():
     assert read_shape(values).problems == ()
     assert all(isinstance(value, str) for value in values.values())
     # Messages beyond the pool of threads would sit locked in the worker while their lock runs out.
-    queues = 1 + len(read_shape(values).task_queues)
-    calls = json.loads((ROOT / "host.json").read_text())["extensions"]["serviceBus"]["maxConcurrentCalls"]
-    assert int(values["PYTHON_THREADPOOL_THREAD_COUNT"]) >= queues * calls
+    assert find_thread_shortage(read_shape(values), values, ROOT / "host.json") is None
 
 
 def test_requirements_are_those_of_the_project():

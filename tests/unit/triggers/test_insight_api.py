@@ -207,6 +207,16 @@ def test_wrong_queries_for_failures_are_explained(api, query, found):
     assert found in answer.text
 
 
+def test_dead_message_is_shown_without_credentials(api, monkeypatch):
+    """A redrive reads it from the database, as it came."""
+    body = '{"parameters": {"db": "postgresql://u:hush@db/x", "password": "hush", "n": 3}}'
+    letter = LETTER.model_copy(update={"body": body, "description": "found 'AccountKey=hush'"})
+    monkeypatch.setattr(InsightFakes, "find_dead_letter", lambda _, _id: letter)
+    shown = api.get("/api/dead-letters/7").json()
+    assert shown["body"] == '{"parameters": {"db": "postgresql://u:***@db/x", "password": "***", "n": 3}}'
+    assert shown["description"] == "found 'AccountKey=***'"
+
+
 def test_dead_letters_are_listed_open_ones_first_of_all(api):
     listed = api.get("/api/dead-letters?queue=tasks").json()["value"][0]
     assert (listed["dead_letter_id"], listed["sequence_number"], "body" in listed) == (7, 2**40, False)

@@ -9,11 +9,12 @@ from functools import partial
 import pytest
 from azure.functions.servicebus import ServiceBusMessage
 
-from core.errors import ContractViolationError, DeliveryError, StoreUnavailable
+from core.errors import ContractViolationError, DeliveryError, MessageRefused, StoreUnavailable
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
 from core.models.message import Kept, UnknownMessage, read_task_message
+from triggers.delivery import pause_seconds
 from triggers.ports import ServicesNotReady
-from triggers.queues import MessageUnreadable, pause_seconds, receive_job_message
+from triggers.queues import receive_job_message
 from triggers.queues import receive_task_message as receive_message_of_tasks
 
 JOB_ID = "ab" * 32
@@ -26,7 +27,9 @@ TASKS = TaskQueueMessage(job_id=JOB_ID, job_type="hello_world", stage=1, task_id
 @dataclass
 class FakeMachine:
     failure: Exception | None = None
+    outage: Exception | None = None
     got: list = field(default_factory=list)
+    letters: list = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
 
     def process_job_message(self, message):
@@ -39,6 +42,11 @@ class FakeMachine:
         if self.failure:
             raise self.failure
 
+    def record(self, letter):
+        if self.outage:
+            raise self.outage
+        self.letters.append(letter)
+
     def receive(self, function, body: bytes | str, *, delivery_count: int = 1) -> None:
         body = body.encode() if isinstance(body, str) else body
         message = ServiceBusMessage(
@@ -46,10 +54,12 @@ class FakeMachine:
             message_id="m-1",
             correlation_id="c",
             delivery_count=delivery_count,
+            sequence_number=7,
+            enqueued_time_utc=datetime(2026, 1, 2, 3, 4, 5),  # noqa: DTZ001 - as the host gives it
             application_properties={},
             user_properties={},
         )
-        function(message, get_machine=lambda: self, pause=self.pauses.append)
+        function(message, get_machine=lambda: self, get_recorder=lambda: self, pause=self.pauses.append)
 
 
 @pytest.mark.parametrize("message", [JOB, STAGE])
@@ -80,19 +90,78 @@ def test_task_queue_carries_tasks():
         (receive_task_message, JOB.model_dump_json(), "a TaskQueueMessage"),
     ],
 )
-def test_message_of_another_kind_is_logged_and_raised_for_the_broker(function, body, expected, caplog):
+def test_message_of_another_kind_is_a_dead_letter_at_once(function, body, expected):
     machine = FakeMachine()
-    with pytest.raises(MessageUnreadable, match="m-1"):
-        machine.receive(function, body)
+    machine.receive(function, body)
     assert (machine.got, machine.pauses) == ([], [])
-    (record,) = [record for record in caplog.records if record.message == "message_unreadable"]
-    assert (record.message_id, record.expected, record.correlation_id) == ("m-1", expected, "c")
+    (letter,) = machine.letters
+    assert (letter.reason, letter.message_id, letter.correlation_id) == ("MessageUnreadable", "m-1", "c")
+    assert (letter.queue, letter.sequence_number, letter.enqueued_at) == (
+        "jobs" if function is receive_job_message else "tasks",
+        7,
+        datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    )
+    assert letter.description.startswith(f"message m-1: expected {expected}; ")
 
 
-def test_only_the_beginning_of_an_unreadable_message_is_logged(caplog):
-    with pytest.raises(MessageUnreadable):
-        FakeMachine().receive(receive_task_message, b"x" * 10_000)
-    assert caplog.records[0].found == "x" * 200
+def test_submission_that_its_sender_must_change_is_a_dead_letter_at_once(caplog):
+    machine = FakeMachine(failure=MessageRefused("ParameterErrors", "n: expected int, found text 'three'"))
+    body = json.dumps({"job_type": "hello_world", "parameters": {"n": "three"}}).encode()
+    machine.receive(receive_job_message, body)
+    (letter,) = machine.letters
+    assert (letter.reason, letter.description) == ("ParameterErrors", "n: expected int, found text 'three'")
+    assert (letter.body.encode(), letter.reference.kind) == (body, "submission")
+    # The one line about it is the state manager's.
+    assert (machine.pauses, caplog.records) == ([], [])
+
+
+@pytest.mark.parametrize("outage", [StoreUnavailable("no answer"), ServicesNotReady("no settings")])
+def test_refused_message_stays_with_the_broker_while_it_cannot_be_written_down(outage):
+    machine = FakeMachine(outage=outage)
+    with pytest.raises(type(outage)):
+        machine.receive(receive_job_message, b"not json", delivery_count=3)
+    assert machine.pauses == [4.0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"correlation_id": "x?sig=hush-hush-hush"},
+        {"if_ended": "password=hush-hush-hush"},
+        {"idempotency_key": "AccountKey=hush-hush-hush " + "x" * 300},
+        {"run": "password=hush-hush-hush"},
+    ],
+    ids=str,
+)
+def test_credential_in_a_message_that_is_refused_is_not_repeated(wrong, caplog):
+    machine = FakeMachine()
+    with caplog.at_level(logging.DEBUG):
+        machine.receive(receive_job_message, json.dumps({"job_type": "t", "parameters": {}} | wrong))
+    (letter,) = machine.letters
+    assert "hush" not in f"{letter.description}{caplog.text}{[vars(record) for record in caplog.records]}"
+    # What a redrive sends.
+    assert "hush" in letter.body
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("if_end", "did you mean 'if_ended'?"),
+        ("idempotency-key", "did you mean 'idempotency_key'?"),
+        ("weight", "known names: job_type, parameters, correlation_id, if_ended, idempotency_key"),
+    ],
+)
+def test_field_of_a_submission_that_is_not_known_is_taken_and_warned_of(name, hint, caplog):
+    machine = FakeMachine()
+    machine.receive(receive_job_message, json.dumps({"job_type": "t", "parameters": {}, name: "fail"}))
+    ((_, message),) = machine.got
+    assert message.model_extra == {name: "fail"}
+    (record,) = caplog.records
+    assert (record.message, record.levelname, record.hint) == (
+        "submission_fields_not_known",
+        "WARNING",
+        f"{name!r}: {hint}",
+    )
 
 
 @pytest.mark.parametrize(
