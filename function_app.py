@@ -5,12 +5,12 @@ queues alone.
 With settings that cannot be used it still serves HTTP, where /api/readyz and every other answer says what is wrong.
 """
 
-import logging
 import os
 
 import azure.functions as func
 
 from core.first_imports import IMPORTS
+from core.safe_log import safe_logger
 from triggers.app_shape import AppShape, read_shape
 from triggers.drain import install_drain
 
@@ -24,7 +24,7 @@ def create_app(shape: AppShape) -> func.FunctionApp:
     level = func.AuthLevel.ANONYMOUS if shape.http_auth == "anonymous" else func.AuthLevel.FUNCTION
     function_app = func.FunctionApp(http_auth_level=level)
     for problem in shape.problems:
-        logging.getLogger(__name__).error("app_misconfigured %s", problem)
+        safe_logger(__name__).error("app_misconfigured %s", problem)
     if shape.serves_http:
         _add_http(function_app, shape.problems)
     if shape.jobs_queue is not None:

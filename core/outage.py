@@ -1,11 +1,12 @@
 """What a process says of a database that is away: at once, then once a minute, and when it is back."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 
-log = logging.getLogger(__name__)
+from core.safe_log import safe_logger
+
+log = safe_logger(__name__)
 
 REPEAT_SECONDS = 60.0
 

@@ -29,9 +29,10 @@ from core.ports import (
     TaskStore,
 )
 from core.retry import retry_delay
+from core.safe_log import safe_logger
 from core.state_records import tell_ended, tell_finalized, tell_planned, tell_retry
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 
 class StateManager:

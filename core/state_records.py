@@ -1,6 +1,5 @@
 """The log's records of what happened to tasks, stages and jobs. Nothing is recorded where nothing changed."""
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 from core.log_fields import bound_field, with_log_fields
 from core.models import JobStatus, StageStatus
 from core.ports import StageCheck
+from core.safe_log import safe_logger
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 
 def tell_planned(job_id: str, run: int, stage: int, outcome: str, count: int, seconds: float) -> None:

@@ -16,10 +16,11 @@ from pydantic import ValidationError
 from core.errors import DeliveryError, Draining, StoreUnavailable
 from core.models.message import read_job_message, read_task_message
 from core.orchestration_manager import JOBS_QUEUE
+from core.safe_log import safe_logger
 from triggers.ports import MessageProcessor, ServicesNotReady
 from triggers.services import get_services
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 MAX_PAUSE_SECONDS = 15.0
 _SHOWN_BYTES = 200
