@@ -5,13 +5,13 @@ queues alone.
 With settings that cannot be used it still serves HTTP, where /api/readyz and every other answer says what is wrong.
 """
 
-import logging
 import os
 from pathlib import Path
 
 import azure.functions as func
 
 from core.first_imports import IMPORTS
+from core.safe_log import safe_logger
 from triggers.app_shape import AppShape, find_thread_shortage, read_shape
 from triggers.drain import install_drain
 
@@ -25,7 +25,7 @@ def create_app(shape: AppShape) -> func.FunctionApp:
     level = func.AuthLevel.ANONYMOUS if shape.http_auth == "anonymous" else func.AuthLevel.FUNCTION
     function_app = func.FunctionApp(http_auth_level=level)
     for problem in shape.problems:
-        logging.getLogger(__name__).error("app_misconfigured %s", problem)
+        safe_logger(__name__).error("app_misconfigured %s", problem)
     if shape.serves_http:
         _add_http(function_app, shape.problems)
     if shape.jobs_queue is not None:
@@ -108,7 +108,7 @@ def _load() -> func.FunctionApp:
     shape = read_shape(os.environ)
     shortage = find_thread_shortage(shape, os.environ, Path(__file__).with_name("host.json"))
     if shortage is not None:
-        logging.getLogger(__name__).warning("too_few_threads %s", shortage)
+        safe_logger(__name__).warning("too_few_threads %s", shortage)
     return create_app(shape)
 
 

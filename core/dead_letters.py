@@ -5,7 +5,6 @@ Only a submission that a producer put on the jobs queue has its truth in the mes
 """
 
 import json
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,10 +28,11 @@ from core.models.dead_letter import (
 from core.models.message import ReadMessage, UnknownMessage, read_job_message, read_task_message
 from core.orchestration_manager import JOBS_QUEUE
 from core.ports import MessageSender
+from core.safe_log import safe_logger
 from core.safe_text import storable_text
 from core.state_manager import StateManager
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 # The smallest limit of Service Bus; ours are far below it. What is larger is kept in part, and cannot be sent again.
 KEPT_BODY_BYTES = 256 * 1024

@@ -1,6 +1,5 @@
 """What a process does that has been told to end: take no new work, and hand back what it holds."""
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +7,11 @@ from dataclasses import dataclass
 
 from core.errors import Draining, StoreUnavailable
 from core.outage import outage
+from core.safe_log import safe_logger
 from core.settlement import Settlement
 from core.task_runner import Batch
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,17 +1,18 @@
 """One place for handling errors: uniform logs, contract violations always bubble up, clean-up never hides a cause."""
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from core.errors import ContractViolationError, MessageRefused, StoreUnavailable
 from core.outage import outage
+from core.safe_log import SafeLogger
+from core.safe_text import text_of, type_name
 
 
 class CoreMachineErrorHandler:
     """Wraps the engine's operations."""
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: SafeLogger) -> None:
         self._logger = logger
 
     @contextmanager
@@ -63,7 +64,7 @@ class CoreMachineErrorHandler:
 
 
 def log_nested_error(
-    logger: logging.Logger,
+    logger: SafeLogger,
     primary_error: BaseException,
     cleanup_error: BaseException,
     operation: str,
@@ -79,10 +80,10 @@ def log_nested_error(
         extra={
             "nested_error": True,
             "operation": operation,
-            "primary_error": str(primary_error),
-            "primary_error_type": type(primary_error).__name__,
-            "cleanup_error": str(cleanup_error),
-            "cleanup_error_type": type(cleanup_error).__name__,
+            "primary_error": text_of(primary_error),
+            "primary_error_type": type_name(primary_error),
+            "cleanup_error": text_of(cleanup_error),
+            "cleanup_error_type": type_name(cleanup_error),
             "job_id": job_id,
             "stage": stage,
             "task_id": task_id,

@@ -3,13 +3,14 @@
 It has this process's memory, its claimed tasks and its connections too, and would settle, send and serve in its place.
 """
 
-import logging
 import os
 import sys
 import traceback
 from typing import NoReturn
 
-log = logging.getLogger(__name__)
+from core.safe_log import safe_logger
+
+log = safe_logger(__name__)
 
 
 # Another object in each forked child. A system call for the process id, twice a task, would cost more than it.

@@ -18,9 +18,10 @@ from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager, Waiting
 from core.outage import outage
 from core.parking import announce_parked_tasks
 from core.ports import QueueInspector
+from core.safe_log import safe_logger
 from core.state_manager import StateManager
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 ROWS_PER_FIND = 1000
 # A stage's tasks that nobody began in time end in steps of ROWS_PER_FIND; what is left waits for the next sweep.

@@ -1,6 +1,5 @@
 """Moves a job on: plans its next stage, runs it on the spot where it may, finalizes the job after the last one."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from core.models.definition import read_definition
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, JobType, ResultStore
 from core.retry import retry_delay
+from core.safe_log import safe_logger
 from core.settlement import Settlement
 from core.stage_ending import Following, StageEnding
 from core.stage_planner import Plan, StagePlanner, plan_of
@@ -28,7 +28,7 @@ from core.state_manager import StateManager
 from core.step_times import StepTimes
 from core.unknown_work import Postponer
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 # An invocation that has lasted this long leaves what follows to messages.
 ON_THE_SPOT_SECONDS = 5.0

@@ -1,6 +1,5 @@
 """One thread a process renews all leases that its tasks hold, and tells a task when nobody wants its work any more."""
 
-import logging
 import random
 import threading
 import time
@@ -11,8 +10,9 @@ from uuid import UUID
 
 from core.errors import StoreUnavailable
 from core.outage import outage
+from core.safe_log import safe_logger
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 # A lease is renewed when a third of its life is over, so that two renewals may fail.
 RENEWALS_PER_LEASE = 3
@@ -100,10 +100,19 @@ class LeaseKeeper:
             needs_attention = not self._held or has_timeout or shortest < self._shortest
             self._held.update(leases)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-                self._thread.start()
+                self._start()
             elif needs_attention:
                 self._changed.notify()
+
+    def _start(self) -> None:
+        """Where the system gives no thread the tasks run all the same; whoever holds next tries again."""
+        thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.warning("heartbeat_not_started", extra={"checkpoint": "LEASE", "error": repr(error)})
+            return
+        self._thread = thread
 
     def drop(self, leases: list[HeldLease]) -> None:
         with self._changed:

@@ -1,6 +1,5 @@
 """The engine: what happens when a message comes. Reads as the story of one message: claim, run, settle, move on."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,13 +26,14 @@ from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfE
 from core.models.message import UnknownMessage
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager
 from core.ports import JobCatalog, ResultStore
+from core.safe_log import safe_logger
 from core.safe_text import type_name
 from core.stage_runner import StageRunner
 from core.state_manager import StateManager
 from core.submission import Submission, Submitter
 from core.unknown_work import DEFAULT_PATIENCE_SECONDS, Postponer
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 # A submission that met one of these meets it again, however often its message comes.
 _REFUSALS = (InvalidParameters, ValueTooLarge, NotJson, DataRefused, SubmissionRefused, IdempotencyKeyReused)

@@ -26,9 +26,10 @@ from core.models import (
 from core.models.context import CompletedTask
 from core.models.message import KeptMessage
 from core.ports import JobCatalog, MessageSender, PlannedTask
+from core.safe_log import safe_logger
 from core.safe_text import storable_text
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 _T = TypeVar("_T")
 # Name, task type and parameters of a task.

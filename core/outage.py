@@ -1,13 +1,13 @@
 """What a process says of a database that is away: at once, then once a minute, and when it is back."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 
 from core.credentials import redact
+from core.safe_log import safe_logger
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 REPEAT_SECONDS = 60.0
 _LONGEST_REASON = 1000

@@ -1,6 +1,5 @@
 """What follows from the outcomes of a message's tasks: completed, failed, tried again later, given back."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -12,11 +11,12 @@ from core.log_fields import log_fields
 from core.models import JobRecord, JobStatus, StageDefinition, TaskQueueMessage
 from core.orchestration_manager import OrchestrationManager, Waiting
 from core.ports import StageCheck
+from core.safe_log import safe_logger
 from core.stage_ending import Following, StageEnding
 from core.state_manager import StateManager
 from core.task_runner import ClaimedTask, Outcome
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 
 class Settlement:

@@ -10,10 +10,11 @@ from uuid import UUID
 from core.canonical import LARGE_VALUE_BYTES
 from core.credentials import redacted_start
 from core.errors import Failure, StoreUnavailable
-from core.log_fields import with_log_fields
-from core.models import JobRecord, RetryPolicy
+from core.log_fields import log_fields, with_log_fields
+from core.models import JobRecord, JobStatus, RetryPolicy
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, ParkedTask, RerunMode
 from core.models.dead_letter import DeadLetter, RecordedLetter
+from core.outage import outage
 from core.ports import (
     Enforcement,
     ForcedJob,
@@ -30,9 +31,10 @@ from core.ports import (
     TaskStore,
 )
 from core.retry import retry_delay
-from core.state_records import tell_ended, tell_finalized, tell_planned, tell_retry
+from core.safe_log import safe_logger
+from core.state_records import tell_ended, tell_finalized, tell_job_ended, tell_planned, tell_retry
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 _TOLD_DESCRIPTION = 500
 
@@ -126,6 +128,9 @@ class StateManager:
             logging.ERROR if failed else logging.INFO,
             "tasks_given_back",
             extra={**extra, "count": len(tasks) - len(failed), "failed": failed},
+        )
+        tell_job_ended(
+            job_id, run, stage, next((task.job_status for task in tasks if task.is_last_task_in_stage), None)
         )
         return tasks
 
@@ -273,7 +278,20 @@ class StateManager:
                 "tasks_interrupted",
                 extra={"checkpoint": "TASKS_INTERRUPTED", "job_id": job_id, "run": run, "stage": stage, **answer},
             )
+        if answer["is_last_task_in_stage"]:
+            self._tell_end(job_id, run, stage)
         return answer["taken_back"], answer["given_up"]
+
+    def _tell_end(self, job_id: str, run: int, stage: int) -> None:
+        """For an answer that does not say what became of the job. What was done is done: an outage is only noted."""
+        try:
+            job = self._jobs.find_job(job_id)
+        except StoreUnavailable as error:
+            outage.note(str(error))
+            return
+        if job is not None and (job.run, job.stage) == (run, stage):
+            with log_fields(correlation_id=job.correlation_id):
+                tell_job_ended(job_id, run, stage, job.status)
 
     def enforce_deadlines(self, job_id: str, run: int, stage: int, *, limit: int = 1000) -> Enforcement:
         """End what is overdue at the stage where the job stands: the job, or at most `limit` tasks not begun."""
@@ -290,6 +308,7 @@ class StateManager:
                     "count": enforced.expired_count,
                 },
             )
+            tell_job_ended(job_id, run, stage, enforced.job_status)
         return enforced
 
     def resume_stalled_job(self, job_id: str, run: int, stage: int) -> bool:
@@ -358,6 +377,7 @@ class StateManager:
         if count is not None:
             record = {"checkpoint": "JOB_CANCEL", "job_id": job_id, "run": run, "stage": stage, "count": count}
             log.warning("job_cancel_forced", extra=record)
+            tell_job_ended(job_id, run, stage, JobStatus.CANCELLED)
         return count
 
     def pause_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None:

@@ -1,6 +1,5 @@
 """The log's records of what happened to tasks, stages and jobs. Nothing is recorded where nothing changed."""
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 from core.log_fields import bound_field, with_log_fields
 from core.models import JobStatus, StageStatus
 from core.ports import StageCheck
+from core.safe_log import safe_logger
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 
 def tell_planned(job_id: str, run: int, stage: int, outcome: str, count: int, seconds: float) -> None:
@@ -29,6 +29,16 @@ def tell_finalized(job_id: str, run: int, status: str | None) -> None:
     log.info("job_finalized", extra=record)
 
 
+def tell_job_ended(job_id: str, run: int, stage: int, status: str | None) -> None:
+    """A job ended otherwise than by its finalizer, with what ended its stage. Nothing is told of one that goes on."""
+    if status == JobStatus.FAILED:
+        record = with_log_fields(checkpoint="JOB_FAILED", job_id=job_id, run=run, stage=stage, status=status)
+        log.error("job_failed", extra=record)
+    elif status == JobStatus.CANCELLED:
+        record = with_log_fields(checkpoint="JOB_CANCEL", job_id=job_id, run=run, stage=stage, status=status)
+        log.info("job_cancelled", extra=record)
+
+
 def tell_ended(checkpoint: str, job_id: str, run: int, stage: int, asked: Iterable[str], check: StageCheck) -> None:
     """Tasks ended as asked, came too late for it, or are no longer ours."""
     where = with_log_fields(checkpoint=checkpoint, job_id=job_id, run=run, stage=stage)
@@ -42,6 +52,8 @@ def tell_ended(checkpoint: str, job_id: str, run: int, stage: int, asked: Iterab
         log.info("task_came_too_late", extra={**where, "checkpoint": "TASK_TOO_LATE", **ended})
     else:
         log.info(checkpoint.lower(), extra={**where, **ended})
+    if check.is_last_task_in_stage:
+        tell_job_ended(job_id, run, stage, check.job_status)
 
 
 def tell_retry(job_id: str, run: int, stage: int, task_id: str, answer: Mapping[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Submitting a job: the same type and parameters are the same job, unless a new one is forced."""
 
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +20,11 @@ from core.models import JobStatus
 from core.models.control import IfEnded
 from core.orchestration_manager import OrchestrationManager
 from core.ports import ForcedJob, JobCatalog, JobType, KeyedPayload, SubmissionOutcome, Submitted
+from core.safe_log import safe_logger
 from core.state_manager import StateManager
 from core.unchecked import note_unchecked
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 # For a caller who finds a job that will not run because of this submission; in the other statuses it will.
 _ADVICE = {

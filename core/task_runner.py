@@ -1,11 +1,9 @@
 """Runs the claimed tasks of one message side by side and settles them in groups."""
 
-import logging
 import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 from uuid import UUID
@@ -18,10 +16,11 @@ from core.fan_in import fan_in_reader
 from core.leases import HeldLease, LeaseKeeper
 from core.models import JobRecord, StageDefinition, TaskResult
 from core.ports import HandlerFunction, JobCatalog, ResultStore
+from core.safe_log import safe_logger
 from core.safe_text import text_of
 from core.threads import ThreadReserve
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 # Results wait this long for company before they are settled together.
 GATHER_SECONDS = 0.004
@@ -239,8 +238,7 @@ class Batch:
             outcome = Outcome(task, failure=classify(error))
         outcome.duration_seconds = time.monotonic() - began
         if outcome.failure is not None and not outcome.stopped:
-            with suppress(BaseException):  # the log's handlers are not ours
-                self._tell_failure(outcome, outcome.failure)
+            self._tell_failure(outcome, outcome.failure)
         return outcome
 
     def _call_handler(self, function: HandlerFunction, task: ClaimedTask) -> Outcome:

@@ -1,12 +1,12 @@
 """Daemon threads that are used again: starting one costs more than most light tasks."""
 
-import logging
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
-log = logging.getLogger(__name__)
+from core.safe_log import safe_logger
+
+log = safe_logger(__name__)
 
 # How long a thread without work stays.
 IDLE_SECONDS = 30.0
@@ -48,7 +48,6 @@ class ThreadReserve:
             try:
                 call()
             except BaseException:
-                with suppress(BaseException):  # the log's handlers are not ours
-                    log.exception("background_call_failed")
+                log.exception("background_call_failed")
             with self._lock:
                 self._idle += 1

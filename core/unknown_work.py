@@ -6,7 +6,6 @@ any app may go on with it. When that has lasted longer than the patience, it fai
 """
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
@@ -21,9 +20,10 @@ from core.models.message import Kept, KeptMessage, UnknownMessage
 from core.orchestration_manager import JobReference, OrchestrationManager
 from core.ports import PostponedTask
 from core.retry import give_back_delays
+from core.safe_log import safe_logger
 from core.state_manager import StateManager
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 DEFAULT_PATIENCE_SECONDS = 6 * 3600.0
 

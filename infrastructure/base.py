@@ -1,10 +1,10 @@
 """What every repository shares, whatever its store."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from core.errors import DataRefused, StoreUnavailable
+from core.safe_log import safe_logger
 
 
 class RepositoryError(Exception):
@@ -40,7 +40,7 @@ class BaseRepository:
     """Names its operations in errors and logs."""
 
     def __init__(self) -> None:
-        self._log = logging.getLogger(type(self).__module__)
+        self._log = safe_logger(type(self).__module__)
 
     @contextmanager
     def _error_context(self, operation: str) -> Iterator[None]:

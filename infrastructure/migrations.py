@@ -1,6 +1,5 @@
 """Brings a database's schema to this release: one transaction, one process at a time, nothing destroyed."""
 
-import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.sql import SQL, Composed, Identifier, Literal
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
+from core.safe_log import safe_logger
 from core.schema.migration import Migration, in_order, load_migrations, text_checksum
 from core.schema.sql_generator import generate_functions, generate_transition_guards
 from core.schema.tables import TABLES
@@ -26,7 +26,7 @@ VERSIONS_TABLE = "schema_versions"
 # The row that tells which functions and guards were applied last; migrations count from 1.
 FUNCTIONS_VERSION = 0
 FUNCTIONS = "functions"
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 
 class MigrationError(RepositoryError):

@@ -1,12 +1,13 @@
 """Looks whether the configured queues are there, aside and seldom: who asks never waits for a broker."""
 
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable
 
-log = logging.getLogger(__name__)
+from core.safe_log import safe_logger
+
+log = safe_logger(__name__)
 
 FRESH_SECONDS = 30.0
 # A look that takes so long waits for a peer that says nothing; another thread then tries.
@@ -54,10 +55,10 @@ class QueueProbe:
         return now - self._begun_at > (FRESH_SECONDS if self._ended.is_set() else ABANDONED_SECONDS)
 
     def _begin(self, now: float) -> None:
-        self._begun_at = now
-        self._ended = threading.Event()
+        ended = threading.Event()
         # A daemon: a process that ends does not wait for it.
-        threading.Thread(target=self._look_at_all, args=(self._ended,), name="queue-probe", daemon=True).start()
+        threading.Thread(target=self._look_at_all, args=(ended,), name="queue-probe", daemon=True).start()
+        self._begun_at, self._ended = now, ended
 
     def _look_at_all(self, ended: threading.Event) -> None:
         try:

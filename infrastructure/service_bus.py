@@ -1,6 +1,5 @@
 """Sends through Service Bus. The SDK is imported when something is first sent: that takes a fifth of a second."""
 
-import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from core.first_imports import IMPORTS
 from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage
 from core.models.message import KeptMessage
 from core.ports import NOT_SEEN_THROUGH
+from core.safe_log import safe_logger
 
 if TYPE_CHECKING:
     from azure.servicebus import (
@@ -38,7 +38,7 @@ class _Handle(Protocol):
 
 T = TypeVar("T")
 H = TypeVar("H", bound=_Handle)
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 # Service Bus closes a connection that was silent for four minutes, and what lies on the way may forget one without
 # a word. The SDK's keep-alive thread would prevent that, but it works on the link without a lock while a send does.

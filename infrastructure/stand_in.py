@@ -5,7 +5,6 @@ not even the heartbeat, runs then. `infrastructure.stand_in_process` is told fou
 """
 
 import json
-import logging
 import math
 import os
 import subprocess
@@ -15,9 +14,10 @@ import time
 import weakref
 from typing import Any
 
+from core.safe_log import safe_logger
 from infrastructure.settings import Settings
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 MODULE = "infrastructure.stand_in_process"
 TICK_SECONDS = 0.25
@@ -65,13 +65,15 @@ class LeaseStandIn:
         with self._lock:
             if self._closed.is_set() or lease_seconds >= self._ready_for:
                 return
-            self._ready_for = 0.0 if lease_seconds < SHORT_LEASE_SECONDS else SHORT_LEASE_SECONDS
-            if self._thread is not None:
-                self._say(self._word())
+            # First the thread: a process that nobody ticks would renew what nobody works on.
+            is_new = self._thread is None
+            if is_new and not self._start_ticking():
                 return
-            self._start()
-            self._thread = threading.Thread(target=self._tick, name="stand-in", daemon=True)
-            self._thread.start()
+            self._ready_for = 0.0 if lease_seconds < SHORT_LEASE_SECONDS else SHORT_LEASE_SECONDS
+            if is_new:
+                self._start()
+            else:
+                self._say(self._word())
 
     def close(self) -> None:
         """End it: from now on nobody renews."""
@@ -87,6 +89,16 @@ class LeaseStandIn:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
+    def _start_ticking(self) -> bool:
+        thread = threading.Thread(target=self._tick, name="stand-in", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system gives none; the next call tries again
+            _tell_not_started(error)
+            return False
+        self._thread = thread
+        return True
+
     def _start(self) -> None:
         try:
             process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
@@ -101,7 +113,7 @@ class LeaseStandIn:
             self._process, self._started_at = process, time.monotonic()
             self._say(json.dumps(self._brief).encode() + b"\n" + self._word())
         except OSError as error:
-            log.warning("lease_stand_in_not_started", extra={"checkpoint": "LEASE", "error": repr(error)})
+            _tell_not_started(error)
 
     def _word(self) -> bytes:
         return _TICK if self._ready_for else _BE_QUICK
@@ -135,6 +147,10 @@ class LeaseStandIn:
             self._process = None
         if time.monotonic() - self._started_at > _RESTART_SECONDS:
             self._start()
+
+
+def _tell_not_started(error: Exception) -> None:
+    log.warning("lease_stand_in_not_started", extra={"checkpoint": "LEASE", "error": repr(error)})
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

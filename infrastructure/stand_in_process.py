@@ -21,10 +21,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from core.safe_log import safe_logger
+
 if TYPE_CHECKING:
     from infrastructure.factory import RepositoryFactory
 
-log = logging.getLogger("infrastructure.stand_in_process")  # __name__ is __main__ here
+log = safe_logger("infrastructure.stand_in_process")  # __name__ is __main__ here
 
 SILENCE_SECONDS, SHORT_SILENCE_SECONDS = 3.0, 1.0
 # The shortest lease is five seconds.

@@ -3,7 +3,6 @@
 A job lists them as dicts: `{"type": "source_exists", "param": "source", "suffixes": [".tif"], "min_files": 1}`.
 """
 
-import logging
 import os
 import re
 import time
@@ -14,12 +13,13 @@ from typing import Any
 
 from core.canonical import shown
 from core.credentials import redact
+from core.safe_log import safe_logger
 from core.unchecked import say_unchecked
 from jobs.functions import function_problems
 from jobs.outside import OUTSIDE, Unknown
 from jobs.parameters import ParameterError, ParameterErrors, nearest_name_hint
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 ResourceValidator = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 

@@ -1,6 +1,5 @@
 """The HTTP API. Thin: each endpoint reads its request, asks one service and shapes the answer."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from core.models.control import allowed_actions
 from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText, RunNumber, TaskIdText
 from core.models.view import JobDetail, TaskSummary
 from core.ports import SubmissionOutcome
+from core.safe_log import safe_logger
 from infrastructure.queries import RunNotFound, TaskNotFound
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
@@ -28,7 +28,7 @@ from triggers.prefer import read_wait
 from triggers.problems import Problem
 from triggers.waiting import EndWatcher
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 API_VERSION = "0.1.0"
 DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resume and rerun them.

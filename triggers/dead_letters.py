@@ -10,10 +10,11 @@ from core.dead_letters import keep_body, keep_text, read_reference
 from core.errors import StoreUnavailable
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.outage import outage
+from core.safe_log import safe_logger
 from triggers.delivery import Delivery, pause_seconds
 from triggers.services import get_services
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 _REASON, _DESCRIPTION = "DeadLetterReason", "DeadLetterErrorDescription"
 _KEPT_ID = 200

@@ -1,7 +1,6 @@
 """What the app does when its process is told to end: it hands its tasks back, so that others have them at once."""
 
 import atexit
-import logging
 import os
 import signal
 import sys
@@ -11,7 +10,9 @@ from functools import cache
 from types import FrameType
 from typing import Any
 
-log = logging.getLogger(__name__)
+from core.safe_log import safe_logger
+
+log = safe_logger(__name__)
 
 SIGNAL = signal.SIGTERM
 

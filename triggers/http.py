@@ -2,12 +2,12 @@
 
 import functools
 import json
-import logging
 import os
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import azure.functions as func
 
+from core.safe_log import safe_logger
 from triggers.actor import is_authentication_on
 from triggers.api import create_api
 from triggers.edge import HEADERS, find_host_problem
@@ -15,7 +15,7 @@ from triggers.ports import ApiServices, ServicesNotReady
 from triggers.problems import PROBLEM_MEDIA_TYPE, ProblemError, invalid_request, problem_document, wrong_field
 from triggers.services import get_services
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 
 async def answer(request: func.HttpRequest, context: func.Context, *, problems: tuple[str, ...]) -> func.HttpResponse:

@@ -23,6 +23,7 @@ from core.errors import (
     SubmissionRefused,
 )
 from core.outage import outage
+from core.safe_log import safe_logger
 from core.safe_text import bounded_text
 from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from infrastructure.queries import InvalidCursor, JobNotFound
@@ -30,7 +31,7 @@ from jobs.parameters import MAX_PROBLEMS, ParameterErrors
 from jobs.registry import UnknownJobType
 from triggers.ports import ServicesNotReady
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5

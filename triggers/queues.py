@@ -21,13 +21,14 @@ from core.dead_letters import keep_text
 from core.errors import DeliveryError, Draining, MessageRefused, StoreUnavailable
 from core.models.message import JobQueueMessage, read_job_message, read_task_message
 from core.orchestration_manager import JOBS_QUEUE
+from core.safe_log import safe_logger
 from jobs.parameters import nearest_name_hint
 from triggers.dead_letters import LetterRecorder, find_recorder, read_letter
 from triggers.delivery import Delivery, pause_seconds
 from triggers.ports import MessageProcessor, ServicesNotReady
 from triggers.services import get_services
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 _SHOWN_PROBLEMS, _SHOWN_FIELDS = 3, 20
 _LONGEST_NAME = 100

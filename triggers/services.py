@@ -1,7 +1,6 @@
 """The composition for the triggers: made once, at the first request or message, and shared by all threads."""
 
 import importlib
-import logging
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from core.first_imports import IMPORTS
 from core.janitor import Janitor
 from core.machine import CoreMachine
 from core.outage import outage
+from core.safe_log import safe_logger
 from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from triggers.ports import Check, ServicesNotReady
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from infrastructure.settings import Settings
     from jobs.registry import Registry
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 
 @dataclass(frozen=True)

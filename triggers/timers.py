@@ -1,12 +1,12 @@
 """What the timer functions run."""
 
-import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from core.safe_log import safe_logger
 from triggers.services import get_services
 
-log = logging.getLogger(__name__)
+log = safe_logger(__name__)
 
 
 class Report(Protocol):

@@ -54,7 +54,7 @@ class Dispatcher:
                 outcome.set_exception(InvocationAbortedError(self._aborted))
                 return outcome
             self._running[call.invocation_id] = running
-        log.debug("invocation_started function=%s id=%s reason=%s", call.function.name, call.invocation_id, reason)
+        _tell(logging.DEBUG, "invocation_started function=%s id=%s reason=%s", *_names(call), reason)
         try:
             inner = self._invoker.submit(call)
         except RuntimeError as exc:  # the pool is closed: the worker is going down
@@ -89,26 +89,39 @@ class Dispatcher:
     def _finish(self, running: _Running, done: Future[Datum | None]) -> None:
         error = InvocationAbortedError("the call was cancelled") if done.cancelled() else done.exception()
         milliseconds = (time.monotonic() - running.started) * 1000
-        name, invocation_id = running.call.function.name, running.call.invocation_id
         if error is None:
-            log.info("invocation_succeeded function=%s id=%s duration_ms=%.1f", name, invocation_id, milliseconds)
             self._settle(running, lambda: running.outcome.set_result(done.result()))
-        else:
-            # Azure's host logs each failed call. Here, what the app has reported itself once for all is not repeated.
-            is_reported = getattr(error, "is_reported", False) is True
-            log.log(
-                logging.DEBUG if is_reported else logging.ERROR,
-                "invocation_failed function=%s id=%s duration_ms=%.1f error=%r",
-                name,
-                invocation_id,
+            _tell(
+                logging.INFO,
+                "invocation_succeeded function=%s id=%s duration_ms=%.1f",
+                *_names(running.call),
                 milliseconds,
-                error,
-                exc_info=None if is_reported else error,
             )
-            self._settle(running, lambda: running.outcome.set_exception(error))
+            return
+        self._settle(running, lambda: running.outcome.set_exception(error))
+        # Azure's host logs each failed call. Here, what the app has reported itself once for all is not repeated.
+        is_reported = getattr(error, "is_reported", False) is True
+        _tell(
+            logging.DEBUG if is_reported else logging.ERROR,
+            "invocation_failed function=%s id=%s duration_ms=%.1f error=%r",
+            *_names(running.call),
+            milliseconds,
+            error,
+            exc_info=None if is_reported else error,
+        )
 
     def _settle(self, running: _Running, act: Callable[[], None]) -> None:
         with contextlib.suppress(InvalidStateError):  # aborted before: that verdict stands
             act()
         with self._lock:
             self._running.pop(running.call.invocation_id, None)
+
+
+def _names(call: Call) -> tuple[str, str]:
+    return call.function.name, call.invocation_id
+
+
+def _tell(level: int, message: str, *args: object, exc_info: BaseException | None = None) -> None:
+    """The app may have put handlers of its own into this process's log; one that raises keeps no call from ending."""
+    with contextlib.suppress(Exception):
+        log.log(level, message, *args, exc_info=exc_info, stacklevel=2)

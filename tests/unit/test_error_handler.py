@@ -1,16 +1,15 @@
 """One place for errors: bugs bubble up, a failing clean-up never hides the cause."""
 
-import logging
-
 import pytest
 
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import ContractViolationError
+from core.safe_log import safe_logger
 
 
 @pytest.fixture
 def handler():
-    return CoreMachineErrorHandler(logging.getLogger("test.handler"))
+    return CoreMachineErrorHandler(safe_logger("test.handler"))
 
 
 def test_error_is_logged_with_its_ids_and_raised(handler, caplog):

@@ -101,3 +101,20 @@ def test_time_is_asked_for_once_not_in_a_circle():
     keeper.renew_now()
     assert lease.ask_at is None
     keeper.drop([lease])
+
+
+def no_thread(_thread):
+    raise RuntimeError("can't start new thread")
+
+
+def test_keeper_that_got_no_thread_asks_for_one_again(monkeypatch, caplog):
+    """After one refusal no lease of the process was ever renewed."""
+    store = ScriptedStore("renewed")
+    keeper, first, second = LeaseKeeper(store), lease_of(timeout_seconds=0.01), lease_of()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        keeper.hold([first])
+    assert "heartbeat_not_started" in caplog.text
+    keeper.hold([second])
+    assert store.asked.wait(30)
+    keeper.drop([first, second])

@@ -7,6 +7,7 @@ import pytest
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import StoreUnavailable
 from core.outage import OutageLog
+from core.safe_log import safe_logger
 
 
 class Clock:
@@ -68,7 +69,7 @@ def test_a_database_that_comes_and_goes_is_one_warning_a_minute_too(caplog):
 
 def test_messages_that_meet_an_outage_leave_no_trace_each(caplog, monkeypatch):
     monkeypatch.setattr("core.error_handler.outage", OutageLog(Clock()))
-    handler = CoreMachineErrorHandler(logging.getLogger("test"))
+    handler = CoreMachineErrorHandler(safe_logger("test"))
     for _ in range(100):
         with pytest.raises(StoreUnavailable), handler.handle_operation("process_task_message"):
             raise StoreUnavailable("refused")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from infrastructure.settings import load_settings
+from infrastructure.stand_in import LeaseStandIn
 from infrastructure.stand_in_process import StandIn, is_stopped
 
 PARENT = 4711
@@ -117,3 +118,26 @@ def test_stopped_process_is_known():
 def test_settings_give_the_same_settings_in_another_process(environment):
     settings = load_settings(environment)
     assert load_settings(settings.to_environment()) == settings
+
+
+def test_without_a_thread_that_ticks_no_process_is_left_and_the_next_call_tries_again(monkeypatch, caplog):
+    """A stand-in that nobody ticks takes its parent for blocked, and renews what nobody works on."""
+    environment = {
+        "COREMACHINE_DATABASE_URL": "postgresql://u:p@h/d",
+        "ServiceBusConnection__fullyQualifiedNamespace": "n.x",
+    }
+
+    def no_thread(_thread):
+        raise RuntimeError("can't start new thread")
+
+    started = []
+    monkeypatch.setattr(LeaseStandIn, "_start", lambda _: started.append(1))
+    stand_in = LeaseStandIn(load_settings(environment), "owner")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        stand_in.watch(60.0)
+    assert started == []
+    assert "lease_stand_in_not_started" in caplog.text
+    stand_in.watch(60.0)
+    assert started == [1]
+    stand_in.close()

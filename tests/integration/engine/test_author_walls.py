@@ -402,3 +402,37 @@ def test_task_whose_job_was_cancelled_is_told_to_have_come_too_late(rig, caplog,
         (one.message, one.stage) for one in caplog.records if one.name == "core.state_records" and "task" in one.message
     ]
     assert told == [("task_complete", 1), ("task_came_too_late", 2)]
+
+
+class BrokenHandler(logging.Handler):
+    def emit(self, record):
+        del record
+        raise RuntimeError("collector gone")
+
+
+@pytest.fixture
+def broken_log():
+    """A root handler that raises, and a library that puts its own `correlation_id` on every record."""
+    root, handler, make = logging.getLogger(), BrokenHandler(), logging.getLogRecordFactory()
+
+    def traced(*args, **kwargs):
+        record = make(*args, **kwargs)
+        record.correlation_id = "theirs"
+        return record
+
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.setLogRecordFactory(traced)
+    yield
+    logging.setLogRecordFactory(make)
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("broken_log")
+def test_broken_log_changes_nothing_that_is_done(rig):
+    """Submissions that were written answered 500, plans that were written counted as failed."""
+    job_id = rig.run(n=2)
+    assert rig.job(job_id).status == "completed"
+    assert events(rig, job_id, "job_step_retry_scheduled") == []
