@@ -31,6 +31,7 @@ from core.safe_text import MOST_TEXT_BYTES, bounded_text, repr_of, storable_text
 # Nobody is asked to wait longer than this.
 MOST_RETRY_AFTER_SECONDS = 86_400.0
 _LONGEST_TYPE = 200
+_LONGEST_REFUSAL = 8000
 
 
 class ContractViolationError(TypeError):
@@ -39,6 +40,10 @@ class ContractViolationError(TypeError):
 
 class InvalidParameters(ValueError):
     """Parameters that their sender must change; `jobs.parameters.ParameterErrors` is one."""
+
+    def in_plain_text(self) -> "InvalidParameters":
+        """The same, of bounded plain text: an author's own may raise when it is read, or be 20 MB long."""
+        return InvalidParameters(redact(bounded_text(text_of(self), _LONGEST_REFUSAL)) or type_name(self))
 
 
 class CoreMachineError(Exception):
