@@ -6,7 +6,7 @@ that was returned. Outside of it nothing of the author's is called any more.
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 from core.errors import AuthorError, ContractViolationError, Failure, StoreUnavailable, classify
@@ -21,19 +21,39 @@ MOST_TASKS = 1_000_000
 _END = object()
 
 
+class _EngineStoreUnavailable(StoreUnavailable):
+    """The engine's own database was away while an author's code read results from it."""
+
+
+def read_once(items: Iterable[T]) -> Iterator[T]:
+    """Results as an author's code reads them: once, in order, whether they are in memory or in the database.
+
+    An outage of the database passes `call_author` as what it is. Every other StoreUnavailable is the author's own.
+    """
+    read = iter(items)
+    while True:
+        try:
+            item = next(read, _END)
+        except StoreUnavailable as error:
+            raise _EngineStoreUnavailable(*error.args) from error
+        if item is _END:
+            return
+        yield item  # type: ignore[misc]
+
+
 def call_author(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call an author's code, or ours that looks at what an author made. A child that it forks ends here.
 
     Raises:
         AuthorError: It raised something, SystemExit and KeyboardInterrupt among it.
-        StoreUnavailable: Earlier results were being read, and the database is away.
+        StoreUnavailable: Earlier results were being read (`read_once`), and the database is away.
     """
     process = this_process()
     try:
         returned = function(*args, **kwargs)
     except BaseException as error:
         end_forked_child(process, error)
-        if issubclass(type(error), StoreUnavailable):  # not isinstance: what an error says of its class may be a lie
+        if type(error) is _EngineStoreUnavailable:
             raise
         failure = classify(error)
     else:

@@ -42,6 +42,7 @@ from core.safe_text import (
 MOST_RETRY_AFTER_SECONDS = 86_400.0
 _MOST_LOGGED = 2000
 _LONGEST_TYPE = 200
+_LONGEST_REFUSAL = 8000
 
 
 class ContractViolationError(TypeError):
@@ -50,6 +51,10 @@ class ContractViolationError(TypeError):
 
 class InvalidParameters(ValueError):
     """Parameters that their sender must change; `jobs.parameters.ParameterErrors` is one."""
+
+    def in_plain_text(self) -> "InvalidParameters":
+        """The same, of bounded plain text: an author's own may raise when it is read, or be 20 MB long."""
+        return InvalidParameters(redact(bounded_text(text_of(self), _LONGEST_REFUSAL)) or type_name(self))
 
 
 class CoreMachineError(Exception):

@@ -6,13 +6,13 @@ from uuid import uuid4
 
 from core.author_code import call_author
 from core.faults import fault_point
+from core.job_class import record_of, validate
 from core.models import JobQueueMessage, JobRecord, JobStatus
 from core.models.control import ControlAnswer, RerunMode
 from core.orchestration_manager import OrchestrationManager
 from core.parking import announce_parked_tasks
 from core.ports import JobCatalog
 from core.state_manager import StateManager
-from core.submission import validate
 
 
 class JobControl:
@@ -89,10 +89,12 @@ class JobControl:
         if mode is not RerunMode.ALL:
             return changed, None
         record = call_author(
-            self._catalog.get_job(job.job_type).create_job_record,
+            record_of,
+            self._catalog.get_job(job.job_type),
+            job.job_type,
             job.job_id,
             changed or job.parameters,
-            correlation_id=job.correlation_id,
+            job.correlation_id,
         )
         return changed, record.definition
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from core.author_code import call_author, describe_returned
+from core.author_code import call_author, describe_returned, read_once
 from core.canonical import EncodedJson, copied, encode_storable
 from core.drain import Drain
 from core.error_handler import CoreMachineErrorHandler
@@ -231,8 +231,8 @@ class JobMover:
 
         def results(stage: int) -> Iterator[CompletedTask]:
             if last_results is not None and stage == job.total_stages:
-                return iter(last_results)
-            return self._results.stream_results(job.job_id, job.run, stage)
+                return read_once(last_results)
+            return read_once(self._results.stream_results(job.job_id, job.run, stage))
 
         self._orchestration.expect_stages(job, job.total_stages)
         job_class = self._catalog.get_job(job.job_type)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
-from core.author_code import author_items, call_author, describe_returned, refusal
+from core.author_code import author_items, call_author, describe_returned, read_once, refusal
 from core.canonical import MOST_VALUE_BYTES, copied, describe, encode_storable
 from core.errors import AuthorError, DeliveryError, PermanentTaskError, QueueNotFound, UnknownWork
 from core.faults import fault_point
@@ -147,7 +147,7 @@ class OrchestrationManager:
         what = f"create_tasks_for_stage of {job.job_type!r}, stage {stage.number}"
         plan = self._catalog.get_job(job.job_type).create_tasks_for_stage
         read = partial(_read_definition, what)
-        yield from author_items(what, read, plan, stage.number, copied(job.parameters), job.job_id, previous)
+        yield from author_items(what, read, plan, stage.number, copied(job.parameters), job.job_id, read_once(previous))
 
     def expect_stages(self, job: JobRecord, count: int) -> None:
         """Keep a job from code that has fewer stages than it: its planner would take one of them for another.
@@ -291,7 +291,7 @@ def _read_definition(what: str, index: int, item: object) -> AskedTask:
     if not isinstance(item, TaskDefinition):
         raise AuthorError(refusal(f"{what}, task {index}: expected a TaskDefinition, found {describe_returned(item)}"))
     # Looked at once, and again although it was validated: `model_construct` does not.
-    name, task_type, parameters = item.name, item.task_type, item.parameters
+    name, task_type, parameters = item.name, item.task_type, _own_dict(what, index, item.parameters)
     if name is not None and not 0 < len(_plain_text(what, index, "name", name)) <= MOST_NAME_CHARACTERS:
         found = f"one of {len(name)}"
         raise AuthorError(
@@ -300,6 +300,16 @@ def _read_definition(what: str, index: int, item: object) -> AskedTask:
     if task_type is not None:
         _plain_text(what, index, "task_type", task_type)
     return name, task_type, parameters
+
+
+def _own_dict(what: str, index: int, parameters: object) -> dict[str, object]:
+    """The parameters, as a dict whose methods are not an author's."""
+    if type(parameters) is dict:
+        return parameters
+    if not isinstance(parameters, Mapping):
+        found = describe_returned(parameters)
+        raise AuthorError(refusal(f"{what}, task {index}: parameters: expected a mapping, found {found}"))
+    return dict(parameters)
 
 
 def _plain_text(what: str, index: int, field: str, text: object) -> str:

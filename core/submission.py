@@ -6,16 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from core.author_code import call_author, describe_returned
-from core.canonical import EncodedJson, ValueTooLarge, canonical_json, encode_storable, forced_job_id_for
-from core.errors import (
-    AuthorError,
-    ContractViolationError,
-    IdempotencyKeyReused,
-    InvalidParameters,
-    SubmissionRefused,
-)
+from core.author_code import call_author
+from core.canonical import canonical_json, forced_job_id_for
+from core.errors import AuthorError, ContractViolationError, IdempotencyKeyReused, SubmissionRefused
 from core.faults import fault_point
+from core.job_class import first_message, new_record, validate
 from core.models import JobStatus
 from core.models.control import IfEnded
 from core.orchestration_manager import OrchestrationManager
@@ -90,10 +85,7 @@ class Submitter:
         job_class = self._catalog.get_job(job_type)
         with note_unchecked() as unchecked:
             validated, encoded = validate(job_class, job_type, parameters, self._orchestration.role.most_bytes)
-        job_id = call_author(job_class.generate_job_id, validated)
-        record = call_author(
-            job_class.create_job_record, job_id, validated, correlation_id=correlation_id or uuid4().hex
-        )
+        record = call_author(new_record, job_class, job_type, validated, correlation_id or uuid4().hex)
         forces = force or if_ended is IfEnded.FORCE
         submitted = self._state.submit_job(
             record,
@@ -114,19 +106,17 @@ class Submitter:
             fault_point("submit.written")
             large = [(None, len(encoded))]
             self._state.note_large_values(submitted.job_id, submitted.run, 1, "parameters", large)
-            self._announce(job_class, submitted, validated)
+            self._announce(job_class, job_type, submitted, validated)
         return submission
 
-    def _announce(self, job_class: JobType, submitted: Submitted, validated: Mapping[str, Any]) -> None:
+    def _announce(self, job_class: JobType, job_type: str, submitted: Submitted, validated: Mapping[str, Any]) -> None:
         """The job is written down: whatever keeps its message from being made or sent, the janitor sends one."""
         try:
-            message = call_author(
-                job_class.queue_job, submitted.job_id, validated, correlation_id=submitted.correlation_id
-            )
+            message = call_author(first_message, job_class, job_type, submitted, validated)
         except AuthorError:
             log.exception("job_message_not_made", extra={"job_id": submitted.job_id})
             return
-        if self._orchestration.announce_job(message.model_copy(update={"run": submitted.run})):
+        if self._orchestration.announce_job(message):
             fault_point("submit.sent")
             self._state.mark_job_announced(submitted.job_id, submitted.run, 1)
 
@@ -154,35 +144,6 @@ def _advice_on(submitted: Submitted) -> str | None:
     # The key belongs to the request that came before.
     how = ", under a new idempotency key," if submitted.outcome is SubmissionOutcome.REPLAYED else ""
     return f"{found}{when}{how} {_RESUBMIT}{_FORCE}"
-
-
-def validate(
-    job_class: JobType, job_type: str, parameters: Mapping[str, Any], most_bytes: int
-) -> tuple[dict[str, Any], EncodedJson]:
-    """Parameters as the job's author has them validated, and as they are stored.
-
-    Raises:
-        InvalidParameters, ValueTooLarge: What the caller must change.
-        AuthorError: The author's code failed, or gave what cannot be stored.
-    """
-    answer = call_author(_validated, job_class, job_type, parameters, most_bytes)
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-
-def _validated(
-    job_class: JobType, job_type: str, parameters: Mapping[str, Any], most_bytes: int
-) -> tuple[dict[str, Any], EncodedJson] | InvalidParameters | ValueTooLarge:
-    try:
-        validated: object = job_class.validate_job_parameters(parameters)
-        if isinstance(validated, dict):
-            return validated, encode_storable(validated, "parameters", most_bytes=most_bytes)
-    except (InvalidParameters, ValueTooLarge) as refused:
-        return refused
-    raise ContractViolationError(
-        f"validate_job_parameters of {job_type!r}: expected it to return a dict, found {describe_returned(validated)}"
-    )
 
 
 def advice_for(job_id: str, status: JobStatus) -> str | None:

@@ -7,10 +7,12 @@ from typing import Any, ClassVar, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
 
+from core.canonical import shown
 from core.models import JobQueueMessage, JobRecord, StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
 from core.models.definition import JobDefinition, TimeoutSeconds
 from jobs.functions import function_problems
+from jobs.names import job_type_problems, name_problems, text_problems
 from jobs.parameter_schema import check_schema
 
 
@@ -26,7 +28,7 @@ class JobBase(ABC):
     """One job type. Authors list `JobBaseMixin` before it and write the last two methods.
 
     Class attributes:
-        job_type: The name in URLs and messages.
+        job_type: The name in URLs and messages: letters, digits, `_`, `-` and `.`, at most 100.
         description: A sentence for people.
         stages: One mapping a stage, `StageDefinition`'s fields.
         parameters_schema: See `jobs.parameters`.
@@ -42,14 +44,14 @@ class JobBase(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        problems = _problems_of(cls)
+        problems = job_problems(cls)
         if problems:
             raise JobDefinitionError(f"job class {cls.__module__}.{cls.__qualname__}", problems)
 
     @classmethod
     @abstractmethod
     def validate_job_parameters(cls, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Validated parameters with defaults, or `ParameterErrors` with all problems."""
+        """Validated parameters with defaults. Raises `InvalidParameters`, or `ParameterErrors` with all problems."""
 
     @classmethod
     @abstractmethod
@@ -59,12 +61,12 @@ class JobBase(ABC):
     @classmethod
     @abstractmethod
     def create_job_record(cls, job_id: str, params: Mapping[str, Any], *, correlation_id: str) -> JobRecord:
-        """The row to submit, with a snapshot of the definition."""
+        """The row to submit, of what it is given, with a snapshot of the definition."""
 
     @classmethod
     @abstractmethod
     def queue_job(cls, job_id: str, params: Mapping[str, Any], *, correlation_id: str) -> JobQueueMessage:
-        """The message that starts the job's first stage; the machine sends it."""
+        """The message that starts the job's first stage; the machine sends it, or the janitor if this gives none."""
 
     @staticmethod
     @abstractmethod
@@ -79,7 +81,8 @@ class JobBase(ABC):
         Called once a stage and run, and again if a process died before they were written: it changes nothing outside.
 
         Args:
-            previous_results: The previous stage's completed tasks, streamed once; empty for stage 1.
+            previous_results: An iterator over the previous stage's completed tasks, which can be read once and has no
+                length; empty for stage 1.
         """
 
     @staticmethod
@@ -93,14 +96,15 @@ class JobBase(ABC):
         return JobDefinition(job_type=cls.job_type, timeout_seconds=cls.timeout_seconds, stages=stages)
 
 
-def _problems_of(job: type[JobBase]) -> list[str]:
+def job_problems(job: type[JobBase]) -> list[str]:
+    """What is wrong with a job class, a sentence each."""
     problems = [
         f"method {name} is missing{_mixin_hint(name)}"
         for name in sorted(vars(JobBase))
         if getattr(getattr(job, name, None), "__isabstractmethod__", False)
     ]
-    if not isinstance(getattr(job, "job_type", None), str) or not job.job_type:
-        problems.append(f"job_type: expected a name, found {getattr(job, 'job_type', None)!r}")
+    problems += job_type_problems("job_type", getattr(job, "job_type", None))
+    problems += text_problems("description", job.description)
     problems += _stage_problems(getattr(job, "stages", None))
     problems += _timeout_problems(getattr(job, "timeout_seconds", None))
     problems += _method_problems(job)
@@ -131,22 +135,31 @@ def _mixin_hint(name: str) -> str:
 
 def _stage_problems(stages: Any) -> list[str]:
     if not isinstance(stages, list | tuple) or not stages:
-        return [f"stages: expected a list with at least one stage, found {stages!r}"]
+        return [f"stages: expected a list with at least one stage, found {shown(stages, 120)}"]
     problems = []
     for place, stage in enumerate(stages):
         try:
-            number = StageDefinition.model_validate(stage).number
+            checked = StageDefinition.model_validate(stage)
         except ValidationError as error:
             problems += [
-                f"stages[{place}].{'.'.join(map(str, item['loc']))}: {item['msg']}, found {item['input']!r}"
+                f"stages[{place}].{'.'.join(map(str, item['loc']))}: {item['msg']}, found {shown(item['input'], 120)}"
                 for item in error.errors()
             ]
             continue
-        if number != place + 1:
-            problems.append(f"stages[{place}].number: expected {place + 1} (numbers count from 1), found {number}")
+        if checked.number != place + 1:
+            found = checked.number
+            problems.append(f"stages[{place}].number: expected {place + 1} (numbers count from 1), found {found}")
+        problems += _text_problems(f"stages[{place}]", checked)
     if isinstance(stages[0], Mapping) and stages[0].get("parallelism") in {"fan_out", "fan_in"}:
         problems.append("stages[0].parallelism: the first stage has no earlier results; expected 'single'")
     return problems
+
+
+def _text_problems(what: str, stage: StageDefinition) -> list[str]:
+    problems = name_problems(f"{what}.name", stage.name) + name_problems(f"{what}.task_type", stage.task_type)
+    if stage.queue is not None:
+        problems += name_problems(f"{what}.queue", stage.queue)
+    return problems + text_problems(f"{what}.description", stage.description or "")
 
 
 def _timeout_problems(timeout_seconds: Any) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.canonical import describe
+from jobs.names import text_problems
 from jobs.parameters import TYPE_NAMES, Entry, Schema, check_value, nearest_name_hint
 
 _COMMON_KEYS = ("type", "required", "default", "allowed", "nullable", "description", "example")
@@ -44,10 +45,11 @@ def check_schema(schema: Any, where: str) -> list[str]:
         return [f"{where}: expected a dict of entries by parameter name, found {describe(schema)}"]
     problems: list[str] = []
     for name, entry in schema.items():
-        if isinstance(name, str) and name:
+        if isinstance(name, str) and name and not text_problems(where, name):
             problems += _check_entry(entry, f"{where}.{name}")
         else:
-            problems.append(f"{where}: expected parameter names that are non-empty str, found {describe(name)}")
+            expected = "parameter names that are non-empty str without NUL and lone surrogates"
+            problems.append(f"{where}: expected {expected}, found {describe(name)}")
     return problems
 
 
@@ -86,8 +88,7 @@ def _flag_problems(entry: Entry, where: str) -> Iterator[str]:
     for key in ("required", "nullable"):
         if not isinstance(entry.get(key, False), bool):
             yield f"{where}.{key}: expected True or False, found {describe(entry[key])}"
-    if not isinstance(entry.get("description", ""), str):
-        yield f"{where}.description: expected str, found {describe(entry['description'])}"
+    yield from text_problems(f"{where}.description", entry.get("description", ""))
     if entry.get("required") is True and "default" in entry:
         yield f"{where}: a required parameter never uses its default; leave out 'required' or 'default'"
 
@@ -108,7 +109,7 @@ def _bound_problems(entry: Entry, where: str) -> list[str]:
 
 
 def _pattern_problems(pattern: Any, where: str) -> list[str]:
-    if not isinstance(pattern, str):
+    if text_problems(where, pattern):
         return [f"{where}.pattern: expected a regular expression, found {describe(pattern)}"]
     try:
         re.compile(pattern)

@@ -18,6 +18,7 @@ from typing import Any
 from core.canonical import NotJson, describe, find_json_problems, join_path, shown
 from core.credentials import find_credential, redact
 from core.errors import InvalidParameters
+from core.safe_text import bounded_text, text_of
 
 Entry = Mapping[str, Any]
 Schema = Mapping[str, Entry]
@@ -31,6 +32,7 @@ _INT_TEXT = re.compile(r"[+-]?[0-9]+")
 _FLOAT_TEXT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # So many problems are told one by one; one more helps nobody, and a body has room for a hundred thousand.
 MAX_PROBLEMS = 20
+_LONGEST_PART = 1000
 # Beyond these nothing near is looked for: the search compares each letter with each.
 _MAX_NEAR_LETTERS, _MAX_NEAR_NAMES = 100, 200
 _ADVICE = "name the place alone, and let the app's identity open it: parameters are kept and shown"
@@ -52,8 +54,7 @@ class ParameterError:
 
     @property
     def message(self) -> str:
-        text = f"{self.field}: expected {self.expected}, found {self.found}"
-        return f"{text}; {self.hint}" if self.hint else text
+        return _message_of(self)
 
 
 class ParameterErrors(InvalidParameters):
@@ -61,10 +62,11 @@ class ParameterErrors(InvalidParameters):
 
     def __init__(self, errors: Iterable[ParameterError], more: int = 0) -> None:
         told = tuple(errors)
-        self.errors = told[:MAX_PROBLEMS]
-        self.more = more + len(told) - len(self.errors)
-        lines = [error.message for error in self.errors]
-        super().__init__("\n".join([*lines, f"and {self.more} more"] if self.more else lines))
+        shown_errors = tuple(map(_as_error, told[:MAX_PROBLEMS]))
+        untold = (more if isinstance(more, int) else 0) + len(told) - len(shown_errors)
+        self.errors, self.more = shown_errors, untold
+        lines = [_message_of(error) for error in shown_errors]
+        super().__init__("\n".join([*lines, f"and {untold} more"] if untold else lines))
 
     def __reduce__(self) -> tuple[type["ParameterErrors"], tuple[tuple[ParameterError, ...], int]]:
         return type(self), (self.errors, self.more)
@@ -72,6 +74,34 @@ class ParameterErrors(InvalidParameters):
     def as_list(self) -> list[dict[str, Any]]:
         """The problems as JSON-able dicts: field, expected, found, hint, message."""
         return [{**asdict(error), "message": error.message} for error in self.errors]
+
+    def in_plain_text(self) -> InvalidParameters:
+        """As the other; the problems stay apart."""
+        errors, more = getattr(self, "errors", None), getattr(self, "more", 0)
+        if type(errors) is not tuple or not errors:
+            return super().in_plain_text()
+        return ParameterErrors([_plain_error(_as_error(error)) for error in errors], more)
+
+
+def _message_of(error: ParameterError) -> str:
+    text = f"{text_of(error.field)}: expected {text_of(error.expected)}, found {text_of(error.found)}"
+    return text if error.hint is None or error.hint == "" else f"{text}; {text_of(error.hint)}"
+
+
+def _as_error(told: object) -> ParameterError:
+    """A problem, whatever an author's validator took for one."""
+    if isinstance(told, ParameterError):
+        return told
+    return ParameterError("parameters", "values that this job type takes", text_of(told))
+
+
+def _plain_error(error: ParameterError) -> ParameterError:
+    hint = None if error.hint is None else _plain(error.hint)
+    return ParameterError(_plain(error.field), _plain(error.expected), _plain(error.found), hint)
+
+
+def _plain(value: object) -> str:
+    return redact(bounded_text(text_of(value), _LONGEST_PART))
 
 
 class Problems:

@@ -4,10 +4,12 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from core.canonical import shown
 from core.errors import UnknownWork
 from core.ports import HandlerFunction
-from jobs.base import JobBase, JobDefinitionError, is_job_class
+from jobs.base import JobBase, JobDefinitionError, is_job_class, job_problems
 from jobs.functions import function_problems
+from jobs.names import name_problems
 from jobs.validators import find_unknown_validators
 
 
@@ -42,8 +44,8 @@ class Registry:
 
     def __init__(self, jobs: Iterable[type[JobBase]], handlers: Iterable[Handler], queues: Iterable[str]) -> None:
         job_list, handler_list, queue_names = list(jobs), list(handlers), set(queues)
-        problems = _handler_problems(handler_list, queue_names)
-        problems += _job_problems(job_list, {handler.task_type for handler in handler_list})
+        problems, task_types = _handler_problems(handler_list, queue_names)
+        problems += _job_problems(job_list, task_types)
         if problems:
             raise JobDefinitionError("registry", problems)
         self._jobs = {job.job_type: job for job in job_list}
@@ -68,10 +70,20 @@ class Registry:
         return self._handlers.get(task_type)
 
 
-def _handler_problems(handlers: list[Handler], queues: set[str]) -> list[str]:
-    problems = []
+def _handler_problems(handlers: Sequence[object], queues: set[str]) -> tuple[list[str], set[str]]:
+    """What is wrong with the handlers, and their task types."""
+    problems: list[str] = []
     seen: set[str] = set()
-    for handler in handlers:
+    for place, handler in enumerate(handlers):
+        if not isinstance(handler, Handler):
+            expected = "a Handler(task_type, function, queue)"
+            problems.append(f"handlers[{place}]: expected {expected}, found {shown(handler, 120)}")
+            continue
+        unusable = name_problems(f"handlers[{place}].task_type", handler.task_type)
+        unusable += name_problems(f"handlers[{place}].queue", handler.queue)
+        if unusable:
+            problems += unusable
+            continue
         if handler.task_type in seen:
             problems.append(f"task type {handler.task_type!r} has two handlers")
         seen.add(handler.task_type)
@@ -80,7 +92,7 @@ def _handler_problems(handlers: list[Handler], queues: set[str]) -> list[str]:
             problems.append(
                 f"handler of {handler.task_type!r}: expected a queue of {sorted(queues)}, found {handler.queue!r}"
             )
-    return problems
+    return problems, seen
 
 
 def _job_problems(jobs: Sequence[object], task_types: set[str]) -> list[str]:
@@ -88,7 +100,12 @@ def _job_problems(jobs: Sequence[object], task_types: set[str]) -> list[str]:
     seen: set[str] = set()
     for job in jobs:
         if not is_job_class(job):
-            problems.append(f"expected a job class, found {job!r}")
+            problems.append(f"expected a job class, found {shown(job, 120)}")
+            continue
+        # Again: what a class declares may have been changed since it was made.
+        unusable = job_problems(job)
+        if unusable:
+            problems += [f"job class {job.__qualname__}: {problem}" for problem in unusable]
             continue
         if job.job_type in seen:
             problems.append(f"job type {job.job_type!r} is there twice")

@@ -19,6 +19,7 @@ from core.errors import (
     AuthorError,
     DeliveryError,
     IdempotencyKeyReused,
+    InvalidParameters,
     StoreUnavailable,
     SubmissionRefused,
 )
@@ -109,6 +110,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(HTTPException, _from_framework)
     api.add_exception_handler(RequestValidationError, _from_validation)
     api.add_exception_handler(ParameterErrors, _from_parameters)
+    api.add_exception_handler(InvalidParameters, _from_refused_parameters)
     api.add_exception_handler(ValueTooLarge, _from_large_parameters)
     api.add_exception_handler(AuthorError, _from_author)
     api.add_exception_handler(UnknownJobType, _from_unknown_job_type)
@@ -196,6 +198,10 @@ def _from_parameters(request: Request, error: Any) -> JSONResponse:
         request.scope["path"],
         ProblemError(400, "invalid_parameters", str(error), errors=errors, more_errors=error.more),
     )
+
+
+def _from_refused_parameters(request: Request, error: Exception) -> JSONResponse:
+    return answer(request.scope["path"], ProblemError(400, "invalid_parameters", str(error)))
 
 
 def _from_large_parameters(request: Request, error: Any) -> JSONResponse:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from core import author_code, task_runner
-from core.author_code import author_items, call_author
+from core.author_code import author_items, call_author, read_once
 from core.canonical import MOST_LEVELS, NotJson, ValueTooLarge, as_stored, copied, encode_storable
 from core.context import TaskContext
 from core.errors import AuthorError, Failure, PermanentTaskError, RetryableTaskError, StoreUnavailable, classify
@@ -122,9 +122,34 @@ def test_exit_says_what_to_raise_in_its_place():
     assert "in run" in told.value.failure.traceback
 
 
-def test_database_that_is_away_is_no_fault_of_the_author():
-    with pytest.raises(StoreUnavailable):
-        call_author(raising(lambda: StoreUnavailable("away")))
+def away():
+    yield 1
+    raise StoreUnavailable("away")
+
+
+def test_database_that_is_away_while_results_are_read_is_no_fault_of_the_author():
+    with pytest.raises(StoreUnavailable, match="away"):
+        call_author(list, read_once(away()))
+    with pytest.raises(StoreUnavailable, match="away"):
+        list(author_items("plan", as_it_is, lambda: (item for item in read_once(away()))))
+
+
+def test_other_database_that_is_away_is_the_authors_own():
+    """A planner that said so of its own database was asked again for ever, and the log told of an outage of ours."""
+    for read in (raising(lambda: StoreUnavailable("theirs")), lambda: list(away())):
+        with pytest.raises(AuthorError) as told:
+            call_author(read)
+        assert (told.value.failure.error_type, told.value.failure.retryable) == ("StoreUnavailable", True)
+
+
+@pytest.mark.parametrize("items", [(), [1, 2], iter([1, 2])])
+def test_results_are_read_once_whatever_they_are_kept_in(items):
+    given = list(items)
+    results = read_once(given)
+
+    assert not hasattr(results, "__len__")
+    assert list(results) == given
+    assert list(results) == []
 
 
 def test_texts_are_cut_and_say_so():

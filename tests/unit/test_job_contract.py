@@ -106,6 +106,56 @@ def test_timeout_that_cannot_be_one_is_refused(seconds):
         type("Timed", (Greetings,), {"stages": [{**STAGES[0], "task_timeout_seconds": seconds}, STAGES[1]]})
 
 
+@pytest.mark.parametrize(
+    "name",
+    [None, 7, b"x", "", "a/b", ".", "..", "a b", "a\x00", "a\n", "a?b", "\u00e9", "\ud800", "x" * 101, "x" * 1_000_000],
+    ids=lambda name: repr(name)[:20],
+)
+def test_job_type_that_could_be_no_part_of_a_url_is_refused(name):
+    """Such a class was registered, and its jobs could not be submitted or broke the list of job types for everybody."""
+    with pytest.raises(JobDefinitionError, match="job_type: expected a name of 1 to 100 letters") as refused:
+        type("Named", (Greetings,), {"job_type": name})
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["a", "flood_risk.cog-2", "...a", "x" * 100])
+def test_job_type_of_letters_digits_and_marks_is_taken(name):
+    assert type("Named", (Greetings,), {"job_type": name}).definition().job_type == name
+
+
+@pytest.mark.parametrize("field", ["name", "task_type", "queue"])
+@pytest.mark.parametrize("name", ["", 7, "x" * 101, "a\nb", "a\x00", "\ud800", "  ", "\x1b[2J"], ids=repr)
+def test_name_in_a_stage_that_cannot_be_one_is_refused(field, name):
+    with pytest.raises(JobDefinitionError, match=rf"stages\[0\].{field}: .*found") as refused:
+        type("Named", (Greetings,), {"stages": [{**STAGES[0], field: name}]})
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("text", [7, ["x"], "\ud800", "a\x00"], ids=repr)
+def test_text_for_people_that_cannot_be_shown_is_refused(text):
+    """It made the list of job types and the API's description answer 500, for everybody."""
+    schema = {"n": {"type": "int", "description": text}}
+    for declared, where in (
+        ({"description": text}, "description"),
+        ({"stages": [{**STAGES[0], "description": text}]}, r"stages\[0\].description"),
+        ({"parameters_schema": schema}, "parameters_schema.n.description"),
+    ):
+        with pytest.raises(JobDefinitionError, match=where):
+            type("Told", (Greetings,), declared)
+    for entry in ({"default": "\ud800"}, {"allowed": ["\ud800"]}, {"example": "\ud800"}, {"pattern": "\ud800"}):
+        with pytest.raises(JobDefinitionError, match=r"parameters_schema\.n"):
+            type("Told", (Greetings,), {"parameters_schema": {"n": {"type": "str", **entry}}})
+    with pytest.raises(JobDefinitionError, match="parameter names"):
+        type("Told", (Greetings,), {"parameters_schema": {"\ud800": {"type": "str"}}})
+
+
+def test_description_of_none_is_refused():
+    with pytest.raises(
+        JobDefinitionError, match="description: expected str without NUL and lone surrogates, found None"
+    ):
+        type("Told", (Greetings,), {"description": None})
+
+
 def test_class_without_stages_is_refused():
     with pytest.raises(JobDefinitionError, match="at least one stage"):
         type("Empty", (Greetings,), {"stages": []})

@@ -114,6 +114,34 @@ def test_progress_is_a_percentage():
         reporting.progress(140)
 
 
+@pytest.mark.parametrize("handler", [None, ("work", greet, "tasks"), greet, Handler])
+def test_handler_that_is_none_is_named_by_its_place(handler):
+    with pytest.raises(
+        JobDefinitionError, match=r"handlers\[1\]: expected a Handler\(task_type, function, queue\), found"
+    ):
+        Registry([], [Handler("work", greet, "tasks"), handler], ["tasks"])
+
+
+@pytest.mark.parametrize("name", [None, "", 7, [], "x" * 101, "a\nb", "a\x00", "\ud800", " ", "\x1b[2J"])
+@pytest.mark.parametrize("field", ["task_type", "queue"])
+def test_handler_of_a_name_that_cannot_be_one_is_refused(field, name):
+    names = {"task_type": "work", "queue": "tasks", field: name}
+    with pytest.raises(JobDefinitionError, match=rf"handlers\[0\].{field}: expected a name of 1 to 100 characters"):
+        Registry([], [Handler(function=greet, **names)], ["tasks"])
+
+
+def test_class_is_looked_at_again_when_it_is_registered():
+    class Changed(HelloWorldJob):
+        job_type = "changed"
+
+    Changed.job_type, Changed.description, Changed.stages = "a/b", None, []
+    with pytest.raises(JobDefinitionError) as refused:
+        Registry([Changed], HANDLERS, ["tasks"])
+
+    for expected in ("job_type: expected a name", "description: expected str", "stages: expected a list"):
+        assert expected in str(refused.value)
+
+
 async def awaited(params, context):
     return {}
 

@@ -5,10 +5,12 @@ import logging
 
 import pytest
 
+from core import stage_planner
 from core.canonical import LARGE_VALUE_BYTES
 from core.context import TaskContext
-from core.errors import AuthorError
+from core.errors import AuthorError, StoreUnavailable
 from core.models import TaskDefinition
+from core.models.control import RerunMode
 from core.orchestration_manager import AppRole
 from core.settlement import Settlement
 
@@ -338,10 +340,85 @@ def test_validator_that_goes_wrong_refuses_the_submission_and_nothing_else(rig, 
     assert rig.engine.query("select job_id, run from app.jobs") == [{"job_id": ended, "run": 1}]
 
 
-def test_job_whose_message_cannot_be_made_is_written_and_announced_by_the_janitor(rig, monkeypatch):
+@pytest.mark.parametrize("made", [None, {}, TaskDefinition()])
+def test_record_that_is_none_refuses_submission_and_rerun_and_nothing_is_written(rig, monkeypatch, made):
+    ended = rig.run(n=1)
+    monkeypatch.setattr(ShapesJob, "create_job_record", lambda *_, **__: made)
+
+    with pytest.raises(AuthorError, match="create_job_record of 'shapes': expected it to return a JobRecord, found"):
+        rig.submit(n=2)
+    with pytest.raises(AuthorError, match="create_job_record of 'shapes': expected it to return a JobRecord, found"):
+        rig.machine.rerun_job(ended, mode=RerunMode.ALL)
+    assert rig.engine.query("select job_id, run from app.jobs") == [{"job_id": ended, "run": 1}]
+
+
+@pytest.mark.parametrize("parameters", [[1, 2], None, "text", 7])
+@pytest.mark.parametrize("make", ["model_construct", "model_copy"])
+def test_task_whose_parameters_are_no_mapping_fails_the_job_and_is_not_kept(rig, plan, make, parameters):
+    """It was stored, and the job's list of tasks could not be read."""
+    if make == "model_construct":
+        task = TaskDefinition.model_construct(name="t", task_type=None, parameters=parameters)
+    else:
+        task = TaskDefinition(name="t").model_copy(update={"parameters": parameters})
+    plan(2, lambda _: [task])
+    job = rig.job(rig.run(n=1))
+
+    assert job.status == "failed"
+    assert "stage 2, task 0: parameters: expected a mapping, found" in job.error["message"]
+    assert rig.tasks(job.job_id, 2) == []
+
+
+def test_parameters_are_stored_as_they_are_and_not_as_they_say(rig, plan):
+    class Liar(dict):
+        def items(self):
+            return [("number", "\x00")]
+
+    plan(2, lambda _: [TaskDefinition().model_copy(update={"parameters": Liar(number=3)})])
+    job_id = rig.run(n=1)
+
+    assert rig.job(job_id).status == "completed"
+    assert rig.tasks(job_id, 2)[0]["parameters"] == {"number": 3}
+
+
+@pytest.mark.parametrize("step", ["planner", "finalizer"])
+def test_other_database_that_is_away_is_a_failed_try_of_the_job(rig, plan, finalize, step):
+    """It was taken for an outage of the engine's own: the step was tried for ever, and no attempt counted."""
+    fail = raising(lambda: StoreUnavailable("their database"))
+    plan(2, fail) if step == "planner" else finalize(fail)
+    job = rig.job(rig.run(n=1))
+
+    assert (job.status, job.error["type"], job.error["attempt"]) == ("failed", "StoreUnavailable", 3)
+    assert job.error["message"].startswith("their database")
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["few", "many"])
+def test_earlier_results_are_read_once_however_many_they_are(rig, monkeypatch, many):
+    """Up to a thousand came as a list, and a planner that read it twice was silently wrong at one more."""
+    if many:
+        monkeypatch.setattr(stage_planner, "PREFETCHED_RESULTS", 0)
+    seen = []
+
+    def planner(stage, job_params, job_id, previous_results):
+        seen.append((stage, hasattr(previous_results, "__len__"), len(list(previous_results)), list(previous_results)))
+        return [TaskDefinition(parameters={"number": 1})]
+
+    monkeypatch.setattr(ShapesJob, "create_tasks_for_stage", staticmethod(planner))
+    monkeypatch.setattr(ShapesJob, "finalize_job", staticmethod(lambda context: {"n": len(list(context.results(2)))}))
+    rig.behave.before["s1-000000"] = lambda _: None
+    job = rig.job(rig.run(n=1))
+
+    assert (job.status, job.result) == ("completed", {"n": 1})
+    assert set(map(str, seen)) == {"(1, False, 0, [])", "(2, False, 1, [])"}
+
+
+@pytest.mark.parametrize(
+    "queue_job", [raising(lambda: SystemExit(1)), *(lambda *_, made=made, **__: made for made in (None, {}, "x"))]
+)
+def test_job_whose_message_cannot_be_made_is_written_and_announced_by_the_janitor(rig, monkeypatch, caplog, queue_job):
     with monkeypatch.context() as patch:
-        patch.setattr(ShapesJob, "queue_job", raising(lambda: SystemExit(1)))
+        patch.setattr(ShapesJob, "queue_job", queue_job)
         job_id = rig.submit(n=1)
+    assert "job_message_not_made" in caplog.messages
     rig.engine.execute(
         "update app.jobs set created_at = created_at - interval '1 hour', updated_at = updated_at - interval '1 hour'"
     )

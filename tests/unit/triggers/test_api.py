@@ -15,6 +15,7 @@ from core.errors import (
     AuthorError,
     DeliveryError,
     IdempotencyKeyReused,
+    InvalidParameters,
     StoreUnavailable,
     SubmissionRefused,
     classify,
@@ -186,6 +187,12 @@ class TestSubmit:
         errors = errors_of(assert_problem(response, 400, "invalid_parameters"))
         assert errors["parameters"]["expected"] == "at most 1024 bytes of JSON"
         assert errors["parameters"]["found"] == "2048"
+
+    def test_parameters_that_a_validator_refuses_in_a_sentence_are_the_callers_to_change(self):
+        response = self.submit_failing_with(InvalidParameters("tile: no such tile \ud800" + "x" * 20_000))
+        problem = assert_problem(response, 400, "invalid_parameters")
+        assert problem["detail"].startswith("tile: no such tile")
+        assert len(problem["detail"]) < 9000
 
     @staticmethod
     def submit_failing_with(error):
