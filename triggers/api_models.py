@@ -15,6 +15,7 @@ from core.models.fields import (
     Reason,
     RunNumber,
     StageNumber,
+    check_digits,
     expectation,
 )
 from core.ports import SubmissionOutcome
@@ -83,7 +84,11 @@ def _if_ended(value: Any) -> Any:
 
 
 class PageQuery(Query):
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="At most so many; a page may hold fewer.")] = 100
+    limit: Annotated[
+        int,
+        BeforeValidator(check_digits),
+        Field(ge=1, le=MAX_LIMIT, description="At most so many; a page may hold fewer."),
+    ] = 100
     cursor: Cursor | None = None
 
 

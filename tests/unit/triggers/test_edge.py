@@ -324,7 +324,8 @@ class TestFields:
     @pytest.mark.parametrize("text", ["1_0", "+1", "%201", "1%20", "%D9%A1", "1.0", "9" * 5000])
     def test_number_that_is_not_plain_digits_is_refused(self, text):
         api = Api()
-        for path in (f"dead-letters/{text}", f"jobs/{JOB_ID}/tasks?run={text.replace('+', '%2B')}"):
+        query = text.replace("+", "%2B")
+        for path in (f"dead-letters/{text}", f"jobs/{JOB_ID}/tasks?run={query}", f"jobs?limit={query}"):
             problem = assert_problem(api.get(f"/api/{path}"), 400, "invalid_request")
             assert "a number of at most 19 digits" in problem["detail"]
         assert api.services.calls == []
