@@ -50,7 +50,9 @@ class ParameterError:
 
     def __post_init__(self) -> None:
         for name in ("field", "found"):
-            object.__setattr__(self, name, redact(getattr(self, name)))
+            text = getattr(self, name)
+            if isinstance(text, str):  # what an author's own code put there may be anything
+                object.__setattr__(self, name, redact(text))
 
     @property
     def message(self) -> str:

@@ -97,12 +97,12 @@ def test_upgrade_and_rollback_cost_no_job_and_no_attempt(fleet: Fleet, engine: E
     with client(old) as http:
         assert wait_for_end(http, jobs[0])["result"] == {"stages": 1}
         assert http.post("jobs/submit/survey", json={}).status_code == 404
-        mosaic = wait_for_finding(http, jobs[1], "the task type polish: 2 tasks of stage 2")
+        mosaic = wait_for_finding(http, jobs[1], "the stage 2 of 'mosaic', of which it has 1")
         assert "last by old-app:" in mosaic["message"]
-        assert "deploy or start the release that knows the task type polish" in mosaic["advice"]
+        assert "deploy or start the release that knows the stage 2 of 'mosaic'" in mosaic["advice"]
         wait_for_finding(http, jobs[2], "the job type survey")
         told = run_command("explain", jobs[1], "--url", old.url, folder=tmp_path)
-        assert "waiting for an app that knows the task type polish" in " ".join(told.stdout.split())
+        assert "waiting for an app that knows the stage 2 of 'mosaic'" in " ".join(told.stdout.split())
 
     # The upgrade once more; the old one leaves when the new one is there, as instances do.
     with client(fleet.start("new")) as http:

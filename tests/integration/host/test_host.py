@@ -52,7 +52,9 @@ def test_failing_function_answers_500_and_the_log_has_the_traceback(start_host, 
     with client(host) as http:
         response = http.get("/api/boom")
     assert (response.status_code, response.json()["code"]) == (500, "function_failed")
-    log = (tmp_path / "host.log").read_text()
+    # The answer does not wait for the log.
+    file = tmp_path / "host.log"
+    log = wait_until(lambda: (text := file.read_text()) and "raise RuntimeError" in text and text, "the traceback", 30)
     assert "[worker 0]" in log
     assert "RuntimeError: this handler always fails" in log
     assert 'in boom\n        raise RuntimeError("this handler always fails")' in log
