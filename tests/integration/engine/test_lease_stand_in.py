@@ -153,7 +153,7 @@ def test_leases_are_renewed_while_this_interpreter_is_blocked(engine, database_u
 
 def test_stand_in_that_dies_is_replaced(stand_ins):
     stand_ins().watch(LEASE_SECONDS)
-    (first,) = processes()
+    (first,) = wait_until(processes, "a stand-in")  # a new process has no command line for a moment
     first.kill()
     (second,) = wait_until(lambda: [one for one in processes() if one.pid != first.pid], "another stand-in")
     assert second.is_running()
@@ -163,7 +163,7 @@ def test_drained_machine_has_none(engine, stand_ins):
     rig = Rig(engine)
     rig.machine._keeper._stand_in = stand_ins()
     rig.run(n=1)
-    assert len(processes()) == 1
+    assert len(wait_until(processes, "a stand-in")) == 1
     rig.machine.drain()
     assert processes() == []
     rig.machine._keeper._stand_in.watch(LEASE_SECONDS)
@@ -174,7 +174,7 @@ def test_short_lease_makes_it_ready(stand_ins):
     """A lease of five seconds leaves no time to import what takes half a second, or more on a busy machine."""
     one = stand_ins()
     one.watch(LEASE_SECONDS)
-    (process,) = processes()
+    (process,) = wait_until(processes, "a stand-in")
     one.watch(5.0)
     wait_until(lambda: any("psycopg" in part.path for part in process.memory_maps()), "what it needs to be loaded")
 
