@@ -115,12 +115,15 @@ class Settlement:
         return {}
 
     def _complete(self, results: Mapping[str, EncodedJson]) -> None:
-        if self._ending is not None:
+        has_ended = self.job_status is not None
+        if self._ending is not None and not has_ended:
             self.following = self._ending.following(results)
             if self.following is not None and self._complete_with(self.following, results):
                 return
         check = self._state.complete_tasks(*self._where, lease_id=self._lease_id, results=results)
         self._note_large(results)
+        if has_ended:
+            return  # These came too late, and change nothing of what the stage's last results led to.
         if self._ending is not None:
             self._ending.add(results, check)
         if len(check.updated_ids) < len(results):

@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+import time
 from collections import Counter
 from datetime import timedelta
 from uuid import uuid4
@@ -447,15 +448,44 @@ def test_slow_steps_wait_until_the_results_are_written(engine, monkeypatch):
 
 def test_results_that_another_process_wrote_are_not_taken_for_one_s_own(warm_rig, engine):
     """The lease of one of three was lost, and its new holder left another result before the others ended."""
+    is_lost = threading.Event()
 
     def lose(context):
         where = (context.job_id, 1, 2)
-        engine.execute("update app.tasks set lease_expires_at = now() where task_id = 's2-n1'")
-        engine.stages.take_back_tasks(*where)
+        with engine.pool.connection() as connection, connection.transaction():  # no heartbeat comes in between
+            connection.execute("update app.tasks set lease_expires_at = now() where task_id = 's2-n1'")
+            connection.execute("select app.take_back_tasks(%s, %s, %s)", where)
         lease = engine.claim(context.job_id, 2, "s2-n1")
         results = {"s2-n1": {"square": 1000}}
         assert engine.stages.complete_task_and_check_stage(*where, lease_id=lease, results=results).updated_ids
+        is_lost.set()
 
     warm_rig.behave.before["s2-n0"] = lose
+    # Its own attempt ends after that, whichever thread is quicker.
+    warm_rig.behave.before["s2-n1"] = lambda _: is_lost.wait(60) and None
+    job_id = warm_rig.run(n=3)
+    assert warm_rig.job(job_id).result["total"] == 0 + 1000 + 4
+
+
+def test_result_that_comes_after_its_stage_ended_holds_up_nothing(warm_rig, engine):
+    """The process forgot that its other results had ended the stage, and the job stood until the janitor came."""
+    is_lost = threading.Event()
+
+    def lose(context):
+        where = (context.job_id, 1, 2)
+        with engine.pool.connection() as connection, connection.transaction():  # no heartbeat comes in between
+            connection.execute("update app.tasks set lease_expires_at = now() where task_id = 's2-n1'")
+            connection.execute("select app.take_back_tasks(%s, %s, %s)", where)
+        lease = engine.claim(context.job_id, 2, "s2-n1")
+        engine.stages.complete_task_and_check_stage(*where, lease_id=lease, results={"s2-n1": {"square": 1000}})
+        is_lost.set()
+
+    def outlast(context):
+        assert is_lost.wait(60)
+        until = time.monotonic() + 60
+        while not engine.query("select from app.stages where stage = 2 and status = 'completed'"):
+            assert time.monotonic() < until
+
+    warm_rig.behave.before |= {"s2-n0": lose, "s2-n1": outlast}
     job_id = warm_rig.run(n=3)
     assert warm_rig.job(job_id).result["total"] == 0 + 1000 + 4
