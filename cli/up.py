@@ -68,9 +68,9 @@ def up(
                 show.print(f"broker   {info.admin_url}/queues   logs {info.data_dir}/logs", soft_wrap=True)
                 for problem in problems:
                     show.print(f"[yellow]not ready[/yellow] {escape(problem)}", soft_wrap=True)
-                show.print("Ctrl-C ends it.")
-                sys.stdout.flush()
                 with contextlib.suppress(KeyboardInterrupt):
+                    show.print("Ctrl-C ends it.")
+                    sys.stdout.flush()
                     stack.wait()
                 show.print("[dim]stopping[/dim]")
     except StackError as error:

@@ -254,7 +254,10 @@ class LocalStack:
     def _restart_when_dead(self, name: str, part: _Part) -> None:
         told = RestartLog(name)
         while True:
-            told.died(part.wait())
+            status = part.wait()
+            if self._stopping.is_set():
+                return
+            told.died(status)
             for attempt in itertools.count():
                 if self._stopping.wait(_BACK_OFF_SECONDS[min(attempt, len(_BACK_OFF_SECONDS) - 1)]):
                     return

@@ -192,6 +192,8 @@ def test_killed_stack_leaves_no_process_and_can_be_started_again(run_up: Callabl
     assert count_notes(second.database_url) == 2
     again.process.send_signal(signal.SIGINT)
     assert again.process.wait(60) == 0
+    # It was ended in order, and nothing of it died.
+    assert "_died" not in (again.data_dir / "logs" / "host.log").read_text(encoding="utf-8")
 
 
 def test_command_says_that_a_port_is_taken(run_up: Callable[..., RunningCommand]) -> None:
