@@ -168,11 +168,11 @@ async def get_job(
     job_id: JobIdPath,
     request: Request,
     response: Response,
-    services: Services,
     query: Annotated[models.JobQuery, InQuery()],
     prefer: Annotated[str | None, Header(description="`wait=<seconds>`, as the query parameter.")] = None,
 ) -> models.JobAnswer:
     """One job with its stages. `wait` holds the answer back until the job has ended, for at most 30 seconds."""
+    services = await find_services(request)
     preferred = read_wait(prefer)
     seconds = query.wait if query.wait is not None else preferred
     detail, waited = None, False

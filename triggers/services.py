@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.dead_letters import DeadLetters
 from core.errors import StoreUnavailable
-from core.first_imports import IMPORTS
+from core.first_imports import IMPORTS, keep_imported
 from core.janitor import Janitor
 from core.machine import CoreMachine
 from core.outage import outage
@@ -167,7 +167,7 @@ def _make() -> Services:
         OUTSIDE.configure(threads=settings.check_threads, seconds=settings.check_seconds)
         factory = RepositoryFactory(settings)
         repositories = factory.create_repositories()
-        return Services(
+        services = Services(
             settings=settings,
             registry=registry,
             factory=factory,
@@ -180,6 +180,8 @@ def _make() -> Services:
             insight=repositories.insight,
             queue_probe=factory.create_queue_probe(),
         )
+        keep_imported()
+        return services
     except Exception as error:
         log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})
         raise ServicesNotReady(str(error)) from error
