@@ -37,11 +37,11 @@ class MethodTable:
     """Which methods each path has."""
 
     def __init__(self, paths: Iterable[tuple[str, Iterable[str]]]) -> None:
-        paths = [(path, frozenset(methods)) for path, methods in paths]
-        self._whole = {path: methods for path, methods in paths if "{" not in path}
+        known = [(path, frozenset(methods)) for path, methods in paths]
+        self._whole = {path: methods for path, methods in known if "{" not in path}
         # By how many parts they have: a look at each pattern takes a request longer than all else here.
         self._paths: dict[int, list[tuple[re.Pattern[str], frozenset[str]]]] = {}
-        for path, methods in paths:
+        for path, methods in known:
             self._paths.setdefault(path.count("/"), []).append((compile_path(path)[0], methods))
 
     @classmethod

@@ -146,6 +146,7 @@ def get_services() -> Services:
         with _lock:
             if _services is None:
                 _services = _make()
+                keep_imported()
     return _services
 
 
@@ -167,7 +168,7 @@ def _make() -> Services:
         OUTSIDE.configure(threads=settings.check_threads, seconds=settings.check_seconds)
         factory = RepositoryFactory(settings)
         repositories = factory.create_repositories()
-        services = Services(
+        return Services(
             settings=settings,
             registry=registry,
             factory=factory,
@@ -180,8 +181,6 @@ def _make() -> Services:
             insight=repositories.insight,
             queue_probe=factory.create_queue_probe(),
         )
-        keep_imported()
-        return services
     except Exception as error:
         log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})
         raise ServicesNotReady(str(error)) from error

@@ -1,6 +1,8 @@
 import gc
 
-from core.first_imports import keep_imported
+import pytest
+
+from core.first_imports import IMPORTS, keep_imported
 
 
 def test_the_collector_does_not_look_at_what_is_imported():
@@ -14,3 +16,27 @@ def test_the_collector_does_not_look_at_what_is_imported():
         assert gc.get_freeze_count() > len(held)
     finally:
         gc.unfreeze()
+
+
+def test_nothing_is_collected_while_modules_are_imported():
+    with IMPORTS, IMPORTS:
+        assert not gc.isenabled()
+
+    assert gc.isenabled()
+
+
+def test_an_import_that_fails_leaves_the_collector_at_work():
+    with pytest.raises(ImportError), IMPORTS:
+        raise ImportError("no such module")
+
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_stays_off():
+    gc.disable()
+    try:
+        with IMPORTS:
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
