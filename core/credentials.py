@@ -60,20 +60,31 @@ def find_credential(value: Any, path: str = "") -> Credential | None:
 
 def redact(text: str) -> str:
     """The text with every credential blanked and its surroundings kept."""
-    places = sorted(place for _, found in secrets_of(text) for place in found)
-    if not places:
-        return text
-    parts, end = [], 0
-    for start, stop in places:
-        if start >= end:
-            parts += [text[end:start], BLANK]
-        end = max(end, stop)
-    return "".join([*parts, text[end:]])
+    return redacted_part(text, 0, len(text))
 
 
 def redacted_start(text: str, most_characters: int) -> str:
-    """The beginning of the redacted text. Cut after it is redacted: half a credential looks like none."""
-    return redact(text[: most_characters + _LONGEST_CREDENTIAL])[:most_characters]
+    """The beginning of the text without credentials."""
+    return redacted_part(text, 0, most_characters)[:most_characters]
+
+
+def redacted_part(text: str, start: int, end: int) -> str:
+    """The text from `start` to `end`, without credentials and without what is in it of one that is cut there.
+
+    Half a credential looks like none, so it is no use to cut first and to redact then, nor to cut what was redacted
+    with a little more than the part: it is shorter.
+    """
+    first = max(0, start - _LONGEST_CREDENTIAL)
+    found = secrets_of(text[first : end + _LONGEST_CREDENTIAL])
+    parts: list[str] = []
+    for place in sorted(place for _, places in found for place in places):
+        secret_start, secret_end = first + place[0], first + place[1]
+        if secret_end <= start or secret_start >= end:
+            continue
+        if secret_start >= start or not parts:  # else it overlaps with the one before
+            parts += [text[start:secret_start], BLANK]
+        start = secret_end
+    return "".join([*parts, text[start:end]])
 
 
 def _find(value: Any, path: str, depth: int) -> Iterator[Credential]:

@@ -103,7 +103,7 @@ def _plain_error(error: ParameterError) -> ParameterError:
 
 
 def _plain(value: object) -> str:
-    return redact(bounded_text(text_of(value), _LONGEST_PART))
+    return bounded_text(text_of(value), _LONGEST_PART)
 
 
 class Problems:
