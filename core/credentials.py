@@ -21,8 +21,9 @@ text, and none is tried on a text that has none of its words.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from core.credential_patterns import BLANK, SHORTEST_TOKEN, is_authorization, opens_nothing, secrets_of
@@ -38,8 +39,10 @@ _NAME_ENDS = (
     *("sharedaccesssignature", "amzsignature", "googsignature", "connectionstring"),
 )
 _LOOSE_NAME_ENDS = ("authorization", "credentials", "credential")
-_LONGEST_NAME = 100
-_SHORTEST_SIGNATURE = 40
+_LONGEST_NAME, _LONGEST_PATH = 100, 1000
+_SIGNATURE, _SHORTEST_SIGNATURE = "sig", 40
+# Smaller ones are counts and flags.
+_FIRST_LARGE_NUMBER = 1000
 _BETWEEN = re.compile(r"[-_ .]")
 _NAMINGS = ("name", "key", "header", "Name", "Key", "Header", "NAME", "KEY", "HEADER")
 _VALUES = ("value", "Value", "VALUE")
@@ -55,7 +58,13 @@ class Credential:
 
 def find_credential(value: Any, path: str = "") -> Credential | None:
     """The first credential in a text, or in any text of a list or mapping however deep; None where there is none."""
-    return next(_find(value, path, 0), None)
+    try:
+        _look(value, None, 0)
+    except _Found as found:
+        for step in reversed(found.steps):
+            path = f"{path}[{step}]" if isinstance(step, int) else f"{path}.{step}" if path else step
+        return Credential(path if len(path) <= _LONGEST_PATH else f"...{path[-_LONGEST_PATH:]}", found.kind)
+    return None
 
 
 def redact(text: str) -> str:
@@ -87,82 +96,108 @@ def redacted_part(text: str, start: int, end: int) -> str:
     return "".join([*parts, text[start:end]])
 
 
-def _find(value: Any, path: str, depth: int) -> Iterator[Credential]:
-    if isinstance(value, str):
-        kind = _kind_of(value)
-        if kind is not None:
-            yield Credential(path, kind)
+@dataclass(frozen=True)
+class _Under:
+    """The end of a name, without what is between its words, below which values are credentials."""
+
+    name: str
+    ending: str
+    is_token: bool
+
+    @property
+    def kind(self) -> str:
+        return f"a value under the name {self.name!r}"
+
+
+class _Found(Exception):
+    """Ends the search, from however deep: what was found, and the way to it, the last step first."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.steps: list[str | int] = []
+
+
+def _look(value: Any, under: _Under | None, depth: int) -> None:
+    """Each value once, and no path made before there is something to tell: a value may have half a million."""
+    if isinstance(value, str | int):
+        _look_at_leaf(value, under)
     elif depth > _MAX_DEPTH:
         return
     elif isinstance(value, Mapping):
-        yield from _find_pair(value, path, depth)
+        beside = _name_beside(value)
         for name, inner in value.items():
-            yield from _find_named(str(name), inner, path, depth)
+            _look_at_named(str(name), inner, under, beside if name in _VALUES else None, depth)
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _find(inner, f"{path}[{index}]", depth + 1)
+            _look_inside(inner, index, under, depth)
 
 
-def _find_pair(value: Mapping[Any, Any], path: str, depth: int) -> Iterator[Credential]:
-    """`{"name": "Authorization", "value": ...}`, as headers and variables are listed."""
-    for valued in filter(value.__contains__, _VALUES):
-        for naming in filter(value.__contains__, _NAMINGS):
-            if isinstance(name := value[naming], str):
-                yield from _find_below(name, value[valued], _join(path, valued), depth + 1)
-
-
-def _find_named(name: str, value: Any, path: str, depth: int) -> Iterator[Credential]:
-    place = _join(path, name)
-    yield from _find_below(name, value, place, depth + 1)
-    yield from _find(name, path, depth + 1)
-    yield from _find(value, place, depth + 1)
-
-
-def _find_below(name: str, value: Any, place: str, depth: int) -> Iterator[Credential]:
-    """What is a credential by the name that it is under."""
-    ending = _BETWEEN.sub("", name[-_LONGEST_NAME:]).lower().rstrip("0123456789")
-    if ending.endswith(_LOOSE_NAME_ENDS):
-        if isinstance(value, str) and is_authorization(value):
-            yield Credential(place, f"a value under the name {name!r}")
-        return
-    if ending == "sig":  # as in the query of a URL, where it has this length
-        value = value if isinstance(value, str) and len(value) >= _SHORTEST_SIGNATURE else None
-    is_token = ending.endswith("token")
-    if not is_token and ending != "sig" and not ending.endswith(_NAME_ENDS):
-        return
-    for inner, leaf in _leaves(value, place, depth):
-        if _is_given(leaf, is_token=is_token) and not (ending == "pwd" and str(leaf).startswith("/")):
-            yield Credential(inner, f"a value under the name {name!r}")
-            return
-
-
-def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if depth > _MAX_DEPTH:
-        return
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _leaves(inner, _join(path, str(name)), depth + 1)
-    elif isinstance(value, list | tuple):
-        for index, inner in enumerate(value):
-            yield from _leaves(inner, f"{path}[{index}]", depth + 1)
-    else:
-        yield path, value
-
-
-def _is_given(value: Any, *, is_token: bool) -> bool:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return False
-    if isinstance(value, int):
-        return not is_token and abs(value) >= 1000  # noqa: PLR2004 - smaller ones are counts and flags
-    text = value.strip()
-    if is_token and (len(text) < SHORTEST_TOKEN or text.isdecimal()):
-        return False
-    return bool(text) and not opens_nothing(text)
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+def _look_at_leaf(value: str | int, under: _Under | None) -> None:
+    if under is not None and _is_given(value, under):
+        raise _Found(under.kind)
+    if isinstance(value, str) and (kind := _kind_of(value)) is not None:
+        raise _Found(kind)
 
 
 def _kind_of(text: str) -> str | None:
     return next((kind for kind, _ in secrets_of(text)), None)
+
+
+# The same few names are in every item of a list.
+_kind_of_short = lru_cache(maxsize=1024)(_kind_of)
+
+
+def _look_inside(value: Any, step: str | int, under: _Under | None, depth: int) -> None:
+    try:
+        _look(value, under, depth + 1)
+    except _Found as found:
+        found.steps.append(step)
+        raise
+
+
+def _look_at_named(name: str, value: Any, above: _Under | None, beside: _Under | None, depth: int) -> None:
+    kind = _kind_of_short(name) if len(name) <= _LONGEST_NAME else _kind_of(name)
+    if kind is not None:
+        raise _Found(kind)
+    for under in (_under(name[-_LONGEST_NAME:]), beside):
+        if under is None:
+            continue
+        if under.ending.endswith(_LOOSE_NAME_ENDS) or under.ending == _SIGNATURE:
+            if isinstance(value, str) and _is_given_loosely(value, under):
+                found = _Found(under.kind)
+                found.steps.append(name)
+                raise found
+        elif above is None or above.is_token:
+            above = under
+    _look_inside(value, name, above, depth)
+
+
+def _name_beside(value: Mapping[Any, Any]) -> _Under | None:
+    """`{"name": "Authorization", "value": ...}`, as headers and variables are listed."""
+    if not any(map(value.__contains__, _VALUES)):
+        return None
+    names = (value[naming] for naming in _NAMINGS if naming in value)
+    return next(filter(None, (_under(name[-_LONGEST_NAME:]) for name in names if isinstance(name, str))), None)
+
+
+@lru_cache(maxsize=1024)
+def _under(name: str) -> _Under | None:
+    ending = _BETWEEN.sub("", name).lower().rstrip("0123456789")
+    if ending != _SIGNATURE and not ending.endswith(("token", *_NAME_ENDS, *_LOOSE_NAME_ENDS)):
+        return None
+    return _Under(name, ending, is_token=ending.endswith("token"))
+
+
+def _is_given_loosely(value: str, under: _Under) -> bool:
+    """A signature is told by its length, as in the query of a URL, and what lets somebody in by its form."""
+    return len(value) >= _SHORTEST_SIGNATURE if under.ending == _SIGNATURE else is_authorization(value)
+
+
+def _is_given(value: str | int, under: _Under) -> bool:
+    if isinstance(value, int):
+        return not isinstance(value, bool) and not under.is_token and abs(value) >= _FIRST_LARGE_NUMBER
+    text = value.strip()
+    if under.is_token and (len(text) < SHORTEST_TOKEN or text.isdecimal()):
+        return False
+    is_folder = under.ending == "pwd" and text.startswith("/")
+    return bool(text) and not is_folder and not opens_nothing(text)

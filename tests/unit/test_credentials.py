@@ -254,6 +254,37 @@ def test_values_that_open_nothing_pass(value):
     assert find_credential(value) is None
 
 
+def test_each_value_is_looked_at_once_however_many_names_are_above_it():
+    """Each of ninety names looked at all leaves, through as many generators: minutes for a body of 1 MB."""
+    value = [0] * 300_000
+    for _ in range(90):
+        value = {"secret": value}
+    assert find_credential(value) is None
+
+
+def test_long_name_above_many_values_costs_nothing_and_its_path_is_cut():
+    """The path was written anew for each value."""
+    name = "n" * 500_000
+    assert find_credential({name: [0] * 300_000}) is None
+    found = find_credential({name: ["", "password=hunter2"]})
+    assert found is not None
+    assert found.path == f"...{'n' * 997}[1]"
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ({"secret": {"max_token": "12345678"}}, "secret.max_token"),
+        ({"token": {"password": "x"}}, "token.password"),
+        ({"password": {"a": [None, {"b": "x"}]}}, "password.a[1].b"),
+    ],
+)
+def test_strictest_name_above_decides(value, path):
+    found = find_credential(value)
+    assert found is not None
+    assert found.path == path
+
+
 @pytest.mark.parametrize(
     "piece",
     [
