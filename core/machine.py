@@ -13,6 +13,7 @@ from core.errors import (
     IdempotencyKeyReused,
     InvalidParameters,
     MessageRefused,
+    OtherParameters,
     SubmissionRefused,
     UnknownWork,
 )
@@ -36,7 +37,15 @@ from core.unknown_work import DEFAULT_PATIENCE_SECONDS, Postponer
 log = safe_logger(__name__)
 
 # A submission that met one of these meets it again, however often its message comes.
-_REFUSALS = (InvalidParameters, ValueTooLarge, NotJson, DataRefused, SubmissionRefused, IdempotencyKeyReused)
+_REFUSALS = (
+    InvalidParameters,
+    ValueTooLarge,
+    NotJson,
+    DataRefused,
+    SubmissionRefused,
+    OtherParameters,
+    IdempotencyKeyReused,
+)
 
 
 class CoreMachine:
@@ -121,6 +130,7 @@ class CoreMachine:
             AuthorError: The job class failed at validating them; nothing was written.
             IdempotencyKeyReused: The key came before with another payload; nothing was written.
             SubmissionRefused: There is such a job, and `if_ended` is fail; nothing was written.
+            OtherParameters: There is such a job, to which a rerun gave other parameters; nothing was written.
             StoreUnavailable: Nothing was written.
         """
         return self._submitter.submit(

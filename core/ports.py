@@ -64,7 +64,7 @@ class SubmissionOutcome(StrEnum):
 
     created: a new job. existing: the job of the same type and parameters was there. forced: a new job beside that one.
     rerun: the next run of that one. other_parameters: it was there, but a rerun gave its present run other parameters,
-    so that its result is none of this submission.
+    so that its result is none of this submission; nothing was written.
     replayed: the same request came before with this idempotency key; the job it got then.
     key_conflict: the key came before with another payload; nothing was written.
     refused: the job was there and does not run with these parameters; nothing was written.

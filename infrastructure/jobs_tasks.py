@@ -67,9 +67,6 @@ class JobRepository(JobControlRepository):
         )
         (row,) = self._call("submit_job", parameters)
         outcome, is_same = SubmissionOutcome(row["outcome"]), bool(row["same_parameters"])
-        # Made here: to an older release, which calls the same function, it is an existing job.
-        if outcome is SubmissionOutcome.EXISTING and not is_same:
-            outcome = SubmissionOutcome.OTHER_PARAMETERS
         return Submitted(outcome, row["job_id"], row["status"], row["run"], row["correlation_id"], is_same)
 
     def note_submission(self, job_id: str, run: int, detail: Mapping[str, Any]) -> None:

@@ -209,7 +209,7 @@ def test_rerun_with_other_parameters_is_no_answer_to_the_old_ones(
 
     def command(*arguments: str) -> tuple[int, dict[str, Any]]:
         done = run_command(*arguments, folder=tmp_path)
-        return done.returncode, json.loads(done.stdout)
+        return done.returncode, json.loads(done.stdout or "{}")
 
     code, first = command("submit", *given, "--wait")
     assert (code, first["result"]["greetings"]) == (0, 3)
@@ -217,8 +217,24 @@ def test_rerun_with_other_parameters_is_no_answer_to_the_old_ones(
     code, other = command("rerun", job_id, "--all", "-p", "n=4", "--wait", "--url", stack.url)
     assert (code, other["result"]["greetings"]) == (0, 4)
 
-    code, found = command("submit", *given, "--wait")
-    assert (code, found["outcome"], found["same_parameters"]) == (4, "other_parameters", False)
+    refused = run_command("submit", *given, "--wait", folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (4, "")
+    assert "Conflict (409, other_parameters)" in refused.stderr
+    assert f"GET /api/jobs/{job_id}/runs/2" in refused.stderr
+    assert http.get(f"jobs/{job_id}/runs/2").json()["parameters"]["n"] == 4
+
+    said = {"job_type": "hello_world", "parameters": {"n": 3, "message": "truth"}, "correlation_id": "said-too-late"}
+    with (
+        ServiceBusClient.from_connection_string(stack.info.service_bus_connection) as client,
+        client.get_queue_sender(JOBS) as sender,
+    ):
+        sender.send_messages([ServiceBusMessage(json.dumps(said))])
+
+    def letters() -> list[dict[str, Any]]:
+        found = http.get("dead-letters", params={"queue": "jobs", "reason": "OtherParameters"}).json()["value"]
+        return [letter for letter in found if job_id in letter["description"]]
+
+    wait_until(letters, "the submission among the dead letters, since nobody reads an answer")
     code, again = command("submit", *given, "--wait", "--if-ended", "rerun", "--strict")
     assert (code, again["job_id"], again["run"], again["result"]["greetings"]) == (0, job_id, 3, 3)
     assert again["run_started_at"] > other["finished_at"] > again["created_at"]

@@ -16,6 +16,7 @@ from core.errors import (
     DeliveryError,
     IdempotencyKeyReused,
     InvalidParameters,
+    OtherParameters,
     StoreUnavailable,
     SubmissionRefused,
     classify,
@@ -68,7 +69,6 @@ class TestSubmit:
             "run": 1,
             "created": True,
             "outcome": "created",
-            "same_parameters": True,
             "advice": None,
             "correlation_id": "made-here",
             "links": links(job_id),
@@ -293,13 +293,12 @@ class TestSubmitAndWait:
         )
 
     def test_run_of_other_parameters_is_neither_waited_for_nor_handed_out(self):
-        found = SubmissionOutcome.OTHER_PARAMETERS
-        api = Api(FakeServices(statuses=["completed"], outcome=found, same_parameters=False, advice="not theirs"))
+        api = Api(FakeServices(failure=OtherParameters(JOB_ID, "processing", 2, "not theirs")))
         response = api.post("/api/jobs/submit/hello_world", json={}, headers={"Prefer": "wait=20"})
-        answer = response.json()
-        assert (response.status_code, answer["outcome"], answer["same_parameters"]) == (202, "other_parameters", False)
-        assert (answer["job"], answer["advice"], api.services.looks) == (None, "not theirs", 0)
-        assert not {"retry-after", "preference-applied"} & set(response.headers)
+        problem = assert_problem(response, 409, "other_parameters")
+        assert (problem["job_status"], problem["job_run"]) == ("processing", 2)
+        assert problem["run_url"].endswith(f"/api/jobs/{JOB_ID}/runs/2")
+        assert not {"location", "retry-after", "preference-applied"} & set(response.headers)
 
     def test_run_that_began_during_the_wait_is_not_handed_out(self):
         api = Api(FakeServices(statuses=["completed"], run=3))
