@@ -31,6 +31,8 @@ from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb
 
 # parameters come last: they are encoded.
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
+# So many of the tasks that a sweep takes back are named in the log.
+SHOWN_INTERRUPTED = 20
 
 
 class JobRepository(JobControlRepository):
@@ -307,8 +309,11 @@ class StageCompletionRepository(PostgreSQLRepository):
         return (rows[0]["expected_count"] or 0) if rows else 0
 
     def take_back_tasks(self, job_id: str, run: int, stage: int) -> dict[str, Any]:
-        """Take tasks back whose lease ran out: `taken_back`, `given_up`, `is_last_task_in_stage`, `timed_out`."""
-        (row,) = self._call("take_back_tasks", (job_id, run, stage))
+        """Take tasks back whose lease ran out: `taken_back`, `given_up`, `is_last_task_in_stage`, `timed_out`.
+
+        `task_ids` and `owners` name some of those that were taken back, and the processes that had them.
+        """
+        (row,) = self._call("take_back_tasks", (job_id, run, stage, SHOWN_INTERRUPTED))
         return row
 
     def enforce_deadlines(self, job_id: str, run: int, stage: int, limit: int) -> Enforcement:
