@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Header, Path, Request, Response, Security
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response, Security
 from fastapi import Query as InQuery
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import APIKeyHeader
@@ -22,7 +22,7 @@ from triggers import docs, insight_api, job_actions, problems
 from triggers.actor import Actor
 from triggers.api_models import page_of as _page
 from triggers.edge import Edge, MethodTable
-from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, job_links, services_of
+from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, job_links, refuse_repeated_names, services_of
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
 from triggers.problems import Problem
@@ -51,6 +51,7 @@ GetServices = Callable[[], ApiServices]
 
 # Says how keys are given; the Functions host is who checks them.
 KEYS = [Security(APIKeyHeader(name="x-functions-key", auto_error=False))]
+CHECKS = [*KEYS, Depends(refuse_repeated_names)]
 # `triggers.openapi` puts the statuses of each endpoint in its place.
 PROBLEMS: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "What is wrong"}}
 SUBMIT_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
@@ -84,7 +85,7 @@ def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> 
     problems.install(api)
     api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router), "/api"))
     for routes in routers:
-        api.include_router(routes, prefix="/api", dependencies=KEYS, responses=PROBLEMS)
+        api.include_router(routes, prefix="/api", dependencies=CHECKS, responses=PROBLEMS)
     api.include_router(docs.router, prefix="/api", include_in_schema=False)
     return api
 

@@ -1,7 +1,9 @@
 """What endpoints share: their services, the pieces of their requests, and links in their answers."""
 
-from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from collections import Counter
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 from fastapi import Depends, Path, Request
 from fastapi import Query as InQuery
@@ -63,6 +65,32 @@ def parse_body(model: type[Body], body: dict[str, Any]) -> Body:
     if unknown:
         raise problems.invalid_request(errors, len(unknown[MAX_PROBLEMS:]))
     return parsed
+
+
+async def refuse_repeated_names(request: Request) -> None:
+    """A parameter that has one value is given once: which of two was meant, nobody knows.
+
+    Raises:
+        ProblemError: 400.
+    """
+    if b"&" not in request.scope["query_string"]:
+        return
+    names = Counter(name for name, _ in request.query_params.multi_items())
+    lists = _list_parameters(request.scope["endpoint"])
+    wrong = [
+        problems.wrong_field(name, "one value", f"{count} of them", "leave out all but one")
+        for name, count in names.items()
+        if count > 1 and name not in lists
+    ]
+    if wrong:
+        raise problems.invalid_request(wrong)
+
+
+@cache
+def _list_parameters(endpoint: Callable[..., Any]) -> frozenset[str]:
+    """Query parameters that may be given several times."""
+    fields: dict[str, Any] = get_type_hints(endpoint)["query"].model_fields
+    return frozenset(name for name, field in fields.items() if get_origin(field.annotation) is list)
 
 
 @lru_cache(maxsize=64)

@@ -480,6 +480,26 @@ class TestLists:
         assert errors[name]["hint"] == hint
         assert api.services.calls == []
 
+    @pytest.mark.parametrize(
+        ("method", "path", "name"),
+        [
+            ("POST", "/api/jobs/submit/hello_world?if_ended=rerun&if_ended=fail", "if_ended"),
+            ("POST", "/api/jobs/submit/hello_world?force=false&force=true", "force"),
+            ("GET", "/api/jobs?limit=1&status=failed&limit=2", "limit"),
+            ("GET", f"/api/jobs/{JOB_ID}?wait=0&wait=", "wait"),
+            ("GET", "/api/failures?job_type=a&job_type=b", "job_type"),
+            ("GET", "/api/livez?code=a&code=b", "code"),
+        ],
+    )
+    def test_one_value_is_given_once(self, method, path, name):
+        """The last one won in silence: `if_ended=rerun&if_ended=fail` was a fail."""
+        api = Api(FakeServices())
+        response = api.post(path, json={}) if method == "POST" else api.get(path)
+        problem = assert_problem(response, 400, "invalid_request")
+        assert problem["errors"][0]["field"] == name
+        assert "expected one value, found 2 of them" in problem["detail"]
+        assert api.services.calls == []
+
     def test_functions_hosts_key_is_no_unknown_parameter(self):
         assert Api().get("/api/jobs?code=secret&clientId=default").status_code == 200
 
