@@ -16,7 +16,9 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -217,9 +219,24 @@ class KeptMessage(FrozenModel):
 
 ReadMessage = JobQueueMessage | StageCompleteMessage | TaskQueueMessage
 QueueMessage = ReadMessage | KeptMessage
-# What may stand on the jobs queue, for `validate_json(body)`. Without `message_type` it is a job message.
+JOB_KIND, STAGE_KIND = "job", "stage_complete"
+
+
+def _kind(document: Any) -> str:
+    """Which of the two it means to be: a person reads what is wrong with that one, not with both."""
+    if not isinstance(document, Mapping):
+        return STAGE_KIND if isinstance(document, StageCompleteMessage) else JOB_KIND
+    given = document.get("message_type", STAGE_KIND if "completed_stage" in document else JOB_KIND)
+    return STAGE_KIND if given == STAGE_KIND else JOB_KIND
+
+
+# What may stand on the jobs queue, for `validate_json(body)`. Without `message_type` it is a job message, unless it
+# names a completed stage. The first place of an error is the kind.
 JOBS_QUEUE_MESSAGE: TypeAdapter[JobQueueMessage | StageCompleteMessage] = TypeAdapter(
-    JobQueueMessage | StageCompleteMessage
+    Annotated[
+        Annotated[JobQueueMessage, Tag(JOB_KIND)] | Annotated[StageCompleteMessage, Tag(STAGE_KIND)],
+        Discriminator(_kind),
+    ]
 )
 
 _NUMBER = TypeAdapter(int)

@@ -104,6 +104,29 @@ def test_message_of_another_kind_is_a_dead_letter_at_once(function, body, expect
     assert letter.description.startswith(f"message m-1: expected {expected}; ")
 
 
+@pytest.mark.parametrize(
+    ("document", "problems"),
+    [
+        ({"job_type": "hello_world"}, "body: expected either job_id (look at this job) or parameters (submit a job), "),
+        ({"parameters": {}}, "job_type: Field required"),
+        ({"job_type": "hello_world", "parameters": []}, "parameters: Input should be an object"),
+        ({"job_type": "hello_world", "parameters": {}, "if_ended": "x"}, "if_ended: Input should be 'return', 'rerun'"),
+        ({"job_type": "hello_world", "parameters": {}, "if_ended": "rerun"}, "body: expected an idempotency_key with "),
+        ({"job_type": "hello_world", "completed_stage": 1}, "job_id: Field required"),
+        ({"message_type": "stage_complete", "parameters": {}}, "job_id: Field required; job_type: Field required; "),
+        ([], "body: Input should be an object"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_told_of_the_kind_that_was_meant(document, problems):
+    """Both kinds were told, under the names of the models' validators, which a sender could not read."""
+    machine = FakeMachine()
+    machine.receive(receive_job_message, json.dumps(document).encode())
+    (letter,) = machine.letters
+    assert letter.description.startswith(f"message m-1: expected a JobQueueMessage or StageCompleteMessage; {problems}")
+    assert "function-after" not in letter.description
+
+
 def test_submission_that_its_sender_must_change_is_a_dead_letter_at_once(caplog):
     machine = FakeMachine(failure=MessageRefused("ParameterErrors", "n: expected int, found text 'three'"))
     body = json.dumps({"job_type": "hello_world", "parameters": {"n": "three"}}).encode()
