@@ -270,6 +270,7 @@ def test_outage_does_not_end_a_wait(hello: FakeApi, run: Run, capsys: pytest.Cap
         AWAY,
         (502, {}),
         DROPPED,
+        (500, {"code": "invocation_aborted"}),
         AWAY,
         (200, job("processing")),
         (200, job("completed")),
