@@ -23,7 +23,8 @@ from core.errors import (
 )
 from core.ports import SubmissionOutcome
 from infrastructure.base import DatabaseUnsuitable
-from jobs.hello_world import HelloWorldJob
+from jobs.hello_world import HANDLERS, HelloWorldJob
+from jobs.registry import Registry
 from triggers.api import API_VERSION, MAX_WAITING, create_api
 from triggers.ports import Check, ServicesNotReady
 from triggers.request_body import MAX_BODY_BYTES
@@ -658,6 +659,15 @@ class TestDocument:
         operation = Api().get("/api/openapi.json").json()["paths"]["/api/jobs/{job_id}"]["get"]
         (job_id,) = [each for each in operation["parameters"] if each["name"] == "job_id"]
         assert job_id["schema"]["pattern"] == "^[0-9a-f]{64}$"
+
+    def test_each_operation_has_a_name_of_its_own(self):
+        """A client is generated from these: of `a-b`, `a.b` and `a_b` only one was left."""
+        named = [type("Named", (HelloWorldJob,), {"job_type": name}) for name in ("a-b", "a.b", "a_b", "A_b", "job")]
+        document = Api(FakeServices(registry=Registry(named, HANDLERS, ["tasks"]))).get("/api/openapi.json").json()
+        ids = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+        assert len(set(ids)) == len(ids)
+        assert {"submit_a_b", "submit_A_b", "submit_job"} <= set(ids)
+        assert all(re.fullmatch("[A-Za-z0-9_]+", each) for each in ids)
 
     def test_app_that_cannot_say_its_job_types_describes_any(self):
         def refuse():
