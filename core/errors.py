@@ -134,7 +134,7 @@ class OtherParameters(CoreMachineError):
 
     def __init__(self, job_id: str, status: str, run: int, reason: str) -> None:
         self.job_id, self.status, self.run = job_id, status, run
-        super().__init__(f"job {job_id}: {reason}")
+        super().__init__(f"expected a job that is new or has these parameters, found {job_id}. {reason}")
 
 
 class MessageRefused(CoreMachineError):

@@ -36,9 +36,8 @@ _ADVICE = {
     JobStatus.COMPLETED: "This job has completed and was not submitted again: its result is there; ",
 }
 _OTHER_PARAMETERS = (
-    "expected a run of the parameters submitted, found that a rerun gave run {run} ({status}) others: its result is "
-    "not of this submission, and nothing was run. GET /api/jobs/{job_id}/runs/{run} (`coremachine runs {short_id}`) "
-    "has its parameters. "
+    "A rerun gave run {run} ({status}) other parameters than those submitted: its result is not of this submission, "
+    "and nothing was run. GET /api/jobs/{job_id}/runs/{run} (`coremachine runs {short_id}`) has its parameters. "
 )
 _RERUN = (
     "rerun it (POST /api/jobs/{job_id}/rerun, `coremachine rerun {short_id}`), submit with if_ended=rerun "
