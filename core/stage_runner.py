@@ -67,7 +67,7 @@ class StageRunner:
         moved_to = self._give_back(record, stage.number, strange, lease_id) if strange else None
         claimed_rows = [row for row in rows if row["outcome"] == "claimed" and row not in strange]
         if suspects is not None:
-            suspects += (row["task_id"] for row in claimed_rows if is_suspect(row["interruptions"], stage))
+            suspects += self._find_suspects(record, stage, claimed_rows)
         if suspects:
             self._state.release_tasks(
                 record.job_id, record.run, stage.number, lease_id=lease_id, task_ids=suspects, started=False
@@ -79,6 +79,12 @@ class StageRunner:
             enforced = self._state.enforce_deadlines(record.job_id, record.run, stage.number)
             moved_to = enforced.job_status if enforced.is_last_task_in_stage else None
         return self.run_claimed(job, stage, lease_id, claimed).job_status if claimed else moved_to
+
+    def _find_suspects(self, job: JobRecord, stage: StageDefinition, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Tasks that may be what ends their processes. Few were interrupted so often; the others cost no look."""
+        most = stage.max_interruptions
+        often = [row["task_id"] for row in rows if row["interruptions"] * 2 >= max(most, 1)]
+        return self._state.find_suspects(job.job_id, job.run, often, most) if often else []
 
     def run_suspect(self, job: KnownJob, stage: StageDefinition, task_id: str, *, is_alone: bool) -> str | None:
         """Run one of the suspects. If its process dies while it is alone, nothing else can have been the reason."""
@@ -145,11 +151,6 @@ class StageRunner:
                 if batch.is_to_be_cut:
                     settlement.release(batch.give_up_waiting())
         return settlement
-
-
-def is_suspect(interruptions: int, stage: StageDefinition) -> bool:
-    """Whether a task may be what ends the processes that it runs in: half of what it survives is spent."""
-    return interruptions > 0 and interruptions * 2 >= stage.max_interruptions
 
 
 def _claimed_task(row: Mapping[str, Any]) -> ClaimedTask:

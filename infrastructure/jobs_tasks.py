@@ -308,6 +308,15 @@ class StageCompletionRepository(PostgreSQLRepository):
         rows = self._execute_query("expected_count", query, (job_id, run, stage))
         return (rows[0]["expected_count"] or 0) if rows else 0
 
+    def count_lost_processes(self, job_id: str, run: int, task_ids: Sequence[str]) -> dict[str, int]:
+        """How often each was taken back from a process that was lost; not from one that was told to end."""
+        query = SQL(
+            "select task_id, count(*)::integer as count from {} where job_id = %s and run = %s"
+            " and event = 'task_interrupted' and task_id = any (%s) group by task_id"
+        ).format(Identifier(self._schema, "job_events"))
+        rows = self._execute_query("count_lost_processes", query, (job_id, run, list(task_ids)))
+        return {row["task_id"]: row["count"] for row in rows}
+
     def take_back_tasks(self, job_id: str, run: int, stage: int) -> dict[str, Any]:
         """Take tasks back whose lease ran out: `taken_back`, `given_up`, `is_last_task_in_stage`, `timed_out`.
 

@@ -244,13 +244,23 @@ def test_task_interrupted_too_often_fails_with_that_reason(rig):
     assert rig.tasks(job_id, 2)[0]["error"]["type"] == "InterruptedTooOften"
 
 
+def lose_process(rig, job_id, times, *task_ids):
+    for _ in range(times):
+        for task_id in task_ids:
+            rig.engine.claim(job_id, 2, task_id)
+        expire_leases(rig)
+        assert rig.janitor.sweep().taken_back == len(task_ids)
+
+
 def test_suspects_run_after_all_others_and_one_by_one(rig):
     """Half of what they survive is spent: what runs beside them must not pay for the other half."""
     job_id = run_to_tasks(rig, n=6)
     tasks = rig.tasks(job_id, 2)
     suspects = {tasks[0]["task_id"], tasks[3]["task_id"]}
-    rig.engine.execute("update app.tasks set interruptions = 3, attempt = 3 where task_id = any (%s)", list(suspects))
-    rig.engine.execute("update app.tasks set interruptions = 2, attempt = 2 where task_id = %s", tasks[1]["task_id"])
+    lose_process(rig, job_id, 3, *suspects)
+    lose_process(rig, job_id, 2, tasks[1]["task_id"])
+    # Told to end, four times: whoever tells processes to end is no task.
+    rig.engine.execute("update app.tasks set interruptions = 4, attempt = 4 where task_id = %s", tasks[2]["task_id"])
     message = TaskQueueMessage(
         job_id=job_id, job_type="shapes", run=1, stage=2, task_ids=tuple(task["task_id"] for task in tasks)
     )
@@ -273,7 +283,7 @@ def test_suspects_run_after_all_others_and_one_by_one(rig):
 def test_suspect_whose_process_dies_before_it_is_alone_is_found(rig):
     job_id = run_to_tasks(rig, n=1)
     (task,) = rig.tasks(job_id, 2)
-    rig.engine.execute("update app.tasks set interruptions = 3, attempt = 3 where task_id = %s", task["task_id"])
+    lose_process(rig, job_id, 3, task["task_id"])
     job = rig.machine._known.find(job_id, 1)
     suspects: list[str] = []
     rig.machine._runner.run_message(job, job.definition.stage(2), [task["task_id"]], suspects=suspects)
