@@ -66,8 +66,8 @@ class Company:
         while not condition():
             if deadline is not None and time.monotonic() >= deadline:
                 return False
-            self._refuse()
             self._changed.wait(_LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, self._patience_seconds))
+            self._refuse()
         return True
 
     def _leave(self, *, was_alone: bool = False) -> None:

@@ -117,15 +117,21 @@ def test_whoever_waits_in_a_process_that_ends_is_sent_away():
     threads = Threads(company)
     end_first = threads.enter("first")
     threads.wait_for(("first", None))
-    waiting = [threads.enter("suspect", alone=True)]
+    end_waiting = threads.enter("suspect", alone=True)
     threads.wait_for_waiting(1)
-    waiting.append(threads.enter("late"))
     draining.set()
-    for end in waiting:
-        end()
-    assert len(threads.errors) == 2
-    assert threads.inside == [("first", None)]
+    end_waiting()
+    assert (len(threads.errors), threads.inside) == (1, [("first", None)])
     end_first()
+
+    draining.clear()
+    end_alone = threads.enter("alone", alone=True)
+    threads.wait_for(("first", None), ("alone", True))
+    end_late = threads.enter("late")
+    draining.set()
+    end_late()
+    assert (len(threads.errors), len(threads.inside)) == (2, 2)
+    end_alone()
 
 
 def test_error_inside_leaves_the_process_to_others():
