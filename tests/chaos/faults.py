@@ -87,16 +87,26 @@ class Faults:
 
     def kill_busy_worker(self) -> str:
         """One that holds tasks, as soon as there is one: it is stopped, so that what it holds stays with it."""
-        held = "select count(*) from app.tasks where status = 'processing' and lease_owner like %s"
+        # Locked, so that what the worker has already sent completes none of them; its backend then waits for us.
+        held = (
+            "select count(*) from (select from app.tasks"
+            " where status = 'processing' and lease_owner like %s for update skip locked) held"
+        )
+        cut = (
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where pg_backend_pid() = any (pg_blocking_pids(pid))"
+        )
         until = time.monotonic() + _BUSY_SECONDS
         with self.connect() as connection:
             while time.monotonic() < until:
                 for place, pid in enumerate(self._worker_pids()):
-                    os.kill(pid, signal.SIGSTOP)
-                    (count,) = _one(connection.execute(held, [f"%:{pid}:%"]))
-                    os.kill(pid, signal.SIGKILL if count else signal.SIGCONT)
-                    if count:
-                        return f"worker {place + 1}, which held {count} tasks"
+                    with connection.transaction():
+                        os.kill(pid, signal.SIGSTOP)
+                        (count,) = _one(connection.execute(held, [f"%:{pid}:%"]))
+                        os.kill(pid, signal.SIGKILL if count else signal.SIGCONT)
+                        if count:
+                            connection.execute(cut)
+                            return f"worker {place + 1}, which held {count} tasks"
         return f"without effect (no worker held tasks for {_BUSY_SECONDS:.0f} s)"
 
     def kill_all_workers(self) -> str:
