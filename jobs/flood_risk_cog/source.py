@@ -59,7 +59,8 @@ def open_raster(path: str) -> Iterator[Any]:
     with warnings.catch_warnings():
         # A raster without a position is refused by name later; the warning would only repeat it.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        dataset = rasterio.open(path, **options)
+        # No other driver: a text that is called .tif could name any file of this machine.
+        dataset = rasterio.open(path, driver="GTiff", **options)
     with dataset:
         yield dataset
 

@@ -1,7 +1,10 @@
 """Where results go: a local folder, or any place that fsspec writes to."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 
@@ -29,6 +32,28 @@ def size_of(path: str) -> int | None:
             return int(filesystem.info(inner)["size"])
         return Path(path).stat().st_size
     except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def open_file(path: str) -> Iterator[BinaryIO]:
+    """A file for reading bytes, wherever it is. Raises FileNotFoundError."""
+    if not is_remote(path):
+        with Path(path).open("rb") as file:
+            yield file
+        return
+    filesystem, inner = fsspec.core.url_to_fs(path)
+    filesystem.invalidate_cache()
+    with filesystem.open(inner, "rb") as file:
+        yield file
+
+
+def read_text(path: str) -> str | None:
+    """A text file whole; None when there is none, or it is no text."""
+    try:
+        with open_file(path) as file:
+            return file.read().decode()
+    except (FileNotFoundError, UnicodeDecodeError):
         return None
 
 
