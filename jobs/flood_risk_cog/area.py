@@ -42,8 +42,8 @@ def pixel_areas(dataset: Any) -> PixelAreas:
     projection stretches does not count.
     """
     crs = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
-    ellipsoid = crs.ellipsoid or pyproj.CRS.from_epsg(4326).ellipsoid
-    semi_major, semi_minor = float(ellipsoid.semi_major_metre), float(ellipsoid.semi_minor_metre)
+    geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
+    semi_major, semi_minor = float(geod.a), float(geod.b)
     transform = dataset.transform
     if dataset.crs.is_geographic:
         radians = float(crs.axis_info[0].unit_conversion_factor)

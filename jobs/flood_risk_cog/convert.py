@@ -207,6 +207,10 @@ def _described(source: str, cog: Path, plan: ConversionPlan) -> dict[str, Any]:
             "unit": dataset.units[0] or None,
             "scale": dataset.scales[0],
             "offset": dataset.offsets[0],
+            "resampling": {
+                "warp": plan.warp_resampling if plan.warped else None,
+                "overviews": plan.overview_resampling,
+            },
             "changed": list(plan.changed),
             "compression": dataset.compression.value.lower(),
             "tile_size": dataset.block_shapes[0][0],

@@ -168,8 +168,8 @@ def _add_to_cells(cells: dict[tuple[int, int], Any], window: Window, values: Any
             if hasher is None:
                 hasher = cells[place] = hashlib.sha256()
             part = (slice(None), slice(row, row + CELL), slice(column, column + CELL))
-            hasher.update(np.ascontiguousarray(known[part]))
-            hasher.update(np.packbits(valid[part]))
+            hasher.update(np.ascontiguousarray(known[part]).data)
+            hasher.update(np.packbits(valid[part]).data)
 
 
 def cause(error: BaseException) -> str:

@@ -107,8 +107,7 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
     target = CRS.from_user_input(options.target_crs) if options.target_crs else None
     warped = target is not None and target != dataset.crs
     warp, overview = choose_resampling(options.resampling, kind)
-    found = validity_of(dataset)
-    nodata, changed = dataset.nodata, []
+    found, nodata, changed = validity_of(dataset), dataset.nodata, []
     dtype = dataset.dtypes[0]
     if options.compression == "lerc" and dtype in NO_LERC:
         raise UnusableRaster(path, f"lerc cannot hold its type {dtype}; choose the compression deflate or zstd")
@@ -120,12 +119,17 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         elif found == "all":
             found = "mask"
             changed.append("a mask tells what lies outside of the source")
+    fill_nodata = warped and found == "mask" and nodata is not None
+    validity: Validity = "nodata" if fill_nodata else found
+    if overview == "mode" and validity in {"mask", "alpha"}:
+        # GDAL's mode counts what a mask hides.
+        overview = "nearest"
     return ConversionPlan(
         warped=warped,
         target_crs=options.target_crs if warped else None,
         kind=kind,
-        validity="nodata" if warped and found == "mask" and nodata is not None else found,
-        fill_nodata=warped and found == "mask" and nodata is not None,
+        validity=validity,
+        fill_nodata=fill_nodata,
         nodata=nodata,
         warp_resampling=warp,
         overview_resampling=overview,

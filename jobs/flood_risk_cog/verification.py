@@ -1,10 +1,10 @@
 """The proof of a conversion: what the COG says, read back and compared with its source."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from jobs.flood_risk_cog.facts import Facts, read_facts, validity
@@ -16,7 +16,7 @@ Progress = Callable[[float], None]
 # Methods whose results lie between the values that they are made of.
 _BETWEEN = {"nearest", "bilinear", "average", "mode", "max", "min", "med", "q1", "q3"}
 _SAMPLES = 4
-_SAMPLE_SIDE = 256
+_SAMPLE_SIDE = 128
 # Rounding of the type's own precision.
 _TOLERANCE = 1e-6
 _COMPUTED = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS"}
@@ -34,7 +34,7 @@ def verify_cog(source: str, facts: Facts, cog: str, plan: ConversionPlan, progre
     with open_raster(source) as before, open_raster(cog) as after:
         found = read_facts(after, report=progress)
         lost = find_lost(before, after)
-        problems = find_problems(facts, found, plan) + find_overview_problems(after, plan)
+        problems = find_problems(facts, found, plan) + find_overview_problems(cog, plan)
         return {
             "values": "reprojected"
             if plan.warped
@@ -81,42 +81,53 @@ def find_problems(facts: Facts, found: Facts, plan: ConversionPlan) -> list[str]
     return problems
 
 
-def find_overview_problems(cog: Any, plan: ConversionPlan) -> list[str]:
-    """In samples of the first overview: are its values between those that they were made of?"""
-    if not cog.overviews(1) or plan.overview_resampling not in _BETWEEN:
+def find_overview_problems(cog: str, plan: ConversionPlan) -> list[str]:
+    """In samples of the first overview: are its valid values between those that they were made of?"""
+    if plan.overview_resampling not in _BETWEEN:
         return []
-    factor = cog.overviews(1)[0]
-    for window in _sample_windows(cog.width, cog.height, factor):
-        values = cog.read([1], window=window)
-        valid = validity(cog, [1], window, values)
-        shape = (1, window.height // factor, window.width // factor)
-        small = cog.read([1], window=window, out_shape=shape, masked=True, resampling=Resampling.nearest)
-        known = small.compressed()
-        known = known[np.isfinite(known)] if known.dtype.kind == "f" else known
-        below = values[valid & np.isfinite(values)] if values.dtype.kind == "f" else values[valid]
-        if not known.size:
-            continue
-        if not below.size:
-            return [f"overview 1 at {window.col_off}, {window.row_off}: expected no valid pixel, found {known.size}"]
-        slack = _TOLERANCE * max(abs(float(below.min())), abs(float(below.max())), 1)
-        if known.min() < below.min() - slack or known.max() > below.max() + slack:
-            return [
-                f"overview 1 at {window.col_off}, {window.row_off}: expected values from {below.min()} to "
-                f"{below.max()}, found {known.min()} to {known.max()}"
-            ]
-    return []
+    with open_raster(cog) as base:
+        if not base.overviews(1):
+            return []
+        with open_raster(cog, overview_level=0) as overview:
+            found = (_compare(base, overview, window) for window in _sample_windows(overview))
+            return [problem for problem in found if problem][:1]
 
 
-def _sample_windows(width: int, height: int, factor: int) -> list[Window]:
-    side = min(_SAMPLE_SIDE, width, height) // factor * factor
-    if not side:
-        return []
-    places = np.linspace(0, 1, _SAMPLES)
+def _compare(base: Any, overview: Any, window: Window) -> str | None:
+    known, below = _known(overview, window), _known(base, _below(base, overview, window))
+    if not known.size:
+        return None
+    place = f"overview 1 at {window.col_off}, {window.row_off}"
+    if not below.size:
+        return f"{place}: expected no valid pixel, found {known.size}"
+    low, high = below.min(), below.max()
+    slack = _TOLERANCE * max(abs(float(low)), abs(float(high)), 1)
+    if float(known.min()) < float(low) - slack or float(known.max()) > float(high) + slack:
+        return f"{place}: expected values from {low} to {high}, found {known.min()} to {known.max()}"
+    return None
+
+
+def _known(dataset: Any, window: Window) -> Any:
+    """The valid and finite values of band 1."""
+    values = dataset.read([1], window=window)
+    known = values[validity(dataset, [1], window, values)]
+    return known[np.isfinite(known)] if known.dtype.kind == "f" else known
+
+
+def _below(base: Any, overview: Any, window: Window) -> Window:
+    """What a window of the overview was made of, and a pixel more on each side: sizes are rounded."""
+    across, down = base.width / overview.width, base.height / overview.height
+    left, top = max(0, int(window.col_off * across) - 1), max(0, int(window.row_off * down) - 1)
+    right = min(base.width, math.ceil((window.col_off + window.width) * across) + 1)
+    bottom = min(base.height, math.ceil((window.row_off + window.height) * down) + 1)
+    return Window(left, top, right - left, bottom - top)
+
+
+def _sample_windows(overview: Any) -> list[Window]:
+    width, height = min(_SAMPLE_SIDE, overview.width), min(_SAMPLE_SIDE, overview.height)
     return [
-        Window(
-            int((width - side) * place) // factor * factor, int((height - side) * place) // factor * factor, side, side
-        )
-        for place in places
+        Window(int((overview.width - width) * place), int((overview.height - height) * place), width, height)
+        for place in np.linspace(0, 1, _SAMPLES)
     ]
 
 

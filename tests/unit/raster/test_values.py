@@ -1,4 +1,4 @@
-"""A COG says the same as its source: values and validity compared by numpy and rasterio, not by the project's own code."""
+"""A COG says the same as its source: compared by numpy and rasterio, not by the project's own code."""
 
 import numpy as np
 import pytest
@@ -35,8 +35,8 @@ def test_on_the_same_grid_every_value_and_every_mask_is_the_sources(convert, dty
         assert np.array_equal(cog.read(), source.read(), equal_nan=dtype in FLOATS)
         assert np.array_equal(cog.read_masks(), source.read_masks())
         assert cog.dtypes == source.dtypes
-        assert np.array_equal(cog.nodatavals, source.nodatavals, equal_nan=True) or cog.nodatavals == source.nodatavals
-        assert [flags for flags in cog.mask_flag_enums] == [flags for flags in source.mask_flag_enums]
+        assert repr(cog.nodatavals) == repr(source.nodatavals)
+        assert cog.mask_flag_enums == source.mask_flag_enums
     assert result["verification"]["values"] == "identical"
 
 
