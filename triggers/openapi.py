@@ -15,6 +15,8 @@ from triggers.problems import PROBLEM_MEDIA_TYPE
 
 Json = dict[str, Any]
 
+# Of the Functions host, which checks it.
+_KEY = "x-functions-key"
 _SUBMIT = "/api/jobs/submit/{job_type}"
 _WHAT = {
     400: "The request cannot be understood, or its values cannot be used: `errors` names them",
@@ -68,7 +70,8 @@ def describe(api: FastAPI, job_types: JobTypes | None) -> Json:
         for operation in item.values():
             _complete(operation, schemas)
             # With no key where the app is set up without; probes never have one.
-            operation["security"] = [] if operation["operationId"] == "livez" else [*operation["security"], {}]
+            operation["security"] = [] if operation["operationId"] == "livez" else [{_KEY: []}, {}]
+    document["components"]["securitySchemes"] = {_KEY: {"type": "apiKey", "in": "header", "name": _KEY}}
     if job_types is not None:
         submit = document["paths"].pop(_SUBMIT)["post"]
         document["paths"] = dict(_submit_paths(submit, job_types)) | document["paths"]

@@ -88,6 +88,28 @@ def test_task_queue_carries_tasks():
         (receive_task_message, b'{"format": "two"}', "a TaskQueueMessage"),
         (receive_task_message, b"[" * 100_000, "a TaskQueueMessage"),
         (receive_task_message, JOB.model_dump_json(), "a TaskQueueMessage"),
+        # What no row can hold. A stage of three billion was taken for a database of another release.
+        *(
+            (receive_task_message, json.dumps(json.loads(TASKS.model_dump_json()) | wrong), "a TaskQueueMessage")
+            for wrong in (
+                *({name: 3_000_000_000} for name in ("run", "stage", "attempt")),
+                {"task_ids": ["t-1", "\x00"]},
+                *({name: "\x00"} for name in ("job_type", "cause", "correlation_id")),
+            )
+        ),
+        *(
+            (
+                receive_job_message,
+                json.dumps(json.loads(message.model_dump_json()) | wrong),
+                "a JobQueueMessage or StageCompleteMessage",
+            )
+            for message, wrong in (
+                *((JOB, {name: 3_000_000_000}) for name in ("run", "stage", "attempt")),
+                *((STAGE, {name: 3_000_000_000}) for name in ("run", "completed_stage")),
+                *((JOB, {name: "\x00"}) for name in ("job_type", "cause", "correlation_id")),
+                *((STAGE, {name: "\x00"}) for name in ("job_type", "correlation_id")),
+            )
+        ),
     ],
 )
 def test_message_of_another_kind_is_a_dead_letter_at_once(function, body, expected):
@@ -102,6 +124,15 @@ def test_message_of_another_kind_is_a_dead_letter_at_once(function, body, expect
         datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     )
     assert letter.description.startswith(f"message m-1: expected {expected}; ")
+
+
+def test_problem_of_a_message_is_told_of_its_kind_alone():
+    machine = FakeMachine()
+    machine.receive(receive_job_message, json.dumps(json.loads(STAGE.model_dump_json()) | {"run": 3_000_000_000}))
+    (letter,) = machine.letters
+    expected = "expected a JobQueueMessage or StageCompleteMessage"
+    told = "stage_complete.run: Input should be less than or equal to 2147483647"
+    assert letter.description == f"message m-1: {expected}; {told}"
 
 
 def test_submission_that_its_sender_must_change_is_a_dead_letter_at_once(caplog):
