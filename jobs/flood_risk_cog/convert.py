@@ -97,18 +97,19 @@ def convert_raster(
     with rasterio.Env(**GDAL_OPTIONS):
         if (proof := find_proof(final, fingerprint)) is not None:
             report("reuse", 0)
-            return {**proof, "reused": True}
+            return {**proof, "path": final, "source": path, "reused": True}
         with scratch_folder(scratch_parent(output), owner) as scratch, tempfile.TemporaryDirectory() as staging:
             result = _make_cog(path, scratch / name, Path(staging), options, fingerprint, report)
             if version_of(path) != version:
                 raise SourceChanged(f"{PurePosixPath(path).name}: it changed while it was read; it is read again")
-            result |= {"path": final, "fingerprint": fingerprint}
+            text = json.dumps({**result, "fingerprint": fingerprint}, indent=2, sort_keys=True, allow_nan=False)
             report("store", 0)
             put_file(scratch / name, final)
             written = scratch / proof_name(name)
-            written.write_text(json.dumps(result, indent=2, sort_keys=True, allow_nan=False) + "\n")
+            written.write_text(f"{text}\n")
             put_file(written, proof_name(final))
-            return {**result, "reused": False}
+            # As a rerun finds it.
+            return {**json.loads(text), "path": final, "source": path, "reused": False}
 
 
 def scratch_parent(output: str) -> Path:
@@ -167,7 +168,7 @@ def _make_cog(
     if verification["problems"]:
         raise InvalidOutput(f"{temporary.name}: {'; '.join(verification['problems'])}; nothing was put in place")
     return {
-        **_described(path, temporary, plan),
+        **_described(temporary, plan),
         "statistics": meter.result(),
         "verification": verification,
         "checksum": checksum_of(str(temporary)),
@@ -197,11 +198,10 @@ def _write_failure(path: str, error: BaseException) -> Exception:
     return InvalidOutput(f"{PurePosixPath(path).name}: GDAL could not write it ({text})")
 
 
-def _described(source: str, cog: Path, plan: ConversionPlan) -> dict[str, Any]:
+def _described(cog: Path, plan: ConversionPlan) -> dict[str, Any]:
     with open_raster(str(cog)) as dataset:
         return {
             "name": cog.name,
-            "source": source,
             **describe(dataset),
             "kind": plan.kind,
             "unit": dataset.units[0] or None,

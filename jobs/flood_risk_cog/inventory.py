@@ -92,7 +92,7 @@ def inspect_raster(path: str) -> dict[str, Any]:
         with open_raster(path) as dataset:
             return {"name": name, "path": path, "problem": None, **describe(dataset)}
     except (RasterioError, OSError) as error:
-        return {"name": name, "path": path, "problem": f"cannot be opened as a raster: {error}"}
+        return {"name": name, "path": path, "problem": f"cannot be opened as a GeoTIFF: {error}"}
 
 
 def describe(dataset: Any) -> dict[str, Any]:
