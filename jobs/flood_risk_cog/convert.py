@@ -10,17 +10,20 @@ from typing import Any, Literal
 
 import rasterio
 from rasterio._err import CPLE_BaseError
+from rasterio.enums import WktVersion
 from rasterio.errors import RasterioError
 from rio_cogeo.cogeo import cog_validate
 
 from jobs.flood_risk_cog.facts import DamagedRaster, Facts, cause, read_facts
-from jobs.flood_risk_cog.inventory import describe
+from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
+from jobs.flood_risk_cog.inventory import describe, has_code
 from jobs.flood_risk_cog.plan import ConversionOptions, ConversionPlan, UnusableRaster, check_source, make_plan
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
 from jobs.flood_risk_cog.source import fetch_raster, is_remote, open_raster, version_of, without_file_scheme
+from jobs.flood_risk_cog.stac import datetime_of
 from jobs.flood_risk_cog.stage import UnreadableSidecar, stage_raster
 from jobs.flood_risk_cog.statistics import FloodMeter
-from jobs.flood_risk_cog.target import join, open_file, put_file, read_text, size_of
+from jobs.flood_risk_cog.target import join, open_file, put_file, read_text, short_name, size_of
 from jobs.flood_risk_cog.verification import verify_cog
 from jobs.flood_risk_cog.write import write_cog, write_warped
 
@@ -105,7 +108,7 @@ def convert_raster(
             text = json.dumps({**result, "fingerprint": fingerprint}, indent=2, sort_keys=True, allow_nan=False)
             report("store", 0)
             put_file(scratch / name, final)
-            written = scratch / proof_name(name)
+            written = scratch / "proof.json"
             written.write_text(f"{text}\n")
             put_file(written, proof_name(final))
             # As a rerun finds it.
@@ -120,7 +123,8 @@ def scratch_parent(output: str) -> Path:
 
 def proof_name(cog: str) -> str:
     """Of the file beside a COG that says what it was made of, what was verified, and its checksum."""
-    return f"{cog}.proof.json"
+    folder, name = cog[: -len(PurePosixPath(cog).name)], PurePosixPath(cog).name
+    return f"{folder}{short_name(PurePosixPath(name).stem)}.proof.json"
 
 
 def find_proof(final: str, fingerprint: str) -> dict[str, Any] | None:
@@ -156,7 +160,7 @@ def _make_cog(
             write_warped(path, source, Path(written), plan, lambda share: report("warp", share))
         report("write", 0)
         write_cog(written, temporary, plan)
-    except (DamagedRaster, UnreadableSidecar) as error:
+    except (DamagedRaster, NoFootprint, UnreadableSidecar) as error:
         raise UnusableRaster(path, str(error)) from error
     except (RasterioError, CPLE_BaseError) as error:
         raise _write_failure(path, error) from error
@@ -168,7 +172,8 @@ def _make_cog(
     if verification["problems"]:
         raise InvalidOutput(f"{temporary.name}: {'; '.join(verification['problems'])}; nothing was put in place")
     return {
-        **_described(temporary, plan),
+        **describe_cog(str(temporary)),
+        **_decided(plan),
         "statistics": meter.result(),
         "verification": verification,
         "checksum": checksum_of(str(temporary)),
@@ -181,6 +186,7 @@ def _read_source(
     try:
         with open_raster(source) as dataset:
             check_source(path, dataset)
+            footprint_of(dataset)
             meter = FloodMeter(dataset, PurePosixPath(path).name)
             facts = read_facts(dataset, seen=meter.see, report=lambda share: report("read", share))
             return make_plan(path, dataset, facts, options), facts, meter
@@ -198,25 +204,35 @@ def _write_failure(path: str, error: BaseException) -> Exception:
     return InvalidOutput(f"{PurePosixPath(path).name}: GDAL could not write it ({text})")
 
 
-def _described(cog: Path, plan: ConversionPlan) -> dict[str, Any]:
-    with open_raster(str(cog)) as dataset:
+def describe_cog(cog: str) -> dict[str, Any]:
+    """What a COG is and where it lies, as JSON values."""
+    with open_raster(cog) as dataset:
+        footprint = footprint_of(dataset)
         return {
-            "name": cog.name,
+            "name": PurePosixPath(cog).name,
             **describe(dataset),
-            "kind": plan.kind,
-            "unit": dataset.units[0] or None,
-            "scale": dataset.scales[0],
-            "offset": dataset.offsets[0],
-            "resampling": {
-                "warp": plan.warp_resampling if plan.warped else None,
-                "overviews": plan.overview_resampling,
-            },
-            "changed": list(plan.changed),
+            "wkt": None if has_code(dataset.crs) else dataset.crs.to_wkt(version=WktVersion.WKT2_2019),
+            "transform": list(dataset.transform)[:6],
+            "geometry": footprint.geometry,
+            "bbox": footprint.bbox,
+            "datetime": datetime_of(dataset.tags()),
+            "descriptions": list(dataset.descriptions),
+            "units": [unit or None for unit in dataset.units],
+            "scales": list(dataset.scales),
+            "offsets": list(dataset.offsets),
             "compression": dataset.compression.value.lower(),
             "tile_size": dataset.block_shapes[0][0],
             "overviews": dataset.overviews(1),
-            "bytes": size_of(str(cog)),
+            "bytes": size_of(cog),
         }
+
+
+def _decided(plan: ConversionPlan) -> dict[str, Any]:
+    return {
+        "kind": plan.kind,
+        "resampling": {"warp": plan.warp_resampling if plan.warped else None, "overviews": plan.overview_resampling},
+        "changed": list(plan.changed),
+    }
 
 
 def checksum_of(path: str) -> str | None:

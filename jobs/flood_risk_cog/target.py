@@ -1,5 +1,6 @@
 """Where results go: a local folder, or any place that fsspec writes to."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from typing import BinaryIO
 import fsspec
 
 from jobs.flood_risk_cog.source import is_remote
+
+# Of 255 bytes that file systems take, the rest is for what we append.
+LONGEST_STEM = 200
 
 
 class UploadIncomplete(OSError):
@@ -21,6 +25,14 @@ class UploadIncomplete(OSError):
 
 def join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder) / name)
+
+
+def short_name(stem: str) -> str:
+    """A name for files that are made of one: itself, or where that is too long its beginning and its hash."""
+    whole = stem.encode()
+    if len(whole) <= LONGEST_STEM:
+        return stem
+    return f"{whole[: LONGEST_STEM - 20].decode(errors='ignore')}~{hashlib.sha256(whole).hexdigest()[:16]}"
 
 
 def size_of(path: str) -> int | None:

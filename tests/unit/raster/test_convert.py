@@ -158,7 +158,7 @@ def test_an_invalid_result_never_replaces_a_good_one(make_raster, output, monkey
     monkeypatch.setattr(convert, "cog_validate", lambda *_a, **_k: (False, ["broken on purpose"], []))
     with pytest.raises(InvalidOutput, match="broken on purpose"):
         convert_raster(path, output, compression="zstd")
-    assert {left.name for left in Path(output).iterdir()} == {"a.tif", "a.tif.proof.json"}
+    assert {left.name for left in Path(output).iterdir()} == {"a.tif", "a.proof.json"}
     assert (Path(output) / "a.tif").read_bytes() == good
 
 

@@ -249,7 +249,7 @@ def test_the_same_job_elsewhere_writes_the_same_bytes(run_job, source, tmp_path)
         run_job(REGISTRY, "flood_risk_cog", {"source": f"file://{source}", "output": f"file://{output}"})
     one, two = (files_of(output) for output in outputs)
     assert one == two
-    assert len(one) == 3 + 3 + 3 + 3
+    assert len(one) == 3 + 3 + 3 + 4
 
 
 def test_output_may_be_the_source_folder(run_job, source):
@@ -351,7 +351,12 @@ def test_a_remote_source_and_output_work_and_are_reused(run_job, store, unreliab
     assert {task.error["attempt"] for task in run.failed[2]} == {1}
     assert unreliable.calls["get"] == 7
     names = sorted(name.removeprefix("/out/run/") for name in store.find("/out"))
-    assert [name for name in names if "/" not in name] == ["collection.json", "quicklook.png", "summary.json"]
+    assert [name for name in names if "/" not in name] == [
+        "collection.json",
+        "quicklook.png",
+        "summary.json",
+        "verification.json",
+    ]
     assert len([name for name in names if name.startswith("cogs/")]) == 2 * 3
     stem = next(name for name in names if name.startswith("flood_depth")).split("/")[0]
     item = json.loads(store.cat(f"/out/run/{stem}/{stem}.json"))
@@ -402,7 +407,7 @@ def test_scratch_of_a_killed_attempt_is_swept_by_the_next(source, output):
     second = TaskContext(task.job_id, task.job_type, 2, task.task_id, 0, 2, task.job_parameters)
     handlers.convert({"path": str(source / "flood_depth_tile00_rp10.tif")}, second)
     name = "flood_depth_tile00_rp10.tif"
-    assert {path.name for path in (output / "cogs").iterdir()} == {name, f"{name}.proof.json"}
+    assert {path.name for path in (output / "cogs").iterdir()} == {name, "flood_depth_tile00_rp10.proof.json"}
 
 
 def test_gdal_keeps_its_cache_small_in_every_step(source, output):
