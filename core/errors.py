@@ -124,6 +124,19 @@ class SubmissionRefused(CoreMachineError):
         )
 
 
+class OtherParameters(CoreMachineError):
+    """The job was there, and its present run is of other parameters than those submitted; nothing was written.
+
+    Args:
+        run: The present one, whose parameters are read as that run's.
+        reason: What was found, and what to do.
+    """
+
+    def __init__(self, job_id: str, status: str, run: int, reason: str) -> None:
+        self.job_id, self.status, self.run = job_id, status, run
+        super().__init__(f"expected a job that is new or has these parameters, found {job_id}. {reason}")
+
+
 class MessageRefused(CoreMachineError):
     """A message that its sender must change: it belongs among the dead letters at once.
 

@@ -235,19 +235,23 @@ class KeptMessage(FrozenModel):
 
 ReadMessage = JobQueueMessage | StageCompleteMessage | TaskQueueMessage
 QueueMessage = ReadMessage | KeptMessage
+JOB_KIND, STAGE_KIND = "job", "stage_complete"
 
 
-def _kind_of(message: Any) -> str:
-    """What it is read as, so that problems are told of that kind alone."""
-    kind = message.get("message_type") if isinstance(message, Mapping) else getattr(message, "message_type", None)
-    return "stage_complete" if kind == "stage_complete" else "job"
+def _kind(document: Any) -> str:
+    """Which of the two it means to be: a person reads what is wrong with that one, not with both."""
+    if not isinstance(document, Mapping):
+        return STAGE_KIND if isinstance(document, StageCompleteMessage) else JOB_KIND
+    given = document.get("message_type", STAGE_KIND if "completed_stage" in document else JOB_KIND)
+    return STAGE_KIND if given == STAGE_KIND else JOB_KIND
 
 
-# What may stand on the jobs queue, for `validate_json(body)`. Without `message_type` it is a job message.
+# What may stand on the jobs queue, for `validate_json(body)`. Without `message_type` it is a job message, unless it
+# names a completed stage. The first place of an error is the kind.
 JOBS_QUEUE_MESSAGE: TypeAdapter[JobQueueMessage | StageCompleteMessage] = TypeAdapter(
     Annotated[
-        Annotated[JobQueueMessage, Tag("job")] | Annotated[StageCompleteMessage, Tag("stage_complete")],
-        Discriminator(_kind_of),
+        Annotated[JobQueueMessage, Tag(JOB_KIND)] | Annotated[StageCompleteMessage, Tag(STAGE_KIND)],
+        Discriminator(_kind),
     ]
 )
 
