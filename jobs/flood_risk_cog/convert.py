@@ -216,6 +216,7 @@ def describe_cog(cog: str) -> dict[str, Any]:
             "geometry": footprint.geometry,
             "bbox": footprint.bbox,
             "datetime": datetime_of(dataset.tags()),
+            "sampling": "point" if dataset.tags().get("AREA_OR_POINT") == "Point" else "area",
             "descriptions": list(dataset.descriptions),
             "units": [unit or None for unit in dataset.units],
             "scales": list(dataset.scales),

@@ -73,6 +73,7 @@ def item_of(result: Json, item_id: str, href: str, collection_id: str) -> Json:
                 "roles": ["data"],
                 "file:checksum": result["checksum"],
                 "file:size": result["bytes"],
+                "raster:sampling": result["sampling"],
                 "bands": [_band(result, number) for number in range(result["bands"])],
             }
         },

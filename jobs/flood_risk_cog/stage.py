@@ -4,6 +4,7 @@ A GeoTIFF's mask, world file and metadata may lie in files beside it: they are l
 result was made of is added to the metadata file, from where GDAL takes it into the result.
 """
 
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def sidecars_of(path: Path) -> list[Path]:
     """Files beside a local raster that belong to it, in no more than one place for each kind."""
     beside = [path.with_name(path.name + suffix) for suffix in APPENDED]
     beside += [path.with_suffix(suffix) for suffix in REPLACING]
-    return [each for each in beside if each.is_file()]
+    # `Path.is_file` raises on a name that is too long.
+    return [each for each in beside if os.path.isfile(each)]  # noqa: PTH113
 
 
 def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
