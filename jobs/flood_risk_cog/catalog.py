@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from jobs.flood_risk_cog.convert import checksum_of, describe_cog
 from jobs.flood_risk_cog.facts import read_facts
 from jobs.flood_risk_cog.quicklook import draw_quicklook
+from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import scratch_folder
-from jobs.flood_risk_cog.source import is_remote, open_raster, without_file_scheme
+from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stac import collection_of, item_of
 from jobs.flood_risk_cog.target import join, put_file, put_tree, short_name
 
