@@ -41,15 +41,36 @@ def scratch_folder(parent: Path, owner: ScratchOwner | None = None) -> Iterator[
     if owner is not None:
         if owner.attempt > 1:
             _remove(parent, lambda folder: _is_earlier(folder.name, owner))
-        prefix = f"{PREFIX}{owner.mark}-{owner.attempt}-"
+        prefix = _prefix(owner)
     with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as folder:
         yield Path(folder)
+
+
+def remove_scratch(parent: Path, owner: ScratchOwner) -> None:
+    """Remove what an attempt left whose process was killed."""
+    _remove(parent, lambda folder: folder.name.startswith(_prefix(owner)))
+
+
+def written_bytes(parent: Path, owner: ScratchOwner) -> int:
+    """Bytes that an attempt has written into its scratch by now."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for folder in parent.glob(f"{_prefix(owner)}*"):
+            for path in folder.rglob("*"):
+                # GDAL removes what it wrote for itself.
+                with suppress(FileNotFoundError):
+                    total += path.stat().st_size
+    return total
 
 
 def sweep_scratch(parent: Path, *, idle_seconds: float = ABANDONED_SECONDS) -> int:
     """Remove scratch folders in `parent` that nothing was written to for so long; returns how many."""
     oldest = time.time() - idle_seconds
     return _remove(parent, lambda folder: _last_write(folder) < oldest)
+
+
+def _prefix(owner: ScratchOwner) -> str:
+    return f"{PREFIX}{owner.mark}-{owner.attempt}-"
 
 
 def _is_earlier(name: str, owner: ScratchOwner) -> bool:
