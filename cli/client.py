@@ -15,6 +15,7 @@ import httpx
 from cli.errors import ApiError, CliError, ServerUnreachable, TimeIsUp, UsageProblem
 from cli.patience import Patience, Say, is_outage
 from core.models import JobStatus
+from core.safe_text import brief_text
 from local.stack_file import find_stack
 from local.web_guard import is_loopback_address
 
@@ -36,6 +37,9 @@ _PREFIX_SEARCH = 1000
 _TERMINAL = frozenset(status.value for status in JobStatus if status.is_terminal)
 
 Json = dict[str, Any]
+# What commands rely on in an answer; a server of another kind answers with other JSON.
+_JOB_SHAPE: Mapping[str, type] = {"job_id": str, "status": str, "run": int}
+_PAGE_SHAPE: Mapping[str, type] = {"value": list}
 
 
 def choose_url(given: str | None) -> str:
@@ -61,6 +65,7 @@ class ApiClient:
     """
 
     def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+        _check_url(url)
         self.url = url
         # Whether the server has answered: one that never did may be the wrong one.
         self._was_reached = False
@@ -69,7 +74,7 @@ class ApiClient:
             base_url=f"{url}/api/",
             timeout=_TIMEOUT_SECONDS,
             transport=transport,
-            headers={"x-functions-key": key} if key else {},
+            headers={"x-functions-key": _header("COREMACHINE_FUNCTION_KEY", key)} if key else {},
             # A proxy of the environment (HTTP_PROXY) does not reach this machine's own servers.
             trust_env=not _is_on_this_machine(url),
         )
@@ -100,6 +105,8 @@ class ApiClient:
             if_ended: return, rerun, force or fail, where the job is there and does not run with these parameters.
         """
         query = {"force": "true" if force else None, "if_ended": if_ended}
+        if idempotency_key is not None:
+            _header("--idempotency-key", idempotency_key)
 
         def send() -> Json:
             return self._call(
@@ -107,7 +114,8 @@ class ApiClient:
                 _path("jobs", "submit", job_type),
                 json=dict(parameters),
                 params={name: value for name, value in query.items() if value is not None},
-                headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
+                headers={} if idempotency_key is None else {"Idempotency-Key": idempotency_key},
+                shape=_JOB_SHAPE,
             )
 
         is_repeatable = idempotency_key is not None or not (force or if_ended not in {None, "return"})
@@ -118,7 +126,8 @@ class ApiClient:
     def get_job(self, job_id: str, *, wait_seconds: float = 0.0, timeout_seconds: float = _TIMEOUT_SECONDS) -> Json:
         """The job. With a wait, the server may answer when the job has ended, at the latest after that time."""
         query = {"wait": f"{wait_seconds:g}"} if wait_seconds else {}
-        return self._call("GET", _path("jobs", job_id), params=query, timeout=timeout_seconds + wait_seconds)
+        timeout = timeout_seconds + wait_seconds
+        return self._call("GET", _path("jobs", job_id), params=query, timeout=timeout, shape=_JOB_SHAPE)
 
     def list_jobs(
         self, *, status: str | None = None, job_type: str | None = None, paused: bool | None = None, limit: int = 20
@@ -140,12 +149,12 @@ class ApiClient:
         return self._collect("job-types", {}, 10_000)
 
     def list_runs(self, job_id: str) -> list[Json]:
-        return list(self._call("GET", _path("jobs", job_id, "runs"))["value"])
+        return list(self._call("GET", _path("jobs", job_id, "runs"), shape=_PAGE_SHAPE)["value"])
 
     def act(self, job_id: str, action: str, body: Mapping[str, Any]) -> Json:
         """Cancel, pause, resume or rerun; what is None in the body is not sent."""
         sent = {name: value for name, value in body.items() if value is not None}
-        return self._call("POST", _path("jobs", job_id, action), json=sent)
+        return self._call("POST", _path("jobs", job_id, action), json=sent, shape={"status": str})
 
     def explain(self, job_id: str) -> Json:
         return self._call("GET", _path("jobs", job_id, "explain"))
@@ -179,11 +188,14 @@ class ApiClient:
 
         Raises:
             ApiError: No job is like that (status 404).
-            UsageProblem: Several are.
+            UsageProblem: Several are; or there is no beginning, as where a script's variable is empty.
         """
+        if not text.strip():
+            raise UsageProblem(f"expected the id of a job or its beginning, found {text!r}")
         if len(text) >= JOB_ID_LENGTH:
             return text
-        found = [job["job_id"] for job in self.list_jobs(limit=_PREFIX_SEARCH) if job["job_id"].startswith(text)]
+        jobs = self.list_jobs(limit=_PREFIX_SEARCH)
+        found = [job["job_id"] for job in jobs if str(job.get("job_id")).startswith(text)]
         if len(found) == 1:
             return str(found[0])
         if found:
@@ -259,13 +271,13 @@ class ApiClient:
         if path != "job-types":
             parameters["limit"] = min(limit, _PAGE)
         while True:
-            page = self._call("GET", path, params=parameters)
+            page = self._call("GET", path, params=parameters, shape=_PAGE_SHAPE)
             yield from page["value"]
             if not page.get("next_cursor"):
                 return
             parameters["cursor"] = page["next_cursor"]
 
-    def _call(self, method: str, path: str, **options: Any) -> Json:
+    def _call(self, method: str, path: str, *, shape: Mapping[str, type] | None = None, **options: Any) -> Json:
         try:
             answer = self._http.request(method, path, **options)
         except httpx.TimeoutException as error:
@@ -276,9 +288,7 @@ class ApiClient:
         # A problem document is an answer too: a server that is not ready yet is there.
         self._was_reached = self._was_reached or isinstance(document, dict)
         if answer.is_success:
-            if not isinstance(document, dict):
-                raise CliError(f"expected a JSON object from {answer.url}, found something else: is it CoreMachine?")
-            return document
+            return _in_shape(document, shape or {}, str(answer.url))
         problem = document if isinstance(document, dict) else {"detail": answer.text[:500]}
         raise ApiError(answer.status_code, problem)
 
@@ -296,6 +306,31 @@ def _path(*parts: str) -> str:
     return "/".join(quote(part, safe="", errors="surrogateescape") for part in parts)
 
 
+def _check_url(url: str) -> None:
+    """Raises UsageProblem for what is no address of a server."""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port)
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
+        is_address = False
+    if not is_address:
+        raise UsageProblem(f"--url, COREMACHINE_URL: expected an address such as {DEFAULT_URL}, found {url!r:.300}")
+
+
+def _header(name: str, value: str) -> str:
+    """The value, if a header can hold it. The value itself may be a secret, and is not repeated.
+
+    Raises:
+        UsageProblem: It cannot.
+    """
+    wrong = next((place for place, character in enumerate(value) if not "!" <= character <= "~"), None)
+    if wrong is not None or not value:
+        found = "nothing" if wrong is None else f"another one at place {wrong + 1}"
+        raise UsageProblem(f"{name}: expected visible ASCII characters, found {found}")
+    return value
+
+
 def _is_on_this_machine(url: str) -> bool:
     try:
         host = urlsplit(url).hostname or ""
@@ -304,10 +339,26 @@ def _is_on_this_machine(url: str) -> bool:
     return host == "localhost" or host.endswith(".localhost") or is_loopback_address(host)
 
 
+def _in_shape(document: Any, shape: Mapping[str, type], url: str) -> Json:
+    """The document, if it has what commands rely on. Raises CliError."""
+    if not isinstance(document, dict):
+        raise CliError(f"expected a JSON object from {url}, found something else: is it CoreMachine?")
+    for name, kind in shape.items():
+        value: Any = document.get(name)
+        is_right = isinstance(value, kind) and all(
+            isinstance(row, dict) for row in (value if isinstance(value, list) else ())
+        )
+        if not is_right:
+            expected = "a list of objects" if kind is list else kind.__name__
+            found = "nothing" if value is None else brief_text(ascii(value))
+            raise CliError(f"expected {name} ({expected}) in the answer of {url}, found {found}: is it CoreMachine?")
+    return document
+
+
 def _document_of(answer: httpx.Response) -> Any:
     try:
         return answer.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

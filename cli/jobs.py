@@ -98,11 +98,11 @@ def submit(
         )
         if answer.get("advice"):
             say(answer["advice"])
-        # A run of other parameters is not waited for: its result is none of this submission.
-        if wait and answer.get("same_parameters", True):
+        if wait:
             follow_to_end(client, answer["job_id"], timeout, output, strict=strict, run=answer["run"])
     _print_submission(answer, output)
-    raise typer.Exit(_exit_code_of_submission(answer, strict=strict))
+    # Without a wait: whether what was submitted runs, or has run well.
+    raise typer.Exit(_exit_code_of(answer["status"], strict=strict))
 
 
 def status(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None) -> None:
@@ -272,11 +272,6 @@ def _exit_code_of(status: str, *, strict: bool) -> Exit:
     return Exit.FAILED if is_failure else Exit.OK
 
 
-def _exit_code_of_submission(answer: Json, *, strict: bool) -> Exit:
-    """Without a wait: whether what was submitted runs, or has run well."""
-    return _exit_code_of(answer["status"], strict=strict) if answer.get("same_parameters", True) else Exit.CONFLICT
-
-
 def _print_submission(answer: Json, output: Output | None) -> None:
     if wants_json(output):
         print_json(answer)
@@ -284,8 +279,6 @@ def _print_submission(answer: Json, output: Output | None) -> None:
     news = "submitted" if answer.get("created", True) else "already there"
     if answer.get("outcome") == "rerun":
         news = f"submitted again, run {answer['run']}"
-    elif not answer.get("same_parameters", True):
-        news = f"already there with other parameters, run {answer['run']}"
     console().print(f"{answer['job_id']} {news}, {status_markup(answer['status'])}", soft_wrap=True)
 
 

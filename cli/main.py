@@ -1,5 +1,9 @@
 """The `coremachine` command."""
 
+import contextlib
+import errno
+import os
+import sys
 from collections.abc import Sequence
 
 import typer
@@ -7,7 +11,7 @@ import typer
 from cli import control, insight, jobs
 from cli.db import db
 from cli.demo import demo
-from cli.errors import CliError
+from cli.errors import CliError, Exit
 from cli.render import visible_lines
 from cli.up import up
 
@@ -41,13 +45,28 @@ app.add_typer(insight.dead, name="dead")
 app.add_typer(db, name="db")
 
 
+def _end_after(error: OSError) -> int:
+    """A disk that is full, a reader that has gone: what is left in the buffer is not tried again at the very end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno != errno.EPIPE:
+        with contextlib.suppress(OSError):
+            typer.secho(visible_lines(f"cannot go on: {error}"), err=True, fg=typer.colors.RED)
+    return int(Exit.FAILED)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="coremachine")
+        try:
+            app(args=None if arguments is None else list(arguments), prog_name="coremachine")
+        finally:
+            sys.stdout.flush()
     except CliError as error:
         typer.secho(visible_lines(str(error)), err=True, fg=typer.colors.RED)
         return int(error.exit_code)
+    except OSError as error:
+        return _end_after(error)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     return 0

@@ -18,13 +18,17 @@ _AWAY = {
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 }
+# The local host's 500 for a request that runs while the host ends.
+_ENDS = "invocation_aborted"
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 15.0
 
 
 def is_outage(error: CliError) -> bool:
     """Whether the same request may succeed later."""
-    return isinstance(error, ServerUnreachable) or (isinstance(error, ApiError) and error.status in _AWAY)
+    if isinstance(error, ApiError):
+        return error.status in _AWAY or error.problem.get("code") == _ENDS
+    return isinstance(error, ServerUnreachable)
 
 
 class Patience:

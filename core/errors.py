@@ -54,7 +54,7 @@ class InvalidParameters(ValueError):
 
     def in_plain_text(self) -> "InvalidParameters":
         """The same, of bounded plain text: an author's own may raise when it is read, or be 20 MB long."""
-        return InvalidParameters(redact(bounded_text(text_of(self), _LONGEST_REFUSAL)) or type_name(self))
+        return InvalidParameters(bounded_text(text_of(self), _LONGEST_REFUSAL) or type_name(self))
 
 
 class CoreMachineError(Exception):
@@ -122,6 +122,19 @@ class SubmissionRefused(CoreMachineError):
         super().__init__(
             f"if_ended: expected a job that is new or runs with these parameters, found {job_id} ({status}). {reason}"
         )
+
+
+class OtherParameters(CoreMachineError):
+    """The job was there, and its present run is of other parameters than those submitted; nothing was written.
+
+    Args:
+        run: The present one, whose parameters are read as that run's.
+        reason: What was found, and what to do.
+    """
+
+    def __init__(self, job_id: str, status: str, run: int, reason: str) -> None:
+        self.job_id, self.status, self.run = job_id, status, run
+        super().__init__(f"expected a job that is new or has these parameters, found {job_id}. {reason}")
 
 
 class MessageRefused(CoreMachineError):
@@ -221,9 +234,9 @@ class Failure:
         seconds, note = _usable_seconds(self.retry_after_seconds)
         stored = {
             "error_type": bounded_text(self.error_type, _LONGEST_TYPE),
-            "message": redact(bounded_text(self.message, MOST_TEXT_BYTES - len(note.encode()))) + note,
+            "message": bounded_text(self.message, MOST_TEXT_BYTES - len(note.encode())) + note,
             "retry_after_seconds": seconds,
-            "traceback": None if self.traceback is None else redact(bounded_text(self.traceback, keep_end=True)),
+            "traceback": None if self.traceback is None else bounded_text(self.traceback, keep_end=True),
         }
         for name, value in stored.items():
             object.__setattr__(self, name, value)

@@ -293,8 +293,8 @@ def _interrupted(facts: JobFacts) -> Iterator[Finding]:
             f"{task.name or task.task_id} was interrupted {task.interruptions} of {facts.max_interruptions} times; its "
             f"process died each time, lost the database, or was told to end{last}",
             advice="usual causes: the memory was used up (the system kills the process), a signal, a crash in native "
-            "code, or os._exit in the handler; see the log of that process and of its host. Beyond max_interruptions "
-            f"({facts.max_interruptions}) the task fails",
+            "code, or os._exit in the handler; see the log of that process and of its host. From half of "
+            f"max_interruptions ({facts.max_interruptions}) on the task runs alone in its worker, above that it fails",
         )
     rest = facts.interrupted_count - len(facts.interrupted)
     if facts.interrupted and rest > 0:

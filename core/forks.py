@@ -5,10 +5,10 @@ It has this process's memory, its claimed tasks and its connections too, and wou
 
 import os
 import sys
-import traceback
 from typing import NoReturn
 
 from core.safe_log import safe_logger
+from core.safe_text import bounded_text, trace_of, type_name
 
 log = safe_logger(__name__)
 
@@ -57,7 +57,8 @@ def _leave(error: BaseException | None) -> NoReturn:
             },
         )
         if error is not None and not isinstance(error, SystemExit):
-            traceback.print_exception(error, file=sys.stderr)
+            sys.stderr.write(bounded_text(trace_of(error) or type_name(error), keep_end=True) + "\n")
+            sys.stderr.flush()
     finally:
         os._exit(status)  # no clean-up: connections, files and threads are the parent's
 

@@ -3,9 +3,12 @@
 An answer is looked at inside of the boundary to the author's code, and what leaves it is of our own making.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from pydantic import BaseModel
 
 from core.author_code import call_author, describe_returned
 from core.canonical import EncodedJson, ValueTooLarge, canonical_json, copied, encode_storable
@@ -15,6 +18,8 @@ from core.models.definition import JobDefinition
 from core.models.fields import JOB_ID
 from core.ports import JobType, Submitted
 from core.safe_text import bounded_text, repr_of, text_of
+
+_A_JOB_ID = "64 hexadecimal digits in lower case"
 
 
 def validate(
@@ -41,8 +46,8 @@ def _validated(
         return _plain_refusal(refused)
     except ValueTooLarge as refused:
         return InvalidParameters(bounded_text(text_of(refused)))
-    if not isinstance(validated, dict):
-        found = describe_returned(validated)
+    if not isinstance(validated, Mapping):
+        found = f"{describe_returned(validated)}{_as_dict_hint(validated)}"
         raise ContractViolationError(
             f"validate_job_parameters of {job_type!r}: expected it to return a dict, found {found}"
         )
@@ -52,6 +57,12 @@ def _validated(
     except ValueTooLarge as too_large:
         return too_large
     return json.loads(encoded), encoded
+
+
+def _as_dict_hint(value: object) -> str:
+    if dataclasses.is_dataclass(value):
+        return "; return dataclasses.asdict(...) of it"
+    return "; return its .model_dump(mode='json')" if isinstance(value, BaseModel) else ""
 
 
 def _plain_refusal(refused: InvalidParameters) -> InvalidParameters:
@@ -66,7 +77,7 @@ def new_record(job_class: JobType, job_type: str, validated: Mapping[str, Any], 
     job_id: object = job_class.generate_job_id(copied(validated))
     if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
         found = describe_returned(job_id)
-        raise ContractViolationError(f"generate_job_id of {job_type!r}: expected 64 hexadecimal digits, found {found}")
+        raise ContractViolationError(f"generate_job_id of {job_type!r}: expected {_A_JOB_ID}, found {found}")
     return record_of(job_class, job_type, str.__str__(job_id), validated, correlation_id)
 
 

@@ -1,10 +1,11 @@
 """The engine: what happens when a message comes. Reads as the story of one message: claim, run, settle, move on."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from core.canonical import NotJson, ValueTooLarge
+from core.company import Company
 from core.drain import Drain
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import (
@@ -13,15 +14,16 @@ from core.errors import (
     IdempotencyKeyReused,
     InvalidParameters,
     MessageRefused,
+    OtherParameters,
     SubmissionRefused,
     UnknownWork,
 )
 from core.job_control import JobControl
 from core.job_mover import ON_THE_SPOT_SECONDS, JobMover, obstacle_of
-from core.known_jobs import KnownJobs
+from core.known_jobs import KnownJob, KnownJobs
 from core.leases import LeaseKeeper
 from core.log_fields import log_fields
-from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
+from core.models import JobQueueMessage, StageCompleteMessage, StageDefinition, TaskQueueMessage
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunMode
 from core.models.message import UnknownMessage
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager
@@ -36,7 +38,15 @@ from core.unknown_work import DEFAULT_PATIENCE_SECONDS, Postponer
 log = safe_logger(__name__)
 
 # A submission that met one of these meets it again, however often its message comes.
-_REFUSALS = (InvalidParameters, ValueTooLarge, NotJson, DataRefused, SubmissionRefused, IdempotencyKeyReused)
+_REFUSALS = (
+    InvalidParameters,
+    ValueTooLarge,
+    NotJson,
+    DataRefused,
+    SubmissionRefused,
+    OtherParameters,
+    IdempotencyKeyReused,
+)
 
 
 class CoreMachine:
@@ -64,6 +74,7 @@ class CoreMachine:
         self._state = state
         self._clock = clock
         self._drain = Drain()
+        self._company = Company(self._drain.refuse)
         self._keeper = keeper
         self._control = JobControl(catalog, state, orchestration)
         self._errors = CoreMachineErrorHandler(log)
@@ -121,6 +132,7 @@ class CoreMachine:
             AuthorError: The job class failed at validating them; nothing was written.
             IdempotencyKeyReused: The key came before with another payload; nothing was written.
             SubmissionRefused: There is such a job, and `if_ended` is fail; nothing was written.
+            OtherParameters: There is such a job, to which a rerun gave other parameters; nothing was written.
             StoreUnavailable: Nothing was written.
         """
         return self._submitter.submit(
@@ -160,7 +172,8 @@ class CoreMachine:
             if job is None or obstacle is not None:
                 log.info("job_message_without_effect", extra={"job_id": message.job_id, "outcome": obstacle})
                 return
-            self._mover.move_on(job, self._clock() + ON_THE_SPOT_SECONDS)
+            with self._company.together():
+                self._mover.move_on(job, self._clock() + ON_THE_SPOT_SECONDS)
 
     def _submit_from_queue(self, message: JobQueueMessage) -> None:
         """Nobody reads an answer: the log says where nothing runs, and what would."""
@@ -206,7 +219,6 @@ class CoreMachine:
             return
         if not isinstance(message, TaskQueueMessage):
             raise ContractViolationError(f"expected a TaskQueueMessage, found {type(message).__name__}")
-        until = self._clock() + ON_THE_SPOT_SECONDS
         with self._errors.handle_operation("process_task_message", job_id=message.job_id, stage=message.stage):
             try:
                 job = self._known.find(message.job_id, message.run)
@@ -218,8 +230,20 @@ class CoreMachine:
                 log.warning("task_message_without_rows", extra={"checkpoint": "NO_ROWS", "job_id": message.job_id})
                 return
             with log_fields(correlation_id=job.record.correlation_id):
-                status = self._runner.run_message(job, stage, message.task_ids)
-                self._mover.follow_up(job.record, message.stage, status, until)
+                self._run_tasks(job, stage, message.task_ids)
+
+    def _run_tasks(self, job: KnownJob, stage: StageDefinition, task_ids: Sequence[str]) -> None:
+        """All that may run beside others at once; then those that may not, one after the other."""
+        suspects: list[str] = []
+        with self._company.together():
+            until = self._clock() + ON_THE_SPOT_SECONDS
+            status = self._runner.run_message(job, stage, task_ids, suspects=suspects)
+            self._mover.follow_up(job.record, stage.number, status, until)
+        for task_id in suspects:
+            with self._company.alone() as is_alone:
+                until = self._clock() + ON_THE_SPOT_SECONDS
+                status = self._runner.run_suspect(job, stage, task_id, is_alone=is_alone)
+                self._mover.follow_up(job.record, stage.number, status, until)
 
     def drain(self) -> int:
         """Take no messages from now on, and hand all tasks back: how many. For a process that is about to end.

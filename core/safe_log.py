@@ -1,7 +1,8 @@
 """Loggers that never raise: a record tells of what has been done, and who listens must not make it seem undone.
 
 Libraries that trace requests put attributes on every record, whose names may be those of our fields; a handler's `emit`
-may raise. `logging` passes both on to whoever wrote the record.
+may raise. `logging` passes both on to whoever wrote the record. Nor does a record show a credential that an exception's
+text holds.
 """
 
 import logging
@@ -12,7 +13,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from core.safe_text import text_of, type_name
+from core.credentials import redact
+from core.safe_text import text_of, trace_of, type_name
 
 REPEAT_SECONDS = 60.0
 # What a field is called whose name is taken on its record.
@@ -61,10 +63,8 @@ class SafeLogger:
             logger = self._logger
             if not logger.isEnabledFor(level):
                 return
-            if isinstance(exc_info, BaseException):
-                trace: Any = (type(exc_info), exc_info, exc_info.__traceback__)
-            else:
-                trace = sys.exc_info() if exc_info else None
+            error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1] if exc_info else None
+            trace = None if error is None else _without_credentials(error)
             path, line, function, _ = logger.findCaller(stacklevel=_CALLERS)
             record = logger.makeRecord(logger.name, level, path, line, message, args, trace, function)
             # Here and not in `makeRecord`, which refuses a record with a field whose name is taken.
@@ -104,6 +104,18 @@ _losses = _Losses()
 def safe_logger(name: str) -> SafeLogger:
     """What a module writes its records to, in the place of `logging.getLogger`."""
     return SafeLogger(logging.getLogger(name))
+
+
+class WithoutCredentials(Exception):
+    """What a log shows of an exception whose text, or that of one which led to it, holds a credential."""
+
+
+def _without_credentials(error: BaseException) -> Any:
+    told = trace_of(error) or f"{type_name(error)}: {text_of(error)}"
+    blanked = redact(told)
+    if blanked == told:
+        return type(error), error, error.__traceback__
+    return WithoutCredentials, WithoutCredentials(f"of {type_name(error)}\n{blanked}"), None
 
 
 def _add_fields(record: logging.LogRecord, fields: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import reprlib
 import traceback
 from typing import Any
 
-from core.credentials import redact, redacted_start
+from core.credentials import redact, redacted_part, redacted_start
 
 # At most so much of one text is stored.
 MOST_TEXT_BYTES = 64 * 1024
@@ -38,14 +38,14 @@ def storable_text(text: str) -> str:
 
 
 def bounded_text(text: str, most_bytes: int = MOST_TEXT_BYTES, *, keep_end: bool = False) -> str:
-    """The text as it can be stored, in at most so many bytes, with a note of what was cut.
+    """The text as it can be stored, without credentials, in at most so many bytes, with a note of what was cut.
 
     Args:
         keep_end: What is cut is the beginning.
     """
-    part = text[-most_bytes:] if keep_end else text[:most_bytes]
-    encoded = storable_text(part).encode()
-    if len(part) == len(text) and len(encoded) <= most_bytes:
+    start, end = (max(0, len(text) - most_bytes), len(text)) if keep_end else (0, min(len(text), most_bytes))
+    encoded = storable_text(redacted_part(text, start, end)).encode()
+    if end - start == len(text) and len(encoded) <= most_bytes:
         return encoded.decode()
     note = f"[cut here: {len(text):,} characters in all]"
     room = most_bytes - len(note) - 1
@@ -129,7 +129,7 @@ def _short_trace(link: BaseException) -> str:
 def _shortened(line: str) -> str:
     if len(line) <= _LONGEST_LINE:
         return line
-    return f"{line[:_LONGEST_LINE]} [cut here: {len(line):,} characters in all]\n"
+    return f"{redacted_start(line, _LONGEST_LINE)} [cut here: {len(line):,} characters in all]\n"
 
 
 _TRACEBACK_OF: Any = vars(BaseException)["__traceback__"].__get__

@@ -50,8 +50,14 @@ class StageRunner:
         self._owner = owner
         self._threads = threads
 
-    def run_message(self, job: KnownJob, stage: StageDefinition, task_ids: Iterable[str]) -> str | None:
-        """Claim, run and settle the tasks that a message names. Returns the job's status if it moved on, else None."""
+    def run_message(
+        self, job: KnownJob, stage: StageDefinition, task_ids: Iterable[str], *, suspects: list[str] | None = None
+    ) -> str | None:
+        """Claim, run and settle the tasks that a message names. Returns the job's status if it moved on, else None.
+
+        Args:
+            suspects: Takes those that must run alone: given back unbegun, and not announced. None: run them too.
+        """
         record = job.record
         lease_id = uuid4()
         rows = self._state.claim_tasks(
@@ -59,13 +65,32 @@ class StageRunner:
         )
         strange = [row for row in rows if self._is_strange(row)]
         moved_to = self._give_back(record, stage.number, strange, lease_id) if strange else None
-        claimed = [_claimed_task(row) for row in rows if row["outcome"] == "claimed" and row not in strange]
+        claimed_rows = [row for row in rows if row["outcome"] == "claimed" and row not in strange]
+        if suspects is not None:
+            suspects += self._find_suspects(record, stage, claimed_rows)
+        if suspects:
+            self._state.release_tasks(
+                record.job_id, record.run, stage.number, lease_id=lease_id, task_ids=suspects, started=False
+            )
+        claimed = [_claimed_task(row) for row in claimed_rows if row["task_id"] not in (suspects or ())]
         early = [row for row in rows if row["outcome"] == "not_due" and row not in strange]
         Settlement(self._state, self._orchestration, record, stage, lease_id).send_again(early)
         if any(row["outcome"] == "expired" for row in rows):
             enforced = self._state.enforce_deadlines(record.job_id, record.run, stage.number)
             moved_to = enforced.job_status if enforced.is_last_task_in_stage else None
         return self.run_claimed(job, stage, lease_id, claimed).job_status if claimed else moved_to
+
+    def _find_suspects(self, job: JobRecord, stage: StageDefinition, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Tasks that may be what ends their processes. Few were interrupted so often; the others cost no look."""
+        most = stage.max_interruptions
+        often = [row["task_id"] for row in rows if row["interruptions"] * 2 >= max(most, 1)]
+        return self._state.find_suspects(job.job_id, job.run, often, most) if often else []
+
+    def run_suspect(self, job: KnownJob, stage: StageDefinition, task_id: str, *, is_alone: bool) -> str | None:
+        """Run one of the suspects. If its process dies while it is alone, nothing else can have been the reason."""
+        if is_alone:
+            self._state.note_alone(job.record.job_id, job.record.run, stage.number, task_id)
+        return self.run_message(job, stage, [task_id])
 
     def give_back(self, message: TaskQueueMessage, unknown: UnknownWork) -> None:
         """Leave a message's tasks to an app that knows them."""

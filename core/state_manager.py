@@ -282,6 +282,20 @@ class StateManager:
             self._tell_end(job_id, run, stage)
         return answer["taken_back"], answer["given_up"]
 
+    def find_suspects(self, job_id: str, run: int, task_ids: Sequence[str], most: int) -> list[str]:
+        """Those that spent half of the interruptions that they survive on processes that were lost under them."""
+        lost = self._stages.count_lost_processes(job_id, run, task_ids)
+        return [task_id for task_id in task_ids if lost.get(task_id, 0) * 2 >= max(most, 1)]
+
+    def note_alone(self, job_id: str, run: int, stage: int, task_id: str) -> None:
+        """In the job's timeline: nothing else runs in the process where this task is about to."""
+        record = with_log_fields(checkpoint="TASK_RUNS_ALONE", job_id=job_id, run=run, stage=stage, task_id=task_id)
+        log.warning("task_runs_alone", extra=record)
+        try:
+            self._jobs.record_event(job_id, run, stage, task_id, "task_runs_alone", {})
+        except StoreUnavailable as error:
+            outage.note(str(error))
+
     def _tell_end(self, job_id: str, run: int, stage: int) -> None:
         """For an answer that does not say what became of the job. What was done is done: an outage is only noted."""
         try:

@@ -8,7 +8,13 @@ from uuid import uuid4
 
 from core.author_code import call_author
 from core.canonical import canonical_json, forced_job_id_for
-from core.errors import AuthorError, ContractViolationError, IdempotencyKeyReused, SubmissionRefused
+from core.errors import (
+    AuthorError,
+    ContractViolationError,
+    IdempotencyKeyReused,
+    OtherParameters,
+    SubmissionRefused,
+)
 from core.faults import fault_point
 from core.job_class import first_message, new_record, validate
 from core.models import JobStatus
@@ -30,8 +36,8 @@ _ADVICE = {
     JobStatus.COMPLETED: "This job has completed and was not submitted again: its result is there; ",
 }
 _OTHER_PARAMETERS = (
-    "Nothing was run: run {run} of this job, {status}, is of other parameters than those submitted, and its result is "
-    "not theirs. "
+    "A rerun gave run {run} ({status}) other parameters than those submitted: its result is not of this submission, "
+    "and nothing was run. GET /api/jobs/{job_id}/runs/{run} (`coremachine runs {short_id}`) has its parameters. "
 )
 _RERUN = (
     "rerun it (POST /api/jobs/{job_id}/rerun, `coremachine rerun {short_id}`), submit with if_ended=rerun "
@@ -45,8 +51,7 @@ _FORCE = "submit with force (?force=true, --force) to make a new job of the same
 class Submission:
     """The answer to a submission. `created` is false when the job was there already; `outcome` says how it was found.
 
-    `advice` is there when that job will not run because of this submission, and says what would make one run. Without
-    `same_parameters` the job's present run is of others, and its result is none of this submission.
+    `advice` is there when that job will not run because of this submission, and says what would make one run.
     """
 
     job_id: str
@@ -57,7 +62,6 @@ class Submission:
     correlation_id: str
     outcome: SubmissionOutcome = SubmissionOutcome.CREATED
     advice: str | None = None
-    same_parameters: bool = True
 
 
 class Submitter:
@@ -96,9 +100,8 @@ class Submitter:
         )
         if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
             raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)
+        _refuse(submitted)
         submission = _submission(job_type, submitted)
-        if submitted.outcome is SubmissionOutcome.REFUSED:
-            raise SubmissionRefused(submission.job_id, submission.status, submission.advice or "Submit it again.")
         if submitted.begins_run:
             detail = _detail(actor, unchecked)
             if detail:
@@ -130,16 +133,24 @@ def _submission(job_type: str, submitted: Submitted) -> Submission:
         run=submitted.run,
         correlation_id=submitted.correlation_id,
         outcome=submitted.outcome,
-        advice=None if submitted.begins_run else _advice_on(submitted),
-        same_parameters=submitted.same_parameters,
+        advice=None if submitted.begins_run else advice_for(submitted.job_id, JobStatus.stored(submitted.status)),
     )
 
 
-def _advice_on(submitted: Submitted) -> str | None:
-    status = JobStatus.stored(submitted.status)
-    if submitted.same_parameters:
-        return advice_for(submitted.job_id, status)
-    found = _OTHER_PARAMETERS.format(run=submitted.run, status=status.value)
+def _refuse(submitted: Submitted) -> None:
+    """Where the job that is there is no answer to the submission."""
+    job_id, status = submitted.job_id, submitted.status
+    if submitted.outcome is SubmissionOutcome.REFUSED:
+        advice = advice_for(job_id, JobStatus.stored(status)) if submitted.same_parameters else _on_others(submitted)
+        raise SubmissionRefused(job_id, status, advice or "Submit it again.")
+    if not submitted.same_parameters:
+        raise OtherParameters(job_id, status, submitted.run, _on_others(submitted))
+
+
+def _on_others(submitted: Submitted) -> str:
+    """What was found where a rerun gave the job other parameters, and what to do."""
+    status, job_id = JobStatus.stored(submitted.status), submitted.job_id
+    found = _OTHER_PARAMETERS.format(run=submitted.run, status=status.value, job_id=job_id, short_id=job_id[:12])
     when = "Now" if status.is_terminal else "Once it has ended"
     # The key belongs to the request that came before.
     how = ", under a new idempotency key," if submitted.outcome is SubmissionOutcome.REPLAYED else ""

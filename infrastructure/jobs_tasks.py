@@ -31,6 +31,8 @@ from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb
 
 # parameters come last: they are encoded.
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
+# So many of the tasks that a sweep takes back are named in the log.
+SHOWN_INTERRUPTED = 20
 
 
 class JobRepository(JobControlRepository):
@@ -67,9 +69,6 @@ class JobRepository(JobControlRepository):
         )
         (row,) = self._call("submit_job", parameters)
         outcome, is_same = SubmissionOutcome(row["outcome"]), bool(row["same_parameters"])
-        # Made here: to an older release, which calls the same function, it is an existing job.
-        if outcome is SubmissionOutcome.EXISTING and not is_same:
-            outcome = SubmissionOutcome.OTHER_PARAMETERS
         return Submitted(outcome, row["job_id"], row["status"], row["run"], row["correlation_id"], is_same)
 
     def note_submission(self, job_id: str, run: int, detail: Mapping[str, Any]) -> None:
@@ -309,9 +308,21 @@ class StageCompletionRepository(PostgreSQLRepository):
         rows = self._execute_query("expected_count", query, (job_id, run, stage))
         return (rows[0]["expected_count"] or 0) if rows else 0
 
+    def count_lost_processes(self, job_id: str, run: int, task_ids: Sequence[str]) -> dict[str, int]:
+        """How often each was taken back from a process that was lost; not from one that was told to end."""
+        query = SQL(
+            "select task_id, count(*)::integer as count from {} where job_id = %s and run = %s"
+            " and event = 'task_interrupted' and task_id = any (%s) group by task_id"
+        ).format(Identifier(self._schema, "job_events"))
+        rows = self._execute_query("count_lost_processes", query, (job_id, run, list(task_ids)))
+        return {row["task_id"]: row["count"] for row in rows}
+
     def take_back_tasks(self, job_id: str, run: int, stage: int) -> dict[str, Any]:
-        """Take tasks back whose lease ran out: `taken_back`, `given_up`, `is_last_task_in_stage`, `timed_out`."""
-        (row,) = self._call("take_back_tasks", (job_id, run, stage))
+        """Take tasks back whose lease ran out: `taken_back`, `given_up`, `is_last_task_in_stage`, `timed_out`.
+
+        `task_ids` and `owners` name some of those that were taken back, and the processes that had them.
+        """
+        (row,) = self._call("take_back_tasks", (job_id, run, stage, SHOWN_INTERRUPTED))
         return row
 
     def enforce_deadlines(self, job_id: str, run: int, stage: int, limit: int) -> Enforcement:

@@ -14,6 +14,7 @@ from core.models.definition import FrozenModel
 # Of one value as JSON; a larger one is read whole where its row is read alone.
 MOST_VALUE_BYTES = 64 * 1024
 MOST_TEXT_CHARACTERS = 1000
+MOST_NAMES = 50
 
 _VALUES = {"parameters", "result", "progress"}
 _TEXTS = {"error", "detail"}
@@ -51,14 +52,26 @@ def brief_value(column: Composable, whole: Composable | None = None) -> Composed
 
 
 def brief_texts(column: Composable) -> Composed:
-    """An object with its texts cut, a traceback's at its beginning; values in it as `brief_value` says."""
+    """An object with its texts cut, a traceback's at its beginning; values in it as `brief_value` says.
+
+    What only a hand can have put there, another kind of value or many names, takes no more room and breaks no list.
+    """
     return SQL(
-        "case when octet_length({column}::text) <= {most} then {column} else ("
+        "case when jsonb_typeof({column}) not in ('object', 'null') then jsonb_build_object('value', {other})"
+        " when octet_length({column}::text) <= {most} then {column} else ("
         "select jsonb_object_agg(e.key, case when jsonb_typeof(e.value) <> 'string' then {value}"
         " when length(e.value #>> '{{}}') <= {most} then e.value"
         " when e.key = 'traceback' then to_jsonb({note} || chr(10) || right(e.value #>> '{{}}', {most}))"
-        " else to_jsonb(left(e.value #>> '{{}}', {most}) || ' ' || {note}) end) from jsonb_each({column}) e) end"
-    ).format(column=column, most=MOST_TEXT_CHARACTERS, value=brief_value(SQL("e.value")), note=_NOTE)
+        " else to_jsonb(left(e.value #>> '{{}}', {most}) || ' ' || {note}) end)"
+        " from (select * from jsonb_each({column}) limit {names}) e) end"
+    ).format(
+        column=column,
+        other=brief_value(column),
+        most=MOST_TEXT_CHARACTERS,
+        value=brief_value(SQL("e.value")),
+        note=_NOTE,
+        names=MOST_NAMES,
+    )
 
 
 def _marker(column: Composable, whole: Composable | None) -> Composed:

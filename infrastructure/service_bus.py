@@ -12,7 +12,7 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from core.errors import DeliveryError, MessageTooLarge, QueueNotFound
-from core.first_imports import IMPORTS
+from core.first_imports import IMPORTS, keep_imported
 from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage
 from core.models.message import KeptMessage
 from core.ports import NOT_SEEN_THROUGH
@@ -64,6 +64,7 @@ def _load_sdk() -> None:
     with IMPORTS:
         import azure.core.exceptions  # noqa: PLC0415 - slow to import
         import azure.servicebus.exceptions  # noqa: F401, PLC0415
+    keep_imported()
 
 
 def connect_with_string(connection_string: str, **options: Any) -> "ServiceBusClient":

@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from core.canonical import MOST_JSONB_BYTES, MOST_VALUE_BYTES
 from core.errors import QueueNotFound
 from core.orchestration_manager import JOBS_QUEUE
+from core.safe_text import bounded_text, brief_text
 
 SCHEMA_NAME = r"^[a-z_][a-z0-9_]{0,62}$"
 _NOT_SHOWN = "something else (not shown, since it may hold a secret)"
@@ -43,12 +44,15 @@ class DatabaseAuth(StrEnum):
     ENTRA = "entra"  # a token of the app's identity in place of a password
 
 
+_LONGEST_PROBLEM = 1000
+
+
 class SettingsError(ValueError):
     """Settings that cannot be used. `problems` has a line for each, without anything secret."""
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(problems))
+        self.problems = [bounded_text(problem, _LONGEST_PROBLEM) for problem in problems]
+        super().__init__("\n".join(self.problems))
 
 
 def _pairs(value: object) -> object:
@@ -338,6 +342,9 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     source = os.environ if environ is None else environ
     known = {name: field for field in Settings.model_fields.values() for name in _variables(field)}
     values: dict[str, Any] = {name: source[name] for name in known if source.get(name, "").strip()}
+    unreadable = [name for name, value in values.items() if not _is_text(value)]
+    if unreadable:
+        raise SettingsError([_problem(known[name], "bytes that are no UTF-8") for name in unreadable])
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -345,6 +352,15 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         problems = list(dict.fromkeys(line for details in error.errors() for line in _explain(details, known, values)))
     # Outside of the handler: what pydantic raised holds the values, secret ones too.
     raise SettingsError(problems)
+
+
+def _is_text(value: str) -> bool:
+    """Whether it is text at all: the bytes of a variable may be anything."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _as_text(value: object) -> str:
@@ -369,7 +385,7 @@ def _explain(details: ErrorDetails, known: Mapping[str, FieldInfo], values: Mapp
     if name is None:
         return [_problem(field, "nothing")]
     is_secret = "Secret" in str(field.annotation)
-    found = _NOT_SHOWN if is_secret else repr(values[name])
+    found = _NOT_SHOWN if is_secret else brief_text(repr(values[name]))
     return [_problem(field, f"{found} ({raised})" if raised else found)]
 
 

@@ -3,6 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
@@ -103,13 +104,26 @@ def job_problems(job: type[JobBase]) -> list[str]:
         for name in sorted(vars(JobBase))
         if getattr(getattr(job, name, None), "__isabstractmethod__", False)
     ]
+    if len(problems) > 0 and not hasattr(job, "job_type") and not hasattr(job, "stages"):
+        problems.append(
+            "a class that only others extend is no job: leave JobBase out, and list it before JobBase there"
+        )
     problems += job_type_problems("job_type", getattr(job, "job_type", None))
     problems += text_problems("description", job.description)
     problems += _stage_problems(getattr(job, "stages", None))
     problems += _timeout_problems(getattr(job, "timeout_seconds", None))
     problems += _method_problems(job)
     problems += check_schema(job.parameters_schema, "parameters_schema")
-    return problems
+    problems += _list_problems("resource_validators", job.resource_validators, Mapping, "dicts")
+    outside_id: object = getattr(job, "parameters_outside_job_id", ())
+    return problems + _list_problems("parameters_outside_job_id", outside_id, str, "names")
+
+
+def _list_problems(what: str, value: object, kind: type, words: str) -> list[str]:
+    """A name alone would be taken for its letters, and a dict for its names."""
+    if isinstance(value, list | tuple | AbstractSet) and all(isinstance(item, kind) for item in value):
+        return []
+    return [f"{what}: expected a list, tuple or set of {words}, found {shown(value, 120)}; `(x)` alone is no tuple"]
 
 
 def _method_problems(job: type[JobBase]) -> list[str]:
@@ -124,6 +138,13 @@ def _method_problems(job: type[JobBase]) -> list[str]:
             problem
             for name in ("validate_job_parameters", "generate_job_id")
             for problem in function_problems(f"method {name}", getattr(job, name), ("params",), hint=hint)
+        ),
+        *(
+            problem
+            for name in ("create_job_record", "queue_job")
+            for problem in function_problems(
+                f"method {name}", getattr(job, name), ("job_id", "params"), by_name=("correlation_id",), hint=hint
+            )
         ),
     ]
 

@@ -6,17 +6,25 @@ from collections.abc import Callable, Sequence
 
 
 def function_problems(
-    what: str, function: object, arguments: Sequence[str], *, may_yield: bool = False, hint: str = ""
+    what: str,
+    function: object,
+    arguments: Sequence[str],
+    *,
+    by_name: Sequence[str] = (),
+    may_yield: bool = False,
+    hint: str = "",
 ) -> list[str]:
     """What is wrong with a function, a sentence each.
 
     Args:
         what: Names it.
         arguments: What it is called with, in order.
+        by_name: What it is called with by name, after them.
         may_yield: Whether a generator will do.
         hint: What to do about wrong arguments.
     """
-    expected = f"a function of ({', '.join(arguments)})"
+    named = ["*", *by_name] if by_name else []
+    expected = f"a function of ({', '.join([*arguments, *named])})"
     if not callable(function):
         return [f"{what}: expected a function, found {function!r}"]
     kind = _kind_of(function)
@@ -27,8 +35,10 @@ def function_problems(
         advice = "return the value: nothing would ever run what stands before the first yield"
         return [f"{what}: expected an ordinary function, found {_name_of(function)}, a generator function; {advice}"]
     signature = _signature_of(function)
-    if signature is None or _takes(signature, len(arguments)):
+    if signature is None or _takes(signature, len(arguments), by_name):
         return []
+    if _takes(signature, 0, [*arguments, *by_name]):
+        hint = "; it is called with these in this order, and not by name"
     return [f"{what}: expected {expected}, found {_name_of(function)}{signature}{hint}"]
 
 
@@ -59,9 +69,9 @@ def _signature_of(function: Callable[..., object]) -> inspect.Signature | None:
         return None
 
 
-def _takes(signature: inspect.Signature, count: int) -> bool:
+def _takes(signature: inspect.Signature, count: int, names: Sequence[str]) -> bool:
     try:
-        signature.bind(*range(count))
+        signature.bind(*range(count), **dict.fromkeys(names))
     except TypeError:
         return False
     return True

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from core.canonical import shown
 from core.models.fields import check_storable
+from core.safe_text import type_name
 
 MOST_CHARACTERS = 100
 _SHOWN = 120
@@ -36,6 +37,9 @@ def _problems(
 ) -> list[str]:
     if type(value) is str and (is_good(value) if value else may_be_empty):
         return []
+    if isinstance(value, str) and type(value) is not str:
+        hint = f"a {type_name(value)}, which is a kind of str of its own; write the text itself"
+        return [f"{what}: expected {expected}, found {hint}"]
     more = f" ({len(value)} characters)" if type(value) is str and len(value) > _SHOWN else ""
     return [f"{what}: expected {expected}, found {shown(value, _SHOWN)}{more}"]
 

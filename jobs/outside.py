@@ -54,7 +54,11 @@ class OutsideChecks:
         if started is None:
             return Unknown("too many checks run already that get no answer")
         outcome: Future[BaseException | None] = Future()
-        self._reserve.start(lambda: self._work(place, started, call, outcome))
+        try:
+            self._reserve.start(lambda: self._work(place, started, call, outcome))
+        except RuntimeError as error:  # the system gives no thread
+            self._end_turn(place, started)
+            return Unknown(f"no thread could be started: {error}")
         if not wait([outcome], seconds).done:
             return Unknown(f"no answer in {seconds:.1f} s")
         return outcome.result()
@@ -87,12 +91,15 @@ class OutsideChecks:
             call()
         except BaseException as raised:  # noqa: BLE001 - whatever a check of an author or a library raises is its outcome
             error = raised
+        self._end_turn(place, started)
+        outcome.set_result(error)
+
+    def _end_turn(self, place: str, started: float) -> None:
         with self._changed:
             self._running[place].remove(started)
             if not self._running[place]:
                 del self._running[place]
             self._changed.notify_all()
-        outcome.set_result(error)
 
 
 OUTSIDE = OutsideChecks()

@@ -103,7 +103,7 @@ def _plain_error(error: ParameterError) -> ParameterError:
 
 
 def _plain(value: object) -> str:
-    return redact(bounded_text(text_of(value), _LONGEST_PART))
+    return bounded_text(text_of(value), _LONGEST_PART)
 
 
 class Problems:
@@ -254,11 +254,14 @@ def _check_rules(entry: Entry, value: Any, path: str, errors: Problems) -> None:
     sized = isinstance(value, str | list)
     measure = len(value) if sized else value
     word = "a length of " if sized else ""
-    found = f"length {measure}" if sized else describe(value)
+
+    def tell(bound: str) -> Told:  # only where there is a problem: to describe a value takes longer than to check it
+        return f"{word}{bound}", f"length {measure}" if sized else describe(value)
+
     if "min" in entry and measure < entry["min"]:
-        errors.add(path, lambda: (f"{word}at least {entry['min']}", found))
+        errors.add(path, lambda: tell(f"at least {entry['min']}"))
     if "max" in entry and measure > entry["max"]:
-        errors.add(path, lambda: (f"{word}at most {entry['max']}", found))
+        errors.add(path, lambda: tell(f"at most {entry['max']}"))
     if "pattern" in entry and not re.fullmatch(entry["pattern"], value):
         errors.add(path, lambda: (f"text that matches {entry['pattern']!r}", describe(value)))
     if "allowed" in entry and value not in entry["allowed"]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.canonical import shown
-from core.credentials import redact
+from core.credentials import redacted_start
 from core.safe_log import safe_logger
 from core.unchecked import say_unchecked
 from jobs.functions import function_problems
@@ -101,7 +101,7 @@ def _text_of(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 - an error of a library that cannot say what it is
         text = "without a text"
-    return redact(f"{type(error).__name__}: {text[:_LONGEST_TEXT]}")
+    return f"{type(error).__name__}: {redacted_start(text, _LONGEST_TEXT)}"
 
 
 @resource_validator("source_exists")

@@ -2332,12 +2332,14 @@ end $$;
 --   forced (a nonce was given and this id was there: a new job under p_forced_job_id, `forced_from` this id);
 --   rerun (this id was there and had ended: its next run, all of it, of these parameters);
 --   refused (this id was there, and its present run is not one for this submission; nothing is written);
+--   other_parameters (this id was there, and its present run is of other parameters; nothing is written);
 --   replayed (the key came before with the same payload: the job that it got then, whatever p_job_id says);
 --   key_conflict (the key came before with another payload: nothing is written, the answer tells that job).
 -- p_if_ended says what is wanted where the job that is there does not run with these parameters (it has ended, is being
 -- cancelled, or a rerun gave it others): return (existing), force (forced; without it a nonce forces whatever runs),
 -- rerun (rerun if it has ended), fail (refused). Replays are answered as before, whatever it says.
--- same_parameters is false where the answered job's present run is not of the parameters that its id was made of.
+-- same_parameters is false where the answered job's present run is not of the parameters that its id was made of, also of
+-- one that is refused or replayed.
 -- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry it;
 -- for a rerun, the run that was there before the job's row was locked: of two at one moment one begins it.
 -- Locks: the key's advisory lock, then the job row. Nobody who holds a job row waits for a key.
@@ -2376,10 +2378,6 @@ begin
       perform "app".insert_job(
         p_forced_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_nonce, p_job_id);
     end if;
-    if p_idempotency_key is not null and outcome <> 'refused' then
-      insert into "app".idempotency_keys (job_id, idempotency_key, payload_hash, created_at)
-      values (job_id, p_idempotency_key, p_payload_hash, "app".clock());
-    end if;
   end if;
 
   created := outcome in ('created', 'forced');
@@ -2387,6 +2385,14 @@ begin
     or "app".has_own_parameters(j.job_id, j.run, j.parameters, p_parameters, p_outside)
   into status, run, correlation_id, same_parameters
   from "app".jobs j where j.job_id = submit_job.job_id;
+  if outcome = 'existing' and not same_parameters then
+    outcome := 'other_parameters';
+  end if;
+  -- A refused submission leaves its key unused.
+  if p_idempotency_key is not null and outcome in ('created', 'forced', 'rerun', 'existing') then
+    insert into "app".idempotency_keys (job_id, idempotency_key, payload_hash, created_at)
+    values (job_id, p_idempotency_key, p_payload_hash, "app".clock());
+  end if;
   return next;
 end $$;
 
@@ -2471,7 +2477,8 @@ create or replace function "app".submit_job(
   p_idempotency_key text default null, p_payload_hash text default null
 ) returns table (created boolean, status text, run integer, outcome text, job_id text, correlation_id text)
 language sql as $$
-  select s.created, s.status, s.run, s.outcome, s.job_id, s.correlation_id
+  select s.created, s.status, s.run, case s.outcome when 'other_parameters' then 'existing' else s.outcome end,
+    s.job_id, s.correlation_id
   from "app".submit_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_forced_job_id, p_nonce,
     p_idempotency_key, p_payload_hash, 'return', array[]::text[]) s;
 $$;
@@ -2481,10 +2488,13 @@ $$;
 --   max_interruptions failed with that reason;
 --   a timeout (a heartbeat was refused after task_timeout_seconds, and the handler did not stop): a failed attempt, due
 --   again after the stage's back-off, failed as TaskTimedOut when its attempts are spent.
--- In a stage or job that has ended they become cancelled.
+-- In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of them, and of the
+-- processes that had them.
 -- Rows in other hands this moment are skipped. Locks: task rows by id, then the stage, then the job row.
-create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer)
-returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
+create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer, p_shown integer)
+returns table (
+  taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer, task_ids text[], owners text[]
+)
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
@@ -2501,10 +2511,11 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
   select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
-         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open)
-  into v_expired, v_timed_out
+         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open),
+         (array_agg(e.task_id))[:p_shown], (array_agg(distinct e.lease_owner))[:p_shown]
+  into v_expired, v_timed_out, task_ids, owners
   from (
-    select t.task_id, t.timed_out_at from "app".tasks t
+    select t.task_id, t.timed_out_at, t.lease_owner from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status = 'processing' and t.lease_expires_at <= v_now
     order by t.task_id for update skip locked
@@ -2519,14 +2530,17 @@ begin
         finished_at = case when v_stage.is_open and t.interruptions + 1 <= v_stage.allowed then null else v_now end,
         error = case when v_stage.is_open and t.interruptions + 1 > v_stage.allowed
           then jsonb_build_object('type', 'InterruptedTooOften', 'retryable', false, 'attempt', t.attempt,
-            'message', format('its process ended without a verdict %s times (last: %s)',
-              t.interruptions + 1, t.lease_owner))
+            'message', format('its process ended without a verdict %s times%s (last: %s)', t.interruptions + 1,
+              (select format(', and %s times it ran alone there, so that nothing else in that process was the reason',
+                count(*)) from "app".job_events a
+              where a.job_id = p_job_id and a.run = p_run and a.task_id = t.task_id and a.event = 'task_runs_alone'
+              having count(*) > 0), t.lease_owner))
           else t.error end
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired)
-    returning t.task_id, t.status, t.interruptions
+    returning t.task_id, t.status, t.interruptions, t.lease_owner
   ), noted as (
     select "app".record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
-      jsonb_build_object('interruptions', e.interruptions)), e.task_id, e.status from ended e
+      jsonb_build_object('interruptions', e.interruptions, 'owner', e.lease_owner)), e.task_id, e.status from ended e
   )
   select array_agg(n.task_id) filter (where n.status = 'failed'), count(*) into v_failed, v_total from noted n;
 
@@ -2544,6 +2558,14 @@ begin
   end if;
   return next;
 end $$;
+
+-- As an app of the release before calls it, whose statements are prepared: its result may not change while it runs.
+create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer)
+returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
+language sql as $$
+  select t.taken_back, t.given_up, t.is_last_task_in_stage, t.timed_out
+  from "app".take_back_tasks(p_job_id, p_run, p_stage, 0) t;
+$$;
 
 -- Attempts that ran out of time and of their lease: each is due again after the stage's back-off (core.retry's, in SQL),
 -- or failed when no attempt is left. Returns those that failed. The caller holds the rows and checks the stage.

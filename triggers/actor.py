@@ -17,7 +17,7 @@ def is_authentication_on(environment: Mapping[str, str]) -> bool:
     return environment.get("WEBSITE_AUTH_ENABLED", "").strip().lower() in {"true", "1"}
 
 
-async def find_actor(request: Request) -> str | None:  # async, so that it needs no thread
+def find_actor(request: Request) -> str | None:
     """The principal's name, or None where nobody vouches for one."""
     if not request.app.state.trusts_principal:
         return None
@@ -25,4 +25,8 @@ async def find_actor(request: Request) -> str | None:  # async, so that it needs
     return storable_text(name)[:_LONGEST_NAME] if name else None
 
 
-Actor = Annotated[str | None, Depends(find_actor)]
+async def _find_actor(request: Request) -> str | None:  # async, so that it needs no thread
+    return find_actor(request)
+
+
+Actor = Annotated[str | None, Depends(_find_actor)]

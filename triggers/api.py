@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Header, Path, Request, Response, Security
+from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
 from fastapi import Query as InQuery
 from fastapi.concurrency import run_in_threadpool
-from fastapi.security import APIKeyHeader
 
-from core.errors import StoreUnavailable
+from core.errors import OtherParameters, StoreUnavailable
 from core.models import JobEvent, JobRecord, JobStatus, view
 from core.models.control import allowed_actions
 from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText, RunNumber, TaskIdText
@@ -19,13 +18,14 @@ from infrastructure.queries import RunNotFound, TaskNotFound
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
 from triggers import docs, insight_api, job_actions, problems
-from triggers.actor import Actor
+from triggers.actor import find_actor
 from triggers.api_models import page_of as _page
 from triggers.edge import Edge, MethodTable
-from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, job_links, services_of
+from triggers.endpoints import JobIdPath, NoQuery, OneValueRoute, Services, find_services, job_links, services_of
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
 from triggers.problems import Problem
+from triggers.request_body import read_json_object
 from triggers.waiting import EndWatcher
 
 log = safe_logger(__name__)
@@ -49,12 +49,10 @@ _OTHER_RUN = (
 
 GetServices = Callable[[], ApiServices]
 
-# Says how keys are given; the Functions host is who checks them.
-KEYS = [Security(APIKeyHeader(name="x-functions-key", auto_error=False))]
 # `triggers.openapi` puts the statuses of each endpoint in its place.
 PROBLEMS: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "What is wrong"}}
 SUBMIT_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
-router = APIRouter()
+router = APIRouter(route_class=OneValueRoute)
 
 
 def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> FastAPI:
@@ -84,7 +82,7 @@ def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> 
     problems.install(api)
     api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router), "/api"))
     for routes in routers:
-        api.include_router(routes, prefix="/api", dependencies=KEYS, responses=PROBLEMS)
+        api.include_router(routes, prefix="/api", responses=PROBLEMS)
     api.include_router(docs.router, prefix="/api", include_in_schema=False)
     return api
 
@@ -94,10 +92,7 @@ async def submit_job(
     job_type: Annotated[JobTypeText, Path(description="See `GET /api/job-types`.")],
     request: Request,
     response: Response,
-    services: Services,
-    parameters: JsonBody,
     query: Annotated[models.SubmitQuery, InQuery()],
-    actor: Actor,
     idempotency_key: Annotated[
         IdempotencyKey | None,
         Header(description="A name for this request: sent again with the same content, it gives the same job."),
@@ -111,23 +106,29 @@ async def submit_job(
 
     The answer comes when the job is written down, even while no queue can be reached. The same type and parameters are
     the same job, in whatever status: a job that has ended does not run again, and `advice` says what would make it, or
-    `if_ended` does. Without `same_parameters` a rerun gave the job others, and its result is not of this submission.
+    `if_ended` does. Where a rerun gave the job other parameters, its result is not of this submission: that is refused
+    (409, `other_parameters`, with `run_url`).
     An `Idempotency-Key` that came before gives the job that it gave then, and `Idempotency-Replayed: true`; with
     another content it is refused (422).
     """
-    submitted = await run_in_threadpool(
-        services.machine.submit_job,
-        job_type,
-        parameters,
-        correlation_id=x_correlation_id,
-        force=query.force,
-        idempotency_key=idempotency_key,
-        actor=actor,
-        if_ended=query.if_ended,
-    )
+    # Asked for here and not as dependencies, of which each takes FastAPI as long as all of the endpoint.
+    services = await find_services(request)
+    parameters = await read_json_object(request)
+    try:
+        submitted = await run_in_threadpool(
+            services.machine.submit_job,
+            job_type,
+            parameters,
+            correlation_id=x_correlation_id,
+            force=query.force,
+            idempotency_key=idempotency_key,
+            actor=find_actor(request),
+            if_ended=query.if_ended,
+        )
+    except OtherParameters as error:
+        raise _other_parameters(request, error) from error
     job, advice, seconds = None, submitted.advice, read_wait(prefer)
-    # A run of other parameters is not waited for: its result is none of this submission.
-    if seconds and submitted.same_parameters:
+    if seconds:
         detail = await _look_when_ended(request, services, submitted.job_id, seconds)
         if detail is not None and detail.job.run != submitted.run:
             advice = _OTHER_RUN.format(run=submitted.run, present=detail.job.run, job_id=submitted.job_id)
@@ -138,7 +139,7 @@ async def submit_job(
         response.headers["Idempotency-Replayed"] = "true"
     links = job_links(request, submitted.job_id)
     response.headers["Location"] = links.self_
-    if submitted.same_parameters and (job is None or not job.status.is_terminal):
+    if job is None or not job.status.is_terminal:
         response.headers.update(RETRY_AFTER)
     return models.SubmittedJob(
         job_id=submitted.job_id,
@@ -147,11 +148,18 @@ async def submit_job(
         run=submitted.run,
         created=submitted.created,
         outcome=submitted.outcome,
-        same_parameters=submitted.same_parameters,
         advice=advice,
         correlation_id=submitted.correlation_id,
         links=links,
         job=job,
+    )
+
+
+def _other_parameters(request: Request, error: OtherParameters) -> problems.ProblemError:
+    """No link to the job as it is: whoever follows one takes the other run's result for their own."""
+    url = f"{job_links(request, error.job_id).runs}/{error.run}"
+    return problems.ProblemError(
+        409, "other_parameters", str(error), job_status=error.status, job_run=error.run, run_url=url
     )
 
 
@@ -170,11 +178,11 @@ async def get_job(
     job_id: JobIdPath,
     request: Request,
     response: Response,
-    services: Services,
     query: Annotated[models.JobQuery, InQuery()],
     prefer: Annotated[str | None, Header(description="`wait=<seconds>`, as the query parameter.")] = None,
 ) -> models.JobAnswer:
     """One job with its stages. `wait` holds the answer back until the job has ended, for at most 30 seconds."""
+    services = await find_services(request)
     preferred = read_wait(prefer)
     seconds = query.wait if query.wait is not None else preferred
     detail, waited = None, False

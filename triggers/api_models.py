@@ -276,8 +276,6 @@ class SubmittedJob(BaseModel):
     """`created` is false when the job was there already; `outcome` says how it was found.
 
     `advice` is there when this submission makes nothing run: the job had ended before. It says what would.
-    `same_parameters` is false when the job's present run is of other parameters, which a rerun gave it: then `status`
-    and `run` are that run's, and its result is not of this submission.
     `job` is the whole job, as it is when the time of `Prefer: wait` is over; null where that was not asked for, and
     where its run is not of this submission.
     """
@@ -288,7 +286,6 @@ class SubmittedJob(BaseModel):
     run: int
     created: bool
     outcome: SubmissionOutcome
-    same_parameters: bool
     advice: str | None
     correlation_id: str
     links: JobLinks

@@ -1,11 +1,14 @@
 """What endpoints share: their services, the pieces of their requests, and links in their answers."""
 
-from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from functools import cache, lru_cache
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Request, Response
 from fastapi import Query as InQuery
 from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
 from core.canonical import shown
@@ -63,6 +66,39 @@ def parse_body(model: type[Body], body: dict[str, Any]) -> Body:
     if unknown:
         raise problems.invalid_request(errors, len(unknown[MAX_PROBLEMS:]))
     return parsed
+
+
+class OneValueRoute(APIRoute):
+    """A query parameter that has one value is given once: which of two was meant, nobody knows (400)."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            if b"&" in request.scope["query_string"]:
+                _refuse_repeated_names(request, self.endpoint)
+            return await handle(request)
+
+        return checked
+
+
+def _refuse_repeated_names(request: Request, endpoint: Callable[..., Any]) -> None:
+    names = Counter(name for name, _ in request.query_params.multi_items())
+    lists = _list_parameters(endpoint)
+    wrong = [
+        problems.wrong_field(name, "one value", f"{count} of them", "leave out all but one")
+        for name, count in names.items()
+        if count > 1 and name not in lists
+    ]
+    if wrong:
+        raise problems.invalid_request(wrong)
+
+
+@cache
+def _list_parameters(endpoint: Callable[..., Any]) -> frozenset[str]:
+    """Query parameters that may be given several times."""
+    fields: dict[str, Any] = get_type_hints(endpoint)["query"].model_fields
+    return frozenset(name for name, field in fields.items() if get_origin(field.annotation) is list)
 
 
 @lru_cache(maxsize=64)

@@ -25,11 +25,11 @@ from core.models.view import Page
 from triggers import api_models, problems
 from triggers import insight_models as models
 from triggers.actor import Actor
-from triggers.endpoints import JobIdPath, body_schema, parse_body
+from triggers.endpoints import JobIdPath, OneValueRoute, body_schema, parse_body
 from triggers.problems import ProblemError
 from triggers.request_body import read_json_object
 
-router = APIRouter()
+router = APIRouter(route_class=OneValueRoute)
 
 
 class FailureReads(Protocol):

@@ -10,10 +10,10 @@ from jobs.registry import UnknownJobType
 from triggers import api_models as models
 from triggers import problems
 from triggers.actor import Actor
-from triggers.endpoints import JobIdPath, JsonBody, NoQuery, Services, body_schema, job_links, parse_body
+from triggers.endpoints import JobIdPath, JsonBody, NoQuery, OneValueRoute, Services, body_schema, job_links, parse_body
 from triggers.problems import ProblemError
 
-router = APIRouter(tags=["job actions"])
+router = APIRouter(tags=["job actions"], route_class=OneValueRoute)
 
 _NOT_RERUN = {
     "other_run": "its run is not the one that you have seen; look at the job again",

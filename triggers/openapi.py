@@ -1,6 +1,7 @@
 """The OpenAPI document: FastAPI's, with every status, header and the parameters of each job type."""
 
 import copy
+import hashlib
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -15,6 +16,8 @@ from triggers.problems import PROBLEM_MEDIA_TYPE
 
 Json = dict[str, Any]
 
+# Of the Functions host, which checks it.
+_KEY = "x-functions-key"
 _SUBMIT = "/api/jobs/submit/{job_type}"
 _WHAT = {
     400: "The request cannot be understood, or its values cannot be used: `errors` names them",
@@ -68,7 +71,8 @@ def describe(api: FastAPI, job_types: JobTypes | None) -> Json:
         for operation in item.values():
             _complete(operation, schemas)
             # With no key where the app is set up without; probes never have one.
-            operation["security"] = [] if operation["operationId"] == "livez" else [*operation["security"], {}]
+            operation["security"] = [] if operation["operationId"] == "livez" else [{_KEY: []}, {}]
+    document["components"]["securitySchemes"] = {_KEY: {"type": "apiKey", "in": "header", "name": _KEY}}
     if job_types is not None:
         submit = document["paths"].pop(_SUBMIT)["post"]
         document["paths"] = dict(_submit_paths(submit, job_types)) | document["paths"]
@@ -105,13 +109,19 @@ def _headers(described: Json) -> Json:
     return {name: {"description": text, "schema": {"type": kind}} for name, (kind, text) in described.items()}
 
 
+def _identifier(job_type: str) -> str:
+    """For generated clients, and of this type alone: `a-b` and `a.b` are not the same as `a_b`."""
+    name = re.sub("[^A-Za-z0-9_]", "_", job_type)
+    return name if name == job_type else f"{name}_{hashlib.sha256(job_type.encode()).hexdigest()[:8]}"
+
+
 def _submit_paths(submit: Json, job_types: JobTypes) -> Iterator[tuple[str, Json]]:
     for job_type in job_types.job_types:
         job = job_types.get_job(job_type)
         operation = copy.deepcopy(submit)
         schema = to_json_schema(job.parameters_schema)
         schema.pop("$schema")
-        operation["operationId"] = f"submit_{re.sub('[^A-Za-z0-9]', '_', job_type)}"
+        operation["operationId"] = f"submit_{_identifier(job_type)}"
         operation["summary"] = f"Submit {job_type}"
         operation["description"] = f"{job.description}\n\n{operation.get('description', '')}".strip()
         operation["parameters"] = [each for each in operation["parameters"] if each["in"] != "path"]

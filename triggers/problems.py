@@ -76,8 +76,10 @@ class Problem(BaseModel):
     # The first of what is wrong, and how many more there are.
     errors: list[FieldProblem] | None = None
     more_errors: int | None = None
-    # Of a conflict: where the job stands, and what may be asked of it there.
+    # Of a conflict: where the job stands, the run that is there instead, and what may be asked of it there.
     job_status: str | None = None
+    job_run: int | None = None
+    run_url: str | None = None
     allowed_actions: list[str] | None = None
 
 
@@ -94,10 +96,13 @@ class ProblemError(Exception):
         more_errors: int = 0,
         headers: Mapping[str, str] | None = None,
         job_status: str | None = None,
+        job_run: int | None = None,
+        run_url: str | None = None,
         allowed_actions: Sequence[str] | None = None,
     ) -> None:
         self.status, self.code, self.detail = status, code, detail
         self.job_status, self.allowed_actions = job_status, allowed_actions
+        self.job_run, self.run_url = job_run, run_url
         self.errors, self.headers = tuple(errors[:MAX_PROBLEMS]), dict(headers or {})
         self.more_errors = more_errors + len(errors) - len(self.errors)
         super().__init__(detail)
@@ -169,6 +174,8 @@ def problem_document(instance: str, problem: ProblemError) -> dict[str, Any]:
         errors=list(problem.errors) or None,
         more_errors=problem.more_errors or None,
         job_status=problem.job_status,
+        job_run=problem.job_run,
+        run_url=problem.run_url,
         allowed_actions=None if problem.allowed_actions is None else list(problem.allowed_actions),
     )
     return body.model_dump(exclude_none=True)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from core.credentials import redacted_start
 from core.dead_letters import keep_text
 from core.errors import DeliveryError, Draining, MessageRefused, StoreUnavailable
-from core.models.message import JobQueueMessage, read_job_message, read_task_message
+from core.models.message import JOB_KIND, STAGE_KIND, JobQueueMessage, read_job_message, read_task_message
 from core.orchestration_manager import JOBS_QUEUE
 from core.safe_log import safe_logger
 from jobs.parameters import nearest_name_hint
@@ -120,7 +120,11 @@ def _tell_strange(message: Delivery, parsed: object, names: list[str]) -> None:
 def _reason(error: ValidationError) -> str:
     """The first problems, without the message's values."""
     problems = error.errors(include_input=False, include_url=False)[:_SHOWN_PROBLEMS]
-    return "; ".join(": ".join([".".join(map(str, item["loc"])) or "body", item["msg"]]) for item in problems)
+    return "; ".join(f"{_place(item['loc'])}: {item['msg'].removeprefix('Value error, ')}" for item in problems)
+
+
+def _place(loc: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, loc[1:] if loc[:1] in {(JOB_KIND,), (STAGE_KIND,)} else loc)) or "body"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.dead_letters import DeadLetters
 from core.errors import StoreUnavailable
-from core.first_imports import IMPORTS
+from core.first_imports import IMPORTS, keep_imported
 from core.janitor import Janitor
 from core.machine import CoreMachine
 from core.outage import outage
@@ -146,6 +146,7 @@ def get_services() -> Services:
         with _lock:
             if _services is None:
                 _services = _make()
+                keep_imported()
     return _services
 
 

@@ -16,7 +16,9 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -28,7 +30,15 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
 
 from core.models.control import IfEnded
 from core.models.definition import FrozenModel
-from core.models.fields import MAX_INTEGER, CorrelationId, IdempotencyKey, JobTypeText, StorableText, expectation
+from core.models.fields import (
+    MAX_INTEGER,
+    CorrelationId,
+    IdempotencyKey,
+    JobTypeText,
+    StorableText,
+    check_storable,
+    expectation,
+)
 from core.models.record import JobId
 from core.strict_json import NotAnObject, parse_object
 
@@ -37,6 +47,9 @@ _KINDS = frozenset({"job", "stage_complete", "task"})
 _CORRELATION_ID: TypeAdapter[str] = TypeAdapter(CorrelationId)
 _FIELDS_OF_ONE_KIND = frozenset({"completed_stage", "parameters", "task_ids"})
 
+# As rows hold it: a call with a larger one would find no function of the database that takes it.
+_Number = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+_Cause = Annotated[StorableText, Field(max_length=20)]
 
 # The longest patience that settings allow.
 _LONGEST_KEPT = timedelta(days=31)
@@ -48,6 +61,11 @@ def _within_reason(since: datetime) -> datetime:
     if since >= now:
         return now
     return now - _LONGEST_KEPT if now - since > _LONGEST_KEPT else since.astimezone(UTC)
+
+
+def _storable_all(texts: tuple[str, ...]) -> tuple[str, ...]:
+    check_storable("".join(texts))  # one look at all: every task's message comes through here
+    return texts
 
 
 class Kept(FrozenModel):
@@ -83,10 +101,10 @@ class JobQueueMessage(_Message):
     message_type: Literal["job"] = "job"
     job_id: JobId | None = None
     job_type: JobTypeText
-    run: Annotated[int, Field(ge=1)] = 1
-    stage: Annotated[int, Field(ge=1)] = 1
-    attempt: Annotated[int, Field(ge=1)] = 1
-    cause: Annotated[str, Field(max_length=20)] | None = None
+    run: _Number = 1
+    stage: _Number = 1
+    attempt: _Number = 1
+    cause: _Cause | None = None
     parameters: dict[str, Any] | None = None
     correlation_id: StorableText | None = None
     if_ended: IfEnded | None = None
@@ -138,11 +156,11 @@ class StageCompleteMessage(_Message):
 
     message_type: Literal["stage_complete"] = "stage_complete"
     job_id: JobId
-    job_type: str
-    run: Annotated[int, Field(ge=1)] = 1
-    completed_stage: Annotated[int, Field(ge=1)]
-    completed_by_app: str | None = None
-    correlation_id: str | None = None
+    job_type: StorableText
+    run: _Number = 1
+    completed_stage: _Number
+    completed_by_app: StorableText | None = None
+    correlation_id: StorableText | None = None
 
     @property
     def message_id(self) -> str:
@@ -159,13 +177,13 @@ class TaskQueueMessage(_Message):
 
     message_type: Literal["task"] = Field(default="task", exclude=True)
     job_id: JobId
-    job_type: str
-    run: Annotated[int, Field(ge=1)] = 1
-    stage: Annotated[int, Field(ge=1)]
-    task_ids: Annotated[tuple[str, ...], Field(min_length=1, max_length=100)]
-    attempt: Annotated[int, Field(ge=1)] = 1
-    cause: Annotated[str, Field(max_length=20)] | None = None
-    correlation_id: str | None = None
+    job_type: StorableText
+    run: _Number = 1
+    stage: _Number
+    task_ids: Annotated[tuple[str, ...], Field(min_length=1, max_length=100), AfterValidator(_storable_all)]
+    attempt: _Number = 1
+    cause: _Cause | None = None
+    correlation_id: StorableText | None = None
 
     @property
     def message_id(self) -> str:
@@ -217,9 +235,24 @@ class KeptMessage(FrozenModel):
 
 ReadMessage = JobQueueMessage | StageCompleteMessage | TaskQueueMessage
 QueueMessage = ReadMessage | KeptMessage
-# What may stand on the jobs queue, for `validate_json(body)`. Without `message_type` it is a job message.
+JOB_KIND, STAGE_KIND = "job", "stage_complete"
+
+
+def _kind(document: Any) -> str:
+    """Which of the two it means to be: a person reads what is wrong with that one, not with both."""
+    if not isinstance(document, Mapping):
+        return STAGE_KIND if isinstance(document, StageCompleteMessage) else JOB_KIND
+    given = document.get("message_type", STAGE_KIND if "completed_stage" in document else JOB_KIND)
+    return STAGE_KIND if given == STAGE_KIND else JOB_KIND
+
+
+# What may stand on the jobs queue, for `validate_json(body)`. Without `message_type` it is a job message, unless it
+# names a completed stage. The first place of an error is the kind.
 JOBS_QUEUE_MESSAGE: TypeAdapter[JobQueueMessage | StageCompleteMessage] = TypeAdapter(
-    JobQueueMessage | StageCompleteMessage
+    Annotated[
+        Annotated[JobQueueMessage, Tag(JOB_KIND)] | Annotated[StageCompleteMessage, Tag(STAGE_KIND)],
+        Discriminator(_kind),
+    ]
 )
 
 _NUMBER = TypeAdapter(int)

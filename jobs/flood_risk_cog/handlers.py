@@ -16,8 +16,17 @@ from jobs.registry import Handler
 MOST_REASONS = 20
 LONGEST_REASON = 500
 COGS = "cogs"
-# Percent done when a step begins; reading and writing take most of the time.
-CONVERT_STEPS = {"download": 2, "read": 10, "write": 25, "validate": 80, "reuse": 85, "measure": 85, "store": 95}
+# Percent done when a step begins, and how much the step is; reading and writing take most of the time.
+CONVERT_STEPS = {
+    "download": (2, 8),
+    "read": (10, 15),
+    "warp": (25, 20),
+    "write": (45, 35),
+    "validate": (80, 2),
+    "verify": (82, 12),
+    "reuse": (90, 10),
+    "store": (95, 5),
+}
 CATALOG_STEPS = {"describe": (5, 45), "draw": (50, 45), "store": (95, 5)}
 
 HandlerBody = Callable[[dict[str, Any], TaskContext], dict[str, Any]]
@@ -51,8 +60,9 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     One that cannot be opened is kept: its own task says why, when and after how many attempts.
     """
     with IMPORTS:
-        from jobs.flood_risk_cog.convert import check_options, scratch_parent  # noqa: PLC0415
+        from jobs.flood_risk_cog.convert import scratch_parent  # noqa: PLC0415
         from jobs.flood_risk_cog.inventory import inspect_rasters, list_rasters  # noqa: PLC0415
+        from jobs.flood_risk_cog.plan import ConversionOptions  # noqa: PLC0415
         from jobs.flood_risk_cog.target import join  # noqa: PLC0415
 
     del params
@@ -60,7 +70,7 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     context.progress(0, "list")
     sweep_scratch(scratch_parent(join(wanted["output"], COGS)))
     # Once here, rather than as the same failure of every raster.
-    check_options(wanted["target_crs"], wanted["tile_size"], wanted["compression"], wanted["resampling"])
+    ConversionOptions(wanted["target_crs"], wanted["tile_size"], wanted["compression"], wanted["resampling"])
     files = list_rasters(wanted["source"])
     problems = []
     for done, raster in enumerate(inspect_rasters(files), start=1):
@@ -83,9 +93,10 @@ def convert(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         from jobs.flood_risk_cog.convert import convert_raster  # noqa: PLC0415
         from jobs.flood_risk_cog.target import join  # noqa: PLC0415
 
-    def report(step: str) -> None:
+    def report(step: str, share: float) -> None:
         context.check_cancelled()
-        context.progress(CONVERT_STEPS[step], step)
+        begin, width = CONVERT_STEPS[step]
+        context.progress(begin + width * share, step)
 
     wanted = context.job_parameters
     return convert_raster(
@@ -95,6 +106,8 @@ def convert(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         tile_size=wanted["tile_size"],
         compression=wanted["compression"],
         resampling=wanted["resampling"],
+        # A job of the release before has none.
+        kind=wanted.get("kind", "auto"),
         report=report,
         owner=ScratchOwner(context.job_id, context.task_id, context.attempt),
     )

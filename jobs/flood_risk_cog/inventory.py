@@ -1,5 +1,6 @@
 """Which rasters a source holds, and what each of them is."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -92,7 +93,7 @@ def inspect_raster(path: str) -> dict[str, Any]:
         with open_raster(path) as dataset:
             return {"name": name, "path": path, "problem": None, **describe(dataset)}
     except (RasterioError, OSError) as error:
-        return {"name": name, "path": path, "problem": f"cannot be opened as a raster: {error}"}
+        return {"name": name, "path": path, "problem": f"cannot be opened as a GeoTIFF: {error}"}
 
 
 def describe(dataset: Any) -> dict[str, Any]:
@@ -108,6 +109,11 @@ def describe(dataset: Any) -> dict[str, Any]:
         "nodata": "nan" if nodata is not None and nodata != nodata else nodata,  # noqa: PLR0124
         "bounds": list(dataset.bounds),
     }
+
+
+def has_code(crs: Any) -> bool:
+    """Whether a coordinate system is one of an authority's, such as EPSG:4326."""
+    return re.fullmatch(r"[A-Z]+:\d+", str(crs.to_string())) is not None
 
 
 def crs_text(crs: Any) -> str:

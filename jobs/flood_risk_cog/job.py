@@ -54,6 +54,12 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
             "allowed": RESAMPLING,
             "description": "of warp and overviews; auto: nearest and mode for classes, bilinear and average for depths",
         },
+        "kind": {
+            "type": "str",
+            "default": "auto",
+            "allowed": ["auto", "continuous", "classes"],
+            "description": "classes are never averaged; auto: a palette's, or few whole numbers without unit",
+        },
         "collection_id": {"type": "str", "default": "flood-risk", "pattern": "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"},
         "title": {"type": "str", "default": "Flood risk", "min": 1, "max": 200, "description": "title for people"},
     }

@@ -53,13 +53,15 @@ def fetch_raster(path: str, folder: Path) -> str:
 
 
 @contextmanager
-def open_raster(path: str) -> Iterator[Any]:
+def open_raster(path: str, **options: Any) -> Iterator[Any]:
     """A dataset of rasterio's, open for reading; a URL is read through fsspec, with its credentials."""
-    options = {"opener": fsspec.core.url_to_fs(path)[0]} if is_remote(path) else {}
+    if is_remote(path):
+        options["opener"] = fsspec.core.url_to_fs(path)[0]
     with warnings.catch_warnings():
         # A raster without a position is refused by name later; the warning would only repeat it.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        dataset = rasterio.open(path, **options)
+        # No other driver: a text that is called .tif could name any file of this machine.
+        dataset = rasterio.open(path, driver="GTiff", **options)
     with dataset:
         yield dataset
 

@@ -1,11 +1,18 @@
 """Where results go: a local folder, or any place that fsspec writes to."""
 
+import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 
 from jobs.flood_risk_cog.source import is_remote
+
+# Of 255 bytes that file systems take, the rest is for what we append.
+LONGEST_STEM = 200
 
 
 class UploadIncomplete(OSError):
@@ -20,6 +27,14 @@ def join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder) / name)
 
 
+def short_name(stem: str) -> str:
+    """A name for files that are made of one: itself, or where that is too long its beginning and its hash."""
+    whole = stem.encode()
+    if len(whole) <= LONGEST_STEM:
+        return stem
+    return f"{whole[: LONGEST_STEM - 20].decode(errors='ignore')}~{hashlib.sha256(whole).hexdigest()[:16]}"
+
+
 def size_of(path: str) -> int | None:
     """Bytes of a file; None when there is none."""
     try:
@@ -29,6 +44,28 @@ def size_of(path: str) -> int | None:
             return int(filesystem.info(inner)["size"])
         return Path(path).stat().st_size
     except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def open_file(path: str) -> Iterator[BinaryIO]:
+    """A file for reading bytes, wherever it is. Raises FileNotFoundError."""
+    if not is_remote(path):
+        with Path(path).open("rb") as file:
+            yield file
+        return
+    filesystem, inner = fsspec.core.url_to_fs(path)
+    filesystem.invalidate_cache()
+    with filesystem.open(inner, "rb") as file:
+        yield file
+
+
+def read_text(path: str) -> str | None:
+    """A text file whole; None when there is none, or it is no text."""
+    try:
+        with open_file(path) as file:
+            return file.read().decode()
+    except (FileNotFoundError, UnicodeDecodeError):
         return None
 
 

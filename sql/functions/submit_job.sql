@@ -3,12 +3,14 @@
 --   forced (a nonce was given and this id was there: a new job under p_forced_job_id, `forced_from` this id);
 --   rerun (this id was there and had ended: its next run, all of it, of these parameters);
 --   refused (this id was there, and its present run is not one for this submission; nothing is written);
+--   other_parameters (this id was there, and its present run is of other parameters; nothing is written);
 --   replayed (the key came before with the same payload: the job that it got then, whatever p_job_id says);
 --   key_conflict (the key came before with another payload: nothing is written, the answer tells that job).
 -- p_if_ended says what is wanted where the job that is there does not run with these parameters (it has ended, is being
 -- cancelled, or a rerun gave it others): return (existing), force (forced; without it a nonce forces whatever runs),
 -- rerun (rerun if it has ended), fail (refused). Replays are answered as before, whatever it says.
--- same_parameters is false where the answered job's present run is not of the parameters that its id was made of.
+-- same_parameters is false where the answered job's present run is not of the parameters that its id was made of, also of
+-- one that is refused or replayed.
 -- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry it;
 -- for a rerun, the run that was there before the job's row was locked: of two at one moment one begins it.
 -- Locks: the key's advisory lock, then the job row. Nobody who holds a job row waits for a key.
@@ -47,10 +49,6 @@ begin
       perform {schema}.insert_job(
         p_forced_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_nonce, p_job_id);
     end if;
-    if p_idempotency_key is not null and outcome <> 'refused' then
-      insert into {schema}.idempotency_keys (job_id, idempotency_key, payload_hash, created_at)
-      values (job_id, p_idempotency_key, p_payload_hash, {schema}.clock());
-    end if;
   end if;
 
   created := outcome in ('created', 'forced');
@@ -58,6 +56,14 @@ begin
     or {schema}.has_own_parameters(j.job_id, j.run, j.parameters, p_parameters, p_outside)
   into status, run, correlation_id, same_parameters
   from {schema}.jobs j where j.job_id = submit_job.job_id;
+  if outcome = 'existing' and not same_parameters then
+    outcome := 'other_parameters';
+  end if;
+  -- A refused submission leaves its key unused.
+  if p_idempotency_key is not null and outcome in ('created', 'forced', 'rerun', 'existing') then
+    insert into {schema}.idempotency_keys (job_id, idempotency_key, payload_hash, created_at)
+    values (job_id, p_idempotency_key, p_payload_hash, {schema}.clock());
+  end if;
   return next;
 end $$;
 
@@ -142,7 +148,8 @@ create or replace function {schema}.submit_job(
   p_idempotency_key text default null, p_payload_hash text default null
 ) returns table (created boolean, status text, run integer, outcome text, job_id text, correlation_id text)
 language sql as $$
-  select s.created, s.status, s.run, s.outcome, s.job_id, s.correlation_id
+  select s.created, s.status, s.run, case s.outcome when 'other_parameters' then 'existing' else s.outcome end,
+    s.job_id, s.correlation_id
   from {schema}.submit_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_forced_job_id, p_nonce,
     p_idempotency_key, p_payload_hash, 'return', array[]::text[]) s;
 $$;

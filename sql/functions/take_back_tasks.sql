@@ -3,10 +3,13 @@
 --   max_interruptions failed with that reason;
 --   a timeout (a heartbeat was refused after task_timeout_seconds, and the handler did not stop): a failed attempt, due
 --   again after the stage's back-off, failed as TaskTimedOut when its attempts are spent.
--- In a stage or job that has ended they become cancelled.
+-- In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of them, and of the
+-- processes that had them.
 -- Rows in other hands this moment are skipped. Locks: task rows by id, then the stage, then the job row.
-create or replace function {schema}.take_back_tasks(p_job_id text, p_run integer, p_stage integer)
-returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
+create or replace function {schema}.take_back_tasks(p_job_id text, p_run integer, p_stage integer, p_shown integer)
+returns table (
+  taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer, task_ids text[], owners text[]
+)
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
@@ -23,10 +26,11 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
   select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
-         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open)
-  into v_expired, v_timed_out
+         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open),
+         (array_agg(e.task_id))[:p_shown], (array_agg(distinct e.lease_owner))[:p_shown]
+  into v_expired, v_timed_out, task_ids, owners
   from (
-    select t.task_id, t.timed_out_at from {schema}.tasks t
+    select t.task_id, t.timed_out_at, t.lease_owner from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status = 'processing' and t.lease_expires_at <= v_now
     order by t.task_id for update skip locked
@@ -41,14 +45,17 @@ begin
         finished_at = case when v_stage.is_open and t.interruptions + 1 <= v_stage.allowed then null else v_now end,
         error = case when v_stage.is_open and t.interruptions + 1 > v_stage.allowed
           then jsonb_build_object('type', 'InterruptedTooOften', 'retryable', false, 'attempt', t.attempt,
-            'message', format('its process ended without a verdict %s times (last: %s)',
-              t.interruptions + 1, t.lease_owner))
+            'message', format('its process ended without a verdict %s times%s (last: %s)', t.interruptions + 1,
+              (select format(', and %s times it ran alone there, so that nothing else in that process was the reason',
+                count(*)) from {schema}.job_events a
+              where a.job_id = p_job_id and a.run = p_run and a.task_id = t.task_id and a.event = 'task_runs_alone'
+              having count(*) > 0), t.lease_owner))
           else t.error end
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired)
-    returning t.task_id, t.status, t.interruptions
+    returning t.task_id, t.status, t.interruptions, t.lease_owner
   ), noted as (
     select {schema}.record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
-      jsonb_build_object('interruptions', e.interruptions)), e.task_id, e.status from ended e
+      jsonb_build_object('interruptions', e.interruptions, 'owner', e.lease_owner)), e.task_id, e.status from ended e
   )
   select array_agg(n.task_id) filter (where n.status = 'failed'), count(*) into v_failed, v_total from noted n;
 
@@ -66,6 +73,14 @@ begin
   end if;
   return next;
 end $$;
+
+-- As an app of the release before calls it, whose statements are prepared: its result may not change while it runs.
+create or replace function {schema}.take_back_tasks(p_job_id text, p_run integer, p_stage integer)
+returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
+language sql as $$
+  select t.taken_back, t.given_up, t.is_last_task_in_stage, t.timed_out
+  from {schema}.take_back_tasks(p_job_id, p_run, p_stage, 0) t;
+$$;
 
 -- Attempts that ran out of time and of their lease: each is due again after the stage's back-off (core.retry's, in SQL),
 -- or failed when no attempt is left. Returns those that failed. The caller holds the rows and checks the stage.

@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -209,7 +211,7 @@ def test_rerun_with_other_parameters_is_no_answer_to_the_old_ones(
 
     def command(*arguments: str) -> tuple[int, dict[str, Any]]:
         done = run_command(*arguments, folder=tmp_path)
-        return done.returncode, json.loads(done.stdout)
+        return done.returncode, json.loads(done.stdout or "{}")
 
     code, first = command("submit", *given, "--wait")
     assert (code, first["result"]["greetings"]) == (0, 3)
@@ -217,8 +219,24 @@ def test_rerun_with_other_parameters_is_no_answer_to_the_old_ones(
     code, other = command("rerun", job_id, "--all", "-p", "n=4", "--wait", "--url", stack.url)
     assert (code, other["result"]["greetings"]) == (0, 4)
 
-    code, found = command("submit", *given, "--wait")
-    assert (code, found["outcome"], found["same_parameters"]) == (4, "other_parameters", False)
+    refused = run_command("submit", *given, "--wait", folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (4, "")
+    assert "Conflict (409, other_parameters)" in refused.stderr
+    assert f"GET /api/jobs/{job_id}/runs/2" in refused.stderr
+    assert http.get(f"jobs/{job_id}/runs/2").json()["parameters"]["n"] == 4
+
+    said = {"job_type": "hello_world", "parameters": {"n": 3, "message": "truth"}, "correlation_id": "said-too-late"}
+    with (
+        ServiceBusClient.from_connection_string(stack.info.service_bus_connection) as client,
+        client.get_queue_sender(JOBS) as sender,
+    ):
+        sender.send_messages([ServiceBusMessage(json.dumps(said))])
+
+    def letters() -> list[dict[str, Any]]:
+        found = http.get("dead-letters", params={"queue": "jobs"}).json()["value"]
+        return [one for one in found if one["reason"] == "OtherParameters" and job_id in one["description"]]
+
+    wait_until(letters, "the submission among the dead letters, since nobody reads an answer")
     code, again = command("submit", *given, "--wait", "--if-ended", "rerun", "--strict")
     assert (code, again["job_id"], again["run"], again["result"]["greetings"]) == (0, job_id, 3, 3)
     assert again["run_started_at"] > other["finished_at"] > again["created_at"]
@@ -250,3 +268,40 @@ def test_all_invariants_hold_after_all_of_that(stack: LocalStack, tmp_path: Path
     done = run_command("db", "verify", folder=tmp_path, COREMACHINE_DATABASE_URL=stack.info.database_url)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["violations"] == []
+
+
+def post_bare(stack: LocalStack, path: str, *headers: str) -> tuple[int, dict[str, Any]]:
+    """What `curl -X POST` sends: no body, no Content-Length, no Content-Type, unless they are among the headers."""
+    url = urlsplit(stack.url)
+    head = "\r\n".join([f"POST {path} HTTP/1.1", f"Host: {url.netloc}", "Connection: close", *headers])
+    with socket.create_connection((url.hostname or "", url.port or 0), timeout=30) as connection:
+        connection.sendall(f"{head}\r\n\r\n".encode())
+        with connection.makefile("rb") as answer:
+            first, _, body = answer.read().partition(b"\r\n\r\n")
+    return int(first.split()[1]), json.loads(body)
+
+
+def test_post_without_any_body_is_taken_where_nothing_is_lost_by_it(stack: LocalStack, http: httpx.Client) -> None:
+    job_id = submit(http, "hello_world", n=2, message="bare")
+    wait_for_end(http, job_id)
+    http.post(f"jobs/{job_id}/rerun", json={"mode": "all"})
+    wait_for_end(http, job_id)
+    for action, code in (("pause", "job_has_ended"), ("resume", "job_has_ended"), ("cancel", "job_has_ended")):
+        status, problem = post_bare(stack, f"/api/jobs/{job_id}/{action}")
+        assert (status, problem["code"]) == (409, code)
+    # Each was understood: it is the job's state that allows nothing. What has something to choose is asked for.
+    assert post_bare(stack, f"/api/jobs/{job_id}/rerun")[1]["code"] == "nothing_failed"
+    assert post_bare(stack, "/api/dead-letters/redrive")[1]["code"] == "invalid_request"
+
+    status, answer = post_bare(stack, "/api/jobs/submit/hello_world")
+    assert (status, answer["job_type"]) == (202, "hello_world")
+
+    # A header speaks of a body that did not come: it is not the defaults that were meant.
+    for header in ("Content-Type: application/json", "Transfer-Encoding: chunked\r\nContent-Type: application/json"):
+        for path in ("/api/jobs/submit/hello_world", f"/api/jobs/{job_id}/rerun", f"/api/jobs/{job_id}/cancel"):
+            headers = [header, "", "0"] if "chunked" in header else [header]
+            status, problem = post_bare(stack, path, *headers)
+            assert (status, problem["code"]) == (411, "length_required")
+    assert (
+        post_bare(stack, f"/api/jobs/{job_id}/rerun", "Content-Type: application/json", "Content-Length: 0")[0] == 409
+    )

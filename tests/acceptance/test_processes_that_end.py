@@ -58,6 +58,25 @@ def test_task_that_kills_its_process_every_time_fails_with_that_reason(
     assert [beginning["attempt"] for beginning in beginnings(tmp_path, 2)] == [1, 2]
 
 
+def test_task_that_kills_its_process_fails_alone(start_host: StartHost, engine: Engine, tmp_path: Path) -> None:
+    """It took fifty neighbours with it each time, until none of them had an interruption left."""
+    host = start_host(COREMACHINE_SWEEP_SCHEDULE=EVERY_SECOND, workers=2)
+    with client(host) as http:
+        job_id = submit(http, "killer")
+    finished = "select status, result from app.jobs where job_id = %s and finished_at is not null"
+    (job,) = wait_until(lambda: engine.query(finished, job_id), "the job's end", 240)
+    assert job == {"status": "completed_with_errors", "result": {"completed": 50}}
+    (killer,) = engine.query("select name, error, interruptions from app.tasks where status = 'failed'")
+    assert (killer["name"], killer["interruptions"], killer["error"]["type"]) == ("killer", 4, "InterruptedTooOften")
+    assert "4 times, and 2 times it ran alone there, so that nothing else" in killer["error"]["message"]
+    innocent = "select max(interruptions) as most from app.tasks where status = 'completed'"
+    assert engine.query(innocent) == [{"most": 2}]
+    taken_back = [line for line in (tmp_path / "host.log").read_text().splitlines() if "tasks_interrupted" in line]
+    assert len(taken_back) == 4
+    assert all(killer["name"] in line or "s1-" in line for line in taken_back)
+    assert verify(engine.pool) == []
+
+
 @pytest.mark.parametrize("point", ["submit.written", "task.ran"])
 def test_worker_ends_where_it_is_told_to_and_the_next_host_finishes(
     start_host: StartHost, engine: Engine, caplog: pytest.LogCaptureFixture, point: str

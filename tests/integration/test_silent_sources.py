@@ -198,6 +198,21 @@ def test_process_ends_while_a_check_is_stuck() -> None:
     assert done.stdout.strip() == "end"
 
 
+def test_check_that_gets_no_thread_cannot_tell_and_holds_no_place(monkeypatch) -> None:
+    """The place stayed taken, and after eight of them nothing was checked any more; the submission failed too."""
+    checks = OutsideChecks(threads=2)
+
+    def no_thread(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checks._reserve, "start", no_thread)
+        for _ in range(3):
+            assert checks.run("x", bool, 5) == Unknown("no thread could be started: can't start new thread")
+    assert checks.running == 0
+    assert checks.run("x", lambda: None, 60) is None
+
+
 def test_readyz_and_other_submissions_answer_while_a_hundred_wait_for_a_silent_source(silent, monkeypatch) -> None:
     """The order tells it: a hundred are on their way, and what is asked after them is answered before they are."""
     from jobs.hello_world import HANDLERS, HelloWorldJob

@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import queue
+import subprocess
+import sys
 from datetime import timedelta
 from decimal import Decimal
 from types import SimpleNamespace
@@ -494,3 +496,19 @@ def test_log_shows_the_beginning_of_a_long_message_in_one_line(caplog):
     assert first.startswith("ValueError: bad line xxx")
     assert first.endswith("KB in all)")
     assert len(first) < 2100
+
+
+def test_what_a_forked_child_leaves_by_is_told_without_credentials():
+    script = (
+        "import os\n"
+        "from core.author_code import call_author\n"
+        "def fork():\n"
+        "    if os.fork() == 0:\n"
+        "        raise OSError('no answer of https://a/c?sv=1&sig=hushhush')\n"
+        "    print(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+        "call_author(fork)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "1\n"
+    assert "OSError: no answer of https://a/c?sv=1&sig=***" in done.stderr
+    assert "hush" not in done.stderr

@@ -1,8 +1,11 @@
 """What a job class answers is looked at before anything is written, and refused with a reason."""
 
-from types import SimpleNamespace
+import dataclasses
+from collections import ChainMap, OrderedDict, UserDict
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
+from pydantic import BaseModel
 
 from core.author_code import call_author
 from core.errors import AuthorError, InvalidParameters
@@ -114,6 +117,35 @@ def test_validated_parameters_are_the_engines_own():
     assert (validated, type(validated), encoded) == ({"n": 1}, dict, '{"n":1}')
 
 
+@dataclasses.dataclass
+class Settings:
+    n: int = 1
+
+
+class Model(BaseModel):
+    n: int = 1
+
+
+@pytest.mark.parametrize("made", [MappingProxyType({"n": 1}), UserDict(n=1), ChainMap({"n": 1}), OrderedDict(n=1)])
+def test_any_mapping_is_taken_for_parameters(made):
+    assert validate(job_that(validate_job_parameters=lambda _: made), "x", {}, 1000) == ({"n": 1}, '{"n":1}')
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (Settings(), "found Settings Settings(n=1); return dataclasses.asdict(...) of it"),
+        (Model(), "found Model Model(n=1); return its .model_dump(mode='json')"),
+        ([("n", 1)], "found list [('n', 1)]"),
+        (None, "found NoneType None"),
+    ],
+)
+def test_other_parameters_are_refused_with_the_way_to_a_dict(made, said):
+    with pytest.raises(AuthorError) as refused:
+        validate(job_that(validate_job_parameters=lambda _: made), "x", {}, 1000)
+    assert f"expected it to return a dict, {said}" in str(refused.value)
+
+
 def changed(**fields):
     return RECORD.model_copy(update=fields)
 
@@ -166,7 +198,9 @@ def test_record_is_written_as_its_class_made_it():
 
 @pytest.mark.parametrize("job_id", [None, "", "x", "A" * 64, "a" * 65, 7, Evil()])
 def test_job_id_that_is_none_is_refused(job_id):
-    with pytest.raises(AuthorError, match="generate_job_id of 'hello_world': expected 64 hexadecimal digits, found"):
+    with pytest.raises(
+        AuthorError, match="generate_job_id of 'hello_world': expected 64 hexadecimal digits in lower case, found"
+    ):
         call_author(new_record, job_that(generate_job_id=lambda _: job_id), "hello_world", PARAMETERS, "c")
 
 

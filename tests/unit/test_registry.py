@@ -1,5 +1,6 @@
 """Jobs and handlers are checked as a whole, and everything that does not fit is said at once."""
 
+import enum
 import functools
 
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from core.context import TaskContext
 from core.errors import RetryableTaskError, TaskCancelled
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
-from jobs.base import JobDefinitionError
+from jobs.base import JobBase, JobDefinitionError
 from jobs.hello_world import HANDLERS, HelloWorldJob, greet, reply
+from jobs.mixins import JobBaseMixin
 from jobs.registry import Handler, Registry, UnknownJobType
 
 
@@ -267,6 +269,59 @@ def test_methods_that_could_not_be_called_are_refused_when_the_class_is_made():
     assert "method finalize_job: expected a function of (context), found" in str(refused.value)
     assert "(self, context); @staticmethod or @classmethod may be missing" in str(refused.value)
     assert "method validate_job_parameters: expected an ordinary function" in str(refused.value)
+
+
+def refused_class(**declared):
+    with pytest.raises(JobDefinitionError) as refused:
+        type("Wrong", (HelloWorldJob,), {"job_type": "wrong", **declared})
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["create_job_record", "queue_job"])
+def test_method_that_cannot_take_what_it_is_given_by_name_is_refused(name):
+    """It was met by each submission, as a TypeError."""
+
+    def method(cls, job_id, params):
+        del cls, job_id, params
+
+    said = refused_class(**{name: classmethod(method)})
+    assert f"method {name}: expected a function of (job_id, params, *, correlation_id), found" in said
+
+
+def test_arguments_that_can_only_be_given_by_name_are_told_from_a_missing_decorator():
+    said = refused_class(finalize_job=staticmethod(lambda *, context: {**context}))
+    assert "(*, context); it is called with these in this order, and not by name" in said
+    assert "may be missing" not in said
+
+
+class Kind(enum.StrEnum):
+    WRONG = "wrong"
+
+
+def test_name_that_is_no_plain_text_is_told_from_one_that_is():
+    """`found 'wrong'` was said of a member of an enum that reads so."""
+    said = refused_class(job_type=Kind.WRONG)
+    assert "found a Kind, which is a kind of str of its own; write the text itself" in said
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ({"parameters_outside_job_id": "failure_rate"}, "found 'failure_rate'; `(x)` alone is no tuple"),
+        ({"parameters_outside_job_id": [1]}, "expected a list, tuple or set of names, found [1]"),
+        ({"resource_validators": {"type": "source_exists", "param": "n"}}, "expected a list, tuple or set of dicts"),
+        ({"resource_validators": None}, "resource_validators: expected a list, tuple or set of dicts, found None"),
+        ({"resource_validators": ["source_exists"]}, "found ['source_exists']"),
+    ],
+)
+def test_declaration_that_would_be_read_letter_by_letter_is_refused(declared, said):
+    """Of "rate", a parameter r was outside the job's id too; of a dict, the app's start raised AttributeError."""
+    assert said in refused_class(**declared)
+
+
+def test_base_class_of_others_is_told_what_to_do():
+    with pytest.raises(JobDefinitionError, match="leave JobBase out, and list it before JobBase there"):
+        type("Common", (JobBaseMixin, JobBase), {"finalize_job": staticmethod(dict)})
 
 
 def test_finalizer_that_yields_is_refused():

@@ -142,6 +142,27 @@ def test_record_names_its_writer_and_has_its_trace(caplog):
     assert caplog.records[1].getMessage() == "two of 3"
 
 
+def test_credential_in_an_exception_is_in_no_record(caplog):
+    def connect():
+        raise OSError("no answer of https://a/c?sv=1&sig=hushhush")
+
+    for logged in (True, False):
+        try:
+            try:
+                connect()
+            except OSError as error:
+                raise RuntimeError("no source") from error
+        except RuntimeError as error:
+            log.warning("source_not_read", exc_info=logged or error)
+    assert "hush" not in caplog.text
+    for record in caplog.records:
+        told = logging.Formatter().format(record)
+        assert "sig=***" in told
+        assert "RuntimeError: no source" in told
+        assert "in connect" in told
+    assert len(caplog.records) == 2
+
+
 def test_level_is_that_of_the_logger(caplog):
     with caplog.at_level(logging.WARNING):
         log.info("unheard")

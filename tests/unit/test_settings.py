@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.errors import QueueNotFound
-from infrastructure.settings import AppMode, DatabaseAuth, SettingsError, load_settings
+from infrastructure.settings import AppMode, DatabaseAuth, Settings, SettingsError, _variables, load_settings
 
 SECRET = "v3ry-s3cret"  # noqa: S105 - looked for in errors
 CONNECTION = f"Endpoint=sb://x.servicebus.windows.net/;SharedAccessKeyName=app;SharedAccessKey={SECRET}"
@@ -191,3 +191,30 @@ def test_all_problems_are_said_at_once():
         "COREMACHINE_POOL_SIZE",
         "COREMACHINE_APP_MODE",
     ]
+
+
+STRANGE = {
+    "byte": "\udcff",
+    "bytes": "x\udcff\udcfe",
+    "long": "x" * 200_000,
+    "digits": "9" * 5000,
+    "pairs": "a=b," * 5000,
+    "json": "[",
+    "nan": "nan",
+}
+
+
+@pytest.mark.parametrize(
+    "variable", sorted(name for field in Settings.model_fields.values() for name in _variables(field))
+)
+@pytest.mark.parametrize("value", STRANGE.values(), ids=STRANGE)
+def test_whatever_a_variable_holds_is_told_with_its_name_and_in_short(variable, value):
+    """Bytes that are no UTF-8 in the database's address were an IndexError at start, a long text was told whole."""
+    told = []
+    try:
+        load_settings(GIVEN | {variable: value})
+    except SettingsError as error:
+        told = error.problems
+    assert all(len(problem) <= 1000 and problem.isprintable() for problem in told)
+    assert (variable in "".join(told)) is bool(told)
+    assert told or "\udcff" not in value

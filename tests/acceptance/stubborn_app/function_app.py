@@ -56,6 +56,44 @@ class DeadlyJob(_OneTask, JobBase):
     ]
 
 
+class KillerJob(JobBaseMixin, JobBase):
+    """Its first task kills its process some time after it began, every time; its neighbours only take their time.
+
+    All are in one message, so each time that it dies, it takes all of them with it.
+    """
+
+    job_type = "killer"
+    parameters_schema: ClassVar = {"neighbours": {"type": "int", "default": 50}}
+    stages: ClassVar = [
+        {
+            "number": 1,
+            "name": "killer",
+            "task_type": "killer",
+            "parallelism": "single",
+            "lease_seconds": 5,
+            "max_interruptions": 3,
+            "tasks_per_message": 100,
+            "failure": {"on_failure": "continue"},
+        }
+    ]
+
+    @staticmethod
+    def create_tasks_for_stage(stage, job_params, job_id, previous_results):
+        neighbours = [TaskDefinition(name=f"neighbour-{n}") for n in range(job_params["neighbours"])]
+        return [TaskDefinition(name="killer", parameters={"kills": True}), *neighbours]
+
+    @staticmethod
+    def finalize_job(context):
+        return {"completed": sum(1 for _ in context.results(1))}
+
+
+def run_killer(params, context):
+    time.sleep(0.2 if params.get("kills") else 0.4)
+    if params.get("kills"):
+        os.abort()
+    return {}
+
+
 def _note_beginning(context) -> Path:
     folder = Path(context.job_parameters["folder"])
     with (folder / "begun.jsonl").open("a", encoding="utf-8") as file:
@@ -77,10 +115,11 @@ def run_deadly(params, context):
     os._exit(9)
 
 
-all_jobs.ALL_JOBS += (LongJob, DeadlyJob, *HOSTILE_JOBS)
+all_jobs.ALL_JOBS += (LongJob, DeadlyJob, KillerJob, *HOSTILE_JOBS)
 all_jobs.ALL_HANDLERS += (
     Handler("long", run_long, queue="tasks"),
     Handler("deadly", run_deadly, queue="tasks"),
+    Handler("killer", run_killer, queue="tasks"),
     *HOSTILE_HANDLERS,
 )
 

@@ -27,6 +27,13 @@ def url(server_url: str, request: pytest.FixtureRequest) -> str:
     return make_conninfo(server_url, dbname=name)
 
 
+@pytest.mark.parametrize("address", ["garbage", "postgresql://\udcff", "postgresql://a:secret@[::1/x", "host"])
+def test_address_that_cannot_be_read_is_not_repeated(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "status", "--database-url", address]) == 2
+    told = capsys.readouterr().err
+    assert told.strip().endswith("found one that cannot be read; see --database-url")
+
+
 def test_status_then_migrate_then_status(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["db", "status", "--database-url", url, "-o", "json"]) == 0
     before = json.loads(capsys.readouterr().out)

@@ -9,6 +9,7 @@ import pytest
 from core import janitor as janitor_module
 from core.errors import DeliveryError, StoreUnavailable
 from core.janitor import Janitor, Patience
+from core.models import TaskQueueMessage
 from core.outage import OutageLog
 from infrastructure.janitor_store import JanitorRepository
 
@@ -241,6 +242,56 @@ def test_task_interrupted_too_often_fails_with_that_reason(rig):
     rig.queues.run(rig.machine)
     assert rig.job(job_id).status == "completed_with_errors"
     assert rig.tasks(job_id, 2)[0]["error"]["type"] == "InterruptedTooOften"
+
+
+def lose_process(rig, job_id, times, *task_ids):
+    for _ in range(times):
+        for task_id in task_ids:
+            rig.engine.claim(job_id, 2, task_id)
+        expire_leases(rig)
+        assert rig.janitor.sweep().taken_back == len(task_ids)
+
+
+def test_suspects_run_after_all_others_and_one_by_one(rig):
+    """Half of what they survive is spent: what runs beside them must not pay for the other half."""
+    job_id = run_to_tasks(rig, n=6)
+    tasks = rig.tasks(job_id, 2)
+    suspects = {tasks[0]["task_id"], tasks[3]["task_id"]}
+    lose_process(rig, job_id, 3, *suspects)
+    lose_process(rig, job_id, 2, tasks[1]["task_id"])
+    # Told to end, four times: whoever tells processes to end is no task.
+    rig.engine.execute("update app.tasks set interruptions = 4, attempt = 4 where task_id = %s", tasks[2]["task_id"])
+    message = TaskQueueMessage(
+        job_id=job_id, job_type="shapes", run=1, stage=2, task_ids=tuple(task["task_id"] for task in tasks)
+    )
+    rig.queues.clear()
+    rig.machine.process_task_message(message)
+    rig.queues.run(rig.machine)
+
+    assert rig.job(job_id).status == "completed"
+    assert set(rig.behave.calls.values()) == {1}
+    ended = {task["task_id"]: task for task in rig.tasks(job_id, 2)}
+    assert {ended[task_id]["attempt"] for task_id in suspects} == {4}
+    last, first = sorted(suspects, key=lambda task_id: ended[task_id]["started_at"], reverse=True)
+    assert ended[last]["started_at"] >= ended[first]["finished_at"]
+    for task_id in ended.keys() - suspects:
+        assert ended[first]["started_at"] >= ended[task_id]["finished_at"]
+    noted = rig.engine.query("select task_id from app.job_events where event = 'task_runs_alone'")
+    assert {row["task_id"] for row in noted} == suspects
+
+
+def test_suspect_whose_process_dies_before_it_is_alone_is_found(rig):
+    job_id = run_to_tasks(rig, n=1)
+    (task,) = rig.tasks(job_id, 2)
+    lose_process(rig, job_id, 3, task["task_id"])
+    job = rig.machine._known.find(job_id, 1)
+    suspects: list[str] = []
+    rig.machine._runner.run_message(job, job.definition.stage(2), [task["task_id"]], suspects=suspects)
+    rig.queues.clear()
+    assert suspects == [task["task_id"]]
+    assert rig.tasks(job_id, 2)[0]["interruptions"] == 3
+    assert rig.janitor.sweep().announced_tasks == 1
+    assert_completed(rig, job_id)
 
 
 @contextmanager

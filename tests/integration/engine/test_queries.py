@@ -208,6 +208,23 @@ def bytes_of(rows):
     return sum(len(row.model_dump_json()) for row in rows)
 
 
+@pytest.mark.parametrize(
+    "error",
+    ["short", "x" * 5000, ["x" * 5000], 7, {f"k{i}": "y" * 900 for i in range(5000)}, {"value": ["z"] * 100_000}],
+    ids=lambda error: f"{type(error).__name__}-{len(str(error))}",
+)
+def test_error_that_only_a_hand_can_have_written_breaks_no_list_and_fills_none(engine, pool, queries, error):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 2)
+    engine.execute("update app.tasks set error = %s where task_id = 's1-00000'", Jsonb(error))
+    engine.execute("update app.job_events set detail = %s", Jsonb(error))
+
+    tasks = queries.list_tasks(job_id).items
+    assert (len(tasks), tasks[0].error is None, tasks[1].error) == (2, False, None)
+    assert bytes_of(tasks) < 150_000
+    assert bytes_of(queries.list_events(job_id).items) < 300_000
+
+
 def test_large_values_are_not_in_lists_but_where_one_task_is_read(engine, queries):
     """Ten results of 15 MB made a page of 150 MB and a process of 1 GB."""
     job_id = engine.submit()

@@ -104,6 +104,17 @@ def submit(http, parameters, **query):
     return answer.json()
 
 
+def refused(http, parameters, **query):
+    """Submit over HTTP what only a run of other parameters is there for, and answer with the problem."""
+    headers = {"Prefer": "wait=20"} | ({"Idempotency-Key": query.pop("key")} if "key" in query else {})
+    answer = http.post("jobs/submit/shapes", json=parameters, params=query, headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (409, "application/problem+json")
+    assert "location" not in answer.headers
+    problem = answer.json()
+    assert (problem["code"], problem["type"]) == ("other_parameters", "urn:coremachine:problem:other_parameters")
+    return problem
+
+
 def rerun(rig, job_id, **parameters):
     answer = rig.machine.rerun_job(job_id, mode=RerunMode.ALL, parameters=parameters)
     assert answer.outcome == "rerun"
@@ -115,25 +126,29 @@ def message(parameters, **fields):
 
 class TestOtherParameters:
     def test_result_of_other_parameters_is_handed_to_nobody(self, rig, http, command):
-        """After a rerun with n=3 a submission of n=2 was answered with the result of n=3, and exit code 0."""
+        """After a rerun with n=3 a submission of n=2 was answered with that job, and Location led to its result."""
         first = submit(http, {"n": 2})
         assert first["job"]["result"] == {"total": 1, "failed": 0}
         rerun(rig, first["job_id"], n=3)
         rig.queues.run(rig.machine)
 
-        found = submit(http, {"n": 2})
-        assert (found["job_id"], found["outcome"], found["same_parameters"]) == (
-            first["job_id"],
-            "other_parameters",
-            False,
-        )
-        assert (found["status"], found["run"], found["job"]) == ("completed", 2, None)
-        assert "other parameters" in found["advice"]
-        assert "if_ended=rerun" in found["advice"]
+        problem = refused(http, {"n": 2})
+        assert (problem["job_status"], problem["job_run"]) == ("completed", 2)
+        assert http.get(problem["run_url"]).json()["parameters"]["n"] == 3
+        for said in (first["job_id"], "run 2 (completed)", "Now submit with if_ended=rerun", "?force=true"):
+            assert said in problem["detail"]
         for options in ((), ("--wait",)):
             code, answer, said = command("submit", "shapes", "-p", "n=2", *options)
-            assert (code, answer["outcome"], answer["job"]) == (4, "other_parameters", None)
-            assert found["advice"] in said
+            assert (code, answer) == (4, None)
+            assert problem["detail"] in said
+
+    def test_refused_submission_leaves_its_key_unused(self, rig, http):
+        first = submit(http, {"n": 2})
+        rerun(rig, first["job_id"], n=3)
+        rig.queues.run(rig.machine)
+        refused(http, {"n": 2}, key="k")
+        again = submit(http, {"n": 2}, key="k", if_ended="rerun")
+        assert (again["outcome"], again["job"]["result"]["total"]) == ("rerun", 1)
 
     def test_submission_of_the_new_parameters_is_a_job_of_its_own(self, rig, http):
         first = submit(http, {"n": 2})
@@ -149,7 +164,7 @@ class TestOtherParameters:
             rerun(rig, first["job_id"], n=n)
             rig.queues.run(rig.machine)
         found = submit(http, {"n": 2})
-        assert (found["outcome"], found["same_parameters"], found["run"]) == ("existing", True, 3)
+        assert (found["outcome"], found["run"]) == ("existing", 3)
         assert found["job"]["result"]["total"] == 1
 
     @pytest.mark.parametrize(("from_stage", "outcome"), [(1, "existing"), (2, "other_parameters")])
@@ -161,7 +176,8 @@ class TestOtherParameters:
         rig.machine.rerun_job(first["job_id"], mode=RerunMode.FROM_STAGE, from_stage=from_stage, parameters={"n": 2})
         rig.queues.run(rig.machine)
         assert rig.job(first["job_id"]).parameters["n"] == 2
-        assert submit(http, {"n": 2})["outcome"] == outcome
+        found = submit(http, {"n": 2})["outcome"] if outcome == "existing" else refused(http, {"n": 2})["code"]
+        assert found == outcome
 
     def test_parameter_that_is_not_in_the_id_may_be_another(self, rig, http, monkeypatch):
         """What changes how a job runs, but not what it makes: a rerun with another made every schedule fail."""
@@ -173,7 +189,7 @@ class TestOtherParameters:
             found = submit(http, {"n": 2, "label": label})
             assert (found["job_id"], found["outcome"]) == (first["job_id"], "existing")
         rerun(rig, first["job_id"], n=3)
-        assert submit(http, {"n": 2, "label": "monday"})["outcome"] == "other_parameters"
+        refused(http, {"n": 2, "label": "monday"})
 
     def test_rerun_without_other_parameters_stays_their_job(self, rig, http):
         first = submit(http, {"n": 2})
@@ -182,16 +198,15 @@ class TestOtherParameters:
         assert (found["outcome"], found["run"], found["job"]["status"]) == ("existing", 2, "completed")
 
     @pytest.mark.parametrize("query", [{}, {"force": "true"}, {"if_ended": "force"}], ids=str)
-    def test_replay_of_a_key_is_marked_too(self, rig, http, query):
+    def test_replay_of_a_key_is_refused_too(self, rig, http, query):
         submit(http, {"n": 2})
         first = submit(http, {"n": 2}, key="k", **query)
-        assert (first["outcome"] == "forced", first["same_parameters"]) == (bool(query), True)
+        assert (first["outcome"] == "forced") is bool(query)
         rerun(rig, first["job_id"], n=3)
         rig.queues.run(rig.machine)
-        replay = submit(http, {"n": 2}, key="k", **query)
-        assert (replay["outcome"], replay["job_id"]) == ("replayed", first["job_id"])
-        assert (replay["same_parameters"], replay["job"]) == (False, None)
-        assert "other parameters" in replay["advice"]
+        problem = refused(http, {"n": 2}, key="k", **query)
+        assert first["job_id"] in problem["detail"]
+        assert "under a new idempotency key" in problem["detail"]
 
     def test_replay_after_a_release_with_other_defaults_is_the_answer_that_it_was(self, rig, http, monkeypatch):
         """Validation makes other parameters of the same request then; no rerun did."""
@@ -199,11 +214,7 @@ class TestOtherParameters:
         schema = {**rig.registry.get_job("shapes").parameters_schema, "n": {"type": "int", "default": 9}}
         monkeypatch.setattr(rig.registry.get_job("shapes"), "parameters_schema", schema)
         replay = submit(http, {}, key="k")
-        assert (replay["outcome"], replay["same_parameters"], replay["job"]["status"]) == (
-            "replayed",
-            True,
-            "completed",
-        )
+        assert (replay["outcome"], replay["job"]["status"]) == ("replayed", "completed")
 
     def test_job_type_whose_id_leaves_a_parameter_out_says_itself_what_is_the_same(self, rig, http, monkeypatch):
         job_type = rig.registry.get_job("shapes")
@@ -211,7 +222,7 @@ class TestOtherParameters:
         monkeypatch.setattr(job_type, "generate_job_id", lambda params: made({**params, "label": ""}))
         first = submit(http, {"n": 2, "label": "monday"})
         found = submit(http, {"n": 2, "label": "tuesday"})
-        assert (found["job_id"], found["outcome"], found["same_parameters"]) == (first["job_id"], "existing", True)
+        assert (found["job_id"], found["outcome"]) == (first["job_id"], "existing")
 
 
 PATHS = {
@@ -224,7 +235,8 @@ PATHS = {
     "cancelling": ["processing", "cancelling"],
     "cancelled": ["cancelled"],
 }
-# Outcome of each `if_ended`, and the exit code; `refused` is 409 over HTTP and an error over the queue.
+# Outcome of each `if_ended`, and the exit code; these two are 409 with a code over HTTP, and an error over the queue.
+REFUSED = {"refused": "job_is_there", "other_parameters": "other_parameters"}
 JOINED = dict.fromkeys(IfEnded, ("existing", 0))
 ENDED = {IfEnded.RERUN: ("rerun", 0), IfEnded.FORCE: ("forced", 0), IfEnded.FAIL: ("refused", 4)}
 OTHERS_RUN = {**ENDED, IfEnded.RETURN: ("other_parameters", 4), IfEnded.RERUN: ("other_parameters", 4)}
@@ -270,16 +282,12 @@ class TestTable:
         job_id = job_in("http", status, has_others=has_others)
         before = rig.job(job_id)
         answer = http.post("jobs/submit/shapes", json={"n": 2, "label": "http"}, params=asked)
-        if outcome == "refused":
-            assert (answer.status_code, answer.json()["code"], answer.json()["job_status"]) == (
-                409,
-                "job_is_there",
-                status,
-            )
+        body = answer.json()
+        if outcome in REFUSED:
+            assert (answer.status_code, body["code"], body["job_status"]) == (409, REFUSED[outcome], status)
+            assert body.get("job_run") == (before.run if outcome == "other_parameters" else None)
         else:
-            body = answer.json()
             assert (answer.status_code, body["outcome"]) == (202, outcome)
-            assert body["same_parameters"] is (outcome != "other_parameters")
             assert (body["advice"] is None) is (outcome in {"rerun", "forced"} or TABLE[status, has_others] is JOINED)
         self.check_rows(rig, before, outcome)
 
@@ -287,7 +295,7 @@ class TestTable:
         before = rig.job(job_id)
         found, _, said = command("submit", "shapes", "-p", "n=2", "-p", "label=command", "--if-ended", if_ended.value)
         assert found == code
-        assert bool(said) is (outcome == "refused" or body["advice"] is not None)
+        assert bool(said) is (outcome in REFUSED or body["advice"] is not None)
         self.check_rows(rig, before, outcome)
 
         job_id = job_in("queue", status, has_others=has_others)
@@ -295,12 +303,13 @@ class TestTable:
         sent = message({"n": 2, "label": "queue"}, idempotency_key="k", **asked)
         caplog.clear()
         for _ in range(2):
-            if outcome == "refused":
-                with pytest.raises(MessageRefused, match=job_id):
+            if outcome in REFUSED:
+                with pytest.raises(MessageRefused, match=job_id) as refusal:
                     rig.machine.process_job_message(sent)
+                assert (refusal.value.reason == "OtherParameters") is (outcome == "other_parameters")
             else:
                 rig.machine.process_job_message(sent)
-        runs_nothing = outcome != "refused" and body["advice"] is not None
+        runs_nothing = outcome not in REFUSED and body["advice"] is not None
         assert ("submission_ran_nothing" in caplog.messages) is runs_nothing
         self.check_rows(rig, before, outcome)
 

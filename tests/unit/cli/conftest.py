@@ -12,7 +12,8 @@ import pytest
 
 from cli.main import main
 
-Answer = tuple[int, dict[str, Any]]
+# A document, or the bytes of something else.
+Answer = tuple[int, Any]
 JOB_ID = "3f2a9c" + "0" * 58
 # The connection is closed without an answer.
 DROPPED: Answer = (0, {})
@@ -27,7 +28,7 @@ class FakeApi:
     headers: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
 
-    def answer(self, call: str, *documents: dict[str, Any], status: int = 200) -> None:
+    def answer(self, call: str, *documents: Any, status: int = 200) -> None:
         self.answers[call] = [(status, document) for document in documents]
 
     def respond(self, call: str, query: dict[str, str], body: Any) -> Answer:
@@ -52,7 +53,7 @@ def api() -> Iterator[FakeApi]:
             if (status, document) == DROPPED:
                 self.close_connection = True
                 return
-            content = json.dumps(document).encode()
+            content = document if isinstance(document, bytes) else json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json" if status < 400 else "application/problem+json")
             self.send_header("Content-Length", str(len(content)))

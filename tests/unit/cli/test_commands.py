@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,16 +100,14 @@ def test_submission_that_runs_nothing_after_a_failure_does_not_end_well(
 
 
 @pytest.mark.parametrize("options", [(), ("--wait",), ("--wait", "--strict")])
-@pytest.mark.parametrize("status", ["completed", "processing"])
 def test_run_of_other_parameters_is_no_answer(
-    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], status: str
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
 ) -> None:
-    found = {"created": False, "status": status, "run": 2, "outcome": "other_parameters", "same_parameters": False}
-    api.answer("POST /api/jobs/submit/hello_world", {**SUBMITTED, **found, "advice": "Nothing was run."}, status=202)
+    problem = {"title": "Conflict", "code": "other_parameters", "detail": "Nothing was run.", "job_run": 2}
+    api.answer("POST /api/jobs/submit/hello_world", problem, status=409)
     assert run("submit", "hello_world", *options, "-o", "table") == 4
     told = capsys.readouterr()
-    assert "already there with other parameters, run 2" in told.out
-    assert told.err == "Nothing was run.\n"
+    assert (told.out, "Nothing was run." in told.err) == ("", True)
     assert [call for call, _, _ in api.requests][-1].startswith("POST")
 
 
@@ -270,6 +270,7 @@ def test_outage_does_not_end_a_wait(hello: FakeApi, run: Run, capsys: pytest.Cap
         AWAY,
         (502, {}),
         DROPPED,
+        (500, {"code": "invocation_aborted"}),
         AWAY,
         (200, job("processing")),
         (200, job("completed")),
@@ -486,3 +487,84 @@ def test_address_of_another_server_is_said_to_be_one(
 def test_unknown_option_is_a_usage_error() -> None:
     assert main(["list", "--nonsense"]) == 2
     assert main(["--help"]) == 0
+
+
+ANSWERS = [
+    {},
+    [],
+    None,
+    {"value": [3], "job_id": 5, "status": 7, "run": "y"},
+    {"value": "abc", "job_id": JOB_ID, "status": None},
+    {"value": {"a": 1}, "job_id": None, "status": ["completed"], "run": 1},
+]
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=str)
+def test_server_of_another_kind_is_told(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], answer: object
+) -> None:
+    """Any server answers some JSON: a trace of ours told nobody that it was the wrong one."""
+    for path in ("jobs", "failures", "dead-letters", f"jobs/{JOB_ID}", f"jobs/{JOB_ID}/runs", f"jobs/{JOB_ID}/events"):
+        api.answer(f"GET /api/{path}", answer)
+    api.answer("GET /api/job-types", {"value": []})
+    for path in ("submit/hello_world", f"{JOB_ID}/cancel", f"{JOB_ID}/rerun"):
+        api.answer(f"POST /api/jobs/{path}", answer, status=202)
+    commands = [
+        ["list"],
+        ["failures"],
+        ["dead", "list"],
+        ["submit", "hello_world"],
+        ["submit", "hello_world", "--wait"],
+    ]
+    commands += [[name, JOB_ID] for name in ("status", "watch", "runs", "events", "cancel", "rerun")]
+    for command in commands:
+        assert run(*command) == 1, command
+        assert "is it CoreMachine?" in capsys.readouterr().err, command
+
+
+def test_nesting_without_end_is_no_answer(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer(f"GET /api/jobs/{JOB_ID}", b"[" * 100_000)
+    assert run("status", JOB_ID) == 1
+    assert "is it CoreMachine?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t"])
+def test_empty_variable_of_a_script_is_no_job(api: FakeApi, run: Run, text: str) -> None:
+    """The beginning of every id: with one job in the list, `coremachine cancel "$JOB"` cancelled it."""
+    api.answer("GET /api/jobs", {"value": [job("processing")]})
+    api.answer(f"POST /api/jobs/{JOB_ID}/cancel", {"status": "cancelling"}, status=202)
+    for command in ("cancel", "rerun", "pause", "status", "watch", "events"):
+        assert run(command, text) == 2
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://[::1", "ftp://x", "localhost:7071", "http://", "http://127.0.0.1:99999", "http://a:b", "x", "http:x"],
+)
+def test_address_that_is_none_is_a_usage_problem(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    assert main(["list", "--url", url]) == 2
+    assert "expected an address such as http://127.0.0.1:7071" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["", "\u00fc", "a\nb", "a b", "\udcff"])
+def test_text_that_no_header_can_hold_is_a_usage_problem(
+    hello: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    assert run("submit", "hello_world", "--idempotency-key", value) == 2
+    assert "--idempotency-key: expected visible ASCII characters" in capsys.readouterr().err
+    assert [call for call, _, _ in hello.requests if call.startswith("POST")] == []
+    if value:
+        monkeypatch.setenv("COREMACHINE_FUNCTION_KEY", "secret" + value)
+        assert run("list") == 2
+        told = capsys.readouterr().err
+        assert ("COREMACHINE_FUNCTION_KEY: expected" in told, "secret" in told) == (True, False)
+
+
+def test_disk_that_is_full_is_told_in_one_line() -> None:
+    command = [sys.executable, "-m", "cli", "--help"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("cannot go on: [Errno 28]")
+    assert len(done.stderr.splitlines()) == 1

@@ -137,7 +137,6 @@ class FakeSubmission:
     correlation_id: str
     outcome: SubmissionOutcome
     advice: str | None = None
-    same_parameters: bool = True
 
 
 @dataclass
@@ -151,7 +150,6 @@ class FakeServices:
 
     outcome: SubmissionOutcome | None = None
     advice: str | None = None
-    same_parameters: bool = True
     run: int = 1
 
     statuses: list[str] = field(default_factory=lambda: ["processing"])
@@ -191,7 +189,7 @@ class FakeServices:
         self.seen.add(job_id)
         outcome = self.outcome or (SubmissionOutcome.CREATED if created else SubmissionOutcome.EXISTING)
         submission = FakeSubmission(job_id, job_type, created, "queued", 1, correlation_id or "made-here", outcome)
-        return replace(submission, advice=self.advice, same_parameters=self.same_parameters, run=self.run)
+        return replace(submission, advice=self.advice, run=self.run)
 
     @property
     def dead_letters(self):

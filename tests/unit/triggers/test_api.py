@@ -16,13 +16,15 @@ from core.errors import (
     DeliveryError,
     IdempotencyKeyReused,
     InvalidParameters,
+    OtherParameters,
     StoreUnavailable,
     SubmissionRefused,
     classify,
 )
 from core.ports import SubmissionOutcome
 from infrastructure.base import DatabaseUnsuitable
-from jobs.hello_world import HelloWorldJob
+from jobs.hello_world import HANDLERS, HelloWorldJob
+from jobs.registry import Registry
 from triggers.api import API_VERSION, MAX_WAITING, create_api
 from triggers.ports import Check, ServicesNotReady
 from triggers.request_body import MAX_BODY_BYTES
@@ -68,7 +70,6 @@ class TestSubmit:
             "run": 1,
             "created": True,
             "outcome": "created",
-            "same_parameters": True,
             "advice": None,
             "correlation_id": "made-here",
             "links": links(job_id),
@@ -293,13 +294,12 @@ class TestSubmitAndWait:
         )
 
     def test_run_of_other_parameters_is_neither_waited_for_nor_handed_out(self):
-        found = SubmissionOutcome.OTHER_PARAMETERS
-        api = Api(FakeServices(statuses=["completed"], outcome=found, same_parameters=False, advice="not theirs"))
+        api = Api(FakeServices(failure=OtherParameters(JOB_ID, "processing", 2, "not theirs")))
         response = api.post("/api/jobs/submit/hello_world", json={}, headers={"Prefer": "wait=20"})
-        answer = response.json()
-        assert (response.status_code, answer["outcome"], answer["same_parameters"]) == (202, "other_parameters", False)
-        assert (answer["job"], answer["advice"], api.services.looks) == (None, "not theirs", 0)
-        assert not {"retry-after", "preference-applied"} & set(response.headers)
+        problem = assert_problem(response, 409, "other_parameters")
+        assert (problem["job_status"], problem["job_run"]) == ("processing", 2)
+        assert problem["run_url"].endswith(f"/api/jobs/{JOB_ID}/runs/2")
+        assert not {"location", "retry-after", "preference-applied"} & set(response.headers)
 
     def test_run_that_began_during_the_wait_is_not_handed_out(self):
         api = Api(FakeServices(statuses=["completed"], run=3))
@@ -481,6 +481,26 @@ class TestLists:
         assert errors[name]["hint"] == hint
         assert api.services.calls == []
 
+    @pytest.mark.parametrize(
+        ("method", "path", "name"),
+        [
+            ("POST", "/api/jobs/submit/hello_world?if_ended=rerun&if_ended=fail", "if_ended"),
+            ("POST", "/api/jobs/submit/hello_world?force=false&force=true", "force"),
+            ("GET", "/api/jobs?limit=1&status=failed&limit=2", "limit"),
+            ("GET", f"/api/jobs/{JOB_ID}?wait=0&wait=", "wait"),
+            ("GET", "/api/failures?job_type=a&job_type=b", "job_type"),
+            ("GET", "/api/livez?code=a&code=b", "code"),
+        ],
+    )
+    def test_one_value_is_given_once(self, method, path, name):
+        """The last one won in silence: `if_ended=rerun&if_ended=fail` was a fail."""
+        api = Api(FakeServices())
+        response = api.post(path, json={}) if method == "POST" else api.get(path)
+        problem = assert_problem(response, 400, "invalid_request")
+        assert problem["errors"][0]["field"] == name
+        assert "expected one value, found 2 of them" in problem["detail"]
+        assert api.services.calls == []
+
     def test_functions_hosts_key_is_no_unknown_parameter(self):
         assert Api().get("/api/jobs?code=secret&clientId=default").status_code == 200
 
@@ -639,6 +659,15 @@ class TestDocument:
         operation = Api().get("/api/openapi.json").json()["paths"]["/api/jobs/{job_id}"]["get"]
         (job_id,) = [each for each in operation["parameters"] if each["name"] == "job_id"]
         assert job_id["schema"]["pattern"] == "^[0-9a-f]{64}$"
+
+    def test_each_operation_has_a_name_of_its_own(self):
+        """A client is generated from these: of `a-b`, `a.b` and `a_b` only one was left."""
+        named = [type("Named", (HelloWorldJob,), {"job_type": name}) for name in ("a-b", "a.b", "a_b", "A_b", "job")]
+        document = Api(FakeServices(registry=Registry(named, HANDLERS, ["tasks"]))).get("/api/openapi.json").json()
+        ids = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+        assert len(set(ids)) == len(ids)
+        assert {"submit_a_b", "submit_A_b", "submit_job"} <= set(ids)
+        assert all(re.fullmatch("[A-Za-z0-9_]+", each) for each in ids)
 
     def test_app_that_cannot_say_its_job_types_describes_any(self):
         def refuse():

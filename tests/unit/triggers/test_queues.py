@@ -88,6 +88,28 @@ def test_task_queue_carries_tasks():
         (receive_task_message, b'{"format": "two"}', "a TaskQueueMessage"),
         (receive_task_message, b"[" * 100_000, "a TaskQueueMessage"),
         (receive_task_message, JOB.model_dump_json(), "a TaskQueueMessage"),
+        # What no row can hold. A stage of three billion was taken for a database of another release.
+        *(
+            (receive_task_message, json.dumps(json.loads(TASKS.model_dump_json()) | wrong), "a TaskQueueMessage")
+            for wrong in (
+                *({name: 3_000_000_000} for name in ("run", "stage", "attempt")),
+                {"task_ids": ["t-1", "\x00"]},
+                *({name: "\x00"} for name in ("job_type", "cause", "correlation_id")),
+            )
+        ),
+        *(
+            (
+                receive_job_message,
+                json.dumps(json.loads(message.model_dump_json()) | wrong),
+                "a JobQueueMessage or StageCompleteMessage",
+            )
+            for message, wrong in (
+                *((JOB, {name: 3_000_000_000}) for name in ("run", "stage", "attempt")),
+                *((STAGE, {name: 3_000_000_000}) for name in ("run", "completed_stage")),
+                *((JOB, {name: "\x00"}) for name in ("job_type", "cause", "correlation_id")),
+                *((STAGE, {name: "\x00"}) for name in ("job_type", "correlation_id")),
+            )
+        ),
     ],
 )
 def test_message_of_another_kind_is_a_dead_letter_at_once(function, body, expected):
@@ -102,6 +124,38 @@ def test_message_of_another_kind_is_a_dead_letter_at_once(function, body, expect
         datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     )
     assert letter.description.startswith(f"message m-1: expected {expected}; ")
+
+
+def test_problem_of_a_message_is_told_of_its_kind_alone():
+    machine = FakeMachine()
+    machine.receive(receive_job_message, json.dumps(json.loads(STAGE.model_dump_json()) | {"run": 3_000_000_000}))
+    (letter,) = machine.letters
+    expected = "expected a JobQueueMessage or StageCompleteMessage"
+    told = "run: Input should be less than or equal to 2147483647"
+    assert letter.description == f"message m-1: {expected}; {told}"
+
+
+@pytest.mark.parametrize(
+    ("document", "problems"),
+    [
+        ({"job_type": "hello_world"}, "body: expected either job_id (look at this job) or parameters (submit a job), "),
+        ({"parameters": {}}, "job_type: Field required"),
+        ({"job_type": "hello_world", "parameters": []}, "parameters: Input should be an object"),
+        ({"job_type": "hello_world", "parameters": {}, "if_ended": "x"}, "if_ended: Input should be 'return', 'rerun'"),
+        ({"job_type": "hello_world", "parameters": {}, "if_ended": "rerun"}, "body: expected an idempotency_key with "),
+        ({"job_type": "hello_world", "completed_stage": 1}, "job_id: Field required"),
+        ({"message_type": "stage_complete", "parameters": {}}, "job_id: Field required; job_type: Field required; "),
+        ([], "body: Input should be an object"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_told_of_the_kind_that_was_meant(document, problems):
+    """Both kinds were told, under the names of the models' validators, which a sender could not read."""
+    machine = FakeMachine()
+    machine.receive(receive_job_message, json.dumps(document).encode())
+    (letter,) = machine.letters
+    assert letter.description.startswith(f"message m-1: expected a JobQueueMessage or StageCompleteMessage; {problems}")
+    assert "function-after" not in letter.description
 
 
 def test_submission_that_its_sender_must_change_is_a_dead_letter_at_once(caplog):
