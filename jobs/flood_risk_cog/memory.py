@@ -76,7 +76,7 @@ def problem_with_blocks(dataset: Any) -> str | None:
 
 def stored_bytes(dataset: Any) -> int:
     """Bytes of the first block in the file: it is read whole before it is decoded."""
-    found = dataset.get_tag_item("BLOCK_SIZE_0_0", ns="TIFF", bidx=1)
+    found = dataset.get_tag_item("BLOCK_SIZE_0_0", "TIFF", bidx=1)
     return int(found) if found else 0
 
 

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,20 +46,21 @@ def scratch_folder(parent: Path, owner: ScratchOwner | None = None) -> Iterator[
         yield Path(folder)
 
 
-def remove_scratch(parent: Path, owner: ScratchOwner) -> None:
+def remove_scratch(parents: Iterable[Path], owner: ScratchOwner) -> None:
     """Remove what an attempt left whose process was killed."""
-    _remove(parent, lambda folder: folder.name.startswith(_prefix(owner)))
+    for parent in parents:
+        _remove(parent, lambda folder: folder.name.startswith(_prefix(owner)))
 
 
-def written_bytes(parent: Path, owner: ScratchOwner) -> int:
-    """Bytes that an attempt has written into its scratch by now."""
+def written_bytes(parents: Iterable[Path], owner: ScratchOwner) -> int:
+    """Bytes that an attempt has in its scratch by now."""
     total = 0
-    with suppress(FileNotFoundError):
+    for parent in parents:
         for folder in parent.glob(f"{_prefix(owner)}*"):
             for path in folder.rglob("*"):
                 # GDAL removes what it wrote for itself.
                 with suppress(FileNotFoundError):
-                    total += path.stat().st_size
+                    total += path.lstat().st_size
     return total
 
 

@@ -32,22 +32,24 @@ class Worker:
     def __init__(self, lines: Any, answers: TextIO) -> None:
         self._lines, self._answers = lines, answers
         self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._step = ""
         self._told_at = 0.0
         threading.Thread(target=self._read, name="requests", daemon=True).start()
 
     def next_request(self) -> dict[str, Any] | None:
         """None when none came for so long."""
+        self._step = ""
         try:
             return self._messages.get(timeout=IDLE_SECONDS)
         except queue.Empty:
             return None
 
-    def report(self, step: str, share: float = 0.0) -> None:
+    def report(self, step: str, share: float) -> None:
         """Tell a step that begins, and wait until the worker lets it begin; or how much of it is done."""
-        begins = share <= 0
+        begins = step != self._step
         if not begins and time.monotonic() - self._told_at < SHARE_SECONDS:
             return
-        self._told_at = time.monotonic()
+        self._step, self._told_at = step, time.monotonic()
         self.answer({"step": step, "share": share, "waits": begins})
         if begins:
             self._messages.get()
