@@ -17,6 +17,7 @@ from rio_cogeo.cogeo import cog_validate
 from jobs.flood_risk_cog.facts import DamagedRaster, Facts, cause, read_facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
 from jobs.flood_risk_cog.inventory import describe, has_code
+from jobs.flood_risk_cog.memory import LEAST_CACHE, cache_bytes, problem_with_blocks
 from jobs.flood_risk_cog.places import check_place
 from jobs.flood_risk_cog.plan import ConversionOptions, ConversionPlan, UnusableRaster, check_source, make_plan
 from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
@@ -35,8 +36,7 @@ Report = Callable[[str, float], None]
 
 # Enters the fingerprint: results of a release that makes other files of the same source are made anew.
 RELEASE = 2
-# GDAL's blocks in memory, in bytes (so rasterio takes it).
-GDAL_OPTIONS = {"GDAL_CACHEMAX": 64 << 20, "GDAL_TIFF_INTERNAL_MASK": True}
+GDAL_OPTIONS = {"GDAL_TIFF_INTERNAL_MASK": True, "GDAL_CACHEMAX": LEAST_CACHE}
 
 
 class InvalidOutput(RuntimeError):
@@ -109,8 +109,9 @@ def convert_raster(
         if (proof := find_proof(final, fingerprint)) is not None:
             report("reuse", 0)
             return {**proof, "path": final, "source": path, "reused": True}
-        with scratch_folder(scratch_parent(output), owner) as scratch, tempfile.TemporaryDirectory() as staging:
-            result = _make_cog(path, sidecars, scratch / file_name, Path(staging), options, fingerprint, report)
+        local = Path(tempfile.gettempdir())
+        with scratch_folder(scratch_parent(output), owner) as scratch, scratch_folder(local, owner) as staging:
+            result = _make_cog(path, sidecars, scratch / file_name, staging, options, fingerprint, report)
             if version_of(path, sidecars) != version:
                 raise SourceChanged(f"{PurePosixPath(path).name}: it changed while it was read; it is read again")
             text = json.dumps({**result, "fingerprint": fingerprint}, indent=2, sort_keys=True, allow_nan=False)
@@ -167,6 +168,31 @@ def _make_cog(
     staged.mkdir()
     try:
         source = str(stage_raster(fetch_raster(path, fetched, sidecars), staged, fingerprint))
+    except UnreadableSidecar as error:
+        raise UnusableRaster(path, str(error)) from error
+    with rasterio.Env(GDAL_CACHEMAX=_cache_for(path, source, options.tile_size)):
+        return _make_cog_of(path, source, temporary, options, report)
+
+
+def _cache_for(path: str, source: str, tile_size: int) -> int:
+    try:
+        with open_raster(source) as dataset:
+            # Nothing is known of a container's blocks; it is refused for what it is.
+            if not dataset.count:
+                return LEAST_CACHE
+            if problem := problem_with_blocks(dataset):
+                raise UnusableRaster(path, problem)
+            return cache_bytes(dataset, tile_size)
+    except RasterioError as error:
+        raise _not_opened(path, error) from error
+
+
+def _not_opened(path: str, error: BaseException) -> UnusableRaster:
+    return UnusableRaster(path, f"it cannot be opened as a GeoTIFF ({cause(error)}); export it again")
+
+
+def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOptions, report: Report) -> dict[str, Any]:
+    try:
         plan, facts, meter = _read_source(path, source, options, report)
         written = source
         if plan.warped:
@@ -174,7 +200,7 @@ def _make_cog(
             write_warped(path, source, Path(written), plan, lambda share: report("warp", share))
         report("write", 0)
         write_cog(written, temporary, plan)
-    except (DamagedRaster, NoFootprint, UnreadableSidecar) as error:
+    except (DamagedRaster, NoFootprint) as error:
         raise UnusableRaster(path, str(error)) from error
     except (RasterioError, CPLE_BaseError) as error:
         raise _write_failure(path, error) from error
@@ -205,7 +231,7 @@ def _read_source(
             facts = read_facts(dataset, seen=meter.see, report=lambda share: report("read", share))
             return make_plan(path, dataset, facts, options), facts, meter
     except RasterioError as error:
-        raise UnusableRaster(path, f"it cannot be opened as a GeoTIFF ({cause(error)}); export it again") from error
+        raise _not_opened(path, error) from error
 
 
 def _write_failure(path: str, error: BaseException) -> Exception:
