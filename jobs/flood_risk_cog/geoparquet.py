@@ -22,13 +22,13 @@ def geoparquet_of(items: Sequence[Json]) -> bytes | str:
         return NOT_INSTALLED
     if not items:
         return NO_ITEMS
-    import pyarrow  # noqa: PLC0415  # an extra
+    import pyarrow as pa  # noqa: PLC0415  # an extra
     from pyarrow import parquet  # noqa: PLC0415
 
-    table = pyarrow.Table.from_pylist([_row(item) for item in items])
+    table = pa.Table.from_pylist([_row(item) for item in items])
     for name in _TIMES:
         if name in table.column_names:
-            column = table[name].cast(pyarrow.timestamp("us", tz="UTC"))
+            column = table[name].cast(pa.timestamp("us", tz="UTC"))
             table = table.set_column(table.column_names.index(name), name, column)
     kinds = sorted({str(item["geometry"]["type"]) for item in items})
     column_metadata = {

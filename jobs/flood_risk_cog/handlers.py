@@ -136,7 +136,7 @@ def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         title=wanted["title"],
         report=report,
     )
-    # Each stays within what a result holds; `summary.json` has all.
+    # Converted, but the catalog cannot describe them.
     failures += written.pop("left_out")
     return {
         **written,

@@ -9,6 +9,8 @@ from rasterio.crs import CRS
 from rasterio.dtypes import _gdal_typename
 
 Json = dict[str, Any]
+# A result, its path, its first column and row in the mosaic, its box, and the mosaic's pixel.
+Placed = tuple[Json, str, float, float, Any, tuple[float, float]]
 
 # GDAL counts pixels along a side in 32 bits.
 MOST_PIXELS = (1 << 31) - 1
@@ -87,7 +89,7 @@ def _box(result: Json) -> tuple[float, float, float, float]:
     return min(west, east), min(north, south), max(west, east), max(north, south)
 
 
-def _band(first: Json, number: int, placed: list[Any]) -> list[str]:
+def _band(first: Json, number: int, placed: list[Placed]) -> list[str]:
     nodata, unit = first["nodata"], first["units"][number - 1]
     return [
         f'<VRTRasterBand dataType="{_gdal_typename(first["dtype"])}" band="{number}">',
