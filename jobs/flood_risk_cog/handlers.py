@@ -183,6 +183,8 @@ def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         title=wanted["title"],
         report=report,
     )
+    # Converted, but the catalog cannot describe them.
+    failures += written.pop("left_out")
     return {
         **written,
         "by_return_period": written["by_return_period"][:MOST_REASONS],
