@@ -2,37 +2,49 @@
 
 import json
 import math
+import os
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-import pystac
-from pystac.layout import BestPracticesLayoutStrategy
-from pystac.stac_io import DefaultStacIO
-from rio_stac import create_stac_item
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 
-from jobs.flood_risk_cog.quicklook import draw_quicklook, union
+from jobs.flood_risk_cog.convert import checksum_of, describe_cog
+from jobs.flood_risk_cog.facts import DamagedRaster, read_facts
+from jobs.flood_risk_cog.footprint import NoFootprint
+from jobs.flood_risk_cog.geoparquet import geoparquet_of
+from jobs.flood_risk_cog.mosaic import mosaics_of
+from jobs.flood_risk_cog.quicklook import draw_quicklook
+from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import scratch_folder
-from jobs.flood_risk_cog.source import is_remote, open_raster, without_file_scheme
-from jobs.flood_risk_cog.target import join, put_file, put_tree
+from jobs.flood_risk_cog.source import open_raster
+from jobs.flood_risk_cog.stac import collection_of, item_of
+from jobs.flood_risk_cog.target import join, put_file, put_tree, short_name
 
 Report = Callable[[str, float], None]
 Thing = TypeVar("Thing")
 
-# STAC wants an instant. A modelled flood has none, and the time of the run would make each run differ.
-FALLBACK_DATETIME = datetime(2000, 1, 1, tzinfo=UTC)
-DATETIME_TAGS = ("DATETIME", "ACQUISITIONDATETIME", "TIFFTAG_DATETIME")
-COG_MEDIA_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
-
-
-class AtomicStacIO(DefaultStacIO):
-    """A reader of the catalog never sees half a file."""
-
-    def write_text_to_href(self, href: str, txt: str) -> None:
-        write_whole(Path(href), txt.encode())
+# What the summary says of each raster; `reused` and the place tell of the run, not of the data.
+SUMMARY_FIELDS = (
+    "name",
+    "width",
+    "height",
+    "bands",
+    "dtype",
+    "crs",
+    "nodata",
+    "bounds",
+    "kind",
+    "changed",
+    "compression",
+    "tile_size",
+    "overviews",
+    "bytes",
+    "checksum",
+    "statistics",
+)
 
 
 def build_catalog(
@@ -44,7 +56,7 @@ def build_catalog(
     title: str,
     report: Report | None = None,
 ) -> dict[str, Any]:
-    """Write `collection.json` with its items, `summary.json` and `quicklook.png` into a folder.
+    """Write `collection.json` with its items, `summary.json`, `quicklook.png`, mosaics and `items.parquet`.
 
     The same items and failures give the same bytes, whatever their order.
 
@@ -58,11 +70,11 @@ def build_catalog(
             ends the work.
 
     Returns:
-        The paths written and the summary's totals.
+        The paths written, the summary's totals, and as `left_out` the failures of results that cannot be described.
     """
     output = without_file_scheme(output)
-    rasters = sorted(items, key=lambda item: str(item["name"]))
-    failed = sorted(failures, key=lambda failure: json.dumps(failure, sort_keys=True))
+    rasters, left_out = usable(sorted(items, key=lambda item: str(item["name"])))
+    failed = sorted([*failures, *left_out], key=lambda failure: json.dumps(failure, sort_keys=True))
     summary = summarise(rasters, failed, collection_id, title)
     report = report or (lambda _step, _share: None)
     if is_remote(output):
@@ -76,9 +88,42 @@ def build_catalog(
         "collection": join(output, "collection.json"),
         "summary": join(output, "summary.json"),
         "quicklook": join(output, "quicklook.png"),
+        "verification": join(output, "verification.json"),
         "totals": summary["totals"],
         "by_return_period": summary["by_return_period"],
+        "left_out": left_out,
     }
+
+
+def usable(results: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The results that the catalog can tell of, and as failures those that it cannot.
+
+    A store that is away is no fault of a raster: such errors are raised, and another attempt does better.
+    """
+    rasters, left_out = [], []
+    for result in results:
+        try:
+            raster = completed(result)
+            item_of(raster, "", "", "")
+            combine([raster["statistics"]])
+            json.dumps(raster, allow_nan=False)
+            rasters.append(raster)
+        except FileNotFoundError:
+            reason = "its COG is no longer there; run the job again"
+            left_out.append({"name": str(result["name"]), "reason": reason})
+        except (
+            RasterioError,
+            CPLE_BaseError,
+            DamagedRaster,
+            NoFootprint,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:
+            reason = f"the catalog cannot describe it ({type(error).__name__}: {error})"[:500]
+            left_out.append({"name": str(result["name"]), "reason": reason})
+    return rasters, left_out
 
 
 def write_catalog(
@@ -86,87 +131,78 @@ def write_catalog(
 ) -> None:
     """Write everything into a local folder whose content is, or becomes, that of the output."""
     folder.mkdir(parents=True, exist_ok=True)
-    entries = [
-        stac_item(raster, href_of(str(raster["path"]), output, folder))
-        for raster in in_steps(rasters, "describe", report)
-    ]
-    save_collection(entries, folder, str(summary["collection"]), str(summary["title"]))
-    text = json.dumps(summary, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_whole(folder / "summary.json", text.encode())
-    footprints = [
-        (str(raster["path"]), entry.geometry or {}, list(entry.bbox or []))
-        for raster, entry in zip(rasters, entries, strict=True)
-    ]
-    picture = draw_quicklook(footprints, each=lambda shapes: in_steps(shapes, "draw", report))
+    collection_id, title = str(summary["collection"]), str(summary["title"])
+    items, hrefs = [], []
+    for raster in in_steps(rasters, "describe", report):
+        item_id = PurePosixPath(raster["name"]).stem
+        href = href_of(raster, output, "item")
+        item = item_of(raster, item_id, href, collection_id)
+        name = short_name(item_id)
+        items.append(item)
+        hrefs.append(f"{name}/{name}.json")
+        write_json(folder / name / f"{name}.json", item)
+    write_json(folder / "collection.json", collection_of(items, hrefs, collection_id, title))
+    table = geoparquet_of(items)
+    if isinstance(table, bytes):
+        write_whole(folder / "items.parquet", table)
+    summary["geoparquet"] = "items.parquet" if isinstance(table, bytes) else table
+    summary["mosaics"] = write_mosaics(rasters, output, folder)
+    footprints = [(str(raster["path"]), raster["geometry"], raster["bbox"]) for raster in rasters]
+    picture, missing = draw_quicklook(footprints, title, each=lambda shapes: in_steps(shapes, "draw", report))
     write_whole(folder / "quicklook.png", picture)
+    summary["not_drawn"] = missing
+    write_json(folder / "verification.json", verification_of(rasters))
+    write_json(folder / "summary.json", summary)
+
+
+def href_of(raster: dict[str, Any], output: str, below: str = "") -> str:
+    """Where a COG stands, as seen from the output or a folder in it."""
+    inside = str(raster["path"]).removeprefix(f"{output.rstrip('/')}/")
+    return inside if is_remote(inside) else os.path.relpath(Path(output) / inside, Path(output) / below)
+
+
+def write_mosaics(rasters: list[dict[str, Any]], output: str, folder: Path) -> list[dict[str, Any]]:
+    """A virtual raster a return period and kind of grid; what was written, or why not."""
+    written = []
+    for name, members, text in mosaics_of([(raster, href_of(raster, output)) for raster in rasters]):
+        is_mosaic = text.startswith("<")
+        if is_mosaic:
+            write_whole(folder / name, text.encode())
+        entry = {"name": name, "rasters": [member["name"] for member in members]}
+        written.append(entry if is_mosaic else {**entry, "reason": text})
+    return written
+
+
+def write_json(path: Path, document: Any) -> None:
+    text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, text.encode())
+
+
+def verification_of(rasters: list[dict[str, Any]]) -> dict[str, Any]:
+    """The proofs of all results in one place."""
+    names = ("name", "checksum", "bytes", "kind", "resampling", "changed", "verification")
+    return {"rasters": [{name: raster.get(name) for name in names} for raster in rasters]}
+
+
+def completed(raster: dict[str, Any]) -> dict[str, Any]:
+    """A result of the release before, which knew less, with what this one tells."""
+    if "geometry" in raster:
+        return raster
+    cog = str(raster["path"])
+    with open_raster(cog) as dataset:
+        facts = read_facts(dataset)
+    verification = {
+        "valid_pixels": {"cog": facts.valid_pixels},
+        "range": {"cog": [[band.low, band.high] for band in facts.bands]},
+    }
+    return {**raster, **describe_cog(cog), "checksum": checksum_of(cog), "verification": verification}
 
 
 def in_steps(things: Sequence[Thing], step: str, report: Report) -> Iterator[Thing]:
     for index, thing in enumerate(things):
         report(step, index / len(things))
         yield thing
-
-
-def href_of(path: str, output: str, folder: Path) -> str:
-    """Where the raster stands, seen from the folder that the catalog is written in."""
-    if is_remote(path):
-        inside = path.removeprefix(output.rstrip("/") + "/")
-        return path if is_remote(inside) else str(folder / inside)
-    return str(Path(path).resolve())
-
-
-def stac_item(raster: dict[str, Any], href: str) -> pystac.Item:
-    with open_raster(str(raster["path"])) as dataset, warnings.catch_warnings():
-        # rio-stac tries TIFF's own date format in vain, though it is given the instant.
-        warnings.filterwarnings("ignore", message="Could not get parse date")
-        item = create_stac_item(
-            dataset,
-            id=PurePosixPath(raster["name"]).stem,
-            input_datetime=datetime_of(dataset.tags()),
-            asset_name="data",
-            asset_href=href,
-            asset_media_type=COG_MEDIA_TYPE,
-            asset_roles=["data"],
-            with_proj=True,
-        )
-    assert isinstance(item, pystac.Item)  # noqa: S101  # rio-stac has no types
-    item.properties.update({f"flood:{name}": value for name, value in raster["statistics"].items()})
-    return item
-
-
-def datetime_of(tags: dict[str, str]) -> datetime:
-    """The instant in the raster's tags, taken as UTC when it has no zone, or `FALLBACK_DATETIME`."""
-    for tag in DATETIME_TAGS:
-        text = tags.get(tag, "").strip()
-        for parse in (datetime.fromisoformat, tiff_datetime):
-            try:
-                found = parse(text)
-            except ValueError:
-                continue
-            return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    return FALLBACK_DATETIME
-
-
-def tiff_datetime(text: str) -> datetime:
-    return datetime.strptime(text, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
-
-
-def save_collection(entries: list[pystac.Item], folder: Path, collection_id: str, title: str) -> None:
-    instants = [entry.datetime for entry in entries if entry.datetime] or [FALLBACK_DATETIME]
-    box = list(union([list(entry.bbox or []) for entry in entries]))
-    collection = pystac.Collection(
-        id=collection_id,
-        title=title,
-        description=f"{title}: {len(entries)} flood depth rasters as Cloud Optimized GeoTIFFs.",
-        extent=pystac.Extent(
-            pystac.SpatialExtent([box]),
-            pystac.TemporalExtent([[min(instants), max(instants)]]),
-        ),
-    )
-    collection.add_items(entries)
-    collection.normalize_hrefs(str(folder), strategy=BestPracticesLayoutStrategy())
-    collection.make_all_asset_hrefs_relative()
-    collection.save(pystac.CatalogType.SELF_CONTAINED, stac_io=AtomicStacIO())
 
 
 def summarise(
@@ -182,8 +218,7 @@ def summarise(
     return {
         "collection": collection_id,
         "title": title,
-        # `reused` and the place tell of the run, not of the data.
-        "rasters": [{k: v for k, v in raster.items() if k not in {"reused", "path", "source"}} for raster in rasters],
+        "rasters": [{name: raster[name] for name in SUMMARY_FIELDS if name in raster} for raster in rasters],
         "failures": failures,
         "totals": {
             "converted": len(rasters),

@@ -1,4 +1,4 @@
-"""Depth and area of a flood, read from its raster block by block."""
+"""Depth and area of a flood."""
 
 import math
 import re
@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jobs.flood_risk_cog.source import open_raster, read_windows
+from jobs.flood_risk_cog.area import pixel_areas
+from jobs.flood_risk_cog.units import metres_of
 
-SEMI_MAJOR = 6378137.0
-FLATTENING = 1 / 298.257223563
-WEB_MERCATOR = 3857
 RETURN_PERIOD_TAG = "RETURN_PERIOD"
 # The surest spelling first: a lone "T" is the weakest sign.
 RETURN_PERIODS = tuple(
@@ -38,64 +36,51 @@ def return_period(name: str, tags: dict[str, str]) -> int | None:
     return None
 
 
-def flood_statistics(path: str) -> dict[str, Any]:
-    """Depths (in the raster's unit, mean per pixel) and area of the pixels of band 1 that are under water."""
-    valid = flooded = 0
-    total = area = 0.0
-    shallowest, deepest = math.inf, -math.inf
-    with open_raster(path) as dataset:
-        row_areas = pixel_areas(dataset)
-        for window in read_windows(dataset):
-            band = dataset.read(1, window=window, masked=True)
-            usable = ~np.ma.getmaskarray(band) & np.isfinite(band.data)
-            wet = usable & (band.data > 0)
-            valid += int(usable.sum())
-            wet_per_row = wet.sum(axis=1)
-            if not (count := int(wet_per_row.sum())):
-                continue
-            depths = band.data[wet].astype("float64")
-            flooded += count
-            total += float(depths.sum())
-            shallowest, deepest = min(shallowest, float(depths.min())), max(deepest, float(depths.max()))
-            rows = slice(window.row_off, window.row_off + window.height)
-            area += float((wet_per_row * row_areas[rows]).sum())
-        period = return_period(path, dataset.tags())
-    return {
-        "valid_pixels": valid,
-        "flooded_pixels": flooded,
-        "min_depth": shallowest if flooded else None,
-        "mean_depth": total / flooded if flooded else None,
-        "max_depth": deepest if flooded else None,
-        "flooded_area_km2": area / 1e6,
-        "return_period": period,
-    }
+class FloodMeter:
+    """Depths and area of the pixels of band 1 that are under water, told window by window.
 
-
-def pixel_areas(dataset: Any) -> Any:
-    """Square metres of one pixel in each row.
-
-    In degrees the area shrinks towards the poles: each row is a zone of the WGS 84 ellipsoid, in closed form
-    (the authalic latitude's integral), so it is exact for any pixel size. Web Mercator stretches areas too much to
-    be measured on its grid (fourfold at 60 degrees), so its rows are taken back to degrees. Other projections are
-    taken at their word: pixel size and linear unit.
+    Depths are in metres where the raster says a unit of length, else in the raster's own (`unit` says which); scale and
+    offset are applied. A pixel is under water where its depth is over zero.
     """
-    transform = dataset.transform
-    if dataset.crs is None:
-        raise ValueError(f"expected {dataset.name} to have a coordinate system, found none; assign one to measure area")
-    edges = transform.f + transform.e * np.arange(dataset.height + 1)
-    if dataset.crs.is_geographic:
-        return zone_areas(edges, abs(transform.a))
-    if dataset.crs.to_epsg() == WEB_MERCATOR:
-        latitudes = np.degrees(np.arctan(np.sinh(edges / SEMI_MAJOR)))
-        return zone_areas(latitudes, math.degrees(abs(transform.a) / SEMI_MAJOR))
-    metres = float(dataset.crs.linear_units_factor[1])
-    return np.full(dataset.height, abs(transform.a * transform.e) * metres**2)
 
+    def __init__(self, dataset: Any, name: str) -> None:
+        self._areas = pixel_areas(dataset)
+        self._scale, self._offset = dataset.scales[0], dataset.offsets[0]
+        unit = dataset.units[0] or None
+        metres = metres_of(unit)
+        self._unit = "m" if metres is not None else unit
+        if metres is not None:
+            self._scale, self._offset = self._scale * metres, self._offset * metres
+        self._period = return_period(name, dataset.tags())
+        self._valid = self._flooded = 0
+        self._total = self._area = 0.0
+        self._low, self._high = math.inf, -math.inf
 
-def zone_areas(latitudes: Any, width: float) -> Any:
-    """Square metres of the cells between neighbouring latitudes, `width` degrees wide, on WGS 84."""
-    eccentricity = math.sqrt(FLATTENING * (2 - FLATTENING))
-    sine = np.sin(np.radians(np.clip(latitudes, -90, 90)))
-    zone = sine / (1 - (eccentricity * sine) ** 2) + np.arctanh(eccentricity * sine) / eccentricity
-    semi_minor = SEMI_MAJOR * (1 - FLATTENING)
-    return np.abs(np.diff(zone)) * semi_minor**2 / 2 * math.radians(width)
+    def see(self, window: Any, values: Any, valid: Any) -> None:
+        """Take in a window of band 1."""
+        usable = valid & np.isfinite(values) if values.dtype.kind == "f" else valid
+        self._valid += int(np.count_nonzero(usable))
+        is_plain = self._scale == 1 and self._offset == 0
+        depths = values if is_plain else values.astype("float64") * self._scale + self._offset
+        wet = usable & (depths > 0)
+        if not (count := int(np.count_nonzero(wet))):
+            return
+        under = depths[wet]
+        self._flooded += count
+        self._total += float(under.sum(dtype="float64"))
+        self._low, self._high = min(self._low, float(under.min())), max(self._high, float(under.max()))
+        self._area += self._areas.total(wet, window.row_off, window.col_off)
+
+    def result(self) -> dict[str, Any]:
+        flooded = self._flooded
+        return {
+            "valid_pixels": self._valid,
+            "flooded_pixels": flooded,
+            "min_depth": self._low if flooded else None,
+            "mean_depth": self._total / flooded if flooded else None,
+            "max_depth": self._high if flooded else None,
+            "unit": self._unit,
+            "flooded_area_km2": self._area / 1e6,
+            "area_method": self._areas.method,
+            "return_period": self._period,
+        }

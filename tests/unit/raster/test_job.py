@@ -23,8 +23,11 @@ from core.models import Parallelism, StageDefinition
 from jobs.all_jobs import ALL_HANDLERS, ALL_JOBS, build_registry
 from jobs.flood_risk_cog import convert as conversion
 from jobs.flood_risk_cog import handlers
-from jobs.flood_risk_cog.convert import InvalidOutput, UnusableRaster
+from jobs.flood_risk_cog.convert import InvalidOutput
 from jobs.flood_risk_cog.job import FloodRiskCOGJob
+from jobs.flood_risk_cog.marker import MARKER
+from jobs.flood_risk_cog.memory import MOST_CACHE
+from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.samples import generate_samples
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
 from jobs.flood_risk_cog.source import SourceNotFound
@@ -32,6 +35,7 @@ from jobs.flood_risk_cog.target import UploadIncomplete
 from jobs.parameters import ParameterErrors
 
 REGISTRY = build_registry(["tasks", "raster"])
+STEPS = ["read", "write", "validate", "verify", "store"]
 ROTATED = Affine.translation(6e5, 3e6) @ Affine.rotation(20) @ Affine.scale(10, -10)
 
 
@@ -72,9 +76,19 @@ def unreliable(monkeypatch):
     return faults
 
 
+class InThisProcess:
+    """Converts where the test's store and faults are; `test_process` is about the real ones."""
+
+    def convert(self, request, report, look):
+        del look
+        owner = ScratchOwner(**request.pop("owner"))
+        return conversion.convert_raster(**request, owner=owner, report=report)
+
+
 @pytest.fixture
 def store(monkeypatch):
     """An empty remote store, `memory://`."""
+    monkeypatch.setattr(handlers, "PROCESSES", InThisProcess())
     monkeypatch.setattr(MemoryFileSystem, "store", {})
     monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
     return fsspec.filesystem("memory")
@@ -103,7 +117,9 @@ def add_bad_rasters(source, make_raster):
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Without the marker, which names the job."""
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: content for name, content in files.items() if name != MARKER}
 
 
 def context(**parameters):
@@ -206,7 +222,7 @@ def test_bad_rasters_fail_with_a_reason_and_stop_none_of_the_others(run_job, sou
     assert (run.result["converted"], run.result["failed"]) == (3, 4)
     reasons = {failure["name"]: failure["reason"] for failure in run.result["failures"]}
     for name, words in (
-        ("corrupt.tif", "cannot be opened as a raster"),
+        ("corrupt.tif", "cannot be opened as a GeoTIFF"),
         ("rotated.tif", "its grid is rotated or skewed"),
         ("placeless.tif", "no coordinate reference system"),
         ("damaged.tif", "its data is damaged in rows"),
@@ -217,7 +233,7 @@ def test_bad_rasters_fail_with_a_reason_and_stop_none_of_the_others(run_job, sou
     assert {(task.error["attempt"], task.error["retryable"]) for task in run.failed[2]} == {(1, False)}
     assert run.completed[1][0].result["unreadable"] == 1
     assert json.loads(Path(run.result["summary"]).read_text())["totals"]["failed"] == 4
-    assert sorted(path.name for path in (output / "cogs").iterdir()) == sorted(
+    assert sorted(path.name for path in (output / "cogs").glob("*.tif")) == sorted(
         path.name for path in source.iterdir() if path.name.startswith("flood_depth")
     )
 
@@ -247,7 +263,8 @@ def test_the_same_job_elsewhere_writes_the_same_bytes(run_job, source, tmp_path)
         run_job(REGISTRY, "flood_risk_cog", {"source": f"file://{source}", "output": f"file://{output}"})
     one, two = (files_of(output) for output in outputs)
     assert one == two
-    assert len(one) == 3 + 3 + 3
+    mosaics = [name for name in one if name.startswith("mosaic-")]
+    assert len(one) == 3 + 3 + 3 + 4 + len(mosaics) + 1
 
 
 def test_output_may_be_the_source_folder(run_job, source):
@@ -273,11 +290,11 @@ def test_progress_only_grows_and_names_the_step(run_job, source, output):
     for steps in by_task.values():
         assert [percent for percent, _ in steps] == sorted(percent for percent, _ in steps)
     steps = [step for _, step in by_task["2-flood_depth_tile00_rp10.tif"]]
-    assert steps == ["read", "write", "validate", "measure", "store"]
+    assert list(dict.fromkeys(steps)) == STEPS
     assert by_task["1-inventory"][-1] == (100, "opened 3 of 3")
 
 
-@pytest.mark.parametrize("step", ["read", "write", "validate", "measure", "store"])
+@pytest.mark.parametrize("step", STEPS)
 def test_a_cancelled_conversion_stops_before_its_next_step_and_leaves_nothing(source, output, step):
     seen = []
     task = context(source=str(source), output=str(output))
@@ -285,7 +302,7 @@ def test_a_cancelled_conversion_stops_before_its_next_step_and_leaves_nothing(so
         **{name: getattr(task, name) for name in ("job_id", "job_type", "stage", "task_id", "task_index", "attempt")},
         job_parameters=task.job_parameters,
         _report=lambda said: seen.append(said["message"]),
-        _stop_requested=lambda: len(seen) == ["read", "write", "validate", "measure", "store"].index(step),
+        _stop_requested=lambda: len(set(seen)) >= STEPS.index(step),
     )
     with pytest.raises(TaskCancelled):
         handlers.convert({"path": str(source / "flood_depth_tile00_rp10.tif")}, watched)
@@ -349,8 +366,15 @@ def test_a_remote_source_and_output_work_and_are_reused(run_job, store, unreliab
     assert {task.error["attempt"] for task in run.failed[2]} == {1}
     assert unreliable.calls["get"] == 7
     names = sorted(name.removeprefix("/out/run/") for name in store.find("/out"))
-    assert [name for name in names if "/" not in name] == ["collection.json", "quicklook.png", "summary.json"]
-    assert len([name for name in names if name.startswith("cogs/")]) == 3
+    assert {name for name in names if "/" not in name and not name.startswith("mosaic-")} == {
+        MARKER,
+        "collection.json",
+        "items.parquet",
+        "quicklook.png",
+        "summary.json",
+        "verification.json",
+    }
+    assert len([name for name in names if name.startswith("cogs/")]) == 2 * 3
     stem = next(name for name in names if name.startswith("flood_depth")).split("/")[0]
     item = json.loads(store.cat(f"/out/run/{stem}/{stem}.json"))
     assert item["assets"]["data"]["href"] == f"../cogs/{stem}.tif"
@@ -360,7 +384,7 @@ def test_a_remote_source_and_output_work_and_are_reused(run_job, store, unreliab
 def test_local_and_remote_outputs_are_the_same_bytes(run_job, store, source, output):
     run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
     run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": "memory://out"})
-    remote = {name.removeprefix("/out/"): store.cat(name) for name in store.find("/out")}
+    remote = {name.removeprefix("/out/"): store.cat(name) for name in store.find("/out") if not name.endswith(MARKER)}
     assert remote == files_of(output)
 
 
@@ -399,7 +423,8 @@ def test_scratch_of_a_killed_attempt_is_swept_by_the_next(source, output):
     left = left.rename(folder)
     second = TaskContext(task.job_id, task.job_type, 2, task.task_id, 0, 2, task.job_parameters)
     handlers.convert({"path": str(source / "flood_depth_tile00_rp10.tif")}, second)
-    assert [path.name for path in (output / "cogs").iterdir()] == ["flood_depth_tile00_rp10.tif"]
+    name = "flood_depth_tile00_rp10.tif"
+    assert {path.name for path in (output / "cogs").iterdir()} == {name, "flood_depth_tile00_rp10.proof.json"}
 
 
 def test_gdal_keeps_its_cache_small_in_every_step(source, output):
@@ -408,9 +433,10 @@ def test_gdal_keeps_its_cache_small_in_every_step(source, output):
     found = {}
     path = str(source / "flood_depth_tile00_rp10.tif")
     conversion.convert_raster(
-        path, str(output), report=lambda step: found.update({step: get_gdal_config("GDAL_CACHEMAX")})
+        path, str(output), report=lambda step, _share: found.update({step: get_gdal_config("GDAL_CACHEMAX")})
     )
-    assert found == dict.fromkeys(["read", "write", "validate", "measure", "store"], 64 << 20)
+    assert set(found) == set(STEPS)
+    assert max(found.values()) <= MOST_CACHE
 
 
 def test_a_message_asks_for_one_raster():

@@ -1,10 +1,19 @@
-import math
-
 import numpy as np
+import pyproj
 import pytest
+import rasterio
 from rasterio.transform import Affine
 
-from jobs.flood_risk_cog.statistics import flood_statistics, return_period
+from jobs.flood_risk_cog.facts import read_facts
+from jobs.flood_risk_cog.source import open_raster
+from jobs.flood_risk_cog.statistics import FloodMeter, return_period
+
+
+def flood_statistics(path, name="a.tif"):
+    with open_raster(path) as dataset:
+        meter = FloodMeter(dataset, name)
+        read_facts(dataset, seen=meter.see)
+        return meter.result()
 
 
 @pytest.mark.parametrize(
@@ -28,10 +37,11 @@ def test_return_period_is_read_from_tag_or_name(name, tags, expected):
 
 def test_only_finite_positive_valid_pixels_count_as_flooded(make_raster):
     pixels = np.array([[[-9999, 0, -1, np.nan], [np.inf, 1, 2, 6]]], dtype="float32")
-    found = flood_statistics(make_raster("d_rp50.tif", pixels, nodata=-9999))
+    found = flood_statistics(make_raster("d_rp50.tif", pixels, nodata=-9999), "d_rp50.tif")
     assert (found["valid_pixels"], found["flooded_pixels"]) == (5, 3)
     assert (found["min_depth"], found["mean_depth"], found["max_depth"]) == (1, 3, 6)
-    assert found["flooded_area_km2"] == pytest.approx(3 * 100 / 1e6)
+    # In UTM a metre of the grid is up to four parts in ten thousand more on the ground.
+    assert found["flooded_area_km2"] == pytest.approx(3 * 100 / 1e6, rel=2e-3)
     assert found["return_period"] == 50
 
 
@@ -54,12 +64,73 @@ def test_the_globe_in_degrees_has_the_area_of_the_ellipsoid(make_raster):
     assert flood_statistics(path)["flooded_area_km2"] == pytest.approx(510_065_621.7, rel=1e-7)
 
 
-def test_feet_and_web_mercator_are_measured_in_true_metres(make_raster):
-    ones = np.ones((1, 10, 10), "uint8")
-    feet = flood_statistics(make_raster("feet.tif", ones, crs="EPSG:2277"))
-    assert feet["flooded_area_km2"] == pytest.approx(100 * (10 * 1200 / 3937) ** 2 / 1e6)
-    y = 6378137 * math.log(math.tan(math.pi / 4 + math.radians(60) / 2))
-    place = Affine(10, 0, 0, 0, -10, y)
-    mercator = flood_statistics(make_raster("mercator.tif", ones, crs="EPSG:3857", transform=place))
-    # Half the scale each way at 60 degrees, on the sphere; the ellipsoid differs by less than one in a hundred.
-    assert mercator["flooded_area_km2"] == pytest.approx(100 * 100 / 4 / 1e6, rel=0.01)
+def ground(crs, transform, rows, columns):
+    """Square kilometres of a grid's pixels: geodesic polygons, summed up."""
+    crs = pyproj.CRS.from_user_input(crs)
+    to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    geod, total = crs.get_geod(), 0.0
+    for row in range(rows):
+        for column in range(columns):
+            corners = [transform @ (column + x, row + y) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))]
+            lon, lat = to_degrees.transform(*zip(*corners, strict=True))
+            total += abs(geod.polygon_area_perimeter(lon, lat)[0])
+    return total / 1e6
+
+
+@pytest.mark.parametrize(
+    ("crs", "place"),
+    [
+        ("EPSG:2277", Affine(500, 0, 2_300_000, 0, -500, 10_000_000)),  # US survey feet
+        ("EPSG:3857", Affine(1000, 0, 1_000_000, 0, -1000, 8_400_000)),  # four times too large on its grid
+        ("EPSG:3395", Affine(1000, 0, 1_000_000, 0, -1000, 8_400_000)),
+        ("EPSG:4087", Affine(1000, 0, 1_000_000, 0, -1000, 6_700_000)),  # twice
+        ("EPSG:32614", Affine(100, 0, 600_000, 0, -100, 3_300_000)),
+        ("EPSG:3035", Affine(1000, 0, 4_300_000, 0, -1000, 3_000_000)),  # of equal area
+    ],
+)
+def test_area_is_measured_on_the_ground_whatever_the_projection(make_raster, crs, place):
+    path = make_raster(pixels=np.ones((1, 30, 40), "uint8"), crs=crs, transform=place)
+    found = flood_statistics(path)
+    assert found["flooded_area_km2"] == pytest.approx(ground(crs, place, 30, 40), rel=1e-4)
+    assert found["area_method"] == "geodesic, pixel by pixel"
+
+
+def test_area_of_a_grid_in_grads_and_of_a_part_of_the_columns(make_raster):
+    ones = np.ones((1, 20, 20), "uint8")
+    degrees = flood_statistics(make_raster("d.tif", ones, crs="EPSG:4326", transform=Affine(0.9, 0, 0, 0, -0.9, 45)))
+    grads = flood_statistics(make_raster("g.tif", ones, crs="EPSG:4807", transform=Affine(1, 0, 0, 0, -1, 50)))
+    # Another ellipsoid, and the same place but for that.
+    assert grads["flooded_area_km2"] == pytest.approx(degrees["flooded_area_km2"], rel=1e-3)
+    place = Affine(20_000, 0, 2_500_000, 0, -20_000, 5_000_000)
+    half = ones.copy()
+    half[:, :, :7] = 0
+    found = flood_statistics(make_raster("h.tif", half, crs="EPSG:3035", transform=place))
+    expected = ground("EPSG:3035", place @ Affine.translation(7, 0), 20, 13)
+    assert found["flooded_area_km2"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("unit", "metres"), [("cm", 0.01), ("ft", 0.3048), ("US survey foot", 1200 / 3937), ("metre", 1), ("mm", 0.001)]
+)
+def test_depths_are_in_metres_where_the_raster_says_a_unit(make_raster, unit, metres):
+    path = make_raster(pixels=np.full((1, 20, 20), 250, "int16"))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.units, dataset.scales, dataset.offsets = (unit,), (0.5,), (-100.0,)
+    found = flood_statistics(path)
+    assert (found["unit"], found["mean_depth"]) == ("m", pytest.approx((250 * 0.5 - 100) * metres))
+
+
+@pytest.mark.parametrize("unit", ["kg", "", "Klafter"])
+def test_an_unknown_unit_is_said_and_changes_nothing(make_raster, unit):
+    path = make_raster(pixels=np.full((1, 20, 20), 3, "int16"))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.units = (unit,)
+    found = flood_statistics(path)
+    assert (found["unit"], found["max_depth"]) == (unit or None, 3)
+
+
+def test_what_is_under_water_is_asked_after_the_offset(make_raster):
+    path = make_raster(pixels=np.array([[[90, 100, 110]]], "int16"))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.offsets = (-100.0,)
+    assert flood_statistics(path)["flooded_pixels"] == 1

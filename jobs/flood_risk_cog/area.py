@@ -1,0 +1,93 @@
+"""How much ground a pixel covers, on the ellipsoid of the raster's own coordinate system."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyproj
+
+# Ground per pixel changes slowly: it is computed at so many rows and columns and interpolated between rows.
+MOST_ROWS, MOST_COLUMNS = 257, 64
+
+
+@dataclass(frozen=True)
+class PixelAreas:
+    """Square metres of a pixel, for each row and each group of neighbouring columns.
+
+    Args:
+        areas: (rows, groups).
+        starts: The first column of each group.
+        method: In words, for people.
+    """
+
+    areas: Any
+    starts: Any
+    method: str
+
+    def total(self, wet: Any, first_row: int, first_column: int) -> float:
+        """Square metres of the pixels that are true in a window (rows, columns) that begins there."""
+        rows, columns = wet.shape
+        groups = np.searchsorted(self.starts, np.arange(first_column, first_column + columns), side="right") - 1
+        begins = np.flatnonzero(np.diff(groups, prepend=-1))
+        counts = np.add.reduceat(wet, begins, axis=1, dtype=np.int64)
+        return float((counts * self.areas[first_row : first_row + rows, groups[begins]]).sum())
+
+
+def pixel_areas(dataset: Any) -> PixelAreas:
+    """Of an open raster with a coordinate system, north up.
+
+    Geographic ones: each row is a zone of the ellipsoid, in closed form (the integral of the authalic latitude), exact
+    for any pixel size. Projected ones: a pixel's sides are taken back to longitude and latitude, so that what the
+    projection stretches does not count.
+    """
+    crs = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
+    geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
+    semi_major, semi_minor = float(geod.a), float(geod.b)
+    transform = dataset.transform
+    if dataset.crs.is_geographic:
+        radians = float(crs.axis_info[0].unit_conversion_factor)
+        edges = np.degrees((transform.f + transform.e * np.arange(dataset.height + 1)) * radians)
+        areas = zone_areas(edges, math.degrees(abs(transform.a) * radians), semi_major, semi_minor)
+        return PixelAreas(areas[:, None], np.zeros(1, int), "zones of the ellipsoid")
+    return PixelAreas(*_projected_areas(dataset, crs, semi_major, semi_minor), "geodesic, pixel by pixel")
+
+
+def zone_areas(latitudes: Any, width: float, semi_major: float, semi_minor: float) -> Any:
+    """Square metres of the cells between neighbouring latitudes (degrees), `width` degrees wide."""
+    eccentricity = math.sqrt(max(0.0, 1 - (semi_minor / semi_major) ** 2))
+    sine = np.sin(np.radians(np.clip(latitudes, -90, 90)))
+    zone = 2 * sine
+    if eccentricity:
+        zone = sine / (1 - (eccentricity * sine) ** 2) + np.arctanh(eccentricity * sine) / eccentricity
+    return np.abs(np.diff(zone)) * semi_minor**2 / 2 * math.radians(width)
+
+
+def _projected_areas(dataset: Any, crs: Any, semi_major: float, semi_minor: float) -> tuple[Any, Any]:
+    transform, height, width = dataset.transform, dataset.height, dataset.width
+    rows = np.unique(np.linspace(0, height - 1, min(height, MOST_ROWS)).round().astype(int))
+    starts = np.unique(np.linspace(0, width, min(width, MOST_COLUMNS) + 1).astype(int)[:-1])
+    ends = np.append(starts[1:], width)
+    column, row = np.meshgrid((starts + ends) / 2, rows + 0.5)
+    x, y = transform.c + transform.a * column, transform.f + transform.e * row
+    to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    half_x, half_y = transform.a / 2, transform.e / 2
+    east_lon, east_lat = to_degrees.transform(x + half_x, y)
+    west_lon, west_lat = to_degrees.transform(x - half_x, y)
+    north_lon, north_lat = to_degrees.transform(x, y + half_y)
+    south_lon, south_lat = to_degrees.transform(x, y - half_y)
+    _, latitude = to_degrees.transform(x, y)
+    # The unit of that system's angles may be another one than the degree.
+    unit = float(crs.geodetic_crs.axis_info[0].unit_conversion_factor)
+    turn = 2 * math.pi / unit
+    across = [(east_lon - west_lon + turn / 2) % turn - turn / 2, east_lat - west_lat]
+    down = [(north_lon - south_lon + turn / 2) % turn - turn / 2, north_lat - south_lat]
+    phi = latitude * unit
+    squared = 1 - (semi_minor / semi_major) ** 2
+    root = 1 - squared * np.sin(phi) ** 2
+    meridian, prime = semi_major * (1 - squared) / root**1.5, semi_major / np.sqrt(root)
+    ground = np.abs(across[0] * down[1] - across[1] * down[0]) * unit**2 * meridian * prime * np.cos(phi)
+    # Corners of a grid may lie where the projection has no ground.
+    ground = np.where(np.isfinite(ground), ground, 0)
+    every_row = np.arange(height)
+    return np.column_stack([np.interp(every_row, rows, ground[:, group]) for group in range(len(starts))]), starts

@@ -1,0 +1,179 @@
+"""What the pixels of a raster say, read from end to end; the same for any layout of the same values.
+
+`valid` means what GDAL's mask bands mean: a mask or an alpha band goes before nodata; NaN without nodata is a value.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+# Values are compared in squares of this side, so that neither tiles nor strips decide about the order.
+CELL = 512
+MOST_WINDOW_BYTES = 64 << 20
+# A classification has few values; a photograph or a hill shade has most of the 256.
+MOST_CLASSES = 32
+
+Seen = Callable[[Window, Any, Any], None]
+Report = Callable[[float], None]
+
+
+class DamagedRaster(ValueError):
+    """Some of its blocks cannot be read; `where` names the rows."""
+
+    def __init__(self, where: str, cause: str) -> None:
+        super().__init__(f"its data is damaged in {where} ({cause}); get a fresh copy")
+
+
+@dataclass
+class BandFacts:
+    """One band: `low` and `high` are of its valid and finite values, None where there are none."""
+
+    valid: int = 0
+    low: float | None = None
+    high: float | None = None
+    # At most MOST_CLASSES values, None once there are more or where they are no whole numbers.
+    classes: set[int] | None = field(default_factory=set)
+    has_nan: bool = False
+
+    def see(self, values: Any, valid: Any) -> None:
+        count = int(np.count_nonzero(valid))
+        self.valid += count
+        whole = values.dtype.kind in "iu"
+        if not count:
+            return
+        known = values if count == values.size else values[valid]
+        if not whole:
+            self.classes = None
+            low, high = known.min(), known.max()
+            if not (np.isfinite(low) and np.isfinite(high)):
+                self.has_nan = self.has_nan or bool(np.isnan(known).any())
+                known = known[np.isfinite(known)]
+                if not known.size:
+                    return
+                low, high = known.min(), known.max()
+        else:
+            low, high = known.min(), known.max()
+            self._count_classes(known, low, high)
+        self.low = low.item() if self.low is None else min(self.low, low.item())
+        self.high = high.item() if self.high is None else max(self.high, high.item())
+
+    def _count_classes(self, known: Any, low: Any, high: Any) -> None:
+        if self.classes is None:
+            return
+        if low == high:
+            self.classes.add(low.item())
+        elif not self.classes or not np.isin(known, np.fromiter(self.classes, known.dtype)).all():
+            # A part first: measurements have many values in any part.
+            part = known.ravel()[: 1 << 12]
+            self.classes.update(np.unique(part).tolist())
+            if len(self.classes) <= MOST_CLASSES:
+                self.classes.update(np.unique(known).tolist())
+        if len(self.classes) > MOST_CLASSES:
+            self.classes = None
+
+
+@dataclass
+class Facts:
+    """A whole raster. `checksum` is of all valid values and of which are valid, whatever the file's layout."""
+
+    bands: list[BandFacts]
+    checksum: str
+
+    @property
+    def valid_pixels(self) -> list[int]:
+        return [band.valid for band in self.bands]
+
+    @property
+    def classes(self) -> set[int] | None:
+        return self.bands[0].classes if len(self.bands) == 1 else None
+
+
+def read_facts(dataset: Any, *, seen: Seen | None = None, report: Report | None = None) -> Facts:
+    """Read every block once.
+
+    Args:
+        seen: Called with window, values and validity of band 1 (rows, columns), window by window.
+        report: Called with the part that is read, 0 to 1.
+
+    Raises:
+        DamagedRaster: A block cannot be read.
+    """
+    bands = [BandFacts() for _ in range(dataset.count)]
+    cells: dict[tuple[int, int], Any] = {}
+    for window, numbers, values, valid in read_pieces(dataset, report):
+        for index, number in enumerate(numbers):
+            bands[number - 1].see(values[index], valid[index])
+        _add_to_cells(cells, window, values, valid)
+        if seen is not None and numbers[0] == 1:
+            seen(window, values[0], valid[0])
+    whole = hashlib.sha256()
+    for place in sorted(cells):
+        whole.update(cells[place].digest())
+    return Facts(bands, whole.hexdigest())
+
+
+def read_pieces(dataset: Any, report: Report | None = None) -> Iterator[tuple[Window, list[int], Any, Any]]:
+    """Windows of whole cells with some of the bands at a time: numbers, values and validity (bands, rows, columns)."""
+    total = dataset.width * dataset.height
+    pixel_bytes = np.dtype(dataset.dtypes[0]).itemsize + 1
+    together = max(1, min(dataset.count, MOST_WINDOW_BYTES // (CELL * CELL * pixel_bytes)))
+    done = 0
+    for window in windows(dataset.width, dataset.height, pixel_bytes * together):
+        for first in range(1, dataset.count + 1, together):
+            numbers = list(range(first, min(first + together, dataset.count + 1)))
+            try:
+                values = dataset.read(numbers, window=window)
+                valid = validity(dataset, numbers, window, values)
+            except RasterioError as error:
+                where = f"rows {window.row_off} to {window.row_off + window.height - 1}"
+                raise DamagedRaster(where, cause(error)) from error
+            yield window, numbers, values, valid
+        done += window.width * window.height
+        if report is not None:
+            report(done / total)
+
+
+def windows(width: int, height: int, pixel_bytes: int) -> Iterator[Window]:
+    """Windows of whole cells, from left to right and down, of at most MOST_WINDOW_BYTES or one cell."""
+    columns = max(CELL, MOST_WINDOW_BYTES // (CELL * pixel_bytes) // CELL * CELL)
+    for row in range(0, height, CELL):
+        for column in range(0, width, columns):
+            yield Window(column, row, min(columns, width - column), min(CELL, height - row))
+
+
+def validity(dataset: Any, numbers: list[int], window: Window, values: Any) -> Any:
+    """Which of these values are valid, as booleans (bands, rows, columns)."""
+    flags = [dataset.mask_flag_enums[number - 1] for number in numbers]
+    if all(MaskFlags.all_valid in each for each in flags):
+        return np.ones(values.shape, bool)
+    if all(MaskFlags.per_dataset in each for each in flags):
+        mask = dataset.read_masks(numbers[0], window=window) > 0
+        return np.broadcast_to(mask, values.shape)
+    return dataset.read_masks(numbers, window=window) > 0
+
+
+def _add_to_cells(cells: dict[tuple[int, int], Any], window: Window, values: Any, valid: Any) -> None:
+    known = values if valid.all() else np.where(valid, values, values.dtype.type(0))
+    rows, columns = values.shape[1:]
+    for row in range(0, rows, CELL):
+        for column in range(0, columns, CELL):
+            place = (window.row_off + row, window.col_off + column)
+            hasher = cells.get(place)
+            if hasher is None:
+                hasher = cells[place] = hashlib.sha256()
+            part = (slice(None), slice(row, row + CELL), slice(column, column + CELL))
+            hasher.update(np.ascontiguousarray(known[part]).data)
+            hasher.update(np.packbits(valid[part]).data)
+
+
+def cause(error: BaseException) -> str:
+    """The innermost reason: GDAL's own words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)

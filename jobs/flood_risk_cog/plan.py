@@ -1,0 +1,241 @@
+"""What becomes of a raster: decided once from what it is, before anything is written."""
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import transform_bounds
+
+from jobs.flood_risk_cog.facts import Facts
+from jobs.flood_risk_cog.inventory import crs_text
+
+Kind = Literal["continuous", "classes"]
+Validity = Literal["all", "nodata", "mask", "alpha"]
+
+KINDS = ("auto", "continuous", "classes")
+OVERVIEW_RESAMPLING = {"nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "gauss", "rms"}
+NO_LERC = {"int64", "uint64"}
+# GDAL reprojects in double precision.
+MOST_EXACT = 1 << 53
+# What a predictor of TIFF works on.
+WHOLE_BYTES = {"8", "16", "32", "64"}
+
+
+class UnusableRaster(ValueError):
+    """No attempt can make a COG of this raster; `reason` tells a person why."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{PurePosixPath(path).name}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """What was asked for; see `convert_raster`."""
+
+    target_crs: str | None = None
+    tile_size: int = 512
+    compression: str = "deflate"
+    resampling: str = "auto"
+    kind: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("tile_size", self.tile_size, (256, 512)),
+            ("compression", self.compression, ("deflate", "zstd", "lerc")),
+            ("resampling", self.resampling, ("auto", *Resampling.__members__)),
+            ("kind", self.kind, KINDS),
+        ):
+            if value not in allowed:
+                raise ValueError(f"expected {name} to be one of {', '.join(map(str, allowed))}, found {value!r}")
+        if self.target_crs is not None:
+            check_target(self.target_crs)
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "crs": self.target_crs,
+            "tile": self.tile_size,
+            "compression": self.compression,
+            "resampling": self.resampling,
+            "kind": self.kind,
+        }
+
+
+@dataclass(frozen=True)
+class ConversionPlan:
+    """How one raster is converted.
+
+    Args:
+        warped: Whether it is reprojected; else every pixel stays where and what it is.
+        target_crs: What it is reprojected to.
+        kind: Classes are never averaged.
+        validity: How the source says which pixels are valid, and the result after it: all are, those other than
+            `nodata`, those of a mask, those of an alpha band.
+        fill_nodata: The source has both, a mask and nodata: where the mask hides, nodata is written before the warp.
+        nodata: Of the result.
+        warp_resampling, overview_resampling: Names of GDAL's methods.
+        changed: In words, what is meant to differ from the source.
+    """
+
+    warped: bool
+    target_crs: str | None
+    kind: Kind
+    validity: Validity
+    fill_nodata: bool
+    nodata: float | None
+    warp_resampling: str
+    overview_resampling: str
+    tile_size: int
+    compression: str
+    nbits: str | None = None
+    changed: tuple[str, ...] = field(default=())
+
+
+def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions) -> ConversionPlan:
+    """Decide about an open source whose pixels were read.
+
+    Raises:
+        UnusableRaster: It cannot be converted so.
+    """
+    kind = kind_of(dataset, facts, options.kind)
+    target = CRS.from_user_input(options.target_crs) if options.target_crs else None
+    warped = target is not None and target != dataset.crs
+    warp, overview = choose_resampling(options.resampling, kind)
+    found, nodata, changed = validity_of(dataset), dataset.nodata, []
+    dtype = dataset.dtypes[0]
+    if options.compression == "lerc" and dtype in NO_LERC:
+        raise UnusableRaster(path, f"lerc cannot hold its type {dtype}; choose the compression deflate or zstd")
+    if warped:
+        check_exact(path, dtype, facts, nodata)
+        if found == "all" and any(band.has_nan for band in facts.bands):
+            nodata, found = float("nan"), "nodata"
+            changed.append("NaN, which was a value, is its nodata")
+        elif found == "all":
+            found = "mask"
+            changed.append("a mask tells what lies outside of the source")
+    fill_nodata = warped and found == "mask" and nodata is not None
+    validity: Validity = "nodata" if fill_nodata else found
+    if overview == "mode" and validity in {"mask", "alpha"}:
+        # GDAL's mode counts what a mask hides.
+        overview = "nearest"
+    return ConversionPlan(
+        warped=warped,
+        target_crs=options.target_crs if warped else None,
+        kind=kind,
+        validity=validity,
+        fill_nodata=fill_nodata,
+        nodata=nodata,
+        warp_resampling=warp,
+        overview_resampling=overview,
+        tile_size=options.tile_size,
+        compression=options.compression,
+        nbits=dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"),
+        changed=tuple(changed),
+    )
+
+
+def kind_of(dataset: Any, facts: Facts, asked: str) -> Kind:
+    """Classes are a palette's, or few whole numbers that nobody gave a scale, an offset or a unit."""
+    if asked != "auto":
+        return "classes" if asked == "classes" else "continuous"
+    if dataset.colorinterp[0] is ColorInterp.palette:
+        return "classes"
+    is_measured = dataset.scales[0] != 1 or dataset.offsets[0] != 0 or bool(dataset.units[0])
+    return "classes" if facts.classes is not None and not is_measured else "continuous"
+
+
+def validity_of(dataset: Any) -> Validity:
+    flags = dataset.mask_flag_enums[0]
+    if ColorInterp.alpha in dataset.colorinterp:
+        return "alpha"
+    if MaskFlags.per_dataset in flags:
+        return "mask"
+    return "nodata" if dataset.nodata is not None else "all"
+
+
+def choose_resampling(wanted: str, kind: Kind) -> tuple[str, str]:
+    """Names of the methods for the warp and for the overviews."""
+    if wanted == "auto":
+        return ("nearest", "mode") if kind == "classes" else ("bilinear", "average")
+    return wanted, wanted if wanted in OVERVIEW_RESAMPLING else "mode" if kind == "classes" else "average"
+
+
+def check_target(target_crs: str) -> None:
+    """Raises ValueError for what is no geographic or projected system."""
+    try:
+        target = CRS.from_user_input(target_crs)
+    except CRSError as error:
+        raise ValueError(f"expected target_crs such as EPSG:4326, found {target_crs!r}: {error}") from error
+    if not (target.is_geographic or target.is_projected):
+        raise ValueError(f"expected target_crs to be geographic or projected, found {target_crs!r}")
+
+
+def check_exact(path: str, dtype: str, facts: Facts, nodata: float | None) -> None:
+    """Whole numbers that double precision cannot hold are not reprojected."""
+    if dtype not in {"int64", "uint64"}:
+        return
+    values = [value for band in facts.bands for value in (band.low, band.high) if value is not None]
+    if nodata is not None:
+        values.append(nodata)
+    if any(abs(value) > MOST_EXACT for value in values):
+        reason = (
+            f"its {dtype} values go beyond 2^53, which reprojecting cannot keep; "
+            "leave target_crs out, or export it as float64"
+        )
+        raise UnusableRaster(path, reason)
+
+
+def check_source(path: str, dataset: Any) -> None:
+    """Refuse what no COG can be made of, whatever its pixels are."""
+    if not dataset.count:
+        raise UnusableRaster(path, "it has no bands; if it is a container, export one of its subdatasets")
+    if len(set(dataset.dtypes)) > 1:
+        raise UnusableRaster(path, f"its bands have different types ({', '.join(dataset.dtypes)}); give them one")
+    if dataset.dtypes[0].startswith("complex"):
+        raise UnusableRaster(path, "its values are complex numbers, which are no depths; export the real part")
+    nodata = {repr(each) for each in dataset.nodatavals}
+    if len(nodata) > 1:
+        found = ", ".join(sorted(nodata))
+        raise UnusableRaster(
+            path, f"its bands have different nodata values ({found}), a GeoTIFF has one; give them one"
+        )
+    check_grid(path, dataset)
+    check_place(path, dataset)
+
+
+def check_grid(path: str, dataset: Any) -> None:
+    transform = dataset.transform
+    if abs(transform.b) > 1e-9 * abs(transform.a) or abs(transform.d) > 1e-9 * abs(transform.e):
+        reason = "its grid is rotated or skewed, not aligned north up; warp it to a regular grid first (gdalwarp)"
+        raise UnusableRaster(path, reason)
+    if dataset.crs is None and dataset.gcps[0]:
+        reason = "it has ground control points and no grid; warp it to a regular grid first (gdalwarp)"
+        raise UnusableRaster(path, reason)
+    if dataset.crs is None:
+        reason = "it has no coordinate reference system, so its place is unknown; assign one first (gdal_edit -a_srs)"
+        raise UnusableRaster(path, reason)
+
+
+def check_place(path: str, dataset: Any) -> None:
+    """A raster that cannot be found on the globe would fail the catalog, and with it all the others."""
+    crs = crs_text(dataset.crs)
+    if not (dataset.crs.is_geographic or dataset.crs.is_projected):
+        reason = f"its coordinate system {crs} is neither geographic nor projected; assign one that is"
+        raise UnusableRaster(path, reason)
+    try:
+        box = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+    except (RasterioError, CRSError, CPLE_BaseError) as error:
+        reason = f"its place in {crs} has no longitude and latitude ({error}); assign the right coordinate system"
+        raise UnusableRaster(path, reason) from error
+    west, south, east, north = box
+    # Grids from 0 to 360 degrees exist, and such whose outermost pixel centres lie on the poles.
+    if not (max(abs(west), abs(east)) <= 540 and max(abs(south), abs(north)) <= 91):  # noqa: PLR2004 - false for NaN too
+        bounds = ", ".join(f"{value:g}" for value in dataset.bounds)
+        reason = f"its bounds ({bounds}) lie outside of its coordinate system {crs}; assign the right one"
+        raise UnusableRaster(path, reason)

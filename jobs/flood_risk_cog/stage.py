@@ -1,0 +1,76 @@
+"""A raster with all that belongs to it, alone in a folder: nothing beside it there can change what GDAL reads.
+
+A GeoTIFF's mask, world file and metadata may lie in files beside it: they are linked with it. The tag that says what a
+result was made of is added to the metadata file, from where GDAL takes it into the result.
+"""
+
+import os
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+FINGERPRINT_TAG = "COREMACHINE_SOURCE"
+# Appended to the whole name, and to the name without its suffix.
+# GDAL opens a mask with whatever driver fits.
+TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+APPENDED = (".msk", ".aux.xml")
+REPLACING = (".aux.xml", ".tfw", ".TFW", ".tifw", ".wld")
+MOST_AUX_BYTES = 32 << 20
+
+
+class UnreadableSidecar(ValueError):
+    """A file beside the raster is not what its name says."""
+
+
+def sidecars_of(path: Path) -> list[Path]:
+    """Files beside a local raster that belong to it, in no more than one place for each kind."""
+    beside = [path.with_name(path.name + suffix) for suffix in APPENDED]
+    beside += [path.with_suffix(suffix) for suffix in REPLACING]
+    # `Path.is_file` raises on a name that is too long.
+    return [each for each in beside if os.path.isfile(each)]  # noqa: PTH113
+
+
+def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
+    """Link a local raster and what belongs to it into an empty folder; the path to open there.
+
+    Raises:
+        UnreadableSidecar: Its metadata file is no XML of GDAL's.
+    """
+    source = Path(path)
+    staged = folder / f"source{source.suffix.lower()}"
+    staged.symlink_to(source.resolve())
+    aux = None
+    for sidecar in sidecars_of(source):
+        if sidecar.name.endswith(".aux.xml"):
+            aux = aux or sidecar
+            continue
+        if sidecar.suffix == ".msk":
+            _check_mask(sidecar)
+        ending = sidecar.name.removeprefix(source.name) if sidecar.name.startswith(source.name) else sidecar.suffix
+        name = staged.name + ending if sidecar.name.startswith(source.name) else staged.stem + ending.lower()
+        (folder / name).symlink_to(sidecar.resolve())
+    document = _read_aux(aux) if aux is not None else ET.Element("PAMDataset")
+    metadata = next((each for each in document.findall("Metadata") if not each.get("domain")), None)
+    if metadata is None:
+        metadata = ET.SubElement(document, "Metadata")
+    ET.SubElement(metadata, "MDI", key=FINGERPRINT_TAG).text = fingerprint
+    ET.ElementTree(document).write(folder / f"{staged.name}.aux.xml", encoding="utf-8")
+    return staged
+
+
+def _check_mask(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(4) not in TIFF_BEGINS:
+            raise UnreadableSidecar(f"{path.name}: expected a mask as TIFF, found another file; remove it")
+
+
+def _read_aux(path: Path) -> ET.Element:
+    # Python's expat bounds what entities expand to, and opens nothing that they name.
+    if path.stat().st_size > MOST_AUX_BYTES:
+        raise UnreadableSidecar(f"{path.name}: expected at most {MOST_AUX_BYTES >> 20} MB of metadata, found more")
+    try:
+        document = ET.parse(path).getroot()  # noqa: S314 - as above
+    except ET.ParseError as error:
+        raise UnreadableSidecar(f"{path.name}: expected GDAL's metadata as XML, found {error}; remove it") from error
+    if document.tag != "PAMDataset":
+        raise UnreadableSidecar(f"{path.name}: expected GDAL's PAMDataset, found {document.tag[:50]!r}; remove it")
+    return document

@@ -1,0 +1,160 @@
+"""Writing what a plan says: perhaps a reprojected copy, then the COG by GDAL's own driver."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
+from rasterio.shutil import copy
+from rasterio.vrt import WarpedVRT
+
+from jobs.flood_risk_cog.facts import CELL, DamagedRaster, cause, read_pieces, windows
+from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
+from jobs.flood_risk_cog.source import open_raster
+
+Progress = Callable[[float], None]
+
+WARP_MEGABYTES = 64
+# Measured on the source's grid, they are none of the reprojected one's.
+_MEASURED = "STATISTICS_"
+
+
+def write_warped(path: str, source: str, target: Path, plan: ConversionPlan, progress: Progress) -> None:
+    """Reproject into a plain GeoTIFF whose mask, nodata, palette and metadata are as the COG's are to be.
+
+    Args:
+        path: As people know the raster, for messages.
+        source: What is read.
+    """
+    with ExitStack() as stack:
+        dataset = stack.enter_context(open_raster(source))
+        if plan.fill_nodata:
+            filled = target.with_name("filled.tif")
+            _write_filled(dataset, filled, plan)
+            dataset = stack.enter_context(open_raster(str(filled)))
+        warped = stack.enter_context(_warped(path, dataset, plan))
+        check_place(path, warped)
+        bands = [number for number in range(1, warped.count + 1) if not _is_added(warped, dataset, number)]
+        profile = _plain_profile(dataset, plan) | {
+            "width": warped.width,
+            "height": warped.height,
+            "crs": warped.crs,
+            "transform": warped.transform,
+        }
+        # Of masks beside a file GDAL makes another file; inside, it travels with the values.
+        stack.enter_context(rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True))
+        with rasterio.open(target, "w", **profile) as written:
+            _copy_descriptions(dataset, written)
+            done, total = 0, warped.width * warped.height
+            for window in windows(warped.width, warped.height, len(bands) * np.dtype(profile["dtype"]).itemsize):
+                try:
+                    written.write(warped.read(bands, window=window), window=window)
+                    if plan.validity == "mask":
+                        written.write_mask(warped.read(warped.count, window=window) > 0, window=window)
+                except CPLE_BaseError as error:
+                    raise DamagedRaster("it", cause(error)) from error
+                done += window.width * window.height
+                progress(done / total)
+
+
+@contextmanager
+def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
+    options: dict[str, Any] = {"resampling": Resampling[plan.warp_resampling], "warp_mem_limit": WARP_MEGABYTES}
+    if plan.validity == "nodata":
+        options |= {"src_nodata": plan.nodata, "nodata": plan.nodata}
+    elif plan.validity == "mask":
+        options |= {"add_alpha": True}
+    try:
+        warped = WarpedVRT(dataset, crs=CRS.from_user_input(plan.target_crs), **options)
+    except (RasterioError, CPLE_BaseError) as error:
+        reason = f"it cannot be reprojected to {plan.target_crs} ({error}); choose a target_crs that covers its place"
+        raise UnusableRaster(path, reason) from error
+    with warped:
+        yield warped
+
+
+def _is_added(warped: Any, dataset: Any, number: int) -> bool:
+    """Whether this band is the alpha that the warp added."""
+    return bool(number > dataset.count and warped.count == dataset.count + 1)
+
+
+def _plain_profile(dataset: Any, plan: ConversionPlan) -> dict[str, Any]:
+    profile = {
+        "driver": "GTiff",
+        "count": dataset.count,
+        "dtype": dataset.dtypes[0],
+        "nodata": plan.nodata,
+        "tiled": True,
+        "blockxsize": CELL,
+        "blockysize": CELL,
+        "compress": "zstd",
+        "zstd_level": 1,
+        "BIGTIFF": "IF_SAFER",
+    }
+    return profile | ({"nbits": plan.nbits} if plan.nbits else {})
+
+
+def _write_filled(dataset: Any, target: Path, plan: ConversionPlan) -> None:
+    """The source on its own grid, with nodata where its mask hides values: a warp heeds one of the two."""
+    profile = _plain_profile(dataset, plan) | {
+        "width": dataset.width,
+        "height": dataset.height,
+        "crs": dataset.crs,
+        "transform": dataset.transform,
+    }
+    with rasterio.open(target, "w", **profile) as written:
+        _copy_descriptions(dataset, written)
+        for window, numbers, values, valid in read_pieces(dataset):
+            written.write(np.where(valid, values, values.dtype.type(plan.nodata)), numbers, window=window)
+
+
+def _copy_descriptions(source: Any, target: Any) -> None:
+    """All that describes the values, but for measurements of the old grid."""
+    target.colorinterp = source.colorinterp
+    if source.colorinterp[0] is ColorInterp.palette:
+        target.write_colormap(1, source.colormap(1))
+    target.scales, target.offsets, target.units = source.scales, source.offsets, [unit or "" for unit in source.units]
+    for namespace in [None, *_own_domains(source.tag_namespaces())]:
+        target.update_tags(ns=namespace, **source.tags(ns=namespace))
+    for number in range(1, source.count + 1):
+        if source.descriptions[number - 1]:
+            target.set_band_description(number, source.descriptions[number - 1])
+        for namespace in [None, *_own_domains(source.tag_namespaces(number))]:
+            tags = {
+                name: text for name, text in source.tags(number, ns=namespace).items() if not name.startswith(_MEASURED)
+            }
+            target.update_tags(number, ns=namespace, **tags)
+
+
+def _own_domains(namespaces: list[str]) -> list[str]:
+    """Domains that a file holds, without those that GDAL computes."""
+    return [name for name in namespaces if name not in {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS"}]
+
+
+def write_cog(source: str, target: Path, plan: ConversionPlan) -> None:
+    """The COG of a GeoTIFF that has everything already, its fingerprint too."""
+    with open_raster(source) as dataset:
+        options: dict[str, Any] = {
+            "BLOCKSIZE": plan.tile_size,
+            "COMPRESS": plan.compression.upper(),
+            "OVERVIEWS": "IGNORE_EXISTING",
+            "OVERVIEW_RESAMPLING": plan.overview_resampling.replace("_", "").upper(),
+            "BIGTIFF": "IF_SAFER",
+        }
+        if plan.compression == "lerc":
+            # Lossless: depths are measurements.
+            options["MAX_Z_ERROR"] = 0
+        elif plan.nbits is None or plan.nbits in WHOLE_BYTES:
+            options["PREDICTOR"] = "YES"
+        if _own_domains(dataset.tag_namespaces()) and not any(
+            dataset.tags(number) for number in range(1, dataset.count + 1)
+        ):
+            # It keeps other domains, and loses what bands have in the default one.
+            options["COPY_SRC_MDD"] = "YES"
+        copy(dataset, target, driver="COG", **options)

@@ -1,0 +1,222 @@
+"""A COG says the same as its source: compared by numpy and rasterio, not by the project's own code."""
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import calculate_default_transform
+
+from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.plan import UnusableRaster
+from tests.unit.raster.made import FLOATS, NODATA, TYPES, VALIDITIES, hidden, pixels_of, write_raster
+
+CASES = [(dtype, validity) for dtype in TYPES for validity in VALIDITIES if validity != "nan" or dtype in FLOATS]
+
+
+@pytest.fixture
+def convert(tmp_path):
+    def convert(pixels, validity="none", profile=None, *, name="a.tif", edit=None, **options):
+        (tmp_path / "source").mkdir(exist_ok=True)
+        path = write_raster(tmp_path / "source" / name, pixels, validity, **(profile or {}))
+        if edit is not None:
+            with rasterio.open(path, "r+") as dataset:
+                edit(dataset)
+        return str(path), convert_raster(str(path), str(tmp_path / "cogs"), **options)
+
+    return convert
+
+
+@pytest.mark.parametrize(("dtype", "validity"), CASES)
+def test_on_the_same_grid_every_value_and_every_mask_is_the_sources(convert, dtype, validity):
+    path, result = convert(pixels_of(dtype, validity, bands=2), validity)
+    with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
+        assert np.array_equal(cog.read(), source.read(), equal_nan=dtype in FLOATS)
+        assert np.array_equal(cog.read_masks(), source.read_masks())
+        assert cog.dtypes == source.dtypes
+        assert repr(cog.nodatavals) == repr(source.nodatavals)
+        assert cog.mask_flag_enums == source.mask_flag_enums
+    assert result["verification"]["values"] == "identical"
+
+
+def centres_in_source(cog, source):
+    """Row and column in the source of each pixel of the COG, as the nearest neighbour takes them; -1 outside."""
+    columns, rows = np.meshgrid(np.arange(cog.width), np.arange(cog.height))
+    xs, ys = cog.transform @ (columns + 0.5, rows + 0.5)
+    x, y = rasterio.warp.transform(cog.crs, source.crs, xs.ravel(), ys.ravel())
+    column, row = ~source.transform @ (np.array(x), np.array(y))
+    return np.floor(row).astype(int).reshape(rows.shape), np.floor(column).astype(int).reshape(rows.shape)
+
+
+@pytest.mark.parametrize(("dtype", "validity"), CASES)
+def test_reprojected_by_nearest_each_pixel_is_the_one_below_it_or_invalid(convert, dtype, validity):
+    path, result = convert(
+        pixels_of(dtype, validity), validity, target_crs="EPSG:4326", resampling="nearest", kind="continuous"
+    )
+    with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
+        values, found = source.read(1), cog.read(1)
+        valid = np.ones(values.shape, bool)
+        if "nodata" in validity:
+            valid &= values != NODATA
+        if validity == "nan":
+            valid &= ~np.isnan(values)
+        if validity in {"mask", "msk", "alpha", "nodata and mask"}:
+            valid &= ~hidden(values.shape[0])
+        row, column = centres_in_source(cog, source)
+        inside = (row >= 0) & (row < source.height) & (column >= 0) & (column < source.width)
+        expected = np.where(inside, valid[row.clip(0, source.height - 1), column.clip(0, source.width - 1)], False)
+        is_valid = cog.read(cog.count) > 0 if validity == "alpha" else cog.read_masks(1) > 0
+        # The warp interpolates positions: a pixel whose centre falls on an edge may take either neighbour.
+        assert np.mean(is_valid == expected) > 0.995
+        both = is_valid & expected
+        below = values[row.clip(0, source.height - 1), column.clip(0, source.width - 1)]
+        assert np.mean(found[both] == below[both]) > 0.97
+        assert (found[both] == 0).sum() > 0.2 * both.sum()  # the dry ones stay dry, whatever the type
+    assert result["verification"]["values"] == "reprojected"
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("validity", ["none", "nodata", "mask", "nodata and mask"])
+def test_bilinear_never_mixes_in_what_is_not_valid(convert, dtype, validity):
+    pixels = np.full((1, 300, 300), 50, dtype)
+    pixels[0, hidden()] = 60000
+    if "nodata" in validity:
+        pixels[0, 150:200, 100:200] = NODATA
+    _, result = convert(pixels, validity, target_crs="EPSG:4326", resampling="bilinear")
+    with rasterio.open(result["path"]) as cog:
+        valid = cog.read(1)[cog.read_masks(1) > 0]
+    if "mask" in validity:
+        assert set(np.unique(valid)) == {50}
+    else:
+        assert valid.min() >= 50
+
+
+def test_nan_without_nodata_spoils_no_neighbour(convert):
+    pixels = pixels_of("float32")
+    pixels[0, 10:20, 10:20] = np.nan
+    path, result = convert(pixels, target_crs="EPSG:4326")
+    with rasterio.open(path) as source, WarpedVRT(source, crs="EPSG:4326", src_nodata=np.nan, nodata=np.nan) as vrt:
+        expected = int(np.isfinite(vrt.read(1)).sum())
+    with rasterio.open(result["path"]) as cog:
+        assert abs(int(np.isfinite(cog.read(1)).sum()) - expected) < expected * 0.005
+    assert result["changed"] == ["NaN, which was a value, is its nodata"]
+
+
+def test_a_palette_is_kept_and_reprojected_by_nearest(convert):
+    colours = {index: (index * 10, 5, 255 - index, 255) for index in range(16)}
+    pixels = np.random.default_rng(0).integers(1, 16, (1, 700, 700)).astype("uint8")
+    _, result = convert(pixels, edit=lambda dataset: dataset.write_colormap(1, colours), target_crs="EPSG:4326")
+    with rasterio.open(result["path"]) as cog:
+        assert cog.colorinterp == (ColorInterp.palette,)
+        assert {index: cog.colormap(1)[index] for index in colours} == colours
+        assert set(np.unique(cog.read(1)[cog.dataset_mask() > 0])) <= set(range(1, 16))
+        assert MaskFlags.per_dataset in cog.mask_flag_enums[0]
+        small = cog.read(1, out_shape=(cog.height // 4, cog.width // 4))
+        assert set(np.unique(small)) <= set(range(16))
+    assert result["kind"] == "classes"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "uint64"])
+def test_few_whole_numbers_are_classes_and_never_averaged(convert, dtype):
+    pixels = np.random.default_rng(0).choice(np.array([1, 9], dtype), (1, 700, 700))
+    _, result = convert(pixels, target_crs="EPSG:3857")
+    assert result["kind"] == "classes"
+    with rasterio.open(result["path"], overview_level=0) as overview:
+        assert set(np.unique(overview.read(1)[overview.dataset_mask() > 0])) <= {1, 9}
+
+
+def test_whole_numbers_with_a_scale_or_a_unit_are_measurements(convert):
+    pixels = np.random.default_rng(0).integers(0, 9, (1, 300, 300)).astype("int16")
+
+    def in_centimetres(dataset):
+        dataset.units = ("cm",)
+
+    assert convert(pixels, edit=in_centimetres)[1]["kind"] == "continuous"
+    assert convert(pixels, name="b.tif", kind="continuous")[1]["kind"] == "continuous"
+    assert convert(pixels.astype("float32"), name="c.tif", kind="classes")[1]["kind"] == "classes"
+
+
+def test_what_describes_the_values_is_kept_on_both_grids(convert):
+    def describe(dataset):
+        dataset.scales, dataset.offsets, dataset.units = (0.01,), (5.0,), ("cm",)
+        dataset.set_band_description(1, "depth")
+        dataset.update_tags(AUTHOR="somebody")
+
+    for name, target in (("a.tif", None), ("b.tif", "EPSG:4326")):
+        _, result = convert(pixels_of("int16"), name=name, edit=describe, target_crs=target)
+        with rasterio.open(result["path"]) as cog:
+            assert (cog.scales, cog.offsets, cog.units, cog.descriptions) == ((0.01,), (5.0,), ("cm",), ("depth",))
+            assert cog.tags()["AUTHOR"] == "somebody"
+        assert result["verification"]["lost"] == []
+
+
+def test_a_packed_raster_stays_packed(convert):
+    pixels = np.random.default_rng(0).integers(0, 15, (1, 300, 300)).astype("uint8")
+    for name, target in (("a.tif", None), ("b.tif", "EPSG:4326")):
+        _, result = convert(pixels, profile={"nbits": 4}, name=name, target_crs=target)
+        with rasterio.open(result["path"]) as cog:
+            assert cog.tags(1, ns="IMAGE_STRUCTURE")["NBITS"] == "4"
+
+
+def test_metadata_that_a_cog_cannot_hold_is_named(convert):
+    def describe(dataset):
+        dataset.update_tags(1, QUALITY="good")
+        dataset.update_tags(ns="SURVEY", SHIP="Rhine")
+
+    _, result = convert(pixels_of("float32"), edit=describe)
+    with rasterio.open(result["path"]) as cog:
+        is_there = cog.tags(ns="SURVEY").get("SHIP") == "Rhine"
+        assert cog.tags(1)["QUALITY"] == "good"
+    assert ("SURVEY:SHIP" in result["verification"]["lost"]) is not is_there
+
+
+def test_a_domain_of_its_own_is_kept_where_it_can_be(convert):
+    _, result = convert(pixels_of("float32"), edit=lambda dataset: dataset.update_tags(ns="SURVEY", SHIP="Rhine"))
+    with rasterio.open(result["path"]) as cog:
+        assert cog.tags(ns="SURVEY")["SHIP"] == "Rhine"
+    assert result["verification"]["lost"] == []
+
+
+def test_foreign_overviews_are_not_taken_over(convert):
+    def add_wrong_overviews(dataset):
+        dataset.build_overviews([2, 4], Resampling.nearest)
+
+    pixels = np.tile(np.array([[0, 2], [2, 4]], "float32"), (300, 300))[None]
+    _, result = convert(pixels, edit=add_wrong_overviews)
+    with rasterio.open(result["path"], overview_level=0) as overview:
+        assert set(np.unique(overview.read(1))) == {2.0}
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("int64", 2**53 + 1), ("uint64", 2**63 + 1)])
+def test_whole_numbers_beyond_double_precision_are_kept_or_refused(convert, dtype, value):
+    pixels = np.full((1, 300, 300), value, dtype)
+    path, result = convert(pixels)
+    with rasterio.open(result["path"]) as cog:
+        assert set(np.unique(cog.read(1)).tolist()) == {value}
+    with pytest.raises(UnusableRaster, match="beyond 2\\^53"):
+        convert_raster(path, result["path"] + "-warped", target_crs="EPSG:4326")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_lerc_says_which_types_it_cannot_hold(convert, dtype):
+    with pytest.raises(UnusableRaster, match=f"lerc cannot hold its type {dtype}; choose"):
+        convert(pixels_of(dtype), compression="lerc")
+
+
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1), (1, 1), (2, 700)])
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+def test_a_line_or_a_point_of_pixels_is_a_raster_too(convert, shape, target):
+    _, result = convert(np.ones((1, *shape), "float32"), name=f"{shape[0]}.tif", target_crs=target)
+    with rasterio.open(result["path"]) as cog:
+        assert cog.read_masks(1).any()
+
+
+def test_a_grid_is_reprojected_as_gdal_would(convert):
+    path, result = convert(pixels_of("float32"), target_crs="EPSG:3857")
+    with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
+        transform, width, height = calculate_default_transform(
+            source.crs, CRS.from_epsg(3857), source.width, source.height, *source.bounds
+        )
+        assert (cog.width, cog.height) == (width, height)
+        assert cog.transform.almost_equals(transform)
