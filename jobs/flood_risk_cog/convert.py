@@ -184,11 +184,13 @@ def _cache_for(path: str, source: str, tile_size: int) -> int:
                 raise UnusableRaster(path, problem)
             return cache_bytes(dataset, tile_size)
     except RasterioError as error:
-        raise _not_opened(path, error) from error
+        raise _not_opened(path, source, error) from error
 
 
-def _not_opened(path: str, error: BaseException) -> UnusableRaster:
-    return UnusableRaster(path, f"it cannot be opened as a GeoTIFF ({cause(error)}); export it again")
+def _not_opened(path: str, source: str, error: BaseException) -> UnusableRaster:
+    # By its own name, not by that of the copy or link that was opened.
+    text = cause(error).replace(source, PurePosixPath(path).name)
+    return UnusableRaster(path, f"it cannot be opened as a GeoTIFF ({text}); export it again")
 
 
 def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOptions, report: Report) -> dict[str, Any]:
@@ -231,7 +233,7 @@ def _read_source(
             facts = read_facts(dataset, seen=meter.see, report=lambda share: report("read", share))
             return make_plan(path, dataset, facts, options), facts, meter
     except RasterioError as error:
-        raise _not_opened(path, error) from error
+        raise _not_opened(path, source, error) from error
 
 
 def _write_failure(path: str, error: BaseException) -> Exception:

@@ -27,6 +27,6 @@ def test_good_rasters_are_catalogued_and_a_bad_one_is_told(rig, tmp_path):
     assert (job.result["converted"], job.result["failed"]) == (3, 1)
     (failure,) = job.result["failures"]
     assert failure["name"] == "bad.tif"
-    assert failure["reason"].startswith("it cannot be opened as a raster")
+    assert failure["reason"].startswith("it cannot be opened as a GeoTIFF")
     assert (tmp_path / "output" / "collection.json").is_file()
     assert rig.machine.submit_job("flood_risk_cog", parameters).created is False

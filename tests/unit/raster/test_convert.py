@@ -130,7 +130,7 @@ def test_complex_values_are_refused(make_raster, output):
 
 def test_a_file_that_is_no_raster_or_is_missing_is_refused(tmp_path, output):
     (tmp_path / "a.tif").write_bytes(b"no raster")
-    with pytest.raises(UnusableRaster, match="cannot be opened"):
+    with pytest.raises(UnusableRaster, match=r"cannot be opened as a GeoTIFF \('a\.tif' not recognized"):
         convert_raster(str(tmp_path / "a.tif"), output)
     with pytest.raises(SourceNotFound):
         convert_raster(str(tmp_path / "b.tif"), output)
