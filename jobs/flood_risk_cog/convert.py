@@ -175,7 +175,7 @@ def _make_cog(
         **describe_cog(str(temporary)),
         **_decided(plan),
         "statistics": meter.result(),
-        "verification": verification,
+        "verification": {**verification, "validator": {"valid": valid, "warnings": list(warnings)}},
         "checksum": checksum_of(str(temporary)),
     }
 

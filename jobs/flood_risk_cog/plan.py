@@ -120,6 +120,8 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
             found = "mask"
             changed.append("a mask tells what lies outside of the source")
     fill_nodata = warped and found == "mask" and nodata is not None
+    if fill_nodata:
+        changed.append("its mask becomes nodata, and pixels that had this value under the mask are not valid any more")
     validity: Validity = "nodata" if fill_nodata else found
     if overview == "mode" and validity in {"mask", "alpha"}:
         # GDAL's mode counts what a mask hides.
