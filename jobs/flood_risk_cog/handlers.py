@@ -1,15 +1,20 @@
 """What the flood risk job's tasks do. Raster libraries are imported when a task runs, not when the app starts."""
 
+import dataclasses
 import functools
+import math
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from core.context import TaskContext
-from core.errors import PermanentTaskError
+from core.errors import PermanentTaskError, TaskCancelled
 from core.fan_in import load_fan_in_results
 from core.first_imports import IMPORTS
 from core.ports import FailedTask
-from jobs.flood_risk_cog.scratch import ScratchOwner, sweep_scratch
+from jobs.flood_risk_cog.process import PROCESSES, ConversionEnded
+from jobs.flood_risk_cog.scratch import ScratchOwner, remove_scratch, sweep_scratch, written_bytes
 from jobs.registry import Handler
 
 # A result is a row; the summary file and the task rows hold the rest.
@@ -28,6 +33,9 @@ CONVERT_STEPS = {
     "store": (95, 5),
 }
 CATALOG_STEPS = {"describe": (5, 45), "draw": (50, 45), "store": (95, 5)}
+
+# What the write of a raster of 8000 x 8000 depths may come to.
+USUAL_BYTES = 128 << 20
 
 HandlerBody = Callable[[dict[str, Any], TaskContext], dict[str, Any]]
 
@@ -62,16 +70,21 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     with IMPORTS:
         from jobs.flood_risk_cog.convert import scratch_parent  # noqa: PLC0415
         from jobs.flood_risk_cog.inventory import inspect_rasters, list_rasters  # noqa: PLC0415
+        from jobs.flood_risk_cog.marker import mark_output  # noqa: PLC0415
         from jobs.flood_risk_cog.plan import ConversionOptions  # noqa: PLC0415
+        from jobs.flood_risk_cog.remote import without_file_scheme  # noqa: PLC0415
         from jobs.flood_risk_cog.target import join  # noqa: PLC0415
 
     del params
     wanted = context.job_parameters
     context.progress(0, "list")
-    sweep_scratch(scratch_parent(join(wanted["output"], COGS)))
+    mark_output(without_file_scheme(wanted["output"]), wanted, context.job_id)
+    for place in {scratch_parent(join(wanted["output"], COGS)), Path(tempfile.gettempdir())}:
+        sweep_scratch(place)
     # Once here, rather than as the same failure of every raster.
     ConversionOptions(wanted["target_crs"], wanted["tile_size"], wanted["compression"], wanted["resampling"])
-    files = list_rasters(wanted["source"])
+    listing = list_rasters(wanted["source"], recursive=bool(wanted.get("recursive")))
+    files = listing.rasters
     problems = []
     for done, raster in enumerate(inspect_rasters(files), start=1):
         context.check_cancelled()
@@ -79,10 +92,12 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         if raster["problem"]:
             problems.append({"name": raster["name"], "reason": raster["problem"][:LONGEST_REASON]})
     return {
-        "rasters": [{"name": file["name"], "path": file["path"]} for file in files],
+        "rasters": [{name: file[name] for name in ("name", "path", "output", "sidecars")} for file in files],
         "bytes": sum(file["bytes"] for file in files),
         "unreadable": len(problems),
         "problems": problems[:MOST_REASONS],
+        "ignored": len(listing.ignored),
+        "ignored_names": listing.ignored[:MOST_REASONS],
     }
 
 
@@ -90,27 +105,59 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
 def convert(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     """One raster to one COG, or an error that says what is wrong with the raster."""
     with IMPORTS:
-        from jobs.flood_risk_cog.convert import convert_raster  # noqa: PLC0415
+        from jobs.flood_risk_cog.convert import scratch_parent  # noqa: PLC0415
         from jobs.flood_risk_cog.target import join  # noqa: PLC0415
 
-    def report(step: str, share: float) -> None:
-        context.check_cancelled()
-        begin, width = CONVERT_STEPS[step]
-        context.progress(begin + width * share, step)
-
     wanted = context.job_parameters
-    return convert_raster(
-        params["path"],
-        join(wanted["output"], COGS),
-        target_crs=wanted["target_crs"],
-        tile_size=wanted["tile_size"],
-        compression=wanted["compression"],
-        resampling=wanted["resampling"],
+    output = join(wanted["output"], COGS)
+    owner = ScratchOwner(context.job_id, context.task_id, context.attempt)
+    places = {scratch_parent(output), Path(tempfile.gettempdir())}
+    request = {
+        "path": params["path"],
+        "output": output,
+        "target_crs": wanted["target_crs"],
+        "tile_size": wanted["tile_size"],
+        "compression": wanted["compression"],
+        "resampling": wanted["resampling"],
         # A job of the release before has none.
-        kind=wanted.get("kind", "auto"),
-        report=report,
-        owner=ScratchOwner(context.job_id, context.task_id, context.attempt),
-    )
+        "kind": wanted.get("kind", "auto"),
+        "name": params.get("output"),
+        "sidecars": params.get("sidecars"),
+        "owner": dataclasses.asdict(owner),
+    }
+    watch = Watch(context, lambda: written_bytes(places, owner))
+    try:
+        return PROCESSES.convert(request, watch.report, watch.look)
+    except (TaskCancelled, ConversionEnded):
+        # Its process was killed and could not clean up.
+        remove_scratch(places, owner)
+        raise
+
+
+class Watch:
+    """What the worker does while a conversion runs: it reports progress, and heeds a cancel."""
+
+    def __init__(self, context: TaskContext, written: Callable[[], int]) -> None:
+        self._context, self._written = context, written
+        self._percent = 0.0
+        self._before: int | None = None
+
+    def report(self, step: str, share: float) -> None:
+        self._context.check_cancelled()
+        begin, width = CONVERT_STEPS[step]
+        self._percent = max(self._percent, begin + width * share)
+        self._context.progress(self._percent, step)
+
+    def look(self, step: str) -> None:
+        """GDAL does not tell how far its own writing is: the files that it writes do."""
+        self._context.check_cancelled()
+        if step != "write":
+            return
+        written = self._written()
+        if self._before is None:
+            self._before = written
+        # How large they become is not known before: the share comes near one and never says that it is.
+        self.report(step, 1 - math.exp(-max(0, written - self._before) / USUAL_BYTES))
 
 
 @needs_raster_extra
@@ -136,6 +183,8 @@ def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         title=wanted["title"],
         report=report,
     )
+    # Converted, but the catalog cannot describe them.
+    failures += written.pop("left_out")
     return {
         **written,
         "by_return_period": written["by_return_period"][:MOST_REASONS],

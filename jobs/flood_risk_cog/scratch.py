@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,15 +41,37 @@ def scratch_folder(parent: Path, owner: ScratchOwner | None = None) -> Iterator[
     if owner is not None:
         if owner.attempt > 1:
             _remove(parent, lambda folder: _is_earlier(folder.name, owner))
-        prefix = f"{PREFIX}{owner.mark}-{owner.attempt}-"
+        prefix = _prefix(owner)
     with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as folder:
         yield Path(folder)
+
+
+def remove_scratch(parents: Iterable[Path], owner: ScratchOwner) -> None:
+    """Remove what an attempt left whose process was killed."""
+    for parent in parents:
+        _remove(parent, lambda folder: folder.name.startswith(_prefix(owner)))
+
+
+def written_bytes(parents: Iterable[Path], owner: ScratchOwner) -> int:
+    """Bytes that an attempt has in its scratch by now."""
+    total = 0
+    for parent in parents:
+        for folder in parent.glob(f"{_prefix(owner)}*"):
+            for path in folder.rglob("*"):
+                # GDAL removes what it wrote for itself.
+                with suppress(FileNotFoundError):
+                    total += path.lstat().st_size
+    return total
 
 
 def sweep_scratch(parent: Path, *, idle_seconds: float = ABANDONED_SECONDS) -> int:
     """Remove scratch folders in `parent` that nothing was written to for so long; returns how many."""
     oldest = time.time() - idle_seconds
     return _remove(parent, lambda folder: _last_write(folder) < oldest)
+
+
+def _prefix(owner: ScratchOwner) -> str:
+    return f"{PREFIX}{owner.mark}-{owner.attempt}-"
 
 
 def _is_earlier(name: str, owner: ScratchOwner) -> bool:

@@ -1,0 +1,91 @@
+"""How much memory a conversion takes: its bound, the share of GDAL's cache, and what cannot fit."""
+
+import math
+import sys
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from core.errors import PermanentTaskError
+
+MEGABYTE = 1 << 20
+# Of a conversion's process, Python and libraries included.
+MOST_BYTES = 512 * MEGABYTE
+# Python, GDAL and numpy before the first raster (data that is reserved and not touched is in it), and the windows that
+# values are compared in.
+BASE_BYTES = 120 * MEGABYTE
+WINDOW_BYTES = 32 * MEGABYTE
+LEAST_CACHE = 32 * MEGABYTE
+MOST_CACHE = MOST_BYTES - BASE_BYTES - WINDOW_BYTES
+IN_TILES = "write it anew in tiles (gdal_translate -co TILED=YES -co COMPRESS=DEFLATE) and submit that"
+
+
+class TooLittleMemory(PermanentTaskError):
+    """The conversion met its bound; every attempt would."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{PurePosixPath(path).name}: expected its conversion to take at most {MOST_BYTES // MEGABYTE} MB of "
+            f"memory, found that it needs more; {IN_TILES}"
+        )
+
+
+def limit_memory(most: int) -> None:
+    """Have the system refuse this process more; what is mapped from files does not count."""
+    if sys.platform == "linux":
+        import resource  # noqa: PLC0415 - there is none on Windows
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (most if hard < 0 else min(most, hard), hard))
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, is a refused allocation."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        # rasterio's name for GDAL's; it is looked up by name because an import may be what there is no memory for.
+        if isinstance(error, MemoryError) or type(error).__name__ == "CPLE_OutOfMemoryError":
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def block_bytes(dataset: Any) -> int:
+    """Bytes that one block takes while it is decoded and kept: of all bands where they are stored pixel by pixel."""
+    rows, columns = dataset.block_shapes[0]
+    one = rows * columns * np.dtype(dataset.dtypes[0]).itemsize
+    if dataset.count == 1 or dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") != "PIXEL":
+        return int(one)
+    # Decoded as they are stored, and then a block a band.
+    return int(2 * one * dataset.count)
+
+
+def problem_with_blocks(dataset: Any) -> str | None:
+    """Why the blocks of an open raster cannot be read within the bound, in words; None when they can."""
+    needed = block_bytes(dataset) + stored_bytes(dataset)
+    if needed <= MOST_CACHE:
+        return None
+    rows, columns = dataset.block_shapes[0]
+    return (
+        f"its blocks of {columns} x {rows} pixels need {math.ceil(needed / MEGABYTE)} MB of memory each, and a "
+        f"conversion has {MOST_CACHE // MEGABYTE} MB for them; {IN_TILES}"
+    )
+
+
+def stored_bytes(dataset: Any) -> int:
+    """Bytes of the first block in the file: it is read whole before it is decoded."""
+    found = dataset.get_tag_item("BLOCK_SIZE_0_0", "TIFF", bidx=1)
+    return int(found) if found else 0
+
+
+def cache_bytes(dataset: Any, tile_size: int) -> int:
+    """GDAL's cache for one conversion: each block of the source is decoded once for a row of the result's tiles."""
+    rows, columns = dataset.block_shapes[0]
+    pixel = np.dtype(dataset.dtypes[0]).itemsize * dataset.count
+    across = math.ceil(dataset.width / columns) * columns
+    # Rows of tiles seldom begin where rows of blocks do.
+    source = across * (math.ceil(tile_size / rows) + (tile_size % rows != 0)) * rows * pixel
+    result = math.ceil(dataset.width / tile_size) * tile_size * tile_size * pixel
+    return int(min(max(source + result, LEAST_CACHE), MOST_CACHE))

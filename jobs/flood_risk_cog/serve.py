@@ -1,0 +1,106 @@
+"""A process that converts rasters, one after the other, for the worker that started it; see `process`.
+
+    python -m jobs.flood_risk_cog.serve
+
+A request is a line of JSON, the keywords of `convert_raster`. Answers are `{"step", "share", "waits"}` (with `waits`
+the step begins when a line comes back), and at the end `{"result"}` or `{"failure"}`.
+"""
+
+import ctypes
+import dataclasses
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any, TextIO
+
+from core.errors import Failure, classify
+from jobs.flood_risk_cog.memory import MOST_BYTES, TooLittleMemory, is_out_of_memory, limit_memory
+from jobs.flood_risk_cog.scratch import ScratchOwner
+
+# A worker with nothing to convert keeps no process for it.
+IDLE_SECONDS = 60.0
+SHARE_SECONDS = 0.25
+
+
+class Worker:
+    """The other side, as `report` and as a source of requests."""
+
+    def __init__(self, lines: Any, answers: TextIO) -> None:
+        self._lines, self._answers = lines, answers
+        self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._step = ""
+        self._told_at = 0.0
+        threading.Thread(target=self._read, name="requests", daemon=True).start()
+
+    def next_request(self) -> dict[str, Any] | None:
+        """None when none came for so long."""
+        self._step = ""
+        try:
+            return self._messages.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            return None
+
+    def report(self, step: str, share: float) -> None:
+        """Tell a step that begins, and wait until the worker lets it begin; or how much of it is done."""
+        begins = step != self._step
+        if not begins and time.monotonic() - self._told_at < SHARE_SECONDS:
+            return
+        self._step, self._told_at = step, time.monotonic()
+        self.answer({"step": step, "share": share, "waits": begins})
+        if begins:
+            self._messages.get()
+
+    def answer(self, message: dict[str, Any]) -> None:
+        self._answers.write(json.dumps(message) + "\n")
+        self._answers.flush()
+
+    def _read(self) -> None:
+        for line in self._lines:
+            self._messages.put(json.loads(line))
+        # The worker is gone, and nobody waits for this any more. Nothing is in place before its step begins.
+        os._exit(0)
+
+
+def main() -> None:
+    # What a library prints is no answer.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    worker = Worker(sys.stdin.buffer, answers)
+    limit_memory(MOST_BYTES)
+    while (request := worker.next_request()) is not None:
+        worker.answer(answer_to(request, worker))
+        give_back_memory()
+
+
+def answer_to(request: dict[str, Any], worker: Worker) -> dict[str, Any]:
+    try:
+        from jobs.flood_risk_cog.convert import convert_raster  # noqa: PLC0415 - reported where it is missing
+
+        owner = request.pop("owner", None)
+        return {"result": convert_raster(**request, owner=owner and ScratchOwner(**owner), report=worker.report)}
+    except ImportError as error:
+        from jobs.flood_risk_cog.handlers import RasterExtraMissing  # noqa: PLC0415 - it is the other one's module
+
+        return {"failure": fields_of(classify(RasterExtraMissing(error)))}
+    except Exception as error:  # noqa: BLE001 - everything is told to the worker, which decides
+        if is_out_of_memory(error):
+            return {"failure": fields_of(classify(TooLittleMemory(request["path"])))}
+        return {"failure": fields_of(classify(error))}
+
+
+def fields_of(failure: Failure) -> dict[str, Any]:
+    return dataclasses.asdict(failure)
+
+
+def give_back_memory() -> None:
+    """What one large raster took is not kept until the next one."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+if __name__ == "__main__":
+    main()
