@@ -20,8 +20,7 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Span:
-    """For each pixel (bands, rows, columns): the lowest and highest of what it may be made of, and if any or all of
-    that is valid."""
+    """Of what each pixel (bands, rows, columns) may be made: its lowest and highest value, if any and if all is valid."""
 
     low: Any
     high: Any

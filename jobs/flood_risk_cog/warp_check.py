@@ -63,17 +63,20 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
         wrong = disagreements(found, valid, span, plan.warp_resampling)
         if wrong and is_judged and not check.problems:
             place = f"column {window.col_off}, row {window.row_off}"
-            check.problems.append(f"at {place}, compared with the source: found {', '.join(wrong)}")
+            check.problems.append(
+                f"at {place} of the reprojected raster: found {', '.join(wrong)}; choose another target_crs or resampling"
+            )
     return check
 
 
 def same_datum(one: Any, two: Any) -> bool:
     """Between datums there are several ways, which differ by metres: places are not certain enough to judge."""
     try:
-        datums = [CRS.from_wkt(crs.to_wkt()).geodetic_crs.datum.name for crs in (one, two)]
-    except (CRSError, AttributeError):
+        systems = [CRS.from_wkt(crs.to_wkt()).geodetic_crs for crs in (one, two)]
+    except CRSError:
         return False
-    return datums[0] == datums[1]
+    datums = [system.datum.name if system and system.datum else None for system in systems]
+    return datums[0] is not None and datums[0] == datums[1]
 
 
 def _places(before: Any, after: Any, window: Window) -> tuple[Any, Any]:
@@ -81,8 +84,21 @@ def _places(before: Any, after: Any, window: Window) -> tuple[Any, Any]:
     columns, rows = np.meshgrid(np.arange(window.width) + window.col_off, np.arange(window.height) + window.row_off)
     xs, ys = after.transform @ (columns + 0.5, rows + 0.5)
     x, y = transform(after.crs, before.crs, xs.ravel(), ys.ravel())
-    found_columns, found_rows = ~before.transform @ (np.array(x), np.array(y))
+    found_columns, found_rows = ~before.transform @ (_around(before, np.array(x)), np.array(y))
     return found_rows.reshape(rows.shape), found_columns.reshape(rows.shape)
+
+
+def _around(before: Any, longitudes: Any) -> Any:
+    """Longitudes as the source counts them, which may go beyond 180 degrees."""
+    if not before.crs.is_geographic:
+        return longitudes
+    circle = 2 * math.pi / before.crs.units_factor[1]
+    west, _, east, _ = before.bounds
+    for turn in (circle, -circle):
+        is_there = (longitudes + turn >= west) & (longitudes + turn <= east)
+        is_outside = (longitudes < west) | (longitudes > east)
+        longitudes = np.where(is_there & is_outside, longitudes + turn, longitudes)
+    return longitudes
 
 
 def _reach_of(rows: Any, columns: Any, method: str) -> int:
@@ -97,7 +113,9 @@ def _source_window(before: Any, rows: Any, columns: Any, reach: int) -> Window |
     known = np.isfinite(rows) & np.isfinite(columns)
     if not known.any():
         return None
-    top, bottom = (int(v) for v in np.clip([rows[known].min() - reach, rows[known].max() + reach + 1], 0, before.height))
+    top, bottom = (
+        int(v) for v in np.clip([rows[known].min() - reach, rows[known].max() + reach + 1], 0, before.height)
+    )
     left, right = (
         int(v) for v in np.clip([columns[known].min() - reach, columns[known].max() + reach + 1], 0, before.width)
     )
