@@ -20,7 +20,7 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Span:
-    """Of what each pixel (bands, rows, columns) may be made: its lowest and highest value, if any and if all is valid."""
+    """Of what each pixel (bands, rows, columns) may be made: lowest and highest value, if any and if all is valid."""
 
     low: Any
     high: Any

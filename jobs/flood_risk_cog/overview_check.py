@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from jobs.flood_risk_cog.neighbours import bands_to_look_at, block_span, disagreements, read_known, sample_windows
@@ -20,25 +21,19 @@ _REACH = {"bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3, "gauss": 2
 def find_overview_problems(cog: str, tile_size: int, method: str) -> list[str]:
     """Compare samples of every level with the full size: each pixel with those that it was made of."""
     with open_raster(cog) as base:
-        factors = base.overviews(1)
-        if problem := _missing(base, factors, tile_size):
-            return [problem]
-        for level, factor in enumerate(factors):
-            side, most = max(1, min(SIDE, MOST_BELOW // factor)), max(1, MOST_WINDOWS >> level)
+        width, height = base.width, base.height
+        for level in range(len(base.overviews(1))):
             with open_raster(cog, overview_level=level) as overview:
-                for window in sample_windows(overview.width, overview.height, side, most):
+                width, height = overview.width, overview.height
+                factor = math.ceil(max(base.width / width, base.height / height))
+                side, most = max(1, min(SIDE, MOST_BELOW // factor)), max(1, MOST_WINDOWS >> level)
+                for window in sample_windows(width, height, side, most):
                     if wrong := _compare(base, overview, window, method):
                         place = f"overview {level + 1} at column {window.col_off}, row {window.row_off}"
                         return [f"{place}: found {', '.join(wrong)}"]
+    if max(width, height) > tile_size:
+        return [f"expected overviews down to one tile of {tile_size}, found {width} x {height} as the smallest"]
     return []
-
-
-def _missing(base: Any, factors: list[int], tile_size: int) -> str | None:
-    smallest = math.ceil(max(base.width, base.height) / (factors[-1] if factors else 1))
-    # Sizes are rounded at each level.
-    if smallest <= tile_size + 1:
-        return None
-    return f"expected overviews down to one tile of {tile_size}, found {factors or 'none'}"
 
 
 def _compare(base: Any, overview: Any, window: Window, method: str) -> list[str]:
@@ -51,7 +46,14 @@ def _compare(base: Any, overview: Any, window: Window, method: str) -> list[str]
     values, valid = read_known(base, numbers, below)
     span = block_span(values, valid, [each - top for each in rows], [each - left for each in columns])
     found, found_valid = read_known(overview, numbers, window)
+    if overview.nodata is None and base.nodata is not None and not has_mask(base):
+        # Of 64-bit numbers, GDAL does not tell it of an overview.
+        found_valid = found_valid & (found != base.nodata)
     return disagreements(found, found_valid, span, method)
+
+
+def has_mask(dataset: Any) -> bool:
+    return MaskFlags.per_dataset in dataset.mask_flag_enums[0]
 
 
 def _below(offset: int, count: int, factor: float, size: int, reach: int) -> tuple[Any, Any]:

@@ -157,8 +157,8 @@ def kind_of(dataset: Any, facts: Facts, asked: str) -> Kind:
 def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: float | None, facts: Facts) -> bool:
     """Whether GDAL's method leaves out what is not valid.
 
-    Mode counts what a mask hides and makes zeros of NaN, and every method mixes in what an alpha band of a type hides
-    that GDAL takes for no mask.
+    Mode counts what a mask hides and makes zeros of NaN. Every method mixes in what an alpha band of a type hides that
+    GDAL takes for no mask.
     """
     has_nan = any(band.has_nan for band in facts.bands) or (nodata is not None and math.isnan(nodata))
     if method == "mode" and (validity in {"mask", "alpha"} or has_nan):

@@ -64,7 +64,7 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
         if wrong and is_judged and not check.problems:
             place = f"column {window.col_off}, row {window.row_off}"
             check.problems.append(
-                f"at {place} of the reprojected raster: found {', '.join(wrong)}; choose another target_crs or resampling"
+                f"reprojected, at {place}: found {', '.join(wrong)}; choose another target_crs or resampling"
             )
     return check
 

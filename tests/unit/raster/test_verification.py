@@ -126,7 +126,9 @@ def test_one_pixel_of_an_overview_is_found(verify, target):
 
 
 def test_overviews_that_are_missing_are_found(verify):
-    assert verify(overviews="NO")["problems"] == ["expected overviews down to one tile of 512, found none"]
+    assert verify(overviews="NO")["problems"] == [
+        "expected overviews down to one tile of 512, found 1100 x 1100 as the smallest"
+    ]
 
 
 def test_a_tag_that_was_dropped_is_named(verify):
