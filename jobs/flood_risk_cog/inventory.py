@@ -161,7 +161,7 @@ def inspect_raster(path: str) -> dict[str, Any]:
     """What one raster says of itself; `problem` holds the reason when it cannot be opened, else None."""
     name = PurePosixPath(path).name
     try:
-        with open_raster(path) as dataset:
+        with open_raster(path, sidecars=False) as dataset:
             return {"name": name, "path": path, "problem": None, **describe(dataset)}
     except (RasterioError, OSError) as error:
         return {"name": name, "path": path, "problem": f"cannot be opened as a GeoTIFF: {error}"}

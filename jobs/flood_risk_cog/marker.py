@@ -37,6 +37,9 @@ def check_output(output: str, parameters: Mapping[str, Any]) -> bool:
             return True
         raise ForeignOutput(f"the results of other parameters (job {str(found.get('job_id'))[:12]}...)")
     taken = sorted(set(FILES) & set(names_in(output)))
+    results = names_in(join(output, "cogs"))
+    if not any(name.endswith(".proof.json") for name in results):
+        taken += sorted(f"cogs/{name}" for name in results if name.endswith(".tif"))[:3]
     if taken and not _is_ours(read_text(join(output, "summary.json"))):
         raise ForeignOutput(f"files that this job did not write: {', '.join(taken)}")
     return False

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from jobs.flood_risk_cog.remote import filesystem_of, find_redirect, is_remote
 from jobs.flood_risk_cog.stage import APPENDED, REPLACING, sidecars_of
@@ -66,17 +66,32 @@ def _possible_sidecars(path: str, local: Path) -> Iterator[tuple[str, Path]]:
         yield f"{stem}{suffix}{mark}{query}", local.with_suffix(suffix)
 
 
+class UntrustedRaster(RasterioError):  # type: ignore[misc] # rasterio has no types
+    """What belongs to the raster would make GDAL open something else."""
+
+
 @contextmanager
-def open_raster(path: str, **options: Any) -> Iterator[Any]:
-    """A dataset of rasterio's, open for reading; a URL is read through fsspec, with its credentials."""
+def open_raster(path: str, *, sidecars: bool = True, **options: Any) -> Iterator[Any]:
+    """A dataset of rasterio's, open for reading; a URL is read through fsspec, with its credentials.
+
+    Args:
+        sidecars: Whether GDAL may look at the files beside it.
+
+    Raises:
+        RasterioError: It is no GeoTIFF, or names another file.
+    """
     if is_remote(path):
         options["opener"] = filesystem_of(path)[0]
-    with warnings.catch_warnings():
+    probing = {} if sidecars else {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+    with rasterio.Env(**probing), warnings.catch_warnings():
         # A raster without a position is refused by name later; the warning would only repeat it.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         # No other driver: a text that is called .tif could name any file of this machine.
         dataset = rasterio.open(path, driver="GTiff", **options)
     with dataset:
+        # GDAL would open it with whatever driver fits.
+        if "OVERVIEW_FILE" in dataset.tags(ns="OVERVIEWS"):
+            raise UntrustedRaster("its metadata names another file as its overviews; remove OVERVIEW_FILE")
         yield dataset
 
 

@@ -35,6 +35,27 @@ def test_a_text_that_is_called_tif_opens_nothing(tmp_path, text):
         convert_raster(str(tmp_path / "a.tif"), str(tmp_path / "out"))
 
 
+def test_a_mask_file_that_is_another_drivers_text_is_refused(tmp_path):
+    (tmp_path / "secret").write_bytes(b"secret" * 100)
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8"))
+    (tmp_path / "a.tif.msk").write_text(VRT.replace("{path}", str(tmp_path / "secret")))
+    with pytest.raises(UnusableRaster, match=r"a\.tif\.msk: expected a mask as TIFF"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("where", ["inside", "beside"])
+def test_metadata_that_names_another_file_as_overviews_is_refused(tmp_path, where):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8"))
+    if where == "inside":
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE="/etc/passwd")
+    else:
+        item = '<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">/etc/passwd</MDI></Metadata>'
+        (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{item}</PAMDataset>")
+    with pytest.raises(UnusableRaster, match="OVERVIEW_FILE"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
 def test_files_beside_a_raster_that_are_not_its_own_change_nothing(tmp_path):
     path = write_raster(tmp_path / "a.tif", pixels_of("float32"))
     # GDAL would take overviews and a projection from these.
@@ -169,6 +190,14 @@ def test_foreign_files_are_not_overwritten(parameters):
     assert check_output(str(output), parameters) is False
     (output / "summary.json").write_text('{"my": "work"}')
     with pytest.raises(ParameterErrors, match=r"files that this job did not write: summary\.json"):
+        FloodRiskCOGJob.validate_job_parameters(parameters)
+
+
+def test_foreign_cogs_are_not_overwritten(parameters):
+    cogs = Path(parameters["output"]) / "cogs"
+    cogs.mkdir(parents=True)
+    (cogs / "a.tif").write_bytes(b"somebody's")
+    with pytest.raises(ParameterErrors, match=r"files that this job did not write: cogs/a\.tif"):
         FloodRiskCOGJob.validate_job_parameters(parameters)
 
 
