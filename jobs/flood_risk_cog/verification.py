@@ -39,7 +39,7 @@ def verify_cog(source: str, facts: Facts, cog: str, plan: ConversionPlan, progre
     """
     with open_raster(source) as before, open_raster(cog) as after:
         found = read_facts(after, report=progress)
-        problems = [*find_changed_meaning(before, after, plan), *find_problems(facts, found, plan)]
+        problems = [*find_changed_meaning(before, after, plan), *find_problems(facts, found, plan, alpha_of(before))]
         check = WarpCheck(compared=after.width * after.height)
         if plan.warped and before.count == after.count:
             check = check_warp(before, after, plan, facts.bands[0].low, facts.bands[0].high)
@@ -122,7 +122,13 @@ def _shift(before: Any, after: Any) -> float:
     return float(distance) if math.isfinite(distance) else math.inf
 
 
-def find_problems(facts: Facts, found: Facts, plan: ConversionPlan) -> list[str]:
+def alpha_of(dataset: Any) -> int | None:
+    """The number of its alpha band."""
+    is_alpha = [each is ColorInterp.alpha for each in dataset.colorinterp]
+    return is_alpha.index(True) + 1 if any(is_alpha) else None
+
+
+def find_problems(facts: Facts, found: Facts, plan: ConversionPlan, alpha: int | None) -> list[str]:
     if not plan.warped:
         if facts.checksum == found.checksum:
             return []
@@ -134,6 +140,9 @@ def find_problems(facts: Facts, found: Facts, plan: ConversionPlan) -> list[str]
         ]
     problems = []
     for number, (before, after) in enumerate(zip(facts.bands, found.bands, strict=False), start=1):
+        if number == alpha:
+            # It is 0 outside of the source, where that has no pixels.
+            continue
         if before.valid == 0 and after.valid > 0:
             problems.append(f"band {number}: expected no valid pixel, as in its source, found {after.valid}")
         if plan.warp_resampling not in BETWEEN or before.low is None or after.low is None:

@@ -62,6 +62,17 @@ def test_a_result_as_it_was_made_has_no_problem(verify, validity, target):
     assert found["agreement"]["histogram_distance"] < (0.5 if target else 1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_an_alpha_band_that_hides_nothing_may_hide_what_lies_outside(verify, dtype):
+    """It has one value in the source and 0 outside of it."""
+
+    def show_all(dataset):
+        dataset.write(np.full((SIDE, SIDE), 255, dtype), 2)
+
+    found = verify("alpha", pixels=pixels_of(dtype, side=SIDE), describe=show_all, target_crs="EPSG:4326")
+    assert found["problems"] == []
+
+
 def test_one_pixel_that_differs_is_found(verify):
     found = verify(edit=set_pixel(50.5))
     assert found["values"] == "different"
