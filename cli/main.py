@@ -12,6 +12,7 @@ from cli import control, insight, jobs
 from cli.db import db
 from cli.demo import demo
 from cli.errors import CliError, Exit
+from cli.proof import verify
 from cli.render import visible_lines
 from cli.up import up
 
@@ -32,6 +33,7 @@ app.command("list")(jobs.list_jobs)
 app.command()(jobs.watch)
 app.command()(jobs.tasks)
 app.command()(jobs.task)
+app.command()(verify)
 app.command()(jobs.events)
 app.command()(control.cancel)
 app.command()(control.pause)

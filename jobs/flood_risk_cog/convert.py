@@ -217,7 +217,7 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
         **describe_cog(str(temporary)),
         **_decided(plan),
         "statistics": meter.result(),
-        "verification": verification,
+        "verification": {**verification, "validator": {"valid": valid, "warnings": list(warnings)}},
         "checksum": checksum_of(str(temporary)),
     }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -151,11 +151,23 @@ def validity(dataset: Any, numbers: list[int], window: Window, values: Any) -> A
     """Which of these values are valid, as booleans (bands, rows, columns)."""
     flags = [dataset.mask_flag_enums[number - 1] for number in numbers]
     if all(MaskFlags.all_valid in each for each in flags):
-        return np.ones(values.shape, bool)
+        return _by_alpha(dataset, numbers, window, values)
     if all(MaskFlags.per_dataset in each for each in flags):
         mask = dataset.read_masks(numbers[0], window=window) > 0
         return np.broadcast_to(mask, values.shape)
     return dataset.read_masks(numbers, window=window) > 0
+
+
+def _by_alpha(dataset: Any, numbers: list[int], window: Window, values: Any) -> Any:
+    """An alpha band hides pixels whatever its type; GDAL makes masks of those of 8 and 16 unsigned bits only."""
+    valid = np.ones(values.shape, bool)
+    if ColorInterp.alpha in dataset.colorinterp:
+        alpha = dataset.colorinterp.index(ColorInterp.alpha) + 1
+        is_shown = dataset.read(alpha, window=window) > 0
+        for index, number in enumerate(numbers):
+            if number != alpha:
+                valid[index] = is_shown
+    return valid
 
 
 def _add_to_cells(cells: dict[tuple[int, int], Any], window: Window, values: Any, valid: Any) -> None:

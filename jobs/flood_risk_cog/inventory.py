@@ -1,6 +1,7 @@
 """Which rasters a source holds, and what each of them is."""
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -175,8 +176,8 @@ def describe(dataset: Any) -> dict[str, Any]:
         "bands": dataset.count,
         "dtype": dataset.dtypes[0] if dataset.count else None,
         "crs": crs_text(dataset.crs) if dataset.crs else None,
-        # JSON has no NaN: it is spelt out, as GDAL does.
-        "nodata": "nan" if nodata is not None and nodata != nodata else nodata,  # noqa: PLR0124
+        # JSON has no NaN and no infinity: they are spelt out, as GDAL does.
+        "nodata": nodata if nodata is None or math.isfinite(nodata) else str(nodata),
         "bounds": list(dataset.bounds),
     }
 

@@ -1,5 +1,6 @@
 """What becomes of a raster: decided once from what it is, before anything is written."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -21,6 +22,8 @@ OVERVIEW_RESAMPLING = {"nearest", "bilinear", "cubic", "cubic_spline", "lanczos"
 NO_LERC = {"int64", "uint64"}
 # GDAL reprojects in double precision.
 MOST_EXACT = 1 << 53
+# Whose alpha bands GDAL takes as masks when it makes overviews.
+ALPHA_TYPES = {"uint8", "uint16"}
 # What a predictor of TIFF works on.
 WHOLE_BYTES = {"8", "16", "32", "64"}
 
@@ -120,9 +123,10 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
             found = "mask"
             changed.append("a mask tells what lies outside of the source")
     fill_nodata = warped and found == "mask" and nodata is not None
+    if fill_nodata:
+        changed.append("its mask becomes nodata, and pixels that had this value under the mask are not valid any more")
     validity: Validity = "nodata" if fill_nodata else found
-    if overview == "mode" and validity in {"mask", "alpha"}:
-        # GDAL's mode counts what a mask hides.
+    if not makes_overviews_right(overview, validity, dtype, nodata, facts):
         overview = "nearest"
     return ConversionPlan(
         warped=warped,
@@ -148,6 +152,18 @@ def kind_of(dataset: Any, facts: Facts, asked: str) -> Kind:
         return "classes"
     is_measured = dataset.scales[0] != 1 or dataset.offsets[0] != 0 or bool(dataset.units[0])
     return "classes" if facts.classes is not None and not is_measured else "continuous"
+
+
+def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: float | None, facts: Facts) -> bool:
+    """Whether GDAL's method leaves out what is not valid.
+
+    Mode counts what a mask hides and makes zeros of NaN. Every method mixes in what an alpha band of a type hides that
+    GDAL takes for no mask.
+    """
+    has_nan = any(band.has_nan for band in facts.bands) or (nodata is not None and math.isnan(nodata))
+    if method == "mode" and (validity in {"mask", "alpha"} or has_nan):
+        return False
+    return validity != "alpha" or dtype in ALPHA_TYPES
 
 
 def validity_of(dataset: Any) -> Validity:

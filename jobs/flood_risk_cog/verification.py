@@ -1,59 +1,134 @@
 """The proof of a conversion: what the COG says, read back and compared with its source."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from rasterio.windows import Window
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.warp import transform
 
-from jobs.flood_risk_cog.facts import Facts, read_facts, validity
+from jobs.flood_risk_cog.facts import Facts, read_facts
+from jobs.flood_risk_cog.neighbours import BETWEEN, TOLERANCE
+from jobs.flood_risk_cog.overview_check import find_overview_problems
 from jobs.flood_risk_cog.plan import ConversionPlan
 from jobs.flood_risk_cog.source import open_raster
+from jobs.flood_risk_cog.warp_check import WarpCheck, check_warp
 
 Progress = Callable[[float], None]
 
-# Methods whose results lie between the values that they are made of.
-_BETWEEN = {"nearest", "bilinear", "average", "mode", "max", "min", "med", "q1", "q3"}
-_SAMPLES = 4
-_SAMPLE_SIDE = 128
-# Rounding of the type's own precision.
-_TOLERANCE = 1e-6
 _COMPUTED = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS"}
+# Measured on the source's grid, they are none of the reprojected one's.
+_MEASURED = "STATISTICS_"
+# Of a pixel: less does not move it.
+_MOST_SHIFT = 0.01
 
 
 def verify_cog(source: str, facts: Facts, cog: str, plan: ConversionPlan, progress: Progress) -> dict[str, Any]:
-    """Compare a COG, pixel by pixel where it was not reprojected, with what was read of its source.
+    """Compare a COG, pixel by pixel where it was not reprojected and in samples where it was, with its source.
 
     Args:
         facts: Of the source, as it was read before anything was written.
 
     Returns:
-        `problems` holds in words what must not differ; `lost` names metadata that the COG does not have.
+        `problems` says in words what must not differ, `allowed` what may, `lost` names metadata that the COG does not
+        have. `agreement` is of the pixels compared one by one: their number and, of reprojected ones, the distance of
+        histograms (0: the same values as often, 1: none in common).
     """
     with open_raster(source) as before, open_raster(cog) as after:
         found = read_facts(after, report=progress)
-        lost = find_lost(before, after)
-        problems = find_problems(facts, found, plan) + find_overview_problems(cog, plan)
+        problems = [*find_changed_meaning(before, after, plan), *find_problems(facts, found, plan, alpha_of(before))]
+        check = WarpCheck(compared=after.width * after.height)
+        if plan.warped and before.count == after.count:
+            check = check_warp(before, after, plan, facts.bands[0].low, facts.bands[0].high)
+            problems += check.problems
+        problems += find_overview_problems(cog, plan.tile_size, plan.overview_resampling)
         return {
-            "values": "reprojected"
-            if plan.warped
-            else "identical"
-            if facts.checksum == found.checksum
-            else "different",
+            "values": _verdict(facts, found, plan),
             "valid_pixels": {"source": facts.valid_pixels, "cog": found.valid_pixels},
             "range": {"source": _range(facts), "cog": _range(found)},
             "checksum_of_values": found.checksum,
-            "lost": lost,
+            "agreement": {
+                "pixels": check.compared,
+                "histogram_distance": check.histogram_distance if plan.warped else 0.0,
+            },
+            "overviews": after.overviews(1),
+            "allowed": list(plan.changed),
+            "lost": find_lost(before, after, plan),
             "problems": problems,
         }
+
+
+def _verdict(facts: Facts, found: Facts, plan: ConversionPlan) -> str:
+    if plan.warped:
+        return "reprojected"
+    return "identical" if facts.checksum == found.checksum else "different"
 
 
 def _range(facts: Facts) -> list[list[float | None]]:
     return [[band.low, band.high] for band in facts.bands]
 
 
-def find_problems(facts: Facts, found: Facts, plan: ConversionPlan) -> list[str]:
+def find_changed_meaning(before: Any, after: Any, plan: ConversionPlan) -> Iterator[str]:
+    """What makes the same numbers mean something else: type, nodata, scale, offset, unit, colours, place."""
+    pairs: list[tuple[str, Any, Any]] = [
+        ("bands", before.count, after.count),
+        ("types", before.dtypes, after.dtypes),
+        ("nodata", [repr(plan.nodata)] * before.count, [repr(value) for value in after.nodatavals]),
+        ("scales", before.scales, after.scales),
+        ("offsets", before.offsets, after.offsets),
+        ("units", [unit or "" for unit in before.units], [unit or "" for unit in after.units]),
+        ("colours", _colours(before), _colours(after)),
+    ]
+    if not plan.warped:
+        pairs.append(("size", (before.width, before.height), (after.width, after.height)))
+    for what, expected, found in pairs:
+        if expected != found:
+            yield f"expected {what} {_short(expected)}, found {_short(found)}"
+    if plan.warped and plan.target_crs is not None and CRS.from_user_input(plan.target_crs) != after.crs:
+        yield f"expected the coordinate system {plan.target_crs}, found {_short(after.crs)}"
+    elif not plan.warped and (shift := _shift(before, after)) > _MOST_SHIFT:
+        yield f"expected it where its source is, found it {shift:.3g} pixels away"
+
+
+def _colours(dataset: Any) -> list[Any]:
+    """What each band shows, with its table; an undefined band and a grey one are the same."""
+    plain = {ColorInterp.undefined: ColorInterp.gray}
+    return [
+        dataset.colormap(number)
+        if interpretation is ColorInterp.palette
+        else plain.get(interpretation, interpretation).name
+        for number, interpretation in enumerate(dataset.colorinterp, start=1)
+    ]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"  # noqa: PLR2004 - for people
+
+
+def _shift(before: Any, after: Any) -> float:
+    """How far, in pixels, a corner of the COG is from where it is in the source."""
+    corners = np.array([(0, 0), (before.width, 0), (0, before.height), (before.width, before.height)], float).T
+    xs, ys = after.transform @ tuple(corners)
+    if after.crs != before.crs:
+        try:
+            xs, ys = (np.array(each) for each in transform(after.crs, before.crs, xs, ys))
+        except RasterioError:
+            return math.inf
+    distance = np.abs(np.array(~before.transform @ (xs, ys)) - corners).max()
+    return float(distance) if math.isfinite(distance) else math.inf
+
+
+def alpha_of(dataset: Any) -> int | None:
+    """The number of its alpha band."""
+    is_alpha = [each is ColorInterp.alpha for each in dataset.colorinterp]
+    return is_alpha.index(True) + 1 if any(is_alpha) else None
+
+
+def find_problems(facts: Facts, found: Facts, plan: ConversionPlan, alpha: int | None) -> list[str]:
     if not plan.warped:
         if facts.checksum == found.checksum:
             return []
@@ -64,14 +139,17 @@ def find_problems(facts: Facts, found: Facts, plan: ConversionPlan) -> list[str]
             )
         ]
     problems = []
-    for number, (before, after) in enumerate(zip(facts.bands, found.bands, strict=True), start=1):
+    for number, (before, after) in enumerate(zip(facts.bands, found.bands, strict=False), start=1):
+        if number == alpha:
+            # It is 0 outside of the source, where that has no pixels.
+            continue
         if before.valid == 0 and after.valid > 0:
             problems.append(f"band {number}: expected no valid pixel, as in its source, found {after.valid}")
-        if plan.warp_resampling not in _BETWEEN or before.low is None or after.low is None:
+        if plan.warp_resampling not in BETWEEN or before.low is None or after.low is None:
             continue
         if before.high is None or after.high is None:
             continue
-        slack = _TOLERANCE * max(abs(before.low), abs(before.high), 1)
+        slack = TOLERANCE * max(abs(before.low), abs(before.high), 1)
         if after.low < before.low - slack or after.high > before.high + slack:
             problems.append(
                 f"band {number}: expected values from {before.low} to {before.high}, found {after.low} to {after.high}"
@@ -81,77 +159,30 @@ def find_problems(facts: Facts, found: Facts, plan: ConversionPlan) -> list[str]
     return problems
 
 
-def find_overview_problems(cog: str, plan: ConversionPlan) -> list[str]:
-    """In samples of the first overview: are its valid values between those that they were made of?"""
-    if plan.overview_resampling not in _BETWEEN:
-        return []
-    with open_raster(cog) as base:
-        if not base.overviews(1):
-            return []
-        with open_raster(cog, overview_level=0) as overview:
-            found = (_compare(base, overview, window) for window in _sample_windows(overview))
-            return [problem for problem in found if problem][:1]
-
-
-def _compare(base: Any, overview: Any, window: Window) -> str | None:
-    known, below = _known(overview, window), _known(base, _below(base, overview, window))
-    if not known.size:
-        return None
-    place = f"overview 1 at {window.col_off}, {window.row_off}"
-    if not below.size:
-        return f"{place}: expected no valid pixel, found {known.size}"
-    low, high = below.min(), below.max()
-    slack = _TOLERANCE * max(abs(float(low)), abs(float(high)), 1)
-    if float(known.min()) < float(low) - slack or float(known.max()) > float(high) + slack:
-        return f"{place}: expected values from {low} to {high}, found {known.min()} to {known.max()}"
-    return None
-
-
-def _known(dataset: Any, window: Window) -> Any:
-    """The valid and finite values of band 1."""
-    values = dataset.read([1], window=window)
-    known = values[validity(dataset, [1], window, values)]
-    return known[np.isfinite(known)] if known.dtype.kind == "f" else known
-
-
-def _below(base: Any, overview: Any, window: Window) -> Window:
-    """What a window of the overview was made of, and a pixel more on each side: sizes are rounded."""
-    across, down = base.width / overview.width, base.height / overview.height
-    left, top = max(0, int(window.col_off * across) - 1), max(0, int(window.row_off * down) - 1)
-    right = min(base.width, math.ceil((window.col_off + window.width) * across) + 1)
-    bottom = min(base.height, math.ceil((window.row_off + window.height) * down) + 1)
-    return Window(left, top, right - left, bottom - top)
-
-
-def _sample_windows(overview: Any) -> list[Window]:
-    width, height = min(_SAMPLE_SIDE, overview.width), min(_SAMPLE_SIDE, overview.height)
-    return [
-        Window(int((overview.width - width) * place), int((overview.height - height) * place), width, height)
-        for place in np.linspace(0, 1, _SAMPLES)
-    ]
-
-
-def find_lost(before: Any, after: Any) -> list[str]:
+def find_lost(before: Any, after: Any, plan: ConversionPlan) -> list[str]:
     """Names of the source's metadata that the COG does not have, or has otherwise."""
-    lost = [
-        f"{namespace or 'metadata'}:{name}"
-        for namespace in [None, *sorted(set(before.tag_namespaces()) - _COMPUTED)]
-        for name, text in before.tags(ns=namespace).items()
-        if after.tags(ns=namespace).get(name) != text
-    ]
+    lost = [f"{_domain(namespace)}:{name}" for namespace, name in _missing(before, after, 0)]
     for number in range(1, min(before.count, after.count) + 1):
         lost += [
-            f"band {number} {namespace or 'metadata'}:{name}"
-            for namespace in [None, *sorted(set(before.tag_namespaces(number)) - _COMPUTED)]
-            for name, text in before.tags(number, ns=namespace).items()
-            if after.tags(number, ns=namespace).get(name) != text
+            f"band {number} {_domain(namespace)}:{name}"
+            for namespace, name in _missing(before, after, number)
+            if not (plan.warped and name.startswith(_MEASURED))
         ]
-        pairs = [
-            ("description", before.descriptions, after.descriptions),
-            ("unit", before.units, after.units),
-            ("scale", before.scales, after.scales),
-            ("offset", before.offsets, after.offsets),
-            ("colour", before.colorinterp, after.colorinterp),
-        ]
-        lost += [f"band {number} {what}" for what, one, two in pairs if one[number - 1] != two[number - 1]]
+        if (before.descriptions[number - 1] or "") != (after.descriptions[number - 1] or ""):
+            lost.append(f"band {number} description")
+    if not plan.warped and before.crs != after.crs:
+        lost.append("words of its coordinate system")
     return lost
+
+
+def _domain(namespace: str | None) -> str:
+    return namespace or "metadata"
+
+
+def _missing(before: Any, after: Any, number: int) -> Iterator[tuple[str | None, str]]:
+    """Of a band, or with 0 of the whole: domain and name."""
+    for namespace in [None, *sorted(set(before.tag_namespaces(number)) - _COMPUTED)]:
+        there = after.tags(number, ns=namespace)
+        for name, text in before.tags(number, ns=namespace).items():
+            if there.get(name) != text:
+                yield namespace, name

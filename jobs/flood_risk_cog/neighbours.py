@@ -1,0 +1,82 @@
+"""Between which values a pixel must lie that was made of others: of its neighbours in a window of the original."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rasterio.windows import Window
+
+from jobs.flood_risk_cog.facts import validity
+
+# Methods whose results lie between the values that they are made of.
+BETWEEN = {"nearest", "bilinear", "average", "mode", "max", "min", "med", "q1", "q3"}
+# Bands are made alike; more of them would only take longer.
+MOST_BANDS = 4
+# Rounding of the type's own precision.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Span:
+    """Of what each pixel (bands, rows, columns) may be made: lowest and highest value, if any and if all is valid."""
+
+    low: Any
+    high: Any
+    any_valid: Any
+    all_valid: Any
+
+
+def read_known(dataset: Any, numbers: list[int], window: Window) -> tuple[Any, Any]:
+    """Values (bands, rows, columns) and which are valid and finite."""
+    values = dataset.read(numbers, window=window)
+    valid = validity(dataset, numbers, window, values)
+    return values, valid & np.isfinite(values) if values.dtype.kind == "f" else valid
+
+
+def block_span(values: Any, valid: Any, rows: Any, columns: Any) -> Span:
+    """The span of rectangles: `rows` and `columns` are their (begin, end) in the window, as integers."""
+    return Span(
+        _reduce(np.minimum, np.where(valid, values, np.inf), rows, columns),
+        _reduce(np.maximum, np.where(valid, values, -np.inf), rows, columns),
+        _reduce(np.logical_or, valid, rows, columns),
+        _reduce(np.logical_and, valid, rows, columns),
+    )
+
+
+def _reduce(function: Any, values: Any, rows: Any, columns: Any) -> Any:
+    for axis, ranges in ((1, rows), (2, columns)):
+        pairs = np.column_stack(ranges).ravel()
+        # `reduceat` takes no end behind the last one.
+        padded = np.concatenate([values, np.take(values, [-1], axis=axis)], axis=axis)
+        values = np.take(function.reduceat(padded, pairs, axis=axis), range(0, len(pairs), 2), axis=axis)
+    return values
+
+
+def disagreements(found: Any, valid: Any, span: Span, method: str) -> list[str]:
+    """What is wrong with pixels of these values and validity, in words and with a number each."""
+    counts = {
+        "valid where nothing of the original is": valid & ~span.any_valid,
+        "not valid where all of the original is": ~valid & span.all_valid,
+    }
+    if method in BETWEEN:
+        slack = TOLERANCE * np.maximum(np.maximum(np.abs(span.low), np.abs(span.high)), 1)
+        judged = valid & span.any_valid
+        with np.errstate(invalid="ignore"):
+            outside = (found < span.low - slack) | (found > span.high + slack)
+        counts["with a value that nothing around it in the original has"] = judged & outside
+    return [f"{int(wrong.sum())} pixels {what}" for what, wrong in counts.items() if wrong.any()]
+
+
+def sample_windows(width: int, height: int, side: int, most: int) -> Iterator[Window]:
+    """Squares spread evenly over a raster; all of it when `most` are enough."""
+    across, down = math.ceil(width / side), math.ceil(height / side)
+    for index in np.unique(np.linspace(0, across * down - 1, min(most, across * down)).astype(int)).tolist():
+        left, top = index % across * side, index // across * side
+        yield Window(left, top, min(side, width - left), min(side, height - top))
+
+
+def bands_to_look_at(dataset: Any) -> list[int]:
+    """Some of its bands, without alpha: that one is read as validity."""
+    return [n for n in dataset.indexes if dataset.colorinterp[n - 1].name != "alpha"][:MOST_BANDS]

@@ -1,0 +1,169 @@
+"""Is a reprojected raster made of its source? Looked at pixel by pixel in samples, without GDAL's warper."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+from rasterio.warp import transform
+from rasterio.windows import Window
+
+from jobs.flood_risk_cog.neighbours import Span, bands_to_look_at, disagreements, read_known, sample_windows
+from jobs.flood_risk_cog.plan import ConversionPlan
+
+SIDE = 256
+MOST_WINDOWS = 16
+BINS = 32
+# A method looks so far, in pixels of the source, or of the result where those are larger.
+_REACH = {"bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3}
+# Beyond it, a window lies over a seam such as the antimeridian.
+MOST_REACH = 24
+MOST_SOURCE_PIXELS = 4 << 20
+
+
+@dataclass
+class WarpCheck:
+    """What samples of a reprojected raster say.
+
+    Its values are compared with those of the source at the same places, so that a projection that stretches some parts
+    changes no weights: the histogram of the whole source would differ from a faultless result.
+    """
+
+    compared: int = 0
+    skipped: int = 0
+    problems: list[str] = field(default_factory=list)
+    before: Any = field(default_factory=lambda: np.zeros(BINS))
+    after: Any = field(default_factory=lambda: np.zeros(BINS))
+
+    @property
+    def histogram_distance(self) -> float | None:
+        """From 0, the same values as often, to 1, none in common."""
+        if not self.before.sum() or not self.after.sum():
+            return None
+        return float(np.abs(self.before / self.before.sum() - self.after / self.after.sum()).sum() / 2)
+
+
+def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None, high: float | None) -> WarpCheck:
+    """Args: low, high: Of the source's first band."""
+    check = WarpCheck()
+    is_judged = same_datum(before.crs, after.crs)
+    for window in sample_windows(after.width, after.height, SIDE, MOST_WINDOWS):
+        rows, columns = _places(before, after, window)
+        reach = _reach_of(rows, columns, plan.warp_resampling)
+        inside = _source_window(before, rows, columns, reach)
+        if reach > MOST_REACH or inside is None or inside.width * inside.height > MOST_SOURCE_PIXELS:
+            check.skipped += window.width * window.height
+            continue
+        check.compared += window.width * window.height
+        span, nearest = _span(before, inside, rows, columns, reach, plan)
+        found, valid = read_known(after, bands_to_look_at(after), window)
+        _count(check, nearest, found[0][valid[0]], low, high)
+        wrong = disagreements(found, valid, span, plan.warp_resampling)
+        if wrong and is_judged and not check.problems:
+            place = f"column {window.col_off}, row {window.row_off}"
+            check.problems.append(
+                f"reprojected, at {place}: found {', '.join(wrong)}; choose another target_crs or resampling"
+            )
+    return check
+
+
+def same_datum(one: Any, two: Any) -> bool:
+    """Between datums there are several ways, which differ by metres: places are not certain enough to judge."""
+    try:
+        systems = [CRS.from_wkt(crs.to_wkt()).geodetic_crs for crs in (one, two)]
+    except CRSError:
+        return False
+    datums = [system.datum.name if system and system.datum else None for system in systems]
+    return datums[0] is not None and datums[0] == datums[1]
+
+
+def _places(before: Any, after: Any, window: Window) -> tuple[Any, Any]:
+    """Row and column in the source, with fractions, of the centre of each pixel of the window; infinite for none."""
+    columns, rows = np.meshgrid(np.arange(window.width) + window.col_off, np.arange(window.height) + window.row_off)
+    xs, ys = after.transform @ (columns + 0.5, rows + 0.5)
+    x, y = transform(after.crs, before.crs, xs.ravel(), ys.ravel())
+    found_columns, found_rows = ~before.transform @ (_around(before, np.array(x)), np.array(y))
+    return found_rows.reshape(rows.shape), found_columns.reshape(rows.shape)
+
+
+def _around(before: Any, longitudes: Any) -> Any:
+    """Longitudes as the source counts them, which may go beyond 180 degrees."""
+    if not before.crs.is_geographic:
+        return longitudes
+    circle = 2 * math.pi / before.crs.units_factor[1]
+    west, _, east, _ = before.bounds
+    for turn in (circle, -circle):
+        is_there = (longitudes + turn >= west) & (longitudes + turn <= east)
+        is_outside = (longitudes < west) | (longitudes > east)
+        longitudes = np.where(is_there & is_outside, longitudes + turn, longitudes)
+    return longitudes
+
+
+def _reach_of(rows: Any, columns: Any, method: str) -> int:
+    with np.errstate(invalid="ignore"):
+        steps = [np.abs(np.diff(each, axis=axis)) for each in (rows, columns) for axis in (0, 1)]
+    scale = max((float(step[np.isfinite(step)].max(initial=1)) for step in steps), default=1)
+    return math.ceil(min(_REACH.get(method, 1) * scale, MOST_REACH)) + 1
+
+
+def _source_window(before: Any, rows: Any, columns: Any, reach: int) -> Window | None:
+    """The part of the source that these places look at; empty outside of it, None where no place is known."""
+    known = np.isfinite(rows) & np.isfinite(columns)
+    if not known.any():
+        return None
+    top, bottom = (
+        int(v) for v in np.clip([rows[known].min() - reach, rows[known].max() + reach + 1], 0, before.height)
+    )
+    left, right = (
+        int(v) for v in np.clip([columns[known].min() - reach, columns[known].max() + reach + 1], 0, before.width)
+    )
+    return Window(left, top, right - left, bottom - top)
+
+
+def _span(before: Any, inside: Window, rows: Any, columns: Any, reach: int, plan: ConversionPlan) -> tuple[Span, Any]:
+    """The span of each place, and the valid values of the first band at the places themselves."""
+    numbers = bands_to_look_at(before)
+    shape = (len(numbers), *rows.shape)
+    if not inside.width or not inside.height:
+        nothing = np.zeros(shape, bool)
+        return Span(np.full(shape, np.inf), np.full(shape, -np.inf), nothing, nothing), np.zeros(0)
+    values, valid = read_known(before, numbers, inside)
+    if plan.fill_nodata:
+        valid = valid & (values != plan.nodata)
+    margin = ((0, 0), (reach + 1, reach + 1), (reach + 1, reach + 1))
+    values, valid = np.pad(values, margin), np.pad(valid, margin)
+    with np.errstate(invalid="ignore"):
+        row = np.where(np.isfinite(rows), np.floor(rows), -1e9) - inside.row_off + reach + 1
+        column = np.where(np.isfinite(columns), np.floor(columns), -1e9) - inside.col_off + reach + 1
+    row = row.clip(0, valid.shape[1] - 1).astype(int)
+    column = column.clip(0, valid.shape[2] - 1).astype(int)
+    low = _spread(np.minimum, np.where(valid, values, np.inf), reach)[:, row, column]
+    high = _spread(np.maximum, np.where(valid, values, -np.inf), reach)[:, row, column]
+    all_valid = _spread(np.logical_and, valid, reach)[:, row, column]
+    # The margin is not valid: so a place outside of the source has no values.
+    is_known = valid[0, row, column]
+    return Span(low, high, np.isfinite(low), all_valid), values[0, row, column][is_known]
+
+
+def _spread(function: Any, values: Any, reach: int) -> Any:
+    """Each pixel's neighbourhood reduced to one value."""
+    for axis in (1, 2):
+        result = values.copy()
+        size = values.shape[axis]
+        for step in range(1, min(reach, size - 1) + 1):
+            for one, two in ((slice(step, None), slice(None, -step)), (slice(None, -step), slice(step, None))):
+                target = (slice(None),) * axis + (one,)
+                other = (slice(None),) * axis + (two,)
+                function(result[target], values[other], out=result[target])
+        values = result
+    return values
+
+
+def _count(check: WarpCheck, before: Any, after: Any, low: float | None, high: float | None) -> None:
+    if low is None or high is None:
+        return
+    span = (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
+    check.before += np.histogram(before.astype("float64"), BINS, span)[0]
+    check.after += np.histogram(np.clip(after.astype("float64"), *span), BINS, span)[0]

@@ -1,0 +1,197 @@
+"""Whatever is changed in a good COG is found: one pixel, one bit of a mask, nodata, an overview, a tag, a place."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.shutil import copy
+from rasterio.transform import Affine
+
+from jobs.flood_risk_cog import convert
+from jobs.flood_risk_cog.convert import InvalidOutput, convert_raster
+from jobs.flood_risk_cog.facts import read_facts
+from jobs.flood_risk_cog.plan import ConversionOptions, make_plan
+from jobs.flood_risk_cog.source import open_raster
+from jobs.flood_risk_cog.verification import verify_cog
+from tests.unit.raster.made import NODATA, pixels_of, write_raster
+
+SIDE = 1100
+
+
+@pytest.fixture
+def verify(tmp_path):
+    """The verification of a result that was edited after it was made."""
+
+    def verify(validity="none", edit=None, *, pixels=None, describe=None, overviews="YES", **options):
+        source = tmp_path / "source.tif"
+        write_raster(source, pixels_of("float32", validity, side=SIDE) if pixels is None else pixels, validity)
+        if describe is not None:
+            with rasterio.open(source, "r+") as dataset:
+                describe(dataset)
+        result = convert_raster(str(source), str(tmp_path / "cogs"), **options)
+        edited = tmp_path / "edited.tif"
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+            copy(result["path"], edited, driver="GTiff", TILED="YES", COPY_SRC_OVERVIEWS=overviews)
+            if edit is not None:
+                with rasterio.open(edited, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dataset:
+                    edit(dataset)
+        with open_raster(str(source)) as dataset:
+            facts = read_facts(dataset)
+            plan = make_plan(str(source), dataset, facts, ConversionOptions(**options))
+        return verify_cog(str(source), facts, str(edited), plan, lambda _share: None)
+
+    return verify
+
+
+def set_pixel(value, row=700, column=800):
+    def edit(dataset):
+        dataset.write(np.full((1, 1), value, dataset.dtypes[0]), 1, window=((row, row + 1), (column, column + 1)))
+
+    return edit
+
+
+@pytest.mark.parametrize("validity", ["none", "nodata", "nan", "mask", "msk", "alpha", "nodata and mask"])
+@pytest.mark.parametrize("target", [None, "EPSG:4326", "EPSG:32615"])
+def test_a_result_as_it_was_made_has_no_problem(verify, validity, target):
+    found = verify(validity, target_crs=target)
+    assert found["problems"] == []
+    assert found["values"] == ("reprojected" if target else "identical")
+    # Between two neighbours of a noise lies something else.
+    assert found["agreement"]["histogram_distance"] < (0.5 if target else 1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_an_alpha_band_that_hides_nothing_may_hide_what_lies_outside(verify, dtype):
+    """It has one value in the source and 0 outside of it."""
+
+    def show_all(dataset):
+        dataset.write(np.full((SIDE, SIDE), 255, dtype), 2)
+
+    found = verify("alpha", pixels=pixels_of(dtype, side=SIDE), describe=show_all, target_crs="EPSG:4326")
+    assert found["problems"] == []
+
+
+def test_one_pixel_that_differs_is_found(verify):
+    found = verify(edit=set_pixel(50.5))
+    assert found["values"] == "different"
+    assert "expected the values of its source" in found["problems"][0]
+
+
+def test_a_reprojected_pixel_that_nothing_around_it_explains_is_found(verify):
+    slope = np.tile(np.linspace(0, 90, SIDE, dtype="float32"), (SIDE, 1))[None]
+    found = verify(pixels=slope, edit=set_pixel(5, 200, 800), target_crs="EPSG:4326")
+    assert "found 1 pixels with a value that nothing around it in the original has" in found["problems"][0]
+
+
+def flip_bit(dataset):
+    mask = dataset.dataset_mask()
+    mask[700, 800] = 255 - mask[700, 800]
+    dataset.write_mask(mask)
+
+
+def test_one_bit_of_a_mask_is_found(verify):
+    assert verify("mask", edit=flip_bit)["values"] == "different"
+
+
+def test_a_hole_in_a_reprojected_mask_is_found(verify):
+    def clear(dataset):
+        mask = dataset.dataset_mask()
+        mask[200:210, 800:810] = 0
+        dataset.write_mask(mask)
+
+    found = verify("mask", edit=clear, target_crs="EPSG:4326")
+    assert "not valid where all of the original is" in found["problems"][0]
+
+
+def test_masked_pixels_that_came_back_after_a_warp_are_found(verify):
+    found = verify("mask", edit=lambda dataset: dataset.write_mask(True), target_crs="EPSG:4326")
+    assert "valid where nothing of the original is" in found["problems"][0]
+
+
+def test_another_nodata_value_is_found_even_where_no_pixel_has_it(verify):
+    def rename(dataset):
+        dataset.nodata = -1
+
+    found = verify("nodata", pixels=np.ones((1, 300, 300), "float32"), edit=rename)
+    assert found["values"] == "identical"
+    assert found["problems"] == [f"expected nodata ['{NODATA}.0'], found ['-1.0']"]
+
+
+def spoil_overviews(dataset):
+    """One pixel of the full size is there while the overviews are made, and not afterwards."""
+    here = ((200, 201), (300, 301))
+    good = dataset.read(1, window=here)
+    dataset.write(np.full_like(good, 10_000), 1, window=here)
+    dataset.build_overviews([2, 4], Resampling.average)
+    dataset.write(good, 1, window=here)
+
+
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+def test_one_pixel_of_an_overview_is_found(verify, target):
+    found = verify(edit=spoil_overviews, kind="continuous", target_crs=target)
+    assert len(found["problems"]) == 1
+    assert found["problems"][0].startswith("overview 1 at column 128, row 0: found ")
+    assert found["problems"][0].endswith(" pixels with a value that nothing around it in the original has")
+
+
+def test_overviews_that_are_missing_are_found(verify):
+    assert verify(overviews="NO")["problems"] == [
+        "expected overviews down to one tile of 512, found 1100 x 1100 as the smallest"
+    ]
+
+
+def test_a_tag_that_was_dropped_is_named(verify):
+    def describe(dataset):
+        dataset.update_tags(AUTHOR="somebody")
+        dataset.update_tags(1, QUALITY="good")
+
+    def drop(dataset):
+        dataset.update_tags(AUTHOR="")
+        dataset.update_tags(1, QUALITY="bad")
+
+    assert verify(describe=describe)["lost"] == []
+    found = verify(describe=describe, edit=drop)
+    assert found["lost"] == ["metadata:AUTHOR", "band 1 metadata:QUALITY"]
+    assert found["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("scales", (0.1,)), ("offsets", (5.0,)), ("units", ("cm",)), ("colorinterp", (ColorInterp.red,))],
+)
+def test_what_gives_numbers_another_meaning_is_a_problem(verify, name, value):
+    found = verify(edit=lambda dataset: setattr(dataset, name, value))
+    assert len(found["problems"]) == 1
+    assert f"expected {'colours' if name == 'colorinterp' else name}" in found["problems"][0]
+
+
+def test_another_place_is_found(verify):
+    def move(dataset):
+        dataset.transform = Affine.translation(1, 0) @ dataset.transform
+
+    assert verify(edit=move)["problems"] == ["expected it where its source is, found it 0.1 pixels away"]
+
+
+def test_statistics_of_the_old_grid_are_not_lost_but_left_out(verify):
+    def describe(dataset):
+        dataset.update_tags(1, STATISTICS_MAXIMUM="1")
+
+    assert verify(describe=describe, target_crs="EPSG:4326")["lost"] == []
+
+
+def test_a_result_that_says_something_else_fails_and_the_old_one_stays(tmp_path, monkeypatch):
+    source = write_raster(tmp_path / "a.tif", pixels_of("float32"))
+    first = convert_raster(str(source), str(tmp_path / "cogs"))
+    good = Path(first["path"]).read_bytes()
+    write_cog = convert.write_cog
+
+    def write_another(_source, target, plan, *more, **named):
+        other = write_raster(tmp_path / "other.tif", pixels_of("float32", seed=1))
+        write_cog(str(other), target, plan, *more, **named)
+
+    monkeypatch.setattr(convert, "write_cog", write_another)
+    with pytest.raises(InvalidOutput, match="expected the values of its source, found others"):
+        convert_raster(str(source), str(tmp_path / "cogs"), compression="zstd")
+    assert Path(first["path"]).read_bytes() == good
