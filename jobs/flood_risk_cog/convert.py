@@ -183,9 +183,7 @@ def _not_opened(path: str, error: BaseException) -> UnusableRaster:
     return UnusableRaster(path, f"it cannot be opened as a GeoTIFF ({cause(error)}); export it again")
 
 
-def _make_cog_of(
-    path: str, source: str, temporary: Path, options: ConversionOptions, report: Report
-) -> dict[str, Any]:
+def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOptions, report: Report) -> dict[str, Any]:
     try:
         plan, facts, meter = _read_source(path, source, options, report)
         written = source

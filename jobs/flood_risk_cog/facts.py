@@ -142,7 +142,7 @@ def read_pieces(dataset: Any, report: Report | None = None) -> Iterator[tuple[Wi
 
 def _rows_at_once(dataset: Any, pixel_bytes: int) -> int:
     """A cell's rows; of wide strips fewer, so that each is decoded once for its whole width and all bands."""
-    block_rows, block_columns = dataset.block_shapes[0]
+    _, block_columns = dataset.block_shapes[0]
     if block_columns < dataset.width:
         return CELL
     fitting = MOST_WINDOW_BYTES // (dataset.width * dataset.count * pixel_bytes)

@@ -27,8 +27,8 @@ class TooLittleMemory(PermanentTaskError):
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"{PurePosixPath(path).name}: expected its conversion to take at most {MOST_BYTES // MEGABYTE} MB of memory, "
-            f"found that it needs more; {IN_TILES}"
+            f"{PurePosixPath(path).name}: expected its conversion to take at most {MOST_BYTES // MEGABYTE} MB of "
+            f"memory, found that it needs more; {IN_TILES}"
         )
 
 
@@ -71,8 +71,8 @@ def problem_with_blocks(dataset: Any) -> str | None:
         return None
     rows, columns = dataset.block_shapes[0]
     return (
-        f"its blocks of {columns} x {rows} pixels need {math.ceil(needed / MEGABYTE)} MB of memory each, and a conversion "
-        f"has {MOST_BLOCK_BYTES // MEGABYTE} MB for them; {IN_TILES}"
+        f"its blocks of {columns} x {rows} pixels need {math.ceil(needed / MEGABYTE)} MB of memory each, and a "
+        f"conversion has {MOST_BLOCK_BYTES // MEGABYTE} MB for them; {IN_TILES}"
     )
 
 

@@ -2,8 +2,8 @@
 
     python -m jobs.flood_risk_cog.serve
 
-A request is a line of JSON, the keywords of `convert_raster`. Answers are `{"step", "share", "waits"}` (with `waits` the
-step begins when a line comes back), and at the end `{"result"}` or `{"failure"}`.
+A request is a line of JSON, the keywords of `convert_raster`. Answers are `{"step", "share", "waits"}` (with `waits`
+the step begins when a line comes back), and at the end `{"result"}` or `{"failure"}`.
 """
 
 import ctypes

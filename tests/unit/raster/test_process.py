@@ -167,7 +167,9 @@ def test_a_crash_leaves_no_scratch(make_raster, tmp_path, monkeypatch, scripted)
 def test_progress_within_the_write_grows_with_the_files_and_never_falls():
     said = []
     sizes = iter([5 << 20, 60 << 20, 200 << 20, 90 << 20, 4000 << 20])
-    context = TaskContext("0" * 64, "flood_risk_cog", 2, "t", 0, 1, {}, _report=lambda each: said.append(each["percent"]))
+    context = TaskContext(
+        "0" * 64, "flood_risk_cog", 2, "t", 0, 1, {}, _report=lambda each: said.append(each["percent"])
+    )
     watch = handlers.Watch(context, lambda: next(sizes))
     watch.report("write", 0)
     for _ in range(5):
