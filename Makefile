@@ -23,7 +23,7 @@ help:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.14 is needed and none was found on PATH; or set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[raster,local,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[raster,geoparquet,local,test]'
 	@touch $@
 
 demo: .venv/.ready

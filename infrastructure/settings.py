@@ -172,6 +172,12 @@ class Settings(BaseSettings):
         le=60,
         description="seconds from 0.1 to 60, after which a submission is accepted without that look",
     )
+    raster_roots: str = Field(
+        "",
+        alias="COREMACHINE_RASTER_ROOTS",
+        max_length=10_000,
+        description="folders and URL prefixes, separated by commas, that the flood risk job may use; see its document",
+    )
     jobs: str = Field(
         "jobs.all_jobs:build_registry",
         alias="COREMACHINE_JOBS",

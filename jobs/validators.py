@@ -3,6 +3,7 @@
 A job lists them as dicts: `{"type": "source_exists", "param": "source", "suffixes": [".tif"], "min_files": 1}`.
 """
 
+import glob
 import os
 import re
 import time
@@ -68,7 +69,8 @@ def run_resource_validators(validators: Sequence[Mapping[str, Any]], parameters:
     until = time.monotonic() + OUTSIDE.seconds
     for config in validators:
         function, field = _validator_of(config), config["param"]
-        if parameters.get(field) is None:
+        # What is refused already is not looked at: it may be a place where nobody should look.
+        if parameters.get(field) is None or field in {error.field for error in errors}:
             continue
         check = partial(function, parameters, config)
         outcome = OUTSIDE.run(_place_of(parameters[field]), check, until - time.monotonic())
@@ -108,14 +110,18 @@ def _text_of(error: BaseException) -> str:
 def source_exists(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """The source (local path or fsspec URL) exists, with `min_files` (1) files ending in one of `suffixes`.
 
-    Folders inside it count too, unless `recursive` is False.
+    The source may be a pattern (`*`, `?`, `[..]`). Folders inside it count too, unless `recursive` is False, or the
+    parameter that it names is.
     """
     field = config["param"]
     source = parameters[field]
     suffixes = tuple(suffix.lower() for suffix in config.get("suffixes", ()))
     wanted = config.get("min_files", 1)
+    recursive = config.get("recursive", True)
+    if isinstance(recursive, str):
+        recursive = bool(parameters.get(recursive))
     try:
-        found = _count_files(source, suffixes, wanted, recursive=config.get("recursive", True))
+        found = _count_files(source, suffixes, wanted, recursive=recursive)
     except FileNotFoundError as error:
         hint = "check the path, and that this host can see it"
         raise ResourceInvalid(field, "an existing file or folder", f"nothing at {shown(source, 200)}", hint) from error
@@ -184,6 +190,8 @@ def _find_names(source: str, *, recursive: bool) -> Iterator[str]:
     path = Path(source.removeprefix("file://"))
     if path.is_file():
         yield path.name
+    elif any(mark in source for mark in "*?[") and not path.exists():
+        yield from glob.iglob(source.removeprefix("file://"))  # noqa: PTH207 - the folder may be a pattern, too
     elif not path.is_dir():
         raise FileNotFoundError(source)
     else:
@@ -198,7 +206,9 @@ def _find_remote_names(source: str, *, recursive: bool) -> Iterator[str]:
     import fsspec  # noqa: PLC0415
 
     system, path = fsspec.core.url_to_fs(source)
-    if system.isfile(path):
+    if any(mark in path for mark in "*?["):
+        yield from system.glob(path)
+    elif system.isfile(path):
         yield path
     elif not system.exists(path):
         raise FileNotFoundError(source)

@@ -8,11 +8,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+
 from jobs.flood_risk_cog.convert import checksum_of, describe_cog
-from jobs.flood_risk_cog.facts import read_facts
+from jobs.flood_risk_cog.facts import DamagedRaster, read_facts
+from jobs.flood_risk_cog.footprint import NoFootprint
+from jobs.flood_risk_cog.geoparquet import geoparquet_of
+from jobs.flood_risk_cog.mosaic import mosaics_of
 from jobs.flood_risk_cog.quicklook import draw_quicklook
+from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import scratch_folder
-from jobs.flood_risk_cog.source import is_remote, open_raster, without_file_scheme
+from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stac import collection_of, item_of
 from jobs.flood_risk_cog.target import join, put_file, put_tree, short_name
 
@@ -49,7 +56,7 @@ def build_catalog(
     title: str,
     report: Report | None = None,
 ) -> dict[str, Any]:
-    """Write `collection.json` with its items, `summary.json` and `quicklook.png` into a folder.
+    """Write `collection.json` with its items, `summary.json`, `quicklook.png`, mosaics and `items.parquet`.
 
     The same items and failures give the same bytes, whatever their order.
 
@@ -63,11 +70,11 @@ def build_catalog(
             ends the work.
 
     Returns:
-        The paths written and the summary's totals.
+        The paths written, the summary's totals, and as `left_out` the failures of results that cannot be described.
     """
     output = without_file_scheme(output)
-    rasters = [completed(item) for item in sorted(items, key=lambda item: str(item["name"]))]
-    failed = sorted(failures, key=lambda failure: json.dumps(failure, sort_keys=True))
+    rasters, left_out = usable(sorted(items, key=lambda item: str(item["name"])))
+    failed = sorted([*failures, *left_out], key=lambda failure: json.dumps(failure, sort_keys=True))
     summary = summarise(rasters, failed, collection_id, title)
     report = report or (lambda _step, _share: None)
     if is_remote(output):
@@ -84,7 +91,39 @@ def build_catalog(
         "verification": join(output, "verification.json"),
         "totals": summary["totals"],
         "by_return_period": summary["by_return_period"],
+        "left_out": left_out,
     }
+
+
+def usable(results: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The results that the catalog can tell of, and as failures those that it cannot.
+
+    A store that is away is no fault of a raster: such errors are raised, and another attempt does better.
+    """
+    rasters, left_out = [], []
+    for result in results:
+        try:
+            raster = completed(result)
+            item_of(raster, "", "", "")
+            combine([raster["statistics"]])
+            json.dumps(raster, allow_nan=False)
+            rasters.append(raster)
+        except FileNotFoundError:
+            reason = "its COG is no longer there; run the job again"
+            left_out.append({"name": str(result["name"]), "reason": reason})
+        except (
+            RasterioError,
+            CPLE_BaseError,
+            DamagedRaster,
+            NoFootprint,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:
+            reason = f"the catalog cannot describe it ({type(error).__name__}: {error})"[:500]
+            left_out.append({"name": str(result["name"]), "reason": reason})
+    return rasters, left_out
 
 
 def write_catalog(
@@ -96,20 +135,42 @@ def write_catalog(
     items, hrefs = [], []
     for raster in in_steps(rasters, "describe", report):
         item_id = PurePosixPath(raster["name"]).stem
-        inside = str(raster["path"]).removeprefix(f"{output.rstrip('/')}/")
-        href = inside if is_remote(inside) else os.path.relpath(Path(output) / inside, Path(output) / "item")
+        href = href_of(raster, output, "item")
         item = item_of(raster, item_id, href, collection_id)
         name = short_name(item_id)
         items.append(item)
         hrefs.append(f"{name}/{name}.json")
         write_json(folder / name / f"{name}.json", item)
     write_json(folder / "collection.json", collection_of(items, hrefs, collection_id, title))
+    table = geoparquet_of(items)
+    if isinstance(table, bytes):
+        write_whole(folder / "items.parquet", table)
+    summary["geoparquet"] = "items.parquet" if isinstance(table, bytes) else table
+    summary["mosaics"] = write_mosaics(rasters, output, folder)
     footprints = [(str(raster["path"]), raster["geometry"], raster["bbox"]) for raster in rasters]
     picture, missing = draw_quicklook(footprints, title, each=lambda shapes: in_steps(shapes, "draw", report))
     write_whole(folder / "quicklook.png", picture)
     summary["not_drawn"] = missing
     write_json(folder / "verification.json", verification_of(rasters))
     write_json(folder / "summary.json", summary)
+
+
+def href_of(raster: dict[str, Any], output: str, below: str = "") -> str:
+    """Where a COG stands, as seen from the output or a folder in it."""
+    inside = str(raster["path"]).removeprefix(f"{output.rstrip('/')}/")
+    return inside if is_remote(inside) else os.path.relpath(Path(output) / inside, Path(output) / below)
+
+
+def write_mosaics(rasters: list[dict[str, Any]], output: str, folder: Path) -> list[dict[str, Any]]:
+    """A virtual raster a return period and kind of grid; what was written, or why not."""
+    written = []
+    for name, members, text in mosaics_of([(raster, href_of(raster, output)) for raster in rasters]):
+        is_mosaic = text.startswith("<")
+        if is_mosaic:
+            write_whole(folder / name, text.encode())
+        entry = {"name": name, "rasters": [member["name"] for member in members]}
+        written.append(entry if is_mosaic else {**entry, "reason": text})
+    return written
 
 
 def write_json(path: Path, document: Any) -> None:

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -18,9 +18,11 @@ from jobs.flood_risk_cog.facts import DamagedRaster, Facts, cause, read_facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
 from jobs.flood_risk_cog.inventory import describe, has_code
 from jobs.flood_risk_cog.memory import LEAST_CACHE, cache_bytes, is_too_wide, problem_with_blocks, rows_of_small_tiles
+from jobs.flood_risk_cog.places import check_place
 from jobs.flood_risk_cog.plan import ConversionOptions, ConversionPlan, UnusableRaster, check_source, make_plan
+from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
-from jobs.flood_risk_cog.source import fetch_raster, is_remote, open_raster, version_of, without_file_scheme
+from jobs.flood_risk_cog.source import fetch_raster, open_raster, version_of
 from jobs.flood_risk_cog.stac import datetime_of
 from jobs.flood_risk_cog.stage import UnreadableSidecar, stage_raster
 from jobs.flood_risk_cog.statistics import FloodMeter
@@ -54,6 +56,8 @@ def convert_raster(
     compression: Compression = "deflate",
     resampling: str = "auto",
     kind: str = "auto",
+    name: str | None = None,
+    sidecars: Sequence[str] | None = None,
     report: Report | None = None,
     owner: ScratchOwner | None = None,
 ) -> dict[str, Any]:
@@ -73,6 +77,8 @@ def convert_raster(
         compression: Each is lossless.
         resampling: A name of GDAL's, or "auto": nearest and mode for classes, bilinear and average for quantities.
         kind: "continuous", "classes" or "auto": classes are a palette's, or at most 32 whole numbers without unit.
+        name: Of the COG without its suffix; the raster's own when left out.
+        sidecars: Names of the files beside a remote raster that belong to it; looked for when left out.
         report: Called with a step and how much of it is done (0 to 1); what it raises ends the conversion.
         owner: Whose attempt this is; what its earlier attempts left behind is removed.
 
@@ -85,15 +91,17 @@ def convert_raster(
         OSError: A place could not be read or written; stores raise types of their own as well.
     """
     options = ConversionOptions(target_crs, tile_size, compression, resampling, kind)
+    check_place(path, listed=True)
+    check_place(output, writes=True)
     report = report or (lambda _step, _share: None)
     path, output = without_file_scheme(path), without_file_scheme(output)
-    name = f"{PurePosixPath(path).stem}.tif"
-    final = join(output, name)
+    file_name = f"{name or PurePosixPath(path).stem}.tif"
+    final = join(output, file_name)
     if final == path or (
         not is_remote(path) and not is_remote(final) and Path(final).resolve() == Path(path).resolve()
     ):
         raise ValueError(f"expected an output folder other than the source's, found {output!r}; choose another one")
-    version = version_of(path)
+    version = version_of(path, sidecars)
     identity = [RELEASE, PurePosixPath(path).name, version, options.as_json]
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     # Around every read as well: outside it GDAL's cache grows to a share of the machine's memory.
@@ -103,12 +111,12 @@ def convert_raster(
             return {**proof, "path": final, "source": path, "reused": True}
         local = Path(tempfile.gettempdir())
         with scratch_folder(scratch_parent(output), owner) as scratch, scratch_folder(local, owner) as staging:
-            result = _make_cog(path, scratch / name, staging, options, fingerprint, report)
-            if version_of(path) != version:
+            result = _make_cog(path, sidecars, scratch / file_name, staging, options, fingerprint, report)
+            if version_of(path, sidecars) != version:
                 raise SourceChanged(f"{PurePosixPath(path).name}: it changed while it was read; it is read again")
             text = json.dumps({**result, "fingerprint": fingerprint}, indent=2, sort_keys=True, allow_nan=False)
             report("store", 0)
-            put_file(scratch / name, final)
+            put_file(scratch / file_name, final)
             written = scratch / "proof.json"
             written.write_text(f"{text}\n")
             put_file(written, proof_name(final))
@@ -143,7 +151,13 @@ def find_proof(final: str, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _make_cog(
-    path: str, temporary: Path, staging: Path, options: ConversionOptions, fingerprint: str, report: Report
+    path: str,
+    sidecars: Sequence[str] | None,
+    temporary: Path,
+    staging: Path,
+    options: ConversionOptions,
+    fingerprint: str,
+    report: Report,
 ) -> dict[str, Any]:
     """Fetch, read, write and verify one COG in its scratch folder; what there is to say of it."""
     if is_remote(path):
@@ -153,7 +167,7 @@ def _make_cog(
     fetched.mkdir()
     staged.mkdir()
     try:
-        source = str(stage_raster(fetch_raster(path, fetched), staged, fingerprint))
+        source = str(stage_raster(fetch_raster(path, fetched, sidecars), staged, fingerprint))
     except UnreadableSidecar as error:
         raise UnusableRaster(path, str(error)) from error
     with rasterio.Env(GDAL_CACHEMAX=_cache_for(path, source, options.tile_size)):

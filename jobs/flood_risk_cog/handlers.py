@@ -70,17 +70,21 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     with IMPORTS:
         from jobs.flood_risk_cog.convert import scratch_parent  # noqa: PLC0415
         from jobs.flood_risk_cog.inventory import inspect_rasters, list_rasters  # noqa: PLC0415
+        from jobs.flood_risk_cog.marker import mark_output  # noqa: PLC0415
         from jobs.flood_risk_cog.plan import ConversionOptions  # noqa: PLC0415
+        from jobs.flood_risk_cog.remote import without_file_scheme  # noqa: PLC0415
         from jobs.flood_risk_cog.target import join  # noqa: PLC0415
 
     del params
     wanted = context.job_parameters
     context.progress(0, "list")
+    mark_output(without_file_scheme(wanted["output"]), wanted, context.job_id)
     for place in {scratch_parent(join(wanted["output"], COGS)), Path(tempfile.gettempdir())}:
         sweep_scratch(place)
     # Once here, rather than as the same failure of every raster.
     ConversionOptions(wanted["target_crs"], wanted["tile_size"], wanted["compression"], wanted["resampling"])
-    files = list_rasters(wanted["source"])
+    listing = list_rasters(wanted["source"], recursive=bool(wanted.get("recursive")))
+    files = listing.rasters
     problems = []
     for done, raster in enumerate(inspect_rasters(files), start=1):
         context.check_cancelled()
@@ -88,10 +92,12 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         if raster["problem"]:
             problems.append({"name": raster["name"], "reason": raster["problem"][:LONGEST_REASON]})
     return {
-        "rasters": [{"name": file["name"], "path": file["path"]} for file in files],
+        "rasters": [{name: file[name] for name in ("name", "path", "output", "sidecars")} for file in files],
         "bytes": sum(file["bytes"] for file in files),
         "unreadable": len(problems),
         "problems": problems[:MOST_REASONS],
+        "ignored": len(listing.ignored),
+        "ignored_names": listing.ignored[:MOST_REASONS],
     }
 
 
@@ -115,6 +121,8 @@ def convert(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         "resampling": wanted["resampling"],
         # A job of the release before has none.
         "kind": wanted.get("kind", "auto"),
+        "name": params.get("output"),
+        "sidecars": params.get("sidecars"),
         "owner": dataclasses.asdict(owner),
     }
     watch = Watch(context, lambda: written_bytes(places, owner))
@@ -175,6 +183,8 @@ def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         title=wanted["title"],
         report=report,
     )
+    # Converted, but the catalog cannot describe them.
+    failures += written.pop("left_out")
     return {
         **written,
         "by_return_period": written["by_return_period"][:MOST_REASONS],

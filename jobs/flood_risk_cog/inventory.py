@@ -1,16 +1,20 @@
 """Which rasters a source holds, and what each of them is."""
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
-import fsspec
 from rasterio.errors import RasterioError
 
-from jobs.flood_risk_cog.source import SourceNotFound, is_remote, open_raster, without_file_scheme
+from jobs.flood_risk_cog.places import PlaceRefused, check_place
+from jobs.flood_risk_cog.remote import filesystem_of, is_remote, without_file_scheme
+from jobs.flood_risk_cog.source import SourceNotFound, open_raster
+from jobs.flood_risk_cog.stage import APPENDED, REPLACING
 
 SUFFIXES = (".tif", ".tiff")
 REMOTE_READS = 8
@@ -26,51 +30,117 @@ class NoRasters(ValueError):
         self.source = source
 
 
-class AmbiguousRasters(ValueError):
-    """Two rasters would be written to the same output."""
-
-    def __init__(self, source: str, stems: list[str]) -> None:
-        super().__init__(
-            f"expected each raster in {source!r} to have its own name, found several files named {', '.join(stems)} "
-            "that differ in the suffix or in case alone; rename them, or one would overwrite the other"
-        )
-        self.stems = stems
-
-
 class RasterFile(TypedDict):
-    """A raster of the source, not opened yet."""
+    """A raster of the source, not opened yet.
+
+    `output` is the stem of its COG's name, no other raster's; `sidecars` are names of files that belong to it.
+    """
 
     name: str
     path: str
     bytes: int
+    output: str
+    sidecars: list[str]
 
 
-def list_rasters(source: str) -> list[RasterFile]:
-    """The rasters directly in a folder or fsspec URL, sorted by name.
+@dataclass(frozen=True)
+class Listing:
+    """The rasters of a source, sorted by name; `ignored` are those that only look like one, each with its reason."""
+
+    rasters: list[RasterFile]
+    ignored: list[dict[str, str]]
+
+
+def list_rasters(source: str, *, recursive: bool = False) -> Listing:
+    """The rasters of a folder, a file, an fsspec URL or a pattern of them (`*`, `?`, `[..]`).
 
     Raises:
         SourceNotFound: There is no such folder.
         NoRasters: It holds no raster.
-        AmbiguousRasters: Two of them would share one output name.
+        PlaceRefused: It may not be read.
     """
+    check_place(source)
     source = without_file_scheme(source)
-    filesystem, root = fsspec.core.url_to_fs(source)
-    try:
-        entries = filesystem.ls(root, detail=True)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise SourceNotFound(source) from error
+    filesystem, root = filesystem_of(source)
+    entries, top = _entries(filesystem, root, source, recursive=recursive)
     rasters: list[RasterFile] = []
+    ignored = []
+    there = {str(entry["name"]) for entry in entries}
     for entry in entries:
         inner = str(entry["name"])
-        if entry["type"] == "file" and inner.lower().endswith(SUFFIXES):
-            path = filesystem.unstrip_protocol(inner) if is_remote(source) else inner
-            rasters.append({"name": PurePosixPath(inner).name, "path": path, "bytes": int(entry["size"])})
+        if not inner.lower().endswith(SUFFIXES):
+            continue
+        is_below = bool(top) and inner.startswith(f"{top.rstrip('/')}/")
+        name = inner[len(top.rstrip("/")) + 1 :] if is_below else PurePosixPath(inner).name
+        path = filesystem.unstrip_protocol(inner) if is_remote(source) else inner
+        size = entry.get("size")
+        reason = _reason_to_ignore(entry, path)
+        if reason is not None:
+            ignored.append({"name": name, "reason": reason})
+        else:
+            beside = sorted(each for each in possible_sidecars(inner) if each in there)
+            names = [PurePosixPath(each).name for each in beside]
+            rasters.append({"name": name, "path": path, "bytes": int(size or 0), "output": "", "sidecars": names})
     if not rasters:
         raise NoRasters(source)
-    stems = Counter(PurePosixPath(raster["name"]).stem.lower() for raster in rasters)
-    if repeated := sorted(stem for stem, count in stems.items() if count > 1):
-        raise AmbiguousRasters(source, repeated)
-    return sorted(rasters, key=lambda raster: raster["name"])
+    _name_outputs(rasters)
+    return Listing(sorted(rasters, key=lambda raster: raster["name"]), sorted(ignored, key=lambda each: each["name"]))
+
+
+def possible_sidecars(path: str) -> list[str]:
+    """Paths of the files that could belong to a raster."""
+    stem = path[: -len(PurePosixPath(path).suffix)]
+    return [*(path + suffix for suffix in APPENDED), *(stem + suffix for suffix in REPLACING)]
+
+
+def _entries(filesystem: Any, root: str, source: str, *, recursive: bool) -> tuple[list[dict[str, Any]], str]:
+    """What is there, and the folder that names are given from."""
+    try:
+        if any(mark in root for mark in "*?["):
+            found = filesystem.glob(root, detail=True)
+            return list(found.values()), ""
+        if recursive:
+            found = filesystem.find(root, detail=True)
+            if not found and not filesystem.exists(root):
+                raise SourceNotFound(source)
+            return list(found.values()), root
+        return filesystem.ls(root, detail=True), root
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SourceNotFound(source) from error
+
+
+def _reason_to_ignore(entry: Mapping[str, Any], path: str) -> str | None:
+    """Why something that is called as a raster is none of the source's."""
+    name = PurePosixPath(path).name
+    if name.startswith("._"):
+        return "a resource fork of macOS, not a raster"
+    if name.startswith("."):
+        return "hidden: its name begins with a dot"
+    if is_remote(path):
+        return None if entry["type"] == "file" else "a folder"
+    file = Path(path)
+    if file.is_symlink():
+        try:
+            check_place(str(file.resolve(strict=True)))
+        except (OSError, RuntimeError):
+            return "a link that leads nowhere"
+        except PlaceRefused as refused:
+            return f"a link out of the allowed places: {refused}"
+    return None if file.is_file() else "a folder" if file.is_dir() else "no regular file"
+
+
+def _name_outputs(rasters: list[RasterFile]) -> None:
+    """A name for each COG: the raster's stem, longer where two would get the same, in upper or lower case."""
+    stems = Counter(_stem(raster).lower() for raster in rasters)
+    for raster in rasters:
+        stem = _stem(raster)
+        if stems[stem.lower()] > 1:
+            stem = f"{stem}~{hashlib.sha256(raster['name'].encode()).hexdigest()[:8]}"
+        raster["output"] = stem
+
+
+def _stem(raster: RasterFile) -> str:
+    return str(PurePosixPath(raster["name"]).with_suffix("")).replace("/", "__")
 
 
 def inspect_rasters(files: Sequence[RasterFile]) -> Iterator[dict[str, Any]]:
@@ -90,7 +160,7 @@ def inspect_raster(path: str) -> dict[str, Any]:
     """What one raster says of itself; `problem` holds the reason when it cannot be opened, else None."""
     name = PurePosixPath(path).name
     try:
-        with open_raster(path) as dataset:
+        with open_raster(path, sidecars=False) as dataset:
             return {"name": name, "path": path, "problem": None, **describe(dataset)}
     except (RasterioError, OSError) as error:
         return {"name": name, "path": path, "problem": f"cannot be opened as a GeoTIFF: {error}"}

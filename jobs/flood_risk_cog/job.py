@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from core.models import TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
 from jobs.base import JobBase
+from jobs.flood_risk_cog import marker, places  # noqa: F401 - their validators
 from jobs.mixins import JobBaseMixin
 
 INVENTORY, CONVERT, CATALOG = 1, 2, 3
@@ -30,9 +31,10 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
             "type": "str",
             "required": True,
             "min": 1,
-            "description": "folder or fsspec URL that holds *.tif files",
+            "description": "folder, file, pattern (*) or URL of *.tif files",
             "example": "abfs://floods@account.dfs.core.windows.net/depths",
         },
+        "recursive": {"type": "bool", "default": False, "description": "rasters in folders inside the source as well"},
         "output": {
             "type": "str",
             "required": True,
@@ -64,8 +66,12 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
         "title": {"type": "str", "default": "Flood risk", "min": 1, "max": 200, "description": "title for people"},
     }
     resource_validators: ClassVar = (
-        {"type": "source_exists", "param": "source", "suffixes": (".tif", ".tiff"), "recursive": False},
+        {"type": "raster_place", "param": "source"},
+        {"type": "raster_place", "param": "output", "writes": True},
+        {"type": "named_crs", "param": "target_crs"},
+        {"type": "source_exists", "param": "source", "suffixes": (".tif", ".tiff"), "recursive": "recursive"},
         {"type": "folder_writable", "param": "output"},
+        {"type": "own_output", "param": "output"},
     )
 
     @staticmethod
@@ -78,7 +84,8 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
         elif stage == CONVERT:
             for inventory in previous_results:
                 for raster in inventory.result["rasters"]:
-                    yield TaskDefinition(name=raster["name"], parameters={"path": raster["path"]})
+                    parameters = {name: raster[name] for name in ("path", "output", "sidecars") if name in raster}
+                    yield TaskDefinition(name=raster["name"], parameters=parameters)
 
     @staticmethod
     def finalize_job(context: JobExecutionContext) -> dict[str, Any]:

@@ -1,18 +1,17 @@
 """Opening rasters, wherever they are, and reading them piece by piece."""
 
-import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.windows import Window
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-PIXELS_PER_READ = 1 << 20
+from jobs.flood_risk_cog.remote import filesystem_of, find_redirect, is_remote
+from jobs.flood_risk_cog.stage import APPENDED, REPLACING, sidecars_of
+from jobs.flood_risk_cog.target import short_name
 
 
 class SourceNotFound(FileNotFoundError):
@@ -23,16 +22,7 @@ class SourceNotFound(FileNotFoundError):
         self.source = source
 
 
-def is_remote(path: str) -> bool:
-    return "://" in path
-
-
-def without_file_scheme(path: str) -> str:
-    """A `file://` URL as the local path that it is; anything else unchanged."""
-    return path.removeprefix("file://")
-
-
-def fetch_raster(path: str, folder: Path) -> str:
+def fetch_raster(path: str, folder: Path, sidecars: Sequence[str] | None = None) -> str:
     """A local path to the raster: a remote one is copied into the folder.
 
     So it crosses the network once though it is read several times, and every error after the copy is the raster's own.
@@ -43,56 +33,100 @@ def fetch_raster(path: str, folder: Path) -> str:
     """
     if not is_remote(path):
         return path
-    filesystem, inner = fsspec.core.url_to_fs(path)
-    local = folder / PurePosixPath(path).name
+    filesystem, inner = filesystem_of(path)
+    local = folder / short_name(PurePosixPath(path).name)
     try:
         filesystem.get_file(inner, str(local))
     except FileNotFoundError as error:
         raise SourceNotFound(path) from error
+    for there, here in remote_sidecars(path, local, sidecars):
+        # Most rasters have none.
+        with suppress(FileNotFoundError):
+            filesystem.get_file(filesystem_of(there)[1], str(here))
     return str(local)
 
 
+def remote_sidecars(path: str, local: Path, names: Sequence[str] | None = None) -> Iterator[tuple[str, Path]]:
+    """URLs of the files beside a remote raster that belong to it, and where their copies belong.
+
+    Args:
+        names: Which there are; None: which there may be.
+    """
+    for url, copy in _possible_sidecars(path, local):
+        if names is None or PurePosixPath(url.partition("?")[0]).name in names:
+            yield url, copy
+
+
+def _possible_sidecars(path: str, local: Path) -> Iterator[tuple[str, Path]]:
+    url, mark, query = path.partition("?")
+    for suffix in APPENDED:
+        yield f"{url}{suffix}{mark}{query}", local.with_name(local.name + suffix)
+    stem = url[: -len(PurePosixPath(url).suffix)] if PurePosixPath(url).suffix else url
+    for suffix in REPLACING:
+        yield f"{stem}{suffix}{mark}{query}", local.with_suffix(suffix)
+
+
+class UntrustedRaster(RasterioError):  # type: ignore[misc] # rasterio has no types
+    """What belongs to the raster would make GDAL open something else."""
+
+
 @contextmanager
-def open_raster(path: str, **options: Any) -> Iterator[Any]:
-    """A dataset of rasterio's, open for reading; a URL is read through fsspec, with its credentials."""
+def open_raster(path: str, *, sidecars: bool = True, **options: Any) -> Iterator[Any]:
+    """A dataset of rasterio's, open for reading; a URL is read through fsspec, with its credentials.
+
+    Args:
+        sidecars: Whether GDAL may look at the files beside it.
+
+    Raises:
+        RasterioError: It is no GeoTIFF, or names another file.
+    """
     if is_remote(path):
-        options["opener"] = fsspec.core.url_to_fs(path)[0]
-    with warnings.catch_warnings():
+        options["opener"] = filesystem_of(path)[0]
+    probing = {} if sidecars else {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+    with rasterio.Env(**probing), warnings.catch_warnings():
         # A raster without a position is refused by name later; the warning would only repeat it.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         # No other driver: a text that is called .tif could name any file of this machine.
         dataset = rasterio.open(path, driver="GTiff", **options)
     with dataset:
+        # GDAL would open it with whatever driver fits.
+        if "OVERVIEW_FILE" in dataset.tags(ns="OVERVIEWS"):
+            raise UntrustedRaster("its metadata names another file as its overviews; remove OVERVIEW_FILE")
         yield dataset
 
 
-def version_of(path: str) -> str:
-    """What changes when the file does: its size with its time or its entity tag.
+def version_of(path: str, sidecars: Sequence[str] | None = None) -> str:
+    """What changes when the file does, or one that belongs to it: sizes with times or entity tags.
 
     Raises:
         SourceNotFound: No such file.
     """
-    if is_remote(path):
-        filesystem, inner = fsspec.core.url_to_fs(path)
-        try:
-            info = filesystem.info(inner)
-        except FileNotFoundError as error:
-            raise SourceNotFound(path) from error
-        stamp = next((info[key] for key in ("etag", "ETag", "last_modified", "mtime", "created") if info.get(key)), "")
-        return f"{info.get('size')}-{stamp}"
+    if not is_remote(path):
+        beside = [f"{each.name[-8:]}:{_version_of_file(each)}" for each in sidecars_of(Path(path))]
+        return ";".join([_version_of_file(Path(path)), *beside])
+    found = _version_of_url(path)
+    if found is None:
+        raise SourceNotFound(path)
+    versions = [_version_of_url(url) for url, _ in remote_sidecars(path, Path("x.tif"), sidecars)]
+    return ";".join([found, *(each for each in versions if each is not None)])
+
+
+def _version_of_file(path: Path) -> str:
     try:
-        stat = Path(path).stat()
+        stat = path.stat()
     except FileNotFoundError as error:
-        raise SourceNotFound(path) from error
+        raise SourceNotFound(str(path)) from error
     return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
-def read_windows(dataset: Any) -> Iterator[Window]:
-    """Windows that cover the dataset in whole blocks, about a million pixels each, so that memory stays bounded."""
-    block_rows, block_columns = dataset.block_shapes[0]
-    columns = min(dataset.width, math.ceil(1024 / block_columns) * block_columns)
-    rows = max(block_rows, PIXELS_PER_READ // columns // block_rows * block_rows)
-    for row in range(0, dataset.height, rows):
-        for column in range(0, dataset.width, columns):
-            width, height = min(columns, dataset.width - column), min(rows, dataset.height - row)
-            yield Window(column, row, width, height)
+def _version_of_url(url: str) -> str | None:
+    filesystem, inner = filesystem_of(url)
+    try:
+        info = filesystem.info(inner)
+    except FileNotFoundError as error:
+        # fsspec says so of every failure over HTTP.
+        if (refused := find_redirect(error)) is not None:
+            raise refused from error
+        return None
+    stamp = next((info[key] for key in ("etag", "ETag", "last_modified", "mtime", "created") if info.get(key)), "")
+    return f"{info.get('size')}-{stamp}"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 FINGERPRINT_TAG = "COREMACHINE_SOURCE"
 # Appended to the whole name, and to the name without its suffix.
+# GDAL opens a mask with whatever driver fits.
+TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 APPENDED = (".msk", ".aux.xml")
 REPLACING = (".aux.xml", ".tfw", ".TFW", ".tifw", ".wld")
 MOST_AUX_BYTES = 32 << 20
@@ -41,6 +43,8 @@ def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
         if sidecar.name.endswith(".aux.xml"):
             aux = aux or sidecar
             continue
+        if sidecar.suffix == ".msk":
+            _check_mask(sidecar)
         ending = sidecar.name.removeprefix(source.name) if sidecar.name.startswith(source.name) else sidecar.suffix
         name = staged.name + ending if sidecar.name.startswith(source.name) else staged.stem + ending.lower()
         (folder / name).symlink_to(sidecar.resolve())
@@ -51,6 +55,12 @@ def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
     ET.SubElement(metadata, "MDI", key=FINGERPRINT_TAG).text = fingerprint
     ET.ElementTree(document).write(folder / f"{staged.name}.aux.xml", encoding="utf-8")
     return staged
+
+
+def _check_mask(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(4) not in TIFF_BEGINS:
+            raise UnreadableSidecar(f"{path.name}: expected a mask as TIFF, found another file; remove it")
 
 
 def _read_aux(path: Path) -> ET.Element:

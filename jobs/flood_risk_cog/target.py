@@ -2,14 +2,13 @@
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import fsspec
-
-from jobs.flood_risk_cog.source import is_remote
+from jobs.flood_risk_cog.remote import filesystem_of, is_remote
 
 # Of 255 bytes that file systems take, the rest is for what we append.
 LONGEST_STEM = 200
@@ -39,7 +38,7 @@ def size_of(path: str) -> int | None:
     """Bytes of a file; None when there is none."""
     try:
         if is_remote(path):
-            filesystem, inner = fsspec.core.url_to_fs(path)
+            filesystem, inner = filesystem_of(path)
             filesystem.invalidate_cache()
             return int(filesystem.info(inner)["size"])
         return Path(path).stat().st_size
@@ -54,7 +53,7 @@ def open_file(path: str) -> Iterator[BinaryIO]:
         with Path(path).open("rb") as file:
             yield file
         return
-    filesystem, inner = fsspec.core.url_to_fs(path)
+    filesystem, inner = filesystem_of(path)
     filesystem.invalidate_cache()
     with filesystem.open(inner, "rb") as file:
         yield file
@@ -69,6 +68,30 @@ def read_text(path: str) -> str | None:
         return None
 
 
+def put_text(text: str, target: str) -> None:
+    """Write a text file in one step."""
+    if is_remote(target):
+        filesystem, inner = filesystem_of(target)
+        filesystem.pipe_file(inner, text.encode())
+        return
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as file:
+        file.write(text)
+    os.replace(file.name, path)  # noqa: PTH105
+
+
+def names_in(folder: str) -> list[str]:
+    """Names of what stands in a folder; empty for one that is not there."""
+    try:
+        if not is_remote(folder):
+            return os.listdir(folder)  # noqa: PTH208
+        filesystem, inner = filesystem_of(folder)
+        return [str(name).rstrip("/").rsplit("/", 1)[-1] for name in filesystem.ls(inner, detail=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def put_file(file: Path, target: str) -> None:
     """Put a file in place: moved where it is local, else uploaded.
 
@@ -80,7 +103,7 @@ def put_file(file: Path, target: str) -> None:
     if not is_remote(target):
         os.replace(file, target)  # noqa: PTH105
         return
-    filesystem, inner = fsspec.core.url_to_fs(target)
+    filesystem, inner = filesystem_of(target)
     filesystem.put_file(str(file), inner)
     expected, found = file.stat().st_size, size_of(target)
     if found != expected:

@@ -5,7 +5,6 @@ import pytest
 from rasterio.crs import CRS
 
 from jobs.flood_risk_cog.inventory import (
-    AmbiguousRasters,
     NoRasters,
     crs_text,
     inspect_raster,
@@ -19,7 +18,7 @@ def test_rasters_are_listed_by_name_and_other_files_left_out(tmp_path):
     for name in ("b.TIF", "a.tiff", "notes.txt"):
         (tmp_path / name).write_bytes(b"123")
     (tmp_path / "folder.tif").mkdir()
-    files = list_rasters(str(tmp_path))
+    files = list_rasters(str(tmp_path)).rasters
     assert [(file["name"], file["bytes"]) for file in files] == [("a.tiff", 3), ("b.TIF", 3)]
     assert Path(files[0]["path"]) == tmp_path / "a.tiff"
 
@@ -34,11 +33,55 @@ def test_a_source_without_rasters_is_refused(tmp_path):
         list_rasters(str(tmp_path))
 
 
-def test_rasters_that_would_overwrite_each_other_are_refused(tmp_path):
-    for name in ("a.tif", "a.tiff"):
+def test_rasters_that_would_overwrite_each_other_get_names_of_their_own(tmp_path):
+    for name in ("a.tif", "A.TIFF", "b.tif"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(AmbiguousRasters, match="rename"):
-        list_rasters(str(tmp_path))
+    outputs = {file["name"]: file["output"] for file in list_rasters(str(tmp_path)).rasters}
+    assert outputs["b.tif"] == "b"
+    assert len({output.lower() for output in outputs.values()}) == 3
+
+
+def test_what_only_looks_like_a_raster_is_told(tmp_path):
+    (tmp_path / "real.tif").write_bytes(b"1")
+    for name in (".hidden.tif", "._real.tif"):
+        (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "broken.tif").symlink_to(tmp_path / "nowhere.tif")
+    (tmp_path / "linked.tif").symlink_to(tmp_path / "real.tif")
+    listing = list_rasters(str(tmp_path))
+    assert [file["name"] for file in listing.rasters] == ["linked.tif", "real.tif"]
+    assert {each["name"]: each["reason"].split(":")[0] for each in listing.ignored} == {
+        "._real.tif": "a resource fork of macOS, not a raster",
+        ".hidden.tif": "hidden",
+        "broken.tif": "a link that leads nowhere",
+    }
+
+
+def test_a_link_out_of_the_allowed_places_is_told_and_not_followed(tmp_path, monkeypatch):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    (inside / "a.tif").write_bytes(b"1")
+    (outside / "b.tif").write_bytes(b"1")
+    (inside / "b.tif").symlink_to(outside / "b.tif")
+    monkeypatch.setenv("COREMACHINE_RASTER_ROOTS", str(inside))
+    listing = list_rasters(str(inside))
+    assert [file["name"] for file in listing.rasters] == ["a.tif"]
+    assert "a link out of the allowed places" in listing.ignored[0]["reason"]
+
+
+def test_folders_and_patterns_are_listed_when_asked_for(tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name in ("a.tif", "b.tif", "deep/a.tif", "deep/er/c.tif"):
+        (tmp_path / name).write_bytes(b"")
+    listing = list_rasters(str(tmp_path), recursive=True)
+    assert [(file["name"], file["output"]) for file in listing.rasters] == [
+        ("a.tif", "a"),
+        ("b.tif", "b"),
+        ("deep/a.tif", "deep__a"),
+        ("deep/er/c.tif", "deep__er__c"),
+    ]
+    assert [file["name"] for file in list_rasters(f"{tmp_path}/deep/*.tif").rasters] == ["a.tif"]
+    assert [file["name"] for file in list_rasters(f"{tmp_path}/[b-c].tif").rasters] == ["b.tif"]
 
 
 def test_a_raster_that_cannot_be_opened_is_listed_with_its_problem(tmp_path, make_raster):
@@ -56,7 +99,7 @@ def test_a_url_is_listed_and_opened_through_fsspec(make_raster):
     memory = fsspec.filesystem("memory")
     memory.pipe("/floods/a.tif", Path(make_raster()).read_bytes())
     try:
-        (file,) = list_rasters("memory://floods")
+        (file,) = list_rasters("memory://floods").rasters
         assert file["path"].startswith("memory://")
         assert inspect_raster(file["path"])["width"] == 640
     finally:
@@ -69,7 +112,7 @@ def test_remote_rasters_are_inspected_side_by_side_and_told_in_order(make_raster
     for index in range(20):
         memory.pipe(f"/floods/{index:02}.tif", b"no raster" if index == 7 else good)
     try:
-        found = list(inspect_rasters(list_rasters("memory://floods")))
+        found = list(inspect_rasters(list_rasters("memory://floods").rasters))
     finally:
         memory.rm("/floods", recursive=True)
     assert [raster["name"] for raster in found] == [f"{index:02}.tif" for index in range(20)]

@@ -1,0 +1,86 @@
+"""Whose output folder it is: a file in it names the parameters that it is made with."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from core.canonical import canonical_json, shown
+from jobs.validators import ResourceInvalid, resource_validator
+
+MARKER = ".coremachine-output.json"
+# What the job writes beside the COGs.
+FILES = ("collection.json", "summary.json", "quicklook.png", "verification.json")
+
+
+class ForeignOutput(ValueError):
+    """The folder holds what this job did not make."""
+
+
+def digest_of(parameters: Mapping[str, Any]) -> str:
+    """The same for the same parameters, whichever job has them."""
+    return hashlib.sha256(canonical_json(dict(parameters)).encode()).hexdigest()
+
+
+def check_output(output: str, parameters: Mapping[str, Any]) -> bool:
+    """Whether the folder has this job's marker already.
+
+    Raises:
+        ForeignOutput: It is of other parameters, or holds files of somebody else's under names that the job writes.
+    """
+    from jobs.flood_risk_cog.target import join, names_in, read_text  # noqa: PLC0415 - fsspec, an extra
+
+    text = read_text(join(output, MARKER))
+    if text is not None:
+        found = _read(text)
+        if found.get("parameters_sha256") == digest_of(parameters):
+            return True
+        raise ForeignOutput(f"the results of other parameters (job {str(found.get('job_id'))[:12]}...)")
+    taken = sorted(set(FILES) & set(names_in(output)))
+    results = names_in(join(output, "cogs"))
+    if not any(name.endswith(".proof.json") for name in results):
+        taken += sorted(f"cogs/{name}" for name in results if name.endswith(".tif"))[:3]
+    if taken and not _is_ours(read_text(join(output, "summary.json"))):
+        raise ForeignOutput(f"files that this job did not write: {', '.join(taken)}")
+    return False
+
+
+def mark_output(output: str, parameters: Mapping[str, Any], job_id: str) -> None:
+    """Take the folder for this job's parameters.
+
+    Raises:
+        ForeignOutput: It is somebody else's.
+    """
+    from jobs.flood_risk_cog.target import join, put_text  # noqa: PLC0415 - fsspec, an extra
+
+    if not check_output(output, parameters):
+        content = {"job_type": "flood_risk_cog", "job_id": job_id, "parameters_sha256": digest_of(parameters)}
+        put_text(json.dumps(content, indent=2, sort_keys=True) + "\n", join(output, MARKER))
+
+
+def _read(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_ours(summary: str | None) -> bool:
+    """The release before wrote no marker."""
+    return summary is not None and {"collection", "totals", "by_return_period"} <= _read(summary).keys()
+
+
+@resource_validator("own_output")
+def own_output(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """The folder is empty, new, or made by a job of the same parameters."""
+    field = config["param"]
+    try:
+        check_output(parameters[field], parameters)
+    except ForeignOutput as foreign:
+        place = shown(parameters[field], 200)
+        hint = "choose another folder, or remove this one"
+        raise ResourceInvalid(field, "a folder of this job's own", f"{foreign} in {place}", hint) from foreign
+    except ImportError:
+        # The app that takes submissions may have no raster libraries; the inventory looks again.
+        return

@@ -1,0 +1,132 @@
+"""Where rasters may be read and results written: checked when a job is submitted, and again where a place is opened.
+
+`COREMACHINE_RASTER_ROOTS` names the allowed folders and URL prefixes, separated by commas. Without it a machine of
+one's own may use any place, and an app in Azure none: whoever may submit a job could read what the app can read.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from core.canonical import shown
+from jobs.validators import ResourceInvalid, resource_validator
+
+ROOTS_SETTING = "COREMACHINE_RASTER_ROOTS"
+# `memory` is of one process alone: for trials.
+READABLE = ("file", "memory", "s3", "gs", "az", "abfs", "abfss", "http", "https")
+WRITABLE = ("file", "memory", "s3", "gs", "az", "abfs", "abfss")
+_LONGEST = 4096
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,19}:[A-Za-z0-9]{1,20}")
+_WKT = re.compile(
+    r"\s*(GEOG|PROJ|BOUND|COMPOUND|COMPD|GEOD)[A-Z]*CRS?\s*\[|\s*(GEOGCS|PROJCS|COMPD_CS)\s*\[", re.IGNORECASE
+)
+# What a definition could name beside itself: grid files, and PROJ's own texts.
+_OUTSIDE = re.compile(r"nadgrids|geoidgrids|PARAMETERFILE|\bPROJ4\b|://|@", re.IGNORECASE)
+
+
+class PlaceRefused(ValueError):
+    """A place that this app may not use; says which it may."""
+
+    def __init__(self, place: str, expected: str, found: str) -> None:
+        super().__init__(f"expected {expected}, found {found} in {shown(place, 200)}")
+        self.expected, self.found = expected, found
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which places are allowed; `roots` None is any."""
+
+    roots: tuple[str, ...] | None = None
+    in_azure: bool = False
+
+    @property
+    def words(self) -> str:
+        if self.roots is None:
+            return "any folder" if not self.in_azure else f"a place (none is allowed yet: set {ROOTS_SETTING})"
+        return f"a place in {', '.join(self.roots)} ({ROOTS_SETTING})"
+
+
+def read_policy(environment: Mapping[str, str]) -> Policy:
+    """What the app's settings allow."""
+    roots = tuple(root.strip() for root in environment.get(ROOTS_SETTING, "").split(",") if root.strip())
+    return Policy(roots or None, in_azure=bool(environment.get("WEBSITE_INSTANCE_ID")))
+
+
+def check_place(place: str, *, writes: bool = False, listed: bool = False, policy: Policy | None = None) -> None:
+    """Refuse a place that is not what it seems, or that is not allowed.
+
+    Args:
+        place: A local path or URL.
+        listed: It was found in a folder, and not written by a person: files may have any name.
+        policy: The app's own when left out.
+
+    Raises:
+        PlaceRefused: Says what is allowed.
+    """
+    policy = policy or read_policy(os.environ)
+    if not listed or "://" in place:
+        _check_form(place, WRITABLE if writes else READABLE)
+    if policy.roots is None:
+        if policy.in_azure:
+            raise PlaceRefused(place, policy.words, "no allowed place")
+        return
+    if not any(_is_inside(place, root) for root in policy.roots):
+        raise PlaceRefused(place, policy.words, "another place")
+
+
+def _check_form(place: str, schemes: tuple[str, ...]) -> None:
+    if not place or len(place) > _LONGEST:
+        raise PlaceRefused(place[:100], f"a path or URL of 1 to {_LONGEST} characters", f"{len(place)}")
+    if any(ord(character) < ord(" ") or ord(character) == 127 for character in place):  # noqa: PLR2004 - DEL
+        raise PlaceRefused(place, "a path or URL", "a control character")
+    if "::" in place:
+        raise PlaceRefused(place, "one path or URL", "a chain of them (::)")
+    found = _SCHEME.match(place)
+    if found is not None:
+        scheme, slashes = found[1], found[2]
+        if scheme not in schemes or not slashes:
+            raise PlaceRefused(place, f"a local path or one of {'://, '.join(schemes)}://", f"{scheme!r}")
+        if scheme == "file" and not place.startswith("file:///"):
+            raise PlaceRefused(place, "file:/// and an absolute path", "another host")
+    elif place.startswith(("//", "\\\\", "~")):
+        raise PlaceRefused(place, "a path on this machine", f"{place[:2]!r}")
+    if ".." in re.split(r"[/\\]", unquote(place)):
+        raise PlaceRefused(place, "a path without ..", "..")
+
+
+def _is_inside(place: str, root: str) -> bool:
+    local = place.removeprefix("file://")
+    if "://" in local:
+        prefix = root.rstrip("/")
+        bare = re.split(r"[?#]", place)[0].rstrip("/")
+        return "://" in root and (bare == prefix or bare.startswith(f"{prefix}/"))
+    if "://" in root.removeprefix("file://"):
+        return False
+    folder = Path(root.removeprefix("file://")).resolve()
+    return Path(local).resolve().is_relative_to(folder)
+
+
+@resource_validator("raster_place")
+def raster_place(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """The place is one that this app may use; with `writes` true, one that it may write to."""
+    field = config["param"]
+    try:
+        check_place(parameters[field], writes=bool(config.get("writes")))
+    except PlaceRefused as refused:
+        raise ResourceInvalid(field, refused.expected, refused.found, "choose another place") from refused
+
+
+@resource_validator("named_crs")
+def named_crs(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """A coordinate system by an authority's code, or whole as WKT or PROJJSON: nothing that names a file or a URL."""
+    field = config["param"]
+    text = parameters[field]
+    is_whole = _WKT.match(text) or text.lstrip().startswith("{")
+    if _OUTSIDE.search(text) or not (_CODE.fullmatch(text) or is_whole):
+        expected = "an authority's code such as EPSG:4326, or whole WKT or PROJJSON"
+        raise ResourceInvalid(field, expected, shown(text, 100), "name no file, URL or PROJ text")

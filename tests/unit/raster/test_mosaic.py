@@ -1,0 +1,125 @@
+import io
+import json
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from jobs.flood_risk_cog.catalog import build_catalog
+from jobs.flood_risk_cog.convert import convert_raster
+
+
+def write(path, values, west, *, nodata=None, mask=None, crs="EPSG:32614"):
+    height, width = values.shape
+    profile = {"driver": "GTiff", "dtype": values.dtype, "count": 1, "crs": crs, "nodata": nodata}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path, "w", width=width, height=height, transform=from_origin(west, 3e6, 10, 10), **profile
+        ) as out,
+    ):
+        out.write(values, 1)
+        if mask is not None:
+            out.write_mask(mask)
+    return path
+
+
+def catalog(folder, *paths):
+    items = [convert_raster(str(path), str(folder / "out" / "cogs")) for path in paths]
+    build_catalog(items, [], str(folder / "out"), collection_id="floods", title="Floods")
+    return folder / "out", json.loads((folder / "out" / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ["nodata", "nan", "mask", "all"])
+def test_a_mosaic_has_the_pixels_of_its_rasters_and_nothing_between_them(tmp_path, kind):
+    left, right = (np.arange(1, 2501, dtype="float32").reshape(50, 50) + add for add in (0.25, 9000.5))
+    hidden = np.zeros((50, 50), bool)
+    hidden[:10, :10] = kind != "all"
+    nodata = {"nodata": -9999.0, "nan": float("nan")}.get(kind)
+    mask = ~hidden if kind == "mask" else None
+    if nodata is not None:
+        left[hidden], right[hidden] = nodata, nodata
+    first = write(tmp_path / "a & <b> #1_rp100.tif", left, 500000, nodata=nodata, mask=mask)
+    # 20 columns of nothing between the two.
+    second = write(tmp_path / "c_rp100.tif", right, 500700, nodata=nodata, mask=mask)
+    other = write(tmp_path / "d_rp50.tif", right, 500700, nodata=nodata, mask=mask)
+    folder, summary = catalog(tmp_path, first, second, other)
+    assert [(each["name"], len(each["rasters"])) for each in summary["mosaics"]] == [
+        ("mosaic-rp100.vrt", 2),
+        ("mosaic-rp50.vrt", 1),
+    ]
+    with rasterio.open(folder / "mosaic-rp100.vrt") as mosaic:
+        assert (mosaic.width, mosaic.height, mosaic.crs.to_epsg()) == (120, 50, 32614)
+        found, valid = mosaic.read(1), mosaic.dataset_mask() > 0
+    expected = np.hstack([~hidden, np.zeros((50, 20), bool), ~hidden])
+    assert np.array_equal(valid, expected)
+    assert np.array_equal(found[:, :50][~hidden], left[~hidden])
+    assert np.array_equal(found[:, 70:][~hidden], right[~hidden])
+
+
+@pytest.mark.parametrize("kind", ["nodata", "mask"])
+def test_where_rasters_overlap_the_hidden_pixels_of_the_upper_hide_nothing(tmp_path, kind):
+    low, high = np.full((40, 40), 1, "float32"), np.full((40, 40), 2, "float32")
+    hidden = np.zeros((40, 40), bool)
+    hidden[:20] = True
+    nodata = -1.0 if kind == "nodata" else None
+    if nodata is not None:
+        high[hidden] = nodata
+    full = np.ones_like(hidden)
+    first = write(tmp_path / "a.tif", low, 500000, nodata=nodata, mask=None if nodata else full)
+    second = write(tmp_path / "b.tif", high, 500000, nodata=nodata, mask=None if nodata else ~hidden)
+    folder, _ = catalog(tmp_path, first, second)
+    with rasterio.open(folder / "mosaic.vrt") as mosaic:
+        assert mosaic.dataset_mask().all()
+        assert np.array_equal(mosaic.read(1), np.where(hidden, low, high))
+
+
+def test_rasters_of_different_systems_are_not_put_together(tmp_path):
+    values = np.ones((20, 20), "float32")
+    paths = [write(tmp_path / f"{code}.tif", values, 500000, crs=f"EPSG:{code}") for code in (32614, 32615)]
+    _, summary = catalog(tmp_path, *paths)
+    assert [each["name"] for each in summary["mosaics"]] == ["mosaic.vrt", "mosaic-2.vrt"]
+
+
+def test_the_items_as_a_table(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra geoparquet is not installed")
+    values = np.ones((20, 20), "float32")
+    first = write(tmp_path / "a.tif", values, 500000, nodata=float("nan"))
+    second = write(tmp_path / "b.tif", np.ones((20, 20), "uint8"), 500000, nodata=0)
+    folder, summary = catalog(tmp_path, first, second)
+    assert summary["geoparquet"] == "items.parquet"
+    table = parquet.read_table(io.BytesIO((folder / "items.parquet").read_bytes()))
+    item = json.loads((folder / "a" / "a.json").read_text())
+    geo = json.loads(table.schema.metadata[b"geo"])
+    assert (geo["version"], geo["columns"]["geometry"]["encoding"]) == ("1.1.0", "WKB")
+    rows = table.to_pylist()
+    assert [row["id"] for row in rows] == ["a", "b"]
+    ring = item["geometry"]["coordinates"][0]
+    found = np.frombuffer(rows[0]["geometry"], "<f8", offset=13).reshape(-1, 2)
+    assert np.array_equal(found, np.array(ring))
+    assert list(rows[0]["bbox"].values()) == item["bbox"]
+    assert rows[0]["assets"]["data"]["file:checksum"] == item["assets"]["data"]["file:checksum"]
+
+
+def test_without_pyarrow_the_summary_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    folder, summary = catalog(tmp_path, write(tmp_path / "a.tif", np.ones((20, 20), "float32"), 500000))
+    assert summary["geoparquet"] == "not written: pyarrow is not installed; install the extra geoparquet"
+    assert not (folder / "items.parquet").exists()
+
+
+def test_a_result_that_cannot_be_described_costs_no_other_raster(tmp_path):
+    values = np.ones((20, 20), "float32")
+    paths = [write(tmp_path / f"{name}.tif", values, 500000) for name in "abc"]
+    good, odd, old = [convert_raster(str(path), str(tmp_path / "out" / "cogs")) for path in paths]
+    odd["statistics"]["max_depth"] = float("nan")
+    # As a release before told it, and its file is gone.
+    del old["geometry"]
+    (tmp_path / "out" / "cogs" / "c.tif").unlink()
+    result = build_catalog([good, odd, old], [], str(tmp_path / "out"), collection_id="floods", title="Floods")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [raster["name"] for raster in summary["rasters"]] == ["a.tif"]
+    assert [failure["name"] for failure in summary["failures"]] == ["b.tif", "c.tif"]
+    assert result["left_out"] == summary["failures"]
+    assert (summary["totals"]["converted"], summary["totals"]["failed"]) == (1, 2)
