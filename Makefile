@@ -14,6 +14,7 @@ help:
 	@echo "make bench   CoreMachine beside its peers, in an environment of its own (about half an hour; REPEATS=5, BENCH='--only ...')"
 	@echo "make bench-quick  the same in two minutes: ours, the floor and one peer"
 	@echo "make bench-against BEFORE=folder  this checkout beside another one of the project: what does a change cost?"
+	@echo "make bench-rasters  the flood risk job's conversion beside gdal_translate and rio cogeo (BENCH='--only striped')"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and local data"
@@ -70,6 +71,10 @@ bench: .bench-venv/.ready bench-programs
 
 bench-quick: .bench-venv/.ready
 	.bench-venv/bin/python -m bench --quick
+
+.PHONY: bench-rasters
+bench-rasters: .venv/.ready
+	$(BIN)/python -m bench.rasters --repeats $(or $(REPEATS),3) $(BENCH)
 
 bench-against: .venv/.ready
 	$(BIN)/python -m bench.against $(BEFORE) --repeats $(or $(REPEATS),5)

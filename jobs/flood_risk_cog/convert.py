@@ -17,7 +17,7 @@ from rio_cogeo.cogeo import cog_validate
 from jobs.flood_risk_cog.facts import DamagedRaster, Facts, cause, read_facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
 from jobs.flood_risk_cog.inventory import describe, has_code
-from jobs.flood_risk_cog.memory import LEAST_CACHE, cache_bytes, problem_with_blocks
+from jobs.flood_risk_cog.memory import LEAST_CACHE, cache_bytes, is_too_wide, problem_with_blocks, rows_of_small_tiles
 from jobs.flood_risk_cog.places import check_place
 from jobs.flood_risk_cog.plan import ConversionOptions, ConversionPlan, UnusableRaster, check_source, make_plan
 from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
@@ -28,7 +28,7 @@ from jobs.flood_risk_cog.stage import UnreadableSidecar, stage_raster
 from jobs.flood_risk_cog.statistics import FloodMeter
 from jobs.flood_risk_cog.target import join, open_file, put_file, read_text, short_name, size_of
 from jobs.flood_risk_cog.verification import verify_cog
-from jobs.flood_risk_cog.write import write_cog, write_warped
+from jobs.flood_risk_cog.write import write_cog, write_tiled, write_warped
 
 Compression = Literal["deflate", "zstd", "lerc"]
 Report = Callable[[str, float], None]
@@ -187,6 +187,12 @@ def _cache_for(path: str, source: str, tile_size: int) -> int:
         raise _not_opened(path, source, error) from error
 
 
+def _rows_of_copy(source: str, tile_size: int) -> int | None:
+    """Rows of a tile of the copy that comes before the COG; None when none is needed."""
+    with open_raster(source) as dataset:
+        return rows_of_small_tiles(dataset, tile_size) if is_too_wide(dataset, tile_size) else None
+
+
 def _not_opened(path: str, source: str, error: BaseException) -> UnusableRaster:
     # By its own name, not by that of the copy or link that was opened.
     text = cause(error).replace(source, PurePosixPath(path).name)
@@ -201,6 +207,9 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
             written = str(temporary.with_name("warped.tif"))
             write_warped(path, source, Path(written), plan, lambda share: report("warp", share))
         report("write", 0)
+        if not plan.warped and (rows := _rows_of_copy(source, options.tile_size)):
+            written = str(temporary.with_name("tiled.tif"))
+            write_tiled(source, Path(written), rows)
         write_cog(written, temporary, plan)
     except (DamagedRaster, NoFootprint) as error:
         raise UnusableRaster(path, str(error)) from error

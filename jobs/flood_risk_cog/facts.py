@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 # Values are compared in squares of this side, so that neither tiles nor strips decide about the order.
 CELL = 512
-MOST_WINDOW_BYTES = 64 << 20
+MOST_WINDOW_BYTES = 16 << 20
 # A classification has few values; a photograph or a hill shade has most of the 256.
 MOST_CLASSES = 32
 
@@ -105,11 +105,11 @@ def read_facts(dataset: Any, *, seen: Seen | None = None, report: Report | None 
         DamagedRaster: A block cannot be read.
     """
     bands = [BandFacts() for _ in range(dataset.count)]
-    cells: dict[tuple[int, int], Any] = {}
+    cells: dict[tuple[int, int, int, bool], Any] = {}
     for window, numbers, values, valid in read_pieces(dataset, report):
         for index, number in enumerate(numbers):
             bands[number - 1].see(values[index], valid[index])
-        _add_to_cells(cells, window, values, valid)
+        _add_to_cells(cells, window, numbers, values, valid)
         if seen is not None and numbers[0] == 1:
             seen(window, values[0], valid[0])
     whole = hashlib.sha256()
@@ -119,12 +119,13 @@ def read_facts(dataset: Any, *, seen: Seen | None = None, report: Report | None 
 
 
 def read_pieces(dataset: Any, report: Report | None = None) -> Iterator[tuple[Window, list[int], Any, Any]]:
-    """Windows of whole cells with some of the bands at a time: numbers, values and validity (bands, rows, columns)."""
+    """Windows with some of the bands at a time: numbers, values and validity (bands, rows, columns)."""
     total = dataset.width * dataset.height
     pixel_bytes = np.dtype(dataset.dtypes[0]).itemsize + 1
-    together = max(1, min(dataset.count, MOST_WINDOW_BYTES // (CELL * CELL * pixel_bytes)))
+    rows = _rows_at_once(dataset, pixel_bytes)
+    together = max(1, min(dataset.count, MOST_WINDOW_BYTES // (rows * min(CELL, dataset.width) * pixel_bytes)))
     done = 0
-    for window in windows(dataset.width, dataset.height, pixel_bytes * together):
+    for window in windows(dataset.width, dataset.height, pixel_bytes * together, rows):
         for first in range(1, dataset.count + 1, together):
             numbers = list(range(first, min(first + together, dataset.count + 1)))
             try:
@@ -139,12 +140,25 @@ def read_pieces(dataset: Any, report: Report | None = None) -> Iterator[tuple[Wi
             report(done / total)
 
 
-def windows(width: int, height: int, pixel_bytes: int) -> Iterator[Window]:
-    """Windows of whole cells, from left to right and down, of at most MOST_WINDOW_BYTES or one cell."""
-    columns = max(CELL, MOST_WINDOW_BYTES // (CELL * pixel_bytes) // CELL * CELL)
-    for row in range(0, height, CELL):
+def _rows_at_once(dataset: Any, pixel_bytes: int) -> int:
+    """A cell's rows; of wide strips fewer, so that each is decoded once for its whole width and all bands."""
+    _, block_columns = dataset.block_shapes[0]
+    if block_columns < dataset.width:
+        return CELL
+    fitting = MOST_WINDOW_BYTES // (dataset.width * dataset.count * pixel_bytes)
+    rows = CELL
+    while rows > max(fitting, 1):
+        rows //= 2
+    # Strips higher than that stay in GDAL's cache while their parts are read.
+    return rows
+
+
+def windows(width: int, height: int, pixel_bytes: int, rows: int = CELL) -> Iterator[Window]:
+    """Windows of whole cells or parts of their rows, from left to right and down, of at most MOST_WINDOW_BYTES."""
+    columns = max(CELL, MOST_WINDOW_BYTES // (rows * pixel_bytes) // CELL * CELL)
+    for row in range(0, height, rows):
         for column in range(0, width, columns):
-            yield Window(column, row, min(columns, width - column), min(CELL, height - row))
+            yield Window(column, row, min(columns, width - column), min(rows, height - row))
 
 
 def validity(dataset: Any, numbers: list[int], window: Window, values: Any) -> Any:
@@ -170,18 +184,24 @@ def _by_alpha(dataset: Any, numbers: list[int], window: Window, values: Any) -> 
     return valid
 
 
-def _add_to_cells(cells: dict[tuple[int, int], Any], window: Window, values: Any, valid: Any) -> None:
+def _add_to_cells(
+    cells: dict[tuple[int, int, int, bool], Any], window: Window, numbers: list[int], values: Any, valid: Any
+) -> None:
+    """Each band of each cell has two digests, which are fed row after row: of values, and of which are valid."""
     known = values if valid.all() else np.where(valid, values, values.dtype.type(0))
-    rows, columns = values.shape[1:]
-    for row in range(0, rows, CELL):
-        for column in range(0, columns, CELL):
-            place = (window.row_off + row, window.col_off + column)
-            hasher = cells.get(place)
-            if hasher is None:
-                hasher = cells[place] = hashlib.sha256()
-            part = (slice(None), slice(row, row + CELL), slice(column, column + CELL))
-            hasher.update(np.ascontiguousarray(known[part]).data)
-            hasher.update(np.packbits(valid[part]).data)
+    row = window.row_off // CELL
+    for index, number in enumerate(numbers):
+        for column in range(0, window.width, CELL):
+            place = (row, (window.col_off + column) // CELL, number)
+            part = (index, slice(None), slice(column, column + CELL))
+            _digest(cells, (*place, False)).update(np.ascontiguousarray(known[part]).data)
+            _digest(cells, (*place, True)).update(np.packbits(valid[part], axis=1).data)
+
+
+def _digest(cells: dict[tuple[int, int, int, bool], Any], key: tuple[int, int, int, bool]) -> Any:
+    if key not in cells:
+        cells[key] = hashlib.sha256()
+    return cells[key]
 
 
 def cause(error: BaseException) -> str:

@@ -12,12 +12,13 @@ from core.errors import PermanentTaskError
 MEGABYTE = 1 << 20
 # Of a conversion's process, Python and libraries included.
 MOST_BYTES = 512 * MEGABYTE
-# Python, GDAL and numpy before the first raster (data that is reserved and not touched is in it), and the windows that
-# values are compared in.
-BASE_BYTES = 120 * MEGABYTE
-WINDOW_BYTES = 32 * MEGABYTE
+# What libraries reserve and never touch counts for the system's bound, and takes no memory.
+UNTOUCHED_BYTES = 64 * MEGABYTE
+# What is left for blocks beside Python, the libraries and the windows that values are compared in.
+MOST_BLOCK_BYTES = 350 * MEGABYTE
 LEAST_CACHE = 32 * MEGABYTE
-MOST_CACHE = MOST_BYTES - BASE_BYTES - WINDOW_BYTES
+USUAL_CACHE = 96 * MEGABYTE
+SMALL_ROW_BYTES = 8 * MEGABYTE
 IN_TILES = "write it anew in tiles (gdal_translate -co TILED=YES -co COMPRESS=DEFLATE) and submit that"
 
 
@@ -36,8 +37,9 @@ def limit_memory(most: int) -> None:
     if sys.platform == "linux":
         import resource  # noqa: PLC0415 - there is none on Windows
 
+        bound = most + UNTOUCHED_BYTES
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (most if hard < 0 else min(most, hard), hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (bound if hard < 0 else min(bound, hard), hard))
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -65,12 +67,12 @@ def block_bytes(dataset: Any) -> int:
 def problem_with_blocks(dataset: Any) -> str | None:
     """Why the blocks of an open raster cannot be read within the bound, in words; None when they can."""
     needed = block_bytes(dataset) + stored_bytes(dataset)
-    if needed <= MOST_CACHE:
+    if needed <= MOST_BLOCK_BYTES:
         return None
     rows, columns = dataset.block_shapes[0]
     return (
         f"its blocks of {columns} x {rows} pixels need {math.ceil(needed / MEGABYTE)} MB of memory each, and a "
-        f"conversion has {MOST_CACHE // MEGABYTE} MB for them; {IN_TILES}"
+        f"conversion has {MOST_BLOCK_BYTES // MEGABYTE} MB for them; {IN_TILES}"
     )
 
 
@@ -82,10 +84,33 @@ def stored_bytes(dataset: Any) -> int:
 
 def cache_bytes(dataset: Any, tile_size: int) -> int:
     """GDAL's cache for one conversion: each block of the source is decoded once for a row of the result's tiles."""
+    usual = min(max(_row_of_blocks(dataset, tile_size) + _row_of_tiles(dataset, tile_size), LEAST_CACHE), USUAL_CACHE)
+    return int(max(usual, block_bytes(dataset)))
+
+
+def is_too_wide(dataset: Any, tile_size: int) -> bool:
+    """Whether its strips would be decoded again for each tile of a row: a copy in small tiles comes before the COG."""
+    _, columns = dataset.block_shapes[0]
+    return bool(columns >= dataset.width and _row_of_blocks(dataset, tile_size) > USUAL_CACHE)
+
+
+def rows_of_small_tiles(dataset: Any, tile_size: int) -> int:
+    """So many that a row of them, in all bands, is no burden; TIFF wants multiples of 16."""
+    rows = SMALL_ROW_BYTES // (dataset.width * _pixel_bytes(dataset)) // 16 * 16
+    return int(min(max(rows, 16), tile_size))
+
+
+def _row_of_blocks(dataset: Any, tile_size: int) -> int:
     rows, columns = dataset.block_shapes[0]
-    pixel = np.dtype(dataset.dtypes[0]).itemsize * dataset.count
     across = math.ceil(dataset.width / columns) * columns
     # Rows of tiles seldom begin where rows of blocks do.
-    source = across * (math.ceil(tile_size / rows) + (tile_size % rows != 0)) * rows * pixel
-    result = math.ceil(dataset.width / tile_size) * tile_size * tile_size * pixel
-    return int(min(max(source + result, LEAST_CACHE), MOST_CACHE))
+    down = min(math.ceil(tile_size / rows) + (tile_size % rows != 0), math.ceil(dataset.height / rows))
+    return int(across * down * rows * _pixel_bytes(dataset))
+
+
+def _row_of_tiles(dataset: Any, tile_size: int) -> int:
+    return int(math.ceil(dataset.width / tile_size) * tile_size * tile_size * _pixel_bytes(dataset))
+
+
+def _pixel_bytes(dataset: Any) -> int:
+    return int(np.dtype(dataset.dtypes[0]).itemsize * dataset.count)

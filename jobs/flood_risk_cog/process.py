@@ -137,7 +137,7 @@ class ConversionProcesses:
         self._lock = threading.Lock()
 
     def convert(self, request: dict[str, Any], report: Report, look: Look) -> dict[str, Any]:
-        """As `ConversionProcess.convert`, in a free child or a new one. One that did not end in order is killed."""
+        """As `ConversionProcess.convert`, in a child that is free or new; one that did not finish is killed."""
         while True:
             child = self._borrow()
             was_kept = child.conversions > 0

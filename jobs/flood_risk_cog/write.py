@@ -1,5 +1,6 @@
 """Writing what a plan says: perhaps a reprojected copy, then the COG by GDAL's own driver."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -135,6 +136,17 @@ def _copy_descriptions(source: Any, target: Any) -> None:
 def _own_domains(namespaces: list[str]) -> list[str]:
     """Domains that a file holds, without those that GDAL computes."""
     return [name for name in namespaces if name not in {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS"}]
+
+
+def write_tiled(source: str, target: Path, rows: int) -> None:
+    """The same raster in tiles of few rows: each block of the source is read once, whatever its shape."""
+    options = {"TILED": True, "BLOCKXSIZE": CELL, "BLOCKYSIZE": rows, "COMPRESS": "ZSTD", "ZSTD_LEVEL": 1}
+    with open_raster(source) as dataset:
+        across = math.ceil(dataset.width / CELL) * CELL
+        # Else GDAL copies in pieces that are as large as its cache allows, or smaller than a row of tiles.
+        swath = across * rows * dataset.count * np.dtype(dataset.dtypes[0]).itemsize
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_SWATH_SIZE=swath):
+            copy(dataset, target, driver="GTiff", INTERLEAVE="PIXEL", BIGTIFF="IF_SAFER", **options)
 
 
 def write_cog(source: str, target: Path, plan: ConversionPlan) -> None:

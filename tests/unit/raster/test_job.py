@@ -26,7 +26,7 @@ from jobs.flood_risk_cog import handlers
 from jobs.flood_risk_cog.convert import InvalidOutput
 from jobs.flood_risk_cog.job import FloodRiskCOGJob
 from jobs.flood_risk_cog.marker import MARKER
-from jobs.flood_risk_cog.memory import MOST_CACHE
+from jobs.flood_risk_cog.memory import MOST_BLOCK_BYTES
 from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.samples import generate_samples
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
@@ -436,7 +436,7 @@ def test_gdal_keeps_its_cache_small_in_every_step(source, output):
         path, str(output), report=lambda step, _share: found.update({step: get_gdal_config("GDAL_CACHEMAX")})
     )
     assert set(found) == set(STEPS)
-    assert max(found.values()) <= MOST_CACHE
+    assert max(found.values()) <= MOST_BLOCK_BYTES
 
 
 def test_a_message_asks_for_one_raster():
