@@ -39,6 +39,10 @@ RELEASE = 2
 GDAL_OPTIONS = {"GDAL_TIFF_INTERNAL_MASK": True, "GDAL_CACHEMAX": LEAST_CACHE}
 
 
+class DifferentOutput(ValueError):
+    """The file that was written says something else than its source, as it would again; it was removed."""
+
+
 class InvalidOutput(RuntimeError):
     """The file that was written does not validate as a COG, or says something else than its source; it was removed."""
 
@@ -86,7 +90,8 @@ def convert_raster(
         UnusableRaster: The raster itself is at fault; trying again is no use.
         SourceNotFound: There is no such file.
         SourceChanged: It changed meanwhile.
-        InvalidOutput: The written file is not a valid COG, or not one of this source.
+        InvalidOutput: The written file is not a valid COG.
+        DifferentOutput: It is not one of this source.
         ValueError: An option is not one of the above.
         OSError: A place could not be read or written; stores raise types of their own as well.
     """
@@ -221,7 +226,7 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
         raise InvalidOutput(f"{temporary.name}: expected a valid COG, found {'; '.join([*errors, *warnings])}")
     verification = verify_cog(source, facts, str(temporary), plan, lambda share: report("verify", share))
     if verification["problems"]:
-        raise InvalidOutput(f"{temporary.name}: {'; '.join(verification['problems'])}; nothing was put in place")
+        raise DifferentOutput(f"{temporary.name}: {'; '.join(verification['problems'])}; nothing was put in place")
     return {
         **describe_cog(str(temporary)),
         **_decided(plan),

@@ -1,6 +1,7 @@
 """How much memory a conversion takes: its bound, the share of GDAL's cache, and what cannot fit."""
 
 import math
+import re
 import sys
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,6 +21,9 @@ LEAST_CACHE = 32 * MEGABYTE
 USUAL_CACHE = 96 * MEGABYTE
 SMALL_ROW_BYTES = 8 * MEGABYTE
 IN_TILES = "write it anew in tiles (gdal_translate -co TILED=YES -co COMPRESS=DEFLATE) and submit that"
+
+
+_NO_MEMORY = re.compile(r"cannot allocate|out of memory|malloc|bad_alloc", re.IGNORECASE)
 
 
 class TooLittleMemory(PermanentTaskError):
@@ -48,6 +52,9 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     while error is not None and id(error) not in seen:
         # rasterio's name for GDAL's; it is looked up by name because an import may be what there is no memory for.
         if isinstance(error, MemoryError) or type(error).__name__ == "CPLE_OutOfMemoryError":
+            return True
+        # GDAL says it in words as well, in errors of other kinds.
+        if _NO_MEMORY.search(str(error)):
             return True
         seen.add(id(error))
         error = error.__cause__ or error.__context__

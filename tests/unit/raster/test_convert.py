@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -5,11 +6,14 @@ import fsspec
 import numpy as np
 import pytest
 import rasterio
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
 
+from core.errors import classify
 from jobs.flood_risk_cog import convert
 from jobs.flood_risk_cog.convert import InvalidOutput, convert_raster
+from jobs.flood_risk_cog.memory import is_out_of_memory
 from jobs.flood_risk_cog.plan import UnusableRaster, choose_resampling
 from jobs.flood_risk_cog.source import SourceNotFound
 
@@ -170,3 +174,22 @@ def test_a_url_is_converted_through_fsspec(make_raster, output):
         assert convert_raster("memory://floods/a.tif", output)["reused"] is True
     finally:
         memory.rm("/floods", recursive=True)
+
+
+def test_a_full_disk_is_said_in_words_and_tried_again(make_raster, output, monkeypatch):
+    def write(*_arguments):
+        raise RasterioError("TIFFAppendToStrip:Write error at scanline 0: No space left on device")
+
+    monkeypatch.setattr(convert, "write_cog", write)
+    with pytest.raises(OSError, match="the disk of the output or the scratch folder is full") as caught:
+        convert_raster(make_raster(), output)
+    assert caught.value.errno == errno.ENOSPC
+    assert classify(caught.value).retryable
+
+
+@pytest.mark.parametrize("text", ["Cannot allocate 400000000 bytes", "Out of memory", "VSIMalloc3(): failed"])
+def test_what_gdal_says_of_memory_is_known_whatever_the_error(text):
+    error = RasterioError("Read failed")
+    error.__cause__ = RasterioError(text)
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RasterioError("Read failed"))

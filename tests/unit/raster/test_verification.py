@@ -10,7 +10,7 @@ from rasterio.shutil import copy
 from rasterio.transform import Affine
 
 from jobs.flood_risk_cog import convert
-from jobs.flood_risk_cog.convert import InvalidOutput, convert_raster
+from jobs.flood_risk_cog.convert import DifferentOutput, convert_raster
 from jobs.flood_risk_cog.facts import read_facts
 from jobs.flood_risk_cog.plan import ConversionOptions, make_plan
 from jobs.flood_risk_cog.source import open_raster
@@ -192,6 +192,6 @@ def test_a_result_that_says_something_else_fails_and_the_old_one_stays(tmp_path,
         write_cog(str(other), target, plan, *more, **named)
 
     monkeypatch.setattr(convert, "write_cog", write_another)
-    with pytest.raises(InvalidOutput, match="expected the values of its source, found others"):
+    with pytest.raises(DifferentOutput, match="expected the values of its source, found others"):
         convert_raster(str(source), str(tmp_path / "cogs"), compression="zstd")
     assert Path(first["path"]).read_bytes() == good
