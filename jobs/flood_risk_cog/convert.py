@@ -60,6 +60,7 @@ def convert_raster(
     compression: Compression = "deflate",
     resampling: str = "auto",
     kind: str = "auto",
+    web_optimized: bool = False,
     name: str | None = None,
     sidecars: Sequence[str] | None = None,
     report: Report | None = None,
@@ -81,6 +82,7 @@ def convert_raster(
         compression: Each is lossless.
         resampling: A name of GDAL's, or "auto": nearest and mode for classes, bilinear and average for quantities.
         kind: "continuous", "classes" or "auto": classes are a palette's, or at most 32 whole numbers without unit.
+        web_optimized: Reproject to Web Mercator, on the tiles of web maps, at the zoom that is nearest.
         name: Of the COG without its suffix; the raster's own when left out.
         sidecars: Names of the files beside a remote raster that belong to it; looked for when left out.
         report: Called with a step and how much of it is done (0 to 1); what it raises ends the conversion.
@@ -95,7 +97,7 @@ def convert_raster(
         ValueError: An option is not one of the above.
         OSError: A place could not be read or written; stores raise types of their own as well.
     """
-    options = ConversionOptions(target_crs, tile_size, compression, resampling, kind)
+    options = ConversionOptions(target_crs, tile_size, compression, resampling, kind, web_optimized)
     check_place(path, listed=True)
     check_place(output, writes=True)
     report = report or (lambda _step, _share: None)
@@ -289,6 +291,7 @@ def _decided(plan: ConversionPlan) -> dict[str, Any]:
         "kind": plan.kind,
         "resampling": {"warp": plan.warp_resampling if plan.warped else None, "overviews": plan.overview_resampling},
         "changed": list(plan.changed),
+        "web_zoom": plan.web.zoom if plan.web is not None else None,
     }
 
 

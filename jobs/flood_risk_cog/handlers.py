@@ -82,7 +82,14 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     for place in {scratch_parent(join(wanted["output"], COGS)), Path(tempfile.gettempdir())}:
         sweep_scratch(place)
     # Once here, rather than as the same failure of every raster.
-    ConversionOptions(wanted["target_crs"], wanted["tile_size"], wanted["compression"], wanted["resampling"])
+    ConversionOptions(
+        wanted["target_crs"],
+        wanted["tile_size"],
+        wanted["compression"],
+        wanted["resampling"],
+        wanted.get("kind", "auto"),
+        web_optimized=bool(wanted.get("web_optimized")),
+    )
     listing = list_rasters(wanted["source"], recursive=bool(wanted.get("recursive")))
     files = listing.rasters
     problems = []
@@ -121,6 +128,7 @@ def convert(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         "resampling": wanted["resampling"],
         # A job of the release before has none.
         "kind": wanted.get("kind", "auto"),
+        "web_optimized": wanted.get("web_optimized", False),
         "name": params.get("output"),
         "sidecars": params.get("sidecars"),
         "owner": dataclasses.asdict(owner),

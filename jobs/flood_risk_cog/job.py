@@ -48,6 +48,11 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
             "description": "reproject to this; null keeps each raster's own",
             "example": "EPSG:4326",
         },
+        "web_optimized": {
+            "type": "bool",
+            "default": False,
+            "description": "reproject to EPSG:3857 on the tiles of web maps; instead of target_crs",
+        },
         "tile_size": {"type": "int", "default": 512, "allowed": [256, 512], "description": "pixels along a tile"},
         "compression": {"type": "str", "default": "deflate", "allowed": ["deflate", "zstd", "lerc"]},
         "resampling": {

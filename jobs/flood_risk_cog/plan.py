@@ -13,6 +13,7 @@ from rasterio.warp import transform_bounds
 
 from jobs.flood_risk_cog.facts import Facts
 from jobs.flood_risk_cog.inventory import crs_text
+from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
 Kind = Literal["continuous", "classes"]
 Validity = Literal["all", "nodata", "mask", "alpha"]
@@ -46,6 +47,7 @@ class ConversionOptions:
     compression: str = "deflate"
     resampling: str = "auto"
     kind: str = "auto"
+    web_optimized: bool = False
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -58,6 +60,8 @@ class ConversionOptions:
                 raise ValueError(f"expected {name} to be one of {', '.join(map(str, allowed))}, found {value!r}")
         if self.target_crs is not None:
             check_target(self.target_crs)
+            if self.web_optimized and CRS.from_user_input(self.target_crs) != CRS.from_user_input(WEB_MERCATOR):
+                raise ValueError(f"expected web_optimized without target_crs, found {self.target_crs!r}; leave one out")
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -67,6 +71,7 @@ class ConversionOptions:
             "compression": self.compression,
             "resampling": self.resampling,
             "kind": self.kind,
+            "web": self.web_optimized,
         }
 
 
@@ -82,6 +87,7 @@ class ConversionPlan:
             `nodata`, those of a mask, those of an alpha band.
         fill_nodata: The source has both, a mask and nodata: where the mask hides, nodata is written before the warp.
         nodata: Of the result.
+        web: The grid that it is put on, where web maps are to show it.
         warp_resampling, overview_resampling: Names of GDAL's methods.
         changed: In words, what is meant to differ from the source.
     """
@@ -97,6 +103,7 @@ class ConversionPlan:
     tile_size: int
     compression: str
     nbits: str | None = None
+    web: WebGrid | None = None
     changed: tuple[str, ...] = field(default=())
 
 
@@ -107,8 +114,9 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         UnusableRaster: It cannot be converted so.
     """
     kind = kind_of(dataset, facts, options.kind)
-    target = CRS.from_user_input(options.target_crs) if options.target_crs else None
-    warped = target is not None and target != dataset.crs
+    target_crs = WEB_MERCATOR if options.web_optimized else options.target_crs
+    target = CRS.from_user_input(target_crs) if target_crs else None
+    warped = options.web_optimized or (target is not None and target != dataset.crs)
     warp, overview = choose_resampling(options.resampling, kind)
     found, nodata, changed = validity_of(dataset), dataset.nodata, []
     dtype = dataset.dtypes[0]
@@ -130,7 +138,7 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         overview = "nearest"
     return ConversionPlan(
         warped=warped,
-        target_crs=options.target_crs if warped else None,
+        target_crs=target_crs if warped else None,
         kind=kind,
         validity=validity,
         fill_nodata=fill_nodata,
@@ -139,9 +147,17 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         overview_resampling=overview,
         tile_size=options.tile_size,
         compression=options.compression,
+        web=_web_grid(path, dataset, options.tile_size) if options.web_optimized else None,
         nbits=dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"),
         changed=tuple(changed),
     )
+
+
+def _web_grid(path: str, dataset: Any, tile_size: int) -> WebGrid:
+    try:
+        return web_grid(dataset, tile_size)
+    except (RasterioError, CPLE_BaseError, ValueError) as error:
+        raise UnusableRaster(path, f"it cannot be put on the grid of web maps: {error}") from error
 
 
 def kind_of(dataset: Any, facts: Facts, asked: str) -> Kind:

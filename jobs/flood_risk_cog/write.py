@@ -71,6 +71,8 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
         options |= {"src_nodata": plan.nodata, "nodata": plan.nodata}
     elif plan.validity == "mask":
         options |= {"add_alpha": True}
+    if plan.web is not None:
+        options |= {"transform": plan.web.transform, "width": plan.web.width, "height": plan.web.height}
     try:
         warped = WarpedVRT(dataset, crs=CRS.from_user_input(plan.target_crs), **options)
     except (RasterioError, CPLE_BaseError) as error:

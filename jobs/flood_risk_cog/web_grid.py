@@ -1,0 +1,52 @@
+"""The grid of web maps: Web Mercator in squares, each zoom twice as fine as the one before (WebMercatorQuad)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+from rasterio.warp import calculate_default_transform
+
+WEB_MERCATOR = "EPSG:3857"
+# Half of the square world, in metres; it ends at 85.06 degrees.
+HALF_WORLD = math.pi * 6378137.0
+MOST_ZOOM = 30
+
+
+@dataclass(frozen=True)
+class WebGrid:
+    """Whole tiles of one zoom around a raster: pixels of tiles of `tile_size` there are pixels of the grid."""
+
+    transform: Affine
+    width: int
+    height: int
+    zoom: int
+
+
+def web_grid(dataset: Any, tile_size: int) -> WebGrid:
+    """Around an open raster, at the zoom whose pixels are nearest to its own.
+
+    Raises:
+        ValueError: It has no part in the square world.
+    """
+    transform, width, height = calculate_default_transform(
+        dataset.crs, CRS.from_user_input(WEB_MERCATOR), dataset.width, dataset.height, *dataset.bounds
+    )
+    zoom = round(math.log2(2 * HALF_WORLD / (tile_size * transform.a)))
+    zoom = min(max(zoom, 0), MOST_ZOOM)
+    tile = 2 * HALF_WORLD / 2**zoom
+    right, bottom = transform @ (width, height)
+    # Where an edge lies on a tile's, a rounded digit must not take in the next one.
+    columns = _tiles((transform.c + HALF_WORLD) / tile, (right + HALF_WORLD) / tile, 2**zoom)
+    rows = _tiles((HALF_WORLD - transform.f) / tile, (HALF_WORLD - bottom) / tile, 2**zoom)
+    pixel = tile / tile_size
+    place = Affine(pixel, 0, columns.start * tile - HALF_WORLD, 0, -pixel, HALF_WORLD - rows.start * tile)
+    return WebGrid(place, len(columns) * tile_size, len(rows) * tile_size, zoom)
+
+
+def _tiles(begin: float, end: float, most: int) -> range:
+    first, last = max(math.floor(begin + 1e-9), 0), min(math.ceil(end - 1e-9), most)
+    if last <= first:
+        raise ValueError("it lies outside of the square world of web maps, which ends at 85 degrees")
+    return range(first, last)

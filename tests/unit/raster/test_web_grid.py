@@ -1,0 +1,59 @@
+"""A web-optimized COG lies on whole tiles of a web map; morecantile knows where these are."""
+
+import morecantile
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import Affine, from_bounds
+
+from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.plan import ConversionOptions, UnusableRaster
+from tests.unit.raster.made import pixels_of, write_raster
+
+TILES = morecantile.tms.get("WebMercatorQuad")
+
+
+@pytest.mark.parametrize("tile_size", [256, 512])
+@pytest.mark.parametrize(
+    "place",
+    [
+        {},
+        {"crs": "EPSG:4326", "transform": from_bounds(6, 50, 6.5, 50.4, 300, 300)},
+        {"crs": "EPSG:3857", "transform": Affine(19.1, 0, 700_000, 0, -19.1, 6_500_000)},
+    ],
+    ids=["utm", "degrees", "mercator"],
+)
+def test_its_tiles_are_tiles_of_the_map(tmp_path, tile_size, place):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32", "nodata"), "nodata", **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), web_optimized=True, tile_size=tile_size)
+    with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
+        assert cog.crs.to_epsg() == 3857
+        zoom = result["web_zoom"]
+        # Tiles of 256 pixels have the resolution of the zoom; tiles of 512 that of the next.
+        matrix = TILES.matrix(zoom)
+        assert cog.res[0] == pytest.approx(matrix.cellSize * 256 / tile_size)
+        assert (cog.width % tile_size, cog.height % tile_size) == (0, 0)
+        for corner in ((cog.bounds.left, cog.bounds.top), (cog.bounds.right, cog.bounds.bottom)):
+            tiles = [(corner[0] + 20037508.342789244) / (cog.res[0] * tile_size), (20037508.342789244 - corner[1])]
+            tiles[1] /= cog.res[0] * tile_size
+            assert np.allclose(tiles, np.round(tiles), atol=1e-6)
+        # The nearest zoom: at most the square root of two finer or coarser than the source in the middle.
+        grid, _, _ = rasterio.warp.calculate_default_transform(
+            source.crs, cog.crs, source.width, source.height, *source.bounds
+        )
+        assert 0.7 <= grid.a / cog.res[0] <= 1.42
+        assert (cog.read_masks(1) > 0).any()
+    assert result["verification"]["values"] == "reprojected"
+
+
+def test_it_takes_the_place_of_a_target_crs():
+    ConversionOptions(target_crs="EPSG:3857", web_optimized=True)
+    with pytest.raises(ValueError, match="expected web_optimized without target_crs"):
+        ConversionOptions(target_crs="EPSG:4326", web_optimized=True)
+
+
+def test_the_poles_are_not_in_the_world_of_web_maps(tmp_path):
+    place = {"crs": "EPSG:4326", "transform": from_bounds(0, 86, 1, 87, 300, 300)}
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
+    with pytest.raises(UnusableRaster, match="grid of web maps"):
+        convert_raster(str(path), str(tmp_path / "out"), web_optimized=True)
