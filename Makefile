@@ -66,6 +66,14 @@ bench-programs test-programs:
 	|| echo "$$p could not be installed: what needs it is left out"; \
 	else echo "$$p is not installed: what needs it is left out"; fi; done
 
+# Azure Blob Storage on this machine, from npm.
+test-programs: azurite
+.PHONY: azurite
+azurite:
+	@command -v azurite-blob >/dev/null || test -x .node/node_modules/.bin/azurite-blob \
+	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node azurite >/dev/null; } \
+	|| echo "azurite could not be installed: what needs it is left out"
+
 bench: .bench-venv/.ready bench-programs
 	.bench-venv/bin/python -m bench --repeats $(or $(REPEATS),5) $(BENCH)
 
