@@ -14,7 +14,7 @@ from jobs.flood_risk_cog.neighbours import Span, bands_to_look_at, disagreements
 from jobs.flood_risk_cog.plan import ConversionPlan
 
 SIDE = 256
-MOST_WINDOWS = 16
+MOST_WINDOWS = 8
 BINS = 32
 # A method looks so far, in pixels of the source, or of the result where those are larger.
 _REACH = {"bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3}
