@@ -242,7 +242,7 @@ class CoreMachine:
         for task_id in suspects:
             with self._company.alone() as is_alone:
                 until = self._clock() + ON_THE_SPOT_SECONDS
-                status = self._runner.run_suspect(job, stage, task_id, is_alone=is_alone)
+                status = self._runner.run_message(job, stage, [task_id], is_alone=is_alone)
                 self._mover.follow_up(job.record, stage.number, status, until)
 
     def drain(self) -> int:

@@ -51,12 +51,20 @@ class StageRunner:
         self._threads = threads
 
     def run_message(
-        self, job: KnownJob, stage: StageDefinition, task_ids: Iterable[str], *, suspects: list[str] | None = None
+        self,
+        job: KnownJob,
+        stage: StageDefinition,
+        task_ids: Iterable[str],
+        *,
+        suspects: list[str] | None = None,
+        is_alone: bool = False,
     ) -> str | None:
         """Claim, run and settle the tasks that a message names. Returns the job's status if it moved on, else None.
 
         Args:
             suspects: Takes those that must run alone: given back unbegun, and not announced. None: run them too.
+            is_alone: Nothing else runs in this process: if it dies, nothing else can have been the reason. Each task
+                that was claimed is noted so; another process may have been quicker, and then nothing runs here.
         """
         record = job.record
         lease_id = uuid4()
@@ -78,6 +86,8 @@ class StageRunner:
         if any(row["outcome"] == "expired" for row in rows):
             enforced = self._state.enforce_deadlines(record.job_id, record.run, stage.number)
             moved_to = enforced.job_status if enforced.is_last_task_in_stage else None
+        for task in claimed if is_alone else ():
+            self._state.note_alone(record.job_id, record.run, stage.number, task.task_id)
         return self.run_claimed(job, stage, lease_id, claimed).job_status if claimed else moved_to
 
     def _find_suspects(self, job: JobRecord, stage: StageDefinition, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -85,12 +95,6 @@ class StageRunner:
         most = stage.max_interruptions
         often = [row["task_id"] for row in rows if row["interruptions"] * 2 >= max(most, 1)]
         return self._state.find_suspects(job.job_id, job.run, often, most) if often else []
-
-    def run_suspect(self, job: KnownJob, stage: StageDefinition, task_id: str, *, is_alone: bool) -> str | None:
-        """Run one of the suspects. If its process dies while it is alone, nothing else can have been the reason."""
-        if is_alone:
-            self._state.note_alone(job.record.job_id, job.record.run, stage.number, task_id)
-        return self.run_message(job, stage, [task_id])
 
     def give_back(self, message: TaskQueueMessage, unknown: UnknownWork) -> None:
         """Leave a message's tasks to an app that knows them."""

@@ -32,7 +32,6 @@ SHAPES = {
 HOOKS = {
     "settings_customise_sources",  # pydantic-settings
     "dump",  # psycopg
-    "write_text_to_href",  # pystac
     "capture_signals",  # uvicorn, as are the next two
     "send_400_response",
     "_unsupported_upgrade_warning",

@@ -3,6 +3,7 @@
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import pytest
 
@@ -292,6 +293,16 @@ def test_suspect_whose_process_dies_before_it_is_alone_is_found(rig):
     assert rig.tasks(job_id, 2)[0]["interruptions"] == 3
     assert rig.janitor.sweep().announced_tasks == 1
     assert_completed(rig, job_id)
+
+
+def test_only_who_claims_a_suspect_notes_that_it_is_alone(rig):
+    """A second delivery of its message was noted, too: more runs alone than there were."""
+    job_id = run_to_tasks(rig, n=1)
+    (task,) = rig.tasks(job_id, 2)
+    job = rig.machine._known.find(job_id, 1)
+    rig.machine._state.claim_tasks(job_id, 1, 2, [task["task_id"]], lease_id=uuid4(), owner="another process")
+    rig.machine._runner.run_message(job, job.definition.stage(2), [task["task_id"]], is_alone=True)
+    assert rig.engine.query("select 1 from app.job_events where event = 'task_runs_alone'") == []
 
 
 @contextmanager
