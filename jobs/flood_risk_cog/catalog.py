@@ -70,7 +70,7 @@ def build_catalog(
             ends the work.
 
     Returns:
-        The paths written, the summary's totals, and as `left_out` the failures of results that cannot be described.
+        The paths written, the summary's totals, and as `left_out` and `not_drawn` what cannot be described or shown.
     """
     output = without_file_scheme(output)
     rasters, left_out = usable(sorted(items, key=lambda item: str(item["name"])))
@@ -92,6 +92,7 @@ def build_catalog(
         "totals": summary["totals"],
         "by_return_period": summary["by_return_period"],
         "left_out": left_out,
+        "not_drawn": summary["not_drawn"],
     }
 
 

@@ -191,14 +191,22 @@ def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         title=wanted["title"],
         report=report,
     )
-    # Converted, but the catalog cannot describe them.
-    failures += written.pop("left_out")
+    # Converted, but the catalog cannot describe them, or the picture cannot show them.
+    left_out, not_drawn = written.pop("left_out"), written.pop("not_drawn")
+    failures += left_out
     return {
         **written,
         "by_return_period": written["by_return_period"][:MOST_REASONS],
         "reused": sum(item["reused"] for item in items),
         "failures": failures[:MOST_REASONS],
+        "lacks": [*left_out, *not_drawn][:MOST_REASONS],
     }
+
+
+def account(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
+    """A raster that was converted and is not in the catalog or the picture: the job must not end as if it were."""
+    del context
+    raise PermanentTaskError(str(params["reason"]))
 
 
 def failure_of(task: FailedTask) -> dict[str, Any]:
@@ -211,4 +219,5 @@ HANDLERS = (
     Handler("flood_risk_inventory", inventory, queue="raster"),
     Handler("flood_risk_convert", convert, queue="raster"),
     Handler("flood_risk_catalog", catalog, queue="raster"),
+    Handler("flood_risk_account", account, queue="raster"),
 )

@@ -9,7 +9,7 @@ from jobs.base import JobBase
 from jobs.flood_risk_cog import marker, places  # noqa: F401 - their validators
 from jobs.mixins import JobBaseMixin
 
-INVENTORY, CONVERT, CATALOG = 1, 2, 3
+INVENTORY, CONVERT, CATALOG, ACCOUNT = 1, 2, 3, 4
 # Storage that throttles wants minutes, not seconds.
 WORK = {"lease_seconds": 120, "retry": {"max_attempts": 5, "base_delay_seconds": 10, "max_delay_seconds": 300}}
 GO_ON = {"failure": {"on_failure": "continue"}, "tasks_per_message": 1}
@@ -25,6 +25,8 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
         {"number": 1, "name": "inventory", "task_type": "flood_risk_inventory", "parallelism": "single", **WORK},
         {"number": 2, "name": "convert", "task_type": "flood_risk_convert", "parallelism": "fan_out", **WORK, **GO_ON},
         {"number": 3, "name": "catalog", "task_type": "flood_risk_catalog", "parallelism": "fan_in", **WORK},
+        # Without tasks, unless the catalog or its picture lacks a raster: then the job ends with errors.
+        {"number": 4, "name": "account", "task_type": "flood_risk_account", "parallelism": "fan_out", **WORK, **GO_ON},
     ]
     parameters_schema: ClassVar = {
         "source": {
@@ -91,6 +93,10 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
                 for raster in inventory.result["rasters"]:
                     parameters = {name: raster[name] for name in ("path", "output", "sidecars") if name in raster}
                     yield TaskDefinition(name=raster["name"], parameters=parameters)
+        elif stage == ACCOUNT:
+            for catalog in previous_results:
+                for lack in catalog.result.get("lacks", ()):
+                    yield TaskDefinition(name=lack["name"], parameters={"reason": lack["reason"]})
 
     @staticmethod
     def finalize_job(context: JobExecutionContext) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from core.errors import PermanentTaskError, TaskCancelled, classify
 from core.models import Parallelism, StageDefinition
 from jobs.all_jobs import ALL_HANDLERS, ALL_JOBS, build_registry
 from jobs.flood_risk_cog import convert as conversion
-from jobs.flood_risk_cog import handlers
+from jobs.flood_risk_cog import handlers, quicklook
 from jobs.flood_risk_cog.convert import InvalidOutput
 from jobs.flood_risk_cog.job import FloodRiskCOGJob
 from jobs.flood_risk_cog.marker import MARKER
@@ -135,10 +135,11 @@ def context(**parameters):
 
 
 def test_the_stages_say_how_they_run():
-    inventory, convert, catalog = FloodRiskCOGJob.definition().stages
+    inventory, convert, catalog, account = FloodRiskCOGJob.definition().stages
     kinds = [stage.parallelism for stage in (inventory, convert, catalog)]
     assert kinds == [Parallelism.SINGLE, Parallelism.FAN_OUT, Parallelism.FAN_IN]
     assert (convert.tasks_per_message, convert.lease_seconds, convert.failure.on_failure) == (1, 120, "continue")
+    assert (account.parallelism, account.failure.on_failure) == (Parallelism.FAN_OUT, "continue")
     assert {stage.failure.on_failure for stage in (inventory, catalog)} == {"fail_job"}
     assert {REGISTRY.find_handler(stage.task_type).queue for stage in (inventory, convert, catalog)} == {"raster"}
 
@@ -150,7 +151,7 @@ def test_every_resampling_that_may_be_asked_for_is_known_to_the_conversion():
 
 def test_the_app_has_both_jobs_and_a_handler_of_each_task_type():
     assert {job.job_type for job in ALL_JOBS} == {"hello_world", "flood_risk_cog"} == set(REGISTRY.job_types)
-    assert len({handler.task_type for handler in ALL_HANDLERS}) == len(ALL_HANDLERS) == 5
+    assert len({handler.task_type for handler in ALL_HANDLERS}) == len(ALL_HANDLERS) == 6
 
 
 def test_starting_the_app_imports_no_raster_library():
@@ -456,3 +457,21 @@ def test_pixels_survive_the_whole_job(run_job, source, output):
     for path in source.iterdir():
         with rasterio.open(path) as before, rasterio.open(output / "cogs" / path.name) as after:
             assert np.array_equal(before.read(), after.read())
+
+
+def test_a_raster_that_the_catalog_lacks_ends_the_job_with_errors_and_its_catalog(run_job, source, output, monkeypatch):
+    real = quicklook.add_depths
+
+    def fails_once(depths, frame, path, box):
+        if "rp50" in path:
+            raise ValueError("no place on this map")
+        return real(depths, frame, path, box)
+
+    monkeypatch.setattr(quicklook, "add_depths", fails_once)
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
+    assert (run.status, run.result["converted"], run.result["failed"]) == ("completed_with_errors", 3, 0)
+    (failure,) = run.failed[4]
+    assert failure.name == "flood_depth_tile00_rp50.tif"
+    assert "no place on this map" in failure.error["message"]
+    assert (output / "quicklook.png").exists()
+    assert (output / "collection.json").exists()
