@@ -136,12 +136,12 @@ def write_catalog(
     items, hrefs = [], []
     for raster in in_steps(rasters, "describe", report):
         item_id = PurePosixPath(raster["name"]).stem
-        href = href_of(raster, output, "item")
+        href = href_of(raster, output, "items/item")
         item = item_of(raster, item_id, href, collection_id)
         name = short_name(item_id)
         items.append(item)
-        hrefs.append(f"{name}/{name}.json")
-        write_json(folder / name / f"{name}.json", item)
+        hrefs.append(f"items/{name}/{name}.json")
+        write_json(folder / "items" / name / f"{name}.json", item)
     write_json(folder / "collection.json", collection_of(items, hrefs, collection_id, title))
     table = geoparquet_of(items)
     if isinstance(table, bytes):
@@ -176,7 +176,7 @@ def write_mosaics(rasters: list[dict[str, Any]], output: str, folder: Path) -> l
 
 def write_json(path: Path, document: Any) -> None:
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text.encode())
 
 
@@ -237,14 +237,23 @@ def combine(statistics: list[dict[str, Any]]) -> dict[str, Any]:
     """Statistics of several rasters together; the mean is over their flooded pixels."""
     wet = [one for one in statistics if one["flooded_pixels"]]
     pixels = sum(one["flooded_pixels"] for one in wet)
+    units = {one.get("unit") for one in wet if one["mean_depth"] is not None}
+    # Depths in different units have no mean.
+    alike = [one for one in wet if one["mean_depth"] is not None] if len(units) <= 1 else []
     return {
         "valid_pixels": sum(one["valid_pixels"] for one in statistics),
         "flooded_pixels": pixels,
-        "min_depth": min((one["min_depth"] for one in wet), default=None),
-        "mean_depth": sum(one["mean_depth"] * one["flooded_pixels"] for one in wet) / pixels if wet else None,
-        "max_depth": max((one["max_depth"] for one in wet), default=None),
+        "min_depth": min((one["min_depth"] for one in alike), default=None),
+        "mean_depth": mean_of(alike),
+        "max_depth": max((one["max_depth"] for one in alike), default=None),
+        "unit": next(iter(units), None) if len(units) <= 1 else "different units",
         "flooded_area_km2": math.fsum(one["flooded_area_km2"] for one in statistics),
     }
+
+
+def mean_of(statistics: list[dict[str, Any]]) -> float | None:
+    pixels = sum(one["flooded_pixels"] for one in statistics)
+    return sum(one["mean_depth"] * one["flooded_pixels"] for one in statistics) / pixels if pixels else None
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -34,6 +34,8 @@ Compression = Literal["deflate", "zstd", "lerc"]
 Report = Callable[[str, float], None]
 
 
+# Of classes, whose numbers are none.
+NO_DEPTHS = dict.fromkeys(("min_depth", "mean_depth", "max_depth"))
 # Enters the fingerprint: results of a release that makes other files of the same source are made anew.
 RELEASE = 2
 GDAL_OPTIONS = {"GDAL_TIFF_INTERNAL_MASK": True, "GDAL_CACHEMAX": LEAST_CACHE}
@@ -224,7 +226,9 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
         raise _write_failure(path, error) from error
     report("validate", 0)
     valid, errors, warnings = cog_validate(str(temporary), strict=True, quiet=True)
-    if not valid:
+    # It takes one tile that is as wide as the whole for a strip; GDAL's COGs have tiles.
+    errors = [error for error in errors if "is not tiled" not in error]
+    if errors or (not valid and warnings):
         raise InvalidOutput(f"{temporary.name}: expected a valid COG, found {'; '.join([*errors, *warnings])}")
     verification = verify_cog(source, facts, str(temporary), plan, lambda share: report("verify", share))
     if verification["problems"]:
@@ -232,7 +236,7 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
     return {
         **describe_cog(str(temporary)),
         **_decided(plan),
-        "statistics": meter.result(),
+        "statistics": meter.result() | (NO_DEPTHS if plan.kind == "classes" else {}),
         "verification": {**verification, "validator": {"valid": valid, "warnings": list(warnings)}},
         "checksum": checksum_of(str(temporary)),
     }
@@ -250,6 +254,9 @@ def _read_source(
             return make_plan(path, dataset, facts, options), facts, meter
     except RasterioError as error:
         raise _not_opened(path, source, error) from error
+    except UnicodeError as error:
+        reason = f"its metadata is no UTF-8 ({error}); write it anew (gdal_edit -units, -a_srs, -mo)"
+        raise UnusableRaster(path, reason) from error
 
 
 def _write_failure(path: str, error: BaseException) -> Exception:

@@ -163,7 +163,8 @@ def windows(width: int, height: int, pixel_bytes: int, rows: int = CELL) -> Iter
 
 def validity(dataset: Any, numbers: list[int], window: Window, values: Any) -> Any:
     """Which of these values are valid, as booleans (bands, rows, columns)."""
-    flags = [dataset.mask_flag_enums[number - 1] for number in numbers]
+    every = dataset.mask_flag_enums
+    flags = [every[number - 1] for number in numbers]
     if all(MaskFlags.all_valid in each for each in flags):
         return _by_alpha(dataset, numbers, window, values)
     if all(MaskFlags.per_dataset in each for each in flags):

@@ -78,9 +78,6 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     del params
     wanted = context.job_parameters
     context.progress(0, "list")
-    mark_output(without_file_scheme(wanted["output"]), wanted, context.job_id)
-    for place in {scratch_parent(join(wanted["output"], COGS)), Path(tempfile.gettempdir())}:
-        sweep_scratch(place)
     # Once here, rather than as the same failure of every raster.
     ConversionOptions(
         wanted["target_crs"],
@@ -90,7 +87,12 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         wanted.get("kind", "auto"),
         web_optimized=bool(wanted.get("web_optimized")),
     )
-    listing = list_rasters(wanted["source"], recursive=bool(wanted.get("recursive")))
+    mark_output(without_file_scheme(wanted["output"]), wanted, context.job_id)
+    for place in {scratch_parent(join(wanted["output"], COGS)), Path(tempfile.gettempdir())}:
+        sweep_scratch(place)
+    listing = list_rasters(
+        wanted["source"], recursive=bool(wanted.get("recursive")), leave_out=without_file_scheme(wanted["output"])
+    )
     files = listing.rasters
     problems = []
     for done, raster in enumerate(inspect_rasters(files), start=1):

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
-from rasterio.errors import RasterioError
-
 from jobs.flood_risk_cog.places import PlaceRefused, check_place
 from jobs.flood_risk_cog.remote import filesystem_of, is_remote, without_file_scheme
 from jobs.flood_risk_cog.source import SourceNotFound, open_raster
@@ -52,8 +50,11 @@ class Listing:
     ignored: list[dict[str, str]]
 
 
-def list_rasters(source: str, *, recursive: bool = False) -> Listing:
+def list_rasters(source: str, *, recursive: bool = False, leave_out: str | None = None) -> Listing:
     """The rasters of a folder, a file, an fsspec URL or a pattern of them (`*`, `?`, `[..]`).
+
+    Args:
+        leave_out: A folder of results: its COGs are no sources.
 
     Raises:
         SourceNotFound: There is no such folder.
@@ -76,8 +77,10 @@ def list_rasters(source: str, *, recursive: bool = False) -> Listing:
         path = filesystem.unstrip_protocol(inner) if is_remote(source) else inner
         size = entry.get("size")
         reason = _reason_to_ignore(entry, path)
+        if leave_out is not None and f"{path}/".startswith(f"{leave_out.rstrip('/')}/cogs/"):
+            reason = "a result of this job"
         if reason is not None:
-            ignored.append({"name": name, "reason": reason})
+            ignored.append({"name": name.encode(errors="replace").decode(), "reason": reason})
         else:
             beside = sorted(each for each in possible_sidecars(inner) if each in there)
             names = [PurePosixPath(each).name for each in beside]
@@ -97,9 +100,10 @@ def possible_sidecars(path: str) -> list[str]:
 def _entries(filesystem: Any, root: str, source: str, *, recursive: bool) -> tuple[list[dict[str, Any]], str]:
     """What is there, and the folder that names are given from."""
     try:
-        if any(mark in root for mark in "*?["):
+        if any(mark in root for mark in "*?[") and not filesystem.exists(root):
             found = filesystem.glob(root, detail=True)
-            return list(found.values()), ""
+            fixed = re.split(r"[*?\[]", root)[0]
+            return list(found.values()), fixed[: fixed.rfind("/") + 1]
         if recursive:
             found = filesystem.find(root, detail=True)
             if not found and not filesystem.exists(root):
@@ -113,10 +117,14 @@ def _entries(filesystem: Any, root: str, source: str, *, recursive: bool) -> tup
 def _reason_to_ignore(entry: Mapping[str, Any], path: str) -> str | None:
     """Why something that is called as a raster is none of the source's."""
     name = PurePosixPath(path).name
-    if name.startswith("._"):
-        return "a resource fork of macOS, not a raster"
-    if name.startswith("."):
-        return "hidden: its name begins with a dot"
+    for is_so, reason in (
+        (not is_text(path), "its name is not UTF-8"),
+        ("/.coremachine-scratch-" in path, "an unfinished result"),
+        (name.startswith("._"), "a resource fork of macOS, not a raster"),
+        (name.startswith("."), "hidden: its name begins with a dot"),
+    ):
+        if is_so:
+            return reason
     if is_remote(path):
         return None if entry["type"] == "file" else "a folder"
     file = Path(path)
@@ -128,6 +136,14 @@ def _reason_to_ignore(entry: Mapping[str, Any], path: str) -> str | None:
         except PlaceRefused as refused:
             return f"a link out of the allowed places: {refused}"
     return None if file.is_file() else "a folder" if file.is_dir() else "no regular file"
+
+
+def is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name_outputs(rasters: list[RasterFile]) -> None:
@@ -163,7 +179,7 @@ def inspect_raster(path: str) -> dict[str, Any]:
     try:
         with open_raster(path, sidecars=False) as dataset:
             return {"name": name, "path": path, "problem": None, **describe(dataset)}
-    except (RasterioError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever a foreign file makes a library raise, it is that file's
         return {"name": name, "path": path, "problem": f"cannot be opened as a GeoTIFF: {error}"}
 
 

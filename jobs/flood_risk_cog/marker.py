@@ -35,7 +35,11 @@ def check_output(output: str, parameters: Mapping[str, Any]) -> bool:
         found = _read(text)
         if found.get("parameters_sha256") == digest_of(parameters):
             return True
-        raise ForeignOutput(f"the results of other parameters (job {str(found.get('job_id'))[:12]}...)")
+        if not set(FILES) & set(names_in(output)) and not names_in(join(output, "cogs")):
+            # A job that never came so far.
+            return False
+        job_id = str(found.get("job_id"))[:12]
+        raise ForeignOutput(f"the results of other parameters, which job {job_id} was given first")
     taken = sorted(set(FILES) & set(names_in(output)))
     results = names_in(join(output, "cogs"))
     if not any(name.endswith(".proof.json") for name in results):
@@ -79,7 +83,7 @@ def own_output(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None
         check_output(parameters[field], parameters)
     except ForeignOutput as foreign:
         place = shown(parameters[field], 200)
-        hint = "choose another folder, or remove this one"
+        hint = "choose another folder"
         raise ResourceInvalid(field, "a folder of this job's own", f"{foreign} in {place}", hint) from foreign
     except ImportError:
         # The app that takes submissions may have no raster libraries; the inventory looks again.

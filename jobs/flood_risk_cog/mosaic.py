@@ -46,12 +46,20 @@ def mosaics_of(rasters: Sequence[tuple[Json, str]]) -> Iterator[tuple[str, list[
 
 def _key(result: Json) -> tuple[Any, ...]:
     names = ("crs", "wkt", "dtype", "bands", "nodata", "units", "scales", "offsets")
-    return (result["statistics"]["return_period"], *(result[name] for name in names))
+    return (result["statistics"]["return_period"], _is_north_up(result), *(result[name] for name in names))
+
+
+def _is_north_up(result: Json) -> bool:
+    return bool(result["transform"][0] > 0 and result["transform"][4] < 0)
 
 
 def _vrt(group: list[tuple[Json, str]]) -> str:
     results = [result for result, _ in group]
     first = results[0]
+    if not _is_north_up(first):
+        raise NoMosaic(
+            "the rows of its rasters run from south to north, or their columns from east to west; use the items"
+        )
     across = min(abs(result["transform"][0]) for result in results)
     down = min(abs(result["transform"][4]) for result in results)
     boxes = [_box(result) for result in results]

@@ -16,6 +16,8 @@ BETWEEN = {"nearest", "bilinear", "average", "mode", "max", "min", "med", "q1", 
 MOST_BANDS = 4
 # Rounding of the type's own precision.
 TOLERANCE = 1e-6
+# GDAL's weights of neighbours do not add up to one exactly.
+WARP_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,14 @@ def _reduce(function: Any, values: Any, rows: Any, columns: Any) -> Any:
     return values
 
 
-def disagreements(found: Any, valid: Any, span: Span, method: str) -> list[str]:
+def disagreements(found: Any, valid: Any, span: Span, method: str, tolerance: float = TOLERANCE) -> list[str]:
     """What is wrong with pixels of these values and validity, in words and with a number each."""
     counts = {
         "valid where nothing of the original is": valid & ~span.any_valid,
         "not valid where all of the original is": ~valid & span.all_valid,
     }
     if method in BETWEEN:
-        slack = TOLERANCE * np.maximum(np.maximum(np.abs(span.low), np.abs(span.high)), 1)
+        slack = tolerance * np.maximum(np.maximum(np.abs(span.low), np.abs(span.high)), 1)
         judged = valid & span.any_valid
         with np.errstate(invalid="ignore"):
             outside = (found < span.low - slack) | (found > span.high + slack)

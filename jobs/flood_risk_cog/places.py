@@ -130,3 +130,14 @@ def named_crs(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     if _OUTSIDE.search(text) or not (_CODE.fullmatch(text) or is_whole):
         expected = "an authority's code such as EPSG:4326, or whole WKT or PROJJSON"
         raise ResourceInvalid(field, expected, shown(text, 100), "name no file, URL or PROJ text")
+    if parameters.get("web_optimized") and text.upper() != "EPSG:3857":
+        raise ResourceInvalid(field, "nothing beside web_optimized", shown(text, 100), "leave one of them out")
+    try:
+        import pyproj  # noqa: PLC0415 - an extra; without it the inventory looks
+
+        pyproj.CRS.from_user_input(text)
+    except ImportError:
+        return
+    except (ValueError, RuntimeError) as error:
+        hint = f"look it up at epsg.org ({str(error)[:200]})"
+        raise ResourceInvalid(field, "a coordinate system that PROJ knows", shown(text, 100), hint) from error

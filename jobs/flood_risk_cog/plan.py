@@ -20,6 +20,8 @@ Validity = Literal["all", "nodata", "mask", "alpha"]
 
 KINDS = ("auto", "continuous", "classes")
 OVERVIEW_RESAMPLING = {"nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "gauss", "rms"}
+# They give one of the values that they are given.
+OF_CLASSES = {"nearest", "mode", "min", "max"}
 NO_LERC = {"int64", "uint64"}
 # GDAL reprojects in double precision.
 MOST_EXACT = 1 << 53
@@ -122,6 +124,9 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
     dtype = dataset.dtypes[0]
     if options.compression == "lerc" and dtype in NO_LERC:
         raise UnusableRaster(path, f"lerc cannot hold its type {dtype}; choose the compression deflate or zstd")
+    check_form(path, dataset, options)
+    if kind == "classes" and options.resampling not in {"auto", *OF_CLASSES}:
+        changed.append(f"its classes are not mixed: nearest and mode in the place of {options.resampling}")
     if warped:
         check_exact(path, dtype, facts, nodata)
         if found == "all" and any(band.has_nan for band in facts.bands):
@@ -162,10 +167,11 @@ def _web_grid(path: str, dataset: Any, tile_size: int) -> WebGrid:
 
 def kind_of(dataset: Any, facts: Facts, asked: str) -> Kind:
     """Classes are a palette's, or few whole numbers that nobody gave a scale, an offset or a unit."""
-    if asked != "auto":
-        return "classes" if asked == "classes" else "continuous"
-    if dataset.colorinterp[0] is ColorInterp.palette:
+    # The numbers of a palette have no order, whatever is asked for.
+    if dataset.colorinterp[0] is ColorInterp.palette or asked == "classes":
         return "classes"
+    if asked == "continuous":
+        return "continuous"
     is_measured = dataset.scales[0] != 1 or dataset.offsets[0] != 0 or bool(dataset.units[0])
     return "classes" if facts.classes is not None and not is_measured else "continuous"
 
@@ -177,9 +183,27 @@ def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: f
     GDAL takes for no mask.
     """
     has_nan = any(band.has_nan for band in facts.bands) or (nodata is not None and math.isnan(nodata))
+    if validity == "nodata" and method not in {"nearest", "mode"} and nodata is not None and is_among(nodata, facts):
+        # An average that happens to be nodata would be a hole.
+        return False
     if method == "mode" and (validity in {"mask", "alpha"} or has_nan):
         return False
     return validity != "alpha" or dtype in ALPHA_TYPES
+
+
+def is_among(value: float, facts: Facts) -> bool:
+    return any(band.low is not None and band.high is not None and band.low < value < band.high for band in facts.bands)
+
+
+def check_form(path: str, dataset: Any, options: ConversionOptions) -> None:
+    """Refuse what GDAL cannot write so."""
+    if options.compression == "lerc" and dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"):
+        raise UnusableRaster(path, "lerc cannot hold values of fewer bits; choose the compression deflate or zstd")
+    if min(dataset.width, dataset.height) == 1 and max(dataset.width, dataset.height) > options.tile_size:
+        size = f"{dataset.width} x {dataset.height}"
+        raise UnusableRaster(
+            path, f"it is a line of {size} pixels, of which GDAL makes no overviews; put it into a wider raster"
+        )
 
 
 def validity_of(dataset: Any) -> Validity:
@@ -193,9 +217,11 @@ def validity_of(dataset: Any) -> Validity:
 
 def choose_resampling(wanted: str, kind: Kind) -> tuple[str, str]:
     """Names of the methods for the warp and for the overviews."""
+    if kind == "classes":
+        return wanted if wanted in OF_CLASSES else "nearest", "nearest" if wanted == "nearest" else "mode"
     if wanted == "auto":
-        return ("nearest", "mode") if kind == "classes" else ("bilinear", "average")
-    return wanted, wanted if wanted in OVERVIEW_RESAMPLING else "mode" if kind == "classes" else "average"
+        return "bilinear", "average"
+    return wanted, wanted if wanted in OVERVIEW_RESAMPLING else "average"
 
 
 def check_target(target_crs: str) -> None:
@@ -231,6 +257,8 @@ def check_source(path: str, dataset: Any) -> None:
         raise UnusableRaster(path, f"its bands have different types ({', '.join(dataset.dtypes)}); give them one")
     if dataset.dtypes[0].startswith("complex"):
         raise UnusableRaster(path, "its values are complex numbers, which are no depths; export the real part")
+    if not all(map(math.isfinite, (*dataset.scales, *dataset.offsets))):
+        raise UnusableRaster(path, "its scale or offset is no finite number; give it one (gdal_edit -scale -offset)")
     nodata = {repr(each) for each in dataset.nodatavals}
     if len(nodata) > 1:
         found = ", ".join(sorted(nodata))
@@ -245,6 +273,9 @@ def check_grid(path: str, dataset: Any) -> None:
     transform = dataset.transform
     if abs(transform.b) > 1e-9 * abs(transform.a) or abs(transform.d) > 1e-9 * abs(transform.e):
         reason = "its grid is rotated or skewed, not aligned north up; warp it to a regular grid first (gdalwarp)"
+        raise UnusableRaster(path, reason)
+    if dataset.crs is not None and transform.is_identity:
+        reason = "it has no position; bring its world file (.tfw), or assign one first (gdal_edit -a_ullr)"
         raise UnusableRaster(path, reason)
     if dataset.crs is None and dataset.gcps[0]:
         reason = "it has ground control points and no grid; warp it to a regular grid first (gdalwarp)"
@@ -261,11 +292,12 @@ def check_place(path: str, dataset: Any) -> None:
         reason = f"its coordinate system {crs} is neither geographic nor projected; assign one that is"
         raise UnusableRaster(path, reason)
     try:
-        box = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+        # A grid may run from south to north.
+        (left, right), (bottom, top) = sorted(dataset.bounds[0::2]), sorted(dataset.bounds[1::2])
+        west, south, east, north = transform_bounds(dataset.crs, "EPSG:4326", left, bottom, right, top)
     except (RasterioError, CRSError, CPLE_BaseError) as error:
         reason = f"its place in {crs} has no longitude and latitude ({error}); assign the right coordinate system"
         raise UnusableRaster(path, reason) from error
-    west, south, east, north = box
     # Grids from 0 to 360 degrees exist, and such whose outermost pixel centres lie on the poles.
     if not (max(abs(west), abs(east)) <= 540 and max(abs(south), abs(north)) <= 91):  # noqa: PLR2004 - false for NaN too
         bounds = ", ".join(f"{value:g}" for value in dataset.bounds)

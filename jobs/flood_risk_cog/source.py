@@ -90,7 +90,8 @@ def open_raster(path: str, *, sidecars: bool = True, **options: Any) -> Iterator
         dataset = rasterio.open(path, driver="GTiff", **options)
     with dataset:
         # GDAL would open it with whatever driver fits.
-        if "OVERVIEW_FILE" in dataset.tags(ns="OVERVIEWS"):
+        domains = {"OVERVIEWS", *(each for each in dataset.tag_namespaces() if each.upper() == "OVERVIEWS")}
+        if any(dataset.tags(ns=domain) for domain in domains):
             raise UntrustedRaster("its metadata names another file as its overviews; remove OVERVIEW_FILE")
         yield dataset
 

@@ -31,7 +31,7 @@ def datetime_of(tags: dict[str, str]) -> str | None:
         for parse in (datetime.fromisoformat, _tiff_datetime):
             try:
                 found = parse(text)
-            except ValueError:
+            except (ValueError, OverflowError):
                 continue
             found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
             return found.isoformat().replace("+00:00", "Z")
@@ -62,9 +62,9 @@ def item_of(result: Json, item_id: str, href: str, collection_id: str) -> Json:
             **{f"flood:{name}": value for name, value in result["statistics"].items()},
         },
         "links": [
-            {"rel": "root", "href": "../collection.json", "type": "application/json"},
-            {"rel": "parent", "href": "../collection.json", "type": "application/json"},
-            {"rel": "collection", "href": "../collection.json", "type": "application/json"},
+            {"rel": "root", "href": "../../collection.json", "type": "application/json"},
+            {"rel": "parent", "href": "../../collection.json", "type": "application/json"},
+            {"rel": "collection", "href": "../../collection.json", "type": "application/json"},
         ],
         "assets": {
             "data": {

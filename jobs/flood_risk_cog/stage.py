@@ -8,12 +8,19 @@ import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+from jobs.flood_risk_cog.places import PlaceRefused, check_place
+
 FINGERPRINT_TAG = "COREMACHINE_SOURCE"
-# Appended to the whole name, and to the name without its suffix.
 # GDAL opens a mask with whatever driver fits.
 TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Appended to the whole name, and to the name without its suffix.
 APPENDED = (".msk", ".aux.xml")
-REPLACING = (".aux.xml", ".tfw", ".TFW", ".tifw", ".wld")
+# World files; GDAL takes them in upper and lower case.
+REPLACING = tuple(
+    spelt
+    for suffix in ("tfw", "tifw", "tiffw", "wld")
+    for spelt in (f".{suffix}", f".{suffix.upper()}", f".{suffix.title()}")
+)
 MOST_AUX_BYTES = 32 << 20
 
 
@@ -40,6 +47,7 @@ def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
     staged.symlink_to(source.resolve())
     aux = None
     for sidecar in sidecars_of(source):
+        _check_link(sidecar)
         if sidecar.name.endswith(".aux.xml"):
             aux = aux or sidecar
             continue
@@ -57,6 +65,13 @@ def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
     return staged
 
 
+def _check_link(path: Path) -> None:
+    try:
+        check_place(str(path.resolve()), listed=True)
+    except PlaceRefused as refused:
+        raise UnreadableSidecar(f"{path.name}: a link out of the allowed places ({refused}); remove it") from refused
+
+
 def _check_mask(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(4) not in TIFF_BEGINS:
@@ -71,6 +86,8 @@ def _read_aux(path: Path) -> ET.Element:
         document = ET.parse(path).getroot()  # noqa: S314 - as above
     except ET.ParseError as error:
         raise UnreadableSidecar(f"{path.name}: expected GDAL's metadata as XML, found {error}; remove it") from error
+    if any((each.get("domain") or "").upper() == "OVERVIEWS" for each in document.iter("Metadata")):
+        raise UnreadableSidecar(f"{path.name}: it names another file as overviews; remove OVERVIEW_FILE")
     if document.tag != "PAMDataset":
         raise UnreadableSidecar(f"{path.name}: expected GDAL's PAMDataset, found {document.tag[:50]!r}; remove it")
     return document

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pyproj
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 from jobs.flood_risk_cog.facts import Facts, read_facts
-from jobs.flood_risk_cog.neighbours import BETWEEN, TOLERANCE
+from jobs.flood_risk_cog.neighbours import BETWEEN, WARP_TOLERANCE
 from jobs.flood_risk_cog.overview_check import find_overview_problems
 from jobs.flood_risk_cog.plan import ConversionPlan
 from jobs.flood_risk_cog.source import open_raster
@@ -87,10 +88,18 @@ def find_changed_meaning(before: Any, after: Any, plan: ConversionPlan) -> Itera
     for what, expected, found in pairs:
         if expected != found:
             yield f"expected {what} {_short(expected)}, found {_short(found)}"
-    if plan.warped and plan.target_crs is not None and CRS.from_user_input(plan.target_crs) != after.crs:
+    if plan.warped and plan.target_crs is not None and not is_same_crs(plan.target_crs, after.crs):
         yield f"expected the coordinate system {plan.target_crs}, found {_short(after.crs)}"
     elif not plan.warped and (shift := _shift(before, after)) > _MOST_SHIFT:
         yield f"expected it where its source is, found it {shift:.3g} pixels away"
+
+
+def is_same_crs(wanted: str, found: Any) -> bool:
+    """OGC:CRS84 is EPSG:4326 with its axes in the order that files have anyway."""
+    if CRS.from_user_input(wanted) == found:
+        return True
+    one, two = pyproj.CRS.from_user_input(wanted), pyproj.CRS.from_wkt(found.to_wkt())
+    return bool(one.equals(two, ignore_axis_order=True)) or (wanted.upper() == "OGC:CRS84" and found.to_epsg() == 4326)  # noqa: PLR2004
 
 
 def _colours(dataset: Any) -> list[Any]:
@@ -145,17 +154,17 @@ def find_problems(facts: Facts, found: Facts, plan: ConversionPlan, alpha: int |
             continue
         if before.valid == 0 and after.valid > 0:
             problems.append(f"band {number}: expected no valid pixel, as in its source, found {after.valid}")
+        if plan.kind == "classes" and before.classes is not None and not (after.classes or set()) <= before.classes:
+            problems.append(f"band {number}: expected the classes of its source, found others")
         if plan.warp_resampling not in BETWEEN or before.low is None or after.low is None:
             continue
         if before.high is None or after.high is None:
             continue
-        slack = TOLERANCE * max(abs(before.low), abs(before.high), 1)
+        slack = WARP_TOLERANCE * max(abs(before.low), abs(before.high), 1)
         if after.low < before.low - slack or after.high > before.high + slack:
             problems.append(
                 f"band {number}: expected values from {before.low} to {before.high}, found {after.low} to {after.high}"
             )
-        if plan.kind == "classes" and before.classes is not None and not (after.classes or set()) <= before.classes:
-            problems.append(f"band {number}: expected the classes of its source, found others")
     return problems
 
 

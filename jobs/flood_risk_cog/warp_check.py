@@ -10,7 +10,14 @@ from pyproj.exceptions import CRSError
 from rasterio.warp import transform
 from rasterio.windows import Window
 
-from jobs.flood_risk_cog.neighbours import Span, bands_to_look_at, disagreements, read_known, sample_windows
+from jobs.flood_risk_cog.neighbours import (
+    WARP_TOLERANCE,
+    Span,
+    bands_to_look_at,
+    disagreements,
+    read_known,
+    sample_windows,
+)
 from jobs.flood_risk_cog.plan import ConversionPlan
 
 SIDE = 256
@@ -60,7 +67,7 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
         span, nearest = _span(before, inside, rows, columns, reach, plan)
         found, valid = read_known(after, bands_to_look_at(after), window)
         _count(check, nearest, found[0][valid[0]], low, high)
-        wrong = disagreements(found, valid, span, plan.warp_resampling)
+        wrong = disagreements(found, valid, span, plan.warp_resampling, WARP_TOLERANCE)
         if wrong and is_judged and not check.problems:
             place = f"column {window.col_off}, row {window.row_off}"
             check.problems.append(
@@ -164,6 +171,9 @@ def _spread(function: Any, values: Any, reach: int) -> Any:
 def _count(check: WarpCheck, before: Any, after: Any, low: float | None, high: float | None) -> None:
     if low is None or high is None:
         return
-    span = (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
+    span = float(low), float(high)
+    if not np.isfinite(span).all() or (span[1] - span[0]) <= abs(span[0]) * 1e-12:
+        # All are the same, or no bins fit between them.
+        return
     check.before += np.histogram(before.astype("float64"), BINS, span)[0]
     check.after += np.histogram(np.clip(after.astype("float64"), *span), BINS, span)[0]

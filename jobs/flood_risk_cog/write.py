@@ -40,6 +40,8 @@ def write_warped(path: str, source: str, target: Path, plan: ConversionPlan, pro
             _write_filled(dataset, filled, plan)
             dataset = stack.enter_context(open_raster(str(filled)))
         warped = stack.enter_context(_warped(path, dataset, plan))
+        if not (warped.width and warped.height):
+            raise UnusableRaster(path, f"reprojected to {plan.target_crs}, it has no pixel; leave target_crs out")
         check_place(path, warped)
         bands = [number for number in range(1, warped.count + 1) if not _is_added(warped, dataset, number)]
         profile = _plain_profile(dataset, plan) | {
@@ -68,7 +70,8 @@ def write_warped(path: str, source: str, target: Path, plan: ConversionPlan, pro
 def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
     options: dict[str, Any] = {"resampling": Resampling[plan.warp_resampling], "warp_mem_limit": WARP_MEGABYTES}
     if plan.validity == "nodata":
-        options |= {"src_nodata": plan.nodata, "nodata": plan.nodata}
+        # Each band by its own: else a pixel that is nodata in one of them is mixed into its neighbours.
+        options |= {"src_nodata": plan.nodata, "nodata": plan.nodata, "UNIFIED_SRC_NODATA": "NO"}
     elif plan.validity == "mask":
         options |= {"add_alpha": True}
     if plan.web is not None:

@@ -14,6 +14,7 @@ import pytest
 import rasterio
 
 from jobs.all_jobs import build_registry
+from jobs.flood_risk_cog import handlers
 from jobs.flood_risk_cog.convert import convert_raster
 from tests.unit.raster.made import pixels_of, write_raster
 
@@ -64,6 +65,8 @@ def container(endpoint, tmp_path, monkeypatch):
     options = {"connection_string": connection}
     monkeypatch.setitem(fsspec.config.conf, "abfs", options)
     monkeypatch.setenv("FSSPEC_ABFS", json.dumps(options))
+    # Those that wait have the environment of their start.
+    handlers.PROCESSES.end()
     store = fsspec.filesystem("abfs")
     store.mkdir("floods")
     folder = tmp_path / "local"

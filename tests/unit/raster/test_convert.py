@@ -76,7 +76,7 @@ def test_overviews_of_depths_are_averages(make_raster, output):
 
 
 def test_a_named_resampling_is_used_for_both_where_overviews_know_it():
-    assert choose_resampling("cubic", "classes") == ("cubic", "cubic")
+    assert choose_resampling("cubic", "classes") == ("nearest", "mode")
     assert choose_resampling("max", "classes") == ("max", "mode")
 
 

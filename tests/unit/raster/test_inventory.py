@@ -125,3 +125,36 @@ def test_a_coordinate_system_is_told_by_its_code_or_in_short():
     assert crs_text(custom).startswith("PROJCS[")
     wordy = CRS.from_wkt(custom.to_wkt().replace("unknown", "long " * 300, 1))
     assert crs_text(wordy).startswith("custom (WKT of ")
+
+
+def test_results_are_no_sources(tmp_path):
+    (tmp_path / "out" / "cogs").mkdir(parents=True)
+    for name in ("a.tif", "out/cogs/a.tif"):
+        (tmp_path / name).write_bytes(b"1")
+    listing = list_rasters(str(tmp_path), recursive=True, leave_out=str(tmp_path / "out"))
+    assert [file["name"] for file in listing.rasters] == ["a.tif"]
+    assert listing.ignored == [{"name": "out/cogs/a.tif", "reason": "a result of this job"}]
+
+
+def test_a_pattern_over_folders_gives_each_its_name(tmp_path):
+    for name in ("x/depth.tif", "y/depth.tif"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"1")
+    rasters = list_rasters(f"{tmp_path}/*/depth.tif").rasters
+    assert [(file["name"], file["output"]) for file in rasters] == [
+        ("x/depth.tif", "x__depth"),
+        ("y/depth.tif", "y__depth"),
+    ]
+
+
+def test_a_folder_that_is_called_like_a_pattern_is_that_folder(tmp_path):
+    (tmp_path / "p[1]").mkdir()
+    (tmp_path / "p[1]" / "a.tif").write_bytes(b"1")
+    assert [file["name"] for file in list_rasters(f"{tmp_path}/p[1]").rasters] == ["a.tif"]
+
+
+def test_a_name_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"1")
+    (tmp_path / b"bad\xff.tif".decode(errors="surrogateescape")).write_bytes(b"1")
+    (ignored,) = list_rasters(str(tmp_path)).ignored
+    assert ignored == {"name": "bad?.tif", "reason": "its name is not UTF-8"}

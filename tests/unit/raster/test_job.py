@@ -311,12 +311,26 @@ def test_a_cancelled_conversion_stops_before_its_next_step_and_leaves_nothing(so
     assert list((output / "cogs").iterdir()) == []
 
 
-def test_options_that_cannot_work_fail_the_inventory_not_each_raster(run_job, source, output):
-    parameters = {"source": str(source), "output": str(output), "target_crs": "EPSG:0"}
-    run = run_job(REGISTRY, "flood_risk_cog", parameters)
-    (failure,) = run.failed[1]
-    assert run.status == "failed"
-    assert "expected target_crs such as EPSG:4326" in failure.error["message"]
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"target_crs": "EPSG:99999"}, "target_crs: expected a coordinate system that PROJ knows"),
+        ({"target_crs": "EPSG:4326", "web_optimized": True}, "target_crs: expected nothing beside web_optimized"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_at_submission(source, output, options, words):
+    with pytest.raises(ParameterErrors, match=words):
+        FloodRiskCOGJob.validate_job_parameters({"source": str(source), "output": str(output), **options})
+
+
+def test_options_that_cannot_work_take_no_output_folder(source, output):
+    """An app without the raster libraries takes submissions unseen."""
+    task = context(source=str(source), output=str(output))
+    wanted = {**task.job_parameters, "target_crs": "EPSG:99999"}
+    asked = TaskContext(task.job_id, task.job_type, 1, "1-inventory", 0, 1, wanted)
+    with pytest.raises(ValueError, match="expected target_crs such as EPSG:4326"):
+        handlers.inventory({}, asked)
+    assert not output.exists()
 
 
 @pytest.mark.parametrize(
@@ -376,9 +390,9 @@ def test_a_remote_source_and_output_work_and_are_reused(run_job, store, unreliab
         "verification.json",
     }
     assert len([name for name in names if name.startswith("cogs/")]) == 2 * 3
-    stem = next(name for name in names if name.startswith("flood_depth")).split("/")[0]
-    item = json.loads(store.cat(f"/out/run/{stem}/{stem}.json"))
-    assert item["assets"]["data"]["href"] == f"../cogs/{stem}.tif"
+    stem = next(name for name in names if name.startswith("items/")).split("/")[1]
+    item = json.loads(store.cat(f"/out/run/items/{stem}/{stem}.json"))
+    assert item["assets"]["data"]["href"] == f"../../cogs/{stem}.tif"
     assert run_job(REGISTRY, "flood_risk_cog", parameters).result["reused"] == 3
 
 

@@ -90,7 +90,7 @@ def test_the_items_as_a_table(tmp_path):
     folder, summary = catalog(tmp_path, first, second)
     assert summary["geoparquet"] == "items.parquet"
     table = parquet.read_table(io.BytesIO((folder / "items.parquet").read_bytes()))
-    item = json.loads((folder / "a" / "a.json").read_text())
+    item = json.loads((folder / "items" / "a" / "a.json").read_text())
     geo = json.loads(table.schema.metadata[b"geo"])
     assert (geo["version"], geo["columns"]["geometry"]["encoding"]) == ("1.1.0", "WKB")
     rows = table.to_pylist()

@@ -43,14 +43,41 @@ def test_a_mask_file_that_is_another_drivers_text_is_refused(tmp_path):
         convert_raster(str(path), str(tmp_path / "out"))
 
 
+def test_a_mask_or_metadata_linked_from_elsewhere_is_not_read(tmp_path, monkeypatch):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    path = write_raster(inside / "a.tif", pixels_of("uint8"))
+    (outside / "x").write_text('<PAMDataset><Metadata><MDI key="SECRET">s</MDI></Metadata></PAMDataset>')
+    (inside / "a.tif.aux.xml").symlink_to(outside / "x")
+    monkeypatch.setenv("COREMACHINE_RASTER_ROOTS", f"{inside},{tmp_path / 'out'}")
+    with pytest.raises(UnusableRaster, match=r"a\.tif\.aux\.xml: a link out of the allowed places"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+def test_metadata_beside_it_that_gdal_does_not_read_changes_nothing(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8"))
+    (tmp_path / "a.aux.xml").write_text("<PAMDataset><SRS>EPSG:32632</SRS></PAMDataset>")
+    assert convert_raster(str(path), str(tmp_path / "out"))["crs"] == "EPSG:32614"
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("suffix", [".tfw", ".TFW", ".Wld", ".WLD"])
+def test_a_world_file_is_taken_however_it_is_spelt(tmp_path, suffix):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8"), transform=None)
+    (tmp_path / f"a{suffix}").write_text("10\n0\n0\n-10\n500005\n3299995\n")
+    result = convert_raster(str(path), str(tmp_path / "out"))
+    assert result["transform"] == [10, 0, 500000, 0, -10, 3300000]
+
+
 @pytest.mark.parametrize("where", ["inside", "beside"])
 def test_metadata_that_names_another_file_as_overviews_is_refused(tmp_path, where):
     path = write_raster(tmp_path / "a.tif", pixels_of("uint8"))
     if where == "inside":
         with rasterio.open(path, "r+") as dataset:
-            dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE="/etc/passwd")
+            dataset.update_tags(ns="OVERVIEWS", overview_file="/etc/passwd")
     else:
-        item = '<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">/etc/passwd</MDI></Metadata>'
+        item = '<Metadata domain="OVERVIEWS"><MDI key="overview_file">/etc/passwd</MDI></Metadata>'
         (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{item}</PAMDataset>")
     with pytest.raises(UnusableRaster, match="OVERVIEW_FILE"):
         convert_raster(str(path), str(tmp_path / "out"))
@@ -175,12 +202,22 @@ def test_a_refused_place_is_not_looked_at(parameters):
 def test_an_output_belongs_to_the_parameters_that_it_was_made_with(parameters):
     mine = FloodRiskCOGJob.validate_job_parameters(parameters)
     mark_output(mine["output"], mine, "a" * 64)
+    (Path(mine["output"]) / "cogs").mkdir()
+    (Path(mine["output"]) / "cogs" / "a.tif").write_bytes(b"a result")
     mark_output(mine["output"], mine, "b" * 64)  # a rerun, or another job of the same parameters
     assert FloodRiskCOGJob.validate_job_parameters(parameters) == mine
     with pytest.raises(ParameterErrors, match="output: expected a folder of this job's own, found the results of"):
         FloodRiskCOGJob.validate_job_parameters({**parameters, "tile_size": 256})
     with pytest.raises(ForeignOutput, match="other parameters"):
         mark_output(mine["output"], {**mine, "tile_size": 256}, "c" * 64)
+
+
+def test_a_marker_without_results_holds_nobody_up(parameters):
+    mine = FloodRiskCOGJob.validate_job_parameters(parameters)
+    mark_output(mine["output"], mine, "a" * 64)
+    other = FloodRiskCOGJob.validate_job_parameters({**parameters, "tile_size": 256})
+    mark_output(mine["output"], other, "b" * 64)
+    assert check_output(mine["output"], other)
 
 
 def test_foreign_files_are_not_overwritten(parameters):

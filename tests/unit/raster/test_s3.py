@@ -9,6 +9,7 @@ import rasterio
 from moto.server import ThreadedMotoServer
 
 from jobs.all_jobs import build_registry
+from jobs.flood_risk_cog import handlers
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.inventory import list_rasters
 from tests.unit.raster.made import pixels_of, write_raster
@@ -37,6 +38,8 @@ def bucket(endpoint, tmp_path, monkeypatch):
     options = {"endpoint_url": endpoint, "key": "k", "secret": "s", "client_kwargs": {"region_name": "eu-west-1"}}
     monkeypatch.setitem(fsspec.config.conf, "s3", options)
     monkeypatch.setenv("FSSPEC_S3", json.dumps(options))
+    # Those that wait have the environment of their start.
+    handlers.PROCESSES.end()
     fsspec.filesystem("s3").clear_instance_cache()
     store = fsspec.filesystem("s3")
     name = f"floods-{tmp_path.name.replace('_', '-')[:40]}"

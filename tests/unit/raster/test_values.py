@@ -220,3 +220,84 @@ def test_a_grid_is_reprojected_as_gdal_would(convert):
         )
         assert (cog.width, cog.height) == (width, height)
         assert cog.transform.almost_equals(transform)
+
+
+@pytest.mark.parametrize(("shape", "tile_size"), [((1000, 512), 512), ((700, 256), 256), ((1000, 513), 512)])
+def test_a_raster_as_wide_as_a_tile_is_a_cog_like_others(convert, shape, tile_size):
+    """rio-cogeo takes the one tile of a row for a strip."""
+    _, result = convert(np.random.default_rng(0).random((1, *shape)).astype("float32"), tile_size=tile_size)
+    assert result["verification"]["problems"] == []
+
+
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+@pytest.mark.parametrize("resampling", ["cubic", "bilinear", "average"])
+def test_classes_are_not_mixed_whatever_is_asked_for(convert, target, resampling):
+    colours = {1: (255, 0, 0, 255), 5: (0, 255, 0, 255), 9: (0, 0, 255, 255)}
+    pixels = np.random.default_rng(0).choice(np.array([1, 5, 9], "uint8"), (1, 700, 700))
+    for name, edit, kind in (("a.tif", None, "auto"), ("b.tif", lambda d: d.write_colormap(1, colours), "continuous")):
+        _, result = convert(pixels, name=name, edit=edit, kind=kind, target_crs=target, resampling=resampling)
+        for level in (None, 0):
+            with rasterio.open(result["path"], **({} if level is None else {"overview_level": level})) as cog:
+                assert set(np.unique(cog.read(1)[cog.dataset_mask() > 0])) <= {1, 5, 9}
+        assert "its classes are not mixed" in result["changed"][0]
+        assert result["statistics"]["max_depth"] is None
+
+
+def test_a_nearly_constant_surface_with_a_ragged_mask_is_not_refused(convert):
+    """The weights of GDAL's bilinear do not add up to one exactly."""
+    random = np.random.default_rng(0)
+    pixels = np.ones((1, 300, 300), "float32")
+    pixels[0][random.random((300, 300)) < 0.2] = NODATA
+    assert convert(pixels, "nodata", target_crs="EPSG:4326", resampling="bilinear")[1]["verification"]["problems"] == []
+
+
+@pytest.mark.parametrize("resampling", ["auto", "average", "bilinear"])
+def test_averages_that_happen_to_be_nodata_make_no_holes(convert, resampling):
+    pixels = np.random.default_rng(0).integers(60, 140, (1, 700, 700)).astype("int16")
+    _, result = convert(pixels, "nodata", resampling=resampling, kind="continuous")
+    with rasterio.open(result["path"]) as cog, rasterio.open(result["path"], overview_level=0) as overview:
+        valid = cog.read_masks(1) > 0
+        assert (overview.read_masks(1) > 0).mean() == pytest.approx(valid.mean(), abs=0.01)
+
+
+def test_bands_with_different_holes_are_each_reprojected_by_their_own(convert):
+    pixels = np.full((2, 300, 300), 50, "int16")
+    pixels[0, 100:140, 100:140] = NODATA
+    pixels[1, 180:220, 180:220] = NODATA
+    _, result = convert(pixels, "nodata", target_crs="EPSG:4326", resampling="bilinear", kind="continuous")
+    with rasterio.open(result["path"]) as cog:
+        for number in (1, 2):
+            assert set(np.unique(cog.read(number)[cog.read_masks(number) > 0])) == {50}
+
+
+def test_crs84_is_a_target_too(convert):
+    _, result = convert(pixels_of("float32"), target_crs="OGC:CRS84")
+    assert result["verification"]["problems"] == []
+
+
+def test_a_raster_from_south_to_north_keeps_its_place(convert):
+    turned = rasterio.transform.Affine(0.001, 0, 10, 0, 0.001, 50)
+    for name, crs in (("a.tif", "EPSG:4326"), ("b.tif", "EPSG:4269")):
+        _, result = convert(pixels_of("float32"), profile={"crs": crs, "transform": turned}, name=name)
+        assert result["bbox"] == pytest.approx([10, 50, 10.3, 50.3], abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_raster_without_a_position_is_refused(convert):
+    with pytest.raises(UnusableRaster, match="it has no position; bring its world file"):
+        convert(pixels_of("float32"), profile={"transform": rasterio.transform.Affine.identity()})
+
+
+def test_a_scale_that_is_no_number_and_16_bit_floats_with_lerc_are_refused(convert):
+    def strange(dataset):
+        dataset.scales = (float("inf"),)
+
+    with pytest.raises(UnusableRaster, match="scale or offset is no finite number"):
+        convert(pixels_of("float32"), edit=strange)
+    with pytest.raises(UnusableRaster, match="lerc cannot hold values of fewer bits"):
+        convert(pixels_of("float32"), profile={"nbits": 16}, name="b.tif", compression="lerc")
+
+
+def test_a_long_line_of_pixels_is_refused_in_words(convert):
+    with pytest.raises(UnusableRaster, match="a line of 1 x 2000 pixels"):
+        convert(np.ones((1, 2000, 1), "float32"))
