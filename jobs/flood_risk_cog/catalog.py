@@ -148,7 +148,10 @@ def write_catalog(
         write_whole(folder / "items.parquet", table)
     summary["geoparquet"] = "items.parquet" if isinstance(table, bytes) else table
     summary["mosaics"] = write_mosaics(rasters, output, folder)
-    footprints = [(str(raster["path"]), raster["geometry"], raster["bbox"]) for raster in rasters]
+    footprints = [
+        (None if raster.get("kind") == "classes" else str(raster["path"]), raster["geometry"], raster["bbox"])
+        for raster in rasters
+    ]
     picture, missing = draw_quicklook(footprints, title, each=lambda shapes: in_steps(shapes, "draw", report))
     write_whole(folder / "quicklook.png", picture)
     summary["not_drawn"] = missing

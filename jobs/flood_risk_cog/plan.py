@@ -253,6 +253,10 @@ def check_source(path: str, dataset: Any) -> None:
     """Refuse what no COG can be made of, whatever its pixels are."""
     if not dataset.count:
         raise UnusableRaster(path, "it has no bands; if it is a container, export one of its subdatasets")
+    if (pages := len(dataset.subdatasets)) > 1:
+        raise UnusableRaster(
+            path, f"it has {pages} pages, and a COG has one; write each to a file (gdal_translate GTIFF_DIR:n:)"
+        )
     if len(set(dataset.dtypes)) > 1:
         raise UnusableRaster(path, f"its bands have different types ({', '.join(dataset.dtypes)}); give them one")
     if dataset.dtypes[0].startswith("complex"):

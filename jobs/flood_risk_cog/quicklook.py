@@ -20,8 +20,8 @@ from jobs.flood_risk_cog.footprint import HALF_TURN, TURN, union
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.units import metres_of
 
-# Path of a COG, its GeoJSON footprint, and its box: [west, south, east, north].
-Shape = tuple[str, dict[str, Any], list[float]]
+# Path of a COG of depths (None for one of classes), its GeoJSON footprint, its box: [west, south, east, north].
+Shape = tuple[str | None, dict[str, Any], list[float]]
 
 LONGEST_SIDE = 800
 SMALLEST_WIDTH = 480
@@ -69,6 +69,8 @@ def draw_quicklook(
     depths = np.full((frame.rows, frame.columns), np.nan, dtype="float32")
     missing, units = [], set()
     for path, _, box in each(shapes):
+        if path is None:
+            continue
         try:
             for part in _parts(box):
                 units.add(add_depths(depths, frame, path, part))
@@ -86,8 +88,15 @@ def draw_quicklook(
         edges = rasterize(lines, out_shape=depths.shape, transform=frame.place, all_touched=True, dtype="uint8")
         picture[edges > 0] = OUTLINE
     unit = units.pop() if len(units) == 1 else "different units" if units else None
+    return _with_legend(picture, frame, title, _subtitle(shapes), deepest, unit), missing
+
+
+def _subtitle(shapes: list[Shape]) -> str:
+    classes = sum(path is None for path, _, _ in shapes)
+    if not shapes:
+        return "nothing was converted"
     words = f"{len(shapes)} rasters" if len(shapes) != 1 else "1 raster"
-    return _with_legend(picture, frame, title, f"{words}, the deepest water on top", deepest, unit), missing
+    return f"{words}, the deepest water on top" + (f"; of {classes} with classes the outline alone" if classes else "")
 
 
 def _parts(box: list[float]) -> list[list[float]]:

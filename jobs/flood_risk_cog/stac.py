@@ -130,6 +130,11 @@ def collection_of(items: Sequence[Json], hrefs: Sequence[str], collection_id: st
             {"rel": "root", "href": "./collection.json", "type": "application/json"},
             *({"rel": "item", "href": f"./{encoded(href)}", "type": "application/geo+json"} for href in hrefs),
         ],
+        "assets": {
+            "thumbnail": {"href": "./quicklook.png", "type": "image/png", "roles": ["thumbnail"]},
+            "summary": {"href": "./summary.json", "type": "application/json", "roles": ["metadata"]},
+            "verification": {"href": "./verification.json", "type": "application/json", "roles": ["metadata"]},
+        },
     }
 
 

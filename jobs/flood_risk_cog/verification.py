@@ -1,7 +1,9 @@
 """The proof of a conversion: what the COG says, read back and compared with its source."""
 
 import math
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from jobs.flood_risk_cog.warp_check import WarpCheck, check_warp
 
 Progress = Callable[[float], None]
 
+_TABLES = {"CategoryNames": "names of its categories", "GDALRasterAttributeTable": "its attribute table"}
 _COMPUTED = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS"}
 # Measured on the source's grid, they are none of the reprojected one's.
 _MEASURED = "STATISTICS_"
@@ -181,7 +184,17 @@ def find_lost(before: Any, after: Any, plan: ConversionPlan) -> list[str]:
             lost.append(f"band {number} description")
     if not plan.warped and before.crs != after.crs:
         lost.append("words of its coordinate system")
+    lost += tables_of(before.name)
     return lost
+
+
+def tables_of(source: str) -> list[str]:
+    """Names and tables of values that stand in the metadata file of a staged raster, and that no COG holds."""
+    file = Path(f"{source}.aux.xml")
+    if not file.is_file():
+        return []
+    found = {element.tag for element in ET.parse(file).iter()}  # noqa: S314 - it was read before, by `stage`
+    return [name for tag, name in _TABLES.items() if tag in found]
 
 
 def _domain(namespace: str | None) -> str:

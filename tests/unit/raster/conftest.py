@@ -1,9 +1,16 @@
+import gc
+import socket
+import subprocess
+import time
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import Affine
+
+REMOTE = ("http", "https", "s3", "abfs")
 
 UTM_PLACE = Affine(10, 0, 600_000, 0, -10, 3_300_000)
 
@@ -38,3 +45,44 @@ def make_raster(tmp_path):
         return str(folder / name)
 
     return make
+
+
+@pytest.fixture
+def closed_stores():
+    """What libraries of remote stores leave open is collected here, and not in the midst of another test."""
+    yield
+    for protocol in REMOTE:
+        fsspec.get_filesystem_class(protocol).clear_instance_cache()
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def serve_program(tmp_path_factory):
+    """Starts a server as a program: `serve_program(command, port)`; it answers on that port of loopback then."""
+    processes = []
+
+    def start(command: list[str], port: int) -> None:
+        log = tmp_path_factory.mktemp("server") / "log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file)
+        processes.append(process)
+        until = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert time.monotonic() < until, log.read_text()
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.1)
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]

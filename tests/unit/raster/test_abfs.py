@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-import socket
-import subprocess
-import time
 from pathlib import Path
 
 import fsspec
@@ -26,6 +23,7 @@ AZURITE = shutil.which("azurite-blob", path=f"{NODE}{os.pathsep}{os.environ['PAT
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 pytestmark = [
+    pytest.mark.usefixtures("closed_stores"),
     pytest.mark.skipif(AZURITE is None, reason="azurite is not installed (make test-programs)"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -34,28 +32,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("azurite")
-    command = [str(AZURITE), "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
-    command += ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        until = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert time.monotonic() < until, (folder / "log").read_text()
-                assert process.poll() is None, (folder / "log").read_text()
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/{ACCOUNT}"
-    finally:
-        process.terminate()
-        process.wait(30)
+def endpoint(serve_program, free_port, tmp_path_factory):
+    command = [str(AZURITE), "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--blobHost", "127.0.0.1"]
+    serve_program(
+        [*command, "--blobPort", str(free_port), "--location", str(tmp_path_factory.mktemp("azurite"))], free_port
+    )
+    return f"http://127.0.0.1:{free_port}/{ACCOUNT}"
 
 
 @pytest.fixture

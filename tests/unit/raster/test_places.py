@@ -266,6 +266,9 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.mark.usefixtures("closed_stores")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_raster_of_a_web_server_is_read_with_its_mask(tmp_path, serve):
     (tmp_path / "www").mkdir()
     path = write_raster(tmp_path / "www" / "a.tif", pixels_of("float32"), "msk")
@@ -278,6 +281,9 @@ def test_a_raster_of_a_web_server_is_read_with_its_mask(tmp_path, serve):
         convert_raster(f"{url}/b.tif", str(tmp_path / "out"))
 
 
+@pytest.mark.usefixtures("closed_stores")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_redirect_to_another_host_is_not_followed(tmp_path, serve):
     (tmp_path / "www").mkdir()
     write_raster(tmp_path / "www" / "a.tif", pixels_of("float32"))

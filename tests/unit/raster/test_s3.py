@@ -1,12 +1,12 @@
 """Sources and outputs on S3: the real s3fs and botocore against a server on loopback."""
 
 import json
+import sys
 
 import fsspec
 import numpy as np
 import pytest
 import rasterio
-from moto.server import ThreadedMotoServer
 
 from jobs.all_jobs import build_registry
 from jobs.flood_risk_cog import handlers
@@ -17,6 +17,7 @@ from tests.unit.raster.made import pixels_of, write_raster
 REGISTRY = build_registry(["tasks", "raster"])
 # What its libraries leave open or have deprecated is not ours.
 pytestmark = [
+    pytest.mark.usefixtures("closed_stores"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -24,12 +25,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def endpoint():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def endpoint(serve_program, free_port):
+    serve_program([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(free_port)], free_port)
+    return f"http://127.0.0.1:{free_port}"
 
 
 @pytest.fixture

@@ -125,7 +125,10 @@ def test_links_are_encoded_whatever_a_raster_is_called(strange):
 
 
 def test_every_item_and_the_collection_are_valid(strange):
-    pystac.Collection.from_file(str(strange / "collection.json")).validate()
+    collection = pystac.Collection.from_file(str(strange / "collection.json"))
+    collection.validate()
+    assert all(Path(asset.get_absolute_href()).exists() for asset in collection.assets.values())
+    assert set(collection.assets) == {"thumbnail", "summary", "verification"}
     for path in strange.glob("items/*/*.json"):
         document = json.loads(path.read_text())
         assert document["properties"]["datetime"] is None
@@ -170,3 +173,15 @@ def test_a_picture_across_the_antimeridian_shows_both_sides(tmp_path):
     assert 0.6 < wet.mean() < 0.8
     assert wet[: wet.size // 3].any()
     assert wet[-wet.size // 3 :].any()
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_classes_are_not_drawn_as_water(tmp_path):
+    (tmp_path / "source").mkdir()
+    path = write_raster(tmp_path / "source" / "a.tif", np.full((1, 300, 300), 4, "uint8"))
+    result = convert_raster(str(path), str(tmp_path / "out" / "cogs"))
+    assert result["kind"] == "classes"
+    build_catalog([result], [], str(tmp_path / "out"), collection_id="floods", title="Floods")
+    with rasterio.open(tmp_path / "out" / "quicklook.png") as picture:
+        red, _, blue = picture.read().astype(int)[:, 44:-72, 16:-16]
+    assert not ((blue - red) > 40).any()

@@ -301,3 +301,24 @@ def test_a_scale_that_is_no_number_and_16_bit_floats_with_lerc_are_refused(conve
 def test_a_long_line_of_pixels_is_refused_in_words(convert):
     with pytest.raises(UnusableRaster, match="a line of 1 x 2000 pixels"):
         convert(np.ones((1, 2000, 1), "float32"))
+
+
+def test_a_file_of_several_pages_is_refused(convert, tmp_path):
+    path, _ = convert(pixels_of("uint8"))
+    with rasterio.open(path) as first:
+        profile = first.profile | {"APPEND_SUBDATASET": "YES"}
+        pixels = first.read()
+    with rasterio.open(path, "w", **profile) as second:
+        second.write(pixels)
+    with pytest.raises(UnusableRaster, match="it has 2 pages, and a COG has one"):
+        convert_raster(path, str(tmp_path / "other"))
+
+
+def test_names_and_tables_that_no_cog_holds_are_named(convert, tmp_path):
+    path, _ = convert(pixels_of("uint8"))
+    band = "<CategoryNames><Category>dry</Category></CategoryNames><GDALRasterAttributeTable/>"
+    (tmp_path / "source" / "a.tif.aux.xml").write_text(
+        f'<PAMDataset><PAMRasterBand band="1">{band}</PAMRasterBand></PAMDataset>'
+    )
+    lost = convert_raster(path, str(tmp_path / "other"))["verification"]["lost"]
+    assert lost == ["names of its categories", "its attribute table"]
