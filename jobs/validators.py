@@ -66,14 +66,17 @@ def run_resource_validators(validators: Sequence[Mapping[str, Any]], parameters:
         LookupError: a validator is not registered, or names no parameter.
     """
     errors: list[ParameterError] = []
+    done_with: set[str] = set()
     until = time.monotonic() + OUTSIDE.seconds
     for config in validators:
         function, field = _validator_of(config), config["param"]
-        # What is refused already is not looked at: it may be a place where nobody should look.
-        if parameters.get(field) is None or field in {error.field for error in errors}:
+        # What is refused, or could not be checked, is not looked at further: it may be where nobody should look.
+        if parameters.get(field) is None or field in done_with:
             continue
         check = partial(function, parameters, config)
         outcome = OUTSIDE.run(_place_of(parameters[field]), check, until - time.monotonic())
+        if outcome is not None:
+            done_with.add(field)
         if isinstance(outcome, Unknown):
             log.warning("resource_not_checked", extra={"parameter": field, "reason": outcome.reason})
             say_unchecked(field, outcome.reason)

@@ -46,7 +46,7 @@ class DifferentOutput(ValueError):
 
 
 class InvalidOutput(RuntimeError):
-    """The file that was written does not validate as a COG, or says something else than its source; it was removed."""
+    """The file that was written does not validate as a COG; it was removed."""
 
 
 class SourceChanged(OSError):

@@ -71,6 +71,7 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         from jobs.flood_risk_cog.convert import scratch_parent  # noqa: PLC0415
         from jobs.flood_risk_cog.inventory import inspect_rasters, list_rasters  # noqa: PLC0415
         from jobs.flood_risk_cog.marker import mark_output  # noqa: PLC0415
+        from jobs.flood_risk_cog.places import check_place  # noqa: PLC0415
         from jobs.flood_risk_cog.plan import ConversionOptions  # noqa: PLC0415
         from jobs.flood_risk_cog.remote import without_file_scheme  # noqa: PLC0415
         from jobs.flood_risk_cog.target import join  # noqa: PLC0415
@@ -87,6 +88,8 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         wanted.get("kind", "auto"),
         web_optimized=bool(wanted.get("web_optimized")),
     )
+    # A submission whose checks came to no end is accepted.
+    check_place(wanted["output"], writes=True)
     mark_output(without_file_scheme(wanted["output"]), wanted, context.job_id)
     for place in {scratch_parent(join(wanted["output"], COGS)), Path(tempfile.gettempdir())}:
         sweep_scratch(place)

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 from jobs.flood_risk_cog.places import PlaceRefused, check_place
 from jobs.flood_risk_cog.remote import filesystem_of, is_remote, without_file_scheme
 from jobs.flood_risk_cog.source import SourceNotFound, open_raster
-from jobs.flood_risk_cog.stage import APPENDED, REPLACING
+from jobs.flood_risk_cog.stage import sidecar_names
 
 SUFFIXES = (".tif", ".tiff")
 REMOTE_READS = 8
@@ -82,19 +82,13 @@ def list_rasters(source: str, *, recursive: bool = False, leave_out: str | None 
         if reason is not None:
             ignored.append({"name": name.encode(errors="replace").decode(), "reason": reason})
         else:
-            beside = sorted(each for each in possible_sidecars(inner) if each in there)
-            names = [PurePosixPath(each).name for each in beside]
+            folder, slash, file = inner.rpartition("/")
+            names = sorted(each for each in sidecar_names(file) if f"{folder}{slash}{each}" in there)
             rasters.append({"name": name, "path": path, "bytes": int(size or 0), "output": "", "sidecars": names})
     if not rasters:
         raise NoRasters(source)
     _name_outputs(rasters)
     return Listing(sorted(rasters, key=lambda raster: raster["name"]), sorted(ignored, key=lambda each: each["name"]))
-
-
-def possible_sidecars(path: str) -> list[str]:
-    """Paths of the files that could belong to a raster."""
-    stem = path[: -len(PurePosixPath(path).suffix)]
-    return [*(path + suffix for suffix in APPENDED), *(stem + suffix for suffix in REPLACING)]
 
 
 def _entries(filesystem: Any, root: str, source: str, *, recursive: bool) -> tuple[list[dict[str, Any]], str]:

@@ -29,6 +29,9 @@ _WKT = re.compile(
 _OUTSIDE = re.compile(r"nadgrids|geoidgrids|PARAMETERFILE|\bPROJ4\b|://|@", re.IGNORECASE)
 
 
+NAMED_CRS = "an authority's code such as EPSG:4326, or whole WKT or PROJJSON"
+
+
 class PlaceRefused(ValueError):
     """A place that this app may not use; says which it may."""
 
@@ -111,6 +114,12 @@ def _is_inside(place: str, root: str) -> bool:
     return Path(local).resolve().is_relative_to(folder)
 
 
+def is_named_crs(text: str) -> bool:
+    """Whether a text defines a coordinate system by itself: GDAL and PROJ would open what others name."""
+    is_whole = _WKT.match(text) or text.lstrip().startswith("{")
+    return not _OUTSIDE.search(text) and bool(_CODE.fullmatch(text) or is_whole)
+
+
 @resource_validator("raster_place")
 def raster_place(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """The place is one that this app may use; with `writes` true, one that it may write to."""
@@ -126,10 +135,8 @@ def named_crs(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """A coordinate system by an authority's code, or whole as WKT or PROJJSON: nothing that names a file or a URL."""
     field = config["param"]
     text = parameters[field]
-    is_whole = _WKT.match(text) or text.lstrip().startswith("{")
-    if _OUTSIDE.search(text) or not (_CODE.fullmatch(text) or is_whole):
-        expected = "an authority's code such as EPSG:4326, or whole WKT or PROJJSON"
-        raise ResourceInvalid(field, expected, shown(text, 100), "name no file, URL or PROJ text")
+    if not is_named_crs(text):
+        raise ResourceInvalid(field, NAMED_CRS, shown(text, 100), "name no file, URL or PROJ text")
     if parameters.get("web_optimized") and text.upper() != "EPSG:3857":
         raise ResourceInvalid(field, "nothing beside web_optimized", shown(text, 100), "leave one of them out")
     try:

@@ -13,6 +13,7 @@ from rasterio.warp import transform_bounds
 
 from jobs.flood_risk_cog.facts import Facts
 from jobs.flood_risk_cog.inventory import crs_text
+from jobs.flood_risk_cog.places import NAMED_CRS, is_named_crs
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
 Kind = Literal["continuous", "classes"]
@@ -225,7 +226,9 @@ def choose_resampling(wanted: str, kind: Kind) -> tuple[str, str]:
 
 
 def check_target(target_crs: str) -> None:
-    """Raises ValueError for what is no geographic or projected system."""
+    """Raises ValueError for what is no geographic or projected system; nothing is opened that it may name."""
+    if not is_named_crs(target_crs):
+        raise ValueError(f"expected target_crs to be {NAMED_CRS}, found {target_crs[:100]!r}")
     try:
         target = CRS.from_user_input(target_crs)
     except CRSError as error:

@@ -10,7 +10,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from jobs.flood_risk_cog.remote import filesystem_of, find_redirect, is_remote
-from jobs.flood_risk_cog.stage import APPENDED, REPLACING, sidecars_of
+from jobs.flood_risk_cog.stage import sidecar_names, sidecars_of
 from jobs.flood_risk_cog.target import short_name
 
 
@@ -52,18 +52,11 @@ def remote_sidecars(path: str, local: Path, names: Sequence[str] | None = None) 
     Args:
         names: Which there are; None: which there may be.
     """
-    for url, copy in _possible_sidecars(path, local):
-        if names is None or PurePosixPath(url.partition("?")[0]).name in names:
-            yield url, copy
-
-
-def _possible_sidecars(path: str, local: Path) -> Iterator[tuple[str, Path]]:
     url, mark, query = path.partition("?")
-    for suffix in APPENDED:
-        yield f"{url}{suffix}{mark}{query}", local.with_name(local.name + suffix)
-    stem = url[: -len(PurePosixPath(url).suffix)] if PurePosixPath(url).suffix else url
-    for suffix in REPLACING:
-        yield f"{stem}{suffix}{mark}{query}", local.with_suffix(suffix)
+    folder, slash, name = url.rpartition("/")
+    for there, here in zip(sidecar_names(name), sidecar_names(local.name), strict=True):
+        if names is None or there in names:
+            yield f"{folder}{slash}{there}{mark}{query}", local.with_name(here)
 
 
 class UntrustedRaster(RasterioError):  # type: ignore[misc] # rasterio has no types

@@ -28,10 +28,15 @@ class UnreadableSidecar(ValueError):
     """A file beside the raster is not what its name says."""
 
 
+def sidecar_names(name: str) -> list[str]:
+    """What files are called that may belong to a raster of this name."""
+    stem = name.rpartition(".")[0]
+    return [*(name + suffix for suffix in APPENDED), *(stem + suffix for suffix in REPLACING)]
+
+
 def sidecars_of(path: Path) -> list[Path]:
-    """Files beside a local raster that belong to it, in no more than one place for each kind."""
-    beside = [path.with_name(path.name + suffix) for suffix in APPENDED]
-    beside += [path.with_suffix(suffix) for suffix in REPLACING]
+    """Files beside a local raster that belong to it."""
+    beside = [path.with_name(name) for name in sidecar_names(path.name)]
     # `Path.is_file` raises on a name that is too long.
     return [each for each in beside if os.path.isfile(each)]  # noqa: PTH113
 
@@ -49,7 +54,7 @@ def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
     for sidecar in sidecars_of(source):
         _check_link(sidecar)
         if sidecar.name.endswith(".aux.xml"):
-            aux = aux or sidecar
+            aux = sidecar
             continue
         if sidecar.suffix == ".msk":
             _check_mask(sidecar)
@@ -66,6 +71,9 @@ def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
 
 
 def _check_link(path: Path) -> None:
+    """A file beside the raster is where that may be; a link may lead elsewhere."""
+    if not path.is_symlink():
+        return
     try:
         check_place(str(path.resolve()), listed=True)
     except PlaceRefused as refused:

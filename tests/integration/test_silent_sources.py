@@ -130,9 +130,21 @@ def test_burst_of_quick_checks_is_checked_whole(tmp_path, caplog) -> None:
 
 
 def test_deadline_is_for_all_checks_of_a_submission(silent, bounds) -> None:
+    names = ["source", "second", "third"]
     with note_unchecked() as notes:
-        run_resource_validators([CHECK, CHECK, CHECK], {"source": f"tcp://x:{silent.port}"})
-    assert len(notes) == 3
+        checks = [{**CHECK, "param": name} for name in names]
+        run_resource_validators(checks, dict.fromkeys(names, f"tcp://x:{silent.port}"))
+    assert [note["parameter"] for note in notes] == names
+    assert silent.accepted.acquire(timeout=30)
+    silent.close()
+    settle(bounds)
+
+
+def test_what_could_not_be_checked_is_not_looked_at_further(silent, bounds) -> None:
+    """The check that it is an allowed place may be what got no answer."""
+    with note_unchecked() as notes:
+        run_resource_validators([CHECK, CHECK], {"source": f"tcp://x:{silent.port}"})
+    assert len(notes) == 1
     assert silent.accepted.acquire(timeout=30)
     silent.close()
     settle(bounds)

@@ -446,18 +446,22 @@ def test_slow_steps_wait_until_the_results_are_written(engine, monkeypatch):
     assert [row["status"] for row in found] == ["completed", "completed", "processing"]
 
 
+def let_another_complete(engine, job_id, task_id, result):
+    """A task of stage 2 loses its lease, and its new holder leaves this result."""
+    where = (job_id, 1, 2)
+    with engine.pool.connection() as connection, connection.transaction():  # no heartbeat comes in between
+        connection.execute("update app.tasks set lease_expires_at = now() where task_id = %s", (task_id,))
+        connection.execute("select app.take_back_tasks(%s, %s, %s)", where)
+    lease = engine.claim(job_id, 2, task_id)
+    assert engine.stages.complete_task_and_check_stage(*where, lease_id=lease, results={task_id: result}).updated_ids
+
+
 def test_results_that_another_process_wrote_are_not_taken_for_one_s_own(warm_rig, engine):
     """The lease of one of three was lost, and its new holder left another result before the others ended."""
     is_lost = threading.Event()
 
     def lose(context):
-        where = (context.job_id, 1, 2)
-        with engine.pool.connection() as connection, connection.transaction():  # no heartbeat comes in between
-            connection.execute("update app.tasks set lease_expires_at = now() where task_id = 's2-n1'")
-            connection.execute("select app.take_back_tasks(%s, %s, %s)", where)
-        lease = engine.claim(context.job_id, 2, "s2-n1")
-        results = {"s2-n1": {"square": 1000}}
-        assert engine.stages.complete_task_and_check_stage(*where, lease_id=lease, results=results).updated_ids
+        let_another_complete(engine, context.job_id, "s2-n1", {"square": 1000})
         is_lost.set()
 
     warm_rig.behave.before["s2-n0"] = lose
@@ -472,12 +476,7 @@ def test_result_that_comes_after_its_stage_ended_holds_up_nothing(warm_rig, engi
     is_lost = threading.Event()
 
     def lose(context):
-        where = (context.job_id, 1, 2)
-        with engine.pool.connection() as connection, connection.transaction():  # no heartbeat comes in between
-            connection.execute("update app.tasks set lease_expires_at = now() where task_id = 's2-n1'")
-            connection.execute("select app.take_back_tasks(%s, %s, %s)", where)
-        lease = engine.claim(context.job_id, 2, "s2-n1")
-        engine.stages.complete_task_and_check_stage(*where, lease_id=lease, results={"s2-n1": {"square": 1000}})
+        let_another_complete(engine, context.job_id, "s2-n1", {"square": 1000})
         is_lost.set()
 
     def outlast(context):

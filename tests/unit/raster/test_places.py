@@ -11,11 +11,13 @@ import pytest
 import rasterio
 from rasterio.crs import CRS
 
+from core.context import TaskContext
+from jobs.flood_risk_cog import handlers
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.job import FloodRiskCOGJob
 from jobs.flood_risk_cog.marker import ForeignOutput, check_output, mark_output
 from jobs.flood_risk_cog.places import PlaceRefused, Policy, check_place, read_policy
-from jobs.flood_risk_cog.plan import UnusableRaster
+from jobs.flood_risk_cog.plan import ConversionOptions, UnusableRaster
 from jobs.flood_risk_cog.source import SourceNotFound
 from jobs.parameters import ParameterErrors
 from tests.unit.raster.made import pixels_of, write_raster
@@ -187,6 +189,22 @@ def test_a_coordinate_system_that_names_something_else_is_refused_at_submission(
         FloodRiskCOGJob.validate_job_parameters({**parameters, "target_crs": crs})
 
 
+@pytest.mark.parametrize("crs", ["http://127.0.0.1:9/crs", "/etc/passwd", "+proj=longlat +nadgrids=/etc/passwd"])
+def test_the_conversion_opens_nothing_for_a_coordinate_system_either(crs):
+    with pytest.raises(ValueError, match="expected target_crs to be an authority's code"):
+        ConversionOptions(target_crs=crs)
+
+
+def test_the_inventory_looks_at_the_output_before_it_writes_there(parameters, monkeypatch, tmp_path):
+    """A submission whose checks came to no end is accepted."""
+    wanted = FloodRiskCOGJob.validate_job_parameters(parameters)
+    monkeypatch.setenv("COREMACHINE_RASTER_ROOTS", str(tmp_path / "in"))
+    context = TaskContext("0" * 64, "flood_risk_cog", 1, "1-inventory", 0, 1, wanted)
+    with pytest.raises(PlaceRefused, match="COREMACHINE_RASTER_ROOTS"):
+        handlers.inventory({}, context)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_code_and_a_whole_definition_are_taken(parameters):
     for crs in ("EPSG:4326", "OGC:CRS84", "ESRI:54009", CRS.from_epsg(32614).to_wkt()):
         assert FloodRiskCOGJob.validate_job_parameters({**parameters, "target_crs": crs})["target_crs"] == crs
@@ -269,11 +287,13 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.mark.usefixtures("closed_stores")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_raster_of_a_web_server_is_read_with_its_mask(tmp_path, serve):
+def test_a_raster_of_a_web_server_is_read_with_its_mask(tmp_path, serve, monkeypatch):
     (tmp_path / "www").mkdir()
     path = write_raster(tmp_path / "www" / "a.tif", pixels_of("float32"), "msk")
     assert (tmp_path / "www" / "a.tif.msk").exists()
     url = serve(partial(Quiet, directory=str(tmp_path / "www")))
+    # Its copy and that of its mask lie in the temporary folder, which is no root.
+    monkeypatch.setenv("COREMACHINE_RASTER_ROOTS", f"{url},{tmp_path / 'out'}")
     result = convert_raster(f"{url}/a.tif", str(tmp_path / "out"))
     with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
         assert np.array_equal(cog.read_masks(1), source.read_masks(1))
