@@ -12,7 +12,7 @@ from uuid import uuid4
 from core.models import JobRecord, StageDefinition, TaskRecord
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
-from local.postgres import LocalPostgres
+from coremachine.local.postgres import LocalPostgres
 
 
 def planned_stage(pool: Pool, count: int) -> tuple[str, list[str], float]:

@@ -20,7 +20,7 @@ from bench.workload import RESULT
 from infrastructure.jobs_tasks import StageCompletionRepository, TaskRepository
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import create_pool
-from local.postgres import find_binaries
+from coremachine.local.postgres import find_binaries
 
 ROWS = 100_000
 BATCH = 100

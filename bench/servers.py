@@ -13,7 +13,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
-from local.postgres import LocalPostgres, remove_data
+from coremachine.local.postgres import LocalPostgres, remove_data
 
 ROOT = Path(__file__).resolve().parents[1]
 # On the project's own disk: a folder in memory would make fsync free.

@@ -20,7 +20,7 @@ from xdist.scheduler.protocol import Scheduling
 
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
-from local.postgres import LocalPostgres
+from coremachine.local.postgres import LocalPostgres
 from tests.databases import Engine, clone_template, make_template, set_defaults
 from tests.pgbouncer import pgbouncer
 

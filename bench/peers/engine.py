@@ -27,7 +27,7 @@ from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, 
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.results import ResultRepository
-from local.memory_queue import MemoryQueues
+from coremachine.local.memory_queue import MemoryQueues
 
 THREADS = 2
 _POLL_SECONDS = 0.002

@@ -20,7 +20,7 @@ from bench.workload import WrongOutcome, check_fan
 from core.machine import CoreMachine
 from infrastructure.factory import RepositoryFactory
 from infrastructure.settings import load_settings
-from local.stack import LocalStack
+from coremachine.local.stack import LocalStack
 
 WORKERS = 2
 CLIENTS = 8

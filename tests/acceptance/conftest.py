@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from local.stack import LocalStack
-from local.stack_file import StackInfo, find_stack
+from coremachine.local.stack import LocalStack
+from coremachine.local.stack_file import StackInfo, find_stack
 from tests.acceptance.hosts import StartHost, starting_hosts
 from tests.acceptance.steps import PROJECT_ROOT
 
@@ -80,7 +80,7 @@ def run_up(tmp_path: Path) -> Iterator[Callable[..., RunningCommand]]:
 
     def run(*options: str) -> RunningCommand:
         data_dir = tmp_path / "stack"
-        command = [sys.executable, "-m", "cli", "up", "--app-dir", str(SAMPLE_APP), "--data", str(data_dir)]
+        command = [sys.executable, "-m", "coremachine.cli", "up", "--app-dir", str(SAMPLE_APP), "--data", str(data_dir)]
         command += ["--port", "0", "--amqp-port", "0", "--admin-port", "0", "--workers", "2", *options]
         process = subprocess.Popen(
             command,

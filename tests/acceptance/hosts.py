@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 
-from local.broker.config import BrokerConfig
-from local.broker.thread import BrokerThread
-from local.host.supervisor import HostSupervisor
+from coremachine.local.broker.config import BrokerConfig
+from coremachine.local.broker.thread import BrokerThread
+from coremachine.local.host.supervisor import HostSupervisor
 from tests.acceptance.steps import wait_until
 
 APP = Path(__file__).parent / "stubborn_app"

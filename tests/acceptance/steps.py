@@ -41,7 +41,7 @@ def has_ended(process: psutil.Process) -> bool:
 
 def run_command(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     path = {"PYTHONPATH": str(PROJECT_ROOT)}
-    command = [sys.executable, "-m", "cli", *arguments]
+    command = [sys.executable, "-m", "coremachine.cli", *arguments]
     return subprocess.run(
         command,
         cwd=folder,

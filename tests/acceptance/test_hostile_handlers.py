@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from local.host.supervisor import HostSupervisor
+from coremachine.local.host.supervisor import HostSupervisor
 from tests.acceptance.hosts import EVERY_SECOND, StartHost, beginnings, client
 from tests.acceptance.steps import has_ended, stand_ins_of, submit, wait_for_end, wait_until
 from tests.databases import Engine

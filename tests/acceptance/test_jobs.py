@@ -17,7 +17,7 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from psycopg.rows import dict_row
 
 from core.models import JobQueueMessage, TaskQueueMessage
-from local.stack import LocalStack
+from coremachine.local.stack import LocalStack
 from tests.acceptance.steps import run_command, submit, wait_for_end, wait_until
 
 pytestmark = pytest.mark.acceptance

@@ -11,11 +11,11 @@ import psycopg
 import pytest
 
 from jobs.flood_risk_cog.samples import generate_samples
-from local.broker.config import BrokerConfig
-from local.broker.thread import BrokerThread
-from local.host.supervisor import HostSupervisor
-from local.postgres import LocalPostgres
-from local.stack import PROJECT_ROOT, migrate
+from coremachine.local.broker.config import BrokerConfig
+from coremachine.local.broker.thread import BrokerThread
+from coremachine.local.host.supervisor import HostSupervisor
+from coremachine.local.postgres import LocalPostgres
+from coremachine.local.stack import PROJECT_ROOT, migrate
 from tests.acceptance.steps import submit, wait_for_end, wait_until
 
 pytestmark = [

@@ -11,9 +11,9 @@ import pytest
 from core.models import JobQueueMessage
 from infrastructure.service_bus import ServiceBusRepository, connect_with_string
 from infrastructure.verify import verify
-from local.broker.config import BrokerConfig
-from local.broker.thread import BrokerThread
-from local.host.supervisor import HostSupervisor
+from coremachine.local.broker.config import BrokerConfig
+from coremachine.local.broker.thread import BrokerThread
+from coremachine.local.host.supervisor import HostSupervisor
 from tests.acceptance.steps import run_command, submit, wait_for_end, wait_until
 from tests.databases import Engine
 

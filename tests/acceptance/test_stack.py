@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 
-from local.stack import LocalStack
-from local.stack_file import StackError, StackRunning, find_stack
+from coremachine.local.stack import LocalStack
+from coremachine.local.stack_file import StackError, StackRunning, find_stack
 from tests.acceptance.conftest import RunningCommand
 from tests.acceptance.steps import wait_until
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from local.broker.config import default_config_path
-from local.stack import LocalStack
+from coremachine.local.broker.config import default_config_path
+from coremachine.local.stack import LocalStack
 from tests.chaos.checks import SubmittedJob, find_hanging, find_violations, shares
 from tests.chaos.faults import FaultRecord, Faults
 from tests.chaos.jobs import EFFECTS_TABLE, LEASE_SECONDS, ChaosJob, SingleChaosJob, TolerantChaosJob

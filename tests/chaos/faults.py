@@ -17,7 +17,7 @@ import psycopg
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.exceptions import ServiceBusError
 
-from local.stack import LocalStack
+from coremachine.local.stack import LocalStack
 from tests.chaos.jobs import LEASE_SECONDS
 
 # How long a fault that wants a worker at work waits for one.

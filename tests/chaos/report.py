@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from local.stack import LocalStack
+from coremachine.local.stack import LocalStack
 from tests.chaos.faults import FaultRecord
 
 # What the host's log says of things that the rows do not keep.

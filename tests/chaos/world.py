@@ -11,7 +11,7 @@ from core.faults import NthHit, armed
 from core.janitor import Patience
 from core.models.message import JOBS_QUEUE_MESSAGE, TaskQueueMessage
 from core.orchestration_manager import JOBS_QUEUE
-from local.memory_queue import MemoryQueues
+from coremachine.local.memory_queue import MemoryQueues
 from tests.databases import Engine
 from tests.integration.engine.machine_suite import Rig
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from local.broker.config import default_config_path, load_config
-from local.broker.thread import BrokerThread
+from coremachine.local.broker.config import default_config_path, load_config
+from coremachine.local.broker.thread import BrokerThread
 
 
 @pytest.fixture(scope="session")

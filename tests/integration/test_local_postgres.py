@@ -12,7 +12,7 @@ import psutil
 import psycopg
 import pytest
 
-from local.postgres import LocalPostgres, PostgresError, PostgresMissing, find_postmaster, remove_data
+from coremachine.local.postgres import LocalPostgres, PostgresError, PostgresMissing, find_postmaster, remove_data
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,7 +60,7 @@ def test_pid_file_of_a_machine_that_crashed_is_no_server(tmp_path: Path) -> None
 
 
 def test_second_server_on_a_folder_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.postgres._LEFTOVER_SECONDS", 0.1)
+    monkeypatch.setattr("coremachine.local.postgres._LEFTOVER_SECONDS", 0.1)
     with LocalPostgres(tmp_path / "data") as url:
         with pytest.raises(PostgresError, match=r"found PostgreSQL \(pid \d+\)"):
             LocalPostgres(tmp_path / "data").start()
@@ -98,7 +98,7 @@ def test_tether_ends_its_command_with_the_signal_and_gives_its_status() -> None:
         "signal.pause()\n"
     )
     tether = subprocess.Popen(
-        [sys.executable, "-m", "local.tether", "--signal", "INT", "--", sys.executable, "-c", program],
+        [sys.executable, "-m", "coremachine.local.tether", "--signal", "INT", "--", sys.executable, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
@@ -111,7 +111,7 @@ def test_tether_ends_its_command_with_the_signal_and_gives_its_status() -> None:
 
 
 def test_tether_kills_a_command_that_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from local import tether
+    from coremachine.local import tether
 
     monkeypatch.setattr(tether, "_PATIENCE_SECONDS", 0.1)
     program = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\nsignal.pause()"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from cli.main import app
+from coremachine.cli.main import app
 from triggers.api import create_api
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("cli", "core", "infrastructure", "jobs", "local", "triggers")
+PACKAGES = ("core", "coremachine", "infrastructure", "jobs", "triggers")
 SOURCES = [ROOT / "function_app.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
 FUNCTION_FILES = sorted((ROOT / "sql" / "functions").glob("*.sql"))
 DOCS = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])

@@ -2,7 +2,7 @@
 
 import logging
 
-from local.restart_log import RestartLog
+from coremachine.local.restart_log import RestartLog
 
 
 def test_a_part_that_cannot_be_started_is_one_line_a_minute_and_one_when_it_is_back(caplog):

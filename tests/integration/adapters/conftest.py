@@ -5,8 +5,8 @@ from azure.servicebus import ServiceBusClient
 
 from core.models import TaskQueueMessage
 from infrastructure.service_bus import ServiceBusRepository, connect_with_string
-from local.broker.config import BrokerConfig
-from local.broker.thread import BrokerThread
+from coremachine.local.broker.config import BrokerConfig
+from coremachine.local.broker.thread import BrokerThread
 
 JOB_ID = "ab" * 32
 

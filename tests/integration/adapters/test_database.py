@@ -20,7 +20,7 @@ from infrastructure.database_errors import Fault, fault_of
 from infrastructure.jobs_tasks import JobRepository
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
-from local.postgres import LocalPostgres
+from coremachine.local.postgres import LocalPostgres
 
 FATES = [
     ("25006", Fault.OUTAGE),
@@ -335,7 +335,7 @@ def state():
     adapters = psycopg.adapters
     return [repr(each) for each in (adapters._dumpers, adapters._loaders, adapters._dumpers_by_oid)]
 before = state()
-for package in ("core", "infrastructure", "jobs", "triggers", "cli"):
+for package in ("core", "coremachine.cli", "infrastructure", "jobs", "triggers"):
     for found in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
         if not found.name.endswith("__main__"):
             importlib.import_module(found.name)

@@ -8,7 +8,7 @@ from core.models.message import JOBS_QUEUE_MESSAGE, TaskQueueMessage
 from infrastructure import RepositoryFactory, load_settings
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry
-from local.postgres import LocalPostgres
+from coremachine.local.postgres import LocalPostgres
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from core.outage import OutageLog
 from infrastructure import postgresql
 from infrastructure.base import DatabaseUnavailable
 from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb, create_pool
-from local.postgres import LocalPostgres
+from coremachine.local.postgres import LocalPostgres
 
 
 def ask(pool):

@@ -15,7 +15,7 @@ from psycopg.sql import SQL
 
 from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
-from local.postgres import LocalPostgres
+from coremachine.local.postgres import LocalPostgres
 from tests.pgbouncer import PROGRAM, REASON, pgbouncer
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=REASON)

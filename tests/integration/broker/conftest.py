@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 
-from local.broker.config import BrokerConfig
-from local.broker.queue import QueueSettings
-from local.broker.thread import BrokerThread
+from coremachine.local.broker.config import BrokerConfig
+from coremachine.local.broker.queue import QueueSettings
+from coremachine.local.broker.thread import BrokerThread
 
 QUEUES = BrokerConfig(
     (

@@ -18,13 +18,13 @@ from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.management import ServiceBusAdministrationClient
 
-from local.broker import admin_http
-from local.broker.config import BrokerConfig
-from local.broker.connection import Connection
-from local.broker.server import Broker, PortInUse
-from local.broker.thread import BrokerThread
-from local.broker_process import BrokerProcess
-from local.connections import ConnectionBook
+from coremachine.local.broker import admin_http
+from coremachine.local.broker.config import BrokerConfig
+from coremachine.local.broker.connection import Connection
+from coremachine.local.broker.server import Broker, PortInUse
+from coremachine.local.broker.thread import BrokerThread
+from coremachine.local.broker_process import BrokerProcess
+from coremachine.local.connections import ConnectionBook
 
 ROOT = Path(__file__).parents[3]
 EMPTY = {"active": 0, "locked": 0, "scheduled": 0, "deferred": 0, "dead_letter": 0}
@@ -276,7 +276,7 @@ def test_a_stopped_broker_says_so(broker):
 
 
 def run_command(*arguments):
-    command = [sys.executable, "-m", "local.broker", *arguments]
+    command = [sys.executable, "-m", "coremachine.local.broker", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 

@@ -8,8 +8,8 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient as AsyncClient
 from azure.servicebus.exceptions import ServiceBusError
 
-from local.broker.config import BrokerConfig
-from local.broker.thread import BrokerThread
+from coremachine.local.broker.config import BrokerConfig
+from coremachine.local.broker.thread import BrokerThread
 
 MESSAGES = 300
 CONSUMERS = 4

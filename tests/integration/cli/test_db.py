@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from cli.errors import Exit
-from cli.main import main
-from local.postgres import LocalPostgres
+from coremachine.cli.errors import Exit
+from coremachine.cli.main import main
+from coremachine.local.postgres import LocalPostgres
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from infrastructure.postgresql import create_pool
-from local.broker.config import default_config_path, load_config
-from local.broker.thread import BrokerThread
-from local.memory_queue import MemoryQueues
+from coremachine.local.broker.config import default_config_path, load_config
+from coremachine.local.broker.thread import BrokerThread
+from coremachine.local.memory_queue import MemoryQueues
 from tests.databases import Engine, clone_template, make_template
 
 from .containers import postgres_container, reason_not_to_run, service_bus_emulator

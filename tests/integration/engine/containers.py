@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
-from local.broker.config import default_config_path
+from coremachine.local.broker.config import default_config_path
 
 EMULATOR_IMAGE = "mcr.microsoft.com/azure-messaging/servicebus-emulator:latest"
 SQL_IMAGE = "mcr.microsoft.com/mssql/server:2022-latest"

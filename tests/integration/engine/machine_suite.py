@@ -20,7 +20,7 @@ from infrastructure.results import ResultRepository
 from jobs.base import JobBase
 from jobs.mixins import JobBaseMixin
 from jobs.registry import Handler, Registry
-from local.memory_queue import MemoryQueues
+from coremachine.local.memory_queue import MemoryQueues
 
 FAST_RETRY = {"max_attempts": 3, "base_delay_seconds": 0.01, "max_delay_seconds": 0.02}
 

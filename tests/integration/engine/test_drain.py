@@ -10,7 +10,7 @@ from core.errors import DeliveryError, Draining
 from core.models import JobQueueMessage
 from core.settlement import Settlement
 from infrastructure.base import RepositoryError
-from local.memory_queue import MemoryQueues
+from coremachine.local.memory_queue import MemoryQueues
 
 from .machine_suite import Rig
 

@@ -21,7 +21,7 @@ from infrastructure.verify import verify
 from jobs.base import JobBase
 from jobs.mixins import JobBaseMixin
 from jobs.registry import Handler, Registry
-from local.memory_queue import MemoryQueues
+from coremachine.local.memory_queue import MemoryQueues
 from triggers.api import create_api
 
 from .machine_suite import Rig

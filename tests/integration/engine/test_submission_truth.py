@@ -14,9 +14,9 @@ import psycopg
 import pytest
 from pydantic import ValidationError
 
-from cli import jobs as cli_jobs
-from cli.client import ApiClient
-from cli.main import main
+from coremachine.cli import jobs as cli_jobs
+from coremachine.cli.client import ApiClient
+from coremachine.cli.main import main
 from core.errors import ContractViolationError, MessageRefused
 from core.models import JobQueueMessage
 from core.models.control import IfEnded, RerunMode

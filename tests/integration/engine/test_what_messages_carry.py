@@ -11,7 +11,7 @@ import pytest
 from core.janitor import Patience
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
 from infrastructure.queries import JobQueries
-from local.memory_queue import MemoryQueues
+from coremachine.local.memory_queue import MemoryQueues
 from triggers.api import create_api
 
 from .machine_suite import Behaviours, Rig

@@ -1,4 +1,4 @@
-"""Queues of a Service Bus, with the face of `local.memory_queue.MemoryQueues`."""
+"""Queues of a Service Bus, with the face of `coremachine.local.memory_queue.MemoryQueues`."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ from azure.servicebus._pyamqp._encode import encode_payload
 from azure.servicebus._pyamqp.message import Header, Message, Properties
 from azure.servicebus._pyamqp.types import TYPE, VALUE, AMQPTypes
 
-from local.host.supervisor import HostSupervisor
+from coremachine.local.host.supervisor import HostSupervisor
 
 HERE = Path(__file__).parent
 # Nothing listens on port 1: the pump must live with that.

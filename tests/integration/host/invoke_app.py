@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from local.host.functions import HttpTrigger, IndexedFunction, ServiceBusTrigger, index_app
-from local.host.http import Request, http_call
-from local.host.invoker import Call, PortableInvoker
-from local.host.messages import body_datum, trigger_metadata
-from local.host.ms_runtime import MsInvocationError, MsRuntimeInvoker
-from local.host.timer import timer_call
+from coremachine.local.host.functions import HttpTrigger, IndexedFunction, ServiceBusTrigger, index_app
+from coremachine.local.host.http import Request, http_call
+from coremachine.local.host.invoker import Call, PortableInvoker
+from coremachine.local.host.messages import body_datum, trigger_metadata
+from coremachine.local.host.ms_runtime import MsInvocationError, MsRuntimeInvoker
+from coremachine.local.host.timer import timer_call
 
 PATHS = {
     "echo": ("POST", "/api/echo/Bob?x=1", {"name": "Bob", "count": "3"}),

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 WORKER = """
 import asyncio, ctypes, socket, sys, threading
 import uvloop
-from local.host.acceptor import Acceptor
+from coremachine.local.host.acceptor import Acceptor
 
 descriptor, held, gate = sys.argv[1:]
 

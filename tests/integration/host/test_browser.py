@@ -15,8 +15,8 @@ import httpx
 import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 
-from local.broker.config import BrokerConfig
-from local.broker.thread import BrokerThread
+from coremachine.local.broker.config import BrokerConfig
+from coremachine.local.broker.thread import BrokerThread
 
 from .conftest import wait_until
 

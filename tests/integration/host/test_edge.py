@@ -16,8 +16,8 @@ import pytest
 import uvicorn
 import uvloop
 
-from local.connections import ConnectionBook
-from local.host.edge import EdgeLimits, EdgeProtocol
+from coremachine.local.connections import ConnectionBook
+from coremachine.local.host.edge import EdgeLimits, EdgeProtocol
 
 from .conftest import wait_until
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.host import supervisor
-from local.host.errors import HostStartError
-from local.host.supervisor import HostSupervisor
+from coremachine.local.host import supervisor
+from coremachine.local.host.errors import HostStartError
+from coremachine.local.host.supervisor import HostSupervisor
 
 from .conftest import NO_BROKER, SETTINGS, wait_until
 
@@ -129,7 +129,7 @@ def test_answer_that_cannot_be_sent_is_500_and_said_in_the_log(start_host, tmp_p
 
 
 def test_host_that_is_open_to_the_network_says_so(start_host, monkeypatch, caplog):
-    monkeypatch.setattr("local.host.supervisor.is_loopback_address", lambda _address: False)
+    monkeypatch.setattr("coremachine.local.host.supervisor.is_loopback_address", lambda _address: False)
     start_host("asgi_app")
     assert any("host_open_to_network" in message and "--enable-auth" in message for message in caplog.messages)
 
@@ -218,7 +218,7 @@ def test_worker_ends_with_its_supervisor(tmp_path, sample_log):
     command = [
         sys.executable,
         "-m",
-        "local.host",
+        "coremachine.local.host",
         "--app-dir",
         str(Path(__file__).parent / "sample_app"),
         "--port",
@@ -244,7 +244,7 @@ def test_interrupt_stops_the_command_cleanly(tmp_path, sample_log):
     command = [
         sys.executable,
         "-m",
-        "local.host",
+        "coremachine.local.host",
         "--app-dir",
         str(Path(__file__).parent / "sample_app"),
         "--port",

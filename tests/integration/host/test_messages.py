@@ -8,9 +8,9 @@ from pathlib import Path
 import azure.functions as func
 import pytest
 
-from local.host.functions import SERVICE_BUS, IndexedFunction, ServiceBusTrigger
-from local.host.invoker import Call, PortableInvoker
-from local.host.messages import body_datum, trigger_metadata
+from coremachine.local.host.functions import SERVICE_BUS, IndexedFunction, ServiceBusTrigger
+from coremachine.local.host.invoker import Call, PortableInvoker
+from coremachine.local.host.messages import body_datum, trigger_metadata
 
 from .conftest import received_message
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from azure.servicebus.exceptions import MessagingEntityNotFoundError, ServiceBusError
 
-from local.host.dispatcher import Dispatcher
-from local.host.functions import SERVICE_BUS, IndexedFunction, ServiceBusTrigger
-from local.host.service_bus import QueuePump
-from local.host.settings import ServiceBusOptions
-from local.host.slots import PATIENCE_SECONDS
+from coremachine.local.host.dispatcher import Dispatcher
+from coremachine.local.host.functions import SERVICE_BUS, IndexedFunction, ServiceBusTrigger
+from coremachine.local.host.service_bus import QueuePump
+from coremachine.local.host.settings import ServiceBusOptions
+from coremachine.local.host.slots import PATIENCE_SECONDS
 
 from .conftest import received_message, wait_until
 

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 
-from local.broker.config import BrokerConfig
-from local.broker.thread import BrokerThread
-from local.host.functions import ServiceBusTrigger
-from local.host.service_bus import _RECEIVE_SECONDS, SdkReceivers
+from coremachine.local.broker.config import BrokerConfig
+from coremachine.local.broker.thread import BrokerThread
+from coremachine.local.host.functions import ServiceBusTrigger
+from coremachine.local.host.service_bus import _RECEIVE_SECONDS, SdkReceivers
 
 QUEUE = "slow"
 ONE_WAY_SECONDS = 0.1

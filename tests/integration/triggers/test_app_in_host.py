@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.host.supervisor import HostSupervisor
+from coremachine.local.host.supervisor import HostSupervisor
 
 ROOT = Path(__file__).parents[3]
 INVOKE_APP = ROOT / "tests" / "integration" / "host" / "invoke_app.py"

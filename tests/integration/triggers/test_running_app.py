@@ -12,8 +12,8 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from psycopg.conninfo import make_conninfo
 
 from infrastructure.migrations import Migrator
-from local.broker.thread import BrokerThread
-from local.host.supervisor import HostSupervisor
+from coremachine.local.broker.thread import BrokerThread
+from coremachine.local.host.supervisor import HostSupervisor
 
 ROOT = Path(__file__).parents[3]
 

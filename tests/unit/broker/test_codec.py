@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.broker import codec
-from local.broker.codec import DecodeError
+from coremachine.local.broker import codec
+from coremachine.local.broker.codec import DecodeError
 
 ENCODERS = [
     (codec.ubyte, st.integers(0, 2**8 - 1)),

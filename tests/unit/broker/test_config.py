@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from local.broker.config import BrokerConfig, ConfigError, default_config_path, load_config, parse_duration
+from coremachine.local.broker.config import BrokerConfig, ConfigError, default_config_path, load_config, parse_duration
 
 
 def write(path, queues, *, topics=(), name="sbemulatorns"):

@@ -4,9 +4,9 @@ from uuid import UUID
 
 import pytest
 
-from local.broker import codec
-from local.broker.codec import DecodeError
-from local.broker.message import (
+from coremachine.local.broker import codec
+from coremachine.local.broker.codec import DecodeError
+from coremachine.local.broker.message import (
     BrokerProperties,
     MessageState,
     encode_delivery,

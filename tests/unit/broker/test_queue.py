@@ -8,10 +8,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from local.broker import codec
-from local.broker.message import Content, MessageState
-from local.broker.queue import LockLost, MessageNotFound, Place, Queue, QueueSettings
-from local.broker.timers import TimerHeap
+from coremachine.local.broker import codec
+from coremachine.local.broker.message import Content, MessageState
+from coremachine.local.broker.queue import LockLost, MessageNotFound, Place, Queue, QueueSettings
+from coremachine.local.broker.timers import TimerHeap
 
 
 class Clock:

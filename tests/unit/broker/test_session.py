@@ -2,14 +2,14 @@
 
 import pytest
 
-from local.broker import codec
-from local.broker import performatives as perf
-from local.broker.codec import NULL
-from local.broker.entity import Namespace
-from local.broker.message import parse_message
-from local.broker.performatives import AmqpError, Flow
-from local.broker.queue import QueueSettings
-from local.broker.session import Session
+from coremachine.local.broker import codec
+from coremachine.local.broker import performatives as perf
+from coremachine.local.broker.codec import NULL
+from coremachine.local.broker.entity import Namespace
+from coremachine.local.broker.message import parse_message
+from coremachine.local.broker.performatives import AmqpError, Flow
+from coremachine.local.broker.queue import QueueSettings
+from coremachine.local.broker.session import Session
 
 BODY = codec.described(0x75, codec.binary(b"payload"))
 RECEIVES, SENDS = True, False

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from cli.main import main
+from coremachine.cli.main import main
 
 # A document, or the bytes of something else.
 Answer = tuple[int, Any]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cli import client as client_module
-from cli import patience
-from cli.main import main
+from coremachine.cli import client as client_module
+from coremachine.cli import patience
+from coremachine.cli.main import main
 from tests.unit.cli.conftest import DROPPED, JOB_ID, FakeApi, job
 
 Run = Callable[..., int]
@@ -562,7 +562,7 @@ def test_text_that_no_header_can_hold_is_a_usage_problem(
 
 
 def test_disk_that_is_full_is_told_in_one_line() -> None:
-    command = [sys.executable, "-m", "cli", "--help"]
+    command = [sys.executable, "-m", "coremachine.cli", "--help"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == 1

@@ -7,7 +7,7 @@ import pytest
 from rio_cogeo.cogeo import cog_translate
 from rio_cogeo.profiles import cog_profiles
 
-from cli.demo import DemoFailed, judge, prepare_source
+from coremachine.cli.demo import DemoFailed, judge, prepare_source
 from jobs.flood_risk_cog.samples import generate_samples
 from tests.unit.cli.conftest import job
 

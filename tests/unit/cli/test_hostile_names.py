@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from cli import render
-from cli.jobs import say
-from cli.progress import JobProgress, describe_job, render_job
-from cli.render import SafeConsole, cell, console, error_text, print_json, print_rows
+from coremachine.cli import render
+from coremachine.cli.jobs import say
+from coremachine.cli.progress import JobProgress, describe_job, render_job
+from coremachine.cli.render import SafeConsole, cell, console, error_text, print_json, print_rows
 
 HOSTILE = [
     "\x1b[2J\x1b[31mred",

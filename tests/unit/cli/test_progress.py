@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from cli.progress import JobProgress, counts_of, deadline_lines, render_job, stage_bar
-from cli.render import duration_text
+from coremachine.cli.progress import JobProgress, counts_of, deadline_lines, render_job, stage_bar
+from coremachine.cli.render import duration_text
 from tests.unit.cli.conftest import job
 
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import pytest
 
-import local.stack
+import coremachine.local.stack
 from tests.unit.cli.conftest import FakeApi
 
 Run = Callable[..., int]
@@ -30,7 +30,7 @@ def started(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
         def wait(self) -> None:
             """Ends at once."""
 
-    monkeypatch.setattr(local.stack, "LocalStack", Stack)
+    monkeypatch.setattr(coremachine.local.stack, "LocalStack", Stack)
 
 
 @pytest.mark.usefixtures("started")

@@ -11,13 +11,13 @@ import pytest
 import triggers.dead_letters
 import triggers.queues
 import triggers.timers
-from local.host.functions import IndexedFunction, ServiceBusTrigger, index_app
-from local.host.http import Request, http_call
-from local.host.invoker import Call, PortableInvoker
-from local.host.messages import body_datum, trigger_metadata
-from local.host.settings import read_host_settings
-from local.host.timer import timer_call
-from local.stack import thread_settings
+from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger, index_app
+from coremachine.local.host.http import Request, http_call
+from coremachine.local.host.invoker import Call, PortableInvoker
+from coremachine.local.host.messages import body_datum, trigger_metadata
+from coremachine.local.host.settings import read_host_settings
+from coremachine.local.host.timer import timer_call
+from coremachine.local.stack import thread_settings
 from tests.integration.host.conftest import received_message
 from triggers.app_shape import RESERVE_THREADS, read_shape, threads_needed
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from local.connections import ConnectionBook, connection_limit
-from local.descriptors import raise_descriptor_limit
+from coremachine.local.connections import ConnectionBook, connection_limit
+from coremachine.local.descriptors import raise_descriptor_limit
 
 
 class Fake:
@@ -90,7 +90,7 @@ def test_waiting_ones_are_asked_at_each_tick():
 
 
 def test_exhausted_descriptors_are_said_once(caplog, monkeypatch):
-    monkeypatch.setattr("local.connections.has_free_descriptor", lambda: False)
+    monkeypatch.setattr("coremachine.local.connections.has_free_descriptor", lambda: False)
 
     async def story() -> None:
         book = ConnectionBook("http", 2, tick_seconds=0)

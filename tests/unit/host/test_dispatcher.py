@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.errors import StoreUnavailable
-from local.host.dispatcher import Dispatcher
+from coremachine.local.host.dispatcher import Dispatcher
 
 
 @pytest.mark.parametrize(("error", "lines"), [(StoreUnavailable("away"), 0), (ValueError("a bug"), 1)])
@@ -34,7 +34,7 @@ def test_call_ends_where_the_log_is_broken(error):
     inner: Future = Future()
     dispatcher = Dispatcher(SimpleNamespace(submit=lambda _: inner), timeout_seconds=None)
     call = SimpleNamespace(function=SimpleNamespace(name="janitor_sweep"), invocation_id="1")
-    logger, handler = logging.getLogger("local.host.dispatcher"), BrokenHandler()
+    logger, handler = logging.getLogger("coremachine.local.host.dispatcher"), BrokenHandler()
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)

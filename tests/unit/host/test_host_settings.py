@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.host.access import AccessKeys
-from local.host.errors import MissingSettingError, SettingsError
-from local.host.settings import (
+from coremachine.local.host.access import AccessKeys
+from coremachine.local.host.errors import MissingSettingError, SettingsError
+from coremachine.local.host.settings import (
     app_environment,
     is_disabled,
     local_http_port,
@@ -16,7 +16,7 @@ from local.host.settings import (
     resolve_references,
     share_of,
 )
-from local.host.tracing import child_trace_parent
+from coremachine.local.host.tracing import child_trace_parent
 
 
 @pytest.fixture

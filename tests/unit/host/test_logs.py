@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from local.host.logs import line_formatter
+from coremachine.local.host.logs import line_formatter
 
 
 def line_of(**extra):

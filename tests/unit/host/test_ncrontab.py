@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.host.errors import ScheduleError, SettingsError
-from local.host.ncrontab import Crontab, local_zone, parse_schedule
+from coremachine.local.host.errors import ScheduleError, SettingsError
+from coremachine.local.host.ncrontab import Crontab, local_zone, parse_schedule
 
 ROME = ZoneInfo("Europe/Rome")
 

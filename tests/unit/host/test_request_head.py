@@ -2,9 +2,9 @@
 
 import pytest
 
-from local.problem import RefusedError
-from local.request_head import check_framing, origin_form, pick_checked
-from local.web_guard import Authority
+from coremachine.local.problem import RefusedError
+from coremachine.local.request_head import check_framing, origin_form, pick_checked
+from coremachine.local.web_guard import Authority
 
 OWN = Authority("localhost", 7071)
 

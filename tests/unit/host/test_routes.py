@@ -2,8 +2,8 @@
 
 import pytest
 
-from local.host.errors import RouteTemplateError
-from local.host.routes import Route, RouteTable, RouteTemplate
+from coremachine.local.host.errors import RouteTemplateError
+from coremachine.local.host.routes import Route, RouteTable, RouteTemplate
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from local.host.slots import AT_ONCE_SECONDS, PATIENCE_SECONDS, SlotDemand
+from coremachine.local.host.slots import AT_ONCE_SECONDS, PATIENCE_SECONDS, SlotDemand
 
 
 class Rig:

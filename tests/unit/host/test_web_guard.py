@@ -2,8 +2,8 @@
 
 import pytest
 
-from local.problem import RefusedError
-from local.web_guard import Authority, check_sender, parse_authority
+from coremachine.local.problem import RefusedError
+from coremachine.local.web_guard import Authority, check_sender, parse_authority
 
 
 def check(host="localhost:7071", *, origins=(), sites=(), on_loopback=True):

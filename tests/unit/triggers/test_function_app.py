@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.requirements import render_requirements
+from coremachine.cli.requirements import render_requirements
 from function_app import create_app
 from triggers.app_shape import find_thread_shortage, read_shape
 
@@ -156,7 +156,7 @@ def test_example_settings_make_a_usable_app():
 
 def test_requirements_are_those_of_the_project():
     text = (ROOT / "requirements.txt").read_text()
-    assert text == render_requirements(), "run: python -m cli.requirements > requirements.txt"
+    assert text == render_requirements(), "run: python -m coremachine.cli.requirements > requirements.txt"
     assert not [
         line for line in text.splitlines() if line.startswith(("azure-functions-worker", "azure-functions-runtime"))
     ]

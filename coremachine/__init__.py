@@ -1,0 +1,1 @@
+"""CoreMachine: jobs of sequential stages of parallel tasks."""

@@ -1,0 +1,146 @@
+"""Commands that act on a job: cancel, pause, resume, rerun."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.errors import UsageProblem
+from coremachine.cli.jobs import follow_to_end, say
+from coremachine.cli.options import JobArgument, Output, OutputOption, StrictOption, TimeoutOption, UrlOption, wants_json
+from coremachine.cli.parameters import gather_parameters
+from coremachine.cli.render import console, duration_text, print_json, print_rows, seconds_between, status_markup
+
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Kept in the job's timeline.")]
+
+
+def cancel(
+    job_id: JobArgument,
+    reason: ReasonOption = None,
+    grace: Annotated[
+        float | None,
+        typer.Option("--grace", min=0, help="Seconds that tasks which run get to stop; 0: none. Default: 300."),
+    ] = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Cancel a job; tasks that run are asked to stop. Exit code 4 if it has ended already.
+
+    For example: coremachine cancel 3f2a9c --reason "wrong source folder" --grace 30
+    """
+    body = {"reason": reason, "cancel_grace_seconds": grace}
+    _act("cancel", job_id, body, output, url)
+
+
+def pause(job_id: JobArgument, reason: ReasonOption = None, output: OutputOption = None, url: UrlOption = None) -> None:
+    """Begin no more of a job's tasks; those that run end as they would. Exit code 4 if it has ended already.
+
+    For example: coremachine pause 3f2a9c --reason "disk is full"
+    """
+    _act("pause", job_id, {"reason": reason}, output, url)
+
+
+def resume(
+    job_id: JobArgument, reason: ReasonOption = None, output: OutputOption = None, url: UrlOption = None
+) -> None:
+    """Let a paused job go on.
+
+    For example: coremachine resume 3f2a9c
+    """
+    _act("resume", job_id, {"reason": reason}, output, url)
+
+
+def rerun(
+    job_id: JobArgument,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Tasks that did not complete, and the stages after them (the default).")
+    ] = False,
+    from_stage: Annotated[
+        int | None, typer.Option("--from-stage", min=1, metavar="K", help="Stage K and those after it.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything, as the job type is defined now.")] = False,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="Another value than in the last run. Repeatable."),
+    ] = None,
+    expected_run: Annotated[
+        int | None,
+        typer.Option(
+            "--run", min=1, metavar="N", help="The run that you have seen (default: the present one); else exit code 4."
+        ),
+    ] = None,
+    reason: ReasonOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 if the job fails.")] = False,
+    strict: StrictOption = False,
+    timeout: TimeoutOption = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Run a job that has ended once more, under the same id. Exit code 4 if it has not ended.
+
+    For example:
+
+        coremachine rerun 3f2a9c --failed --wait
+
+        coremachine rerun 3f2a9c --from-stage 2 --reason "better threshold" -p threshold=0.5
+    """
+    body = {"reason": reason, **_choose_mode(failed=failed, from_stage=from_stage, everything=everything)}
+    with ApiClient(choose_url(url)) as client:
+        whole_id = client.resolve_job_id(job_id)
+        job = client.get_job(whole_id)
+        body["expected_run"] = expected_run or job["run"]
+        if param:
+            body["parameters"], warnings = gather_parameters(client, job["job_type"], param, None)
+            for warning in warnings:
+                say(warning)
+        answer = client.act(whole_id, "rerun", body)
+        if wait:
+            follow_to_end(client, whole_id, timeout, output, strict=strict, run=answer.get("run"))
+    if wants_json(output):
+        print_json(answer)
+        return
+    fresh = answer.get("fresh_count")
+    again = "" if fresh is None else f", {fresh} tasks again"
+    kept = f"{answer.get('kept_count', 0)} tasks kept{again}"
+    line = f"{whole_id} run {answer.get('run')} from stage {answer.get('stage')}, {kept}"
+    console().print(f"{line}, {status_markup(str(answer.get('status')))}", soft_wrap=True)
+
+
+def runs(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None) -> None:
+    """List a job's runs, the latest first: each with its parameters and how it ended.
+
+    For example: coremachine runs 3f2a9c
+    """
+    with ApiClient(choose_url(url)) as client:
+        found = client.list_runs(client.resolve_job_id(job_id))
+    if wants_json(output):
+        print_json({"value": found})
+        return
+    rows = [
+        {**each, "took": duration_text(seconds_between(each["started_at"], each.get("finished_at")))} for each in found
+    ]
+    print_rows(rows, ["run", "status", "started_at", "finished_at", "took", "parameters"], empty="No runs.")
+
+
+def _act(action: str, job_id: str, body: dict[str, Any], output: Output | None, url: str | None) -> None:
+    with ApiClient(choose_url(url)) as client:
+        answer = client.act(client.resolve_job_id(job_id), action, body)
+    if wants_json(output):
+        print_json(answer)
+    else:
+        console().print(_line(job_id, answer), soft_wrap=True)
+
+
+def _line(job_id: str, answer: Json) -> str:
+    paused = ", paused" if answer.get("paused") else ""
+    unchanged = " (as before)" if answer.get("changed") is False else ""
+    return f"{escape(job_id)} {status_markup(str(answer['status']))}{paused}{unchanged}"
+
+
+def _choose_mode(*, failed: bool, from_stage: int | None, everything: bool) -> dict[str, Any]:
+    if failed + everything + (from_stage is not None) > 1:
+        raise UsageProblem("rerun: expected one of --failed, --from-stage and --all, found several")
+    if from_stage is not None:
+        return {"mode": "from_stage", "from_stage": from_stage}
+    return {"mode": "all" if everything else "failed"}

@@ -1,0 +1,180 @@
+"""Commands about what stands still and what went wrong, over the HTTP API."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.text import Text
+
+from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.errors import Exit, UsageProblem
+from coremachine.cli.jobs import say
+from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
+from coremachine.cli.render import SHORT_ID, console, error_text, local_time, print_json, print_rows, status_markup
+
+_SEVERITIES = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·", "cyan")}
+
+dead = typer.Typer(help="Messages that their queue gave up: list them, send them again.", no_args_is_help=True)
+
+FingerprintOption = Annotated[str | None, typer.Option("--fingerprint", help="Of a group of errors.")]
+QueueOption = Annotated[str | None, typer.Option("--queue", help="Logical name: jobs, tasks, raster.")]
+JobOption = Annotated[str | None, typer.Option("--job", help="Job id, or enough of its beginning.")]
+
+
+def explain(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None) -> None:
+    """Say why a job does not move, and what would help.
+
+    For example: coremachine explain 3f2a9c
+    """
+    with ApiClient(choose_url(url)) as client:
+        answer = client.explain(client.resolve_job_id(job_id))
+    if wants_json(output):
+        print_json(answer)
+        return
+    show = console()
+    head = f"{answer['job_id'][:SHORT_ID]} {status_markup(answer['status'])} · stage {answer['stage']}"
+    run = f" · run {answer['run']}" if answer["run"] > 1 else ""
+    show.print(f"{head}/{answer['total_stages']}{run}", highlight=False)
+    for finding in answer["findings"]:
+        sign, colour = _SEVERITIES.get(finding["severity"], ("·", "default"))
+        show.print(Text.assemble((f"{sign} ", colour), finding["message"]))
+        if finding.get("advice"):
+            show.print(Text(f"  → {finding['advice']}", style="dim"))
+
+
+def failures(
+    job_id: Annotated[str | None, typer.Argument(help="Job id, or enough of its beginning. Default: all jobs.")] = None,
+    job_type: Annotated[str | None, typer.Option("--type", help="Jobs of this type only.")] = None,
+    fingerprint: FingerprintOption = None,
+    each: Annotated[bool, typer.Option("--each", help="One line a task, not a group.")] = False,
+    limit: LimitOption = 50,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Show failed tasks, grouped by what went wrong; with a fingerprint, the tasks of that group.
+
+    For example:
+
+        coremachine failures
+
+        coremachine failures 3f2a9c --fingerprint 0b6ad8b4f3a91c22
+    """
+    with ApiClient(choose_url(url)) as client:
+        where: dict[str, Any] = {"job_id": job_id and client.resolve_job_id(job_id), "job_type": job_type}
+        is_grouped = fingerprint is None and not each
+        if is_grouped:
+            found = client.group_failures(**where, limit=limit)
+        else:
+            found = client.list_failures(**where, fingerprint=fingerprint, limit=limit)
+    if wants_json(output):
+        print_json({"value": found})
+    elif is_grouped:
+        rows = [{**group, "error": _error_of(group), "job_types": ", ".join(group["job_types"])} for group in found]
+        print_rows(rows, ["count", "fingerprint", "job_types", "stages", "last_at", "error"], empty="No failed tasks.")
+    else:
+        rows = [{**task, "name": task["name"] or task["task_id"], "error": error_text(task["error"])} for task in found]
+        columns = ["job_id", "stage", "name", "attempt", "finished_at", "fingerprint", "error"]
+        print_rows(rows, columns, empty="No failed tasks.")
+    if job_id and found:
+        say(f"To run them again: coremachine rerun {job_id} --failed")
+
+
+@dead.command("list")
+def list_dead(
+    queue: QueueOption = None,
+    job: JobOption = None,
+    fingerprint: FingerprintOption = None,
+    group: Annotated[bool, typer.Option("--group", help="One line for all that died of the same.")] = False,
+    resolved: Annotated[bool, typer.Option("--all", help="Also those that were dealt with.")] = False,
+    limit: LimitOption = 50,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """List dead messages, the newest first.
+
+    For example: coremachine dead list --queue tasks --group
+    """
+    if group and fingerprint:
+        raise UsageProblem("--group: expected no --fingerprint with it, found one; leave one of them out")
+    with ApiClient(choose_url(url)) as client:
+        where: dict[str, Any] = {"queue": queue, "job_id": job and client.resolve_job_id(job)}
+        where |= {"resolved": "all" if resolved else None, "group": "true" if group else None}
+        found = client.list_dead_letters(**where, fingerprint=fingerprint, limit=limit)
+    if wants_json(output):
+        print_json({"value": found})
+        return
+    rows = [{**item, "why": _reason_of(item), "id": item.get("dead_letter_id")} for item in found]
+    if group:
+        rows = [{**row, "queues": ", ".join(row["queues"])} for row in rows]
+        print_rows(rows, ["count", "fingerprint", "queues", "last_at", "why"], empty="No dead messages.")
+        return
+    columns = ["id", "queue", "kind", "job_id", "stage", "received_at", "resolution", "why"]
+    print_rows(rows, columns if resolved else [c for c in columns if c != "resolution"], empty="No dead messages.")
+
+
+@dead.command("show")
+def show_dead(
+    dead_letter_id: Annotated[int, typer.Argument(metavar="ID", min=1)],
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Show one dead message with its body.
+
+    For example: coremachine dead show 12
+    """
+    with ApiClient(choose_url(url)) as client:
+        found = client.get_dead_letter(dead_letter_id)
+    if wants_json(output):
+        print_json(found)
+        return
+    show = console()
+    for name, value in found.items():
+        if value not in (None, [], "") and name != "body":
+            text = local_time(value) if name.endswith("_at") else escape(str(value))
+            show.print(f"[bold]{name}[/bold] {text}", highlight=False, soft_wrap=True)
+    show.print(Text(found["body"]), soft_wrap=True)
+
+
+@dead.command()
+def redrive(
+    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="See `dead list`.")] = None,
+    queue: QueueOption = None,
+    job: JobOption = None,
+    fingerprint: FingerprintOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; send nothing.")] = False,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Send dead messages again: these ones, or all that fit. Exit code 1 if one could not be sent.
+
+    For example:
+
+        coremachine dead redrive 12 13
+
+        coremachine dead redrive --queue jobs --dry-run
+    """
+    if not (ids or queue or job or fingerprint):
+        raise UsageProblem(
+            "expected ids or --queue, --job, --fingerprint, found none; `coremachine dead list` has them"
+        )
+    with ApiClient(choose_url(url)) as client:
+        request: Json = {"dry_run": dry_run}
+        given = {"ids": ids, "queue": queue, "fingerprint": fingerprint, "job_id": job and client.resolve_job_id(job)}
+        answer = client.redrive(request | {name: value for name, value in given.items() if value})
+    if wants_json(output):
+        print_json(answer)
+    else:
+        rows = [{**item, "id": item["dead_letter_id"]} for item in answer["value"]]
+        print_rows(rows, ["id", "queue", "job_id", "outcome", "detail"], empty="No dead message fits.")
+    if answer["remaining"]:
+        say(f"{answer['remaining']} more fit; run it again for them.")
+    if answer["counts"].get("not_sent"):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _error_of(group: Json) -> str:
+    return error_text({"type": group["error_type"], "message": group["message"]})
+
+
+def _reason_of(item: Json) -> str:
+    return ": ".join(part for part in (item.get("reason"), item.get("description")) if part)

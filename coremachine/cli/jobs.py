@@ -1,0 +1,310 @@
+"""Commands about jobs, over the HTTP API."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.markup import escape
+
+from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.errors import Exit, UsageProblem
+from coremachine.cli.options import (
+    JobArgument,
+    LimitOption,
+    Output,
+    OutputOption,
+    StrictOption,
+    TimeoutOption,
+    UrlOption,
+    wants_json,
+)
+from coremachine.cli.parameters import gather_parameters
+from coremachine.cli.progress import JobProgress, render_job
+from coremachine.cli.render import (
+    cell,
+    console,
+    duration_text,
+    error_text,
+    local_time,
+    print_json,
+    print_rows,
+    seconds_of_run,
+    status_markup,
+    visible_lines,
+)
+from core.models import JobStatus
+from core.models.control import IfEnded
+
+_UNSUCCESSFUL = {JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.CANCELLING}
+_INTERRUPTED = 130
+
+
+def submit(
+    job_type: Annotated[str, typer.Argument(help="See `coremachine job-types`.")],
+    param: Annotated[list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Repeatable.")] = None,
+    params_file: Annotated[Path | None, typer.Option(help="A JSON object; - is stdin.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="A new job, even if one of the same parameters is there.")
+    ] = False,
+    idempotency_key: Annotated[
+        str | None, typer.Option("--idempotency-key", help="The same key again gives the same job, forced ones too.")
+    ] = None,
+    if_ended: Annotated[
+        IfEnded | None,
+        typer.Option(
+            "--if-ended",
+            help="Where the job of these parameters is there and does not run with them: the job as it is (return, the "
+            "default), another run of it (rerun), a new job (force), or exit code 4 (fail).",
+        ),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 if the job fails.")] = False,
+    strict: StrictOption = False,
+    timeout: TimeoutOption = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Submit a job. The same parameters are the same job: submitting twice runs it once.
+
+    Exit code 1 if nothing was run since the job had failed or was cancelled, 4 if a rerun gave it other parameters: its
+    result is not of this submission.
+
+    For example:
+
+        coremachine submit hello_world --param n=5 --wait
+
+        coremachine submit flood_risk_cog -p source=./rasters -p output=./cogs
+
+        coremachine submit hello_world --params-file parameters.json -o json
+
+        coremachine submit hello_world --if-ended rerun --wait --strict
+
+        coremachine submit hello_world --force
+    """
+    if force and if_ended not in {None, IfEnded.FORCE}:
+        raise UsageProblem(f"expected --force or --if-ended, found --force and --if-ended {if_ended}; leave one out")
+    with ApiClient(choose_url(url)) as client:
+        parameters, warnings = gather_parameters(client, job_type, param or [], params_file)
+        for warning in warnings:
+            say(warning)
+        answer = client.submit(
+            job_type,
+            parameters,
+            force=force,
+            idempotency_key=idempotency_key,
+            if_ended=if_ended,
+            say=say if wait else None,
+        )
+        if answer.get("advice"):
+            say(answer["advice"])
+        if wait:
+            follow_to_end(client, answer["job_id"], timeout, output, strict=strict, run=answer["run"])
+    _print_submission(answer, output)
+    # Without a wait: whether what was submitted runs, or has run well.
+    raise typer.Exit(_exit_code_of(answer["status"], strict=strict))
+
+
+def status(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None) -> None:
+    """Show one job and its stages.
+
+    For example: coremachine status 3f2a9c -o json
+    """
+    with ApiClient(choose_url(url)) as client:
+        print_job(client.get_job(client.resolve_job_id(job_id)), output)
+
+
+def list_jobs(
+    status: Annotated[str | None, typer.Option("--status", help="For example processing, failed.")] = None,
+    job_type: Annotated[str | None, typer.Option("--type", help="Jobs of this type only.")] = None,
+    paused: Annotated[
+        bool | None, typer.Option("--paused/--not-paused", help="Paused jobs only, or only the others.")
+    ] = None,
+    limit: LimitOption = 20,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """List jobs, the newest first.
+
+    For example: coremachine list --status failed --type flood_risk_cog --limit 50
+    """
+    with ApiClient(choose_url(url)) as client:
+        jobs = client.list_jobs(status=status, job_type=job_type, paused=paused, limit=limit)
+    if wants_json(output):
+        print_json({"value": jobs})
+        return
+    rows = [
+        {
+            **job,
+            "status": f"{job['status']} (paused)" if job.get("paused_at") else job["status"],
+            "stage": f"{job.get('stage')}/{job.get('total_stages')}",
+            "took": duration_text(seconds_of_run(job)),
+        }
+        for job in jobs
+    ]
+    print_rows(rows, ["job_id", "job_type", "status", "stage", "created_at", "took"], empty="No jobs.")
+
+
+def watch(
+    job_id: JobArgument,
+    strict: StrictOption = False,
+    timeout: TimeoutOption = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Watch a job to its end, a bar for each stage. Exit code 1 if it fails or is cancelled.
+
+    A server that is away does not end the wait until --timeout, or for 10 minutes without one; then exit code 5.
+
+    For example: coremachine watch 3f2a9c --timeout 600
+    """
+    with ApiClient(choose_url(url)) as client:
+        follow_to_end(client, client.resolve_job_id(job_id), timeout, output, strict=strict)
+
+
+def tasks(
+    job_id: JobArgument,
+    status: Annotated[str | None, typer.Option("--status", help="For example failed, pending_retry.")] = None,
+    stage: Annotated[int | None, typer.Option("--stage", min=1, help="Tasks of this stage only.")] = None,
+    limit: LimitOption = 100,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """List the tasks of a job.
+
+    For example: coremachine tasks 3f2a9c --status failed
+    """
+    with ApiClient(choose_url(url)) as client:
+        found = client.list_tasks(client.resolve_job_id(job_id), status=status, stage=stage, limit=limit)
+    if wants_json(output):
+        print_json({"value": found})
+        return
+    rows = [{**task, "name": task.get("name") or task["task_id"], "remark": _remark(task)} for task in found]
+    interruptions = ["interruptions"] if any(task.get("interruptions") for task in found) else []
+    columns = ["stage", "name", "task_type", "status", "attempt", *interruptions, "started_at", "remark"]
+    print_rows(rows, columns, empty="No tasks.")
+
+
+def task(
+    job_id: JobArgument,
+    task_id: Annotated[str, typer.Argument(metavar="TASK_ID", help="See `coremachine tasks JOB_ID -o json`.")],
+    run: Annotated[int | None, typer.Option("--run", min=1, help="Default: the job's current run.")] = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Show one task with its parameters, result and error whole; lists leave out or cut what is large.
+
+    For example: coremachine task 3f2a9c s1-000000 -o json
+    """
+    with ApiClient(choose_url(url)) as client:
+        found = client.get_task(client.resolve_job_id(job_id), task_id, run=run)
+    if wants_json(output):
+        print_json(found)
+        return
+    show = console()
+    for name, value in found.items():
+        if value not in (None, {}):
+            text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+            text = local_time(value) if name.endswith("_at") and isinstance(value, str) else escape(text)
+            show.print(f"[bold]{name}[/bold] {text}", highlight=False, soft_wrap=True)
+
+
+def events(job_id: JobArgument, limit: LimitOption = 200, output: OutputOption = None, url: UrlOption = None) -> None:
+    """Show a job's timeline: transitions, failures, retries, interruptions, operator actions.
+
+    For example: coremachine events 3f2a9c
+    """
+    with ApiClient(choose_url(url)) as client:
+        found = client.list_events(client.resolve_job_id(job_id), limit=limit)
+    if wants_json(output):
+        print_json({"value": found})
+        return
+    print_rows(found, ["at", "event", "run", "stage", "task_id", "detail"], empty="No events.")
+
+
+def job_types(output: OutputOption = None, url: UrlOption = None) -> None:
+    """List what can be submitted.
+
+    For example: coremachine job-types -o json
+    """
+    with ApiClient(choose_url(url)) as client:
+        found = client.list_job_types()
+    if wants_json(output):
+        print_json({"value": found})
+        return
+    rows = [{**each, "parameters": ", ".join(_parameter_names(each))} for each in found]
+    print_rows(rows, ["job_type", "description", "parameters"], empty="No job types.")
+
+
+def follow_to_end(
+    client: ApiClient,
+    job_id: str,
+    timeout: float | None,
+    output: Output | None,
+    *,
+    strict: bool = False,
+    run: int | None = None,
+) -> NoReturn:
+    """Show the job until it ends, print it, and exit with its code.
+
+    Args:
+        strict: A job that completed with errors is a failure too.
+        run: The one that is waited for; another has another result, and exit code 4.
+    """
+    try:
+        if wants_json(output) and not sys.stderr.isatty():
+            job = client.wait_for_job(job_id, timeout, say)
+        else:
+            with JobProgress() as progress:
+                job = client.follow_job(job_id, progress.show, timeout, progress.say)
+    except KeyboardInterrupt:
+        say(f"The job goes on; see `coremachine watch {job_id[:12]}`, or stop it with `coremachine cancel`.")
+        raise typer.Exit(_INTERRUPTED) from None
+    print_job(job, output)
+    if run is not None and job["run"] != run:
+        say(f"While run {run} was waited for, run {job['run']} began; see `coremachine runs {job_id[:12]}`.")
+        raise typer.Exit(Exit.CONFLICT)
+    raise typer.Exit(_exit_code_of(job["status"], strict=strict))
+
+
+def _exit_code_of(status: str, *, strict: bool) -> Exit:
+    is_failure = status in _UNSUCCESSFUL or (strict and status == JobStatus.COMPLETED_WITH_ERRORS)
+    return Exit.FAILED if is_failure else Exit.OK
+
+
+def _print_submission(answer: Json, output: Output | None) -> None:
+    if wants_json(output):
+        print_json(answer)
+        return
+    news = "submitted" if answer.get("created", True) else "already there"
+    if answer.get("outcome") == "rerun":
+        news = f"submitted again, run {answer['run']}"
+    console().print(f"{answer['job_id']} {news}, {status_markup(answer['status'])}", soft_wrap=True)
+
+
+def print_job(job: Json, output: Output | None) -> None:
+    if wants_json(output):
+        print_json(job)
+        return
+    console().print(render_job(job))
+    for name in ("parameters", "result"):
+        if job.get(name):
+            console().print(f"[bold]{name}[/bold] {cell(name, job[name])}")
+
+
+def say(text: str) -> None:
+    """To people, beside the result on stdout."""
+    typer.echo(visible_lines(text), err=True)
+
+
+def _remark(task: Json) -> str:
+    if task.get("error"):
+        return error_text(task["error"])
+    progress = task.get("progress")
+    return "" if not progress else ", ".join(f"{name} {value}" for name, value in progress.items())
+
+
+def _parameter_names(entry: Json) -> list[str]:
+    schema = entry.get("parameters_schema") or entry.get("parameters") or {}
+    names = schema.get("properties", schema) if isinstance(schema, dict) else {}
+    return list(names)

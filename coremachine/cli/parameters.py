@@ -1,0 +1,124 @@
+"""`--param name=text` and `--params-file` become a job's parameters."""
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from coremachine.cli.client import ApiClient, Json
+from coremachine.cli.errors import ApiError, UsageProblem
+from jobs.parameters import ParameterErrors, coerce_text_parameters
+
+_TYPES = {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "array": "list", "object": "dict"}
+
+
+def gather_parameters(
+    client: ApiClient, job_type: str, texts: Sequence[str], file: Path | None
+) -> tuple[Json, list[str]]:
+    """The parameters to send, and warnings. What stands on the command line wins over the file.
+
+    Raises:
+        UsageProblem: A text is not `name=value`, or not of its parameter's type; the file is no JSON object; a name is
+            given twice.
+    """
+    values = _read_file(file) if file is not None else {}
+    if not texts:
+        return values, []
+    split = _split_all(texts)
+    schema = find_schema(client, job_type)
+    if schema is None:
+        return {**values, **split}, ["the server tells no schema for this job type: parameters are sent as texts"]
+    try:
+        return {**values, **coerce_text_parameters(schema, split)}, []
+    except ParameterErrors as errors:
+        raise UsageProblem("Parameters that cannot be read:\n" + _indent(str(errors))) from errors
+
+
+def find_schema(client: ApiClient, job_type: str) -> dict[str, Json] | None:
+    """Entries by parameter name, with their `type`; None when the server does not say or does not know the job type."""
+    try:
+        entries = client.list_job_types()
+    except ApiError:
+        # The submission itself will say what is wrong.
+        return None
+    entry = next((item for item in entries if item.get("job_type") == job_type), {})
+    found = entry.get("parameters_schema") or entry.get("parameters")
+    if not isinstance(found, Mapping):
+        return None
+    is_json_schema = "properties" in found and found.get("type") == "object"
+    return {name: _entry(each) for name, each in (found["properties"] if is_json_schema else found).items()}
+
+
+def _entry(described: Mapping[str, Any]) -> Json:
+    """A parameter of JSON Schema, or of the project's own kind, as the latter."""
+    kinds = described.get("type")
+    names = [kinds] if isinstance(kinds, str) else list(kinds or ["string"])
+    kind = next((name for name in names if name != "null"), "string")
+    nullable = "null" in names or bool(described.get("nullable"))
+    return {"type": _TYPES.get(kind, kind), "nullable": nullable}
+
+
+def _split_all(texts: Sequence[str]) -> dict[str, str]:
+    split: dict[str, str] = {}
+    for name, value in map(_split, texts):
+        if name in split:
+            raise UsageProblem(f"--param: expected each name once, found {name!r} twice; leave one out")
+        split[name] = value
+    return split
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageProblem(f"--param: expected name=value, found {text!r}")
+    return name, value
+
+
+def _read_file(file: Path) -> Json:
+    where = "stdin" if str(file) == "-" else str(file)
+    try:
+        text = sys.stdin.read() if where == "stdin" else file.read_text(encoding="utf-8-sig")
+        value = json.loads(text, object_pairs_hook=_checked_names, parse_constant=_no_constant, parse_float=_finite)
+    except OSError as error:
+        raise UsageProblem(f"--params-file: expected a readable file, found: {error}") from error
+    except RecursionError as error:
+        raise UsageProblem(f"--params-file: expected JSON in {where}, found nesting without end") from error
+    except (_NotAllowed, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageProblem(f"--params-file: expected JSON in {where}, found: {error}") from error
+    except ValueError as error:
+        # Python reads no more digits than that, and would name a setting of its own.
+        found = f"a number of more than {sys.get_int_max_str_digits()} digits"
+        raise UsageProblem(f"--params-file: expected JSON in {where}, found {found}") from error
+    if not isinstance(value, dict):
+        raise UsageProblem(f"--params-file: expected a JSON object in {where}, found {type(value).__name__}")
+    return value
+
+
+class _NotAllowed(ValueError):
+    """What Python reads as JSON, and the API does not."""
+
+
+def _checked_names(pairs: list[tuple[str, Any]]) -> Json:
+    value: Json = {}
+    for name, inner in pairs:
+        if name in value:
+            raise _NotAllowed(f"the name {name[:100]!a} twice in one object")
+        value[name] = inner
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _NotAllowed(f"{name}, which JSON does not know")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _NotAllowed(f"the number {text[:50]}, which is too large")
+    return value
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -1,0 +1,125 @@
+"""The broker in a background thread: for tests and for programs that bring their own."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TypeVar
+
+from coremachine.local.broker.config import BrokerConfig
+from coremachine.local.broker.server import Broker
+
+T = TypeVar("T")
+
+_CALL_TIMEOUT_SECONDS = 30.0
+
+
+class BrokerThread:
+    """A context manager that runs a broker, on free ports unless told otherwise.
+
+    Its methods may be called from any thread; ports and connection string are known once it is entered.
+    """
+
+    def __init__(
+        self, config: BrokerConfig, *, host: str = "127.0.0.1", amqp_port: int = 0, admin_port: int = 0
+    ) -> None:
+        self._config = config
+        self._address = (host, amqp_port, admin_port)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._broker: Broker | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the thread and wait until both ports are open; raises what `Broker.start()` raises."""
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="service-bus-broker", daemon=True)
+        thread.start()
+        self._loop, self._thread = loop, thread
+        host, amqp_port, admin_port = self._address
+        broker = Broker(self._config, host=host, amqp_port=amqp_port, admin_port=admin_port)
+        try:
+            asyncio.run_coroutine_threadsafe(broker.start(), loop).result(_CALL_TIMEOUT_SECONDS)
+        except BaseException:
+            self._stop_loop()
+            raise
+        self._broker = broker
+
+    def stop(self) -> None:
+        """Stop the broker and its thread; a stopped one is left alone."""
+        if self._broker is None or self._loop is None:
+            return
+        broker, self._broker = self._broker, None
+        try:
+            asyncio.run_coroutine_threadsafe(broker.stop(), self._loop).result(_CALL_TIMEOUT_SECONDS)
+        finally:
+            self._stop_loop()
+
+    @property
+    def connection_string(self) -> str:
+        return self._running().connection_string
+
+    @property
+    def admin_url(self) -> str:
+        return self._running().admin_url
+
+    @property
+    def amqp_port(self) -> int:
+        return self._running().amqp_port
+
+    @property
+    def admin_port(self) -> int:
+        return self._running().admin_port
+
+    def counts(self, queue: str) -> dict[str, int]:
+        """Active, locked, scheduled, deferred and dead_letter of a queue."""
+        return self._call(lambda: self._running().queue_counts()[queue])
+
+    def purge(self, queue: str) -> int:
+        return self._call(lambda: self._running().purge(queue))
+
+    def drop_connections(self) -> int:
+        return self._call(lambda: self._running().drop_connections())
+
+    def reject_sends(self, count: int) -> None:
+        self._call(lambda: self._running().reject_sends(count))
+
+    def expire_locks(self, queue: str | None = None) -> int:
+        return self._call(lambda: self._running().expire_locks(queue))
+
+    def _running(self) -> Broker:
+        if self._broker is None:
+            raise RuntimeError("expected a running broker, found a stopped one; use it inside its with block")
+        return self._broker
+
+    def _call(self, action: Callable[[], T]) -> T:
+        """Run something in the broker's event loop and wait for its result."""
+        if self._loop is None:
+            raise RuntimeError("expected a running broker, found a stopped one; use it inside its with block")
+
+        async def in_loop() -> T:
+            return action()
+
+        return asyncio.run_coroutine_threadsafe(in_loop(), self._loop).result(_CALL_TIMEOUT_SECONDS)
+
+    def _stop_loop(self) -> None:
+        loop, thread = self._loop, self._thread
+        self._loop = self._thread = None
+        if loop is None or thread is None:
+            return
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        pending = asyncio.all_tasks(loop)
+        for task in pending:
+            task.cancel()
+        if pending:
+            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        loop.close()

@@ -1,0 +1,102 @@
+"""The administration endpoints: state of the host, list of functions, running one by hand."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+from azure.functions.meta import Datum
+
+from coremachine.local.host.dispatcher import Dispatcher
+from coremachine.local.host.functions import AppIndex, HttpTrigger, IndexedFunction, TimerTrigger
+from coremachine.local.host.http import Request, Response, http_call
+from coremachine.local.host.invoker import Call
+from coremachine.local.host.messages import manual_metadata
+from coremachine.local.host.timer import timer_call
+from coremachine.local.host.tracing import child_trace_parent
+from coremachine.local.problem import Problem
+
+_VERSION = "4.0.0-local"
+
+
+class AdminApi:
+    """Answers requests below /admin."""
+
+    def __init__(self, index: AppIndex, dispatcher: Dispatcher) -> None:
+        self._index = index
+        self._dispatcher = dispatcher
+        self._instance_id = uuid.uuid4().hex
+        self._started = time.monotonic()
+
+    async def __call__(self, request: Request) -> Response | None:
+        """The answer, or None where there is no such endpoint."""
+        parts = request.path.strip("/").split("/")[1:]
+        match request.method, [part.lower() for part in parts[:2]], len(parts):
+            case "GET", ["host", "status"], 2:
+                return _json(200, self._status())
+            case "GET" | "POST", ["host", "ping"], 2:
+                return Response(200)
+            case "GET", ["functions"], 1:
+                return _json(200, [self._describe(function) for function in self._index.functions.values()])
+            case "GET", ["functions", _], 2:
+                function = self._find(parts[1])
+                return _json(200, self._describe(function)) if function else None
+            case "POST", ["functions", _], 2:
+                function = self._find(parts[1])
+                return self._run(function, request) if function else None
+        return None
+
+    def _find(self, name: str) -> IndexedFunction | None:
+        return next((f for f in self._index.functions.values() if f.name.lower() == name.lower()), None)
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "id": self._instance_id[:16],
+            "instanceId": self._instance_id,
+            "state": "Running",
+            "version": _VERSION,
+            "processUptime": int((time.monotonic() - self._started) * 1000),
+            "errors": [str(error) for error in self._index.errors] or None,
+        }
+
+    def _describe(self, function: IndexedFunction) -> dict[str, Any]:
+        return {
+            "name": function.name,
+            "language": "python",
+            "isDisabled": False,
+            "config": {"bindings": list(function.raw_bindings), "functionDirectory": str(function.directory)},
+        }
+
+    def _run(self, function: IndexedFunction, request: Request) -> Response:
+        """Start the function with `{"input": "..."}` as its trigger's data; it goes on after the answer."""
+        try:
+            document = json.loads(request.body) if request.body else {}
+        except ValueError:
+            document = None
+        text = document.get("input", "") if isinstance(document, dict) else None
+        if not isinstance(text, str):
+            detail = 'Expected a JSON object such as {"input": "text"}.'
+            return Response.of(Problem(400, "invalid_input", detail), request.path)
+        self._dispatcher.submit(self._call(function, text, request), "run by hand")
+        return Response(202)
+
+    @staticmethod
+    def _call(function: IndexedFunction, text: str, request: Request) -> Call:
+        if isinstance(function.trigger, TimerTrigger):
+            return timer_call(function)
+        if isinstance(function.trigger, HttpTrigger):
+            stand_in = Request("POST", request.path, request.url, request.headers, {}, text.encode())
+            return http_call(function, stand_in, {})
+        binary = function.trigger.data_type == "BINARY"
+        return Call(
+            function=function,
+            data=Datum(text.encode(), "bytes") if binary else Datum(text, "string"),
+            metadata=manual_metadata(),
+            trace_parent=child_trace_parent(""),
+        )
+
+
+def _json(status: int, document: object) -> Response:
+    return Response(status, (("content-type", "application/json; charset=utf-8"),), json.dumps(document).encode())

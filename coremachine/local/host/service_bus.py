@@ -1,0 +1,379 @@
+"""Pumps Service Bus queues: PeekLock, complete on success, abandon on failure.
+
+A slot is one thread with one receiver of its own: it asks for one message, waits for the function, renews the lock
+meanwhile, settles, and asks again. So a message is requested only where a slot is free, the SDK's objects have one
+owner each (they are not safe to share), no credit is left behind on an idle receiver, and a lone message is handed on
+at once (a receiver that asks for several holds the first one back for 0.2 s). The price is a connection a slot;
+therefore slots open when all others have been busy for a while, and close when they have been idle for longer.
+
+The owner renews the lock itself instead of an AutoLockRenewer: no second thread touches the connection, and a message
+that is done before half of its lock has passed costs nothing. For the same reason the SDK's keep-alive thread is off:
+it would read the slot's message from the connection, and leave the slot to its read of 0.2 s that brings nothing more.
+Asking and renewing keep the connection alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from azure.functions.meta import Datum
+from azure.servicebus import ServiceBusClient, ServiceBusReceivedMessage, ServiceBusReceiver, ServiceBusSubQueue
+from azure.servicebus.exceptions import ServiceBusError
+
+from coremachine.local.host.dispatcher import Dispatcher
+from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
+from coremachine.local.host.invoker import Call
+from coremachine.local.host.messages import body_datum, properties_of, trigger_metadata
+from coremachine.local.host.settings import ServiceBusOptions
+from coremachine.local.host.slots import PATIENCE_SECONDS, SlotDemand
+from coremachine.local.host.tracing import child_trace_parent
+
+log = logging.getLogger(__name__)
+
+# How long one request for a message stays open: bounds how late a slot notices that it should stop.
+_RECEIVE_SECONDS = 0.5
+# What a link gets to open: several round trips, and all slots of all workers open theirs when the broker comes back.
+_OPEN_SECONDS = 10.0
+_IDLE_SECONDS = 60.0
+# Below the idle timeouts of the service's connections (120 s and more): a lock may last longer than a connection does.
+_LONGEST_SILENCE_SECONDS = 30.0
+_BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+_REPEAT_TROUBLE_SECONDS = 30.0
+
+
+class Receiver(Protocol):
+    """The part of the SDK's receiver that a slot uses; the seam for tests."""
+
+    def receive_messages(
+        self, max_message_count: int | None = 1, max_wait_time: float | None = None
+    ) -> Sequence[ServiceBusReceivedMessage]: ...
+
+    def complete_message(self, message: ServiceBusReceivedMessage) -> None: ...
+
+    def abandon_message(self, message: ServiceBusReceivedMessage) -> None: ...
+
+    def renew_message_lock(self, message: ServiceBusReceivedMessage) -> datetime: ...
+
+    def close(self) -> None: ...
+
+
+class Receivers(Protocol):
+    """Opens receivers for one entity; when one is handed out, its link is open."""
+
+    def open(self) -> Receiver: ...
+
+    def close(self) -> None: ...
+
+
+class SdkReceivers:
+    """Receivers of the real SDK, for the connection that a trigger names."""
+
+    def __init__(self, trigger: ServiceBusTrigger, environment: Mapping[str, str]) -> None:
+        self._trigger = trigger
+        self._client = _client(trigger.connection, environment)
+        self._lock = threading.Lock()  # the client keeps its receivers in a set that is not made for threads
+
+    def open(self) -> Receiver:
+        """A receiver whose link is open: one that opened it as it first receives would have to do so in that time."""
+        receiver = self._make()
+        _turn_off_keep_alive(receiver)
+        try:
+            return contextlib.ExitStack().enter_context(receiver)
+        except BaseException:
+            receiver.close()
+            raise
+
+    def _make(self) -> ServiceBusReceiver:
+        trigger = self._trigger
+        sub_queue = ServiceBusSubQueue.DEAD_LETTER if trigger.is_dead_letter else None
+        with self._lock:
+            if trigger.queue_name:
+                return self._client.get_queue_receiver(trigger.queue_name, sub_queue=sub_queue)
+            return self._client.get_subscription_receiver(
+                trigger.topic_name, trigger.subscription_name, sub_queue=sub_queue
+            )
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _turn_off_keep_alive(receiver: ServiceBusReceiver) -> None:
+    """Before it opens. The SDK has an option for it, which counts for receivers that prefetch alone."""
+    create = receiver._create_handler  # noqa: SLF001
+
+    def create_without_thread(auth: Any) -> None:
+        create(auth)
+        receiver._handler._keep_alive_interval = 0  # noqa: SLF001
+
+    receiver._create_handler = create_without_thread  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def _client(connection: str, environment: Mapping[str, str]) -> ServiceBusClient:
+    """`<connection>` holds a connection string, or `<connection>__fullyQualifiedNamespace` asks for an identity."""
+    # Short retries: the pump backs off by itself, and must notice a stop meanwhile.
+    retry: dict[str, Any] = {
+        "retry_total": 2,
+        "retry_backoff_factor": 0.2,
+        "retry_backoff_max": 2,
+        "try_timeout": _OPEN_SECONDS,
+    }
+    connection_string = environment.get(connection)
+    if connection_string:
+        return ServiceBusClient.from_connection_string(connection_string, **retry)
+    # Late: azure-identity takes a quarter of a second to import, and a connection string does not need it.
+    from azure.identity import DefaultAzureCredential  # noqa: PLC0415
+
+    credential = DefaultAzureCredential(managed_identity_client_id=environment.get(f"{connection}__clientId"))
+    return ServiceBusClient(environment[f"{connection}__fullyQualifiedNamespace"], credential, **retry)
+
+
+class QueuePump:
+    """Moves the messages of one entity to one function, `max_concurrent_calls` at a time."""
+
+    def __init__(
+        self,
+        function: IndexedFunction,
+        trigger: ServiceBusTrigger,
+        receivers: Receivers,
+        dispatcher: Dispatcher,
+        options: ServiceBusOptions,
+        *,
+        max_concurrent_calls: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._function = function
+        self._trigger = trigger
+        self._receivers = receivers
+        self._dispatcher = dispatcher
+        self._limit = max_concurrent_calls
+        self._renewal_seconds = options.max_auto_lock_renewal_seconds
+        self._auto_complete = options.auto_complete_messages if trigger.auto_complete is None else trigger.auto_complete
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._slots: set[threading.Thread] = set()
+        self._opened = 0
+        self._clock = clock
+        self._demand = SlotDemand(max_concurrent_calls, clock)
+        self._asking = 0
+        self._trouble = _Trouble(trigger.entity)
+
+    def start(self) -> None:
+        log.info("pump_started function=%s entity=%s slots<=%d", self._function.name, self._trigger.entity, self._limit)
+        with self._lock:
+            self._add_slots(1)
+
+    def stop(self) -> None:
+        """Take no more messages. Those in flight go on; `join` waits for them to be settled."""
+        self._stopping.set()
+
+    def quiesce(self, timeout_seconds: float) -> None:
+        """After `stop`: wait until no slot asks for messages any more.
+
+        A message that is abandoned before that comes straight back to another slot of the pump that is going down,
+        which can only abandon it again: each round costs it a delivery.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._asking == 0, timeout_seconds)
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait until every slot has settled its message and closed its receiver; False when the time is up before."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            with self._lock:
+                slots = list(self._slots)
+            if not slots:
+                self._receivers.close()
+                return True
+            slots[0].join(max(0.0, deadline - time.monotonic()))
+            if slots[0].is_alive():
+                return False
+
+    def _add_slots(self, count: int) -> None:
+        for _ in range(min(count, self._limit - len(self._slots))):
+            self._opened += 1
+            name = f"pump-{self._function.name}-{self._opened}"
+            slot = threading.Thread(target=self._run_slot, name=name, daemon=True)
+            self._slots.add(slot)
+            slot.start()
+
+    def _run_slot(self) -> None:
+        failures = 0
+        try:
+            while not self._stopping.is_set():
+                try:
+                    if not self._consume():
+                        return
+                    failures = 0
+                except Exception as exc:  # noqa: BLE001 - whatever the SDK raises, the pump must go on
+                    self._trouble.report(exc)
+                    if self._leave_to_others():
+                        return
+                    self._stopping.wait(_BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
+                    failures += 1
+        finally:
+            with self._lock:
+                self._slots.discard(threading.current_thread())
+
+    def _consume(self) -> bool:
+        """Receive and handle until stopped (True) or until this slot is not needed any more (False)."""
+        receiver = self._receivers.open()
+        idle_since = time.monotonic()
+        try:
+            while not self._stopping.is_set():
+                message = self._ask(receiver)
+                self._trouble.clear()
+                if message is not None:
+                    self._handle(receiver, message)
+                    idle_since = time.monotonic()
+                if time.monotonic() - idle_since > _IDLE_SECONDS and self._leave_to_others():
+                    return False
+            return True
+        finally:
+            receiver.close()
+
+    def _ask(self, receiver: Receiver) -> ServiceBusReceivedMessage | None:
+        messages: Sequence[ServiceBusReceivedMessage] = ()
+        with self._lock:
+            self._asking += 1
+        asked_at = self._clock()
+        try:
+            messages = receiver.receive_messages(max_message_count=1, max_wait_time=_RECEIVE_SECONDS)
+        finally:
+            with self._changed:
+                self._asking -= 1
+                self._demand.on_answer(asked_at, has_message=bool(messages))
+                self._changed.notify_all()
+        return messages[0] if messages else None
+
+    def _leave_to_others(self) -> bool:
+        """Whether this slot may end because another one stays; takes it off the list in the same step."""
+        with self._lock:
+            if len(self._slots) > 1:
+                self._slots.discard(threading.current_thread())
+                return True
+            return False
+
+    def _handle(self, receiver: Receiver, message: ServiceBusReceivedMessage) -> None:
+        with self._lock:
+            self._demand.on_message()
+        try:
+            self._grow()
+            succeeded = self._invoke(receiver, message)
+        finally:
+            with self._lock:
+                self._demand.on_done()
+        self._settle(receiver, message, succeeded=succeeded)
+
+    def _grow(self) -> None:
+        with self._lock:
+            if not self._stopping.is_set():
+                self._add_slots(self._demand.wanted(len(self._slots)))
+
+    def _invoke(self, receiver: Receiver, message: ServiceBusReceivedMessage) -> bool:
+        try:
+            outcome = self._dispatcher.submit(self._call(message), f"message on {self._trigger.entity}")
+        except Exception:  # a message that cannot be converted fails like a function that raises
+            log.exception("message_unreadable function=%s message_id=%s", self._function.name, message.message_id)
+            return False
+        self._wait(receiver, message, outcome)
+        return outcome.exception() is None
+
+    def _call(self, message: ServiceBusReceivedMessage) -> Call:
+        properties = properties_of(message)
+        parent = str(properties.get("Diagnostic-Id") or properties.get("traceparent") or "")
+        return Call(
+            function=self._function,
+            data=body_datum(message, self._trigger.data_type),
+            metadata=trigger_metadata(message),
+            trace_parent=child_trace_parent(parent),
+            trace_state=str(properties.get("tracestate") or ""),
+        )
+
+    def _wait(self, receiver: Receiver, message: ServiceBusReceivedMessage, outcome: Future[Datum | None]) -> None:
+        """Wait for the outcome, renewing the lock at half of what is left of it, or after a long silence.
+
+        When renewal is over, or fails, the function still runs on: the message is then delivered again meanwhile.
+        """
+        started = time.monotonic()
+        if _is_done(outcome, min(PATIENCE_SECONDS, max(0.0, _seconds_until(message.locked_until_utc) / 2))):
+            return
+        self._grow()
+        renewing = True
+        while renewing:
+            pause = min(_seconds_until(message.locked_until_utc) / 2, _LONGEST_SILENCE_SECONDS)
+            over = self._renewal_seconds is not None and time.monotonic() + pause - started > self._renewal_seconds
+            if over or pause <= 0:
+                break
+            if _is_done(outcome, pause):
+                return
+            self._grow()
+            try:
+                receiver.renew_message_lock(message)
+                log.debug("lock_renewed function=%s message_id=%s", self._function.name, message.message_id)
+            except (ServiceBusError, ValueError) as exc:
+                log.warning("lock_renewal_failed function=%s message_id=%s error=%r", *self._subject(message), exc)
+                renewing = False
+        _is_done(outcome, None)
+
+    def _settle(self, receiver: Receiver, message: ServiceBusReceivedMessage, *, succeeded: bool) -> None:
+        """Complete or abandon. A failure is logged only: the broker delivers the message again when the lock ends."""
+        if succeeded and not self._auto_complete:
+            return
+        settle = receiver.complete_message if succeeded else receiver.abandon_message
+        try:
+            settle(message)
+        except Exception as exc:  # noqa: BLE001 - as documented
+            verb = "complete" if succeeded else "abandon"
+            log.warning("settle_failed function=%s message_id=%s verb=%s error=%r", *self._subject(message), verb, exc)
+
+    def _subject(self, message: ServiceBusReceivedMessage) -> tuple[str, str | None]:
+        return self._function.name, message.message_id
+
+
+def _is_done(outcome: Future[Datum | None], timeout_seconds: float | None) -> bool:
+    """Wait for it, whatever it is; `concurrent.futures.wait` is made for many, and costs several times as much."""
+    try:
+        outcome.exception(timeout_seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _seconds_until(moment: datetime | None) -> float:
+    return 0.0 if moment is None else (moment - datetime.now(UTC)).total_seconds()
+
+
+class _Trouble:
+    """Says once, not at every attempt of every slot, that an entity cannot be read; and that it can again."""
+
+    def __init__(self, entity: str) -> None:
+        self._entity = entity
+        self._lock = threading.Lock()
+        self._said_at: float | None = None
+
+    def report(self, error: Exception) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if self._said_at is None or now - self._said_at > _REPEAT_TROUBLE_SECONDS:
+                log.warning(
+                    "entity_unavailable entity=%s error=%s: %s; trying again",
+                    self._entity,
+                    type(error).__name__,
+                    str(error).splitlines()[0] if str(error) else "",
+                )
+                self._said_at = now
+
+    def clear(self) -> None:
+        if self._said_at is None:  # read without the lock: this runs for every message
+            return
+        with self._lock:
+            self._said_at = None
+            log.info("entity_available entity=%s", self._entity)

@@ -1,0 +1,267 @@
+"""host.json, local.settings.json and the environment, read once into frozen values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coremachine.local.host.errors import MissingSettingError, SettingsError
+from coremachine.local.host.timespan import parse_timespan
+
+_OVERRIDE_PREFIX = "AzureFunctionsJobHost__"
+_SETTING_REFERENCE = re.compile(r"%([^%]+)%")
+
+# Lower-case dotted paths that change what this host does; a path ending in ".*" stands for everything below it.
+_HONOURED = frozenset(
+    {
+        "version",
+        "functiontimeout",
+        "extensions.http.routeprefix",
+        "extensions.http.maxconcurrentrequests",
+        "extensions.http.maxoutstandingrequests",
+        "extensions.servicebus.maxconcurrentcalls",
+        "extensions.servicebus.autocompletemessages",
+        "extensions.servicebus.maxautolockrenewalduration",
+        "extensions.servicebus.maxmessagebatchsize",
+        "logging.loglevel.default",
+    }
+)
+# They configure the cloud platform or its telemetry; ignoring them changes nothing about what an app does.
+_IRRELEVANT = ("extensionbundle.", "logging.", "telemetrymode", "aggregator.", "healthmonitor.", "functions", "$schema")
+_LOG_LEVELS = {
+    "trace": "DEBUG",
+    "debug": "DEBUG",
+    "information": "INFO",
+    "warning": "WARNING",
+    "error": "ERROR",
+    "critical": "CRITICAL",
+    "none": "CRITICAL",
+}
+
+
+@dataclass(frozen=True)
+class ServiceBusOptions:
+    """extensions.serviceBus; durations in seconds, None stands for without end."""
+
+    max_concurrent_calls: int = 16
+    auto_complete_messages: bool = True
+    max_auto_lock_renewal_seconds: float | None = 300.0
+    max_message_batch_size: int = 1000
+
+
+@dataclass(frozen=True)
+class HttpOptions:
+    """extensions.http; None stands for no limit."""
+
+    route_prefix: str = "api"
+    max_concurrent_requests: int | None = None
+    max_outstanding_requests: int | None = None
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """What host.json says, with the environment's overrides applied."""
+
+    function_timeout_seconds: float | None = 1800.0
+    http: HttpOptions = field(default_factory=HttpOptions)
+    service_bus: ServiceBusOptions = field(default_factory=ServiceBusOptions)
+    log_level: str = "INFO"
+    warnings: tuple[str, ...] = ()
+
+
+def read_host_settings(app_dir: Path, environment: Mapping[str, str]) -> HostSettings:
+    """Read `host.json` in app_dir and apply `AzureFunctionsJobHost__a__b` overrides from the environment.
+
+    Raises:
+        SettingsError: the file is missing, is no JSON, has another version than "2.0", or a value has the wrong type.
+    """
+    path = app_dir / "host.json"
+    document = _read_json(path)
+    if document.get("version") != "2.0":
+        raise SettingsError(f'{path}: expected "version": "2.0", found {document.get("version")!r}')
+    values = {key.lower(): value for key, value in _flatten(document)}
+    values |= {
+        name.removeprefix(_OVERRIDE_PREFIX).replace("__", ".").lower(): value
+        for name, value in environment.items()
+        if name.startswith(_OVERRIDE_PREFIX)
+    }
+    reader = _Reader(path, values)
+    default = HostSettings()
+    return HostSettings(
+        function_timeout_seconds=reader.seconds("functionTimeout", default.function_timeout_seconds),
+        http=HttpOptions(
+            route_prefix=reader.text("extensions.http.routePrefix", default.http.route_prefix).strip("/"),
+            max_concurrent_requests=reader.limit("extensions.http.maxConcurrentRequests"),
+            max_outstanding_requests=reader.limit("extensions.http.maxOutstandingRequests"),
+        ),
+        service_bus=_service_bus_options(reader, default.service_bus),
+        log_level=reader.log_level("logging.logLevel.default", default.log_level),
+        warnings=tuple(_ignored_keys(path, values)),
+    )
+
+
+def _service_bus_options(reader: _Reader, default: ServiceBusOptions) -> ServiceBusOptions:
+    prefix = "extensions.serviceBus."
+    return ServiceBusOptions(
+        max_concurrent_calls=reader.positive(prefix + "maxConcurrentCalls", default.max_concurrent_calls),
+        auto_complete_messages=reader.boolean(prefix + "autoCompleteMessages", default.auto_complete_messages),
+        max_auto_lock_renewal_seconds=reader.seconds(
+            prefix + "maxAutoLockRenewalDuration", default.max_auto_lock_renewal_seconds
+        ),
+        max_message_batch_size=reader.positive(prefix + "maxMessageBatchSize", default.max_message_batch_size),
+    )
+
+
+def _ignored_keys(path: Path, values: Mapping[str, Any]) -> Iterator[str]:
+    for key in values:
+        if key not in _HONOURED and not key.startswith(_IRRELEVANT):
+            yield f"{path.name}: {key!r} is not supported by the local host and is ignored"
+
+
+def _flatten(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path} does not exist: an app directory needs this file") from None
+    except json.JSONDecodeError as exc:
+        raise SettingsError(f"{path} is not valid JSON: {exc}") from exc
+    if not isinstance(document, dict):
+        raise SettingsError(f"{path}: expected a JSON object, found {type(document).__name__}")
+    return document
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Typed look-ups; environment overrides arrive as strings, so every type is read from strings as well."""
+
+    path: Path
+    values: Mapping[str, Any]
+
+    def text(self, key: str, default: str) -> str:
+        value = self.values.get(key.lower(), default)
+        if not isinstance(value, str):
+            raise self._wrong(key, "a string", value)
+        return value
+
+    def boolean(self, key: str, default: bool) -> bool:  # noqa: FBT001 - a value, not a switch
+        value = self.values.get(key.lower(), default)
+        known = {"true": True, "false": False}
+        found = known.get(str(value).lower())
+        if found is None:
+            raise self._wrong(key, "true or false", value)
+        return found
+
+    def positive(self, key: str, default: int) -> int:
+        number = self._integer(key, default)
+        if number < 1:
+            raise self._wrong(key, "a number of at least 1", number)
+        return number
+
+    def limit(self, key: str) -> int | None:
+        """A positive number; -1, the host's word for no limit, is None."""
+        number = self._integer(key, -1)
+        return None if number < 1 else number
+
+    def seconds(self, key: str, default: float | None) -> float | None:
+        """A TimeSpan; a negative one, the host's word for without end, is None."""
+        if key.lower() not in self.values:
+            return default
+        value = self.values[key.lower()]
+        if str(value) == "-1":
+            return None
+        duration = parse_timespan(value) if isinstance(value, str) else None
+        if duration is None:
+            raise self._wrong(key, "a TimeSpan such as '00:05:00'", value)
+        return duration.total_seconds() if duration.total_seconds() >= 0 else None
+
+    def log_level(self, key: str, default: str) -> str:
+        value = self.values.get(key.lower())
+        if value is None:
+            return default
+        level = _LOG_LEVELS.get(str(value).lower())
+        if level is None:
+            raise self._wrong(key, f"one of {', '.join(_LOG_LEVELS)}", value)
+        return level
+
+    def _integer(self, key: str, default: int) -> int:
+        value = self.values.get(key.lower(), default)
+        try:
+            return int(str(value))
+        except ValueError:
+            raise self._wrong(key, "a whole number", value) from None
+
+    def _wrong(self, key: str, expected: str, found: object) -> SettingsError:
+        return SettingsError(
+            f"{self.path.name} (or its override in the environment): {key} must be {expected}, found {found!r}"
+        )
+
+
+def app_environment(app_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the app: `Values` of local.settings.json where the given environment has no such name.
+
+    Raises:
+        SettingsError: local.settings.json exists and cannot be read, or holds a value that is no string.
+    """
+    return {**_local_settings(app_dir, "Values"), **environment}
+
+
+def local_http_port(app_dir: Path, default: int) -> int:
+    """`Host.LocalHttpPort` of local.settings.json, else the default."""
+    path = app_dir / "local.settings.json"
+    value = (_read_json(path).get("Host") or {}).get("LocalHttpPort", default) if path.exists() else default
+    if not isinstance(value, int):
+        raise SettingsError(f"{path}: Host.LocalHttpPort must be a number, found {value!r}")
+    return value
+
+
+def _local_settings(app_dir: Path, section: str) -> dict[str, str]:
+    path = app_dir / "local.settings.json"
+    if not path.exists():
+        return {}
+    values = _read_json(path).get(section) or {}
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise SettingsError(f"{path}: {section}.{name} must be a string, found {type(value).__name__}")
+    return dict(values)
+
+
+def resolve_references(text: str, environment: Mapping[str, str], used_by: str) -> str:
+    """Replace each `%NAME%` by the app setting NAME.
+
+    Raises:
+        MissingSettingError: a setting is not there; the message names it and used_by.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        value = environment.get(match[1])
+        if not value:
+            raise MissingSettingError(match[1], used_by)
+        return value
+
+    return _SETTING_REFERENCE.sub(value_of, text)
+
+
+def is_disabled(function_name: str, environment: Mapping[str, str]) -> bool:
+    """Whether `AzureWebJobs.<function>.Disabled` (or its form with underscores, for shells) is true."""
+    names = (f"AzureWebJobs.{function_name}.Disabled", f"AzureWebJobs_{function_name}_Disabled")
+    return any(environment.get(name, "").strip().lower() in {"1", "true"} for name in names)
+
+
+def share_of(total: int, workers: int, index: int) -> int:
+    """One worker's part of a limit that counts for the whole host instance; at least 1.
+
+    With more workers than slots the host as a whole exceeds the limit: a worker without a slot would not pump at all.
+    """
+    return max(1, total // workers + (1 if index < total % workers else 0))

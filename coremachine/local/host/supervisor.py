@@ -1,0 +1,368 @@
+"""Starts the worker processes, replaces those that die, appoints the one that fires timers, stops them all.
+
+Signals are the caller's business: it calls `stop()`. Only processes started here are ever signalled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+from coremachine.local.host.access import AccessKeys
+from coremachine.local.host.errors import HostStartError
+from coremachine.local.host.protocol import EXIT_FUNCTION_TIMEOUT, Channel, WorkerOptions
+from coremachine.local.host.settings import HostSettings, app_environment, read_host_settings
+from coremachine.local.web_guard import is_loopback_address
+
+log = logging.getLogger(__name__)
+
+MASTER_KEY_SETTING, HOST_KEY_SETTING = "LOCAL_HOST_MASTER_KEY", "LOCAL_HOST_FUNCTION_KEY"
+# The process's own: sys.stderr may be replaced by something without a file descriptor.
+_STDERR = 2
+_PROJECT_ROOT = Path(__file__).resolve().parents[3]
+_TICK_SECONDS = 0.1
+_BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+# A worker that lived this long was well: its death starts the back-off anew.
+_HEALTHY_SECONDS = 20.0
+# What a worker gets beyond the grace period, and beyond its announcement of a function timeout, before it is killed.
+_KILL_AFTER_SECONDS = 10.0
+# A worker that says nothing for so long is blocked. It says something each second.
+_BLOCKED_SECONDS = 5.0
+
+
+@dataclass
+class _Slot:
+    """One place for a worker, and the process that has it now."""
+
+    index: int
+    process: subprocess.Popen[bytes] | None = None
+    channel: Channel | None = None
+    is_ready: bool = False
+    started_at: float = 0.0
+    restart_at: float | None = 0.0
+    kill_at: float | None = None
+    failures: int = 0
+    error: str | None = None
+    # When it last said that it is alive; None until it is ready.
+    heard_at: float | None = None
+    is_blocked: bool = False
+    has_ended: bool = False
+
+    def silence(self, now: float) -> float:
+        """For how long its event loop has said nothing."""
+        return 0.0 if self.heard_at is None or self.process is None else now - self.heard_at
+
+
+class HostSupervisor:
+    """A Functions host for one app directory.
+
+    Args:
+        app_dir: Holds function_app.py and host.json.
+        port: 0 takes a free one; `port` tells which, as soon as `start` has returned.
+        environment: App settings, added to this process's environment (which loses where both have a name).
+        enable_auth: Ask for keys, as in Azure; otherwise everything is allowed, as under `func start`.
+        log_level: A name of the logging module; host.json's default level counts when it is None.
+        log_file: Receives the output of all workers; otherwise it goes to stderr.
+        state_dir: Keeps what timers missed across runs of the host; otherwise it is forgotten at the end.
+    """
+
+    def __init__(
+        self,
+        app_dir: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 7071,
+        workers: int = 2,
+        environment: Mapping[str, str] | None = None,
+        enable_auth: bool = False,
+        log_level: str | None = "info",
+        log_file: Path | None = None,
+        state_dir: Path | None = None,
+        grace_seconds: float = 10.0,
+    ) -> None:
+        self._app_dir = app_dir.resolve()
+        self._address = (host, port)
+        self._environment = app_environment(self._app_dir, {**os.environ, **(environment or {})})
+        self._settings: HostSettings = read_host_settings(self._app_dir, self._environment)
+        self._log_level = (log_level or self._settings.log_level).upper()
+        self._log_file = log_file
+        self._state_dir = state_dir
+        self._grace_seconds = grace_seconds
+        self.keys = self._read_keys() if enable_auth else None
+        self._slots = [_Slot(index) for index in range(workers)]
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._stopping = threading.Event()
+        self._resources = contextlib.ExitStack()
+        self._listener: socket.socket | None = None
+        self._output: IO[bytes] | None = None
+        self._monitor: threading.Thread | None = None
+        self._leader: int | None = None
+        self._timers_started = False
+
+    @property
+    def port(self) -> int:
+        """The port that the host listens on."""
+        return self._address[1]
+
+    @property
+    def url(self) -> str:
+        """Scheme, address and port, without a slash at the end."""
+        host = self._address[0]
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The processes that live now."""
+        with self._lock:
+            return [slot.process.pid for slot in self._slots if slot.process and slot.process.poll() is None]
+
+    def start(self) -> None:
+        """Bind the port and start the workers; requests wait in the socket's backlog until one is ready.
+
+        Raises:
+            HostStartError: the address cannot be bound.
+        """
+        for warning in self._settings.warnings:
+            log.warning("%s", warning)
+        try:
+            family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+            self._listener = socket.create_server(self._address, family=family, backlog=2048)
+        except OSError as exc:
+            raise HostStartError(
+                f"cannot listen on {self.url}: {exc}; choose another port, or 0 for a free one"
+            ) from exc
+        self._resources.callback(self._listener.close)
+        self._address = self._listener.getsockname()[:2]
+        if self._log_file is not None:
+            self._output = self._resources.enter_context(self._log_file.open("ab"))
+        if self._state_dir is None:
+            self._state_dir = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="functions-host-")))
+        if not is_loopback_address(self._address[0]):
+            log.warning(
+                "host_open_to_network address=%s keys=%s: requests of web pages are refused, but not names that "
+                "resolve to this machine, and without --enable-auth whoever reaches it may run every function",
+                self._address[0],
+                "asked for" if self.keys else "not asked for",
+            )
+        log.info("host_listening url=%s workers=%d app_dir=%s", self.url, len(self._slots), self._app_dir)
+        with self._lock:
+            for slot in self._slots:
+                self._spawn(slot)
+        self._monitor = threading.Thread(target=self._watch, name="host-supervisor", daemon=True)
+        self._monitor.start()
+
+    def wait_ready(self, timeout_seconds: float) -> None:
+        """Wait until every worker has loaded the app and serves HTTP.
+
+        Raises:
+            HostStartError: a worker cannot load the app, or the time is up.
+        """
+
+        def settled() -> bool:
+            return all(slot.is_ready or slot.error for slot in self._slots)
+
+        with self._changed:
+            in_time = self._changed.wait_for(settled, timeout_seconds)
+            errors = sorted({slot.error for slot in self._slots if slot.error})
+            if errors:
+                raise HostStartError(f"the app in {self._app_dir} cannot be run: {'; '.join(errors)}")
+            if not in_time:
+                waiting = [slot.index for slot in self._slots if not slot.is_ready]
+                raise HostStartError(f"workers {waiting} were not ready within {timeout_seconds} s: see the log")
+
+    def stop(self) -> None:
+        """Stop all workers: in-flight invocations get the grace period, then the processes are ended."""
+        self._stopping.set()
+        if self._monitor is not None:
+            self._monitor.join()
+        for slot in self._slots:
+            if slot.channel is not None:
+                slot.channel.send({"command": "stop"})
+        deadline = time.monotonic() + self._grace_seconds + _KILL_AFTER_SECONDS
+        for slot in self._slots:
+            if slot.process is not None:
+                self._end(slot.process, max(0.1, deadline - time.monotonic()))
+                slot.process = None
+            if slot.channel is not None:
+                slot.channel.close()
+                slot.channel = None
+        self._resources.close()
+        log.info("host_stopped")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def _read_keys(self) -> AccessKeys:
+        return AccessKeys(
+            master=self._environment.get(MASTER_KEY_SETTING) or secrets.token_urlsafe(32),
+            host=self._environment.get(HOST_KEY_SETTING) or secrets.token_urlsafe(32),
+        )
+
+    def _spawn(self, slot: _Slot) -> None:
+        assert self._listener is not None  # noqa: S101 - start() has bound it
+        ours, theirs = socket.socketpair()
+        path = os.pathsep.join([str(_PROJECT_ROOT), *filter(None, [self._environment.get("PYTHONPATH")])])
+        with theirs:
+            slot.process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
+                [sys.executable, "-m", "coremachine.local.host.worker", str(theirs.fileno())],
+                cwd=self._app_dir,
+                env={**self._environment, "PYTHONPATH": path},
+                pass_fds=(theirs.fileno(), self._listener.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=self._output or _STDERR,
+                stderr=self._output or _STDERR,
+            )
+        slot.channel = Channel(ours)
+        slot.is_ready, slot.error, slot.heard_at = False, None, None
+        slot.is_blocked = slot.has_ended = False
+        slot.started_at, slot.restart_at, slot.kill_at = time.monotonic(), None, None
+        slot.channel.send(self._options(slot.index).to_message())
+        log.info("worker_started worker=%d pid=%d", slot.index, slot.process.pid)
+
+    def _options(self, index: int) -> WorkerOptions:
+        assert self._listener is not None  # noqa: S101 - start() has bound it
+        return WorkerOptions(
+            app_dir=str(self._app_dir),
+            index=index,
+            workers=len(self._slots),
+            listener_fd=self._listener.fileno(),
+            log_level=self._log_level,
+            grace_seconds=self._grace_seconds,
+            state_dir=str(self._state_dir),
+            master_key=self.keys.master if self.keys else None,
+            host_key=self.keys.host if self.keys else None,
+        )
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            with selectors.DefaultSelector() as selector:
+                for slot in self._slots:
+                    if slot.channel is not None:
+                        selector.register(slot.channel, selectors.EVENT_READ, slot)
+                events = selector.select(_TICK_SECONDS)
+            with self._changed:
+                for key, _ in events:
+                    self._read(key.data)
+                for slot in self._slots:
+                    self._look_after(slot, is_quiet=not any(key.data is slot for key, _ in events))
+                self._changed.notify_all()
+
+    def _read(self, slot: _Slot) -> None:
+        assert slot.channel is not None  # noqa: S101 - only slots with a channel are selected
+        messages = slot.channel.receive()
+        if messages is None:
+            self._on_death(slot)
+            return
+        for message in messages:
+            self._on_event(slot, message)
+
+    def _on_event(self, slot: _Slot, message: dict[str, Any]) -> None:
+        match message["event"]:
+            case "ready":
+                slot.is_ready = True
+                log.info("worker_ready worker=%d seconds=%.2f", slot.index, time.monotonic() - slot.started_at)
+                self._appoint_leader()
+            case "alive":
+                self._hear(slot)
+            case "failed":
+                slot.error = message["error"]
+            case "function_timeout":
+                log.error("function_timeout worker=%d function=%s", slot.index, message["function"])
+                slot.kill_at = time.monotonic() + _KILL_AFTER_SECONDS
+
+    def _on_death(self, slot: _Slot) -> None:
+        assert slot.process is not None  # noqa: S101 - it had a channel
+        assert slot.channel is not None  # noqa: S101 - its end was read just now
+        slot.channel.close()
+        slot.channel = None
+        status = self._end(slot.process, 1.0)
+        if status == EXIT_FUNCTION_TIMEOUT or time.monotonic() - slot.started_at > _HEALTHY_SECONDS:
+            slot.failures = 0
+        delay = 0.0 if status == EXIT_FUNCTION_TIMEOUT else _BACK_OFF_SECONDS[min(slot.failures, 6)]
+        slot.failures += 1
+        slot.process, slot.is_ready = None, False
+        slot.restart_at = time.monotonic() + delay
+        log.error("worker_died worker=%d exit_status=%d; restarting in %.1f s", slot.index, status, delay)
+        if self._leader == slot.index:
+            self._leader = None
+            self._appoint_leader()
+
+    def _look_after(self, slot: _Slot, *, is_quiet: bool) -> None:
+        now = time.monotonic()
+        if slot.process is not None and slot.kill_at is not None and now > slot.kill_at:
+            slot.kill_at = None
+            slot.process.kill()
+        if slot.process is not None and slot.process.poll() is not None:
+            # Mostly its end of the channel tells. A child that it left behind may hold that open: then this does, once
+            # all that it said has been read.
+            if slot.has_ended and is_quiet:
+                self._on_death(slot)
+            slot.has_ended = True
+        if slot.process is None and slot.restart_at is not None and now >= slot.restart_at:
+            self._spawn(slot)
+        if slot.silence(now) > _BLOCKED_SECONDS:
+            self._on_silence(slot, slot.silence(now))
+
+    def _hear(self, slot: _Slot) -> None:
+        slot.heard_at = time.monotonic()
+        if slot.is_blocked:
+            slot.is_blocked = False
+            log.warning("worker_at_work_again worker=%d", slot.index)
+            self._appoint_leader()
+
+    def _on_silence(self, slot: _Slot, seconds: float) -> None:
+        """A function holds its interpreter or its event loop. It may do so until functionTimeout is over."""
+        assert slot.process is not None  # noqa: S101 - otherwise nothing is expected of it
+        if not slot.is_blocked:
+            slot.is_blocked = True
+            log.warning("worker_blocked worker=%d pid=%d seconds=%.0f", slot.index, slot.process.pid, seconds)
+            self._appoint_leader()
+        limit = self._settings.function_timeout_seconds
+        if limit is not None and seconds > limit + _KILL_AFTER_SECONDS and slot.kill_at is None:
+            log.error("worker_blocked worker=%d: it does not end itself after functionTimeout; killing it", slot.index)
+            slot.kill_at = 0.0
+
+    def _appoint_leader(self) -> None:
+        """One worker fires the timers, a blocked one as long as no other can.
+
+        `run_on_startup` counts for the first one only: the host starts once.
+        """
+        leader = None if self._leader is None else self._slots[self._leader]
+        if leader is not None and not leader.is_blocked:
+            return
+        for slot in self._slots:
+            if slot.is_ready and slot.channel is not None and not slot.is_blocked:
+                sent = slot.channel.send({"command": "lead_timers", "is_host_start": not self._timers_started})
+                if sent:
+                    self._leader, self._timers_started = slot.index, True
+                    if leader is not None and leader.channel is not None:
+                        leader.channel.send({"command": "leave_timers"})  # read when it is no longer blocked
+                    return
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes], patience_seconds: float) -> int:
+        """Wait for our child; then ask it to go, then make it."""
+        for act, patience in ((None, patience_seconds), (process.terminate, 2.0), (process.kill, 5.0)):
+            if act is not None:
+                act()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(patience)
+        raise HostStartError(f"process {process.pid} does not end even when killed")

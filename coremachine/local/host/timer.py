@@ -1,0 +1,178 @@
+"""Fires timers: one task a function, in the one worker that the supervisor appointed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Any
+
+from azure.functions.meta import Datum
+
+from coremachine.local.host.dispatcher import Dispatcher
+from coremachine.local.host.functions import IndexedFunction, TimerTrigger
+from coremachine.local.host.invoker import Call
+from coremachine.local.host.tracing import child_trace_parent
+
+log = logging.getLogger(__name__)
+
+# The host keeps no status of timers that fire more often than once a minute.
+_SHORTEST_MONITORED = timedelta(minutes=1)
+# Sleeping in pieces notices a clock that was set, or a machine that was suspended.
+_LONGEST_SLEEP_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class TimerStatus:
+    """When a timer fired last and is to fire next."""
+
+    last: datetime | None
+    next: datetime
+
+    def to_json(self) -> dict[str, str]:
+        last = self.last or datetime.min.replace(tzinfo=UTC)
+        return {
+            "Last": last.isoformat(),
+            "Next": self.next.isoformat(),
+            "LastUpdated": last.isoformat(),
+        }
+
+
+class TimerStatusStore:
+    """A small JSON file per function, so that a worker that takes over knows what was missed."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def read(self, function_name: str) -> TimerStatus | None:
+        path = self._directory / f"{function_name}.json"
+        if not path.exists():
+            return None
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return TimerStatus(last=datetime.fromisoformat(document["Last"]), next=datetime.fromisoformat(document["Next"]))
+
+    def write(self, function_name: str, status: TimerStatus) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"{function_name}.json"
+        scratch = path.with_suffix(".new")
+        scratch.write_text(json.dumps(status.to_json()), encoding="utf-8")
+        scratch.replace(path)
+
+
+def timer_datum(*, past_due: bool, status: TimerStatus | None) -> Datum:
+    """What the host sends to a timer function."""
+    document: dict[str, Any] = {
+        "Schedule": {"AdjustForDST": True},
+        "ScheduleStatus": status.to_json() if status else None,
+        "IsPastDue": past_due,
+    }
+    return Datum(json.dumps(document), "json")
+
+
+def timer_call(function: IndexedFunction, *, past_due: bool = False, status: TimerStatus | None = None) -> Call:
+    """An invocation of a timer function."""
+    return Call(
+        function=function,
+        data=timer_datum(past_due=past_due, status=status),
+        metadata={},
+        trace_parent=child_trace_parent(""),
+    )
+
+
+class TimerRunner:
+    """Runs one timer. It never overlaps itself: the next time is computed when the function is done."""
+
+    def __init__(
+        self,
+        function: IndexedFunction,
+        trigger: TimerTrigger,
+        dispatcher: Dispatcher,
+        store: TimerStatusStore,
+        zone: tzinfo,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._function = function
+        self._trigger = trigger
+        self._dispatcher = dispatcher
+        self._store = store
+        self._zone = zone
+        self._now = now
+
+    async def run(self, *, is_host_start: bool) -> None:
+        """Fire until cancelled. `run_on_startup` counts when the host starts, not when a worker takes over."""
+        last: datetime | None = None
+        previous = self._store.read(self._function.name) if self._is_monitored() else None
+        missed = previous is not None and previous.next <= self._now()
+        if missed or (is_host_start and self._trigger.run_on_startup):
+            last = self._now()
+            await self._fire(past_due=missed, status=previous)
+        following = self._next()
+        while True:
+            status = TimerStatus(last=last, next=following)
+            if self._is_monitored():
+                self._store.write(self._function.name, status)
+            await self._sleep_until(following)
+            last = self._now()
+            await self._fire(past_due=False, status=status)
+            following = self._next()
+
+    def _next(self) -> datetime:
+        return self._trigger.schedule.next_after(self._now(), self._zone)
+
+    def _is_monitored(self) -> bool:
+        if not self._trigger.use_monitor:
+            return False
+        first = self._next()
+        return self._trigger.schedule.next_after(first, self._zone) - first >= _SHORTEST_MONITORED
+
+    async def _fire(self, *, past_due: bool, status: TimerStatus | None) -> None:
+        outcome = self._dispatcher.submit(timer_call(self._function, past_due=past_due, status=status), "timer")
+        # The dispatcher has logged a failure; the schedule goes on in any case.
+        await asyncio.gather(asyncio.wrap_future(outcome), return_exceptions=True)
+
+    async def _sleep_until(self, moment: datetime) -> None:
+        while (left := (moment - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 - it is the clock that is waited for
+            await asyncio.sleep(min(left, _LONGEST_SLEEP_SECONDS))
+
+
+class TimerGroup:
+    """All timers of an app, started when this worker becomes the leader."""
+
+    def __init__(self, runners: list[tuple[str, TimerRunner]]) -> None:
+        self._runners = runners
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def lead(self, *, is_host_start: bool) -> None:
+        if self._tasks:
+            return
+        for name, runner in self._runners:
+            task = asyncio.create_task(runner.run(is_host_start=is_host_start), name=f"timer-{name}")
+            task.add_done_callback(self._ended)
+            self._tasks.add(task)
+        if self._runners:
+            log.info("timers_started functions=%s", ",".join(name for name, _ in self._runners))
+
+    def leave(self) -> None:
+        """Another worker leads: this one was silent for too long."""
+        if self._tasks:
+            log.info("timers_left")
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+
+    async def stop(self) -> None:
+        """Fire no more; invocations in flight are the dispatcher's to wait for."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    @staticmethod
+    def _ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.error("timer_stopped task=%s", task.get_name(), exc_info=task.exception())

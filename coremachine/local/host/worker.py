@@ -1,0 +1,326 @@
+"""One worker process: loads the app, serves HTTP on the inherited socket, pumps queues, fires timers if told to.
+
+Started by the supervisor as `python -m coremachine.local.host.worker FD`, FD being this end of their socket pair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, cast
+
+import uvicorn
+import uvloop
+
+from coremachine.local.connections import ConnectionBook, connection_limit
+from coremachine.local.descriptors import raise_descriptor_limit
+from coremachine.local.host.acceptor import Acceptor
+from coremachine.local.host.access import AccessKeys
+from coremachine.local.host.admin import AdminApi
+from coremachine.local.host.dispatcher import Dispatcher
+from coremachine.local.host.edge import EdgeLimits, EdgeProtocol
+from coremachine.local.host.errors import HostError
+from coremachine.local.host.forks import keep_from_children
+from coremachine.local.host.functions import AppIndex, ServiceBusTrigger, TimerTrigger, index_app
+from coremachine.local.host.http import HttpApp, build_routes
+from coremachine.local.host.invoker import Invoker, PortableInvoker
+from coremachine.local.host.logs import configure_logging
+from coremachine.local.host.ncrontab import local_zone
+from coremachine.local.host.protocol import ALIVE_SECONDS, EXIT_FUNCTION_TIMEOUT, EXIT_LOAD_FAILED, Channel, WorkerOptions
+from coremachine.local.host.service_bus import QueuePump, SdkReceivers
+from coremachine.local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
+from coremachine.local.host.timer import TimerGroup, TimerRunner, TimerStatusStore
+
+log = logging.getLogger("coremachine.local.host.worker")  # __name__ is __main__ here
+
+_WATCH_SECONDS = 0.2
+# What triggers get to hand messages back once their invocations have been given up.
+_ABANDON_SECONDS = 3.0
+# The same for HTTP; and how long a blocked event loop is waited for.
+_FINISH_SECONDS = 1.5
+_LOOP_SECONDS = 2.0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the worker decides when to stop. Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._on_started = on_started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        acceptor = Acceptor(asyncio.get_running_loop(), self._listener, self._make_protocol)
+        acceptor.start()
+        self.servers.append(cast("asyncio.Server", acceptor))
+        self._on_started()
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        kind: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    async def stop_listening(self) -> None:
+        for listener in self.servers:
+            listener.close()
+
+    async def finish(self, serving: asyncio.Task[None]) -> None:
+        """Answer what has been accepted, then end the serving task."""
+        self.should_exit = True
+        await asyncio.wait([serving], timeout=_FINISH_SECONDS)
+
+
+class Worker:
+    """The parts of one worker and the order in which they start and stop."""
+
+    def __init__(self, options: WorkerOptions, channel: Channel, settings: HostSettings, index: AppIndex) -> None:
+        self._options = options
+        self._app_handler = _app_handler()
+        self._channel = channel
+        self._settings = settings
+        self._index = index
+        self._loop = asyncio.get_running_loop()
+        self._stop_requested = asyncio.Event()
+        self._invoker: Invoker = PortableInvoker(self._loop, os.environ)
+        self._dispatcher = Dispatcher(self._invoker, timeout_seconds=settings.function_timeout_seconds)
+        self._pumps = self._build_pumps()
+        self._timers = self._build_timers()
+
+    async def run(self, messages: Iterator[dict[str, Any]]) -> None:
+        """Serve until the supervisor says stop, then let what is in flight finish within the grace period."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        threading.Thread(target=self._obey, args=(messages,), name="control", daemon=True).start()
+        with socket.socket(fileno=self._options.listener_fd) as listener:
+            keep_from_children(listener)
+            server = self._build_server(listener)
+            serving = asyncio.create_task(server.serve(sockets=[]))
+            if self._settings.function_timeout_seconds is not None:
+                watch = partial(self._watch_timeouts, server, serving)
+                threading.Thread(target=watch, name="watchdog", daemon=True).start()
+            for pump in self._pumps:
+                pump.start()
+            await self._stop_requested.wait()
+            await self._shut_down(server, serving)
+
+    def _on_signal(self, number: int) -> None:
+        # Ctrl-C reaches the whole process group; the supervisor gets it as well and decides.
+        if number == signal.SIGTERM:
+            self._stop_requested.set()
+
+    def _obey(self, messages: Iterator[dict[str, Any]]) -> None:
+        for message in messages:
+            if message["command"] == "lead_timers":
+                lead = partial(self._timers.lead, is_host_start=message["is_host_start"])
+                self._loop.call_soon_threadsafe(lead)
+            elif message["command"] == "leave_timers":
+                self._loop.call_soon_threadsafe(self._timers.leave)
+            elif message["command"] == "stop":
+                break
+        self._loop.call_soon_threadsafe(self._stop_requested.set)
+
+    def _watch_timeouts(self, server: _Server, serving: asyncio.Task[None]) -> None:
+        """A thread, because a function that blocks the event loop must be found as well."""
+        while (call := self._dispatcher.overdue()) is None:
+            time.sleep(_WATCH_SECONDS)
+        name = call.function.name
+        log.critical("function_timeout function=%s id=%s; this worker ends now", name, call.invocation_id)
+        self._channel.send({"event": "function_timeout", "function": name})
+        # First no new connections, which then wait for the next worker; then an answer for those that are here.
+        self._on_loop(server.stop_listening())
+        _hand_back(self._dispatcher, self._pumps, f"function {name!r} overran functionTimeout in the same worker")
+        self._on_loop(server.finish(serving))
+        exit_now(EXIT_FUNCTION_TIMEOUT)
+
+    def _on_loop(self, step: Coroutine[Any, Any, None]) -> None:
+        try:
+            asyncio.run_coroutine_threadsafe(step, self._loop).result(_LOOP_SECONDS)
+        except TimeoutError:
+            log.warning("event_loop_blocked: a function holds it; going on without it")
+
+    async def _shut_down(self, server: _Server, serving: asyncio.Task[None]) -> None:
+        log.info("worker_stopping in_flight=%d", self._dispatcher.in_flight)
+        deadline = time.monotonic() + self._options.grace_seconds
+        for pump in self._pumps:
+            pump.stop()
+        server.should_exit = True
+        ending = self._tell_app()
+        await self._timers.stop()
+        joined = await asyncio.to_thread(_join, self._pumps, self._options.grace_seconds)
+        drained = await asyncio.to_thread(self._dispatcher.drain, max(0.0, deadline - time.monotonic()))
+        if not (joined and drained):
+            log.warning("grace_period_over in_flight=%d: giving them up", self._dispatcher.in_flight)
+            await asyncio.to_thread(_hand_back, self._dispatcher, self._pumps, "the host is shutting down")
+        await server.finish(serving)
+        self._invoker.close()
+        for thread in ending:
+            await asyncio.to_thread(thread.join, max(_FINISH_SECONDS, deadline - time.monotonic()))
+        log.info("worker_stopped")
+
+    def _tell_app(self) -> list[threading.Thread]:
+        """Call the app's own SIGTERM handler; what it leaves running in threads, for which an orderly exit waits."""
+        if self._app_handler is None:
+            return []
+        before = set(threading.enumerate())
+        try:
+            self._app_handler(signal.SIGTERM, None)
+        except Exception:
+            log.exception("app_signal_handler_failed")
+        return [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+
+    def _build_server(self, listener: socket.socket) -> _Server:
+        options = self._options
+        keys = AccessKeys(options.master_key, options.host_key) if options.master_key and options.host_key else None
+        http = self._settings.http
+        app = HttpApp(
+            build_routes(self._index.functions.values(), http.route_prefix),
+            self._dispatcher,
+            HttpOptions(
+                route_prefix=http.route_prefix,
+                max_concurrent_requests=self._share(http.max_concurrent_requests),
+                max_outstanding_requests=self._share(http.max_outstanding_requests),
+            ),
+            keys=keys,
+            admin=AdminApi(self._index, self._dispatcher),
+        )
+        book = ConnectionBook("http", connection_limit(raise_descriptor_limit()))
+        config = uvicorn.Config(
+            app,
+            # A factory does where uvicorn's signature asks for a class.
+            http=cast("type[asyncio.Protocol]", partial(EdgeProtocol, book, EdgeLimits())),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=max(1, int(options.grace_seconds)),
+        )
+        return _Server(config, listener, on_started=self._say_ready)
+
+    def _say_ready(self) -> None:
+        self._channel.send({"event": "ready"})
+        self._say_alive()
+
+    def _say_alive(self) -> None:
+        self._channel.send({"event": "alive"})
+        self._loop.call_later(ALIVE_SECONDS, self._say_alive)
+
+    def _share(self, limit: int | None) -> int | None:
+        return None if limit is None else share_of(limit, self._options.workers, self._options.index)
+
+    def _build_pumps(self) -> list[QueuePump]:
+        options = self._settings.service_bus
+        slots = share_of(options.max_concurrent_calls, self._options.workers, self._options.index)
+        return [
+            QueuePump(
+                function,
+                function.trigger,
+                SdkReceivers(function.trigger, os.environ),
+                self._dispatcher,
+                options,
+                max_concurrent_calls=slots,
+            )
+            for function in self._index.functions.values()
+            if isinstance(function.trigger, ServiceBusTrigger)
+        ]
+
+    def _build_timers(self) -> TimerGroup:
+        store = TimerStatusStore(Path(self._options.state_dir) / "timers")
+        zone = local_zone(os.environ)
+        return TimerGroup(
+            [
+                (function.name, TimerRunner(function, function.trigger, self._dispatcher, store, zone))
+                for function in self._index.functions.values()
+                if isinstance(function.trigger, TimerTrigger)
+            ]
+        )
+
+
+def _app_handler() -> Callable[[int, FrameType | None], object] | None:
+    """What the app set for SIGTERM when it was loaded. The worker takes the signal over, and calls it when it ends."""
+    handler = signal.getsignal(signal.SIGTERM)
+    return handler if callable(handler) and not isinstance(handler, signal.Handlers) else None
+
+
+def _join(pumps: Sequence[QueuePump], timeout_seconds: float) -> bool:
+    deadline = time.monotonic() + timeout_seconds
+    joined = [pump.join(max(0.0, deadline - time.monotonic())) for pump in pumps]  # each one, also after a False
+    return all(joined)
+
+
+def _hand_back(dispatcher: Dispatcher, pumps: Sequence[QueuePump], reason: str) -> None:
+    """Give up all invocations, so that their messages are abandoned now and not when their locks end."""
+    for pump in pumps:
+        pump.stop()
+    for pump in pumps:
+        pump.quiesce(_ABANDON_SECONDS)
+    dispatcher.abort_all(reason)
+    _join(pumps, _ABANDON_SECONDS)
+
+
+def exit_now(status: int) -> NoReturn:
+    """End the process without waiting for function threads, which nothing can stop."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _load(options: WorkerOptions) -> tuple[HostSettings, AppIndex]:
+    app_dir = Path(options.app_dir)
+    settings = read_host_settings(app_dir, os.environ)
+    started = time.monotonic()
+    index = index_app(app_dir, os.environ)
+    log.info(
+        "app_indexed functions=%s disabled=%s seconds=%.2f",
+        ",".join(index.functions) or "none",
+        ",".join(index.disabled) or "none",
+        time.monotonic() - started,
+    )
+    for error in index.errors:
+        log.error("%s", error)
+    return settings, index
+
+
+async def _run(options: WorkerOptions, channel: Channel, messages: Iterator[dict[str, Any]]) -> int:
+    try:
+        settings, index = _load(options)
+        worker = Worker(options, channel, settings, index)
+    except (HostError, ValueError) as exc:
+        log.exception("worker_cannot_start")
+        channel.send({"event": "failed", "error": str(exc)})
+        return EXIT_LOAD_FAILED
+    await worker.run(messages)
+    return 0
+
+
+def main() -> NoReturn:
+    end = socket.socket(fileno=int(sys.argv[1]))
+    keep_from_children(end)
+    channel = Channel(end)
+    messages = channel.messages()  # one reader: a stop that arrives together with the options must not get lost
+    first = next(messages, None)
+    if first is None:
+        exit_now(EXIT_LOAD_FAILED)
+    options = WorkerOptions(**first)
+    configure_logging(f"worker {options.index}", options.log_level)
+    exit_now(uvloop.run(_run(options, channel, messages)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""Everything on one machine: PostgreSQL, the broker and the Functions host, started and ended together."""
+
+import contextlib
+import itertools
+import logging
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol, Self
+
+from infrastructure.base import RepositoryError
+from infrastructure.migrations import Migrator
+from infrastructure.postgresql import create_pool
+from coremachine.local.broker_process import BrokerProcess
+from coremachine.local.host.errors import HostError
+from coremachine.local.host.logs import line_formatter
+from coremachine.local.host.settings import app_environment, read_host_settings
+from coremachine.local.host.supervisor import HostSupervisor
+from coremachine.local.postgres import LocalPostgres, PostgresError, remove_data
+from coremachine.local.restart_log import RestartLog
+from coremachine.local.stack_file import StackError, StackInfo, StackLock, remove_stack_file
+from triggers.app_shape import THREADS_SETTING, read_shape, threads_needed
+
+log = logging.getLogger(__name__)
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+_ADDRESS = "127.0.0.1"
+_READY_SECONDS = 120.0
+_BACK_OFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+_LARGEST_LOG_BYTES = 10 * 1024 * 1024
+
+
+class _Part(Protocol):
+    """A process that is started again when it dies."""
+
+    def start(self) -> str: ...
+    def stop(self) -> None: ...
+    def wait(self) -> int | None: ...
+
+
+class LocalStack:
+    """PostgreSQL, the broker and the host, for one app. Use it as a context manager.
+
+    None of its processes outlives the one that runs it, whatever ends that one.
+
+    Args:
+        data_dir: Holds `postgres/`, `logs/`, `host/` (what the timers missed) and, while it runs, `stack.json`.
+        http_port: 0 takes any free port, as the two that follow.
+        workers: Worker processes of the host.
+        fresh: Drop what earlier runs left in data_dir (only what the stack made itself).
+        app_dir: Holds function_app.py and host.json; the project's own by default.
+        environment: Further app settings for the workers; they win over the stack's.
+        database_url: A PostgreSQL to use instead of starting one.
+        broker_config: Another `Config.json` than the broker's own.
+        on_step: Called with what is done next, for people who wait.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path = Path(".coremachine"),
+        *,
+        http_port: int = 7071,
+        amqp_port: int = 5672,
+        admin_port: int = 5300,
+        workers: int = 2,
+        fresh: bool = False,
+        app_dir: Path = PROJECT_ROOT,
+        environment: Mapping[str, str] | None = None,
+        database_url: str | None = None,
+        broker_config: Path | None = None,
+        on_step: Callable[[str], None] = lambda _step: None,
+    ) -> None:
+        self.data_dir = data_dir.expanduser().resolve()
+        self._ports = {"--port": http_port, "--amqp-port": amqp_port, "--admin-port": admin_port}
+        self._workers = workers
+        self._fresh = fresh
+        self._app_dir = app_dir.resolve()
+        self._environment = dict(environment or {})
+        self._database_url = database_url
+        self._broker_config = broker_config
+        self._on_step = on_step
+        self._resources = contextlib.ExitStack()
+        self._stopping = threading.Event()
+        # Held while a part is started again or stopped, so that none comes back after the end.
+        self._restarting = threading.Lock()
+        self.postgres: LocalPostgres | None = None
+        self.broker: BrokerProcess | None = None
+        self.host: HostSupervisor | None = None
+        self._info: StackInfo | None = None
+
+    @property
+    def info(self) -> StackInfo:
+        """How to reach it, once it runs."""
+        if self._info is None:
+            raise RuntimeError("expected a running stack, found one that is not started")
+        return self._info
+
+    @property
+    def url(self) -> str:
+        """The host's address, without a slash at the end; the API is below `/api`."""
+        return self.info.url
+
+    def start(self) -> None:
+        """Start all parts; when it returns, the app answers and `stack.json` is there.
+
+        Raises:
+            StackError: A part cannot be started; those that were are stopped again.
+        """
+        with contextlib.ExitStack() as started:
+            try:
+                self._start(started)
+            except (PostgresError, HostError, RepositoryError) as error:
+                raise StackError(str(error)) from error
+            except PermissionError as error:
+                raise StackError(
+                    f"expected to write to {self.data_dir}, found: {error}; was it made by another user (root)? "
+                    "Choose another folder with --data or remove that one"
+                ) from error
+            self._resources = started.pop_all()
+
+    def stop(self) -> None:
+        """End the host first (running invocations get their grace period), then the broker, then PostgreSQL."""
+        self._resources.close()
+        self._info = None
+
+    def wait(self) -> None:
+        """Wait for a signal or another exception."""
+        threading.Event().wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(self, started: contextlib.ExitStack) -> None:
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        started.enter_context(StackLock(self.data_dir))
+        remove_stack_file(self.data_dir)
+        self._stopping.clear()
+        for option, port in self._ports.items():
+            check_port_free(port, option)
+        if self._fresh:
+            self._drop_data()
+        logs = self._prepare_logs()
+        started.enter_context(_log_to_file(logs / "host.log"))
+        database_url = self._database_url or self._start_postgres(started, logs)
+        self._on_step("applying migrations")
+        migrate(database_url, self._schema)
+        broker = self._start_broker(started, logs)
+        settings = {
+            "COREMACHINE_DATABASE_URL": database_url,
+            "COREMACHINE_DATABASE_AUTH": "password",
+            "ServiceBusConnection": broker.connection_string,
+            # What a shell for Azure may have set: an empty one counts as not set.
+            "ServiceBusConnection__fullyQualifiedNamespace": "",
+            "ServiceBusConnection__clientId": "",
+            **thread_settings(self._app_dir, {**os.environ, **self._environment}),
+            **self._environment,
+        }
+        host = self._start_host(started, logs, settings)
+        self._info = StackInfo(
+            pid=os.getpid(),
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            url=host.url,
+            admin_url=broker.admin_url,
+            database_url=settings["COREMACHINE_DATABASE_URL"],
+            service_bus_connection=settings["ServiceBusConnection"],
+            app_dir=str(self._app_dir),
+            data_dir=str(self.data_dir),
+            workers=self._workers,
+            ports={"http": host.port, "amqp": broker.amqp_port, "admin": broker.admin_port},
+            environment=settings,
+        )
+        self._info.write()
+        started.callback(remove_stack_file, self.data_dir)
+
+    @property
+    def _schema(self) -> str:
+        """What the workers will use."""
+        settings = app_environment(self._app_dir, {**os.environ, **self._environment})
+        return settings.get("COREMACHINE_SCHEMA") or "app"
+
+    def _drop_data(self) -> None:
+        self._on_step("dropping the data of earlier runs")
+        remove_data(self.data_dir / "postgres")
+        for name in ("logs", "host"):
+            shutil.rmtree(self.data_dir / name, ignore_errors=True)
+
+    def _prepare_logs(self) -> Path:
+        logs = self.data_dir / "logs"
+        logs.mkdir(exist_ok=True)
+        for file in logs.glob("*.log"):
+            if file.stat().st_size > _LARGEST_LOG_BYTES:
+                file.replace(file.with_suffix(".log.1"))
+        return logs
+
+    def _start_postgres(self, started: contextlib.ExitStack, logs: Path) -> str:
+        self._on_step("starting PostgreSQL")
+        self.postgres = LocalPostgres(self.data_dir / "postgres", log_file=logs / "postgres.log")
+        url = self.postgres.start()
+        self._keep(started, "postgres", self.postgres)
+        return url
+
+    def _start_broker(self, started: contextlib.ExitStack, logs: Path) -> BrokerProcess:
+        self._on_step("starting the Service Bus broker")
+        broker = BrokerProcess(
+            amqp_port=self._ports["--amqp-port"],
+            admin_port=self._ports["--admin-port"],
+            log_file=logs / "broker.log",
+            config=self._broker_config,
+        )
+        broker.start()
+        self._keep(started, "broker", broker)
+        self.broker = broker
+        return broker
+
+    def _start_host(self, started: contextlib.ExitStack, logs: Path, settings: Mapping[str, str]) -> HostSupervisor:
+        self._on_step("starting the Functions host")
+        state_dir = self.data_dir / "host"
+        state_dir.mkdir(exist_ok=True)
+        host = HostSupervisor(
+            self._app_dir,
+            host=_ADDRESS,
+            port=self._ports["--port"],
+            workers=self._workers,
+            environment=settings,
+            log_file=logs / "host.log",
+            state_dir=state_dir,
+        )
+        started.callback(host.stop)
+        host.start()
+        host.wait_ready(_READY_SECONDS)
+        self.host = host
+        return host
+
+    def _keep(self, started: contextlib.ExitStack, name: str, part: _Part) -> None:
+        """Start a part again when it dies, until `stop`."""
+        keeper = threading.Thread(target=self._restart_when_dead, args=(name, part), name=f"keep-{name}", daemon=True)
+        started.callback(keeper.join)
+        started.callback(self._end_part, part)
+        keeper.start()
+
+    def _end_part(self, part: _Part) -> None:
+        self._stopping.set()
+        with self._restarting:
+            part.stop()
+
+    def _restart_when_dead(self, name: str, part: _Part) -> None:
+        told = RestartLog(name)
+        while True:
+            status = part.wait()
+            if self._stopping.is_set():
+                return
+            told.died(status)
+            for attempt in itertools.count():
+                if self._stopping.wait(_BACK_OFF_SECONDS[min(attempt, len(_BACK_OFF_SECONDS) - 1)]):
+                    return
+                with self._restarting:
+                    if self._stopping.is_set():
+                        return
+                    try:
+                        part.start()
+                    except (StackError, PostgresError, OSError) as error:
+                        told.failed(error)
+                        continue
+                told.back()
+                break
+
+
+def migrate(database_url: str, schema: str) -> None:
+    """Bring the schema up to date."""
+    with create_pool(database_url, max_size=1) as pool:
+        Migrator(pool, schema).migrate()
+
+
+def thread_settings(app_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Room for timers and requests while every message's handler works; nothing where somebody chose a number."""
+    environment = app_environment(app_dir, environment)
+    if environment.get(THREADS_SETTING):
+        return {}
+    calls = read_host_settings(app_dir, environment).service_bus.max_concurrent_calls
+    return {THREADS_SETTING: str(threads_needed(read_shape(environment), calls))}
+
+
+def check_port_free(port: int, option: str) -> None:
+    """Find out early, and name the option.
+
+    Raises:
+        StackError: The port cannot be bound.
+    """
+    try:
+        socket.create_server((_ADDRESS, port)).close()
+    except (OSError, OverflowError) as error:
+        raise StackError(
+            f"expected port {port} on {_ADDRESS} to be free, found: {error}; "
+            f"choose another with {option} (0 = any free port), with make up: UP='{option} 0', or end what uses it"
+        ) from error
+
+
+@contextlib.contextmanager
+def _log_to_file(path: Path) -> Iterator[None]:
+    """The stack's own log records, beside those of its workers."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(line_formatter("stack"))
+    logger = logging.getLogger("coremachine.local")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()
