@@ -10,8 +10,8 @@ from pathlib import Path
 
 import azure.functions as func
 
-from core.first_imports import IMPORTS
-from core.safe_log import safe_logger
+from core.basics.first_imports import IMPORTS
+from core.safety.safe_log import safe_logger
 from triggers.app_shape import AppShape, find_thread_shortage, read_shape
 from triggers.drain import install_drain
 

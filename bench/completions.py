@@ -10,9 +10,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from core.models import JobRecord, StageDefinition, TaskRecord
+from coremachine.local.postgres import LocalPostgres
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
-from coremachine.local.postgres import LocalPostgres
 
 
 def planned_stage(pool: Pool, count: int) -> tuple[str, list[str], float]:

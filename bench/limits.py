@@ -17,10 +17,10 @@ from psycopg.types.json import Jsonb
 from bench.jobs import FanJob
 from bench.peers.floor import Client
 from bench.workload import RESULT
+from coremachine.local.postgres import find_binaries
 from infrastructure.jobs_tasks import StageCompletionRepository, TaskRepository
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import create_pool
-from coremachine.local.postgres import find_binaries
 
 ROWS = 100_000
 BATCH = 100

@@ -258,7 +258,7 @@ def _reads(address: str) -> dict[str, float]:
     return found
 
 
-_LATE = "import function_app\nfrom core.first_imports import IMPORTS\nwith IMPORTS: import"
+_LATE = "import function_app\nfrom core.basics.first_imports import IMPORTS\nwith IMPORTS: import"
 
 
 def measure_cold_start() -> dict[str, float]:

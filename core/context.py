@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from core.canonical import copied
+from core.basics.canonical import copied
 from core.errors import TaskCancelled, TaskTimedOut
-from core.safe_text import bounded_text, text_of
+from core.safety.safe_text import bounded_text, text_of
 
 _LONGEST_PROGRESS = 4096
 

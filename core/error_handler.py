@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from core.basics.outage import outage
 from core.errors import ContractViolationError, MessageRefused, StoreUnavailable
-from core.outage import outage
-from core.safe_log import SafeLogger
-from core.safe_text import text_of, type_name
+from core.safety.safe_log import SafeLogger
+from core.safety.safe_text import text_of, type_name
 
 
 class CoreMachineErrorHandler:
@@ -28,8 +28,8 @@ class CoreMachineErrorHandler:
     ) -> Iterator[None]:
         """Log an error with its operation and ids; let `on_error` clean up; raise it again if asked.
 
-        An outage of the database is left to `core.outage`, which tells it once a minute; a message that its sender must
-        change is no failure, and told where it is written down.
+        An outage of the database is left to `core.basics.outage`, which logs it once a minute; a message that its
+        sender must change is no failure, and is logged where it is written down.
 
         Raises:
             ContractViolationError: Always passed on, whatever `raise_on_error` says: it is a bug.

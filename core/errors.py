@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from core.credentials import redact
-from core.safe_text import (
+from core.safety.credentials import redact
+from core.safety.safe_text import (
     MOST_TEXT_BYTES,
     bounded_text,
     brief_text,
@@ -184,7 +184,7 @@ class Draining(CoreMachineError):
 class StoreUnavailable(CoreMachineError):
     """The database cannot be reached now."""
 
-    # `core.outage` tells it, once a minute for all: no host needs to, of each message.
+    # `core.basics.outage` tells it, once a minute for all: no host needs to, of each message.
     is_reported = True
 
 

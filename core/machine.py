@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from core.canonical import NotJson, ValueTooLarge
-from core.company import Company
-from core.drain import Drain
+from core.advancing.job_advancer import ON_THE_SPOT_SECONDS, JobAdvancer, obstacle_of
+from core.advancing.submission import Submission, Submitter
+from core.basics.canonical import NotJson, ValueTooLarge
+from core.basics.log_fields import log_fields
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import (
     ContractViolationError,
@@ -18,22 +19,21 @@ from core.errors import (
     SubmissionRefused,
     UnknownWork,
 )
-from core.job_control import JobControl
-from core.job_mover import ON_THE_SPOT_SECONDS, JobMover, obstacle_of
-from core.known_jobs import KnownJob, KnownJobs
-from core.leases import LeaseKeeper
-from core.log_fields import log_fields
 from core.models import JobQueueMessage, StageCompleteMessage, StageDefinition, TaskQueueMessage
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunMode
 from core.models.message import UnknownMessage
+from core.operating.job_control import JobControl
+from core.operating.unknown_work import DEFAULT_PATIENCE_SECONDS, Postponer
 from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager
 from core.ports import JobCatalog, ResultStore
-from core.safe_log import safe_logger
-from core.safe_text import type_name
-from core.stage_runner import StageRunner
+from core.running.drain import Drain
+from core.running.job_cache import CachedJob, JobCache
+from core.running.leases import LeaseKeeper
+from core.running.message_runner import MessageRunner
+from core.running.process_gate import ProcessGate
+from core.safety.safe_log import safe_logger
+from core.safety.safe_text import type_name
 from core.state_manager import StateManager
-from core.submission import Submission, Submitter
-from core.unknown_work import DEFAULT_PATIENCE_SECONDS, Postponer
 
 log = safe_logger(__name__)
 
@@ -74,14 +74,14 @@ class CoreMachine:
         self._state = state
         self._clock = clock
         self._drain = Drain()
-        self._company = Company(self._drain.refuse)
+        self._gate = ProcessGate(self._drain.refuse)
         self._keeper = keeper
         self._control = JobControl(catalog, state, orchestration)
         self._errors = CoreMachineErrorHandler(log)
-        self._known = KnownJobs(state)
+        self._known = JobCache(state)
         self._submitter = Submitter(catalog, state, orchestration)
         self._postponer = Postponer(state, orchestration, owner=owner, patience_seconds=unknown_work_patience_seconds)
-        self._runner = StageRunner(
+        self._runner = MessageRunner(
             catalog,
             state,
             orchestration,
@@ -92,7 +92,7 @@ class CoreMachine:
             owner=owner,
             threads=task_threads,
         )
-        self._mover = JobMover(
+        self._mover = JobAdvancer(
             catalog=catalog,
             state=state,
             orchestration=orchestration,
@@ -148,7 +148,7 @@ class CoreMachine:
     def process_job_message(self, message: JobQueueMessage | StageCompleteMessage | UnknownMessage) -> None:
         """Plan the job's stage or finalize it, whichever its row asks for; a message that came late changes nothing.
 
-        What this release does not know goes back, for one that does (`core.unknown_work`).
+        What this release does not know goes back, for one that does (`core.operating.unknown_work`).
 
         Raises:
             ContractViolationError: It is no such message.
@@ -172,7 +172,7 @@ class CoreMachine:
             if job is None or obstacle is not None:
                 log.info("job_message_without_effect", extra={"job_id": message.job_id, "outcome": obstacle})
                 return
-            with self._company.together():
+            with self._gate.shared():
                 self._mover.move_on(job, self._clock() + ON_THE_SPOT_SECONDS)
 
     def _submit_from_queue(self, message: JobQueueMessage) -> None:
@@ -232,15 +232,15 @@ class CoreMachine:
             with log_fields(correlation_id=job.record.correlation_id):
                 self._run_tasks(job, stage, message.task_ids)
 
-    def _run_tasks(self, job: KnownJob, stage: StageDefinition, task_ids: Sequence[str]) -> None:
+    def _run_tasks(self, job: CachedJob, stage: StageDefinition, task_ids: Sequence[str]) -> None:
         """All that may run beside others at once; then those that may not, one after the other."""
         suspects: list[str] = []
-        with self._company.together():
+        with self._gate.shared():
             until = self._clock() + ON_THE_SPOT_SECONDS
             status = self._runner.run_message(job, stage, task_ids, suspects=suspects)
             self._mover.follow_up(job.record, stage.number, status, until)
         for task_id in suspects:
-            with self._company.alone() as is_alone:
+            with self._gate.exclusive() as is_alone:
                 until = self._clock() + ON_THE_SPOT_SECONDS
                 status = self._runner.run_message(job, stage, [task_id], is_alone=is_alone)
                 self._mover.follow_up(job.record, stage.number, status, until)
@@ -283,7 +283,7 @@ class CoreMachine:
         reason: str | None = None,
         actor: str | None = None,
     ) -> ControlAnswer | None:
-        """Begin the next run of a job that has ended; `core.job_control` says how. None for an unknown job."""
+        """Begin the next run of a job that has ended; see `core.operating.job_control`. None for an unknown job."""
         return self._control.rerun(
             job_id,
             mode=mode,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
-from core.author_code import author_items, call_author, describe_returned, read_once, refusal
-from core.canonical import MOST_VALUE_BYTES, copied, describe, encode_storable
+from core.authors.author_code import author_items, call_author, describe_returned, read_once, refusal
+from core.basics.canonical import MOST_VALUE_BYTES, copied, describe, encode_storable
+from core.basics.faults import fault_point
 from core.errors import AuthorError, DeliveryError, PermanentTaskError, QueueNotFound, UnknownWork
-from core.faults import fault_point
 from core.models import (
     JobQueueMessage,
     JobRecord,
@@ -26,8 +26,8 @@ from core.models import (
 from core.models.context import CompletedTask
 from core.models.message import KeptMessage
 from core.ports import JobCatalog, MessageSender, PlannedTask
-from core.safe_log import safe_logger
-from core.safe_text import storable_text
+from core.safety.safe_log import safe_logger
+from core.safety.safe_text import storable_text
 
 log = safe_logger(__name__)
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
-from core.canonical import EncodedJson
+from core.basics.canonical import EncodedJson
 from core.context import TaskContext
 from core.models import JobQueueMessage, JobRecord, QueueMessage, TaskDefinition, TaskRecord
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary

@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from core.canonical import LARGE_VALUE_BYTES
-from core.credentials import redacted_start
+from core.basics.canonical import LARGE_VALUE_BYTES
+from core.basics.log_fields import log_fields, with_log_fields
+from core.basics.outage import outage
+from core.basics.retry import retry_delay
 from core.errors import Failure, StoreUnavailable
-from core.log_fields import log_fields, with_log_fields
 from core.models import JobRecord, JobStatus, RetryPolicy
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, ParkedTask, RerunMode
 from core.models.dead_letter import DeadLetter, RecordedLetter
-from core.outage import outage
 from core.ports import (
     Enforcement,
     ForcedJob,
@@ -30,8 +30,8 @@ from core.ports import (
     TaskRow,
     TaskStore,
 )
-from core.retry import retry_delay
-from core.safe_log import safe_logger
+from core.safety.credentials import redacted_start
+from core.safety.safe_log import safe_logger
 from core.state_records import tell_ended, tell_finalized, tell_job_ended, tell_planned, tell_retry
 
 log = safe_logger(__name__)

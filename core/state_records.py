@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from core.log_fields import bound_field, with_log_fields
+from core.basics.log_fields import bound_field, with_log_fields
 from core.models import JobStatus, StageStatus
 from core.ports import StageCheck
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
 

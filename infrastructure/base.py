@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from core.errors import DataRefused, StoreUnavailable
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 
 
 class RepositoryError(Exception):
@@ -32,7 +32,7 @@ class ChangedMeanwhile(RepositoryError):
     """Another transaction came in between, and this one was rolled back: the same call again finds it done."""
 
 
-class NotAsExpected(RepositoryError):
+class PreconditionFailed(RepositoryError):
     """A call that does all or nothing did nothing: something is not as its caller expects."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from core.first_imports import IMPORTS
+from core.basics.first_imports import IMPORTS
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential

@@ -29,9 +29,9 @@ from infrastructure.stand_in import LeaseStandIn
 if TYPE_CHECKING:
     from azure.servicebus import ServiceBusClient
 
-    from core.dead_letters import DeadLetters
-    from core.janitor import Janitor, Patience
     from core.machine import CoreMachine
+    from core.operating.dead_letters import DeadLetters
+    from core.operating.janitor import Janitor, Patience
     from core.orchestration_manager import OrchestrationManager
     from core.state_manager import StateManager
 
@@ -97,7 +97,7 @@ class RepositoryFactory:
 
     def create_dead_letters(self) -> "DeadLetters":
         """Writes dead messages down over these repositories, and sends them again."""
-        from core.dead_letters import DeadLetters  # noqa: PLC0415 - only apps that move jobs have it
+        from core.operating.dead_letters import DeadLetters  # noqa: PLC0415 - only apps that move jobs have it
 
         found = self.create_repositories()
         state = _make_state(found)
@@ -172,9 +172,9 @@ def _owner_of(settings: Settings) -> str:
 def _make_machine(
     settings: Settings, repositories: Repositories, catalog: JobCatalog, owner: str, stand_in: LeaseStandIn
 ) -> "CoreMachine":
-    from core.faults import arm_from_text  # noqa: PLC0415 - an app that only answers queries has no machine
-    from core.leases import LeaseKeeper  # noqa: PLC0415
+    from core.basics.faults import arm_from_text  # noqa: PLC0415 - an app that only answers queries has no machine
     from core.machine import CoreMachine  # noqa: PLC0415
+    from core.running.leases import LeaseKeeper  # noqa: PLC0415
 
     arm_from_text(settings.fault)
     state, orchestration = _make_rules(settings, repositories, catalog)
@@ -193,7 +193,7 @@ def _make_machine(
 def _make_janitor(
     settings: Settings, repositories: Repositories, catalog: JobCatalog, patience: "Patience | None"
 ) -> "Janitor":
-    from core.janitor import Janitor, Patience  # noqa: PLC0415 - only apps with timers have one
+    from core.operating.janitor import Janitor, Patience  # noqa: PLC0415 - only apps with timers have one
 
     state, orchestration = _make_rules(settings, repositories, catalog)
     return Janitor(

@@ -119,7 +119,7 @@ class InsightQueries(PostgreSQLRepository):
         self._dead_letters = DeadLetterRepository(pool, schema)
 
     def get_job_facts(self, job_id: str) -> JobFacts:
-        """What `core.explain` wants to know of a job.
+        """What `core.operating.explain` wants to know of a job.
 
         Raises:
             JobNotFound: No such job.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from core.janitor import StageKey, UnannouncedJob, UnannouncedTask
+from core.operating.janitor import StageKey, UnannouncedJob, UnannouncedTask
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
 
 

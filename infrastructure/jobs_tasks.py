@@ -8,7 +8,6 @@ from uuid import UUID
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier
 
-from core.leases import HeldLease
 from core.models import JobRecord
 from core.models.control import IfEnded
 from core.models.dead_letter import DeadLetter, RecordedLetter
@@ -25,7 +24,8 @@ from core.ports import (
     Submitted,
     TaskRow,
 )
-from infrastructure.base import NotAsExpected
+from core.running.leases import HeldLease
+from infrastructure.base import PreconditionFailed
 from infrastructure.job_control import JobControlRepository
 from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb, columns_of
 
@@ -356,7 +356,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         """A call that does all or nothing: no rows when something is not as the caller expects."""
         try:
             return self._call(function, parameters)
-        except NotAsExpected as error:
+        except PreconditionFailed as error:
             self._log.info("not_as_expected", extra={"operation": function, "reason": error.reason})
             return []
 

@@ -14,7 +14,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.sql import SQL, Composed, Identifier, Literal
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 from core.schema.migration import Migration, in_order, load_migrations, text_checksum
 from core.schema.sql_generator import generate_functions, generate_transition_guards
 from core.schema.tables import TABLES

@@ -20,16 +20,16 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from core.canonical import EncodedJson
-from core.forks import this_process
+from core.authors.forks import this_process
+from core.basics.canonical import EncodedJson
+from core.basics.outage import outage
 from core.models.definition import FrozenModel
-from core.outage import outage
 from infrastructure.base import (
     BaseRepository,
     ChangedMeanwhile,
     DatabaseUnavailable,
     DatabaseUnsuitable,
-    NotAsExpected,
+    PreconditionFailed,
     RepositoryError,
     ValuesRefused,
 )
@@ -126,7 +126,7 @@ class Pool(ConnectionPool[PooledConnection]):
 
 _MEANINGS: dict[Fault, type[RepositoryError]] = {
     Fault.CHANGED: ChangedMeanwhile,
-    Fault.NOT_AS_EXPECTED: NotAsExpected,
+    Fault.NOT_AS_EXPECTED: PreconditionFailed,
     Fault.OUTAGE: DatabaseUnavailable,
     Fault.UNSUITABLE: DatabaseUnsuitable,
     Fault.DATA: ValuesRefused,
@@ -143,7 +143,7 @@ class Refused(Exception):
 
 
 class _ToldByOutage(logging.Filter):
-    """Drops what the library logs of each refused or lost connection of our pools: `core.outage` gathers that."""
+    """Drops what the library logs of each refused or lost connection: `core.basics.outage` gathers that."""
 
     _BEGINNINGS = (
         "error connecting in",

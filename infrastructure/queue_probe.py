@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
 

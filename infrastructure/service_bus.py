@@ -11,12 +11,12 @@ from itertools import chain
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from core.basics.first_imports import IMPORTS, keep_imported
 from core.errors import DeliveryError, MessageTooLarge, QueueNotFound
-from core.first_imports import IMPORTS, keep_imported
 from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage
 from core.models.message import KeptMessage
 from core.ports import NOT_SEEN_THROUGH
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 
 if TYPE_CHECKING:
     from azure.servicebus import (

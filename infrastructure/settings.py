@@ -20,10 +20,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from core.canonical import MOST_JSONB_BYTES, MOST_VALUE_BYTES
+from core.basics.canonical import MOST_JSONB_BYTES, MOST_VALUE_BYTES
 from core.errors import QueueNotFound
 from core.orchestration_manager import JOBS_QUEUE
-from core.safe_text import bounded_text, brief_text
+from core.safety.safe_text import bounded_text, brief_text
 
 SCHEMA_NAME = r"^[a-z_][a-z0-9_]{0,62}$"
 _NOT_SHOWN = "something else (not shown, since it may hold a secret)"
@@ -213,7 +213,7 @@ class Settings(BaseSettings):
     fault: str = Field(
         "",
         alias="COREMACHINE_FAULT",
-        description="for tries of outages: a name of core.faults.FAULT_POINTS, where the process is to end",
+        description="for tries of outages: a name of core.basics.faults.FAULT_POINTS, where the process is to end",
     )
     service_bus_connection: SecretStr | None = Field(
         None,

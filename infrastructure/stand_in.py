@@ -14,7 +14,7 @@ import time
 import weakref
 from typing import Any
 
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 from infrastructure.settings import Settings
 
 log = safe_logger(__name__)

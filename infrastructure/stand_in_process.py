@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 
 if TYPE_CHECKING:
     from infrastructure.factory import RepositoryFactory

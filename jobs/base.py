@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
 
-from core.canonical import shown
+from core.basics.canonical import shown
 from core.models import JobQueueMessage, JobRecord, StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
 from core.models.definition import JobDefinition, TimeoutSeconds

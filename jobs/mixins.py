@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from core.canonical import job_id_for
+from core.basics.canonical import job_id_for
 from core.models import JobQueueMessage, JobRecord
 from core.models.definition import JobDefinition
 from jobs.parameters import validate_parameters

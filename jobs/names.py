@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable
 
-from core.canonical import shown
+from core.basics.canonical import shown
 from core.models.fields import check_storable
-from core.safe_text import type_name
+from core.safety.safe_text import type_name
 
 MOST_CHARACTERS = 100
 _SHOWN = 120

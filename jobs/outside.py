@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
-from core.threads import ThreadReserve
+from core.running.threads import ThreadReserve
 
 DEFAULT_THREADS, DEFAULT_SECONDS = 8, 5.0
 # A burst of checks that take milliseconds waits so long for its turn. Behind one that has run longer, nobody waits.

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from core.canonical import describe
+from core.basics.canonical import describe
 from jobs.names import text_problems
 from jobs.parameters import TYPE_NAMES, Entry, Schema, check_value, nearest_name_hint
 

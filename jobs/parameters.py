@@ -15,10 +15,10 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from core.canonical import NotJson, describe, find_json_problems, join_path, shown
-from core.credentials import find_credential, redact
+from core.basics.canonical import NotJson, describe, find_json_problems, join_path, shown
 from core.errors import InvalidParameters
-from core.safe_text import bounded_text, text_of
+from core.safety.credentials import find_credential, redact
+from core.safety.safe_text import bounded_text, text_of
 
 Entry = Mapping[str, Any]
 Schema = Mapping[str, Entry]

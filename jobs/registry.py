@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from core.canonical import shown
+from core.basics.canonical import shown
 from core.errors import UnknownWork
 from core.ports import HandlerFunction
 from jobs.base import JobBase, JobDefinitionError, is_job_class, job_problems

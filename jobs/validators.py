@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.canonical import shown
-from core.credentials import redacted_start
-from core.safe_log import safe_logger
-from core.unchecked import say_unchecked
+from core.advancing.unchecked import say_unchecked
+from core.basics.canonical import shown
+from core.safety.credentials import redacted_start
+from core.safety.safe_log import safe_logger
 from jobs.functions import function_problems
 from jobs.outside import OUTSIDE, Unknown
 from jobs.parameters import ParameterError, ParameterErrors, nearest_name_hint

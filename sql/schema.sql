@@ -2567,7 +2567,7 @@ language sql as $$
   from "app".take_back_tasks(p_job_id, p_run, p_stage, 0) t;
 $$;
 
--- Attempts that ran out of time and of their lease: each is due again after the stage's back-off (core.retry's, in SQL),
+-- Attempts that ran out of time and of their lease: each is due again after the stage's back-off (core.basics.retry's, in SQL),
 -- or failed when no attempt is left. Returns those that failed. The caller holds the rows and checks the stage.
 create or replace function "app".end_timed_out_attempts(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[]

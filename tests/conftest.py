@@ -18,9 +18,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from xdist.scheduler import LoadScopeScheduling
 from xdist.scheduler.protocol import Scheduling
 
+from coremachine.local.postgres import LocalPostgres
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
-from coremachine.local.postgres import LocalPostgres
 from tests.databases import Engine, clone_template, make_template, set_defaults
 from tests.pgbouncer import pgbouncer
 

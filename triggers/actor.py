@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from core.safe_text import storable_text
+from core.safety.safe_text import storable_text
 
 # The first that is there: a person's name; the id of an app, which has no name.
 _HEADERS = ("x-ms-client-principal-name", "x-ms-client-principal-id")

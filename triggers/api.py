@@ -13,7 +13,7 @@ from core.models.control import allowed_actions
 from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText, RunNumber, TaskIdText
 from core.models.view import JobDetail, TaskSummary
 from core.ports import SubmissionOutcome
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 from infrastructure.queries import RunNotFound, TaskNotFound
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from core.canonical import shown
+from core.basics.canonical import shown
 from core.models import JobStatus, TaskStatus, view
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, IfEnded, JobAction, RerunMode
 from core.models.fields import (

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from core.dead_letters import keep_body, keep_text, read_reference
+from core.basics.outage import outage
 from core.errors import StoreUnavailable
 from core.models.dead_letter import DeadLetter, RecordedLetter
-from core.outage import outage
-from core.safe_log import safe_logger
+from core.operating.dead_letters import keep_body, keep_text, read_reference
+from core.safety.safe_log import safe_logger
 from triggers.delivery import Delivery, pause_seconds
 from triggers.services import get_services
 
@@ -23,7 +23,7 @@ _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class LetterRecorder(Protocol):
-    """`core.dead_letters.DeadLetters`."""
+    """`core.operating.dead_letters.DeadLetters`."""
 
     def record(self, letter: DeadLetter) -> RecordedLetter: ...
 

@@ -10,7 +10,7 @@ from functools import cache
 from types import FrameType
 from typing import Any
 
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
 

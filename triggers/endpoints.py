@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
-from core.canonical import shown
+from core.basics.canonical import shown
 from core.models.fields import JobIdText
 from jobs.parameters import MAX_PROBLEMS, nearest_name_hint
 from triggers import api_models as models

@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import azure.functions as func
 
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 from triggers.actor import is_authentication_on
 from triggers.api import create_api
 from triggers.edge import HEADERS, find_host_problem

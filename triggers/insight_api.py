@@ -8,9 +8,6 @@ from typing import Annotated, Any, Protocol
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi import Query as InQuery
 
-from core.credentials import redact
-from core.dead_letters import RedriveReport
-from core.explain import explain
 from core.models.dead_letter import (
     DeadLetterDetail,
     DeadLetterGroup,
@@ -22,6 +19,9 @@ from core.models.dead_letter import (
 from core.models.fields import DeadLetterId
 from core.models.insight import JobFacts
 from core.models.view import Page
+from core.operating.dead_letters import RedriveReport
+from core.operating.explain import explain
+from core.safety.credentials import redact
 from triggers import api_models, problems
 from triggers import insight_models as models
 from triggers.actor import Actor
@@ -69,7 +69,7 @@ class DeadLetterReads(Protocol):
 
 
 class DeadLetterCommands(Protocol):
-    """`core.dead_letters.DeadLetters`."""
+    """`core.operating.dead_letters.DeadLetters`."""
 
     def redrive(
         self, selection: Selection, *, dry_run: bool = False, limit: int = 1000, actor: str | None = None

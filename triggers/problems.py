@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.canonical import ValueTooLarge, shown
-from core.credentials import redact
+from core.basics.canonical import ValueTooLarge, shown
+from core.basics.outage import outage
 from core.errors import (
     AuthorError,
     DeliveryError,
@@ -23,9 +23,9 @@ from core.errors import (
     StoreUnavailable,
     SubmissionRefused,
 )
-from core.outage import outage
-from core.safe_log import safe_logger
-from core.safe_text import bounded_text
+from core.safety.credentials import redact
+from core.safety.safe_log import safe_logger
+from core.safety.safe_text import bounded_text
 from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.parameters import MAX_PROBLEMS, ParameterErrors

@@ -16,12 +16,12 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from core.credentials import redacted_start
-from core.dead_letters import keep_text
 from core.errors import DeliveryError, Draining, MessageRefused, StoreUnavailable
 from core.models.message import JOB_KIND, STAGE_KIND, JobQueueMessage, read_job_message, read_task_message
+from core.operating.dead_letters import keep_text
 from core.orchestration_manager import JOBS_QUEUE
-from core.safe_log import safe_logger
+from core.safety.credentials import redacted_start
+from core.safety.safe_log import safe_logger
 from jobs.parameters import nearest_name_hint
 from triggers.dead_letters import LetterRecorder, find_recorder, read_letter
 from triggers.delivery import Delivery, pause_seconds

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.dead_letters import DeadLetters
+from core.basics.first_imports import IMPORTS, keep_imported
+from core.basics.outage import outage
 from core.errors import StoreUnavailable
-from core.first_imports import IMPORTS, keep_imported
-from core.janitor import Janitor
 from core.machine import CoreMachine
-from core.outage import outage
-from core.safe_log import safe_logger
+from core.operating.dead_letters import DeadLetters
+from core.operating.janitor import Janitor
+from core.safety.safe_log import safe_logger
 from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from triggers.ports import Check, ServicesNotReady
 

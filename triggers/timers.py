@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 from triggers.services import get_services
 
 log = safe_logger(__name__)
 
 
 class Report(Protocol):
-    """`core.janitor.SweepReport`."""
+    """`core.operating.janitor.SweepReport`."""
 
     @property
     def repairs(self) -> int: ...
@@ -23,7 +23,7 @@ class Report(Protocol):
 
 
 class Sweeper(Protocol):
-    """`core.janitor.Janitor`."""
+    """`core.operating.janitor.Janitor`."""
 
     def sweep(self) -> Report: ...
 

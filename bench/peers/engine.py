@@ -16,18 +16,18 @@ import psycopg
 from bench.jobs import build_registry
 from bench.processes import Workers
 from bench.workload import WrongOutcome, check_fan
-from core.leases import LeaseKeeper
 from core.machine import CoreMachine
 from core.models import QueueMessage, TaskQueueMessage
 from core.models.message import JOBS_QUEUE_MESSAGE
 from core.orchestration_manager import JOBS_QUEUE, AppRole, OrchestrationManager
 from core.ports import MessageSender
+from core.running.leases import LeaseKeeper
 from core.state_manager import StateManager
+from coremachine.local.memory_queue import MemoryQueues
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.results import ResultRepository
-from coremachine.local.memory_queue import MemoryQueues
 
 THREADS = 2
 _POLL_SECONDS = 0.002

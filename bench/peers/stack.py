@@ -18,9 +18,9 @@ from bench.peers.engine import wait_for_ends
 from bench.servers import DATA
 from bench.workload import WrongOutcome, check_fan
 from core.machine import CoreMachine
+from coremachine.local.stack import LocalStack
 from infrastructure.factory import RepositoryFactory
 from infrastructure.settings import load_settings
-from coremachine.local.stack import LocalStack
 
 WORKERS = 2
 CLIENTS = 8

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
-from core.credentials import find_credential
+from core.safety.credentials import find_credential
 
 MAX_INTEGER = 2**31 - 1
 MAX_BIGINT = 2**63 - 1

@@ -40,7 +40,7 @@ from core.models.fields import (
     expectation,
 )
 from core.models.record import JobId
-from core.strict_json import NotAnObject, parse_object
+from core.models.strict_json import NotAnObject, parse_object
 
 MESSAGE_FORMAT = 1
 _KINDS = frozenset({"job", "stage_complete", "task"})

@@ -12,10 +12,10 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from core.models import JobStatus
+from core.safety.safe_text import brief_text
 from coremachine.cli.errors import ApiError, CliError, ServerUnreachable, TimeIsUp, UsageProblem
 from coremachine.cli.patience import Patience, Say, is_outage
-from core.models import JobStatus
-from core.safe_text import brief_text
 from coremachine.local.stack_file import find_stack
 from coremachine.local.web_guard import is_loopback_address
 

@@ -8,7 +8,15 @@ from rich.markup import escape
 from coremachine.cli.client import ApiClient, Json, choose_url
 from coremachine.cli.errors import UsageProblem
 from coremachine.cli.jobs import follow_to_end, say
-from coremachine.cli.options import JobArgument, Output, OutputOption, StrictOption, TimeoutOption, UrlOption, wants_json
+from coremachine.cli.options import (
+    JobArgument,
+    Output,
+    OutputOption,
+    StrictOption,
+    TimeoutOption,
+    UrlOption,
+    wants_json,
+)
 from coremachine.cli.parameters import gather_parameters
 from coremachine.cli.render import console, duration_text, print_json, print_rows, seconds_between, status_markup
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from core.safety.credentials import redact
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.options import OutputOption, wants_json
 from coremachine.cli.render import console, print_json, print_rows
-from core.credentials import redact
 from coremachine.local.stack_file import find_stack
 
 if TYPE_CHECKING:

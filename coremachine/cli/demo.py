@@ -11,12 +11,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from core.models import JobStatus, TaskStatus
 from coremachine.cli.client import ApiClient, Json
 from coremachine.cli.errors import CliError, Exit, TimeIsUp
 from coremachine.cli.progress import JobProgress
 from coremachine.cli.render import console, error_text, status_markup
 from coremachine.cli.up import log_to_stderr, stop_signals_interrupt
-from core.models import JobStatus, TaskStatus
 from coremachine.local.stack_file import StackError
 
 JOB_TYPE = "flood_risk_cog"

@@ -8,6 +8,8 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
+from core.models import JobStatus
+from core.models.control import IfEnded
 from coremachine.cli.client import ApiClient, Json, choose_url
 from coremachine.cli.errors import Exit, UsageProblem
 from coremachine.cli.options import (
@@ -34,8 +36,6 @@ from coremachine.cli.render import (
     status_markup,
     visible_lines,
 )
-from core.models import JobStatus
-from core.models.control import IfEnded
 
 _UNSUCCESSFUL = {JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.CANCELLING}
 _INTERRUPTED = 130

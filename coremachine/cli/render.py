@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Table
 
-from core.safe_text import brief_text
+from core.safety.safe_text import brief_text
 
 SHORT_ID = 12
 _LONGEST_CELL = 160

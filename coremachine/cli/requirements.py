@@ -1,4 +1,4 @@
-"""What the deployed Function App needs, from pyproject.toml: `python -m coremachine.cli.requirements > requirements.txt`."""
+"""Requirements of the deployed Function App: `python -m coremachine.cli.requirements > requirements.txt`."""
 
 import sys
 import tomllib

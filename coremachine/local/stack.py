@@ -12,9 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, Self
 
-from infrastructure.base import RepositoryError
-from infrastructure.migrations import Migrator
-from infrastructure.postgresql import create_pool
 from coremachine.local.broker_process import BrokerProcess
 from coremachine.local.host.errors import HostError
 from coremachine.local.host.logs import line_formatter
@@ -23,6 +20,9 @@ from coremachine.local.host.supervisor import HostSupervisor
 from coremachine.local.postgres import LocalPostgres, PostgresError, remove_data
 from coremachine.local.restart_log import RestartLog
 from coremachine.local.stack_file import StackError, StackInfo, StackLock, remove_stack_file
+from infrastructure.base import RepositoryError
+from infrastructure.migrations import Migrator
+from infrastructure.postgresql import create_pool
 from triggers.app_shape import THREADS_SETTING, read_shape, threads_needed
 
 log = logging.getLogger(__name__)

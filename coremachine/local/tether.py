@@ -16,7 +16,9 @@ _STDIN = 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m coremachine.local.tether", description="Run a command that ends with me.")
+    parser = argparse.ArgumentParser(
+        prog="python -m coremachine.local.tether", description="Run a command that ends with me."
+    )
     parser.add_argument("--signal", default="TERM", help="what ends the command well, without SIG (default: TERM)")
     parser.add_argument("--user", type=int, help="numeric user to run it as (root only)")
     parser.add_argument("--group", type=int, help="numeric group to run it as (root only)")

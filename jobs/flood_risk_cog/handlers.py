@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.basics.first_imports import IMPORTS
 from core.context import TaskContext
 from core.errors import PermanentTaskError, TaskCancelled
 from core.fan_in import load_fan_in_results
-from core.first_imports import IMPORTS
 from core.ports import FailedTask
 from jobs.flood_risk_cog.process import PROCESSES, ConversionEnded
 from jobs.flood_risk_cog.scratch import ScratchOwner, remove_scratch, sweep_scratch, written_bytes

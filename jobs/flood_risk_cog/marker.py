@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from core.canonical import canonical_json, shown
+from core.basics.canonical import canonical_json, shown
 from jobs.validators import ResourceInvalid, resource_validator
 
 MARKER = ".coremachine-output.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from core.canonical import shown
+from core.basics.canonical import shown
 from jobs.validators import ResourceInvalid, resource_validator
 
 ROOTS_SETTING = "COREMACHINE_RASTER_ROOTS"

@@ -10,12 +10,12 @@ import httpx
 import psycopg
 import pytest
 
-from jobs.flood_risk_cog.samples import generate_samples
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.thread import BrokerThread
 from coremachine.local.host.supervisor import HostSupervisor
 from coremachine.local.postgres import LocalPostgres
 from coremachine.local.stack import PROJECT_ROOT, migrate
+from jobs.flood_risk_cog.samples import generate_samples
 from tests.acceptance.steps import submit, wait_for_end, wait_until
 
 pytestmark = [

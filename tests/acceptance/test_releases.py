@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from core.models import JobQueueMessage
-from infrastructure.service_bus import ServiceBusRepository, connect_with_string
-from infrastructure.verify import verify
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.thread import BrokerThread
 from coremachine.local.host.supervisor import HostSupervisor
+from infrastructure.service_bus import ServiceBusRepository, connect_with_string
+from infrastructure.verify import verify
 from tests.acceptance.steps import run_command, submit, wait_for_end, wait_until
 from tests.databases import Engine
 

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from core.advancing.step_times import StepTimes
+from core.basics.faults import FAULT_POINTS
 from core.errors import RetryableTaskError
-from core.faults import FAULT_POINTS
 from core.models.control import RerunMode
-from core.step_times import StepTimes
 from infrastructure.verify import verify
 from tests.integration.engine.machine_suite import ShapesJob
 

@@ -14,8 +14,8 @@ import fsspec
 import httpx
 import pytest
 
-from core.submission import _detail
-from core.unchecked import note_unchecked
+from core.advancing.submission import _detail
+from core.advancing.unchecked import note_unchecked
 from jobs import validators
 from jobs.outside import OUTSIDE, OutsideChecks, Unknown
 from jobs.parameters import ParameterErrors

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from core.leases import HeldLease
 from core.models import JobRecord, StageDefinition, TaskRecord
+from core.running.leases import HeldLease
 from core.schema.migration import Migration, load_migrations
 from core.schema.sql_generator import generate_schema
 from infrastructure.base import DatabaseUnavailable

@@ -13,16 +13,17 @@ from uuid import uuid4
 
 import pytest
 
-from core import author_code, task_runner
-from core.author_code import author_items, call_author, read_once
-from core.canonical import MOST_LEVELS, NotJson, ValueTooLarge, as_stored, copied, encode_storable
+from core.authors import author_code
+from core.authors.author_code import author_items, call_author, read_once
+from core.basics.canonical import MOST_LEVELS, NotJson, ValueTooLarge, as_stored, copied, encode_storable
 from core.context import TaskContext
 from core.errors import AuthorError, Failure, PermanentTaskError, RetryableTaskError, StoreUnavailable, classify
-from core.leases import LeaseKeeper
 from core.models import StageDefinition
-from core.safe_text import MOST_TEXT_BYTES
-from core.task_runner import Batch, ClaimedTask
-from core.threads import ThreadReserve
+from core.running import task_batch
+from core.running.leases import LeaseKeeper
+from core.running.task_batch import Batch, ClaimedTask
+from core.running.threads import ThreadReserve
+from core.safety.safe_text import MOST_TEXT_BYTES
 
 
 def as_it_is(_place, item):
@@ -440,11 +441,11 @@ def test_log_that_breaks_holds_nothing_up(monkeypatch):
             raise SystemExit(1)
 
     handler = Broken()
-    logging.getLogger("core.task_runner").addHandler(handler)
+    logging.getLogger("core.running.task_batch").addHandler(handler)
     try:
         found = outcomes_of(raising(lambda: ValueError("bad")), ["a", "b", "c"])
     finally:
-        logging.getLogger("core.task_runner").removeHandler(handler)
+        logging.getLogger("core.running.task_batch").removeHandler(handler)
 
     assert {one.failure.message for one in found.values()} == {"bad"}
 
@@ -452,7 +453,7 @@ def test_log_that_breaks_holds_nothing_up(monkeypatch):
 def test_attempt_has_an_outcome_even_where_none_can_be_made(monkeypatch):
     """Memory is used up while the failure is being written down."""
     monkeypatch.setattr(author_code, "classify", raising(MemoryError))
-    monkeypatch.setattr(task_runner, "classify", raising(MemoryError))
+    monkeypatch.setattr(task_batch, "classify", raising(MemoryError))
 
     found = outcomes_of(raising(lambda: PermanentTaskError("bad")), ["a", "b", "c"])
 
@@ -463,7 +464,7 @@ def test_batch_runs_where_the_system_gives_no_thread(monkeypatch):
     def no_thread(_):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(task_runner, "_reserve", SimpleNamespace(start=no_thread))
+    monkeypatch.setattr(task_batch, "_reserve", SimpleNamespace(start=no_thread))
 
     found = outcomes_of(lambda *_: {"fine": True}, ["a", "b", "c"])
 
@@ -501,7 +502,7 @@ def test_log_shows_the_beginning_of_a_long_message_in_one_line(caplog):
 def test_what_a_forked_child_leaves_by_is_told_without_credentials():
     script = (
         "import os\n"
-        "from core.author_code import call_author\n"
+        "from core.authors.author_code import call_author\n"
         "def fork():\n"
         "    if os.fork() == 0:\n"
         "        raise OSError('no answer of https://a/c?sv=1&sig=hushhush')\n"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from core.credentials import BLANK, find_credential, redact
+from core.safety.credentials import BLANK, find_credential, redact
 
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA PRIVATE KEY-----"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmN"

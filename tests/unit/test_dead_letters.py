@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.dead_letters import KEPT_BODY_BYTES, keep_body, keep_text, read_message, read_reference
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
 from core.models.dead_letter import MessageReference, Selection
+from core.operating.dead_letters import KEPT_BODY_BYTES, keep_body, keep_text, read_message, read_reference
 
 JOB = "ab" * 32
 TASK = {"job_id": JOB, "job_type": "t", "run": 2, "stage": 3, "task_ids": ["s3-a", "s3-b"]}

@@ -4,7 +4,7 @@ import pytest
 
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import ContractViolationError
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.explain import explain
 from core.models.dead_letter import DeadLetterGroup, FailureExample, FailureGroup
 from core.models.insight import (
     InterruptedTask,
@@ -17,6 +16,7 @@ from core.models.insight import (
     UnknownFacts,
 )
 from core.models.status import JobStatus
+from core.operating.explain import explain
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 JOB = "ab" * 32

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from core import faults
-from core.faults import FAULT_POINTS, KILLED_STATUS, UnknownFaultPoint, arm_from_text, armed, fault_point
+from core.basics import faults
+from core.basics.faults import FAULT_POINTS, KILLED_STATUS, UnknownFaultPoint, arm_from_text, armed, fault_point
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,7 +65,7 @@ def test_wrong_names_are_refused(text):
 @pytest.mark.parametrize(("text", "printed"), [("task.ran", b"1\n"), ("task.ran:3", b"1\n2\n3\n")])
 def test_process_ends_at_the_nth_time_without_cleaning_up(text, printed):
     code = (
-        "import sys; from core.faults import arm_from_text, fault_point\n"
+        "import sys; from core.basics.faults import arm_from_text, fault_point\n"
         "arm_from_text(sys.argv[1])\n"
         "try:\n"
         "  for n in range(1, 9): fault_point('task.settled'); print(n, flush=True); fault_point('task.ran')\n"

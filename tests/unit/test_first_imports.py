@@ -2,7 +2,7 @@ import gc
 
 import pytest
 
-from core.first_imports import IMPORTS, keep_imported
+from core.basics.first_imports import IMPORTS, keep_imported
 
 
 def test_the_collector_does_not_look_at_what_is_imported():

@@ -7,9 +7,9 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 from pydantic import BaseModel
 
-from core.author_code import call_author
+from core.authors.author_code import call_author
+from core.authors.job_class import first_message, new_record, record_of, validate
 from core.errors import AuthorError, InvalidParameters
-from core.job_class import first_message, new_record, record_of, validate
 from core.models import JobQueueMessage, JobRecord
 from core.ports import SubmissionOutcome, Submitted
 from jobs.hello_world import HelloWorldJob

@@ -7,7 +7,7 @@ import pytest
 
 from core.context import TaskContext
 from core.errors import RetryableTaskError, TaskCancelled, TaskTimedOut, classify
-from core.leases import HeldLease, LeaseKeeper
+from core.running.leases import HeldLease, LeaseKeeper
 
 
 class ScriptedStore:

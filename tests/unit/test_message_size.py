@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.message_size import tasks_per_message
+from core.advancing.message_size import tasks_per_message
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
+from core.basics.outage import OutageLog
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import StoreUnavailable
-from core.outage import OutageLog
-from core.safe_log import safe_logger
+from core.safety.safe_log import safe_logger
 
 
 class Clock:

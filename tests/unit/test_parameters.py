@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.canonical import NotJson, canonical_json, job_id_for
+from core.basics.canonical import NotJson, canonical_json, job_id_for
 from jobs.parameter_schema import check_schema, to_json_schema
 from jobs.parameters import ParameterError, ParameterErrors, coerce_text_parameters, validate_parameters
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.basics.retry import give_back_delays, retry_delay
 from core.errors import (
     AttemptsExhausted,
     ContractViolationError,
@@ -12,7 +13,6 @@ from core.errors import (
     classify,
 )
 from core.models import RetryPolicy
-from core.retry import give_back_delays, retry_delay
 
 policies = st.builds(
     RetryPolicy,

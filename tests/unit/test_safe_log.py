@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from core import safe_log
 from core.errors import StoreUnavailable
-from core.leases import HeldLease, LeaseKeeper
-from core.safe_log import safe_logger
+from core.running.leases import HeldLease, LeaseKeeper
+from core.safety import safe_log
+from core.safety.safe_log import safe_logger
 from core.state_records import tell_finalized, tell_planned
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,4 +201,6 @@ def test_engine_has_no_other_loggers(place):
         )
     ]
     # The second only puts a filter on a library's logger.
-    assert others == {"core": ["core/safe_log.py"], "infrastructure": ["infrastructure/postgresql.py"]}.get(place, [])
+    assert others == {"core": ["core/safety/safe_log.py"], "infrastructure": ["infrastructure/postgresql.py"]}.get(
+        place, []
+    )

@@ -2,10 +2,10 @@
 
 import pytest
 
-from core.canonical import describe, shown
-from core.credentials import redact, redacted_part, redacted_start
+from core.basics.canonical import describe, shown
 from core.errors import InvalidParameters, classify
-from core.safe_text import bounded_text, repr_of
+from core.safety.credentials import redact, redacted_part, redacted_start
+from core.safety.safe_text import bounded_text, repr_of
 from jobs.parameters import ParameterError, ParameterErrors, validate_parameters
 
 SECRET = "hushhushhush"  # noqa: S105 - what a test looks for

@@ -18,7 +18,9 @@ _STDIN = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m coremachine.local.broker", description="A local Azure Service Bus.")
+    parser = argparse.ArgumentParser(
+        prog="python -m coremachine.local.broker", description="A local Azure Service Bus."
+    )
     parser.add_argument("--config", default=default_config_path(), help="Config.json of Microsoft's emulator")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--amqp-port", type=int, default=5672, help="0 for any free port")

@@ -10,7 +10,15 @@ from coremachine.local.broker import performatives as perf
 from coremachine.local.broker.cbs import answer_cbs
 from coremachine.local.broker.codec import NULL
 from coremachine.local.broker.entity import CBS_NODE, MANAGEMENT_SUFFIX, Entity, Namespace, path_of
-from coremachine.local.broker.links import MAX_MESSAGE_SIZE, ConsumerLink, IncomingLink, Link, OutgoingLink, Receive, receive_into
+from coremachine.local.broker.links import (
+    MAX_MESSAGE_SIZE,
+    ConsumerLink,
+    IncomingLink,
+    Link,
+    OutgoingLink,
+    Receive,
+    receive_into,
+)
 from coremachine.local.broker.management import Management
 from coremachine.local.broker.performatives import AmqpError, Flow, Performative, Transfer
 from coremachine.local.broker.settlement import SendAnswers, apply_outcome

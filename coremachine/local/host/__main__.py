@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m coremachine.local.host", description="Run an Azure Functions app locally.")
+    parser = argparse.ArgumentParser(
+        prog="python -m coremachine.local.host", description="Run an Azure Functions app locally."
+    )
     parser.add_argument(
         "--app-dir", type=Path, default=Path(), help="holds function_app.py and host.json (default: here)"
     )

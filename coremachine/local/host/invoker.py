@@ -1,7 +1,7 @@
 """Calls a function with the arguments that the real worker would build from what the real host sends.
 
 The seam is `Invoker`. `PortableInvoker` uses the converters of the public `azure.functions` package, on any Python;
-`coremachine.local.host.ms_runtime.MsRuntimeInvoker` uses Microsoft's own runtime library, made for Python 3.13 and later.
+`coremachine.local.host.ms_runtime.MsRuntimeInvoker` uses Microsoft's own runtime library (Python 3.13 and later).
 """
 
 from __future__ import annotations

@@ -37,7 +37,13 @@ from coremachine.local.host.http import HttpApp, build_routes
 from coremachine.local.host.invoker import Invoker, PortableInvoker
 from coremachine.local.host.logs import configure_logging
 from coremachine.local.host.ncrontab import local_zone
-from coremachine.local.host.protocol import ALIVE_SECONDS, EXIT_FUNCTION_TIMEOUT, EXIT_LOAD_FAILED, Channel, WorkerOptions
+from coremachine.local.host.protocol import (
+    ALIVE_SECONDS,
+    EXIT_FUNCTION_TIMEOUT,
+    EXIT_LOAD_FAILED,
+    Channel,
+    WorkerOptions,
+)
 from coremachine.local.host.service_bus import QueuePump, SdkReceivers
 from coremachine.local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
 from coremachine.local.host.timer import TimerGroup, TimerRunner, TimerStatusStore

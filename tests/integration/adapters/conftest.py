@@ -4,9 +4,9 @@ import pytest
 from azure.servicebus import ServiceBusClient
 
 from core.models import TaskQueueMessage
-from infrastructure.service_bus import ServiceBusRepository, connect_with_string
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.thread import BrokerThread
+from infrastructure.service_bus import ServiceBusRepository, connect_with_string
 
 JOB_ID = "ab" * 32
 

@@ -15,12 +15,12 @@ from psycopg.sql import SQL
 
 from core.errors import DataRefused, StoreUnavailable
 from core.models import JobRecord
+from coremachine.local.postgres import LocalPostgres
 from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from infrastructure.database_errors import Fault, fault_of
 from infrastructure.jobs_tasks import JobRepository
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
-from coremachine.local.postgres import LocalPostgres
 
 FATES = [
     ("25006", Fault.OUTAGE),

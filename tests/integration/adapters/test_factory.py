@@ -5,10 +5,10 @@ import threading
 import pytest
 
 from core.models.message import JOBS_QUEUE_MESSAGE, TaskQueueMessage
+from coremachine.local.postgres import LocalPostgres
 from infrastructure import RepositoryFactory, load_settings
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry
-from coremachine.local.postgres import LocalPostgres
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL
 from psycopg_pool import ConnectionPool
 
-from core.canonical import encode_storable
+from core.basics.canonical import encode_storable
+from core.basics.outage import OutageLog
 from core.errors import StoreUnavailable
-from core.outage import OutageLog
+from coremachine.local.postgres import LocalPostgres
 from infrastructure import postgresql
 from infrastructure.base import DatabaseUnavailable
 from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb, create_pool
-from coremachine.local.postgres import LocalPostgres
 
 
 def ask(pool):
@@ -180,7 +180,7 @@ def test_a_database_that_is_away_is_told_at_once_and_once(monkeypatch, caplog):
         # Nobody asks: the pool alone met it.
         assert gave_up.wait(60)
     [record] = caplog.records
-    assert (record.message, record.name) == ("database_away", "core.outage")
+    assert (record.message, record.name) == ("database_away", "core.basics.outage")
     assert "refused" in record.reason
     assert "\n" not in record.reason
 

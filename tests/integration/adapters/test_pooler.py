@@ -13,9 +13,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL
 
+from coremachine.local.postgres import LocalPostgres
 from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
-from coremachine.local.postgres import LocalPostgres
 from tests.pgbouncer import PROGRAM, REASON, pgbouncer
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=REASON)

@@ -8,9 +8,9 @@ import warnings
 import pytest
 
 from core.errors import DeliveryError, MessageTooLarge, QueueNotFound
-from infrastructure.service_bus import ServiceBusRepository, connect_with_string
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.thread import BrokerThread
+from infrastructure.service_bus import ServiceBusRepository, connect_with_string
 
 # The SDK leaves the socket of a refused link or a cut connection to the garbage collector, and Python warns.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from infrastructure.postgresql import create_pool
 from coremachine.local.broker.config import default_config_path, load_config
 from coremachine.local.broker.thread import BrokerThread
 from coremachine.local.memory_queue import MemoryQueues
+from infrastructure.postgresql import create_pool
 from tests.databases import Engine, clone_template, make_template
 
 from .containers import postgres_container, reason_not_to_run, service_bus_emulator

@@ -7,20 +7,20 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 from core.fan_in import load_fan_in_results
-from core.janitor import Janitor, Patience
-from core.leases import LeaseKeeper
 from core.machine import CoreMachine
 from core.models import TaskDefinition
+from core.operating.janitor import Janitor, Patience
 from core.orchestration_manager import AppRole, OrchestrationManager
 from core.ports import QueueInspector
+from core.running.leases import LeaseKeeper
 from core.state_manager import StateManager
+from coremachine.local.memory_queue import MemoryQueues
 from infrastructure.janitor_store import JanitorRepository
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.results import ResultRepository
 from jobs.base import JobBase
 from jobs.mixins import JobBaseMixin
 from jobs.registry import Handler, Registry
-from coremachine.local.memory_queue import MemoryQueues
 
 FAST_RETRY = {"max_attempts": 3, "base_delay_seconds": 0.01, "max_delay_seconds": 0.02}
 

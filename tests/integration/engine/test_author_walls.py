@@ -5,14 +5,14 @@ import logging
 
 import pytest
 
-from core import stage_planner
-from core.canonical import LARGE_VALUE_BYTES
+from core.advancing import stage_planner
+from core.basics.canonical import LARGE_VALUE_BYTES
 from core.context import TaskContext
 from core.errors import AuthorError, StoreUnavailable
 from core.models import TaskDefinition
 from core.models.control import RerunMode
 from core.orchestration_manager import AppRole
-from core.settlement import Settlement
+from core.running.outcome_writer import Settlement
 
 from .machine_suite import Rig, ShapesJob
 
@@ -113,7 +113,7 @@ def test_seconds_of_any_kind_lead_to_another_attempt(rig, seconds):
 
 
 def test_results_that_are_too_much_for_one_call_are_written_in_several(rig, monkeypatch):
-    monkeypatch.setattr("core.settlement.MOST_BYTES_AT_ONCE", 1000)
+    monkeypatch.setattr("core.running.outcome_writer.MOST_BYTES_AT_ONCE", 1000)
     calls = []
     complete = Settlement._complete
     monkeypatch.setattr(

@@ -4,9 +4,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from core.leases import HeldLease
 from core.models.control import ControlAnswer, allowed_actions
 from core.models.status import JobStatus
+from core.running.leases import HeldLease
 
 ERROR = {"type": "OSError", "message": "disk full", "retryable": False}
 WHO = {"reason": "maintenance", "actor": "ada@example.com"}

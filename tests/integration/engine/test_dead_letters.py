@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.dead_letters import DeadLetters, read_reference
 from core.errors import DeliveryError
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
 from core.models.dead_letter import DeadLetter, Selection
+from core.operating.dead_letters import DeadLetters, read_reference
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import FailureQueries
 from infrastructure.queries import InvalidCursor

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from core.leases import HeldLease
 from core.ports import SmallStage
+from core.running.leases import HeldLease
 
 from .machine_suite import Rig
 

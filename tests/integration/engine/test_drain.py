@@ -8,9 +8,9 @@ import pytest
 
 from core.errors import DeliveryError, Draining
 from core.models import JobQueueMessage
-from core.settlement import Settlement
-from infrastructure.base import RepositoryError
+from core.running.outcome_writer import Settlement
 from coremachine.local.memory_queue import MemoryQueues
+from infrastructure.base import RepositoryError
 
 from .machine_suite import Rig
 

@@ -5,9 +5,9 @@ from uuid import uuid4
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from core.canonical import encode_storable
-from core.leases import HeldLease
+from core.basics.canonical import encode_storable
 from core.ports import PlannedTask, SmallStage
+from core.running.leases import HeldLease
 
 TASKS = 3
 ERROR = {"type": "OSError", "message": "disk full", "retryable": True}

@@ -3,9 +3,9 @@
 import pytest
 from psycopg import IsolationLevel
 
-from core.dead_letters import DeadLetters
 from core.errors import DeliveryError
-from core.explain import explain
+from core.operating.dead_letters import DeadLetters
+from core.operating.explain import explain
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.insight import InsightQueries
 from infrastructure.queries import JobNotFound

@@ -7,11 +7,11 @@ from uuid import uuid4
 
 import pytest
 
-from core import janitor as janitor_module
+from core.basics.outage import OutageLog
 from core.errors import DeliveryError, StoreUnavailable
-from core.janitor import Janitor, Patience
 from core.models import TaskQueueMessage
-from core.outage import OutageLog
+from core.operating import janitor as janitor_module
+from core.operating.janitor import Janitor, Patience
 from infrastructure.janitor_store import JanitorRepository
 
 from .machine_suite import Rig
@@ -381,7 +381,7 @@ STEPS = {
 def test_step_that_fails_is_told_and_the_others_go_on(rig, broken, error, caplog, monkeypatch):
     """Half of the janitor never worked, and nobody was told (lesson D25)."""
     called = []
-    monkeypatch.setattr("core.janitor.outage", OutageLog())
+    monkeypatch.setattr("core.operating.janitor.outage", OutageLog())
 
     class Store(JanitorRepository):
         pass

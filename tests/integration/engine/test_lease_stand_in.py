@@ -9,7 +9,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from core.leases import HeldLease, LeaseKeeper
+from core.running.leases import HeldLease, LeaseKeeper
 from infrastructure import stand_in, stand_in_process
 from infrastructure.settings import load_settings
 from infrastructure.stand_in import LeaseStandIn

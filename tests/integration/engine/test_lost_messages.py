@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.janitor import Janitor, Patience
+from core.operating.janitor import Janitor, Patience
 from core.ports import NOT_SEEN_THROUGH
 from infrastructure.janitor_store import JanitorRepository
 

@@ -10,18 +10,18 @@ import httpx
 import pytest
 
 from core.errors import QueueNotFound, StoreUnavailable
-from core.explain import explain
-from core.janitor import Patience
 from core.models import JobQueueMessage, TaskDefinition
 from core.models.message import Kept, KeptMessage
+from core.operating.explain import explain
+from core.operating.janitor import Patience
 from core.orchestration_manager import Waiting
+from coremachine.local.memory_queue import MemoryQueues
 from infrastructure.insight import InsightQueries
 from infrastructure.queries import JobQueries
 from infrastructure.verify import verify
 from jobs.base import JobBase
 from jobs.mixins import JobBaseMixin
 from jobs.registry import Handler, Registry
-from coremachine.local.memory_queue import MemoryQueues
 from triggers.api import create_api
 
 from .machine_suite import Rig

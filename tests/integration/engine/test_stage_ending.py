@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.canonical import as_stored, encode_storable
+from core.advancing.step_times import QUICK_SECONDS, StepTimes
+from core.basics.canonical import as_stored, encode_storable
 from core.models import TaskDefinition
 from core.ports import PlannedTask, SmallStage
-from core.step_times import QUICK_SECONDS, StepTimes
 from infrastructure.base import RepositoryError
 from infrastructure.jobs_tasks import StageCompletionRepository
 from jobs.registry import Handler

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from core.canonical import job_id_for
+from core.advancing.unchecked import say_unchecked
+from core.basics.canonical import job_id_for
 from core.errors import IdempotencyKeyReused, StoreUnavailable, classify
 from core.models import JobRecord
 from core.ports import ForcedJob, KeyedPayload
-from core.unchecked import say_unchecked
 from infrastructure.queries import JobQueries
 from triggers.api import create_api
 

@@ -14,12 +14,12 @@ import psycopg
 import pytest
 from pydantic import ValidationError
 
-from coremachine.cli import jobs as cli_jobs
-from coremachine.cli.client import ApiClient
-from coremachine.cli.main import main
 from core.errors import ContractViolationError, MessageRefused
 from core.models import JobQueueMessage
 from core.models.control import IfEnded, RerunMode
+from coremachine.cli import jobs as cli_jobs
+from coremachine.cli.client import ApiClient
+from coremachine.cli.main import main
 from infrastructure.queries import JobQueries
 from triggers.api import create_api
 

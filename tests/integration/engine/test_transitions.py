@@ -8,10 +8,10 @@ import pytest
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
-from core.leases import HeldLease
 from core.models import JobRecord
 from core.models.record import StageRecord, TaskRecord
 from core.ports import SubmissionOutcome, Submitted
+from core.running.leases import HeldLease
 from infrastructure.base import RepositoryError
 
 ERROR = {"type": "ValueError", "message": "bad tile", "retryable": False}

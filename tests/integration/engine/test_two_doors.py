@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from azure.functions.servicebus import ServiceBusMessage
 
-from core.dead_letters import DeadLetters
 from core.models.dead_letter import Selection
+from core.operating.dead_letters import DeadLetters
 from core.orchestration_manager import AppRole
 from infrastructure.dead_letters import DeadLetterRepository
 from triggers.queues import receive_job_message

@@ -8,10 +8,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from core.janitor import Patience
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
-from infrastructure.queries import JobQueries
+from core.operating.janitor import Patience
 from coremachine.local.memory_queue import MemoryQueues
+from infrastructure.queries import JobQueries
 from triggers.api import create_api
 
 from .machine_suite import Behaviours, Rig

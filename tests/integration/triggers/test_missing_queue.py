@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from infrastructure.migrations import Migrator
 from coremachine.local.broker.thread import BrokerThread
 from coremachine.local.host.supervisor import HostSupervisor
+from infrastructure.migrations import Migrator
 
 ROOT = Path(__file__).parents[3]
 

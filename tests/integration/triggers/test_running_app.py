@@ -11,9 +11,9 @@ import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from psycopg.conninfo import make_conninfo
 
-from infrastructure.migrations import Migrator
 from coremachine.local.broker.thread import BrokerThread
 from coremachine.local.host.supervisor import HostSupervisor
+from infrastructure.migrations import Migrator
 
 ROOT = Path(__file__).parents[3]
 

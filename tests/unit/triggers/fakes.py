@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from core.dead_letters import RedriveReport
 from core.models import JobEvent, JobRecord, JobStatus
 from core.models.control import ControlAnswer
 from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
+from core.operating.dead_letters import RedriveReport
 from core.ports import SubmissionOutcome
 from infrastructure.queries import InvalidCursor, JobNotFound, RunNotFound, TaskNotFound
 from jobs.hello_world import HANDLERS, HelloWorldJob

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.canonical import ValueTooLarge
+from core.basics.canonical import ValueTooLarge
 from core.errors import (
     AuthorError,
     DeliveryError,

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from core.dead_letters import RedriveItem, RedriveReport
 from core.models import JobStatus
 from core.models.dead_letter import (
     DeadLetterDetail,
@@ -19,6 +18,7 @@ from core.models.dead_letter import (
 )
 from core.models.insight import JobFacts
 from core.models.view import Page
+from core.operating.dead_letters import RedriveItem, RedriveReport
 from infrastructure.queries import InvalidCursor, JobNotFound
 
 from .fakes import JOB_ID, Api, FakeServices

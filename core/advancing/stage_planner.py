@@ -1,0 +1,236 @@
+"""Plans a stage: asks the author for its tasks and writes them, all or none; few in one call, many as a stream."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from threading import Lock
+from uuid import UUID, uuid4
+
+from core.advancing.message_size import tasks_per_message
+from core.advancing.step_times import StepTimes
+from core.basics.cache import LatestCache
+from core.basics.canonical import LARGE_VALUE_BYTES, MOST_BYTES_AT_ONCE, as_stored
+from core.models import JobRecord, Parallelism, StageDefinition
+from core.models.context import CompletedTask
+from core.orchestration_manager import OrchestrationManager, Waiting
+from core.ports import PlannedTask, ResultStore, SmallStage
+from core.running.task_batch import ClaimedTask
+from core.state_manager import StateManager
+
+# So many earlier results are read before the planning transaction begins; more are streamed beside it.
+PREFETCHED_RESULTS = 1000
+# Stages of so few tasks are planned in one round trip.
+FEW_TASKS = 100
+# So long a measured duration is believed before it is asked for again.
+MEAN_LIFE_SECONDS = 60.0
+
+
+@dataclass
+class Plan:
+    """What came of planning: `planned`, or why not (busy, missing, stale_run, closed, expired).
+
+    Args:
+        waiting: Tasks that need a message.
+        claimed: The stage's tasks, all born under `lease_id`, for this process to run at once; `rows` as planned.
+    """
+
+    outcome: str = "planned"
+    waiting: list[Waiting] = field(default_factory=list)
+    claimed: list[ClaimedTask] = field(default_factory=list)
+    rows: Sequence[PlannedTask] = ()
+    lease_id: UUID | None = None
+    tasks_per_message: int = 1
+
+    @property
+    def is_empty_stage(self) -> bool:
+        return self.outcome == "planned" and not self.waiting and not self.claimed
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A stage's tasks as its author makes them; nothing is written. `few` are all if they are few, else the first."""
+
+    job: JobRecord
+    stage: StageDefinition
+    few: list[PlannedTask]
+    more: Iterator[PlannedTask]
+
+    @property
+    def is_small(self) -> bool:
+        return len(self.few) <= FEW_TASKS and sum(len(row.parameters) for row in self.few) <= MOST_BYTES_AT_ONCE
+
+
+@dataclass(frozen=True)
+class _MeanSeconds:
+    value: float | None
+    until: float
+
+
+class StagePlanner:
+    """One a process.
+
+    Args:
+        owner: The process's name in leases.
+        times: Gets to know how long authors take.
+    """
+
+    def __init__(
+        self,
+        state: StateManager,
+        orchestration: OrchestrationManager,
+        results: ResultStore,
+        owner: str,
+        times: StepTimes,
+    ) -> None:
+        self._state = state
+        self._orchestration = orchestration
+        self._results = results
+        self._owner = owner
+        self._times = times
+        # A planner that streams holds a connection and asks for pages over another; several could starve the pool.
+        self._streaming = Lock()
+        self._mean_seconds: LatestCache[tuple[str, int], _MeanSeconds] = LatestCache(256)
+
+    def plan(
+        self,
+        job: JobRecord,
+        stage: StageDefinition,
+        *,
+        on_the_spot: bool,
+        earlier: Sequence[CompletedTask] | None = None,
+    ) -> Plan:
+        """Plan the job's stage.
+
+        Args:
+            on_the_spot: Claim the tasks too, if they are one message's worth that this app serves.
+            earlier: All tasks of the stage before, if they are in hand and none failed; else they are read.
+
+        Raises:
+            Exception: Whatever the author's `create_tasks_for_stage` raises; nothing is written then.
+        """
+        previous, turn = self._previous(job, stage) if earlier is None else (earlier, nullcontext())
+        count = None if earlier is None else len(earlier)
+        with turn:
+            return self.write(self._draft(job, stage, previous, count), on_the_spot=on_the_spot)
+
+    def draft(self, job: JobRecord, stage: StageDefinition, earlier: Sequence[CompletedTask]) -> Draft:
+        """Ask the author for the stage's tasks and write nothing yet.
+
+        Args:
+            earlier: All tasks of the stage before, none of which failed.
+
+        Raises:
+            Exception: As `plan`.
+        """
+        return self._draft(job, stage, earlier, len(earlier))
+
+    def write(self, draft: Draft, *, on_the_spot: bool) -> Plan:
+        """Write a draft: all of it, or nothing."""
+        if not draft.is_small:
+            return self._write_many(draft)
+        small = self.small_stage(draft, on_the_spot=on_the_spot)
+        job, number = draft.job, draft.stage.number
+        plan = plan_of(small, self._state.plan_small_stage(job.job_id, job.run, number, small))
+        if plan.outcome == "planned":
+            sizes = ((row.task_id, len(row.parameters)) for row in small.tasks)
+            self._state.note_large_values(job.job_id, job.run, number, "parameters", sizes)
+        return plan
+
+    def small_stage(self, draft: Draft, *, on_the_spot: bool) -> SmallStage:
+        """A draft of few tasks, as it will be written: with a lease of this process, or to be announced."""
+        size = self._message_size(draft.job, draft.stage, is_many=False)
+        runs_here = on_the_spot and self._orchestration.may_run_here(draft.few, size)
+        return SmallStage(draft.few, uuid4() if runs_here else None, self._owner if runs_here else None, size)
+
+    def _write_many(self, draft: Draft) -> Plan:
+        job, stage = draft.job, draft.stage
+        plan = Plan(tasks_per_message=self._message_size(job, stage, is_many=True))
+        large: list[tuple[str, int]] = []
+
+        def noted() -> Iterator[PlannedTask]:
+            for row in chain(draft.few, draft.more):
+                plan.waiting.append(Waiting(row.task_id, row.queue))
+                if len(row.parameters) > LARGE_VALUE_BYTES:
+                    large.append((row.task_id, len(row.parameters)))
+                yield row
+
+        plan.outcome, _ = self._state.plan_stage(
+            job.job_id, job.run, stage.number, noted(), tasks_per_message=plan.tasks_per_message
+        )
+        if plan.outcome == "planned":
+            self._state.note_large_values(job.job_id, job.run, stage.number, "parameters", large)
+        return plan
+
+    def _message_size(self, job: JobRecord, stage: StageDefinition, *, is_many: bool) -> int:
+        if stage.tasks_per_message is not None:
+            return stage.tasks_per_message
+        key = (job.job_type, stage.number)
+        known = self._mean_seconds.get(key)
+        if known is None or known.until < time.monotonic():
+            mean = self._results.mean_task_seconds(job.job_type, stage.number)
+            known = _MeanSeconds(mean, time.monotonic() + MEAN_LIFE_SECONDS)
+            self._mean_seconds.put(key, known)
+        return tasks_per_message(None, known.value, is_many=is_many)
+
+    def _draft(
+        self, job: JobRecord, stage: StageDefinition, previous: Iterable[CompletedTask], count: int | None
+    ) -> Draft:
+        if stage.parallelism is not Parallelism.FAN_IN:
+            count = 0
+        elif count is None:
+            count = self._state.expected_count(job.job_id, job.run, stage.number - 1)
+        with self._times.measured((job.job_type, stage.number)):
+            rows = self._orchestration.tasks_of_stage(job, stage, previous, previous_count=count)
+            return Draft(job, stage, _first_of(rows), rows)
+
+    def _previous(
+        self, job: JobRecord, stage: StageDefinition
+    ) -> tuple[Iterable[CompletedTask], AbstractContextManager[object]]:
+        """The earlier results, and the turn to hold while they are read."""
+        if stage.number == 1 or stage.parallelism is Parallelism.FAN_IN:
+            return (), nullcontext()
+        first = list(islice(self._earlier(job, stage), PREFETCHED_RESULTS + 1))
+        if len(first) <= PREFETCHED_RESULTS:
+            return first, nullcontext()
+        return self._earlier(job, stage), self._streaming
+
+    def _earlier(self, job: JobRecord, stage: StageDefinition) -> Iterator[CompletedTask]:
+        return self._results.stream_results(job.job_id, job.run, stage.number - 1)
+
+
+def _first_of(rows: Iterator[PlannedTask]) -> list[PlannedTask]:
+    """One more than are few, or than can be written at once."""
+    first: list[PlannedTask] = []
+    size = 0
+    for row in islice(rows, FEW_TASKS + 1):
+        first.append(row)
+        size += len(row.parameters)
+        if size > MOST_BYTES_AT_ONCE:
+            break
+    return first
+
+
+def plan_of(small: SmallStage, outcome: str) -> Plan:
+    """What came of writing a small stage."""
+    plan = Plan(outcome, lease_id=small.lease_id, tasks_per_message=small.tasks_per_message or 1)
+    if outcome == "planned" and small.lease_id is not None:
+        plan.claimed = [_born_claimed(row) for row in small.tasks]
+        plan.rows = small.tasks
+    elif outcome == "planned":
+        plan.waiting = [Waiting(row.task_id, row.queue) for row in small.tasks]
+    return plan
+
+
+def _born_claimed(row: PlannedTask) -> ClaimedTask:
+    return ClaimedTask(
+        task_id=row.task_id,
+        task_type=row.task_type,
+        task_index=row.task_index,
+        name=row.name,
+        # As a handler would see it after a message.
+        parameters=as_stored(row.parameters),
+        attempt=1,
+        tries=1,
+    )

@@ -1,0 +1,184 @@
+"""Submitting a job: the same type and parameters are the same job, unless a new one is forced."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from core.advancing.unchecked import note_unchecked
+from core.authors.author_code import call_author
+from core.authors.job_class import first_message, new_record, validate
+from core.basics.canonical import canonical_json, forced_job_id_for
+from core.basics.faults import fault_point
+from core.errors import (
+    AuthorError,
+    ContractViolationError,
+    IdempotencyKeyReused,
+    OtherParameters,
+    SubmissionRefused,
+)
+from core.models import JobStatus
+from core.models.control import IfEnded
+from core.orchestration_manager import OrchestrationManager
+from core.ports import ForcedJob, JobCatalog, JobType, KeyedPayload, SubmissionOutcome, Submitted
+from core.safety.safe_log import safe_logger
+from core.state_manager import StateManager
+
+log = safe_logger(__name__)
+
+# For a caller who finds a job that will not run because of this submission; in the other statuses it will.
+_ADVICE = {
+    JobStatus.CANCELLING: "This job is being cancelled and was not submitted again; once it is cancelled, ",
+    JobStatus.CANCELLED: "This job was cancelled and was not submitted again; ",
+    JobStatus.FAILED: "This job has failed and was not submitted again; ",
+    JobStatus.COMPLETED_WITH_ERRORS: "This job has completed with errors and was not submitted again; ",
+    JobStatus.COMPLETED: "This job has completed and was not submitted again: its result is there; ",
+}
+_OTHER_PARAMETERS = (
+    "A rerun gave run {run} ({status}) other parameters than those submitted: its result is not of this submission, "
+    "and nothing was run. GET /api/jobs/{job_id}/runs/{run} (`coremachine runs {short_id}`) has its parameters. "
+)
+_RERUN = (
+    "rerun it (POST /api/jobs/{job_id}/rerun, `coremachine rerun {short_id}`), submit with if_ended=rerun "
+    "(?if_ended=rerun, --if-ended rerun), or "
+)
+_RESUBMIT = "submit with if_ended=rerun (?if_ended=rerun, --if-ended rerun) to run it again with these parameters, or "
+_FORCE = "submit with force (?force=true, --force) to make a new job of the same parameters."
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The answer to a submission. `created` is false when the job was there already; `outcome` says how it was found.
+
+    `advice` is there when that job will not run because of this submission, and says what would make one run.
+    """
+
+    job_id: str
+    job_type: str
+    created: bool
+    status: str
+    run: int
+    correlation_id: str
+    outcome: SubmissionOutcome = SubmissionOutcome.CREATED
+    advice: str | None = None
+
+
+class Submitter:
+    """Writes submissions down and tells the jobs queue. The row is the outbox."""
+
+    def __init__(self, catalog: JobCatalog, state: StateManager, orchestration: OrchestrationManager) -> None:
+        self._catalog = catalog
+        self._state = state
+        self._orchestration = orchestration
+
+    def submit(
+        self,
+        job_type: str,
+        parameters: Mapping[str, Any],
+        *,
+        correlation_id: str | None,
+        force: bool,
+        idempotency_key: str | None,
+        actor: str | None,
+        if_ended: IfEnded,
+    ) -> Submission:
+        """`CoreMachine.submit_job` says what it does and raises."""
+        if force and if_ended not in {IfEnded.RETURN, IfEnded.FORCE}:
+            raise ContractViolationError(f"force: expected no if_ended beside it, found {if_ended.value!r}; choose one")
+        job_class = self._catalog.get_job(job_type)
+        with note_unchecked() as unchecked:
+            validated, encoded = validate(job_class, job_type, parameters, self._orchestration.role.most_bytes)
+        record = call_author(new_record, job_class, job_type, validated, correlation_id or uuid4().hex)
+        forces = force or if_ended is IfEnded.FORCE
+        submitted = self._state.submit_job(
+            record,
+            forced=_forced_job(job_type, validated) if forces else None,
+            key=_keyed_payload(idempotency_key, [job_type, parameters, force], if_ended) if idempotency_key else None,
+            if_ended=IfEnded.RETURN if force else if_ended,
+            outside_id=getattr(job_class, "parameters_outside_job_id", ()),
+        )
+        if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
+            raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)
+        _refuse(submitted)
+        submission = _submission(job_type, submitted)
+        if submitted.begins_run:
+            detail = _detail(actor, unchecked)
+            if detail:
+                self._state.note_submission(submitted.job_id, submitted.run, detail)
+            fault_point("submit.written")
+            large = [(None, len(encoded))]
+            self._state.note_large_values(submitted.job_id, submitted.run, 1, "parameters", large)
+            self._announce(job_class, job_type, submitted, validated)
+        return submission
+
+    def _announce(self, job_class: JobType, job_type: str, submitted: Submitted, validated: Mapping[str, Any]) -> None:
+        """The job is written down: whatever keeps its message from being made or sent, the janitor sends one."""
+        try:
+            message = call_author(first_message, job_class, job_type, submitted, validated)
+        except AuthorError:
+            log.exception("job_message_not_made", extra={"job_id": submitted.job_id})
+            return
+        if self._orchestration.announce_job(message):
+            fault_point("submit.sent")
+            self._state.mark_job_announced(submitted.job_id, submitted.run, 1)
+
+
+def _submission(job_type: str, submitted: Submitted) -> Submission:
+    return Submission(
+        job_id=submitted.job_id,
+        job_type=job_type,
+        created=submitted.created,
+        status=submitted.status,
+        run=submitted.run,
+        correlation_id=submitted.correlation_id,
+        outcome=submitted.outcome,
+        advice=None if submitted.begins_run else advice_for(submitted.job_id, JobStatus.stored(submitted.status)),
+    )
+
+
+def _refuse(submitted: Submitted) -> None:
+    """Where the job that is there is no answer to the submission."""
+    job_id, status = submitted.job_id, submitted.status
+    if submitted.outcome is SubmissionOutcome.REFUSED:
+        advice = advice_for(job_id, JobStatus.stored(status)) if submitted.same_parameters else _on_others(submitted)
+        raise SubmissionRefused(job_id, status, advice or "Submit it again.")
+    if not submitted.same_parameters:
+        raise OtherParameters(job_id, status, submitted.run, _on_others(submitted))
+
+
+def _on_others(submitted: Submitted) -> str:
+    """What was found where a rerun gave the job other parameters, and what to do."""
+    status, job_id = JobStatus.stored(submitted.status), submitted.job_id
+    found = _OTHER_PARAMETERS.format(run=submitted.run, status=status.value, job_id=job_id, short_id=job_id[:12])
+    when = "Now" if status.is_terminal else "Once it has ended"
+    # The key belongs to the request that came before.
+    how = ", under a new idempotency key," if submitted.outcome is SubmissionOutcome.REPLAYED else ""
+    return f"{found}{when}{how} {_RESUBMIT}{_FORCE}"
+
+
+def advice_for(job_id: str, status: JobStatus) -> str | None:
+    """What to do about a job that a submission found in this status; None when it runs or is going to."""
+    beginning = _ADVICE.get(status)
+    if beginning is None:
+        return None
+    rerun = "" if status is JobStatus.COMPLETED else _RERUN.format(job_id=job_id, short_id=job_id[:12])
+    return beginning + rerun + _FORCE
+
+
+def _detail(actor: str | None, unchecked: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """What the job's first event says beside that it was submitted."""
+    detail: dict[str, Any] = {"actor": actor} if actor else {}
+    return {**detail, "unchecked": list(unchecked)} if unchecked else detail
+
+
+def _forced_job(job_type: str, validated: Mapping[str, Any]) -> ForcedJob:
+    nonce = uuid4().hex
+    return ForcedJob(forced_job_id_for(job_type, validated, nonce), nonce)
+
+
+def _keyed_payload(key: str, content: list[Any], if_ended: IfEnded) -> KeyedPayload:
+    # What was sent, not what validation made of it: a release with other defaults still knows the request again.
+    # Without an `if_ended` it is the content of the releases that knew none.
+    text = canonical_json(content if if_ended is IfEnded.RETURN else [*content, if_ended.value])
+    return KeyedPayload(key, hashlib.sha256(text.encode("ascii")).hexdigest())

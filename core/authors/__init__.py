@@ -1,0 +1,1 @@
+"""Calls of authors' code, and checks of what it declares and returns."""

@@ -1,0 +1,115 @@
+"""The boundary to an author's code: what handlers, planners, finalizers and validators do is a value or our error.
+
+Everything that touches what an author made runs inside: the call, the steps of a generator, the look into a mapping
+that was returned. Outside of it nothing of the author's is called any more.
+"""
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+from core.authors.forks import end_forked_child, this_process
+from core.errors import AuthorError, ContractViolationError, Failure, StoreUnavailable, classify
+from core.safety.safe_text import repr_of, type_name
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# So many tasks at most has a stage: an endless generator ends here, and not with the memory.
+MOST_TASKS = 1_000_000
+_END = object()
+
+
+class _EngineStoreUnavailable(StoreUnavailable):
+    """The engine's own database was away while an author's code read results from it."""
+
+
+def read_once(items: Iterable[T]) -> Iterator[T]:
+    """Results as an author's code reads them: once, in order, whether they are in memory or in the database.
+
+    An outage of the database passes `call_author` as what it is. Every other StoreUnavailable is the author's own.
+    """
+    read = iter(items)
+    while True:
+        try:
+            item = next(read, _END)
+        except StoreUnavailable as error:
+            raise _EngineStoreUnavailable(*error.args) from error
+        if item is _END:
+            return
+        yield item  # type: ignore[misc]
+
+
+def call_author(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call an author's code, or ours that looks at what an author made. A child that it forks ends here.
+
+    Raises:
+        AuthorError: It raised something, SystemExit and KeyboardInterrupt among it.
+        StoreUnavailable: Earlier results were being read (`read_once`), and the database is away.
+    """
+    process = this_process()
+    try:
+        returned = function(*args, **kwargs)
+    except BaseException as error:
+        end_forked_child(process, error)
+        if type(error) is _EngineStoreUnavailable:
+            raise
+        failure = classify(error)
+    else:
+        end_forked_child(process)
+        return returned
+    # Out here, so that it has no context: what was raised would hold on to all that its frames held.
+    raise AuthorError(failure)
+
+
+def author_items(
+    what: str, read: Callable[[int, Any], T], function: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+) -> Iterator[T]:
+    """What an author's function returns, one by one.
+
+    Args:
+        what: Names it in messages.
+        read: Looks at an item and its place, still inside of the boundary.
+
+    Raises:
+        AuthorError, StoreUnavailable: As `call_author`, at the first item or any other.
+    """
+    items = call_author(_iterator, what, function, *args, **kwargs)
+    for count in itertools.count():
+        item = call_author(_read_next, items, read, count)
+        if item is _END:
+            return
+        if count == MOST_TASKS:
+            found = f"more; the generator of {what} may have no end, or split the job"
+            raise AuthorError(refusal(f"{what}: expected at most {MOST_TASKS:,} tasks, found {found}"))
+        yield item  # type: ignore[misc]
+
+
+def refusal(message: str) -> Failure:
+    """What is stored where an author's code gave something that it must not."""
+    return Failure(ContractViolationError.__name__, message, retryable=False)
+
+
+def describe_returned(value: object) -> str:
+    """What a function returned, where it must be something else; a coroutine is closed, since nobody awaits it."""
+    if inspect.iscoroutine(value):
+        value.close()
+        return "a coroutine; write an ordinary function (def, not async def), and asyncio.run(...) in it if it must be"
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        return "a generator, of which nothing has run; return the value, do not yield it"
+    return f"{type_name(value)} {repr_of(value)}"
+
+
+def _read_next(items: Iterator[object], read: Callable[[int, Any], T], place: int) -> T | object:
+    item = next(items, _END)
+    return item if item is _END else read(place, item)
+
+
+def _iterator(what: str, function: Callable[..., object], *args: Any, **kwargs: Any) -> Iterator[object]:
+    returned = function(*args, **kwargs)
+    try:
+        return iter(returned)  # type: ignore[call-overload, no-any-return]
+    except TypeError as error:
+        found = describe_returned(returned)
+        raise ContractViolationError(f"{what}: expected an iterable of TaskDefinition, found {found}") from error

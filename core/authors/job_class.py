@@ -1,0 +1,147 @@
+"""What the engine asks of a job class beside its tasks and summary, and what it takes for an answer.
+
+An answer is looked at inside of the boundary to the author's code, and what leaves it is of our own making.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from core.authors.author_code import call_author, describe_returned
+from core.basics.canonical import EncodedJson, ValueTooLarge, canonical_json, copied, encode_storable
+from core.errors import ContractViolationError, InvalidParameters
+from core.models import JobQueueMessage, JobRecord
+from core.models.definition import JobDefinition
+from core.models.fields import JOB_ID
+from core.ports import JobType, Submitted
+from core.safety.safe_text import bounded_text, repr_of, text_of
+
+_A_JOB_ID = "64 hexadecimal digits in lower case"
+
+
+def validate(
+    job_class: JobType, job_type: str, parameters: Mapping[str, Any], most_bytes: int
+) -> tuple[dict[str, Any], EncodedJson]:
+    """Parameters as the job's author has them validated, in a dict of our own, and as they are stored.
+
+    Raises:
+        InvalidParameters, ValueTooLarge: What the caller must change.
+        AuthorError: The author's code failed, or gave what cannot be stored.
+    """
+    answer = call_author(_validated, job_class, job_type, parameters, most_bytes)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _validated(
+    job_class: JobType, job_type: str, parameters: Mapping[str, Any], most_bytes: int
+) -> tuple[dict[str, Any], EncodedJson] | InvalidParameters | ValueTooLarge:
+    try:
+        validated: object = job_class.validate_job_parameters(parameters)
+    except InvalidParameters as refused:
+        return _plain_refusal(refused)
+    except ValueTooLarge as refused:
+        return InvalidParameters(bounded_text(text_of(refused)))
+    if not isinstance(validated, Mapping):
+        found = f"{describe_returned(validated)}{_as_dict_hint(validated)}"
+        raise ContractViolationError(
+            f"validate_job_parameters of {job_type!r}: expected it to return a dict, found {found}"
+        )
+    own = validated if type(validated) is dict else dict(validated)
+    try:
+        encoded = encode_storable(own, "parameters", most_bytes=most_bytes)
+    except ValueTooLarge as too_large:
+        return too_large
+    return json.loads(encoded), encoded
+
+
+def _as_dict_hint(value: object) -> str:
+    if dataclasses.is_dataclass(value):
+        return "; return dataclasses.asdict(...) of it"
+    return "; return its .model_dump(mode='json')" if isinstance(value, BaseModel) else ""
+
+
+def _plain_refusal(refused: InvalidParameters) -> InvalidParameters:
+    try:
+        return refused.in_plain_text()
+    except Exception:  # noqa: BLE001 - an author's subclass computes what it holds
+        return InvalidParameters.in_plain_text(refused)
+
+
+def new_record(job_class: JobType, job_type: str, validated: Mapping[str, Any], correlation_id: str) -> JobRecord:
+    """The row of a job that is submitted. To be called by `call_author`."""
+    job_id: object = job_class.generate_job_id(copied(validated))
+    if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
+        found = describe_returned(job_id)
+        raise ContractViolationError(f"generate_job_id of {job_type!r}: expected {_A_JOB_ID}, found {found}")
+    return record_of(job_class, job_type, str.__str__(job_id), validated, correlation_id)
+
+
+def record_of(
+    job_class: JobType, job_type: str, job_id: str, validated: Mapping[str, Any], correlation_id: str
+) -> JobRecord:
+    """The row that the class makes of parameters, which were validated. To be called by `call_author`.
+
+    Raises:
+        ContractViolationError: It is no row of this job.
+    """
+    what = f"create_job_record of {job_type!r}"
+    record: object = job_class.create_job_record(job_id, copied(validated), correlation_id=correlation_id)
+    if not isinstance(record, JobRecord):
+        found = describe_returned(record)
+        raise ContractViolationError(f"{what}: expected it to return a JobRecord, found {found}")
+    _expect(what, record, {"job_id": job_id, "job_type": job_type, "run": 1, "correlation_id": correlation_id})
+    if not _is_same(record.parameters, validated):
+        expected = "the parameters that it was given; validate_job_parameters is where they change"
+        raise ContractViolationError(f"{what}: parameters: expected {expected}, found {repr_of(record.parameters)}")
+    definition = JobDefinition.model_validate(record.definition)
+    numbers = [stage.number for stage in definition.stages]
+    if definition.job_type != job_type or numbers != list(range(1, len(numbers) + 1)):
+        expected = f"one of {job_type!r} with stages numbered from 1"
+        found = f"one of {repr_of(definition.job_type)} with {repr_of(numbers)}"
+        raise ContractViolationError(f"{what}: definition: expected {expected}, found {found}")
+    _expect(what, record, {"total_stages": len(numbers)})
+    document = definition.model_dump(mode="json", exclude_none=True)
+    encode_storable(document, f"{what}: definition")
+    return JobRecord(
+        job_id=job_id,
+        job_type=job_type,
+        total_stages=len(numbers),
+        parameters=dict(validated),
+        definition=document,
+        correlation_id=correlation_id,
+    )
+
+
+def first_message(
+    job_class: JobType, job_type: str, submitted: Submitted, validated: Mapping[str, Any]
+) -> JobQueueMessage:
+    """The message that begins a submitted run. To be called by `call_author`.
+
+    Raises:
+        ContractViolationError, ValidationError: It is no message about this job.
+    """
+    what = f"queue_job of {job_type!r}"
+    message: object = job_class.queue_job(submitted.job_id, copied(validated), correlation_id=submitted.correlation_id)
+    if not isinstance(message, JobQueueMessage):
+        found = describe_returned(message)
+        raise ContractViolationError(f"{what}: expected it to return a JobQueueMessage, found {found}")
+    _expect(what, message, {"job_id": submitted.job_id, "job_type": job_type, "stage": 1})
+    # As it will be read: what was made without validation is validated here.
+    return JobQueueMessage.model_validate_json(message.model_copy(update={"run": submitted.run}).model_dump_json())
+
+
+def _is_same(found: Any, expected: Mapping[str, Any]) -> bool:
+    # The names may come in another order; that is seldom, and slower to see.
+    return encode_storable(found) == encode_storable(expected) or canonical_json(found) == canonical_json(expected)
+
+
+def _expect(what: str, made: object, fields: Mapping[str, object]) -> None:
+    for name, expected in fields.items():
+        found = getattr(made, name)
+        if type(found) is not type(expected) or found != expected:
+            raise ContractViolationError(f"{what}: {name}: expected {expected!r}, found {repr_of(found)}")

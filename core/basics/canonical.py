@@ -1,0 +1,233 @@
+"""One text for one JSON value, and the job id made from it."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+from core.safety.credentials import redacted_start
+from core.safety.safe_text import bounded_text, repr_of, type_name
+
+# jsonb stores neither NUL nor half a surrogate pair; refusing them early names the field.
+_UNSTORABLE_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+# The same as JSON escapes them; a backslash before one makes it plain text, so a find is looked into.
+_UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|d[89a-f])", re.IGNORECASE)
+
+# What holds more levels than this can be stored, but not by everybody be read again.
+MOST_LEVELS = 100
+_LEVELS_AROUND = 10
+# Python writes and reads numbers of 4,300 digits.
+_MOST_BITS = 14_000
+_LONGEST_PATH, _LONGEST_NAME = 300, 100
+# A value beyond this is stored, and noted in its job's timeline: rows are no place for data.
+LARGE_VALUE_BYTES = 64 * 1024
+# The largest value, unless a setting says otherwise.
+MOST_VALUE_BYTES = 16 * 1024 * 1024
+# PostgreSQL reads an array into memory 32 bytes an element and 1 GB at most: 2 ** 24 elements, of two characters each.
+MOST_JSONB_BYTES = 32 * 1024 * 1024
+# Values that are written in one call are not more than this together, unless it is one: a message to it has 1 GB.
+MOST_BYTES_AT_ONCE = 32 * 1024 * 1024
+
+
+class NotJson(ValueError):
+    """A value that JSON (or jsonb) cannot carry, and where it stands."""
+
+    def __init__(self, path: str, expected: str, found: str) -> None:
+        where = bounded_text(path, _LONGEST_PATH) or "value"
+        super().__init__(f"{where}: expected {expected}, found {found}; convert it before it is stored")
+        self.path = path
+        self.expected = expected
+        self.found = found
+
+
+class ValueTooLarge(ValueError):
+    """A value that PostgreSQL might take, but that is no reading matter for everybody who comes after."""
+
+    def __init__(self, path: str, size: int, most_bytes: int) -> None:
+        self.size, self.most_bytes = size, most_bytes
+        super().__init__(
+            f"{path or 'value'}: expected at most {most_bytes:,} bytes of JSON, found {size:,}; put it into storage "
+            "and give the place where it is, or raise COREMACHINE_MAX_VALUE_BYTES"
+        )
+
+
+def describe(value: Any) -> str:
+    """Type and shortened value without credentials, for error messages."""
+    if value is None:
+        return "null"
+    if isinstance(value, str) and not _UNSTORABLE_TEXT.search(value):
+        return f"{type_name(value)} {_one_line(value)}"
+    return f"{type_name(value)} {repr_of(value)}"
+
+
+def shown(value: Any, longest: int) -> str:
+    """The value as Python writes it, without credentials, cut before that is done; what has no encoding is escaped."""
+    if isinstance(value, str) and not _UNSTORABLE_TEXT.search(value):
+        return repr(redacted_start(value, longest))
+    return repr_of(value, longest)
+
+
+def join_path(path: str, name: str) -> str:
+    """The path of a name inside; no longer than a line, however long the names are."""
+    joined = f"{path}.{name[:_LONGEST_NAME]}" if path else name[:_LONGEST_NAME]
+    return joined if len(joined) <= _LONGEST_PATH else f"...{joined[-_LONGEST_PATH:]}"
+
+
+def find_json_problems(value: Any, path: str = "", levels: int = 0) -> Iterator[NotJson]:
+    """Every place in the value that JSON cannot carry, in reading order."""
+    if levels >= MOST_LEVELS and isinstance(value, _HOLDERS):
+        yield NotJson(path, f"at most {MOST_LEVELS} levels of nesting", "more, or a value that holds itself")
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            if isinstance(name, str):
+                yield from find_json_problems(name, path)
+                yield from find_json_problems(inner, join_path(path, name), levels + 1)
+            else:
+                yield NotJson(path, "names that are str", describe(name))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from find_json_problems(inner, f"{path}[{index}]", levels + 1)
+    elif expected := _expected_instead(value):
+        yield NotJson(path, expected, describe(value))
+
+
+def canonical_json(value: Any) -> str:
+    """The value as JSON with sorted names and no white space; 1 and 1.0 stay apart.
+
+    Raises:
+        NotJson: names the path of the first value that JSON cannot carry.
+    """
+    # Room for what stands around a value that was checked.
+    for problem in find_json_problems(value, levels=-_LEVELS_AROUND):
+        raise problem
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+
+
+class EncodedJson(str):
+    """JSON text that was checked: PostgreSQL's jsonb takes it."""
+
+    __slots__ = ()
+
+
+def encode_storable(value: Any, path: str = "", *, most_bytes: int | None = None) -> EncodedJson:
+    """The value as JSON text that jsonb can store; encoded once, here, and passed on as it is.
+
+    Args:
+        path: What the value is, for messages.
+        most_bytes: How large the text may be; None: as large as it is.
+
+    Raises:
+        NotJson: Names the path of the first value that JSON or jsonb cannot carry.
+        ValueTooLarge: Says how large it is and may be.
+    """
+    try:
+        text = _ENCODER.encode(value) if _is_sound(value, 0) else None
+    except (TypeError, ValueError):
+        text = None
+    if text is None or ("\\u" in text and _UNSTORABLE_ESCAPE.search(text)):
+        for problem in find_json_problems(value, path):
+            raise problem
+    encoded = EncodedJson(text if text is not None else _ENCODER.encode(value))
+    if most_bytes is not None and len(encoded) > most_bytes:
+        raise ValueTooLarge(path, len(encoded), most_bytes)
+    return encoded
+
+
+def copied(value: Any) -> Any:
+    """A JSON value of one's own: mappings become dicts, tuples lists."""
+    if type(value) is dict or isinstance(value, Mapping):
+        return {name: inner if type(inner) in _SCALARS else copied(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [inner if type(inner) in _SCALARS else copied(inner) for inner in value]
+    return value
+
+
+def as_stored(text: EncodedJson) -> Any:
+    """The value as PostgreSQL's jsonb would give it back: names in its order, numbers as its numeric writes them."""
+    return _DECODER.decode(text)
+
+
+def job_id_for(job_type: str, parameters: Mapping[str, Any]) -> str:
+    """SHA-256 (64 hex digits) over job type and validated parameters; the order of names does not matter.
+
+    Raises:
+        NotJson: a parameter is no JSON value.
+    """
+    # One JSON array, not two texts side by side: no job type can run over into the parameters.
+    return hashlib.sha256(canonical_json([job_type, parameters]).encode("ascii")).hexdigest()
+
+
+def forced_job_id_for(job_type: str, parameters: Mapping[str, Any], nonce: str) -> str:
+    """As `job_id_for`, over a nonce too: a job of its own for each nonce. The job's row keeps all three.
+
+    Raises:
+        NotJson: a parameter is no JSON value.
+    """
+    return hashlib.sha256(canonical_json([job_type, parameters, nonce]).encode("ascii")).hexdigest()
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """Mappings other than dict, which json.dumps does not know."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type_name(value)} is no JSON value")
+
+
+def _is_sound(value: Any, levels: int) -> bool:
+    """Whether the encoder sees in the value what is there: it would make text of names that are none.
+
+    Every result comes through here, so that the most of it is left to the interpreter's own loops.
+    """
+    kind = type(value)
+    if kind is dict or isinstance(value, Mapping):
+        if not _NAMES.issuperset(map(type, value)) and not all(isinstance(name, str) for name in value):
+            return False
+        inside: Iterable[Any] = value.values()
+    elif kind is list or isinstance(value, list | tuple):
+        inside = value
+    else:
+        return True
+    if levels >= MOST_LEVELS:
+        return False
+    if _SCALARS.issuperset(map(type, inside)):
+        return True
+    return all([_is_sound(inner, levels + 1) for inner in inside if type(inner) not in _SCALARS])  # noqa: C419 - quicker
+
+
+def _expected_instead(value: Any) -> str | None:
+    """What a scalar should have been; None if it is fine."""
+    if isinstance(value, str):
+        return "text without NUL and lone surrogates" if _UNSTORABLE_TEXT.search(value) else None
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "a finite number"
+    if isinstance(value, int):
+        return None if int.bit_length(value) <= _MOST_BITS else "a number of at most 4,000 digits"
+    return None if value is None else "a JSON value"
+
+
+def _one_line(text: str, most_characters: int = 80) -> str:
+    shown = repr(redacted_start(text, most_characters + 1))
+    return shown if len(shown) <= most_characters else shown[: most_characters - 3] + "..."
+
+
+def _stored_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Names in the order of jsonb: by their length in bytes, then by bytes."""
+    return dict(sorted(pairs, key=lambda pair: (len(name := pair[0].encode()), name)))
+
+
+def _stored_number(text: str) -> int | float:
+    """`1e+16` becomes the whole number that numeric makes of it, and -0.0 becomes 0.0."""
+    number = Decimal(text)
+    exponent = number.as_tuple().exponent
+    return int(number) if isinstance(exponent, int) and exponent >= 0 else float(number) + 0.0
+
+
+_NAMES = frozenset({str})
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_HOLDERS = (Mapping, list, tuple)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain)
+_DECODER = json.JSONDecoder(object_pairs_hook=_stored_object, parse_float=_stored_number)

@@ -1,0 +1,1 @@
+"""What keeps jobs healthy and what operators do: janitor, control, dead letters, explanation."""

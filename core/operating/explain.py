@@ -1,0 +1,486 @@
+"""Why a job does not move, and what would help: facts about its rows in, findings out."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from core.models.insight import Finding, JobFacts, LeaseFacts, Severity, UnknownFacts
+from core.models.status import JobStatus
+from core.orchestration_manager import JOBS_QUEUE
+from core.safety.safe_text import brief_text
+
+# A sweep comes every half minute by default; what waits for one so much longer says that there is none.
+SWEEP_OVERDUE_SECONDS = 300.0
+# A message that waits so long, while nobody is seen to work on its queue, is worth a look.
+QUEUE_PATIENCE_SECONDS = 60.0
+_SHOWN_FAILURES = 5
+# A lease is renewed when a third of it is over; beyond that and this margin, its process is silent.
+_BEAT_MARGIN_SECONDS = 5.0
+
+
+def explain(facts: JobFacts) -> list[Finding]:
+    """Why the job does not move, the most telling first; at least one finding."""
+    found = [finding for rule in _RULES for finding in rule(facts)]
+    if not found:
+        message = f"the job is {facts.status}; its rows show nothing that it waits for"
+        found = [Finding("no_reason_found", Severity.WARNING, message, since=facts.updated_at)]
+    order = [Severity.ERROR, Severity.WARNING, Severity.INFO]
+    return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def _finished(facts: JobFacts) -> Iterator[Finding]:
+    if not facts.status.is_terminal:
+        return
+    at = _at(facts.finished_at, facts.now)
+    reason = _error_text(facts.error, f"coremachine status {facts.job_id[:12]} -o json")
+    words: dict[JobStatus, tuple[Severity, str, str | None]] = {
+        JobStatus.COMPLETED: (Severity.INFO, f"finished {at}", None),
+        JobStatus.COMPLETED_WITH_ERRORS: (
+            Severity.WARNING,
+            f"finished {at}; tasks failed, and the stage's failure policy lets that pass",
+            f"see what failed below; if it matters: {_rerun(facts)}",
+        ),
+        JobStatus.FAILED: (Severity.ERROR, f"failed {at}: {reason}", f"mend the cause, then: {_rerun(facts)}"),
+        JobStatus.CANCELLED: (
+            Severity.WARNING,
+            f"cancelled {at}: {reason}",
+            f"to go on where it stopped: {_rerun(facts)}",
+        ),
+    }
+    severity, message, advice = words[facts.status]
+    yield Finding(str(facts.status), severity, message, since=facts.finished_at, advice=advice)
+
+
+def _failed_tasks(facts: JobFacts) -> Iterator[Finding]:
+    ended_badly = facts.status is JobStatus.FAILED
+    for group in facts.failures[:_SHOWN_FAILURES]:
+        examples = ", ".join(example.task_id for example in group.examples)
+        stages = ", ".join(map(str, group.stages))
+        yield Finding(
+            "tasks_failed",
+            Severity.ERROR if ended_badly else Severity.WARNING,
+            f"{_tasks(group.count)} of stage {stages} failed with "
+            f"{_error_text({'type': group.error_type, 'message': group.message}, _all_tasks(facts))} (for example "
+            f"{examples})",
+            since=group.first_at,
+            advice=f"all of them: coremachine failures {facts.job_id[:12]} --fingerprint {group.fingerprint}",
+        )
+    rest = facts.failures[_SHOWN_FAILURES:]
+    if rest:
+        count = sum(group.count for group in rest)
+        message = f"{_tasks(count)} failed in {len(rest)} other ways"
+        yield Finding("more_failures", Severity.INFO, message, advice=f"coremachine failures {facts.job_id[:12]}")
+
+
+def _dead_letters(facts: JobFacts) -> Iterator[Finding]:
+    for group in facts.dead_letters[:_SHOWN_FAILURES]:
+        queues = ", ".join(group.queues)
+        reason = ": ".join(part for part in (group.reason, group.description) if part) or "the broker gave no reason"
+        reason = brief_text(reason, see=f"`coremachine dead list --job {facts.job_id[:12]} -o json`")
+        message = f"{group.count} of its messages on queue {queues} ended as dead letters ({reason})"
+        if facts.status.is_terminal:
+            advice = "nothing waits for them; `coremachine dead redrive` marks them as obsolete"
+        else:
+            advice = (
+                "the rows are not lost: the janitor announces them again after their hold. Look into the log of the "
+                f"app that reads {queues} for the error that it raised; to go on at once: coremachine dead redrive "
+                f"--job {facts.job_id[:12]}"
+            )
+        severity = Severity.INFO if facts.status.is_terminal else Severity.WARNING
+        yield Finding("dead_lettered", severity, message, since=group.first_at, advice=advice)
+
+
+def _paused(facts: JobFacts) -> Iterator[Finding]:
+    if facts.paused_at is None or facts.status.is_terminal:
+        return
+    by = f" by {facts.paused_by}" if facts.paused_by else ""
+    why = f" ({_told_reason(facts, facts.pause_reason)})" if facts.pause_reason else ""
+    message = f"paused{by} {_at(facts.paused_at, facts.now)}{why}: nothing new is planned or claimed"
+    if facts.parked:
+        message += f"; messages came for {_tasks(facts.parked)} and are sent again when it goes on"
+    advice = f"coremachine resume {facts.job_id[:12]}"
+    yield Finding("paused", Severity.WARNING, message, since=facts.paused_at, advice=advice)
+
+
+def _cancelling(facts: JobFacts) -> Iterator[Finding]:
+    if facts.status is not JobStatus.CANCELLING:
+        return
+    held = sum(lease.count for lease in facts.leases)
+    examples = [task_id for lease in facts.leases for task_id in lease.examples]
+    why = f" ({_told_reason(facts, facts.cancel_reason)})" if facts.cancel_reason else ""
+    message = (
+        f"cancelling since {_at(facts.cancel_requested_at or facts.updated_at, facts.now)}{why}; waits for "
+        f"{_tasks(held)} to stop"
+        f"{': ' + ', '.join(examples[:_SHOWN_FAILURES]) if examples else ''}"
+    )
+    advice = (
+        "a handler learns of it from its context (check_cancelled); one that does not ask runs to its end. "
+        "If its process is dead, its lease runs out and the janitor ends the job"
+    )
+    deadline = facts.cancel_deadline_at
+    if deadline is not None:
+        message += f"; the job ends without them at the first sweep after {_at(deadline, facts.now)}"
+    yield Finding(
+        "cancelling", Severity.INFO, message, since=facts.cancel_requested_at, next_at=deadline, advice=advice
+    )
+
+
+def _deadlines(facts: JobFacts) -> Iterator[Finding]:
+    """What ends by itself if nothing else ends it."""
+    if facts.status.is_terminal:
+        return
+    if facts.deadline_at is not None:
+        message = f"fails if it has not ended by {_at(facts.deadline_at, facts.now)}, as it declares"
+        yield Finding("deadline", Severity.INFO, message, next_at=facts.deadline_at)
+    waits = facts.open_count > 0 or facts.status is JobStatus.QUEUED
+    if facts.queue_deadline_at is not None and facts.queue_deadline_at > facts.now and waits:
+        message = f"tasks of stage {facts.stage} fail that have not begun by {_at(facts.queue_deadline_at, facts.now)}"
+        yield Finding("queue_deadline", Severity.INFO, message, next_at=facts.queue_deadline_at)
+
+
+def _strange(facts: JobFacts) -> Iterator[Finding]:
+    """What a release that is not here would know."""
+    if not facts.status.is_known:
+        yield Finding(
+            "status_not_known",
+            Severity.WARNING,
+            f"the job is {facts.status}, which this app does not know: a newer release wrote it",
+            since=facts.updated_at,
+            advice="ask an app of that release",
+        )
+    if facts.paused_at is not None:
+        return
+    if facts.unknown_step is not None:
+        yield _wait_for_release(facts, facts.step, facts.unknown_step)
+    for unknown in facts.unknown_tasks:
+        yield _wait_for_release(facts, f"{_tasks(unknown.count)} of stage {facts.stage}", unknown)
+    for queue in facts.unnamed_queues:
+        yield Finding(
+            "queue_not_known",
+            Severity.WARNING,
+            f"this app has no queue {queue!r} in its settings, and tasks of stage {facts.stage} come through it",
+            advice="an app of a release that has it announces them at its next sweep; or add "
+            f"{queue}=<its real name> to COREMACHINE_TASK_QUEUES",
+        )
+
+
+def _wait_for_release(facts: JobFacts, what: str, unknown: UnknownFacts) -> Finding:
+    """No attempt is spent meanwhile, and nothing is wrong if a newer release is about to come."""
+    left = timedelta(seconds=max(0.0, unknown.patience_seconds - unknown.waited_seconds))
+    return Finding(
+        "waits_for_release",
+        Severity.WARNING,
+        f"waiting for an app that knows the {unknown.kind} {unknown.name}: {what}; given back {_times(unknown.times)} "
+        f"since {_at(unknown.since, facts.now)}, last by {unknown.by}; offered again {_at(unknown.next_at, facts.now)}",
+        since=unknown.since,
+        next_at=unknown.next_at,
+        advice=f"deploy or start the release that knows the {unknown.kind} {unknown.name}; beside apps that do not "
+        "know it it gets its share of the offers, without them all within half a minute. No "
+        f"attempt is spent. It fails after {_span(left)} more of this",
+    )
+
+
+def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
+    """Queued or finalizing: a message on the jobs queue is what moves the job."""
+    if facts.status not in {JobStatus.QUEUED, JobStatus.FINALIZING} or facts.paused_at is not None:
+        return
+    if facts.unknown_step is not None:
+        return
+    if facts.attempt > 0:
+        yield Finding(
+            "step_retry",
+            Severity.WARNING,
+            f"{facts.step} failed {_times(facts.attempt)} (last: "
+            f"{_error_text(facts.step_error, f'coremachine events {facts.job_id[:12]} -o json')}); next try "
+            f"{_at(facts.due_at, facts.now)}",
+            since=facts.updated_at,
+            next_at=facts.due_at,
+            advice="the error is the job class's own: create_tasks_for_stage when planning, finalize_job at the end",
+        )
+    elif facts.announced_at is not None:
+        yield from _announced_step(facts)
+    elif facts.due_at is not None and facts.due_at > facts.now:
+        message = f"waits for {facts.step}; its message is held until {_at(facts.due_at, facts.now)}"
+        yield Finding("step_held", Severity.INFO, message, since=facts.updated_at, next_at=facts.due_at)
+    else:
+        yield Finding(
+            "step_not_announced",
+            Severity.INFO,
+            f"waits for {facts.step}; no message for it is confirmed since {_at(facts.updated_at, facts.now)}",
+            since=facts.updated_at,
+            advice="the janitor sends it at its next sweep",
+        )
+
+
+def _announced_step(facts: JobFacts) -> Iterator[Finding]:
+    waited = _seconds(facts.announced_at, facts.now)
+    is_long = waited > QUEUE_PATIENCE_SECONDS
+    yield Finding(
+        "step_announced",
+        Severity.WARNING if is_long else Severity.INFO,
+        f"waits for {facts.step}; its message went to the jobs queue {_at(facts.announced_at, facts.now)} and was not "
+        "taken yet",
+        since=facts.announced_at,
+        advice="see whether an app of mode standalone or platform runs, whether its function process_jobs is enabled, "
+        "and how many messages stand before this one; the janitor sends one that was lost again once nothing as old is "
+        "left there"
+        if is_long
+        else None,
+    )
+
+
+def _missing_queues(facts: JobFacts) -> Iterator[Finding]:
+    """A queue that is not there takes no message; nothing but making it helps."""
+    needed = dict.fromkeys(facts.waiting_queues, f"tasks of stage {facts.stage} can only come through it")
+    if facts.status in {JobStatus.QUEUED, JobStatus.FINALIZING}:
+        needed[JOBS_QUEUE] = f"{facts.step} can only be asked for through it"
+    for queue, why in needed.items():
+        if queue in facts.missing_queues:
+            yield Finding(
+                "queue_missing",
+                Severity.ERROR,
+                f"the queue {queue!r} is not there, and {why}",
+                advice=f"{facts.missing_queues[queue]}; the janitor then sends what waits",
+            )
+
+
+def _running(facts: JobFacts) -> Iterator[Finding]:
+    for lease in facts.leases:
+        alive = lease.count - lease.expired
+        if alive:
+            yield _running_tasks(facts, lease, alive)
+        if lease.expired:
+            yield Finding(
+                "lease_expired",
+                Severity.WARNING,
+                f"in the hands of {lease.owner}: {_tasks(lease.expired)} of stage {facts.stage}, whose lease ran "
+                f"out {_at(lease.first_expires_at, facts.now)}: its process died, or cannot reach the database",
+                since=lease.first_expires_at,
+                advice="the janitor takes them back at its next sweep; that is an interruption and spends no retry",
+            )
+
+
+def _running_tasks(facts: JobFacts, lease: LeaseFacts, alive: int) -> Finding:
+    """Whether their process is heard of: what it last renewed, it renewed a lease's time before that ends."""
+    message = f"running in {lease.owner}: {_tasks(alive)} of stage {facts.stage}"
+    ends_at = lease.next_expires_at
+    if ends_at is None or facts.lease_seconds is None:
+        # Not renewed on purpose: a heartbeat would not be seen.
+        message += ", beyond the time that their stage allows"
+        return Finding("tasks_running", Severity.INFO, message, since=lease.oldest_started_at)
+    beat_at = ends_at - timedelta(seconds=facts.lease_seconds)
+    silent = facts.now - beat_at
+    end = f"the first lease ends {_at(ends_at, facts.now)} unless renewed"
+    if silent.total_seconds() <= facts.lease_seconds / 3 + _BEAT_MARGIN_SECONDS:
+        message += f"; the heartbeat is fresh, {end}"
+        return Finding("tasks_running", Severity.INFO, message, since=lease.oldest_started_at)
+    return Finding(
+        "process_silent",
+        Severity.WARNING,
+        f"{message}; silent for {_span(silent)}, a heartbeat is due every {facts.lease_seconds / 3:g} s; {end}",
+        since=beat_at,
+        advice="its process may be dead, stopped, or without the database; if it stays silent, the janitor takes the "
+        "tasks back when their lease has run out, and another process has them",
+    )
+
+
+def _interrupted(facts: JobFacts) -> Iterator[Finding]:
+    for task in facts.interrupted:
+        last = f" (last in {task.owner})" if task.owner else ""
+        yield Finding(
+            "interrupted",
+            Severity.WARNING,
+            f"{task.name or task.task_id} was interrupted {task.interruptions} of {facts.max_interruptions} times; its "
+            f"process died each time, lost the database, or was told to end{last}",
+            advice="usual causes: the memory was used up (the system kills the process), a signal, a crash in native "
+            "code, or os._exit in the handler; see the log of that process and of its host. From half of "
+            f"max_interruptions ({facts.max_interruptions}) on the task runs alone in its worker, above that it fails",
+        )
+    rest = facts.interrupted_count - len(facts.interrupted)
+    if facts.interrupted and rest > 0:
+        message = f"{_tasks(rest)} more of stage {facts.stage} were interrupted"
+        yield Finding("more_interrupted", Severity.INFO, message, advice=_all_tasks(facts))
+
+
+def _retries(facts: JobFacts) -> Iterator[Finding]:
+    if facts.retries is None:
+        return
+    told = "; ".join(
+        f"{task.name or task.task_id} after attempt {task.attempt}: {_error_text(task.error, _all_tasks(facts))}"
+        for task in facts.retries.examples
+    )
+    message = (
+        f"waiting for another try: {_tasks(facts.retries.count)}, the next {_at(facts.retries.next_at, facts.now)}"
+    )
+    yield Finding(
+        "waiting_for_retry",
+        Severity.WARNING,
+        f"{message} ({told})" if told else message,
+        next_at=facts.retries.next_at,
+        advice="nothing is to be done if the cause passes by itself",
+    )
+    if facts.retries.unannounced:
+        yield Finding(
+            "retry_not_announced",
+            Severity.INFO,
+            f"due again, and no message for it is confirmed: {_tasks(facts.retries.unannounced)}",
+            since=facts.retries.next_at,
+            advice="the janitor sends it at its next sweep",
+        )
+
+
+def _unannounced(facts: JobFacts) -> Iterator[Finding]:
+    if facts.unannounced is None:
+        return
+    if facts.unannounced.count:
+        since = facts.unannounced.since
+        yield Finding(
+            "tasks_not_announced",
+            Severity.INFO,
+            f"no message is confirmed for {_tasks(facts.unannounced.count)} of stage {facts.stage}"
+            f"{f' since {_at(since, facts.now)}' if since else ''}",
+            since=since,
+            advice="whoever planned them is still sending, or could not: the janitor sends what is 30 s old",
+        )
+    if facts.unannounced.held:
+        until = facts.unannounced.held_until
+        yield Finding(
+            "tasks_held",
+            Severity.INFO,
+            f"held before another message is sent: {_tasks(facts.unannounced.held)} of stage {facts.stage}, the first "
+            f"until {_at(until, facts.now)}",
+            next_at=until,
+            advice="a janitor is sending them, or their message died before",
+        )
+
+
+def _queued(facts: JobFacts) -> Iterator[Finding]:
+    if facts.paused_at is not None:
+        return
+    for queue in facts.queues:
+        told = f"on queue {queue.queue!r}: {_tasks(queue.count)} of stage {facts.stage}, the first since "
+        told += _at(queue.announced_at, facts.now)
+        if queue.busy:
+            message = f"{told}; it is worked on: {_tasks(queue.busy)} in hand in {', '.join(queue.owners)}"
+            yield Finding("waiting_in_queue", Severity.INFO, message, since=queue.announced_at)
+            continue
+        last = f"the last task of this job began {_at(queue.last_start, facts.now)}" if queue.last_start else "none yet"
+        is_long = _seconds(queue.last_start or queue.announced_at, facts.now) > QUEUE_PATIENCE_SECONDS
+        yield Finding(
+            "no_worker_seen" if is_long else "waiting_in_queue",
+            Severity.WARNING if is_long else Severity.INFO,
+            f"{told}; nobody holds a task of this queue now ({last})",
+            since=queue.announced_at,
+            advice=f"see whether an app that serves {queue.queue!r} runs (COREMACHINE_APP_MODE, "
+            f"COREMACHINE_WORKER_QUEUES), whether its function process_tasks_{queue.queue} is enabled and raises "
+            "nothing (log), and whether the broker's queue holds the messages; the janitor sends one that was lost "
+            "again once nothing as old is left there"
+            if is_long
+            else None,
+        )
+
+
+def _stalled(facts: JobFacts) -> Iterator[Finding]:
+    if facts.status in {JobStatus.PROCESSING, JobStatus.CANCELLING} and facts.open_count == 0:
+        yield Finding(
+            "stage_over",
+            Severity.WARNING,
+            f"stage {facts.stage} has no unfinished task, yet the job stands at it (stage {facts.stage_status})",
+            since=facts.updated_at,
+            advice="the janitor decides again what the last task decides, at its next sweep",
+        )
+
+
+def _sweep_is_late(facts: JobFacts) -> Iterator[Finding]:
+    """What only a janitor mends, and none did in time."""
+    if facts.status.is_terminal or facts.paused_at is not None:
+        return
+    waits = [lease.first_expires_at for lease in facts.leases if lease.expired]
+    if facts.retries is not None and facts.retries.unannounced:
+        waits.append(facts.retries.next_at)
+    if facts.unannounced is not None and facts.unannounced.count and facts.unannounced.since is not None:
+        waits.append(facts.unannounced.since)
+    if facts.status in {JobStatus.QUEUED, JobStatus.FINALIZING} and facts.announced_at is None:
+        waits.append(max(facts.updated_at, facts.due_at or facts.updated_at))
+    if facts.status in {JobStatus.PROCESSING, JobStatus.CANCELLING} and facts.open_count == 0:
+        waits.append(facts.updated_at)
+    since = min(waits, default=facts.now)
+    if _seconds(since, facts.now) > SWEEP_OVERDUE_SECONDS:
+        yield Finding(
+            "janitor_late",
+            Severity.ERROR,
+            f"rows wait for the janitor since {_at(since, facts.now)} and none has come",
+            since=since,
+            advice="see whether an app of mode standalone or platform runs, whether its function janitor_sweep is "
+            "enabled, and what it logs (checkpoint JANITOR); a queue that takes no messages leaves rows waiting too",
+        )
+
+
+_RULES: tuple[Callable[[JobFacts], Iterator[Finding]], ...] = (
+    _finished,
+    _missing_queues,
+    _sweep_is_late,
+    _strange,
+    _paused,
+    _cancelling,
+    _waiting_for_step,
+    _dead_letters,
+    _queued,
+    _retries,
+    _unannounced,
+    _stalled,
+    _interrupted,
+    _running,
+    _deadlines,
+    _failed_tasks,
+)
+
+
+def _seconds(since: datetime | None, now: datetime) -> float:
+    return 0.0 if since is None else (now - since).total_seconds()
+
+
+def _at(moment: datetime | None, now: datetime) -> str:
+    """`12:30:05Z (in 12 s)`; with the date when it is another day."""
+    if moment is None:
+        return "at a time that is not known"
+    moment, now = moment.astimezone(UTC), now.astimezone(UTC)
+    clock = moment.strftime("%H:%M:%SZ" if moment.date() == now.date() else "%Y-%m-%d %H:%M:%SZ")
+    away = moment - now
+    return f"{clock} (in {_span(away)})" if away > timedelta(0) else f"{clock} ({_span(-away)} ago)"
+
+
+def _span(length: timedelta) -> str:
+    seconds = round(length.total_seconds())
+    if seconds < 120:  # noqa: PLR2004 - two minutes
+        return f"{seconds} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} h"  # noqa: PLR2004 - two hours
+
+
+def _rerun(facts: JobFacts) -> str:
+    return f"coremachine rerun {facts.job_id[:12]} --failed"
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _all_tasks(facts: JobFacts) -> str:
+    return f"coremachine tasks {facts.job_id[:12]} -o json"
+
+
+def _told_reason(facts: JobFacts, reason: str) -> str:
+    return brief_text(reason, see=f"`coremachine events {facts.job_id[:12]} -o json`")
+
+
+def _error_text(error: Mapping[str, Any] | None, command: str) -> str:
+    """The error in one line; the command shows the rest of a long one."""
+    if not error:
+        return "no reason is kept"
+    kind, message = error.get("type"), str(error.get("message")).strip()
+    return brief_text(f"{kind}: {message}" if kind else message, see=f"`{command}`")

@@ -1,0 +1,380 @@
+"""The sweep that announces, takes back and closes: whatever a dead process left behind, another finishes."""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Protocol
+from uuid import uuid4
+
+from core.basics.faults import fault_point
+from core.basics.outage import outage
+from core.errors import StoreUnavailable
+from core.models import JobQueueMessage, JobRecord, JobStatus
+from core.models.control import ParkedTask
+from core.operating.announcer import announce_parked_tasks
+from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager, Waiting
+from core.ports import QueueInspector
+from core.safety.safe_log import safe_logger
+from core.state_manager import StateManager
+
+log = safe_logger(__name__)
+
+ROWS_PER_FIND = 1000
+# A stage's tasks that nobody began in time end in steps of ROWS_PER_FIND; what is left waits for the next sweep.
+EXPIRIES_PER_STAGE = 20
+# A step that finds more than it may read at once goes on this long: sweeps follow each other in half a minute.
+STEP_SECONDS = 20.0
+# A sweep deletes no more old rows than this: a second or so of work that nothing else waits for.
+PRUNED_TASKS_PER_SWEEP = 20_000
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long rows are left alone. All in seconds.
+
+    Args:
+        announce: A planner has this long between its commit and the last of its messages.
+        hold: Rows that one janitor announces are left alone by others meanwhile; so are those of a queue that takes
+            nothing, when there are so many that others would never have their turn.
+        job: A finished step sends its message at once; a job that still has none after this was left behind.
+        lost: A message is taken for lost if it was confirmed so much earlier than the oldest in its queue came there:
+            the one time is the database's, the other the broker's, whose clocks may differ by less than this.
+    """
+
+    announce: float = 20.0
+    hold: float = 30.0
+    job: float = 5.0
+    lost: float = 10.0
+
+
+@dataclass(frozen=True)
+class UnannouncedTask:
+    """A task row that needs a message, with what the message says of its job."""
+
+    job_id: str
+    run: int
+    stage: int
+    task_id: str
+    queue: str
+    attempt: int
+    job_type: str
+    correlation_id: str | None
+    tasks_per_message: int
+
+
+@dataclass(frozen=True)
+class UnannouncedJob:
+    """A job row that needs a message."""
+
+    job_id: str
+    run: int
+    stage: int
+    attempt: int
+    job_type: str
+    correlation_id: str | None
+
+
+StageKey = tuple[str, int, int]
+
+
+class JanitorStore(Protocol):
+    """What the janitor asks of the rows; `infrastructure.janitor_store.JanitorRepository` is one."""
+
+    def find_expired_stages(self, limit: int) -> list[StageKey]: ...
+    def find_overdue_stages(self, limit: int) -> list[StageKey]: ...
+    def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageKey]: ...
+    def find_overdue_cancels(self, limit: int) -> list[StageKey]: ...
+    def find_unannounced_tasks(
+        self, limit: int, grace_seconds: float, hold_seconds: float
+    ) -> list[UnannouncedTask]: ...
+    def find_unannounced_jobs(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedJob]: ...
+    def let_go_of_tasks(self, job_id: str, run: int, task_ids: list[str]) -> None: ...
+    def let_go_of_job(self, job_id: str, run: int, attempt: int) -> None: ...
+    def record_repair(self, job_id: str, run: int, stage: int, event: str, detail: Mapping[str, Any]) -> None: ...
+    def read_clock(self) -> datetime: ...
+    def find_lost_tasks(self, queue: str, limit: int, before: datetime) -> list[UnannouncedTask]: ...
+    def find_lost_jobs(self, limit: int, before: datetime) -> list[UnannouncedJob]: ...
+    def find_unknown_work(self, limit: int) -> list[tuple[str, str]]: ...
+    def renew_patience(self, kind: str, name: str, limit: int) -> int: ...
+
+
+class Pruner(Protocol):
+    """Deletes old jobs, up to about so many task rows; `infrastructure.retention.RetentionRepository` is one."""
+
+    def prune_jobs(self, older_than_seconds: float, *, most_tasks: int | None = None) -> "PrunedRows": ...
+    def prune_dead_letters(self, older_than_seconds: float, *, most: int | None = None) -> int: ...
+
+
+class PrunedRows(Protocol):
+    """What a pruner deleted."""
+
+    @property
+    def jobs(self) -> int: ...
+    @property
+    def tasks(self) -> int: ...
+
+
+@dataclass
+class SweepReport:
+    """What one sweep did, in rows; `errors` names the steps that failed, and why."""
+
+    taken_back: int = 0
+    given_up: int = 0
+    timed_out_jobs: int = 0
+    expired_tasks: int = 0
+    resumed_jobs: int = 0
+    forced_cancels: int = 0
+    announced_tasks: int = 0
+    announced_jobs: int = 0
+    found_lost_tasks: int = 0
+    found_lost_jobs: int = 0
+    pruned_jobs: int = 0
+    pruned_tasks: int = 0
+    pruned_dead_letters: int = 0
+    errors: dict[str, str] = field(default_factory=dict)
+    # How many of them are the database's being away, which is told once for all.
+    outages: int = 0
+    duration_seconds: float = 0.0
+
+    @property
+    def repairs(self) -> int:
+        return (
+            self.taken_back
+            + self.given_up
+            + self.timed_out_jobs
+            + self.expired_tasks
+            + self.resumed_jobs
+            + self.forced_cancels
+            + self.announced_tasks
+            + self.announced_jobs
+            + self.found_lost_tasks
+            + self.found_lost_jobs
+        )
+
+
+class Janitor:
+    """One sweep may run beside any number of others.
+
+    Args:
+        queues: Logical names of the task queues that are looked into.
+        inspector: None where queues cannot be looked into; messages that a broker lost are then not missed.
+        retention_seconds: Jobs that ended longer ago are deleted, by the pruner; None keeps them.
+        patience: Shorter for tests.
+    """
+
+    def __init__(
+        self,
+        store: JanitorStore,
+        state: StateManager,
+        orchestration: OrchestrationManager,
+        *,
+        queues: Iterable[str] = (),
+        inspector: QueueInspector | None = None,
+        pruner: Pruner | None = None,
+        retention_seconds: float | None = None,
+        patience: Patience = Patience(),
+    ) -> None:
+        self._store = store
+        self._state = state
+        self._orchestration = orchestration
+        self._queues = tuple(queues)
+        self._inspector = inspector
+        self._pruner = pruner
+        self._retention_seconds = retention_seconds
+        self._patience = patience
+
+    def sweep(self) -> SweepReport:
+        """Do all there is to do, up to a bound. A step that fails is reported; the others go on."""
+        report = SweepReport()
+        started = time.monotonic()
+        for name, step in self._steps():
+            try:
+                step(report)
+            except StoreUnavailable as error:
+                outage.note(str(error))
+                report.errors[name] = f"{type(error).__name__}: {error}"
+                report.outages += 1
+            except Exception as error:
+                log.exception("janitor_step_failed", extra={"checkpoint": "JANITOR", "operation": name})
+                report.errors[name] = f"{type(error).__name__}: {error}"
+        report.duration_seconds = time.monotonic() - started
+        log.log(
+            logging.WARNING if report.repairs or len(report.errors) > report.outages else logging.DEBUG,
+            "janitor_swept",
+            extra={"checkpoint": "JANITOR", **asdict(report)},
+        )
+        return report
+
+    def _enforce_deadlines(self, report: SweepReport) -> None:
+        for job_id, run, stage in self._store.find_overdue_stages(ROWS_PER_FIND):
+            for _ in range(EXPIRIES_PER_STAGE):
+                enforced = self._state.enforce_deadlines(job_id, run, stage, limit=ROWS_PER_FIND)
+                report.expired_tasks += enforced.expired_count
+                report.timed_out_jobs += enforced.outcome not in {"nothing", "tasks_expired"}
+                if enforced.expired_count < ROWS_PER_FIND:
+                    break
+
+    def _steps(self) -> Iterator[tuple[str, Callable[[SweepReport], None]]]:
+        yield "enforce_deadlines", self._enforce_deadlines
+        yield "take_back_expired_leases", self._take_back_expired_leases
+        yield "force_overdue_cancels", self._force_overdue_cancels
+        yield "resume_stalled_jobs", self._resume_stalled_jobs
+        yield "announce_tasks", self._announce_tasks
+        yield "announce_jobs", self._announce_jobs
+        if self._inspector is not None:
+            # A queue that cannot be looked into keeps none of the others from it.
+            for queue in (*self._queues, JOBS_QUEUE):
+                yield f"find_lost_messages_{queue}", partial(self._find_lost_messages, self._inspector, queue)
+        yield "renew_patience", self._renew_patience
+        yield "prune_old_jobs", self._prune_old_jobs
+
+    def _take_back_expired_leases(self, report: SweepReport) -> None:
+        for job_id, run, stage in self._store.find_expired_stages(ROWS_PER_FIND):
+            taken_back, given_up = self._state.take_back_tasks(job_id, run, stage)
+            report.taken_back += taken_back
+            report.given_up += given_up
+            fault_point("janitor.taken_back")
+            if given_up:
+                report.announced_jobs += self._announce_moved_job(job_id)
+
+    def _force_overdue_cancels(self, report: SweepReport) -> None:
+        for job_id, run, stage in self._store.find_overdue_cancels(ROWS_PER_FIND):
+            report.forced_cancels += self._state.force_cancel(job_id, run, stage) is not None
+
+    def _resume_stalled_jobs(self, report: SweepReport) -> None:
+        for job_id, run, stage in self._store.find_stalled_jobs(ROWS_PER_FIND, self._patience.job):
+            if self._state.resume_stalled_job(job_id, run, stage):
+                report.resumed_jobs += 1
+                report.announced_jobs += self._announce_moved_job(job_id)
+
+    def _announce_tasks(self, report: SweepReport) -> None:
+        def announce() -> tuple[int, int]:
+            tasks = self._store.find_unannounced_tasks(ROWS_PER_FIND, self._patience.announce, self._patience.hold)
+            return len(tasks), self._announce(tasks, "not_confirmed", let_go=len(tasks) < ROWS_PER_FIND)
+
+        def tell(task: ParkedTask, count: int) -> None:
+            self._record_announcement(task, count, "parked")
+
+        report.announced_tasks += _repeat(announce)
+        report.announced_tasks += announce_parked_tasks(self._state, self._orchestration, None, tell=tell)
+
+    def _announce_jobs(self, report: SweepReport) -> None:
+        def announce() -> tuple[int, int]:
+            jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, self._patience.job, self._patience.hold)
+            sent = [self._announce_job(job, "not_confirmed") for job in jobs]
+            for job in itertools.compress(jobs, (not is_sent for is_sent in sent)):
+                if len(jobs) < ROWS_PER_FIND:
+                    self._store.let_go_of_job(job.job_id, job.run, job.attempt)
+            return len(jobs), sum(sent)
+
+        report.announced_jobs += _repeat(announce)
+
+    def _find_lost_messages(self, inspector: QueueInspector, queue: str, report: SweepReport) -> None:
+        """What was confirmed before the oldest message of a queue came into it cannot be among its messages.
+
+        The clock is read before the look: what was confirmed since then, the look may not have seen.
+        """
+        now = self._store.read_clock()
+        oldest = inspector.oldest_enqueued_at(queue)
+        before = (now if oldest is None else min(now, oldest)) - timedelta(seconds=self._patience.lost)
+
+        def announce_jobs() -> tuple[int, int]:
+            jobs = self._store.find_lost_jobs(ROWS_PER_FIND, before)
+            return len(jobs), sum(self._announce_job(job, "lost") for job in jobs)
+
+        def announce_tasks() -> tuple[int, int]:
+            tasks = self._store.find_lost_tasks(queue, ROWS_PER_FIND, before)
+            return len(tasks), self._announce(tasks, "lost")
+
+        if queue == JOBS_QUEUE:
+            report.found_lost_jobs += _repeat(announce_jobs)
+        else:
+            report.found_lost_tasks += _repeat(announce_tasks)
+
+    def _renew_patience(self, _report: SweepReport) -> None:
+        """Work that this app knows does not fail for want of one that does, while others are offered it first."""
+        for kind, name in self._store.find_unknown_work(ROWS_PER_FIND):
+            if self._orchestration.knows(kind, name):
+                self._store.renew_patience(kind, name, ROWS_PER_FIND)
+
+    def _prune_old_jobs(self, report: SweepReport) -> None:
+        if self._pruner is None or self._retention_seconds is None:
+            return
+        pruned = self._pruner.prune_jobs(self._retention_seconds, most_tasks=PRUNED_TASKS_PER_SWEEP)
+        report.pruned_jobs, report.pruned_tasks = pruned.jobs, pruned.tasks
+        report.pruned_dead_letters = self._pruner.prune_dead_letters(
+            self._retention_seconds, most=PRUNED_TASKS_PER_SWEEP
+        )
+
+    def _announce(self, tasks: Sequence[UnannouncedTask], reason: str, *, let_go: bool = False) -> int:
+        """How many were announced. With `let_go` the others are not held until later."""
+        # Not the ids of earlier messages: a broker that drops doubles would drop the repair.
+        cause = f"sweep-{uuid4().hex[:8]}"
+        count = 0
+        fault_point("janitor.tasks_found")
+        for _, group in itertools.groupby(tasks, key=lambda task: (task.job_id, task.run, task.stage)):
+            rows = list(group)
+            first = rows[0]
+            unsent = {row.task_id for row in rows}
+
+            def mark(ids: list[str], first: UnannouncedTask = first, unsent: set[str] = unsent) -> None:
+                unsent.difference_update(ids)
+                self._state.mark_tasks_announced(first.job_id, first.run, ids)
+
+            sent = self._orchestration.announce_tasks(
+                first,
+                first.stage,
+                first.tasks_per_message,
+                [Waiting(row.task_id, row.queue, row.attempt) for row in rows],
+                on_sent=mark,
+                cause=cause,
+            )
+            if sent:
+                self._record_announcement(first, sent, reason)
+            count += sent
+            if unsent and let_go:
+                self._store.let_go_of_tasks(first.job_id, first.run, sorted(unsent))
+        return count
+
+    def _announce_moved_job(self, job_id: str) -> bool:
+        """The janitor ended a stage, so no process is about to go on with the job."""
+        job = self._state.find_job(job_id)
+        waits = job is not None and job.status in {JobStatus.QUEUED, JobStatus.FINALIZING}
+        return job is not None and waits and job.announced_at is None and self._announce_job(job, "moved")
+
+    def _record_announcement(self, task: UnannouncedTask | ParkedTask, count: int, reason: str) -> None:
+        detail = {"count": count, "reason": reason}
+        self._store.record_repair(task.job_id, task.run, task.stage, "janitor_announced_tasks", detail)
+
+    def _announce_job(self, job: UnannouncedJob | JobRecord, reason: str) -> bool:
+        message = JobQueueMessage(
+            job_id=job.job_id,
+            job_type=job.job_type,
+            run=job.run,
+            stage=job.stage,
+            attempt=job.attempt + 1,
+            cause=f"sweep-{uuid4().hex[:8]}",
+            correlation_id=job.correlation_id,
+        )
+        fault_point("janitor.job_found")
+        if not self._orchestration.announce_job(message):
+            return False
+        fault_point("janitor.job_sent")
+        self._state.mark_job_announced(job.job_id, job.run, job.stage)
+        self._store.record_repair(job.job_id, job.run, job.stage, "janitor_announced_job", {"reason": reason})
+        return True
+
+
+def _repeat(announce: Callable[[], tuple[int, int]]) -> int:
+    """Find and announce until there is no more, nothing can be sent, or the time is up; how many were announced."""
+    until = time.monotonic() + STEP_SECONDS
+    total = 0
+    while True:
+        found, announced = announce()
+        total += announced
+        if found < ROWS_PER_FIND or announced == 0 or time.monotonic() >= until:
+            return total

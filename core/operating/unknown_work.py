@@ -1,0 +1,159 @@
+"""Work that this release does not know: a job type, a task type, a stage, a definition, a message of a newer release.
+
+During a rolling upgrade, and after a rollback, another app may know it. So it is given back with a growing delay:
+nothing fails and no attempt is spent. The row, or the message where there is no row, says since when it waits, so that
+any app may go on with it. When that has lasted longer than the patience, it fails and says what was missing.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+from uuid import UUID, uuid4
+
+from core.basics.retry import give_back_delays
+from core.errors import UnknownWork
+from core.models import JobQueueMessage, JobRecord, TaskQueueMessage
+from core.models.dead_letter import DeadLetter
+from core.models.message import Kept, KeptMessage, UnknownMessage
+from core.operating.dead_letters import keep_body, read_reference
+from core.orchestration_manager import JobReference, OrchestrationManager
+from core.ports import PostponedTask
+from core.safety.safe_log import safe_logger
+from core.state_manager import StateManager
+
+log = safe_logger(__name__)
+
+DEFAULT_PATIENCE_SECONDS = 6 * 3600.0
+
+
+class UnknownTaskType(UnknownWork):
+    """This app has no handler for the task type."""
+
+    def __init__(self, task_type: str) -> None:
+        super().__init__("task type", task_type)
+
+
+class Postponer:
+    """Gives back what this app does not know.
+
+    Args:
+        owner: The process's name in leases.
+        patience_seconds: So long it is given back, before it fails.
+    """
+
+    def __init__(
+        self, state: StateManager, orchestration: OrchestrationManager, *, owner: str, patience_seconds: float
+    ) -> None:
+        self._state = state
+        self._orchestration = orchestration
+        self._owner = owner
+        self._patience_seconds = patience_seconds
+
+    def postpone_step(self, job: JobRecord, unknown: UnknownWork) -> None:
+        """Leave the job's step, planning or finalizing, to an app that knows it."""
+        answer = self._state.postpone_job_step(
+            job, self._note(unknown), patience_seconds=self._patience_seconds, delays=give_back_delays()
+        )
+        if answer.outcome == "exhausted":
+            self._state.fail_all_job_tasks(job.job_id, {**(answer.error or {}), "stage": job.stage})
+        if answer.delay_seconds is None:
+            return
+        message = JobQueueMessage(
+            job_id=job.job_id,
+            job_type=job.job_type,
+            run=job.run,
+            stage=job.stage,
+            attempt=job.attempt + 1,
+            # Not the id of an earlier message: a broker that drops doubles would drop this.
+            cause=f"wait-{uuid4().hex[:8]}",
+            correlation_id=job.correlation_id,
+        )
+        if self._orchestration.announce_job(message, delay_seconds=answer.delay_seconds):
+            self._state.mark_job_announced(job.job_id, job.run, job.stage)
+
+    def postpone_tasks(
+        self, job: JobReference, stage: int, rows: Sequence[Mapping[str, Any]], unknown: UnknownWork, lease_id: UUID
+    ) -> str | None:
+        """Leave tasks to an app that knows them.
+
+        Args:
+            rows: As `claim_tasks` gave them: claimed, or not due since they were given back before.
+
+        Returns:
+            The job's status, if the stage ended since these were its last and their patience is over; else None.
+        """
+        attempts = {row["task_id"]: row["attempt"] for row in rows}
+        answers = self._state.postpone_tasks(
+            job.job_id,
+            job.run,
+            stage,
+            lease_id=lease_id,
+            task_ids=list(attempts),
+            unknown=self._note(unknown),
+            patience_seconds=self._patience_seconds,
+            delays=give_back_delays(),
+        )
+        waiting = sorted((one for one in answers if one.outcome == "postponed"), key=_place)
+        for (queue, wait_seconds), group in groupby(waiting, key=_place):
+            ids = tuple(task.task_id for task in group)
+            message = TaskQueueMessage(
+                job_id=job.job_id,
+                job_type=job.job_type,
+                run=job.run,
+                stage=stage,
+                task_ids=ids,
+                attempt=max(1, *(attempts[task_id] for task_id in ids)),
+                cause=lease_id.hex[:12],
+                correlation_id=job.correlation_id,
+            )
+            if self._orchestration.announce_retry(message, queue, wait_seconds):
+                self._state.mark_tasks_announced(job.job_id, job.run, ids)
+        return next((one.job_status for one in answers if one.is_last_task_in_stage), None)
+
+    def keep_message(self, queue: str, document: Mapping[str, Any], kept: Kept | None, unknown: UnknownWork) -> None:
+        """Put a message back that no row stands for; after the patience it is kept among the dead letters.
+
+        Raises:
+            DeliveryError, StoreUnavailable: Neither could be done; the message must stay with the broker.
+        """
+        kept = Kept(since=kept.since if kept else datetime.now(UTC), times=kept.times + 1 if kept else 1)
+        extra = {"checkpoint": "UNKNOWN_WORK", "queue": queue, "reason": str(unknown), "times": kept.times}
+        if (datetime.now(UTC) - kept.since).total_seconds() >= self._patience_seconds:
+            log.error("message_given_up", extra=extra)
+            self._state.record_dead_letter(_dead_letter(queue, document, kept, unknown))
+            return
+        delays = give_back_delays()
+        log.info("message_given_back", extra=extra)
+        message = KeptMessage(document=dict(document), kept=kept)
+        self._orchestration.send_back(queue, message, delays[min(kept.times, len(delays)) - 1])
+
+    def keep_unknown(self, message: UnknownMessage) -> None:
+        """The same for a message that this release cannot read."""
+        self.keep_message(message.queue, message.document, message.kept, UnknownWork("message", message.name))
+
+    def _note(self, unknown: UnknownWork) -> dict[str, str]:
+        return {"kind": unknown.kind, "name": unknown.name, "by": self._owner}
+
+
+def _place(task: PostponedTask) -> tuple[str, float]:
+    return task.queue, task.wait_seconds
+
+
+def _dead_letter(queue: str, document: Mapping[str, Any], kept: Kept, unknown: UnknownWork) -> DeadLetter:
+    body = json.dumps(document).encode()
+    correlation_id = document.get("correlation_id")
+    return DeadLetter(
+        queue=queue,
+        message_id=f"kept-{uuid4().hex}",
+        sequence_number=0,
+        enqueued_at=kept.since,
+        reference=read_reference(queue, body, {}),
+        reason="UnknownWork",
+        description=f"{unknown}; it was given back {kept.times} times since {kept.since:%Y-%m-%d %H:%M:%SZ}",
+        delivery_count=kept.times,
+        correlation_id=correlation_id if isinstance(correlation_id, str) else None,
+        body=keep_body(body),
+        body_size=len(body),
+    )

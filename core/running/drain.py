@@ -1,0 +1,78 @@
+"""What a process does that has been told to end: take no new work, and hand back what it holds."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from core.basics.outage import outage
+from core.errors import Draining, StoreUnavailable
+from core.running.outcome_writer import Settlement
+from core.running.task_batch import Batch
+from core.safety.safe_log import safe_logger
+
+log = safe_logger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    batch: Batch
+    settlement: Settlement
+
+
+class Drain:
+    """Knows what this process holds. Any thread may call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: set[_Held] = set()
+        self._is_draining = False
+
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
+
+    def refuse(self) -> None:
+        """Keep a message from a process that is about to end.
+
+        Raises:
+            Draining: The message must stay with the broker.
+        """
+        if self._is_draining:
+            raise Draining
+
+    @contextmanager
+    def holding(self, batch: Batch, settlement: Settlement) -> Iterator[bool]:
+        """Yields whether the batch may run; False when it was claimed too late, and has to be released unbegun."""
+        held = _Held(batch, settlement)
+        with self._lock:
+            may_run = not self._is_draining
+            if may_run:
+                self._held.add(held)
+        try:
+            yield may_run
+        finally:
+            with self._lock:
+                self._held.discard(held)
+
+    def drain(self) -> int:
+        """Give everything back: how many tasks others can have now.
+
+        A handler learns of it when it calls `check_cancelled`; the result of one that does not is refused by the lease.
+        Leases that cannot be given back, since the database is away, run out.
+        """
+        with self._lock:
+            self._is_draining = True
+            held, self._held = self._held, set()
+        abandoned = [(one.settlement, *one.batch.abandon()) for one in held]
+        count = 0
+        for settlement, waiting, running in abandoned:
+            for tasks, started in ((waiting, False), (running, True)):
+                try:
+                    count += settlement.release(tasks, started=started) if tasks else 0
+                except StoreUnavailable as error:
+                    outage.note(str(error))
+                except Exception:
+                    log.exception("tasks_not_handed_back", extra={"checkpoint": "DRAIN", "count": len(tasks)})
+        log.info("drained", extra={"checkpoint": "DRAIN", "count": count})
+        return count

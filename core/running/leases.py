@@ -1,0 +1,183 @@
+"""One thread a process renews all leases that its tasks hold, and tells a task when nobody wants its work any more."""
+
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from core.basics.outage import outage
+from core.errors import StoreUnavailable
+from core.safety.safe_log import safe_logger
+
+log = safe_logger(__name__)
+
+# A lease is renewed when a third of its life is over, so that two renewals may fail.
+RENEWALS_PER_LEASE = 3
+RETRY_SECONDS = 1.0
+# How long the thread of a process without leases stays.
+IDLE_SECONDS = 30.0
+# An attempt's time began in the database a moment before it did here; asked a moment late, the answer is final.
+ASK_MARGIN_SECONDS = 0.1
+
+
+_EVENTS = {"lost": "lease_lost", "timed_out": "task_timed_out"}
+
+
+class LeaseStore(Protocol):
+    """`infrastructure.jobs_tasks.TaskRepository` is one."""
+
+    def renew_leases(self, held: "Sequence[HeldLease]") -> dict[tuple[UUID, str], str]: ...
+
+
+class StandIn(Protocol):
+    """Renews in this process's place while its interpreter is blocked. `infrastructure.stand_in` has one."""
+
+    def watch(self, lease_seconds: float) -> None:
+        """Be ready from now on for leases as short as this. Returns at once if it is already."""
+
+    def close(self) -> None:
+        """Renew nothing any more."""
+
+
+@dataclass(eq=False)
+class HeldLease:
+    """One attempt's right to a task, as long as its handler runs.
+
+    Args:
+        timeout_seconds: How long the attempt may run. The database decides; here it says when to ask.
+    """
+
+    job_id: str
+    run: int
+    task_id: str
+    lease_id: UUID
+    lease_seconds: float
+    progress: Mapping[str, Any] | None = None
+    timeout_seconds: float | None = None
+    # When to ask, beside the usual times, by time.monotonic(); None: no need any more.
+    ask_at: float | None = None
+    outcome: str = "renewed"
+    is_stop_requested: bool = False
+
+    @property
+    def is_timed_out(self) -> bool:
+        return self.outcome == "timed_out"
+
+    def report(self, progress: Mapping[str, Any]) -> None:
+        """Kept until the next renewal stores it; a later report replaces it."""
+        self.progress = progress
+
+    def stop(self, outcome: str) -> None:
+        self.outcome = outcome
+        self.is_stop_requested = True
+
+
+class LeaseKeeper:
+    """Renews what is held, all of it in one call, from one daemon thread that lives as long as something is held."""
+
+    def __init__(self, store: LeaseStore, stand_in: StandIn | None = None) -> None:
+        self._store = store
+        self._stand_in = stand_in
+        self._held: set[HeldLease] = set()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._shortest = 0.0
+        self.renewal_failures = 0
+        self.lost_leases = 0
+
+    def hold(self, leases: list[HeldLease]) -> None:
+        for lease in leases:
+            if lease.timeout_seconds is not None:
+                lease.ask_at = time.monotonic() + lease.timeout_seconds + ASK_MARGIN_SECONDS
+        shortest = min(lease.lease_seconds for lease in leases)
+        if self._stand_in is not None:
+            self._stand_in.watch(shortest)
+        with self._changed:
+            has_timeout = any(lease.ask_at is not None for lease in leases)
+            needs_attention = not self._held or has_timeout or shortest < self._shortest
+            self._held.update(leases)
+            if self._thread is None:
+                self._start()
+            elif needs_attention:
+                self._changed.notify()
+
+    def _start(self) -> None:
+        """Where the system gives no thread the tasks run all the same; whoever holds next tries again."""
+        thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.warning("heartbeat_not_started", extra={"checkpoint": "LEASE", "error": repr(error)})
+            return
+        self._thread = thread
+
+    def drop(self, leases: list[HeldLease]) -> None:
+        with self._changed:
+            self._held.difference_update(leases)
+
+    def close(self) -> None:
+        """Whatever is still leased under this process's name may run out, in whatever state the process is."""
+        if self._stand_in is not None:
+            self._stand_in.close()
+
+    def held(self) -> list[HeldLease]:
+        with self._changed:
+            return list(self._held)
+
+    def renew_now(self) -> None:
+        """Renew everything that is held, and tell the tasks whose lease or job is gone."""
+        held = self.held()
+        if not held:
+            return
+        now = time.monotonic()
+        for lease in held:
+            if lease.ask_at is not None and lease.ask_at <= now:
+                lease.ask_at = None
+        outcomes = self._store.renew_leases(held)
+        for lease in held:
+            outcome = outcomes.get((lease.lease_id, lease.task_id), "lost")
+            if outcome != "renewed" and not lease.is_stop_requested:
+                self._tell(lease, outcome)
+
+    def _tell(self, lease: HeldLease, outcome: str) -> None:
+        with self._changed:
+            if lease not in self._held:
+                return  # it ended in order while the renewal was under way
+        self.lost_leases += outcome == "lost"
+        log.warning(
+            _EVENTS.get(outcome, "task_not_wanted"),
+            extra={"checkpoint": "LEASE", "job_id": lease.job_id, "task_id": lease.task_id, "outcome": outcome},
+        )
+        lease.stop(outcome)
+
+    def _run(self) -> None:
+        due: float | None = None
+        while True:
+            with self._changed:
+                if not self._held and not self._changed.wait_for(lambda: bool(self._held), timeout=IDLE_SECONDS):
+                    self._thread = None
+                    return
+                self._shortest = min(lease.lease_seconds for lease in self._held)
+                soonest = time.monotonic() + self._shortest / RENEWALS_PER_LEASE * random.uniform(0.8, 1.0)
+                asks = [lease.ask_at for lease in self._held if lease.ask_at is not None]
+                due = min(asks + [soonest] + ([] if due is None else [due]))
+                self._changed.wait(timeout=max(0.0, due - time.monotonic()))
+            if time.monotonic() < due:
+                continue  # woken for a shorter lease
+            due = time.monotonic() + RETRY_SECONDS * random.uniform(0.5, 1.5) if not self._try_to_renew() else None
+
+    def _try_to_renew(self) -> bool:
+        try:
+            self.renew_now()
+        except StoreUnavailable as error:
+            self.renewal_failures += 1
+            outage.note(str(error))
+            return False
+        except Exception as error:  # noqa: BLE001 - the thread must outlive a database that is away
+            self.renewal_failures += 1
+            log.warning("lease_renewal_failed", extra={"checkpoint": "LEASE", "error": repr(error)})
+            return False
+        return True

@@ -1,0 +1,337 @@
+"""Runs the claimed tasks of one message side by side and settles them in groups."""
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+from uuid import UUID
+
+from core.authors.author_code import call_author, describe_returned
+from core.basics.canonical import MOST_VALUE_BYTES, EncodedJson, describe, encode_storable
+from core.context import TaskContext
+from core.errors import AuthorError, ContractViolationError, Failure, RetryableTaskError, TaskCancelled, classify
+from core.fan_in import fan_in_reader
+from core.models import JobRecord, StageDefinition, TaskResult
+from core.ports import HandlerFunction, JobCatalog, ResultStore
+from core.running.leases import HeldLease, LeaseKeeper
+from core.running.threads import ThreadReserve
+from core.safety.safe_log import safe_logger
+from core.safety.safe_text import text_of
+
+log = safe_logger(__name__)
+
+# Results wait this long for company before they are settled together.
+GATHER_SECONDS = 0.004
+# Another thread joins whenever the tasks of a message last this long without an end in sight.
+GROW_SECONDS = 0.002
+
+_reserve = ThreadReserve("tasks")
+
+_UNTOLD = Failure(
+    "AttemptUntold", "expected a reason for the end of the attempt, found none that could be kept; see the log", True
+)
+
+
+class HandlerMissing(RetryableTaskError):
+    """This app has no handler for the task type; another version of it may."""
+
+    def __init__(self, task_type: str) -> None:
+        self.task_type = task_type
+        super().__init__(
+            f"expected a handler for task type {task_type!r} in this app, found none; deploy the version that has it, "
+            "or give its stage the queue of the app that does"
+        )
+
+
+@dataclass(frozen=True)
+class ClaimedTask:
+    """A task under this process's lease. `tries` counts what the retry policy counts: interruptions do not."""
+
+    task_id: str
+    task_type: str
+    task_index: int
+    name: str | None
+    parameters: dict[str, Any]
+    attempt: int
+    tries: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How one attempt ended: with a result, or with a failure. `stopped`: its handler heeded `check_cancelled`."""
+
+    task: ClaimedTask
+    result: EncodedJson | None = None
+    failure: Failure | None = None
+    stopped: bool = False
+    duration_seconds: float = 0.0
+
+
+class Batch:
+    """The claimed tasks of one message while they run.
+
+    Args:
+        threads: At most so many tasks side by side.
+        most_bytes: How large a result may be.
+    """
+
+    def __init__(
+        self,
+        job: JobRecord,
+        stage: StageDefinition,
+        lease_id: UUID,
+        tasks: Sequence[ClaimedTask],
+        *,
+        catalog: JobCatalog,
+        results: ResultStore,
+        keeper: LeaseKeeper,
+        threads: int,
+        most_bytes: int = MOST_VALUE_BYTES,
+    ) -> None:
+        self._most_bytes = most_bytes
+        self.job, self.stage, self.lease_id = job, stage, lease_id
+        self._catalog, self._results, self._keeper = catalog, results, keeper
+        self._waiting = deque(tasks)
+        self._unsettled = len(tasks)
+        self._threads = min(threads, len(tasks))
+        self._began = time.monotonic()
+        # None: look up, the batch has been abandoned.
+        self._ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        self._is_abandoned = False
+        self._tasks = tuple(tasks)
+        self.leases = {
+            task.task_id: HeldLease(
+                job.job_id,
+                job.run,
+                task.task_id,
+                lease_id,
+                stage.lease_seconds,
+                timeout_seconds=stage.task_timeout_seconds,
+            )
+            for task in tasks
+        }
+        # An attempt's time runs from its claim, so that tasks which wait for a thread are given back in good time.
+        self._patience_seconds = min(stage.lease_seconds, stage.task_timeout_seconds or stage.lease_seconds)
+
+    def __enter__(self) -> Self:
+        self._keeper.hold(list(self.leases.values()))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._keeper.drop(list(self.leases.values()))
+
+    def outcomes(self) -> Iterator[list[Outcome]]:
+        """Groups of outcomes as they come, until every task has one or was taken back by `give_up_waiting`.
+
+        After `abandon` nothing more comes but what had ended before.
+
+        A group is empty when nothing came for a while: time to ask `is_to_be_cut`.
+        """
+        if len(self._tasks) == 1:
+            yield self._to_settle([self._run(task) for task in self._take(self._waiting.popleft)])
+            return
+        started = 0
+        while self._unsettled > 0 and not self._is_abandoned:
+            if started < self._threads and self._waiting:
+                started = self._start_another(started)
+            is_patient = started >= self._threads or not self._waiting
+            group = self._gather(self._patience_seconds / 4 if is_patient else GROW_SECONDS)
+            self._unsettled -= len(group)
+            if group or is_patient:
+                yield self._to_settle(group)
+                # Settled by now: a renewal would find them gone, and take that for a lost lease.
+                self._keeper.drop([self.leases[outcome.task.task_id] for outcome in group])
+
+    def _start_another(self, started: int) -> int:
+        """One thread more; where the system gives none, those that run do it all, or this one."""
+        try:
+            _reserve.start(self._work)
+        except RuntimeError:
+            log.warning("thread_not_started", extra={"checkpoint": "THREADS", "started": started})
+            if started == 0:
+                self._work()
+            self._threads = max(started, 1)
+            return self._threads
+        return started + 1
+
+    def _to_settle(self, group: list[Outcome]) -> list[Outcome]:
+        """Without those that stopped since this process ends: who abandoned them hands them back; none has failed."""
+        return [outcome for outcome in group if not (outcome.stopped and self._is_abandoned)]
+
+    @property
+    def is_to_be_cut(self) -> bool:
+        """Whether tasks still wait for a thread though half a lease, or half their time, has gone by."""
+        return bool(self._waiting) and time.monotonic() - self._began > self._patience_seconds / 2
+
+    def give_up_waiting(self) -> list[ClaimedTask]:
+        """Take the tasks back that have not begun; the caller releases them."""
+        taken = self._take_all()
+        self._unsettled -= len(taken)
+        self._keeper.drop([self.leases[task.task_id] for task in taken])
+        return taken
+
+    def abandon(self) -> tuple[list[ClaimedTask], list[ClaimedTask]]:
+        """Tell all handlers to stop, from any thread: the tasks that have not begun, and the others.
+
+        The caller releases them; among the others there may be some that have ended, which their rows know.
+        """
+        self._is_abandoned = True
+        waiting = self._take_all()
+        unbegun = {task.task_id for task in waiting}
+        for lease in self.leases.values():
+            lease.stop("lost")
+        self._keeper.drop(list(self.leases.values()))
+        self._ended.put(None)
+        return waiting, [task for task in self._tasks if task.task_id not in unbegun]
+
+    def _take_all(self) -> list[ClaimedTask]:
+        taken: list[ClaimedTask] = []
+        while one := self._take(self._waiting.pop):
+            taken += one
+        return taken
+
+    @staticmethod
+    def _take(pop: Callable[[], ClaimedTask]) -> list[ClaimedTask]:
+        """One task, or none: several threads take from the same end or the other."""
+        try:
+            return [pop()]
+        except IndexError:
+            return []
+
+    def _gather(self, timeout_seconds: float) -> list[Outcome]:
+        """What has ended: waits for the first, then a moment for others. Empty when none came in time."""
+        group: list[Outcome] = []
+        deadline = time.monotonic() + timeout_seconds
+        while len(group) < self._unsettled:
+            try:
+                outcome = self._ended.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if outcome is None:
+                break
+            if not group:
+                deadline = time.monotonic() + GATHER_SECONDS
+            group.append(outcome)
+        return group
+
+    def _work(self) -> None:
+        while one := self._take(self._waiting.popleft):
+            self._ended.put(self._run(one[0]))
+
+    def _run(self, task: ClaimedTask) -> Outcome:
+        """One attempt. Whatever happens there is an outcome, at once: a task never holds up or fails its neighbours."""
+        untold = Outcome(task, failure=_UNTOLD)  # made before: where the memory is used up, nothing can be
+        try:
+            return self._attempt(task)
+        except BaseException:  # noqa: BLE001 - it is said to have no reason; the log may be what broke
+            return untold
+
+    def _attempt(self, task: ClaimedTask) -> Outcome:
+        began = time.monotonic()
+        try:
+            outcome = call_author(self._call_handler, self._handler(task.task_type), task)
+        except AuthorError as error:
+            outcome = Outcome(task, failure=error.failure)
+        except Exception as error:  # noqa: BLE001 - no handler; or the database is away, which a handler may meet too
+            outcome = Outcome(task, failure=classify(error))
+        outcome.duration_seconds = time.monotonic() - began
+        if outcome.failure is not None and not outcome.stopped:
+            self._tell_failure(outcome, outcome.failure)
+        return outcome
+
+    def _call_handler(self, function: HandlerFunction, task: ClaimedTask) -> Outcome:
+        lease = self.leases[task.task_id]
+        try:
+            with fan_in_reader(self._results):
+                returned = function(dict(task.parameters), self._context(task, lease))
+            return _judge(task, returned, self._most_bytes)
+        except TaskCancelled as error:
+            return Outcome(task, failure=classify(error), stopped=lease.is_stop_requested)
+
+    def _tell_failure(self, outcome: Outcome, failure: Failure) -> None:
+        log.warning(
+            "task_attempt_failed",
+            # What is stored, and not the exception itself: it is bounded, and its text can be read.
+            exc_info=AuthorError(failure),
+            extra={
+                "checkpoint": "TASK_ATTEMPT_FAILED",
+                "job_id": self.job.job_id,
+                "run": self.job.run,
+                "correlation_id": self.job.correlation_id,
+                "stage": self.stage.number,
+                "task_id": outcome.task.task_id,
+                "attempt": outcome.task.attempt,
+                "duration_seconds": round(outcome.duration_seconds, 3),
+                "error_type": failure.error_type,
+            },
+        )
+
+    def _handler(self, task_type: str) -> HandlerFunction:
+        entry = self._catalog.find_handler(task_type)
+        if entry is None:
+            raise HandlerMissing(task_type)
+        return entry.function
+
+    def _context(self, task: ClaimedTask, lease: HeldLease) -> TaskContext:
+        return TaskContext(
+            job_id=self.job.job_id,
+            job_type=self.job.job_type,
+            stage=self.stage.number,
+            task_id=task.task_id,
+            task_index=task.task_index,
+            attempt=task.attempt,
+            job_parameters=self.job.parameters,
+            correlation_id=self.job.correlation_id,
+            lease_id=self.lease_id,
+            _report=lease.report,
+            _stop_requested=lambda: lease.is_stop_requested,
+            _timed_out=lambda: lease.is_timed_out,
+        )
+
+
+def _judge(task: ClaimedTask, returned: object, most_bytes: int) -> Outcome:
+    """What a handler's return value means: a mapping or None is a result; `success` false in it is a failure."""
+    if isinstance(returned, TaskResult):
+        returned = {"success": returned.success, **returned.model_dump(exclude={"task_id", "success"})}
+        if returned["success"]:
+            returned = returned["result"]
+    if returned is None:
+        returned = {}
+    if not isinstance(returned, Mapping):
+        raise ContractViolationError(
+            f"handler of {task.task_type!r}: expected it to return a mapping or None, found "
+            f"{describe_returned(returned)}"
+        )
+    if _is_told_failure(task, returned):
+        return Outcome(task, failure=_told_failure(returned))
+    try:
+        return Outcome(task, result=encode_storable(returned, "result", most_bytes=most_bytes))
+    except ValueError as problem:  # NotJson, ValueTooLarge
+        raise ContractViolationError(f"handler of {task.task_type!r}: {text_of(problem)}") from problem
+
+
+def _is_told_failure(task: ClaimedTask, returned: Mapping[str, Any]) -> bool:
+    """`success` false; where an error is reported, it must say true or false: 0 or "false" would pass for a result."""
+    success = returned.get("success", True)
+    if not isinstance(success, bool) and (returned.get("error") or returned.get("error_type")):
+        raise ContractViolationError(
+            f"handler of {task.task_type!r}: success: expected true or false beside error, found {describe(success)}; "
+            f"it reports {text_of(returned.get('error') or returned.get('error_type'))}"
+        )
+    return success is False
+
+
+def _told_failure(returned: Mapping[str, Any]) -> Failure:
+    message = returned.get("error") or returned.get("message") or "the handler returned success false without an error"
+    retryable = returned.get("retryable", True)
+    note = ""
+    if retryable is not None and not isinstance(retryable, bool):
+        note = f" [retryable: expected true or false, found {describe(retryable)}; not tried again]"
+    return Failure(
+        error_type=text_of(returned.get("error_type") or "TaskError"),
+        message=text_of(message) + note,
+        retryable=retryable is None or retryable is True,
+        retry_after_seconds=returned.get("retry_after_seconds"),
+    )

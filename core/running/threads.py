@@ -1,0 +1,53 @@
+"""Daemon threads that are used again: starting one costs more than most light tasks."""
+
+import queue
+import threading
+from collections.abc import Callable
+
+from core.safety.safe_log import safe_logger
+
+log = safe_logger(__name__)
+
+# How long a thread without work stays.
+IDLE_SECONDS = 30.0
+
+
+class ThreadReserve:
+    """Runs every call at once, on an idle thread if there is one, else on a new one. Whoever calls sets the bound."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0
+
+    def start(self, call: Callable[[], None]) -> None:
+        """Run it in the background. It must not raise: what it does is logged if it does.
+
+        Raises:
+            RuntimeError: The system gives no thread; the call is not made.
+        """
+        with self._lock:
+            is_new_needed = self._idle == 0
+            if not is_new_needed:
+                self._idle -= 1
+        if is_new_needed:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        self._calls.put(call)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                call = self._calls.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._idle > 0:  # nobody counts on this thread
+                        self._idle -= 1
+                        return
+                continue
+            try:
+                call()
+            except BaseException:
+                log.exception("background_call_failed")
+            with self._lock:
+                self._idle += 1

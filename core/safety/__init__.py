@@ -1,0 +1,1 @@
+"""What may be logged, stored or shown: no credentials, bounded and readable text."""

@@ -1,0 +1,132 @@
+"""Loggers that never raise: a record tells of what has been done, and who listens must not make it seem undone.
+
+Libraries that trace requests put attributes on every record, whose names may be those of our fields; a handler's `emit`
+may raise. `logging` passes both on to whoever wrote the record. Nor does a record show a credential that an exception's
+text holds.
+"""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from core.safety.credentials import redact
+from core.safety.safe_text import text_of, trace_of, type_name
+
+REPEAT_SECONDS = 60.0
+# What a field is called whose name is taken on its record.
+PREFIX = "coremachine_"
+# `logging` sets these later.
+_RESERVED = frozenset({"message", "asctime"})
+# From where `logging` looks for the line that wrote the record: past `_write` and the method that was called.
+_CALLERS = 3
+
+
+class SafeLogger:
+    """Called as a `logging.Logger` is, and writes through the one of the same name."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def debug(self, message: str, *args: object, **options: Any) -> None:
+        self._write(logging.DEBUG, message, args, **options)
+
+    def info(self, message: str, *args: object, **options: Any) -> None:
+        self._write(logging.INFO, message, args, **options)
+
+    def warning(self, message: str, *args: object, **options: Any) -> None:
+        self._write(logging.WARNING, message, args, **options)
+
+    def error(self, message: str, *args: object, **options: Any) -> None:
+        self._write(logging.ERROR, message, args, **options)
+
+    def exception(self, message: str, *args: object, **options: Any) -> None:
+        """As `error`, with the exception that is being handled."""
+        self._write(logging.ERROR, message, args, **{"exc_info": True, **options})
+
+    def log(self, level: int, message: str, *args: object, **options: Any) -> None:
+        self._write(level, message, args, **options)
+
+    def _write(
+        self,
+        level: int,
+        message: str,
+        args: tuple[object, ...],
+        *,
+        exc_info: BaseException | bool | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        try:
+            logger = self._logger
+            if not logger.isEnabledFor(level):
+                return
+            error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1] if exc_info else None
+            trace = None if error is None else _without_credentials(error)
+            path, line, function, _ = logger.findCaller(stacklevel=_CALLERS)
+            record = logger.makeRecord(logger.name, level, path, line, message, args, trace, function)
+            # Here and not in `makeRecord`, which refuses a record with a field whose name is taken.
+            _add_fields(record, extra or {})
+            logger.handle(record)
+        except BaseException as error:
+            if _may_be_a_signals(error):
+                raise
+            _losses.note(self._logger.name, message, error)
+
+
+class _Losses:
+    """Tells on stderr, at once and then once a minute, that records are lost. Two threads' lines at once do no harm."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: float | None = None
+        self._unsaid = 0
+
+    def note(self, logger: str, message: str, error: BaseException) -> None:
+        self._unsaid += 1
+        now = self._clock()
+        if self._said is not None and now - self._said < REPEAT_SECONDS:
+            return
+        count, self._unsaid, self._said = self._unsaid, 0, now
+        with suppress(Exception):  # there may be no stderr, or a closed one
+            sys.stderr.write(
+                f"coremachine: log records lost: {count}, the last was {message!r} of {logger}. A handler, a filter or "
+                f"a record factory that this process has in `logging` raised {type_name(error)}: {text_of(error)}\n"
+            )
+            sys.stderr.flush()
+
+
+_losses = _Losses()
+
+
+def safe_logger(name: str) -> SafeLogger:
+    """What a module writes its records to, in the place of `logging.getLogger`."""
+    return SafeLogger(logging.getLogger(name))
+
+
+class WithoutCredentials(Exception):
+    """What a log shows of an exception whose text, or that of one which led to it, holds a credential."""
+
+
+def _without_credentials(error: BaseException) -> Any:
+    told = trace_of(error) or f"{type_name(error)}: {text_of(error)}"
+    blanked = redact(told)
+    if blanked == told:
+        return type(error), error, error.__traceback__
+    return WithoutCredentials, WithoutCredentials(f"of {type_name(error)}\n{blanked}"), None
+
+
+def _add_fields(record: logging.LogRecord, fields: Mapping[str, Any]) -> None:
+    held = vars(record)
+    for name, value in fields.items():
+        free = name
+        while free in held or free in _RESERVED:
+            free = PREFIX + free
+        held[free] = value
+
+
+def _may_be_a_signals(error: BaseException) -> bool:
+    """Whether it may come from a signal, which Python handles in the main thread between any two steps."""
+    return isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread()

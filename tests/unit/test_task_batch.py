@@ -1,0 +1,86 @@
+"""The tasks of one message while they run."""
+
+import threading
+from types import SimpleNamespace
+from uuid import uuid4
+
+from core.models import StageDefinition
+from core.running import task_batch
+from core.running.leases import LeaseKeeper
+from core.running.task_batch import Batch, ClaimedTask
+
+
+class AllRenewed:
+    def renew_leases(self, held):
+        return {(lease.lease_id, lease.task_id): "renewed" for lease in held}
+
+
+def task(task_id):
+    return ClaimedTask(task_id, "work", 0, None, {}, attempt=1, tries=1)
+
+
+def test_no_more_tasks_run_at_once_than_the_setting_says(monkeypatch):
+    """Too many raster tasks at once ran out of memory (lesson D41)."""
+    workers = []
+    monkeypatch.setattr(task_batch, "_reserve", SimpleNamespace(start=workers.append))
+    ran = []
+    catalog = SimpleNamespace(
+        find_handler=lambda _: SimpleNamespace(function=lambda _, context: ran.append(context.task_id))
+    )
+    job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
+    stage = StageDefinition(number=1, name="s", task_type="work", parallelism="fan_out")
+    tasks = [task(f"t{number}") for number in range(20)]
+    batch = Batch(
+        job,
+        stage,
+        uuid4(),
+        tasks,
+        catalog=catalog,
+        results=SimpleNamespace(),
+        keeper=LeaseKeeper(AllRenewed()),
+        threads=3,
+    )
+    batch._patience_seconds = 0.01
+    with batch:
+        outcomes = batch.outcomes()
+        # None of the workers runs yet: the batch would ask for more of them if it might.
+        assert next(outcomes) == []
+        assert next(outcomes) == []
+        assert len(workers) == 3
+        for work in workers:
+            work()
+        assert sum(len(group) for group in outcomes) == 20
+    assert (len(workers), len(ran)) == (3, 20)
+
+
+def test_lease_of_a_settled_task_is_not_renewed_while_its_message_goes_on():
+    """Its row has ended in order, and a renewal of it would be told as a lost lease (lesson D16)."""
+    may_end = threading.Event()
+
+    def work(parameters, context):
+        if context.task_id == "slow":
+            may_end.wait(60)
+
+    catalog = SimpleNamespace(find_handler=lambda _: SimpleNamespace(function=work, queue="tasks"))
+    job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
+    stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single", lease_seconds=3600)
+    keeper = LeaseKeeper(AllRenewed())
+    held = []
+    batch = Batch(
+        job,
+        stage,
+        uuid4(),
+        [task("quick"), task("slow")],
+        catalog=catalog,
+        results=SimpleNamespace(),
+        keeper=keeper,
+        threads=2,
+    )
+    with batch:
+        for group in batch.outcomes():
+            ended = {outcome.task.task_id for outcome in group}
+            held.append((ended, {lease.task_id for lease in keeper.held()}))
+            if "quick" in ended:
+                may_end.set()
+    assert held == [({"quick"}, {"quick", "slow"}), ({"slow"}, {"slow"})]
+    assert keeper.held() == []
