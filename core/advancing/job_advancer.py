@@ -134,7 +134,7 @@ class JobAdvancer:
             return None
         fault_point("job.planned")
         if plan.outcome == "expired":
-            self._state.enforce_deadlines(job.job_id, job.run, job.stage)
+            self._state.enforce_deadlines(job.stage_ref)
             return None
         if plan.is_empty_stage:
             found = self._state.find_job(job.job_id)
@@ -146,7 +146,7 @@ class JobAdvancer:
             stage.number,
             plan.tasks_per_message,
             plan.waiting,
-            on_sent=lambda ids: self._state.mark_tasks_announced(job.job_id, job.run, ids),
+            on_sent=lambda ids: self._state.mark_tasks_announced(job.ref, ids),
         )
         return None
 
@@ -212,7 +212,7 @@ class JobAdvancer:
             if summary is None:
                 if following is not None:
                     following.raise_error()
-                summaries = tuple(self._results.stage_summaries(job.job_id, job.run))
+                summaries = tuple(self._results.stage_summaries(job.ref))
                 summary = self._ask_summary(job, summaries, following.results if following is not None else None)
         except StoreUnavailable:
             raise
@@ -220,9 +220,9 @@ class JobAdvancer:
             self._fail_step(job, "finalize_job", error)
             return
         fault_point("job.finalizing")
-        self._state.finalize_job(job.job_id, job.run, summary)
+        self._state.finalize_job(job.ref, summary)
         fault_point("job.finalized")
-        self._state.note_large_values(job.job_id, job.run, job.stage, "summary", [(None, len(summary))])
+        self._state.note_large_values(job.stage_ref, "summary", [(None, len(summary))])
 
     def _ask_summary(
         self, job: JobRecord, stages: tuple[StageSummary, ...], last_results: Sequence[CompletedTask] | None
@@ -232,7 +232,7 @@ class JobAdvancer:
         def results(stage: int) -> Iterator[CompletedTask]:
             if last_results is not None and stage == job.total_stages:
                 return read_once(last_results)
-            return read_once(self._results.stream_results(job.job_id, job.run, stage))
+            return read_once(self._results.stream_results(job.ref.at_stage(stage)))
 
         self._orchestration.expect_stages(job, job.total_stages)
         job_class = self._catalog.get_job(job.job_type)
@@ -250,7 +250,7 @@ class JobAdvancer:
         """How all stages will have ended when the last, all of whose tasks are completed, is written down."""
         before = standing.summaries
         if len(before) < stage.number - 1:
-            read = self._results.stage_summaries(standing.job.job_id, standing.job.run)
+            read = self._results.stage_summaries(standing.job.ref)
             before = tuple(summary for summary in read if summary.stage < stage.number)
         return (*before, StageSummary(stage.number, StageStatus.COMPLETED.value, completed, 0))
 
@@ -270,9 +270,7 @@ class JobAdvancer:
             exc_info=AuthorError(failure),
             extra={
                 "checkpoint": "JOB_STEP_FAILED",
-                "job_id": job.job_id,
-                "run": job.run,
-                "stage": job.stage,
+                **job.stage_ref.log_fields,
                 "attempt": attempt,
                 "correlation_id": job.correlation_id,
                 "operation": step,
@@ -288,7 +286,7 @@ class JobAdvancer:
         fault_point("job.step_retry_written")
         if self._orchestration.announce_job(_job_message(job, job.stage, attempt=attempt + 1), delay_seconds=delay):
             fault_point("job.step_retry_sent")
-            self._state.mark_job_announced(job.job_id, job.run, job.stage)
+            self._state.mark_job_announced(job.stage_ref)
 
 
 def _summary_of(job_class: JobType, context: JobExecutionContext, most_bytes: int) -> EncodedJson:

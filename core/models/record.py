@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from core.models.definition import FrozenModel
+from core.models.refs import JobRef, StageRef
 from core.models.status import (
     JobStatus,
     StageStatus,
@@ -53,6 +54,14 @@ class JobRecord(FrozenModel):
     cancel_deadline_at: datetime | None = None
     waiting_for: dict[str, Any] | None = None
     run_started_at: datetime | None = None
+
+    @property
+    def ref(self) -> JobRef:
+        return JobRef(self.job_id, self.run)
+
+    @property
+    def stage_ref(self) -> StageRef:
+        return StageRef(self.job_id, self.run, self.stage)
 
 
 class JobRunRecord(FrozenModel):

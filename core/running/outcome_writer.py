@@ -35,6 +35,7 @@ class Settlement:
         self._orchestration = orchestration
         self._job = job
         self._stage = stage
+        self._ref = job.ref.at_stage(stage.number)
         self._lease_id = lease_id
         self._ending = ending
         # The job's status if one of these tasks was its stage's last, and what follows as far as it was prepared.
@@ -59,7 +60,7 @@ class Settlement:
             if not (failure.retryable and self._retry(task, failure)):
                 errors[task.task_id] = failure.to_json(task.attempt)
         if errors:
-            self._note(self._state.fail_tasks(*self._where, lease_id=self._lease_id, errors=errors))
+            self._note(self._state.fail_tasks(self._ref, lease_id=self._lease_id, errors=errors))
 
     def release(self, tasks: Sequence[ClaimedTask], *, started: bool = False) -> int:
         """Give tasks back, and announce them for others; how many were still this process's.
@@ -68,9 +69,7 @@ class Settlement:
             started: Their handlers run: that is an interruption.
         """
         by_id = {task.task_id: task for task in tasks}
-        released = self._state.release_tasks(
-            *self._where, lease_id=self._lease_id, task_ids=list(by_id), started=started
-        )
+        released = self._state.release_tasks(self._ref, lease_id=self._lease_id, task_ids=list(by_id), started=started)
         fault_point("task.released")
         waiting = [
             Waiting(
@@ -83,7 +82,7 @@ class Settlement:
             self._stage.number,
             self._stage.tasks_per_message or 1,
             waiting,
-            on_sent=lambda ids: self._state.mark_tasks_announced(self._job.job_id, self._job.run, ids),
+            on_sent=lambda ids: self._state.mark_tasks_announced(self._job.ref, ids),
             cause=self._lease_id.hex[:12],
         )
         return len(released)
@@ -94,10 +93,6 @@ class Settlement:
             self._announce_retry(
                 row["task_id"], row["task_type"], row["attempt"], row["wait_seconds"], cause=self._lease_id.hex[:12]
             )
-
-    @property
-    def _where(self) -> tuple[str, int, int]:
-        return self._job.job_id, self._job.run, self._stage.number
 
     def _complete_all(self, results: Mapping[str, EncodedJson]) -> dict[str, Failure]:
         """Complete them in one call; one by one if the database refuses a value. Returns why it refused which."""
@@ -120,7 +115,7 @@ class Settlement:
             self.following = self._ending.following(results)
             if self.following is not None and self._complete_with(self.following, results):
                 return
-        check = self._state.complete_tasks(*self._where, lease_id=self._lease_id, results=results)
+        check = self._state.complete_tasks(self._ref, lease_id=self._lease_id, results=results)
         self._note_large(results)
         if has_ended:
             return  # These came too late, and change nothing of what the stage's last results led to.
@@ -136,12 +131,12 @@ class Settlement:
         try:
             if following.small is not None:
                 self.is_planned = self._state.complete_stage_and_plan_next(
-                    *self._where, lease_id=self._lease_id, results=results, following=following.small
+                    self._ref, lease_id=self._lease_id, results=results, following=following.small
                 )
                 self.job_status = JobStatus.QUEUED if self.is_planned else None
             elif following.summary is not None:
                 self.job_status = self._state.complete_stage_and_finalize(
-                    *self._where, lease_id=self._lease_id, results=results, summary=following.summary
+                    self._ref, lease_id=self._lease_id, results=results, summary=following.summary
                 )
         except StoreUnavailable:
             raise
@@ -153,14 +148,14 @@ class Settlement:
         self._note_large(results)
         if following.small is not None:
             sizes = ((row.task_id, len(row.parameters)) for row in following.small.tasks)
-            self._state.note_large_values(self._job.job_id, self._job.run, self._stage.number + 1, "parameters", sizes)
+            self._state.note_large_values(self._job.ref.at_stage(self._stage.number + 1), "parameters", sizes)
         elif following.summary is not None:
-            self._state.note_large_values(*self._where, "summary", [(None, len(following.summary))])
+            self._state.note_large_values(self._ref, "summary", [(None, len(following.summary))])
         return True
 
     def _note_large(self, results: Mapping[str, EncodedJson]) -> None:
         sizes = ((task_id, len(result)) for task_id, result in results.items())
-        self._state.note_large_values(*self._where, "result", sizes)
+        self._state.note_large_values(self._ref, "result", sizes)
 
     def _note(self, check: StageCheck) -> None:
         if check.is_last_task_in_stage:
@@ -170,7 +165,7 @@ class Settlement:
         """Whether another attempt is scheduled."""
         try:
             answer = self._state.schedule_retry(
-                *self._where,
+                self._ref,
                 task.task_id,
                 lease_id=self._lease_id,
                 failure=failure,
@@ -200,7 +195,7 @@ class Settlement:
         queue = self._orchestration.queue_for(self._stage, task_type)
         if self._orchestration.announce_retry(message, queue, delay_seconds):
             fault_point("task.retry_sent")
-            self._state.mark_tasks_announced(self._job.job_id, self._job.run, [task_id])
+            self._state.mark_tasks_announced(self._job.ref, [task_id])
 
 
 def _portions(outcomes: Sequence[Outcome]) -> Iterator[dict[str, EncodedJson]]:
