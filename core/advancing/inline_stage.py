@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from core.advancing.stage_planner import Draft
 from core.basics.canonical import EncodedJson, as_stored
 from core.models.context import CompletedTask
-from core.ports import PlannedTask, SmallStage, StageCheck
+from core.models.transition import PlannedTask, SmallStage, StageCheck
 
 # Results of more text than this are read from the database when they are needed.
 MOST_CHARACTERS = 200_000

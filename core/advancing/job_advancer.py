@@ -18,6 +18,7 @@ from core.errors import AuthorError, ContractViolationError, StoreUnavailable, U
 from core.models import JobQueueMessage, JobRecord, JobStatus, StageDefinition, StageStatus
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
 from core.models.definition import read_definition
+from core.models.transition import PlanOutcome
 from core.operating.unknown_work import Postponer
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, JobType, ResultStore
@@ -133,7 +134,7 @@ class JobAdvancer:
         if plan is None:
             return None
         fault_point("job.planned")
-        if plan.outcome == "expired":
+        if plan.outcome is PlanOutcome.EXPIRED:
             self._state.enforce_deadlines(job.stage_ref)
             return None
         if plan.is_empty_stage:
@@ -325,7 +326,7 @@ def _standing_after(standing: Standing, moved: JobRecord, settlement: Settlement
         summaries = (*summaries, StageSummary(ended, StageStatus.COMPLETED.value, len(following.results), 0))
     plan = None
     if following is not None and following.small is not None and settlement.is_planned:
-        plan = plan_of(following.small, "planned")
+        plan = plan_of(following.small, PlanOutcome.PLANNED)
     return Standing(moved, summaries, following, plan)
 
 

@@ -13,9 +13,11 @@ from core.advancing.step_times import StepTimes
 from core.basics.cache import LatestCache
 from core.basics.canonical import LARGE_VALUE_BYTES, MOST_BYTES_AT_ONCE, as_stored
 from core.models import JobRecord, Lease, Parallelism, StageDefinition
+from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask
-from core.orchestration_manager import OrchestrationManager, Waiting
-from core.ports import PlannedTask, ResultStore, SmallStage
+from core.models.transition import PlannedTask, PlanOutcome, SmallStage
+from core.orchestration_manager import OrchestrationManager
+from core.ports import ResultStore
 from core.running.task_batch import ClaimedTask
 from core.state_manager import StateManager
 
@@ -29,15 +31,15 @@ MEAN_LIFE_SECONDS = 60.0
 
 @dataclass
 class Plan:
-    """What came of planning: `planned`, or why not (busy, missing, stale_run, closed, expired).
+    """What came of planning: `planned`, or why not.
 
     Args:
         waiting: Tasks that need a message.
         claimed: The stage's tasks, all born under `lease_id`, for this process to run at once; `rows` as planned.
     """
 
-    outcome: str = "planned"
-    waiting: list[Waiting] = field(default_factory=list)
+    outcome: PlanOutcome = PlanOutcome.PLANNED
+    waiting: list[UnannouncedTask] = field(default_factory=list)
     claimed: list[ClaimedTask] = field(default_factory=list)
     rows: Sequence[PlannedTask] = ()
     lease_id: UUID | None = None
@@ -45,7 +47,7 @@ class Plan:
 
     @property
     def is_empty_stage(self) -> bool:
-        return self.outcome == "planned" and not self.waiting and not self.claimed
+        return self.outcome is PlanOutcome.PLANNED and not self.waiting and not self.claimed
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class StagePlanner:
         small = self.small_stage(draft, on_the_spot=on_the_spot)
         ref = draft.job.ref.at_stage(draft.stage.number)
         plan = plan_of(small, self._state.plan_small_stage(ref, small))
-        if plan.outcome == "planned":
+        if plan.outcome is PlanOutcome.PLANNED:
             sizes = ((row.task_id, len(row.parameters)) for row in small.tasks)
             self._state.note_large_values(ref, "parameters", sizes)
         return plan
@@ -151,7 +153,7 @@ class StagePlanner:
 
         def noted() -> Iterator[PlannedTask]:
             for row in chain(draft.few, draft.more):
-                plan.waiting.append(Waiting(row.task_id, row.queue))
+                plan.waiting.append(UnannouncedTask(row.task_id, row.queue))
                 if len(row.parameters) > LARGE_VALUE_BYTES:
                     large.append((row.task_id, len(row.parameters)))
                 yield row
@@ -159,7 +161,7 @@ class StagePlanner:
         plan.outcome, _ = self._state.plan_stage(
             job.ref.at_stage(stage.number), noted(), tasks_per_message=plan.tasks_per_message
         )
-        if plan.outcome == "planned":
+        if plan.outcome is PlanOutcome.PLANNED:
             self._state.note_large_values(job.ref.at_stage(stage.number), "parameters", large)
         return plan
 
@@ -212,16 +214,16 @@ def _first_of(rows: Iterator[PlannedTask]) -> list[PlannedTask]:
     return first
 
 
-def plan_of(small: SmallStage, outcome: str) -> Plan:
+def plan_of(small: SmallStage, outcome: PlanOutcome) -> Plan:
     """What came of writing a small stage."""
     plan = Plan(
         outcome, lease_id=small.lease.lease_id if small.lease else None, tasks_per_message=small.tasks_per_message or 1
     )
-    if outcome == "planned" and small.lease is not None:
+    if outcome is PlanOutcome.PLANNED and small.lease is not None:
         plan.claimed = [_born_claimed(row) for row in small.tasks]
         plan.rows = small.tasks
-    elif outcome == "planned":
-        plan.waiting = [Waiting(row.task_id, row.queue) for row in small.tasks]
+    elif outcome is PlanOutcome.PLANNED:
+        plan.waiting = [UnannouncedTask(row.task_id, row.queue) for row in small.tasks]
     return plan
 
 

@@ -10,8 +10,9 @@ from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.errors import AttemptsExhausted, DataRefused, Failure, StoreUnavailable, classify
 from core.models import JobRecord, JobStatus, StageDefinition, TaskQueueMessage
-from core.orchestration_manager import OrchestrationManager, Waiting
-from core.ports import StageCheck
+from core.models.announcement import UnannouncedTask
+from core.models.transition import ClaimedRow, RetryOutcome, StageCheck
+from core.orchestration_manager import OrchestrationManager
 from core.running.task_batch import ClaimedTask, Outcome
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
@@ -72,7 +73,7 @@ class Settlement:
         released = self._state.release_tasks(self._ref, lease_id=self._lease_id, task_ids=list(by_id), started=started)
         fault_point("task.released")
         waiting = [
-            Waiting(
+            UnannouncedTask(
                 task_id, self._orchestration.queue_for(self._stage, by_id[task_id].task_type), by_id[task_id].attempt
             )
             for task_id in released
@@ -87,11 +88,11 @@ class Settlement:
         )
         return len(released)
 
-    def send_again(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def send_again(self, rows: Sequence[ClaimedRow]) -> None:
         """Messages that came before their tasks were due go back to the queue until then."""
         for row in rows:
             self._announce_retry(
-                row["task_id"], row["task_type"], row["attempt"], row["wait_seconds"], cause=self._lease_id.hex[:12]
+                row.task_id, row.task_type, row.attempt, row.wait_seconds, cause=self._lease_id.hex[:12]
             )
 
     def _complete_all(self, results: Mapping[str, EncodedJson]) -> dict[str, Failure]:
@@ -174,10 +175,10 @@ class Settlement:
             )
         except AttemptsExhausted:
             return False
-        if answer["outcome"] == "scheduled":
+        if answer.outcome is RetryOutcome.SCHEDULED:
             fault_point("task.retry_written")
-            self._announce_retry(task.task_id, task.task_type, task.attempt, answer["delay_seconds"])
-        return answer["outcome"] in {"scheduled", "stale"}
+            self._announce_retry(task.task_id, task.task_type, task.attempt, answer.delay_seconds)
+        return answer.outcome in {RetryOutcome.SCHEDULED, RetryOutcome.STALE}
 
     def _announce_retry(
         self, task_id: str, task_type: str, attempt: int, delay_seconds: float, *, cause: str | None = None
