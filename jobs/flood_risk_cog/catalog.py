@@ -36,6 +36,8 @@ SUMMARY_FIELDS = (
     "crs",
     "nodata",
     "bounds",
+    "bbox",
+    "geometry",
     "kind",
     "changed",
     "compression",
