@@ -87,9 +87,8 @@ def main() -> None:
 
 def answer_to(request: dict[str, Any], worker: Worker) -> dict[str, Any]:
     try:
-        if (work := request.pop("work", None)) is not None:
-            module, name = WORK[work]
-            return {"result": getattr(importlib.import_module(module), name)(**request)}
+        if "work" in request:
+            return {"result": do_work(**request)}
         from jobs.flood_risk_cog.convert import convert_raster  # noqa: PLC0415 - reported where it is missing
 
         owner = request.pop("owner", None)
@@ -102,6 +101,13 @@ def answer_to(request: dict[str, Any], worker: Worker) -> dict[str, Any]:
         if is_out_of_memory(error):
             return {"failure": fields_of(classify(TooLittleMemory(request.get("path", "rasters"))))}
         return {"failure": fields_of(classify(error))}
+
+
+def do_work(work: str, **keywords: Any) -> dict[str, Any]:
+    """What a request of `WORK` asks for."""
+    module, name = WORK[work]
+    found: dict[str, Any] = getattr(importlib.import_module(module), name)(**keywords)
+    return found
 
 
 def fields_of(failure: Failure) -> dict[str, Any]:
