@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
+from core.app_queues import JOBS_QUEUE
 from core.authors.author_code import author_items, describe_returned, read_once, refusal
 from core.basics.canonical import MOST_VALUE_BYTES, EncodedJson, copied, describe, encode_storable
 from core.basics.faults import fault_point
@@ -35,7 +36,6 @@ _T = TypeVar("_T")
 # Name, task type and parameters of a task.
 AskedTask = tuple[str | None, str | None, EncodedJson]
 
-JOBS_QUEUE = "jobs"
 FAN_IN_NAME = "fan_in"
 MESSAGES_PER_SEND = 200
 MOST_NAME_CHARACTERS = 500
