@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 from bench.jobs import FanJob
 from bench.peers.floor import Client
 from bench.workload import RESULT
+from core.models import Lease, StageRef
 from coremachine.local.postgres import find_binaries
 from infrastructure.jobs_tasks import StageCompletionRepository, TaskRepository
 from infrastructure.migrations import Migrator
@@ -104,13 +105,13 @@ def completions(url: str, clients: int, batches: int = 100) -> float:
         chunks = [ids[at * BATCH : (at + 1) * BATCH] for at in range(batches)]
         leases = [uuid4() for _ in chunks]
         for lease, chunk in zip(leases, chunks, strict=True):
-            tasks.claim_tasks(job_id, 1, 2, chunk, lease_id=lease, owner="bench")
+            tasks.claim_tasks(StageRef(job_id, 1, 2), chunk, lease=Lease(lease, "bench"))
 
         def work(number: int) -> Callable[[], None]:
             def run() -> None:
                 for lease, chunk in list(zip(leases, chunks, strict=True))[number::clients]:
                     results = dict.fromkeys(chunk, RESULT)
-                    stages.complete_task_and_check_stage(job_id, 1, 2, lease_id=lease, results=results)
+                    stages.complete_task_and_check_stage(StageRef(job_id, 1, 2), lease_id=lease, results=results)
 
             return run
 

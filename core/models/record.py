@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from core.models.definition import FrozenModel
+from core.models.refs import JobRef, StageRef
 from core.models.status import (
     JobStatus,
     StageStatus,
@@ -74,6 +75,14 @@ class JobRecord(FrozenModel):
         if status == JobStatus.QUEUED:
             return self.queued_for(stage + 1)
         return self.finalizing_after(stage) if status == JobStatus.FINALIZING else None
+
+    @property
+    def ref(self) -> JobRef:
+        return JobRef(self.job_id, self.run)
+
+    @property
+    def stage_ref(self) -> StageRef:
+        return StageRef(self.job_id, self.run, self.stage)
 
 
 class JobRunRecord(FrozenModel):
