@@ -183,6 +183,189 @@ create index if not exists "dead_letters_by_age" on "app"."dead_letters" ("dead_
 
 create index if not exists "dead_letters_by_receipt" on "app"."dead_letters" ("received_at");
 
+-- The clock of the schema.
+
+-- The clock that decides leases and due times. Tests turn it: set app.fake_now = '2026-01-01 00:00+00'.
+create or replace function "app".clock() returns timestamptz
+language sql stable as $$
+  select coalesce(nullif(current_setting('app.fake_now', true), '')::timestamptz, clock_timestamp())
+$$;
+
+-- What is stored as an error, and which errors count as the same.
+
+-- What a cancelled job's row keeps as its error.
+create or replace function "app".cancelled_error(p_reason text) returns jsonb
+language sql immutable as $$
+  select jsonb_build_object('type', 'Cancelled', 'message', coalesce(p_reason, 'cancelled'))
+$$;
+
+-- A message without what tells one occurrence from another. Its first 500 characters decide.
+create or replace function "app".normalised_message(p_message text) returns text
+language sql immutable parallel safe as $$
+  select regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+    left(p_message, 500),
+    -- Paths and URLs, in quotes (where they may hold spaces) or bare.
+    '''[^'']*[/\\][^'']*''|"[^"]*[/\\][^"]*"|[^\s''"(),;]*[/\\][^\s''"(),;]*', '.', 'g'),
+    -- Names of files, in quotes.
+    '''[^'']*\.[A-Za-z][A-Za-z0-9]{1,4}''|"[^"]*\.[A-Za-z][A-Za-z0-9]{1,4}"', '.', 'g'),
+    -- Words with a digit in them: numbers, uuids, hashes, times, tile_12. Quotes around one go with it.
+    '[''"]?[\w.:+-]*[0-9][\w.:+-]*[''"]?', '.', 'g'),
+    -- Hexadecimal digits that happen to be letters alone.
+    '\m[a-f]{8,}\M', '.', 'g'),
+    -- A list of such things is one, however long.
+    '\.([\s,;:-]+\.)+', '.', 'g'),
+    '\s+', ' ', 'g')
+$$;
+
+-- The same for errors of the same type whose messages differ in numbers, ids, paths and file names alone: 16 hexadecimal
+-- digits. Computed when failures are looked at, so that a success costs nothing for it and old rows have one too.
+create or replace function "app".error_fingerprint(p_type text, p_message text) returns text
+language sql immutable parallel safe as $$
+  select left(encode(sha256(convert_to(
+    coalesce(p_type, '') || ':' || "app".normalised_message(coalesce(p_message, '')), 'UTF8')), 'hex'), 16)
+$$;
+
+-- The job's timeline.
+
+-- One line in the job's timeline.
+create or replace function "app".record_event(
+  p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb
+) returns void
+language plpgsql as $$
+begin
+  insert into "app".job_events (job_id, run, stage, task_id, event, detail, at)
+  values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), "app".clock());
+end $$;
+
+-- The advisory locks of the schema: each key is made here and nowhere else. All are held until their transaction ends.
+-- Order in every function: task rows by id, then the stage's lock, then the job row. An idempotency key's lock comes
+-- before a job row; nobody who holds a job row waits for a key.
+-- docs/explanation/locking.md shows how shared and exclusive holders of a stage's lock go together.
+
+create or replace function "app".stage_lock_key(p_job_id text, p_run integer, p_stage integer) returns bigint
+language sql stable as $$
+  select hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)
+$$;
+
+-- A transaction that has waited for a stage's lock decides by what others have committed meanwhile. A snapshot of its
+-- beginning does not show that, so this raises CM005 unless the transaction is read committed.
+create or replace function "app".require_read_committed() returns void
+language plpgsql as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'expected a transaction at read committed, found %', current_setting('transaction_isolation')
+      using errcode = 'CM005', hint = 'begin it with: begin isolation level read committed';
+  end if;
+end $$;
+
+-- Serializes decisions about one stage of one run: waits for all who share the lock, and they wait for it.
+-- No transaction goes from shared to exclusive. Raises CM005.
+create or replace function "app".lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
+language plpgsql as $$
+begin
+  perform "app".require_read_committed();
+  perform pg_advisory_xact_lock("app".stage_lock_key(p_job_id, p_run, p_stage));
+end $$;
+
+-- Keeps decisions about the stage off, side by side with others who share it. Raises CM005.
+create or replace function "app".share_stage(p_job_id text, p_run integer, p_stage integer) returns void
+language plpgsql as $$
+begin
+  perform "app".require_read_committed();
+  perform pg_advisory_xact_lock_shared("app".stage_lock_key(p_job_id, p_run, p_stage));
+end $$;
+
+-- lock_stage without waiting: false when another transaction has the lock.
+create or replace function "app".try_lock_stage(p_job_id text, p_run integer, p_stage integer) returns boolean
+language plpgsql as $$
+begin
+  return pg_try_advisory_xact_lock("app".stage_lock_key(p_job_id, p_run, p_stage));
+end $$;
+
+-- Serializes submissions that carry the same idempotency key.
+create or replace function "app".lock_idempotency_key(p_key text) returns void
+language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_key, 0));
+end $$;
+
+-- Advance: the end of a stage is decided, and the job moves on to its next stage or to its end.
+
+-- After tasks ended in this transaction: counts failures, applies the failure policy, closes the stage if it is over.
+-- Returns whether this transaction closed it. Locks: the stage, then the job row; never waits for a task row after it.
+create or replace function "app".check_stage(
+  p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]
+) returns boolean
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_stage record;
+  v_task record;
+  v_reason text;
+begin
+  perform "app".lock_stage(p_job_id, p_run, p_stage);
+  select s.status = 'processing' and j.run = p_run as runs, j.status = 'processing' as job_runs,
+         j.status = 'cancelling' as is_cancelling, s.settings -> 'failure' as policy, s.failed_count, s.expected_count
+  into v_stage
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+
+  if p_was_open and not (v_stage.runs and v_stage.job_runs) then
+    raise exception 'stage % of job % run % was closed meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
+  end if;
+  if not v_stage.runs then
+    -- Rows that were in other hands when the stage was closed.
+    perform "app".cancel_open_tasks(p_job_id, p_run, p_stage, true);
+    return false;
+  end if;
+  if v_stage.is_cancelling then
+    perform "app".cancel_open_tasks(p_job_id, p_run, p_stage, false);
+  end if;
+
+  if p_failed_ids is not null then
+    update "app".stages s set failed_count = s.failed_count + cardinality(p_failed_ids)
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    returning s.failed_count into v_stage.failed_count;
+    for v_task in
+      select t.task_id, t.error from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_failed_ids) order by t.task_id
+    loop
+      perform "app".record_event(p_job_id, p_run, p_stage, v_task.task_id, 'task_failed', v_task.error);
+      v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');
+    end loop;
+    if "app".is_over_failure_budget(v_stage.policy, v_stage.failed_count, v_stage.expected_count) then
+      perform "app".end_job(p_job_id, p_run, 'failed', jsonb_build_object(
+        'type', 'StageFailed', 'stage', p_stage, 'failed_count', v_stage.failed_count,
+        'message', format('stage %s failed; last failed task %s', p_stage, v_reason)));
+      return true;
+    end if;
+  end if;
+
+  if "app".ensure_watch(p_job_id, p_run, p_stage) then
+    return false;
+  end if;
+  if v_stage.is_cancelling then
+    perform "app".end_job(p_job_id, p_run, 'cancelled', null);
+  else
+    perform "app".close_stage(p_job_id, p_run, p_stage);
+  end if;
+  return true;
+end $$;
+
+-- Whether so many failed tasks fail the stage.
+create or replace function "app".is_over_failure_budget(
+  p_policy jsonb, p_failed_count integer, p_expected_count integer
+) returns boolean
+language sql immutable as $$
+  select case p_policy ->> 'on_failure'
+    when 'continue' then false
+    when 'tolerate' then
+      p_failed_count > coalesce((p_policy ->> 'max_failed')::integer, p_failed_count)
+      or p_failed_count * 100.0 / greatest(p_expected_count, 1)
+        > coalesce((p_policy ->> 'max_failed_percent')::double precision, 100)
+    else p_failed_count > 0
+  end
+$$;
+
 -- The stage is over: writes its end and moves the job on, in the caller's transaction. Returns the job's new status.
 -- Fence: the stage still runs. Locks: the stage's lock is held by the caller; then the job row.
 create or replace function "app".close_stage(p_job_id text, p_run integer, p_stage integer) returns text
@@ -265,169 +448,33 @@ begin
   return found;
 end $$;
 
--- Cancels the job: what has not started is cancelled now; running tasks learn of it at their next heartbeat and the
--- job is `cancelling` until the last of them has ended, at the latest when p_grace_seconds are over: force_cancel ends
--- it then. Without a grace running tasks lose their leases at once. Asked again, it can only bring the deadline nearer.
--- Returns the job's status after it, null for an unknown job.
--- Locks: the stage, then the job row; task rows in other hands are skipped, the janitor finds them.
-create or replace function "app".cancel_job(
-  p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text
-) returns text
-language plpgsql as $$
-declare
-  v_deadline timestamptz := "app".clock() + p_grace_seconds * interval '1 second';
-  v_job record;
-begin
-  select j.run, j.stage into v_job from "app".jobs j where j.job_id = p_job_id;
-  if not found then
-    return null;
-  end if;
-  perform "app".lock_stage(p_job_id, v_job.run, v_job.stage);
-  select j.run, j.stage, j.status, j.cancel_deadline_at into v_job
-  from "app".jobs j where j.job_id = p_job_id for update;
-  -- It has ended, or a newer release gave it a status that this one does not know.
-  if v_job.status not in ('queued', 'processing', 'finalizing', 'cancelling')
-    or (v_job.status = 'cancelling' and v_deadline >= v_job.cancel_deadline_at) then
-    return v_job.status;
-  end if;
-  perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'cancel_requested',
-    jsonb_build_object('reason', p_reason, 'actor', p_actor, 'grace_seconds', p_grace_seconds));
-  if v_job.status in ('processing', 'cancelling') then
-    perform "app".cancel_open_tasks(p_job_id, v_job.run, v_job.stage, p_grace_seconds <= 0);
-    if "app".ensure_watch(p_job_id, v_job.run, v_job.stage) then
-      update "app".jobs j
-      set status = 'cancelling', cancel_deadline_at = v_deadline, paused_at = null, updated_at = "app".clock(),
-          error = coalesce(j.error, "app".cancelled_error(p_reason))
-      where j.job_id = p_job_id;
-      return 'cancelling';
-    end if;
-  end if;
-  perform "app".end_job(p_job_id, v_job.run, 'cancelled', "app".cancelled_error(p_reason));
-  return 'cancelled';
-end $$;
-
--- The form that the release before calls.
-create or replace function "app".cancel_job(p_job_id text, p_reason text) returns text
-language plpgsql as $$
-begin
-  return "app".cancel_job(p_job_id, p_reason, 300, null);
-end $$;
-
--- What a cancelled job's row keeps as its error.
-create or replace function "app".cancelled_error(p_reason text) returns jsonb
-language sql immutable as $$
-  select jsonb_build_object('type', 'Cancelled', 'message', coalesce(p_reason, 'cancelled'))
-$$;
-
--- Ends a job whose cancel has waited long enough: leases are revoked, so late results find nothing to write to.
--- Returns the number of tasks that had not stopped; null when its deadline is not over, or it ended meanwhile.
--- Fence: `cancelling`, which only leads to `cancelled`. Locks: task rows by id, then the stage, then the job row.
-create or replace function "app".force_cancel(p_job_id text, p_run integer, p_stage integer) returns integer
+-- Lets go of tasks that a find holds for the caller, whose messages no queue took: the next sweep finds them.
+-- Locks: task rows by id.
+create or replace function "app".let_go_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns void
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_now timestamptz := "app".clock();
   v_ids text[];
 begin
-  perform 1 from "app".jobs j
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'cancelling'
-    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= v_now;
-  if not found then
-    return null;
-  end if;
-  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
+  select array_agg(o.task_id) into v_ids from (
     select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
+      and t.status is not distinct from 'pending'
     order by t.task_id for update
   ) o;
-  update "app".tasks t
-  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
-      parked_at = null, finished_at = v_now,
-      error = jsonb_build_object('type', 'CancelForced', 'retryable', false, 'attempt', t.attempt,
-        'message', format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner))
+  update "app".tasks t set due_at = null
   where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  if not "app".check_stage(p_job_id, p_run, p_stage, false, null) then
-    return null;
-  end if;
-  perform "app".record_event(p_job_id, p_run, p_stage, null, 'cancel_forced',
-    jsonb_build_object('count', cardinality(v_ids)));
-  return cardinality(v_ids);
 end $$;
 
--- After tasks ended in this transaction: counts failures, applies the failure policy, closes the stage if it is over.
--- Returns whether this transaction closed it. Locks: the stage, then the job row; never waits for a task row after it.
-create or replace function "app".check_stage(
-  p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]
-) returns boolean
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_stage record;
-  v_task record;
-  v_reason text;
+-- The same for a job. A step that is to be tried again later has another attempt, and keeps its time.
+create or replace function "app".let_go_of_job(p_job_id text, p_run integer, p_attempt integer) returns void
+language plpgsql as $$
 begin
-  perform "app".lock_stage(p_job_id, p_run, p_stage);
-  select s.status = 'processing' and j.run = p_run as runs, j.status = 'processing' as job_runs,
-         j.status = 'cancelling' as is_cancelling, s.settings -> 'failure' as policy, s.failed_count, s.expected_count
-  into v_stage
-  from "app".stages s join "app".jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-
-  if p_was_open and not (v_stage.runs and v_stage.job_runs) then
-    raise exception 'stage % of job % run % was closed meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
-  end if;
-  if not v_stage.runs then
-    -- Rows that were in other hands when the stage was closed.
-    perform "app".cancel_open_tasks(p_job_id, p_run, p_stage, true);
-    return false;
-  end if;
-  if v_stage.is_cancelling then
-    perform "app".cancel_open_tasks(p_job_id, p_run, p_stage, false);
-  end if;
-
-  if p_failed_ids is not null then
-    update "app".stages s set failed_count = s.failed_count + cardinality(p_failed_ids)
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
-    returning s.failed_count into v_stage.failed_count;
-    for v_task in
-      select t.task_id, t.error from "app".tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_failed_ids) order by t.task_id
-    loop
-      perform "app".record_event(p_job_id, p_run, p_stage, v_task.task_id, 'task_failed', v_task.error);
-      v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');
-    end loop;
-    if "app".is_over_failure_budget(v_stage.policy, v_stage.failed_count, v_stage.expected_count) then
-      perform "app".end_job(p_job_id, p_run, 'failed', jsonb_build_object(
-        'type', 'StageFailed', 'stage', p_stage, 'failed_count', v_stage.failed_count,
-        'message', format('stage %s failed; last failed task %s', p_stage, v_reason)));
-      return true;
-    end if;
-  end if;
-
-  if "app".ensure_watch(p_job_id, p_run, p_stage) then
-    return false;
-  end if;
-  if v_stage.is_cancelling then
-    perform "app".end_job(p_job_id, p_run, 'cancelled', null);
-  else
-    perform "app".close_stage(p_job_id, p_run, p_stage);
-  end if;
-  return true;
+  update "app".jobs j set due_at = null
+  where j.job_id = p_job_id and j.run = p_run and j.attempt = p_attempt and j.status in ('queued', 'finalizing')
+    and j.announced_at is null;
 end $$;
 
--- Whether so many failed tasks fail the stage.
-create or replace function "app".is_over_failure_budget(
-  p_policy jsonb, p_failed_count integer, p_expected_count integer
-) returns boolean
-language sql immutable as $$
-  select case p_policy ->> 'on_failure'
-    when 'continue' then false
-    when 'tolerate' then
-      p_failed_count > coalesce((p_policy ->> 'max_failed')::integer, p_failed_count)
-      or p_failed_count * 100.0 / greatest(p_expected_count, 1)
-        > coalesce((p_policy ->> 'max_failed_percent')::double precision, 100)
-    else p_failed_count > 0
-  end
-$$;
+-- Claims: an attempt gets its lease.
 
 -- Leases tasks to the caller. One row an id comes back, those that are claimed first, with its outcome:
 -- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
@@ -461,7 +508,7 @@ begin
       return;
     end if;
   end if;
-  select j.status = 'processing' and j.run = p_run and s.status = 'processing',
+  select (j.status = 'processing' and j.run = s.run and s.status = 'processing'),
          j.status in ('cancelling', 'cancelled', 'failed') or s.status in ('cancelled', 'failed'),
          j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision,
          coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false)
@@ -543,8 +590,7 @@ begin
       lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
       due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-    and j.status = 'processing' and j.run = p_run and j.paused_at is null
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and j.paused_at is null
     and (least(j.deadline_at, s.deadline_at) <= v_now) is not true
     and t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
     and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
@@ -556,44 +602,459 @@ begin
   end if;
 end $$;
 
--- The clock that decides leases and due times. Tests turn it: set app.fake_now = '2026-01-01 00:00+00'.
-create or replace function "app".clock() returns timestamptz
-language sql stable as $$
-  select coalesce(nullif(current_setting('app.fake_now', true), '')::timestamptz, clock_timestamp())
+-- Control: what operators do to a job that runs: cancel it, pause it, resume it.
+
+-- Cancels the job: what has not started is cancelled now; running tasks learn of it at their next heartbeat and the
+-- job is `cancelling` until the last of them has ended, at the latest when p_grace_seconds are over: force_cancel ends
+-- it then. Without a grace running tasks lose their leases at once. Asked again, it can only bring the deadline nearer.
+-- Returns the job's status after it, null for an unknown job.
+-- Locks: the stage, then the job row; task rows in other hands are skipped, the janitor finds them.
+create or replace function "app".cancel_job(
+  p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text
+) returns text
+language plpgsql as $$
+declare
+  v_deadline timestamptz := "app".clock() + p_grace_seconds * interval '1 second';
+  v_job record;
+begin
+  select j.run, j.stage into v_job from "app".jobs j where j.job_id = p_job_id;
+  if not found then
+    return null;
+  end if;
+  perform "app".lock_stage(p_job_id, v_job.run, v_job.stage);
+  select j.run, j.stage, j.status, j.cancel_deadline_at into v_job
+  from "app".jobs j where j.job_id = p_job_id for update;
+  -- It has ended, or a newer release gave it a status that this one does not know.
+  if v_job.status not in ('queued', 'processing', 'cancelling', 'finalizing')
+    or (v_job.status = 'cancelling' and v_deadline >= v_job.cancel_deadline_at) then
+    return v_job.status;
+  end if;
+  perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'cancel_requested',
+    jsonb_build_object('reason', p_reason, 'actor', p_actor, 'grace_seconds', p_grace_seconds));
+  if v_job.status in ('processing', 'cancelling') then
+    perform "app".cancel_open_tasks(p_job_id, v_job.run, v_job.stage, p_grace_seconds <= 0);
+    if "app".ensure_watch(p_job_id, v_job.run, v_job.stage) then
+      update "app".jobs j
+      set status = 'cancelling', cancel_deadline_at = v_deadline, paused_at = null, updated_at = "app".clock(),
+          error = coalesce(j.error, "app".cancelled_error(p_reason))
+      where j.job_id = p_job_id;
+      return 'cancelling';
+    end if;
+  end if;
+  perform "app".end_job(p_job_id, v_job.run, 'cancelled', "app".cancelled_error(p_reason));
+  return 'cancelled';
+end $$;
+
+-- The form that the release before calls.
+create or replace function "app".cancel_job(p_job_id text, p_reason text) returns text
+language plpgsql as $$
+begin
+  return "app".cancel_job(p_job_id, p_reason, 300, null);
+end $$;
+
+-- Ends a job whose cancel has waited long enough: leases are revoked, so late results find nothing to write to.
+-- Returns the number of tasks that had not stopped; null when its deadline is not over, or it ended meanwhile.
+-- Fence: `cancelling`, which only leads to `cancelled`. Locks: task rows by id, then the stage, then the job row.
+create or replace function "app".force_cancel(p_job_id text, p_run integer, p_stage integer) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_ids text[];
+begin
+  perform 1 from "app".jobs j
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'cancelling'
+    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= v_now;
+  if not found then
+    return null;
+  end if;
+  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    order by t.task_id for update
+  ) o;
+  update "app".tasks t
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = v_now,
+      error = jsonb_build_object('type', 'CancelForced', 'retryable', false, 'attempt', t.attempt,
+        'message', format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner))
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  if not "app".check_stage(p_job_id, p_run, p_stage, false, null) then
+    return null;
+  end if;
+  perform "app".record_event(p_job_id, p_run, p_stage, null, 'cancel_forced',
+    jsonb_build_object('count', cardinality(v_ids)));
+  return cardinality(v_ids);
+end $$;
+
+-- Cancels what has not ended; running tasks too if asked. Skips rows that are in other hands this moment.
+create or replace function "app".cancel_open_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_with_running boolean
+) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_ids text[];
+  v_count integer;
+begin
+  select array_agg(o.task_id) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and (t.status in ('pending', 'queued', 'pending_retry') or (p_with_running and t.status = 'processing'))
+    order by t.task_id for update skip locked
+  ) o;
+  update "app".tasks t
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = "app".clock()
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+-- Pauses the job: nothing new is claimed, planned or finalized; what runs ends as it would.
+-- Outcome: paused; already_paused; refused (it is ended or being cancelled); missing. Locks: the job row.
+create or replace function "app".pause_job(p_job_id text, p_reason text, p_actor text)
+returns table (outcome text, status text, run integer, stage integer, is_paused boolean)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_job record;
+begin
+  select j.status, j.run, j.stage, j.paused_at into v_job from "app".jobs j where j.job_id = p_job_id for update;
+  outcome := case
+    when not found then 'missing'
+    when v_job.status not in ('queued', 'processing', 'finalizing') then 'refused'
+    when v_job.paused_at is not null then 'already_paused'
+    else 'paused'
+  end;
+  status := v_job.status;
+  run := v_job.run;
+  stage := v_job.stage;
+  is_paused := outcome = 'paused' or v_job.paused_at is not null;
+  if outcome = 'paused' then
+    update "app".jobs j set paused_at = v_now, updated_at = v_now where j.job_id = p_job_id;
+    perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'job_paused',
+      jsonb_build_object('reason', p_reason, 'actor', p_actor));
+  end if;
+  return next;
+end $$;
+
+-- Lets a paused job go on. Its step has to be announced again, and its parked tasks: the caller does, or the janitor.
+-- Outcome: resumed; not_paused; refused (it is ended or being cancelled); missing. wait_seconds: until a step that is
+-- to be tried again is due. Locks: the stage, then the job row.
+create or replace function "app".resume_job(p_job_id text, p_reason text, p_actor text)
+returns table (outcome text, status text, run integer, stage integer, is_paused boolean, wait_seconds double precision)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_seen record;
+  v_job record;
+begin
+  select j.run, j.stage into v_seen from "app".jobs j where j.job_id = p_job_id;
+  if found then
+    perform "app".lock_stage(p_job_id, v_seen.run, v_seen.stage);
+  end if;
+  select j.status, j.run, j.stage, j.paused_at, j.due_at into v_job
+  from "app".jobs j where j.job_id = p_job_id for update;
+  outcome := case
+    when not found then 'missing'
+    when v_job.status not in ('queued', 'processing', 'finalizing') then 'refused'
+    when v_job.paused_at is null then 'not_paused'
+    else 'resumed'
+  end;
+  status := v_job.status;
+  run := v_job.run;
+  stage := v_job.stage;
+  is_paused := false;
+  wait_seconds := greatest(extract(epoch from v_job.due_at - v_now), 0)::double precision;
+  if outcome = 'resumed' then
+    -- The time that it was paused does not count against its deadlines. A stage that it came to since the look above
+    -- has hardly waited, and is not locked: it keeps its own.
+    update "app".jobs j
+    set paused_at = null, announced_at = null, updated_at = v_now,
+        deadline_at = j.deadline_at + (v_now - v_job.paused_at)
+    where j.job_id = p_job_id;
+    update "app".stages s
+    set deadline_at = s.deadline_at + (v_now - greatest(v_job.paused_at, s.created_at)),
+        queue_deadline_at = s.queue_deadline_at + (v_now - greatest(v_job.paused_at, s.created_at))
+    where s.job_id = p_job_id and s.run = v_seen.run and s.stage = v_seen.stage and v_job.run = v_seen.run
+      and v_job.stage = v_seen.stage
+      and coalesce(s.deadline_at, s.queue_deadline_at) is not null;
+    perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'job_resumed',
+      jsonb_build_object('reason', p_reason, 'actor', p_actor,
+        'paused_seconds', round(extract(epoch from v_now - v_job.paused_at)::numeric, 3)));
+  end if;
+  return next;
+end $$;
+
+-- Dead letters: messages that their queue gave up.
+
+-- Keeps a message that its queue gave up, and lets the rows that it named be announced again: nobody else will wake them.
+-- They are held first, the longer the more often their messages died (30 s, doubled each time, at most an hour), so that
+-- a message which no worker survives does not go round and round. Nothing is failed: age and bad luck never are.
+-- Outcome: recorded; known (it was delivered twice: nothing changed). Fence: the unique index over what tells messages
+-- apart. Locks: task rows by id, then the job row.
+create or replace function "app".record_dead_letter(
+  p_queue text, p_message_id text, p_sequence_number bigint, p_enqueued_at timestamptz, p_kind text, p_job_id text,
+  p_run integer, p_stage integer, p_task_ids text[], p_reason text, p_description text, p_delivery_count integer,
+  p_correlation_id text, p_body text, p_body_size integer
+) returns table (outcome text, dead_letter_id bigint, job_found boolean, released integer, hold_seconds double precision)
+language plpgsql set enable_seqscan = off as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := "app".clock();
+  v_due timestamptz;
+  v_task_id text := coalesce(p_task_ids[1], '');
+  v_job_run integer;
+  v_ids text[];
+begin
+  insert into "app".dead_letters (
+    job_id, queue, message_id, sequence_number, enqueued_at, kind, run, stage, task_id, task_ids, reason, description,
+    fingerprint, delivery_count, correlation_id, body, body_size, received_at
+  ) values (
+    p_job_id, p_queue, p_message_id, p_sequence_number, p_enqueued_at, p_kind, p_run, p_stage, v_task_id, p_task_ids,
+    p_reason, p_description, "app".error_fingerprint(p_reason, p_description), p_delivery_count, p_correlation_id,
+    p_body, p_body_size, v_now
+  ) on conflict do nothing returning dead_letters.dead_letter_id into dead_letter_id;
+  outcome := case when found then 'recorded' else 'known' end;
+  job_found := false;
+  released := 0;
+  if outcome = 'known' then
+    return next;
+    return;
+  end if;
+
+  select least(30 * 2.0 ^ (least(greatest(count(*), 1), 8) - 1), 3600) into hold_seconds from "app".dead_letters d
+  where d.job_id = p_job_id and d.run = p_run and d.stage = p_stage and d.task_id = v_task_id;
+  v_due := v_now + hold_seconds * interval '1 second';
+  select j.run into v_job_run from "app".jobs j where j.job_id = p_job_id;
+  job_found := found;
+  if job_found and p_kind = 'task' then
+    select array_agg(o.task_id) into v_ids from (
+      select t.task_id from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+        and (t.status = 'queued' or (t.status = 'pending_retry' and t.announced_at is not null))
+        and exists (
+          select 1 from "app".stages s
+          where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
+        )
+      order by t.task_id for update
+    ) o;
+    update "app".tasks t
+    set status = case t.status when 'queued' then 'pending' else t.status end, announced_at = null,
+        due_at = greatest(t.due_at, v_due)
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+    get diagnostics released = row_count;
+  elsif job_found and p_kind in ('job', 'stage_complete') then
+    update "app".jobs j set announced_at = null, due_at = greatest(j.due_at, v_due)
+    where j.job_id = p_job_id and j.run = p_run and j.status in ('queued', 'finalizing') and j.announced_at is not null;
+    get diagnostics released = row_count;
+  end if;
+  if job_found then
+    perform "app".record_event(p_job_id, least(p_run, v_job_run), p_stage, nullif(v_task_id, ''),
+      'message_dead_lettered', jsonb_build_object(
+        'dead_letter_id', dead_letter_id, 'queue', p_queue, 'reason', p_reason, 'description', p_description,
+        'task_count', cardinality(p_task_ids), 'released', released, 'hold_seconds', hold_seconds));
+  end if;
+  return next;
+end $$;
+
+-- Says how dead messages were dealt with; those that were already stay as they are. Returns how many changed.
+-- Locks: their rows by id.
+create or replace function "app".resolve_dead_letters(
+  p_ids bigint[], p_resolution text, p_actor text
+) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_ids bigint[];
+begin
+  select array_agg(o.dead_letter_id) into v_ids from (
+    select d.dead_letter_id from "app".dead_letters d
+    where d.dead_letter_id = any (p_ids) and d.resolved_at is null
+    order by d.dead_letter_id for update
+  ) o;
+  update "app".dead_letters d set resolved_at = "app".clock(), resolution = p_resolution
+  where d.dead_letter_id = any (v_ids);
+  perform "app".record_event(d.job_id, least(d.run, j.run), d.stage, nullif(d.task_id, ''),
+    'dead_letter_' || p_resolution, jsonb_build_object('dead_letter_id', d.dead_letter_id, 'queue', d.queue)
+      || case when p_actor is null then jsonb_build_object() else jsonb_build_object('actor', p_actor) end)
+  from "app".dead_letters d join "app".jobs j on j.job_id = d.job_id
+  where d.dead_letter_id = any (v_ids);
+  return coalesce(cardinality(v_ids), 0);
+end $$;
+
+-- The same, as the release before calls it. No default above: a call of two arguments would fit both.
+create or replace function "app".resolve_dead_letters(p_ids bigint[], p_resolution text) returns integer
+language sql as $$
+  select "app".resolve_dead_letters(p_ids, p_resolution, null);
 $$;
 
--- Serializes decisions about one stage of one run, until the transaction ends; share_stage holds them off.
--- Lock order everywhere: task rows by id, then this, then the job row. Nobody goes from shared to exclusive.
--- Who has waited for it decides by what others have committed meanwhile. A snapshot of the transaction's beginning does
--- not show that, so both raise CM005 unless the transaction is read committed.
-create or replace function "app".lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
+-- Declared deadlines: set where rows are written, enforced here. Waiting work without one is never judged by its age,
+-- and the time that a job is paused does not count.
+
+-- `deadline_at` of a job, anew for each run. As a trigger, so that no function that begins a run can forget it.
+create or replace function "app".set_job_deadline() returns trigger
 language plpgsql as $$
 begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'expected a transaction at read committed, found %', current_setting('transaction_isolation')
-      using errcode = 'CM005', hint = 'begin it with: begin isolation level read committed';
-  end if;
-  perform pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0));
+  new.deadline_at := (case tg_op when 'INSERT' then new.created_at else "app".clock() end)
+    + (new.definition ->> 'timeout_seconds')::double precision * interval '1 second';
+  return new;
 end $$;
 
-create or replace function "app".share_stage(p_job_id text, p_run integer, p_stage integer) returns void
+create or replace trigger set_deadline_of_new before insert on "app".jobs
+for each row execute function "app".set_job_deadline();
+
+create or replace trigger set_deadline_of_run before update of run on "app".jobs
+for each row when (old.run is distinct from new.run) execute function "app".set_job_deadline();
+
+-- A stage's deadlines, both from the moment its row is written: the job has come to it.
+create or replace function "app".set_stage_deadlines() returns trigger
 language plpgsql as $$
 begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'expected a transaction at read committed, found %', current_setting('transaction_isolation')
-      using errcode = 'CM005', hint = 'begin it with: begin isolation level read committed';
-  end if;
-  perform pg_advisory_xact_lock_shared(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0));
+  new.deadline_at := new.created_at
+    + (new.settings ->> 'timeout_seconds')::double precision * interval '1 second';
+  new.queue_deadline_at := new.created_at
+    + (new.settings ->> 'queue_timeout_seconds')::double precision * interval '1 second';
+  return new;
 end $$;
 
--- One line in the job's timeline.
-create or replace function "app".record_event(
-  p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb
-) returns void
-language plpgsql as $$
+create or replace trigger set_deadlines before insert on "app".stages
+for each row execute function "app".set_stage_deadlines();
+
+-- Whether an attempt that began then has had its time.
+create or replace function "app".is_task_timed_out(
+  p_started_at timestamptz, p_settings jsonb, p_now timestamptz
+) returns boolean
+language sql immutable as $$
+  select coalesce(
+    p_started_at + (p_settings ->> 'task_timeout_seconds')::double precision * interval '1 second' <= p_now, false)
+$$;
+
+-- The stages at which running jobs stand whose deadline, or whose job's, has passed; for the janitor.
+create or replace function "app".find_overdue_stages(p_limit integer)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  (
+    select j.job_id, j.run, j.stage from "app".jobs j
+    where j.status in ('queued', 'processing', 'finalizing') and j.deadline_at <= "app".clock()
+      and j.paused_at is null
+    order by j.deadline_at limit p_limit
+  ) union (
+    select s.job_id, s.run, s.stage from "app".stages s
+    join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
+    where s.status in ('queued', 'processing') and s.deadline_at <= "app".clock()
+      and j.status in ('queued', 'processing', 'finalizing') and j.paused_at is null
+    order by s.deadline_at limit p_limit
+  ) union (
+    select s.job_id, s.run, s.stage from "app".stages s
+    join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
+    where s.status in ('queued', 'processing') and s.queue_deadline_at <= "app".clock()
+      and j.status in ('queued', 'processing', 'finalizing') and j.paused_at is null
+      and (s.status = 'queued' or exists (
+        select 1 from "app".tasks t
+        where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
+          and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
+      ))
+    order by s.queue_deadline_at limit p_limit
+  )
+$$;
+
+-- Ends what is overdue at the stage where the job stands. Outcome:
+--   job_timed_out, stage_timed_out, queue_time_expired (its planning never began): the job has failed;
+--   tasks_expired: tasks that nobody had started failed, at most p_limit of them, and the stage's policy was applied;
+--   nothing (no deadline has passed, or the job has moved on).
+-- Fence: the deadline and the statuses, read again under the locks. Whoever has the lock first decides: a completion
+-- that came before counts, one that comes after finds its stage closed.
+-- Locks: task rows by id (those in other hands are skipped: they are being started), the stage, the job row.
+-- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+create or replace function "app".enforce_deadlines(
+  p_job_id text, p_run integer, p_stage integer, p_limit integer
+) returns table (outcome text, expired_count integer, is_last_task_in_stage boolean, job_status text)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_error jsonb;
+  v_expired text[];
 begin
-  insert into "app".job_events (job_id, run, stage, task_id, event, detail, at)
-  values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), "app".clock());
+  outcome := 'nothing';
+  expired_count := 0;
+  is_last_task_in_stage := false;
+  v_error := "app".find_missed_deadline(p_job_id, p_run, p_stage, v_now);
+  if v_error is not null then
+    perform "app".lock_stage(p_job_id, p_run, p_stage);
+    perform 1 from "app".jobs j where j.job_id = p_job_id for update;
+    v_error := "app".find_missed_deadline(p_job_id, p_run, p_stage, v_now);
+    if v_error is not null and "app".end_job(p_job_id, p_run, 'failed', v_error) then
+      outcome := case v_error ->> 'type'
+        when 'JobTimedOut' then 'job_timed_out' when 'StageTimedOut' then 'stage_timed_out'
+        else 'queue_time_expired' end;
+    end if;
+  elsif exists (
+    select 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.queue_deadline_at <= v_now
+      and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and j.paused_at is null
+  ) then
+    v_expired := "app".expire_unstarted_tasks(p_job_id, p_run, p_stage, p_limit);
+    if v_expired is not null then
+      outcome := 'tasks_expired';
+      expired_count := cardinality(v_expired);
+      is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, true, v_expired);
+    end if;
+  end if;
+  select j.status into job_status from "app".jobs j where j.job_id = p_job_id;
+  return next;
+end $$;
+
+-- The error of the deadline that the job has missed at this stage, the widest first; null when it has missed none.
+create or replace function "app".find_missed_deadline(
+  p_job_id text, p_run integer, p_stage integer, p_now timestamptz
+) returns jsonb
+language sql stable as $$
+  select jsonb_build_object('type', m.type, 'message', m.message, 'stage', p_stage, 'retryable', false,
+    'deadline_at', m.deadline_at, 'at', p_now)
+  from "app".jobs j
+  join "app".stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
+  cross join lateral (
+    select * from (values
+      (1, 'JobTimedOut', j.deadline_at, j.status in ('queued', 'processing', 'finalizing'),
+        format('the job was to end within %s s and stood at stage %s of %s',
+          (j.definition ->> 'timeout_seconds')::double precision, j.stage, j.total_stages)),
+      (2, 'StageTimedOut', s.deadline_at, s.status in ('queued', 'processing') and j.status in ('queued', 'processing', 'finalizing'),
+        format('stage %s was to end within %s s and was %s',
+          s.stage, (s.settings ->> 'timeout_seconds')::double precision, s.status)),
+      (3, 'QueueTimeExpired', s.queue_deadline_at, s.status = 'queued' and j.status = 'queued',
+        format('stage %s was to begin within %s s and was not planned by then',
+          s.stage, (s.settings ->> 'queue_timeout_seconds')::double precision))
+    ) as d(place, type, deadline_at, is_open, message)
+    where d.is_open and d.deadline_at <= p_now
+    order by d.place limit 1
+  ) m
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.paused_at is null
+$$;
+
+-- Fails tasks that no attempt has begun. The caller checks the stage. Locks: task rows by id, without waiting.
+create or replace function "app".expire_unstarted_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_limit integer
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_ids text[];
+begin
+  select array_agg(e.task_id) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
+    order by t.task_id limit p_limit for update skip locked
+  ) e;
+  update "app".tasks t
+  set status = 'failed', is_watched = false, due_at = null, parked_at = null, finished_at = v_now,
+      error = jsonb_build_object('type', 'QueueTimeExpired', 'retryable', false, 'attempt', 0, 'at', v_now,
+        'message', format('was to begin within %s s of its stage and had not by then',
+          (s.settings ->> 'queue_timeout_seconds')::double precision))
+  from "app".stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    and t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  return v_ids;
 end $$;
 
 -- The end of a stage of which one process holds every task, and what follows from it, in one transaction: one commit
@@ -712,489 +1173,173 @@ begin
   return cardinality(v_ids);
 end $$;
 
--- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
--- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
--- A task of a stage or job that has ended meanwhile becomes cancelled: late results are kept out.
--- job_status says where the job goes on; it is null while the job is paused.
--- `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of `tasks_leased`, with the
--- entries of rows that are gone, and filter by id.
--- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
--- the job row.
--- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
--- decides.
-create or replace function "app".settle_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
-) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+-- Interruptions: attempts that end without a verdict, since their process died, lost its lease, or drains.
+
+-- Takes tasks of one stage back whose lease has run out. Two kinds, told apart by what their last heartbeat heard:
+--   an interruption (the process died, or could not reach the database): pending again, and beyond the stage's
+--   max_interruptions failed with that reason;
+--   a timeout (a heartbeat was refused after task_timeout_seconds, and the handler did not stop): a failed attempt, due
+--   again after the stage's back-off, failed as TaskTimedOut when its attempts are spent.
+-- In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of them, and of the
+-- processes that had them.
+-- Rows in other hands this moment are skipped. Locks: task rows by id, then the stage, then the job row.
+create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer, p_shown integer)
+returns table (
+  taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer, task_ids text[], owners text[]
+)
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
-  v_was_watched boolean;
-  v_decides boolean;
   v_stage record;
-  v_status text;
+  v_expired text[];
+  v_timed_out text[];
+  v_failed text[];
+  v_total integer;
 begin
-  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false),
-    (
-      select p_status = 'failed' or s.is_unwatched
-        or not (j.status = 'processing' and j.run = p_run and s.status = 'processing')
-      from "app".stages s join "app".jobs j on j.job_id = s.job_id
-      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
-    )
-  into updated_ids, v_was_watched, v_decides
-  from (
-    select t.task_id, t.is_watched from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-    order by t.task_id for update
-  ) h;
-  is_last_task_in_stage := false;
-  if v_was_watched and not v_decides then
-    v_decides := not "app".pass_watch(p_job_id, p_run, p_stage, updated_ids);
-  end if;
-  if v_decides and cardinality(updated_ids) > 0 then
-    perform "app".lock_stage(p_job_id, p_run, p_stage);
-  elsif cardinality(updated_ids) > 0 then
-    perform "app".share_stage(p_job_id, p_run, p_stage);
-  end if;
-  select s.status as stage_status, j.status as job_status, s.is_unwatched,
-    j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open
+  select (j.status = 'processing' and j.run = s.run and s.status = 'processing') as is_open,
+         (s.settings ->> 'max_interruptions')::integer as allowed
   into v_stage
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  stage_status := v_stage.stage_status;
-  job_status := v_stage.job_status;
-  if cardinality(updated_ids) = 0 then
-    return next;
-    return;
-  end if;
-  if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
-    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
-      using errcode = 'CM001';
-  end if;
 
-  v_status := case when v_stage.is_open then p_status else 'cancelled' end;
-  perform "app".end_tasks(p_job_id, p_run, updated_ids, v_status, p_task_ids, p_payloads, v_now);
+  select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
+         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open),
+         (array_agg(e.task_id))[:p_shown], (array_agg(distinct e.lease_owner))[:p_shown]
+  into v_expired, v_timed_out, task_ids, owners
+  from (
+    select t.task_id, t.timed_out_at, t.lease_owner from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status = 'processing' and t.lease_expires_at <= v_now
+    order by t.task_id for update skip locked
+  ) e;
 
-  if v_decides then
-    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
-      case v_status when 'failed' then updated_ids end);
-    select s.status, case when j.paused_at is null then j.status end into stage_status, job_status
-    from "app".stages s join "app".jobs j on j.job_id = s.job_id
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  end if;
-  return next;
-end $$;
-
--- Writes the end of tasks whose rows the caller has locked; their payloads are among those given. Its plans join by hash:
--- with a nested loop each row would be looked for among all payloads.
-create or replace function "app".end_tasks(
-  p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
-) returns void
-language plpgsql set enable_seqscan = off set enable_nestloop = off as $$
-begin
-  update "app".tasks t
-  set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
-      result = case p_status when 'completed' then given.payload else t.result end,
-      error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
-  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_ids) and t.task_id = given.task_id;
-end $$;
-
--- The same for one task that is not watched, of a stage that goes on: most completions of a large stage, in few
--- statements. Its plans are made once, as each row is named by its whole key; without sequential scans, since a planner
--- that sees an empty table would choose to read all of it, and that plan would stay when the table has grown.
--- False, with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called.
--- Fence and locks: those of settle_tasks. Raises CM001 as it does; the look in the update sees the change then.
-create or replace function "app".settle_task(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb
-) returns boolean
-language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-begin
-  update "app".tasks t
-  set status = 'completed', lease_id = null, lease_expires_at = null, finished_at = v_now, result = p_result,
-      error = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
-    and t.status is not distinct from 'processing' and t.lease_id = p_lease_id and not t.is_watched
-    and exists (
-      select 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id
-      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-        and not s.is_unwatched and j.status = 'processing' and j.run = p_run
-    );
-  if not found then
-    return false;
-  end if;
-  perform "app".share_stage(p_job_id, p_run, p_stage);
-  perform 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-    and not s.is_unwatched and j.status = 'processing' and j.run = p_run;
-  if not found then
-    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
-      using errcode = 'CM001';
-  end if;
-  return true;
-end $$;
-
--- In plpgsql, whose plans are cached: as SQL functions these would be planned anew at each call.
-create or replace function "app".complete_task_and_check_stage(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
-) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql as $$
-begin
-  if cardinality(p_task_ids) = 1
-    and "app".settle_task(p_job_id, p_run, p_stage, p_lease_id, p_task_ids[1], p_results[1]) then
-    updated_ids := p_task_ids;
-    is_last_task_in_stage := false;
-    stage_status := 'processing';
-    job_status := 'processing';
-    return next;
-    return;
-  end if;
-  return query
-  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed');
-end $$;
-
-create or replace function "app".fail_task_and_check_stage(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
-) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql as $$
-begin
-  return query
-  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed');
-end $$;
-
--- Declared deadlines: set where rows are written, enforced here. Waiting work without one is never judged by its age,
--- and the time that a job is paused does not count.
-
--- `deadline_at` of a job, anew for each run. As a trigger, so that no function that begins a run can forget it.
-create or replace function "app".set_job_deadline() returns trigger
-language plpgsql as $$
-begin
-  new.deadline_at := (case tg_op when 'INSERT' then new.created_at else "app".clock() end)
-    + (new.definition ->> 'timeout_seconds')::double precision * interval '1 second';
-  return new;
-end $$;
-
-create or replace trigger set_deadline_of_new before insert on "app".jobs
-for each row execute function "app".set_job_deadline();
-
-create or replace trigger set_deadline_of_run before update of run on "app".jobs
-for each row when (old.run is distinct from new.run) execute function "app".set_job_deadline();
-
--- A stage's deadlines, both from the moment its row is written: the job has come to it.
-create or replace function "app".set_stage_deadlines() returns trigger
-language plpgsql as $$
-begin
-  new.deadline_at := new.created_at
-    + (new.settings ->> 'timeout_seconds')::double precision * interval '1 second';
-  new.queue_deadline_at := new.created_at
-    + (new.settings ->> 'queue_timeout_seconds')::double precision * interval '1 second';
-  return new;
-end $$;
-
-create or replace trigger set_deadlines before insert on "app".stages
-for each row execute function "app".set_stage_deadlines();
-
--- Whether an attempt that began then has had its time.
-create or replace function "app".is_task_timed_out(
-  p_started_at timestamptz, p_settings jsonb, p_now timestamptz
-) returns boolean
-language sql immutable as $$
-  select coalesce(
-    p_started_at + (p_settings ->> 'task_timeout_seconds')::double precision * interval '1 second' <= p_now, false)
-$$;
-
--- The stages at which running jobs stand whose deadline, or whose job's, has passed; for the janitor.
-create or replace function "app".find_overdue_stages(p_limit integer)
-returns table (job_id text, run integer, stage integer)
-language sql stable as $$
-  (
-    select j.job_id, j.run, j.stage from "app".jobs j
-    where j.status in ('queued', 'processing', 'finalizing') and j.deadline_at <= "app".clock()
-      and j.paused_at is null
-    order by j.deadline_at limit p_limit
-  ) union (
-    select s.job_id, s.run, s.stage from "app".stages s
-    join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
-    where s.status in ('queued', 'processing') and s.deadline_at <= "app".clock()
-      and j.status in ('queued', 'processing') and j.paused_at is null
-    order by s.deadline_at limit p_limit
-  ) union (
-    select s.job_id, s.run, s.stage from "app".stages s
-    join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
-    where s.status in ('queued', 'processing') and s.queue_deadline_at <= "app".clock()
-      and j.status in ('queued', 'processing') and j.paused_at is null
-      and (s.status = 'queued' or exists (
-        select 1 from "app".tasks t
-        where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
-          and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
-      ))
-    order by s.queue_deadline_at limit p_limit
+  with ended as (
+    update "app".tasks t
+    set interruptions = t.interruptions + 1,
+        is_watched = t.is_watched and v_stage.is_open and t.interruptions + 1 <= v_stage.allowed, lease_id = null, lease_expires_at = null, announced_at = null,
+        status = case when not v_stage.is_open then 'cancelled'
+                      when t.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end,
+        finished_at = case when v_stage.is_open and t.interruptions + 1 <= v_stage.allowed then null else v_now end,
+        error = case when v_stage.is_open and t.interruptions + 1 > v_stage.allowed
+          then jsonb_build_object('type', 'InterruptedTooOften', 'retryable', false, 'attempt', t.attempt,
+            'message', format('its process ended without a verdict %s times%s (last: %s)', t.interruptions + 1,
+              (select format(', and %s times it ran alone there, so that nothing else in that process was the reason',
+                count(*)) from "app".job_events a
+              where a.job_id = p_job_id and a.run = p_run and a.task_id = t.task_id and a.event = 'task_runs_alone'
+              having count(*) > 0), t.lease_owner))
+          else t.error end
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired)
+    returning t.task_id, t.status, t.interruptions, t.lease_owner
+  ), noted as (
+    select "app".record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
+      jsonb_build_object('interruptions', e.interruptions, 'owner', e.lease_owner)), e.task_id, e.status from ended e
   )
-$$;
+  select array_agg(n.task_id) filter (where n.status = 'failed'), count(*) into v_failed, v_total from noted n;
 
--- Ends what is overdue at the stage where the job stands. Outcome:
---   job_timed_out, stage_timed_out, queue_time_expired (its planning never began): the job has failed;
---   tasks_expired: tasks that nobody had started failed, at most p_limit of them, and the stage's policy was applied;
---   nothing (no deadline has passed, or the job has moved on).
--- Fence: the deadline and the statuses, read again under the locks. Whoever has the lock first decides: a completion
--- that came before counts, one that comes after finds its stage closed.
--- Locks: task rows by id (those in other hands are skipped: they are being started), the stage, the job row.
--- Raises CM001 when the stage was closed between the look at it and its lock: call again.
-create or replace function "app".enforce_deadlines(
-  p_job_id text, p_run integer, p_stage integer, p_limit integer
-) returns table (outcome text, expired_count integer, is_last_task_in_stage boolean, job_status text)
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_error jsonb;
-  v_expired text[];
-begin
-  outcome := 'nothing';
-  expired_count := 0;
-  is_last_task_in_stage := false;
-  v_error := "app".find_missed_deadline(p_job_id, p_run, p_stage, v_now);
-  if v_error is not null then
-    perform "app".lock_stage(p_job_id, p_run, p_stage);
-    perform 1 from "app".jobs j where j.job_id = p_job_id for update;
-    v_error := "app".find_missed_deadline(p_job_id, p_run, p_stage, v_now);
-    if v_error is not null and "app".end_job(p_job_id, p_run, 'failed', v_error) then
-      outcome := case v_error ->> 'type'
-        when 'JobTimedOut' then 'job_timed_out' when 'StageTimedOut' then 'stage_timed_out'
-        else 'queue_time_expired' end;
-    end if;
-  elsif exists (
-    select 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id and j.run = s.run
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.queue_deadline_at <= v_now
-      and s.status = 'processing' and j.status = 'processing' and j.paused_at is null
-  ) then
-    v_expired := "app".expire_unstarted_tasks(p_job_id, p_run, p_stage, p_limit);
-    if v_expired is not null then
-      outcome := 'tasks_expired';
-      expired_count := cardinality(v_expired);
-      is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, true, v_expired);
-    end if;
+  timed_out := coalesce(cardinality(v_timed_out), 0);
+  v_total := v_total + timed_out;
+  if timed_out > 0 then
+    v_failed := v_failed || "app".end_timed_out_attempts(p_job_id, p_run, p_stage, v_timed_out);
   end if;
-  select j.status into job_status from "app".jobs j where j.job_id = p_job_id;
+  given_up := coalesce(cardinality(v_failed), 0);
+  taken_back := v_total - given_up;
+  is_last_task_in_stage := false;
+  if given_up > 0 or (v_total > 0 and not v_stage.is_open) then
+    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_stage.is_open,
+      case when given_up > 0 then v_failed end);
+  end if;
   return next;
 end $$;
 
--- The error of the deadline that the job has missed at this stage, the widest first; null when it has missed none.
-create or replace function "app".find_missed_deadline(
-  p_job_id text, p_run integer, p_stage integer, p_now timestamptz
-) returns jsonb
-language sql stable as $$
-  select jsonb_build_object('type', m.type, 'message', m.message, 'stage', p_stage, 'retryable', false,
-    'deadline_at', m.deadline_at, 'at', p_now)
-  from "app".jobs j
-  join "app".stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
-  cross join lateral (
-    select * from (values
-      (1, 'JobTimedOut', j.deadline_at, j.status in ('queued', 'processing', 'finalizing'),
-        format('the job was to end within %s s and stood at stage %s of %s',
-          (j.definition ->> 'timeout_seconds')::double precision, j.stage, j.total_stages)),
-      (2, 'StageTimedOut', s.deadline_at, s.status in ('queued', 'processing') and j.status in ('queued', 'processing'),
-        format('stage %s was to end within %s s and was %s',
-          s.stage, (s.settings ->> 'timeout_seconds')::double precision, s.status)),
-      (3, 'QueueTimeExpired', s.queue_deadline_at, s.status = 'queued' and j.status = 'queued',
-        format('stage %s was to begin within %s s and was not planned by then',
-          s.stage, (s.settings ->> 'queue_timeout_seconds')::double precision))
-    ) as d(place, type, deadline_at, is_open, message)
-    where d.is_open and d.deadline_at <= p_now
-    order by d.place limit 1
-  ) m
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.paused_at is null
+-- As an app of the release before calls it, whose statements are prepared: its result may not change while it runs.
+create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer)
+returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
+language sql as $$
+  select t.taken_back, t.given_up, t.is_last_task_in_stage, t.timed_out
+  from "app".take_back_tasks(p_job_id, p_run, p_stage, 0) t;
 $$;
 
--- Fails tasks that no attempt has begun. The caller checks the stage. Locks: task rows by id, without waiting.
-create or replace function "app".expire_unstarted_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_limit integer
+-- Attempts that ran out of time and of their lease: each is due again after the stage's back-off (core.basics.retry's, in SQL),
+-- or failed when no attempt is left. Returns those that failed. The caller holds the rows and checks the stage.
+create or replace function "app".end_timed_out_attempts(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[]
 ) returns text[]
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
-  v_ids text[];
+  v_settings jsonb;
+  v_failed text[];
 begin
-  select array_agg(e.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
-    order by t.task_id limit p_limit for update skip locked
-  ) e;
-  update "app".tasks t
-  set status = 'failed', is_watched = false, due_at = null, parked_at = null, finished_at = v_now,
-      error = jsonb_build_object('type', 'QueueTimeExpired', 'retryable', false, 'attempt', 0, 'at', v_now,
-        'message', format('was to begin within %s s of its stage and had not by then',
-          (s.settings ->> 'queue_timeout_seconds')::double precision))
-  from "app".stages s
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
-    and t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  return v_ids;
+  select s.settings into v_settings from "app".stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  with ended as (
+    update "app".tasks t
+    set lease_id = null, lease_expires_at = null, announced_at = null, is_watched = t.is_watched and a.is_left,
+        status = case when a.is_left then 'pending_retry' else 'failed' end,
+        due_at = case when a.is_left then v_now + a.delay_seconds * interval '1 second' end,
+        finished_at = case when a.is_left then null else v_now end,
+        error = jsonb_build_object('type', 'TaskTimedOut', 'retryable', true, 'attempt', t.attempt, 'at', v_now,
+          'message', format('ran for more than %s s and did not stop when it was told; its worker was %s',
+            (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner))
+    from (
+      select x.task_id, x.attempt - x.interruptions < (v_settings -> 'retry' ->> 'max_attempts')::integer as is_left,
+        random() * least((v_settings -> 'retry' ->> 'max_delay_seconds')::double precision,
+          (v_settings -> 'retry' ->> 'base_delay_seconds')::double precision
+            * power(2, least(x.attempt - x.interruptions - 1, 64))) as delay_seconds
+      from "app".tasks x
+      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (p_task_ids)
+    ) a
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = a.task_id
+    returning t.task_id, t.status, t.error, a.delay_seconds
+  ), noted as (
+    select "app".record_event(p_job_id, p_run, p_stage, e.task_id,
+      'retry_scheduled', e.error || jsonb_build_object('delay_seconds', e.delay_seconds))
+    from ended e where e.status = 'pending_retry'
+  )
+  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed
+  from ended e cross join (select count(*) from noted) n;
+  return v_failed;
 end $$;
 
--- Ends a job that did not complete: failed or cancelled. Its open stage ends with it and its tasks are cancelled.
--- Task rows that another transaction holds are skipped, never awaited (that would turn the lock order round): they
--- end as cancelled when they settle, are claimed, or lose their lease.
--- Locks: the stage's, held by the caller; then the job row.
-create or replace function "app".end_job(p_job_id text, p_run integer, p_status text, p_error jsonb) returns boolean
-language plpgsql as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_stage integer;
-begin
-  update "app".jobs j
-  set status = p_status, error = coalesce(p_error, j.error), finished_at = v_now, updated_at = v_now,
-      paused_at = null
-  where j.job_id = p_job_id and j.run = p_run
-    and (j.status in ('queued', 'processing', 'finalizing') or (j.status = 'cancelling' and p_status = 'cancelled'))
-  returning j.stage into v_stage;
-  if not found then
-    return false;
-  end if;
-  update "app".stages s set status = p_status, finished_at = v_now
-  where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ('queued', 'processing');
-  perform "app".cancel_open_tasks(p_job_id, p_run, v_stage, true);
-  perform "app".record_event(p_job_id, p_run, v_stage, null, 'job_' || p_status, p_error);
-  return true;
-end $$;
-
--- Cancels what has not ended; running tasks too if asked. Skips rows that are in other hands this moment.
-create or replace function "app".cancel_open_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_with_running boolean
-) returns integer
+-- Gives claimed tasks back before their lease runs out; they are to be announced again.
+-- p_started false: their handler never began, so nothing is counted. True: an interruption (a host that drains).
+-- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+create or replace function "app".release_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
+) returns text[]
 language plpgsql set enable_seqscan = off as $$
 declare
+  v_open boolean;
   v_ids text[];
-  v_count integer;
 begin
-  select array_agg(o.task_id) into v_ids from (
+  select (j.status = 'processing' and j.run = s.run and s.status = 'processing') into v_open
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
     select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and (t.status in ('pending', 'queued', 'pending_retry') or (p_with_running and t.status = 'processing'))
-    order by t.task_id for update skip locked
-  ) o;
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
+    order by t.task_id for update
+  ) h;
   update "app".tasks t
-  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
-      parked_at = null, finished_at = "app".clock()
+  set status = case when v_open then 'pending' else 'cancelled' end,
+      finished_at = case when v_open then null else "app".clock() end,
+      is_watched = t.is_watched and v_open,
+      attempt = t.attempt - case when p_started then 0 else 1 end,
+      interruptions = t.interruptions + case when p_started then 1 else 0 end,
+      lease_id = null, lease_expires_at = null, announced_at = null
   where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  get diagnostics v_count = row_count;
-  return v_count;
-end $$;
-
--- Fails the job from outside its tasks: a planner that raised, a finalizer that raised.
-create or replace function "app".fail_job(p_job_id text, p_run integer, p_error jsonb) returns boolean
-language plpgsql as $$
-begin
-  perform "app".lock_stage(p_job_id, p_run, j.stage) from "app".jobs j where j.job_id = p_job_id;
-  return "app".end_job(p_job_id, p_run, 'failed', p_error);
-end $$;
-
--- A message without what tells one occurrence from another. Its first 500 characters decide.
-create or replace function "app".normalised_message(p_message text) returns text
-language sql immutable parallel safe as $$
-  select regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
-    left(p_message, 500),
-    -- Paths and URLs, in quotes (where they may hold spaces) or bare.
-    '''[^'']*[/\\][^'']*''|"[^"]*[/\\][^"]*"|[^\s''"(),;]*[/\\][^\s''"(),;]*', '.', 'g'),
-    -- Names of files, in quotes.
-    '''[^'']*\.[A-Za-z][A-Za-z0-9]{1,4}''|"[^"]*\.[A-Za-z][A-Za-z0-9]{1,4}"', '.', 'g'),
-    -- Words with a digit in them: numbers, uuids, hashes, times, tile_12. Quotes around one go with it.
-    '[''"]?[\w.:+-]*[0-9][\w.:+-]*[''"]?', '.', 'g'),
-    -- Hexadecimal digits that happen to be letters alone.
-    '\m[a-f]{8,}\M', '.', 'g'),
-    -- A list of such things is one, however long.
-    '\.([\s,;:-]+\.)+', '.', 'g'),
-    '\s+', ' ', 'g')
-$$;
-
--- The same for errors of the same type whose messages differ in numbers, ids, paths and file names alone: 16 hexadecimal
--- digits. Computed when failures are looked at, so that a success costs nothing for it and old rows have one too.
-create or replace function "app".error_fingerprint(p_type text, p_message text) returns text
-language sql immutable parallel safe as $$
-  select left(encode(sha256(convert_to(
-    coalesce(p_type, '') || ':' || "app".normalised_message(coalesce(p_message, '')), 'UTF8')), 'hex'), 16)
-$$;
-
--- The job's end: its own summary is stored. Fence: the job is finalizing in this run; a second caller changes nothing.
-create or replace function "app".finalize_job(p_job_id text, p_run integer, p_result jsonb) returns text
-language plpgsql set plan_cache_mode = force_generic_plan as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_status text;
-begin
-  update "app".jobs j
-  set status = case when exists (
-        select 1 from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.failed_count > 0
-      ) then 'completed_with_errors' else 'completed' end,
-      result = p_result, finished_at = v_now, updated_at = v_now, paused_at = null
-  where j.job_id = p_job_id and j.run = p_run and j.status = 'finalizing'
-  returning j.status into v_status;
-  if found then
-    perform "app".record_event(p_job_id, p_run, null, null, 'job_' || v_status, null);
+  if cardinality(v_ids) = 0 then
+    return v_ids;
+  elsif v_open then
+    if p_started then
+      perform "app".record_event(p_job_id, p_run, p_stage, null, 'tasks_handed_back',
+        jsonb_build_object('count', cardinality(v_ids)));
+    end if;
+    return v_ids;
   end if;
-  return v_status;
-end $$;
-
--- How far a job is: one row a stage of its current run. Reads only.
-create or replace function "app".check_job_completion(p_job_id text)
-returns table (
-  job_status text, run integer, stage integer, stage_status text, expected_count integer,
-  completed integer, failed integer, cancelled integer, open integer
-)
-language sql stable as $$
-  select j.status, s.run, s.stage, s.status, s.expected_count,
-    count(*) filter (where t.status = 'completed')::integer,
-    count(*) filter (where t.status = 'failed')::integer,
-    count(*) filter (where t.status = 'cancelled')::integer,
-    count(*) filter (where t.status in ('pending', 'queued', 'processing', 'pending_retry'))::integer
-  from "app".jobs j
-  join "app".stages s on s.job_id = j.job_id and s.run = j.run
-  left join "app".tasks t on t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
-  where j.job_id = p_job_id
-  group by j.status, s.run, s.stage, s.status, s.expected_count
-  order by s.stage
-$$;
-
--- A failed attempt is to be tried again: pending_retry, due after the delay, lease given up, to be announced.
--- Outcome: scheduled; exhausted (no attempt left: nothing changed, fail it); closed (stage or job ended: nothing
--- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
--- Fence: the lease. Locks: the task row.
-create or replace function "app".increment_task_retry_count(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
-  p_delay_seconds double precision
-) returns table (outcome text, attempt integer, due_at timestamptz)
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_task record;
-begin
-  select t.attempt - t.interruptions as spent, (s.settings -> 'retry' ->> 'max_attempts')::integer as allowed,
-         j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open
-  into v_task
-  from "app".tasks t
-  join "app".stages s on s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
-  join "app".jobs j on j.job_id = t.job_id
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
-    and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-  for update of t;
-  if not found then
-    outcome := 'stale';
-  elsif not v_task.is_open then
-    outcome := 'closed';
-  elsif v_task.spent >= v_task.allowed then
-    outcome := 'exhausted';
-  else
-    update "app".tasks t
-    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second', error = p_error,
-        announced_at = null, lease_id = null, lease_expires_at = null
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
-    returning t.attempt, t.due_at into attempt, due_at;
-    outcome := 'scheduled';
-    perform "app".record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
-      p_error || jsonb_build_object('delay_seconds', p_delay_seconds));
-  end if;
-  return next;
+  perform "app".check_stage(p_job_id, p_run, p_stage, false, null);
+  return array[]::text[];
 end $$;
 
 -- The janitor's finds. Each is one statement, skips rows in other hands, and is bounded, so that any number of janitors
@@ -1261,32 +1406,6 @@ language sql volatile as $$
   from found f where j.job_id = f.job_id
   returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
 $$;
-
--- Lets go of tasks that a find holds for the caller, whose messages no queue took: the next sweep finds them.
--- Locks: task rows by id.
-create or replace function "app".let_go_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns void
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_ids text[];
-begin
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and t.status is not distinct from 'pending'
-    order by t.task_id for update
-  ) o;
-  update "app".tasks t set due_at = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-end $$;
-
--- The same for a job. A step that is to be tried again later has another attempt, and keeps its time.
-create or replace function "app".let_go_of_job(p_job_id text, p_run integer, p_attempt integer) returns void
-language plpgsql as $$
-begin
-  update "app".jobs j set due_at = null
-  where j.job_id = p_job_id and j.run = p_run and j.attempt = p_attempt and j.status in ('queued', 'finalizing')
-    and j.announced_at is null;
-end $$;
 
 -- Rows that wait in vain: their message was confirmed before p_before, a grace earlier than the oldest message that their
 -- queue holds came there, so it is none of them. Confirmations are this database's time and arrivals the broker's; the
@@ -1409,89 +1528,134 @@ language sql stable as $$
   order by j.updated_at limit p_limit
 $$;
 
--- Adds to the event of a submission that began this run: who asked, what could not be checked. Again changes nothing.
--- A call of its own, since most submissions have nothing to add. Fence: only that run's event. Locks: the event.
-create or replace function "app".note_submission(p_job_id text, p_run integer, p_detail jsonb) returns void
-language sql as $$
-  update "app".job_events e set detail = e.detail || p_detail
-  where e.job_id = p_job_id and e.run = p_run and e.event in ('job_submitted', 'job_rerun');
-$$;
+-- The end of a job: with its own summary, or without one as failed or cancelled.
 
--- Pauses the job: nothing new is claimed, planned or finalized; what runs ends as it would.
--- Outcome: paused; already_paused; refused (it is ended or being cancelled); missing. Locks: the job row.
-create or replace function "app".pause_job(p_job_id text, p_reason text, p_actor text)
-returns table (outcome text, status text, run integer, stage integer, is_paused boolean)
-language plpgsql as $$
+-- The job's end: its own summary is stored. Fence: the job is finalizing in this run; a second caller changes nothing.
+create or replace function "app".finalize_job(p_job_id text, p_run integer, p_result jsonb) returns text
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_now timestamptz := "app".clock();
-  v_job record;
+  v_status text;
 begin
-  select j.status, j.run, j.stage, j.paused_at into v_job from "app".jobs j where j.job_id = p_job_id for update;
-  outcome := case
-    when not found then 'missing'
-    when v_job.status not in ('queued', 'processing', 'finalizing') then 'refused'
-    when v_job.paused_at is not null then 'already_paused'
-    else 'paused'
-  end;
-  status := v_job.status;
-  run := v_job.run;
-  stage := v_job.stage;
-  is_paused := outcome = 'paused' or v_job.paused_at is not null;
-  if outcome = 'paused' then
-    update "app".jobs j set paused_at = v_now, updated_at = v_now where j.job_id = p_job_id;
-    perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'job_paused',
-      jsonb_build_object('reason', p_reason, 'actor', p_actor));
-  end if;
-  return next;
-end $$;
-
--- Lets a paused job go on. Its step has to be announced again, and its parked tasks: the caller does, or the janitor.
--- Outcome: resumed; not_paused; refused (it is ended or being cancelled); missing. wait_seconds: until a step that is
--- to be tried again is due. Locks: the stage, then the job row.
-create or replace function "app".resume_job(p_job_id text, p_reason text, p_actor text)
-returns table (outcome text, status text, run integer, stage integer, is_paused boolean, wait_seconds double precision)
-language plpgsql as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_seen record;
-  v_job record;
-begin
-  select j.run, j.stage into v_seen from "app".jobs j where j.job_id = p_job_id;
+  update "app".jobs j
+  set status = case when exists (
+        select 1 from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.failed_count > 0
+      ) then 'completed_with_errors' else 'completed' end,
+      result = p_result, finished_at = v_now, updated_at = v_now, paused_at = null
+  where j.job_id = p_job_id and j.run = p_run and j.status = 'finalizing'
+  returning j.status into v_status;
   if found then
-    perform "app".lock_stage(p_job_id, v_seen.run, v_seen.stage);
+    perform "app".record_event(p_job_id, p_run, null, null, 'job_' || v_status, null);
   end if;
-  select j.status, j.run, j.stage, j.paused_at, j.due_at into v_job
-  from "app".jobs j where j.job_id = p_job_id for update;
-  outcome := case
-    when not found then 'missing'
-    when v_job.status not in ('queued', 'processing', 'finalizing') then 'refused'
-    when v_job.paused_at is null then 'not_paused'
-    else 'resumed'
-  end;
-  status := v_job.status;
-  run := v_job.run;
-  stage := v_job.stage;
-  is_paused := false;
-  wait_seconds := greatest(extract(epoch from v_job.due_at - v_now), 0)::double precision;
-  if outcome = 'resumed' then
-    -- The time that it was paused does not count against its deadlines. A stage that it came to since the look above
-    -- has hardly waited, and is not locked: it keeps its own.
-    update "app".jobs j
-    set paused_at = null, announced_at = null, updated_at = v_now,
-        deadline_at = j.deadline_at + (v_now - v_job.paused_at)
-    where j.job_id = p_job_id;
-    update "app".stages s
-    set deadline_at = s.deadline_at + (v_now - greatest(v_job.paused_at, s.created_at)),
-        queue_deadline_at = s.queue_deadline_at + (v_now - greatest(v_job.paused_at, s.created_at))
-    where s.job_id = p_job_id and s.run = v_seen.run and s.stage = v_seen.stage and v_job.run = v_seen.run
-      and v_job.stage = v_seen.stage
-      and coalesce(s.deadline_at, s.queue_deadline_at) is not null;
-    perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'job_resumed',
-      jsonb_build_object('reason', p_reason, 'actor', p_actor,
-        'paused_seconds', round(extract(epoch from v_now - v_job.paused_at)::numeric, 3)));
-  end if;
-  return next;
+  return v_status;
 end $$;
+
+-- Fails the job from outside its tasks: a planner that raised, a finalizer that raised.
+create or replace function "app".fail_job(p_job_id text, p_run integer, p_error jsonb) returns boolean
+language plpgsql as $$
+begin
+  perform "app".lock_stage(p_job_id, p_run, j.stage) from "app".jobs j where j.job_id = p_job_id;
+  return "app".end_job(p_job_id, p_run, 'failed', p_error);
+end $$;
+
+-- Ends a job that did not complete: failed or cancelled. Its open stage ends with it and its tasks are cancelled.
+-- Task rows that another transaction holds are skipped, never awaited (that would turn the lock order round): they
+-- end as cancelled when they settle, are claimed, or lose their lease.
+-- Locks: the stage's, held by the caller; then the job row.
+create or replace function "app".end_job(p_job_id text, p_run integer, p_status text, p_error jsonb) returns boolean
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_stage integer;
+begin
+  update "app".jobs j
+  set status = p_status, error = coalesce(p_error, j.error), finished_at = v_now, updated_at = v_now,
+      paused_at = null
+  where j.job_id = p_job_id and j.run = p_run
+    and (j.status in ('queued', 'processing', 'finalizing') or (j.status = 'cancelling' and p_status = 'cancelled'))
+  returning j.stage into v_stage;
+  if not found then
+    return false;
+  end if;
+  update "app".stages s set status = p_status, finished_at = v_now
+  where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ('queued', 'processing');
+  perform "app".cancel_open_tasks(p_job_id, p_run, v_stage, true);
+  perform "app".record_event(p_job_id, p_run, v_stage, null, 'job_' || p_status, p_error);
+  return true;
+end $$;
+
+-- Leases: an attempt's right to its task is extended while its process lives.
+
+-- Extends all leases that one process holds, whatever their jobs. Outcome a lease and task: renewed; stop (the job or
+-- stage ended or is being cancelled; the lease is kept so that the task can end in order); timed_out (it has run longer
+-- than its stage's task_timeout_seconds: what is left of the lease is for ending in order, the row notes the time);
+-- what is missing is lost (another attempt has it, or it ended).
+-- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
+create or replace function "app".renew_leases(
+  p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
+) returns table (lease_id uuid, task_id text, outcome text)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  return query
+  with asked as (
+    select * from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids, p_progress)
+      as a(job_id, run, task_id, lease_id, progress)
+  ), owned as (
+    select t.job_id, t.run, t.task_id, t.stage, a.progress from "app".tasks t
+    join asked a on t.job_id = a.job_id and t.run = a.run and t.task_id = a.task_id and t.lease_id = a.lease_id
+    where t.status is not distinct from 'processing' and t.job_id = any (p_job_ids) and t.run = any (p_runs)
+      and t.task_id = any (p_task_ids)
+    order by t.job_id, t.task_id for update of t
+  )
+  update "app".tasks t
+  set lease_expires_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now) then t.lease_expires_at
+        else v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second' end,
+      timed_out_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now)
+        then coalesce(t.timed_out_at, v_now) end,
+      progress = coalesce(o.progress, t.progress)
+  from owned o
+  join "app".stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
+  join "app".jobs j on j.job_id = o.job_id
+  where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
+    and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
+  returning t.lease_id, t.task_id,
+    case when not (j.status = 'processing' and j.run = s.run and s.status = 'processing') then 'stop'
+      when "app".is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
+end $$;
+
+-- The same for all leases under an owner's name: for its stand-in, while it cannot ask itself. A claim whose answer was
+-- lost is among them. `seconds_left` is of the lease as it is now.
+-- Fence: the leases as found; one that changed hands in between is left alone. Locks: those of renew_leases.
+create or replace function "app".renew_leases_of_owner(p_owner text)
+returns table (job_id text, task_id text, outcome text, seconds_left double precision)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_found record;
+  v_renewed record;
+begin
+  -- All that is leased, whoever has it, is read: once in some seconds, and only while a process is blocked.
+  select array_agg(t.job_id) as job_ids, array_agg(t.run) as runs, array_agg(t.task_id) as task_ids,
+         array_agg(t.lease_id) as lease_ids
+  into v_found
+  from "app".tasks t where t.status = 'processing' and t.lease_owner = p_owner;
+  if v_found.job_ids is null then
+    return;
+  end if;
+  select array_agg(r.lease_id) as lease_ids, array_agg(r.task_id) as task_ids, array_agg(r.outcome) as outcomes
+  into v_renewed
+  from "app".renew_leases(v_found.job_ids, v_found.runs, v_found.task_ids, v_found.lease_ids,
+    array_fill(null::jsonb, array[cardinality(v_found.job_ids)])) r;
+  return query
+  select t.job_id, t.task_id, r.outcome,
+    extract(epoch from t.lease_expires_at - "app".clock())::double precision
+  from unnest(v_renewed.lease_ids, v_renewed.task_ids, v_renewed.outcomes) as r(lease_id, task_id, outcome)
+  join "app".tasks t on t.task_id = r.task_id and t.lease_id = r.lease_id
+    and t.job_id = any (v_found.job_ids) and t.run = any (v_found.runs) and t.task_id = any (v_found.task_ids);
+end $$;
+
+-- Parking: tasks whose message came while their job was paused wait here for another one.
 
 -- Parked tasks of jobs that are not paused any more: of one job, or of all (p_job_id null). They are held until
 -- held_until, which unpark_tasks wants to hear: nobody else finds them before. Rows in other hands are skipped.
@@ -1546,6 +1710,65 @@ begin
   return cardinality(v_ids);
 end $$;
 
+-- Planning: a stage gets its tasks, all in one transaction.
+
+-- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
+-- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
+-- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused, expired
+-- (a deadline has passed: the caller lets enforce_deadlines end it).
+create or replace function "app".begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  v_job record;
+begin
+  if not "app".try_lock_stage(p_job_id, p_run, p_stage) then
+    return 'busy';
+  end if;
+  select j.run, j.stage, j.status, j.paused_at, s.status as stage_status into v_job
+  from "app".jobs j
+  left join "app".stages s on s.job_id = j.job_id and s.run = p_run and s.stage = p_stage
+  where j.job_id = p_job_id;
+  if not found then
+    return 'missing';
+  elsif v_job.run <> p_run then
+    return 'stale_run';
+  elsif v_job.status <> 'queued' or v_job.stage <> p_stage or v_job.stage_status is distinct from 'queued' then
+    return 'closed';
+  elsif v_job.paused_at is not null then
+    return 'paused';
+  elsif "app".find_missed_deadline(p_job_id, p_run, p_stage, "app".clock()) is not null then
+    return 'expired';
+  end if;
+  return 'ready';
+end $$;
+
+-- All tasks are inserted: from now on the stage can end. A stage without tasks ends here. The size chosen for its
+-- messages is kept in its settings, for whoever announces its tasks again.
+-- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
+create or replace function "app".seal_stage(
+  p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer
+) returns text
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+begin
+  update "app".jobs j set status = 'processing', updated_at = "app".clock()
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'queued';
+  if not found then
+    raise exception 'job % run % does not wait for stage %', p_job_id, p_run, p_stage using errcode = 'CM002';
+  end if;
+  update "app".stages s
+  set status = 'processing', expected_count = p_expected_count, planned_at = "app".clock(),
+      settings = case when p_tasks_per_message is null then s.settings
+        else s.settings || jsonb_build_object('tasks_per_message', p_tasks_per_message) end
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
+  perform "app".record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
+    jsonb_build_object('expected_count', p_expected_count));
+  perform "app".ensure_watch(p_job_id, p_run, p_stage);
+  if p_expected_count = 0 then
+    return "app".close_stage(p_job_id, p_run, p_stage);
+  end if;
+  return 'processing';
+end $$;
+
 -- Plans a stage of few tasks in one call: what begin_stage_plan, COPY and seal_stage do for many.
 -- With a lease the tasks are born claimed: the planner runs them itself and no message is needed.
 -- Then it commits asynchronously, as a claim does: a crash of the server that takes it back takes back nothing that was
@@ -1596,63 +1819,6 @@ begin
     t.place = cardinality(p_task_ids)
   from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
     with ordinality as t(task_id, task_type, queue, name, parameters, place);
-end $$;
-
--- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
--- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
--- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused, expired
--- (a deadline has passed: the caller lets enforce_deadlines end it).
-create or replace function "app".begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
-language plpgsql set plan_cache_mode = force_generic_plan as $$
-declare
-  v_job record;
-begin
-  if not pg_try_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)) then
-    return 'busy';
-  end if;
-  select j.run, j.stage, j.status, j.paused_at, s.status as stage_status into v_job
-  from "app".jobs j
-  left join "app".stages s on s.job_id = j.job_id and s.run = p_run and s.stage = p_stage
-  where j.job_id = p_job_id;
-  if not found then
-    return 'missing';
-  elsif v_job.run <> p_run then
-    return 'stale_run';
-  elsif v_job.status <> 'queued' or v_job.stage <> p_stage or v_job.stage_status is distinct from 'queued' then
-    return 'closed';
-  elsif v_job.paused_at is not null then
-    return 'paused';
-  elsif "app".find_missed_deadline(p_job_id, p_run, p_stage, "app".clock()) is not null then
-    return 'expired';
-  end if;
-  return 'ready';
-end $$;
-
--- All tasks are inserted: from now on the stage can end. A stage without tasks ends here. The size chosen for its
--- messages is kept in its settings, for whoever announces its tasks again.
--- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
-create or replace function "app".seal_stage(
-  p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer
-) returns text
-language plpgsql set plan_cache_mode = force_generic_plan as $$
-begin
-  update "app".jobs j set status = 'processing', updated_at = "app".clock()
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'queued';
-  if not found then
-    raise exception 'job % run % does not wait for stage %', p_job_id, p_run, p_stage using errcode = 'CM002';
-  end if;
-  update "app".stages s
-  set status = 'processing', expected_count = p_expected_count, planned_at = "app".clock(),
-      settings = case when p_tasks_per_message is null then s.settings
-        else s.settings || jsonb_build_object('tasks_per_message', p_tasks_per_message) end
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
-  perform "app".record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
-    jsonb_build_object('expected_count', p_expected_count));
-  perform "app".ensure_watch(p_job_id, p_run, p_stage);
-  if p_expected_count = 0 then
-    return "app".close_stage(p_job_id, p_run, p_stage);
-  end if;
-  return 'processing';
 end $$;
 
 -- Work that the release at hand does not know: it is given back with a growing delay, for one that does. No attempt and no
@@ -1853,273 +2019,29 @@ language sql immutable as $$
   select (p_note ->> 'waited_seconds')::double precision * 2 >= (p_note ->> 'patience_seconds')::double precision
 $$;
 
--- Retention. Only jobs that have ended are ever pruned, and in pieces: each call is one short transaction that no running
--- work waits for.
+-- Progress: how far a job is.
 
--- Jobs that ended longer ago than p_older_than_seconds, the oldest first.
-create or replace function "app".find_prunable_jobs(p_older_than_seconds double precision, p_limit integer)
-returns table (job_id text, job_type text, status text, finished_at timestamptz)
+-- How far a job is: one row a stage of its current run. Reads only.
+create or replace function "app".check_job_completion(p_job_id text)
+returns table (
+  job_status text, run integer, stage integer, stage_status text, expected_count integer,
+  completed integer, failed integer, cancelled integer, open integer
+)
 language sql stable as $$
-  select j.job_id, j.job_type, j.status, j.finished_at from "app".jobs j
-  where j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
-    and j.finished_at < "app".clock() - p_older_than_seconds * interval '1 second'
-  order by j.finished_at limit p_limit
+  select j.status, s.run, s.stage, s.status, s.expected_count,
+    count(*) filter (where t.status = 'completed')::integer,
+    count(*) filter (where t.status = 'failed')::integer,
+    count(*) filter (where t.status = 'cancelled')::integer,
+    count(*) filter (where t.status in ('pending', 'queued', 'processing', 'pending_retry'))::integer
+  from "app".jobs j
+  join "app".stages s on s.job_id = j.job_id and s.run = j.run
+  left join "app".tasks t on t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
+  where j.job_id = p_job_id
+  group by j.status, s.run, s.stage, s.status, s.expected_count
+  order by s.stage
 $$;
 
--- Deletes up to p_limit dead letters that came longer ago than p_older_than_seconds and whose job is not there (any more);
--- those of other jobs go after their job. Returns how many.
-create or replace function "app".prune_dead_letters(p_older_than_seconds double precision, p_limit integer)
-returns integer
-language plpgsql as $$
-declare
-  v_count integer;
-begin
-  delete from "app".dead_letters d
-  where d.ctid = any (array(
-    select o.ctid from "app".dead_letters o
-    where o.received_at < "app".clock() - p_older_than_seconds * interval '1 second'
-      and not exists (select 1 from "app".jobs j where j.job_id = o.job_id)
-    order by o.received_at limit p_limit for update skip locked
-  ));
-  get diagnostics v_count = row_count;
-  return v_count;
-end $$;
-
--- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
--- Returns how many tasks went, and whether the job did. Fence: the job has ended (looked at under its row's lock).
-create or replace function "app".prune_job(p_job_id text, p_limit integer)
-returns table (pruned_tasks integer, is_job_pruned boolean)
-language plpgsql set enable_seqscan = off as $$
-begin
-  pruned_tasks := 0;
-  is_job_pruned := false;
-  perform 1 from "app".jobs j
-  where j.job_id = p_job_id and j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
-  for update skip locked;
-  if found then
-    delete from "app".tasks t
-    where t.ctid = any (array(select d.ctid from "app".tasks d where d.job_id = p_job_id limit p_limit));
-    get diagnostics pruned_tasks = row_count;
-    if pruned_tasks < p_limit then
-      delete from "app".jobs j where j.job_id = p_job_id;
-      is_job_pruned := found;
-    elsif not exists (select 1 from "app".job_events e where e.job_id = p_job_id and e.event = 'pruning_begun') then
-      perform "app".record_event(p_job_id, j.run, null, null, 'pruning_begun', null)
-      from "app".jobs j where j.job_id = p_job_id;
-    end if;
-  end if;
-  return next;
-end $$;
-
--- Keeps a message that its queue gave up, and lets the rows that it named be announced again: nobody else will wake them.
--- They are held first, the longer the more often their messages died (30 s, doubled each time, at most an hour), so that
--- a message which no worker survives does not go round and round. Nothing is failed: age and bad luck never are.
--- Outcome: recorded; known (it was delivered twice: nothing changed). Fence: the unique index over what tells messages
--- apart. Locks: task rows by id, then the job row.
-create or replace function "app".record_dead_letter(
-  p_queue text, p_message_id text, p_sequence_number bigint, p_enqueued_at timestamptz, p_kind text, p_job_id text,
-  p_run integer, p_stage integer, p_task_ids text[], p_reason text, p_description text, p_delivery_count integer,
-  p_correlation_id text, p_body text, p_body_size integer
-) returns table (outcome text, dead_letter_id bigint, job_found boolean, released integer, hold_seconds double precision)
-language plpgsql set enable_seqscan = off as $$
-#variable_conflict use_column
-declare
-  v_now timestamptz := "app".clock();
-  v_due timestamptz;
-  v_task_id text := coalesce(p_task_ids[1], '');
-  v_job_run integer;
-  v_ids text[];
-begin
-  insert into "app".dead_letters (
-    job_id, queue, message_id, sequence_number, enqueued_at, kind, run, stage, task_id, task_ids, reason, description,
-    fingerprint, delivery_count, correlation_id, body, body_size, received_at
-  ) values (
-    p_job_id, p_queue, p_message_id, p_sequence_number, p_enqueued_at, p_kind, p_run, p_stage, v_task_id, p_task_ids,
-    p_reason, p_description, "app".error_fingerprint(p_reason, p_description), p_delivery_count, p_correlation_id,
-    p_body, p_body_size, v_now
-  ) on conflict do nothing returning dead_letters.dead_letter_id into dead_letter_id;
-  outcome := case when found then 'recorded' else 'known' end;
-  job_found := false;
-  released := 0;
-  if outcome = 'known' then
-    return next;
-    return;
-  end if;
-
-  select least(30 * 2.0 ^ (least(greatest(count(*), 1), 8) - 1), 3600) into hold_seconds from "app".dead_letters d
-  where d.job_id = p_job_id and d.run = p_run and d.stage = p_stage and d.task_id = v_task_id;
-  v_due := v_now + hold_seconds * interval '1 second';
-  select j.run into v_job_run from "app".jobs j where j.job_id = p_job_id;
-  job_found := found;
-  if job_found and p_kind = 'task' then
-    select array_agg(o.task_id) into v_ids from (
-      select t.task_id from "app".tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-        and (t.status = 'queued' or (t.status = 'pending_retry' and t.announced_at is not null))
-        and exists (
-          select 1 from "app".stages s
-          where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-        )
-      order by t.task_id for update
-    ) o;
-    update "app".tasks t
-    set status = case t.status when 'queued' then 'pending' else t.status end, announced_at = null,
-        due_at = greatest(t.due_at, v_due)
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-    get diagnostics released = row_count;
-  elsif job_found and p_kind in ('job', 'stage_complete') then
-    update "app".jobs j set announced_at = null, due_at = greatest(j.due_at, v_due)
-    where j.job_id = p_job_id and j.run = p_run and j.status in ('queued', 'finalizing') and j.announced_at is not null;
-    get diagnostics released = row_count;
-  end if;
-  if job_found then
-    perform "app".record_event(p_job_id, least(p_run, v_job_run), p_stage, nullif(v_task_id, ''),
-      'message_dead_lettered', jsonb_build_object(
-        'dead_letter_id', dead_letter_id, 'queue', p_queue, 'reason', p_reason, 'description', p_description,
-        'task_count', cardinality(p_task_ids), 'released', released, 'hold_seconds', hold_seconds));
-  end if;
-  return next;
-end $$;
-
--- Says how dead messages were dealt with; those that were already stay as they are. Returns how many changed.
--- Locks: their rows by id.
-create or replace function "app".resolve_dead_letters(
-  p_ids bigint[], p_resolution text, p_actor text
-) returns integer
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_ids bigint[];
-begin
-  select array_agg(o.dead_letter_id) into v_ids from (
-    select d.dead_letter_id from "app".dead_letters d
-    where d.dead_letter_id = any (p_ids) and d.resolved_at is null
-    order by d.dead_letter_id for update
-  ) o;
-  update "app".dead_letters d set resolved_at = "app".clock(), resolution = p_resolution
-  where d.dead_letter_id = any (v_ids);
-  perform "app".record_event(d.job_id, least(d.run, j.run), d.stage, nullif(d.task_id, ''),
-    'dead_letter_' || p_resolution, jsonb_build_object('dead_letter_id', d.dead_letter_id, 'queue', d.queue)
-      || case when p_actor is null then jsonb_build_object() else jsonb_build_object('actor', p_actor) end)
-  from "app".dead_letters d join "app".jobs j on j.job_id = d.job_id
-  where d.dead_letter_id = any (v_ids);
-  return coalesce(cardinality(v_ids), 0);
-end $$;
-
--- The same, as the release before calls it. No default above: a call of two arguments would fit both.
-create or replace function "app".resolve_dead_letters(p_ids bigint[], p_resolution text) returns integer
-language sql as $$
-  select "app".resolve_dead_letters(p_ids, p_resolution, null);
-$$;
-
--- Gives claimed tasks back before their lease runs out; they are to be announced again.
--- p_started false: their handler never began, so nothing is counted. True: an interruption (a host that drains).
--- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
-create or replace function "app".release_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
-) returns text[]
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_open boolean;
-  v_ids text[];
-begin
-  select j.status = 'processing' and j.run = p_run and s.status = 'processing' into v_open
-  from "app".stages s join "app".jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-    order by t.task_id for update
-  ) h;
-  update "app".tasks t
-  set status = case when v_open then 'pending' else 'cancelled' end,
-      finished_at = case when v_open then null else "app".clock() end,
-      is_watched = t.is_watched and v_open,
-      attempt = t.attempt - case when p_started then 0 else 1 end,
-      interruptions = t.interruptions + case when p_started then 1 else 0 end,
-      lease_id = null, lease_expires_at = null, announced_at = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  if cardinality(v_ids) = 0 then
-    return v_ids;
-  elsif v_open then
-    if p_started then
-      perform "app".record_event(p_job_id, p_run, p_stage, null, 'tasks_handed_back',
-        jsonb_build_object('count', cardinality(v_ids)));
-    end if;
-    return v_ids;
-  end if;
-  perform "app".check_stage(p_job_id, p_run, p_stage, false, null);
-  return array[]::text[];
-end $$;
-
--- Extends all leases that one process holds, whatever their jobs. Outcome a lease and task: renewed; stop (the job or
--- stage ended or is being cancelled; the lease is kept so that the task can end in order); timed_out (it has run longer
--- than its stage's task_timeout_seconds: what is left of the lease is for ending in order, the row notes the time);
--- what is missing is lost (another attempt has it, or it ended).
--- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
-create or replace function "app".renew_leases(
-  p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
-) returns table (lease_id uuid, task_id text, outcome text)
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-begin
-  return query
-  with asked as (
-    select * from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids, p_progress)
-      as a(job_id, run, task_id, lease_id, progress)
-  ), owned as (
-    select t.job_id, t.run, t.task_id, t.stage, a.progress from "app".tasks t
-    join asked a on t.job_id = a.job_id and t.run = a.run and t.task_id = a.task_id and t.lease_id = a.lease_id
-    where t.status is not distinct from 'processing' and t.job_id = any (p_job_ids) and t.run = any (p_runs)
-      and t.task_id = any (p_task_ids)
-    order by t.job_id, t.task_id for update of t
-  )
-  update "app".tasks t
-  set lease_expires_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now) then t.lease_expires_at
-        else v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second' end,
-      timed_out_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now)
-        then coalesce(t.timed_out_at, v_now) end,
-      progress = coalesce(o.progress, t.progress)
-  from owned o
-  join "app".stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
-  join "app".jobs j on j.job_id = o.job_id
-  where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
-    and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
-  returning t.lease_id, t.task_id,
-    case when j.status <> 'processing' or j.run <> o.run or s.status <> 'processing' then 'stop'
-      when "app".is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
-end $$;
-
--- The same for all leases under an owner's name: for its stand-in, while it cannot ask itself. A claim whose answer was
--- lost is among them. `seconds_left` is of the lease as it is now.
--- Fence: the leases as found; one that changed hands in between is left alone. Locks: those of renew_leases.
-create or replace function "app".renew_leases_of_owner(p_owner text)
-returns table (job_id text, task_id text, outcome text, seconds_left double precision)
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_found record;
-  v_renewed record;
-begin
-  -- All that is leased, whoever has it, is read: once in some seconds, and only while a process is blocked.
-  select array_agg(t.job_id) as job_ids, array_agg(t.run) as runs, array_agg(t.task_id) as task_ids,
-         array_agg(t.lease_id) as lease_ids
-  into v_found
-  from "app".tasks t where t.status = 'processing' and t.lease_owner = p_owner;
-  if v_found.job_ids is null then
-    return;
-  end if;
-  select array_agg(r.lease_id) as lease_ids, array_agg(r.task_id) as task_ids, array_agg(r.outcome) as outcomes
-  into v_renewed
-  from "app".renew_leases(v_found.job_ids, v_found.runs, v_found.task_ids, v_found.lease_ids,
-    array_fill(null::jsonb, array[cardinality(v_found.job_ids)])) r;
-  return query
-  select t.job_id, t.task_id, r.outcome,
-    extract(epoch from t.lease_expires_at - "app".clock())::double precision
-  from unnest(v_renewed.lease_ids, v_renewed.task_ids, v_renewed.outcomes) as r(lease_id, task_id, outcome)
-  join "app".tasks t on t.task_id = r.task_id and t.lease_id = r.lease_id
-    and t.job_id = any (v_found.job_ids) and t.run = any (v_found.runs) and t.task_id = any (v_found.task_ids);
-end $$;
+-- Reruns: an ended job begins its next run.
 
 -- Begins the job's next run, from what the last one left. Mode:
 -- failed: stages before the first that did not fully succeed are kept, of that one the tasks that did; its others get
@@ -2305,6 +2227,107 @@ begin
   return v_count;
 end $$;
 
+-- Retention. Only jobs that have ended are ever pruned, and in pieces: each call is one short transaction that no running
+-- work waits for.
+
+-- Jobs that ended longer ago than p_older_than_seconds, the oldest first.
+create or replace function "app".find_prunable_jobs(p_older_than_seconds double precision, p_limit integer)
+returns table (job_id text, job_type text, status text, finished_at timestamptz)
+language sql stable as $$
+  select j.job_id, j.job_type, j.status, j.finished_at from "app".jobs j
+  where j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+    and j.finished_at < "app".clock() - p_older_than_seconds * interval '1 second'
+  order by j.finished_at limit p_limit
+$$;
+
+-- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
+-- Returns how many tasks went, and whether the job did. Fence: the job has ended (looked at under its row's lock).
+create or replace function "app".prune_job(p_job_id text, p_limit integer)
+returns table (pruned_tasks integer, is_job_pruned boolean)
+language plpgsql set enable_seqscan = off as $$
+begin
+  pruned_tasks := 0;
+  is_job_pruned := false;
+  perform 1 from "app".jobs j
+  where j.job_id = p_job_id and j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+  for update skip locked;
+  if found then
+    delete from "app".tasks t
+    where t.ctid = any (array(select d.ctid from "app".tasks d where d.job_id = p_job_id limit p_limit));
+    get diagnostics pruned_tasks = row_count;
+    if pruned_tasks < p_limit then
+      delete from "app".jobs j where j.job_id = p_job_id;
+      is_job_pruned := found;
+    elsif not exists (select 1 from "app".job_events e where e.job_id = p_job_id and e.event = 'pruning_begun') then
+      perform "app".record_event(p_job_id, j.run, null, null, 'pruning_begun', null)
+      from "app".jobs j where j.job_id = p_job_id;
+    end if;
+  end if;
+  return next;
+end $$;
+
+-- Deletes up to p_limit dead letters that came longer ago than p_older_than_seconds and whose job is not there (any more);
+-- those of other jobs go after their job. Returns how many.
+create or replace function "app".prune_dead_letters(p_older_than_seconds double precision, p_limit integer)
+returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  delete from "app".dead_letters d
+  where d.ctid = any (array(
+    select o.ctid from "app".dead_letters o
+    where o.received_at < "app".clock() - p_older_than_seconds * interval '1 second'
+      and not exists (select 1 from "app".jobs j where j.job_id = o.job_id)
+    order by o.received_at limit p_limit for update skip locked
+  ));
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+-- Retries: a failed attempt, of a task or of a job's step, is tried again after a delay.
+
+-- A failed attempt is to be tried again: pending_retry, due after the delay, lease given up, to be announced.
+-- Outcome: scheduled; exhausted (no attempt left: nothing changed, fail it); closed (stage or job ended: nothing
+-- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
+-- Fence: the lease. Locks: the task row.
+create or replace function "app".increment_task_retry_count(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
+  p_delay_seconds double precision
+) returns table (outcome text, attempt integer, due_at timestamptz)
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_task record;
+begin
+  select t.attempt - t.interruptions as spent, (s.settings -> 'retry' ->> 'max_attempts')::integer as allowed,
+         (j.status = 'processing' and j.run = s.run and s.status = 'processing') as is_open
+  into v_task
+  from "app".tasks t
+  join "app".stages s on s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
+  join "app".jobs j on j.job_id = t.job_id
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
+    and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
+  for update of t;
+  if not found then
+    outcome := 'stale';
+  elsif not v_task.is_open then
+    outcome := 'closed';
+  elsif v_task.spent >= v_task.allowed then
+    outcome := 'exhausted';
+  else
+    update "app".tasks t
+    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second', error = p_error,
+        announced_at = null, lease_id = null, lease_expires_at = null
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
+    returning t.attempt, t.due_at into attempt, due_at;
+    outcome := 'scheduled';
+    perform "app".record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
+      p_error || jsonb_build_object('delay_seconds', p_delay_seconds));
+  end if;
+  return next;
+end $$;
+
 -- Planning the job's stage, or finalizing it, failed and is to be tried again after the delay.
 -- Fence: the job waits for that step of that run. Returns the number of failed tries so far, null when it does not wait.
 create or replace function "app".retry_job_step(
@@ -2326,6 +2349,161 @@ begin
   end if;
   return v_attempt;
 end $$;
+
+-- Settlement: attempts end their tasks, as completed or failed, and the last one ends the stage.
+-- complete_task_and_check_stage and fail_task_and_check_stage are what a process calls; the others are their parts.
+
+-- In plpgsql, whose plans are cached: as SQL functions these would be planned anew at each call.
+create or replace function "app".complete_task_and_check_stage(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language plpgsql as $$
+begin
+  if cardinality(p_task_ids) = 1
+    and "app".settle_task(p_job_id, p_run, p_stage, p_lease_id, p_task_ids[1], p_results[1]) then
+    updated_ids := p_task_ids;
+    is_last_task_in_stage := false;
+    stage_status := 'processing';
+    job_status := 'processing';
+    return next;
+    return;
+  end if;
+  return query
+  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed');
+end $$;
+
+create or replace function "app".fail_task_and_check_stage(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language plpgsql as $$
+begin
+  return query
+  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed');
+end $$;
+
+-- The same for one task that is not watched, of a stage that goes on: most completions of a large stage, in few
+-- statements. Its plans are made once, as each row is named by its whole key; without sequential scans, since a planner
+-- that sees an empty table would choose to read all of it, and that plan would stay when the table has grown.
+-- False, with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called.
+-- Fence and locks: those of settle_tasks. Raises CM001 as it does; the look in the update sees the change then.
+create or replace function "app".settle_task(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb
+) returns boolean
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  update "app".tasks t
+  set status = 'completed', lease_id = null, lease_expires_at = null, finished_at = v_now, result = p_result,
+      error = null
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
+    and t.status is not distinct from 'processing' and t.lease_id = p_lease_id and not t.is_watched
+    and exists (
+      select 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id
+      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and not s.is_unwatched
+    );
+  if not found then
+    return false;
+  end if;
+  perform "app".share_stage(p_job_id, p_run, p_stage);
+  perform 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and not s.is_unwatched;
+  if not found then
+    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+      using errcode = 'CM001';
+  end if;
+  return true;
+end $$;
+
+-- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
+-- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
+-- A task of a stage or job that has ended meanwhile becomes cancelled: late results are kept out.
+-- job_status says where the job goes on; it is null while the job is paused.
+-- `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of `tasks_leased`, with the
+-- entries of rows that are gone, and filter by id.
+-- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
+-- the job row.
+-- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
+-- decides.
+create or replace function "app".settle_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_was_watched boolean;
+  v_decides boolean;
+  v_stage record;
+  v_status text;
+begin
+  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false),
+    (
+      select p_status = 'failed' or s.is_unwatched
+        or not (j.status = 'processing' and j.run = s.run and s.status = 'processing')
+      from "app".stages s join "app".jobs j on j.job_id = s.job_id
+      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    )
+  into updated_ids, v_was_watched, v_decides
+  from (
+    select t.task_id, t.is_watched from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
+    order by t.task_id for update
+  ) h;
+  is_last_task_in_stage := false;
+  if v_was_watched and not v_decides then
+    v_decides := not "app".pass_watch(p_job_id, p_run, p_stage, updated_ids);
+  end if;
+  if v_decides and cardinality(updated_ids) > 0 then
+    perform "app".lock_stage(p_job_id, p_run, p_stage);
+  elsif cardinality(updated_ids) > 0 then
+    perform "app".share_stage(p_job_id, p_run, p_stage);
+  end if;
+  select s.status as stage_status, j.status as job_status, s.is_unwatched,
+    (j.status = 'processing' and j.run = s.run and s.status = 'processing') as is_open
+  into v_stage
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  stage_status := v_stage.stage_status;
+  job_status := v_stage.job_status;
+  if cardinality(updated_ids) = 0 then
+    return next;
+    return;
+  end if;
+  if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
+    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+      using errcode = 'CM001';
+  end if;
+
+  v_status := case when v_stage.is_open then p_status else 'cancelled' end;
+  perform "app".end_tasks(p_job_id, p_run, updated_ids, v_status, p_task_ids, p_payloads, v_now);
+
+  if v_decides then
+    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
+      case v_status when 'failed' then updated_ids end);
+    select s.status, case when j.paused_at is null then j.status end into stage_status, job_status
+    from "app".stages s join "app".jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  end if;
+  return next;
+end $$;
+
+-- Writes the end of tasks whose rows the caller has locked; their payloads are among those given. Its plans join by hash:
+-- with a nested loop each row would be looked for among all payloads.
+create or replace function "app".end_tasks(
+  p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
+) returns void
+language plpgsql set enable_seqscan = off set enable_nestloop = off as $$
+begin
+  update "app".tasks t
+  set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
+      result = case p_status when 'completed' then given.payload else t.result end,
+      error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
+  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_ids) and t.task_id = given.task_id;
+end $$;
+
+-- Submissions: a job's rows are written, once for one id.
 
 -- Writes the job and its first stage, or answers with the job that is there already. Outcome:
 --   created; existing (this id was there: the same type and parameters);
@@ -2357,7 +2535,7 @@ begin
   outcome := 'existing';
   job_id := p_job_id;
   if p_idempotency_key is not null then
-    perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_idempotency_key, 0));
+    perform "app".lock_idempotency_key(p_idempotency_key);
     select k.job_id, k.payload_hash into v_key
     from "app".idempotency_keys k where k.idempotency_key = p_idempotency_key;
     if found then
@@ -2469,6 +2647,14 @@ begin
   return true;
 end $$;
 
+-- Adds to the event of a submission that began this run: who asked, what could not be checked. Again changes nothing.
+-- A call of its own, since most submissions have nothing to add. Fence: only that run's event. Locks: the event.
+create or replace function "app".note_submission(p_job_id text, p_run integer, p_detail jsonb) returns void
+language sql as $$
+  update "app".job_events e set detail = e.detail || p_detail
+  where e.job_id = p_job_id and e.run = p_run and e.event in ('job_submitted', 'job_rerun');
+$$;
+
 -- As an app of the release before calls it, whose statements are prepared: neither the arguments nor the result of a
 -- function that it knows may change while it runs. What it does not know, it is not answered.
 create or replace function "app".submit_job(
@@ -2482,132 +2668,6 @@ language sql as $$
   from "app".submit_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_forced_job_id, p_nonce,
     p_idempotency_key, p_payload_hash, 'return', array[]::text[]) s;
 $$;
-
--- Takes tasks of one stage back whose lease has run out. Two kinds, told apart by what their last heartbeat heard:
---   an interruption (the process died, or could not reach the database): pending again, and beyond the stage's
---   max_interruptions failed with that reason;
---   a timeout (a heartbeat was refused after task_timeout_seconds, and the handler did not stop): a failed attempt, due
---   again after the stage's back-off, failed as TaskTimedOut when its attempts are spent.
--- In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of them, and of the
--- processes that had them.
--- Rows in other hands this moment are skipped. Locks: task rows by id, then the stage, then the job row.
-create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer, p_shown integer)
-returns table (
-  taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer, task_ids text[], owners text[]
-)
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_stage record;
-  v_expired text[];
-  v_timed_out text[];
-  v_failed text[];
-  v_total integer;
-begin
-  select j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open,
-         (s.settings ->> 'max_interruptions')::integer as allowed
-  into v_stage
-  from "app".stages s join "app".jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-
-  select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
-         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open),
-         (array_agg(e.task_id))[:p_shown], (array_agg(distinct e.lease_owner))[:p_shown]
-  into v_expired, v_timed_out, task_ids, owners
-  from (
-    select t.task_id, t.timed_out_at, t.lease_owner from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status = 'processing' and t.lease_expires_at <= v_now
-    order by t.task_id for update skip locked
-  ) e;
-
-  with ended as (
-    update "app".tasks t
-    set interruptions = t.interruptions + 1,
-        is_watched = t.is_watched and v_stage.is_open and t.interruptions + 1 <= v_stage.allowed, lease_id = null, lease_expires_at = null, announced_at = null,
-        status = case when not v_stage.is_open then 'cancelled'
-                      when t.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end,
-        finished_at = case when v_stage.is_open and t.interruptions + 1 <= v_stage.allowed then null else v_now end,
-        error = case when v_stage.is_open and t.interruptions + 1 > v_stage.allowed
-          then jsonb_build_object('type', 'InterruptedTooOften', 'retryable', false, 'attempt', t.attempt,
-            'message', format('its process ended without a verdict %s times%s (last: %s)', t.interruptions + 1,
-              (select format(', and %s times it ran alone there, so that nothing else in that process was the reason',
-                count(*)) from "app".job_events a
-              where a.job_id = p_job_id and a.run = p_run and a.task_id = t.task_id and a.event = 'task_runs_alone'
-              having count(*) > 0), t.lease_owner))
-          else t.error end
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired)
-    returning t.task_id, t.status, t.interruptions, t.lease_owner
-  ), noted as (
-    select "app".record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
-      jsonb_build_object('interruptions', e.interruptions, 'owner', e.lease_owner)), e.task_id, e.status from ended e
-  )
-  select array_agg(n.task_id) filter (where n.status = 'failed'), count(*) into v_failed, v_total from noted n;
-
-  timed_out := coalesce(cardinality(v_timed_out), 0);
-  v_total := v_total + timed_out;
-  if timed_out > 0 then
-    v_failed := v_failed || "app".end_timed_out_attempts(p_job_id, p_run, p_stage, v_timed_out);
-  end if;
-  given_up := coalesce(cardinality(v_failed), 0);
-  taken_back := v_total - given_up;
-  is_last_task_in_stage := false;
-  if given_up > 0 or (v_total > 0 and not v_stage.is_open) then
-    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_stage.is_open,
-      case when given_up > 0 then v_failed end);
-  end if;
-  return next;
-end $$;
-
--- As an app of the release before calls it, whose statements are prepared: its result may not change while it runs.
-create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer)
-returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
-language sql as $$
-  select t.taken_back, t.given_up, t.is_last_task_in_stage, t.timed_out
-  from "app".take_back_tasks(p_job_id, p_run, p_stage, 0) t;
-$$;
-
--- Attempts that ran out of time and of their lease: each is due again after the stage's back-off (core.basics.retry's, in SQL),
--- or failed when no attempt is left. Returns those that failed. The caller holds the rows and checks the stage.
-create or replace function "app".end_timed_out_attempts(
-  p_job_id text, p_run integer, p_stage integer, p_task_ids text[]
-) returns text[]
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_settings jsonb;
-  v_failed text[];
-begin
-  select s.settings into v_settings from "app".stages s
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  with ended as (
-    update "app".tasks t
-    set lease_id = null, lease_expires_at = null, announced_at = null, is_watched = t.is_watched and a.is_left,
-        status = case when a.is_left then 'pending_retry' else 'failed' end,
-        due_at = case when a.is_left then v_now + a.delay_seconds * interval '1 second' end,
-        finished_at = case when a.is_left then null else v_now end,
-        error = jsonb_build_object('type', 'TaskTimedOut', 'retryable', true, 'attempt', t.attempt, 'at', v_now,
-          'message', format('ran for more than %s s and did not stop when it was told; its worker was %s',
-            (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner))
-    from (
-      select x.task_id, x.attempt - x.interruptions < (v_settings -> 'retry' ->> 'max_attempts')::integer as is_left,
-        random() * least((v_settings -> 'retry' ->> 'max_delay_seconds')::double precision,
-          (v_settings -> 'retry' ->> 'base_delay_seconds')::double precision
-            * power(2, least(x.attempt - x.interruptions - 1, 64))) as delay_seconds
-      from "app".tasks x
-      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (p_task_ids)
-    ) a
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = a.task_id
-    returning t.task_id, t.status, t.error, a.delay_seconds
-  ), noted as (
-    select "app".record_event(p_job_id, p_run, p_stage, e.task_id,
-      'retry_scheduled', e.error || jsonb_build_object('delay_seconds', e.delay_seconds))
-    from ended e where e.status = 'pending_retry'
-  )
-  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed
-  from ended e cross join (select count(*) from noted) n;
-  return v_failed;
-end $$;
 
 -- The watch: while a stage runs, exactly one of its open tasks is watched. Whoever ends any other task knows that it is
 -- not the last and needs no look at its neighbours; whoever ends the watched one hands the watch on, or is the last.

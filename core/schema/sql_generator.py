@@ -12,6 +12,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from pydantic.fields import FieldInfo
 
 from core.models.status import JOB_RERUN_TRANSITIONS, JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS
+from core.schema.statuses import compose_text, literals
 from core.schema.tables import TABLES, Index, Table
 
 COLUMN_TYPES: dict[type, LiteralString] = {
@@ -25,6 +26,8 @@ COLUMN_TYPES: dict[type, LiteralString] = {
     tuple: "text[]",
     UUID: "uuid",
 }
+# PostgreSQL looks for what a function `language sql` calls when it is created, so what others call comes first.
+LOADED_FIRST = ("clock.sql", "errors.sql", "events.sql", "locks.sql")
 _TRANSITIONS: dict[str, Mapping[Any, Iterable[StrEnum]]] = {
     "jobs": JOB_TRANSITIONS,
     "stages": STAGE_TRANSITIONS,
@@ -53,10 +56,10 @@ def generate_tables(schema: str = "app") -> Iterator[Composed]:
 
 
 def generate_functions(schema: str = "app") -> Iterator[Composed]:
-    """The SQL functions alone, a file a statement group; they can be applied again at any time."""
-    for source in sorted(files("sql").joinpath("functions").iterdir(), key=lambda file: file.name):
-        text = source.read_text(encoding="utf-8").strip()
-        yield SQL(text).format(schema=Identifier(schema))
+    """The SQL functions alone, one group of statements per file; they can be applied again at any time."""
+    sources = (file for file in files("sql").joinpath("functions").iterdir() if file.name.endswith(".sql"))
+    for source in sorted(sources, key=lambda file: (file.name not in LOADED_FIRST, file.name)):
+        yield compose_text(source.read_text(encoding="utf-8").strip(), schema)
 
 
 def generate_transition_guards(schema: str = "app") -> Iterator[Composed]:
@@ -154,7 +157,7 @@ def _create_index(schema: str, table: Table, index: Index) -> Composed:
         _names(index.columns),
     )
     if index.statuses:
-        statement += SQL(" where status in ({})").format(SQL(", ").join(Literal(status) for status in index.statuses))
+        statement += SQL(" where status in ({})").format(literals(index.statuses))
     if index.condition:
         statement += SQL(" where {}").format(Identifier(index.condition))
     if index.where_set:

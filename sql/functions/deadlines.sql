@@ -45,24 +45,24 @@ returns table (job_id text, run integer, stage integer)
 language sql stable as $$
   (
     select j.job_id, j.run, j.stage from {schema}.jobs j
-    where j.status in ('queued', 'processing', 'finalizing') and j.deadline_at <= {schema}.clock()
+    where j.status in ({active_jobs}) and j.deadline_at <= {schema}.clock()
       and j.paused_at is null
     order by j.deadline_at limit p_limit
   ) union (
     select s.job_id, s.run, s.stage from {schema}.stages s
     join {schema}.jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
-    where s.status in ('queued', 'processing') and s.deadline_at <= {schema}.clock()
-      and j.status in ('queued', 'processing') and j.paused_at is null
+    where s.status in ({open_stages}) and s.deadline_at <= {schema}.clock()
+      and j.status in ({active_jobs}) and j.paused_at is null
     order by s.deadline_at limit p_limit
   ) union (
     select s.job_id, s.run, s.stage from {schema}.stages s
     join {schema}.jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
-    where s.status in ('queued', 'processing') and s.queue_deadline_at <= {schema}.clock()
-      and j.status in ('queued', 'processing') and j.paused_at is null
+    where s.status in ({open_stages}) and s.queue_deadline_at <= {schema}.clock()
+      and j.status in ({active_jobs}) and j.paused_at is null
       and (s.status = 'queued' or exists (
         select 1 from {schema}.tasks t
         where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
-          and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
+          and t.status in ({waiting_tasks}) and t.attempt = 0
       ))
     order by s.queue_deadline_at limit p_limit
   )
@@ -99,9 +99,9 @@ begin
         else 'queue_time_expired' end;
     end if;
   elsif exists (
-    select 1 from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id and j.run = s.run
+    select 1 from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.queue_deadline_at <= v_now
-      and s.status = 'processing' and j.status = 'processing' and j.paused_at is null
+      and {stage_is_open} and j.paused_at is null
   ) then
     v_expired := {schema}.expire_unstarted_tasks(p_job_id, p_run, p_stage, p_limit);
     if v_expired is not null then
@@ -125,10 +125,10 @@ language sql stable as $$
   join {schema}.stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
   cross join lateral (
     select * from (values
-      (1, 'JobTimedOut', j.deadline_at, j.status in ('queued', 'processing', 'finalizing'),
+      (1, 'JobTimedOut', j.deadline_at, j.status in ({active_jobs}),
         format('the job was to end within %s s and stood at stage %s of %s',
           (j.definition ->> 'timeout_seconds')::double precision, j.stage, j.total_stages)),
-      (2, 'StageTimedOut', s.deadline_at, s.status in ('queued', 'processing') and j.status in ('queued', 'processing'),
+      (2, 'StageTimedOut', s.deadline_at, s.status in ({open_stages}) and j.status in ({active_jobs}),
         format('stage %s was to end within %s s and was %s',
           s.stage, (s.settings ->> 'timeout_seconds')::double precision, s.status)),
       (3, 'QueueTimeExpired', s.queue_deadline_at, s.status = 'queued' and j.status = 'queued',
@@ -153,7 +153,7 @@ begin
   select array_agg(e.task_id) into v_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
+      and t.status in ({waiting_tasks}) and t.attempt = 0
     order by t.task_id limit p_limit for update skip locked
   ) e;
   update {schema}.tasks t

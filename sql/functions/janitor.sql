@@ -53,7 +53,7 @@ create or replace function {schema}.find_unannounced_jobs(
 language sql volatile as $$
   with found as (
     select j.job_id from {schema}.jobs j
-    where j.status in ('queued', 'finalizing') and j.announced_at is null and j.paused_at is null
+    where j.status in ({waiting_jobs}) and j.announced_at is null and j.paused_at is null
       and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
       and (j.due_at is null or j.due_at <= {schema}.clock())
     order by j.updated_at limit p_limit for update skip locked
@@ -62,32 +62,6 @@ language sql volatile as $$
   from found f where j.job_id = f.job_id
   returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
 $$;
-
--- Lets go of tasks that a find holds for the caller, whose messages no queue took: the next sweep finds them.
--- Locks: task rows by id.
-create or replace function {schema}.let_go_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns void
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_ids text[];
-begin
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and t.status is not distinct from 'pending'
-    order by t.task_id for update
-  ) o;
-  update {schema}.tasks t set due_at = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-end $$;
-
--- The same for a job. A step that is to be tried again later has another attempt, and keeps its time.
-create or replace function {schema}.let_go_of_job(p_job_id text, p_run integer, p_attempt integer) returns void
-language plpgsql as $$
-begin
-  update {schema}.jobs j set due_at = null
-  where j.job_id = p_job_id and j.run = p_run and j.attempt = p_attempt and j.status in ('queued', 'finalizing')
-    and j.announced_at is null;
-end $$;
 
 -- Rows that wait in vain: their message was confirmed before p_before, a grace earlier than the oldest message that their
 -- queue holds came there, so it is none of them. Confirmations are this database's time and arrivals the broker's; the
@@ -114,7 +88,7 @@ begin
     cross join lateral (
       select t.job_id, t.run, t.task_id, t.queue, t.status, t.due_at, t.announced_at, t.parked_at from {schema}.tasks t
       where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+        and t.status in ({open_tasks})
       order by t.task_id limit p_limit * 10
     ) o
     limit p_limit * 100
@@ -122,12 +96,12 @@ begin
     select t.job_id, t.run, t.task_id
     from (
       select o.job_id, o.run, o.task_id from looked_at o
-      where o.queue = p_queue and o.status in ('queued', 'pending_retry') and o.parked_at is null
+      where o.queue = p_queue and o.status in ({announced_tasks}) and o.parked_at is null
         and greatest(o.announced_at, o.due_at) < p_before and o.announced_at is not null
       limit p_limit
     ) s
     join {schema}.tasks t on t.job_id = s.job_id and t.run = s.run and t.task_id = s.task_id
-    where t.status in ('queued', 'pending_retry') and t.announced_at is not null and t.parked_at is null
+    where t.status in ({announced_tasks}) and t.announced_at is not null and t.parked_at is null
       and greatest(t.announced_at, t.due_at) < p_before
     for update of t skip locked
   ), held as (
@@ -148,7 +122,7 @@ returns table (job_id text, run integer, stage integer, attempt integer, job_typ
 language sql volatile as $$
   with lost as (
     select j.job_id from {schema}.jobs j
-    where j.status in ('queued', 'finalizing') and j.paused_at is null and j.announced_at is not null
+    where j.status in ({waiting_jobs}) and j.paused_at is null and j.announced_at is not null
       and greatest(j.announced_at, j.due_at) < p_before
     order by j.updated_at limit p_limit for update skip locked
   )
@@ -174,12 +148,12 @@ create or replace function {schema}.find_stalled_jobs(p_limit integer, p_grace_s
 returns table (job_id text, run integer, stage integer)
 language sql stable set enable_seqscan = off as $$
   select j.job_id, j.run, j.stage from {schema}.jobs j
-  where j.status in ('processing', 'cancelling')
+  where j.status in ({running_jobs})
     and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
     and (
       select t.task_id from {schema}.tasks t
       where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+        and t.status in ({open_tasks})
       order by t.task_id limit 1
     ) is null
   order by j.updated_at limit p_limit

@@ -115,7 +115,7 @@ declare
   v_note jsonb;
 begin
   select j.status, j.attempt, j.waiting_for into v_job from {schema}.jobs j
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing')
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ({waiting_jobs})
     and j.paused_at is null
   for update;
   if not found then
@@ -154,7 +154,7 @@ create or replace function {schema}.find_unknown_work(p_limit integer) returns t
 language sql stable as $$
   select w.kind, w.name from (
     select j.waiting_for ->> 'kind' as kind, j.waiting_for ->> 'name' as name from {schema}.jobs j
-    where j.status in ('queued', 'finalizing') and j.waiting_for is not null
+    where j.status in ({waiting_jobs}) and j.waiting_for is not null
     union
     select t.waiting_for ->> 'kind', t.waiting_for ->> 'name' from {schema}.tasks t
     where t.status = 'pending_retry' and t.waiting_for is not null
@@ -181,7 +181,7 @@ begin
   get diagnostics v_tasks = row_count;
   with found as (
     select j.job_id from {schema}.jobs j
-    where j.status in ('queued', 'finalizing') and j.waiting_for ->> 'kind' = p_kind
+    where j.status in ({waiting_jobs}) and j.waiting_for ->> 'kind' = p_kind
       and j.waiting_for ->> 'name' = p_name and {schema}.is_patience_half_over(j.waiting_for)
     order by j.job_id limit p_limit for update skip locked
   )

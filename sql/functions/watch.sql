@@ -14,7 +14,7 @@ begin
   -- The last id first: tasks are taken from the front, so it is watched longest.
   select t.task_id into v_heir from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-    and t.status in ('pending', 'queued', 'processing', 'pending_retry') and t.task_id <> all (p_ending_ids)
+    and t.status in ({open_tasks}) and t.task_id <> all (p_ending_ids)
   order by t.task_id desc limit 1 for update skip locked;
   if v_heir is null then
     return false;
@@ -36,18 +36,18 @@ begin
   if exists (
     select 1 from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.is_watched
-      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+      and t.status in ({open_tasks})
   ) then
     return true;
   end if;
   select t.task_id into v_task_id from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-    and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    and t.status in ({open_tasks})
   order by t.task_id desc limit 1 for update skip locked;
   if v_task_id is null and not exists (
     select 1 from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+      and t.status in ({open_tasks})
   ) then
     return false;
   end if;

@@ -1,3 +1,5 @@
+-- Dead letters: messages that their queue gave up.
+
 -- Keeps a message that its queue gave up, and lets the rows that it named be announced again: nobody else will wake them.
 -- They are held first, the longer the more often their messages died (30 s, doubled each time, at most an hour), so that
 -- a message which no worker survives does not go round and round. Nothing is failed: age and bad luck never are.
@@ -56,7 +58,7 @@ begin
     get diagnostics released = row_count;
   elsif job_found and p_kind in ('job', 'stage_complete') then
     update {schema}.jobs j set announced_at = null, due_at = greatest(j.due_at, v_due)
-    where j.job_id = p_job_id and j.run = p_run and j.status in ('queued', 'finalizing') and j.announced_at is not null;
+    where j.job_id = p_job_id and j.run = p_run and j.status in ({waiting_jobs}) and j.announced_at is not null;
     get diagnostics released = row_count;
   end if;
   if job_found then

@@ -1,3 +1,5 @@
+-- Submissions: a job's rows are written, once for one id.
+
 -- Writes the job and its first stage, or answers with the job that is there already. Outcome:
 --   created; existing (this id was there: the same type and parameters);
 --   forced (a nonce was given and this id was there: a new job under p_forced_job_id, `forced_from` this id);
@@ -28,7 +30,7 @@ begin
   outcome := 'existing';
   job_id := p_job_id;
   if p_idempotency_key is not null then
-    perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_idempotency_key, 0));
+    perform {schema}.lock_idempotency_key(p_idempotency_key);
     select k.job_id, k.payload_hash into v_key
     from {schema}.idempotency_keys k where k.idempotency_key = p_idempotency_key;
     if found then
@@ -77,8 +79,8 @@ declare
   v_found record;
   v_outcome text;
 begin
-  select j.run, j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled') as has_ended,
-    j.status in ('queued', 'processing', 'finalizing')
+  select j.run, j.status in ({ended_jobs}) as has_ended,
+    j.status in ({active_jobs})
       and {schema}.has_own_parameters(j.job_id, j.run, j.parameters, p_parameters, p_outside) as is_on_its_way
   into v_found
   from {schema}.jobs j where j.job_id = p_job_id;
@@ -139,6 +141,14 @@ begin
     case when p_forced_from is not null then jsonb_build_object('forced_from', p_forced_from) end);
   return true;
 end $$;
+
+-- Adds to the event of a submission that began this run: who asked, what could not be checked. Again changes nothing.
+-- A call of its own, since most submissions have nothing to add. Fence: only that run's event. Locks: the event.
+create or replace function {schema}.note_submission(p_job_id text, p_run integer, p_detail jsonb) returns void
+language sql as $$
+  update {schema}.job_events e set detail = e.detail || p_detail
+  where e.job_id = p_job_id and e.run = p_run and e.event in ('job_submitted', 'job_rerun');
+$$;
 
 -- As an app of the release before calls it, whose statements are prepared: neither the arguments nor the result of a
 -- function that it knows may change while it runs. What it does not know, it is not answered.

@@ -1,3 +1,68 @@
+-- Settlement: attempts end their tasks, as completed or failed, and the last one ends the stage.
+-- complete_task_and_check_stage and fail_task_and_check_stage are what a process calls; the others are their parts.
+
+-- In plpgsql, whose plans are cached: as SQL functions these would be planned anew at each call.
+create or replace function {schema}.complete_task_and_check_stage(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language plpgsql as $$
+begin
+  if cardinality(p_task_ids) = 1
+    and {schema}.settle_task(p_job_id, p_run, p_stage, p_lease_id, p_task_ids[1], p_results[1]) then
+    updated_ids := p_task_ids;
+    is_last_task_in_stage := false;
+    stage_status := 'processing';
+    job_status := 'processing';
+    return next;
+    return;
+  end if;
+  return query
+  select * from {schema}.settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed');
+end $$;
+
+create or replace function {schema}.fail_task_and_check_stage(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language plpgsql as $$
+begin
+  return query
+  select * from {schema}.settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed');
+end $$;
+
+-- The same for one task that is not watched, of a stage that goes on: most completions of a large stage, in few
+-- statements. Its plans are made once, as each row is named by its whole key; without sequential scans, since a planner
+-- that sees an empty table would choose to read all of it, and that plan would stay when the table has grown.
+-- False, with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called.
+-- Fence and locks: those of settle_tasks. Raises CM001 as it does; the look in the update sees the change then.
+create or replace function {schema}.settle_task(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb
+) returns boolean
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+begin
+  update {schema}.tasks t
+  set status = 'completed', lease_id = null, lease_expires_at = null, finished_at = v_now, result = p_result,
+      error = null
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
+    and t.status is not distinct from 'processing' and t.lease_id = p_lease_id and not t.is_watched
+    and exists (
+      select 1 from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and {stage_is_open} and not s.is_unwatched
+    );
+  if not found then
+    return false;
+  end if;
+  perform {schema}.share_stage(p_job_id, p_run, p_stage);
+  perform 1 from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and {stage_is_open} and not s.is_unwatched;
+  if not found then
+    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+      using errcode = 'CM001';
+  end if;
+  return true;
+end $$;
+
 -- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
 -- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
 -- A task of a stage or job that has ended meanwhile becomes cancelled: late results are kept out.
@@ -22,7 +87,7 @@ begin
   select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false),
     (
       select p_status = 'failed' or s.is_unwatched
-        or not (j.status = 'processing' and j.run = p_run and s.status = 'processing')
+        or not {stage_is_open}
       from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
       where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     )
@@ -43,7 +108,7 @@ begin
     perform {schema}.share_stage(p_job_id, p_run, p_stage);
   end if;
   select s.status as stage_status, j.status as job_status, s.is_unwatched,
-    j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open
+    {stage_is_open} as is_open
   into v_stage
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
@@ -84,68 +149,4 @@ begin
       error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
   from unnest(p_task_ids, p_payloads) as given(task_id, payload)
   where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_ids) and t.task_id = given.task_id;
-end $$;
-
--- The same for one task that is not watched, of a stage that goes on: most completions of a large stage, in few
--- statements. Its plans are made once, as each row is named by its whole key; without sequential scans, since a planner
--- that sees an empty table would choose to read all of it, and that plan would stay when the table has grown.
--- False, with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called.
--- Fence and locks: those of settle_tasks. Raises CM001 as it does; the look in the update sees the change then.
-create or replace function {schema}.settle_task(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb
-) returns boolean
-language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
-declare
-  v_now timestamptz := {schema}.clock();
-begin
-  update {schema}.tasks t
-  set status = 'completed', lease_id = null, lease_expires_at = null, finished_at = v_now, result = p_result,
-      error = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
-    and t.status is not distinct from 'processing' and t.lease_id = p_lease_id and not t.is_watched
-    and exists (
-      select 1 from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
-      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-        and not s.is_unwatched and j.status = 'processing' and j.run = p_run
-    );
-  if not found then
-    return false;
-  end if;
-  perform {schema}.share_stage(p_job_id, p_run, p_stage);
-  perform 1 from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-    and not s.is_unwatched and j.status = 'processing' and j.run = p_run;
-  if not found then
-    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
-      using errcode = 'CM001';
-  end if;
-  return true;
-end $$;
-
--- In plpgsql, whose plans are cached: as SQL functions these would be planned anew at each call.
-create or replace function {schema}.complete_task_and_check_stage(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
-) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql as $$
-begin
-  if cardinality(p_task_ids) = 1
-    and {schema}.settle_task(p_job_id, p_run, p_stage, p_lease_id, p_task_ids[1], p_results[1]) then
-    updated_ids := p_task_ids;
-    is_last_task_in_stage := false;
-    stage_status := 'processing';
-    job_status := 'processing';
-    return next;
-    return;
-  end if;
-  return query
-  select * from {schema}.settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed');
-end $$;
-
-create or replace function {schema}.fail_task_and_check_stage(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
-) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql as $$
-begin
-  return query
-  select * from {schema}.settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed');
 end $$;

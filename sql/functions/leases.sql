@@ -1,3 +1,5 @@
+-- Leases: an attempt's right to its task is extended while its process lives.
+
 -- Extends all leases that one process holds, whatever their jobs. Outcome a lease and task: renewed; stop (the job or
 -- stage ended or is being cancelled; the lease is kept so that the task can end in order); timed_out (it has run longer
 -- than its stage's task_timeout_seconds: what is left of the lease is for ending in order, the row notes the time);
@@ -33,7 +35,7 @@ begin
   where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
     and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
   returning t.lease_id, t.task_id,
-    case when j.status <> 'processing' or j.run <> o.run or s.status <> 'processing' then 'stop'
+    case when not {stage_is_open} then 'stop'
       when {schema}.is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
 end $$;
 

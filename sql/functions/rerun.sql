@@ -1,3 +1,5 @@
+-- Reruns: an ended job begins its next run.
+
 -- Begins the job's next run, from what the last one left. Mode:
 -- failed: stages before the first that did not fully succeed are kept, of that one the tasks that did; its others get
 --   fresh attempts, and later stages are planned anew. from_stage: stages before p_from_stage are kept as they are.
@@ -35,7 +37,7 @@ begin
   v_first := {schema}.first_stage_to_rerun(p_job_id, v_job.run, p_mode, p_from_stage);
   outcome := case
     when v_job.run <> p_run then 'other_run'
-    when v_job.status not in ('completed', 'completed_with_errors', 'failed', 'cancelled') then 'refused'
+    when v_job.status not in ({ended_jobs}) then 'refused'
     when v_first is null then 'stage_not_reached'
     when p_mode = 'failed' and v_job.status = 'completed' then 'nothing_failed'
     when p_mode <> 'all' and not {schema}.has_all_tasks(p_job_id, v_job.run, v_first) then 'pruned'
@@ -102,7 +104,7 @@ language sql stable as $$
     when 'failed' then coalesce(min(s.stage) filter (where s.status <> 'completed'), max(s.stage) + 1)
     else case when p_from_stage between 1 and max(j.total_stages)
       and p_from_stage - 1 = count(*) filter (
-        where s.stage < p_from_stage and s.status in ('completed', 'completed_with_errors'))
+        where s.stage < p_from_stage and s.status in ({completed_stages}))
       then p_from_stage end
   end
   from {schema}.jobs j
@@ -155,7 +157,7 @@ begin
     t.started_at, t.finished_at, coalesce(t.from_run, t.run)
   from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run
-    and ((t.stage < p_first and t.status in ('completed', 'failed'))
+    and ((t.stage < p_first and t.status in ({decided_tasks}))
       or (p_partly and t.stage = p_first and t.status = 'completed'));
   get diagnostics v_count = row_count;
   return v_count;

@@ -1,3 +1,5 @@
+-- Claims: an attempt gets its lease.
+
 -- Leases tasks to the caller. One row an id comes back, those that are claimed first, with its outcome:
 -- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
 -- announced again after it); closed (stage or job does not run); expired (a deadline has passed: nothing is begun any
@@ -30,8 +32,8 @@ begin
       return;
     end if;
   end if;
-  select j.status = 'processing' and j.run = p_run and s.status = 'processing',
-         j.status in ('cancelling', 'cancelled', 'failed') or s.status in ('cancelled', 'failed'),
+  select {stage_is_open},
+         j.status in ({stopped_jobs}) or s.status in ({stopped_stages}),
          j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision,
          coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false)
   into v_open, v_is_dead, v_paused, v_lease_seconds, v_is_overdue, v_is_queue_overdue
@@ -42,7 +44,7 @@ begin
     select array_agg(w.task_id) into v_parked from (
       select t.task_id from {schema}.tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-        and t.status in ('pending', 'queued', 'pending_retry')
+        and t.status in ({waiting_tasks})
       order by t.task_id for update
     ) w;
     update {schema}.tasks t set parked_at = v_now
@@ -52,7 +54,7 @@ begin
     select coalesce(array_agg(w.task_id), array[]::text[]) into v_claimed from (
       select t.task_id from {schema}.tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-        and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
+        and (t.status in ({ready_tasks}) or (t.status = 'pending_retry' and t.due_at <= v_now))
         and not (v_is_queue_overdue and t.attempt = 0)
       order by t.task_id for update
     ) w;
@@ -78,8 +80,8 @@ begin
     case
       when t.task_id is null then 'missing'
       when not v_open then 'closed'
-      when v_paused and t.status in ('pending', 'queued', 'pending_retry') then 'paused'
-      when t.status in ('pending', 'queued', 'pending_retry')
+      when v_paused and t.status in ({waiting_tasks}) then 'paused'
+      when t.status in ({waiting_tasks})
         and (v_is_overdue or (v_is_queue_overdue and t.attempt = 0)) then 'expired'
       when t.status = 'pending_retry' then 'not_due'
       else 'duplicate'
@@ -112,11 +114,10 @@ begin
       lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
       due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-    and j.status = 'processing' and j.run = p_run and j.paused_at is null
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and {stage_is_open} and j.paused_at is null
     and (least(j.deadline_at, s.deadline_at) <= v_now) is not true
     and t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
-    and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
+    and (t.status in ({ready_tasks}) or (t.status = 'pending_retry' and t.due_at <= v_now))
     and not (t.attempt = 0 and (s.queue_deadline_at <= v_now) is true)
   returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
     0::double precision;

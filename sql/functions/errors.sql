@@ -1,3 +1,11 @@
+-- What is stored as an error, and which errors count as the same.
+
+-- What a cancelled job's row keeps as its error.
+create or replace function {schema}.cancelled_error(p_reason text) returns jsonb
+language sql immutable as $$
+  select jsonb_build_object('type', 'Cancelled', 'message', coalesce(p_reason, 'cancelled'))
+$$;
+
 -- A message without what tells one occurrence from another. Its first 500 characters decide.
 create or replace function {schema}.normalised_message(p_message text) returns text
 language sql immutable parallel safe as $$
