@@ -1,7 +1,10 @@
--- Advance: the end of a stage is decided, and the job moves on to its next stage or to its end.
+-- Advance: whether a stage is over is decided here, and its job moves on to the next stage or to its own summary.
 
--- After tasks ended in this transaction: counts failures, applies the failure policy, closes the stage if it is over.
--- Returns whether this transaction closed it. Locks: the stage, then the job row; never waits for a task row after it.
+-- Decides what follows after tasks of a stage ended in this transaction.
+-- It counts their failures, applies the failure policy, and closes the stage if no task is open. Returns whether this
+-- transaction closed it. p_was_open: the caller saw the stage open, and has written results that count only then.
+-- Locks: the stage, then the job row; it never waits for a task row after them. Raises CM001 when p_was_open and the
+-- stage was closed between the look at it and its lock: call again.
 create or replace function {schema}.check_stage(
   p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]
 ) returns boolean
@@ -42,9 +45,9 @@ begin
       v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');
     end loop;
     if {schema}.is_over_failure_budget(v_stage.policy, v_stage.failed_count, v_stage.expected_count) then
-      perform {schema}.end_job(p_job_id, p_run, 'failed', jsonb_build_object(
-        'type', 'StageFailed', 'stage', p_stage, 'failed_count', v_stage.failed_count,
-        'message', format('stage %s failed; last failed task %s', p_stage, v_reason)));
+      perform {schema}.end_job(p_job_id, p_run, 'failed', {schema}.stored_error(
+        'StageFailed', format('stage %s failed; last failed task %s', p_stage, v_reason), false, null, {schema}.clock()
+      ) || jsonb_build_object('stage', p_stage, 'failed_count', v_stage.failed_count));
       return true;
     end if;
   end if;
@@ -60,7 +63,7 @@ begin
   return true;
 end $$;
 
--- Whether so many failed tasks fail the stage.
+-- Whether this number of failed tasks fails the stage.
 create or replace function {schema}.is_over_failure_budget(
   p_policy jsonb, p_failed_count integer, p_expected_count integer
 ) returns boolean
@@ -75,8 +78,9 @@ language sql immutable as $$
   end
 $$;
 
--- The stage is over: writes its end and moves the job on, in the caller's transaction. Returns the job's new status.
--- Fence: the stage still runs. Locks: the stage's lock is held by the caller; then the job row.
+-- Ends a stage whose tasks have all ended and moves its job on, in the caller's transaction.
+-- Returns the job's new status; null when the stage does not run. Fence: the stage runs. Locks: the stage's lock is
+-- held by the caller; then the job row.
 create or replace function {schema}.close_stage(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare
@@ -94,8 +98,9 @@ begin
   return {schema}.advance_job_stage(p_job_id, p_run, p_stage);
 end $$;
 
--- Writes the next stage's row, or makes the job finalizing after the last one. Can be called again at any time:
--- it acts only while the job still stands at a stage that has ended. Returns the job's new status, or null.
+-- Writes the next stage's row, or makes the job finalizing after its last stage.
+-- It may be called again at any time: it acts only while the job is still at a stage that has completed. Returns the
+-- job's new status, or null. Fence: the job runs at that stage of that run. Locks: the job row.
 create or replace function {schema}.advance_job_stage(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare

@@ -1,13 +1,12 @@
--- Claims: an attempt gets its lease.
+-- Claims: an attempt gets its lease. One task takes a short way (claim_task), all others claim_tasks.
 
--- Leases tasks to the caller. One row an id comes back, those that are claimed first, with its outcome:
--- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
--- announced again after it); closed (stage or job does not run); expired (a deadline has passed: nothing is begun any
--- more, the caller lets enforce_deadlines end it); missing.
--- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment); in a stage or job that
--- was ended or is being cancelled, the stage's instead.
--- The commit of a claim is not waited for: one that a crash forgets is fenced by its random lease and is claimed again.
--- That of parking is: its message is gone when this returns.
+-- Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.
+-- Outcome: claimed; duplicate (leased, or ended); not_due (to be tried again later); paused (the job is: the task is
+-- parked, and announced again after the pause); closed (its stage or job does not run); expired (a deadline has passed,
+-- so nothing is begun: the caller lets enforce_deadlines end it); missing. The commit of a claim is not waited for: one
+-- that a crash undoes is fenced by its random lease and is claimed again. The commit of parking is waited for, since
+-- the message is gone when this returns. Fence: the status. Locks: task rows by id (waited for: an announcer may hold
+-- them for a moment); in a stage or job that was ended or is being cancelled, the stage's lock instead.
 create or replace function {schema}.claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -96,8 +95,9 @@ begin
   order by asked.place;
 end $$;
 
--- The same for one task that can be claimed, in one statement on plans made once. No row, with nothing done, when it is
--- anything else: claim_tasks finds out what.
+-- Leases one task that can be claimed, in one statement whose plan is made once.
+-- Returns no row, with nothing done, in every other case: claim_tasks finds out which. Fence: the status of task, stage
+-- and job. Locks: the task row.
 create or replace function {schema}.claim_task(
   p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid, p_owner text
 ) returns table (

@@ -1,10 +1,10 @@
--- Control: what operators do to a job that runs: cancel it, pause it, resume it.
+-- Control: what operators do to a job that has not ended: cancel, pause, resume. rerun.sql begins an ended job again.
 
--- Cancels the job: what has not started is cancelled now; running tasks learn of it at their next heartbeat and the
--- job is `cancelling` until the last of them has ended, at the latest when p_grace_seconds are over: force_cancel ends
--- it then. Without a grace running tasks lose their leases at once. Asked again, it can only bring the deadline nearer.
--- Returns the job's status after it, null for an unknown job.
--- Locks: the stage, then the job row; task rows in other hands are skipped, the janitor finds them.
+-- Cancels a job: waiting tasks at once, running tasks when they end or when the grace is over.
+-- Running tasks learn of it at their next heartbeat, and the job is `cancelling` until the last of them has ended;
+-- force_cancel ends it after p_grace_seconds. Without a grace running tasks lose their leases at once. A further call
+-- can only bring the deadline nearer. Returns the job's status afterwards, null for an unknown job. Locks: the stage,
+-- then the job row; task rows that another transaction holds are skipped, and the janitor finds them.
 create or replace function {schema}.cancel_job(
   p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text
 ) returns text
@@ -41,16 +41,17 @@ begin
   return 'cancelled';
 end $$;
 
--- The form that the release before calls.
+-- Cancels a job with a grace of 300 seconds: the form that the release before calls.
 create or replace function {schema}.cancel_job(p_job_id text, p_reason text) returns text
 language plpgsql as $$
 begin
   return {schema}.cancel_job(p_job_id, p_reason, 300, null);
 end $$;
 
--- Ends a job whose cancel has waited long enough: leases are revoked, so late results find nothing to write to.
--- Returns the number of tasks that had not stopped; null when its deadline is not over, or it ended meanwhile.
--- Fence: `cancelling`, which only leads to `cancelled`. Locks: task rows by id, then the stage, then the job row.
+-- Ends a job that has been cancelling for longer than its grace.
+-- Leases are revoked, so late results find nothing to write to. Returns the number of tasks that had not stopped; null
+-- when the grace is not over, or the job ended meanwhile. Fence: `cancelling`, which only leads to `cancelled`. Locks:
+-- task rows by id, then the stage, then the job row.
 create or replace function {schema}.force_cancel(p_job_id text, p_run integer, p_stage integer) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -72,8 +73,8 @@ begin
   update {schema}.tasks t
   set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
       parked_at = null, finished_at = v_now,
-      error = jsonb_build_object('type', 'CancelForced', 'retryable', false, 'attempt', t.attempt,
-        'message', format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner))
+      error = {schema}.stored_error('CancelForced',
+        format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner), false, t.attempt, v_now)
   where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   if not {schema}.check_stage(p_job_id, p_run, p_stage, false, null) then
     return null;
@@ -83,7 +84,9 @@ begin
   return cardinality(v_ids);
 end $$;
 
--- Cancels what has not ended; running tasks too if asked. Skips rows that are in other hands this moment.
+-- Cancels the waiting tasks of a stage, and with p_with_running its running ones.
+-- Rows that another transaction holds are skipped: they end as cancelled when they settle, are claimed, or lose their
+-- lease. Returns how many were cancelled. Locks: task rows by id, none waited for, so it may follow any other lock.
 create or replace function {schema}.cancel_open_tasks(
   p_job_id text, p_run integer, p_stage integer, p_with_running boolean
 ) returns integer
@@ -106,8 +109,8 @@ begin
   return v_count;
 end $$;
 
--- Pauses the job: nothing new is claimed, planned or finalized; what runs ends as it would.
--- Outcome: paused; already_paused; refused (it is ended or being cancelled); missing. Locks: the job row.
+-- Pauses a job: nothing new is claimed, planned or finalized, and running tasks end as they would.
+-- Outcome: paused; already_paused; refused (it has ended or is being cancelled); missing. Locks: the job row.
 create or replace function {schema}.pause_job(p_job_id text, p_reason text, p_actor text)
 returns table (outcome text, status text, run integer, stage integer, is_paused boolean)
 language plpgsql as $$
@@ -134,9 +137,10 @@ begin
   return next;
 end $$;
 
--- Lets a paused job go on. Its step has to be announced again, and its parked tasks: the caller does, or the janitor.
--- Outcome: resumed; not_paused; refused (it is ended or being cancelled); missing. wait_seconds: until a step that is
--- to be tried again is due. Locks: the stage, then the job row.
+-- Lets a paused job go on; the time of the pause does not count against its deadlines.
+-- Its step and its parked tasks have to be announced again: the caller does that, or the janitor. Outcome: resumed;
+-- not_paused; refused (it has ended or is being cancelled); missing. wait_seconds: until a step that is to be tried
+-- again is due. Locks: the stage, then the job row.
 create or replace function {schema}.resume_job(p_job_id text, p_reason text, p_actor text)
 returns table (outcome text, status text, run integer, stage integer, is_paused boolean, wait_seconds double precision)
 language plpgsql as $$

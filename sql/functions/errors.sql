@@ -1,12 +1,23 @@
--- What is stored as an error, and which errors count as the same.
+-- Errors: the one shape in which they are stored, and the fingerprint by which they are grouped.
 
--- What a cancelled job's row keeps as its error.
-create or replace function {schema}.cancelled_error(p_reason text) returns jsonb
-language sql immutable as $$
-  select jsonb_build_object('type', 'Cancelled', 'message', coalesce(p_reason, 'cancelled'))
+-- An error as rows keep it: every error that SQL writes is made here.
+-- Its fields are those of `Failure.to_json` in core/errors.py, which writes the errors of handlers and planners. The
+-- caller may add fields that go with its type.
+create or replace function {schema}.stored_error(
+  p_type text, p_message text, p_retryable boolean, p_attempt integer, p_at timestamptz
+) returns jsonb
+language sql stable as $$
+  select jsonb_build_object('type', p_type, 'message', p_message, 'retryable', p_retryable, 'attempt', p_attempt,
+    'traceback', null, 'at', p_at)
 $$;
 
--- A message without what tells one occurrence from another. Its first 500 characters decide.
+-- The error that a cancelled job's row keeps.
+create or replace function {schema}.cancelled_error(p_reason text) returns jsonb
+language sql stable as $$
+  select {schema}.stored_error('Cancelled', coalesce(p_reason, 'cancelled'), false, null, {schema}.clock())
+$$;
+
+-- A message without what distinguishes one occurrence of an error from another. Its first 500 characters decide.
 create or replace function {schema}.normalised_message(p_message text) returns text
 language sql immutable parallel safe as $$
   select regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
@@ -24,8 +35,8 @@ language sql immutable parallel safe as $$
     '\s+', ' ', 'g')
 $$;
 
--- The same for errors of the same type whose messages differ in numbers, ids, paths and file names alone: 16 hexadecimal
--- digits. Computed when failures are looked at, so that a success costs nothing for it and old rows have one too.
+-- The group of an error: 16 hexadecimal digits, the same for errors that differ in numbers, ids and paths alone.
+-- It is computed when failures are looked at, so that a success costs nothing for it and old rows have one too.
 create or replace function {schema}.error_fingerprint(p_type text, p_message text) returns text
 language sql immutable parallel safe as $$
   select left(encode(sha256(convert_to(

@@ -1,6 +1,6 @@
--- The job's timeline.
+-- Events: the job's timeline. A task's plain success has none, since its own row shows it.
 
--- One line in the job's timeline.
+-- Writes one line of the job's timeline. Locks: none but the new row's.
 create or replace function {schema}.record_event(
   p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb
 ) returns void

@@ -1,13 +1,16 @@
--- Interruptions: attempts that end without a verdict, since their process died, lost its lease, or drains.
+-- Interruptions and timeouts: attempts that end without a verdict of their own, since their process died, lost its
+-- lease, drains, or did not stop in time. An interruption has its own budget and spends no retry; a timeout is a failed
+-- attempt.
 
--- Takes tasks of one stage back whose lease has run out. Two kinds, told apart by what their last heartbeat heard:
---   an interruption (the process died, or could not reach the database): pending again, and beyond the stage's
---   max_interruptions failed with that reason;
---   a timeout (a heartbeat was refused after task_timeout_seconds, and the handler did not stop): a failed attempt, due
---   again after the stage's back-off, failed as TaskTimedOut when its attempts are spent.
--- In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of them, and of the
--- processes that had them.
--- Rows in other hands this moment are skipped. Locks: task rows by id, then the stage, then the job row.
+-- Takes back the tasks of one stage whose lease has run out.
+-- The row notes whether the process was refused more time (`timed_out_at`). If it was not, this is an interruption: the
+-- process died or could not reach the database; the task is pending again, and beyond the stage's max_interruptions it
+-- has failed as InterruptedTooOften. If it was, this is a timeout: the handler did not stop after task_timeout_seconds;
+-- the attempt has failed, and is due again after the stage's back-off, or the task has failed as TaskTimedOut when no
+-- attempt is left. In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of
+-- the tasks, and of the processes that had them. Locks: task rows by id (those that another transaction holds are
+-- skipped), then the stage, then the job row. Raises CM001 when the stage was closed between the look at it and its
+-- lock: call again.
 create or replace function {schema}.take_back_tasks(p_job_id text, p_run integer, p_stage integer, p_shown integer)
 returns table (
   taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer, task_ids text[], owners text[]
@@ -40,20 +43,19 @@ begin
 
   with ended as (
     update {schema}.tasks t
-    set interruptions = t.interruptions + 1,
-        is_watched = t.is_watched and v_stage.is_open and t.interruptions + 1 <= v_stage.allowed, lease_id = null, lease_expires_at = null, announced_at = null,
-        status = case when not v_stage.is_open then 'cancelled'
-                      when t.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end,
-        finished_at = case when v_stage.is_open and t.interruptions + 1 <= v_stage.allowed then null else v_now end,
-        error = case when v_stage.is_open and t.interruptions + 1 > v_stage.allowed
-          then jsonb_build_object('type', 'InterruptedTooOften', 'retryable', false, 'attempt', t.attempt,
-            'message', format('its process ended without a verdict %s times%s (last: %s)', t.interruptions + 1,
-              (select format(', and %s times it ran alone there, so that nothing else in that process was the reason',
-                count(*)) from {schema}.job_events a
-              where a.job_id = p_job_id and a.run = p_run and a.task_id = t.task_id and a.event = 'task_runs_alone'
-              having count(*) > 0), t.lease_owner))
-          else t.error end
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired)
+    set status = v.status, interruptions = v.interruptions, lease_id = null, lease_expires_at = null,
+        announced_at = null, is_watched = t.is_watched and v.status = 'pending',
+        finished_at = case when v.status <> 'pending' then v_now end,
+        error = case when v.status = 'failed' then {schema}.interrupted_error(
+          p_job_id, p_run, t.task_id, t.attempt, v.interruptions, t.lease_owner, v_now) else t.error end
+    from (
+      select x.task_id, x.interruptions + 1 as interruptions,
+        case when not v_stage.is_open then 'cancelled'
+          when x.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end as status
+      from {schema}.tasks x
+      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (v_expired)
+    ) v
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired) and t.task_id = v.task_id
     returning t.task_id, t.status, t.interruptions, t.lease_owner
   ), noted as (
     select {schema}.record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
@@ -76,7 +78,8 @@ begin
   return next;
 end $$;
 
--- As an app of the release before calls it, whose statements are prepared: its result may not change while it runs.
+-- Takes back tasks whose lease has run out, as a process of the release before calls it.
+-- Its statements are prepared, so the result may not change while it runs.
 create or replace function {schema}.take_back_tasks(p_job_id text, p_run integer, p_stage integer)
 returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
 language sql as $$
@@ -84,8 +87,26 @@ language sql as $$
   from {schema}.take_back_tasks(p_job_id, p_run, p_stage, 0) t;
 $$;
 
--- Attempts that ran out of time and of their lease: each is due again after the stage's back-off (core.basics.retry's, in SQL),
--- or failed when no attempt is left. Returns those that failed. The caller holds the rows and checks the stage.
+-- The error of a task that was interrupted too often.
+create or replace function {schema}.interrupted_error(
+  p_job_id text, p_run integer, p_task_id text, p_attempt integer, p_interruptions integer, p_owner text,
+  p_now timestamptz
+) returns jsonb
+language plpgsql stable as $$
+declare
+  v_alone integer;
+begin
+  select count(*) into v_alone from {schema}.job_events a
+  where a.job_id = p_job_id and a.run = p_run and a.task_id = p_task_id and a.event = 'task_runs_alone';
+  return {schema}.stored_error('InterruptedTooOften',
+    format('its process ended without a verdict %s times%s (last: %s)', p_interruptions,
+      case when v_alone > 0 then
+        format(', and %s times it ran alone there, so that nothing else in that process was the reason', v_alone)
+      end, p_owner), false, p_attempt, p_now);
+end $$;
+
+-- Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.
+-- The others are due again after the stage's back-off. The caller holds the rows and checks the stage.
 create or replace function {schema}.end_timed_out_attempts(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[]
 ) returns text[]
@@ -103,14 +124,12 @@ begin
         status = case when a.is_left then 'pending_retry' else 'failed' end,
         due_at = case when a.is_left then v_now + a.delay_seconds * interval '1 second' end,
         finished_at = case when a.is_left then null else v_now end,
-        error = jsonb_build_object('type', 'TaskTimedOut', 'retryable', true, 'attempt', t.attempt, 'at', v_now,
-          'message', format('ran for more than %s s and did not stop when it was told; its worker was %s',
-            (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner))
+        error = {schema}.stored_error('TaskTimedOut',
+          format('ran for more than %s s and did not stop when it was told; its worker was %s',
+            (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner), true, t.attempt, v_now)
     from (
       select x.task_id, x.attempt - x.interruptions < (v_settings -> 'retry' ->> 'max_attempts')::integer as is_left,
-        random() * least((v_settings -> 'retry' ->> 'max_delay_seconds')::double precision,
-          (v_settings -> 'retry' ->> 'base_delay_seconds')::double precision
-            * power(2, least(x.attempt - x.interruptions - 1, 64))) as delay_seconds
+        {schema}.retry_delay(v_settings -> 'retry', x.attempt - x.interruptions) as delay_seconds
       from {schema}.tasks x
       where x.job_id = p_job_id and x.run = p_run and x.task_id = any (p_task_ids)
     ) a
@@ -126,9 +145,9 @@ begin
   return v_failed;
 end $$;
 
--- Gives claimed tasks back before their lease runs out; they are to be announced again.
--- p_started false: their handler never began, so nothing is counted. True: an interruption (a host that drains).
--- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+-- Gives claimed tasks back before their lease runs out, and returns those that need a message again.
+-- p_started false: their handler never began, so no attempt is counted. True: an interruption, of a process that
+-- drains. Fence: the lease. Locks: task rows by id, then the stage, then the job row.
 create or replace function {schema}.release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]

@@ -1,9 +1,11 @@
--- The janitor's finds. Each is one statement, skips rows in other hands, and is bounded, so that any number of janitors
--- may sweep at once. A find holds its rows for p_hold_seconds: no other janitor announces them meanwhile, and if this
--- one dies, the next does.
+-- The janitor's finds: what waits for a message, for a new owner or for an end, and nobody else will give it. Each find
+-- is one statement, skips rows that another transaction holds, and is bounded, so that any number of janitors may sweep
+-- at once. A find of rows to announce holds them for p_hold_seconds: no other janitor announces them meanwhile, and if
+-- this one dies, the next does.
 
--- Tasks that need a message and have none confirmed: older than the grace that their planner gets, or taken back from a
--- worker, which nobody is about to announce.
+-- Finds tasks that need a message and have none confirmed.
+-- They are older than the grace that their planner has for sending it, or were taken back from a process and nobody is
+-- about to announce them, or are due for another attempt.
 create or replace function {schema}.find_unannounced_tasks(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (
@@ -46,7 +48,7 @@ begin
   order by h.job_id, h.run, h.stage, h.task_id;
 end $$;
 
--- Jobs that wait for a step and have no message confirmed for it.
+-- Finds jobs that wait for a step and have no message confirmed for it.
 create or replace function {schema}.find_unannounced_jobs(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
@@ -63,11 +65,11 @@ language sql volatile as $$
   returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
 $$;
 
--- Rows that wait in vain: their message was confirmed before p_before, a grace earlier than the oldest message that their
--- queue holds came there, so it is none of them. Confirmations are this database's time and arrivals the broker's; the
--- grace is for the difference of their clocks. A message that was to come at due_at was scheduled until then, and counts
--- from there. A found row is held as if it had just been announced. It looks at ten times p_limit open tasks of a job at
--- most, and at a hundred times p_limit of all jobs, taken in any order: a stage may hold a million that are not lost.
+-- Finds tasks whose message is lost: it was confirmed before the oldest message of their queue came there.
+-- p_before is that arrival minus a grace, since confirmations are this database's time and arrivals the broker's. A
+-- message that was scheduled for due_at counts from then. A found row is held as if it had just been announced. It
+-- looks at up to ten times p_limit open tasks of one job and a hundred times p_limit of all jobs, taken in random
+-- order, since a stage may hold a million tasks that are not lost.
 create or replace function {schema}.find_lost_tasks(
   p_queue text, p_limit integer, p_before timestamptz
 ) returns table (
@@ -117,6 +119,7 @@ begin
   order by h.job_id, h.run, h.stage, h.task_id;
 end $$;
 
+-- Finds jobs whose step's message is lost, as find_lost_tasks does for tasks.
 create or replace function {schema}.find_lost_jobs(p_limit integer, p_before timestamptz)
 returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
 language sql volatile as $$
@@ -131,7 +134,7 @@ language sql volatile as $$
   returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
 $$;
 
--- Stages with tasks whose lease has run out.
+-- Finds stages with tasks whose lease has run out.
 create or replace function {schema}.find_expired_stages(p_limit integer)
 returns table (job_id text, run integer, stage integer)
 language sql stable as $$
@@ -142,8 +145,8 @@ language sql stable as $$
   ) e
 $$;
 
--- Jobs that run though nothing of their stage is open. A look at one open task a job, never a join over all of them:
--- that is what the limit within is for.
+-- Finds jobs that run though no task of their stage is open.
+-- It looks at one open task per job and never joins all of them: that is the reason for the limit within.
 create or replace function {schema}.find_stalled_jobs(p_limit integer, p_grace_seconds double precision)
 returns table (job_id text, run integer, stage integer)
 language sql stable set enable_seqscan = off as $$
@@ -159,7 +162,8 @@ language sql stable set enable_seqscan = off as $$
   order by j.updated_at limit p_limit
 $$;
 
--- Decides again what a stage's last task decides. Returns whether the job moved. Locks: the stage, then the job row.
+-- Decides again what a stage's last task decides, and returns whether the job moved.
+-- Locks: the stage, then the job row.
 create or replace function {schema}.resume_stalled_job(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql as $$
 begin
@@ -174,7 +178,7 @@ begin
   return false;
 end $$;
 
--- Jobs that are cancelling for longer than their grace.
+-- Finds jobs that have been cancelling for longer than their grace.
 create or replace function {schema}.find_overdue_cancels(p_limit integer)
 returns table (job_id text, run integer, stage integer)
 language sql stable as $$

@@ -1,6 +1,7 @@
--- The end of a job: with its own summary, or without one as failed or cancelled.
+-- The end of a job: completed with its own summary, or failed or cancelled from outside its tasks.
 
--- The job's end: its own summary is stored. Fence: the job is finalizing in this run; a second caller changes nothing.
+-- Ends a job whose stages have all completed, with its summary. Returns its final status, or null.
+-- Fence: the job is finalizing in this run, so a second caller changes nothing. Locks: the job row.
 create or replace function {schema}.finalize_job(p_job_id text, p_run integer, p_result jsonb) returns text
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
@@ -20,7 +21,7 @@ begin
   return v_status;
 end $$;
 
--- Fails the job from outside its tasks: a planner that raised, a finalizer that raised.
+-- Fails a job from outside its tasks: its planner or its finalizer raised. Locks: the stage, then the job row.
 create or replace function {schema}.fail_job(p_job_id text, p_run integer, p_error jsonb) returns boolean
 language plpgsql as $$
 begin
@@ -28,10 +29,10 @@ begin
   return {schema}.end_job(p_job_id, p_run, 'failed', p_error);
 end $$;
 
--- Ends a job that did not complete: failed or cancelled. Its open stage ends with it and its tasks are cancelled.
--- Task rows that another transaction holds are skipped, never awaited (that would turn the lock order round): they
--- end as cancelled when they settle, are claimed, or lose their lease.
--- Locks: the stage's, held by the caller; then the job row.
+-- Ends a job as failed or cancelled, its open stage with it, and cancels its tasks.
+-- Task rows that another transaction holds are skipped and never waited for, which would reverse the order of locks:
+-- they end as cancelled when they settle, are claimed, or lose their lease. Returns false when the job had ended.
+-- Fence: the job has not ended in this run. Locks: the stage's lock is held by the caller; then the job row.
 create or replace function {schema}.end_job(p_job_id text, p_run integer, p_status text, p_error jsonb) returns boolean
 language plpgsql as $$
 declare

@@ -3,13 +3,15 @@
 -- before a job row; nobody who holds a job row waits for a key.
 -- docs/explanation/locking.md shows how shared and exclusive holders of a stage's lock go together.
 
+-- The key of a stage's advisory lock.
 create or replace function {schema}.stage_lock_key(p_job_id text, p_run integer, p_stage integer) returns bigint
 language sql stable as $$
   select hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)
 $$;
 
--- A transaction that has waited for a stage's lock decides by what others have committed meanwhile. A snapshot of its
--- beginning does not show that, so this raises CM005 unless the transaction is read committed.
+-- Raises CM005 unless the transaction is read committed.
+-- A transaction that has waited for a stage's lock decides by what others have committed meanwhile, which a snapshot of
+-- its beginning does not show.
 create or replace function {schema}.require_read_committed() returns void
 language plpgsql as $$
 begin
@@ -19,7 +21,7 @@ begin
   end if;
 end $$;
 
--- Serializes decisions about one stage of one run: waits for all who share the lock, and they wait for it.
+-- Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.
 -- No transaction goes from shared to exclusive. Raises CM005.
 create or replace function {schema}.lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
 language plpgsql as $$
@@ -28,7 +30,7 @@ begin
   perform pg_advisory_xact_lock({schema}.stage_lock_key(p_job_id, p_run, p_stage));
 end $$;
 
--- Keeps decisions about the stage off, side by side with others who share it. Raises CM005.
+-- Holds off decisions about a stage, side by side with others who share its lock. Raises CM005.
 create or replace function {schema}.share_stage(p_job_id text, p_run integer, p_stage integer) returns void
 language plpgsql as $$
 begin
@@ -36,7 +38,7 @@ begin
   perform pg_advisory_xact_lock_shared({schema}.stage_lock_key(p_job_id, p_run, p_stage));
 end $$;
 
--- lock_stage without waiting: false when another transaction has the lock.
+-- Takes a stage's lock without waiting: false when another transaction has it.
 create or replace function {schema}.try_lock_stage(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql as $$
 begin

@@ -1,6 +1,6 @@
 -- Progress: how far a job is.
 
--- How far a job is: one row a stage of its current run. Reads only.
+-- How far a job is: one row per stage of its current run, with the number of its tasks in each state. Reads only.
 create or replace function {schema}.check_job_completion(p_job_id text)
 returns table (
   job_status text, run integer, stage integer, stage_status text, expected_count integer,

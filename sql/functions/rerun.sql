@@ -1,13 +1,14 @@
--- Reruns: an ended job begins its next run.
+-- Reruns: an ended job begins its next run, from what the last run left. The rows of that run stay beside the new ones.
 
--- Begins the job's next run, from what the last one left. Mode:
--- failed: stages before the first that did not fully succeed are kept, of that one the tasks that did; its others get
---   fresh attempts, and later stages are planned anew. from_stage: stages before p_from_stage are kept as they are.
--- all: nothing is kept. Kept rows are copied into the new run, so that planners, fan-in and finalize_job find them.
--- Outcome: rerun; refused (it has not ended); other_run (its run is not p_run any more); nothing_failed;
--- stage_not_reached; pruned (retention has deleted some of what would be kept); missing. Parameters and definition of the last run stay where they are null.
--- Fence: an ended job and its run. Locks: the job row; rows of the old run are only read, and whatever still settles
--- there finds its job in another run: it cannot end as completed any more.
+-- Begins the job's next run.
+-- Mode: failed (stages before the first that did not fully succeed are kept, and of that one the tasks that did; its
+-- others get fresh attempts, and later stages are planned anew); from_stage (stages before p_from_stage are kept as
+-- they are); all (nothing is kept). Kept rows are copied into the new run, so that planners, fan-in and finalize_job
+-- find them. Where p_parameters or p_definition is null, that of the last run stays. Outcome: rerun; refused (it has
+-- not ended); other_run (its run is not p_run any more); nothing_failed; stage_not_reached; pruned (retention has
+-- deleted some of what would be kept); missing. Fence: an ended job and its run. Locks: the job row. Rows of the old
+-- run are only read, and an attempt that still settles there finds its job in another run, so it cannot end as
+-- completed any more.
 create or replace function {schema}.rerun_job(
   p_job_id text, p_run integer, p_mode text, p_from_stage integer, p_parameters jsonb, p_definition jsonb,
   p_reason text, p_actor text
@@ -23,7 +24,8 @@ declare
   v_status text;
   v_definition jsonb;
 begin
-  select j.run, j.stage, j.status, j.definition, j.paused_at into v_job from {schema}.jobs j where j.job_id = p_job_id for update;
+  select j.run, j.stage, j.status, j.definition, j.paused_at into v_job
+  from {schema}.jobs j where j.job_id = p_job_id for update;
   if not found then
     outcome := 'missing';
     return next;
@@ -77,7 +79,8 @@ begin
       stage = least(v_first, jsonb_array_length(v_definition -> 'stages')),
       total_stages = jsonb_array_length(v_definition -> 'stages'), definition = v_definition,
       parameters = coalesce(p_parameters, j.parameters), result = null, error = null, attempt = 0, due_at = null,
-      announced_at = null, paused_at = null, cancel_deadline_at = null, finished_at = null, run_started_at = v_now, updated_at = v_now
+      announced_at = null, paused_at = null, cancel_deadline_at = null, finished_at = null,
+      run_started_at = v_now, updated_at = v_now
   where j.job_id = p_job_id
   returning j.status, j.stage into status, stage;
   perform {schema}.record_event(p_job_id, rerun_job.run, v_first, null, 'job_rerun',
@@ -93,8 +96,8 @@ begin
   return next;
 end $$;
 
--- Where a rerun begins; one past the last stage when only the job's own summary is missing. Null when a stage before
--- p_from_stage has not ended well enough to be kept, or there is no such stage.
+-- The stage where a rerun begins; one past the last when only the job's own summary is missing.
+-- Null when a stage before p_from_stage has not ended well enough to be kept, or there is no such stage.
 create or replace function {schema}.first_stage_to_rerun(
   p_job_id text, p_run integer, p_mode text, p_from_stage integer
 ) returns integer
@@ -123,8 +126,8 @@ language sql stable as $$
   )
 $$;
 
--- Copies stages before p_first into the next run, whole, and with p_partly the completed tasks of p_first itself, whose
--- row is then open again. Returns the number of tasks.
+-- Copies stages before p_first with their tasks into the next run, and returns the number of tasks.
+-- With p_partly also the completed tasks of p_first itself, whose row is then open again.
 create or replace function {schema}.copy_kept_rows(p_job_id text, p_run integer, p_first integer, p_partly boolean)
 returns integer
 language plpgsql as $$
@@ -163,8 +166,9 @@ begin
   return v_count;
 end $$;
 
--- Writes the tasks of a stage that did not complete into the next run, with all their attempts before them, and parked,
--- since they need a message now. A fan-in task's source moves to the new run with it. Returns their number.
+-- Copies the tasks of a stage that did not complete into the next run, with all their attempts before them.
+-- They are parked, since they need a message now. A fan-in task's source moves to the new run with it. Returns their
+-- number.
 create or replace function {schema}.copy_fresh_tasks(p_job_id text, p_run integer, p_stage integer) returns integer
 language plpgsql as $$
 declare

@@ -1,7 +1,7 @@
--- Retention. Only jobs that have ended are ever pruned, and in pieces: each call is one short transaction that no running
--- work waits for.
+-- Retention: only jobs that have ended are ever pruned, and in pieces. Each call is one short transaction that no
+-- running work waits for.
 
--- Jobs that ended longer ago than p_older_than_seconds, the oldest first.
+-- Finds jobs that ended longer ago than p_older_than_seconds, the oldest first.
 create or replace function {schema}.find_prunable_jobs(p_older_than_seconds double precision, p_limit integer)
 returns table (job_id text, job_type text, status text, finished_at timestamptz)
 language sql stable as $$
@@ -12,7 +12,8 @@ language sql stable as $$
 $$;
 
 -- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
--- Returns how many tasks went, and whether the job did. Fence: the job has ended (looked at under its row's lock).
+-- Returns how many tasks it deleted, and whether the job. Fence: the job has ended, read under its row's lock. Locks:
+-- the job row; one that another transaction holds is skipped.
 create or replace function {schema}.prune_job(p_job_id text, p_limit integer)
 returns table (pruned_tasks integer, is_job_pruned boolean)
 language plpgsql set enable_seqscan = off as $$
@@ -37,8 +38,8 @@ begin
   return next;
 end $$;
 
--- Deletes up to p_limit dead letters that came longer ago than p_older_than_seconds and whose job is not there (any more);
--- those of other jobs go after their job. Returns how many.
+-- Deletes up to p_limit dead letters without a job that came longer ago than p_older_than_seconds.
+-- Those of a job go after their job. Returns how many it deleted.
 create or replace function {schema}.prune_dead_letters(p_older_than_seconds double precision, p_limit integer)
 returns integer
 language plpgsql as $$

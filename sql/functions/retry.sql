@@ -1,9 +1,18 @@
 -- Retries: a failed attempt, of a task or of a job's step, is tried again after a delay.
 
--- A failed attempt is to be tried again: pending_retry, due after the delay, lease given up, to be announced.
--- Outcome: scheduled; exhausted (no attempt left: nothing changed, fail it); closed (stage or job ended: nothing
--- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
--- Fence: the lease. Locks: the task row.
+-- Seconds to wait after an attempt failed: exponential, capped, with full jitter.
+-- Full jitter spreads a fan-out that failed in one second over the interval. p_policy: a stage's `retry`. p_attempt
+-- counts from 1, without interruptions; its exponent is bounded, since 2 ^ 2000 is no double precision.
+create or replace function {schema}.retry_delay(p_policy jsonb, p_attempt integer) returns double precision
+language sql volatile as $$
+  select random() * least((p_policy ->> 'max_delay_seconds')::double precision,
+    (p_policy ->> 'base_delay_seconds')::double precision * power(2, least(p_attempt - 1, 64)))
+$$;
+
+-- Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.
+-- Outcome: scheduled; exhausted (no attempt is left: nothing changed, fail it); closed (its stage or job ended: nothing
+-- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts. Fence: the lease. Locks:
+-- the task row.
 create or replace function {schema}.increment_task_retry_count(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
   p_delay_seconds double precision
@@ -41,8 +50,9 @@ begin
   return next;
 end $$;
 
--- Planning the job's stage, or finalizing it, failed and is to be tried again after the delay.
--- Fence: the job waits for that step of that run. Returns the number of failed tries so far, null when it does not wait.
+-- Schedules another attempt to plan the job's stage, or to finalize it, after p_delay_seconds.
+-- Returns the number of failed attempts so far; null when the job does not wait for that step. Fence: the job waits for
+-- that step of that run. Locks: the job row.
 create or replace function {schema}.retry_job_step(
   p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision
 ) returns integer

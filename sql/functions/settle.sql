@@ -1,7 +1,9 @@
--- Settlement: attempts end their tasks, as completed or failed, and the last one ends the stage.
--- complete_task_and_check_stage and fail_task_and_check_stage are what a process calls; the others are their parts.
+-- Settlement: attempts end their tasks as completed or failed, and the last one of a stage ends the stage. Processes
+-- call complete_task_and_check_stage and fail_task_and_check_stage; the others are parts of them.
+-- docs/explanation/locking.md shows how completions of one stage commit side by side.
 
--- In plpgsql, whose plans are cached: as SQL functions these would be planned anew at each call.
+-- Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.
+-- In plpgsql, whose plans are cached: a function `language sql` would be planned anew at each call.
 create or replace function {schema}.complete_task_and_check_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
@@ -20,6 +22,7 @@ begin
   select * from {schema}.settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed');
 end $$;
 
+-- Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.
 create or replace function {schema}.fail_task_and_check_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
@@ -29,11 +32,13 @@ begin
   select * from {schema}.settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed');
 end $$;
 
--- The same for one task that is not watched, of a stage that goes on: most completions of a large stage, in few
--- statements. Its plans are made once, as each row is named by its whole key; without sequential scans, since a planner
--- that sees an empty table would choose to read all of it, and that plan would stay when the table has grown.
--- False, with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called.
--- Fence and locks: those of settle_tasks. Raises CM001 as it does; the look in the update sees the change then.
+-- Completes one task that is not watched, of a stage that goes on: most completions of a large stage, in few
+-- statements.
+-- Its plans are made once, since each row is named by its whole key; without sequential scans, since a planner that
+-- sees an empty table would choose to read all of it, and that plan would stay when the table has grown. Returns false,
+-- with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called. Fence: the
+-- lease. Locks: the task row, then the stage, shared. Raises CM001 when the stage was closed or lost its watch between
+-- the update and the lock: call again, it then decides.
 create or replace function {schema}.settle_task(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb
 ) returns boolean
@@ -64,15 +69,12 @@ begin
 end $$;
 
 -- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
--- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
--- A task of a stage or job that has ended meanwhile becomes cancelled: late results are kept out.
--- job_status says where the job goes on; it is null while the job is paused.
--- `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of `tasks_leased`, with the
--- entries of rows that are gone, and filter by id.
--- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
--- the job row.
--- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
--- decides.
+-- Tasks that the lease does not hold any more are left alone and missing from updated_ids. A task of a stage or job
+-- that has ended meanwhile becomes cancelled: late results are kept out. job_status is where the job goes on; null
+-- while it is paused. `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of
+-- `tasks_leased`, entries of dead rows included, and filter by id. Fence: the lease. Locks: task rows by id; then the
+-- stage, shared unless these tasks may be its last or a failure must be counted; then the job row. Raises CM001 when
+-- the stage was closed or lost its watch between the look at it and the lock: call again, it then decides.
 create or replace function {schema}.settle_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
@@ -136,8 +138,8 @@ begin
   return next;
 end $$;
 
--- Writes the end of tasks whose rows the caller has locked; their payloads are among those given. Its plans join by hash:
--- with a nested loop each row would be looked for among all payloads.
+-- Writes the end of tasks whose rows the caller has locked; their payloads are among those given.
+-- Its plans join by hash: with a nested loop each row would be looked for among all payloads.
 create or replace function {schema}.end_tasks(
   p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
 ) returns void

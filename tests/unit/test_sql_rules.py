@@ -60,3 +60,8 @@ def test_file_begins_with_what_is_in_it(source):
     header, _, rest = source.read_text(encoding="utf-8").partition("\n\n")
     assert all(line.startswith("-- ") for line in header.splitlines())
     assert "create or replace function" in rest
+
+
+def test_stored_error_is_made_in_one_file():
+    makers = {source.name for source in FUNCTIONS.glob("*.sql") if "('type', " in source.read_text(encoding="utf-8")}
+    assert makers == {"errors.sql"}
