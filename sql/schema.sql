@@ -281,7 +281,8 @@ begin
 end $$;
 
 -- Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.
--- No transaction goes from shared to exclusive. Raises CM005.
+-- No transaction goes from shared to exclusive.
+-- Raises CM005.
 create or replace function "app".lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
 language plpgsql as $$
 begin
@@ -323,8 +324,8 @@ comment on function "app"."lock_idempotency_key"(p_key text) is 'Serializes subm
 -- Decides what follows after tasks of a stage ended in this transaction.
 -- It counts their failures, applies the failure policy, and closes the stage if no task is open. Returns whether this
 -- transaction closed it. p_was_open: the caller saw the stage open, and has written results that count only then.
--- Locks: the stage, then the job row; it never waits for a task row after them. Raises CM001 when p_was_open and the
--- stage was closed between the look at it and its lock: call again.
+-- Locks: the stage, then the job row; it never waits for a task row after them.
+-- Raises CM001 when p_was_open and the stage was closed between the look at it and its lock: call again.
 create or replace function "app".check_stage(
   p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]
 ) returns boolean
@@ -399,8 +400,8 @@ language sql immutable as $$
 $$;
 
 -- Ends a stage whose tasks have all ended and moves its job on, in the caller's transaction.
--- Returns the job's new status; null when the stage does not run. Fence: the stage runs. Locks: the stage's lock is
--- held by the caller; then the job row.
+-- Returns the job's new status; null when the stage does not run.
+-- Fence: the stage runs. Locks: the stage's lock is held by the caller; then the job row.
 create or replace function "app".close_stage(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare
@@ -420,7 +421,8 @@ end $$;
 
 -- Writes the next stage's row, or makes the job finalizing after its last stage.
 -- It may be called again at any time: it acts only while the job is still at a stage that has completed. Returns the
--- job's new status, or null. Fence: the job runs at that stage of that run. Locks: the job row.
+-- job's new status, or null.
+-- Fence: the job runs at that stage of that run. Locks: the job row.
 create or replace function "app".advance_job_stage(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare
@@ -458,7 +460,8 @@ comment on function "app"."advance_job_stage"(p_job_id text, p_run integer, p_st
 
 -- Notes that the messages for these tasks are confirmed: pending becomes queued.
 -- Rows that moved on meanwhile keep their status, but one that waits remembers the later message, so that it is not
--- taken for lost while that message waits. Returns how many rows changed. Locks: task rows by id.
+-- taken for lost while that message waits. Returns how many rows changed.
+-- Locks: task rows by id.
 create or replace function "app".mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[])
 returns integer
 language plpgsql set enable_seqscan = off as $$
@@ -493,7 +496,8 @@ begin
 end $$;
 
 -- Ends the hold of tasks that a find has for the caller, whose messages no queue took.
--- The next sweep finds them. Fence: they are pending. Locks: task rows by id.
+-- The next sweep finds them.
+-- Fence: they are pending. Locks: task rows by id.
 create or replace function "app".let_go_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns void
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -531,8 +535,10 @@ comment on function "app"."let_go_of_job"(p_job_id text, p_run integer, p_attemp
 -- parked, and announced again after the pause); closed (its stage or job does not run); expired (a deadline has passed,
 -- so nothing is begun: the caller lets enforce_deadlines end it); missing. The commit of a claim is not waited for: one
 -- that a crash undoes is fenced by its random lease and is claimed again. The commit of parking is waited for, since
--- the message is gone when this returns. Fence: the status. Locks: task rows by id (waited for: an announcer may hold
--- them for a moment); in a stage or job that was ended or is being cancelled, the stage's lock instead.
+-- the message is gone when this returns.
+-- Fence: the status.
+-- Locks: task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
+-- being cancelled, the stage's lock instead.
 create or replace function "app".claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -622,8 +628,8 @@ begin
 end $$;
 
 -- Leases one task that can be claimed, in one statement whose plan is made once.
--- Returns no row, with nothing done, in every other case: claim_tasks finds out which. Fence: the status of task, stage
--- and job. Locks: the task row.
+-- Returns no row, with nothing done, in every other case: claim_tasks finds out which.
+-- Fence: the status of task, stage and job. Locks: the task row.
 create or replace function "app".claim_task(
   p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid, p_owner text
 ) returns table (
@@ -660,8 +666,8 @@ comment on function "app"."claim_task"(p_job_id text, p_run integer, p_stage int
 -- Cancels a job: waiting tasks at once, running tasks when they end or when the grace is over.
 -- Running tasks learn of it at their next heartbeat, and the job is `cancelling` until the last of them has ended;
 -- force_cancel ends it after p_grace_seconds. Without a grace running tasks lose their leases at once. A further call
--- can only bring the deadline nearer. Returns the job's status afterwards, null for an unknown job. Locks: the stage,
--- then the job row; task rows that another transaction holds are skipped, and the janitor finds them.
+-- can only bring the deadline nearer. Returns the job's status afterwards, null for an unknown job.
+-- Locks: the stage, then the job row; task rows that another transaction holds are skipped, and the janitor finds them.
 create or replace function "app".cancel_job(
   p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text
 ) returns text
@@ -707,8 +713,8 @@ end $$;
 
 -- Ends a job that has been cancelling for longer than its grace.
 -- Leases are revoked, so late results find nothing to write to. Returns the number of tasks that had not stopped; null
--- when the grace is not over, or the job ended meanwhile. Fence: `cancelling`, which only leads to `cancelled`. Locks:
--- task rows by id, then the stage, then the job row.
+-- when the grace is not over, or the job ended meanwhile.
+-- Fence: `cancelling`, which only leads to `cancelled`. Locks: task rows by id, then the stage, then the job row.
 create or replace function "app".force_cancel(p_job_id text, p_run integer, p_stage integer) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -743,7 +749,8 @@ end $$;
 
 -- Cancels the waiting tasks of a stage, and with p_with_running its running ones.
 -- Rows that another transaction holds are skipped: they end as cancelled when they settle, are claimed, or lose their
--- lease. Returns how many were cancelled. Locks: task rows by id, none waited for, so it may follow any other lock.
+-- lease. Returns how many were cancelled.
+-- Locks: task rows by id, none waited for, so it may follow any other lock.
 create or replace function "app".cancel_open_tasks(
   p_job_id text, p_run integer, p_stage integer, p_with_running boolean
 ) returns integer
@@ -767,7 +774,8 @@ begin
 end $$;
 
 -- Pauses a job: nothing new is claimed, planned or finalized, and running tasks end as they would.
--- Outcome: paused; already_paused; refused (it has ended or is being cancelled); missing. Locks: the job row.
+-- Outcome: paused; already_paused; refused (it has ended or is being cancelled); missing.
+-- Locks: the job row.
 create or replace function "app".pause_job(p_job_id text, p_reason text, p_actor text)
 returns table (outcome text, status text, run integer, stage integer, is_paused boolean)
 language plpgsql as $$
@@ -795,9 +803,10 @@ begin
 end $$;
 
 -- Lets a paused job go on; the time of the pause does not count against its deadlines.
--- Its step and its parked tasks have to be announced again: the caller does that, or the janitor. Outcome: resumed;
--- not_paused; refused (it has ended or is being cancelled); missing. wait_seconds: until a step that is to be tried
--- again is due. Locks: the stage, then the job row.
+-- Its step and its parked tasks have to be announced again: the caller does that, or the janitor.
+-- Outcome: resumed; not_paused; refused (it has ended or is being cancelled); missing. wait_seconds: until a step that
+-- is to be tried again is due.
+-- Locks: the stage, then the job row.
 create or replace function "app".resume_job(p_job_id text, p_reason text, p_actor text)
 returns table (outcome text, status text, run integer, stage integer, is_paused boolean, wait_seconds double precision)
 language plpgsql as $$
@@ -855,8 +864,9 @@ comment on function "app"."resume_job"(p_job_id text, p_reason text, p_actor tex
 -- Keeps a message that its queue gave up, and lets the rows that it named be announced again.
 -- Nothing else would announce them. They are held first: 30 s, doubled with each message of theirs that died, at most
 -- an hour, so that a message which no worker survives does not come at once again and again. Nothing is failed: age and
--- bad luck never fail work. Outcome: recorded; known (it was delivered twice: nothing changed). Fence: the unique index
--- over what distinguishes messages. Locks: task rows by id, then the job row.
+-- bad luck never fail work.
+-- Outcome: recorded; known (it was delivered twice: nothing changed).
+-- Fence: the unique index over what distinguishes messages. Locks: task rows by id, then the job row.
 create or replace function "app".record_dead_letter(
   p_queue text, p_message_id text, p_sequence_number bigint, p_enqueued_at timestamptz, p_kind text, p_job_id text,
   p_run integer, p_stage integer, p_task_ids text[], p_reason text, p_description text, p_delivery_count integer,
@@ -925,7 +935,8 @@ begin
 end $$;
 
 -- Notes how dead letters were dealt with, and returns how many changed.
--- Those that were dealt with before stay as they are. Locks: their rows by id.
+-- Those that were dealt with before stay as they are.
+-- Locks: their rows by id.
 create or replace function "app".resolve_dead_letters(
   p_ids bigint[], p_resolution text, p_actor text
 ) returns integer
@@ -1033,10 +1044,12 @@ $$;
 -- Ends what is overdue at the stage where the job is.
 -- Outcome: job_timed_out, stage_timed_out, queue_time_expired (its planning never began), in which the job has failed;
 -- tasks_expired (at most p_limit tasks that nobody had started failed, and the stage's policy was applied); nothing (no
--- deadline has passed, or the job has moved on). Fence: the deadline and the statuses, read again under the locks. The
--- first transaction to have the lock decides: a completion that came before counts, one that comes after finds its
--- stage closed. Locks: task rows by id (those that another transaction holds are skipped: they are being started), the
--- stage, the job row. Raises CM001 when the stage was closed between the look at it and its lock: call again.
+-- deadline has passed, or the job has moved on).
+-- Fence: the deadline and the statuses, read again under the locks. The first transaction to have the lock decides: a
+-- completion that came before counts, one that comes after finds its stage closed.
+-- Locks: task rows by id (those that another transaction holds are skipped: they are being started), the stage, the job
+-- row.
+-- Raises CM001 when the stage was closed between the look at it and its lock: call again.
 create or replace function "app".enforce_deadlines(
   p_job_id text, p_run integer, p_stage integer, p_limit integer
 ) returns table (outcome text, expired_count integer, is_last_task_in_stage boolean, job_status text)
@@ -1144,8 +1157,9 @@ comment on function "app"."expire_unstarted_tasks"(p_job_id text, p_run integer,
 -- the stage, no task is left to be watched. Locks in all of them: task rows by id, then the stage, then the job row.
 
 -- Ends a stage with all its tasks and plans the next stage, which has few tasks and at least one.
--- With p_next_lease_id the next tasks are born claimed, as in plan_small_stage. Fence: the lease; the job goes on from
--- this stage. Raises CM004.
+-- With p_next_lease_id the next tasks are born claimed, as in plan_small_stage.
+-- Fence: the lease; the job goes on from this stage.
+-- Raises CM004.
 create or replace function "app".complete_stage_and_plan_next(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_next_task_ids text[], p_next_task_types text[], p_next_queues text[], p_next_names text[],
@@ -1179,7 +1193,8 @@ begin
 end $$;
 
 -- Ends the last stage with all its tasks and the job with its summary. Returns the job's final status.
--- Fence: the lease; this is the last stage. Raises CM004.
+-- Fence: the lease; this is the last stage.
+-- Raises CM004.
 create or replace function "app".complete_stage_and_finalize(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_job_result jsonb
@@ -1271,9 +1286,9 @@ comment on function "app"."complete_held_tasks"(p_job_id text, p_run integer, p_
 -- has failed as InterruptedTooOften. If it was, this is a timeout: the handler did not stop after task_timeout_seconds;
 -- the attempt has failed, and is due again after the stage's back-off, or the task has failed as TaskTimedOut when no
 -- attempt is left. In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of
--- the tasks, and of the processes that had them. Locks: task rows by id (those that another transaction holds are
--- skipped), then the stage, then the job row. Raises CM001 when the stage was closed between the look at it and its
--- lock: call again.
+-- the tasks, and of the processes that had them.
+-- Locks: task rows by id (those that another transaction holds are skipped), then the stage, then the job row.
+-- Raises CM001 when the stage was closed between the look at it and its lock: call again.
 create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer, p_shown integer)
 returns table (
   taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer, task_ids text[], owners text[]
@@ -1410,7 +1425,8 @@ end $$;
 
 -- Gives claimed tasks back before their lease runs out, and returns those that need a message again.
 -- p_started false: their handler never began, so no attempt is counted. True: an interruption, of a process that
--- drains. Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+-- drains.
+-- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
 create or replace function "app".release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]
@@ -1720,8 +1736,8 @@ comment on function "app"."end_job"(p_job_id text, p_run integer, p_status text,
 -- Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.
 -- Outcome: renewed; stop (the job or stage ended or is being cancelled: the lease is extended so that the task can end
 -- in order); timed_out (it has run longer than its stage's task_timeout_seconds: the rest of the lease is for ending in
--- order, and the row notes the time). A lease without a row is lost: another attempt has the task, or it ended. Fence:
--- the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
+-- order, and the row notes the time). A lease without a row is lost: another attempt has the task, or it ended.
+-- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
 create or replace function "app".renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
 ) returns table (lease_id uuid, task_id text, outcome text)
@@ -1757,8 +1773,8 @@ begin
 end $$;
 
 -- Extends all leases under an owner's name: for the stand-in of a process that cannot ask itself.
--- It also covers a claim whose answer was lost. seconds_left is of the lease as it is now. Fence: the leases as found;
--- one that another attempt got in between is left alone. Locks: those of renew_leases.
+-- It also covers a claim whose answer was lost. seconds_left is of the lease as it is now.
+-- Fence: the leases as found; one that another attempt got in between is left alone. Locks: those of renew_leases.
 create or replace function "app".renew_leases_of_owner(p_owner text)
 returns table (job_id text, task_id text, outcome text, seconds_left double precision)
 language plpgsql set enable_seqscan = off as $$
@@ -1792,8 +1808,8 @@ comment on function "app"."renew_leases_of_owner"(p_owner text) is 'Extends all 
 -- Parking: tasks whose message came while their job was paused, and tasks that a rerun wrote, wait here for a message.
 
 -- Finds parked tasks of jobs that are not paused any more: of one job, or of all when p_job_id is null.
--- They are held until held_until, which unpark_tasks is called with: nobody else finds them before. Locks: task rows;
--- those that another transaction holds are skipped.
+-- They are held until held_until, which unpark_tasks is called with: nobody else finds them before.
+-- Locks: task rows; those that another transaction holds are skipped.
 create or replace function "app".find_parked_tasks(p_job_id text, p_limit integer, p_hold_seconds double precision)
 returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
@@ -1824,8 +1840,8 @@ begin
 end $$;
 
 -- Notes that the messages for parked tasks are confirmed, and returns for how many.
--- Fence: the hold; a task whose message came to a job that was paused once more is parked anew and stays so. Locks:
--- task rows by id.
+-- Fence: the hold; a task whose message came to a job that was paused once more is parked anew and stays so.
+-- Locks: task rows by id.
 create or replace function "app".unpark_tasks(
   p_job_id text, p_run integer, p_task_ids text[], p_held_until timestamptz
 ) returns integer
@@ -1854,8 +1870,9 @@ comment on function "app"."unpark_tasks"(p_job_id text, p_run integer, p_task_id
 
 -- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
 -- Returns: ready; busy; missing; stale_run; closed (it is planned already, or not to be planned any more); paused;
--- expired (a deadline has passed: the caller lets enforce_deadlines end it). Fence: the stage's lock is tried and not
--- waited for, so that a duplicate message gets `busy` and ends. Locks: the stage.
+-- expired (a deadline has passed: the caller lets enforce_deadlines end it).
+-- Fence: the stage's lock is tried and not waited for, so that a duplicate message gets `busy` and ends.
+-- Locks: the stage.
 create or replace function "app".begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
@@ -1884,8 +1901,9 @@ end $$;
 
 -- Seals a stage whose tasks are all inserted: from now on it can end, and one without tasks ends here.
 -- The size chosen for its messages is kept in its settings, for whoever announces its tasks again. Returns the job's
--- status. Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row. Raises CM002 when the
--- job does not wait for this stage.
+-- status.
+-- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
+-- Raises CM002 when the job does not wait for this stage.
 create or replace function "app".seal_stage(
   p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer
 ) returns text
@@ -1914,7 +1932,8 @@ end $$;
 -- With a lease the tasks are born claimed: the planner runs them itself and no message is needed. Then it commits
 -- asynchronously, as a claim does: a crash that undoes it undoes nothing that was done, since the first result is
 -- written with all that came before it, and the job's message is still unsettled. Returns `planned`, or an outcome of
--- begin_stage_plan. Fence and locks: those of begin_stage_plan and seal_stage.
+-- begin_stage_plan.
+-- Fence and locks: those of begin_stage_plan and seal_stage.
 create or replace function "app".plan_small_stage(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
   p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text,
@@ -2015,8 +2034,9 @@ $$;
 -- Gives claimed tasks back, for a release that knows them, and returns one row per task.
 -- Outcome: postponed, to be sent again after wait_seconds (so is one of these tasks that was given back before and is
 -- not due yet); failed, since its patience is over, with what that did to its stage and job. Those of a stage that has
--- ended are cancelled. Fence: the lease. Locks: task rows by id, then the stage, then the job row. Raises CM001 when
--- the stage was closed between the look at it and its lock: call again.
+-- ended are cancelled.
+-- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+-- Raises CM001 when the stage was closed between the look at it and its lock: call again.
 create or replace function "app".postpone_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_unknown jsonb,
   p_patience_seconds double precision, p_delays double precision[]
@@ -2072,7 +2092,8 @@ end $$;
 -- Postpones the step that a job waits for, for a release that knows it.
 -- Outcome: postponed, to be announced again after delay_seconds; early (it was postponed before and is not due yet);
 -- exhausted (nothing was changed: the caller fails the job with this error); not_waiting (it waits for no such step, or
--- is paused). Fence: the job waits for that step of that run. Locks: the job row.
+-- is paused).
+-- Fence: the job waits for that step of that run. Locks: the job row.
 create or replace function "app".postpone_job_step(
   p_job_id text, p_run integer, p_stage integer, p_unknown jsonb, p_patience_seconds double precision,
   p_delays double precision[]
@@ -2134,7 +2155,8 @@ language sql stable as $$
 $$;
 
 -- Begins the patience of work anew, where half of it is spent, since an app that knows it is there.
--- Returns for how many rows. Locks: task rows by id, then job rows; those that another transaction holds are skipped.
+-- Returns for how many rows.
+-- Locks: task rows by id, then job rows; those that another transaction holds are skipped.
 create or replace function "app".renew_patience(p_kind text, p_name text, p_limit integer) returns integer
 language plpgsql as $$
 declare
@@ -2208,11 +2230,12 @@ comment on function "app"."check_job_completion"(p_job_id text) is 'How far a jo
 -- Mode: failed (stages before the first that did not fully succeed are kept, and of that one the tasks that did; its
 -- others get fresh attempts, and later stages are planned anew); from_stage (stages before p_from_stage are kept as
 -- they are); all (nothing is kept). Kept rows are copied into the new run, so that planners, fan-in and finalize_job
--- find them. Where p_parameters or p_definition is null, that of the last run stays. Outcome: rerun; refused (it has
--- not ended); other_run (its run is not p_run any more); nothing_failed; stage_not_reached; pruned (retention has
--- deleted some of what would be kept); missing. Fence: an ended job and its run. Locks: the job row. Rows of the old
--- run are only read, and an attempt that still settles there finds its job in another run, so it cannot end as
--- completed any more.
+-- find them. Where p_parameters or p_definition is null, that of the last run stays.
+-- Outcome: rerun; refused (it has not ended); other_run (its run is not p_run any more); nothing_failed;
+-- stage_not_reached; pruned (retention has deleted some of what would be kept); missing.
+-- Fence: an ended job and its run.
+-- Locks: the job row. Rows of the old run are only read, and an attempt that still settles there finds its job in
+-- another run, so it cannot end as completed any more.
 create or replace function "app".rerun_job(
   p_job_id text, p_run integer, p_mode text, p_from_stage integer, p_parameters jsonb, p_definition jsonb,
   p_reason text, p_actor text
@@ -2370,7 +2393,7 @@ begin
   return v_count;
 end $$;
 
--- Copies the tasks of a stage that did not complete into the next run, with all their attempts before them.
+-- Copies the tasks of a stage that did not complete into the next run, with all their attempts left.
 -- They are parked, since they need a message now. A fan-in task's source moves to the new run with it. Returns their
 -- number.
 create or replace function "app".copy_fresh_tasks(p_job_id text, p_run integer, p_stage integer) returns integer
@@ -2396,7 +2419,7 @@ comment on function "app"."rerun_job"(p_job_id text, p_run integer, p_mode text,
 comment on function "app"."first_stage_to_rerun"(p_job_id text, p_run integer, p_mode text, p_from_stage integer) is 'The stage where a rerun begins; one past the last when only the job''s own summary is missing.';
 comment on function "app"."has_all_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Whether the stages up to this one have all the tasks that they were planned with.';
 comment on function "app"."copy_kept_rows"(p_job_id text, p_run integer, p_first integer, p_partly boolean) is 'Copies stages before p_first with their tasks into the next run, and returns the number of tasks.';
-comment on function "app"."copy_fresh_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Copies the tasks of a stage that did not complete into the next run, with all their attempts before them.';
+comment on function "app"."copy_fresh_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Copies the tasks of a stage that did not complete into the next run, with all their attempts left.';
 
 -- Retention: only jobs that have ended are ever pruned, and in pieces. Each call is one short transaction that no
 -- running work waits for.
@@ -2412,8 +2435,9 @@ language sql stable as $$
 $$;
 
 -- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
--- Returns how many tasks it deleted, and whether the job. Fence: the job has ended, read under its row's lock. Locks:
--- the job row; one that another transaction holds is skipped.
+-- Returns how many tasks it deleted, and whether the job.
+-- Fence: the job has ended, read under its row's lock.
+-- Locks: the job row; one that another transaction holds is skipped.
 create or replace function "app".prune_job(p_job_id text, p_limit integer)
 returns table (pruned_tasks integer, is_job_pruned boolean)
 language plpgsql set enable_seqscan = off as $$
@@ -2463,19 +2487,26 @@ comment on function "app"."prune_dead_letters"(p_older_than_seconds double preci
 
 -- Retries: a failed attempt, of a task or of a job's step, is tried again after a delay.
 
--- Seconds to wait after an attempt failed: exponential, capped, with full jitter.
--- Full jitter spreads a fan-out that failed in one second over the interval. p_policy: a stage's `retry`. p_attempt
--- counts from 1, without interruptions; its exponent is bounded, since 2 ^ 2000 is no double precision.
+-- The longest time to wait after an attempt failed, in seconds: exponential, capped.
+-- p_policy: a stage's `retry`. p_attempt counts from 1, without interruptions; its exponent is bounded, since 2 ^ 2000
+-- is no double precision. core/basics/retry.py is the same rule, for attempts that end in their process; a test
+-- compares them.
+create or replace function "app".longest_retry_delay(p_policy jsonb, p_attempt integer) returns double precision
+language sql immutable as $$
+  select least((p_policy ->> 'max_delay_seconds')::double precision,
+    (p_policy ->> 'base_delay_seconds')::double precision * power(2, least(p_attempt - 1, 64)))
+$$;
+
+-- Seconds to wait after an attempt failed, with full jitter: a fan-out that failed in one second comes back spread out.
 create or replace function "app".retry_delay(p_policy jsonb, p_attempt integer) returns double precision
 language sql volatile as $$
-  select random() * least((p_policy ->> 'max_delay_seconds')::double precision,
-    (p_policy ->> 'base_delay_seconds')::double precision * power(2, least(p_attempt - 1, 64)))
+  select random() * "app".longest_retry_delay(p_policy, p_attempt)
 $$;
 
 -- Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.
 -- Outcome: scheduled; exhausted (no attempt is left: nothing changed, fail it); closed (its stage or job ended: nothing
--- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts. Fence: the lease. Locks:
--- the task row.
+-- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
+-- Fence: the lease. Locks: the task row.
 create or replace function "app".increment_task_retry_count(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
   p_delay_seconds double precision
@@ -2514,8 +2545,8 @@ begin
 end $$;
 
 -- Schedules another attempt to plan the job's stage, or to finalize it, after p_delay_seconds.
--- Returns the number of failed attempts so far; null when the job does not wait for that step. Fence: the job waits for
--- that step of that run. Locks: the job row.
+-- Returns the number of failed attempts so far; null when the job does not wait for that step.
+-- Fence: the job waits for that step of that run. Locks: the job row.
 create or replace function "app".retry_job_step(
   p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision
 ) returns integer
@@ -2536,7 +2567,8 @@ begin
   return v_attempt;
 end $$;
 
-comment on function "app"."retry_delay"(p_policy jsonb, p_attempt integer) is 'Seconds to wait after an attempt failed: exponential, capped, with full jitter.';
+comment on function "app"."longest_retry_delay"(p_policy jsonb, p_attempt integer) is 'The longest time to wait after an attempt failed, in seconds: exponential, capped.';
+comment on function "app"."retry_delay"(p_policy jsonb, p_attempt integer) is 'Seconds to wait after an attempt failed, with full jitter: a fan-out that failed in one second comes back spread out.';
 comment on function "app"."increment_task_retry_count"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb, p_delay_seconds double precision) is 'Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.';
 comment on function "app"."retry_job_step"(p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision) is 'Schedules another attempt to plan the job''s stage, or to finalize it, after p_delay_seconds.';
 
@@ -2578,9 +2610,10 @@ end $$;
 -- statements.
 -- Its plans are made once, since each row is named by its whole key; without sequential scans, since a planner that
 -- sees an empty table would choose to read all of it, and that plan would stay when the table has grown. Returns false,
--- with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called. Fence: the
--- lease. Locks: the task row, then the stage, shared. Raises CM001 when the stage was closed or lost its watch between
--- the update and the lock: call again, it then decides.
+-- with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called.
+-- Fence: the lease. Locks: the task row, then the stage, shared.
+-- Raises CM001 when the stage was closed or lost its watch between the update and the lock: call again, it then
+-- decides.
 create or replace function "app".settle_task(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb
 ) returns boolean
@@ -2614,9 +2647,12 @@ end $$;
 -- Tasks that the lease does not hold any more are left alone and missing from updated_ids. A task of a stage or job
 -- that has ended meanwhile becomes cancelled: late results are kept out. job_status is where the job goes on; null
 -- while it is paused. `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of
--- `tasks_leased`, entries of dead rows included, and filter by id. Fence: the lease. Locks: task rows by id; then the
--- stage, shared unless these tasks may be its last or a failure must be counted; then the job row. Raises CM001 when
--- the stage was closed or lost its watch between the look at it and the lock: call again, it then decides.
+-- `tasks_leased`, entries of dead rows included, and filter by id.
+-- Fence: the lease.
+-- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
+-- the job row.
+-- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
+-- decides.
 create or replace function "app".settle_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
@@ -2714,9 +2750,10 @@ comment on function "app"."end_tasks"(p_job_id text, p_run integer, p_ids text[]
 -- being cancelled, or a rerun gave it others): return (existing), force (forced; without it a nonce forces whatever
 -- runs), rerun (rerun if it has ended), fail (refused). Replays are answered as before, whatever it is. same_parameters
 -- is false where the answered job's present run does not have the parameters that its id was made of, also for refused
--- and replayed. Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among
--- those that carry it; for a rerun, the run that was there before the job's row was locked: of two at one moment one
--- begins it. Locks: the key's advisory lock, then the job row.
+-- and replayed.
+-- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry
+-- it; for a rerun, the run that was there before the job's row was locked: of two at one moment one begins it.
+-- Locks: the key's advisory lock, then the job row.
 create or replace function "app".submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_forced_job_id text, p_nonce text,
@@ -2844,8 +2881,8 @@ begin
 end $$;
 
 -- Adds to the event of a submission that began this run: who asked, and what could not be checked.
--- It is a call of its own, since most submissions have nothing to add; a second one changes nothing. Fence: only that
--- run's event. Locks: the event.
+-- It is a call of its own, since most submissions have nothing to add; a second one changes nothing.
+-- Fence: only that run's event. Locks: the event.
 create or replace function "app".note_submission(p_job_id text, p_run integer, p_detail jsonb) returns void
 language sql as $$
   update "app".job_events e set detail = e.detail || p_detail
@@ -2880,8 +2917,8 @@ comment on function "app"."submit_job"(p_job_id text, p_job_type text, p_paramet
 -- diagram and figures.
 
 -- Passes the watch from tasks that end in this transaction to another open task that nobody holds at this moment.
--- False when there is none: then only the exclusive stage lock can show whether the stage is over. Locks: one more task
--- row, not waited for; before the stage's lock.
+-- False when there is none: then only the exclusive stage lock can show whether the stage is over.
+-- Locks: one more task row, not waited for; before the stage's lock.
 create or replace function "app".pass_watch(p_job_id text, p_run integer, p_stage integer, p_ending_ids text[])
 returns boolean
 language plpgsql set enable_seqscan = off as $$
@@ -2904,8 +2941,8 @@ end $$;
 -- Makes sure that an open task is watched, after others were ended. False when no task is open.
 -- If other transactions hold every open task at this moment, the stage is marked as unwatched: the end of each of its
 -- tasks then decides under the exclusive lock. Waiting for such a row would be a deadlock, since its holder may wait
--- for this stage. Locks: the stage's exclusive lock is held by the caller; then one task row, not waited for, and the
--- stage row.
+-- for this stage.
+-- Locks: the stage's exclusive lock is held by the caller; then one task row, not waited for, and the stage row.
 create or replace function "app".ensure_watch(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql set enable_seqscan = off as $$
 declare

@@ -3,8 +3,8 @@
 -- Decides what follows after tasks of a stage ended in this transaction.
 -- It counts their failures, applies the failure policy, and closes the stage if no task is open. Returns whether this
 -- transaction closed it. p_was_open: the caller saw the stage open, and has written results that count only then.
--- Locks: the stage, then the job row; it never waits for a task row after them. Raises CM001 when p_was_open and the
--- stage was closed between the look at it and its lock: call again.
+-- Locks: the stage, then the job row; it never waits for a task row after them.
+-- Raises CM001 when p_was_open and the stage was closed between the look at it and its lock: call again.
 create or replace function {schema}.check_stage(
   p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]
 ) returns boolean
@@ -79,8 +79,8 @@ language sql immutable as $$
 $$;
 
 -- Ends a stage whose tasks have all ended and moves its job on, in the caller's transaction.
--- Returns the job's new status; null when the stage does not run. Fence: the stage runs. Locks: the stage's lock is
--- held by the caller; then the job row.
+-- Returns the job's new status; null when the stage does not run.
+-- Fence: the stage runs. Locks: the stage's lock is held by the caller; then the job row.
 create or replace function {schema}.close_stage(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare
@@ -100,7 +100,8 @@ end $$;
 
 -- Writes the next stage's row, or makes the job finalizing after its last stage.
 -- It may be called again at any time: it acts only while the job is still at a stage that has completed. Returns the
--- job's new status, or null. Fence: the job runs at that stage of that run. Locks: the job row.
+-- job's new status, or null.
+-- Fence: the job runs at that stage of that run. Locks: the job row.
 create or replace function {schema}.advance_job_stage(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql as $$
 declare

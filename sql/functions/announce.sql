@@ -3,7 +3,8 @@
 
 -- Notes that the messages for these tasks are confirmed: pending becomes queued.
 -- Rows that moved on meanwhile keep their status, but one that waits remembers the later message, so that it is not
--- taken for lost while that message waits. Returns how many rows changed. Locks: task rows by id.
+-- taken for lost while that message waits. Returns how many rows changed.
+-- Locks: task rows by id.
 create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[])
 returns integer
 language plpgsql set enable_seqscan = off as $$
@@ -38,7 +39,8 @@ begin
 end $$;
 
 -- Ends the hold of tasks that a find has for the caller, whose messages no queue took.
--- The next sweep finds them. Fence: they are pending. Locks: task rows by id.
+-- The next sweep finds them.
+-- Fence: they are pending. Locks: task rows by id.
 create or replace function {schema}.let_go_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns void
 language plpgsql set enable_seqscan = off as $$
 declare

@@ -5,8 +5,10 @@
 -- parked, and announced again after the pause); closed (its stage or job does not run); expired (a deadline has passed,
 -- so nothing is begun: the caller lets enforce_deadlines end it); missing. The commit of a claim is not waited for: one
 -- that a crash undoes is fenced by its random lease and is claimed again. The commit of parking is waited for, since
--- the message is gone when this returns. Fence: the status. Locks: task rows by id (waited for: an announcer may hold
--- them for a moment); in a stage or job that was ended or is being cancelled, the stage's lock instead.
+-- the message is gone when this returns.
+-- Fence: the status.
+-- Locks: task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
+-- being cancelled, the stage's lock instead.
 create or replace function {schema}.claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -96,8 +98,8 @@ begin
 end $$;
 
 -- Leases one task that can be claimed, in one statement whose plan is made once.
--- Returns no row, with nothing done, in every other case: claim_tasks finds out which. Fence: the status of task, stage
--- and job. Locks: the task row.
+-- Returns no row, with nothing done, in every other case: claim_tasks finds out which.
+-- Fence: the status of task, stage and job. Locks: the task row.
 create or replace function {schema}.claim_task(
   p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid, p_owner text
 ) returns table (

@@ -3,8 +3,8 @@
 -- Cancels a job: waiting tasks at once, running tasks when they end or when the grace is over.
 -- Running tasks learn of it at their next heartbeat, and the job is `cancelling` until the last of them has ended;
 -- force_cancel ends it after p_grace_seconds. Without a grace running tasks lose their leases at once. A further call
--- can only bring the deadline nearer. Returns the job's status afterwards, null for an unknown job. Locks: the stage,
--- then the job row; task rows that another transaction holds are skipped, and the janitor finds them.
+-- can only bring the deadline nearer. Returns the job's status afterwards, null for an unknown job.
+-- Locks: the stage, then the job row; task rows that another transaction holds are skipped, and the janitor finds them.
 create or replace function {schema}.cancel_job(
   p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text
 ) returns text
@@ -50,8 +50,8 @@ end $$;
 
 -- Ends a job that has been cancelling for longer than its grace.
 -- Leases are revoked, so late results find nothing to write to. Returns the number of tasks that had not stopped; null
--- when the grace is not over, or the job ended meanwhile. Fence: `cancelling`, which only leads to `cancelled`. Locks:
--- task rows by id, then the stage, then the job row.
+-- when the grace is not over, or the job ended meanwhile.
+-- Fence: `cancelling`, which only leads to `cancelled`. Locks: task rows by id, then the stage, then the job row.
 create or replace function {schema}.force_cancel(p_job_id text, p_run integer, p_stage integer) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -86,7 +86,8 @@ end $$;
 
 -- Cancels the waiting tasks of a stage, and with p_with_running its running ones.
 -- Rows that another transaction holds are skipped: they end as cancelled when they settle, are claimed, or lose their
--- lease. Returns how many were cancelled. Locks: task rows by id, none waited for, so it may follow any other lock.
+-- lease. Returns how many were cancelled.
+-- Locks: task rows by id, none waited for, so it may follow any other lock.
 create or replace function {schema}.cancel_open_tasks(
   p_job_id text, p_run integer, p_stage integer, p_with_running boolean
 ) returns integer
@@ -110,7 +111,8 @@ begin
 end $$;
 
 -- Pauses a job: nothing new is claimed, planned or finalized, and running tasks end as they would.
--- Outcome: paused; already_paused; refused (it has ended or is being cancelled); missing. Locks: the job row.
+-- Outcome: paused; already_paused; refused (it has ended or is being cancelled); missing.
+-- Locks: the job row.
 create or replace function {schema}.pause_job(p_job_id text, p_reason text, p_actor text)
 returns table (outcome text, status text, run integer, stage integer, is_paused boolean)
 language plpgsql as $$
@@ -138,9 +140,10 @@ begin
 end $$;
 
 -- Lets a paused job go on; the time of the pause does not count against its deadlines.
--- Its step and its parked tasks have to be announced again: the caller does that, or the janitor. Outcome: resumed;
--- not_paused; refused (it has ended or is being cancelled); missing. wait_seconds: until a step that is to be tried
--- again is due. Locks: the stage, then the job row.
+-- Its step and its parked tasks have to be announced again: the caller does that, or the janitor.
+-- Outcome: resumed; not_paused; refused (it has ended or is being cancelled); missing. wait_seconds: until a step that
+-- is to be tried again is due.
+-- Locks: the stage, then the job row.
 create or replace function {schema}.resume_job(p_job_id text, p_reason text, p_actor text)
 returns table (outcome text, status text, run integer, stage integer, is_paused boolean, wait_seconds double precision)
 language plpgsql as $$

@@ -3,8 +3,9 @@
 -- Keeps a message that its queue gave up, and lets the rows that it named be announced again.
 -- Nothing else would announce them. They are held first: 30 s, doubled with each message of theirs that died, at most
 -- an hour, so that a message which no worker survives does not come at once again and again. Nothing is failed: age and
--- bad luck never fail work. Outcome: recorded; known (it was delivered twice: nothing changed). Fence: the unique index
--- over what distinguishes messages. Locks: task rows by id, then the job row.
+-- bad luck never fail work.
+-- Outcome: recorded; known (it was delivered twice: nothing changed).
+-- Fence: the unique index over what distinguishes messages. Locks: task rows by id, then the job row.
 create or replace function {schema}.record_dead_letter(
   p_queue text, p_message_id text, p_sequence_number bigint, p_enqueued_at timestamptz, p_kind text, p_job_id text,
   p_run integer, p_stage integer, p_task_ids text[], p_reason text, p_description text, p_delivery_count integer,
@@ -73,7 +74,8 @@ begin
 end $$;
 
 -- Notes how dead letters were dealt with, and returns how many changed.
--- Those that were dealt with before stay as they are. Locks: their rows by id.
+-- Those that were dealt with before stay as they are.
+-- Locks: their rows by id.
 create or replace function {schema}.resolve_dead_letters(
   p_ids bigint[], p_resolution text, p_actor text
 ) returns integer

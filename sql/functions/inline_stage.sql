@@ -5,8 +5,9 @@
 -- the stage, no task is left to be watched. Locks in all of them: task rows by id, then the stage, then the job row.
 
 -- Ends a stage with all its tasks and plans the next stage, which has few tasks and at least one.
--- With p_next_lease_id the next tasks are born claimed, as in plan_small_stage. Fence: the lease; the job goes on from
--- this stage. Raises CM004.
+-- With p_next_lease_id the next tasks are born claimed, as in plan_small_stage.
+-- Fence: the lease; the job goes on from this stage.
+-- Raises CM004.
 create or replace function {schema}.complete_stage_and_plan_next(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_next_task_ids text[], p_next_task_types text[], p_next_queues text[], p_next_names text[],
@@ -40,7 +41,8 @@ begin
 end $$;
 
 -- Ends the last stage with all its tasks and the job with its summary. Returns the job's final status.
--- Fence: the lease; this is the last stage. Raises CM004.
+-- Fence: the lease; this is the last stage.
+-- Raises CM004.
 create or replace function {schema}.complete_stage_and_finalize(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_job_result jsonb

@@ -8,9 +8,9 @@
 -- has failed as InterruptedTooOften. If it was, this is a timeout: the handler did not stop after task_timeout_seconds;
 -- the attempt has failed, and is due again after the stage's back-off, or the task has failed as TaskTimedOut when no
 -- attempt is left. In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of
--- the tasks, and of the processes that had them. Locks: task rows by id (those that another transaction holds are
--- skipped), then the stage, then the job row. Raises CM001 when the stage was closed between the look at it and its
--- lock: call again.
+-- the tasks, and of the processes that had them.
+-- Locks: task rows by id (those that another transaction holds are skipped), then the stage, then the job row.
+-- Raises CM001 when the stage was closed between the look at it and its lock: call again.
 create or replace function {schema}.take_back_tasks(p_job_id text, p_run integer, p_stage integer, p_shown integer)
 returns table (
   taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer, task_ids text[], owners text[]
@@ -147,7 +147,8 @@ end $$;
 
 -- Gives claimed tasks back before their lease runs out, and returns those that need a message again.
 -- p_started false: their handler never began, so no attempt is counted. True: an interruption, of a process that
--- drains. Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+-- drains.
+-- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
 create or replace function {schema}.release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]

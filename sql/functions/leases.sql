@@ -3,8 +3,8 @@
 -- Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.
 -- Outcome: renewed; stop (the job or stage ended or is being cancelled: the lease is extended so that the task can end
 -- in order); timed_out (it has run longer than its stage's task_timeout_seconds: the rest of the lease is for ending in
--- order, and the row notes the time). A lease without a row is lost: another attempt has the task, or it ended. Fence:
--- the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
+-- order, and the row notes the time). A lease without a row is lost: another attempt has the task, or it ended.
+-- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
 create or replace function {schema}.renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
 ) returns table (lease_id uuid, task_id text, outcome text)
@@ -40,8 +40,8 @@ begin
 end $$;
 
 -- Extends all leases under an owner's name: for the stand-in of a process that cannot ask itself.
--- It also covers a claim whose answer was lost. seconds_left is of the lease as it is now. Fence: the leases as found;
--- one that another attempt got in between is left alone. Locks: those of renew_leases.
+-- It also covers a claim whose answer was lost. seconds_left is of the lease as it is now.
+-- Fence: the leases as found; one that another attempt got in between is left alone. Locks: those of renew_leases.
 create or replace function {schema}.renew_leases_of_owner(p_owner text)
 returns table (job_id text, task_id text, outcome text, seconds_left double precision)
 language plpgsql set enable_seqscan = off as $$

@@ -22,7 +22,8 @@ begin
 end $$;
 
 -- Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.
--- No transaction goes from shared to exclusive. Raises CM005.
+-- No transaction goes from shared to exclusive.
+-- Raises CM005.
 create or replace function {schema}.lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
 language plpgsql as $$
 begin

@@ -1,8 +1,8 @@
 -- Parking: tasks whose message came while their job was paused, and tasks that a rerun wrote, wait here for a message.
 
 -- Finds parked tasks of jobs that are not paused any more: of one job, or of all when p_job_id is null.
--- They are held until held_until, which unpark_tasks is called with: nobody else finds them before. Locks: task rows;
--- those that another transaction holds are skipped.
+-- They are held until held_until, which unpark_tasks is called with: nobody else finds them before.
+-- Locks: task rows; those that another transaction holds are skipped.
 create or replace function {schema}.find_parked_tasks(p_job_id text, p_limit integer, p_hold_seconds double precision)
 returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
@@ -33,8 +33,8 @@ begin
 end $$;
 
 -- Notes that the messages for parked tasks are confirmed, and returns for how many.
--- Fence: the hold; a task whose message came to a job that was paused once more is parked anew and stays so. Locks:
--- task rows by id.
+-- Fence: the hold; a task whose message came to a job that was paused once more is parked anew and stays so.
+-- Locks: task rows by id.
 create or replace function {schema}.unpark_tasks(
   p_job_id text, p_run integer, p_task_ids text[], p_held_until timestamptz
 ) returns integer

@@ -3,8 +3,9 @@
 
 -- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
 -- Returns: ready; busy; missing; stale_run; closed (it is planned already, or not to be planned any more); paused;
--- expired (a deadline has passed: the caller lets enforce_deadlines end it). Fence: the stage's lock is tried and not
--- waited for, so that a duplicate message gets `busy` and ends. Locks: the stage.
+-- expired (a deadline has passed: the caller lets enforce_deadlines end it).
+-- Fence: the stage's lock is tried and not waited for, so that a duplicate message gets `busy` and ends.
+-- Locks: the stage.
 create or replace function {schema}.begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
@@ -33,8 +34,9 @@ end $$;
 
 -- Seals a stage whose tasks are all inserted: from now on it can end, and one without tasks ends here.
 -- The size chosen for its messages is kept in its settings, for whoever announces its tasks again. Returns the job's
--- status. Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row. Raises CM002 when the
--- job does not wait for this stage.
+-- status.
+-- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
+-- Raises CM002 when the job does not wait for this stage.
 create or replace function {schema}.seal_stage(
   p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer
 ) returns text
@@ -63,7 +65,8 @@ end $$;
 -- With a lease the tasks are born claimed: the planner runs them itself and no message is needed. Then it commits
 -- asynchronously, as a claim does: a crash that undoes it undoes nothing that was done, since the first result is
 -- written with all that came before it, and the job's message is still unsettled. Returns `planned`, or an outcome of
--- begin_stage_plan. Fence and locks: those of begin_stage_plan and seal_stage.
+-- begin_stage_plan.
+-- Fence and locks: those of begin_stage_plan and seal_stage.
 create or replace function {schema}.plan_small_stage(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
   p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text,

@@ -46,8 +46,9 @@ $$;
 -- Gives claimed tasks back, for a release that knows them, and returns one row per task.
 -- Outcome: postponed, to be sent again after wait_seconds (so is one of these tasks that was given back before and is
 -- not due yet); failed, since its patience is over, with what that did to its stage and job. Those of a stage that has
--- ended are cancelled. Fence: the lease. Locks: task rows by id, then the stage, then the job row. Raises CM001 when
--- the stage was closed between the look at it and its lock: call again.
+-- ended are cancelled.
+-- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+-- Raises CM001 when the stage was closed between the look at it and its lock: call again.
 create or replace function {schema}.postpone_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_unknown jsonb,
   p_patience_seconds double precision, p_delays double precision[]
@@ -103,7 +104,8 @@ end $$;
 -- Postpones the step that a job waits for, for a release that knows it.
 -- Outcome: postponed, to be announced again after delay_seconds; early (it was postponed before and is not due yet);
 -- exhausted (nothing was changed: the caller fails the job with this error); not_waiting (it waits for no such step, or
--- is paused). Fence: the job waits for that step of that run. Locks: the job row.
+-- is paused).
+-- Fence: the job waits for that step of that run. Locks: the job row.
 create or replace function {schema}.postpone_job_step(
   p_job_id text, p_run integer, p_stage integer, p_unknown jsonb, p_patience_seconds double precision,
   p_delays double precision[]
@@ -165,7 +167,8 @@ language sql stable as $$
 $$;
 
 -- Begins the patience of work anew, where half of it is spent, since an app that knows it is there.
--- Returns for how many rows. Locks: task rows by id, then job rows; those that another transaction holds are skipped.
+-- Returns for how many rows.
+-- Locks: task rows by id, then job rows; those that another transaction holds are skipped.
 create or replace function {schema}.renew_patience(p_kind text, p_name text, p_limit integer) returns integer
 language plpgsql as $$
 declare

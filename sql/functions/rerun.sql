@@ -4,11 +4,12 @@
 -- Mode: failed (stages before the first that did not fully succeed are kept, and of that one the tasks that did; its
 -- others get fresh attempts, and later stages are planned anew); from_stage (stages before p_from_stage are kept as
 -- they are); all (nothing is kept). Kept rows are copied into the new run, so that planners, fan-in and finalize_job
--- find them. Where p_parameters or p_definition is null, that of the last run stays. Outcome: rerun; refused (it has
--- not ended); other_run (its run is not p_run any more); nothing_failed; stage_not_reached; pruned (retention has
--- deleted some of what would be kept); missing. Fence: an ended job and its run. Locks: the job row. Rows of the old
--- run are only read, and an attempt that still settles there finds its job in another run, so it cannot end as
--- completed any more.
+-- find them. Where p_parameters or p_definition is null, that of the last run stays.
+-- Outcome: rerun; refused (it has not ended); other_run (its run is not p_run any more); nothing_failed;
+-- stage_not_reached; pruned (retention has deleted some of what would be kept); missing.
+-- Fence: an ended job and its run.
+-- Locks: the job row. Rows of the old run are only read, and an attempt that still settles there finds its job in
+-- another run, so it cannot end as completed any more.
 create or replace function {schema}.rerun_job(
   p_job_id text, p_run integer, p_mode text, p_from_stage integer, p_parameters jsonb, p_definition jsonb,
   p_reason text, p_actor text
@@ -166,7 +167,7 @@ begin
   return v_count;
 end $$;
 
--- Copies the tasks of a stage that did not complete into the next run, with all their attempts before them.
+-- Copies the tasks of a stage that did not complete into the next run, with all their attempts left.
 -- They are parked, since they need a message now. A fan-in task's source moves to the new run with it. Returns their
 -- number.
 create or replace function {schema}.copy_fresh_tasks(p_job_id text, p_run integer, p_stage integer) returns integer

@@ -12,8 +12,9 @@ language sql stable as $$
 $$;
 
 -- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
--- Returns how many tasks it deleted, and whether the job. Fence: the job has ended, read under its row's lock. Locks:
--- the job row; one that another transaction holds is skipped.
+-- Returns how many tasks it deleted, and whether the job.
+-- Fence: the job has ended, read under its row's lock.
+-- Locks: the job row; one that another transaction holds is skipped.
 create or replace function {schema}.prune_job(p_job_id text, p_limit integer)
 returns table (pruned_tasks integer, is_job_pruned boolean)
 language plpgsql set enable_seqscan = off as $$

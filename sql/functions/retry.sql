@@ -1,18 +1,25 @@
 -- Retries: a failed attempt, of a task or of a job's step, is tried again after a delay.
 
--- Seconds to wait after an attempt failed: exponential, capped, with full jitter.
--- Full jitter spreads a fan-out that failed in one second over the interval. p_policy: a stage's `retry`. p_attempt
--- counts from 1, without interruptions; its exponent is bounded, since 2 ^ 2000 is no double precision.
+-- The longest time to wait after an attempt failed, in seconds: exponential, capped.
+-- p_policy: a stage's `retry`. p_attempt counts from 1, without interruptions; its exponent is bounded, since 2 ^ 2000
+-- is no double precision. core/basics/retry.py is the same rule, for attempts that end in their process; a test
+-- compares them.
+create or replace function {schema}.longest_retry_delay(p_policy jsonb, p_attempt integer) returns double precision
+language sql immutable as $$
+  select least((p_policy ->> 'max_delay_seconds')::double precision,
+    (p_policy ->> 'base_delay_seconds')::double precision * power(2, least(p_attempt - 1, 64)))
+$$;
+
+-- Seconds to wait after an attempt failed, with full jitter: a fan-out that failed in one second comes back spread out.
 create or replace function {schema}.retry_delay(p_policy jsonb, p_attempt integer) returns double precision
 language sql volatile as $$
-  select random() * least((p_policy ->> 'max_delay_seconds')::double precision,
-    (p_policy ->> 'base_delay_seconds')::double precision * power(2, least(p_attempt - 1, 64)))
+  select random() * {schema}.longest_retry_delay(p_policy, p_attempt)
 $$;
 
 -- Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.
 -- Outcome: scheduled; exhausted (no attempt is left: nothing changed, fail it); closed (its stage or job ended: nothing
--- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts. Fence: the lease. Locks:
--- the task row.
+-- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
+-- Fence: the lease. Locks: the task row.
 create or replace function {schema}.increment_task_retry_count(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
   p_delay_seconds double precision
@@ -51,8 +58,8 @@ begin
 end $$;
 
 -- Schedules another attempt to plan the job's stage, or to finalize it, after p_delay_seconds.
--- Returns the number of failed attempts so far; null when the job does not wait for that step. Fence: the job waits for
--- that step of that run. Locks: the job row.
+-- Returns the number of failed attempts so far; null when the job does not wait for that step.
+-- Fence: the job waits for that step of that run. Locks: the job row.
 create or replace function {schema}.retry_job_step(
   p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision
 ) returns integer

@@ -36,9 +36,10 @@ end $$;
 -- statements.
 -- Its plans are made once, since each row is named by its whole key; without sequential scans, since a planner that
 -- sees an empty table would choose to read all of it, and that plan would stay when the table has grown. Returns false,
--- with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called. Fence: the
--- lease. Locks: the task row, then the stage, shared. Raises CM001 when the stage was closed or lost its watch between
--- the update and the lock: call again, it then decides.
+-- with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called.
+-- Fence: the lease. Locks: the task row, then the stage, shared.
+-- Raises CM001 when the stage was closed or lost its watch between the update and the lock: call again, it then
+-- decides.
 create or replace function {schema}.settle_task(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb
 ) returns boolean
@@ -72,9 +73,12 @@ end $$;
 -- Tasks that the lease does not hold any more are left alone and missing from updated_ids. A task of a stage or job
 -- that has ended meanwhile becomes cancelled: late results are kept out. job_status is where the job goes on; null
 -- while it is paused. `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of
--- `tasks_leased`, entries of dead rows included, and filter by id. Fence: the lease. Locks: task rows by id; then the
--- stage, shared unless these tasks may be its last or a failure must be counted; then the job row. Raises CM001 when
--- the stage was closed or lost its watch between the look at it and the lock: call again, it then decides.
+-- `tasks_leased`, entries of dead rows included, and filter by id.
+-- Fence: the lease.
+-- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
+-- the job row.
+-- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
+-- decides.
 create or replace function {schema}.settle_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)

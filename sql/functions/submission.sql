@@ -11,9 +11,10 @@
 -- being cancelled, or a rerun gave it others): return (existing), force (forced; without it a nonce forces whatever
 -- runs), rerun (rerun if it has ended), fail (refused). Replays are answered as before, whatever it is. same_parameters
 -- is false where the answered job's present run does not have the parameters that its id was made of, also for refused
--- and replayed. Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among
--- those that carry it; for a rerun, the run that was there before the job's row was locked: of two at one moment one
--- begins it. Locks: the key's advisory lock, then the job row.
+-- and replayed.
+-- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry
+-- it; for a rerun, the run that was there before the job's row was locked: of two at one moment one begins it.
+-- Locks: the key's advisory lock, then the job row.
 create or replace function {schema}.submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_forced_job_id text, p_nonce text,
@@ -141,8 +142,8 @@ begin
 end $$;
 
 -- Adds to the event of a submission that began this run: who asked, and what could not be checked.
--- It is a call of its own, since most submissions have nothing to add; a second one changes nothing. Fence: only that
--- run's event. Locks: the event.
+-- It is a call of its own, since most submissions have nothing to add; a second one changes nothing.
+-- Fence: only that run's event. Locks: the event.
 create or replace function {schema}.note_submission(p_job_id text, p_run integer, p_detail jsonb) returns void
 language sql as $$
   update {schema}.job_events e set detail = e.detail || p_detail

@@ -4,8 +4,8 @@
 -- diagram and figures.
 
 -- Passes the watch from tasks that end in this transaction to another open task that nobody holds at this moment.
--- False when there is none: then only the exclusive stage lock can show whether the stage is over. Locks: one more task
--- row, not waited for; before the stage's lock.
+-- False when there is none: then only the exclusive stage lock can show whether the stage is over.
+-- Locks: one more task row, not waited for; before the stage's lock.
 create or replace function {schema}.pass_watch(p_job_id text, p_run integer, p_stage integer, p_ending_ids text[])
 returns boolean
 language plpgsql set enable_seqscan = off as $$
@@ -28,8 +28,8 @@ end $$;
 -- Makes sure that an open task is watched, after others were ended. False when no task is open.
 -- If other transactions hold every open task at this moment, the stage is marked as unwatched: the end of each of its
 -- tasks then decides under the exclusive lock. Waiting for such a row would be a deadlock, since its holder may wait
--- for this stage. Locks: the stage's exclusive lock is held by the caller; then one task row, not waited for, and the
--- stage row.
+-- for this stage.
+-- Locks: the stage's exclusive lock is held by the caller; then one task row, not waited for, and the stage row.
 create or replace function {schema}.ensure_watch(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql set enable_seqscan = off as $$
 declare
