@@ -704,11 +704,11 @@ begin
   return 'cancelled';
 end $$;
 
--- Cancels a job with a grace of 300 seconds: the form that the release before calls.
+-- Cancels a job with the default grace: the form that the release before calls.
 create or replace function "app".cancel_job(p_job_id text, p_reason text) returns text
 language plpgsql as $$
 begin
-  return "app".cancel_job(p_job_id, p_reason, 300, null);
+  return "app".cancel_job(p_job_id, p_reason, 300.0, null);
 end $$;
 
 -- Ends a job that has been cancelling for longer than its grace.
@@ -723,7 +723,7 @@ declare
 begin
   perform 1 from "app".jobs j
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'cancelling'
-    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= v_now;
+    and coalesce(j.cancel_deadline_at, j.updated_at + 300.0 * interval '1 second') <= v_now;
   if not found then
     return null;
   end if;
@@ -853,7 +853,7 @@ begin
 end $$;
 
 comment on function "app"."cancel_job"(p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text) is 'Cancels a job: waiting tasks at once, running tasks when they end or when the grace is over.';
-comment on function "app"."cancel_job"(p_job_id text, p_reason text) is 'Cancels a job with a grace of 300 seconds: the form that the release before calls.';
+comment on function "app"."cancel_job"(p_job_id text, p_reason text) is 'Cancels a job with the default grace: the form that the release before calls.';
 comment on function "app"."force_cancel"(p_job_id text, p_run integer, p_stage integer) is 'Ends a job that has been cancelling for longer than its grace.';
 comment on function "app"."cancel_open_tasks"(p_job_id text, p_run integer, p_stage integer, p_with_running boolean) is 'Cancels the waiting tasks of a stage, and with p_with_running its running ones.';
 comment on function "app"."pause_job"(p_job_id text, p_reason text, p_actor text) is 'Pauses a job: nothing new is claimed, planned or finalized, and running tasks end as they would.';
@@ -1656,8 +1656,7 @@ create or replace function "app".find_overdue_cancels(p_limit integer)
 returns table (job_id text, run integer, stage integer)
 language sql stable as $$
   select j.job_id, j.run, j.stage from "app".jobs j
-  where j.status = 'cancelling'
-    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= "app".clock()
+  where j.status = 'cancelling' and coalesce(j.cancel_deadline_at, j.updated_at + 300.0 * interval '1 second') <= "app".clock()
   order by j.updated_at limit p_limit
 $$;
 

@@ -1,7 +1,8 @@
-"""Named sets of statuses for SQL: each is `{name}` in the texts of sql/ and in queries, and a list of literals there.
+"""Names that the texts of sql/ use for what the models define: each is `{name}` there.
 
-So a new status is added to a set here and in no statement. `{stage_is_open}` is a condition on a stage `s` and its job
-`j`: tasks of that stage may be claimed, and their results count.
+A set of statuses is a list of literals, so a new status is added to a set here and in no statement.
+`{stage_is_open}` is a condition on a stage `s` and its job `j`: tasks of that stage may be claimed, and their results
+count. `{cancel_deadline}` is the time when a job `j` that is being cancelled ends anyway.
 """
 
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from enum import StrEnum
 
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
 from core.models.status import JobStatus, StageStatus, TaskStatus
 
 Statuses = tuple[str, ...]
@@ -78,11 +80,23 @@ STAGE_IS_OPEN = SQL("(j.status = {job} and j.run = s.run and s.status = {stage})
 )
 
 
+# Jobs that an early release began to cancel have no deadline in their row.
+CANCEL_DEADLINE = SQL("coalesce(j.cancel_deadline_at, j.updated_at + {} * interval '1 second')").format(
+    Literal(DEFAULT_CANCEL_GRACE_SECONDS)
+)
+_NAMES: dict[str, Composed] = {
+    **STATUS_SETS,
+    "stage_is_open": STAGE_IS_OPEN,
+    "cancel_deadline": CANCEL_DEADLINE,
+    "cancel_grace_seconds": SQL("{}").format(Literal(DEFAULT_CANCEL_GRACE_SECONDS)),
+}
+
+
 def compose_text(text: str, schema: str) -> Composed:
     """A text of sql/functions or sql/verify with its names filled in.
 
     Raises:
-        KeyError: It has a name that is none of these sets.
+        KeyError: It has a name that is not known here.
     """
     # The texts are files of this package, as `LiteralString` wants.
-    return SQL(text).format(schema=Identifier(schema), stage_is_open=STAGE_IS_OPEN, **STATUS_SETS)
+    return SQL(text).format(schema=Identifier(schema), **_NAMES)

@@ -41,11 +41,11 @@ begin
   return 'cancelled';
 end $$;
 
--- Cancels a job with a grace of 300 seconds: the form that the release before calls.
+-- Cancels a job with the default grace: the form that the release before calls.
 create or replace function {schema}.cancel_job(p_job_id text, p_reason text) returns text
 language plpgsql as $$
 begin
-  return {schema}.cancel_job(p_job_id, p_reason, 300, null);
+  return {schema}.cancel_job(p_job_id, p_reason, {cancel_grace_seconds}, null);
 end $$;
 
 -- Ends a job that has been cancelling for longer than its grace.
@@ -60,7 +60,7 @@ declare
 begin
   perform 1 from {schema}.jobs j
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'cancelling'
-    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= v_now;
+    and {cancel_deadline} <= v_now;
   if not found then
     return null;
   end if;

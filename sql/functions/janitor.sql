@@ -183,7 +183,6 @@ create or replace function {schema}.find_overdue_cancels(p_limit integer)
 returns table (job_id text, run integer, stage integer)
 language sql stable as $$
   select j.job_id, j.run, j.stage from {schema}.jobs j
-  where j.status = 'cancelling'
-    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= {schema}.clock()
+  where j.status = 'cancelling' and {cancel_deadline} <= {schema}.clock()
   order by j.updated_at limit p_limit
 $$;
