@@ -131,6 +131,7 @@ class TestSubmit:
         api = Api(FakeServices(failure=SubmissionRefused(JOB_ID, "failed", "This job has failed.")))
         problem = assert_problem(api.post("/api/jobs/submit/hello_world?if_ended=fail", json={}), 409, "job_is_there")
         assert problem["job_status"] == "failed"
+        assert problem["detail"].startswith("Nothing was submitted: the job of these parameters is there already")
         assert JOB_ID in problem["detail"]
         assert "This job has failed." in problem["detail"]
 
@@ -297,6 +298,8 @@ class TestSubmitAndWait:
         api = Api(FakeServices(failure=OtherParameters(JOB_ID, "processing", 2, "not theirs")))
         response = api.post("/api/jobs/submit/hello_world", json={}, headers={"Prefer": "wait=20"})
         problem = assert_problem(response, 409, "other_parameters")
+        assert problem["detail"].startswith("Nothing was submitted: the job of these parameters is there already")
+        assert "run again with other ones" in problem["detail"]
         assert (problem["job_status"], problem["job_run"]) == ("processing", 2)
         assert problem["run_url"].endswith(f"/api/jobs/{JOB_ID}/runs/2")
         assert not {"location", "retry-after", "preference-applied"} & set(response.headers)
