@@ -19,12 +19,21 @@ help:
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and local data"
 
-.venv/.ready: pyproject.toml
+# Exact versions, with hashes. pip stands in where uv does not find the packages (it reads no pip.conf).
+LOCKED := --no-deps --require-hashes --requirement requirements-dev.txt
+EDITABLE := --no-deps --no-build-isolation --editable .
+.venv/.ready: pyproject.toml requirements-dev.txt .ci/installer.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.14 is needed and none was found on PATH; or set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[raster,geoparquet,local,test]'
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/installer.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(LOCKED) || $(BIN)/python -m pip install --quiet $(LOCKED)
+	$(BIN)/uv pip install --quiet --offline --python $(BIN)/python $(EDITABLE)
 	@touch $@
+
+.PHONY: lock
+lock:
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/installer.txt; }
+	$(BIN)/python .ci/lock.py $(if $(UPGRADE),--upgrade)
 
 demo: .venv/.ready
 	RASTERS="$(RASTERS)" $(BIN)/coremachine demo $(DEMO)
