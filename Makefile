@@ -72,6 +72,16 @@ test-isolation: .venv/.ready
 	COREMACHINE_TEST_SETTINGS="default_transaction_isolation=$$default" \
 	$(PYTEST) -q $(ENGINE) || exit 1; done
 
+# In every process that tests start, too: what they measured is combined. Branches count.
+coverage: .venv/.ready
+	rm -rf .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -q -n $(or $(TESTERS),auto) $(or $(TESTS),tests)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report $(if $(TESTS),--fail-under=0)
+
+mutants: .venv/.ready
+	$(BIN)/python -m tests.mutants $(MUTANTS)
+
 chaos: .venv/.ready
 	SEED="$(SEED)" TASKS="$(TASKS)" MINUTES="$(MINUTES)" KEEP="$(KEEP)" $(BIN)/python -m tests.chaos
 

@@ -59,7 +59,7 @@ def clone_template(server_url: str) -> Iterator[str]:
 class LentDatabase:
     """One database and its pool for one test after another; making both for each would cost half of a test.
 
-    It is emptied in between. A test that left more than rows (tables that it changed, statistics, a connection in use or
+    It is emptied in between. A test that left more than rows (changed tables, statistics, a connection in use or
     one of its own) had its last use: the next test gets another.
     """
 
