@@ -41,7 +41,7 @@ update bare set status = 'completed', result = '{result}' where id = :id;
 def bare_updates(url: str, clients: int, seconds: int = SECONDS) -> float:
     """Bare single-row updates by key, each committed: a second, by pgbench."""
     _make_table(url)
-    return _pgbench(url, _SINGLE.format(rows=ROWS, result=json.dumps(RESULT)), clients, seconds)
+    return run_pgbench(url, _SINGLE.format(rows=ROWS, result=json.dumps(RESULT)), clients, seconds)
 
 
 def single_completions(url: str, clients: int, seconds: int = SECONDS) -> float:
@@ -64,7 +64,7 @@ def single_completions(url: str, clients: int, seconds: int = SECONDS) -> float:
         "select app.complete_task_and_check_stage('{job_id}', 1, 2, '{lease}', "
         "array['s2-' || lpad(nextval('next_task')::text, 6, '0')], array['{result}'::jsonb]);\n"
     )
-    return _pgbench(url, call.format(job_id=job_id, lease=lease, result=json.dumps(RESULT)), clients, seconds)
+    return run_pgbench(url, call.format(job_id=job_id, lease=lease, result=json.dumps(RESULT)), clients, seconds)
 
 
 def bare_batches(url: str, clients: int, batches: int = 100) -> float:
@@ -118,7 +118,7 @@ def completions(url: str, clients: int, batches: int = 100) -> float:
         return batches * BATCH / _side_by_side([work(number) for number in range(clients)])
 
 
-def _pgbench(url: str, text: str, clients: int, seconds: int) -> float:
+def run_pgbench(url: str, text: str, clients: int, seconds: int) -> float:
     """Transactions a second of a script."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "single.sql"

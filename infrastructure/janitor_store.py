@@ -10,7 +10,7 @@ from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
 
 
 class JanitorRepository(PostgreSQLRepository):
-    """`sql/functions/janitor.sql`, a method a function."""
+    """`sql/functions/janitor.sql`: one method per function."""
 
     def find_expired_stages(self, limit: int) -> list[StageRef]:
         """Stages with tasks whose lease has run out."""

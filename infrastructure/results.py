@@ -8,6 +8,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from core.models.context import CompletedTask, FailedTask, StageSummary
 from core.models.refs import JobRef, StageRef
+from core.schema.statuses import STATUS_SETS
 from infrastructure.postgresql import PostgreSQLRepository
 
 ROWS_PER_PAGE = 1000
@@ -34,11 +35,11 @@ class ResultRepository(PostgreSQLRepository):
         """How long tasks of this stage lasted in the last job of the type that ended well: the mean of up to 50."""
         query = SQL(
             "select avg(extract(epoch from t.finished_at - t.started_at))::double precision as mean from ("
-            " select job_id, run from {jobs} where job_type = %s and status in ('completed', 'completed_with_errors')"
+            " select job_id, run from {jobs} where job_type = %s and status in ({completed_jobs})"
             " order by created_at desc, job_id desc limit 1) j, lateral ("
             " select started_at, finished_at from {tasks} where job_id = j.job_id and run = j.run and stage = %s"
             " and status = 'completed' order by task_index limit 50) t"
-        ).format(jobs=Identifier(self._schema, "jobs"), tasks=Identifier(self._schema, "tasks"))
+        ).format(jobs=Identifier(self._schema, "jobs"), tasks=Identifier(self._schema, "tasks"), **STATUS_SETS)
         (row,) = self._execute_query("mean_task_seconds", query, (job_type, stage))
         return None if row["mean"] is None else float(row["mean"])
 
@@ -46,11 +47,11 @@ class ResultRepository(PostgreSQLRepository):
         """How each stage of a run ended, in numbers of tasks. Those of a completed stage stand in its own row."""
         query = SQL(
             "select s.stage, s.status, s.failed_count as failed,"
-            " case when s.status in ('completed', 'completed_with_errors') then s.expected_count - s.failed_count"
+            " case when s.status in ({completed_stages}) then s.expected_count - s.failed_count"
             " else (select count(*) from {tasks} t where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage"
             "  and t.status = 'completed')::integer end as completed"
             " from {stages} s where s.job_id = %s and s.run = %s order by s.stage"
-        ).format(stages=Identifier(self._schema, "stages"), tasks=Identifier(self._schema, "tasks"))
+        ).format(stages=Identifier(self._schema, "stages"), tasks=Identifier(self._schema, "tasks"), **STATUS_SETS)
         rows = self._execute_query("stage_summaries", query, ref.key)
         return [StageSummary(row["stage"], row["status"], row["completed"], row["failed"]) for row in rows]
 

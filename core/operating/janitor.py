@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
+from core.app_queues import JOBS_QUEUE
 from core.basics.faults import fault_point
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
@@ -17,7 +18,7 @@ from core.models.announcement import FoundTask, ParkedTask, UnannouncedJob
 from core.models.transition import DeadlineOutcome
 from core.models.upkeep import SweepReport
 from core.operating.announcer import announce_by_stage, announce_parked_tasks
-from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager
+from core.orchestration_manager import OrchestrationManager
 from core.ports import JanitorStore, Pruner, QueueInspector
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager

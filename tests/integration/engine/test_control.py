@@ -239,7 +239,7 @@ class TestCancelDeadline:
         assert engine.jobs.force_cancel(StageRef(job_id, 1, 1)) == 2
         assert engine.jobs.force_cancel(StageRef(job_id, 1, 1)) is None
         job = engine.jobs.find_job(job_id)
-        assert (job.status, job.error) == ("cancelled", {"type": "Cancelled", "message": "wrong tile"})
+        assert (job.status, job.error["type"], job.error["message"]) == ("cancelled", "Cancelled", "wrong tile")
         assert [row["status"] for row in tasks_of(engine, job_id, 1)] == ["cancelled"] * 3
         assert engine.task(job_id, "s1-00000")["error"]["type"] == "CancelForced"
         (event,) = events_of(engine, job_id, "cancel_forced")
