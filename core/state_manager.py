@@ -11,7 +11,6 @@ from uuid import UUID
 from core.basics.canonical import LARGE_VALUE_BYTES
 from core.basics.log_fields import log_fields, with_log_fields
 from core.basics.outage import outage
-from core.basics.retry import retry_delay
 from core.errors import Failure, StoreUnavailable
 from core.models import JobRecord, JobStatus, RetryPolicy
 from core.models.announcement import ParkedTask
@@ -19,6 +18,7 @@ from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfE
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.models.lease import Lease
 from core.models.refs import JobRef, StageRef
+from core.models.retry import retry_delay
 from core.models.submission import ForcedJob, KeyedPayload, Submitted
 from core.models.transition import (
     ClaimedRow,
