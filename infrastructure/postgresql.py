@@ -21,9 +21,9 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.authors.forks import this_process
-from core.basics.canonical import EncodedJson
 from core.basics.outage import outage
 from core.models.definition import FrozenModel
+from core.models.strict_json import EncodedJson
 from infrastructure.base import (
     BaseRepository,
     ChangedMeanwhile,

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from core.basics.canonical import MOST_BYTES_AT_ONCE, EncodedJson
+from core.basics.canonical import MOST_BYTES_AT_ONCE
 from core.models import JobRecord, StageDefinition
 from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask, StageSummary
+from core.models.strict_json import EncodedJson
 from core.models.transition import PlannedTask, PlanOutcome, SmallStage
 from core.running.task_batch import ClaimedTask
 
