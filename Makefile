@@ -16,6 +16,7 @@ help:
 	@echo "make bench-against BEFORE=folder  this checkout beside another one of the project: what does a change cost?"
 	@echo "make bench-rasters  the flood risk job's conversion beside gdal_translate and rio cogeo (BENCH='--only striped')"
 	@echo "make check   ruff, mypy --strict, import-linter"
+	@echo "make docs    the documents as a site to read in a browser, without a network"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and local data"
 
@@ -23,7 +24,7 @@ help:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.14 is needed and none was found on PATH; or set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[raster,geoparquet,local,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[raster,geoparquet,local,docs,test]'
 	@touch $@
 
 demo: .venv/.ready
@@ -93,9 +94,15 @@ check: .venv/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Warnings are errors: a broken link, a missing anchor, a page that is not in the navigation.
+.PHONY: docs
+docs: .venv/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --clean
+	@echo "read site/index.html"
+
 format: .venv/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .bench-venv .coremachine build *.egg-info
+	rm -rf .venv .bench-venv .coremachine build site *.egg-info

@@ -1,4 +1,4 @@
-"""From what was measured to a Markdown table, JSON, a picture, and the section of docs/performance.md."""
+"""From what was measured to a Markdown table, JSON, a picture, and the section of docs/explanation/performance.md."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ from bench.runner import Outcome, Report
 from bench.servers import ROOT
 
 RESULTS = ROOT / "bench" / "results"
-DOCUMENT = ROOT / "docs" / "performance.md"
-PICTURE = ROOT / "docs" / "performance.png"
+DOCUMENT = ROOT / "docs" / "explanation" / "performance.md"
+PICTURE = ROOT / "docs" / "explanation" / "performance.png"
 BEGIN, END = "<!-- measured: begin (written by `make bench`) -->", "<!-- measured: end -->"
 # What others are compared with.
 REFERENCE = "stack"

@@ -118,7 +118,7 @@ class CoreMachine:
     ) -> Submission:
         """Validate, write the job and its first stage, and tell the jobs queue. The row is the outbox.
 
-        The same type and parameters give the same job, whatever its status; docs/submitting.md has the table.
+        The same type and parameters give the same job, whatever its status; docs/reference/submitting.md has the table.
 
         Args:
             force: Make a new job of the same parameters if there is one already.

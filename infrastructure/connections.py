@@ -53,7 +53,7 @@ class Wanted:
         return found == self.value or found.startswith(self.fits)
 
 
-# All others that were tried change no answer; docs/operations.md has them.
+# All others that were tried change no answer; docs/reference/operations.md has them.
 WANTED = (
     Wanted(ISOLATION, READ_COMMITTED),
     # psycopg reads no instants of another style.

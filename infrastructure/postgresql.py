@@ -245,7 +245,7 @@ class PostgreSQLRepository(BaseRepository):
         """Run one statement; once more over another connection if this one was lost, or is of no use any more.
 
         Nobody knows then whether the first was committed. Each of our statements either only reads, or is fenced so
-        that the second finds the first done and changes nothing; docs/operations.md says what it answers.
+        that the second finds the first done and changes nothing; docs/reference/operations.md says what it answers.
         """
         with self._error_context(operation):
             try:

@@ -1,4 +1,4 @@
-"""The example in docs/writing-a-job.md is a job: it passes the checks and runs."""
+"""The example in docs/howto/write-a-job.md is a job: it passes the checks and runs."""
 
 import hashlib
 import importlib.util
@@ -14,7 +14,7 @@ from jobs.base import is_job_class
 from jobs.parameters import ParameterErrors
 from jobs.registry import Registry
 
-PAGE = (Path(__file__).parents[2] / "docs" / "writing-a-job.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "write-a-job.md").read_text()
 
 
 @pytest.fixture
