@@ -1,10 +1,9 @@
 """The engine: what happens when a message comes. Reads as the story of one message: claim, run, settle, move on."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.advancing.job_advancer import ON_THE_SPOT_SECONDS, JobAdvancer, obstacle_of
+from core.advancing.job_advancer import INLINE_SECONDS, JobAdvancer, obstacle_of
 from core.advancing.submission import Submission, Submitter
 from core.basics.canonical import NotJson, ValueTooLarge
 from core.basics.log_fields import log_fields
@@ -23,17 +22,14 @@ from core.models import JobQueueMessage, StageCompleteMessage, StageDefinition, 
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunMode
 from core.models.message import UnknownMessage
 from core.operating.job_control import JobControl
-from core.operating.unknown_work import DEFAULT_PATIENCE_SECONDS, Postponer
-from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager
-from core.ports import JobCatalog, ResultStore
-from core.running.drain import Drain
+from core.operating.unknown_work import Postponer
+from core.orchestration_manager import JOBS_QUEUE
+from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob, JobCache
-from core.running.leases import LeaseKeeper
 from core.running.message_runner import MessageRunner
 from core.running.process_gate import ProcessGate
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import type_name
-from core.state_manager import StateManager
 
 log = safe_logger(__name__)
 
@@ -50,60 +46,26 @@ _REFUSALS = (
 
 
 class CoreMachine:
-    """Takes queue messages, creates a stage's tasks, runs handlers, moves jobs on.
+    """Takes queue messages, creates a stage's tasks, runs handlers, advances jobs."""
 
-    Args:
-        task_threads: At most so many tasks of one message run side by side.
-        clock: Seconds, monotonic.
-        unknown_work_patience_seconds: So long work is given back that this release does not know, before it fails.
-    """
-
-    def __init__(
-        self,
-        *,
-        catalog: JobCatalog,
-        state: StateManager,
-        orchestration: OrchestrationManager,
-        results: ResultStore,
-        keeper: LeaseKeeper,
-        owner: str,
-        task_threads: int = 8,
-        clock: Callable[[], float] = time.monotonic,
-        unknown_work_patience_seconds: float = DEFAULT_PATIENCE_SECONDS,
-    ) -> None:
-        self._state = state
-        self._clock = clock
-        self._drain = Drain()
-        self._gate = ProcessGate(self._drain.refuse)
-        self._keeper = keeper
-        self._control = JobControl(catalog, state, orchestration)
+    def __init__(self, parts: EngineParts) -> None:
+        self._state = parts.state
+        self._clock = parts.clock
+        self._drain = parts.drain
+        self._keeper = parts.keeper
+        self._gate = ProcessGate(parts.drain.refuse)
+        self._control = JobControl(parts.catalog, parts.state, parts.orchestration)
         self._errors = CoreMachineErrorHandler(log)
-        self._known = JobCache(state)
-        self._submitter = Submitter(catalog, state, orchestration)
-        self._postponer = Postponer(state, orchestration, owner=owner, patience_seconds=unknown_work_patience_seconds)
-        self._runner = MessageRunner(
-            catalog,
-            state,
-            orchestration,
-            results,
-            keeper,
-            self._drain,
-            self._postponer,
-            owner=owner,
-            threads=task_threads,
+        self._jobs = JobCache(parts.state)
+        self._submitter = Submitter(parts.catalog, parts.state, parts.orchestration)
+        self._postponer = Postponer(
+            parts.state,
+            parts.orchestration,
+            owner=parts.owner,
+            patience_seconds=parts.unknown_work_patience_seconds,
         )
-        self._mover = JobAdvancer(
-            catalog=catalog,
-            state=state,
-            orchestration=orchestration,
-            results=results,
-            runner=self._runner,
-            postponer=self._postponer,
-            known=self._known,
-            drain=self._drain,
-            owner=owner,
-            clock=clock,
-        )
+        self._runner = MessageRunner(parts, self._postponer)
+        self._advancer = JobAdvancer(parts, self._runner, self._postponer, self._jobs)
 
     def submit_job(
         self,
@@ -173,7 +135,7 @@ class CoreMachine:
                 log.info("job_message_without_effect", extra={"job_id": message.job_id, "outcome": obstacle})
                 return
             with self._gate.shared():
-                self._mover.move_on(job, self._clock() + ON_THE_SPOT_SECONDS)
+                self._advancer.advance(job, self._clock() + INLINE_SECONDS)
 
     def _submit_from_queue(self, message: JobQueueMessage) -> None:
         """Nobody reads an answer: the log says where nothing runs, and what would."""
@@ -221,7 +183,7 @@ class CoreMachine:
             raise ContractViolationError(f"expected a TaskQueueMessage, found {type(message).__name__}")
         with self._errors.handle_operation("process_task_message", job_id=message.job_id, stage=message.stage):
             try:
-                job = self._known.find(message.job_id, message.run)
+                job = self._jobs.find(message.job_id, message.run)
                 stage = None if job is None else job.definition.stage(message.stage)
             except UnknownWork as unknown:
                 self._runner.give_back(message, unknown)
@@ -236,14 +198,14 @@ class CoreMachine:
         """All that may run beside others at once; then those that may not, one after the other."""
         suspects: list[str] = []
         with self._gate.shared():
-            until = self._clock() + ON_THE_SPOT_SECONDS
+            until = self._clock() + INLINE_SECONDS
             status = self._runner.run_message(job, stage, task_ids, suspects=suspects)
-            self._mover.follow_up(job.record, stage.number, status, until)
+            self._advancer.advance_after(job.record, stage.number, status, until)
         for task_id in suspects:
             with self._gate.exclusive() as is_alone:
-                until = self._clock() + ON_THE_SPOT_SECONDS
+                until = self._clock() + INLINE_SECONDS
                 status = self._runner.run_message(job, stage, [task_id], is_alone=is_alone)
-                self._mover.follow_up(job.record, stage.number, status, until)
+                self._advancer.advance_after(job.record, stage.number, status, until)
 
     def drain(self) -> int:
         """Take no messages from now on, and hand all tasks back: how many. For a process that is about to end.

@@ -174,19 +174,22 @@ def _make_machine(
 ) -> "CoreMachine":
     from core.basics.faults import arm_from_text  # noqa: PLC0415 - an app that only answers queries has no machine
     from core.machine import CoreMachine  # noqa: PLC0415
+    from core.running.engine_parts import EngineParts  # noqa: PLC0415
     from core.running.leases import LeaseKeeper  # noqa: PLC0415
 
     arm_from_text(settings.fault)
     state, orchestration = _make_rules(settings, repositories, catalog)
     return CoreMachine(
-        catalog=catalog,
-        state=state,
-        orchestration=orchestration,
-        results=repositories.results,
-        keeper=LeaseKeeper(repositories.tasks, stand_in),
-        owner=owner,
-        task_threads=settings.task_threads,
-        unknown_work_patience_seconds=settings.unknown_work_patience_seconds,
+        EngineParts(
+            catalog=catalog,
+            state=state,
+            orchestration=orchestration,
+            results=repositories.results,
+            keeper=LeaseKeeper(repositories.tasks, stand_in),
+            owner=owner,
+            task_threads=settings.task_threads,
+            unknown_work_patience_seconds=settings.unknown_work_patience_seconds,
+        )
     )
 
 

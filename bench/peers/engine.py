@@ -21,6 +21,7 @@ from core.models import QueueMessage, TaskQueueMessage
 from core.models.message import JOBS_QUEUE_MESSAGE
 from core.orchestration_manager import JOBS_QUEUE, AppRole, OrchestrationManager
 from core.ports import MessageSender
+from core.running.engine_parts import EngineParts
 from core.running.leases import LeaseKeeper
 from core.state_manager import StateManager
 from coremachine.local.memory_queue import MemoryQueues
@@ -42,12 +43,14 @@ def make_machine(pool: Pool, sender: MessageSender) -> CoreMachine:
     state = StateManager(JobRepository(pool), TaskRepository(pool), StageCompletionRepository(pool))
     role = AppRole(app_name="bench", served_queues=frozenset({"tasks"}))
     return CoreMachine(
-        catalog=registry,
-        state=state,
-        orchestration=OrchestrationManager(registry, sender, role),
-        results=ResultRepository(pool),
-        keeper=LeaseKeeper(TaskRepository(pool)),
-        owner=f"bench:{uuid4().hex[:8]}",
+        EngineParts(
+            catalog=registry,
+            state=state,
+            orchestration=OrchestrationManager(registry, sender, role),
+            results=ResultRepository(pool),
+            keeper=LeaseKeeper(TaskRepository(pool)),
+            owner=f"bench:{uuid4().hex[:8]}",
+        )
     )
 
 

@@ -1,70 +1,163 @@
-"""A stage of which one process holds every task: its results are in hand, so what follows can be prepared from them.
+"""A stage of which this process claimed every task: run here, and committed together with the step after it.
 
-What is prepared is written together with the last results, in one transaction. If it cannot be, for whatever reason,
-the results are settled alone, and what follows is decided anew from the rows.
+The way of such a stage, all of it in `InlineStage`:
+
+1. `StagePlanner` planned it, its tasks born under a lease of this process. No message was sent.
+2. `run` runs them. Results are written as they come, as those of any other message.
+3. With the last results, the next step is prepared from memory: the next stage's tasks are asked of the author, or the
+   job's summary. Only if that was quick the last time: these results wait for it.
+4. The last results and the prepared step are committed in one transaction. If that cannot be, for whatever reason,
+   the results are written alone, and the next step is decided from the rows.
+
+This saves two of three round trips a stage, and the delay of a message. A crash before 4 repeats the last results.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from core.advancing.stage_planner import Draft
+from core.advancing.finalizer import Finalizer
+from core.advancing.stage_planner import StagePlanner, plan_of
+from core.advancing.step_times import StepTimes
+from core.advancing.steps import NextStep, Plan
 from core.basics.canonical import EncodedJson, as_stored
-from core.models.context import CompletedTask
-from core.ports import PlannedTask, SmallStage, StageCheck
+from core.errors import StoreUnavailable
+from core.models import JobStatus, StageStatus
+from core.models.context import CompletedTask, StageSummary
+from core.ports import PlannedTask
+from core.running.engine_parts import EngineParts
+from core.running.job_cache import CachedJob
+from core.running.message_runner import MessageRunner
+from core.running.outcome_writer import OutcomeWriter
+from core.safety.safe_log import safe_logger
+
+log = safe_logger(__name__)
 
 # Results of more text than this are read from the database when they are needed.
 MOST_CHARACTERS = 200_000
 
 
-@dataclass(frozen=True)
-class Following:
-    """What follows the end of a stage, as far as it was prepared.
+class InlineStage(OutcomeWriter):
+    """Writes the outcomes of a stage that was planned and claimed by this process.
 
     Args:
-        results: All tasks of the stage, as the database would give them back.
-        draft: The next stage's tasks; `small` if they are few.
-        summary: The job's own, if this was its last stage.
-        error: What the author's planner or finalizer raised.
+        step: The step that planned the stage; its job and the summaries of the stages before.
+        until: By this time of the clock, later stages are left to messages.
     """
 
-    results: Sequence[CompletedTask]
-    draft: Draft | None = None
-    small: SmallStage | None = None
-    summary: EncodedJson | None = None
-    error: Exception | None = None
+    def __init__(
+        self,
+        parts: EngineParts,
+        planner: StagePlanner,
+        finalizer: Finalizer,
+        times: StepTimes,
+        step: NextStep,
+        job: CachedJob,
+        plan: Plan,
+        *,
+        until: float,
+    ) -> None:
+        if plan.lease_id is None:
+            raise AssertionError("an inline stage was planned without a lease")
+        stage = job.definition.stage(step.job.stage)
+        super().__init__(parts.state, parts.orchestration, step.job, stage, plan.lease_id)
+        self._parts = parts
+        self._planner = planner
+        self._finalizer = finalizer
+        self._times = times
+        self._definition = job.definition
+        self._step = step
+        self._plan = plan
+        self._until = until
+        self._written: dict[str, EncodedJson] = {}
+        self._next: NextStep | None = None
 
-    def raise_error(self) -> None:
-        """Where it would have been raised, had nothing been prepared."""
-        if self.error is not None:
-            raise self.error
-
-
-class StageEnding:
-    """Collects the results of a stage's tasks until none is missing.
-
-    Args:
-        tasks: All tasks of the stage.
-        prepare: What follows these results. It raises nothing: what an author raises is part of what follows.
-    """
-
-    def __init__(self, tasks: Sequence[PlannedTask], prepare: Callable[[list[CompletedTask]], Following]) -> None:
-        self._tasks = tasks
-        self._prepare = prepare
-        self._results: dict[str, EncodedJson] = {}
-
-    def add(self, results: Mapping[str, EncodedJson], check: StageCheck) -> None:
-        """These are written down, as far as the check says so."""
-        self._results |= {task_id: results[task_id] for task_id in check.updated_ids}
-
-    def following(self, results: Mapping[str, EncodedJson]) -> Following | None:
-        """What follows, if with these results no task's is missing and they are not large."""
-        together = {**self._results, **results}
-        if len(together) < len(self._tasks) or sum(map(len, together.values())) > MOST_CHARACTERS:
+    def run(self, runner: MessageRunner) -> NextStep | None:
+        """Run the stage. Returns the step that the job waits for then; None if it waits for none."""
+        runner.run_claimed(self, self._plan.claimed)
+        job = self.job.after_stage(self.stage.number, self.job_status)
+        if job is None:
             return None
-        # Read anew: a handler may have changed what it was given.
-        return self._prepare([_completed(task, together[task.task_id]) for task in self._tasks])
+        return replace(self._next, job=job) if self._next is not None else NextStep(job)
+
+    def _complete(self, results: Mapping[str, EncodedJson]) -> None:
+        if self.job_status is not None:
+            # The stage has ended: these came too late, and change nothing of the next step.
+            self._complete_alone(results)
+            return
+        self._next = self._prepare(results)
+        if self._next is not None and self._commit_with(self._next, results):
+            return
+        written = self._complete_alone(results).updated_ids
+        self._written |= {task_id: results[task_id] for task_id in written}
+        if len(written) < len(results):
+            # Another process ended the others: their results are not those that the step was prepared from.
+            self._next = None
+
+    def _prepare(self, results: Mapping[str, EncodedJson]) -> NextStep | None:
+        """The next step, if with these results no task's is missing and they are not large."""
+        together = {**self._written, **results}
+        if len(together) < len(self._plan.rows) or sum(map(len, together.values())) > MOST_CHARACTERS:
+            return None
+        # Parsed again: a handler may have changed what it was given.
+        completed = [_completed(task, together[task.task_id]) for task in self._plan.rows]
+        job, number = self.job, self.stage.number
+        moved = job.finalizing_after(number) if number == job.total_stages else job.queued_for(number + 1)
+        step = NextStep(moved, completed, self._summaries(len(completed)))
+        return self._ask_author(step, completed) if self._times.is_quick(job.job_type, number + 1) else step
+
+    def _ask_author(self, step: NextStep, completed: list[CompletedTask]) -> NextStep:
+        """The step with its tasks or its summary. Raises nothing: an author's error is part of the step."""
+        try:
+            if step.job.status is JobStatus.FINALIZING:
+                summaries = step.summaries or self._summaries(len(completed), self._read_summaries())
+                return replace(step, summary=self._finalizer.summary(self.job, summaries, completed))
+            draft = self._planner.draft(step.job, self._definition.stage(step.job.stage), completed)
+            if not draft.is_small or not draft.first:
+                return replace(step, draft=draft)
+            may_claim = self._parts.may_run_inline(self._until)
+            return replace(step, draft=draft, small=self._planner.small_stage(draft, inline=may_claim))
+        except StoreUnavailable:
+            return step
+        except Exception as error:  # noqa: BLE001 - an author's code raises anything; reported when the step is taken
+            return replace(step, error=error)
+
+    def _summaries(self, completed: int, read: Sequence[StageSummary] = ()) -> tuple[StageSummary, ...]:
+        """How the stages up to this one end; empty where some are not known to this process and were not read."""
+        before = self._step.summaries or read
+        if len(before) < self.stage.number - 1:
+            return ()
+        return (*before, StageSummary(self.stage.number, StageStatus.COMPLETED.value, completed, 0))
+
+    def _read_summaries(self) -> list[StageSummary]:
+        read = self._parts.results.stage_summaries(self.job.job_id, self.job.run)
+        return [summary for summary in read if summary.stage < self.stage.number]
+
+    def _commit_with(self, step: NextStep, results: Mapping[str, EncodedJson]) -> bool:
+        """Write the stage's last results together with the step; False if nothing was written."""
+        try:
+            if step.small is not None and self._state.complete_stage_and_plan_next(
+                *self._where, lease_id=self.lease_id, results=results, following=step.small
+            ):
+                self.job_status = JobStatus.QUEUED
+                self._next = replace(step, plan=plan_of(step.small, "planned"))
+            elif step.summary is not None:
+                self.job_status = self._state.complete_stage_and_finalize(
+                    *self._where, lease_id=self.lease_id, results=results, summary=step.summary
+                )
+        except StoreUnavailable:
+            raise
+        except Exception:
+            # The results must not suffer from it: they are written alone, and the step meets the error again.
+            log.exception("stage_not_ended_with_next_step", extra={"job_id": self.job.job_id})
+        if self.job_status is None:
+            return False
+        self._note_large_results(results)
+        if step.small is not None:
+            self._planner.note_large_parameters(step.job, step.small)
+        elif step.summary is not None:
+            self._finalizer.note_large_summary(step.job, step.summary)
+        return True
 
 
 def _completed(task: PlannedTask, result: EncodedJson) -> CompletedTask:
-    parameters = as_stored(task.parameters)
-    return CompletedTask(task.task_id, task.task_index, task.name, parameters, as_stored(result))
+    return CompletedTask(task.task_id, task.task_index, task.name, as_stored(task.parameters), as_stored(result))

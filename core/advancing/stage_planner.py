@@ -3,63 +3,27 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 from threading import Lock
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from core.advancing.message_size import tasks_per_message
 from core.advancing.step_times import StepTimes
+from core.advancing.steps import FEW_TASKS, Draft, Plan
 from core.basics.cache import LatestCache
 from core.basics.canonical import LARGE_VALUE_BYTES, MOST_BYTES_AT_ONCE, as_stored
 from core.models import JobRecord, Parallelism, StageDefinition
 from core.models.context import CompletedTask
-from core.orchestration_manager import OrchestrationManager, Waiting
-from core.ports import PlannedTask, ResultStore, SmallStage
+from core.orchestration_manager import Waiting
+from core.ports import PlannedTask, SmallStage
+from core.running.engine_parts import EngineParts
 from core.running.task_batch import ClaimedTask
-from core.state_manager import StateManager
 
-# So many earlier results are read before the planning transaction begins; more are streamed beside it.
+# This many earlier results are read before the planning transaction begins; more are streamed during it.
 PREFETCHED_RESULTS = 1000
-# Stages of so few tasks are planned in one round trip.
-FEW_TASKS = 100
-# So long a measured duration is believed before it is asked for again.
+# How long a measured duration is used before it is read again.
 MEAN_LIFE_SECONDS = 60.0
-
-
-@dataclass
-class Plan:
-    """What came of planning: `planned`, or why not (busy, missing, stale_run, closed, expired).
-
-    Args:
-        waiting: Tasks that need a message.
-        claimed: The stage's tasks, all born under `lease_id`, for this process to run at once; `rows` as planned.
-    """
-
-    outcome: str = "planned"
-    waiting: list[Waiting] = field(default_factory=list)
-    claimed: list[ClaimedTask] = field(default_factory=list)
-    rows: Sequence[PlannedTask] = ()
-    lease_id: UUID | None = None
-    tasks_per_message: int = 1
-
-    @property
-    def is_empty_stage(self) -> bool:
-        return self.outcome == "planned" and not self.waiting and not self.claimed
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A stage's tasks as its author makes them; nothing is written. `few` are all if they are few, else the first."""
-
-    job: JobRecord
-    stage: StageDefinition
-    few: list[PlannedTask]
-    more: Iterator[PlannedTask]
-
-    @property
-    def is_small(self) -> bool:
-        return len(self.few) <= FEW_TASKS and sum(len(row.parameters) for row in self.few) <= MOST_BYTES_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -69,25 +33,13 @@ class _MeanSeconds:
 
 
 class StagePlanner:
-    """One a process.
+    """One per process."""
 
-    Args:
-        owner: The process's name in leases.
-        times: Gets to know how long authors take.
-    """
-
-    def __init__(
-        self,
-        state: StateManager,
-        orchestration: OrchestrationManager,
-        results: ResultStore,
-        owner: str,
-        times: StepTimes,
-    ) -> None:
-        self._state = state
-        self._orchestration = orchestration
-        self._results = results
-        self._owner = owner
+    def __init__(self, parts: EngineParts, times: StepTimes) -> None:
+        self._state = parts.state
+        self._orchestration = parts.orchestration
+        self._results = parts.results
+        self._owner = parts.owner
         self._times = times
         # A planner that streams holds a connection and asks for pages over another; several could starve the pool.
         self._streaming = Lock()
@@ -98,13 +50,13 @@ class StagePlanner:
         job: JobRecord,
         stage: StageDefinition,
         *,
-        on_the_spot: bool,
+        inline: bool,
         earlier: Sequence[CompletedTask] | None = None,
     ) -> Plan:
         """Plan the job's stage.
 
         Args:
-            on_the_spot: Claim the tasks too, if they are one message's worth that this app serves.
+            inline: Claim the tasks too, if they are one message's worth that this app serves.
             earlier: All tasks of the stage before, if they are in hand and none failed; else they are read.
 
         Raises:
@@ -113,7 +65,7 @@ class StagePlanner:
         previous, turn = self._previous(job, stage) if earlier is None else (earlier, nullcontext())
         count = None if earlier is None else len(earlier)
         with turn:
-            return self.write(self._draft(job, stage, previous, count), on_the_spot=on_the_spot)
+            return self.write(self._draft(job, stage, previous, count), inline=inline)
 
     def draft(self, job: JobRecord, stage: StageDefinition, earlier: Sequence[CompletedTask]) -> Draft:
         """Ask the author for the stage's tasks and write nothing yet.
@@ -126,23 +78,27 @@ class StagePlanner:
         """
         return self._draft(job, stage, earlier, len(earlier))
 
-    def write(self, draft: Draft, *, on_the_spot: bool) -> Plan:
+    def write(self, draft: Draft, *, inline: bool) -> Plan:
         """Write a draft: all of it, or nothing."""
         if not draft.is_small:
             return self._write_many(draft)
-        small = self.small_stage(draft, on_the_spot=on_the_spot)
+        small = self.small_stage(draft, inline=inline)
         job, number = draft.job, draft.stage.number
         plan = plan_of(small, self._state.plan_small_stage(job.job_id, job.run, number, small))
         if plan.outcome == "planned":
-            sizes = ((row.task_id, len(row.parameters)) for row in small.tasks)
-            self._state.note_large_values(job.job_id, job.run, number, "parameters", sizes)
+            self.note_large_parameters(job, small)
         return plan
 
-    def small_stage(self, draft: Draft, *, on_the_spot: bool) -> SmallStage:
+    def note_large_parameters(self, job: JobRecord, small: SmallStage) -> None:
+        """Warn of parameters that are large, of a small stage that was planned."""
+        sizes = ((row.task_id, len(row.parameters)) for row in small.tasks)
+        self._state.note_large_values(job.job_id, job.run, job.stage, "parameters", sizes)
+
+    def small_stage(self, draft: Draft, *, inline: bool) -> SmallStage:
         """A draft of few tasks, as it will be written: with a lease of this process, or to be announced."""
         size = self._message_size(draft.job, draft.stage, is_many=False)
-        runs_here = on_the_spot and self._orchestration.may_run_here(draft.few, size)
-        return SmallStage(draft.few, uuid4() if runs_here else None, self._owner if runs_here else None, size)
+        runs_here = inline and self._orchestration.may_run_here(draft.first, size)
+        return SmallStage(draft.first, uuid4() if runs_here else None, self._owner if runs_here else None, size)
 
     def _write_many(self, draft: Draft) -> Plan:
         job, stage = draft.job, draft.stage
@@ -150,7 +106,7 @@ class StagePlanner:
         large: list[tuple[str, int]] = []
 
         def noted() -> Iterator[PlannedTask]:
-            for row in chain(draft.few, draft.more):
+            for row in chain(draft.first, draft.rest):
                 plan.waiting.append(Waiting(row.task_id, row.queue))
                 if len(row.parameters) > LARGE_VALUE_BYTES:
                     large.append((row.task_id, len(row.parameters)))
@@ -181,7 +137,7 @@ class StagePlanner:
             count = 0
         elif count is None:
             count = self._state.expected_count(job.job_id, job.run, stage.number - 1)
-        with self._times.measured((job.job_type, stage.number)):
+        with self._times.measured(job.job_type, stage.number):
             rows = self._orchestration.tasks_of_stage(job, stage, previous, previous_count=count)
             return Draft(job, stage, _first_of(rows), rows)
 

@@ -1,4 +1,4 @@
-"""How long authors' planners and finalizers took last: whether the results that they get may wait for them."""
+"""How long authors' planners and finalizers took the last time: whether results may wait for them."""
 
 import time
 from collections.abc import Iterator
@@ -6,28 +6,26 @@ from contextlib import contextmanager
 
 from core.basics.cache import LatestCache
 
-# A step that took less may come before its stage's results are written down: so much more work a crash can cost.
+# A step that took less may run before its stage's results are written: a crash repeats at most this much more work.
 QUICK_SECONDS = 0.05
-
-# A job's type and the stage that is planned; for the finalizer the one after the last.
-Step = tuple[str, int]
 
 
 class StepTimes:
-    """One a process. What was never seen is not quick."""
+    """One per process. A step is a job type and the stage that is planned; the finalizer's is one after the last."""
 
     def __init__(self) -> None:
-        self._seconds: LatestCache[Step, float] = LatestCache(256)
+        self._seconds: LatestCache[tuple[str, int], float] = LatestCache(256)
 
-    def is_quick(self, step: Step) -> bool:
-        seconds = self._seconds.get(step)
+    def is_quick(self, job_type: str, stage: int) -> bool:
+        """False for a step that was never measured."""
+        seconds = self._seconds.get((job_type, stage))
         return seconds is not None and seconds < QUICK_SECONDS
 
     @contextmanager
-    def measured(self, step: Step) -> Iterator[None]:
+    def measured(self, job_type: str, stage: int) -> Iterator[None]:
         """Note how long the code inside takes, whether it raises or not."""
         began = time.monotonic()
         try:
             yield
         finally:
-            self._seconds.put(step, time.monotonic() - began)
+            self._seconds.put((job_type, stage), time.monotonic() - began)

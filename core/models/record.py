@@ -54,6 +54,27 @@ class JobRecord(FrozenModel):
     waiting_for: dict[str, Any] | None = None
     run_started_at: datetime | None = None
 
+    def queued_for(self, stage: int) -> "JobRecord":
+        """The job as its row is when it waits for this stage to be planned."""
+        return self.model_copy(update={"status": JobStatus.QUEUED, "stage": stage, "attempt": 0, "paused_at": None})
+
+    def finalizing_after(self, stage: int) -> "JobRecord":
+        """The job as its row is when it waits for its finalizer, after its last stage."""
+        return self.model_copy(update={"status": JobStatus.FINALIZING, "stage": stage, "attempt": 0, "paused_at": None})
+
+    def after_stage(self, stage: int, status: str | None) -> "JobRecord | None":
+        """The job as its row is after its stage ended.
+
+        Args:
+            status: The job's, as the transition that ended the stage returned it.
+
+        Returns:
+            None if the job waits for no step: it has ended, is paused, or the stage has not ended.
+        """
+        if status == JobStatus.QUEUED:
+            return self.queued_for(stage + 1)
+        return self.finalizing_after(stage) if status == JobStatus.FINALIZING else None
+
 
 class JobRunRecord(FrozenModel):
     """A run of a job that a rerun has followed, as it ended; the current run stands in the job's row."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from core.basics.outage import outage
 from core.errors import Draining, StoreUnavailable
-from core.running.outcome_writer import Settlement
-from core.running.task_batch import Batch
+from core.running.outcome_writer import OutcomeWriter
+from core.running.task_batch import TaskBatch
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
@@ -16,8 +16,8 @@ log = safe_logger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    batch: Batch
-    settlement: Settlement
+    batch: TaskBatch
+    writer: OutcomeWriter
 
 
 class Drain:
@@ -42,9 +42,9 @@ class Drain:
             raise Draining
 
     @contextmanager
-    def holding(self, batch: Batch, settlement: Settlement) -> Iterator[bool]:
+    def holding(self, batch: TaskBatch, writer: OutcomeWriter) -> Iterator[bool]:
         """Yields whether the batch may run; False when it was claimed too late, and has to be released unbegun."""
-        held = _Held(batch, settlement)
+        held = _Held(batch, writer)
         with self._lock:
             may_run = not self._is_draining
             if may_run:
@@ -64,12 +64,12 @@ class Drain:
         with self._lock:
             self._is_draining = True
             held, self._held = self._held, set()
-        abandoned = [(one.settlement, *one.batch.abandon()) for one in held]
+        abandoned = [(one.writer, *one.batch.abandon()) for one in held]
         count = 0
-        for settlement, waiting, running in abandoned:
+        for writer, waiting, running in abandoned:
             for tasks, started in ((waiting, False), (running, True)):
                 try:
-                    count += settlement.release(tasks, started=started) if tasks else 0
+                    count += writer.release(tasks, started=started) if tasks else 0
                 except StoreUnavailable as error:
                     outage.note(str(error))
                 except Exception:

@@ -1,54 +1,28 @@
-"""Claims tasks of one stage, runs them and settles them; what follows their stage's end is for others."""
+"""Runs the tasks of one message: claims them, runs them and writes their outcomes. Advancing the job is for others."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from core.advancing.inline_stage import StageEnding
 from core.basics.faults import fault_point
 from core.errors import UnknownWork
 from core.models import JobRecord, StageDefinition, TaskQueueMessage
 from core.operating.unknown_work import Postponer, UnknownTaskType
-from core.orchestration_manager import OrchestrationManager
-from core.ports import JobCatalog, ResultStore
-from core.running.drain import Drain
+from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
-from core.running.leases import LeaseKeeper
-from core.running.outcome_writer import Settlement
-from core.running.task_batch import Batch, ClaimedTask
-from core.state_manager import StateManager
+from core.running.outcome_writer import OutcomeWriter
+from core.running.task_batch import ClaimedTask, TaskBatch
 
 
 class MessageRunner:
-    """One a process.
+    """One per process."""
 
-    Args:
-        owner: The process's name in leases.
-        threads: At most so many tasks of one message run side by side.
-    """
-
-    def __init__(
-        self,
-        catalog: JobCatalog,
-        state: StateManager,
-        orchestration: OrchestrationManager,
-        results: ResultStore,
-        keeper: LeaseKeeper,
-        drain: Drain,
-        postponer: Postponer,
-        *,
-        owner: str,
-        threads: int,
-    ) -> None:
-        self._catalog = catalog
-        self._state = state
-        self._orchestration = orchestration
-        self._results = results
-        self._keeper = keeper
-        self._drain = drain
+    def __init__(self, parts: EngineParts, postponer: Postponer) -> None:
+        self._parts = parts
+        self._catalog = parts.catalog
+        self._state = parts.state
+        self._owner = parts.owner
         self._postponer = postponer
-        self._owner = owner
-        self._threads = threads
 
     def run_message(
         self,
@@ -82,13 +56,17 @@ class MessageRunner:
             )
         claimed = [_claimed_task(row) for row in claimed_rows if row["task_id"] not in (suspects or ())]
         early = [row for row in rows if row["outcome"] == "not_due" and row not in strange]
-        Settlement(self._state, self._orchestration, record, stage, lease_id).send_again(early)
+        writer = OutcomeWriter(self._state, self._parts.orchestration, record, stage, lease_id)
+        writer.send_again(early)
         if any(row["outcome"] == "expired" for row in rows):
             enforced = self._state.enforce_deadlines(record.job_id, record.run, stage.number)
             moved_to = enforced.job_status if enforced.is_last_task_in_stage else None
         for task in claimed if is_alone else ():
             self._state.note_alone(record.job_id, record.run, stage.number, task.task_id)
-        return self.run_claimed(job, stage, lease_id, claimed).job_status if claimed else moved_to
+        if not claimed:
+            return moved_to
+        self.run_claimed(writer, claimed)
+        return writer.job_status
 
     def _find_suspects(self, job: JobRecord, stage: StageDefinition, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Tasks that may be what ends their processes. Few were interrupted so often; the others cost no look."""
@@ -119,42 +97,30 @@ class MessageRunner:
             )
         return moved_to
 
-    def run_claimed(
-        self,
-        job: CachedJob,
-        stage: StageDefinition,
-        lease_id: UUID,
-        claimed: Sequence[ClaimedTask],
-        ending: StageEnding | None = None,
-    ) -> Settlement:
-        """Run and settle tasks under this process's lease.
-
-        Args:
-            ending: These are all tasks of their stage, and this prepares what follows it.
-        """
-        settlement = Settlement(self._state, self._orchestration, job.record, stage, lease_id, ending)
+    def run_claimed(self, writer: OutcomeWriter, claimed: Sequence[ClaimedTask]) -> None:
+        """Run tasks under this process's lease, and let `writer` write their outcomes."""
         fault_point("task.claimed")
-        batch = Batch(
-            job.record,
-            stage,
-            lease_id,
+        parts = self._parts
+        batch = TaskBatch(
+            writer.job,
+            writer.stage,
+            writer.lease_id,
             claimed,
-            catalog=self._catalog,
-            results=self._results,
-            keeper=self._keeper,
-            threads=self._threads,
-            most_bytes=self._orchestration.role.most_bytes,
+            catalog=parts.catalog,
+            results=parts.results,
+            keeper=parts.keeper,
+            threads=parts.task_threads,
+            most_bytes=parts.orchestration.role.most_bytes,
         )
-        with batch, self._drain.holding(batch, settlement) as may_run:
+        with batch, parts.drain.holding(batch, writer) as may_run:
             if not may_run:
-                settlement.release(batch.give_up_waiting())
+                writer.release(batch.give_up_waiting())
             for group in batch.outcomes():
                 fault_point("task.ran")
-                settlement.settle(group)
+                writer.write(group)
                 fault_point("task.settled")
                 if batch.is_to_be_cut:
-                    settlement.release(batch.give_up_waiting())
-        return settlement
+                    writer.release(batch.give_up_waiting())
 
 
 def _claimed_task(row: Mapping[str, Any]) -> ClaimedTask:

@@ -59,7 +59,7 @@ class ClaimedTask:
 
 
 @dataclass(slots=True)
-class Outcome:
+class TaskOutcome:
     """How one attempt ended: with a result, or with a failure. `stopped`: its handler heeded `check_cancelled`."""
 
     task: ClaimedTask
@@ -69,7 +69,7 @@ class Outcome:
     duration_seconds: float = 0.0
 
 
-class Batch:
+class TaskBatch:
     """The claimed tasks of one message while they run.
 
     Args:
@@ -98,7 +98,7 @@ class Batch:
         self._threads = min(threads, len(tasks))
         self._began = time.monotonic()
         # None: look up, the batch has been abandoned.
-        self._ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[TaskOutcome | None] = queue.SimpleQueue()
         self._is_abandoned = False
         self._tasks = tuple(tasks)
         self.leases = {
@@ -122,7 +122,7 @@ class Batch:
     def __exit__(self, *_: object) -> None:
         self._keeper.drop(list(self.leases.values()))
 
-    def outcomes(self) -> Iterator[list[Outcome]]:
+    def outcomes(self) -> Iterator[list[TaskOutcome]]:
         """Groups of outcomes as they come, until every task has one or was taken back by `give_up_waiting`.
 
         After `abandon` nothing more comes but what had ended before.
@@ -156,7 +156,7 @@ class Batch:
             return self._threads
         return started + 1
 
-    def _to_settle(self, group: list[Outcome]) -> list[Outcome]:
+    def _to_settle(self, group: list[TaskOutcome]) -> list[TaskOutcome]:
         """Without those that stopped since this process ends: who abandoned them hands them back; none has failed."""
         return [outcome for outcome in group if not (outcome.stopped and self._is_abandoned)]
 
@@ -200,9 +200,9 @@ class Batch:
         except IndexError:
             return []
 
-    def _gather(self, timeout_seconds: float) -> list[Outcome]:
+    def _gather(self, timeout_seconds: float) -> list[TaskOutcome]:
         """What has ended: waits for the first, then a moment for others. Empty when none came in time."""
-        group: list[Outcome] = []
+        group: list[TaskOutcome] = []
         deadline = time.monotonic() + timeout_seconds
         while len(group) < self._unsettled:
             try:
@@ -220,37 +220,37 @@ class Batch:
         while one := self._take(self._waiting.popleft):
             self._ended.put(self._run(one[0]))
 
-    def _run(self, task: ClaimedTask) -> Outcome:
+    def _run(self, task: ClaimedTask) -> TaskOutcome:
         """One attempt. Whatever happens there is an outcome, at once: a task never holds up or fails its neighbours."""
-        untold = Outcome(task, failure=_UNTOLD)  # made before: where the memory is used up, nothing can be
+        untold = TaskOutcome(task, failure=_UNTOLD)  # made before: where the memory is used up, nothing can be
         try:
             return self._attempt(task)
         except BaseException:  # noqa: BLE001 - it is said to have no reason; the log may be what broke
             return untold
 
-    def _attempt(self, task: ClaimedTask) -> Outcome:
+    def _attempt(self, task: ClaimedTask) -> TaskOutcome:
         began = time.monotonic()
         try:
             outcome = call_author(self._call_handler, self._handler(task.task_type), task)
         except AuthorError as error:
-            outcome = Outcome(task, failure=error.failure)
+            outcome = TaskOutcome(task, failure=error.failure)
         except Exception as error:  # noqa: BLE001 - no handler; or the database is away, which a handler may meet too
-            outcome = Outcome(task, failure=classify(error))
+            outcome = TaskOutcome(task, failure=classify(error))
         outcome.duration_seconds = time.monotonic() - began
         if outcome.failure is not None and not outcome.stopped:
             self._tell_failure(outcome, outcome.failure)
         return outcome
 
-    def _call_handler(self, function: HandlerFunction, task: ClaimedTask) -> Outcome:
+    def _call_handler(self, function: HandlerFunction, task: ClaimedTask) -> TaskOutcome:
         lease = self.leases[task.task_id]
         try:
             with fan_in_reader(self._results):
                 returned = function(dict(task.parameters), self._context(task, lease))
             return _judge(task, returned, self._most_bytes)
         except TaskCancelled as error:
-            return Outcome(task, failure=classify(error), stopped=lease.is_stop_requested)
+            return TaskOutcome(task, failure=classify(error), stopped=lease.is_stop_requested)
 
-    def _tell_failure(self, outcome: Outcome, failure: Failure) -> None:
+    def _tell_failure(self, outcome: TaskOutcome, failure: Failure) -> None:
         log.warning(
             "task_attempt_failed",
             # What is stored, and not the exception itself: it is bounded, and its text can be read.
@@ -291,7 +291,7 @@ class Batch:
         )
 
 
-def _judge(task: ClaimedTask, returned: object, most_bytes: int) -> Outcome:
+def _judge(task: ClaimedTask, returned: object, most_bytes: int) -> TaskOutcome:
     """What a handler's return value means: a mapping or None is a result; `success` false in it is a failure."""
     if isinstance(returned, TaskResult):
         returned = {"success": returned.success, **returned.model_dump(exclude={"task_id", "success"})}
@@ -305,9 +305,9 @@ def _judge(task: ClaimedTask, returned: object, most_bytes: int) -> Outcome:
             f"{describe_returned(returned)}"
         )
     if _is_told_failure(task, returned):
-        return Outcome(task, failure=_told_failure(returned))
+        return TaskOutcome(task, failure=_told_failure(returned))
     try:
-        return Outcome(task, result=encode_storable(returned, "result", most_bytes=most_bytes))
+        return TaskOutcome(task, result=encode_storable(returned, "result", most_bytes=most_bytes))
     except ValueError as problem:  # NotJson, ValueTooLarge
         raise ContractViolationError(f"handler of {task.task_type!r}: {text_of(problem)}") from problem
 

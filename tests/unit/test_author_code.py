@@ -21,7 +21,7 @@ from core.errors import AuthorError, Failure, PermanentTaskError, RetryableTaskE
 from core.models import StageDefinition
 from core.running import task_batch
 from core.running.leases import LeaseKeeper
-from core.running.task_batch import Batch, ClaimedTask
+from core.running.task_batch import ClaimedTask, TaskBatch
 from core.running.threads import ThreadReserve
 from core.safety.safe_text import MOST_TEXT_BYTES
 
@@ -366,7 +366,7 @@ def outcomes_of(handler, names):
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single")
     keeper = LeaseKeeper(AllRenewed())
     tasks = [ClaimedTask(name, "work", 0, None, {}, attempt=1, tries=1) for name in names]
-    batch = Batch(
+    batch = TaskBatch(
         job,
         stage,
         uuid4(),

@@ -7,7 +7,7 @@ from uuid import uuid4
 from core.models import StageDefinition
 from core.running import task_batch
 from core.running.leases import LeaseKeeper
-from core.running.task_batch import Batch, ClaimedTask
+from core.running.task_batch import ClaimedTask, TaskBatch
 
 
 class AllRenewed:
@@ -30,7 +30,7 @@ def test_no_more_tasks_run_at_once_than_the_setting_says(monkeypatch):
     job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="fan_out")
     tasks = [task(f"t{number}") for number in range(20)]
-    batch = Batch(
+    batch = TaskBatch(
         job,
         stage,
         uuid4(),
@@ -66,7 +66,7 @@ def test_lease_of_a_settled_task_is_not_renewed_while_its_message_goes_on():
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single", lease_seconds=3600)
     keeper = LeaseKeeper(AllRenewed())
     held = []
-    batch = Batch(
+    batch = TaskBatch(
         job,
         stage,
         uuid4(),

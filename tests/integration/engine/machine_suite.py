@@ -12,6 +12,7 @@ from core.models import TaskDefinition
 from core.operating.janitor import Janitor, Patience
 from core.orchestration_manager import AppRole, OrchestrationManager
 from core.ports import QueueInspector
+from core.running.engine_parts import EngineParts
 from core.running.leases import LeaseKeeper
 from core.state_manager import StateManager
 from coremachine.local.memory_queue import MemoryQueues
@@ -142,14 +143,16 @@ class Rig:
         self.orchestration = OrchestrationManager(self.registry, sender or self.queues, role)
         self.keeper = LeaseKeeper(TaskRepository(pool))
         self.machine = CoreMachine(
-            catalog=self.registry,
-            state=self.state,
-            orchestration=self.orchestration,
-            results=ResultRepository(pool),
-            keeper=self.keeper,
-            owner="test-process",
-            task_threads=4,
-            **machine_options,
+            EngineParts(
+                catalog=self.registry,
+                state=self.state,
+                orchestration=self.orchestration,
+                results=ResultRepository(pool),
+                keeper=self.keeper,
+                owner="test-process",
+                task_threads=4,
+                **machine_options,
+            )
         )
         self.janitor = Janitor(
             JanitorRepository(pool),

@@ -12,7 +12,7 @@ from core.errors import AuthorError, StoreUnavailable
 from core.models import TaskDefinition
 from core.models.control import RerunMode
 from core.orchestration_manager import AppRole
-from core.running.outcome_writer import Settlement
+from core.running.outcome_writer import OutcomeWriter
 
 from .machine_suite import Rig, ShapesJob
 
@@ -115,10 +115,13 @@ def test_seconds_of_any_kind_lead_to_another_attempt(rig, seconds):
 def test_results_that_are_too_much_for_one_call_are_written_in_several(rig, monkeypatch):
     monkeypatch.setattr("core.running.outcome_writer.MOST_BYTES_AT_ONCE", 1000)
     calls = []
-    complete = Settlement._complete
-    monkeypatch.setattr(
-        Settlement, "_complete", lambda self, results: (calls.append(len(results)), complete(self, results))
-    )
+    complete = OutcomeWriter._complete_all
+
+    def counted(self, results):
+        calls.append(len(results))
+        return complete(self, results)
+
+    monkeypatch.setattr(OutcomeWriter, "_complete_all", counted)
     for number in range(7):
         rig.behave.before[f"s2-n{number}"] = lambda _: {"square": 1, "more": "x" * 600}
     job_id = rig.run(n=7)

@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import DeliveryError, Draining
 from core.models import JobQueueMessage
-from core.running.outcome_writer import Settlement
+from core.running.outcome_writer import OutcomeWriter
 from coremachine.local.memory_queue import MemoryQueues
 from infrastructure.base import RepositoryError
 
@@ -73,14 +73,14 @@ def test_handler_that_stops_at_once_has_not_failed(engine, monkeypatch, n):
             context.check_cancelled()
 
     rig.behave.before = {f"s2-n{number}": stops_at_once for number in range(n)}
-    release = Settlement.release
+    release = OutcomeWriter.release
     with delivering(rig) as delivery:
 
         def late_release(settlement, *arguments, **options):
             assert delivery.result(WAIT) is True
             return release(settlement, *arguments, **options)
 
-        monkeypatch.setattr(Settlement, "release", late_release)
+        monkeypatch.setattr(OutcomeWriter, "release", late_release)
         for _ in range(n):
             assert begun.acquire(timeout=WAIT)
         assert rig.machine.drain() == n

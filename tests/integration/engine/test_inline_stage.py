@@ -265,7 +265,7 @@ def test_commit_is_waited_for_though_the_next_tasks_are_born_claimed(engine, dat
 @pytest.fixture
 def quick(monkeypatch):
     """Every step counts as quick, the first one of a process too."""
-    monkeypatch.setattr(StepTimes, "is_quick", lambda _self, _step: True)
+    monkeypatch.setattr(StepTimes, "is_quick", lambda *_: True)
 
 
 @pytest.fixture
@@ -306,7 +306,7 @@ def test_outcome_is_the_same_as_step_by_step(engine, monkeypatch, bad):
     found = []
     for is_quick in (False, True):
         with monkeypatch.context() as patch:
-            patch.setattr(StepTimes, "is_quick", lambda _self, _step, quick=is_quick: quick)
+            patch.setattr(StepTimes, "is_quick", lambda *_, quick=is_quick: quick)
             rig = Rig(engine, on_the_spot=True)
             job_id = rig.run(n=3, bad=bad)
         job = rig.job(job_id)
@@ -335,7 +335,7 @@ def test_planner_and_finalizer_see_what_they_would_see_in_the_rows(engine, monke
     runs = []
     for is_quick in (False, True):
         with monkeypatch.context() as patch:
-            patch.setattr(StepTimes, "is_quick", lambda _self, _step, quick=is_quick: quick)
+            patch.setattr(StepTimes, "is_quick", lambda *_, quick=is_quick: quick)
             rig = Rig(engine, on_the_spot=True)
             rig.behave.before["s2-n0"] = lambda _: odd
             seen.clear()
@@ -418,7 +418,7 @@ def test_passing_trouble_with_what_follows_costs_neither_the_results_nor_the_job
     job_id = warm_rig.run(n=3)
     assert warm_rig.job(job_id).result == {"total": 5, "failed": 0}
     assert asked == [job_id]
-    assert "stage_not_ended_with_what_follows" in caplog.messages
+    assert "stage_not_ended_with_next_step" in caplog.messages
     events = warm_rig.engine.query("select event from app.job_events where event like 'job_step%%'")
     assert events == []
 
@@ -437,7 +437,7 @@ def test_slow_steps_wait_until_the_results_are_written(engine, monkeypatch):
 
     monkeypatch.setattr(ShapesJob, "create_tasks_for_stage", staticmethod(plan))
     rig = Rig(engine, on_the_spot=True)
-    times = rig.machine._mover._times
+    times = rig.machine._advancer._times
     for took in (None, *seconds):
         if took is not None:
             times._seconds.put(("shapes", 2), took)

@@ -1,0 +1,79 @@
+"""The step that a job waits for, and what is known of it: values of the planner, the advancer and inline stages."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from core.basics.canonical import MOST_BYTES_AT_ONCE, EncodedJson
+from core.models import JobRecord, StageDefinition
+from core.models.context import CompletedTask, StageSummary
+from core.orchestration_manager import Waiting
+from core.ports import PlannedTask, SmallStage
+from core.running.task_batch import ClaimedTask
+
+# A stage of at most this many tasks is planned in one round trip.
+FEW_TASKS = 100
+
+
+@dataclass
+class Plan:
+    """What came of planning: `planned`, or why not (busy, missing, stale_run, closed, expired).
+
+    Args:
+        waiting: Tasks that need a message.
+        claimed: The stage's tasks, all born under `lease_id`, for this process to run at once; `rows` as planned.
+    """
+
+    outcome: str = "planned"
+    waiting: list[Waiting] = field(default_factory=list)
+    claimed: list[ClaimedTask] = field(default_factory=list)
+    rows: Sequence[PlannedTask] = ()
+    lease_id: UUID | None = None
+    tasks_per_message: int = 1
+
+    @property
+    def is_empty_stage(self) -> bool:
+        return self.outcome == "planned" and not self.waiting and not self.claimed
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A stage's tasks as its author makes them; nothing is written. `rest` is empty if the stage is small."""
+
+    job: JobRecord
+    stage: StageDefinition
+    first: list[PlannedTask]
+    rest: Iterator[PlannedTask]
+
+    @property
+    def is_small(self) -> bool:
+        return len(self.first) <= FEW_TASKS and sum(len(row.parameters) for row in self.first) <= MOST_BYTES_AT_ONCE
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """A step that a job waits for, planning or finalizing, and what this process already has for it.
+
+    Args:
+        job: `queued` with the stage to plan, or `finalizing`.
+        results: All tasks of the stage before, none of them failed, as the database would return them. None: read them.
+        summaries: How the stages before ended; empty: read them.
+        draft: The tasks of the stage to plan; `small` as they will be written, if they are few.
+        plan: The stage is planned already.
+        summary: What the author's finalizer returned.
+        error: What the author's planner or finalizer raised.
+    """
+
+    job: JobRecord
+    results: Sequence[CompletedTask] | None = None
+    summaries: tuple[StageSummary, ...] = ()
+    draft: Draft | None = None
+    small: SmallStage | None = None
+    plan: Plan | None = None
+    summary: EncodedJson | None = None
+    error: Exception | None = None
+
+    def raise_error(self) -> None:
+        """Raise it where it would have been raised, had nothing been prepared."""
+        if self.error is not None:
+            raise self.error

@@ -1,0 +1,39 @@
+"""What the engine of one process works with; made once, where its parts are put together."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from core.operating.unknown_work import DEFAULT_PATIENCE_SECONDS
+from core.orchestration_manager import OrchestrationManager
+from core.ports import JobCatalog, ResultStore
+from core.running.drain import Drain
+from core.running.leases import LeaseKeeper
+from core.state_manager import StateManager
+
+
+@dataclass(frozen=True)
+class EngineParts:
+    """The parts of a `CoreMachine`.
+
+    Args:
+        owner: The process's name in leases.
+        task_threads: Maximum number of tasks of one message that run concurrently.
+        clock: Seconds, monotonic.
+        unknown_work_patience_seconds: How long work that this release does not know is given back before it fails.
+    """
+
+    catalog: JobCatalog
+    state: StateManager
+    orchestration: OrchestrationManager
+    results: ResultStore
+    keeper: LeaseKeeper
+    owner: str
+    task_threads: int = 8
+    clock: Callable[[], float] = time.monotonic
+    unknown_work_patience_seconds: float = DEFAULT_PATIENCE_SECONDS
+    drain: Drain = field(default_factory=Drain)
+
+    def may_run_inline(self, until: float) -> bool:
+        """Whether this process may still take the next step itself, instead of leaving it to a message."""
+        return self.clock() < until and not self.drain.is_draining
