@@ -17,6 +17,7 @@ help:
 	@echo "make bench-rasters  the flood risk job's conversion beside gdal_translate and rio cogeo (BENCH='--only striped')"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make docs    the documents as a site to read in a browser, without a network"
+	@echo "make reference  the generated pages of docs/reference, after a change of what they describe"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and local data"
 
@@ -93,6 +94,11 @@ check: .venv/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The generated pages of docs/reference; a test fails while one of them is old.
+.PHONY: reference
+reference: .venv/.ready
+	$(BIN)/python -m coremachine.reference
 
 # Warnings are errors: a broken link, a missing anchor, a page that is not in the navigation.
 .PHONY: docs

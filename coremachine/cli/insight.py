@@ -114,7 +114,9 @@ def list_dead(
 
 @dead.command("show")
 def show_dead(
-    dead_letter_id: Annotated[int, typer.Argument(metavar="ID", min=1)],
+    dead_letter_id: Annotated[
+        int, typer.Argument(metavar="ID", min=1, help="Number of the dead message, as `dead list` shows it.")
+    ],
     output: OutputOption = None,
     url: UrlOption = None,
 ) -> None:

@@ -15,7 +15,7 @@ STATES_FILE = Path(__file__).parents[2] / "docs" / "reference" / "states.md"
 
 
 def test_checked_in_diagram_is_drawn_from_the_table():
-    assert STATES_FILE.read_text() == render_states(), "run: python -m core.models.diagram > docs/reference/states.md"
+    assert STATES_FILE.read_text() == render_states(), "run: make reference"
 
 
 @given(st.text(min_size=1, max_size=30).filter(lambda name: "\0" not in name))
