@@ -5,6 +5,7 @@ from typing import Any
 
 from core.advancing.job_advancer import INLINE_SECONDS, JobAdvancer, obstacle_of
 from core.advancing.submission import Submission, Submitter
+from core.app_queues import JOBS_QUEUE
 from core.basics.canonical import NotJson, ValueTooLarge
 from core.basics.log_fields import log_fields
 from core.error_handler import CoreMachineErrorHandler
@@ -23,7 +24,6 @@ from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfE
 from core.models.message import UnknownMessage
 from core.operating.job_control import JobControl
 from core.operating.unknown_work import Postponer
-from core.orchestration_manager import JOBS_QUEUE
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob, JobCache
 from core.running.message_runner import MessageRunner

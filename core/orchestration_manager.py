@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
-from core.authors.author_code import author_items, call_author, describe_returned, read_once, refusal
-from core.basics.canonical import MOST_VALUE_BYTES, copied, describe, encode_storable
+from core.app_queues import JOBS_QUEUE
+from core.authors.author_code import author_items, describe_returned, read_once, refusal
+from core.basics.canonical import MOST_VALUE_BYTES, EncodedJson, copied, describe, encode_storable
 from core.basics.faults import fault_point
 from core.errors import AuthorError, DeliveryError, PermanentTaskError, QueueNotFound, UnknownWork
 from core.models import (
@@ -33,9 +34,8 @@ log = safe_logger(__name__)
 
 _T = TypeVar("_T")
 # Name, task type and parameters of a task.
-AskedTask = tuple[str | None, str | None, Mapping[str, object]]
+AskedTask = tuple[str | None, str | None, EncodedJson]
 
-JOBS_QUEUE = "jobs"
 FAN_IN_NAME = "fan_in"
 MESSAGES_PER_SEND = 200
 MOST_NAME_CHARACTERS = 500
@@ -124,7 +124,6 @@ class OrchestrationManager:
             task_id = _free_id(stage.number, index, name, taken)
             taken[task_id] = name
             fault_point("job.planning")
-            what = f"task {task_id}: parameters"
             yield PlannedTask(
                 job_id=job.job_id,
                 run=job.run,
@@ -134,7 +133,7 @@ class OrchestrationManager:
                 task_type=task_type or stage.task_type,
                 queue=self.queue_for(stage, task_type or stage.task_type),
                 name=name,
-                parameters=call_author(encode_storable, parameters, what, most_bytes=self.role.most_bytes),
+                parameters=parameters,
             )
 
     def _asked_for(
@@ -142,11 +141,11 @@ class OrchestrationManager:
     ) -> Iterator[AskedTask]:
         """Name, task type and parameters of each task that the stage is to have."""
         if stage.parallelism is Parallelism.FAN_IN:
-            yield _fan_in_task(job, stage, previous_count)
+            yield FAN_IN_NAME, None, encode_storable(_fan_in_source(job, stage, previous_count))
             return
         what = f"create_tasks_for_stage of {job.job_type!r}, stage {stage.number}"
         plan = self._catalog.get_job(job.job_type).create_tasks_for_stage
-        read = partial(_read_definition, what)
+        read = partial(_read_definition, what, stage.number, self.role.most_bytes)
         yield from author_items(what, read, plan, stage.number, copied(job.parameters), job.job_id, read_once(previous))
 
     def expect_stages(self, job: JobRecord, count: int) -> None:
@@ -286,8 +285,8 @@ def _free_id(stage: int, index: int, name: str | None, taken: dict[str, str | No
     return task_id
 
 
-def _read_definition(what: str, index: int, item: object) -> AskedTask:
-    """What an author's item asks for."""
+def _read_definition(what: str, stage: int, most_bytes: int, index: int, item: object) -> AskedTask:
+    """What an author's item asks for; its parameters as they will be stored."""
     if not isinstance(item, TaskDefinition):
         raise AuthorError(refusal(f"{what}, task {index}: expected a TaskDefinition, found {describe_returned(item)}"))
     # Looked at once, and again although it was validated: `model_construct` does not.
@@ -299,7 +298,8 @@ def _read_definition(what: str, index: int, item: object) -> AskedTask:
         )
     if task_type is not None:
         _plain_text(what, index, "task_type", task_type)
-    return name, task_type, parameters
+    path = f"task {task_id_for(stage, index, name)}: parameters"
+    return name, task_type, encode_storable(parameters, path, most_bytes=most_bytes)
 
 
 def _own_dict(what: str, index: int, parameters: object) -> dict[str, object]:
@@ -319,14 +319,14 @@ def _plain_text(what: str, index: int, field: str, text: object) -> str:
     return text
 
 
-def _fan_in_task(job: JobRecord, stage: StageDefinition, previous_count: int) -> AskedTask:
+def _fan_in_source(job: JobRecord, stage: StageDefinition, previous_count: int) -> dict[str, object]:
     source = {
         "job_id": job.job_id,
         "run": job.run,
         "stage": stage.number - 1,
         "expected_count": previous_count,
     }
-    return FAN_IN_NAME, None, {"fan_in_source": source}
+    return {"fan_in_source": source}
 
 
 def _task_messages(

@@ -20,9 +20,17 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from core.app_queues import (
+    DEFAULT_JOBS_QUEUE,
+    DEFAULT_SWEEP_SCHEDULE,
+    DEFAULT_TASK_QUEUES,
+    JOBS_QUEUE,
+    find_queue_problems,
+    read_names,
+    read_task_queues,
+)
 from core.basics.canonical import MOST_JSONB_BYTES, MOST_VALUE_BYTES
 from core.errors import QueueNotFound
-from core.orchestration_manager import JOBS_QUEUE
 from core.safety.safe_text import bounded_text, brief_text
 
 SCHEMA_NAME = r"^[a-z_][a-z0-9_]{0,62}$"
@@ -56,24 +64,16 @@ class SettingsError(ValueError):
 
 
 def _pairs(value: object) -> object:
-    """`tasks=real-tasks,raster=real-raster` as a dict."""
     if not isinstance(value, str):
         return value
-    pairs: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in value.split(","))):
-        logical, separator, real = (piece.strip() for piece in part.partition("="))
-        if not separator:
-            raise ValueError(f"{part!r} has no =")
-        if logical in pairs:
-            raise ValueError(f"{logical!r} is there twice")
-        pairs[logical] = real
-    return pairs
+    queues, problems = read_task_queues(value)
+    if problems:
+        raise SettingsError(problems)
+    return queues
 
 
 def _names(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return tuple(dict.fromkeys(filter(None, (part.strip() for part in value.split(",")))))
+    return read_names(value) if isinstance(value, str) else value
 
 
 def _is_connection_string(text: str) -> bool:
@@ -82,12 +82,10 @@ def _is_connection_string(text: str) -> bool:
     return parts.get("endpoint", "").startswith("sb://") and (has_key or bool(parts.get("sharedaccesssignature")))
 
 
-_LogicalName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,49}$")]
 _RealName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([\w\-./]*[A-Za-z0-9])?$", max_length=260)]
 _TaskQueues = Annotated[
-    Mapping[_LogicalName, _RealName],
+    Mapping[str, str],
     BeforeValidator(_pairs),
-    Field(min_length=1),
     AfterValidator(lambda pairs: MappingProxyType(dict(pairs))),
     PlainSerializer(dict),
 ]
@@ -125,11 +123,11 @@ class Settings(BaseSettings):
         description="seconds from 60 to 3600 (an Entra token lives about an hour)",
     )
     jobs_queue: _RealName = Field(
-        "coremachine-jobs", alias="COREMACHINE_JOBS_QUEUE", description="the name of a Service Bus queue"
+        DEFAULT_JOBS_QUEUE, alias="COREMACHINE_JOBS_QUEUE", description="the name of a Service Bus queue"
     )
     # As in a variable: pydantic-settings checks and converts defaults too.
     task_queues: _TaskQueues = Field(
-        "tasks=coremachine-tasks,raster=coremachine-raster-tasks",  # type: ignore[arg-type]
+        DEFAULT_TASK_QUEUES,  # type: ignore[arg-type]
         alias="COREMACHINE_TASK_QUEUES",
         description="logical=real queue names with commas between",
     )
@@ -192,7 +190,7 @@ class Settings(BaseSettings):
         description="seconds from 1 to 2678400 for which work waits for a release that knows it, before it fails",
     )
     sweep_schedule: str = Field(
-        "*/30 * * * * *",
+        DEFAULT_SWEEP_SCHEDULE,
         alias="COREMACHINE_SWEEP_SCHEDULE",
         pattern=r"^\S+( \S+){5}$",
         description="an NCRONTAB expression of six fields, such as */30 * * * * *",
@@ -247,7 +245,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        problems = [*self._database_problems(), *self._queue_problems(), *self._service_bus_problems()]
+        problems = [
+            *self._database_problems(),
+            *find_queue_problems(self.jobs_queue, self.task_queues, self.worker_queues),
+            *self._service_bus_problems(),
+        ]
         if problems:
             raise SettingsError(problems)
         return self
@@ -299,28 +301,6 @@ class Settings(BaseSettings):
             )
             return [problem]
         return []
-
-    def _queue_problems(self) -> list[str]:
-        problems = []
-        if JOBS_QUEUE in self.task_queues:
-            problems.append(
-                f"COREMACHINE_TASK_QUEUES: expected other logical names than {JOBS_QUEUE!r}, found it; "
-                "rename it, since COREMACHINE_JOBS_QUEUE names that queue"
-            )
-        real = [name.lower() for name in (self.jobs_queue, *self.task_queues.values())]
-        doubles = sorted({name for name in real if real.count(name) > 1})
-        if doubles:
-            problems.append(
-                "COREMACHINE_JOBS_QUEUE and COREMACHINE_TASK_QUEUES: expected a queue of its own for each logical "
-                f"name, found {', '.join(doubles)} more than once; give each another"
-            )
-        unknown = [name for name in self.worker_queues if name not in self.task_queues]
-        if unknown:
-            problems.append(
-                f"COREMACHINE_WORKER_QUEUES: expected some of {', '.join(self.task_queues)}, "
-                f"found {', '.join(unknown)}; add it to COREMACHINE_TASK_QUEUES or leave it out"
-            )
-        return problems
 
     def _service_bus_problems(self) -> list[str]:
         connection, namespace = self.service_bus_connection, self.service_bus_namespace
@@ -401,7 +381,7 @@ def _problem(field: FieldInfo, found: str) -> str:
     if default is PydanticUndefined:
         remedy = "set it"
     elif default is None or default == ():
-        remedy = "mend it or remove it"
+        remedy = "fix it or remove it"
     else:
-        remedy = f"mend it, or remove it to use {default}"
+        remedy = f"fix it, or remove it to use {default}"
     return f"{' or '.join(variables)}: expected {field.description}, found {found}; {remedy}"

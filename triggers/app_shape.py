@@ -1,27 +1,30 @@
-"""Which functions this app has: read from its settings with the standard library alone, as cold start wants it.
-
-`infrastructure.settings` reads the same variables for everything that runs later, and a test compares the two.
-"""
+"""Which functions this app has: read from its settings with the standard library alone, as cold start wants it."""
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.app_queues import (
+    DEFAULT_JOBS_QUEUE,
+    DEFAULT_SWEEP_SCHEDULE,
+    DEFAULT_TASK_QUEUES,
+    JOBS_QUEUE,
+    JOBS_QUEUE_SETTING,
+    TASK_QUEUES_SETTING,
+    WORKER_QUEUES_SETTING,
+    find_queue_problems,
+    read_names,
+    read_task_queues,
+)
+
 MODES = ("standalone", "platform", "worker")
 HTTP_AUTH_LEVELS = ("function", "anonymous")
-DEFAULT_JOBS_QUEUE = "coremachine-jobs"
-DEFAULT_TASK_QUEUES = "tasks=coremachine-tasks,raster=coremachine-raster-tasks"
-DEFAULT_SWEEP_SCHEDULE = "*/30 * * * * *"
 THREADS_SETTING = "PYTHON_THREADPOOL_THREAD_COUNT"
 # For the janitor, requests, and what else runs beside messages.
 RESERVE_THREADS = 8
 _CALLS_OVERRIDE = "azurefunctionsjobhost__extensions__servicebus__maxconcurrentcalls"
-
-# A function's name is made of it.
-_LOGICAL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}")
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,13 @@ def read_shape(environment: Mapping[str, str]) -> AppShape:
     environment = {name: value.strip() for name, value in environment.items() if name.startswith("COREMACHINE_")}
     mode = _one_of(environment, "COREMACHINE_APP_MODE", MODES, problems)
     http_auth = _one_of(environment, "COREMACHINE_HTTP_AUTH", HTTP_AUTH_LEVELS, problems)
-    queues = _task_queues(environment, problems)
-    served = _served_queues(environment, queues, problems)
+    queues, queue_problems = read_task_queues(environment.get(TASK_QUEUES_SETTING) or DEFAULT_TASK_QUEUES)
+    jobs_queue = environment.get(JOBS_QUEUE_SETTING) or DEFAULT_JOBS_QUEUE
+    served = read_names(environment.get(WORKER_QUEUES_SETTING) or "") or tuple(queues)
+    problems += queue_problems or find_queue_problems(jobs_queue, queues, served)
     if problems:
         return AppShape(http_auth=http_auth, problems=tuple(problems))
     moves_jobs = mode != "worker"
-    jobs_queue = environment.get("COREMACHINE_JOBS_QUEUE") or DEFAULT_JOBS_QUEUE
     return AppShape(
         serves_http=moves_jobs,
         http_auth=http_auth,
@@ -66,7 +70,7 @@ def read_shape(environment: Mapping[str, str]) -> AppShape:
         sweep_schedule=(environment.get("COREMACHINE_SWEEP_SCHEDULE") or DEFAULT_SWEEP_SCHEDULE)
         if moves_jobs
         else None,
-        dead_letter_queues={"jobs": jobs_queue, **queues} if moves_jobs else {},
+        dead_letter_queues={JOBS_QUEUE: jobs_queue, **queues} if moves_jobs else {},
     )
 
 
@@ -119,37 +123,3 @@ def _one_of(environment: Mapping[str, str], name: str, known: tuple[str, ...], p
         return value
     problems.append(f"{name}: expected one of {', '.join(known)}, found {value!r}")
     return known[0]
-
-
-def _task_queues(environment: Mapping[str, str], problems: list[str]) -> dict[str, str]:
-    name = "COREMACHINE_TASK_QUEUES"
-    queues: dict[str, str] = {}
-    for part in _parts(environment.get(name) or DEFAULT_TASK_QUEUES):
-        logical, equals, real = (text.strip() for text in part.partition("="))
-        if not (equals and real and _LOGICAL_NAME.fullmatch(logical)):
-            problems.append(f"{name}: expected pairs such as 'tasks=coremachine-tasks', found {part!r}")
-        elif logical == "jobs":
-            problems.append(f"{name}: expected other logical names than 'jobs', which COREMACHINE_JOBS_QUEUE names")
-        elif logical in queues:
-            problems.append(f"{name}: expected each logical name once, found {logical!r} twice")
-        else:
-            queues[logical] = real
-    if not queues and not problems:
-        problems.append(f"{name}: expected pairs such as 'tasks=coremachine-tasks', found none")
-    return queues
-
-
-def _served_queues(environment: Mapping[str, str], queues: Mapping[str, str], problems: list[str]) -> list[str]:
-    name = "COREMACHINE_WORKER_QUEUES"
-    served = list(dict.fromkeys(_parts(environment.get(name) or ""))) or list(queues)
-    unknown = [queue for queue in served if queue not in queues]
-    if unknown:
-        problems.append(
-            f"{name}: expected logical names out of {', '.join(queues)} (COREMACHINE_TASK_QUEUES), "
-            f"found {', '.join(map(repr, unknown))}"
-        )
-    return served
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -16,10 +16,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from core.app_queues import JOBS_QUEUE
 from core.errors import DeliveryError, Draining, MessageRefused, StoreUnavailable
 from core.models.message import JOB_KIND, STAGE_KIND, JobQueueMessage, read_job_message, read_task_message
 from core.operating.dead_letters import keep_text
-from core.orchestration_manager import JOBS_QUEUE
 from core.safety.credentials import redacted_start
 from core.safety.safe_log import safe_logger
 from jobs.parameters import nearest_name_hint

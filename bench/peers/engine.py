@@ -16,10 +16,11 @@ import psycopg
 from bench.jobs import build_registry
 from bench.processes import Workers
 from bench.workload import WrongOutcome, check_fan
+from core.app_queues import JOBS_QUEUE
 from core.machine import CoreMachine
 from core.models import QueueMessage, TaskQueueMessage
 from core.models.message import JOBS_QUEUE_MESSAGE
-from core.orchestration_manager import JOBS_QUEUE, AppRole, OrchestrationManager
+from core.orchestration_manager import AppRole, OrchestrationManager
 from core.ports import MessageSender
 from core.running.engine_parts import EngineParts
 from core.running.leases import LeaseKeeper

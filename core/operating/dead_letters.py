@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
+from core.app_queues import JOBS_QUEUE
 from core.errors import DeliveryError
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
 from core.models.dead_letter import (
@@ -26,7 +27,6 @@ from core.models.dead_letter import (
     WaitingRows,
 )
 from core.models.message import ReadMessage, UnknownMessage, read_job_message, read_task_message
-from core.orchestration_manager import JOBS_QUEUE
 from core.ports import MessageSender
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import storable_text

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from core.app_queues import JOBS_QUEUE
 from core.models.insight import Finding, JobFacts, LeaseFacts, Severity, UnknownFacts
 from core.models.status import JobStatus
-from core.orchestration_manager import JOBS_QUEUE
 from core.safety.safe_text import brief_text
 
 # A sweep comes every half minute by default; what waits for one so much longer says that there is none.

@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
+from core.app_queues import JOBS_QUEUE
 from core.basics.faults import fault_point
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
 from core.models import JobQueueMessage, JobRecord, JobStatus
 from core.models.control import ParkedTask
 from core.operating.announcer import announce_parked_tasks
-from core.orchestration_manager import JOBS_QUEUE, OrchestrationManager, Waiting
+from core.orchestration_manager import OrchestrationManager, Waiting
 from core.ports import QueueInspector
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager

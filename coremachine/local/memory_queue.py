@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from core.app_queues import JOBS_QUEUE
 from core.machine import CoreMachine
 from core.models import QueueMessage
 from core.models.message import read_job_message, read_task_message
-from core.orchestration_manager import JOBS_QUEUE
 
 
 @dataclass(order=True)

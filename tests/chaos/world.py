@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
+from core.app_queues import JOBS_QUEUE
 from core.basics.faults import NthHit, armed
 from core.errors import DeliveryError
 from core.models.message import JOBS_QUEUE_MESSAGE, TaskQueueMessage
 from core.operating.janitor import Patience
-from core.orchestration_manager import JOBS_QUEUE
 from coremachine.local.memory_queue import MemoryQueues
 from tests.databases import Engine
 from tests.integration.engine.machine_suite import Rig

@@ -8,10 +8,10 @@ from threading import Lock
 
 from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiver
 
+from core.app_queues import JOBS_QUEUE
 from core.machine import CoreMachine
 from core.models import QueueMessage, TaskQueueMessage
 from core.models.message import JOBS_QUEUE_MESSAGE
-from core.orchestration_manager import JOBS_QUEUE
 from infrastructure.service_bus import ServiceBusRepository, connect_with_string
 
 QUEUES = {JOBS_QUEUE: "coremachine-jobs", "tasks": "coremachine-tasks"}

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from core.app_queues import DEFAULT_SWEEP_SCHEDULE
 from infrastructure.settings import AppMode, SettingsError, load_settings
-from triggers.app_shape import DEFAULT_SWEEP_SCHEDULE, MODES, AppShape, find_thread_shortage, read_shape
+from triggers.app_shape import MODES, AppShape, find_thread_shortage, read_shape
 
 CONNECTIONS = {
     "COREMACHINE_DATABASE_URL": "postgresql://user@host/database",
@@ -95,6 +96,8 @@ def test_functions_are_those_that_the_settings_of_the_engine_name(mode, variable
         {"COREMACHINE_TASK_QUEUES": ","},
         {"COREMACHINE_TASK_QUEUES": "jobs=x"},
         {"COREMACHINE_WORKER_QUEUES": "nobody"},
+        {"COREMACHINE_TASK_QUEUES": "a=-x"},
+        {"COREMACHINE_TASK_QUEUES": "a=" + "x" * 261},
     ],
 )
 def test_what_the_engine_refuses_is_refused_at_cold_start_too(variables):
@@ -131,8 +134,8 @@ def test_what_the_engine_refuses_is_refused_at_cold_start_too(variables):
         (
             {"COREMACHINE_WORKER_QUEUES": "rastre"},
             (
-                "COREMACHINE_WORKER_QUEUES: expected logical names out of tasks, raster (COREMACHINE_TASK_QUEUES), "
-                "found 'rastre'"
+                "COREMACHINE_WORKER_QUEUES: expected some of tasks, raster, found rastre; "
+                "add it to COREMACHINE_TASK_QUEUES or leave it out"
             ),
         ),
     ],
