@@ -13,7 +13,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Literal
 
-from core.models import JobRecord, StageDefinition, TaskRecord
+from core.models import JobRecord, Lease, StageDefinition, StageRef, TaskRecord
 from infrastructure.connections import own_transaction
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
@@ -102,11 +102,11 @@ class Engine:
             )
             for index in range(count)
         )
-        return self.tasks.plan_stage(job_id, run, stage, rows)
+        return self.tasks.plan_stage(StageRef(job_id, run, stage), rows)
 
     def claim(self, job_id: str, stage: int, *task_ids: str) -> UUID:
         lease_id = uuid4()
-        rows = self.tasks.claim_tasks(job_id, 1, stage, task_ids, lease_id=lease_id, owner="test")
+        rows = self.tasks.claim_tasks(StageRef(job_id, 1, stage), task_ids, lease=Lease(lease_id, "test"))
         assert {row["outcome"] for row in rows} == {"claimed"}
         return lease_id
 

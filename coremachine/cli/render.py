@@ -2,12 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.segment import Segment
 from rich.table import Table
 
@@ -73,6 +74,54 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, emp
     for row in rows:
         table.add_row(*(cell(column, row.get(column)) for column in columns))
     console().print(table)
+
+
+def print_whole(value: Any) -> None:
+    """A JSON value for people, with nothing left out: names with their values, and lists of alike objects as tables."""
+    for line in _lines_of(value, 0):
+        console().print(line, highlight=False, soft_wrap=isinstance(line, str))
+
+
+def _lines_of(value: Any, depth: int) -> Iterator[RenderableType]:
+    indent = "  " * depth
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            is_nested = isinstance(inner, Mapping | list) and bool(inner)
+            beginning = f"{indent}[bold]{escape(visible(str(name)))}[/bold]"
+            yield beginning if is_nested else f"{beginning} {_text_of(inner)}"
+            if is_nested:
+                yield from _lines_of(inner, depth + 1)
+    elif isinstance(value, list) and value and all(_is_flat(each) for each in value):
+        yield Padding(_table_of(value), (0, 0, 0, 2 * depth))
+    elif isinstance(value, list):
+        for each in value:
+            if isinstance(each, Mapping | list) and each:
+                yield f"{indent}-"
+                yield from _lines_of(each, depth + 1)
+            else:
+                yield f"{indent}- {_text_of(each)}"
+    else:
+        yield f"{indent}{_text_of(value)}"
+
+
+def _is_flat(value: Any) -> bool:
+    return isinstance(value, Mapping) and not any(isinstance(each, Mapping | list) and each for each in value.values())
+
+
+def _table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in names:
+        table.add_column(escape(visible(str(name))), overflow="fold")
+    for row in rows:
+        table.add_row(*(_text_of(row.get(name)) for name in names))
+    return table
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        return "[dim]none[/dim]"
+    return escape(visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
 
 
 def cell(column: str, value: Any) -> str:

@@ -1,11 +1,13 @@
--- The end of a stage of which one process holds every task, and what follows from it, in one transaction: one commit
--- instead of two or three, and nobody sees the job in between. The caller prepared what follows from the very results
--- given here. So all of it is done or, whatever is not as the caller expects (a task is in other hands, the job is paused
--- or being cancelled, a deadline has passed), nothing: CM004, and the caller settles its tasks alone.
--- Since these are all tasks of the stage, nothing is left to be watched.
--- Locks: task rows by id, then the stage, then the job row.
+-- Inline stages: one process holds every task of a stage, and has prepared what comes after it from these very results.
+-- The end of the stage and the next step commit in one transaction instead of two or three, and nobody sees the job in
+-- between. If anything is not as the caller expects (another process has a task, the job is paused or being cancelled,
+-- a deadline has passed), nothing is done: CM004, and the caller settles its tasks alone. Since these are all tasks of
+-- the stage, no task is left to be watched. Locks in all of them: task rows by id, then the stage, then the job row.
 
--- The next stage has few tasks, at least one; with a lease they are born claimed, as in plan_small_stage.
+-- Ends a stage with all its tasks and plans the next stage, which has few tasks and at least one.
+-- With p_next_lease_id the next tasks are born claimed, as in plan_small_stage.
+-- Fence: the lease; the job goes on from this stage.
+-- Raises CM004.
 create or replace function {schema}.complete_stage_and_plan_next(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_next_task_ids text[], p_next_task_types text[], p_next_queues text[], p_next_names text[],
@@ -38,7 +40,9 @@ begin
       jsonb_build_object('expected_count', cardinality(p_next_task_ids)), v_now);
 end $$;
 
--- It was the last stage: the job ends with its summary. Returns how.
+-- Ends the last stage with all its tasks and the job with its summary. Returns the job's final status.
+-- Fence: the lease; this is the last stage.
+-- Raises CM004.
 create or replace function {schema}.complete_stage_and_finalize(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_job_result jsonb
@@ -66,7 +70,7 @@ begin
   return v_status;
 end $$;
 
--- Ends all tasks of a stage as completed, and the stage with them.
+-- Ends all tasks of a stage as completed, and the stage with them. Raises CM004 when these are not all of them.
 create or replace function {schema}.end_whole_stage(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_now timestamptz
@@ -95,7 +99,8 @@ begin
   end if;
 end $$;
 
--- How many of these tasks the lease held; they are completed. Planned anew at each call, as all that takes arrays.
+-- Completes those of these tasks that the lease holds, and returns how many they are.
+-- Its plans are made anew at each call, as in all functions that take arrays of ids.
 create or replace function {schema}.complete_held_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_now timestamptz

@@ -1,13 +1,18 @@
--- Keeps a message that its queue gave up, and lets the rows that it named be announced again: nobody else will wake them.
--- They are held first, the longer the more often their messages died (30 s, doubled each time, at most an hour), so that
--- a message which no worker survives does not go round and round. Nothing is failed: age and bad luck never are.
--- Outcome: recorded; known (it was delivered twice: nothing changed). Fence: the unique index over what tells messages
--- apart. Locks: task rows by id, then the job row.
+-- Dead letters: messages that their queue gave up are kept here, and their rows get another message.
+
+-- Keeps a message that its queue gave up, and lets the rows that it named be announced again.
+-- Nothing else would announce them. They are held first: 30 s, doubled with each message of theirs that died, at most
+-- an hour, so that a message which no worker survives does not come at once again and again. Nothing is failed: age and
+-- bad luck never fail work.
+-- Outcome: recorded; known (it was delivered twice: nothing changed).
+-- Fence: the unique index over what distinguishes messages. Locks: task rows by id, then the job row.
 create or replace function {schema}.record_dead_letter(
   p_queue text, p_message_id text, p_sequence_number bigint, p_enqueued_at timestamptz, p_kind text, p_job_id text,
   p_run integer, p_stage integer, p_task_ids text[], p_reason text, p_description text, p_delivery_count integer,
   p_correlation_id text, p_body text, p_body_size integer
-) returns table (outcome text, dead_letter_id bigint, job_found boolean, released integer, hold_seconds double precision)
+) returns table (
+  outcome text, dead_letter_id bigint, job_found boolean, released integer, hold_seconds double precision
+)
 language plpgsql set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
@@ -56,7 +61,7 @@ begin
     get diagnostics released = row_count;
   elsif job_found and p_kind in ('job', 'stage_complete') then
     update {schema}.jobs j set announced_at = null, due_at = greatest(j.due_at, v_due)
-    where j.job_id = p_job_id and j.run = p_run and j.status in ('queued', 'finalizing') and j.announced_at is not null;
+    where j.job_id = p_job_id and j.run = p_run and j.status in ({waiting_jobs}) and j.announced_at is not null;
     get diagnostics released = row_count;
   end if;
   if job_found then
@@ -68,7 +73,8 @@ begin
   return next;
 end $$;
 
--- Says how dead messages were dealt with; those that were already stay as they are. Returns how many changed.
+-- Notes how dead letters were dealt with, and returns how many changed.
+-- Those that were dealt with before stay as they are.
 -- Locks: their rows by id.
 create or replace function {schema}.resolve_dead_letters(
   p_ids bigint[], p_resolution text, p_actor text
@@ -92,7 +98,8 @@ begin
   return coalesce(cardinality(v_ids), 0);
 end $$;
 
--- The same, as the release before calls it. No default above: a call of two arguments would fit both.
+-- Notes how dead letters were dealt with, by nobody in particular: the form that the release before calls.
+-- There is no default above, since a call with two arguments would fit both.
 create or replace function {schema}.resolve_dead_letters(p_ids bigint[], p_resolution text) returns integer
 language sql as $$
   select {schema}.resolve_dead_letters(p_ids, p_resolution, null);

@@ -1,19 +1,20 @@
--- Writes the job and its first stage, or answers with the job that is there already. Outcome:
---   created; existing (this id was there: the same type and parameters);
---   forced (a nonce was given and this id was there: a new job under p_forced_job_id, `forced_from` this id);
---   rerun (this id was there and had ended: its next run, all of it, of these parameters);
---   refused (this id was there, and its present run is not one for this submission; nothing is written);
---   other_parameters (this id was there, and its present run is of other parameters; nothing is written);
---   replayed (the key came before with the same payload: the job that it got then, whatever p_job_id says);
---   key_conflict (the key came before with another payload: nothing is written, the answer tells that job).
--- p_if_ended says what is wanted where the job that is there does not run with these parameters (it has ended, is being
--- cancelled, or a rerun gave it others): return (existing), force (forced; without it a nonce forces whatever runs),
--- rerun (rerun if it has ended), fail (refused). Replays are answered as before, whatever it says.
--- same_parameters is false where the answered job's present run is not of the parameters that its id was made of, also of
--- one that is refused or replayed.
--- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry it;
--- for a rerun, the run that was there before the job's row was locked: of two at one moment one begins it.
--- Locks: the key's advisory lock, then the job row. Nobody who holds a job row waits for a key.
+-- Submissions: a job is written once for one id; a further submission gets the job that is there.
+
+-- Writes a job and its first stage, or answers with the job that is there already.
+-- Outcome: created; existing (this id was there: the same type and parameters); forced (a nonce was given and this id
+-- was there: a new job under p_forced_job_id, `forced_from` this id); rerun (this id was there and had ended: its next
+-- run, all of it, with these parameters); refused (this id was there, and its present run is not one for this
+-- submission; nothing is written); other_parameters (this id was there, and its present run has other parameters;
+-- nothing is written); replayed (the key came before with the same payload: the job that it got then, whatever p_job_id
+-- is); key_conflict (the key came before with another payload: nothing is written, the answer names that job).
+-- p_if_ended is what the caller wants where the job that is there does not run with these parameters (it has ended, is
+-- being cancelled, or a rerun gave it others): return (existing), force (forced; without it a nonce forces whatever
+-- runs), rerun (rerun if it has ended), fail (refused). Replays are answered as before, whatever it is. same_parameters
+-- is false where the answered job's present run does not have the parameters that its id was made of, also for refused
+-- and replayed.
+-- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry
+-- it; for a rerun, the run that was there before the job's row was locked: of two at one moment one begins it.
+-- Locks: the key's advisory lock, then the job row.
 create or replace function {schema}.submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_forced_job_id text, p_nonce text,
@@ -28,7 +29,7 @@ begin
   outcome := 'existing';
   job_id := p_job_id;
   if p_idempotency_key is not null then
-    perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_idempotency_key, 0));
+    perform {schema}.lock_idempotency_key(p_idempotency_key);
     select k.job_id, k.payload_hash into v_key
     from {schema}.idempotency_keys k where k.idempotency_key = p_idempotency_key;
     if found then
@@ -68,7 +69,7 @@ begin
 end $$;
 
 -- What becomes of a submission whose job is there: existing, forced (which the caller carries out), refused, or rerun.
--- Fence: the run as it was looked at, without a lock. Locks: as rerun_job.
+-- Fence: the run as it was looked at, without a lock. Locks: those of rerun_job.
 create or replace function {schema}.outcome_of_found_job(
   p_job_id text, p_parameters jsonb, p_definition jsonb, p_has_nonce boolean, p_if_ended text, p_outside text[]
 ) returns text
@@ -77,8 +78,8 @@ declare
   v_found record;
   v_outcome text;
 begin
-  select j.run, j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled') as has_ended,
-    j.status in ('queued', 'processing', 'finalizing')
+  select j.run, j.status in ({ended_jobs}) as has_ended,
+    j.status in ({active_jobs})
       and {schema}.has_own_parameters(j.job_id, j.run, j.parameters, p_parameters, p_outside) as is_on_its_way
   into v_found
   from {schema}.jobs j where j.job_id = p_job_id;
@@ -94,8 +95,8 @@ begin
   return 'existing';
 end $$;
 
--- Whether the job's present run is of the parameters that its id was made of: those submitted, or those of its first run.
--- Only a rerun gives it others. An earlier run of others counts too, unless a rerun of everything came after it: the
+-- Whether the job's present run has the parameters that its id was made of: those submitted, or those of its first run.
+-- Only a rerun gives it others. An earlier run with others counts too, unless a rerun of everything came after it: the
 -- present run may have kept its results. p_outside: names of parameters that are not in the id, which may differ.
 create or replace function {schema}.has_own_parameters(
   p_job_id text, p_run integer, p_parameters jsonb, p_submitted jsonb, p_outside text[]
@@ -115,7 +116,7 @@ language sql stable as $$
         select f.parameters - p_outside from {schema}.job_runs f where f.job_id = p_job_id and f.run = 1))
 $$;
 
--- A new job's rows; false when its id is taken.
+-- Inserts a new job with its first stage; false when its id is taken.
 create or replace function {schema}.insert_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_nonce text, p_forced_from text
@@ -140,8 +141,18 @@ begin
   return true;
 end $$;
 
--- As an app of the release before calls it, whose statements are prepared: neither the arguments nor the result of a
--- function that it knows may change while it runs. What it does not know, it is not answered.
+-- Adds to the event of a submission that began this run: who asked, and what could not be checked.
+-- It is a call of its own, since most submissions have nothing to add; a second one changes nothing.
+-- Fence: only that run's event. Locks: the event.
+create or replace function {schema}.note_submission(p_job_id text, p_run integer, p_detail jsonb) returns void
+language sql as $$
+  update {schema}.job_events e set detail = e.detail || p_detail
+  where e.job_id = p_job_id and e.run = p_run and e.event in ('job_submitted', 'job_rerun');
+$$;
+
+-- Writes a job and its first stage, as a process of the release before calls it.
+-- Its statements are prepared, so neither the arguments nor the result of a function that it knows may change while it
+-- runs. Outcomes that it does not know are not returned to it.
 create or replace function {schema}.submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_forced_job_id text default null, p_nonce text default null,

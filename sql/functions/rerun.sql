@@ -1,11 +1,15 @@
--- Begins the job's next run, from what the last one left. Mode:
--- failed: stages before the first that did not fully succeed are kept, of that one the tasks that did; its others get
---   fresh attempts, and later stages are planned anew. from_stage: stages before p_from_stage are kept as they are.
--- all: nothing is kept. Kept rows are copied into the new run, so that planners, fan-in and finalize_job find them.
+-- Reruns: an ended job begins its next run, from what the last run left. The rows of that run stay beside the new ones.
+
+-- Begins the job's next run.
+-- Mode: failed (stages before the first that did not fully succeed are kept, and of that one the tasks that did; its
+-- others get fresh attempts, and later stages are planned anew); from_stage (stages before p_from_stage are kept as
+-- they are); all (nothing is kept). Kept rows are copied into the new run, so that planners, fan-in and finalize_job
+-- find them. Where p_parameters or p_definition is null, that of the last run stays.
 -- Outcome: rerun; refused (it has not ended); other_run (its run is not p_run any more); nothing_failed;
--- stage_not_reached; pruned (retention has deleted some of what would be kept); missing. Parameters and definition of the last run stay where they are null.
--- Fence: an ended job and its run. Locks: the job row; rows of the old run are only read, and whatever still settles
--- there finds its job in another run: it cannot end as completed any more.
+-- stage_not_reached; pruned (retention has deleted some of what would be kept); missing.
+-- Fence: an ended job and its run.
+-- Locks: the job row. Rows of the old run are only read, and an attempt that still settles there finds its job in
+-- another run, so it cannot end as completed any more.
 create or replace function {schema}.rerun_job(
   p_job_id text, p_run integer, p_mode text, p_from_stage integer, p_parameters jsonb, p_definition jsonb,
   p_reason text, p_actor text
@@ -21,7 +25,8 @@ declare
   v_status text;
   v_definition jsonb;
 begin
-  select j.run, j.stage, j.status, j.definition, j.paused_at into v_job from {schema}.jobs j where j.job_id = p_job_id for update;
+  select j.run, j.stage, j.status, j.definition, j.paused_at into v_job
+  from {schema}.jobs j where j.job_id = p_job_id for update;
   if not found then
     outcome := 'missing';
     return next;
@@ -35,7 +40,7 @@ begin
   v_first := {schema}.first_stage_to_rerun(p_job_id, v_job.run, p_mode, p_from_stage);
   outcome := case
     when v_job.run <> p_run then 'other_run'
-    when v_job.status not in ('completed', 'completed_with_errors', 'failed', 'cancelled') then 'refused'
+    when v_job.status not in ({ended_jobs}) then 'refused'
     when v_first is null then 'stage_not_reached'
     when p_mode = 'failed' and v_job.status = 'completed' then 'nothing_failed'
     when p_mode <> 'all' and not {schema}.has_all_tasks(p_job_id, v_job.run, v_first) then 'pruned'
@@ -75,7 +80,8 @@ begin
       stage = least(v_first, jsonb_array_length(v_definition -> 'stages')),
       total_stages = jsonb_array_length(v_definition -> 'stages'), definition = v_definition,
       parameters = coalesce(p_parameters, j.parameters), result = null, error = null, attempt = 0, due_at = null,
-      announced_at = null, paused_at = null, cancel_deadline_at = null, finished_at = null, run_started_at = v_now, updated_at = v_now
+      announced_at = null, paused_at = null, cancel_deadline_at = null, finished_at = null,
+      run_started_at = v_now, updated_at = v_now
   where j.job_id = p_job_id
   returning j.status, j.stage into status, stage;
   perform {schema}.record_event(p_job_id, rerun_job.run, v_first, null, 'job_rerun',
@@ -91,8 +97,8 @@ begin
   return next;
 end $$;
 
--- Where a rerun begins; one past the last stage when only the job's own summary is missing. Null when a stage before
--- p_from_stage has not ended well enough to be kept, or there is no such stage.
+-- The stage where a rerun begins; one past the last when only the job's own summary is missing.
+-- Null when a stage before p_from_stage has not ended well enough to be kept, or there is no such stage.
 create or replace function {schema}.first_stage_to_rerun(
   p_job_id text, p_run integer, p_mode text, p_from_stage integer
 ) returns integer
@@ -102,7 +108,7 @@ language sql stable as $$
     when 'failed' then coalesce(min(s.stage) filter (where s.status <> 'completed'), max(s.stage) + 1)
     else case when p_from_stage between 1 and max(j.total_stages)
       and p_from_stage - 1 = count(*) filter (
-        where s.stage < p_from_stage and s.status in ('completed', 'completed_with_errors'))
+        where s.stage < p_from_stage and s.status in ({completed_stages}))
       then p_from_stage end
   end
   from {schema}.jobs j
@@ -121,8 +127,8 @@ language sql stable as $$
   )
 $$;
 
--- Copies stages before p_first into the next run, whole, and with p_partly the completed tasks of p_first itself, whose
--- row is then open again. Returns the number of tasks.
+-- Copies stages before p_first with their tasks into the next run, and returns the number of tasks.
+-- With p_partly also the completed tasks of p_first itself, whose row is then open again.
 create or replace function {schema}.copy_kept_rows(p_job_id text, p_run integer, p_first integer, p_partly boolean)
 returns integer
 language plpgsql as $$
@@ -155,14 +161,15 @@ begin
     t.started_at, t.finished_at, coalesce(t.from_run, t.run)
   from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run
-    and ((t.stage < p_first and t.status in ('completed', 'failed'))
+    and ((t.stage < p_first and t.status in ({decided_tasks}))
       or (p_partly and t.stage = p_first and t.status = 'completed'));
   get diagnostics v_count = row_count;
   return v_count;
 end $$;
 
--- Writes the tasks of a stage that did not complete into the next run, with all their attempts before them, and parked,
--- since they need a message now. A fan-in task's source moves to the new run with it. Returns their number.
+-- Copies the tasks of a stage that did not complete into the next run, with all their attempts left.
+-- They are parked, since they need a message now. A fan-in task's source moves to the new run with it. Returns their
+-- number.
 create or replace function {schema}.copy_fresh_tasks(p_job_id text, p_run integer, p_stage integer) returns integer
 language plpgsql as $$
 declare

@@ -1,11 +1,14 @@
--- Leases tasks to the caller. One row an id comes back, those that are claimed first, with its outcome:
--- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
--- announced again after it); closed (stage or job does not run); expired (a deadline has passed: nothing is begun any
--- more, the caller lets enforce_deadlines end it); missing.
--- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment); in a stage or job that
--- was ended or is being cancelled, the stage's instead.
--- The commit of a claim is not waited for: one that a crash forgets is fenced by its random lease and is claimed again.
--- That of parking is: its message is gone when this returns.
+-- Claims: an attempt gets its lease. One task takes a short way (claim_task), all others claim_tasks.
+
+-- Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.
+-- Outcome: claimed; duplicate (leased, or ended); not_due (to be tried again later); paused (the job is: the task is
+-- parked, and announced again after the pause); closed (its stage or job does not run); expired (a deadline has passed,
+-- so nothing is begun: the caller lets enforce_deadlines end it); missing. The commit of a claim is not waited for: one
+-- that a crash undoes is fenced by its random lease and is claimed again. The commit of parking is waited for, since
+-- the message is gone when this returns.
+-- Fence: the status.
+-- Locks: task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
+-- being cancelled, the stage's lock instead.
 create or replace function {schema}.claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -30,8 +33,8 @@ begin
       return;
     end if;
   end if;
-  select j.status = 'processing' and j.run = p_run and s.status = 'processing',
-         j.status in ('cancelling', 'cancelled', 'failed') or s.status in ('cancelled', 'failed'),
+  select {stage_is_open},
+         j.status in ({stopped_jobs}) or s.status in ({stopped_stages}),
          j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision,
          coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false)
   into v_open, v_is_dead, v_paused, v_lease_seconds, v_is_overdue, v_is_queue_overdue
@@ -42,7 +45,7 @@ begin
     select array_agg(w.task_id) into v_parked from (
       select t.task_id from {schema}.tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-        and t.status in ('pending', 'queued', 'pending_retry')
+        and t.status in ({waiting_tasks})
       order by t.task_id for update
     ) w;
     update {schema}.tasks t set parked_at = v_now
@@ -52,7 +55,7 @@ begin
     select coalesce(array_agg(w.task_id), array[]::text[]) into v_claimed from (
       select t.task_id from {schema}.tasks t
       where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-        and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
+        and (t.status in ({ready_tasks}) or (t.status = 'pending_retry' and t.due_at <= v_now))
         and not (v_is_queue_overdue and t.attempt = 0)
       order by t.task_id for update
     ) w;
@@ -78,8 +81,8 @@ begin
     case
       when t.task_id is null then 'missing'
       when not v_open then 'closed'
-      when v_paused and t.status in ('pending', 'queued', 'pending_retry') then 'paused'
-      when t.status in ('pending', 'queued', 'pending_retry')
+      when v_paused and t.status in ({waiting_tasks}) then 'paused'
+      when t.status in ({waiting_tasks})
         and (v_is_overdue or (v_is_queue_overdue and t.attempt = 0)) then 'expired'
       when t.status = 'pending_retry' then 'not_due'
       else 'duplicate'
@@ -94,8 +97,9 @@ begin
   order by asked.place;
 end $$;
 
--- The same for one task that can be claimed, in one statement on plans made once. No row, with nothing done, when it is
--- anything else: claim_tasks finds out what.
+-- Leases one task that can be claimed, in one statement whose plan is made once.
+-- Returns no row, with nothing done, in every other case: claim_tasks finds out which.
+-- Fence: the status of task, stage and job. Locks: the task row.
 create or replace function {schema}.claim_task(
   p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid, p_owner text
 ) returns table (
@@ -112,11 +116,10 @@ begin
       lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
       due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-    and j.status = 'processing' and j.run = p_run and j.paused_at is null
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and {stage_is_open} and j.paused_at is null
     and (least(j.deadline_at, s.deadline_at) <= v_now) is not true
     and t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
-    and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
+    and (t.status in ({ready_tasks}) or (t.status = 'pending_retry' and t.due_at <= v_now))
     and not (t.attempt = 0 and (s.queue_deadline_at <= v_now) is true)
   returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
     0::double precision;

@@ -1,7 +1,9 @@
--- Extends all leases that one process holds, whatever their jobs. Outcome a lease and task: renewed; stop (the job or
--- stage ended or is being cancelled; the lease is kept so that the task can end in order); timed_out (it has run longer
--- than its stage's task_timeout_seconds: what is left of the lease is for ending in order, the row notes the time);
--- what is missing is lost (another attempt has it, or it ended).
+-- Leases: an attempt's right to its task, extended by the heartbeats of its process.
+
+-- Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.
+-- Outcome: renewed; stop (the job or stage ended or is being cancelled: the lease is extended so that the task can end
+-- in order); timed_out (it has run longer than its stage's task_timeout_seconds: the rest of the lease is for ending in
+-- order, and the row notes the time). A lease without a row is lost: another attempt has the task, or it ended.
 -- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
 create or replace function {schema}.renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
@@ -33,13 +35,13 @@ begin
   where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
     and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
   returning t.lease_id, t.task_id,
-    case when j.status <> 'processing' or j.run <> o.run or s.status <> 'processing' then 'stop'
+    case when not {stage_is_open} then 'stop'
       when {schema}.is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
 end $$;
 
--- The same for all leases under an owner's name: for its stand-in, while it cannot ask itself. A claim whose answer was
--- lost is among them. `seconds_left` is of the lease as it is now.
--- Fence: the leases as found; one that changed hands in between is left alone. Locks: those of renew_leases.
+-- Extends all leases under an owner's name: for the stand-in of a process that cannot ask itself.
+-- It also covers a claim whose answer was lost. seconds_left is of the lease as it is now.
+-- Fence: the leases as found; one that another attempt got in between is left alone. Locks: those of renew_leases.
 create or replace function {schema}.renew_leases_of_owner(p_owner text)
 returns table (job_id text, task_id text, outcome text, seconds_left double precision)
 language plpgsql set enable_seqscan = off as $$
