@@ -32,7 +32,6 @@ WORDS = {
     r"\bwhoever\b": "the caller, a worker, ...",
     r"(?:\A|[.:;|] |\n\n)(?-i:Who) (?![^.]*\?)": "the thing that does it: A repeated request, A reader, ...",
     r"\b(?:a|an|each|every|one|another|any|failed|first|last|next|of) (?:try|tries)\b": "attempt",
-    r"\bpayloads?\b": "message, parameters, body",
     r"\bguardians?\b|\breapers?\b": "janitor",
     r"\back(?:s|ed)?\b": "complete, settle",
     r"\bpublish(?:es|ed)? (?:a|the) messages?\b": "announce",

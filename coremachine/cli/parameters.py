@@ -17,7 +17,7 @@ _TYPES = {"integer": "int", "number": "float", "string": "str", "boolean": "bool
 def gather_parameters(
     client: ApiClient, job_type: str, texts: Sequence[str], file: Path | None
 ) -> tuple[Json, list[str]]:
-    """The parameters to send, and warnings. What stands on the command line wins over the file.
+    """The parameters to send, and warnings. A value on the command line replaces the one in the file.
 
     Raises:
         UsageProblem: A text is not `name=value`, or not of its parameter's type; the file is no JSON object; a name is
@@ -29,7 +29,7 @@ def gather_parameters(
     split = _split_all(texts)
     schema = find_schema(client, job_type)
     if schema is None:
-        return {**values, **split}, ["the server tells no schema for this job type: parameters are sent as texts"]
+        return {**values, **split}, ["the server has no schema of this job type: parameters are sent as texts"]
     try:
         return {**values, **coerce_text_parameters(schema, split)}, []
     except ParameterErrors as errors:

@@ -57,7 +57,7 @@ JOBS = {
         "UNKNOWN_WORK",
         fields="job_id stage outcome missing wait_seconds",
     ),
-    "stage_not_ended_with_what_follows": Record(
+    "stage_not_ended_with_next_step": Record(
         "A stage could not be ended together with the plan of the next; its results are written alone.",
         level="error",
         fields="job_id",
