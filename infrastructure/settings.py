@@ -94,7 +94,7 @@ _TaskQueues = Annotated[
 class Settings(BaseSettings):
     """All settings, under the names that the code uses; `load_settings` reads them from their variables.
 
-    A field's description says what is expected of its variable.
+    A field's description is what is expected of its variable.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -1,6 +1,7 @@
 """Words and patterns that the project does not use, with what to write in their place.
 
-`python -m tests.words` prints where they are in the files that are not clean yet; with paths, in those.
+`python -m tests.words` prints where they are in the files that are not clean yet; with paths, in those; with `--list`, the
+names of the files that are not clean, which is the content of `files_with_old_words.txt`.
 """
 
 import ast
@@ -32,7 +33,6 @@ WORDS = {
     r"\bwhoever\b": "the caller, a worker, ...",
     r"(?:\A|[.:;|] |\n\n)(?-i:Who) (?![^.]*\?)": "the thing that does it: A repeated request, A reader, ...",
     r"\b(?:a|an|each|every|one|another|any|failed|first|last|next|of) (?:try|tries)\b": "attempt",
-    r"\bpayloads?\b": "message, parameters, body",
     r"\bguardians?\b|\breapers?\b": "janitor",
     r"\back(?:s|ed)?\b": "complete, settle",
     r"\bpublish(?:es|ed)? (?:a|the) messages?\b": "announce",
@@ -105,6 +105,12 @@ def not_clean_yet() -> list[str]:
     return NOT_CLEAN_YET.read_text(encoding="utf-8").split()
 
 
+def not_clean_now() -> list[str]:
+    """The files with refused words, by name."""
+    return sorted(path.relative_to(ROOT).as_posix() for path in (*documents(), *sources()) if findings(path))
+
+
 if __name__ == "__main__":
     asked = [ROOT / name for name in sys.argv[1:] or not_clean_yet()]
-    sys.stdout.writelines(f"{line}\n" for path in asked for line in findings(path))
+    lines = not_clean_now() if sys.argv[1:] == ["--list"] else [line for path in asked for line in findings(path)]
+    sys.stdout.writelines(f"{line}\n" for line in lines)

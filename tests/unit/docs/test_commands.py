@@ -26,7 +26,7 @@ def problem_with(words: tuple[str, ...]) -> str | None:
 
 
 def _coremachine(words: tuple[str, ...]) -> str | None:
-    if not words:
+    if not words or words == ("--help",):
         return None
     names = [f"coremachine {' '.join(words[:count])}" for count in (2, 1)]
     name = next((name for name in names if name in COMMANDS), None)

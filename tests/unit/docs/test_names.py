@@ -80,7 +80,7 @@ def missing_paths(code: str) -> list[str]:
 def written_by_readers() -> frozenset[str]:
     """Files that a page asks its reader to make: `Save this as `first_job.py``."""
     texts = [" ".join(path.read_text(encoding="utf-8").split()) for path in documents()]
-    return frozenset(name for text in texts for name in re.findall(r"Save this as `([^`]+)`", text))
+    return frozenset(name for text in texts for name in re.findall(r"Save (?:this|it) as `([^`]+)`", text))
 
 
 def is_allowed(path: str) -> bool:
