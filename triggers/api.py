@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
 from fastapi import Query as InQuery
 from fastapi.concurrency import run_in_threadpool
 
+from core.basics.version import VERSION
 from core.errors import OtherParameters, StoreUnavailable
 from core.models import JobEvent, JobRecord, JobStatus, view
 from core.models.control import allowed_actions
@@ -30,7 +31,6 @@ from triggers.waiting import EndWatcher
 
 log = safe_logger(__name__)
 
-API_VERSION = "0.1.0"
 DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resume and rerun them.
 
 Lists come in pages: repeat the request with `cursor=<next_cursor>` until `next_cursor` is absent.
@@ -66,7 +66,7 @@ def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> 
     routers = (router, job_actions.router, insight_api.router)
     api = FastAPI(
         title="CoreMachine",
-        version=API_VERSION,
+        version=VERSION,
         description=DESCRIPTION,
         openapi_url=None,
         docs_url=None,

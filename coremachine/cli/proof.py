@@ -12,7 +12,9 @@ from coremachine.cli.jobs import say
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.render import error_text, print_json, print_rows
 
-COLUMNS = ["name", "file", "values", "valid", "range", "lost", "allowed", "not_allowed"]
+COLUMNS = ["name", "file", "values", "valid", "range"]
+# Shown where an output has any.
+RARE_COLUMNS = ["lost", "allowed", "not_allowed"]
 # A multihash of SHA-256, in hexadecimal: its code, its length, and the digest.
 _SHA256 = "1220"
 _AS_VERIFIED = "as verified"
@@ -48,7 +50,9 @@ def verify(
     if wants_json(output):
         print_json({"value": proofs})
     else:
-        print_rows([row_of(proof) for proof in proofs], COLUMNS, empty="No task of this job has verified an output.")
+        rows = [row_of(proof) for proof in proofs]
+        rare = [name for name in RARE_COLUMNS if any(row[name] for row in rows)]
+        print_rows(rows, COLUMNS + rare, empty="No task of this job has verified an output.")
     _say_what_was_looked_at(proofs, is_cut=len(tasks) > limit, quick=quick)
     if any(proof["error"] or proof["verification"].get("problems") or is_bad(proof["file"]) for proof in proofs):
         raise typer.Exit(Exit.FAILED)

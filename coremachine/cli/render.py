@@ -16,6 +16,8 @@ from core.safety.safe_text import brief_text
 
 SHORT_ID = 12
 _LONGEST_CELL = 160
+# So many columns are a table however long their texts are.
+_FEW_COLUMNS = 3
 _COLOURS = {
     "completed": "green",
     "completed_with_errors": "yellow",
@@ -78,49 +80,58 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, emp
 
 def print_whole(value: Any) -> None:
     """A JSON value for people, with nothing left out: names with their values, and lists of alike objects as tables."""
-    for line in _lines_of(value, 0):
-        console().print(line, highlight=False, soft_wrap=isinstance(line, str))
+    show = console()
+    for line in _lines_of(value, 0, show.width):
+        show.print(line, highlight=False, soft_wrap=isinstance(line, str))
 
 
-def _lines_of(value: Any, depth: int) -> Iterator[RenderableType]:
+def _lines_of(value: Any, depth: int, width: int) -> Iterator[RenderableType]:
     indent = "  " * depth
     if isinstance(value, Mapping):
-        for name, inner in value.items():
-            is_nested = isinstance(inner, Mapping | list) and bool(inner)
+        # What fits on a line comes first.
+        for name, inner in sorted(value.items(), key=lambda item: _has_parts(item[1])):
             beginning = f"{indent}[bold]{escape(visible(str(name)))}[/bold]"
-            yield beginning if is_nested else f"{beginning} {_text_of(inner)}"
-            if is_nested:
-                yield from _lines_of(inner, depth + 1)
-    elif isinstance(value, list) and value and all(_is_flat(each) for each in value):
-        yield Padding(_table_of(value), (0, 0, 0, 2 * depth))
+            yield beginning if _has_parts(inner) else f"{beginning} {_text_of(inner)}"
+            if _has_parts(inner):
+                yield from _lines_of(inner, depth + 1, width)
+    elif isinstance(value, list) and (table := _table_of(value, width - 2 * depth)) is not None:
+        yield Padding(table, (0, 0, 0, 2 * depth))
     elif isinstance(value, list):
         for each in value:
-            if isinstance(each, Mapping | list) and each:
-                yield f"{indent}-"
-                yield from _lines_of(each, depth + 1)
-            else:
-                yield f"{indent}- {_text_of(each)}"
+            yield f"{indent}-" if _has_parts(each) else f"{indent}- {_text_of(each)}"
+            if _has_parts(each):
+                yield from _lines_of(each, depth + 1, width)
     else:
         yield f"{indent}{_text_of(value)}"
 
 
-def _is_flat(value: Any) -> bool:
-    return isinstance(value, Mapping) and not any(isinstance(each, Mapping | list) and each for each in value.values())
+def _has_parts(value: Any) -> bool:
+    return isinstance(value, Mapping | list) and bool(value)
 
 
-def _table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _table_of(rows: Sequence[Any], width: int) -> Table | None:
+    """None for what is no table, or too wide to be read as one."""
+    if not rows or not all(isinstance(row, Mapping) and row and not any(map(_has_parts, row.values())) for row in rows):
+        return None
     names = list(dict.fromkeys(name for row in rows for name in row))
+    texts = [[_text_of(row.get(name)) for name in names] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in names:
         table.add_column(escape(visible(str(name))), overflow="fold")
-    for row in rows:
-        table.add_row(*(_text_of(row.get(name)) for name in names))
-    return table
+    for row in texts:
+        table.add_row(*row)
+    needed = sum(
+        max(len(name), *map(len, column)) + 2 for name, column in zip(names, zip(*texts, strict=True), strict=True)
+    )
+    return table if len(names) <= _FEW_COLUMNS or needed <= width else None
 
 
 def _text_of(value: Any) -> str:
     if value is None:
         return "[dim]none[/dim]"
+    if isinstance(value, float):
+        # As people read them; the JSON has all digits.
+        return f"{value:.6g}"
     return escape(visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
 
 
