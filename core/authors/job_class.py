@@ -16,7 +16,8 @@ from core.errors import ContractViolationError, InvalidParameters
 from core.models import JobQueueMessage, JobRecord
 from core.models.definition import JobDefinition
 from core.models.fields import JOB_ID
-from core.ports import JobType, Submitted
+from core.models.submission import Submitted
+from core.ports import JobType
 from core.safety.safe_text import bounded_text, repr_of, text_of
 
 _A_JOB_ID = "64 hexadecimal digits in lower case"

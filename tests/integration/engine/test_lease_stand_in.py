@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from core.models import Lease, StageRef
-from core.running.leases import HeldLease, LeaseKeeper
+from core.models.lease import HeldTask
+from core.running.leases import LeaseKeeper
 from infrastructure import stand_in, stand_in_process
 from infrastructure.settings import load_settings
 from infrastructure.stand_in import LeaseStandIn
@@ -143,7 +144,7 @@ def test_leases_are_renewed_while_this_interpreter_is_blocked(engine, database_u
     (before,) = engine.query("select lease_expires_at::text as at from app.tasks")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    held = [HeldLease(job_id, 1, "s1-00000", lease_id, LEASE_SECONDS)]
+    held = [HeldTask(job_id, 1, "s1-00000", lease_id, LEASE_SECONDS)]
     keeper.hold(held)
     opener = subprocess.Popen([sys.executable, "-c", OPENS_WHEN_RENEWED, database_url, str(pipe), before["at"]])
     os.close(ctypes.PyDLL(None).open(str(pipe).encode(), os.O_RDONLY))
