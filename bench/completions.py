@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-from core.models import JobRecord, StageDefinition, TaskRecord
+from core.models import JobRecord, Lease, StageDefinition, StageRef, TaskRecord
 from coremachine.local.postgres import LocalPostgres
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
@@ -31,7 +31,7 @@ def planned_stage(pool: Pool, count: int) -> tuple[str, list[str], float]:
         for index, task_id in enumerate(ids)
     )
     start = time.perf_counter()
-    TaskRepository(pool).plan_stage(job_id, 1, 1, rows)
+    TaskRepository(pool).plan_stage(StageRef(job_id, 1, 1), rows)
     return job_id, ids, time.perf_counter() - start
 
 
@@ -42,10 +42,12 @@ def completions_per_second(pool: Pool, count: int, batch: int, calls: int) -> tu
     batches = list(itertools.islice((ids[at : at + batch] for at in range(0, len(ids), batch)), calls))
     leases = [uuid4() for _ in batches]
     for lease, chunk in zip(leases, batches, strict=True):
-        tasks.claim_tasks(job_id, 1, 1, chunk, lease_id=lease, owner="bench")
+        tasks.claim_tasks(StageRef(job_id, 1, 1), chunk, lease=Lease(lease, "bench"))
     start = time.perf_counter()
     for lease, chunk in zip(leases, batches, strict=True):
-        stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={key: {"ok": True} for key in chunk})
+        stages.complete_task_and_check_stage(
+            StageRef(job_id, 1, 1), lease_id=lease, results={key: {"ok": True} for key in chunk}
+        )
     return sum(map(len, batches)) / (time.perf_counter() - start), count / planning
 
 

@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 from bench.jobs import FanJob
 from bench.peers.floor import Client
 from bench.workload import RESULT
+from core.models import Lease, StageRef
 from coremachine.local.postgres import find_binaries
 from infrastructure.jobs_tasks import StageCompletionRepository, TaskRepository
 from infrastructure.migrations import Migrator
@@ -40,7 +41,7 @@ update bare set status = 'completed', result = '{result}' where id = :id;
 def bare_updates(url: str, clients: int, seconds: int = SECONDS) -> float:
     """Bare single-row updates by key, each committed: a second, by pgbench."""
     _make_table(url)
-    return _pgbench(url, _SINGLE.format(rows=ROWS, result=json.dumps(RESULT)), clients, seconds)
+    return run_pgbench(url, _SINGLE.format(rows=ROWS, result=json.dumps(RESULT)), clients, seconds)
 
 
 def single_completions(url: str, clients: int, seconds: int = SECONDS) -> float:
@@ -63,7 +64,7 @@ def single_completions(url: str, clients: int, seconds: int = SECONDS) -> float:
         "select app.complete_task_and_check_stage('{job_id}', 1, 2, '{lease}', "
         "array['s2-' || lpad(nextval('next_task')::text, 6, '0')], array['{result}'::jsonb]);\n"
     )
-    return _pgbench(url, call.format(job_id=job_id, lease=lease, result=json.dumps(RESULT)), clients, seconds)
+    return run_pgbench(url, call.format(job_id=job_id, lease=lease, result=json.dumps(RESULT)), clients, seconds)
 
 
 def bare_batches(url: str, clients: int, batches: int = 100) -> float:
@@ -104,20 +105,20 @@ def completions(url: str, clients: int, batches: int = 100) -> float:
         chunks = [ids[at * BATCH : (at + 1) * BATCH] for at in range(batches)]
         leases = [uuid4() for _ in chunks]
         for lease, chunk in zip(leases, chunks, strict=True):
-            tasks.claim_tasks(job_id, 1, 2, chunk, lease_id=lease, owner="bench")
+            tasks.claim_tasks(StageRef(job_id, 1, 2), chunk, lease=Lease(lease, "bench"))
 
         def work(number: int) -> Callable[[], None]:
             def run() -> None:
                 for lease, chunk in list(zip(leases, chunks, strict=True))[number::clients]:
                     results = dict.fromkeys(chunk, RESULT)
-                    stages.complete_task_and_check_stage(job_id, 1, 2, lease_id=lease, results=results)
+                    stages.complete_task_and_check_stage(StageRef(job_id, 1, 2), lease_id=lease, results=results)
 
             return run
 
         return batches * BATCH / _side_by_side([work(number) for number in range(clients)])
 
 
-def _pgbench(url: str, text: str, clients: int, seconds: int) -> float:
+def run_pgbench(url: str, text: str, clients: int, seconds: int) -> float:
     """Transactions a second of a script."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "single.sql"

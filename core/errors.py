@@ -120,7 +120,8 @@ class SubmissionRefused(CoreMachineError):
     def __init__(self, job_id: str, status: str, reason: str) -> None:
         self.job_id, self.status = job_id, status
         super().__init__(
-            f"if_ended: expected a job that is new or runs with these parameters, found {job_id} ({status}). {reason}"
+            f"Nothing was submitted: the job of these parameters is there already ({job_id}, {status}), "
+            f"and the submission asked for a new one or one that runs (if_ended=fail). {reason}"
         )
 
 
@@ -134,7 +135,10 @@ class OtherParameters(CoreMachineError):
 
     def __init__(self, job_id: str, status: str, run: int, reason: str) -> None:
         self.job_id, self.status, self.run = job_id, status, run
-        super().__init__(f"expected a job that is new or has these parameters, found {job_id}. {reason}")
+        super().__init__(
+            f"Nothing was submitted: the job of these parameters is there already ({job_id}), "
+            f"but it was run again with other ones. {reason}"
+        )
 
 
 class MessageRefused(CoreMachineError):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from core.errors import ContractViolationError, CoreMachineError
 from core.models.context import CompletedTask
 from core.models.record import JobId
+from core.models.refs import StageRef
 from core.ports import FailedTask, ResultStore
 
 Task = TypeVar("Task", CompletedTask, FailedTask)
@@ -73,9 +74,9 @@ class FanInResults:
         """
         return self._stream("failed", self._store.stream_failures)
 
-    def _stream(self, kind: str, read: Callable[[str, int, int], Iterator[Task]]) -> Iterator[Task]:
+    def _stream(self, kind: str, read: Callable[[StageRef], Iterator[Task]]) -> Iterator[Task]:
         source, count = self.source, 0
-        for task in read(source.job_id, source.run, source.stage):
+        for task in read(StageRef(source.job_id, source.run, source.stage)):
             count += 1
             yield task
         self._counts[kind] = count

@@ -183,7 +183,7 @@ class CoreMachine:
             raise ContractViolationError(f"expected a TaskQueueMessage, found {type(message).__name__}")
         with self._errors.handle_operation("process_task_message", job_id=message.job_id, stage=message.stage):
             try:
-                job = self._jobs.find(message.job_id, message.run)
+                job = self._jobs.find(message.stage_ref.job_ref)
                 stage = None if job is None else job.definition.stage(message.stage)
             except UnknownWork as unknown:
                 self._runner.give_back(message, unknown)

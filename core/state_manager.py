@@ -15,6 +15,7 @@ from core.errors import Failure, StoreUnavailable
 from core.models import JobRecord, JobStatus, RetryPolicy
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, ParkedTask, RerunMode
 from core.models.dead_letter import DeadLetter, RecordedLetter
+from core.models.refs import JobRef, Lease, StageRef
 from core.ports import (
     Enforcement,
     ForcedJob,
@@ -72,38 +73,36 @@ class StateManager:
         )
         return submitted
 
-    def note_submission(self, job_id: str, run: int, detail: Mapping[str, Any]) -> None:
+    def note_submission(self, ref: JobRef, detail: Mapping[str, Any]) -> None:
         """Add to the event of a submission that made a job. That is written already: an outage here is only logged."""
         try:
-            self._jobs.note_submission(job_id, run, detail)
+            self._jobs.note_submission(ref, detail)
         except StoreUnavailable as error:
-            log.warning("submission_not_noted", exc_info=error, extra={"job_id": job_id})
+            log.warning("submission_not_noted", exc_info=error, extra=ref.log_fields)
 
     def find_job(self, job_id: str) -> JobRecord | None:
         return self._jobs.find_job(job_id)
 
-    def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool:
+    def mark_job_announced(self, ref: StageRef) -> bool:
         """The jobs queue has the message for this step. False when the job has moved on meanwhile."""
-        return self._jobs.mark_job_announced(job_id, run, stage)
+        return self._jobs.mark_job_announced(ref)
 
     def retry_job_step(self, job: JobRecord, error: Mapping[str, Any], delay_seconds: float) -> int | None:
         """Planning or finalizing is to be tried again: the failed tries so far, None if it is not waited for."""
-        return self._jobs.retry_job_step(job.job_id, job.run, job.stage, error, delay_seconds)
+        return self._jobs.retry_job_step(job.stage_ref, error, delay_seconds)
 
     def postpone_job_step(
         self, job: JobRecord, unknown: Mapping[str, str], *, patience_seconds: float, delays: Sequence[float]
     ) -> PostponedStep:
         """Planning or finalizing is left to an app that knows how; no attempt is spent. Exhausted: fail the job."""
-        answer = self._jobs.postpone_job_step(job.job_id, job.run, job.stage, unknown, patience_seconds, delays)
-        extra = {"checkpoint": "UNKNOWN_WORK", "job_id": job.job_id, "stage": job.stage, "outcome": answer.outcome}
+        answer = self._jobs.postpone_job_step(job.stage_ref, unknown, patience_seconds, delays)
+        extra = {"checkpoint": "UNKNOWN_WORK", **job.stage_ref.log_fields, "outcome": answer.outcome}
         log.info("job_step_given_back", extra={**extra, "missing": dict(unknown), "wait_seconds": answer.delay_seconds})
         return answer
 
     def postpone_tasks(
         self,
-        job_id: str,
-        run: int,
-        stage: int,
+        ref: StageRef,
         *,
         lease_id: UUID,
         task_ids: Sequence[str],
@@ -113,9 +112,7 @@ class StateManager:
     ) -> list[PostponedTask]:
         """Leave claimed tasks to an app that knows them; no attempt is spent. Beyond the patience they fail."""
         tasks = self._tasks.postpone_tasks(
-            job_id,
-            run,
-            stage,
+            ref,
             lease_id=lease_id,
             task_ids=task_ids,
             unknown=unknown,
@@ -123,46 +120,40 @@ class StateManager:
             delays=delays,
         )
         failed = [task.task_id for task in tasks if task.outcome == "failed"]
-        extra = {"checkpoint": "UNKNOWN_WORK", "job_id": job_id, "stage": stage, "missing": dict(unknown)}
+        extra = {"checkpoint": "UNKNOWN_WORK", **ref.log_fields, "missing": dict(unknown)}
         log.log(
             logging.ERROR if failed else logging.INFO,
             "tasks_given_back",
             extra={**extra, "count": len(tasks) - len(failed), "failed": failed},
         )
-        tell_job_ended(
-            job_id, run, stage, next((task.job_status for task in tasks if task.is_last_task_in_stage), None)
-        )
+        tell_job_ended(ref, next((task.job_status for task in tasks if task.is_last_task_in_stage), None))
         return tasks
 
-    def expected_count(self, job_id: str, run: int, stage: int) -> int:
+    def expected_count(self, ref: StageRef) -> int:
         """How many tasks a planned stage has."""
-        return self._stages.expected_count(job_id, run, stage)
+        return self._stages.expected_count(ref)
 
-    def mark_tasks_announced(self, job_id: str, run: int, task_ids: Sequence[str]) -> int:
+    def mark_tasks_announced(self, ref: JobRef, task_ids: Sequence[str]) -> int:
         """A queue has the messages for these tasks: pending becomes queued."""
-        return self._tasks.mark_tasks_announced(job_id, run, task_ids)
+        return self._tasks.mark_tasks_announced(ref, task_ids)
 
-    def claim_tasks(
-        self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
-    ) -> list[dict[str, Any]]:
+    def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[dict[str, Any]]:
         """Lease tasks; one row an id: claimed, duplicate, not_due, paused, closed, expired, missing."""
-        rows = self._tasks.claim_tasks(job_id, run, stage, task_ids, lease_id=lease_id, owner=owner)
+        rows = self._tasks.claim_tasks(ref, task_ids, lease=lease)
         refused = {row["task_id"]: row["outcome"] for row in rows if row["outcome"] != "claimed"}
         if refused:
             log.info(
                 "tasks_not_claimed",
-                extra={"checkpoint": "NOT_CLAIMED", "job_id": job_id, "run": run, "stage": stage, "outcomes": refused},
+                extra={"checkpoint": "NOT_CLAIMED", **ref.log_fields, "outcomes": refused},
             )
         return rows
 
-    def release_tasks(
-        self, job_id: str, run: int, stage: int, *, lease_id: UUID, task_ids: Sequence[str], started: bool
-    ) -> list[str]:
+    def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
         """Give tasks back before their lease ends: the ids that are pending again."""
-        return self._tasks.release_tasks(job_id, run, stage, lease_id=lease_id, task_ids=task_ids, started=started)
+        return self._tasks.release_tasks(ref, lease_id=lease_id, task_ids=task_ids, started=started)
 
     def plan_stage(
-        self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
+        self, ref: StageRef, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
     ) -> tuple[str, int]:
         """Insert a stage's tasks and seal it, or nothing.
 
@@ -170,30 +161,26 @@ class StateManager:
             (planned, count), or why not (busy, missing, stale_run, closed, paused, expired) and 0.
         """
         began = time.monotonic()
-        outcome, count = self._tasks.plan_stage(job_id, run, stage, tasks, tasks_per_message=tasks_per_message)
-        tell_planned(job_id, run, stage, outcome, count, _since(began))
+        outcome, count = self._tasks.plan_stage(ref, tasks, tasks_per_message=tasks_per_message)
+        tell_planned(ref, outcome, count, _since(began))
         return outcome, count
 
-    def plan_small_stage(self, job_id: str, run: int, stage: int, planned: SmallStage) -> str:
+    def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> str:
         """As `plan_stage`, in one call: the outcome's name."""
         began = time.monotonic()
-        outcome = self._tasks.plan_small_stage(job_id, run, stage, planned)
-        tell_planned(job_id, run, stage, outcome, len(planned.tasks), _since(began))
+        outcome = self._tasks.plan_small_stage(ref, planned)
+        tell_planned(ref, outcome, len(planned.tasks), _since(began))
         return outcome
 
-    def complete_tasks(
-        self, job_id: str, run: int, stage: int, *, lease_id: UUID, results: Mapping[str, JsonObject]
-    ) -> StageCheck:
+    def complete_tasks(self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, JsonObject]) -> StageCheck:
         """End tasks as completed and see whether they were the stage's last."""
-        check = self._stages.complete_task_and_check_stage(job_id, run, stage, lease_id=lease_id, results=results)
-        tell_ended("TASK_COMPLETE", job_id, run, stage, results, check)
+        check = self._stages.complete_task_and_check_stage(ref, lease_id=lease_id, results=results)
+        tell_ended("TASK_COMPLETE", ref, results, check)
         return check
 
     def complete_stage_and_plan_next(
         self,
-        job_id: str,
-        run: int,
-        stage: int,
+        ref: StageRef,
         *,
         lease_id: UUID,
         results: Mapping[str, JsonObject],
@@ -201,46 +188,36 @@ class StateManager:
     ) -> bool:
         """End all tasks of a stage as completed, and plan the next, of at least one task: all of it, or nothing."""
         began = time.monotonic()
-        done = self._stages.complete_stage_and_plan_next(
-            job_id, run, stage, lease_id=lease_id, results=results, following=following
-        )
+        done = self._stages.complete_stage_and_plan_next(ref, lease_id=lease_id, results=results, following=following)
         if done:
-            tell_ended("TASK_COMPLETE", job_id, run, stage, results, _all_of(results))
-            tell_planned(job_id, run, stage + 1, "planned", len(following.tasks), _since(began))
+            tell_ended("TASK_COMPLETE", ref, results, _all_of(results))
+            tell_planned(ref.job_ref.at_stage(ref.stage + 1), "planned", len(following.tasks), _since(began))
         return done
 
     def complete_stage_and_finalize(
         self,
-        job_id: str,
-        run: int,
-        stage: int,
+        ref: StageRef,
         *,
         lease_id: UUID,
         results: Mapping[str, JsonObject],
         summary: JsonObject,
     ) -> str | None:
         """End all tasks of the last stage as completed, and the job: all of it, or nothing. The job's status then."""
-        status = self._stages.complete_stage_and_finalize(
-            job_id, run, stage, lease_id=lease_id, results=results, summary=summary
-        )
+        status = self._stages.complete_stage_and_finalize(ref, lease_id=lease_id, results=results, summary=summary)
         if status is not None:
-            tell_ended("TASK_COMPLETE", job_id, run, stage, results, _all_of(results))
-            tell_finalized(job_id, run, status)
+            tell_ended("TASK_COMPLETE", ref, results, _all_of(results))
+            tell_finalized(ref.job_ref, status)
         return status
 
-    def fail_tasks(
-        self, job_id: str, run: int, stage: int, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]
-    ) -> StageCheck:
+    def fail_tasks(self, ref: StageRef, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]) -> StageCheck:
         """End tasks as failed; the stage's policy may end the job."""
-        check = self._stages.fail_task_and_check_stage(job_id, run, stage, lease_id=lease_id, errors=errors)
-        tell_ended("TASK_FAILED", job_id, run, stage, errors, check)
+        check = self._stages.fail_task_and_check_stage(ref, lease_id=lease_id, errors=errors)
+        tell_ended("TASK_FAILED", ref, errors, check)
         return check
 
     def schedule_retry(
         self,
-        job_id: str,
-        run: int,
-        stage: int,
+        ref: StageRef,
         task_id: str,
         *,
         lease_id: UUID,
@@ -264,80 +241,76 @@ class StateManager:
             delay = max(delay, failure.retry_after_seconds)
         error = failure.to_json(attempt)
         answer = self._stages.increment_task_retry_count(
-            job_id, run, stage, task_id, lease_id=lease_id, error=error, delay_seconds=delay
+            ref, task_id, lease_id=lease_id, error=error, delay_seconds=delay
         )
         answer["delay_seconds"] = delay
-        tell_retry(job_id, run, stage, task_id, answer)
+        tell_retry(ref, task_id, answer)
         return answer
 
-    def take_back_tasks(self, job_id: str, run: int, stage: int) -> tuple[int, int]:
+    def take_back_tasks(self, ref: StageRef) -> tuple[int, int]:
         """Take back tasks whose lease ran out: (pending again, given up after too many interruptions)."""
-        answer = self._stages.take_back_tasks(job_id, run, stage)
+        answer = self._stages.take_back_tasks(ref)
         if answer["taken_back"] or answer["given_up"]:
             log.warning(
                 "tasks_interrupted",
-                extra={"checkpoint": "TASKS_INTERRUPTED", "job_id": job_id, "run": run, "stage": stage, **answer},
+                extra={"checkpoint": "TASKS_INTERRUPTED", **ref.log_fields, **answer},
             )
         if answer["is_last_task_in_stage"]:
-            self._tell_end(job_id, run, stage)
+            self._tell_end(ref)
         return answer["taken_back"], answer["given_up"]
 
-    def find_suspects(self, job_id: str, run: int, task_ids: Sequence[str], most: int) -> list[str]:
+    def find_suspects(self, ref: JobRef, task_ids: Sequence[str], most: int) -> list[str]:
         """Those that spent half of the interruptions that they survive on processes that were lost under them."""
-        lost = self._stages.count_lost_processes(job_id, run, task_ids)
+        lost = self._stages.count_lost_processes(ref, task_ids)
         return [task_id for task_id in task_ids if lost.get(task_id, 0) * 2 >= max(most, 1)]
 
-    def note_alone(self, job_id: str, run: int, stage: int, task_id: str) -> None:
+    def note_alone(self, ref: StageRef, task_id: str) -> None:
         """In the job's timeline: nothing else runs in the process where this task is about to."""
-        record = with_log_fields(checkpoint="TASK_RUNS_ALONE", job_id=job_id, run=run, stage=stage, task_id=task_id)
+        record = with_log_fields(checkpoint="TASK_RUNS_ALONE", **ref.log_fields, task_id=task_id)
         log.warning("task_runs_alone", extra=record)
         try:
-            self._jobs.record_event(job_id, run, stage, task_id, "task_runs_alone", {})
+            self._jobs.record_event(ref, task_id, "task_runs_alone", {})
         except StoreUnavailable as error:
             outage.note(str(error))
 
-    def _tell_end(self, job_id: str, run: int, stage: int) -> None:
+    def _tell_end(self, ref: StageRef) -> None:
         """For an answer that does not say what became of the job. What was done is done: an outage is only noted."""
         try:
-            job = self._jobs.find_job(job_id)
+            job = self._jobs.find_job(ref.job_id)
         except StoreUnavailable as error:
             outage.note(str(error))
             return
-        if job is not None and (job.run, job.stage) == (run, stage):
+        if job is not None and job.stage_ref == ref:
             with log_fields(correlation_id=job.correlation_id):
-                tell_job_ended(job_id, run, stage, job.status)
+                tell_job_ended(ref, job.status)
 
-    def enforce_deadlines(self, job_id: str, run: int, stage: int, *, limit: int = 1000) -> Enforcement:
+    def enforce_deadlines(self, ref: StageRef, *, limit: int = 1000) -> Enforcement:
         """End what is overdue at the stage where the job stands: the job, or at most `limit` tasks not begun."""
-        enforced = self._stages.enforce_deadlines(job_id, run, stage, limit)
+        enforced = self._stages.enforce_deadlines(ref, limit)
         if enforced.outcome != "nothing":
             log.error(
                 "deadline_passed",
                 extra={
                     "checkpoint": "DEADLINE_PASSED",
-                    "job_id": job_id,
-                    "run": run,
-                    "stage": stage,
+                    **ref.log_fields,
                     "outcome": enforced.outcome,
                     "count": enforced.expired_count,
                 },
             )
-            tell_job_ended(job_id, run, stage, enforced.job_status)
+            tell_job_ended(ref, enforced.job_status)
         return enforced
 
-    def resume_stalled_job(self, job_id: str, run: int, stage: int) -> bool:
+    def resume_stalled_job(self, ref: StageRef) -> bool:
         """Decide again what a stage's last task decides: whether the job moved."""
-        return self._stages.resume_stalled_job(job_id, run, stage)
+        return self._stages.resume_stalled_job(ref)
 
-    def finalize_job(self, job_id: str, run: int, result: JsonObject | None) -> str | None:
+    def finalize_job(self, ref: JobRef, result: JsonObject | None) -> str | None:
         """Store the job's summary and end it; None when it does not wait for that."""
-        status = self._jobs.finalize_job(job_id, run, result)
-        tell_finalized(job_id, run, status)
+        status = self._jobs.finalize_job(ref, result)
+        tell_finalized(ref, status)
         return status
 
-    def note_large_values(
-        self, job_id: str, run: int, stage: int, kind: str, sizes: Iterable[tuple[str | None, int]]
-    ) -> None:
+    def note_large_values(self, ref: StageRef, kind: str, sizes: Iterable[tuple[str | None, int]]) -> None:
         """Warn in the job's timeline of values that are large, in one line. Nothing else depends on it.
 
         Args:
@@ -349,10 +322,10 @@ class StateManager:
             return
         size, task_id = max(large, key=lambda one: one[0])
         detail = {"kind": kind, "count": len(large), "largest_bytes": size, "warned_above_bytes": LARGE_VALUE_BYTES}
-        record = with_log_fields(checkpoint="LARGE_VALUE", job_id=job_id, run=run, stage=stage, task_id=task_id)
+        record = with_log_fields(checkpoint="LARGE_VALUE", **ref.log_fields, task_id=task_id)
         log.warning("large_value", extra={**record, **detail})
         try:
-            self._jobs.record_event(job_id, run, stage, task_id, "large_value", detail)
+            self._jobs.record_event(ref, task_id, "large_value", detail)
         except Exception as error:  # noqa: BLE001 - what it warns of is written down, and must not be done again
             log.warning("large_value_not_noted", extra={**record, "reason": str(error)})
 
@@ -361,9 +334,9 @@ class StateManager:
         job = self._jobs.find_job(job_id)
         if job is None:
             return False
-        failed = self._jobs.fail_job(job_id, job.run, error)
+        failed = self._jobs.fail_job(job.ref, error)
         if failed:
-            record = {"checkpoint": "JOB_FAILED", "job_id": job_id, "run": job.run, "stage": job.stage}
+            record = {"checkpoint": "JOB_FAILED", **job.stage_ref.log_fields}
             record |= {"correlation_id": job.correlation_id, "error": dict(error)}
             log.error("job_failed", extra=record)
         return failed
@@ -385,13 +358,13 @@ class StateManager:
         log.info("job_cancel_asked", extra={"checkpoint": "JOB_CANCEL", "job_id": job_id, "status": status})
         return status
 
-    def force_cancel(self, job_id: str, run: int, stage: int) -> int | None:
+    def force_cancel(self, ref: StageRef) -> int | None:
         """End a job whose cancel is overdue: how many tasks had not stopped; None if it is not, or has ended."""
-        count = self._jobs.force_cancel(job_id, run, stage)
+        count = self._jobs.force_cancel(ref)
         if count is not None:
-            record = {"checkpoint": "JOB_CANCEL", "job_id": job_id, "run": run, "stage": stage, "count": count}
+            record = {"checkpoint": "JOB_CANCEL", **ref.log_fields, "count": count}
             log.warning("job_cancel_forced", extra=record)
-            tell_job_ended(job_id, run, stage, JobStatus.CANCELLED)
+            tell_job_ended(ref, JobStatus.CANCELLED)
         return count
 
     def pause_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None:
@@ -404,8 +377,7 @@ class StateManager:
 
     def rerun_job(
         self,
-        job_id: str,
-        run: int,
+        ref: JobRef,
         *,
         mode: RerunMode,
         from_stage: int | None,
@@ -416,8 +388,7 @@ class StateManager:
     ) -> ControlAnswer | None:
         """Begin the run after `run` of a job that has ended; None for an unknown job."""
         answer = self._jobs.rerun_job(
-            job_id,
-            run,
+            ref,
             mode=mode,
             from_stage=from_stage,
             parameters=parameters,
@@ -425,15 +396,15 @@ class StateManager:
             reason=reason,
             actor=actor,
         )
-        return _told("job_rerun_asked", job_id, answer)
+        return _told("job_rerun_asked", ref.job_id, answer)
 
     def find_parked_tasks(self, job_id: str | None, limit: int, hold_seconds: float) -> list[ParkedTask]:
         """Tasks that need a message once more, held for the caller; of one job or of all."""
         return self._jobs.find_parked_tasks(job_id, limit, hold_seconds)
 
-    def unpark_tasks(self, job_id: str, run: int, task_ids: Sequence[str], held_until: datetime) -> int:
+    def unpark_tasks(self, ref: JobRef, task_ids: Sequence[str], held_until: datetime) -> int:
         """A queue has the messages for these parked tasks."""
-        return self._jobs.unpark_tasks(job_id, run, task_ids, held_until)
+        return self._jobs.unpark_tasks(ref, task_ids, held_until)
 
     def record_dead_letter(self, letter: DeadLetter) -> RecordedLetter:
         """Keep a dead message once; the rows that it named wait for another: queued becomes pending."""

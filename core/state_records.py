@@ -6,42 +6,43 @@ from typing import Any
 
 from core.basics.log_fields import bound_field, with_log_fields
 from core.models import JobStatus, StageStatus
+from core.models.refs import JobRef, StageRef
 from core.ports import StageCheck
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
 
 
-def tell_planned(job_id: str, run: int, stage: int, outcome: str, count: int, seconds: float) -> None:
+def tell_planned(ref: StageRef, outcome: str, count: int, seconds: float) -> None:
     """A stage was planned, or was not to be."""
-    record = with_log_fields(checkpoint="STAGE_PLAN", job_id=job_id, run=run, stage=stage)
+    record = with_log_fields(checkpoint="STAGE_PLAN", **ref.log_fields)
     log.info("stage_plan_ended", extra={**record, "outcome": outcome, "count": count, "duration_seconds": seconds})
 
 
-def tell_finalized(job_id: str, run: int, status: str | None) -> None:
+def tell_finalized(ref: JobRef, status: str | None) -> None:
     """A job ended; None if it did not wait for that."""
     if status is None:
         return
-    record = with_log_fields(checkpoint="JOB_COMPLETE", job_id=job_id, run=run, status=status)
+    record = with_log_fields(checkpoint="JOB_COMPLETE", **ref.log_fields, status=status)
     began: datetime | None = bound_field("_run_began")
     if began is not None:
         record["duration_seconds"] = round((datetime.now(UTC) - began).total_seconds(), 3)
     log.info("job_finalized", extra=record)
 
 
-def tell_job_ended(job_id: str, run: int, stage: int, status: str | None) -> None:
+def tell_job_ended(ref: StageRef, status: str | None) -> None:
     """A job ended otherwise than by its finalizer, with what ended its stage. Nothing is told of one that goes on."""
     if status == JobStatus.FAILED:
-        record = with_log_fields(checkpoint="JOB_FAILED", job_id=job_id, run=run, stage=stage, status=status)
+        record = with_log_fields(checkpoint="JOB_FAILED", **ref.log_fields, status=status)
         log.error("job_failed", extra=record)
     elif status == JobStatus.CANCELLED:
-        record = with_log_fields(checkpoint="JOB_CANCEL", job_id=job_id, run=run, stage=stage, status=status)
+        record = with_log_fields(checkpoint="JOB_CANCEL", **ref.log_fields, status=status)
         log.info("job_cancelled", extra=record)
 
 
-def tell_ended(checkpoint: str, job_id: str, run: int, stage: int, asked: Iterable[str], check: StageCheck) -> None:
+def tell_ended(checkpoint: str, ref: StageRef, asked: Iterable[str], check: StageCheck) -> None:
     """Tasks ended as asked, came too late for it, or are no longer ours."""
-    where = with_log_fields(checkpoint=checkpoint, job_id=job_id, run=run, stage=stage)
+    where = with_log_fields(checkpoint=checkpoint, **ref.log_fields)
     refused = sorted(set(asked) - set(check.updated_ids))
     if refused:
         log.warning("stale_lease_refused", extra={**where, "checkpoint": "STALE_LEASE", "task_ids": refused})
@@ -53,12 +54,12 @@ def tell_ended(checkpoint: str, job_id: str, run: int, stage: int, asked: Iterab
     else:
         log.info(checkpoint.lower(), extra={**where, **ended})
     if check.is_last_task_in_stage:
-        tell_job_ended(job_id, run, stage, check.job_status)
+        tell_job_ended(ref, check.job_status)
 
 
-def tell_retry(job_id: str, run: int, stage: int, task_id: str, answer: Mapping[str, Any]) -> None:
+def tell_retry(ref: StageRef, task_id: str, answer: Mapping[str, Any]) -> None:
     """Another attempt was scheduled, or refused."""
-    record = with_log_fields(checkpoint="RETRY_SCHEDULED", job_id=job_id, run=run, stage=stage)
+    record = with_log_fields(checkpoint="RETRY_SCHEDULED", **ref.log_fields)
     record |= {**_of_attempts([task_id]), "outcome": answer["outcome"], "delay_seconds": answer["delay_seconds"]}
     log.warning("retry_scheduled" if answer["outcome"] == "scheduled" else "retry_refused", extra=record)
 

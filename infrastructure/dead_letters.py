@@ -15,6 +15,7 @@ from core.models.dead_letter import (
 )
 from core.models.definition import FrozenModel
 from core.models.view import Page
+from core.schema.statuses import STATUS_SETS
 from infrastructure.postgresql import PostgreSQLRepository
 from infrastructure.queries import MAX_LIMIT, make_page, read_cursor
 
@@ -119,13 +120,15 @@ class DeadLetterRepository(PostgreSQLRepository):
         query = SQL(
             "select d.dead_letter_id,"
             " exists (select 1 from {jobs} j where j.job_id = d.job_id and j.run = d.run"
-            "   and j.status in ('queued', 'finalizing')) as job_waits,"
+            "   and j.status in ({waiting_jobs})) as job_waits,"
             " array(select t.task_id from {tasks} t join {jobs} j on j.job_id = t.job_id and j.run = t.run"
             "   where t.job_id = d.job_id and t.run = d.run and t.stage = d.stage and t.task_id = any(d.task_ids)"
-            "   and j.status = 'processing' and t.status in ('pending', 'queued', 'pending_retry')"
+            "   and j.status = 'processing' and t.status in ({waiting_tasks})"
             "   order by t.task_id) as task_ids"
             " from {letters} d where d.dead_letter_id = any(%s)"
-        ).format(jobs=self._table("jobs"), tasks=self._table("tasks"), letters=self._table("dead_letters"))
+        ).format(
+            jobs=self._table("jobs"), tasks=self._table("tasks"), letters=self._table("dead_letters"), **STATUS_SETS
+        )
         rows = self._execute_query("find_waiting_rows", query, ([letter.dead_letter_id for letter in letters],))
         return {row["dead_letter_id"]: WaitingRows(row["job_waits"], tuple(row["task_ids"])) for row in rows}
 

@@ -18,6 +18,7 @@ from core.models.insight import (
     UnknownFacts,
 )
 from core.models.status import JobStatus
+from core.schema.statuses import STATUS_SETS
 from infrastructure.connections import snapshot
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import FailureQueries
@@ -64,7 +65,7 @@ _OPEN = SQL(
     " min(queue) filter (where status <> 'processing') as first_queue,"
     " max(queue) filter (where status <> 'processing') as last_queue"
     " from {tasks} where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s"
-    " and status in ('pending', 'queued', 'processing', 'pending_retry')"
+    " and status in ({open_tasks})"
 )
 _RETRIES = SQL(
     "select task_id, name, attempt, due_at, error from {tasks}"
@@ -83,7 +84,7 @@ _STRANGE = SQL(
 _INTERRUPTED = SQL(
     "select task_id, name, interruptions, lease_owner as owner from {tasks}"
     " where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and interruptions > 0"
-    " and status in ('pending', 'queued', 'processing', 'pending_retry')"
+    " and status in ({open_tasks})"
     " order by interruptions desc, task_id limit %(examples)s"
 )
 _LEASES = SQL(
@@ -179,6 +180,7 @@ class InsightQueries(PostgreSQLRepository):
             tasks=self._table("tasks"),
             events=self._table("job_events"),
             is_strange=_IS_STRANGE,
+            **STATUS_SETS,
         )
         return cursor.execute(composed, parameters).fetchall()
 

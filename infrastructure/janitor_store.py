@@ -4,26 +4,27 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from core.operating.janitor import StageKey, UnannouncedJob, UnannouncedTask
+from core.models.refs import JobRef, StageRef
+from core.operating.janitor import UnannouncedJob, UnannouncedTask
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
 
 
 class JanitorRepository(PostgreSQLRepository):
-    """`sql/functions/janitor.sql`, a method a function."""
+    """`sql/functions/janitor.sql`: one method per function."""
 
-    def find_expired_stages(self, limit: int) -> list[StageKey]:
+    def find_expired_stages(self, limit: int) -> list[StageRef]:
         """Stages with tasks whose lease has run out."""
         return self._stages("find_expired_stages", (limit,))
 
-    def find_overdue_stages(self, limit: int) -> list[StageKey]:
+    def find_overdue_stages(self, limit: int) -> list[StageRef]:
         """Stages at which jobs stand that have missed a declared deadline; up to `limit` of each kind of deadline."""
         return self._stages("find_overdue_stages", (limit,))
 
-    def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageKey]:
+    def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageRef]:
         """Jobs that run though nothing of their stage is open, untouched for the grace."""
         return self._stages("find_stalled_jobs", (limit, grace_seconds))
 
-    def find_overdue_cancels(self, limit: int) -> list[StageKey]:
+    def find_overdue_cancels(self, limit: int) -> list[StageRef]:
         """Jobs that are cancelling for longer than their grace."""
         return self._stages("find_overdue_cancels", (limit,))
 
@@ -37,17 +38,17 @@ class JanitorRepository(PostgreSQLRepository):
         rows = self._call("find_unannounced_jobs", (limit, grace_seconds, hold_seconds))
         return [UnannouncedJob(**row) for row in rows]
 
-    def let_go_of_tasks(self, job_id: str, run: int, task_ids: list[str]) -> None:
+    def let_go_of_tasks(self, ref: JobRef, task_ids: list[str]) -> None:
         """Found tasks whose messages no queue took: the next sweep finds them again."""
-        self._call("let_go_of_tasks", (job_id, run, task_ids))
+        self._call("let_go_of_tasks", (*ref.key, task_ids))
 
-    def let_go_of_job(self, job_id: str, run: int, attempt: int) -> None:
+    def let_go_of_job(self, ref: JobRef, attempt: int) -> None:
         """The same for a job."""
-        self._call("let_go_of_job", (job_id, run, attempt))
+        self._call("let_go_of_job", (*ref.key, attempt))
 
-    def record_repair(self, job_id: str, run: int, stage: int, event: str, detail: Mapping[str, Any]) -> None:
+    def record_repair(self, ref: StageRef, event: str, detail: Mapping[str, Any]) -> None:
         """A line in the job's timeline."""
-        self._call("record_event", (job_id, run, stage, None, event, as_jsonb(detail)))
+        self._call("record_event", (*ref.key, None, event, as_jsonb(detail)))
 
     def read_clock(self) -> datetime:
         """The database's time."""
@@ -72,5 +73,5 @@ class JanitorRepository(PostgreSQLRepository):
         [row] = self._call("renew_patience", (kind, name, limit))
         return int(row["renew_patience"])
 
-    def _stages(self, function: str, parameters: tuple[Any, ...]) -> list[StageKey]:
-        return [(row["job_id"], row["run"], row["stage"]) for row in self._call(function, parameters)]
+    def _stages(self, function: str, parameters: tuple[Any, ...]) -> list[StageRef]:
+        return [StageRef(row["job_id"], row["run"], row["stage"]) for row in self._call(function, parameters)]

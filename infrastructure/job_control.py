@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from core.models.control import ControlAnswer, ParkedTask
+from core.models.refs import JobRef, StageRef
 from core.models.status import JobStatus
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
 
@@ -22,8 +23,7 @@ class JobControlRepository(PostgreSQLRepository):
 
     def rerun_job(
         self,
-        job_id: str,
-        run: int,
+        ref: JobRef,
         *,
         mode: str,
         from_stage: int | None,
@@ -38,7 +38,7 @@ class JobControlRepository(PostgreSQLRepository):
             run: The run that the caller has seen; of another one nothing is begun.
             parameters, definition: None leaves the last run's.
         """
-        values = (job_id, run, mode, from_stage, as_jsonb(parameters), as_jsonb(definition), reason, actor)
+        values = (*ref.key, mode, from_stage, as_jsonb(parameters), as_jsonb(definition), reason, actor)
         return self._control("rerun_job", values)
 
     def cancel_job(
@@ -48,18 +48,18 @@ class JobControlRepository(PostgreSQLRepository):
         (row,) = self._call("cancel_job", (job_id, reason, grace_seconds, actor))
         return row["cancel_job"]  # type: ignore[no-any-return]
 
-    def force_cancel(self, job_id: str, run: int, stage: int) -> int | None:
+    def force_cancel(self, ref: StageRef) -> int | None:
         """Revoke the leases of a job whose cancel is overdue and end it: how many tasks had not stopped."""
-        (row,) = self._call("force_cancel", (job_id, run, stage))
+        (row,) = self._call("force_cancel", ref.key)
         return row["force_cancel"]  # type: ignore[no-any-return]
 
     def find_parked_tasks(self, job_id: str | None, limit: int, hold_seconds: float) -> list[ParkedTask]:
         """Tasks that need a message once more, of one job or of all (None), ordered by job; held for the caller."""
         return [ParkedTask(**row) for row in self._call("find_parked_tasks", (job_id, limit, hold_seconds))]
 
-    def unpark_tasks(self, job_id: str, run: int, task_ids: Sequence[str], held_until: datetime) -> int:
+    def unpark_tasks(self, ref: JobRef, task_ids: Sequence[str], held_until: datetime) -> int:
         """Their messages are confirmed. Those that are not held until then any more stay parked."""
-        (row,) = self._call("unpark_tasks", (job_id, run, list(task_ids), held_until))
+        (row,) = self._call("unpark_tasks", (*ref.key, list(task_ids), held_until))
         return int(row["unpark_tasks"])
 
     def _control(self, function: str, parameters: Sequence[Any]) -> ControlAnswer | None:

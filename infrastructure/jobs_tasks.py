@@ -11,6 +11,7 @@ from psycopg.sql import SQL, Identifier
 from core.models import JobRecord
 from core.models.control import IfEnded
 from core.models.dead_letter import DeadLetter, RecordedLetter
+from core.models.refs import JobRef, Lease, StageRef
 from core.ports import (
     Enforcement,
     ForcedJob,
@@ -71,24 +72,22 @@ class JobRepository(JobControlRepository):
         outcome, is_same = SubmissionOutcome(row["outcome"]), bool(row["same_parameters"])
         return Submitted(outcome, row["job_id"], row["status"], row["run"], row["correlation_id"], is_same)
 
-    def note_submission(self, job_id: str, run: int, detail: Mapping[str, Any]) -> None:
+    def note_submission(self, ref: JobRef, detail: Mapping[str, Any]) -> None:
         """Add to the event of the submission that made the job."""
-        self._call("note_submission", (job_id, run, as_jsonb(detail)))
+        self._call("note_submission", (*ref.key, as_jsonb(detail)))
 
-    def mark_job_announced(self, job_id: str, run: int, stage: int) -> bool:
+    def mark_job_announced(self, ref: StageRef) -> bool:
         """The message for this step is confirmed. False when the job has moved on meanwhile."""
-        (row,) = self._call("mark_job_announced", (job_id, run, stage))
+        (row,) = self._call("mark_job_announced", ref.key)
         return bool(row["mark_job_announced"])
 
-    def retry_job_step(
-        self, job_id: str, run: int, stage: int, error: Mapping[str, Any], delay_seconds: float
-    ) -> int | None:
+    def retry_job_step(self, ref: StageRef, error: Mapping[str, Any], delay_seconds: float) -> int | None:
         """Planning or finalizing failed: try again after the delay. The failed tries so far; None if not waited for."""
-        (row,) = self._call("retry_job_step", (job_id, run, stage, as_jsonb(error), delay_seconds))
+        (row,) = self._call("retry_job_step", (*ref.key, as_jsonb(error), delay_seconds))
         return row["retry_job_step"]  # type: ignore[no-any-return]
 
     def postpone_job_step(
-        self, job_id: str, run: int, stage: int, unknown: Mapping[str, str], patience: float, delays: Sequence[float]
+        self, ref: StageRef, unknown: Mapping[str, str], patience: float, delays: Sequence[float]
     ) -> PostponedStep:
         """Planning or finalizing is left to an app that knows how; no attempt is spent.
 
@@ -97,7 +96,7 @@ class JobRepository(JobControlRepository):
             patience: Seconds; when it has been given back for so long, it is exhausted and nothing is changed.
             delays: Seconds until it is tried again, after the first time, the second, and so on.
         """
-        parameters = (job_id, run, stage, as_jsonb(unknown), patience, list(delays))
+        parameters = (*ref.key, as_jsonb(unknown), patience, list(delays))
         (row,) = self._call("postpone_job_step", parameters)
         return PostponedStep(**row)
 
@@ -111,20 +110,18 @@ class JobRepository(JobControlRepository):
         query = SQL("select {} from {} where job_id = %s")
         return query.format(columns_of(JobRecord), Identifier(self._schema, "jobs")).as_string()
 
-    def finalize_job(self, job_id: str, run: int, result: JsonObject | None) -> str | None:
+    def finalize_job(self, ref: JobRef, result: JsonObject | None) -> str | None:
         """Store the job's summary and end it. None when it does not wait for that."""
-        (row,) = self._call("finalize_job", (job_id, run, as_jsonb(result)))
+        (row,) = self._call("finalize_job", (*ref.key, as_jsonb(result)))
         return row["finalize_job"]  # type: ignore[no-any-return]
 
-    def fail_job(self, job_id: str, run: int, error: Mapping[str, Any]) -> bool:
-        (row,) = self._call("fail_job", (job_id, run, as_jsonb(error)))
+    def fail_job(self, ref: JobRef, error: Mapping[str, Any]) -> bool:
+        (row,) = self._call("fail_job", (*ref.key, as_jsonb(error)))
         return bool(row["fail_job"])
 
-    def record_event(
-        self, job_id: str, run: int, stage: int, task_id: str | None, event: str, detail: Mapping[str, Any]
-    ) -> None:
+    def record_event(self, ref: StageRef, task_id: str | None, event: str, detail: Mapping[str, Any]) -> None:
         """A line in the job's timeline, where no transition writes it."""
-        self._call("record_event", (job_id, run, stage, task_id, event, as_jsonb(detail)))
+        self._call("record_event", (*ref.key, task_id, event, as_jsonb(detail)))
 
     def record_dead_letter(self, letter: DeadLetter) -> RecordedLetter:
         """Keep a dead message once, and let the rows that it named be announced again after a hold."""
@@ -156,7 +153,7 @@ class TaskRepository(PostgreSQLRepository):
     """Task rows: planned in one transaction, leased in one call."""
 
     def plan_stage(
-        self, job_id: str, run: int, stage: int, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
+        self, ref: StageRef, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
     ) -> tuple[str, int]:
         """Insert a stage's tasks and seal it: all of them, or none.
 
@@ -173,7 +170,7 @@ class TaskRepository(PostgreSQLRepository):
             Identifier(self._schema, "tasks"), SQL(", ").join(Identifier(name) for name in TASK_COLUMNS)
         )
         with self._get_cursor("plan_stage") as cursor, cursor.connection.transaction():
-            cursor.execute(begin, (job_id, run, stage))
+            cursor.execute(begin, ref.key)
             row = cursor.fetchone()
             if row is None or row["outcome"] != "ready":
                 return (row["outcome"] if row else "missing"), 0
@@ -182,23 +179,21 @@ class TaskRepository(PostgreSQLRepository):
                 for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
                     keys = (getattr(task, name) for name in TASK_COLUMNS[:-1])
                     copy.write_row((*keys, as_jsonb(task.parameters)))
-            cursor.execute(seal, (job_id, run, stage, count, tasks_per_message))
+            cursor.execute(seal, (*ref.key, count, tasks_per_message))
         return "planned", count
 
-    def plan_small_stage(self, job_id: str, run: int, stage: int, planned: SmallStage) -> str:
+    def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> str:
         """Insert and seal a stage of few tasks in one call; with a lease they are born claimed. The outcome's name."""
-        (row,) = self._call("plan_small_stage", (job_id, run, stage, *_columns_of(planned)))
+        (row,) = self._call("plan_small_stage", (*ref.key, *_columns_of(planned)))
         return str(row["plan_small_stage"])
 
-    def mark_tasks_announced(self, job_id: str, run: int, task_ids: Sequence[str]) -> int:
-        (row,) = self._call("mark_tasks_announced", (job_id, run, list(task_ids)))
+    def mark_tasks_announced(self, ref: JobRef, task_ids: Sequence[str]) -> int:
+        (row,) = self._call("mark_tasks_announced", (*ref.key, list(task_ids)))
         return int(row["mark_tasks_announced"])
 
-    def claim_tasks(
-        self, job_id: str, run: int, stage: int, task_ids: Sequence[str], *, lease_id: UUID, owner: str
-    ) -> list[dict[str, Any]]:
+    def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[dict[str, Any]]:
         """Lease tasks; one row an id: claimed, duplicate, not_due, paused, closed, expired, missing."""
-        return self._call("claim_tasks", (job_id, run, stage, list(task_ids), lease_id, owner))
+        return self._call("claim_tasks", (*ref.key, list(task_ids), lease.lease_id, lease.owner))
 
     def renew_leases(self, held: Sequence[HeldLease]) -> dict[tuple[UUID, str], str]:
         """Extend a process's leases in one call: (lease id, task id) -> renewed, stop, timed_out; missing: lost."""
@@ -216,18 +211,14 @@ class TaskRepository(PostgreSQLRepository):
         """Extend whatever is leased under the name: job_id, task_id, outcome and seconds_left of each."""
         return self._call("renew_leases_of_owner", (owner,))
 
-    def release_tasks(
-        self, job_id: str, run: int, stage: int, *, lease_id: UUID, task_ids: Sequence[str], started: bool
-    ) -> list[str]:
+    def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
         """Give tasks back before their lease ends. Returns those that are pending again and want a message."""
-        (row,) = self._call("release_tasks", (job_id, run, stage, lease_id, list(task_ids), started))
+        (row,) = self._call("release_tasks", (*ref.key, lease_id, list(task_ids), started))
         return list(row["release_tasks"])
 
     def postpone_tasks(
         self,
-        job_id: str,
-        run: int,
-        stage: int,
+        ref: StageRef,
         *,
         lease_id: UUID,
         task_ids: Sequence[str],
@@ -236,7 +227,7 @@ class TaskRepository(PostgreSQLRepository):
         delays: Sequence[float],
     ) -> list[PostponedTask]:
         """Leave claimed tasks to an app that knows them: which are postponed, and which failed beyond the patience."""
-        parameters = (job_id, run, stage, lease_id, list(task_ids), as_jsonb(unknown), patience_seconds, list(delays))
+        parameters = (*ref.key, lease_id, list(task_ids), as_jsonb(unknown), patience_seconds, list(delays))
         return [PostponedTask(**row) for row in self._call("postpone_tasks", parameters)]
 
 
@@ -244,51 +235,45 @@ class StageCompletionRepository(PostgreSQLRepository):
     """Ends of tasks, and what follows from them in the same transaction."""
 
     def complete_task_and_check_stage(
-        self, job_id: str, run: int, stage: int, *, lease_id: UUID, results: Mapping[str, JsonObject]
+        self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, JsonObject]
     ) -> StageCheck:
         """End tasks as completed: task id -> result. What the lease no longer holds is left alone."""
-        return self._settle("complete_task_and_check_stage", job_id, run, stage, lease_id, results)
+        return self._settle("complete_task_and_check_stage", ref, lease_id, results)
 
     def complete_stage_and_plan_next(
         self,
-        job_id: str,
-        run: int,
-        stage: int,
+        ref: StageRef,
         *,
         lease_id: UUID,
         results: Mapping[str, JsonObject],
         following: SmallStage,
     ) -> bool:
         """End all tasks of a stage and plan the next, in one call. False: not all is as expected, nothing was done."""
-        parameters = (job_id, run, stage, lease_id, *_payloads(results), *_columns_of(following))
+        parameters = (*ref.key, lease_id, *_payloads(results), *_columns_of(following))
         return bool(self._call_if_as_expected("complete_stage_and_plan_next", parameters))
 
     def complete_stage_and_finalize(
         self,
-        job_id: str,
-        run: int,
-        stage: int,
+        ref: StageRef,
         *,
         lease_id: UUID,
         results: Mapping[str, JsonObject],
         summary: JsonObject,
     ) -> str | None:
         """End all tasks of the last stage and the job, in one call. None: not all is as expected, nothing was done."""
-        parameters = (job_id, run, stage, lease_id, *_payloads(results), as_jsonb(summary))
+        parameters = (*ref.key, lease_id, *_payloads(results), as_jsonb(summary))
         rows = self._call_if_as_expected("complete_stage_and_finalize", parameters)
         return rows[0]["complete_stage_and_finalize"] if rows else None
 
     def fail_task_and_check_stage(
-        self, job_id: str, run: int, stage: int, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]
+        self, ref: StageRef, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]
     ) -> StageCheck:
         """End tasks as failed: task id -> error. The stage's policy may fail the job."""
-        return self._settle("fail_task_and_check_stage", job_id, run, stage, lease_id, errors)
+        return self._settle("fail_task_and_check_stage", ref, lease_id, errors)
 
     def increment_task_retry_count(
         self,
-        job_id: str,
-        run: int,
-        stage: int,
+        ref: StageRef,
         task_id: str,
         *,
         lease_id: UUID,
@@ -296,43 +281,43 @@ class StageCompletionRepository(PostgreSQLRepository):
         delay_seconds: float,
     ) -> dict[str, Any]:
         """Schedule another attempt. `outcome`: scheduled, exhausted, closed or stale; `attempt`, `due_at`."""
-        parameters = (job_id, run, stage, lease_id, task_id, as_jsonb(error), delay_seconds)
+        parameters = (*ref.key, lease_id, task_id, as_jsonb(error), delay_seconds)
         (row,) = self._call("increment_task_retry_count", parameters)
         return row
 
-    def expected_count(self, job_id: str, run: int, stage: int) -> int:
+    def expected_count(self, ref: StageRef) -> int:
         """How many tasks a planned stage has; 0 for one that is not planned."""
         query = SQL("select expected_count from {} where job_id = %s and run = %s and stage = %s").format(
             Identifier(self._schema, "stages")
         )
-        rows = self._execute_query("expected_count", query, (job_id, run, stage))
+        rows = self._execute_query("expected_count", query, ref.key)
         return (rows[0]["expected_count"] or 0) if rows else 0
 
-    def count_lost_processes(self, job_id: str, run: int, task_ids: Sequence[str]) -> dict[str, int]:
+    def count_lost_processes(self, ref: JobRef, task_ids: Sequence[str]) -> dict[str, int]:
         """How often each was taken back from a process that was lost; not from one that was told to end."""
         query = SQL(
             "select task_id, count(*)::integer as count from {} where job_id = %s and run = %s"
             " and event = 'task_interrupted' and task_id = any (%s) group by task_id"
         ).format(Identifier(self._schema, "job_events"))
-        rows = self._execute_query("count_lost_processes", query, (job_id, run, list(task_ids)))
+        rows = self._execute_query("count_lost_processes", query, (*ref.key, list(task_ids)))
         return {row["task_id"]: row["count"] for row in rows}
 
-    def take_back_tasks(self, job_id: str, run: int, stage: int) -> dict[str, Any]:
+    def take_back_tasks(self, ref: StageRef) -> dict[str, Any]:
         """Take tasks back whose lease ran out: `taken_back`, `given_up`, `is_last_task_in_stage`, `timed_out`.
 
         `task_ids` and `owners` name some of those that were taken back, and the processes that had them.
         """
-        (row,) = self._call("take_back_tasks", (job_id, run, stage, SHOWN_INTERRUPTED))
+        (row,) = self._call("take_back_tasks", (*ref.key, SHOWN_INTERRUPTED))
         return row
 
-    def enforce_deadlines(self, job_id: str, run: int, stage: int, limit: int) -> Enforcement:
+    def enforce_deadlines(self, ref: StageRef, limit: int) -> Enforcement:
         """End what is overdue at the stage where the job stands: the job, or at most `limit` tasks not begun."""
-        (row,) = self._call("enforce_deadlines", (job_id, run, stage, limit))
+        (row,) = self._call("enforce_deadlines", (*ref.key, limit))
         return Enforcement(**row)
 
-    def resume_stalled_job(self, job_id: str, run: int, stage: int) -> bool:
+    def resume_stalled_job(self, ref: StageRef) -> bool:
         """Close the stage or advance the job where its last task's process did not: whether the job moved."""
-        (row,) = self._call("resume_stalled_job", (job_id, run, stage))
+        (row,) = self._call("resume_stalled_job", ref.key)
         return bool(row["resume_stalled_job"])
 
     def check_job_completion(self, job_id: str) -> list[dict[str, Any]]:
@@ -342,13 +327,11 @@ class StageCompletionRepository(PostgreSQLRepository):
     def _settle(
         self,
         function: str,
-        job_id: str,
-        run: int,
-        stage: int,
+        ref: StageRef,
         lease_id: UUID,
         payloads: Mapping[str, JsonObject],
     ) -> StageCheck:
-        (row,) = self._call(function, (job_id, run, stage, lease_id, *_payloads(payloads)))
+        (row,) = self._call(function, (*ref.key, lease_id, *_payloads(payloads)))
         ids = tuple(row["updated_ids"])
         return StageCheck(ids, row["is_last_task_in_stage"], row["stage_status"], row["job_status"])
 
@@ -373,7 +356,7 @@ def _columns_of(planned: SmallStage) -> tuple[Any, ...]:
         [task.queue for task in tasks],
         [task.name for task in tasks],
         JsonbArray(as_jsonb(task.parameters) for task in tasks),
-        planned.lease_id,
-        planned.owner,
+        planned.lease.lease_id if planned.lease else None,
+        planned.lease.owner if planned.lease else None,
         planned.tasks_per_message,
     )

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import psycopg
@@ -16,7 +15,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from core.safety.safe_log import safe_logger
 from core.schema.migration import Migration, in_order, load_migrations, text_checksum
-from core.schema.sql_generator import generate_functions, generate_transition_guards
+from core.schema.sql_generator import generate_replaceable
 from core.schema.tables import TABLES
 from infrastructure.base import DatabaseUnavailable, DatabaseUnsuitable, RepositoryError
 from infrastructure.connections import at_read_committed
@@ -109,7 +108,7 @@ class _Step:
 
 
 class Migrator:
-    """Applies pending migrations, then the SQL functions and transition guards if they changed.
+    """Applies pending migrations, then the SQL functions, transition guards and comments if they changed.
 
     Args:
         database: A pool, or a connection; a connection's open transaction becomes the migration's.
@@ -131,7 +130,7 @@ class Migrator:
         self._database = database
         self._schema = schema
         self._migrations = load_migrations() if migrations is None else in_order(migrations)
-        self._functions = tuple((functions or _generated_functions)(schema))
+        self._functions = tuple((functions or generate_replaceable)(schema))
         self._checksum = text_checksum(statement.as_string(None) for statement in self._functions)
         self._lock_timeout_seconds = lock_timeout_seconds
         self._attempts = attempts
@@ -359,10 +358,6 @@ class Migrator:
     @property
     def _versions_table(self) -> Identifier:
         return Identifier(self._schema, VERSIONS_TABLE)
-
-
-def _generated_functions(schema: str) -> Iterable[Composed]:
-    return chain(generate_functions(schema), generate_transition_guards(schema))
 
 
 def _translated(label: str | None, error: psycopg.Error, connection: Connection[Any]) -> RepositoryError:

@@ -16,6 +16,7 @@ from core.models.fields import StorableText
 from core.models.record import JobEvent, JobId, JobRecord
 from core.models.status import JobStatus, TaskStatus
 from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
+from core.schema.statuses import STATUS_SETS, literals
 from infrastructure.base import RepositoryError
 from infrastructure.connections import own_transaction
 from infrastructure.list_columns import list_columns
@@ -138,7 +139,7 @@ class JobQueries(PostgreSQLRepository):
         if paused is not None:
             # Ended jobs are not paused: of the others there are few, and an index finds them.
             conditions.append(
-                SQL("paused_at is not null and status in ('queued', 'processing', 'finalizing')")
+                SQL("paused_at is not null and status in ({})").format(STATUS_SETS["active_jobs"])
                 if paused
                 else SQL("paused_at is null")
             )
@@ -308,9 +309,9 @@ class JobQueries(PostgreSQLRepository):
             "s.finished_at, s.deadline_at, s.queue_deadline_at, s.from_run, c.* "
             "from {stages} s left join (select t.stage as of_stage, {counts} "
             "from {tasks} t where t.job_id = %s and t.run = %s and t.stage in (select o.stage from {stages} o "
-            "where o.job_id = %s and o.run = %s and o.status not in ('completed', 'completed_with_errors')) "
+            "where o.job_id = %s and o.run = %s and o.status not in ({completed_stages})) "
             "group by t.stage) c on c.of_stage = s.stage where s.job_id = %s and s.run = %s order by s.stage"
-        ).format(stages=self._table("stages"), counts=counts, tasks=self._table("tasks"))
+        ).format(stages=self._table("stages"), counts=counts, tasks=self._table("tasks"), **STATUS_SETS)
         return query.as_string()
 
 
@@ -319,7 +320,7 @@ def _in_statuses(statuses: Iterable[StrEnum]) -> list[Composable]:
     values = sorted({status.value for status in statuses})
     if not values:
         return []
-    return [SQL("status in ({})").format(SQL(", ").join(map(SqlLiteral, values)))]
+    return [SQL("status in ({})").format(literals(values))]
 
 
 def make_page(rows: list[DictRow], model: type[Row], limit: int, place: Callable[[DictRow], bytes]) -> Page[Row]:

@@ -7,7 +7,9 @@ from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier, Literal
 
 from core.models.context import CompletedTask, StageSummary
+from core.models.refs import JobRef, StageRef
 from core.ports import FailedTask
+from core.schema.statuses import STATUS_SETS
 from infrastructure.postgresql import PostgreSQLRepository
 
 ROWS_PER_PAGE = 1000
@@ -20,48 +22,48 @@ class ResultRepository(PostgreSQLRepository):
     keeps nobody waiting, and a pooler in transaction mode may stand in between.
     """
 
-    def stream_results(self, job_id: str, run: int, stage: int) -> Iterator[CompletedTask]:
+    def stream_results(self, ref: StageRef) -> Iterator[CompletedTask]:
         """The completed tasks of a stage, in order of their index."""
-        for row in self._pages(job_id, run, stage, "completed", "result"):
+        for row in self._pages(ref, "completed", "result"):
             yield CompletedTask(row["task_id"], row["task_index"], row["name"], row["parameters"], row["result"] or {})
 
-    def stream_failures(self, job_id: str, run: int, stage: int) -> Iterator[FailedTask]:
+    def stream_failures(self, ref: StageRef) -> Iterator[FailedTask]:
         """The failed tasks of a stage, in order of their index."""
-        for row in self._pages(job_id, run, stage, "failed", "error"):
+        for row in self._pages(ref, "failed", "error"):
             yield FailedTask(row["task_id"], row["task_index"], row["name"], row["parameters"], row["error"] or {})
 
     def mean_task_seconds(self, job_type: str, stage: int) -> float | None:
         """How long tasks of this stage lasted in the last job of the type that ended well: the mean of up to 50."""
         query = SQL(
             "select avg(extract(epoch from t.finished_at - t.started_at))::double precision as mean from ("
-            " select job_id, run from {jobs} where job_type = %s and status in ('completed', 'completed_with_errors')"
+            " select job_id, run from {jobs} where job_type = %s and status in ({completed_jobs})"
             " order by created_at desc, job_id desc limit 1) j, lateral ("
             " select started_at, finished_at from {tasks} where job_id = j.job_id and run = j.run and stage = %s"
             " and status = 'completed' order by task_index limit 50) t"
-        ).format(jobs=Identifier(self._schema, "jobs"), tasks=Identifier(self._schema, "tasks"))
+        ).format(jobs=Identifier(self._schema, "jobs"), tasks=Identifier(self._schema, "tasks"), **STATUS_SETS)
         (row,) = self._execute_query("mean_task_seconds", query, (job_type, stage))
         return None if row["mean"] is None else float(row["mean"])
 
-    def stage_summaries(self, job_id: str, run: int) -> list[StageSummary]:
+    def stage_summaries(self, ref: JobRef) -> list[StageSummary]:
         """How each stage of a run ended, in numbers of tasks. Those of a completed stage stand in its own row."""
         query = SQL(
             "select s.stage, s.status, s.failed_count as failed,"
-            " case when s.status in ('completed', 'completed_with_errors') then s.expected_count - s.failed_count"
+            " case when s.status in ({completed_stages}) then s.expected_count - s.failed_count"
             " else (select count(*) from {tasks} t where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage"
             "  and t.status = 'completed')::integer end as completed"
             " from {stages} s where s.job_id = %s and s.run = %s order by s.stage"
-        ).format(stages=Identifier(self._schema, "stages"), tasks=Identifier(self._schema, "tasks"))
-        rows = self._execute_query("stage_summaries", query, (job_id, run))
+        ).format(stages=Identifier(self._schema, "stages"), tasks=Identifier(self._schema, "tasks"), **STATUS_SETS)
+        rows = self._execute_query("stage_summaries", query, ref.key)
         return [StageSummary(row["stage"], row["status"], row["completed"], row["failed"]) for row in rows]
 
-    def _pages(self, job_id: str, run: int, stage: int, status: str, payload: str) -> Iterator[DictRow]:
+    def _pages(self, ref: StageRef, status: str, payload: str) -> Iterator[DictRow]:
         query = SQL(
             "select task_id, task_index, name, parameters, {} from {} where job_id = %s and run = %s and stage = %s"
             " and task_index > %s and status = {} order by task_index limit %s"
         ).format(Identifier(payload), Identifier(self._schema, "tasks"), Literal(status))
         after = -1
         while True:
-            parameters: tuple[Any, ...] = (job_id, run, stage, after, ROWS_PER_PAGE)
+            parameters: tuple[Any, ...] = (*ref.key, after, ROWS_PER_PAGE)
             rows = self._execute_query(f"stream_{status}", query, parameters)
             yield from rows
             if len(rows) < ROWS_PER_PAGE:

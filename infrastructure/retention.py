@@ -33,7 +33,7 @@ class Pruned:
 
 
 class RetentionRepository(PostgreSQLRepository):
-    """`sql/functions/prune_jobs.sql`."""
+    """`sql/functions/retention.sql`."""
 
     def find_prunable_jobs(self, older_than_seconds: float, limit: int = JOBS_PER_FIND) -> list[PrunableJob]:
         """Jobs that ended longer ago than that, the oldest first."""

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Literal
 
+from core.schema.statuses import compose_text
 from infrastructure.connections import snapshot
 from infrastructure.postgresql import Pool, PostgreSQLRepository
 
@@ -66,7 +67,7 @@ class _Verifier(PostgreSQLRepository):
             for invariant in load_invariants():
                 # One row more, to see whether there are more.
                 query = SQL("select * from ({}) broken limit {}").format(
-                    SQL(invariant.statement).format(schema=Identifier(self._schema)),
+                    compose_text(invariant.statement, self._schema),
                     Literal(ROWS_SHOWN + 1),
                 )
                 rows = cursor.execute(query).fetchall()

@@ -15,6 +15,7 @@ from core.models.definition import JobDefinition, TimeoutSeconds
 from jobs.functions import function_problems
 from jobs.names import job_type_problems, name_problems, text_problems
 from jobs.parameter_schema import check_schema
+from jobs.views import view_problems
 
 
 class JobDefinitionError(TypeError):
@@ -34,6 +35,7 @@ class JobBase(ABC):
         stages: One mapping a stage, `StageDefinition`'s fields.
         parameters_schema: See `jobs.parameters`.
         timeout_seconds: How long a run of the job may take, from its submission; None is for ever.
+        view: A function that shows the job's result as a page, as `package.module:function`; see `jobs.views`.
     """
 
     job_type: ClassVar[str]
@@ -42,6 +44,7 @@ class JobBase(ABC):
     parameters_schema: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     resource_validators: ClassVar[Sequence[Mapping[str, Any]]] = ()
     timeout_seconds: ClassVar[float | None] = None
+    view: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -112,6 +115,7 @@ def job_problems(job: type[JobBase]) -> list[str]:
     problems += text_problems("description", job.description)
     problems += _stage_problems(getattr(job, "stages", None))
     problems += _timeout_problems(getattr(job, "timeout_seconds", None))
+    problems += view_problems(getattr(job, "view", None))
     problems += _method_problems(job)
     problems += check_schema(job.parameters_schema, "parameters_schema")
     problems += _list_problems("resource_validators", job.resource_validators, Mapping, "dicts")

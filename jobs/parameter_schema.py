@@ -12,12 +12,14 @@ COMMON_KEYS = ("type", "required", "default", "allowed", "nullable", "descriptio
 KEYS_OF_TYPE: dict[str, tuple[str, ...]] = {
     "int": ("min", "max"),
     "float": ("min", "max"),
-    "str": ("min", "max", "pattern"),
+    "str": ("min", "max", "pattern", "format"),
     "bool": (),
     "list": ("min", "max", "items"),
     "dict": ("properties",),
 }
-_ALL_KEYS = (*COMMON_KEYS, "min", "max", "pattern", "items", "properties")
+_ALL_KEYS = (*COMMON_KEYS, "min", "max", "pattern", "format", "items", "properties")
+# What a text is beside being a text: a place of this machine or a URL, which `coremachine submit` makes absolute.
+FORMATS = ("path",)
 _JSON_TYPES = {
     "int": "integer",
     "float": "number",
@@ -67,6 +69,8 @@ def _check_entry(entry: Any, where: str) -> list[str]:
     problems = [*_key_problems(entry, kind, where), *_flag_problems(entry, where), *_bound_problems(entry, where)]
     if "pattern" in entry:
         problems += _pattern_problems(entry["pattern"], where)
+    if "format" in entry and entry["format"] not in FORMATS:
+        problems.append(f"{where}.format: expected one of {', '.join(FORMATS)}, found {describe(entry['format'])}")
     if "items" in entry:
         problems += _check_entry(entry["items"], f"{where}.items")
     if "properties" in entry:
@@ -161,5 +165,5 @@ def _entry_schema(entry: Entry) -> dict[str, Any]:
     if "allowed" in entry:
         missing_null = nullable and None not in entry["allowed"]
         result["enum"] = [*entry["allowed"], *([None] if missing_null else [])]
-    result.update({key: entry[key] for key in ("description", "default") if key in entry})
+    result.update({key: entry[key] for key in ("format", "description", "default") if key in entry})
     return {**result, "examples": [entry["example"]]} if "example" in entry else result

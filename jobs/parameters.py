@@ -1,8 +1,9 @@
 """Validation of a job's parameters against its declarative `parameters_schema`.
 
 An entry of the schema has the keys `type` (int, float, str, bool, list or dict), `required`, `default`, `min` and `max`
-(of the number, or of the length of a str or list), `allowed`, `pattern` (str, whole text), `items` (the entry of each
-item), `properties` (the schema of a dict), `nullable`, `description` and `example`. `jobs.parameter_schema` checks it.
+(of the number, or of the length of a str or list), `allowed`, `pattern` (str, whole text), `format` (str: `path`),
+`items` (the entry of each item), `properties` (the schema of a dict), `nullable`, `description` and `example`.
+`jobs.parameter_schema` checks it.
 """
 
 import copy

@@ -200,7 +200,7 @@ def _find_names(source: str, *, recursive: bool) -> Iterator[str]:
     if path.is_file():
         yield path.name
     elif any(mark in source for mark in "*?[") and not path.exists():
-        yield from glob.iglob(source.removeprefix("file://"))  # noqa: PTH207 - the folder may be a pattern, too
+        yield from glob.iglob(source.removeprefix("file://"), recursive=True)  # noqa: PTH207 - the folder may be a pattern, too
     elif not path.is_dir():
         raise FileNotFoundError(source)
     else:

@@ -183,179 +183,149 @@ create index if not exists "dead_letters_by_age" on "app"."dead_letters" ("dead_
 
 create index if not exists "dead_letters_by_receipt" on "app"."dead_letters" ("received_at");
 
--- The stage is over: writes its end and moves the job on, in the caller's transaction. Returns the job's new status.
--- Fence: the stage still runs. Locks: the stage's lock is held by the caller; then the job row.
-create or replace function "app".close_stage(p_job_id text, p_run integer, p_stage integer) returns text
-language plpgsql as $$
-declare
-  v_status text;
-begin
-  update "app".stages s
-  set status = case when s.failed_count > 0 then 'completed_with_errors' else 'completed' end,
-      finished_at = "app".clock()
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-  returning s.status into v_status;
-  if not found then
-    return null;
-  end if;
-  perform "app".record_event(p_job_id, p_run, p_stage, null, 'stage_' || v_status, null);
-  return "app".advance_job_stage(p_job_id, p_run, p_stage);
-end $$;
+-- The clock of the schema: every time that decides something is read here.
 
--- Writes the next stage's row, or makes the job finalizing after the last one. Can be called again at any time:
--- it acts only while the job still stands at a stage that has ended. Returns the job's new status, or null.
-create or replace function "app".advance_job_stage(p_job_id text, p_run integer, p_stage integer) returns text
-language plpgsql as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_job record;
-begin
-  update "app".jobs j
-  set status = case when j.stage < j.total_stages then 'queued' else 'finalizing' end,
-      stage = least(j.stage + 1, j.total_stages), announced_at = null, attempt = 0, due_at = null,
-      updated_at = v_now
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'processing'
-    and exists (
-      select 1 from "app".stages s
-      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
-        and s.status in ('completed', 'completed_with_errors')
-    )
-  returning j.status, j.stage, j.definition into v_job;
-  if not found then
-    return null;
-  end if;
-  if v_job.status = 'queued' then
-    insert into "app".stages (job_id, run, stage, settings, created_at)
-    values (p_job_id, p_run, v_job.stage, v_job.definition -> 'stages' -> (v_job.stage - 1), v_now);
-  end if;
-  return v_job.status;
-end $$;
-
--- Announcements commit asynchronously: one that a crash of the server takes back costs a message that does nothing.
-
--- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are, but a
--- queued one remembers the later message, so that it is not missed while that one waits.
-create or replace function "app".mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_ids text[];
-  v_count integer;
-begin
-  perform set_config('synchronous_commit', 'off', true);
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and (t.status in ('pending', 'queued', 'pending_retry')) is not false
-    order by t.task_id for update
-  ) o;
-  update "app".tasks t
-  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = "app".clock(),
-      due_at = case t.status when 'pending' then null else t.due_at end
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  get diagnostics v_count = row_count;
-  return v_count;
-end $$;
-
-create or replace function "app".mark_job_announced(p_job_id text, p_run integer, p_stage integer) returns boolean
-language plpgsql set plan_cache_mode = force_generic_plan as $$
-begin
-  perform set_config('synchronous_commit', 'off', true);
-  update "app".jobs j set announced_at = "app".clock()
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing');
-  return found;
-end $$;
-
--- Cancels the job: what has not started is cancelled now; running tasks learn of it at their next heartbeat and the
--- job is `cancelling` until the last of them has ended, at the latest when p_grace_seconds are over: force_cancel ends
--- it then. Without a grace running tasks lose their leases at once. Asked again, it can only bring the deadline nearer.
--- Returns the job's status after it, null for an unknown job.
--- Locks: the stage, then the job row; task rows in other hands are skipped, the janitor finds them.
-create or replace function "app".cancel_job(
-  p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text
-) returns text
-language plpgsql as $$
-declare
-  v_deadline timestamptz := "app".clock() + p_grace_seconds * interval '1 second';
-  v_job record;
-begin
-  select j.run, j.stage into v_job from "app".jobs j where j.job_id = p_job_id;
-  if not found then
-    return null;
-  end if;
-  perform "app".lock_stage(p_job_id, v_job.run, v_job.stage);
-  select j.run, j.stage, j.status, j.cancel_deadline_at into v_job
-  from "app".jobs j where j.job_id = p_job_id for update;
-  -- It has ended, or a newer release gave it a status that this one does not know.
-  if v_job.status not in ('queued', 'processing', 'finalizing', 'cancelling')
-    or (v_job.status = 'cancelling' and v_deadline >= v_job.cancel_deadline_at) then
-    return v_job.status;
-  end if;
-  perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'cancel_requested',
-    jsonb_build_object('reason', p_reason, 'actor', p_actor, 'grace_seconds', p_grace_seconds));
-  if v_job.status in ('processing', 'cancelling') then
-    perform "app".cancel_open_tasks(p_job_id, v_job.run, v_job.stage, p_grace_seconds <= 0);
-    if "app".ensure_watch(p_job_id, v_job.run, v_job.stage) then
-      update "app".jobs j
-      set status = 'cancelling', cancel_deadline_at = v_deadline, paused_at = null, updated_at = "app".clock(),
-          error = coalesce(j.error, "app".cancelled_error(p_reason))
-      where j.job_id = p_job_id;
-      return 'cancelling';
-    end if;
-  end if;
-  perform "app".end_job(p_job_id, v_job.run, 'cancelled', "app".cancelled_error(p_reason));
-  return 'cancelled';
-end $$;
-
--- The form that the release before calls.
-create or replace function "app".cancel_job(p_job_id text, p_reason text) returns text
-language plpgsql as $$
-begin
-  return "app".cancel_job(p_job_id, p_reason, 300, null);
-end $$;
-
--- What a cancelled job's row keeps as its error.
-create or replace function "app".cancelled_error(p_reason text) returns jsonb
-language sql immutable as $$
-  select jsonb_build_object('type', 'Cancelled', 'message', coalesce(p_reason, 'cancelled'))
+-- The clock that decides leases and due times. Tests turn it: set app.fake_now = '2026-01-01 00:00+00'.
+create or replace function "app".clock() returns timestamptz
+language sql stable as $$
+  select coalesce(nullif(current_setting('app.fake_now', true), '')::timestamptz, clock_timestamp())
 $$;
 
--- Ends a job whose cancel has waited long enough: leases are revoked, so late results find nothing to write to.
--- Returns the number of tasks that had not stopped; null when its deadline is not over, or it ended meanwhile.
--- Fence: `cancelling`, which only leads to `cancelled`. Locks: task rows by id, then the stage, then the job row.
-create or replace function "app".force_cancel(p_job_id text, p_run integer, p_stage integer) returns integer
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_ids text[];
+comment on function "app"."clock"() is 'The clock that decides leases and due times.';
+
+-- Errors: the one shape in which they are stored, and the fingerprint by which they are grouped.
+
+-- An error as rows keep it: every error that SQL writes is made here.
+-- Its fields are those of `Failure.to_json` in core/errors.py, which writes the errors of handlers and planners. The
+-- caller may add fields that go with its type.
+create or replace function "app".stored_error(
+  p_type text, p_message text, p_retryable boolean, p_attempt integer, p_at timestamptz
+) returns jsonb
+language sql stable as $$
+  select jsonb_build_object('type', p_type, 'message', p_message, 'retryable', p_retryable, 'attempt', p_attempt,
+    'traceback', null, 'at', p_at)
+$$;
+
+-- The error that a cancelled job's row keeps.
+create or replace function "app".cancelled_error(p_reason text) returns jsonb
+language sql stable as $$
+  select "app".stored_error('Cancelled', coalesce(p_reason, 'cancelled'), false, null, "app".clock())
+$$;
+
+-- A message without what distinguishes one occurrence of an error from another. Its first 500 characters decide.
+create or replace function "app".normalised_message(p_message text) returns text
+language sql immutable parallel safe as $$
+  select regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+    left(p_message, 500),
+    -- Paths and URLs, in quotes (where they may hold spaces) or bare.
+    '''[^'']*[/\\][^'']*''|"[^"]*[/\\][^"]*"|[^\s''"(),;]*[/\\][^\s''"(),;]*', '.', 'g'),
+    -- Names of files, in quotes.
+    '''[^'']*\.[A-Za-z][A-Za-z0-9]{1,4}''|"[^"]*\.[A-Za-z][A-Za-z0-9]{1,4}"', '.', 'g'),
+    -- Words with a digit in them: numbers, uuids, hashes, times, tile_12. Quotes around one go with it.
+    '[''"]?[\w.:+-]*[0-9][\w.:+-]*[''"]?', '.', 'g'),
+    -- Hexadecimal digits that happen to be letters alone.
+    '\m[a-f]{8,}\M', '.', 'g'),
+    -- A list of such things is one, however long.
+    '\.([\s,;:-]+\.)+', '.', 'g'),
+    '\s+', ' ', 'g')
+$$;
+
+-- The group of an error: 16 hexadecimal digits, the same for errors that differ in numbers, ids and paths alone.
+-- It is computed when failures are looked at, so that a success costs nothing for it and old rows have one too.
+create or replace function "app".error_fingerprint(p_type text, p_message text) returns text
+language sql immutable parallel safe as $$
+  select left(encode(sha256(convert_to(
+    coalesce(p_type, '') || ':' || "app".normalised_message(coalesce(p_message, '')), 'UTF8')), 'hex'), 16)
+$$;
+
+comment on function "app"."stored_error"(p_type text, p_message text, p_retryable boolean, p_attempt integer, p_at timestamptz) is 'An error as rows keep it: every error that SQL writes is made here.';
+comment on function "app"."cancelled_error"(p_reason text) is 'The error that a cancelled job''s row keeps.';
+comment on function "app"."normalised_message"(p_message text) is 'A message without what distinguishes one occurrence of an error from another.';
+comment on function "app"."error_fingerprint"(p_type text, p_message text) is 'The group of an error: 16 hexadecimal digits, the same for errors that differ in numbers, ids and paths alone.';
+
+-- Events: the job's timeline. A task's plain success has none, since its own row shows it.
+
+-- Writes one line of the job's timeline. Locks: none but the new row's.
+create or replace function "app".record_event(
+  p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb
+) returns void
+language plpgsql as $$
 begin
-  perform 1 from "app".jobs j
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'cancelling'
-    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= v_now;
-  if not found then
-    return null;
-  end if;
-  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-    order by t.task_id for update
-  ) o;
-  update "app".tasks t
-  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
-      parked_at = null, finished_at = v_now,
-      error = jsonb_build_object('type', 'CancelForced', 'retryable', false, 'attempt', t.attempt,
-        'message', format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner))
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  if not "app".check_stage(p_job_id, p_run, p_stage, false, null) then
-    return null;
-  end if;
-  perform "app".record_event(p_job_id, p_run, p_stage, null, 'cancel_forced',
-    jsonb_build_object('count', cardinality(v_ids)));
-  return cardinality(v_ids);
+  insert into "app".job_events (job_id, run, stage, task_id, event, detail, at)
+  values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), "app".clock());
 end $$;
 
--- After tasks ended in this transaction: counts failures, applies the failure policy, closes the stage if it is over.
--- Returns whether this transaction closed it. Locks: the stage, then the job row; never waits for a task row after it.
+comment on function "app"."record_event"(p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb) is 'Writes one line of the job''s timeline.';
+
+-- The advisory locks of the schema: each key is made here and nowhere else. All are held until their transaction ends.
+-- Order in every function: task rows by id, then the stage's lock, then the job row. An idempotency key's lock comes
+-- before a job row; nobody who holds a job row waits for a key.
+-- docs/explanation/locking.md shows how shared and exclusive holders of a stage's lock go together.
+
+-- The key of a stage's advisory lock.
+create or replace function "app".stage_lock_key(p_job_id text, p_run integer, p_stage integer) returns bigint
+language sql stable as $$
+  select hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)
+$$;
+
+-- Raises CM005 unless the transaction is read committed.
+-- A transaction that has waited for a stage's lock decides by what others have committed meanwhile, which a snapshot of
+-- its beginning does not show.
+create or replace function "app".require_read_committed() returns void
+language plpgsql as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'expected a transaction at read committed, found %', current_setting('transaction_isolation')
+      using errcode = 'CM005', hint = 'begin it with: begin isolation level read committed';
+  end if;
+end $$;
+
+-- Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.
+-- No transaction goes from shared to exclusive.
+-- Raises CM005.
+create or replace function "app".lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
+language plpgsql as $$
+begin
+  perform "app".require_read_committed();
+  perform pg_advisory_xact_lock("app".stage_lock_key(p_job_id, p_run, p_stage));
+end $$;
+
+-- Holds off decisions about a stage, side by side with others who share its lock. Raises CM005.
+create or replace function "app".share_stage(p_job_id text, p_run integer, p_stage integer) returns void
+language plpgsql as $$
+begin
+  perform "app".require_read_committed();
+  perform pg_advisory_xact_lock_shared("app".stage_lock_key(p_job_id, p_run, p_stage));
+end $$;
+
+-- Takes a stage's lock without waiting: false when another transaction has it.
+create or replace function "app".try_lock_stage(p_job_id text, p_run integer, p_stage integer) returns boolean
+language plpgsql as $$
+begin
+  return pg_try_advisory_xact_lock("app".stage_lock_key(p_job_id, p_run, p_stage));
+end $$;
+
+-- Serializes submissions that carry the same idempotency key.
+create or replace function "app".lock_idempotency_key(p_key text) returns void
+language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_key, 0));
+end $$;
+
+comment on function "app"."stage_lock_key"(p_job_id text, p_run integer, p_stage integer) is 'The key of a stage''s advisory lock.';
+comment on function "app"."require_read_committed"() is 'Raises CM005 unless the transaction is read committed.';
+comment on function "app"."lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.';
+comment on function "app"."share_stage"(p_job_id text, p_run integer, p_stage integer) is 'Holds off decisions about a stage, side by side with others who share its lock.';
+comment on function "app"."try_lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Takes a stage''s lock without waiting: false when another transaction has it.';
+comment on function "app"."lock_idempotency_key"(p_key text) is 'Serializes submissions that carry the same idempotency key.';
+
+-- Advance: whether a stage is over is decided here, and its job moves on to the next stage or to its own summary.
+
+-- Decides what follows after tasks of a stage ended in this transaction.
+-- It counts their failures, applies the failure policy, and closes the stage if no task is open. Returns whether this
+-- transaction closed it. p_was_open: the caller saw the stage open, and has written results that count only then.
+-- Locks: the stage, then the job row; it never waits for a task row after them.
+-- Raises CM001 when p_was_open and the stage was closed between the look at it and its lock: call again.
 create or replace function "app".check_stage(
   p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]
 ) returns boolean
@@ -396,9 +366,9 @@ begin
       v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');
     end loop;
     if "app".is_over_failure_budget(v_stage.policy, v_stage.failed_count, v_stage.expected_count) then
-      perform "app".end_job(p_job_id, p_run, 'failed', jsonb_build_object(
-        'type', 'StageFailed', 'stage', p_stage, 'failed_count', v_stage.failed_count,
-        'message', format('stage %s failed; last failed task %s', p_stage, v_reason)));
+      perform "app".end_job(p_job_id, p_run, 'failed', "app".stored_error(
+        'StageFailed', format('stage %s failed; last failed task %s', p_stage, v_reason), false, null, "app".clock()
+      ) || jsonb_build_object('stage', p_stage, 'failed_count', v_stage.failed_count));
       return true;
     end if;
   end if;
@@ -414,7 +384,7 @@ begin
   return true;
 end $$;
 
--- Whether so many failed tasks fail the stage.
+-- Whether this number of failed tasks fails the stage.
 create or replace function "app".is_over_failure_budget(
   p_policy jsonb, p_failed_count integer, p_expected_count integer
 ) returns boolean
@@ -429,14 +399,146 @@ language sql immutable as $$
   end
 $$;
 
--- Leases tasks to the caller. One row an id comes back, those that are claimed first, with its outcome:
--- claimed; duplicate (leased, or ended); not_due (retry at a later time); paused (the job is: the task is parked and
--- announced again after it); closed (stage or job does not run); expired (a deadline has passed: nothing is begun any
--- more, the caller lets enforce_deadlines end it); missing.
--- Fence: the status. Locks: task rows by id (awaited: the announcer may hold them for a moment); in a stage or job that
--- was ended or is being cancelled, the stage's instead.
--- The commit of a claim is not waited for: one that a crash forgets is fenced by its random lease and is claimed again.
--- That of parking is: its message is gone when this returns.
+-- Ends a stage whose tasks have all ended and moves its job on, in the caller's transaction.
+-- Returns the job's new status; null when the stage does not run.
+-- Fence: the stage runs. Locks: the stage's lock is held by the caller; then the job row.
+create or replace function "app".close_stage(p_job_id text, p_run integer, p_stage integer) returns text
+language plpgsql as $$
+declare
+  v_status text;
+begin
+  update "app".stages s
+  set status = case when s.failed_count > 0 then 'completed_with_errors' else 'completed' end,
+      finished_at = "app".clock()
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
+  returning s.status into v_status;
+  if not found then
+    return null;
+  end if;
+  perform "app".record_event(p_job_id, p_run, p_stage, null, 'stage_' || v_status, null);
+  return "app".advance_job_stage(p_job_id, p_run, p_stage);
+end $$;
+
+-- Writes the next stage's row, or makes the job finalizing after its last stage.
+-- It may be called again at any time: it acts only while the job is still at a stage that has completed. Returns the
+-- job's new status, or null.
+-- Fence: the job runs at that stage of that run. Locks: the job row.
+create or replace function "app".advance_job_stage(p_job_id text, p_run integer, p_stage integer) returns text
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_job record;
+begin
+  update "app".jobs j
+  set status = case when j.stage < j.total_stages then 'queued' else 'finalizing' end,
+      stage = least(j.stage + 1, j.total_stages), announced_at = null, attempt = 0, due_at = null,
+      updated_at = v_now
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'processing'
+    and exists (
+      select 1 from "app".stages s
+      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+        and s.status in ('completed', 'completed_with_errors')
+    )
+  returning j.status, j.stage, j.definition into v_job;
+  if not found then
+    return null;
+  end if;
+  if v_job.status = 'queued' then
+    insert into "app".stages (job_id, run, stage, settings, created_at)
+    values (p_job_id, p_run, v_job.stage, v_job.definition -> 'stages' -> (v_job.stage - 1), v_now);
+  end if;
+  return v_job.status;
+end $$;
+
+comment on function "app"."check_stage"(p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]) is 'Decides what follows after tasks of a stage ended in this transaction.';
+comment on function "app"."is_over_failure_budget"(p_policy jsonb, p_failed_count integer, p_expected_count integer) is 'Whether this number of failed tasks fails the stage.';
+comment on function "app"."close_stage"(p_job_id text, p_run integer, p_stage integer) is 'Ends a stage whose tasks have all ended and moves its job on, in the caller''s transaction.';
+comment on function "app"."advance_job_stage"(p_job_id text, p_run integer, p_stage integer) is 'Writes the next stage''s row, or makes the job finalizing after its last stage.';
+
+-- Announcements: which rows have a message, and which need one again. They commit asynchronously: if a crash of the
+-- server undoes one, a message comes that does nothing.
+
+-- Notes that the messages for these tasks are confirmed: pending becomes queued.
+-- Rows that moved on meanwhile keep their status, but one that waits remembers the later message, so that it is not
+-- taken for lost while that message waits. Returns how many rows changed.
+-- Locks: task rows by id.
+create or replace function "app".mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[])
+returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_ids text[];
+  v_count integer;
+begin
+  perform set_config('synchronous_commit', 'off', true);
+  select array_agg(o.task_id) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
+      and (t.status in ('pending', 'queued', 'pending_retry')) is not false
+    order by t.task_id for update
+  ) o;
+  update "app".tasks t
+  set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = "app".clock(),
+      due_at = case t.status when 'pending' then null else t.due_at end
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+-- Notes that the message for the job's step is confirmed.
+-- Fence: the job waits for that step of that run. Locks: the job row.
+create or replace function "app".mark_job_announced(p_job_id text, p_run integer, p_stage integer) returns boolean
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+begin
+  perform set_config('synchronous_commit', 'off', true);
+  update "app".jobs j set announced_at = "app".clock()
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing');
+  return found;
+end $$;
+
+-- Ends the hold of tasks that a find has for the caller, whose messages no queue took.
+-- The next sweep finds them.
+-- Fence: they are pending. Locks: task rows by id.
+create or replace function "app".let_go_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns void
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_ids text[];
+begin
+  select array_agg(o.task_id) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
+      and t.status is not distinct from 'pending'
+    order by t.task_id for update
+  ) o;
+  update "app".tasks t set due_at = null
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+end $$;
+
+-- Ends the hold of a job that a find has for the caller, whose message no queue took.
+-- Fence: the attempt, so that a step which is to be tried again later keeps its time. Locks: the job row.
+create or replace function "app".let_go_of_job(p_job_id text, p_run integer, p_attempt integer) returns void
+language plpgsql as $$
+begin
+  update "app".jobs j set due_at = null
+  where j.job_id = p_job_id and j.run = p_run and j.attempt = p_attempt and j.status in ('queued', 'finalizing')
+    and j.announced_at is null;
+end $$;
+
+comment on function "app"."mark_tasks_announced"(p_job_id text, p_run integer, p_task_ids text[]) is 'Notes that the messages for these tasks are confirmed: pending becomes queued.';
+comment on function "app"."mark_job_announced"(p_job_id text, p_run integer, p_stage integer) is 'Notes that the message for the job''s step is confirmed.';
+comment on function "app"."let_go_of_tasks"(p_job_id text, p_run integer, p_task_ids text[]) is 'Ends the hold of tasks that a find has for the caller, whose messages no queue took.';
+comment on function "app"."let_go_of_job"(p_job_id text, p_run integer, p_attempt integer) is 'Ends the hold of a job that a find has for the caller, whose message no queue took.';
+
+-- Claims: an attempt gets its lease. One task takes a short way (claim_task), all others claim_tasks.
+
+-- Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.
+-- Outcome: claimed; duplicate (leased, or ended); not_due (to be tried again later); paused (the job is: the task is
+-- parked, and announced again after the pause); closed (its stage or job does not run); expired (a deadline has passed,
+-- so nothing is begun: the caller lets enforce_deadlines end it); missing. The commit of a claim is not waited for: one
+-- that a crash undoes is fenced by its random lease and is claimed again. The commit of parking is waited for, since
+-- the message is gone when this returns.
+-- Fence: the status.
+-- Locks: task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
+-- being cancelled, the stage's lock instead.
 create or replace function "app".claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -461,7 +563,7 @@ begin
       return;
     end if;
   end if;
-  select j.status = 'processing' and j.run = p_run and s.status = 'processing',
+  select (j.status = 'processing' and j.run = s.run and s.status = 'processing'),
          j.status in ('cancelling', 'cancelled', 'failed') or s.status in ('cancelled', 'failed'),
          j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision,
          coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false)
@@ -525,8 +627,9 @@ begin
   order by asked.place;
 end $$;
 
--- The same for one task that can be claimed, in one statement on plans made once. No row, with nothing done, when it is
--- anything else: claim_tasks finds out what.
+-- Leases one task that can be claimed, in one statement whose plan is made once.
+-- Returns no row, with nothing done, in every other case: claim_tasks finds out which.
+-- Fence: the status of task, stage and job. Locks: the task row.
 create or replace function "app".claim_task(
   p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid, p_owner text
 ) returns table (
@@ -543,8 +646,7 @@ begin
       lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
       due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-    and j.status = 'processing' and j.run = p_run and j.paused_at is null
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and j.paused_at is null
     and (least(j.deadline_at, s.deadline_at) <= v_now) is not true
     and t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
     and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
@@ -556,510 +658,99 @@ begin
   end if;
 end $$;
 
--- The clock that decides leases and due times. Tests turn it: set app.fake_now = '2026-01-01 00:00+00'.
-create or replace function "app".clock() returns timestamptz
-language sql stable as $$
-  select coalesce(nullif(current_setting('app.fake_now', true), '')::timestamptz, clock_timestamp())
-$$;
+comment on function "app"."claim_tasks"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text) is 'Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.';
+comment on function "app"."claim_task"(p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid, p_owner text) is 'Leases one task that can be claimed, in one statement whose plan is made once.';
 
--- Serializes decisions about one stage of one run, until the transaction ends; share_stage holds them off.
--- Lock order everywhere: task rows by id, then this, then the job row. Nobody goes from shared to exclusive.
--- Who has waited for it decides by what others have committed meanwhile. A snapshot of the transaction's beginning does
--- not show that, so both raise CM005 unless the transaction is read committed.
-create or replace function "app".lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
-language plpgsql as $$
-begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'expected a transaction at read committed, found %', current_setting('transaction_isolation')
-      using errcode = 'CM005', hint = 'begin it with: begin isolation level read committed';
-  end if;
-  perform pg_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0));
-end $$;
+-- Control: what operators do to a job that has not ended: cancel, pause, resume. rerun.sql begins an ended job again.
 
-create or replace function "app".share_stage(p_job_id text, p_run integer, p_stage integer) returns void
-language plpgsql as $$
-begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'expected a transaction at read committed, found %', current_setting('transaction_isolation')
-      using errcode = 'CM005', hint = 'begin it with: begin isolation level read committed';
-  end if;
-  perform pg_advisory_xact_lock_shared(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0));
-end $$;
-
--- One line in the job's timeline.
-create or replace function "app".record_event(
-  p_job_id text, p_run integer, p_stage integer, p_task_id text, p_event text, p_detail jsonb
-) returns void
-language plpgsql as $$
-begin
-  insert into "app".job_events (job_id, run, stage, task_id, event, detail, at)
-  values (p_job_id, p_run, p_stage, p_task_id, p_event, coalesce(p_detail, jsonb_build_object()), "app".clock());
-end $$;
-
--- The end of a stage of which one process holds every task, and what follows from it, in one transaction: one commit
--- instead of two or three, and nobody sees the job in between. The caller prepared what follows from the very results
--- given here. So all of it is done or, whatever is not as the caller expects (a task is in other hands, the job is paused
--- or being cancelled, a deadline has passed), nothing: CM004, and the caller settles its tasks alone.
--- Since these are all tasks of the stage, nothing is left to be watched.
--- Locks: task rows by id, then the stage, then the job row.
-
--- The next stage has few tasks, at least one; with a lease they are born claimed, as in plan_small_stage.
-create or replace function "app".complete_stage_and_plan_next(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
-  p_next_task_ids text[], p_next_task_types text[], p_next_queues text[], p_next_names text[],
-  p_next_parameters jsonb[], p_next_lease_id uuid, p_owner text, p_tasks_per_message integer
-) returns void
-language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_settings jsonb;
-begin
-  perform "app".end_whole_stage(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, v_now);
-  update "app".jobs j
-  set stage = p_stage + 1, announced_at = null, attempt = 0, due_at = null, updated_at = v_now
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'processing'
-    and p_stage < j.total_stages and j.paused_at is null and (j.deadline_at <= v_now) is not true
-  returning j.definition -> 'stages' -> p_stage into v_settings;
-  if not found then
-    raise exception 'job % run % does not go on from stage %', p_job_id, p_run, p_stage using errcode = 'CM004';
-  end if;
-  if p_tasks_per_message is not null then
-    v_settings := v_settings || jsonb_build_object('tasks_per_message', p_tasks_per_message);
-  end if;
-  insert into "app".stages (job_id, run, stage, status, settings, expected_count, created_at, planned_at)
-  values (p_job_id, p_run, p_stage + 1, 'processing', v_settings, cardinality(p_next_task_ids), v_now, v_now);
-  perform "app".insert_few_tasks(p_job_id, p_run, p_stage + 1, p_next_task_ids, p_next_task_types, p_next_queues,
-    p_next_names, p_next_parameters, p_next_lease_id, p_owner, (v_settings ->> 'lease_seconds')::double precision);
-  insert into "app".job_events (job_id, run, stage, event, detail, at)
-  values (p_job_id, p_run, p_stage, 'stage_completed', jsonb_build_object(), v_now),
-    (p_job_id, p_run, p_stage + 1, 'stage_planned',
-      jsonb_build_object('expected_count', cardinality(p_next_task_ids)), v_now);
-end $$;
-
--- It was the last stage: the job ends with its summary. Returns how.
-create or replace function "app".complete_stage_and_finalize(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
-  p_job_result jsonb
+-- Cancels a job: waiting tasks at once, running tasks when they end or when the grace is over.
+-- Running tasks learn of it at their next heartbeat, and the job is `cancelling` until the last of them has ended;
+-- force_cancel ends it after p_grace_seconds. Without a grace running tasks lose their leases at once. A further call
+-- can only bring the deadline nearer. Returns the job's status afterwards, null for an unknown job.
+-- Locks: the stage, then the job row; task rows that another transaction holds are skipped, and the janitor finds them.
+create or replace function "app".cancel_job(
+  p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text
 ) returns text
-language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+language plpgsql as $$
 declare
-  v_now timestamptz := "app".clock();
-  v_status text;
+  v_deadline timestamptz := "app".clock() + p_grace_seconds * interval '1 second';
+  v_job record;
 begin
-  perform "app".end_whole_stage(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, v_now);
-  update "app".jobs j
-  set status = case when exists (
-        select 1 from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.failed_count > 0
-      ) then 'completed_with_errors' else 'completed' end,
-      result = p_job_result, announced_at = null, attempt = 0, due_at = null, finished_at = v_now, updated_at = v_now
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'processing'
-    and p_stage = j.total_stages and j.paused_at is null and (j.deadline_at <= v_now) is not true
-  returning j.status into v_status;
+  select j.run, j.stage into v_job from "app".jobs j where j.job_id = p_job_id;
   if not found then
-    raise exception 'job % run % does not end with stage %', p_job_id, p_run, p_stage using errcode = 'CM004';
+    return null;
   end if;
-  insert into "app".job_events (job_id, run, stage, event, detail, at)
-  values (p_job_id, p_run, p_stage, 'stage_completed', jsonb_build_object(), v_now),
-    (p_job_id, p_run, null, 'job_' || v_status, jsonb_build_object(), v_now);
-  return v_status;
+  perform "app".lock_stage(p_job_id, v_job.run, v_job.stage);
+  select j.run, j.stage, j.status, j.cancel_deadline_at into v_job
+  from "app".jobs j where j.job_id = p_job_id for update;
+  -- It has ended, or a newer release gave it a status that this one does not know.
+  if v_job.status not in ('queued', 'processing', 'cancelling', 'finalizing')
+    or (v_job.status = 'cancelling' and v_deadline >= v_job.cancel_deadline_at) then
+    return v_job.status;
+  end if;
+  perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'cancel_requested',
+    jsonb_build_object('reason', p_reason, 'actor', p_actor, 'grace_seconds', p_grace_seconds));
+  if v_job.status in ('processing', 'cancelling') then
+    perform "app".cancel_open_tasks(p_job_id, v_job.run, v_job.stage, p_grace_seconds <= 0);
+    if "app".ensure_watch(p_job_id, v_job.run, v_job.stage) then
+      update "app".jobs j
+      set status = 'cancelling', cancel_deadline_at = v_deadline, paused_at = null, updated_at = "app".clock(),
+          error = coalesce(j.error, "app".cancelled_error(p_reason))
+      where j.job_id = p_job_id;
+      return 'cancelling';
+    end if;
+  end if;
+  perform "app".end_job(p_job_id, v_job.run, 'cancelled', "app".cancelled_error(p_reason));
+  return 'cancelled';
 end $$;
 
--- Ends all tasks of a stage as completed, and the stage with them.
-create or replace function "app".end_whole_stage(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
-  p_now timestamptz
-) returns void
-language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
-declare
-  v_count integer := 1;
+-- Cancels a job with the default grace: the form that the release before calls.
+create or replace function "app".cancel_job(p_job_id text, p_reason text) returns text
+language plpgsql as $$
 begin
-  if cardinality(p_task_ids) > 1 then
-    v_count := "app".complete_held_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, p_now);
-  else
-    update "app".tasks t
-    set status = 'completed', is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
-        result = p_results[1], error = null
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_ids[1] and t.stage = p_stage
-      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id;
-    get diagnostics v_count = row_count;
-  end if;
-  perform "app".lock_stage(p_job_id, p_run, p_stage);
-  update "app".stages s set status = 'completed', finished_at = p_now
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-    and s.expected_count = v_count and s.failed_count = 0;
-  if not found or v_count < cardinality(p_task_ids) then
-    raise exception 'these are not all tasks of stage % of job % run %', p_stage, p_job_id, p_run
-      using errcode = 'CM004';
-  end if;
+  return "app".cancel_job(p_job_id, p_reason, 300.0, null);
 end $$;
 
--- How many of these tasks the lease held; they are completed. Planned anew at each call, as all that takes arrays.
-create or replace function "app".complete_held_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
-  p_now timestamptz
-) returns integer
+-- Ends a job that has been cancelling for longer than its grace.
+-- Leases are revoked, so late results find nothing to write to. Returns the number of tasks that had not stopped; null
+-- when the grace is not over, or the job ended meanwhile.
+-- Fence: `cancelling`, which only leads to `cancelled`. Locks: task rows by id, then the stage, then the job row.
+create or replace function "app".force_cancel(p_job_id text, p_run integer, p_stage integer) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
+  v_now timestamptz := "app".clock();
   v_ids text[];
 begin
-  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
+  perform 1 from "app".jobs j
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'cancelling'
+    and coalesce(j.cancel_deadline_at, j.updated_at + 300.0 * interval '1 second') <= v_now;
+  if not found then
+    return null;
+  end if;
+  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
     select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
     order by t.task_id for update
-  ) h;
-  perform "app".end_tasks(p_job_id, p_run, v_ids, 'completed', p_task_ids, p_results, p_now);
+  ) o;
+  update "app".tasks t
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = v_now,
+      error = "app".stored_error('CancelForced',
+        format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner), false, t.attempt, v_now)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  if not "app".check_stage(p_job_id, p_run, p_stage, false, null) then
+    return null;
+  end if;
+  perform "app".record_event(p_job_id, p_run, p_stage, null, 'cancel_forced',
+    jsonb_build_object('count', cardinality(v_ids)));
   return cardinality(v_ids);
 end $$;
 
--- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
--- Fence: the lease; what is no longer held is left alone and missing from updated_ids.
--- A task of a stage or job that has ended meanwhile becomes cancelled: late results are kept out.
--- job_status says where the job goes on; it is null while the job is paused.
--- `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of `tasks_leased`, with the
--- entries of rows that are gone, and filter by id.
--- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
--- the job row.
--- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
--- decides.
-create or replace function "app".settle_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
-) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_was_watched boolean;
-  v_decides boolean;
-  v_stage record;
-  v_status text;
-begin
-  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false),
-    (
-      select p_status = 'failed' or s.is_unwatched
-        or not (j.status = 'processing' and j.run = p_run and s.status = 'processing')
-      from "app".stages s join "app".jobs j on j.job_id = s.job_id
-      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
-    )
-  into updated_ids, v_was_watched, v_decides
-  from (
-    select t.task_id, t.is_watched from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
-      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-    order by t.task_id for update
-  ) h;
-  is_last_task_in_stage := false;
-  if v_was_watched and not v_decides then
-    v_decides := not "app".pass_watch(p_job_id, p_run, p_stage, updated_ids);
-  end if;
-  if v_decides and cardinality(updated_ids) > 0 then
-    perform "app".lock_stage(p_job_id, p_run, p_stage);
-  elsif cardinality(updated_ids) > 0 then
-    perform "app".share_stage(p_job_id, p_run, p_stage);
-  end if;
-  select s.status as stage_status, j.status as job_status, s.is_unwatched,
-    j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open
-  into v_stage
-  from "app".stages s join "app".jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  stage_status := v_stage.stage_status;
-  job_status := v_stage.job_status;
-  if cardinality(updated_ids) = 0 then
-    return next;
-    return;
-  end if;
-  if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
-    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
-      using errcode = 'CM001';
-  end if;
-
-  v_status := case when v_stage.is_open then p_status else 'cancelled' end;
-  perform "app".end_tasks(p_job_id, p_run, updated_ids, v_status, p_task_ids, p_payloads, v_now);
-
-  if v_decides then
-    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
-      case v_status when 'failed' then updated_ids end);
-    select s.status, case when j.paused_at is null then j.status end into stage_status, job_status
-    from "app".stages s join "app".jobs j on j.job_id = s.job_id
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  end if;
-  return next;
-end $$;
-
--- Writes the end of tasks whose rows the caller has locked; their payloads are among those given. Its plans join by hash:
--- with a nested loop each row would be looked for among all payloads.
-create or replace function "app".end_tasks(
-  p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
-) returns void
-language plpgsql set enable_seqscan = off set enable_nestloop = off as $$
-begin
-  update "app".tasks t
-  set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
-      result = case p_status when 'completed' then given.payload else t.result end,
-      error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
-  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_ids) and t.task_id = given.task_id;
-end $$;
-
--- The same for one task that is not watched, of a stage that goes on: most completions of a large stage, in few
--- statements. Its plans are made once, as each row is named by its whole key; without sequential scans, since a planner
--- that sees an empty table would choose to read all of it, and that plan would stay when the table has grown.
--- False, with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called.
--- Fence and locks: those of settle_tasks. Raises CM001 as it does; the look in the update sees the change then.
-create or replace function "app".settle_task(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb
-) returns boolean
-language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-begin
-  update "app".tasks t
-  set status = 'completed', lease_id = null, lease_expires_at = null, finished_at = v_now, result = p_result,
-      error = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
-    and t.status is not distinct from 'processing' and t.lease_id = p_lease_id and not t.is_watched
-    and exists (
-      select 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id
-      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-        and not s.is_unwatched and j.status = 'processing' and j.run = p_run
-    );
-  if not found then
-    return false;
-  end if;
-  perform "app".share_stage(p_job_id, p_run, p_stage);
-  perform 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
-    and not s.is_unwatched and j.status = 'processing' and j.run = p_run;
-  if not found then
-    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
-      using errcode = 'CM001';
-  end if;
-  return true;
-end $$;
-
--- In plpgsql, whose plans are cached: as SQL functions these would be planned anew at each call.
-create or replace function "app".complete_task_and_check_stage(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
-) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql as $$
-begin
-  if cardinality(p_task_ids) = 1
-    and "app".settle_task(p_job_id, p_run, p_stage, p_lease_id, p_task_ids[1], p_results[1]) then
-    updated_ids := p_task_ids;
-    is_last_task_in_stage := false;
-    stage_status := 'processing';
-    job_status := 'processing';
-    return next;
-    return;
-  end if;
-  return query
-  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed');
-end $$;
-
-create or replace function "app".fail_task_and_check_stage(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
-) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql as $$
-begin
-  return query
-  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed');
-end $$;
-
--- Declared deadlines: set where rows are written, enforced here. Waiting work without one is never judged by its age,
--- and the time that a job is paused does not count.
-
--- `deadline_at` of a job, anew for each run. As a trigger, so that no function that begins a run can forget it.
-create or replace function "app".set_job_deadline() returns trigger
-language plpgsql as $$
-begin
-  new.deadline_at := (case tg_op when 'INSERT' then new.created_at else "app".clock() end)
-    + (new.definition ->> 'timeout_seconds')::double precision * interval '1 second';
-  return new;
-end $$;
-
-create or replace trigger set_deadline_of_new before insert on "app".jobs
-for each row execute function "app".set_job_deadline();
-
-create or replace trigger set_deadline_of_run before update of run on "app".jobs
-for each row when (old.run is distinct from new.run) execute function "app".set_job_deadline();
-
--- A stage's deadlines, both from the moment its row is written: the job has come to it.
-create or replace function "app".set_stage_deadlines() returns trigger
-language plpgsql as $$
-begin
-  new.deadline_at := new.created_at
-    + (new.settings ->> 'timeout_seconds')::double precision * interval '1 second';
-  new.queue_deadline_at := new.created_at
-    + (new.settings ->> 'queue_timeout_seconds')::double precision * interval '1 second';
-  return new;
-end $$;
-
-create or replace trigger set_deadlines before insert on "app".stages
-for each row execute function "app".set_stage_deadlines();
-
--- Whether an attempt that began then has had its time.
-create or replace function "app".is_task_timed_out(
-  p_started_at timestamptz, p_settings jsonb, p_now timestamptz
-) returns boolean
-language sql immutable as $$
-  select coalesce(
-    p_started_at + (p_settings ->> 'task_timeout_seconds')::double precision * interval '1 second' <= p_now, false)
-$$;
-
--- The stages at which running jobs stand whose deadline, or whose job's, has passed; for the janitor.
-create or replace function "app".find_overdue_stages(p_limit integer)
-returns table (job_id text, run integer, stage integer)
-language sql stable as $$
-  (
-    select j.job_id, j.run, j.stage from "app".jobs j
-    where j.status in ('queued', 'processing', 'finalizing') and j.deadline_at <= "app".clock()
-      and j.paused_at is null
-    order by j.deadline_at limit p_limit
-  ) union (
-    select s.job_id, s.run, s.stage from "app".stages s
-    join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
-    where s.status in ('queued', 'processing') and s.deadline_at <= "app".clock()
-      and j.status in ('queued', 'processing') and j.paused_at is null
-    order by s.deadline_at limit p_limit
-  ) union (
-    select s.job_id, s.run, s.stage from "app".stages s
-    join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
-    where s.status in ('queued', 'processing') and s.queue_deadline_at <= "app".clock()
-      and j.status in ('queued', 'processing') and j.paused_at is null
-      and (s.status = 'queued' or exists (
-        select 1 from "app".tasks t
-        where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
-          and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
-      ))
-    order by s.queue_deadline_at limit p_limit
-  )
-$$;
-
--- Ends what is overdue at the stage where the job stands. Outcome:
---   job_timed_out, stage_timed_out, queue_time_expired (its planning never began): the job has failed;
---   tasks_expired: tasks that nobody had started failed, at most p_limit of them, and the stage's policy was applied;
---   nothing (no deadline has passed, or the job has moved on).
--- Fence: the deadline and the statuses, read again under the locks. Whoever has the lock first decides: a completion
--- that came before counts, one that comes after finds its stage closed.
--- Locks: task rows by id (those in other hands are skipped: they are being started), the stage, the job row.
--- Raises CM001 when the stage was closed between the look at it and its lock: call again.
-create or replace function "app".enforce_deadlines(
-  p_job_id text, p_run integer, p_stage integer, p_limit integer
-) returns table (outcome text, expired_count integer, is_last_task_in_stage boolean, job_status text)
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_error jsonb;
-  v_expired text[];
-begin
-  outcome := 'nothing';
-  expired_count := 0;
-  is_last_task_in_stage := false;
-  v_error := "app".find_missed_deadline(p_job_id, p_run, p_stage, v_now);
-  if v_error is not null then
-    perform "app".lock_stage(p_job_id, p_run, p_stage);
-    perform 1 from "app".jobs j where j.job_id = p_job_id for update;
-    v_error := "app".find_missed_deadline(p_job_id, p_run, p_stage, v_now);
-    if v_error is not null and "app".end_job(p_job_id, p_run, 'failed', v_error) then
-      outcome := case v_error ->> 'type'
-        when 'JobTimedOut' then 'job_timed_out' when 'StageTimedOut' then 'stage_timed_out'
-        else 'queue_time_expired' end;
-    end if;
-  elsif exists (
-    select 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id and j.run = s.run
-    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.queue_deadline_at <= v_now
-      and s.status = 'processing' and j.status = 'processing' and j.paused_at is null
-  ) then
-    v_expired := "app".expire_unstarted_tasks(p_job_id, p_run, p_stage, p_limit);
-    if v_expired is not null then
-      outcome := 'tasks_expired';
-      expired_count := cardinality(v_expired);
-      is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, true, v_expired);
-    end if;
-  end if;
-  select j.status into job_status from "app".jobs j where j.job_id = p_job_id;
-  return next;
-end $$;
-
--- The error of the deadline that the job has missed at this stage, the widest first; null when it has missed none.
-create or replace function "app".find_missed_deadline(
-  p_job_id text, p_run integer, p_stage integer, p_now timestamptz
-) returns jsonb
-language sql stable as $$
-  select jsonb_build_object('type', m.type, 'message', m.message, 'stage', p_stage, 'retryable', false,
-    'deadline_at', m.deadline_at, 'at', p_now)
-  from "app".jobs j
-  join "app".stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
-  cross join lateral (
-    select * from (values
-      (1, 'JobTimedOut', j.deadline_at, j.status in ('queued', 'processing', 'finalizing'),
-        format('the job was to end within %s s and stood at stage %s of %s',
-          (j.definition ->> 'timeout_seconds')::double precision, j.stage, j.total_stages)),
-      (2, 'StageTimedOut', s.deadline_at, s.status in ('queued', 'processing') and j.status in ('queued', 'processing'),
-        format('stage %s was to end within %s s and was %s',
-          s.stage, (s.settings ->> 'timeout_seconds')::double precision, s.status)),
-      (3, 'QueueTimeExpired', s.queue_deadline_at, s.status = 'queued' and j.status = 'queued',
-        format('stage %s was to begin within %s s and was not planned by then',
-          s.stage, (s.settings ->> 'queue_timeout_seconds')::double precision))
-    ) as d(place, type, deadline_at, is_open, message)
-    where d.is_open and d.deadline_at <= p_now
-    order by d.place limit 1
-  ) m
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.paused_at is null
-$$;
-
--- Fails tasks that no attempt has begun. The caller checks the stage. Locks: task rows by id, without waiting.
-create or replace function "app".expire_unstarted_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_limit integer
-) returns text[]
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_ids text[];
-begin
-  select array_agg(e.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
-    order by t.task_id limit p_limit for update skip locked
-  ) e;
-  update "app".tasks t
-  set status = 'failed', is_watched = false, due_at = null, parked_at = null, finished_at = v_now,
-      error = jsonb_build_object('type', 'QueueTimeExpired', 'retryable', false, 'attempt', 0, 'at', v_now,
-        'message', format('was to begin within %s s of its stage and had not by then',
-          (s.settings ->> 'queue_timeout_seconds')::double precision))
-  from "app".stages s
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
-    and t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  return v_ids;
-end $$;
-
--- Ends a job that did not complete: failed or cancelled. Its open stage ends with it and its tasks are cancelled.
--- Task rows that another transaction holds are skipped, never awaited (that would turn the lock order round): they
--- end as cancelled when they settle, are claimed, or lose their lease.
--- Locks: the stage's, held by the caller; then the job row.
-create or replace function "app".end_job(p_job_id text, p_run integer, p_status text, p_error jsonb) returns boolean
-language plpgsql as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_stage integer;
-begin
-  update "app".jobs j
-  set status = p_status, error = coalesce(p_error, j.error), finished_at = v_now, updated_at = v_now,
-      paused_at = null
-  where j.job_id = p_job_id and j.run = p_run
-    and (j.status in ('queued', 'processing', 'finalizing') or (j.status = 'cancelling' and p_status = 'cancelled'))
-  returning j.stage into v_stage;
-  if not found then
-    return false;
-  end if;
-  update "app".stages s set status = p_status, finished_at = v_now
-  where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ('queued', 'processing');
-  perform "app".cancel_open_tasks(p_job_id, p_run, v_stage, true);
-  perform "app".record_event(p_job_id, p_run, v_stage, null, 'job_' || p_status, p_error);
-  return true;
-end $$;
-
--- Cancels what has not ended; running tasks too if asked. Skips rows that are in other hands this moment.
+-- Cancels the waiting tasks of a stage, and with p_with_running its running ones.
+-- Rows that another transaction holds are skipped: they end as cancelled when they settle, are claimed, or lose their
+-- lease. Returns how many were cancelled.
+-- Locks: task rows by id, none waited for, so it may follow any other lock.
 create or replace function "app".cancel_open_tasks(
   p_job_id text, p_run integer, p_stage integer, p_with_running boolean
 ) returns integer
@@ -1082,343 +773,9 @@ begin
   return v_count;
 end $$;
 
--- Fails the job from outside its tasks: a planner that raised, a finalizer that raised.
-create or replace function "app".fail_job(p_job_id text, p_run integer, p_error jsonb) returns boolean
-language plpgsql as $$
-begin
-  perform "app".lock_stage(p_job_id, p_run, j.stage) from "app".jobs j where j.job_id = p_job_id;
-  return "app".end_job(p_job_id, p_run, 'failed', p_error);
-end $$;
-
--- A message without what tells one occurrence from another. Its first 500 characters decide.
-create or replace function "app".normalised_message(p_message text) returns text
-language sql immutable parallel safe as $$
-  select regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
-    left(p_message, 500),
-    -- Paths and URLs, in quotes (where they may hold spaces) or bare.
-    '''[^'']*[/\\][^'']*''|"[^"]*[/\\][^"]*"|[^\s''"(),;]*[/\\][^\s''"(),;]*', '.', 'g'),
-    -- Names of files, in quotes.
-    '''[^'']*\.[A-Za-z][A-Za-z0-9]{1,4}''|"[^"]*\.[A-Za-z][A-Za-z0-9]{1,4}"', '.', 'g'),
-    -- Words with a digit in them: numbers, uuids, hashes, times, tile_12. Quotes around one go with it.
-    '[''"]?[\w.:+-]*[0-9][\w.:+-]*[''"]?', '.', 'g'),
-    -- Hexadecimal digits that happen to be letters alone.
-    '\m[a-f]{8,}\M', '.', 'g'),
-    -- A list of such things is one, however long.
-    '\.([\s,;:-]+\.)+', '.', 'g'),
-    '\s+', ' ', 'g')
-$$;
-
--- The same for errors of the same type whose messages differ in numbers, ids, paths and file names alone: 16 hexadecimal
--- digits. Computed when failures are looked at, so that a success costs nothing for it and old rows have one too.
-create or replace function "app".error_fingerprint(p_type text, p_message text) returns text
-language sql immutable parallel safe as $$
-  select left(encode(sha256(convert_to(
-    coalesce(p_type, '') || ':' || "app".normalised_message(coalesce(p_message, '')), 'UTF8')), 'hex'), 16)
-$$;
-
--- The job's end: its own summary is stored. Fence: the job is finalizing in this run; a second caller changes nothing.
-create or replace function "app".finalize_job(p_job_id text, p_run integer, p_result jsonb) returns text
-language plpgsql set plan_cache_mode = force_generic_plan as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_status text;
-begin
-  update "app".jobs j
-  set status = case when exists (
-        select 1 from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.failed_count > 0
-      ) then 'completed_with_errors' else 'completed' end,
-      result = p_result, finished_at = v_now, updated_at = v_now, paused_at = null
-  where j.job_id = p_job_id and j.run = p_run and j.status = 'finalizing'
-  returning j.status into v_status;
-  if found then
-    perform "app".record_event(p_job_id, p_run, null, null, 'job_' || v_status, null);
-  end if;
-  return v_status;
-end $$;
-
--- How far a job is: one row a stage of its current run. Reads only.
-create or replace function "app".check_job_completion(p_job_id text)
-returns table (
-  job_status text, run integer, stage integer, stage_status text, expected_count integer,
-  completed integer, failed integer, cancelled integer, open integer
-)
-language sql stable as $$
-  select j.status, s.run, s.stage, s.status, s.expected_count,
-    count(*) filter (where t.status = 'completed')::integer,
-    count(*) filter (where t.status = 'failed')::integer,
-    count(*) filter (where t.status = 'cancelled')::integer,
-    count(*) filter (where t.status in ('pending', 'queued', 'processing', 'pending_retry'))::integer
-  from "app".jobs j
-  join "app".stages s on s.job_id = j.job_id and s.run = j.run
-  left join "app".tasks t on t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
-  where j.job_id = p_job_id
-  group by j.status, s.run, s.stage, s.status, s.expected_count
-  order by s.stage
-$$;
-
--- A failed attempt is to be tried again: pending_retry, due after the delay, lease given up, to be announced.
--- Outcome: scheduled; exhausted (no attempt left: nothing changed, fail it); closed (stage or job ended: nothing
--- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
--- Fence: the lease. Locks: the task row.
-create or replace function "app".increment_task_retry_count(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
-  p_delay_seconds double precision
-) returns table (outcome text, attempt integer, due_at timestamptz)
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_task record;
-begin
-  select t.attempt - t.interruptions as spent, (s.settings -> 'retry' ->> 'max_attempts')::integer as allowed,
-         j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open
-  into v_task
-  from "app".tasks t
-  join "app".stages s on s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
-  join "app".jobs j on j.job_id = t.job_id
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
-    and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-  for update of t;
-  if not found then
-    outcome := 'stale';
-  elsif not v_task.is_open then
-    outcome := 'closed';
-  elsif v_task.spent >= v_task.allowed then
-    outcome := 'exhausted';
-  else
-    update "app".tasks t
-    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second', error = p_error,
-        announced_at = null, lease_id = null, lease_expires_at = null
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
-    returning t.attempt, t.due_at into attempt, due_at;
-    outcome := 'scheduled';
-    perform "app".record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
-      p_error || jsonb_build_object('delay_seconds', p_delay_seconds));
-  end if;
-  return next;
-end $$;
-
--- The janitor's finds. Each is one statement, skips rows in other hands, and is bounded, so that any number of janitors
--- may sweep at once. A find holds its rows for p_hold_seconds: no other janitor announces them meanwhile, and if this
--- one dies, the next does.
-
--- Tasks that need a message and have none confirmed: older than the grace that their planner gets, or taken back from a
--- worker, which nobody is about to announce.
-create or replace function "app".find_unannounced_tasks(
-  p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
-) returns table (
-  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
-  correlation_id text, tasks_per_message integer
-)
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-begin
-  return query
-  with found as (
-    select t.job_id, t.run, t.task_id from "app".tasks t
-    where t.status = 'pending' and t.created_at < v_now - p_grace_seconds * interval '1 second'
-      and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
-    order by t.created_at limit p_limit for update skip locked
-  ), taken_back as (
-    select t.job_id, t.run, t.task_id from "app".tasks t
-    where t.status = 'pending' and t.created_at >= v_now - p_grace_seconds * interval '1 second' and t.attempt > 0
-      and (t.due_at is null or t.due_at <= v_now)
-    order by t.created_at limit p_limit for update skip locked
-  ), due as (
-    select t.job_id, t.run, t.task_id from "app".tasks t
-    where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
-    order by t.due_at limit p_limit for update skip locked
-  ), held as (
-    update "app".tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
-    from (select * from found union all select * from taken_back) f
-    where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
-    returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
-  ), retried as (
-    select t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt from "app".tasks t
-    join due d on t.job_id = d.job_id and t.run = d.run and t.task_id = d.task_id
-  )
-  select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
-    coalesce((s.settings ->> 'tasks_per_message')::integer, 1)
-  from (select * from held union all select * from retried) h
-  join "app".jobs j on j.job_id = h.job_id
-  join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
-  order by h.job_id, h.run, h.stage, h.task_id;
-end $$;
-
--- Jobs that wait for a step and have no message confirmed for it.
-create or replace function "app".find_unannounced_jobs(
-  p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
-) returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
-language sql volatile as $$
-  with found as (
-    select j.job_id from "app".jobs j
-    where j.status in ('queued', 'finalizing') and j.announced_at is null and j.paused_at is null
-      and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
-      and (j.due_at is null or j.due_at <= "app".clock())
-    order by j.updated_at limit p_limit for update skip locked
-  )
-  update "app".jobs j set due_at = "app".clock() + p_hold_seconds * interval '1 second'
-  from found f where j.job_id = f.job_id
-  returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
-$$;
-
--- Lets go of tasks that a find holds for the caller, whose messages no queue took: the next sweep finds them.
--- Locks: task rows by id.
-create or replace function "app".let_go_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns void
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_ids text[];
-begin
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and t.status is not distinct from 'pending'
-    order by t.task_id for update
-  ) o;
-  update "app".tasks t set due_at = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-end $$;
-
--- The same for a job. A step that is to be tried again later has another attempt, and keeps its time.
-create or replace function "app".let_go_of_job(p_job_id text, p_run integer, p_attempt integer) returns void
-language plpgsql as $$
-begin
-  update "app".jobs j set due_at = null
-  where j.job_id = p_job_id and j.run = p_run and j.attempt = p_attempt and j.status in ('queued', 'finalizing')
-    and j.announced_at is null;
-end $$;
-
--- Rows that wait in vain: their message was confirmed before p_before, a grace earlier than the oldest message that their
--- queue holds came there, so it is none of them. Confirmations are this database's time and arrivals the broker's; the
--- grace is for the difference of their clocks. A message that was to come at due_at was scheduled until then, and counts
--- from there. A found row is held as if it had just been announced. It looks at ten times p_limit open tasks of a job at
--- most, and at a hundred times p_limit of all jobs, taken in any order: a stage may hold a million that are not lost.
-create or replace function "app".find_lost_tasks(
-  p_queue text, p_limit integer, p_before timestamptz
-) returns table (
-  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
-  correlation_id text, tasks_per_message integer
-)
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-begin
-  return query
-  with looked_at as materialized (
-    select o.*
-    from (
-      select r.job_id, r.run, r.stage from "app".jobs r where r.status = 'processing' and r.paused_at is null
-      order by random()
-    ) j
-    cross join lateral (
-      select t.job_id, t.run, t.task_id, t.queue, t.status, t.due_at, t.announced_at, t.parked_at from "app".tasks t
-      where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-      order by t.task_id limit p_limit * 10
-    ) o
-    limit p_limit * 100
-  ), lost as materialized (
-    select t.job_id, t.run, t.task_id
-    from (
-      select o.job_id, o.run, o.task_id from looked_at o
-      where o.queue = p_queue and o.status in ('queued', 'pending_retry') and o.parked_at is null
-        and greatest(o.announced_at, o.due_at) < p_before and o.announced_at is not null
-      limit p_limit
-    ) s
-    join "app".tasks t on t.job_id = s.job_id and t.run = s.run and t.task_id = s.task_id
-    where t.status in ('queued', 'pending_retry') and t.announced_at is not null and t.parked_at is null
-      and greatest(t.announced_at, t.due_at) < p_before
-    for update of t skip locked
-  ), held as (
-    update "app".tasks t set announced_at = v_now
-    from lost l where t.job_id = l.job_id and t.run = l.run and t.task_id = l.task_id
-    returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
-  )
-  select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
-    coalesce((s.settings ->> 'tasks_per_message')::integer, 1)
-  from held h
-  join "app".jobs j on j.job_id = h.job_id
-  join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
-  order by h.job_id, h.run, h.stage, h.task_id;
-end $$;
-
-create or replace function "app".find_lost_jobs(p_limit integer, p_before timestamptz)
-returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
-language sql volatile as $$
-  with lost as (
-    select j.job_id from "app".jobs j
-    where j.status in ('queued', 'finalizing') and j.paused_at is null and j.announced_at is not null
-      and greatest(j.announced_at, j.due_at) < p_before
-    order by j.updated_at limit p_limit for update skip locked
-  )
-  update "app".jobs j set announced_at = "app".clock()
-  from lost l where j.job_id = l.job_id
-  returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
-$$;
-
--- Stages with tasks whose lease has run out.
-create or replace function "app".find_expired_stages(p_limit integer)
-returns table (job_id text, run integer, stage integer)
-language sql stable as $$
-  select distinct e.job_id, e.run, e.stage from (
-    select t.job_id, t.run, t.stage from "app".tasks t
-    where t.status = 'processing' and t.lease_expires_at <= "app".clock()
-    order by t.lease_expires_at limit p_limit
-  ) e
-$$;
-
--- Jobs that run though nothing of their stage is open. A look at one open task a job, never a join over all of them:
--- that is what the limit within is for.
-create or replace function "app".find_stalled_jobs(p_limit integer, p_grace_seconds double precision)
-returns table (job_id text, run integer, stage integer)
-language sql stable set enable_seqscan = off as $$
-  select j.job_id, j.run, j.stage from "app".jobs j
-  where j.status in ('processing', 'cancelling')
-    and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
-    and (
-      select t.task_id from "app".tasks t
-      where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-      order by t.task_id limit 1
-    ) is null
-  order by j.updated_at limit p_limit
-$$;
-
--- Decides again what a stage's last task decides. Returns whether the job moved. Locks: the stage, then the job row.
-create or replace function "app".resume_stalled_job(p_job_id text, p_run integer, p_stage integer) returns boolean
-language plpgsql as $$
-begin
-  if "app".check_stage(p_job_id, p_run, p_stage, false, null) then
-    perform "app".record_event(p_job_id, p_run, p_stage, null, 'janitor_closed_stage', null);
-    return true;
-  end if;
-  if "app".advance_job_stage(p_job_id, p_run, p_stage) is not null then
-    perform "app".record_event(p_job_id, p_run, p_stage, null, 'janitor_advanced_job', null);
-    return true;
-  end if;
-  return false;
-end $$;
-
--- Jobs that are cancelling for longer than their grace.
-create or replace function "app".find_overdue_cancels(p_limit integer)
-returns table (job_id text, run integer, stage integer)
-language sql stable as $$
-  select j.job_id, j.run, j.stage from "app".jobs j
-  where j.status = 'cancelling'
-    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= "app".clock()
-  order by j.updated_at limit p_limit
-$$;
-
--- Adds to the event of a submission that began this run: who asked, what could not be checked. Again changes nothing.
--- A call of its own, since most submissions have nothing to add. Fence: only that run's event. Locks: the event.
-create or replace function "app".note_submission(p_job_id text, p_run integer, p_detail jsonb) returns void
-language sql as $$
-  update "app".job_events e set detail = e.detail || p_detail
-  where e.job_id = p_job_id and e.run = p_run and e.event in ('job_submitted', 'job_rerun');
-$$;
-
--- Pauses the job: nothing new is claimed, planned or finalized; what runs ends as it would.
--- Outcome: paused; already_paused; refused (it is ended or being cancelled); missing. Locks: the job row.
+-- Pauses a job: nothing new is claimed, planned or finalized, and running tasks end as they would.
+-- Outcome: paused; already_paused; refused (it has ended or is being cancelled); missing.
+-- Locks: the job row.
 create or replace function "app".pause_job(p_job_id text, p_reason text, p_actor text)
 returns table (outcome text, status text, run integer, stage integer, is_paused boolean)
 language plpgsql as $$
@@ -1445,9 +802,11 @@ begin
   return next;
 end $$;
 
--- Lets a paused job go on. Its step has to be announced again, and its parked tasks: the caller does, or the janitor.
--- Outcome: resumed; not_paused; refused (it is ended or being cancelled); missing. wait_seconds: until a step that is
--- to be tried again is due. Locks: the stage, then the job row.
+-- Lets a paused job go on; the time of the pause does not count against its deadlines.
+-- Its step and its parked tasks have to be announced again: the caller does that, or the janitor.
+-- Outcome: resumed; not_paused; refused (it has ended or is being cancelled); missing. wait_seconds: until a step that
+-- is to be tried again is due.
+-- Locks: the stage, then the job row.
 create or replace function "app".resume_job(p_job_id text, p_reason text, p_actor text)
 returns table (outcome text, status text, run integer, stage integer, is_paused boolean, wait_seconds double precision)
 language plpgsql as $$
@@ -1493,434 +852,28 @@ begin
   return next;
 end $$;
 
--- Parked tasks of jobs that are not paused any more: of one job, or of all (p_job_id null). They are held until
--- held_until, which unpark_tasks wants to hear: nobody else finds them before. Rows in other hands are skipped.
-create or replace function "app".find_parked_tasks(p_job_id text, p_limit integer, p_hold_seconds double precision)
-returns table (
-  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
-  correlation_id text, tasks_per_message integer, held_until timestamptz
-)
-language plpgsql as $$
-declare
-  v_now timestamptz := "app".clock();
-begin
-  return query
-  with found as (
-    select t.job_id, t.run, t.task_id from "app".tasks t
-    join "app".jobs j on j.job_id = t.job_id and j.run = t.run and j.stage = t.stage
-    where t.parked_at <= v_now and t.status in ('pending', 'queued', 'pending_retry')
-      and (p_job_id is null or t.job_id = p_job_id) and j.status = 'processing' and j.paused_at is null
-    order by t.parked_at limit p_limit for update of t skip locked
-  ), held as (
-    update "app".tasks t set parked_at = v_now + p_hold_seconds * interval '1 second'
-    from found f where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
-    returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt, t.parked_at
-  )
-  select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
-    coalesce((s.settings ->> 'tasks_per_message')::integer, 1), h.parked_at
-  from held h
-  join "app".jobs j on j.job_id = h.job_id
-  join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
-  order by h.job_id, h.run, h.stage, h.task_id;
-end $$;
+comment on function "app"."cancel_job"(p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text) is 'Cancels a job: waiting tasks at once, running tasks when they end or when the grace is over.';
+comment on function "app"."cancel_job"(p_job_id text, p_reason text) is 'Cancels a job with the default grace: the form that the release before calls.';
+comment on function "app"."force_cancel"(p_job_id text, p_run integer, p_stage integer) is 'Ends a job that has been cancelling for longer than its grace.';
+comment on function "app"."cancel_open_tasks"(p_job_id text, p_run integer, p_stage integer, p_with_running boolean) is 'Cancels the waiting tasks of a stage, and with p_with_running its running ones.';
+comment on function "app"."pause_job"(p_job_id text, p_reason text, p_actor text) is 'Pauses a job: nothing new is claimed, planned or finalized, and running tasks end as they would.';
+comment on function "app"."resume_job"(p_job_id text, p_reason text, p_actor text) is 'Lets a paused job go on; the time of the pause does not count against its deadlines.';
 
--- The messages for parked tasks are confirmed. Fence: the hold; a task whose message came to a job that was paused once
--- more is parked anew and stays so.
-create or replace function "app".unpark_tasks(
-  p_job_id text, p_run integer, p_task_ids text[], p_held_until timestamptz
-) returns integer
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_ids text[];
-begin
-  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.parked_at = p_held_until
-    order by t.task_id for update
-  ) o;
-  update "app".tasks t
-  set parked_at = null, announced_at = "app".clock(),
-      status = case t.status when 'pending' then 'queued' else t.status end,
-      due_at = case t.status when 'pending' then null else t.due_at end
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  return cardinality(v_ids);
-end $$;
+-- Dead letters: messages that their queue gave up are kept here, and their rows get another message.
 
--- Plans a stage of few tasks in one call: what begin_stage_plan, COPY and seal_stage do for many.
--- With a lease the tasks are born claimed: the planner runs them itself and no message is needed.
--- Then it commits asynchronously, as a claim does: a crash of the server that takes it back takes back nothing that was
--- done, since the first result is written with all that came before it, and the job's message is still unsettled.
--- Fence, locks and outcomes: begin_stage_plan's; `planned` when it was done.
-create or replace function "app".plan_small_stage(
-  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
-  p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text,
-  p_tasks_per_message integer
-) returns text
-language plpgsql set plan_cache_mode = force_generic_plan as $$
-declare
-  v_outcome text := "app".begin_stage_plan(p_job_id, p_run, p_stage);
-begin
-  if v_outcome <> 'ready' then
-    return v_outcome;
-  end if;
-  if p_lease_id is not null then
-    perform set_config('synchronous_commit', 'off', true);
-  end if;
-  perform "app".insert_few_tasks(p_job_id, p_run, p_stage, p_task_ids, p_task_types, p_queues, p_names, p_parameters,
-    p_lease_id, p_owner, (s.settings ->> 'lease_seconds')::double precision)
-  from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  perform "app".seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0),
-    p_tasks_per_message);
-  return 'planned';
-end $$;
-
--- The rows, the last one watched; with a lease they are born claimed.
-create or replace function "app".insert_few_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
-  p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_lease_seconds double precision
-) returns void
-language plpgsql set plan_cache_mode = force_generic_plan as $$
-declare
-  v_now timestamptz := "app".clock();
-begin
-  insert into "app".tasks (
-    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters,
-    status, attempt, lease_id, lease_owner, lease_expires_at, started_at, is_watched
-  )
-  select p_job_id, p_run, t.task_id, p_stage, t.place - 1, t.task_type, t.queue, t.name, t.parameters,
-    case when p_lease_id is null then 'pending' else 'processing' end,
-    case when p_lease_id is null then 0 else 1 end,
-    p_lease_id, p_owner,
-    case when p_lease_id is not null then v_now + p_lease_seconds * interval '1 second' end,
-    case when p_lease_id is not null then v_now end,
-    t.place = cardinality(p_task_ids)
-  from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
-    with ordinality as t(task_id, task_type, queue, name, parameters, place);
-end $$;
-
--- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
--- Fence: the stage lock is tried, not awaited, so that a duplicate message is told `busy` and goes away.
--- Returns: ready, busy, missing, stale_run, closed (planned already, or not to be planned any more), paused, expired
--- (a deadline has passed: the caller lets enforce_deadlines end it).
-create or replace function "app".begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
-language plpgsql set plan_cache_mode = force_generic_plan as $$
-declare
-  v_job record;
-begin
-  if not pg_try_advisory_xact_lock(hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)) then
-    return 'busy';
-  end if;
-  select j.run, j.stage, j.status, j.paused_at, s.status as stage_status into v_job
-  from "app".jobs j
-  left join "app".stages s on s.job_id = j.job_id and s.run = p_run and s.stage = p_stage
-  where j.job_id = p_job_id;
-  if not found then
-    return 'missing';
-  elsif v_job.run <> p_run then
-    return 'stale_run';
-  elsif v_job.status <> 'queued' or v_job.stage <> p_stage or v_job.stage_status is distinct from 'queued' then
-    return 'closed';
-  elsif v_job.paused_at is not null then
-    return 'paused';
-  elsif "app".find_missed_deadline(p_job_id, p_run, p_stage, "app".clock()) is not null then
-    return 'expired';
-  end if;
-  return 'ready';
-end $$;
-
--- All tasks are inserted: from now on the stage can end. A stage without tasks ends here. The size chosen for its
--- messages is kept in its settings, for whoever announces its tasks again.
--- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
-create or replace function "app".seal_stage(
-  p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer
-) returns text
-language plpgsql set plan_cache_mode = force_generic_plan as $$
-begin
-  update "app".jobs j set status = 'processing', updated_at = "app".clock()
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'queued';
-  if not found then
-    raise exception 'job % run % does not wait for stage %', p_job_id, p_run, p_stage using errcode = 'CM002';
-  end if;
-  update "app".stages s
-  set status = 'processing', expected_count = p_expected_count, planned_at = "app".clock(),
-      settings = case when p_tasks_per_message is null then s.settings
-        else s.settings || jsonb_build_object('tasks_per_message', p_tasks_per_message) end
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
-  perform "app".record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
-    jsonb_build_object('expected_count', p_expected_count));
-  perform "app".ensure_watch(p_job_id, p_run, p_stage);
-  if p_expected_count = 0 then
-    return "app".close_stage(p_job_id, p_run, p_stage);
-  end if;
-  return 'processing';
-end $$;
-
--- Work that the release at hand does not know: it is given back with a growing delay, for one that does. No attempt and no
--- interruption is spent. What it waits for is noted in its row; a note counts only while the row stands where it stood
--- then (`at`), so nobody needs to take it away. Only the time in which somebody keeps giving it back counts against
--- p_patience_seconds: neither a pause nor an outage does.
--- p_unknown says what is not known: kind, name, and `by` whom. p_delays: the delay after the first time, the second,
--- and so on; the last one stays.
-
--- The note after one more time.
-create or replace function "app".note_unknown_work(
-  p_before jsonb, p_at jsonb, p_unknown jsonb, p_now timestamptz, p_patience_seconds double precision
-) returns jsonb
-language sql immutable as $$
-  select p_unknown || jsonb_build_object(
-    'at', p_at,
-    'since', case when b.is_same then p_before -> 'since' else to_jsonb(p_now) end,
-    'seen_at', p_now,
-    'times', case when b.is_same then (p_before ->> 'times')::integer + 1 else 1 end,
-    'waited_seconds', case when b.is_same then (p_before ->> 'waited_seconds')::double precision
-      + least(greatest(extract(epoch from p_now - (p_before ->> 'seen_at')::timestamptz), 0), 120) else 0 end,
-    'patience_seconds', p_patience_seconds)
-  from (select coalesce(p_before -> 'at' = p_at, false) as is_same) b
-$$;
-
-create or replace function "app".is_patience_over(p_note jsonb) returns boolean
-language sql immutable as $$
-  select (p_note ->> 'waited_seconds')::double precision >= (p_note ->> 'patience_seconds')::double precision
-$$;
-
--- What a person reads of work that has waited long enough.
-create or replace function "app".unknown_work_error(p_note jsonb, p_attempt integer) returns jsonb
-language sql immutable as $$
-  select jsonb_build_object('type', 'UnknownWork', 'retryable', false, 'attempt', p_attempt, 'at', p_note -> 'seen_at',
-    'message', format('expected an app that knows the %s %s, and none came: given back %s times since %s, last by %s; '
-      'deploy the release that knows it, then rerun the job (COREMACHINE_UNKNOWN_WORK_PATIENCE_SECONDS is %s)',
-      p_note ->> 'kind', p_note ->> 'name', p_note ->> 'times', p_note ->> 'since', p_note ->> 'by',
-      p_note ->> 'patience_seconds'))
-$$;
-
-create or replace function "app".unknown_work_delay(p_note jsonb, p_delays double precision[])
-returns double precision
-language sql immutable as $$
-  select p_delays[least((p_note ->> 'times')::integer, cardinality(p_delays))]
-$$;
-
--- Gives claimed tasks back. One row a task: postponed, to be sent again after wait_seconds (so is one of these tasks that
--- was given back before and is not due yet); or failed, since its patience is over, with what that did to its stage and
--- job. Those of a stage that has ended are cancelled.
--- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
--- Raises CM001 when the stage was closed between the look at it and its lock: call again.
-create or replace function "app".postpone_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_unknown jsonb,
-  p_patience_seconds double precision, p_delays double precision[]
-) returns table (
-  task_id text, outcome text, queue text, wait_seconds double precision, is_last_task_in_stage boolean, job_status text
-)
-language plpgsql set enable_seqscan = off as $$
-#variable_conflict use_column
-declare
-  v_now timestamptz := "app".clock();
-  v_ids text[] := "app".release_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, false);
-  v_failed text[];
-  v_is_last boolean := false;
-begin
-  update "app".tasks t
-  set waiting_for = "app".note_unknown_work(
-    t.waiting_for, jsonb_build_object('attempt', t.attempt), p_unknown, v_now, p_patience_seconds)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  with ended as (
-    update "app".tasks t
-    set status = case when d.is_over then 'failed' else 'pending_retry' end, is_watched = t.is_watched and not d.is_over,
-        due_at = case when d.is_over then null else
-          v_now + "app".unknown_work_delay(t.waiting_for, p_delays) * interval '1 second' end,
-        finished_at = case when d.is_over then v_now end,
-        error = case when d.is_over then "app".unknown_work_error(t.waiting_for, t.attempt) else t.error end
-    from (
-      select x.task_id, "app".is_patience_over(x.waiting_for) as is_over from "app".tasks x
-      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (v_ids)
-    ) d
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and t.task_id = d.task_id
-    returning t.task_id, t.status
-  )
-  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed from ended e;
-  -- Once, not each time: it may be given back a thousand times.
-  perform "app".record_event(p_job_id, p_run, p_stage, min(t.task_id), 'tasks_wait_for_release',
-    p_unknown || jsonb_build_object('count', count(*)))
-  from "app".tasks t
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and (t.waiting_for ->> 'times')::integer = 1
-  having count(*) > 0;
-  if v_failed is not null then
-    v_is_last := "app".check_stage(p_job_id, p_run, p_stage, true, v_failed);
-  end if;
-  return query
-  select t.task_id, case t.status when 'failed' then 'failed' else 'postponed' end, t.queue,
-    greatest(extract(epoch from t.due_at - v_now), 0)::double precision, v_is_last, j.status
-  from "app".tasks t join "app".jobs j on j.job_id = t.job_id
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-    and (t.status = 'pending_retry' or t.task_id = any (v_failed))
-  order by t.task_id;
-end $$;
-
--- The same for the step that a job waits for. Outcome: postponed, to be announced again after delay_seconds; early, the
--- same, but it was postponed before and is not due yet; exhausted, nothing was changed: the caller fails the job with
--- this error; not_waiting (it waits for no such step, or is paused).
--- Fence: the job waits for that step of that run. Locks: the job row.
-create or replace function "app".postpone_job_step(
-  p_job_id text, p_run integer, p_stage integer, p_unknown jsonb, p_patience_seconds double precision,
-  p_delays double precision[]
-) returns table (outcome text, delay_seconds double precision, error jsonb)
-language plpgsql as $$
-#variable_conflict use_column
-declare
-  v_now timestamptz := "app".clock();
-  v_job record;
-  v_at jsonb;
-  v_note jsonb;
-begin
-  select j.status, j.attempt, j.waiting_for into v_job from "app".jobs j
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing')
-    and j.paused_at is null
-  for update;
-  if not found then
-    outcome := 'not_waiting';
-    return next;
-    return;
-  end if;
-  v_at := jsonb_build_object('run', p_run, 'stage', p_stage, 'status', v_job.status, 'attempt', v_job.attempt);
-  if v_job.waiting_for -> 'at' = v_at and (v_job.waiting_for ->> 'due_at')::timestamptz > v_now then
-    outcome := 'early';
-    delay_seconds := extract(epoch from (v_job.waiting_for ->> 'due_at')::timestamptz - v_now);
-    return next;
-    return;
-  end if;
-  v_note := "app".note_unknown_work(v_job.waiting_for, v_at, p_unknown, v_now, p_patience_seconds);
-  if "app".is_patience_over(v_note) then
-    outcome := 'exhausted';
-    error := "app".unknown_work_error(v_note, v_job.attempt);
-    return next;
-    return;
-  end if;
-  outcome := 'postponed';
-  delay_seconds := "app".unknown_work_delay(v_note, p_delays);
-  v_note := v_note || jsonb_build_object('due_at', v_now + delay_seconds * interval '1 second');
-  update "app".jobs j
-  set waiting_for = v_note, due_at = (v_note ->> 'due_at')::timestamptz, announced_at = null, updated_at = v_now
-  where j.job_id = p_job_id;
-  if (v_note ->> 'times')::integer = 1 then
-    perform "app".record_event(p_job_id, p_run, p_stage, null, 'job_waits_for_release', p_unknown);
-  end if;
-  return next;
-end $$;
-
--- What work waits for now, by kind and name; for an app that wants to know whether it knows it.
-create or replace function "app".find_unknown_work(p_limit integer) returns table (kind text, name text)
-language sql stable as $$
-  select w.kind, w.name from (
-    select j.waiting_for ->> 'kind' as kind, j.waiting_for ->> 'name' as name from "app".jobs j
-    where j.status in ('queued', 'finalizing') and j.waiting_for is not null
-    union
-    select t.waiting_for ->> 'kind', t.waiting_for ->> 'name' from "app".tasks t
-    where t.status = 'pending_retry' and t.waiting_for is not null
-  ) w
-  limit p_limit
-$$;
-
--- An app that knows it is there, if not yet its turn: the patience of what has spent half of it begins anew. Returns for
--- how many rows. Rows in other hands are skipped. Locks: task rows by id; job rows.
-create or replace function "app".renew_patience(p_kind text, p_name text, p_limit integer) returns integer
-language plpgsql as $$
-declare
-  v_tasks integer;
-  v_jobs integer;
-begin
-  with found as (
-    select t.job_id, t.run, t.task_id from "app".tasks t
-    where t.status = 'pending_retry' and t.waiting_for ->> 'kind' = p_kind and t.waiting_for ->> 'name' = p_name
-      and "app".is_patience_half_over(t.waiting_for)
-    order by t.job_id, t.run, t.task_id limit p_limit for update skip locked
-  )
-  update "app".tasks t set waiting_for = t.waiting_for || jsonb_build_object('waited_seconds', 0)
-  from found f where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id;
-  get diagnostics v_tasks = row_count;
-  with found as (
-    select j.job_id from "app".jobs j
-    where j.status in ('queued', 'finalizing') and j.waiting_for ->> 'kind' = p_kind
-      and j.waiting_for ->> 'name' = p_name and "app".is_patience_half_over(j.waiting_for)
-    order by j.job_id limit p_limit for update skip locked
-  )
-  update "app".jobs j set waiting_for = j.waiting_for || jsonb_build_object('waited_seconds', 0)
-  from found f where j.job_id = f.job_id;
-  get diagnostics v_jobs = row_count;
-  return v_tasks + v_jobs;
-end $$;
-
-create or replace function "app".is_patience_half_over(p_note jsonb) returns boolean
-language sql immutable as $$
-  select (p_note ->> 'waited_seconds')::double precision * 2 >= (p_note ->> 'patience_seconds')::double precision
-$$;
-
--- Retention. Only jobs that have ended are ever pruned, and in pieces: each call is one short transaction that no running
--- work waits for.
-
--- Jobs that ended longer ago than p_older_than_seconds, the oldest first.
-create or replace function "app".find_prunable_jobs(p_older_than_seconds double precision, p_limit integer)
-returns table (job_id text, job_type text, status text, finished_at timestamptz)
-language sql stable as $$
-  select j.job_id, j.job_type, j.status, j.finished_at from "app".jobs j
-  where j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
-    and j.finished_at < "app".clock() - p_older_than_seconds * interval '1 second'
-  order by j.finished_at limit p_limit
-$$;
-
--- Deletes up to p_limit dead letters that came longer ago than p_older_than_seconds and whose job is not there (any more);
--- those of other jobs go after their job. Returns how many.
-create or replace function "app".prune_dead_letters(p_older_than_seconds double precision, p_limit integer)
-returns integer
-language plpgsql as $$
-declare
-  v_count integer;
-begin
-  delete from "app".dead_letters d
-  where d.ctid = any (array(
-    select o.ctid from "app".dead_letters o
-    where o.received_at < "app".clock() - p_older_than_seconds * interval '1 second'
-      and not exists (select 1 from "app".jobs j where j.job_id = o.job_id)
-    order by o.received_at limit p_limit for update skip locked
-  ));
-  get diagnostics v_count = row_count;
-  return v_count;
-end $$;
-
--- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
--- Returns how many tasks went, and whether the job did. Fence: the job has ended (looked at under its row's lock).
-create or replace function "app".prune_job(p_job_id text, p_limit integer)
-returns table (pruned_tasks integer, is_job_pruned boolean)
-language plpgsql set enable_seqscan = off as $$
-begin
-  pruned_tasks := 0;
-  is_job_pruned := false;
-  perform 1 from "app".jobs j
-  where j.job_id = p_job_id and j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
-  for update skip locked;
-  if found then
-    delete from "app".tasks t
-    where t.ctid = any (array(select d.ctid from "app".tasks d where d.job_id = p_job_id limit p_limit));
-    get diagnostics pruned_tasks = row_count;
-    if pruned_tasks < p_limit then
-      delete from "app".jobs j where j.job_id = p_job_id;
-      is_job_pruned := found;
-    elsif not exists (select 1 from "app".job_events e where e.job_id = p_job_id and e.event = 'pruning_begun') then
-      perform "app".record_event(p_job_id, j.run, null, null, 'pruning_begun', null)
-      from "app".jobs j where j.job_id = p_job_id;
-    end if;
-  end if;
-  return next;
-end $$;
-
--- Keeps a message that its queue gave up, and lets the rows that it named be announced again: nobody else will wake them.
--- They are held first, the longer the more often their messages died (30 s, doubled each time, at most an hour), so that
--- a message which no worker survives does not go round and round. Nothing is failed: age and bad luck never are.
--- Outcome: recorded; known (it was delivered twice: nothing changed). Fence: the unique index over what tells messages
--- apart. Locks: task rows by id, then the job row.
+-- Keeps a message that its queue gave up, and lets the rows that it named be announced again.
+-- Nothing else would announce them. They are held first: 30 s, doubled with each message of theirs that died, at most
+-- an hour, so that a message which no worker survives does not come at once again and again. Nothing is failed: age and
+-- bad luck never fail work.
+-- Outcome: recorded; known (it was delivered twice: nothing changed).
+-- Fence: the unique index over what distinguishes messages. Locks: task rows by id, then the job row.
 create or replace function "app".record_dead_letter(
   p_queue text, p_message_id text, p_sequence_number bigint, p_enqueued_at timestamptz, p_kind text, p_job_id text,
   p_run integer, p_stage integer, p_task_ids text[], p_reason text, p_description text, p_delivery_count integer,
   p_correlation_id text, p_body text, p_body_size integer
-) returns table (outcome text, dead_letter_id bigint, job_found boolean, released integer, hold_seconds double precision)
+) returns table (
+  outcome text, dead_letter_id bigint, job_found boolean, released integer, hold_seconds double precision
+)
 language plpgsql set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
@@ -1981,7 +934,8 @@ begin
   return next;
 end $$;
 
--- Says how dead messages were dealt with; those that were already stay as they are. Returns how many changed.
+-- Notes how dead letters were dealt with, and returns how many changed.
+-- Those that were dealt with before stay as they are.
 -- Locks: their rows by id.
 create or replace function "app".resolve_dead_letters(
   p_ids bigint[], p_resolution text, p_actor text
@@ -2005,14 +959,473 @@ begin
   return coalesce(cardinality(v_ids), 0);
 end $$;
 
--- The same, as the release before calls it. No default above: a call of two arguments would fit both.
+-- Notes how dead letters were dealt with, by nobody in particular: the form that the release before calls.
+-- There is no default above, since a call with two arguments would fit both.
 create or replace function "app".resolve_dead_letters(p_ids bigint[], p_resolution text) returns integer
 language sql as $$
   select "app".resolve_dead_letters(p_ids, p_resolution, null);
 $$;
 
--- Gives claimed tasks back before their lease runs out; they are to be announced again.
--- p_started false: their handler never began, so nothing is counted. True: an interruption (a host that drains).
+comment on function "app"."record_dead_letter"(p_queue text, p_message_id text, p_sequence_number bigint, p_enqueued_at timestamptz, p_kind text, p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_reason text, p_description text, p_delivery_count integer, p_correlation_id text, p_body text, p_body_size integer) is 'Keeps a message that its queue gave up, and lets the rows that it named be announced again.';
+comment on function "app"."resolve_dead_letters"(p_ids bigint[], p_resolution text, p_actor text) is 'Notes how dead letters were dealt with, and returns how many changed.';
+comment on function "app"."resolve_dead_letters"(p_ids bigint[], p_resolution text) is 'Notes how dead letters were dealt with, by nobody in particular: the form that the release before calls.';
+
+-- Declared deadlines: set where rows are written, enforced here. Waiting work without one is never judged by its age,
+-- and the time that a job is paused does not count.
+
+-- Sets a job's deadline at the beginning of each run.
+-- It is a trigger, so that no function that begins a run can forget it.
+create or replace function "app".set_job_deadline() returns trigger
+language plpgsql as $$
+begin
+  new.deadline_at := (case tg_op when 'INSERT' then new.created_at else "app".clock() end)
+    + (new.definition ->> 'timeout_seconds')::double precision * interval '1 second';
+  return new;
+end $$;
+
+create or replace trigger set_deadline_of_new before insert on "app".jobs
+for each row execute function "app".set_job_deadline();
+
+create or replace trigger set_deadline_of_run before update of run on "app".jobs
+for each row when (old.run is distinct from new.run) execute function "app".set_job_deadline();
+
+-- Sets a stage's deadlines, both counted from the moment its row is written: the job has come to it.
+create or replace function "app".set_stage_deadlines() returns trigger
+language plpgsql as $$
+begin
+  new.deadline_at := new.created_at
+    + (new.settings ->> 'timeout_seconds')::double precision * interval '1 second';
+  new.queue_deadline_at := new.created_at
+    + (new.settings ->> 'queue_timeout_seconds')::double precision * interval '1 second';
+  return new;
+end $$;
+
+create or replace trigger set_deadlines before insert on "app".stages
+for each row execute function "app".set_stage_deadlines();
+
+-- Whether an attempt that began at p_started_at has used up its stage's task_timeout_seconds.
+create or replace function "app".is_task_timed_out(
+  p_started_at timestamptz, p_settings jsonb, p_now timestamptz
+) returns boolean
+language sql immutable as $$
+  select coalesce(
+    p_started_at + (p_settings ->> 'task_timeout_seconds')::double precision * interval '1 second' <= p_now, false)
+$$;
+
+-- Finds the stages where jobs are whose own deadline, or whose stage's, has passed; for the janitor.
+create or replace function "app".find_overdue_stages(p_limit integer)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  (
+    select j.job_id, j.run, j.stage from "app".jobs j
+    where j.status in ('queued', 'processing', 'finalizing') and j.deadline_at <= "app".clock()
+      and j.paused_at is null
+    order by j.deadline_at limit p_limit
+  ) union (
+    select s.job_id, s.run, s.stage from "app".stages s
+    join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
+    where s.status in ('queued', 'processing') and s.deadline_at <= "app".clock()
+      and j.status in ('queued', 'processing', 'finalizing') and j.paused_at is null
+    order by s.deadline_at limit p_limit
+  ) union (
+    select s.job_id, s.run, s.stage from "app".stages s
+    join "app".jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
+    where s.status in ('queued', 'processing') and s.queue_deadline_at <= "app".clock()
+      and j.status in ('queued', 'processing', 'finalizing') and j.paused_at is null
+      and (s.status = 'queued' or exists (
+        select 1 from "app".tasks t
+        where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
+          and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
+      ))
+    order by s.queue_deadline_at limit p_limit
+  )
+$$;
+
+-- Ends what is overdue at the stage where the job is.
+-- Outcome: job_timed_out, stage_timed_out, queue_time_expired (its planning never began), in which the job has failed;
+-- tasks_expired (at most p_limit tasks that nobody had started failed, and the stage's policy was applied); nothing (no
+-- deadline has passed, or the job has moved on).
+-- Fence: the deadline and the statuses, read again under the locks. The first transaction to have the lock decides: a
+-- completion that came before counts, one that comes after finds its stage closed.
+-- Locks: task rows by id (those that another transaction holds are skipped: they are being started), the stage, the job
+-- row.
+-- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+create or replace function "app".enforce_deadlines(
+  p_job_id text, p_run integer, p_stage integer, p_limit integer
+) returns table (outcome text, expired_count integer, is_last_task_in_stage boolean, job_status text)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_error jsonb;
+  v_expired text[];
+begin
+  outcome := 'nothing';
+  expired_count := 0;
+  is_last_task_in_stage := false;
+  v_error := "app".find_missed_deadline(p_job_id, p_run, p_stage, v_now);
+  if v_error is not null then
+    perform "app".lock_stage(p_job_id, p_run, p_stage);
+    perform 1 from "app".jobs j where j.job_id = p_job_id for update;
+    v_error := "app".find_missed_deadline(p_job_id, p_run, p_stage, v_now);
+    if v_error is not null and "app".end_job(p_job_id, p_run, 'failed', v_error) then
+      outcome := case v_error ->> 'type'
+        when 'JobTimedOut' then 'job_timed_out' when 'StageTimedOut' then 'stage_timed_out'
+        else 'queue_time_expired' end;
+    end if;
+  elsif exists (
+    select 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.queue_deadline_at <= v_now
+      and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and j.paused_at is null
+  ) then
+    v_expired := "app".expire_unstarted_tasks(p_job_id, p_run, p_stage, p_limit);
+    if v_expired is not null then
+      outcome := 'tasks_expired';
+      expired_count := cardinality(v_expired);
+      is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, true, v_expired);
+    end if;
+  end if;
+  select j.status into job_status from "app".jobs j where j.job_id = p_job_id;
+  return next;
+end $$;
+
+-- The error of the deadline that the job has missed at this stage, the widest first; null when it missed none.
+create or replace function "app".find_missed_deadline(
+  p_job_id text, p_run integer, p_stage integer, p_now timestamptz
+) returns jsonb
+language sql stable as $$
+  select "app".stored_error(m.type, m.message, false, null, p_now)
+    || jsonb_build_object('stage', p_stage, 'deadline_at', m.deadline_at)
+  from "app".jobs j
+  join "app".stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
+  cross join lateral (
+    select * from (values
+      (1, 'JobTimedOut', j.deadline_at, j.status in ('queued', 'processing', 'finalizing'),
+        format('the job was to end within %s s and stood at stage %s of %s',
+          (j.definition ->> 'timeout_seconds')::double precision, j.stage, j.total_stages)),
+      (2, 'StageTimedOut', s.deadline_at, s.status in ('queued', 'processing') and j.status in ('queued', 'processing', 'finalizing'),
+        format('stage %s was to end within %s s and was %s',
+          s.stage, (s.settings ->> 'timeout_seconds')::double precision, s.status)),
+      (3, 'QueueTimeExpired', s.queue_deadline_at, s.status = 'queued' and j.status = 'queued',
+        format('stage %s was to begin within %s s and was not planned by then',
+          s.stage, (s.settings ->> 'queue_timeout_seconds')::double precision))
+    ) as d(place, type, deadline_at, is_open, message)
+    where d.is_open and d.deadline_at <= p_now
+    order by d.place limit 1
+  ) m
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.paused_at is null
+$$;
+
+-- Fails tasks that no attempt has begun, and returns their ids; the caller checks the stage.
+-- Locks: task rows by id, none waited for.
+create or replace function "app".expire_unstarted_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_limit integer
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_ids text[];
+begin
+  select array_agg(e.task_id) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
+    order by t.task_id limit p_limit for update skip locked
+  ) e;
+  update "app".tasks t
+  set status = 'failed', is_watched = false, due_at = null, parked_at = null, finished_at = v_now,
+      error = "app".stored_error('QueueTimeExpired',
+        format('was to begin within %s s of its stage and had not by then',
+          (s.settings ->> 'queue_timeout_seconds')::double precision), false, 0, v_now)
+  from "app".stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    and t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  return v_ids;
+end $$;
+
+comment on function "app"."set_job_deadline"() is 'Sets a job''s deadline at the beginning of each run.';
+comment on function "app"."set_stage_deadlines"() is 'Sets a stage''s deadlines, both counted from the moment its row is written: the job has come to it.';
+comment on function "app"."is_task_timed_out"(p_started_at timestamptz, p_settings jsonb, p_now timestamptz) is 'Whether an attempt that began at p_started_at has used up its stage''s task_timeout_seconds.';
+comment on function "app"."find_overdue_stages"(p_limit integer) is 'Finds the stages where jobs are whose own deadline, or whose stage''s, has passed; for the janitor.';
+comment on function "app"."enforce_deadlines"(p_job_id text, p_run integer, p_stage integer, p_limit integer) is 'Ends what is overdue at the stage where the job is.';
+comment on function "app"."find_missed_deadline"(p_job_id text, p_run integer, p_stage integer, p_now timestamptz) is 'The error of the deadline that the job has missed at this stage, the widest first; null when it missed none.';
+comment on function "app"."expire_unstarted_tasks"(p_job_id text, p_run integer, p_stage integer, p_limit integer) is 'Fails tasks that no attempt has begun, and returns their ids; the caller checks the stage.';
+
+-- Inline stages: one process holds every task of a stage, and has prepared what comes after it from these very results.
+-- The end of the stage and the next step commit in one transaction instead of two or three, and nobody sees the job in
+-- between. If anything is not as the caller expects (another process has a task, the job is paused or being cancelled,
+-- a deadline has passed), nothing is done: CM004, and the caller settles its tasks alone. Since these are all tasks of
+-- the stage, no task is left to be watched. Locks in all of them: task rows by id, then the stage, then the job row.
+
+-- Ends a stage with all its tasks and plans the next stage, which has few tasks and at least one.
+-- With p_next_lease_id the next tasks are born claimed, as in plan_small_stage.
+-- Fence: the lease; the job goes on from this stage.
+-- Raises CM004.
+create or replace function "app".complete_stage_and_plan_next(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
+  p_next_task_ids text[], p_next_task_types text[], p_next_queues text[], p_next_names text[],
+  p_next_parameters jsonb[], p_next_lease_id uuid, p_owner text, p_tasks_per_message integer
+) returns void
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_settings jsonb;
+begin
+  perform "app".end_whole_stage(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, v_now);
+  update "app".jobs j
+  set stage = p_stage + 1, announced_at = null, attempt = 0, due_at = null, updated_at = v_now
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'processing'
+    and p_stage < j.total_stages and j.paused_at is null and (j.deadline_at <= v_now) is not true
+  returning j.definition -> 'stages' -> p_stage into v_settings;
+  if not found then
+    raise exception 'job % run % does not go on from stage %', p_job_id, p_run, p_stage using errcode = 'CM004';
+  end if;
+  if p_tasks_per_message is not null then
+    v_settings := v_settings || jsonb_build_object('tasks_per_message', p_tasks_per_message);
+  end if;
+  insert into "app".stages (job_id, run, stage, status, settings, expected_count, created_at, planned_at)
+  values (p_job_id, p_run, p_stage + 1, 'processing', v_settings, cardinality(p_next_task_ids), v_now, v_now);
+  perform "app".insert_few_tasks(p_job_id, p_run, p_stage + 1, p_next_task_ids, p_next_task_types, p_next_queues,
+    p_next_names, p_next_parameters, p_next_lease_id, p_owner, (v_settings ->> 'lease_seconds')::double precision);
+  insert into "app".job_events (job_id, run, stage, event, detail, at)
+  values (p_job_id, p_run, p_stage, 'stage_completed', jsonb_build_object(), v_now),
+    (p_job_id, p_run, p_stage + 1, 'stage_planned',
+      jsonb_build_object('expected_count', cardinality(p_next_task_ids)), v_now);
+end $$;
+
+-- Ends the last stage with all its tasks and the job with its summary. Returns the job's final status.
+-- Fence: the lease; this is the last stage.
+-- Raises CM004.
+create or replace function "app".complete_stage_and_finalize(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
+  p_job_result jsonb
+) returns text
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_status text;
+begin
+  perform "app".end_whole_stage(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, v_now);
+  update "app".jobs j
+  set status = case when exists (
+        select 1 from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.failed_count > 0
+      ) then 'completed_with_errors' else 'completed' end,
+      result = p_job_result, announced_at = null, attempt = 0, due_at = null, finished_at = v_now, updated_at = v_now
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'processing'
+    and p_stage = j.total_stages and j.paused_at is null and (j.deadline_at <= v_now) is not true
+  returning j.status into v_status;
+  if not found then
+    raise exception 'job % run % does not end with stage %', p_job_id, p_run, p_stage using errcode = 'CM004';
+  end if;
+  insert into "app".job_events (job_id, run, stage, event, detail, at)
+  values (p_job_id, p_run, p_stage, 'stage_completed', jsonb_build_object(), v_now),
+    (p_job_id, p_run, null, 'job_' || v_status, jsonb_build_object(), v_now);
+  return v_status;
+end $$;
+
+-- Ends all tasks of a stage as completed, and the stage with them. Raises CM004 when these are not all of them.
+create or replace function "app".end_whole_stage(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
+  p_now timestamptz
+) returns void
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_count integer := 1;
+begin
+  if cardinality(p_task_ids) > 1 then
+    v_count := "app".complete_held_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, p_now);
+  else
+    update "app".tasks t
+    set status = 'completed', is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
+        result = p_results[1], error = null
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_ids[1] and t.stage = p_stage
+      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id;
+    get diagnostics v_count = row_count;
+  end if;
+  perform "app".lock_stage(p_job_id, p_run, p_stage);
+  update "app".stages s set status = 'completed', finished_at = p_now
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
+    and s.expected_count = v_count and s.failed_count = 0;
+  if not found or v_count < cardinality(p_task_ids) then
+    raise exception 'these are not all tasks of stage % of job % run %', p_stage, p_job_id, p_run
+      using errcode = 'CM004';
+  end if;
+end $$;
+
+-- Completes those of these tasks that the lease holds, and returns how many they are.
+-- Its plans are made anew at each call, as in all functions that take arrays of ids.
+create or replace function "app".complete_held_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
+  p_now timestamptz
+) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_ids text[];
+begin
+  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
+    order by t.task_id for update
+  ) h;
+  perform "app".end_tasks(p_job_id, p_run, v_ids, 'completed', p_task_ids, p_results, p_now);
+  return cardinality(v_ids);
+end $$;
+
+comment on function "app"."complete_stage_and_plan_next"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[], p_next_task_ids text[], p_next_task_types text[], p_next_queues text[], p_next_names text[], p_next_parameters jsonb[], p_next_lease_id uuid, p_owner text, p_tasks_per_message integer) is 'Ends a stage with all its tasks and plans the next stage, which has few tasks and at least one.';
+comment on function "app"."complete_stage_and_finalize"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[], p_job_result jsonb) is 'Ends the last stage with all its tasks and the job with its summary.';
+comment on function "app"."end_whole_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[], p_now timestamptz) is 'Ends all tasks of a stage as completed, and the stage with them.';
+comment on function "app"."complete_held_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[], p_now timestamptz) is 'Completes those of these tasks that the lease holds, and returns how many they are.';
+
+-- Interruptions and timeouts: attempts that end without a verdict of their own, since their process died, lost its
+-- lease, drains, or did not stop in time. An interruption has its own budget and spends no retry; a timeout is a failed
+-- attempt.
+
+-- Takes back the tasks of one stage whose lease has run out.
+-- The row notes whether the process was refused more time (`timed_out_at`). If it was not, this is an interruption: the
+-- process died or could not reach the database; the task is pending again, and beyond the stage's max_interruptions it
+-- has failed as InterruptedTooOften. If it was, this is a timeout: the handler did not stop after task_timeout_seconds;
+-- the attempt has failed, and is due again after the stage's back-off, or the task has failed as TaskTimedOut when no
+-- attempt is left. In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of
+-- the tasks, and of the processes that had them.
+-- Locks: task rows by id (those that another transaction holds are skipped), then the stage, then the job row.
+-- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer, p_shown integer)
+returns table (
+  taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer, task_ids text[], owners text[]
+)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_stage record;
+  v_expired text[];
+  v_timed_out text[];
+  v_failed text[];
+  v_total integer;
+begin
+  select (j.status = 'processing' and j.run = s.run and s.status = 'processing') as is_open,
+         (s.settings ->> 'max_interruptions')::integer as allowed
+  into v_stage
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+
+  select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
+         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open),
+         (array_agg(e.task_id))[:p_shown], (array_agg(distinct e.lease_owner))[:p_shown]
+  into v_expired, v_timed_out, task_ids, owners
+  from (
+    select t.task_id, t.timed_out_at, t.lease_owner from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status = 'processing' and t.lease_expires_at <= v_now
+    order by t.task_id for update skip locked
+  ) e;
+
+  with ended as (
+    update "app".tasks t
+    set status = v.status, interruptions = v.interruptions, lease_id = null, lease_expires_at = null,
+        announced_at = null, is_watched = t.is_watched and v.status = 'pending',
+        finished_at = case when v.status <> 'pending' then v_now end,
+        error = case when v.status = 'failed' then "app".interrupted_error(
+          p_job_id, p_run, t.task_id, t.attempt, v.interruptions, t.lease_owner, v_now) else t.error end
+    from (
+      select x.task_id, x.interruptions + 1 as interruptions,
+        case when not v_stage.is_open then 'cancelled'
+          when x.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end as status
+      from "app".tasks x
+      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (v_expired)
+    ) v
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired) and t.task_id = v.task_id
+    returning t.task_id, t.status, t.interruptions, t.lease_owner
+  ), noted as (
+    select "app".record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
+      jsonb_build_object('interruptions', e.interruptions, 'owner', e.lease_owner)), e.task_id, e.status from ended e
+  )
+  select array_agg(n.task_id) filter (where n.status = 'failed'), count(*) into v_failed, v_total from noted n;
+
+  timed_out := coalesce(cardinality(v_timed_out), 0);
+  v_total := v_total + timed_out;
+  if timed_out > 0 then
+    v_failed := v_failed || "app".end_timed_out_attempts(p_job_id, p_run, p_stage, v_timed_out);
+  end if;
+  given_up := coalesce(cardinality(v_failed), 0);
+  taken_back := v_total - given_up;
+  is_last_task_in_stage := false;
+  if given_up > 0 or (v_total > 0 and not v_stage.is_open) then
+    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_stage.is_open,
+      case when given_up > 0 then v_failed end);
+  end if;
+  return next;
+end $$;
+
+-- Takes back tasks whose lease has run out, as a process of the release before calls it.
+-- Its statements are prepared, so the result may not change while it runs.
+create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer)
+returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
+language sql as $$
+  select t.taken_back, t.given_up, t.is_last_task_in_stage, t.timed_out
+  from "app".take_back_tasks(p_job_id, p_run, p_stage, 0) t;
+$$;
+
+-- The error of a task that was interrupted too often.
+create or replace function "app".interrupted_error(
+  p_job_id text, p_run integer, p_task_id text, p_attempt integer, p_interruptions integer, p_owner text,
+  p_now timestamptz
+) returns jsonb
+language plpgsql stable as $$
+declare
+  v_alone integer;
+begin
+  select count(*) into v_alone from "app".job_events a
+  where a.job_id = p_job_id and a.run = p_run and a.task_id = p_task_id and a.event = 'task_runs_alone';
+  return "app".stored_error('InterruptedTooOften',
+    format('its process ended without a verdict %s times%s (last: %s)', p_interruptions,
+      case when v_alone > 0 then
+        format(', and %s times it ran alone there, so that nothing else in that process was the reason', v_alone)
+      end, p_owner), false, p_attempt, p_now);
+end $$;
+
+-- Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.
+-- The others are due again after the stage's back-off. The caller holds the rows and checks the stage.
+create or replace function "app".end_timed_out_attempts(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[]
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_settings jsonb;
+  v_failed text[];
+begin
+  select s.settings into v_settings from "app".stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  with ended as (
+    update "app".tasks t
+    set lease_id = null, lease_expires_at = null, announced_at = null, is_watched = t.is_watched and a.is_left,
+        status = case when a.is_left then 'pending_retry' else 'failed' end,
+        due_at = case when a.is_left then v_now + a.delay_seconds * interval '1 second' end,
+        finished_at = case when a.is_left then null else v_now end,
+        error = "app".stored_error('TaskTimedOut',
+          format('ran for more than %s s and did not stop when it was told; its worker was %s',
+            (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner), true, t.attempt, v_now)
+    from (
+      select x.task_id, x.attempt - x.interruptions < (v_settings -> 'retry' ->> 'max_attempts')::integer as is_left,
+        "app".retry_delay(v_settings -> 'retry', x.attempt - x.interruptions) as delay_seconds
+      from "app".tasks x
+      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (p_task_ids)
+    ) a
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = a.task_id
+    returning t.task_id, t.status, t.error, a.delay_seconds
+  ), noted as (
+    select "app".record_event(p_job_id, p_run, p_stage, e.task_id,
+      'retry_scheduled', e.error || jsonb_build_object('delay_seconds', e.delay_seconds))
+    from ended e where e.status = 'pending_retry'
+  )
+  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed
+  from ended e cross join (select count(*) from noted) n;
+  return v_failed;
+end $$;
+
+-- Gives claimed tasks back before their lease runs out, and returns those that need a message again.
+-- p_started false: their handler never began, so no attempt is counted. True: an interruption, of a process that
+-- drains.
 -- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
 create or replace function "app".release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
@@ -2022,7 +1435,7 @@ declare
   v_open boolean;
   v_ids text[];
 begin
-  select j.status = 'processing' and j.run = p_run and s.status = 'processing' into v_open
+  select (j.status = 'processing' and j.run = s.run and s.status = 'processing') into v_open
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
@@ -2052,10 +1465,277 @@ begin
   return array[]::text[];
 end $$;
 
--- Extends all leases that one process holds, whatever their jobs. Outcome a lease and task: renewed; stop (the job or
--- stage ended or is being cancelled; the lease is kept so that the task can end in order); timed_out (it has run longer
--- than its stage's task_timeout_seconds: what is left of the lease is for ending in order, the row notes the time);
--- what is missing is lost (another attempt has it, or it ended).
+comment on function "app"."take_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_shown integer) is 'Takes back the tasks of one stage whose lease has run out.';
+comment on function "app"."take_back_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes back tasks whose lease has run out, as a process of the release before calls it.';
+comment on function "app"."interrupted_error"(p_job_id text, p_run integer, p_task_id text, p_attempt integer, p_interruptions integer, p_owner text, p_now timestamptz) is 'The error of a task that was interrupted too often.';
+comment on function "app"."end_timed_out_attempts"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[]) is 'Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.';
+comment on function "app"."release_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean) is 'Gives claimed tasks back before their lease runs out, and returns those that need a message again.';
+
+-- The janitor's finds: what waits for a message, for a new owner or for an end, and nobody else will give it. Each find
+-- is one statement, skips rows that another transaction holds, and is bounded, so that any number of janitors may sweep
+-- at once. A find of rows to announce holds them for p_hold_seconds: no other janitor announces them meanwhile, and if
+-- this one dies, the next does.
+
+-- Finds tasks that need a message and have none confirmed.
+-- They are older than the grace that their planner has for sending it, or were taken back from a process and nobody is
+-- about to announce them, or are due for another attempt.
+create or replace function "app".find_unannounced_tasks(
+  p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
+) returns table (
+  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
+  correlation_id text, tasks_per_message integer
+)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  return query
+  with found as (
+    select t.job_id, t.run, t.task_id from "app".tasks t
+    where t.status = 'pending' and t.created_at < v_now - p_grace_seconds * interval '1 second'
+      and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
+    order by t.created_at limit p_limit for update skip locked
+  ), taken_back as (
+    select t.job_id, t.run, t.task_id from "app".tasks t
+    where t.status = 'pending' and t.created_at >= v_now - p_grace_seconds * interval '1 second' and t.attempt > 0
+      and (t.due_at is null or t.due_at <= v_now)
+    order by t.created_at limit p_limit for update skip locked
+  ), due as (
+    select t.job_id, t.run, t.task_id from "app".tasks t
+    where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
+    order by t.due_at limit p_limit for update skip locked
+  ), held as (
+    update "app".tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
+    from (select * from found union all select * from taken_back) f
+    where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
+    returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
+  ), retried as (
+    select t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt from "app".tasks t
+    join due d on t.job_id = d.job_id and t.run = d.run and t.task_id = d.task_id
+  )
+  select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
+    coalesce((s.settings ->> 'tasks_per_message')::integer, 1)
+  from (select * from held union all select * from retried) h
+  join "app".jobs j on j.job_id = h.job_id
+  join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
+  order by h.job_id, h.run, h.stage, h.task_id;
+end $$;
+
+-- Finds jobs that wait for a step and have no message confirmed for it.
+create or replace function "app".find_unannounced_jobs(
+  p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
+) returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
+language sql volatile as $$
+  with found as (
+    select j.job_id from "app".jobs j
+    where j.status in ('queued', 'finalizing') and j.announced_at is null and j.paused_at is null
+      and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
+      and (j.due_at is null or j.due_at <= "app".clock())
+    order by j.updated_at limit p_limit for update skip locked
+  )
+  update "app".jobs j set due_at = "app".clock() + p_hold_seconds * interval '1 second'
+  from found f where j.job_id = f.job_id
+  returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
+$$;
+
+-- Finds tasks whose message is lost: it was confirmed before the oldest message of their queue came there.
+-- p_before is that arrival minus a grace, since confirmations are this database's time and arrivals the broker's. A
+-- message that was scheduled for due_at counts from then. A found row is held as if it had just been announced. It
+-- looks at up to ten times p_limit open tasks of one job and a hundred times p_limit of all jobs, taken in random
+-- order, since a stage may hold a million tasks that are not lost.
+create or replace function "app".find_lost_tasks(
+  p_queue text, p_limit integer, p_before timestamptz
+) returns table (
+  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
+  correlation_id text, tasks_per_message integer
+)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  return query
+  with looked_at as materialized (
+    select o.*
+    from (
+      select r.job_id, r.run, r.stage from "app".jobs r where r.status = 'processing' and r.paused_at is null
+      order by random()
+    ) j
+    cross join lateral (
+      select t.job_id, t.run, t.task_id, t.queue, t.status, t.due_at, t.announced_at, t.parked_at from "app".tasks t
+      where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+      order by t.task_id limit p_limit * 10
+    ) o
+    limit p_limit * 100
+  ), lost as materialized (
+    select t.job_id, t.run, t.task_id
+    from (
+      select o.job_id, o.run, o.task_id from looked_at o
+      where o.queue = p_queue and o.status in ('queued', 'pending_retry') and o.parked_at is null
+        and greatest(o.announced_at, o.due_at) < p_before and o.announced_at is not null
+      limit p_limit
+    ) s
+    join "app".tasks t on t.job_id = s.job_id and t.run = s.run and t.task_id = s.task_id
+    where t.status in ('queued', 'pending_retry') and t.announced_at is not null and t.parked_at is null
+      and greatest(t.announced_at, t.due_at) < p_before
+    for update of t skip locked
+  ), held as (
+    update "app".tasks t set announced_at = v_now
+    from lost l where t.job_id = l.job_id and t.run = l.run and t.task_id = l.task_id
+    returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
+  )
+  select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
+    coalesce((s.settings ->> 'tasks_per_message')::integer, 1)
+  from held h
+  join "app".jobs j on j.job_id = h.job_id
+  join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
+  order by h.job_id, h.run, h.stage, h.task_id;
+end $$;
+
+-- Finds jobs whose step's message is lost, as find_lost_tasks does for tasks.
+create or replace function "app".find_lost_jobs(p_limit integer, p_before timestamptz)
+returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
+language sql volatile as $$
+  with lost as (
+    select j.job_id from "app".jobs j
+    where j.status in ('queued', 'finalizing') and j.paused_at is null and j.announced_at is not null
+      and greatest(j.announced_at, j.due_at) < p_before
+    order by j.updated_at limit p_limit for update skip locked
+  )
+  update "app".jobs j set announced_at = "app".clock()
+  from lost l where j.job_id = l.job_id
+  returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
+$$;
+
+-- Finds stages with tasks whose lease has run out.
+create or replace function "app".find_expired_stages(p_limit integer)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  select distinct e.job_id, e.run, e.stage from (
+    select t.job_id, t.run, t.stage from "app".tasks t
+    where t.status = 'processing' and t.lease_expires_at <= "app".clock()
+    order by t.lease_expires_at limit p_limit
+  ) e
+$$;
+
+-- Finds jobs that run though no task of their stage is open.
+-- It looks at one open task per job and never joins all of them: that is the reason for the limit within.
+create or replace function "app".find_stalled_jobs(p_limit integer, p_grace_seconds double precision)
+returns table (job_id text, run integer, stage integer)
+language sql stable set enable_seqscan = off as $$
+  select j.job_id, j.run, j.stage from "app".jobs j
+  where j.status in ('processing', 'cancelling')
+    and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
+    and (
+      select t.task_id from "app".tasks t
+      where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
+        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+      order by t.task_id limit 1
+    ) is null
+  order by j.updated_at limit p_limit
+$$;
+
+-- Decides again what a stage's last task decides, and returns whether the job moved.
+-- Locks: the stage, then the job row.
+create or replace function "app".resume_stalled_job(p_job_id text, p_run integer, p_stage integer) returns boolean
+language plpgsql as $$
+begin
+  if "app".check_stage(p_job_id, p_run, p_stage, false, null) then
+    perform "app".record_event(p_job_id, p_run, p_stage, null, 'janitor_closed_stage', null);
+    return true;
+  end if;
+  if "app".advance_job_stage(p_job_id, p_run, p_stage) is not null then
+    perform "app".record_event(p_job_id, p_run, p_stage, null, 'janitor_advanced_job', null);
+    return true;
+  end if;
+  return false;
+end $$;
+
+-- Finds jobs that have been cancelling for longer than their grace.
+create or replace function "app".find_overdue_cancels(p_limit integer)
+returns table (job_id text, run integer, stage integer)
+language sql stable as $$
+  select j.job_id, j.run, j.stage from "app".jobs j
+  where j.status = 'cancelling' and coalesce(j.cancel_deadline_at, j.updated_at + 300.0 * interval '1 second') <= "app".clock()
+  order by j.updated_at limit p_limit
+$$;
+
+comment on function "app"."find_unannounced_tasks"(p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision) is 'Finds tasks that need a message and have none confirmed.';
+comment on function "app"."find_unannounced_jobs"(p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision) is 'Finds jobs that wait for a step and have no message confirmed for it.';
+comment on function "app"."find_lost_tasks"(p_queue text, p_limit integer, p_before timestamptz) is 'Finds tasks whose message is lost: it was confirmed before the oldest message of their queue came there.';
+comment on function "app"."find_lost_jobs"(p_limit integer, p_before timestamptz) is 'Finds jobs whose step''s message is lost, as find_lost_tasks does for tasks.';
+comment on function "app"."find_expired_stages"(p_limit integer) is 'Finds stages with tasks whose lease has run out.';
+comment on function "app"."find_stalled_jobs"(p_limit integer, p_grace_seconds double precision) is 'Finds jobs that run though no task of their stage is open.';
+comment on function "app"."resume_stalled_job"(p_job_id text, p_run integer, p_stage integer) is 'Decides again what a stage''s last task decides, and returns whether the job moved.';
+comment on function "app"."find_overdue_cancels"(p_limit integer) is 'Finds jobs that have been cancelling for longer than their grace.';
+
+-- The end of a job: completed with its own summary, or failed or cancelled from outside its tasks.
+
+-- Ends a job whose stages have all completed, with its summary. Returns its final status, or null.
+-- Fence: the job is finalizing in this run, so a second caller changes nothing. Locks: the job row.
+create or replace function "app".finalize_job(p_job_id text, p_run integer, p_result jsonb) returns text
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_status text;
+begin
+  update "app".jobs j
+  set status = case when exists (
+        select 1 from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.failed_count > 0
+      ) then 'completed_with_errors' else 'completed' end,
+      result = p_result, finished_at = v_now, updated_at = v_now, paused_at = null
+  where j.job_id = p_job_id and j.run = p_run and j.status = 'finalizing'
+  returning j.status into v_status;
+  if found then
+    perform "app".record_event(p_job_id, p_run, null, null, 'job_' || v_status, null);
+  end if;
+  return v_status;
+end $$;
+
+-- Fails a job from outside its tasks: its planner or its finalizer raised. Locks: the stage, then the job row.
+create or replace function "app".fail_job(p_job_id text, p_run integer, p_error jsonb) returns boolean
+language plpgsql as $$
+begin
+  perform "app".lock_stage(p_job_id, p_run, j.stage) from "app".jobs j where j.job_id = p_job_id;
+  return "app".end_job(p_job_id, p_run, 'failed', p_error);
+end $$;
+
+-- Ends a job as failed or cancelled, its open stage with it, and cancels its tasks.
+-- Task rows that another transaction holds are skipped and never waited for, which would reverse the order of locks:
+-- they end as cancelled when they settle, are claimed, or lose their lease. Returns false when the job had ended.
+-- Fence: the job has not ended in this run. Locks: the stage's lock is held by the caller; then the job row.
+create or replace function "app".end_job(p_job_id text, p_run integer, p_status text, p_error jsonb) returns boolean
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_stage integer;
+begin
+  update "app".jobs j
+  set status = p_status, error = coalesce(p_error, j.error), finished_at = v_now, updated_at = v_now,
+      paused_at = null
+  where j.job_id = p_job_id and j.run = p_run
+    and (j.status in ('queued', 'processing', 'finalizing') or (j.status = 'cancelling' and p_status = 'cancelled'))
+  returning j.stage into v_stage;
+  if not found then
+    return false;
+  end if;
+  update "app".stages s set status = p_status, finished_at = v_now
+  where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ('queued', 'processing');
+  perform "app".cancel_open_tasks(p_job_id, p_run, v_stage, true);
+  perform "app".record_event(p_job_id, p_run, v_stage, null, 'job_' || p_status, p_error);
+  return true;
+end $$;
+
+comment on function "app"."finalize_job"(p_job_id text, p_run integer, p_result jsonb) is 'Ends a job whose stages have all completed, with its summary.';
+comment on function "app"."fail_job"(p_job_id text, p_run integer, p_error jsonb) is 'Fails a job from outside its tasks: its planner or its finalizer raised.';
+comment on function "app"."end_job"(p_job_id text, p_run integer, p_status text, p_error jsonb) is 'Ends a job as failed or cancelled, its open stage with it, and cancels its tasks.';
+
+-- Leases: an attempt's right to its task, extended by the heartbeats of its process.
+
+-- Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.
+-- Outcome: renewed; stop (the job or stage ended or is being cancelled: the lease is extended so that the task can end
+-- in order); timed_out (it has run longer than its stage's task_timeout_seconds: the rest of the lease is for ending in
+-- order, and the row notes the time). A lease without a row is lost: another attempt has the task, or it ended.
 -- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
 create or replace function "app".renew_leases(
   p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
@@ -2087,13 +1767,13 @@ begin
   where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
     and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
   returning t.lease_id, t.task_id,
-    case when j.status <> 'processing' or j.run <> o.run or s.status <> 'processing' then 'stop'
+    case when not (j.status = 'processing' and j.run = s.run and s.status = 'processing') then 'stop'
       when "app".is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
 end $$;
 
--- The same for all leases under an owner's name: for its stand-in, while it cannot ask itself. A claim whose answer was
--- lost is among them. `seconds_left` is of the lease as it is now.
--- Fence: the leases as found; one that changed hands in between is left alone. Locks: those of renew_leases.
+-- Extends all leases under an owner's name: for the stand-in of a process that cannot ask itself.
+-- It also covers a claim whose answer was lost. seconds_left is of the lease as it is now.
+-- Fence: the leases as found; one that another attempt got in between is left alone. Locks: those of renew_leases.
 create or replace function "app".renew_leases_of_owner(p_owner text)
 returns table (job_id text, task_id text, outcome text, seconds_left double precision)
 language plpgsql set enable_seqscan = off as $$
@@ -2121,14 +1801,440 @@ begin
     and t.job_id = any (v_found.job_ids) and t.run = any (v_found.runs) and t.task_id = any (v_found.task_ids);
 end $$;
 
--- Begins the job's next run, from what the last one left. Mode:
--- failed: stages before the first that did not fully succeed are kept, of that one the tasks that did; its others get
---   fresh attempts, and later stages are planned anew. from_stage: stages before p_from_stage are kept as they are.
--- all: nothing is kept. Kept rows are copied into the new run, so that planners, fan-in and finalize_job find them.
+comment on function "app"."renew_leases"(p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]) is 'Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.';
+comment on function "app"."renew_leases_of_owner"(p_owner text) is 'Extends all leases under an owner''s name: for the stand-in of a process that cannot ask itself.';
+
+-- Parking: tasks whose message came while their job was paused, and tasks that a rerun wrote, wait here for a message.
+
+-- Finds parked tasks of jobs that are not paused any more: of one job, or of all when p_job_id is null.
+-- They are held until held_until, which unpark_tasks is called with: nobody else finds them before.
+-- Locks: task rows; those that another transaction holds are skipped.
+create or replace function "app".find_parked_tasks(p_job_id text, p_limit integer, p_hold_seconds double precision)
+returns table (
+  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
+  correlation_id text, tasks_per_message integer, held_until timestamptz
+)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  return query
+  with found as (
+    select t.job_id, t.run, t.task_id from "app".tasks t
+    join "app".jobs j on j.job_id = t.job_id and j.run = t.run and j.stage = t.stage
+    where t.parked_at <= v_now and t.status in ('pending', 'queued', 'pending_retry')
+      and (p_job_id is null or t.job_id = p_job_id) and j.status = 'processing' and j.paused_at is null
+    order by t.parked_at limit p_limit for update of t skip locked
+  ), held as (
+    update "app".tasks t set parked_at = v_now + p_hold_seconds * interval '1 second'
+    from found f where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
+    returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt, t.parked_at
+  )
+  select h.job_id, h.run, h.stage, h.task_id, h.queue, h.attempt, j.job_type, j.correlation_id,
+    coalesce((s.settings ->> 'tasks_per_message')::integer, 1), h.parked_at
+  from held h
+  join "app".jobs j on j.job_id = h.job_id
+  join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
+  order by h.job_id, h.run, h.stage, h.task_id;
+end $$;
+
+-- Notes that the messages for parked tasks are confirmed, and returns for how many.
+-- Fence: the hold; a task whose message came to a job that was paused once more is parked anew and stays so.
+-- Locks: task rows by id.
+create or replace function "app".unpark_tasks(
+  p_job_id text, p_run integer, p_task_ids text[], p_held_until timestamptz
+) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_ids text[];
+begin
+  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
+    select t.task_id from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.parked_at = p_held_until
+    order by t.task_id for update
+  ) o;
+  update "app".tasks t
+  set parked_at = null, announced_at = "app".clock(),
+      status = case t.status when 'pending' then 'queued' else t.status end,
+      due_at = case t.status when 'pending' then null else t.due_at end
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  return cardinality(v_ids);
+end $$;
+
+comment on function "app"."find_parked_tasks"(p_job_id text, p_limit integer, p_hold_seconds double precision) is 'Finds parked tasks of jobs that are not paused any more: of one job, or of all when p_job_id is null.';
+comment on function "app"."unpark_tasks"(p_job_id text, p_run integer, p_task_ids text[], p_held_until timestamptz) is 'Notes that the messages for parked tasks are confirmed, and returns for how many.';
+
+-- Planning: a stage gets its tasks in one transaction. Many tasks: begin_stage_plan, COPY, seal_stage. Few:
+-- plan_small_stage.
+
+-- Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.
+-- Returns: ready; busy; missing; stale_run; closed (it is planned already, or not to be planned any more); paused;
+-- expired (a deadline has passed: the caller lets enforce_deadlines end it).
+-- Fence: the stage's lock is tried and not waited for, so that a duplicate message gets `busy` and ends.
+-- Locks: the stage.
+create or replace function "app".begin_stage_plan(p_job_id text, p_run integer, p_stage integer) returns text
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  v_job record;
+begin
+  if not "app".try_lock_stage(p_job_id, p_run, p_stage) then
+    return 'busy';
+  end if;
+  select j.run, j.stage, j.status, j.paused_at, s.status as stage_status into v_job
+  from "app".jobs j
+  left join "app".stages s on s.job_id = j.job_id and s.run = p_run and s.stage = p_stage
+  where j.job_id = p_job_id;
+  if not found then
+    return 'missing';
+  elsif v_job.run <> p_run then
+    return 'stale_run';
+  elsif v_job.status <> 'queued' or v_job.stage <> p_stage or v_job.stage_status is distinct from 'queued' then
+    return 'closed';
+  elsif v_job.paused_at is not null then
+    return 'paused';
+  elsif "app".find_missed_deadline(p_job_id, p_run, p_stage, "app".clock()) is not null then
+    return 'expired';
+  end if;
+  return 'ready';
+end $$;
+
+-- Seals a stage whose tasks are all inserted: from now on it can end, and one without tasks ends here.
+-- The size chosen for its messages is kept in its settings, for whoever announces its tasks again. Returns the job's
+-- status.
+-- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
+-- Raises CM002 when the job does not wait for this stage.
+create or replace function "app".seal_stage(
+  p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer
+) returns text
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+begin
+  update "app".jobs j set status = 'processing', updated_at = "app".clock()
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'queued';
+  if not found then
+    raise exception 'job % run % does not wait for stage %', p_job_id, p_run, p_stage using errcode = 'CM002';
+  end if;
+  update "app".stages s
+  set status = 'processing', expected_count = p_expected_count, planned_at = "app".clock(),
+      settings = case when p_tasks_per_message is null then s.settings
+        else s.settings || jsonb_build_object('tasks_per_message', p_tasks_per_message) end
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'queued';
+  perform "app".record_event(p_job_id, p_run, p_stage, null, 'stage_planned',
+    jsonb_build_object('expected_count', p_expected_count));
+  perform "app".ensure_watch(p_job_id, p_run, p_stage);
+  if p_expected_count = 0 then
+    return "app".close_stage(p_job_id, p_run, p_stage);
+  end if;
+  return 'processing';
+end $$;
+
+-- Plans a stage of few tasks in one call.
+-- With a lease the tasks are born claimed: the planner runs them itself and no message is needed. Then it commits
+-- asynchronously, as a claim does: a crash that undoes it undoes nothing that was done, since the first result is
+-- written with all that came before it, and the job's message is still unsettled. Returns `planned`, or an outcome of
+-- begin_stage_plan.
+-- Fence and locks: those of begin_stage_plan and seal_stage.
+create or replace function "app".plan_small_stage(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
+  p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text,
+  p_tasks_per_message integer
+) returns text
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  v_outcome text := "app".begin_stage_plan(p_job_id, p_run, p_stage);
+begin
+  if v_outcome <> 'ready' then
+    return v_outcome;
+  end if;
+  if p_lease_id is not null then
+    perform set_config('synchronous_commit', 'off', true);
+  end if;
+  perform "app".insert_few_tasks(p_job_id, p_run, p_stage, p_task_ids, p_task_types, p_queues, p_names, p_parameters,
+    p_lease_id, p_owner, (s.settings ->> 'lease_seconds')::double precision)
+  from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  perform "app".seal_stage(p_job_id, p_run, p_stage, coalesce(cardinality(p_task_ids), 0),
+    p_tasks_per_message);
+  return 'planned';
+end $$;
+
+-- Inserts the tasks of a stage, the last one watched; with a lease they are born claimed.
+create or replace function "app".insert_few_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[],
+  p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_lease_seconds double precision
+) returns void
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  insert into "app".tasks (
+    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters,
+    status, attempt, lease_id, lease_owner, lease_expires_at, started_at, is_watched
+  )
+  select p_job_id, p_run, t.task_id, p_stage, t.place - 1, t.task_type, t.queue, t.name, t.parameters,
+    case when p_lease_id is null then 'pending' else 'processing' end,
+    case when p_lease_id is null then 0 else 1 end,
+    p_lease_id, p_owner,
+    case when p_lease_id is not null then v_now + p_lease_seconds * interval '1 second' end,
+    case when p_lease_id is not null then v_now end,
+    t.place = cardinality(p_task_ids)
+  from unnest(p_task_ids, p_task_types, p_queues, p_names, p_parameters)
+    with ordinality as t(task_id, task_type, queue, name, parameters, place);
+end $$;
+
+comment on function "app"."begin_stage_plan"(p_job_id text, p_run integer, p_stage integer) is 'Opens the planning of a stage; the caller inserts the tasks and seals the stage in the same transaction.';
+comment on function "app"."seal_stage"(p_job_id text, p_run integer, p_stage integer, p_expected_count integer, p_tasks_per_message integer) is 'Seals a stage whose tasks are all inserted: from now on it can end, and one without tasks ends here.';
+comment on function "app"."plan_small_stage"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[], p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_tasks_per_message integer) is 'Plans a stage of few tasks in one call.';
+comment on function "app"."insert_few_tasks"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_task_types text[], p_queues text[], p_names text[], p_parameters jsonb[], p_lease_id uuid, p_owner text, p_lease_seconds double precision) is 'Inserts the tasks of a stage, the last one watched; with a lease they are born claimed.';
+
+-- Postponed work: this release does not know its type, so it is given back with a growing delay, for one that does. No
+-- attempt and no interruption is spent. What it waits for is noted in its row; a note counts only while the row is
+-- where it was then (`at`), so nobody needs to remove it. Only the time in which somebody keeps giving it back counts
+-- against p_patience_seconds: neither a pause nor an outage does. p_unknown describes what is not known: kind, name,
+-- and `by` whom. p_delays: the delay after the first time, the second, and so on; the last one stays.
+
+-- The note of work that is given back, after one more time.
+create or replace function "app".note_unknown_work(
+  p_before jsonb, p_at jsonb, p_unknown jsonb, p_now timestamptz, p_patience_seconds double precision
+) returns jsonb
+language sql immutable as $$
+  select p_unknown || jsonb_build_object(
+    'at', p_at,
+    'since', case when b.is_same then p_before -> 'since' else to_jsonb(p_now) end,
+    'seen_at', p_now,
+    'times', case when b.is_same then (p_before ->> 'times')::integer + 1 else 1 end,
+    'waited_seconds', case when b.is_same then (p_before ->> 'waited_seconds')::double precision
+      + least(greatest(extract(epoch from p_now - (p_before ->> 'seen_at')::timestamptz), 0), 120) else 0 end,
+    'patience_seconds', p_patience_seconds)
+  from (select coalesce(p_before -> 'at' = p_at, false) as is_same) b
+$$;
+
+-- Whether work with this note has waited long enough for a release that knows it.
+create or replace function "app".is_patience_over(p_note jsonb) returns boolean
+language sql immutable as $$
+  select (p_note ->> 'waited_seconds')::double precision >= (p_note ->> 'patience_seconds')::double precision
+$$;
+
+-- The error of work that has waited long enough for a release that knows it.
+create or replace function "app".unknown_work_error(p_note jsonb, p_attempt integer) returns jsonb
+language sql stable as $$
+  select "app".stored_error('UnknownWork',
+    format('expected an app that knows the %s %s, and none came: given back %s times since %s, last by %s; '
+      'deploy the release that knows it, then rerun the job (COREMACHINE_UNKNOWN_WORK_PATIENCE_SECONDS is %s)',
+      p_note ->> 'kind', p_note ->> 'name', p_note ->> 'times', p_note ->> 'since', p_note ->> 'by',
+      p_note ->> 'patience_seconds'), false, p_attempt, (p_note ->> 'seen_at')::timestamptz)
+$$;
+
+-- Seconds until work with this note is tried again.
+create or replace function "app".unknown_work_delay(p_note jsonb, p_delays double precision[])
+returns double precision
+language sql immutable as $$
+  select p_delays[least((p_note ->> 'times')::integer, cardinality(p_delays))]
+$$;
+
+-- Gives claimed tasks back, for a release that knows them, and returns one row per task.
+-- Outcome: postponed, to be sent again after wait_seconds (so is one of these tasks that was given back before and is
+-- not due yet); failed, since its patience is over, with what that did to its stage and job. Those of a stage that has
+-- ended are cancelled.
+-- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+-- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+create or replace function "app".postpone_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_unknown jsonb,
+  p_patience_seconds double precision, p_delays double precision[]
+) returns table (
+  task_id text, outcome text, queue text, wait_seconds double precision, is_last_task_in_stage boolean, job_status text
+)
+language plpgsql set enable_seqscan = off as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := "app".clock();
+  v_ids text[] := "app".release_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, false);
+  v_failed text[];
+  v_is_last boolean := false;
+begin
+  update "app".tasks t
+  set waiting_for = "app".note_unknown_work(
+    t.waiting_for, jsonb_build_object('attempt', t.attempt), p_unknown, v_now, p_patience_seconds)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  with ended as (
+    update "app".tasks t
+    set status = case when d.is_over then 'failed' else 'pending_retry' end,
+        is_watched = t.is_watched and not d.is_over,
+        due_at = case when d.is_over then null else
+          v_now + "app".unknown_work_delay(t.waiting_for, p_delays) * interval '1 second' end,
+        finished_at = case when d.is_over then v_now end,
+        error = case when d.is_over then "app".unknown_work_error(t.waiting_for, t.attempt) else t.error end
+    from (
+      select x.task_id, "app".is_patience_over(x.waiting_for) as is_over from "app".tasks x
+      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (v_ids)
+    ) d
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and t.task_id = d.task_id
+    returning t.task_id, t.status
+  )
+  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed from ended e;
+  -- Once, not each time: it may be given back a thousand times.
+  perform "app".record_event(p_job_id, p_run, p_stage, min(t.task_id), 'tasks_wait_for_release',
+    p_unknown || jsonb_build_object('count', count(*)))
+  from "app".tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and (t.waiting_for ->> 'times')::integer = 1
+  having count(*) > 0;
+  if v_failed is not null then
+    v_is_last := "app".check_stage(p_job_id, p_run, p_stage, true, v_failed);
+  end if;
+  return query
+  select t.task_id, case t.status when 'failed' then 'failed' else 'postponed' end, t.queue,
+    greatest(extract(epoch from t.due_at - v_now), 0)::double precision, v_is_last, j.status
+  from "app".tasks t join "app".jobs j on j.job_id = t.job_id
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
+    and (t.status = 'pending_retry' or t.task_id = any (v_failed))
+  order by t.task_id;
+end $$;
+
+-- Postpones the step that a job waits for, for a release that knows it.
+-- Outcome: postponed, to be announced again after delay_seconds; early (it was postponed before and is not due yet);
+-- exhausted (nothing was changed: the caller fails the job with this error); not_waiting (it waits for no such step, or
+-- is paused).
+-- Fence: the job waits for that step of that run. Locks: the job row.
+create or replace function "app".postpone_job_step(
+  p_job_id text, p_run integer, p_stage integer, p_unknown jsonb, p_patience_seconds double precision,
+  p_delays double precision[]
+) returns table (outcome text, delay_seconds double precision, error jsonb)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := "app".clock();
+  v_job record;
+  v_at jsonb;
+  v_note jsonb;
+begin
+  select j.status, j.attempt, j.waiting_for into v_job from "app".jobs j
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing')
+    and j.paused_at is null
+  for update;
+  if not found then
+    outcome := 'not_waiting';
+    return next;
+    return;
+  end if;
+  v_at := jsonb_build_object('run', p_run, 'stage', p_stage, 'status', v_job.status, 'attempt', v_job.attempt);
+  if v_job.waiting_for -> 'at' = v_at and (v_job.waiting_for ->> 'due_at')::timestamptz > v_now then
+    outcome := 'early';
+    delay_seconds := extract(epoch from (v_job.waiting_for ->> 'due_at')::timestamptz - v_now);
+    return next;
+    return;
+  end if;
+  v_note := "app".note_unknown_work(v_job.waiting_for, v_at, p_unknown, v_now, p_patience_seconds);
+  if "app".is_patience_over(v_note) then
+    outcome := 'exhausted';
+    error := "app".unknown_work_error(v_note, v_job.attempt);
+    return next;
+    return;
+  end if;
+  outcome := 'postponed';
+  delay_seconds := "app".unknown_work_delay(v_note, p_delays);
+  v_note := v_note || jsonb_build_object('due_at', v_now + delay_seconds * interval '1 second');
+  update "app".jobs j
+  set waiting_for = v_note, due_at = (v_note ->> 'due_at')::timestamptz, announced_at = null, updated_at = v_now
+  where j.job_id = p_job_id;
+  if (v_note ->> 'times')::integer = 1 then
+    perform "app".record_event(p_job_id, p_run, p_stage, null, 'job_waits_for_release', p_unknown);
+  end if;
+  return next;
+end $$;
+
+-- Finds what work waits for now, by kind and name, so that an app can see whether it knows it.
+create or replace function "app".find_unknown_work(p_limit integer) returns table (kind text, name text)
+language sql stable as $$
+  select w.kind, w.name from (
+    select j.waiting_for ->> 'kind' as kind, j.waiting_for ->> 'name' as name from "app".jobs j
+    where j.status in ('queued', 'finalizing') and j.waiting_for is not null
+    union
+    select t.waiting_for ->> 'kind', t.waiting_for ->> 'name' from "app".tasks t
+    where t.status = 'pending_retry' and t.waiting_for is not null
+  ) w
+  limit p_limit
+$$;
+
+-- Begins the patience of work anew, where half of it is spent, since an app that knows it is there.
+-- Returns for how many rows.
+-- Locks: task rows by id, then job rows; those that another transaction holds are skipped.
+create or replace function "app".renew_patience(p_kind text, p_name text, p_limit integer) returns integer
+language plpgsql as $$
+declare
+  v_tasks integer;
+  v_jobs integer;
+begin
+  with found as (
+    select t.job_id, t.run, t.task_id from "app".tasks t
+    where t.status = 'pending_retry' and t.waiting_for ->> 'kind' = p_kind and t.waiting_for ->> 'name' = p_name
+      and "app".is_patience_half_over(t.waiting_for)
+    order by t.job_id, t.run, t.task_id limit p_limit for update skip locked
+  )
+  update "app".tasks t set waiting_for = t.waiting_for || jsonb_build_object('waited_seconds', 0)
+  from found f where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id;
+  get diagnostics v_tasks = row_count;
+  with found as (
+    select j.job_id from "app".jobs j
+    where j.status in ('queued', 'finalizing') and j.waiting_for ->> 'kind' = p_kind
+      and j.waiting_for ->> 'name' = p_name and "app".is_patience_half_over(j.waiting_for)
+    order by j.job_id limit p_limit for update skip locked
+  )
+  update "app".jobs j set waiting_for = j.waiting_for || jsonb_build_object('waited_seconds', 0)
+  from found f where j.job_id = f.job_id;
+  get diagnostics v_jobs = row_count;
+  return v_tasks + v_jobs;
+end $$;
+
+-- Whether work with this note has spent half of its patience.
+create or replace function "app".is_patience_half_over(p_note jsonb) returns boolean
+language sql immutable as $$
+  select (p_note ->> 'waited_seconds')::double precision * 2 >= (p_note ->> 'patience_seconds')::double precision
+$$;
+
+comment on function "app"."note_unknown_work"(p_before jsonb, p_at jsonb, p_unknown jsonb, p_now timestamptz, p_patience_seconds double precision) is 'The note of work that is given back, after one more time.';
+comment on function "app"."is_patience_over"(p_note jsonb) is 'Whether work with this note has waited long enough for a release that knows it.';
+comment on function "app"."unknown_work_error"(p_note jsonb, p_attempt integer) is 'The error of work that has waited long enough for a release that knows it.';
+comment on function "app"."unknown_work_delay"(p_note jsonb, p_delays double precision[]) is 'Seconds until work with this note is tried again.';
+comment on function "app"."postpone_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_unknown jsonb, p_patience_seconds double precision, p_delays double precision[]) is 'Gives claimed tasks back, for a release that knows them, and returns one row per task.';
+comment on function "app"."postpone_job_step"(p_job_id text, p_run integer, p_stage integer, p_unknown jsonb, p_patience_seconds double precision, p_delays double precision[]) is 'Postpones the step that a job waits for, for a release that knows it.';
+comment on function "app"."find_unknown_work"(p_limit integer) is 'Finds what work waits for now, by kind and name, so that an app can see whether it knows it.';
+comment on function "app"."renew_patience"(p_kind text, p_name text, p_limit integer) is 'Begins the patience of work anew, where half of it is spent, since an app that knows it is there.';
+comment on function "app"."is_patience_half_over"(p_note jsonb) is 'Whether work with this note has spent half of its patience.';
+
+-- Progress: how far a job is.
+
+-- How far a job is: one row per stage of its current run, with the number of its tasks in each state. Reads only.
+create or replace function "app".check_job_completion(p_job_id text)
+returns table (
+  job_status text, run integer, stage integer, stage_status text, expected_count integer,
+  completed integer, failed integer, cancelled integer, open integer
+)
+language sql stable as $$
+  select j.status, s.run, s.stage, s.status, s.expected_count,
+    count(*) filter (where t.status = 'completed')::integer,
+    count(*) filter (where t.status = 'failed')::integer,
+    count(*) filter (where t.status = 'cancelled')::integer,
+    count(*) filter (where t.status in ('pending', 'queued', 'processing', 'pending_retry'))::integer
+  from "app".jobs j
+  join "app".stages s on s.job_id = j.job_id and s.run = j.run
+  left join "app".tasks t on t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
+  where j.job_id = p_job_id
+  group by j.status, s.run, s.stage, s.status, s.expected_count
+  order by s.stage
+$$;
+
+comment on function "app"."check_job_completion"(p_job_id text) is 'How far a job is: one row per stage of its current run, with the number of its tasks in each state.';
+
+-- Reruns: an ended job begins its next run, from what the last run left. The rows of that run stay beside the new ones.
+
+-- Begins the job's next run.
+-- Mode: failed (stages before the first that did not fully succeed are kept, and of that one the tasks that did; its
+-- others get fresh attempts, and later stages are planned anew); from_stage (stages before p_from_stage are kept as
+-- they are); all (nothing is kept). Kept rows are copied into the new run, so that planners, fan-in and finalize_job
+-- find them. Where p_parameters or p_definition is null, that of the last run stays.
 -- Outcome: rerun; refused (it has not ended); other_run (its run is not p_run any more); nothing_failed;
--- stage_not_reached; pruned (retention has deleted some of what would be kept); missing. Parameters and definition of the last run stay where they are null.
--- Fence: an ended job and its run. Locks: the job row; rows of the old run are only read, and whatever still settles
--- there finds its job in another run: it cannot end as completed any more.
+-- stage_not_reached; pruned (retention has deleted some of what would be kept); missing.
+-- Fence: an ended job and its run.
+-- Locks: the job row. Rows of the old run are only read, and an attempt that still settles there finds its job in
+-- another run, so it cannot end as completed any more.
 create or replace function "app".rerun_job(
   p_job_id text, p_run integer, p_mode text, p_from_stage integer, p_parameters jsonb, p_definition jsonb,
   p_reason text, p_actor text
@@ -2144,7 +2250,8 @@ declare
   v_status text;
   v_definition jsonb;
 begin
-  select j.run, j.stage, j.status, j.definition, j.paused_at into v_job from "app".jobs j where j.job_id = p_job_id for update;
+  select j.run, j.stage, j.status, j.definition, j.paused_at into v_job
+  from "app".jobs j where j.job_id = p_job_id for update;
   if not found then
     outcome := 'missing';
     return next;
@@ -2198,7 +2305,8 @@ begin
       stage = least(v_first, jsonb_array_length(v_definition -> 'stages')),
       total_stages = jsonb_array_length(v_definition -> 'stages'), definition = v_definition,
       parameters = coalesce(p_parameters, j.parameters), result = null, error = null, attempt = 0, due_at = null,
-      announced_at = null, paused_at = null, cancel_deadline_at = null, finished_at = null, run_started_at = v_now, updated_at = v_now
+      announced_at = null, paused_at = null, cancel_deadline_at = null, finished_at = null,
+      run_started_at = v_now, updated_at = v_now
   where j.job_id = p_job_id
   returning j.status, j.stage into status, stage;
   perform "app".record_event(p_job_id, rerun_job.run, v_first, null, 'job_rerun',
@@ -2214,8 +2322,8 @@ begin
   return next;
 end $$;
 
--- Where a rerun begins; one past the last stage when only the job's own summary is missing. Null when a stage before
--- p_from_stage has not ended well enough to be kept, or there is no such stage.
+-- The stage where a rerun begins; one past the last when only the job's own summary is missing.
+-- Null when a stage before p_from_stage has not ended well enough to be kept, or there is no such stage.
 create or replace function "app".first_stage_to_rerun(
   p_job_id text, p_run integer, p_mode text, p_from_stage integer
 ) returns integer
@@ -2244,8 +2352,8 @@ language sql stable as $$
   )
 $$;
 
--- Copies stages before p_first into the next run, whole, and with p_partly the completed tasks of p_first itself, whose
--- row is then open again. Returns the number of tasks.
+-- Copies stages before p_first with their tasks into the next run, and returns the number of tasks.
+-- With p_partly also the completed tasks of p_first itself, whose row is then open again.
 create or replace function "app".copy_kept_rows(p_job_id text, p_run integer, p_first integer, p_partly boolean)
 returns integer
 language plpgsql as $$
@@ -2284,8 +2392,9 @@ begin
   return v_count;
 end $$;
 
--- Writes the tasks of a stage that did not complete into the next run, with all their attempts before them, and parked,
--- since they need a message now. A fan-in task's source moves to the new run with it. Returns their number.
+-- Copies the tasks of a stage that did not complete into the next run, with all their attempts left.
+-- They are parked, since they need a message now. A fan-in task's source moves to the new run with it. Returns their
+-- number.
 create or replace function "app".copy_fresh_tasks(p_job_id text, p_run integer, p_stage integer) returns integer
 language plpgsql as $$
 declare
@@ -2305,8 +2414,138 @@ begin
   return v_count;
 end $$;
 
--- Planning the job's stage, or finalizing it, failed and is to be tried again after the delay.
--- Fence: the job waits for that step of that run. Returns the number of failed tries so far, null when it does not wait.
+comment on function "app"."rerun_job"(p_job_id text, p_run integer, p_mode text, p_from_stage integer, p_parameters jsonb, p_definition jsonb, p_reason text, p_actor text) is 'Begins the job''s next run.';
+comment on function "app"."first_stage_to_rerun"(p_job_id text, p_run integer, p_mode text, p_from_stage integer) is 'The stage where a rerun begins; one past the last when only the job''s own summary is missing.';
+comment on function "app"."has_all_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Whether the stages up to this one have all the tasks that they were planned with.';
+comment on function "app"."copy_kept_rows"(p_job_id text, p_run integer, p_first integer, p_partly boolean) is 'Copies stages before p_first with their tasks into the next run, and returns the number of tasks.';
+comment on function "app"."copy_fresh_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Copies the tasks of a stage that did not complete into the next run, with all their attempts left.';
+
+-- Retention: only jobs that have ended are ever pruned, and in pieces. Each call is one short transaction that no
+-- running work waits for.
+
+-- Finds jobs that ended longer ago than p_older_than_seconds, the oldest first.
+create or replace function "app".find_prunable_jobs(p_older_than_seconds double precision, p_limit integer)
+returns table (job_id text, job_type text, status text, finished_at timestamptz)
+language sql stable as $$
+  select j.job_id, j.job_type, j.status, j.finished_at from "app".jobs j
+  where j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+    and j.finished_at < "app".clock() - p_older_than_seconds * interval '1 second'
+  order by j.finished_at limit p_limit
+$$;
+
+-- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
+-- Returns how many tasks it deleted, and whether the job.
+-- Fence: the job has ended, read under its row's lock.
+-- Locks: the job row; one that another transaction holds is skipped.
+create or replace function "app".prune_job(p_job_id text, p_limit integer)
+returns table (pruned_tasks integer, is_job_pruned boolean)
+language plpgsql set enable_seqscan = off as $$
+begin
+  pruned_tasks := 0;
+  is_job_pruned := false;
+  perform 1 from "app".jobs j
+  where j.job_id = p_job_id and j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+  for update skip locked;
+  if found then
+    delete from "app".tasks t
+    where t.ctid = any (array(select d.ctid from "app".tasks d where d.job_id = p_job_id limit p_limit));
+    get diagnostics pruned_tasks = row_count;
+    if pruned_tasks < p_limit then
+      delete from "app".jobs j where j.job_id = p_job_id;
+      is_job_pruned := found;
+    elsif not exists (select 1 from "app".job_events e where e.job_id = p_job_id and e.event = 'pruning_begun') then
+      perform "app".record_event(p_job_id, j.run, null, null, 'pruning_begun', null)
+      from "app".jobs j where j.job_id = p_job_id;
+    end if;
+  end if;
+  return next;
+end $$;
+
+-- Deletes up to p_limit dead letters without a job that came longer ago than p_older_than_seconds.
+-- Those of a job go after their job. Returns how many it deleted.
+create or replace function "app".prune_dead_letters(p_older_than_seconds double precision, p_limit integer)
+returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  delete from "app".dead_letters d
+  where d.ctid = any (array(
+    select o.ctid from "app".dead_letters o
+    where o.received_at < "app".clock() - p_older_than_seconds * interval '1 second'
+      and not exists (select 1 from "app".jobs j where j.job_id = o.job_id)
+    order by o.received_at limit p_limit for update skip locked
+  ));
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+comment on function "app"."find_prunable_jobs"(p_older_than_seconds double precision, p_limit integer) is 'Finds jobs that ended longer ago than p_older_than_seconds, the oldest first.';
+comment on function "app"."prune_job"(p_job_id text, p_limit integer) is 'Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.';
+comment on function "app"."prune_dead_letters"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit dead letters without a job that came longer ago than p_older_than_seconds.';
+
+-- Retries: a failed attempt, of a task or of a job's step, is tried again after a delay.
+
+-- The longest time to wait after an attempt failed, in seconds: exponential, capped.
+-- p_policy: a stage's `retry`. p_attempt counts from 1, without interruptions; its exponent is bounded, since 2 ^ 2000
+-- is no double precision. core/basics/retry.py is the same rule, for attempts that end in their process; a test
+-- compares them.
+create or replace function "app".longest_retry_delay(p_policy jsonb, p_attempt integer) returns double precision
+language sql immutable as $$
+  select least((p_policy ->> 'max_delay_seconds')::double precision,
+    (p_policy ->> 'base_delay_seconds')::double precision * power(2, least(p_attempt - 1, 64)))
+$$;
+
+-- Seconds to wait after an attempt failed, with full jitter: a fan-out that failed in one second comes back spread out.
+create or replace function "app".retry_delay(p_policy jsonb, p_attempt integer) returns double precision
+language sql volatile as $$
+  select random() * "app".longest_retry_delay(p_policy, p_attempt)
+$$;
+
+-- Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.
+-- Outcome: scheduled; exhausted (no attempt is left: nothing changed, fail it); closed (its stage or job ended: nothing
+-- changed, settle it); stale (not held under this lease). Interruptions do not spend attempts.
+-- Fence: the lease. Locks: the task row.
+create or replace function "app".increment_task_retry_count(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb,
+  p_delay_seconds double precision
+) returns table (outcome text, attempt integer, due_at timestamptz)
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_task record;
+begin
+  select t.attempt - t.interruptions as spent, (s.settings -> 'retry' ->> 'max_attempts')::integer as allowed,
+         (j.status = 'processing' and j.run = s.run and s.status = 'processing') as is_open
+  into v_task
+  from "app".tasks t
+  join "app".stages s on s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
+  join "app".jobs j on j.job_id = t.job_id
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
+    and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
+  for update of t;
+  if not found then
+    outcome := 'stale';
+  elsif not v_task.is_open then
+    outcome := 'closed';
+  elsif v_task.spent >= v_task.allowed then
+    outcome := 'exhausted';
+  else
+    update "app".tasks t
+    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second', error = p_error,
+        announced_at = null, lease_id = null, lease_expires_at = null
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
+    returning t.attempt, t.due_at into attempt, due_at;
+    outcome := 'scheduled';
+    perform "app".record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
+      p_error || jsonb_build_object('delay_seconds', p_delay_seconds));
+  end if;
+  return next;
+end $$;
+
+-- Schedules another attempt to plan the job's stage, or to finalize it, after p_delay_seconds.
+-- Returns the number of failed attempts so far; null when the job does not wait for that step.
+-- Fence: the job waits for that step of that run. Locks: the job row.
 create or replace function "app".retry_job_step(
   p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision
 ) returns integer
@@ -2327,22 +2566,193 @@ begin
   return v_attempt;
 end $$;
 
--- Writes the job and its first stage, or answers with the job that is there already. Outcome:
---   created; existing (this id was there: the same type and parameters);
---   forced (a nonce was given and this id was there: a new job under p_forced_job_id, `forced_from` this id);
---   rerun (this id was there and had ended: its next run, all of it, of these parameters);
---   refused (this id was there, and its present run is not one for this submission; nothing is written);
---   other_parameters (this id was there, and its present run is of other parameters; nothing is written);
---   replayed (the key came before with the same payload: the job that it got then, whatever p_job_id says);
---   key_conflict (the key came before with another payload: nothing is written, the answer tells that job).
--- p_if_ended says what is wanted where the job that is there does not run with these parameters (it has ended, is being
--- cancelled, or a rerun gave it others): return (existing), force (forced; without it a nonce forces whatever runs),
--- rerun (rerun if it has ended), fail (refused). Replays are answered as before, whatever it says.
--- same_parameters is false where the answered job's present run is not of the parameters that its id was made of, also of
--- one that is refused or replayed.
--- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry it;
--- for a rerun, the run that was there before the job's row was locked: of two at one moment one begins it.
--- Locks: the key's advisory lock, then the job row. Nobody who holds a job row waits for a key.
+comment on function "app"."longest_retry_delay"(p_policy jsonb, p_attempt integer) is 'The longest time to wait after an attempt failed, in seconds: exponential, capped.';
+comment on function "app"."retry_delay"(p_policy jsonb, p_attempt integer) is 'Seconds to wait after an attempt failed, with full jitter: a fan-out that failed in one second comes back spread out.';
+comment on function "app"."increment_task_retry_count"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb, p_delay_seconds double precision) is 'Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.';
+comment on function "app"."retry_job_step"(p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision) is 'Schedules another attempt to plan the job''s stage, or to finalize it, after p_delay_seconds.';
+
+-- Settlement: attempts end their tasks as completed or failed, and the last one of a stage ends the stage. Processes
+-- call complete_task_and_check_stage and fail_task_and_check_stage; the others are parts of them.
+-- docs/explanation/locking.md shows how completions of one stage commit side by side.
+
+-- Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.
+-- In plpgsql, whose plans are cached: a function `language sql` would be planned anew at each call.
+create or replace function "app".complete_task_and_check_stage(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language plpgsql as $$
+begin
+  if cardinality(p_task_ids) = 1
+    and "app".settle_task(p_job_id, p_run, p_stage, p_lease_id, p_task_ids[1], p_results[1]) then
+    updated_ids := p_task_ids;
+    is_last_task_in_stage := false;
+    stage_status := 'processing';
+    job_status := 'processing';
+    return next;
+    return;
+  end if;
+  return query
+  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed');
+end $$;
+
+-- Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.
+create or replace function "app".fail_task_and_check_stage(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language plpgsql as $$
+begin
+  return query
+  select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_errors, 'failed');
+end $$;
+
+-- Completes one task that is not watched, of a stage that goes on: most completions of a large stage, in few
+-- statements.
+-- Its plans are made once, since each row is named by its whole key; without sequential scans, since a planner that
+-- sees an empty table would choose to read all of it, and that plan would stay when the table has grown. Returns false,
+-- with nothing done, when the task, its stage or its job is not like that: settle_tasks is to be called.
+-- Fence: the lease. Locks: the task row, then the stage, shared.
+-- Raises CM001 when the stage was closed or lost its watch between the update and the lock: call again, it then
+-- decides.
+create or replace function "app".settle_task(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb
+) returns boolean
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  update "app".tasks t
+  set status = 'completed', lease_id = null, lease_expires_at = null, finished_at = v_now, result = p_result,
+      error = null
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
+    and t.status is not distinct from 'processing' and t.lease_id = p_lease_id and not t.is_watched
+    and exists (
+      select 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id
+      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and not s.is_unwatched
+    );
+  if not found then
+    return false;
+  end if;
+  perform "app".share_stage(p_job_id, p_run, p_stage);
+  perform 1 from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and not s.is_unwatched;
+  if not found then
+    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+      using errcode = 'CM001';
+  end if;
+  return true;
+end $$;
+
+-- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
+-- Tasks that the lease does not hold any more are left alone and missing from updated_ids. A task of a stage or job
+-- that has ended meanwhile becomes cancelled: late results are kept out. job_status is where the job goes on; null
+-- while it is paused. `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of
+-- `tasks_leased`, entries of dead rows included, and filter by id.
+-- Fence: the lease.
+-- Locks: task rows by id; then the stage, shared unless these tasks may be its last or a failure must be counted; then
+-- the job row.
+-- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
+-- decides.
+create or replace function "app".settle_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_was_watched boolean;
+  v_decides boolean;
+  v_stage record;
+  v_status text;
+begin
+  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false),
+    (
+      select p_status = 'failed' or s.is_unwatched
+        or not (j.status = 'processing' and j.run = s.run and s.status = 'processing')
+      from "app".stages s join "app".jobs j on j.job_id = s.job_id
+      where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+    )
+  into updated_ids, v_was_watched, v_decides
+  from (
+    select t.task_id, t.is_watched from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
+    order by t.task_id for update
+  ) h;
+  is_last_task_in_stage := false;
+  if v_was_watched and not v_decides then
+    v_decides := not "app".pass_watch(p_job_id, p_run, p_stage, updated_ids);
+  end if;
+  if v_decides and cardinality(updated_ids) > 0 then
+    perform "app".lock_stage(p_job_id, p_run, p_stage);
+  elsif cardinality(updated_ids) > 0 then
+    perform "app".share_stage(p_job_id, p_run, p_stage);
+  end if;
+  select s.status as stage_status, j.status as job_status, s.is_unwatched,
+    (j.status = 'processing' and j.run = s.run and s.status = 'processing') as is_open
+  into v_stage
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  stage_status := v_stage.stage_status;
+  job_status := v_stage.job_status;
+  if cardinality(updated_ids) = 0 then
+    return next;
+    return;
+  end if;
+  if (v_stage.is_unwatched or not v_stage.is_open) and not v_decides then
+    raise exception 'stage % of job % run % was closed or lost its watch meanwhile', p_stage, p_job_id, p_run
+      using errcode = 'CM001';
+  end if;
+
+  v_status := case when v_stage.is_open then p_status else 'cancelled' end;
+  perform "app".end_tasks(p_job_id, p_run, updated_ids, v_status, p_task_ids, p_payloads, v_now);
+
+  if v_decides then
+    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
+      case v_status when 'failed' then updated_ids end);
+    select s.status, case when j.paused_at is null then j.status end into stage_status, job_status
+    from "app".stages s join "app".jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  end if;
+  return next;
+end $$;
+
+-- Writes the end of tasks whose rows the caller has locked; their payloads are among those given.
+-- Its plans join by hash: with a nested loop each row would be looked for among all payloads.
+create or replace function "app".end_tasks(
+  p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
+) returns void
+language plpgsql set enable_seqscan = off set enable_nestloop = off as $$
+begin
+  update "app".tasks t
+  set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
+      result = case p_status when 'completed' then given.payload else t.result end,
+      error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
+  from unnest(p_task_ids, p_payloads) as given(task_id, payload)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_ids) and t.task_id = given.task_id;
+end $$;
+
+comment on function "app"."complete_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]) is 'Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.';
+comment on function "app"."fail_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]) is 'Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.';
+comment on function "app"."settle_task"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb) is 'Completes one task that is not watched, of a stage that goes on: most completions of a large stage, in few statements.';
+comment on function "app"."settle_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text) is 'Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.';
+comment on function "app"."end_tasks"(p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz) is 'Writes the end of tasks whose rows the caller has locked; their payloads are among those given.';
+
+-- Submissions: a job is written once for one id; a further submission gets the job that is there.
+
+-- Writes a job and its first stage, or answers with the job that is there already.
+-- Outcome: created; existing (this id was there: the same type and parameters); forced (a nonce was given and this id
+-- was there: a new job under p_forced_job_id, `forced_from` this id); rerun (this id was there and had ended: its next
+-- run, all of it, with these parameters); refused (this id was there, and its present run is not one for this
+-- submission; nothing is written); other_parameters (this id was there, and its present run has other parameters;
+-- nothing is written); replayed (the key came before with the same payload: the job that it got then, whatever p_job_id
+-- is); key_conflict (the key came before with another payload: nothing is written, the answer names that job).
+-- p_if_ended is what the caller wants where the job that is there does not run with these parameters (it has ended, is
+-- being cancelled, or a rerun gave it others): return (existing), force (forced; without it a nonce forces whatever
+-- runs), rerun (rerun if it has ended), fail (refused). Replays are answered as before, whatever it is. same_parameters
+-- is false where the answered job's present run does not have the parameters that its id was made of, also for refused
+-- and replayed.
+-- Fence: the primary key decides the one winner among simultaneous submissions; the key's lock, among those that carry
+-- it; for a rerun, the run that was there before the job's row was locked: of two at one moment one begins it.
+-- Locks: the key's advisory lock, then the job row.
 create or replace function "app".submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_forced_job_id text, p_nonce text,
@@ -2357,7 +2767,7 @@ begin
   outcome := 'existing';
   job_id := p_job_id;
   if p_idempotency_key is not null then
-    perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_idempotency_key, 0));
+    perform "app".lock_idempotency_key(p_idempotency_key);
     select k.job_id, k.payload_hash into v_key
     from "app".idempotency_keys k where k.idempotency_key = p_idempotency_key;
     if found then
@@ -2397,7 +2807,7 @@ begin
 end $$;
 
 -- What becomes of a submission whose job is there: existing, forced (which the caller carries out), refused, or rerun.
--- Fence: the run as it was looked at, without a lock. Locks: as rerun_job.
+-- Fence: the run as it was looked at, without a lock. Locks: those of rerun_job.
 create or replace function "app".outcome_of_found_job(
   p_job_id text, p_parameters jsonb, p_definition jsonb, p_has_nonce boolean, p_if_ended text, p_outside text[]
 ) returns text
@@ -2423,8 +2833,8 @@ begin
   return 'existing';
 end $$;
 
--- Whether the job's present run is of the parameters that its id was made of: those submitted, or those of its first run.
--- Only a rerun gives it others. An earlier run of others counts too, unless a rerun of everything came after it: the
+-- Whether the job's present run has the parameters that its id was made of: those submitted, or those of its first run.
+-- Only a rerun gives it others. An earlier run with others counts too, unless a rerun of everything came after it: the
 -- present run may have kept its results. p_outside: names of parameters that are not in the id, which may differ.
 create or replace function "app".has_own_parameters(
   p_job_id text, p_run integer, p_parameters jsonb, p_submitted jsonb, p_outside text[]
@@ -2444,7 +2854,7 @@ language sql stable as $$
         select f.parameters - p_outside from "app".job_runs f where f.job_id = p_job_id and f.run = 1))
 $$;
 
--- A new job's rows; false when its id is taken.
+-- Inserts a new job with its first stage; false when its id is taken.
 create or replace function "app".insert_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_nonce text, p_forced_from text
@@ -2469,8 +2879,18 @@ begin
   return true;
 end $$;
 
--- As an app of the release before calls it, whose statements are prepared: neither the arguments nor the result of a
--- function that it knows may change while it runs. What it does not know, it is not answered.
+-- Adds to the event of a submission that began this run: who asked, and what could not be checked.
+-- It is a call of its own, since most submissions have nothing to add; a second one changes nothing.
+-- Fence: only that run's event. Locks: the event.
+create or replace function "app".note_submission(p_job_id text, p_run integer, p_detail jsonb) returns void
+language sql as $$
+  update "app".job_events e set detail = e.detail || p_detail
+  where e.job_id = p_job_id and e.run = p_run and e.event in ('job_submitted', 'job_rerun');
+$$;
+
+-- Writes a job and its first stage, as a process of the release before calls it.
+-- Its statements are prepared, so neither the arguments nor the result of a function that it knows may change while it
+-- runs. Outcomes that it does not know are not returned to it.
 create or replace function "app".submit_job(
   p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text,
   p_forced_job_id text default null, p_nonce text default null,
@@ -2483,139 +2903,21 @@ language sql as $$
     p_idempotency_key, p_payload_hash, 'return', array[]::text[]) s;
 $$;
 
--- Takes tasks of one stage back whose lease has run out. Two kinds, told apart by what their last heartbeat heard:
---   an interruption (the process died, or could not reach the database): pending again, and beyond the stage's
---   max_interruptions failed with that reason;
---   a timeout (a heartbeat was refused after task_timeout_seconds, and the handler did not stop): a failed attempt, due
---   again after the stage's back-off, failed as TaskTimedOut when its attempts are spent.
--- In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of them, and of the
--- processes that had them.
--- Rows in other hands this moment are skipped. Locks: task rows by id, then the stage, then the job row.
-create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer, p_shown integer)
-returns table (
-  taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer, task_ids text[], owners text[]
-)
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_stage record;
-  v_expired text[];
-  v_timed_out text[];
-  v_failed text[];
-  v_total integer;
-begin
-  select j.status = 'processing' and j.run = p_run and s.status = 'processing' as is_open,
-         (s.settings ->> 'max_interruptions')::integer as allowed
-  into v_stage
-  from "app".stages s join "app".jobs j on j.job_id = s.job_id
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+comment on function "app"."submit_job"(p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text, p_forced_job_id text, p_nonce text, p_idempotency_key text, p_payload_hash text, p_if_ended text, p_outside text[]) is 'Writes a job and its first stage, or answers with the job that is there already.';
+comment on function "app"."outcome_of_found_job"(p_job_id text, p_parameters jsonb, p_definition jsonb, p_has_nonce boolean, p_if_ended text, p_outside text[]) is 'What becomes of a submission whose job is there: existing, forced (which the caller carries out), refused, or rerun.';
+comment on function "app"."has_own_parameters"(p_job_id text, p_run integer, p_parameters jsonb, p_submitted jsonb, p_outside text[]) is 'Whether the job''s present run has the parameters that its id was made of: those submitted, or those of its first run.';
+comment on function "app"."insert_job"(p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text, p_nonce text, p_forced_from text) is 'Inserts a new job with its first stage; false when its id is taken.';
+comment on function "app"."note_submission"(p_job_id text, p_run integer, p_detail jsonb) is 'Adds to the event of a submission that began this run: who asked, and what could not be checked.';
+comment on function "app"."submit_job"(p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text, p_forced_job_id text, p_nonce text, p_idempotency_key text, p_payload_hash text) is 'Writes a job and its first stage, as a process of the release before calls it.';
 
-  select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
-         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open),
-         (array_agg(e.task_id))[:p_shown], (array_agg(distinct e.lease_owner))[:p_shown]
-  into v_expired, v_timed_out, task_ids, owners
-  from (
-    select t.task_id, t.timed_out_at, t.lease_owner from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status = 'processing' and t.lease_expires_at <= v_now
-    order by t.task_id for update skip locked
-  ) e;
+-- The watch: while a stage runs, exactly one of its open tasks is watched. A process that ends any other task knows
+-- that it is not the last, and does not look at its neighbours; the one that ends the watched task passes the watch on,
+-- or is the last. So completions of one stage share its lock and commit side by side. docs/explanation/locking.md has a
+-- diagram and figures.
 
-  with ended as (
-    update "app".tasks t
-    set interruptions = t.interruptions + 1,
-        is_watched = t.is_watched and v_stage.is_open and t.interruptions + 1 <= v_stage.allowed, lease_id = null, lease_expires_at = null, announced_at = null,
-        status = case when not v_stage.is_open then 'cancelled'
-                      when t.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end,
-        finished_at = case when v_stage.is_open and t.interruptions + 1 <= v_stage.allowed then null else v_now end,
-        error = case when v_stage.is_open and t.interruptions + 1 > v_stage.allowed
-          then jsonb_build_object('type', 'InterruptedTooOften', 'retryable', false, 'attempt', t.attempt,
-            'message', format('its process ended without a verdict %s times%s (last: %s)', t.interruptions + 1,
-              (select format(', and %s times it ran alone there, so that nothing else in that process was the reason',
-                count(*)) from "app".job_events a
-              where a.job_id = p_job_id and a.run = p_run and a.task_id = t.task_id and a.event = 'task_runs_alone'
-              having count(*) > 0), t.lease_owner))
-          else t.error end
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired)
-    returning t.task_id, t.status, t.interruptions, t.lease_owner
-  ), noted as (
-    select "app".record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
-      jsonb_build_object('interruptions', e.interruptions, 'owner', e.lease_owner)), e.task_id, e.status from ended e
-  )
-  select array_agg(n.task_id) filter (where n.status = 'failed'), count(*) into v_failed, v_total from noted n;
-
-  timed_out := coalesce(cardinality(v_timed_out), 0);
-  v_total := v_total + timed_out;
-  if timed_out > 0 then
-    v_failed := v_failed || "app".end_timed_out_attempts(p_job_id, p_run, p_stage, v_timed_out);
-  end if;
-  given_up := coalesce(cardinality(v_failed), 0);
-  taken_back := v_total - given_up;
-  is_last_task_in_stage := false;
-  if given_up > 0 or (v_total > 0 and not v_stage.is_open) then
-    is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, v_stage.is_open,
-      case when given_up > 0 then v_failed end);
-  end if;
-  return next;
-end $$;
-
--- As an app of the release before calls it, whose statements are prepared: its result may not change while it runs.
-create or replace function "app".take_back_tasks(p_job_id text, p_run integer, p_stage integer)
-returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
-language sql as $$
-  select t.taken_back, t.given_up, t.is_last_task_in_stage, t.timed_out
-  from "app".take_back_tasks(p_job_id, p_run, p_stage, 0) t;
-$$;
-
--- Attempts that ran out of time and of their lease: each is due again after the stage's back-off (core.basics.retry's, in SQL),
--- or failed when no attempt is left. Returns those that failed. The caller holds the rows and checks the stage.
-create or replace function "app".end_timed_out_attempts(
-  p_job_id text, p_run integer, p_stage integer, p_task_ids text[]
-) returns text[]
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_now timestamptz := "app".clock();
-  v_settings jsonb;
-  v_failed text[];
-begin
-  select s.settings into v_settings from "app".stages s
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  with ended as (
-    update "app".tasks t
-    set lease_id = null, lease_expires_at = null, announced_at = null, is_watched = t.is_watched and a.is_left,
-        status = case when a.is_left then 'pending_retry' else 'failed' end,
-        due_at = case when a.is_left then v_now + a.delay_seconds * interval '1 second' end,
-        finished_at = case when a.is_left then null else v_now end,
-        error = jsonb_build_object('type', 'TaskTimedOut', 'retryable', true, 'attempt', t.attempt, 'at', v_now,
-          'message', format('ran for more than %s s and did not stop when it was told; its worker was %s',
-            (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner))
-    from (
-      select x.task_id, x.attempt - x.interruptions < (v_settings -> 'retry' ->> 'max_attempts')::integer as is_left,
-        random() * least((v_settings -> 'retry' ->> 'max_delay_seconds')::double precision,
-          (v_settings -> 'retry' ->> 'base_delay_seconds')::double precision
-            * power(2, least(x.attempt - x.interruptions - 1, 64))) as delay_seconds
-      from "app".tasks x
-      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (p_task_ids)
-    ) a
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = a.task_id
-    returning t.task_id, t.status, t.error, a.delay_seconds
-  ), noted as (
-    select "app".record_event(p_job_id, p_run, p_stage, e.task_id,
-      'retry_scheduled', e.error || jsonb_build_object('delay_seconds', e.delay_seconds))
-    from ended e where e.status = 'pending_retry'
-  )
-  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed
-  from ended e cross join (select count(*) from noted) n;
-  return v_failed;
-end $$;
-
--- The watch: while a stage runs, exactly one of its open tasks is watched. Whoever ends any other task knows that it is
--- not the last and needs no look at its neighbours; whoever ends the watched one hands the watch on, or is the last.
--- So completions of one stage hold its lock in shared mode and commit side by side.
-
--- Hands the watch from tasks that end in this transaction to another open one that nobody holds this moment.
--- False when there is none: then only the exclusive stage lock can tell whether the stage is over.
--- Locks: one more task row, never awaited; before the stage's lock.
+-- Passes the watch from tasks that end in this transaction to another open task that nobody holds at this moment.
+-- False when there is none: then only the exclusive stage lock can show whether the stage is over.
+-- Locks: one more task row, not waited for; before the stage's lock.
 create or replace function "app".pass_watch(p_job_id text, p_run integer, p_stage integer, p_ending_ids text[])
 returns boolean
 language plpgsql set enable_seqscan = off as $$
@@ -2636,9 +2938,10 @@ begin
 end $$;
 
 -- Makes sure that an open task is watched, after others were ended. False when no task is open.
--- Where every open task is in other hands this moment, the stage is marked as unwatched: whoever ends a task of it then
--- decides under the exclusive lock. Waiting for such a row would be a deadlock: its holder may wait for this stage.
--- Locks: the stage's exclusive lock is held by the caller; then one task row, never awaited, and the stage row.
+-- If other transactions hold every open task at this moment, the stage is marked as unwatched: the end of each of its
+-- tasks then decides under the exclusive lock. Waiting for such a row would be a deadlock, since its holder may wait
+-- for this stage.
+-- Locks: the stage's exclusive lock is held by the caller; then one task row, not waited for, and the stage row.
 create or replace function "app".ensure_watch(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -2669,6 +2972,9 @@ begin
   return true;
 end $$;
 
+comment on function "app"."pass_watch"(p_job_id text, p_run integer, p_stage integer, p_ending_ids text[]) is 'Passes the watch from tasks that end in this transaction to another open task that nobody holds at this moment.';
+comment on function "app"."ensure_watch"(p_job_id text, p_run integer, p_stage integer) is 'Makes sure that an open task is watched, after others were ended.';
+
 create or replace function "app"."lacks_jobs_transition"(p_from text, p_to text) returns boolean
 language plpgsql immutable as $$
 begin
@@ -2690,12 +2996,14 @@ begin
     'finalizing>failed'
   );
 end $$;
+comment on function "app"."lacks_jobs_transition"(p_from text, p_to text) is 'Whether a change of status is none of those that the table of transitions allows.';
 
 create or replace function "app"."guard_jobs_transition"() returns trigger
 language plpgsql as $$
 begin
   raise exception 'jobs row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
 end $$;
+comment on function "app"."guard_jobs_transition"() is 'Refuses a change of status with CM003.';
 
 create or replace function "app"."lacks_jobs_rerun"(p_from text, p_to text) returns boolean
 language plpgsql immutable as $$
@@ -2712,6 +3020,7 @@ begin
     'cancelled>queued'
   );
 end $$;
+comment on function "app"."lacks_jobs_rerun"(p_from text, p_to text) is 'Whether a change of status is none of those that the table of transitions allows.';
 
 create or replace trigger transition_guard after update of status on "app"."jobs" for each row
 when (old.status is distinct from new.status and "app"."lacks_jobs_transition"(old.status, new.status)
@@ -2732,12 +3041,14 @@ begin
     'processing>failed'
   );
 end $$;
+comment on function "app"."lacks_stages_transition"(p_from text, p_to text) is 'Whether a change of status is none of those that the table of transitions allows.';
 
 create or replace function "app"."guard_stages_transition"() returns trigger
 language plpgsql as $$
 begin
   raise exception 'stages row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
 end $$;
+comment on function "app"."guard_stages_transition"() is 'Refuses a change of status with CM003.';
 
 create or replace trigger transition_guard after update of status on "app"."stages" for each row
 when (old.status is distinct from new.status and "app"."lacks_stages_transition"(old.status, new.status))
@@ -2766,13 +3077,137 @@ begin
     'pending_retry>processing'
   );
 end $$;
+comment on function "app"."lacks_tasks_transition"(p_from text, p_to text) is 'Whether a change of status is none of those that the table of transitions allows.';
 
 create or replace function "app"."guard_tasks_transition"() returns trigger
 language plpgsql as $$
 begin
   raise exception 'tasks row %: no transition from % to %', old, old.status, new.status using errcode = 'CM003';
 end $$;
+comment on function "app"."guard_tasks_transition"() is 'Refuses a change of status with CM003.';
 
 create or replace trigger transition_guard after update of status on "app"."tasks" for each row
 when (old.status is distinct from new.status and "app"."lacks_tasks_transition"(old.status, new.status))
 execute function "app"."guard_tasks_transition"();
+
+comment on table "app"."jobs" is 'One submitted job. Its current run is in this row, the runs before it are in `job_runs`.';
+comment on column "app"."jobs"."job_id" is 'SHA-256 over job type and parameters, in hexadecimal; for a forced job over its nonce, too.';
+comment on column "app"."jobs"."job_type" is 'Name of the job class that plans its stages and makes its summary.';
+comment on column "app"."jobs"."status" is 'State of the current run: queued (its stage waits to be planned), processing (tasks of its stage run), cancelling (some tasks have not stopped yet), finalizing (its summary is to be made), or how it ended. Moved by the transaction that ends the last task of a stage, by the planner, and by operators.';
+comment on column "app"."jobs"."run" is 'Number of the current run, from 1. Each rerun raises it by 1.';
+comment on column "app"."jobs"."stage" is 'The stage where the current run is, from 1. Raised by the transaction that ends a stage.';
+comment on column "app"."jobs"."total_stages" is 'Number of stages in its definition.';
+comment on column "app"."jobs"."parameters" is 'Validated parameters of the current run. Only a rerun replaces them.';
+comment on column "app"."jobs"."definition" is 'Snapshot of the job class at submission: stages with their policies, and timeout_seconds. A new release of the code does not change it; a rerun may replace it.';
+comment on column "app"."jobs"."correlation_id" is 'Names the job in its messages and log lines. Given by the submitter, or made.';
+comment on column "app"."jobs"."result" is 'The job''s own summary, as its job class made it; null until it has completed.';
+comment on column "app"."jobs"."error" is 'Why it failed or is being cancelled or was: type, message, retryable, attempt, traceback, at, and what goes with the type. Null in any other state.';
+comment on column "app"."jobs"."attempt" is 'Failed attempts at the current step, which is to plan the stage or to make the summary. 0 again with each step.';
+comment on column "app"."jobs"."due_at" is 'The step is not announced before this time: after a failed attempt, after a dead letter, or while a janitor sends its message. Null: at once.';
+comment on column "app"."jobs"."announced_at" is 'When the queue confirmed the message for the current step. Null: none is confirmed, so the janitor sends one.';
+comment on column "app"."jobs"."created_at" is 'When it was submitted.';
+comment on column "app"."jobs"."updated_at" is 'When this row last changed state. The janitor measures its grace from here.';
+comment on column "app"."jobs"."finished_at" is 'When the current run ended. Null while it is open. Retention counts from here.';
+comment on column "app"."jobs"."nonce" is 'Makes the id of a forced job differ from others with its parameters; else null.';
+comment on column "app"."jobs"."forced_from" is 'For a forced job, the id that its parameters have without the nonce; else null.';
+comment on column "app"."jobs"."deadline_at" is 'By when the current run must have ended, from timeout_seconds of its definition; a pause moves it. The janitor fails the job as JobTimedOut after it. Null: no deadline.';
+comment on column "app"."jobs"."paused_at" is 'Since when it is paused: nothing is claimed, planned or finalized. Set by pause; cleared by resume, cancel and the job''s end.';
+comment on column "app"."jobs"."cancel_deadline_at" is 'When a job that is cancelling ends whether its tasks have stopped or not: request plus grace. The janitor then revokes their leases.';
+comment on column "app"."jobs"."waiting_for" is 'What an app did not know that was to take the job''s step: kind, name, by, since, seen_at, times, waited_seconds, patience_seconds, due_at, and `at`. It counts only while run, stage, status and attempt equal `at`; nobody clears it.';
+comment on column "app"."jobs"."run_started_at" is 'When the current run began. Null in the first run, which began at created_at.';
+
+comment on table "app"."job_runs" is 'A run of a job as it ended, written when a rerun followed it; the current run is in the job''s row.';
+comment on column "app"."job_runs"."job_id" is 'The job.';
+comment on column "app"."job_runs"."run" is 'Number of the run, from 1.';
+comment on column "app"."job_runs"."status" is 'How the run ended.';
+comment on column "app"."job_runs"."parameters" is 'Its parameters.';
+comment on column "app"."job_runs"."definition" is 'The snapshot of the job class that it ran with.';
+comment on column "app"."job_runs"."result" is 'Its summary; null unless it completed.';
+comment on column "app"."job_runs"."error" is 'Why it failed or was cancelled, as in jobs.error; else null.';
+comment on column "app"."job_runs"."finished_at" is 'When it ended.';
+comment on column "app"."job_runs"."followed_at" is 'When the rerun after it began, which wrote this row.';
+
+comment on table "app"."stages" is 'One stage in one run of a job. It is written when the run comes to the stage.';
+comment on column "app"."stages"."job_id" is 'The job.';
+comment on column "app"."stages"."run" is 'The run of the job.';
+comment on column "app"."stages"."stage" is 'Number of the stage, from 1.';
+comment on column "app"."stages"."status" is 'queued (its tasks are not all inserted, so it cannot end), processing (they are), or how it ended. Moved by the planner, and by the transaction that ends its last task.';
+comment on column "app"."stages"."settings" is 'The stage as its job''s definition has it: name, parallelism, lease_seconds, max_interruptions, retry, failure, timeouts. tasks_per_message is the size that the planner chose.';
+comment on column "app"."stages"."expected_count" is 'Number of its tasks, sealed by the planner with their insert. Null until then.';
+comment on column "app"."stages"."failed_count" is 'Number of its tasks that have failed, counted under the stage''s exclusive lock.';
+comment on column "app"."stages"."created_at" is 'When the run came to this stage. Its deadlines count from here.';
+comment on column "app"."stages"."planned_at" is 'When its tasks were inserted. Null until then.';
+comment on column "app"."stages"."finished_at" is 'When it ended. Null while it is open.';
+comment on column "app"."stages"."is_unwatched" is 'True: other transactions held every open task when one was to be watched, so each completion takes the stage''s lock exclusively, until one finds a task to watch. See docs/explanation/locking.md.';
+comment on column "app"."stages"."deadline_at" is 'By when it must have ended, from timeout_seconds of its settings; a pause moves it. The janitor fails the job as StageTimedOut after it. Null: no deadline.';
+comment on column "app"."stages"."queue_deadline_at" is 'By when its tasks must have begun, from queue_timeout_seconds of its settings; a pause moves it. The janitor fails tasks without an attempt as QueueTimeExpired after it. Null: no deadline.';
+comment on column "app"."stages"."from_run" is 'The run in which it ran, where a rerun kept it or a part of its tasks; else null.';
+
+comment on table "app"."tasks" is 'One unit of work in one run of a job, retried alone.';
+comment on column "app"."tasks"."job_id" is 'The job.';
+comment on column "app"."tasks"."run" is 'The run of the job.';
+comment on column "app"."tasks"."task_id" is 'Unique within the run. Tasks of a stage are locked in its order.';
+comment on column "app"."tasks"."stage" is 'The stage that it belongs to, from 1.';
+comment on column "app"."tasks"."task_index" is 'Its place in the stage, from 0: the order in which results are read.';
+comment on column "app"."tasks"."task_type" is 'Name of the handler that runs it.';
+comment on column "app"."tasks"."queue" is 'Logical name of the queue that its messages go to.';
+comment on column "app"."tasks"."name" is 'What people call it, such as a file name; null if it has none.';
+comment on column "app"."tasks"."parameters" is 'What its handler gets, as the planner wrote it.';
+comment on column "app"."tasks"."status" is 'pending (no message for it is confirmed), queued (one is), processing (an attempt has a lease), pending_retry (to be tried again at due_at), or how it ended. Moved by claims and by the attempt that has the lease; by the janitor when that lease has run out.';
+comment on column "app"."tasks"."attempt" is 'Attempts so far, the running one included; 0 until the first claim. Less interruptions, it is what counts against retry.max_attempts of the stage.';
+comment on column "app"."tasks"."interruptions" is 'Attempts that ended without a verdict: crash, lost lease, drained host. They spend no retry. Beyond max_interruptions of the stage the task fails as InterruptedTooOften.';
+comment on column "app"."tasks"."lease_id" is 'The running attempt''s random lease. Only its holder may renew, complete, fail or reschedule the task. Null unless the task is processing.';
+comment on column "app"."tasks"."lease_expires_at" is 'When the lease runs out unless a heartbeat extends it by lease_seconds of the stage. The janitor takes the task back after it. Null unless the task is processing.';
+comment on column "app"."tasks"."lease_owner" is 'Name of the process that has, or last had, the lease.';
+comment on column "app"."tasks"."due_at" is 'The task is not announced before this time, and not claimed before it while it is pending_retry: after a failed attempt, after a dead letter, or while a janitor sends its message. Null: at once.';
+comment on column "app"."tasks"."announced_at" is 'When a queue confirmed its latest message, or a janitor found that message lost and sent another. Null: none is confirmed for what it waits for, so the janitor sends one.';
+comment on column "app"."tasks"."progress" is 'What its handler last reported, written with a heartbeat; null if it reports nothing.';
+comment on column "app"."tasks"."result" is 'What its handler returned; null until it has completed.';
+comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt, traceback, at. Cleared when it completes.';
+comment on column "app"."tasks"."created_at" is 'When it was planned, or when a rerun wrote it anew.';
+comment on column "app"."tasks"."started_at" is 'When its latest attempt was claimed; task_timeout_seconds counts from here.';
+comment on column "app"."tasks"."finished_at" is 'When it completed, failed or was cancelled. Null while it is open.';
+comment on column "app"."tasks"."is_watched" is 'True for one open task of a running stage: the transaction that ends it passes the watch on, or decides that the stage is over. The end of any other task decides nothing. See docs/explanation/locking.md.';
+comment on column "app"."tasks"."timed_out_at" is 'When a heartbeat of the running attempt was first refused, since task_timeout_seconds of the stage were over. Its lease then runs out. Cleared by the next claim.';
+comment on column "app"."tasks"."parked_at" is 'It needs another message, since its own came while the job was paused, or since a rerun wrote it. A time in the future: one sender holds it until then. Cleared when the message is confirmed, or by a claim.';
+comment on column "app"."tasks"."from_run" is 'The run in which it ran, where a rerun kept it; else null.';
+comment on column "app"."tasks"."waiting_for" is 'What the app that claimed it did not know: kind, name, by, since, seen_at, times, waited_seconds, patience_seconds, and `at`. It counts only while attempt equals that of `at`.';
+
+comment on table "app"."idempotency_keys" is 'A submission''s own key and the job that it got; kept as long as that job.';
+comment on column "app"."idempotency_keys"."job_id" is 'The job that the first submission with this key got.';
+comment on column "app"."idempotency_keys"."idempotency_key" is 'The key, as the submitter gave it.';
+comment on column "app"."idempotency_keys"."payload_hash" is 'SHA-256 over the submission that it came with. A second one must have the same.';
+comment on column "app"."idempotency_keys"."created_at" is 'When the key first came.';
+
+comment on table "app"."job_events" is 'One line of a job''s timeline. A task''s plain success has none: its own row shows it.';
+comment on column "app"."job_events"."job_id" is 'The job.';
+comment on column "app"."job_events"."event_id" is 'Identity; within a job, the order in which events were written.';
+comment on column "app"."job_events"."run" is 'The run of the job that it happened in.';
+comment on column "app"."job_events"."stage" is 'The stage that it concerns; null for the job as a whole.';
+comment on column "app"."job_events"."task_id" is 'The task that it concerns; null for several, or for none.';
+comment on column "app"."job_events"."event" is 'What happened, such as stage_completed or task_interrupted.';
+comment on column "app"."job_events"."detail" is 'What goes with this event, such as an error, a reason, an actor or delay_seconds.';
+comment on column "app"."job_events"."at" is 'When it happened, by the database''s clock.';
+
+comment on table "app"."dead_letters" is 'One message that its queue gave up, kept with what it was about.';
+comment on column "app"."dead_letters"."job_id" is 'The job that it names; empty where none can be read.';
+comment on column "app"."dead_letters"."dead_letter_id" is 'Identity, in the order of arrival.';
+comment on column "app"."dead_letters"."queue" is 'Logical name of the queue that gave it up.';
+comment on column "app"."dead_letters"."message_id" is 'The message''s own id; with sequence_number and enqueued_at it is unique.';
+comment on column "app"."dead_letters"."sequence_number" is 'The broker''s number of the message in its dead-letter queue.';
+comment on column "app"."dead_letters"."enqueued_at" is 'When it came into the dead-letter queue, by the broker''s clock.';
+comment on column "app"."dead_letters"."kind" is 'What it was about: task, job, stage_complete (rows, which get another message), submission (a job''s parameters, which nothing else holds), or unreadable.';
+comment on column "app"."dead_letters"."run" is 'The run that it names; null where none can be read.';
+comment on column "app"."dead_letters"."stage" is 'The stage that it names; null where none can be read.';
+comment on column "app"."dead_letters"."task_id" is 'The first of task_ids, or empty: finds earlier dead letters of the same task.';
+comment on column "app"."dead_letters"."task_ids" is 'The tasks that it names; empty if it names none.';
+comment on column "app"."dead_letters"."reason" is 'Why its queue gave it up, in the broker''s or the app''s word.';
+comment on column "app"."dead_letters"."description" is 'The same in more words, such as the last error.';
+comment on column "app"."dead_letters"."fingerprint" is '16 hexadecimal digits over reason and description without ids, numbers and paths: groups letters.';
+comment on column "app"."dead_letters"."delivery_count" is 'How often it was delivered, its delivery to the function that wrote this row included.';
+comment on column "app"."dead_letters"."correlation_id" is 'The correlation id that it carried; null if none.';
+comment on column "app"."dead_letters"."body" is 'Its body as text, cut off where body_size is beyond what is kept.';
+comment on column "app"."dead_letters"."body_size" is 'Size of the whole body in bytes.';
+comment on column "app"."dead_letters"."received_at" is 'When this row was written. Retention counts from here.';
+comment on column "app"."dead_letters"."resolved_at" is 'When it was dealt with, by an operator or a redrive. Null: still open.';
+comment on column "app"."dead_letters"."resolution" is 'redriven (sent again), obsolete (its rows had moved on, so nothing was sent). Null: still open.';

@@ -21,7 +21,7 @@ from xdist.scheduler.protocol import Scheduling
 from coremachine.local.postgres import LocalPostgres
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
-from tests.databases import Engine, clone_template, make_template, set_defaults
+from tests.databases import Engine, LentDatabase, clone_template, make_template, set_defaults
 from tests.pgbouncer import pgbouncer
 
 # How fast an example is, is the machine's matter.
@@ -76,6 +76,12 @@ def remove_leftovers() -> None:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
+    """The embedded server; or the one that COREMACHINE_TEST_POSTGRES names: all of it belongs to one run of tests."""
+    if given := os.environ.get("COREMACHINE_TEST_POSTGRES"):
+        assert "PYTEST_XDIST_WORKER" not in os.environ, "COREMACHINE_TEST_POSTGRES is for one process: TESTERS=0"
+        set_defaults(given)
+        yield given
+        return
     # Not in pytest's own temporary folder: every other run of pytest closes that to all users but its own, and a
     # server that runs as another user (ours does when root starts it) panics at its next checkpoint.
     with (
@@ -120,9 +126,25 @@ def pool(database_url: str, pooler: dict[str, Any]) -> Iterator[Pool]:
         yield pool
 
 
+@pytest.fixture(scope="session")
+def lent_database(template_url: str) -> Iterator[LentDatabase]:
+    lent = LentDatabase(template_url)
+    yield lent
+    lent.close()
+
+
 @pytest.fixture
-def engine(pool: Pool, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """After each test all invariants hold, unless it breaks them by hand (marker `breaks_invariants`)."""
-    yield Engine(pool)
-    if request.node.get_closest_marker("breaks_invariants") is None:
-        assert verify(pool) == []
+def engine(request: pytest.FixtureRequest, lent_database: LentDatabase, pooler: dict[str, Any]) -> Iterator[Engine]:
+    """After each test all invariants hold, unless it breaks them by hand (marker `breaks_invariants`).
+
+    Its database is emptied after the test; that of a test that names `database_url` or `pool` is the test's own.
+    """
+    has_own = bool(pooler) or not {"database_url", "pool"}.isdisjoint(request.fixturenames)
+    pool = request.getfixturevalue("pool") if has_own else lent_database.lend()
+    try:
+        yield Engine(pool)
+        if request.node.get_closest_marker("breaks_invariants") is None:
+            assert verify(pool) == []
+    finally:
+        if not has_own:
+            lent_database.take_back()

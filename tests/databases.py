@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Literal
 
-from core.models import JobRecord, StageDefinition, TaskRecord
+from core.models import JobRecord, Lease, StageDefinition, StageRef, TaskRecord
 from infrastructure.connections import own_transaction
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
 from infrastructure.postgresql import Pool, create_pool
@@ -39,6 +39,7 @@ def connect(database_url: str, *, autocommit: bool = False) -> psycopg.Connectio
 def make_template(server_url: str) -> str:
     """A migrated database on the server, to be cloned; returns the server's URL."""
     with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute("drop database if exists template_engine")
         connection.execute("create database template_engine")
     with create_pool(make_conninfo(server_url, dbname="template_engine")) as pool:
         JobRepository(pool)._ensure_schema_exists()
@@ -47,12 +48,75 @@ def make_template(server_url: str) -> str:
 
 @contextmanager
 def clone_template(server_url: str) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
+    name = f"test_{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f"create database {name} template template_engine")
     yield make_conninfo(server_url, dbname=name)
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f"drop database {name} with (force)")
+
+
+class LentDatabase:
+    """One database and its pool for one test after another; making both for each would cost half of a test.
+
+    It is emptied in between. A test that left more than rows (changed tables, statistics, a connection in use or
+    one of its own) had its last use: the next test gets another.
+    """
+
+    def __init__(self, server_url: str) -> None:
+        self._server_url = server_url
+        self._opened = ExitStack()
+        self._pool: Pool | None = None
+
+    def lend(self) -> Pool:
+        if self._pool is None:
+            url = self._opened.enter_context(clone_template(self._server_url))
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(NOTE_CHANGES)
+            self._pool = self._opened.enter_context(create_pool(url, max_size=20))
+        return self._pool
+
+    def take_back(self) -> None:
+        if self._pool is None or not self._is_as_lent(self._pool):
+            self.close()
+            return
+        with self._pool.connection() as connection, own_transaction(connection):
+            connection.execute(EMPTY)
+
+    def close(self) -> None:
+        self._pool = None
+        self._opened.close()
+
+    def _is_as_lent(self, pool: Pool) -> bool:
+        """Read over a connection of its own, since the pool may be what the test broke."""
+        if pool.closed:
+            return False
+        stats = pool.get_stats()
+        if stats["pool_size"] != stats["pool_available"]:
+            return False
+        with connect(pool.conninfo, autocommit=True) as connection:
+            (found,) = connection.execute(COUNT_REMAINS, {"own": stats["pool_size"]}).fetchone() or (None,)
+        return found == 0
+
+
+# A test that changes tables is seen, whichever change it is.
+NOTE_CHANGES = """
+create table public.changes (tag text);
+create function public.note_change() returns event_trigger language plpgsql as
+  $$ begin insert into public.changes values (tg_tag); end $$;
+create event trigger note_change on ddl_command_end execute function public.note_change();
+"""
+EMPTY = """
+truncate app.jobs, app.job_runs, app.stages, app.tasks, app.job_events, app.dead_letters, app.idempotency_keys
+  restart identity
+"""
+COUNT_REMAINS = """
+select (select count(*) from public.changes)
+  + (select count(*) from pg_statistic s join pg_class c on c.oid = s.starelid
+     where c.relnamespace = 'app'::regnamespace)
+  + (select abs(count(*) - %(own)s) from pg_stat_activity
+     where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid())
+"""
 
 
 @dataclass
@@ -102,11 +166,11 @@ class Engine:
             )
             for index in range(count)
         )
-        return self.tasks.plan_stage(job_id, run, stage, rows)
+        return self.tasks.plan_stage(StageRef(job_id, run, stage), rows)
 
     def claim(self, job_id: str, stage: int, *task_ids: str) -> UUID:
         lease_id = uuid4()
-        rows = self.tasks.claim_tasks(job_id, 1, stage, task_ids, lease_id=lease_id, owner="test")
+        rows = self.tasks.claim_tasks(StageRef(job_id, 1, stage), task_ids, lease=Lease(lease_id, "test"))
         assert {row["outcome"] for row in rows} == {"claimed"}
         return lease_id
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
 from fastapi import Query as InQuery
 from fastapi.concurrency import run_in_threadpool
 
+from core.basics.version import VERSION
 from core.errors import OtherParameters, StoreUnavailable
 from core.models import JobEvent, JobRecord, JobStatus, view
 from core.models.control import allowed_actions
@@ -17,7 +18,7 @@ from core.safety.safe_log import safe_logger
 from infrastructure.queries import RunNotFound, TaskNotFound
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
-from triggers import docs, insight_api, job_actions, problems
+from triggers import docs, insight_api, job_actions, preview, problems
 from triggers.actor import find_actor
 from triggers.api_models import page_of as _page
 from triggers.edge import Edge, MethodTable
@@ -30,7 +31,6 @@ from triggers.waiting import EndWatcher
 
 log = safe_logger(__name__)
 
-API_VERSION = "0.1.0"
 DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resume and rerun them.
 
 Lists come in pages: repeat the request with `cursor=<next_cursor>` until `next_cursor` is absent.
@@ -66,7 +66,7 @@ def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> 
     routers = (router, job_actions.router, insight_api.router)
     api = FastAPI(
         title="CoreMachine",
-        version=API_VERSION,
+        version=VERSION,
         description=DESCRIPTION,
         openapi_url=None,
         docs_url=None,
@@ -80,10 +80,11 @@ def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> 
     api.state.ends = EndWatcher(lambda job_ids: get_services().find_ended_jobs(job_ids))
     api.state.trusts_principal = trusts_principal
     problems.install(api)
-    api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router), "/api"))
+    api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router, preview.router), "/api"))
     for routes in routers:
         api.include_router(routes, prefix="/api", responses=PROBLEMS)
-    api.include_router(docs.router, prefix="/api", include_in_schema=False)
+    for pages in (docs.router, preview.router):
+        api.include_router(pages, prefix="/api", include_in_schema=False)
     return api
 
 

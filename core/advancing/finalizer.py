@@ -30,13 +30,13 @@ class Finalizer:
         if step.summary is not None:
             return step.summary
         step.raise_error()
-        stages = tuple(self._parts.results.stage_summaries(step.job.job_id, step.job.run))
+        stages = tuple(self._parts.results.stage_summaries(step.job.ref))
         return self.summary(step.job, stages, step.results)
 
     def write(self, job: JobRecord, summary: EncodedJson) -> None:
         """End the job with its summary."""
         fault_point("job.finalizing")
-        self._parts.state.finalize_job(job.job_id, job.run, summary)
+        self._parts.state.finalize_job(job.ref, summary)
         fault_point("job.finalized")
         self.note_large_summary(job, summary)
 
@@ -52,7 +52,7 @@ class Finalizer:
         def results(stage: int) -> Iterator[CompletedTask]:
             if last_results is not None and stage == job.total_stages:
                 return read_once(last_results)
-            return read_once(self._parts.results.stream_results(job.job_id, job.run, stage))
+            return read_once(self._parts.results.stream_results(job.ref.at_stage(stage)))
 
         self._parts.orchestration.expect_stages(job, job.total_stages)
         job_class = self._parts.catalog.get_job(job.job_type)
@@ -68,7 +68,7 @@ class Finalizer:
 
     def note_large_summary(self, job: JobRecord, summary: EncodedJson) -> None:
         """Warn of a summary that is large."""
-        self._parts.state.note_large_values(job.job_id, job.run, job.stage, "summary", [(None, len(summary))])
+        self._parts.state.note_large_values(job.stage_ref, "summary", [(None, len(summary))])
 
 
 def _summary_of(job_class: JobType, context: JobExecutionContext, most_bytes: int) -> EncodedJson:

@@ -129,20 +129,20 @@ class InlineStage(OutcomeWriter):
         return (*before, StageSummary(self.stage.number, StageStatus.COMPLETED.value, completed, 0))
 
     def _read_summaries(self) -> list[StageSummary]:
-        read = self._parts.results.stage_summaries(self.job.job_id, self.job.run)
+        read = self._parts.results.stage_summaries(self.job.ref)
         return [summary for summary in read if summary.stage < self.stage.number]
 
     def _commit_with(self, step: NextStep, results: Mapping[str, EncodedJson]) -> bool:
         """Write the stage's last results together with the step; False if nothing was written."""
         try:
             if step.small is not None and self._state.complete_stage_and_plan_next(
-                *self._where, lease_id=self.lease_id, results=results, following=step.small
+                self.ref, lease_id=self.lease_id, results=results, following=step.small
             ):
                 self.job_status = JobStatus.QUEUED
                 self._next = replace(step, plan=plan_of(step.small, "planned"))
             elif step.summary is not None:
                 self.job_status = self._state.complete_stage_and_finalize(
-                    *self._where, lease_id=self.lease_id, results=results, summary=step.summary
+                    self.ref, lease_id=self.lease_id, results=results, summary=step.summary
                 )
         except StoreUnavailable:
             raise
@@ -153,7 +153,7 @@ class InlineStage(OutcomeWriter):
             return False
         self._note_large_results(results)
         if step.small is not None:
-            self._planner.note_large_parameters(step.job, step.small)
+            self._planner.note_large_parameters(step.job.stage_ref, step.small)
         elif step.summary is not None:
             self._finalizer.note_large_summary(step.job, step.summary)
         return True

@@ -92,7 +92,7 @@ class JobAdvancer:
             return None
         fault_point("job.planned")
         if plan.outcome == "expired":
-            self._state.enforce_deadlines(job.job_id, job.run, job.stage)
+            self._state.enforce_deadlines(job.stage_ref)
             return None
         if plan.is_empty_stage:
             found = self._state.find_job(job.job_id)
@@ -106,7 +106,7 @@ class JobAdvancer:
             stage.number,
             plan.tasks_per_message,
             plan.waiting,
-            on_sent=lambda ids: self._state.mark_tasks_announced(job.job_id, job.run, ids),
+            on_sent=lambda ids: self._state.mark_tasks_announced(job.ref, ids),
         )
         return None
 
@@ -149,9 +149,7 @@ class JobAdvancer:
             exc_info=AuthorError(failure),
             extra={
                 "checkpoint": "JOB_STEP_FAILED",
-                "job_id": job.job_id,
-                "run": job.run,
-                "stage": job.stage,
+                **job.stage_ref.log_fields,
                 "attempt": attempt,
                 "correlation_id": job.correlation_id,
                 "operation": step,
@@ -167,7 +165,7 @@ class JobAdvancer:
         fault_point("job.step_retry_written")
         if self._orchestration.announce_job(_job_message(job, job.stage, attempt=attempt + 1), delay_seconds=delay):
             fault_point("job.step_retry_sent")
-            self._state.mark_job_announced(job.job_id, job.run, job.stage)
+            self._state.mark_job_announced(job.stage_ref)
 
 
 def obstacle_of(job: JobRecord | None, run: int) -> str | None:

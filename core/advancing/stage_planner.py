@@ -13,7 +13,7 @@ from core.advancing.step_times import StepTimes
 from core.advancing.steps import FEW_TASKS, Draft, Plan
 from core.basics.cache import LatestCache
 from core.basics.canonical import LARGE_VALUE_BYTES, MOST_BYTES_AT_ONCE, as_stored
-from core.models import JobRecord, Parallelism, StageDefinition
+from core.models import JobRecord, Lease, Parallelism, StageDefinition, StageRef
 from core.models.context import CompletedTask
 from core.orchestration_manager import Waiting
 from core.ports import PlannedTask, SmallStage
@@ -83,22 +83,21 @@ class StagePlanner:
         if not draft.is_small:
             return self._write_many(draft)
         small = self.small_stage(draft, inline=inline)
-        job, number = draft.job, draft.stage.number
-        plan = plan_of(small, self._state.plan_small_stage(job.job_id, job.run, number, small))
+        ref = draft.job.stage_ref
+        plan = plan_of(small, self._state.plan_small_stage(ref, small))
         if plan.outcome == "planned":
-            self.note_large_parameters(job, small)
+            self.note_large_parameters(ref, small)
         return plan
 
-    def note_large_parameters(self, job: JobRecord, small: SmallStage) -> None:
-        """Warn of parameters that are large, of a small stage that was planned."""
-        sizes = ((row.task_id, len(row.parameters)) for row in small.tasks)
-        self._state.note_large_values(job.job_id, job.run, job.stage, "parameters", sizes)
+    def note_large_parameters(self, ref: StageRef, small: SmallStage) -> None:
+        """Warn of large parameters in a small stage that was planned."""
+        self._state.note_large_values(ref, "parameters", ((row.task_id, len(row.parameters)) for row in small.tasks))
 
     def small_stage(self, draft: Draft, *, inline: bool) -> SmallStage:
         """A draft of few tasks, as it will be written: with a lease of this process, or to be announced."""
         size = self._message_size(draft.job, draft.stage, is_many=False)
         runs_here = inline and self._orchestration.may_run_here(draft.first, size)
-        return SmallStage(draft.first, uuid4() if runs_here else None, self._owner if runs_here else None, size)
+        return SmallStage(draft.first, Lease(uuid4(), self._owner) if runs_here else None, size)
 
     def _write_many(self, draft: Draft) -> Plan:
         job, stage = draft.job, draft.stage
@@ -113,10 +112,10 @@ class StagePlanner:
                 yield row
 
         plan.outcome, _ = self._state.plan_stage(
-            job.job_id, job.run, stage.number, noted(), tasks_per_message=plan.tasks_per_message
+            job.ref.at_stage(stage.number), noted(), tasks_per_message=plan.tasks_per_message
         )
         if plan.outcome == "planned":
-            self._state.note_large_values(job.job_id, job.run, stage.number, "parameters", large)
+            self._state.note_large_values(job.ref.at_stage(stage.number), "parameters", large)
         return plan
 
     def _message_size(self, job: JobRecord, stage: StageDefinition, *, is_many: bool) -> int:
@@ -136,7 +135,7 @@ class StagePlanner:
         if stage.parallelism is not Parallelism.FAN_IN:
             count = 0
         elif count is None:
-            count = self._state.expected_count(job.job_id, job.run, stage.number - 1)
+            count = self._state.expected_count(job.ref.at_stage(stage.number - 1))
         with self._times.measured(job.job_type, stage.number):
             rows = self._orchestration.tasks_of_stage(job, stage, previous, previous_count=count)
             return Draft(job, stage, _first_of(rows), rows)
@@ -153,7 +152,7 @@ class StagePlanner:
         return self._earlier(job, stage), self._streaming
 
     def _earlier(self, job: JobRecord, stage: StageDefinition) -> Iterator[CompletedTask]:
-        return self._results.stream_results(job.job_id, job.run, stage.number - 1)
+        return self._results.stream_results(job.ref.at_stage(stage.number - 1))
 
 
 def _first_of(rows: Iterator[PlannedTask]) -> list[PlannedTask]:
@@ -170,8 +169,10 @@ def _first_of(rows: Iterator[PlannedTask]) -> list[PlannedTask]:
 
 def plan_of(small: SmallStage, outcome: str) -> Plan:
     """What came of writing a small stage."""
-    plan = Plan(outcome, lease_id=small.lease_id, tasks_per_message=small.tasks_per_message or 1)
-    if outcome == "planned" and small.lease_id is not None:
+    plan = Plan(
+        outcome, lease_id=small.lease.lease_id if small.lease else None, tasks_per_message=small.tasks_per_message or 1
+    )
+    if outcome == "planned" and small.lease is not None:
         plan.claimed = [_born_claimed(row) for row in small.tasks]
         plan.rows = small.tasks
     elif outcome == "planned":

@@ -105,10 +105,10 @@ class Submitter:
         if submitted.begins_run:
             detail = _detail(actor, unchecked)
             if detail:
-                self._state.note_submission(submitted.job_id, submitted.run, detail)
+                self._state.note_submission(submitted.ref, detail)
             fault_point("submit.written")
             large = [(None, len(encoded))]
-            self._state.note_large_values(submitted.job_id, submitted.run, 1, "parameters", large)
+            self._state.note_large_values(submitted.ref.at_stage(1), "parameters", large)
             self._announce(job_class, job_type, submitted, validated)
         return submission
 
@@ -121,7 +121,7 @@ class Submitter:
             return
         if self._orchestration.announce_job(message):
             fault_point("submit.sent")
-            self._state.mark_job_announced(submitted.job_id, submitted.run, 1)
+            self._state.mark_job_announced(submitted.ref.at_stage(1))
 
 
 def _submission(job_type: str, submitted: Submitted) -> Submission:

@@ -10,6 +10,7 @@ from core.models.definition import (
 )
 from core.models.message import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage, TaskResult
 from core.models.record import JobEvent, JobRecord, JobRunRecord, StageRecord, TaskRecord
+from core.models.refs import JobRef, Lease, StageRef
 from core.models.status import (
     JOB_RERUN_TRANSITIONS,
     JOB_TRANSITIONS,
@@ -30,14 +31,17 @@ __all__ = [
     "JobEvent",
     "JobQueueMessage",
     "JobRecord",
+    "JobRef",
     "JobRunRecord",
     "JobStatus",
+    "Lease",
     "Parallelism",
     "QueueMessage",
     "RetryPolicy",
     "StageCompleteMessage",
     "StageDefinition",
     "StageRecord",
+    "StageRef",
     "StageStatus",
     "TaskDefinition",
     "TaskQueueMessage",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from core.models.refs import StageRef
 from core.models.status import JobStatus
 
 DEFAULT_CANCEL_GRACE_SECONDS = 300.0
@@ -95,6 +96,10 @@ class ParkedTask:
     correlation_id: str | None
     tasks_per_message: int
     held_until: datetime
+
+    @property
+    def stage_ref(self) -> StageRef:
+        return StageRef(self.job_id, self.run, self.stage)
 
 
 def allowed_actions(status: JobStatus, *, is_paused: bool) -> tuple[JobAction, ...]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from core.models.definition import FrozenModel
 from core.models.status import StoredEnum
@@ -96,33 +96,43 @@ class WaitingRows:
 
 
 class DeadLetterRecord(FrozenModel):
-    """One dead message. `job_id` is empty where none can be read; `task_id` is the first of `task_ids`, or empty.
+    """One message that its queue gave up, kept with what it was about."""
 
-    `body` is text, cut off where `body_size` (bytes) is beyond what is kept. `delivery_count` counts its delivery to
-    the function that wrote this too.
-    """
-
-    job_id: str
-    dead_letter_id: int
-    queue: str
-    message_id: str
-    sequence_number: int
-    enqueued_at: datetime
-    kind: StoredKind
-    run: int | None = None
-    stage: int | None = None
-    task_id: str
-    task_ids: tuple[str, ...]
-    reason: str | None = None
-    description: str | None = None
-    fingerprint: str
-    delivery_count: int
-    correlation_id: str | None = None
-    body: str
-    body_size: int
-    received_at: datetime
-    resolved_at: datetime | None = None
-    resolution: StoredResolution | None = None
+    job_id: str = Field(description="The job that it names; empty where none can be read.")
+    dead_letter_id: int = Field(description="Identity, in the order of arrival.")
+    queue: str = Field(description="Logical name of the queue that gave it up.")
+    message_id: str = Field(description="The message's own id; with sequence_number and enqueued_at it is unique.")
+    sequence_number: int = Field(description="The broker's number of the message in its dead-letter queue.")
+    enqueued_at: datetime = Field(description="When it came into the dead-letter queue, by the broker's clock.")
+    kind: StoredKind = Field(
+        description=(
+            "What it was about: task, job, stage_complete (rows, which get another message), submission (a job's "
+            "parameters, which nothing else holds), or unreadable."
+        )
+    )
+    run: int | None = Field(default=None, description="The run that it names; null where none can be read.")
+    stage: int | None = Field(default=None, description="The stage that it names; null where none can be read.")
+    task_id: str = Field(description="The first of task_ids, or empty: finds earlier dead letters of the same task.")
+    task_ids: tuple[str, ...] = Field(description="The tasks that it names; empty if it names none.")
+    reason: str | None = Field(default=None, description="Why its queue gave it up, in the broker's or the app's word.")
+    description: str | None = Field(default=None, description="The same in more words, such as the last error.")
+    fingerprint: str = Field(
+        description="16 hexadecimal digits over reason and description without ids, numbers and paths: groups letters."
+    )
+    delivery_count: int = Field(
+        description="How often it was delivered, its delivery to the function that wrote this row included."
+    )
+    correlation_id: str | None = Field(default=None, description="The correlation id that it carried; null if none.")
+    body: str = Field(description="Its body as text, cut off where body_size is beyond what is kept.")
+    body_size: int = Field(description="Size of the whole body in bytes.")
+    received_at: datetime = Field(description="When this row was written. Retention counts from here.")
+    resolved_at: datetime | None = Field(
+        default=None, description="When it was dealt with, by an operator or a redrive. Null: still open."
+    )
+    resolution: StoredResolution | None = Field(
+        default=None,
+        description="redriven (sent again), obsolete (its rows had moved on, so nothing was sent). Null: still open.",
+    )
 
 
 class DeadLetterSummary(FrozenModel):

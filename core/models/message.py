@@ -40,6 +40,7 @@ from core.models.fields import (
     expectation,
 )
 from core.models.record import JobId
+from core.models.refs import StageRef
 from core.models.strict_json import NotAnObject, parse_object
 
 MESSAGE_FORMAT = 1
@@ -184,6 +185,10 @@ class TaskQueueMessage(_Message):
     attempt: _Number = 1
     cause: _Cause | None = None
     correlation_id: StorableText | None = None
+
+    @property
+    def stage_ref(self) -> StageRef:
+        return StageRef(self.job_id, self.run, self.stage)
 
     @property
     def message_id(self) -> str:

@@ -1,4 +1,4 @@
-"""Rows. The DDL is generated from these models, so a column's type, default and comment stand here alone."""
+"""Rows. The DDL is generated from these models, so a column's type, default and comment are here alone."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from core.models.definition import FrozenModel
+from core.models.refs import JobRef, StageRef
 from core.models.status import (
     JobStatus,
     StageStatus,
@@ -20,39 +21,118 @@ JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class JobRecord(FrozenModel):
-    """One submitted job. `attempt` counts failed tries to plan its stage or to finalize it; `due_at` is the next.
+    """One submitted job. Its current run is in this row, the runs before it are in `job_runs`."""
 
-    A forced job has a `nonce`, which is part of its id, and `forced_from`: the job of the same type and parameters.
-    While `paused_at` is set nothing new is claimed, planned or finalized. `cancel_deadline_at` is when a job that is
-    cancelling ends whether its tasks have stopped or not. `waiting_for` is what an app did not know that was to take
-    its step (`sql/functions/postpone.sql`); it counts while the job stands where it stood then. `run_started_at` is
-    when its current run began; null in its first one, which began at `created_at`.
-    """
-
-    job_id: JobId
-    job_type: str
-    status: StoredJobStatus = JobStatus.QUEUED
-    run: Annotated[int, Field(ge=1)] = 1
-    stage: Annotated[int, Field(ge=1)] = 1
-    total_stages: Annotated[int, Field(ge=1)]
-    parameters: dict[str, Any] = Field(default={})
-    definition: dict[str, Any]
-    correlation_id: str
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-    attempt: Annotated[int, Field(ge=0)] = 0
-    due_at: datetime | None = None
-    announced_at: datetime | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    finished_at: datetime | None = None
-    nonce: str | None = None
-    forced_from: str | None = None
-    deadline_at: datetime | None = None
-    paused_at: datetime | None = None
-    cancel_deadline_at: datetime | None = None
-    waiting_for: dict[str, Any] | None = None
-    run_started_at: datetime | None = None
+    job_id: JobId = Field(
+        description="SHA-256 over job type and parameters, in hexadecimal; for a forced job over its nonce, too."
+    )
+    job_type: str = Field(description="Name of the job class that plans its stages and makes its summary.")
+    status: StoredJobStatus = Field(
+        default=JobStatus.QUEUED,
+        description=(
+            "State of the current run: queued (its stage waits to be planned), processing (tasks of its stage run), "
+            "cancelling (some tasks have not stopped yet), finalizing (its summary is to be made), or how it ended. "
+            "Moved by the transaction that ends the last task of a stage, by the planner, and by operators."
+        ),
+    )
+    run: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="Number of the current run, from 1. Each rerun raises it by 1."
+    )
+    stage: Annotated[int, Field(ge=1)] = Field(
+        default=1,
+        description="The stage where the current run is, from 1. Raised by the transaction that ends a stage.",
+    )
+    total_stages: Annotated[int, Field(ge=1)] = Field(description="Number of stages in its definition.")
+    parameters: dict[str, Any] = Field(
+        default={}, description="Validated parameters of the current run. Only a rerun replaces them."
+    )
+    definition: dict[str, Any] = Field(
+        description=(
+            "Snapshot of the job class at submission: stages with their policies, and timeout_seconds. A new release "
+            "of the code does not change it; a rerun may replace it."
+        )
+    )
+    correlation_id: str = Field(
+        description="Names the job in its messages and log lines. Given by the submitter, or made."
+    )
+    result: dict[str, Any] | None = Field(
+        default=None, description="The job's own summary, as its job class made it; null until it has completed."
+    )
+    error: dict[str, Any] | None = Field(
+        default=None,
+        description=(
+            "Why it failed or is being cancelled or was: type, message, retryable, attempt, traceback, at, and what "
+            "goes with the type. Null in any other state."
+        ),
+    )
+    attempt: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description=(
+            "Failed attempts at the current step, which is to plan the stage or to make the summary. 0 again with each "
+            "step."
+        ),
+    )
+    due_at: datetime | None = Field(
+        default=None,
+        description=(
+            "The step is not announced before this time: after a failed attempt, after a dead letter, or while a "
+            "janitor sends its message. Null: at once."
+        ),
+    )
+    announced_at: datetime | None = Field(
+        default=None,
+        description=(
+            "When the queue confirmed the message for the current step. Null: none is confirmed, so the janitor sends "
+            "one."
+        ),
+    )
+    created_at: datetime | None = Field(default=None, description="When it was submitted.")
+    updated_at: datetime | None = Field(
+        default=None, description="When this row last changed state. The janitor measures its grace from here."
+    )
+    finished_at: datetime | None = Field(
+        default=None, description="When the current run ended. Null while it is open. Retention counts from here."
+    )
+    nonce: str | None = Field(
+        default=None,
+        description="Makes the id of a forced job differ from others with its parameters; else null.",
+    )
+    forced_from: str | None = Field(
+        default=None,
+        description="For a forced job, the id that its parameters have without the nonce; else null.",
+    )
+    deadline_at: datetime | None = Field(
+        default=None,
+        description=(
+            "By when the current run must have ended, from timeout_seconds of its definition; a pause moves it. The "
+            "janitor fails the job as JobTimedOut after it. Null: no deadline."
+        ),
+    )
+    paused_at: datetime | None = Field(
+        default=None,
+        description=(
+            "Since when it is paused: nothing is claimed, planned or finalized. Set by pause; cleared by resume, cancel"
+            " and the job's end."
+        ),
+    )
+    cancel_deadline_at: datetime | None = Field(
+        default=None,
+        description=(
+            "When a job that is cancelling ends whether its tasks have stopped or not: request plus grace. The janitor "
+            "then revokes their leases."
+        ),
+    )
+    waiting_for: dict[str, Any] | None = Field(
+        default=None,
+        description=(
+            "What an app did not know that was to take the job's step: kind, name, by, since, seen_at, times, "
+            "waited_seconds, patience_seconds, due_at, and `at`. It counts only while run, stage, status and attempt "
+            "equal `at`; nobody clears it."
+        ),
+    )
+    run_started_at: datetime | None = Field(
+        default=None, description="When the current run began. Null in the first run, which began at created_at."
+    )
 
     def queued_for(self, stage: int) -> "JobRecord":
         """The job as its row is when it waits for this stage to be planned."""
@@ -75,102 +155,234 @@ class JobRecord(FrozenModel):
             return self.queued_for(stage + 1)
         return self.finalizing_after(stage) if status == JobStatus.FINALIZING else None
 
+    @property
+    def ref(self) -> JobRef:
+        return JobRef(self.job_id, self.run)
+
+    @property
+    def stage_ref(self) -> StageRef:
+        return StageRef(self.job_id, self.run, self.stage)
+
 
 class JobRunRecord(FrozenModel):
-    """A run of a job that a rerun has followed, as it ended; the current run stands in the job's row."""
+    """A run of a job as it ended, written when a rerun followed it; the current run is in the job's row."""
 
-    job_id: JobId
-    run: Annotated[int, Field(ge=1)]
-    status: StoredJobStatus
-    parameters: dict[str, Any]
-    definition: dict[str, Any]
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-    finished_at: datetime | None = None
-    followed_at: datetime
+    job_id: JobId = Field(description="The job.")
+    run: Annotated[int, Field(ge=1)] = Field(description="Number of the run, from 1.")
+    status: StoredJobStatus = Field(description="How the run ended.")
+    parameters: dict[str, Any] = Field(description="Its parameters.")
+    definition: dict[str, Any] = Field(description="The snapshot of the job class that it ran with.")
+    result: dict[str, Any] | None = Field(default=None, description="Its summary; null unless it completed.")
+    error: dict[str, Any] | None = Field(
+        default=None, description="Why it failed or was cancelled, as in jobs.error; else null."
+    )
+    finished_at: datetime | None = Field(default=None, description="When it ended.")
+    followed_at: datetime = Field(description="When the rerun after it began, which wrote this row.")
 
 
 class StageRecord(FrozenModel):
-    """One stage in one run of a job.
+    """One stage in one run of a job. It is written when the run comes to the stage."""
 
-    `deadline_at` is when it must have ended, `queue_deadline_at` when its tasks must have begun, if that was declared.
-    `is_unwatched`: none of its open tasks could be watched when that was tried. `from_run`: the run that it, or a part
-    of its tasks, was kept from.
-    """
-
-    job_id: JobId
-    run: Annotated[int, Field(ge=1)]
-    stage: Annotated[int, Field(ge=1)]
-    status: StoredStageStatus = StageStatus.QUEUED
-    settings: dict[str, Any]
-    expected_count: Annotated[int, Field(ge=0)] | None = None
-    failed_count: Annotated[int, Field(ge=0)] = 0
-    created_at: datetime | None = None
-    planned_at: datetime | None = None
-    finished_at: datetime | None = None
-    is_unwatched: bool = False
-    deadline_at: datetime | None = None
-    queue_deadline_at: datetime | None = None
-    from_run: Annotated[int, Field(ge=1)] | None = None
+    job_id: JobId = Field(description="The job.")
+    run: Annotated[int, Field(ge=1)] = Field(description="The run of the job.")
+    stage: Annotated[int, Field(ge=1)] = Field(description="Number of the stage, from 1.")
+    status: StoredStageStatus = Field(
+        default=StageStatus.QUEUED,
+        description=(
+            "queued (its tasks are not all inserted, so it cannot end), processing (they are), or how it ended. Moved "
+            "by the planner, and by the transaction that ends its last task."
+        ),
+    )
+    settings: dict[str, Any] = Field(
+        description=(
+            "The stage as its job's definition has it: name, parallelism, lease_seconds, max_interruptions, retry, "
+            "failure, timeouts. tasks_per_message is the size that the planner chose."
+        )
+    )
+    expected_count: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Number of its tasks, sealed by the planner with their insert. Null until then."
+    )
+    failed_count: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Number of its tasks that have failed, counted under the stage's exclusive lock."
+    )
+    created_at: datetime | None = Field(
+        default=None, description="When the run came to this stage. Its deadlines count from here."
+    )
+    planned_at: datetime | None = Field(
+        default=None,
+        description="When its tasks were inserted. Null until then.",
+    )
+    finished_at: datetime | None = Field(default=None, description="When it ended. Null while it is open.")
+    is_unwatched: bool = Field(
+        default=False,
+        description=(
+            "True: other transactions held every open task when one was to be watched, so each completion takes the "
+            "stage's lock exclusively, until one finds a task to watch. See docs/explanation/locking.md."
+        ),
+    )
+    deadline_at: datetime | None = Field(
+        default=None,
+        description=(
+            "By when it must have ended, from timeout_seconds of its settings; a pause moves it. The janitor fails the "
+            "job as StageTimedOut after it. Null: no deadline."
+        ),
+    )
+    queue_deadline_at: datetime | None = Field(
+        default=None,
+        description=(
+            "By when its tasks must have begun, from queue_timeout_seconds of its settings; a pause moves it. The "
+            "janitor fails tasks without an attempt as QueueTimeExpired after it. Null: no deadline."
+        ),
+    )
+    from_run: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="The run in which it ran, where a rerun kept it or a part of its tasks; else null.",
+    )
 
 
 class TaskRecord(FrozenModel):
-    """One unit of work, retried alone.
+    """One unit of work in one run of a job, retried alone."""
 
-    `is_watched`: the open task whose end tells whether its stage is over. `timed_out_at`: its latest attempt was
-    refused more time.
-    `parked_at`: it needs a message once more: one came while the job was paused, or a rerun wrote it. While that
-    message is being sent, it lies ahead, so that nobody else sends it.
-    `from_run`: the run that it ran in, where a rerun kept it. `waiting_for`: as a job's, of the app that was to run it.
-    """
-
-    job_id: JobId
-    run: Annotated[int, Field(ge=1)]
-    task_id: Annotated[str, Field(max_length=100)]
-    stage: Annotated[int, Field(ge=1)]
-    task_index: Annotated[int, Field(ge=0)]
-    task_type: str
-    queue: str
-    name: str | None = None
-    parameters: dict[str, Any] = Field(default={})
-    status: StoredTaskStatus = TaskStatus.PENDING
-    attempt: Annotated[int, Field(ge=0)] = 0
-    interruptions: Annotated[int, Field(ge=0)] = 0
-    lease_id: UUID | None = None
-    lease_expires_at: datetime | None = None
-    lease_owner: str | None = None
-    due_at: datetime | None = None
-    announced_at: datetime | None = None
-    progress: dict[str, Any] | None = None
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-    created_at: datetime | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    is_watched: bool = False
-    timed_out_at: datetime | None = None
-    parked_at: datetime | None = None
-    from_run: Annotated[int, Field(ge=1)] | None = None
-    waiting_for: dict[str, Any] | None = None
+    job_id: JobId = Field(description="The job.")
+    run: Annotated[int, Field(ge=1)] = Field(description="The run of the job.")
+    task_id: Annotated[str, Field(max_length=100)] = Field(
+        description="Unique within the run. Tasks of a stage are locked in its order."
+    )
+    stage: Annotated[int, Field(ge=1)] = Field(description="The stage that it belongs to, from 1.")
+    task_index: Annotated[int, Field(ge=0)] = Field(
+        description="Its place in the stage, from 0: the order in which results are read."
+    )
+    task_type: str = Field(description="Name of the handler that runs it.")
+    queue: str = Field(description="Logical name of the queue that its messages go to.")
+    name: str | None = Field(default=None, description="What people call it, such as a file name; null if it has none.")
+    parameters: dict[str, Any] = Field(default={}, description="What its handler gets, as the planner wrote it.")
+    status: StoredTaskStatus = Field(
+        default=TaskStatus.PENDING,
+        description=(
+            "pending (no message for it is confirmed), queued (one is), processing (an attempt has a lease), "
+            "pending_retry (to be tried again at due_at), or how it ended. Moved by claims and by the attempt that has "
+            "the lease; by the janitor when that lease has run out."
+        ),
+    )
+    attempt: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description=(
+            "Attempts so far, the running one included; 0 until the first claim. Less interruptions, it is what counts "
+            "against retry.max_attempts of the stage."
+        ),
+    )
+    interruptions: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description=(
+            "Attempts that ended without a verdict: crash, lost lease, drained host. They spend no retry. Beyond "
+            "max_interruptions of the stage the task fails as InterruptedTooOften."
+        ),
+    )
+    lease_id: UUID | None = Field(
+        default=None,
+        description=(
+            "The running attempt's random lease. Only its holder may renew, complete, fail or reschedule the task."
+            " Null unless the task is processing."
+        ),
+    )
+    lease_expires_at: datetime | None = Field(
+        default=None,
+        description=(
+            "When the lease runs out unless a heartbeat extends it by lease_seconds of the stage. The janitor takes"
+            " the task back after it. Null unless the task is processing."
+        ),
+    )
+    lease_owner: str | None = Field(default=None, description="Name of the process that has, or last had, the lease.")
+    due_at: datetime | None = Field(
+        default=None,
+        description=(
+            "The task is not announced before this time, and not claimed before it while it is pending_retry: after a "
+            "failed attempt, after a dead letter, or while a janitor sends its message. Null: at once."
+        ),
+    )
+    announced_at: datetime | None = Field(
+        default=None,
+        description=(
+            "When a queue confirmed its latest message, or a janitor found that message lost and sent another. Null: "
+            "none is confirmed for what it waits for, so the janitor sends one."
+        ),
+    )
+    progress: dict[str, Any] | None = Field(
+        default=None,
+        description="What its handler last reported, written with a heartbeat; null if it reports nothing.",
+    )
+    result: dict[str, Any] | None = Field(
+        default=None, description="What its handler returned; null until it has completed."
+    )
+    error: dict[str, Any] | None = Field(
+        default=None,
+        description=(
+            "Why its latest failed attempt failed: type, message, retryable, attempt, traceback, at. Cleared when it "
+            "completes."
+        ),
+    )
+    created_at: datetime | None = Field(default=None, description="When it was planned, or when a rerun wrote it anew.")
+    started_at: datetime | None = Field(
+        default=None,
+        description="When its latest attempt was claimed; task_timeout_seconds counts from here.",
+    )
+    finished_at: datetime | None = Field(
+        default=None, description="When it completed, failed or was cancelled. Null while it is open."
+    )
+    is_watched: bool = Field(
+        default=False,
+        description=(
+            "True for one open task of a running stage: the transaction that ends it passes the watch on, or decides "
+            "that the stage is over. The end of any other task decides nothing. See docs/explanation/locking.md."
+        ),
+    )
+    timed_out_at: datetime | None = Field(
+        default=None,
+        description=(
+            "When a heartbeat of the running attempt was first refused, since task_timeout_seconds of the stage were "
+            "over. Its lease then runs out. Cleared by the next claim."
+        ),
+    )
+    parked_at: datetime | None = Field(
+        default=None,
+        description=(
+            "It needs another message, since its own came while the job was paused, or since a rerun wrote it. A time "
+            "in the future: one sender holds it until then. Cleared when the message is confirmed, or by a claim."
+        ),
+    )
+    from_run: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="The run in which it ran, where a rerun kept it; else null."
+    )
+    waiting_for: dict[str, Any] | None = Field(
+        default=None,
+        description=(
+            "What the app that claimed it did not know: kind, name, by, since, seen_at, times, waited_seconds, "
+            "patience_seconds, and `at`. It counts only while attempt equals that of `at`."
+        ),
+    )
 
 
 class IdempotencyKeyRecord(FrozenModel):
-    """A submission's own key, the payload it came with and the job that it got; kept as long as that job."""
+    """A submission's own key and the job that it got; kept as long as that job."""
 
-    job_id: JobId
-    idempotency_key: str
-    payload_hash: str
-    created_at: datetime | None = None
+    job_id: JobId = Field(description="The job that the first submission with this key got.")
+    idempotency_key: str = Field(description="The key, as the submitter gave it.")
+    payload_hash: str = Field(
+        description="SHA-256 over the submission that it came with. A second one must have the same."
+    )
+    created_at: datetime | None = Field(default=None, description="When the key first came.")
 
 
 class JobEvent(FrozenModel):
-    """One line of a job's timeline."""
+    """One line of a job's timeline. A task's plain success has none: its own row shows it."""
 
-    job_id: JobId
-    event_id: int
-    run: int
-    stage: int | None = None
-    task_id: str | None = None
-    event: str
-    detail: dict[str, Any] = Field(default={})
-    at: datetime
+    job_id: JobId = Field(description="The job.")
+    event_id: int = Field(description="Identity; within a job, the order in which events were written.")
+    run: int = Field(description="The run of the job that it happened in.")
+    stage: int | None = Field(default=None, description="The stage that it concerns; null for the job as a whole.")
+    task_id: str | None = Field(default=None, description="The task that it concerns; null for several, or for none.")
+    event: str = Field(description="What happened, such as stage_completed or task_interrupted.")
+    detail: dict[str, Any] = Field(
+        default={}, description="What goes with this event, such as an error, a reason, an actor or delay_seconds."
+    )
+    at: datetime = Field(description="When it happened, by the database's clock.")

@@ -49,12 +49,12 @@ def _announce(
     # Not the ids of earlier messages: a broker that drops doubles would drop these.
     cause = f"again-{uuid4().hex[:8]}"
     count = 0
-    for _, group in itertools.groupby(tasks, key=lambda task: (task.job_id, task.run, task.stage)):
+    for _, group in itertools.groupby(tasks, key=lambda task: task.stage_ref):
         rows = list(group)
         first = rows[0]
 
         def unpark(ids: list[str], first: ParkedTask = first) -> None:
-            state.unpark_tasks(first.job_id, first.run, ids, first.held_until)
+            state.unpark_tasks(first.stage_ref.job_ref, ids, first.held_until)
 
         sent = orchestration.announce_tasks(
             first,

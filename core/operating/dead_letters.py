@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from core.app_queues import JOBS_QUEUE
 from core.errors import DeliveryError
-from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
+from core.models import JobQueueMessage, StageCompleteMessage, StageRef, TaskQueueMessage
 from core.models.dead_letter import (
     DeadLetter,
     DeadLetterDetail,
@@ -196,9 +196,9 @@ class DeadLetters:
         except DeliveryError as error:
             return RedriveItem(letter, "not_sent", str(error))
         if isinstance(again, TaskQueueMessage):
-            self._state.mark_tasks_announced(again.job_id, again.run, again.task_ids)
+            self._state.mark_tasks_announced(again.stage_ref.job_ref, again.task_ids)
         elif isinstance(again, JobQueueMessage) and again.job_id is not None:
-            self._state.mark_job_announced(again.job_id, again.run, again.stage)
+            self._state.mark_job_announced(StageRef(again.job_id, again.run, again.stage))
         self._store.resolve_dead_letters([letter.dead_letter_id], DeadLetterResolution.REDRIVEN, actor=actor)
         return RedriveItem(letter, "sent", f"as message {again.message_id}")
 

@@ -14,7 +14,7 @@ from core.app_queues import JOBS_QUEUE
 from core.basics.faults import fault_point
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
-from core.models import JobQueueMessage, JobRecord, JobStatus
+from core.models import JobQueueMessage, JobRecord, JobRef, JobStatus, StageRef
 from core.models.control import ParkedTask
 from core.operating.announcer import announce_parked_tasks
 from core.orchestration_manager import OrchestrationManager, Waiting
@@ -66,6 +66,10 @@ class UnannouncedTask:
     correlation_id: str | None
     tasks_per_message: int
 
+    @property
+    def stage_ref(self) -> StageRef:
+        return StageRef(self.job_id, self.run, self.stage)
+
 
 @dataclass(frozen=True)
 class UnannouncedJob:
@@ -78,24 +82,29 @@ class UnannouncedJob:
     job_type: str
     correlation_id: str | None
 
+    @property
+    def ref(self) -> JobRef:
+        return JobRef(self.job_id, self.run)
 
-StageKey = tuple[str, int, int]
+    @property
+    def stage_ref(self) -> StageRef:
+        return StageRef(self.job_id, self.run, self.stage)
 
 
 class JanitorStore(Protocol):
     """What the janitor asks of the rows; `infrastructure.janitor_store.JanitorRepository` is one."""
 
-    def find_expired_stages(self, limit: int) -> list[StageKey]: ...
-    def find_overdue_stages(self, limit: int) -> list[StageKey]: ...
-    def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageKey]: ...
-    def find_overdue_cancels(self, limit: int) -> list[StageKey]: ...
+    def find_expired_stages(self, limit: int) -> list[StageRef]: ...
+    def find_overdue_stages(self, limit: int) -> list[StageRef]: ...
+    def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageRef]: ...
+    def find_overdue_cancels(self, limit: int) -> list[StageRef]: ...
     def find_unannounced_tasks(
         self, limit: int, grace_seconds: float, hold_seconds: float
     ) -> list[UnannouncedTask]: ...
     def find_unannounced_jobs(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedJob]: ...
-    def let_go_of_tasks(self, job_id: str, run: int, task_ids: list[str]) -> None: ...
-    def let_go_of_job(self, job_id: str, run: int, attempt: int) -> None: ...
-    def record_repair(self, job_id: str, run: int, stage: int, event: str, detail: Mapping[str, Any]) -> None: ...
+    def let_go_of_tasks(self, ref: JobRef, task_ids: list[str]) -> None: ...
+    def let_go_of_job(self, ref: JobRef, attempt: int) -> None: ...
+    def record_repair(self, ref: StageRef, event: str, detail: Mapping[str, Any]) -> None: ...
     def read_clock(self) -> datetime: ...
     def find_lost_tasks(self, queue: str, limit: int, before: datetime) -> list[UnannouncedTask]: ...
     def find_lost_jobs(self, limit: int, before: datetime) -> list[UnannouncedJob]: ...
@@ -211,9 +220,9 @@ class Janitor:
         return report
 
     def _enforce_deadlines(self, report: SweepReport) -> None:
-        for job_id, run, stage in self._store.find_overdue_stages(ROWS_PER_FIND):
+        for ref in self._store.find_overdue_stages(ROWS_PER_FIND):
             for _ in range(EXPIRIES_PER_STAGE):
-                enforced = self._state.enforce_deadlines(job_id, run, stage, limit=ROWS_PER_FIND)
+                enforced = self._state.enforce_deadlines(ref, limit=ROWS_PER_FIND)
                 report.expired_tasks += enforced.expired_count
                 report.timed_out_jobs += enforced.outcome not in {"nothing", "tasks_expired"}
                 if enforced.expired_count < ROWS_PER_FIND:
@@ -234,23 +243,23 @@ class Janitor:
         yield "prune_old_jobs", self._prune_old_jobs
 
     def _take_back_expired_leases(self, report: SweepReport) -> None:
-        for job_id, run, stage in self._store.find_expired_stages(ROWS_PER_FIND):
-            taken_back, given_up = self._state.take_back_tasks(job_id, run, stage)
+        for ref in self._store.find_expired_stages(ROWS_PER_FIND):
+            taken_back, given_up = self._state.take_back_tasks(ref)
             report.taken_back += taken_back
             report.given_up += given_up
             fault_point("janitor.taken_back")
             if given_up:
-                report.announced_jobs += self._announce_moved_job(job_id)
+                report.announced_jobs += self._announce_moved_job(ref.job_id)
 
     def _force_overdue_cancels(self, report: SweepReport) -> None:
-        for job_id, run, stage in self._store.find_overdue_cancels(ROWS_PER_FIND):
-            report.forced_cancels += self._state.force_cancel(job_id, run, stage) is not None
+        for ref in self._store.find_overdue_cancels(ROWS_PER_FIND):
+            report.forced_cancels += self._state.force_cancel(ref) is not None
 
     def _resume_stalled_jobs(self, report: SweepReport) -> None:
-        for job_id, run, stage in self._store.find_stalled_jobs(ROWS_PER_FIND, self._patience.job):
-            if self._state.resume_stalled_job(job_id, run, stage):
+        for ref in self._store.find_stalled_jobs(ROWS_PER_FIND, self._patience.job):
+            if self._state.resume_stalled_job(ref):
                 report.resumed_jobs += 1
-                report.announced_jobs += self._announce_moved_job(job_id)
+                report.announced_jobs += self._announce_moved_job(ref.job_id)
 
     def _announce_tasks(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:
@@ -269,7 +278,7 @@ class Janitor:
             sent = [self._announce_job(job, "not_confirmed") for job in jobs]
             for job in itertools.compress(jobs, (not is_sent for is_sent in sent)):
                 if len(jobs) < ROWS_PER_FIND:
-                    self._store.let_go_of_job(job.job_id, job.run, job.attempt)
+                    self._store.let_go_of_job(job.ref, job.attempt)
             return len(jobs), sum(sent)
 
         report.announced_jobs += _repeat(announce)
@@ -317,14 +326,14 @@ class Janitor:
         cause = f"sweep-{uuid4().hex[:8]}"
         count = 0
         fault_point("janitor.tasks_found")
-        for _, group in itertools.groupby(tasks, key=lambda task: (task.job_id, task.run, task.stage)):
+        for _, group in itertools.groupby(tasks, key=lambda task: task.stage_ref):
             rows = list(group)
             first = rows[0]
             unsent = {row.task_id for row in rows}
 
             def mark(ids: list[str], first: UnannouncedTask = first, unsent: set[str] = unsent) -> None:
                 unsent.difference_update(ids)
-                self._state.mark_tasks_announced(first.job_id, first.run, ids)
+                self._state.mark_tasks_announced(first.stage_ref.job_ref, ids)
 
             sent = self._orchestration.announce_tasks(
                 first,
@@ -338,7 +347,7 @@ class Janitor:
                 self._record_announcement(first, sent, reason)
             count += sent
             if unsent and let_go:
-                self._store.let_go_of_tasks(first.job_id, first.run, sorted(unsent))
+                self._store.let_go_of_tasks(first.stage_ref.job_ref, sorted(unsent))
         return count
 
     def _announce_moved_job(self, job_id: str) -> bool:
@@ -349,7 +358,7 @@ class Janitor:
 
     def _record_announcement(self, task: UnannouncedTask | ParkedTask, count: int, reason: str) -> None:
         detail = {"count": count, "reason": reason}
-        self._store.record_repair(task.job_id, task.run, task.stage, "janitor_announced_tasks", detail)
+        self._store.record_repair(task.stage_ref, "janitor_announced_tasks", detail)
 
     def _announce_job(self, job: UnannouncedJob | JobRecord, reason: str) -> bool:
         message = JobQueueMessage(
@@ -365,8 +374,8 @@ class Janitor:
         if not self._orchestration.announce_job(message):
             return False
         fault_point("janitor.job_sent")
-        self._state.mark_job_announced(job.job_id, job.run, job.stage)
-        self._store.record_repair(job.job_id, job.run, job.stage, "janitor_announced_job", {"reason": reason})
+        self._state.mark_job_announced(job.stage_ref)
+        self._store.record_repair(job.stage_ref, "janitor_announced_job", {"reason": reason})
         return True
 
 

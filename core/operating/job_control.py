@@ -64,8 +64,7 @@ class JobControl:
             return _refused("refused", job)
         changed, definition = self._renewed(job, mode, parameters)
         answer = self._state.rerun_job(
-            job_id,
-            job.run,
+            job.ref,
             mode=mode,
             from_stage=from_stage,
             parameters=changed,
@@ -117,7 +116,7 @@ class JobControl:
         )
         if self._orchestration.announce_job(message, delay_seconds=answer.wait_seconds):
             fault_point("control.sent")
-            self._state.mark_job_announced(job.job_id, job.run, job.stage)
+            self._state.mark_job_announced(job.stage_ref)
 
 
 def _refused(outcome: str, job: JobRecord) -> ControlAnswer:

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from core.basics.retry import give_back_delays
 from core.errors import UnknownWork
-from core.models import JobQueueMessage, JobRecord, TaskQueueMessage
+from core.models import JobQueueMessage, JobRecord, JobRef, TaskQueueMessage
 from core.models.dead_letter import DeadLetter
 from core.models.message import Kept, KeptMessage, UnknownMessage
 from core.operating.dead_letters import keep_body, read_reference
@@ -71,7 +71,7 @@ class Postponer:
             correlation_id=job.correlation_id,
         )
         if self._orchestration.announce_job(message, delay_seconds=answer.delay_seconds):
-            self._state.mark_job_announced(job.job_id, job.run, job.stage)
+            self._state.mark_job_announced(job.stage_ref)
 
     def postpone_tasks(
         self, job: JobReference, stage: int, rows: Sequence[Mapping[str, Any]], unknown: UnknownWork, lease_id: UUID
@@ -86,9 +86,7 @@ class Postponer:
         """
         attempts = {row["task_id"]: row["attempt"] for row in rows}
         answers = self._state.postpone_tasks(
-            job.job_id,
-            job.run,
-            stage,
+            JobRef(job.job_id, job.run).at_stage(stage),
             lease_id=lease_id,
             task_ids=list(attempts),
             unknown=self._note(unknown),
@@ -109,7 +107,7 @@ class Postponer:
                 correlation_id=job.correlation_id,
             )
             if self._orchestration.announce_retry(message, queue, wait_seconds):
-                self._state.mark_tasks_announced(job.job_id, job.run, ids)
+                self._state.mark_tasks_announced(JobRef(job.job_id, job.run), ids)
         return next((one.job_status for one in answers if one.is_last_task_in_stage), None)
 
     def keep_message(self, queue: str, document: Mapping[str, Any], kept: Kept | None, unknown: UnknownWork) -> None:

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 from core.basics.faults import fault_point
 from core.errors import UnknownWork
-from core.models import JobRecord, StageDefinition, TaskQueueMessage
+from core.models import JobRecord, Lease, StageDefinition, TaskQueueMessage
 from core.operating.unknown_work import Postponer, UnknownTaskType
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
@@ -41,28 +41,25 @@ class MessageRunner:
                 that was claimed is noted so; another process may have been quicker, and then nothing runs here.
         """
         record = job.record
+        ref = record.ref.at_stage(stage.number)
         lease_id = uuid4()
-        rows = self._state.claim_tasks(
-            record.job_id, record.run, stage.number, list(task_ids), lease_id=lease_id, owner=self._owner
-        )
+        rows = self._state.claim_tasks(ref, list(task_ids), lease=Lease(lease_id, self._owner))
         strange = [row for row in rows if self._is_strange(row)]
         moved_to = self._give_back(record, stage.number, strange, lease_id) if strange else None
         claimed_rows = [row for row in rows if row["outcome"] == "claimed" and row not in strange]
         if suspects is not None:
             suspects += self._find_suspects(record, stage, claimed_rows)
         if suspects:
-            self._state.release_tasks(
-                record.job_id, record.run, stage.number, lease_id=lease_id, task_ids=suspects, started=False
-            )
+            self._state.release_tasks(ref, lease_id=lease_id, task_ids=suspects, started=False)
         claimed = [_claimed_task(row) for row in claimed_rows if row["task_id"] not in (suspects or ())]
         early = [row for row in rows if row["outcome"] == "not_due" and row not in strange]
         writer = OutcomeWriter(self._state, self._parts.orchestration, record, stage, lease_id)
         writer.send_again(early)
         if any(row["outcome"] == "expired" for row in rows):
-            enforced = self._state.enforce_deadlines(record.job_id, record.run, stage.number)
+            enforced = self._state.enforce_deadlines(ref)
             moved_to = enforced.job_status if enforced.is_last_task_in_stage else None
         for task in claimed if is_alone else ():
-            self._state.note_alone(record.job_id, record.run, stage.number, task.task_id)
+            self._state.note_alone(ref, task.task_id)
         if not claimed:
             return moved_to
         self.run_claimed(writer, claimed)
@@ -72,14 +69,12 @@ class MessageRunner:
         """Tasks that may be what ends their processes. Few were interrupted so often; the others cost no look."""
         most = stage.max_interruptions
         often = [row["task_id"] for row in rows if row["interruptions"] * 2 >= max(most, 1)]
-        return self._state.find_suspects(job.job_id, job.run, often, most) if often else []
+        return self._state.find_suspects(job.ref, often, most) if often else []
 
     def give_back(self, message: TaskQueueMessage, unknown: UnknownWork) -> None:
         """Leave a message's tasks to an app that knows them."""
         lease_id = uuid4()
-        rows = self._state.claim_tasks(
-            message.job_id, message.run, message.stage, message.task_ids, lease_id=lease_id, owner=self._owner
-        )
+        rows = self._state.claim_tasks(message.stage_ref, message.task_ids, lease=Lease(lease_id, self._owner))
         waiting = [row for row in rows if row["outcome"] in {"claimed", "not_due"}]
         if waiting:
             self._postponer.postpone_tasks(message, message.stage, waiting, unknown, lease_id)

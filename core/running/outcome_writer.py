@@ -33,6 +33,7 @@ class OutcomeWriter:
         self._orchestration = orchestration
         self.job = job
         self.stage = stage
+        self.ref = job.ref.at_stage(stage.number)
         self.lease_id = lease_id
         # The job's status if one of these tasks was its stage's last.
         self.job_status: str | None = None
@@ -53,7 +54,7 @@ class OutcomeWriter:
             if not (failure.retryable and self._retry(task, failure)):
                 errors[task.task_id] = failure.to_json(task.attempt)
         if errors:
-            self._note(self._state.fail_tasks(*self._where, lease_id=self.lease_id, errors=errors))
+            self._note(self._state.fail_tasks(self.ref, lease_id=self.lease_id, errors=errors))
 
     def release(self, tasks: Sequence[ClaimedTask], *, started: bool = False) -> int:
         """Give tasks back, and announce them for others; how many were still this process's.
@@ -62,9 +63,7 @@ class OutcomeWriter:
             started: Their handlers run: that is an interruption.
         """
         by_id = {task.task_id: task for task in tasks}
-        released = self._state.release_tasks(
-            *self._where, lease_id=self.lease_id, task_ids=list(by_id), started=started
-        )
+        released = self._state.release_tasks(self.ref, lease_id=self.lease_id, task_ids=list(by_id), started=started)
         fault_point("task.released")
         waiting = [
             Waiting(
@@ -77,7 +76,7 @@ class OutcomeWriter:
             self.stage.number,
             self.stage.tasks_per_message or 1,
             waiting,
-            on_sent=lambda ids: self._state.mark_tasks_announced(self.job.job_id, self.job.run, ids),
+            on_sent=lambda ids: self._state.mark_tasks_announced(self.job.ref, ids),
             cause=self.lease_id.hex[:12],
         )
         return len(released)
@@ -88,10 +87,6 @@ class OutcomeWriter:
             self._announce_retry(
                 row["task_id"], row["task_type"], row["attempt"], row["wait_seconds"], cause=self.lease_id.hex[:12]
             )
-
-    @property
-    def _where(self) -> tuple[str, int, int]:
-        return self.job.job_id, self.job.run, self.stage.number
 
     def _complete_all(self, results: Mapping[str, EncodedJson]) -> dict[str, Failure]:
         """Complete them in one call; one by one if the database refuses a value. Returns why it refused which."""
@@ -113,14 +108,14 @@ class OutcomeWriter:
 
     def _complete_alone(self, results: Mapping[str, EncodedJson]) -> StageCheck:
         """Write results, and nothing with them."""
-        check = self._state.complete_tasks(*self._where, lease_id=self.lease_id, results=results)
+        check = self._state.complete_tasks(self.ref, lease_id=self.lease_id, results=results)
         self._note_large_results(results)
         self._note(check)
         return check
 
     def _note_large_results(self, results: Mapping[str, EncodedJson]) -> None:
         sizes = ((task_id, len(result)) for task_id, result in results.items())
-        self._state.note_large_values(*self._where, "result", sizes)
+        self._state.note_large_values(self.ref, "result", sizes)
 
     def _note(self, check: StageCheck) -> None:
         if check.is_last_task_in_stage:
@@ -130,7 +125,7 @@ class OutcomeWriter:
         """Whether another attempt is scheduled."""
         try:
             answer = self._state.schedule_retry(
-                *self._where,
+                self.ref,
                 task.task_id,
                 lease_id=self.lease_id,
                 failure=failure,
@@ -160,7 +155,7 @@ class OutcomeWriter:
         queue = self._orchestration.queue_for(self.stage, task_type)
         if self._orchestration.announce_retry(message, queue, delay_seconds):
             fault_point("task.retry_sent")
-            self._state.mark_tasks_announced(self.job.job_id, self.job.run, [task_id])
+            self._state.mark_tasks_announced(self.job.ref, [task_id])
 
 
 def _portions(outcomes: Sequence[TaskOutcome]) -> Iterator[dict[str, EncodedJson]]:

@@ -12,6 +12,8 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from pydantic.fields import FieldInfo
 
 from core.models.status import JOB_RERUN_TRANSITIONS, JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS
+from core.schema.comments import comment_on_functions, comment_on_tables, describe_function
+from core.schema.statuses import compose_text, literals
 from core.schema.tables import TABLES, Index, Table
 
 COLUMN_TYPES: dict[type, LiteralString] = {
@@ -25,6 +27,8 @@ COLUMN_TYPES: dict[type, LiteralString] = {
     tuple: "text[]",
     UUID: "uuid",
 }
+# PostgreSQL looks for what a function `language sql` calls when it is created, so what others call comes first.
+LOADED_FIRST = ("clock.sql", "errors.sql", "events.sql", "locks.sql")
 _TRANSITIONS: dict[str, Mapping[Any, Iterable[StrEnum]]] = {
     "jobs": JOB_TRANSITIONS,
     "stages": STAGE_TRANSITIONS,
@@ -33,15 +37,21 @@ _TRANSITIONS: dict[str, Mapping[Any, Iterable[StrEnum]]] = {
 
 
 def generate_schema(schema: str = "app") -> Iterator[Composed]:
-    """Statements that make an empty database ready, in order: schema, tables, indexes, functions, transition guards.
+    """Statements that make an empty database ready: schema, tables with their indexes, and what may be applied again.
 
     Args:
         schema: The schema's name; it is quoted as an identifier.
     """
     yield SQL("create schema if not exists {}").format(Identifier(schema))
     yield from generate_tables(schema)
+    yield from generate_replaceable(schema)
+
+
+def generate_replaceable(schema: str = "app") -> Iterator[Composed]:
+    """Functions, transition guards and comments, in order: what holds no data and can be applied again at any time."""
     yield from generate_functions(schema)
     yield from generate_transition_guards(schema)
+    yield from comment_on_tables(schema)
 
 
 def generate_tables(schema: str = "app") -> Iterator[Composed]:
@@ -53,23 +63,25 @@ def generate_tables(schema: str = "app") -> Iterator[Composed]:
 
 
 def generate_functions(schema: str = "app") -> Iterator[Composed]:
-    """The SQL functions alone, a file a statement group; they can be applied again at any time."""
-    for source in sorted(files("sql").joinpath("functions").iterdir(), key=lambda file: file.name):
+    """The SQL functions and their comments, two groups of statements per file; they can be applied again."""
+    sources = (file for file in files("sql").joinpath("functions").iterdir() if file.name.endswith(".sql"))
+    for source in sorted(sources, key=lambda file: (file.name not in LOADED_FIRST, file.name)):
         text = source.read_text(encoding="utf-8").strip()
-        yield SQL(text).format(schema=Identifier(schema))
+        yield compose_text(text, schema)
+        yield comment_on_functions(text, schema)
 
 
 def generate_transition_guards(schema: str = "app") -> Iterator[Composed]:
     """Triggers that refuse a change of status which the transition table does not have; they can be applied again."""
     for name, transitions in _TRANSITIONS.items():
         lacks_transition = Identifier(schema, f"lacks_{name}_transition")
-        yield _transition_test(lacks_transition, transitions)
+        yield _transition_test(schema, f"lacks_{name}_transition", transitions)
         yield _transition_guard(schema, name)
         rerun = Composed([])
         if name == "jobs":
             # A rerun, and nothing else, opens an ended job: as its next run.
             lacks_rerun = Identifier(schema, "lacks_jobs_rerun")
-            yield _transition_test(lacks_rerun, JOB_RERUN_TRANSITIONS)
+            yield _transition_test(schema, "lacks_jobs_rerun", JOB_RERUN_TRANSITIONS)
             rerun = SQL("\n  and (new.run <> old.run + 1 or {}(old.status, new.status))").format(lacks_rerun)
         # PostgreSQL reads a trigger's condition from its stored text at every statement: the pairs stand in a function.
         # After the update, not before: rows would be locked once more, each with a record in the log.
@@ -154,7 +166,7 @@ def _create_index(schema: str, table: Table, index: Index) -> Composed:
         _names(index.columns),
     )
     if index.statuses:
-        statement += SQL(" where status in ({})").format(SQL(", ").join(Literal(status) for status in index.statuses))
+        statement += SQL(" where status in ({})").format(literals(index.statuses))
     if index.condition:
         statement += SQL(" where {}").format(Identifier(index.condition))
     if index.where_set:
@@ -162,20 +174,23 @@ def _create_index(schema: str, table: Table, index: Index) -> Composed:
     return statement
 
 
-def _transition_test(function: Identifier, transitions: Mapping[Any, Iterable[StrEnum]]) -> Composed:
-    return SQL(
+def _transition_test(schema: str, name: str, transitions: Mapping[Any, Iterable[StrEnum]]) -> Composed:
+    test = SQL(
         "create or replace function {}(p_from text, p_to text) returns boolean\nlanguage plpgsql immutable as $$\n"
-        "begin\n  return p_from || '>' || p_to not in (\n    {}\n  );\nend $$"
-    ).format(function, _pairs(transitions))
+        "begin\n  return p_from || '>' || p_to not in (\n    {}\n  );\nend $$;\n"
+    ).format(Identifier(schema, name), _pairs(transitions))
+    words = "Whether a change of status is none of those that the table of transitions allows."
+    return test + describe_function(schema, name, "p_from text, p_to text", words)
 
 
 def _transition_guard(schema: str, table: str) -> Composed:
-    return SQL(
+    guard = SQL(
         "create or replace function {}() returns trigger\nlanguage plpgsql as $$\nbegin\n"
         "  raise exception '{} row %: no transition from % to %', old, old.status, new.status"
         " using errcode = 'CM003';\n"
-        "end $$"
+        "end $$;\n"
     ).format(Identifier(schema, f"guard_{table}_transition"), SQL(table))
+    return guard + describe_function(schema, f"guard_{table}_transition", "", "Refuses a change of status with CM003.")
 
 
 def _pairs(transitions: Mapping[Any, Iterable[StrEnum]]) -> Composed:

@@ -13,7 +13,7 @@ from core.models.record import (
     StageRecord,
     TaskRecord,
 )
-from core.models.status import JobStatus, TaskStatus
+from core.schema.statuses import ACTIVE_JOBS, ENDED_JOBS, OPEN_JOBS, OPEN_STAGES, OPEN_TASKS
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,6 @@ class Table:
     storage: tuple[tuple[LiteralString, float], ...] = ()
 
 
-ENDED_JOBS = tuple(status.value for status in JobStatus if status.is_terminal)
-OPEN_TASKS = tuple(status.value for status in TaskStatus if not status.is_terminal)
-
 TABLES = (
     Table(
         "jobs",
@@ -62,10 +59,10 @@ TABLES = (
             Index("jobs_by_status", ("status", "created_at", "job_id")),
             Index("jobs_by_type", ("job_type", "created_at", "job_id")),
             # The janitor's: jobs that wait for a message or for a step, never the finished ones.
-            Index("jobs_open", ("updated_at", "job_id"), ("queued", "processing", "cancelling", "finalizing")),
+            Index("jobs_open", ("updated_at", "job_id"), OPEN_JOBS),
             # Retention's: only ended jobs, by when they ended.
             Index("jobs_finished", ("finished_at",), ENDED_JOBS),
-            Index("jobs_by_deadline", ("deadline_at",), ("queued", "processing", "finalizing")),
+            Index("jobs_by_deadline", ("deadline_at",), ACTIVE_JOBS),
         ),
         now_columns=("created_at", "updated_at"),
     ),
@@ -75,8 +72,8 @@ TABLES = (
         StageRecord,
         key=("job_id", "run", "stage"),
         indexes=(
-            Index("stages_by_deadline", ("deadline_at",), ("queued", "processing")),
-            Index("stages_by_queue_deadline", ("queue_deadline_at",), ("queued", "processing")),
+            Index("stages_by_deadline", ("deadline_at",), OPEN_STAGES),
+            Index("stages_by_queue_deadline", ("queue_deadline_at",), OPEN_STAGES),
         ),
         references=((("job_id",), "jobs"),),
     ),

@@ -85,6 +85,11 @@ class ApiClient:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Whether the server sees this machine's files."""
+        return _is_on_this_machine(self.url)
+
     def submit(
         self,
         job_type: str,

@@ -48,6 +48,12 @@ class TimeIsUp(CliError):
     exit_code = Exit.TIMEOUT
 
 
+class NoResult(CliError):
+    """The job has none: it has not ended, or not well."""
+
+    exit_code = Exit.CONFLICT
+
+
 class ServerUnreachable(CliError):
     """No server answers."""
 

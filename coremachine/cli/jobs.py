@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from core.models import JobStatus
 from core.models.control import IfEnded
-from coremachine.cli.client import ApiClient, Json, choose_url
-from coremachine.cli.errors import Exit, UsageProblem
+from coremachine.cli.client import ApiClient, Json, choose_url, is_terminal
+from coremachine.cli.errors import Exit, NoResult, UsageProblem
 from coremachine.cli.options import (
     JobArgument,
     LimitOption,
@@ -25,6 +25,7 @@ from coremachine.cli.options import (
 from coremachine.cli.parameters import gather_parameters
 from coremachine.cli.progress import JobProgress, render_job
 from coremachine.cli.render import (
+    SHORT_ID,
     cell,
     console,
     duration_text,
@@ -32,6 +33,7 @@ from coremachine.cli.render import (
     local_time,
     print_json,
     print_rows,
+    print_whole,
     seconds_of_run,
     status_markup,
     visible_lines,
@@ -112,6 +114,33 @@ def status(job_id: JobArgument, output: OutputOption = None, url: UrlOption = No
     """
     with ApiClient(choose_url(url)) as client:
         print_job(client.get_job(client.resolve_job_id(job_id)), output)
+
+
+def result(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None) -> None:
+    """Show a job's result whole. Exit code 4 if the job has none yet, 1 if it ended without one.
+
+    For example:
+
+        coremachine result 3f2a9c
+
+        coremachine result 3f2a9c -o json | jq .totals
+    """
+    with ApiClient(choose_url(url)) as client:
+        job = client.get_job(client.resolve_job_id(job_id))
+    if job.get("result") is None:
+        raise _no_result(job)
+    if wants_json(output):
+        print_json(job["result"])
+    else:
+        print_whole(job["result"])
+
+
+def _no_result(job: Json) -> NoResult:
+    ended = is_terminal(job["status"])
+    why = error_text(job.get("error")) if ended else f"see `coremachine watch {job['job_id'][:SHORT_ID]}`"
+    problem = NoResult(f"job {job['job_id'][:SHORT_ID]} is {job['status']} and has no result; {why}".rstrip("; "))
+    problem.exit_code = Exit.FAILED if ended else Exit.CONFLICT
+    return problem
 
 
 def list_jobs(
@@ -289,7 +318,10 @@ def print_job(job: Json, output: Output | None) -> None:
     console().print(render_job(job))
     for name in ("parameters", "result"):
         if job.get(name):
-            console().print(f"[bold]{name}[/bold] {cell(name, job[name])}")
+            text = cell(name, job[name])
+            console().print(f"[bold]{name}[/bold] {text}")
+            if name == "result" and text.endswith("…"):
+                console().print(f"[dim]whole: coremachine result {job['job_id'][:SHORT_ID]}[/dim]")
 
 
 def say(text: str) -> None:

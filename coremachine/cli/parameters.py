@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,21 +21,41 @@ def gather_parameters(
 ) -> tuple[Json, list[str]]:
     """The parameters to send, and warnings. A value on the command line replaces the one in the file.
 
+    Paths are relative to the folder of the caller: for a server on this machine they are made absolute.
+
     Raises:
         UsageProblem: A text is not `name=value`, or not of its parameter's type; the file is no JSON object; a name is
             given twice.
     """
     values = _read_file(file) if file is not None else {}
-    if not texts:
-        return values, []
     split = _split_all(texts)
+    if not any(isinstance(value, str) for value in (*values.values(), *split.values())):
+        return values, []
     schema = find_schema(client, job_type)
     if schema is None:
-        return {**values, **split}, ["the server has no schema of this job type: parameters are sent as texts"]
+        unknown = ["the server has no schema of this job type: parameters are sent as texts"]
+        return {**values, **split}, unknown if texts else []
     try:
-        return {**values, **coerce_text_parameters(schema, split)}, []
+        return with_whole_paths(client, schema, {**values, **coerce_text_parameters(schema, split)}), []
     except ParameterErrors as errors:
         raise UsageProblem("Parameters that cannot be read:\n" + _indent(str(errors))) from errors
+
+
+def with_whole_paths(client: ApiClient, schema: Mapping[str, Json], values: Json) -> Json:
+    """The values with their relative paths taken from this folder, where the server can see the same folder."""
+    if not client.is_on_this_machine:
+        return values
+    paths = {name for name, entry in schema.items() if entry.get("format") == "path"}
+    return {
+        name: whole_path(value) if name in paths and isinstance(value, str) else value for name, value in values.items()
+    }
+
+
+def whole_path(text: str) -> str:
+    """A path as seen from anywhere; a URL and a text without content are left as they are."""
+    if not text or "\0" in text or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
+        return text
+    return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - as text: it may be a pattern
 
 
 def find_schema(client: ApiClient, job_type: str) -> dict[str, Json] | None:
@@ -57,7 +79,7 @@ def _entry(described: Mapping[str, Any]) -> Json:
     names = [kinds] if isinstance(kinds, str) else list(kinds or ["string"])
     kind = next((name for name in names if name != "null"), "string")
     nullable = "null" in names or bool(described.get("nullable"))
-    return {"type": _TYPES.get(kind, kind), "nullable": nullable}
+    return {"type": _TYPES.get(kind, kind), "nullable": nullable, "format": described.get("format")}
 
 
 def _split_all(texts: Sequence[str]) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.segment import Segment
 from rich.table import Table
 
@@ -15,6 +16,8 @@ from core.safety.safe_text import brief_text
 
 SHORT_ID = 12
 _LONGEST_CELL = 160
+# So many columns are a table however long their texts are.
+_FEW_COLUMNS = 3
 _COLOURS = {
     "completed": "green",
     "completed_with_errors": "yellow",
@@ -73,6 +76,63 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, emp
     for row in rows:
         table.add_row(*(cell(column, row.get(column)) for column in columns))
     console().print(table)
+
+
+def print_whole(value: Any) -> None:
+    """A JSON value for people, with nothing left out: names with their values, and lists of alike objects as tables."""
+    show = console()
+    for line in _lines_of(value, 0, show.width):
+        show.print(line, highlight=False, soft_wrap=isinstance(line, str))
+
+
+def _lines_of(value: Any, depth: int, width: int) -> Iterator[RenderableType]:
+    indent = "  " * depth
+    if isinstance(value, Mapping):
+        # What fits on a line comes first.
+        for name, inner in sorted(value.items(), key=lambda item: _has_parts(item[1])):
+            beginning = f"{indent}[bold]{escape(visible(str(name)))}[/bold]"
+            yield beginning if _has_parts(inner) else f"{beginning} {_text_of(inner)}"
+            if _has_parts(inner):
+                yield from _lines_of(inner, depth + 1, width)
+    elif isinstance(value, list) and (table := _table_of(value, width - 2 * depth)) is not None:
+        yield Padding(table, (0, 0, 0, 2 * depth))
+    elif isinstance(value, list):
+        for each in value:
+            yield f"{indent}-" if _has_parts(each) else f"{indent}- {_text_of(each)}"
+            if _has_parts(each):
+                yield from _lines_of(each, depth + 1, width)
+    else:
+        yield f"{indent}{_text_of(value)}"
+
+
+def _has_parts(value: Any) -> bool:
+    return isinstance(value, Mapping | list) and bool(value)
+
+
+def _table_of(rows: Sequence[Any], width: int) -> Table | None:
+    """None for what is no table, or too wide to be read as one."""
+    if not rows or not all(isinstance(row, Mapping) and row and not any(map(_has_parts, row.values())) for row in rows):
+        return None
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    texts = [[_text_of(row.get(name)) for name in names] for row in rows]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in names:
+        table.add_column(escape(visible(str(name))), overflow="fold")
+    for row in texts:
+        table.add_row(*row)
+    needed = sum(
+        max(len(name), *map(len, column)) + 2 for name, column in zip(names, zip(*texts, strict=True), strict=True)
+    )
+    return table if len(names) <= _FEW_COLUMNS or needed <= width else None
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        return "[dim]none[/dim]"
+    if isinstance(value, float):
+        # As people read them; the JSON has all digits.
+        return f"{value:.6g}"
+    return escape(visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
 
 
 def cell(column: str, value: Any) -> str:

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -16,15 +16,18 @@ from jobs.flood_risk_cog.facts import DamagedRaster, read_facts
 from jobs.flood_risk_cog.footprint import NoFootprint
 from jobs.flood_risk_cog.geoparquet import geoparquet_of
 from jobs.flood_risk_cog.mosaic import mosaics_of
-from jobs.flood_risk_cog.quicklook import draw_quicklook
+from jobs.flood_risk_cog.quicklook import Shape, draw_quicklook
 from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import scratch_folder
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.stac import collection_of, item_of
+from jobs.flood_risk_cog.stale import KEEP, find_stale, settle_stale
 from jobs.flood_risk_cog.target import join, put_file, put_tree, short_name
 
 Report = Callable[[str, float], None]
 Thing = TypeVar("Thing")
+# Shapes and a title to a PNG, and what is missing in it.
+Draw = Callable[[list[Shape], str], tuple[bytes, list[dict[str, str]]]]
 
 # What the summary says of each raster; `reused` and the place tell of the run, not of the data.
 SUMMARY_FIELDS = (
@@ -36,6 +39,8 @@ SUMMARY_FIELDS = (
     "crs",
     "nodata",
     "bounds",
+    "bbox",
+    "geometry",
     "kind",
     "changed",
     "compression",
@@ -55,6 +60,9 @@ def build_catalog(
     collection_id: str,
     title: str,
     report: Report | None = None,
+    draw: Draw | None = None,
+    expected: Collection[str] = (),
+    stale_results: str = KEEP,
 ) -> dict[str, Any]:
     """Write `collection.json` with its items, `summary.json`, `quicklook.png`, mosaics and `items.parquet`.
 
@@ -68,22 +76,35 @@ def build_catalog(
         title: The collection's title, for people.
         report: Called with the name of a step and how much of it is done (0 to 1), before each raster; what it raises
             ends the work.
+        draw: Draws the picture; here when it is left out.
+        expected: File names of the COGs of rasters that failed: an older result of theirs is not stale.
+        stale_results: Whether results that no source has any more are kept, moved or removed.
 
     Returns:
-        The paths written, the summary's totals, and as `left_out` and `not_drawn` what cannot be described or shown.
+        The paths written, the summary's totals, as `left_out` and `not_drawn` what cannot be described or shown, and
+        as `stale` the results that no source has any more.
     """
     output = without_file_scheme(output)
+    items = list(items)
+    expected = {*expected, *(str(item["name"]) for item in items)}
     rasters, left_out = usable(sorted(items, key=lambda item: str(item["name"])))
     failed = sorted([*failures, *left_out], key=lambda failure: json.dumps(failure, sort_keys=True))
     summary = summarise(rasters, failed, collection_id, title)
     report = report or (lambda _step, _share: None)
+    draw = draw or _draw_here(report)
+
+    def note_stale(mosaics: Collection[str]) -> None:
+        summary["stale_results"] = {"action": stale_results, "names": find_stale(output, expected, mosaics)}
+
     if is_remote(output):
         with scratch_folder(Path(tempfile.gettempdir())) as folder:
-            write_catalog(rasters, summary, output, folder, report)
+            write_catalog(rasters, summary, output, folder, report, draw, note_stale)
             report("store", 0)
             put_tree(folder, output)
     else:
-        write_catalog(rasters, summary, output, Path(output).resolve(), report)
+        write_catalog(rasters, summary, output, Path(output).resolve(), report, draw, note_stale)
+    # Last: until then another attempt finds them again.
+    settle_stale(output, summary["stale_results"]["names"], stale_results)
     return {
         "collection": join(output, "collection.json"),
         "summary": join(output, "summary.json"),
@@ -93,7 +114,15 @@ def build_catalog(
         "by_return_period": summary["by_return_period"],
         "left_out": left_out,
         "not_drawn": summary["not_drawn"],
+        "stale": summary["stale_results"]["names"],
     }
+
+
+def _draw_here(report: Report) -> Draw:
+    def draw(shapes: list[Shape], title: str) -> tuple[bytes, list[dict[str, str]]]:
+        return draw_quicklook(shapes, title, each=lambda several: in_steps(several, "draw", report))
+
+    return draw
 
 
 def usable(results: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -128,7 +157,13 @@ def usable(results: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], lis
 
 
 def write_catalog(
-    rasters: list[dict[str, Any]], summary: dict[str, Any], output: str, folder: Path, report: Report
+    rasters: list[dict[str, Any]],
+    summary: dict[str, Any],
+    output: str,
+    folder: Path,
+    report: Report,
+    draw: Draw,
+    note_stale: Callable[[Collection[str]], None],
 ) -> None:
     """Write everything into a local folder whose content is, or becomes, that of the output."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,17 +177,22 @@ def write_catalog(
         items.append(item)
         hrefs.append(f"items/{name}/{name}.json")
         write_json(folder / "items" / name / f"{name}.json", item)
-    write_json(folder / "collection.json", collection_of(items, hrefs, collection_id, title))
     table = geoparquet_of(items)
     if isinstance(table, bytes):
         write_whole(folder / "items.parquet", table)
     summary["geoparquet"] = "items.parquet" if isinstance(table, bytes) else table
     summary["mosaics"] = write_mosaics(rasters, output, folder)
+    mosaics = [entry["name"] for entry in summary["mosaics"] if "reason" not in entry]
+    beside = "items.parquet" if isinstance(table, bytes) else None
+    collection = collection_of(items, hrefs, collection_id, title, mosaics=mosaics, table=beside)
+    write_json(folder / "collection.json", collection)
+    note_stale(mosaics)
     footprints = [
         (None if raster.get("kind") == "classes" else str(raster["path"]), raster["geometry"], raster["bbox"])
         for raster in rasters
     ]
-    picture, missing = draw_quicklook(footprints, title, each=lambda shapes: in_steps(shapes, "draw", report))
+    report("draw", 0)
+    picture, missing = draw(footprints, title)
     write_whole(folder / "quicklook.png", picture)
     summary["not_drawn"] = missing
     write_json(folder / "verification.json", verification_of(rasters))
@@ -172,7 +212,8 @@ def write_mosaics(rasters: list[dict[str, Any]], output: str, folder: Path) -> l
         is_mosaic = text.startswith("<")
         if is_mosaic:
             write_whole(folder / name, text.encode())
-        entry = {"name": name, "rasters": [member["name"] for member in members]}
+        named = {"name": name} if name else {}
+        entry = {**named, "rasters": [member["name"] for member in members]}
         written.append(entry if is_mosaic else {**entry, "reason": text})
     return written
 

@@ -1,11 +1,12 @@
 """What the flood risk job's tasks do. Raster libraries are imported when a task runs, not when the app starts."""
 
+import base64
 import dataclasses
 import functools
 import math
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from core.basics.first_imports import IMPORTS
@@ -21,6 +22,7 @@ from jobs.registry import Handler
 MOST_REASONS = 20
 LONGEST_REASON = 500
 COGS = "cogs"
+INSPECTED_AT_ONCE = 50
 # Percent done when a step begins, and how much the step is; reading and writing take most of the time.
 CONVERT_STEPS = {
     "download": (2, 8),
@@ -69,7 +71,7 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     """
     with IMPORTS:
         from jobs.flood_risk_cog.convert import scratch_parent  # noqa: PLC0415
-        from jobs.flood_risk_cog.inventory import inspect_rasters, list_rasters  # noqa: PLC0415
+        from jobs.flood_risk_cog.inventory import list_rasters  # noqa: PLC0415
         from jobs.flood_risk_cog.marker import mark_output  # noqa: PLC0415
         from jobs.flood_risk_cog.places import check_place  # noqa: PLC0415
         from jobs.flood_risk_cog.plan import ConversionOptions  # noqa: PLC0415
@@ -98,7 +100,7 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     )
     files = listing.rasters
     problems = []
-    for done, raster in enumerate(inspect_rasters(files), start=1):
+    for done, raster in enumerate(inspect_in_children([file["path"] for file in files], context), start=1):
         context.check_cancelled()
         context.progress(100 * done / len(files), f"opened {done} of {len(files)}")
         if raster["problem"]:
@@ -111,6 +113,31 @@ def inventory(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         "ignored": len(listing.ignored),
         "ignored_names": listing.ignored[:MOST_REASONS],
     }
+
+
+def inspect_in_children(paths: Sequence[str], context: TaskContext) -> Iterator[dict[str, Any]]:
+    """What each raster says of itself, in their order: one that makes GDAL crash costs a child process and no more."""
+    for begin in range(0, len(paths), INSPECTED_AT_ONCE):
+        some = list(paths[begin : begin + INSPECTED_AT_ONCE])
+        try:
+            yield from in_child({"work": "inspect", "paths": some}, context)["rasters"]
+        except ConversionEnded:
+            for path in some:
+                yield _inspect_alone(path, context)
+
+
+def _inspect_alone(path: str, context: TaskContext) -> dict[str, Any]:
+    try:
+        (found,) = in_child({"work": "inspect", "paths": [path]}, context)["rasters"]
+    except ConversionEnded as ended:
+        problem = f"opening it ended the process that did (status {ended.status}): it is damaged, or meant to do that"
+        return {"name": PurePosixPath(path).name, "path": path, "problem": problem}
+    return dict(found)
+
+
+def in_child(request: dict[str, Any], context: TaskContext) -> dict[str, Any]:
+    """Work of `serve.WORK` in a child process; a cancel ends it."""
+    return PROCESSES.convert(request, lambda _step, _share: None, lambda _step: context.check_cancelled())
 
 
 @needs_raster_extra
@@ -184,9 +211,14 @@ def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         begin, width = CATALOG_STEPS[step]
         context.progress(begin + width * share, step)
 
+    def draw(shapes: list[Any], title: str) -> tuple[bytes, list[dict[str, str]]]:
+        found = in_child({"work": "draw", "shapes": shapes, "title": title}, context)
+        return base64.b64decode(found["png"]), found["missing"]
+
     loaded = load_fan_in_results(params)
     items = [task.result for task in loaded.results()]
-    failures = [failure_of(task) for task in loaded.failures()]
+    failed = list(loaded.failures())
+    failures = [failure_of(task) for task in failed]
     wanted = context.job_parameters
     written = build_catalog(
         items,
@@ -195,7 +227,11 @@ def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         collection_id=wanted["collection_id"],
         title=wanted["title"],
         report=report,
+        draw=draw,
+        expected=[cog_name_of(task) for task in failed],
+        stale_results=wanted.get("stale_results", "keep"),
     )
+    stale = written.pop("stale")
     # Converted, but the catalog cannot describe them, or the picture cannot show them.
     left_out, not_drawn = written.pop("left_out"), written.pop("not_drawn")
     failures += left_out
@@ -204,6 +240,8 @@ def catalog(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
         "by_return_period": written["by_return_period"][:MOST_REASONS],
         "reused": sum(item["reused"] for item in items),
         "failures": failures[:MOST_REASONS],
+        "stale": len(stale),
+        "stale_names": stale[:MOST_REASONS],
         "lacks": [*left_out, *not_drawn][:MOST_REASONS],
     }
 
@@ -212,6 +250,11 @@ def account(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     """A raster that was converted and is not in the catalog or the picture: the job must not end as if it were."""
     del context
     raise PermanentTaskError(str(params["reason"]))
+
+
+def cog_name_of(task: FailedTask) -> str:
+    """Of the COG that a failed raster would have: an older one may be there, and its source is not gone."""
+    return f"{task.parameters.get('output') or PurePosixPath(str(task.parameters['path'])).stem}.tif"
 
 
 def failure_of(task: FailedTask) -> dict[str, Any]:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
+from jobs.flood_risk_cog.marker import FILES, MARKER
 from jobs.flood_risk_cog.places import PlaceRefused, check_place
 from jobs.flood_risk_cog.remote import filesystem_of, is_remote, without_file_scheme
 from jobs.flood_risk_cog.source import SourceNotFound, open_raster
 from jobs.flood_risk_cog.stage import sidecar_names
 
 SUFFIXES = (".tif", ".tiff")
+OTHER_NAME = "its name does not end in .tif or .tiff"
+ONE_RULE = "a pattern says itself which folders it is about: write ** for all of them, as in /data/**/*.tif"
 REMOTE_READS = 8
 # Results are rows in the database: a definition of pages is not what they are for.
 LONGEST_CRS = 1000
@@ -29,14 +32,19 @@ class NoRasters(ValueError):
         self.source = source
 
 
-class RasterFile(TypedDict):
+class RasterPath(TypedDict):
+    """Where a raster is."""
+
+    path: str
+
+
+class RasterFile(RasterPath):
     """A raster of the source, not opened yet.
 
     `output` is the stem of its COG's name, no other raster's; `sidecars` are names of files that belong to it.
     """
 
     name: str
-    path: str
     bytes: int
     output: str
     sidecars: list[str]
@@ -44,7 +52,10 @@ class RasterFile(TypedDict):
 
 @dataclass(frozen=True)
 class Listing:
-    """The rasters of a source, sorted by name; `ignored` are those that only look like one, each with its reason."""
+    """The rasters of a source, sorted by name; `ignored` is what else is there, each with its reason.
+
+    Files that belong to a raster, and those that this job writes, are not among them.
+    """
 
     rasters: list[RasterFile]
     ignored: list[dict[str, str]]
@@ -60,41 +71,76 @@ def list_rasters(source: str, *, recursive: bool = False, leave_out: str | None 
         SourceNotFound: There is no such folder.
         NoRasters: It holds no raster.
         PlaceRefused: It may not be read.
+        ValueError: It is a pattern, and `recursive` as well.
     """
     check_place(source)
     source = without_file_scheme(source)
     filesystem, root = filesystem_of(source)
+    if recursive and is_pattern(root) and not filesystem.exists(root):
+        raise ValueError(f"recursive: expected false with a pattern, found true with {source!r}; {ONE_RULE}")
     entries, top = _entries(filesystem, root, source, recursive=recursive)
     rasters: list[RasterFile] = []
     ignored = []
     there = {str(entry["name"]) for entry in entries}
+    belonging: set[str] = set()
+    others = []
     for entry in entries:
         inner = str(entry["name"])
-        if not inner.lower().endswith(SUFFIXES):
-            continue
         is_below = bool(top) and inner.startswith(f"{top.rstrip('/')}/")
         name = inner[len(top.rstrip("/")) + 1 :] if is_below else PurePosixPath(inner).name
         path = filesystem.unstrip_protocol(inner) if is_remote(source) else inner
-        size = entry.get("size")
+        if not inner.lower().endswith(SUFFIXES):
+            if leave_out is None or not is_result(path, leave_out):
+                others.append((inner, {"name": as_text(name), "reason": _reason_for_other(entry, name)}))
+            continue
         reason = _reason_to_ignore(entry, path)
         if leave_out is not None and f"{path}/".startswith(f"{leave_out.rstrip('/')}/cogs/"):
             reason = "a result of this job"
         if reason is not None:
-            ignored.append({"name": name.encode(errors="replace").decode(), "reason": reason})
+            ignored.append({"name": as_text(name), "reason": reason})
         else:
             folder, slash, file = inner.rpartition("/")
             names = sorted(each for each in sidecar_names(file) if f"{folder}{slash}{each}" in there)
-            rasters.append({"name": name, "path": path, "bytes": int(size or 0), "output": "", "sidecars": names})
+            belonging.update(f"{folder}{slash}{each}" for each in names)
+            size = int(entry.get("size") or 0)
+            rasters.append({"name": name, "path": path, "bytes": size, "output": "", "sidecars": names})
+    ignored += [other for inner, other in others if inner not in belonging]
     if not rasters:
         raise NoRasters(source)
     _name_outputs(rasters)
     return Listing(sorted(rasters, key=lambda raster: raster["name"]), sorted(ignored, key=lambda each: each["name"]))
 
 
+def is_pattern(path: str) -> bool:
+    return any(mark in path for mark in "*?[")
+
+
+def is_result(path: str, output: str) -> bool:
+    """Whether it is one of what the job writes into its output folder, or that folder."""
+    root = output.rstrip("/")
+    if path.rstrip("/") == root:
+        return True
+    first = path.removeprefix(f"{root}/").split("/")[0] if path.startswith(f"{root}/") else ""
+    return first in {"cogs", "items", "stale", "items.parquet", MARKER, *FILES} or (
+        first.startswith(("mosaic", ".coremachine-")) and first != path
+    )
+
+
+def as_text(name: str) -> str:
+    return name.encode(errors="replace").decode()
+
+
+def _reason_for_other(entry: Mapping[str, Any], name: str) -> str:
+    """Why what is not called as a raster is not read."""
+    if entry.get("type") == "directory":
+        return "a folder: rasters in it are read with `recursive`"
+    return "hidden: its name begins with a dot" if PurePosixPath(name).name.startswith(".") else OTHER_NAME
+
+
 def _entries(filesystem: Any, root: str, source: str, *, recursive: bool) -> tuple[list[dict[str, Any]], str]:
     """What is there, and the folder that names are given from."""
     try:
-        if any(mark in root for mark in "*?[") and not filesystem.exists(root):
+        if is_pattern(root) and not filesystem.exists(root):
             found = filesystem.glob(root, detail=True)
             fixed = re.split(r"[*?\[]", root)[0]
             return list(found.values()), fixed[: fixed.rfind("/") + 1]
@@ -154,7 +200,7 @@ def _stem(raster: RasterFile) -> str:
     return str(PurePosixPath(raster["name"]).with_suffix("")).replace("/", "__")
 
 
-def inspect_rasters(files: Sequence[RasterFile]) -> Iterator[dict[str, Any]]:
+def inspect_rasters(files: Sequence[RasterPath]) -> Iterator[dict[str, Any]]:
     """What each raster says of itself, in their order; several remote ones are asked side by side."""
     if not files or not is_remote(files[0]["path"]):
         yield from (inspect_raster(file["path"]) for file in files)
@@ -165,6 +211,11 @@ def inspect_rasters(files: Sequence[RasterFile]) -> Iterator[dict[str, Any]]:
     finally:
         # Also when the caller stops early: what was not begun is not read any more.
         pool.shutdown(cancel_futures=True)
+
+
+def inspect_all(paths: Sequence[str]) -> dict[str, Any]:
+    """What each raster says of itself, for a worker that has a child process look."""
+    return {"rasters": list(inspect_rasters([{"path": path} for path in paths]))}
 
 
 def inspect_raster(path: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from core.models import TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
 from jobs.base import JobBase
-from jobs.flood_risk_cog import marker, places  # noqa: F401 - their validators
+from jobs.flood_risk_cog import marker, places  # noqa: F401 - validators
 from jobs.mixins import JobBaseMixin
 
 INVENTORY, CONVERT, CATALOG, ACCOUNT = 1, 2, 3, 4
@@ -21,6 +21,7 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
 
     job_type = "flood_risk_cog"
     description = "flood depth rasters to Cloud Optimized GeoTIFFs, with a STAC catalog and flood statistics"
+    view = "jobs.flood_risk_cog.preview:show"
     stages: ClassVar = [
         {"number": 1, "name": "inventory", "task_type": "flood_risk_inventory", "parallelism": "single", **WORK},
         {"number": 2, "name": "convert", "task_type": "flood_risk_convert", "parallelism": "fan_out", **WORK, **GO_ON},
@@ -33,14 +34,16 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
             "type": "str",
             "required": True,
             "min": 1,
+            "format": "path",
             "description": "folder, file, pattern (*) or URL of *.tif files",
             "example": "abfs://floods@account.dfs.core.windows.net/depths",
         },
-        "recursive": {"type": "bool", "default": False, "description": "rasters in folders inside the source as well"},
+        "recursive": {"type": "bool", "default": False, "description": "rasters in folders inside as well"},
         "output": {
             "type": "str",
             "required": True,
             "min": 1,
+            "format": "path",
             "description": "folder or fsspec URL for the COGs, their catalog and summary",
         },
         "target_crs": {
@@ -71,10 +74,18 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
         },
         "collection_id": {"type": "str", "default": "flood-risk", "pattern": "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"},
         "title": {"type": "str", "default": "Flood risk", "min": 1, "max": 200, "description": "title for people"},
+        "stale_results": {
+            "type": "str",
+            "default": "keep",
+            "allowed": ["keep", "move", "remove"],
+            "description": "results in the output that no source has any more; move: into its folder stale/",
+        },
     }
+    parameters_outside_job_id: ClassVar = marker.OUTSIDE_ID
     resource_validators: ClassVar = (
         {"type": "raster_place", "param": "source"},
         {"type": "raster_place", "param": "output", "writes": True},
+        {"type": "one_listing_rule", "param": "source"},
         {"type": "named_crs", "param": "target_crs"},
         {"type": "source_exists", "param": "source", "suffixes": (".tif", ".tiff"), "recursive": "recursive"},
         {"type": "folder_writable", "param": "output"},
@@ -102,4 +113,12 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
     def finalize_job(context: JobExecutionContext) -> dict[str, Any]:
         converted = next(stage for stage in context.stages if stage.stage == CONVERT)
         (catalog,) = context.results(CATALOG)
-        return {**catalog.result, "converted": converted.completed, "failed": converted.failed}
+        (inventory,) = context.results(INVENTORY)
+        return {
+            **catalog.result,
+            "converted": converted.completed,
+            "failed": converted.failed,
+            "ignored": inventory.result.get("ignored", 0),
+            "ignored_names": inventory.result.get("ignored_names", []),
+            "preview": f"/api/jobs/{context.job_id}/preview",
+        }

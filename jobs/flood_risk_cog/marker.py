@@ -9,6 +9,8 @@ from core.basics.canonical import canonical_json, shown
 from jobs.validators import ResourceInvalid, resource_validator
 
 MARKER = ".coremachine-output.json"
+# What changes how a job runs and not what it makes: neither its id nor its folder depends on them.
+OUTSIDE_ID = frozenset({"stale_results"})
 # What the job writes beside the COGs.
 FILES = ("collection.json", "summary.json", "quicklook.png", "verification.json")
 
@@ -19,7 +21,8 @@ class ForeignOutput(ValueError):
 
 def digest_of(parameters: Mapping[str, Any]) -> str:
     """The same for the same parameters, whichever job has them."""
-    return hashlib.sha256(canonical_json(dict(parameters)).encode()).hexdigest()
+    identifying = {name: value for name, value in parameters.items() if name not in OUTSIDE_ID}
+    return hashlib.sha256(canonical_json(identifying).encode()).hexdigest()
 
 
 def check_output(output: str, parameters: Mapping[str, Any]) -> bool:

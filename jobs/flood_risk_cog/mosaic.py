@@ -14,6 +14,7 @@ Placed = tuple[Json, str, float, float, Any, tuple[float, float]]
 
 # GDAL counts pixels along a side in 32 bits.
 MOST_PIXELS = (1 << 31) - 1
+ALONE = "no other raster has its return period, coordinate system, type, bands, nodata, unit, scale and offset"
 # What XML 1.0 cannot hold, however it is written.
 _NO_XML = {chr(code) for code in range(32)} - set("\t\n\r") | {"\ufffe", "\uffff"}
 
@@ -26,13 +27,17 @@ def mosaics_of(rasters: Sequence[tuple[Json, str]]) -> Iterator[tuple[str, list[
     """Of (result, path as seen from the mosaics' folder): file name, the results in it, and text or why there is none.
 
     Rasters are put together where their return period, coordinate system, type, bands, nodata, unit, scale and offset
-    are the same; where they overlap, the last by name is on top. A text that is no XML is the reason.
+    are the same; where they overlap, the last by name is on top. A text that is no XML is the reason. A raster that is
+    alone has no mosaic and no name for one: its COG is the whole of it.
     """
     groups: dict[str, list[tuple[Json, str]]] = {}
     for result, path in rasters:
         groups.setdefault(repr(_key(result)), []).append((result, path))
     counts: dict[str, int] = {}
     for _, group in sorted(groups.items(), key=lambda entry: entry[1][0][0]["name"]):
+        if len(group) == 1:
+            yield "", [group[0][0]], ALONE
+            continue
         period = group[0][0]["statistics"]["return_period"]
         stem = f"mosaic-rp{period}" if period else "mosaic"
         counts[stem] = counts.get(stem, 0) + 1

@@ -102,6 +102,16 @@ def _check_form(place: str, schemes: tuple[str, ...]) -> None:
         raise PlaceRefused(place, "a path without ..", "..")
 
 
+def without_folder(place: str) -> str | None:
+    """What a relative path would be here; None for an absolute one or a URL.
+
+    Whoever sends one means a folder of their own, and this process has another.
+    """
+    if _SCHEME.match(place) or place.startswith(("/", "\\", "~")) or Path(place).is_absolute():
+        return None
+    return str(Path(place).absolute())
+
+
 def _is_inside(place: str, root: str) -> bool:
     local = place.removeprefix("file://")
     if "://" in local:
@@ -124,10 +134,23 @@ def is_named_crs(text: str) -> bool:
 def raster_place(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """The place is one that this app may use; with `writes` true, one that it may write to."""
     field = config["param"]
+    if (here := without_folder(parameters[field])) is not None:
+        hint = f"this server would take it from its own folder, as {here}: send the whole path"
+        raise ResourceInvalid(field, "an absolute path or a URL", f"the relative {shown(parameters[field], 200)}", hint)
     try:
         check_place(parameters[field], writes=bool(config.get("writes")))
     except PlaceRefused as refused:
         raise ResourceInvalid(field, refused.expected, refused.found, "choose another place") from refused
+
+
+@resource_validator("one_listing_rule")
+def one_listing_rule(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """A pattern says itself which folders are meant: `recursive` beside it would be a second answer."""
+    source = parameters[config["param"]].removeprefix("file://")
+    is_pattern = any(mark in source for mark in "*?[") and "://" not in source and not Path(source).exists()
+    if is_pattern and parameters.get("recursive"):
+        hint = "write ** in the pattern for all folders inside, as in /data/**/*.tif"
+        raise ResourceInvalid("recursive", "false where the source is a pattern", "true", hint)
 
 
 @resource_validator("named_crs")

@@ -174,7 +174,8 @@ def kind_of(dataset: Any, facts: Facts, asked: str) -> Kind:
     if asked == "continuous":
         return "continuous"
     is_measured = dataset.scales[0] != 1 or dataset.offsets[0] != 0 or bool(dataset.units[0])
-    return "classes" if facts.classes is not None and not is_measured else "continuous"
+    # Of a raster without a valid pixel nothing is known: it takes part as depths do.
+    return "classes" if facts.classes and not is_measured else "continuous"
 
 
 def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: float | None, facts: Facts) -> bool:

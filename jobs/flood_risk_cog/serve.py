@@ -2,12 +2,14 @@
 
     python -m jobs.flood_risk_cog.serve
 
-A request is a line of JSON, the keywords of `convert_raster`. Answers are `{"step", "share", "waits"}` (with `waits`
+A request is a line of JSON, the keywords of `convert_raster`, or of the function of `WORK` that its `work` names.
+Answers are `{"step", "share", "waits"}` (with `waits`
 the step begins when a line comes back), and at the end `{"result"}` or `{"failure"}`.
 """
 
 import ctypes
 import dataclasses
+import importlib
 import json
 import os
 import queue
@@ -23,6 +25,13 @@ from jobs.flood_risk_cog.scratch import ScratchOwner
 
 # A worker with nothing to convert keeps no process for it.
 IDLE_SECONDS = 60.0
+# What else reads rasters: module and function, imported when it is asked for.
+WORK = {
+    "inspect": ("jobs.flood_risk_cog.inventory", "inspect_all"),
+    "draw": ("jobs.flood_risk_cog.quicklook", "draw_as_text"),
+    "tile": ("jobs.flood_risk_cog.tiles", "draw_tile"),
+    "values": ("jobs.flood_risk_cog.tiles", "values_at"),
+}
 SHARE_SECONDS = 0.25
 
 
@@ -78,6 +87,8 @@ def main() -> None:
 
 def answer_to(request: dict[str, Any], worker: Worker) -> dict[str, Any]:
     try:
+        if "work" in request:
+            return {"result": do_work(**request)}
         from jobs.flood_risk_cog.convert import convert_raster  # noqa: PLC0415 - reported where it is missing
 
         owner = request.pop("owner", None)
@@ -88,8 +99,15 @@ def answer_to(request: dict[str, Any], worker: Worker) -> dict[str, Any]:
         return {"failure": fields_of(classify(RasterExtraMissing(error)))}
     except Exception as error:  # noqa: BLE001 - everything is told to the worker, which decides
         if is_out_of_memory(error):
-            return {"failure": fields_of(classify(TooLittleMemory(request["path"])))}
+            return {"failure": fields_of(classify(TooLittleMemory(request.get("path", "rasters"))))}
         return {"failure": fields_of(classify(error))}
+
+
+def do_work(work: str, **keywords: Any) -> dict[str, Any]:
+    """What a request of `WORK` asks for."""
+    module, name = WORK[work]
+    found: dict[str, Any] = getattr(importlib.import_module(module), name)(**keywords)
+    return found
 
 
 def fields_of(failure: Failure) -> dict[str, Any]:

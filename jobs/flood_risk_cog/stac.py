@@ -112,8 +112,21 @@ def _band(result: Json, number: int) -> Json:
     return band
 
 
-def collection_of(items: Sequence[Json], hrefs: Sequence[str], collection_id: str, title: str) -> Json:
-    """The collection of items, with a link to each."""
+def collection_of(
+    items: Sequence[Json],
+    hrefs: Sequence[str],
+    collection_id: str,
+    title: str,
+    *,
+    mosaics: Sequence[str] = (),
+    table: str | None = None,
+) -> Json:
+    """The collection of items, with a link to each.
+
+    Args:
+        mosaics: File names of virtual rasters beside it.
+        table: File name of the items as STAC GeoParquet.
+    """
     instants = sorted(item["properties"]["datetime"] for item in items if item["properties"]["datetime"])
     return {
         "type": "Collection",
@@ -134,8 +147,21 @@ def collection_of(items: Sequence[Json], hrefs: Sequence[str], collection_id: st
             "thumbnail": {"href": "./quicklook.png", "type": "image/png", "roles": ["thumbnail"]},
             "summary": {"href": "./summary.json", "type": "application/json", "roles": ["metadata"]},
             "verification": {"href": "./verification.json", "type": "application/json", "roles": ["metadata"]},
+            **{name.removesuffix(".vrt"): _mosaic(name) for name in mosaics},
+            **({"items": _table(table)} if table is not None else {}),
         },
     }
+
+
+def _mosaic(name: str) -> Json:
+    title = "Virtual raster (GDAL VRT) of the COGs on one grid"
+    return {"href": f"./{encoded(name)}", "type": "application/xml", "title": title, "roles": ["data", "virtual"]}
+
+
+def _table(name: str) -> Json:
+    title = "All items as one table (STAC GeoParquet)"
+    media_type = "application/vnd.apache.parquet"
+    return {"href": f"./{encoded(name)}", "type": media_type, "title": title, "roles": ["collection-mirror"]}
 
 
 def encoded(href: str) -> str:

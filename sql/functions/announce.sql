@@ -1,8 +1,12 @@
--- Announcements commit asynchronously: one that a crash of the server takes back costs a message that does nothing.
+-- Announcements: which rows have a message, and which need one again. They commit asynchronously: if a crash of the
+-- server undoes one, a message comes that does nothing.
 
--- The messages for these rows are confirmed: pending becomes queued. Rows that moved on meanwhile stay as they are, but a
--- queued one remembers the later message, so that it is not missed while that one waits.
-create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[]) returns integer
+-- Notes that the messages for these tasks are confirmed: pending becomes queued.
+-- Rows that moved on meanwhile keep their status, but one that waits remembers the later message, so that it is not
+-- taken for lost while that message waits. Returns how many rows changed.
+-- Locks: task rows by id.
+create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run integer, p_task_ids text[])
+returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
   v_ids text[];
@@ -12,7 +16,7 @@ begin
   select array_agg(o.task_id) into v_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and (t.status in ('pending', 'queued', 'pending_retry')) is not false
+      and (t.status in ({waiting_tasks})) is not false
     order by t.task_id for update
   ) o;
   update {schema}.tasks t
@@ -23,11 +27,41 @@ begin
   return v_count;
 end $$;
 
+-- Notes that the message for the job's step is confirmed.
+-- Fence: the job waits for that step of that run. Locks: the job row.
 create or replace function {schema}.mark_job_announced(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql set plan_cache_mode = force_generic_plan as $$
 begin
   perform set_config('synchronous_commit', 'off', true);
   update {schema}.jobs j set announced_at = {schema}.clock()
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing');
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ({waiting_jobs});
   return found;
+end $$;
+
+-- Ends the hold of tasks that a find has for the caller, whose messages no queue took.
+-- The next sweep finds them.
+-- Fence: they are pending. Locks: task rows by id.
+create or replace function {schema}.let_go_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns void
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_ids text[];
+begin
+  select array_agg(o.task_id) into v_ids from (
+    select t.task_id from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
+      and t.status is not distinct from 'pending'
+    order by t.task_id for update
+  ) o;
+  update {schema}.tasks t set due_at = null
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+end $$;
+
+-- Ends the hold of a job that a find has for the caller, whose message no queue took.
+-- Fence: the attempt, so that a step which is to be tried again later keeps its time. Locks: the job row.
+create or replace function {schema}.let_go_of_job(p_job_id text, p_run integer, p_attempt integer) returns void
+language plpgsql as $$
+begin
+  update {schema}.jobs j set due_at = null
+  where j.job_id = p_job_id and j.run = p_run and j.attempt = p_attempt and j.status in ({waiting_jobs})
+    and j.announced_at is null;
 end $$;

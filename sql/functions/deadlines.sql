@@ -1,7 +1,8 @@
 -- Declared deadlines: set where rows are written, enforced here. Waiting work without one is never judged by its age,
 -- and the time that a job is paused does not count.
 
--- `deadline_at` of a job, anew for each run. As a trigger, so that no function that begins a run can forget it.
+-- Sets a job's deadline at the beginning of each run.
+-- It is a trigger, so that no function that begins a run can forget it.
 create or replace function {schema}.set_job_deadline() returns trigger
 language plpgsql as $$
 begin
@@ -16,7 +17,7 @@ for each row execute function {schema}.set_job_deadline();
 create or replace trigger set_deadline_of_run before update of run on {schema}.jobs
 for each row when (old.run is distinct from new.run) execute function {schema}.set_job_deadline();
 
--- A stage's deadlines, both from the moment its row is written: the job has come to it.
+-- Sets a stage's deadlines, both counted from the moment its row is written: the job has come to it.
 create or replace function {schema}.set_stage_deadlines() returns trigger
 language plpgsql as $$
 begin
@@ -30,7 +31,7 @@ end $$;
 create or replace trigger set_deadlines before insert on {schema}.stages
 for each row execute function {schema}.set_stage_deadlines();
 
--- Whether an attempt that began then has had its time.
+-- Whether an attempt that began at p_started_at has used up its stage's task_timeout_seconds.
 create or replace function {schema}.is_task_timed_out(
   p_started_at timestamptz, p_settings jsonb, p_now timestamptz
 ) returns boolean
@@ -39,42 +40,43 @@ language sql immutable as $$
     p_started_at + (p_settings ->> 'task_timeout_seconds')::double precision * interval '1 second' <= p_now, false)
 $$;
 
--- The stages at which running jobs stand whose deadline, or whose job's, has passed; for the janitor.
+-- Finds the stages where jobs are whose own deadline, or whose stage's, has passed; for the janitor.
 create or replace function {schema}.find_overdue_stages(p_limit integer)
 returns table (job_id text, run integer, stage integer)
 language sql stable as $$
   (
     select j.job_id, j.run, j.stage from {schema}.jobs j
-    where j.status in ('queued', 'processing', 'finalizing') and j.deadline_at <= {schema}.clock()
+    where j.status in ({active_jobs}) and j.deadline_at <= {schema}.clock()
       and j.paused_at is null
     order by j.deadline_at limit p_limit
   ) union (
     select s.job_id, s.run, s.stage from {schema}.stages s
     join {schema}.jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
-    where s.status in ('queued', 'processing') and s.deadline_at <= {schema}.clock()
-      and j.status in ('queued', 'processing') and j.paused_at is null
+    where s.status in ({open_stages}) and s.deadline_at <= {schema}.clock()
+      and j.status in ({active_jobs}) and j.paused_at is null
     order by s.deadline_at limit p_limit
   ) union (
     select s.job_id, s.run, s.stage from {schema}.stages s
     join {schema}.jobs j on j.job_id = s.job_id and j.run = s.run and j.stage = s.stage
-    where s.status in ('queued', 'processing') and s.queue_deadline_at <= {schema}.clock()
-      and j.status in ('queued', 'processing') and j.paused_at is null
+    where s.status in ({open_stages}) and s.queue_deadline_at <= {schema}.clock()
+      and j.status in ({active_jobs}) and j.paused_at is null
       and (s.status = 'queued' or exists (
         select 1 from {schema}.tasks t
         where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
-          and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
+          and t.status in ({waiting_tasks}) and t.attempt = 0
       ))
     order by s.queue_deadline_at limit p_limit
   )
 $$;
 
--- Ends what is overdue at the stage where the job stands. Outcome:
---   job_timed_out, stage_timed_out, queue_time_expired (its planning never began): the job has failed;
---   tasks_expired: tasks that nobody had started failed, at most p_limit of them, and the stage's policy was applied;
---   nothing (no deadline has passed, or the job has moved on).
--- Fence: the deadline and the statuses, read again under the locks. Whoever has the lock first decides: a completion
--- that came before counts, one that comes after finds its stage closed.
--- Locks: task rows by id (those in other hands are skipped: they are being started), the stage, the job row.
+-- Ends what is overdue at the stage where the job is.
+-- Outcome: job_timed_out, stage_timed_out, queue_time_expired (its planning never began), in which the job has failed;
+-- tasks_expired (at most p_limit tasks that nobody had started failed, and the stage's policy was applied); nothing (no
+-- deadline has passed, or the job has moved on).
+-- Fence: the deadline and the statuses, read again under the locks. The first transaction to have the lock decides: a
+-- completion that came before counts, one that comes after finds its stage closed.
+-- Locks: task rows by id (those that another transaction holds are skipped: they are being started), the stage, the job
+-- row.
 -- Raises CM001 when the stage was closed between the look at it and its lock: call again.
 create or replace function {schema}.enforce_deadlines(
   p_job_id text, p_run integer, p_stage integer, p_limit integer
@@ -99,9 +101,9 @@ begin
         else 'queue_time_expired' end;
     end if;
   elsif exists (
-    select 1 from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id and j.run = s.run
+    select 1 from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.queue_deadline_at <= v_now
-      and s.status = 'processing' and j.status = 'processing' and j.paused_at is null
+      and {stage_is_open} and j.paused_at is null
   ) then
     v_expired := {schema}.expire_unstarted_tasks(p_job_id, p_run, p_stage, p_limit);
     if v_expired is not null then
@@ -114,21 +116,21 @@ begin
   return next;
 end $$;
 
--- The error of the deadline that the job has missed at this stage, the widest first; null when it has missed none.
+-- The error of the deadline that the job has missed at this stage, the widest first; null when it missed none.
 create or replace function {schema}.find_missed_deadline(
   p_job_id text, p_run integer, p_stage integer, p_now timestamptz
 ) returns jsonb
 language sql stable as $$
-  select jsonb_build_object('type', m.type, 'message', m.message, 'stage', p_stage, 'retryable', false,
-    'deadline_at', m.deadline_at, 'at', p_now)
+  select {schema}.stored_error(m.type, m.message, false, null, p_now)
+    || jsonb_build_object('stage', p_stage, 'deadline_at', m.deadline_at)
   from {schema}.jobs j
   join {schema}.stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
   cross join lateral (
     select * from (values
-      (1, 'JobTimedOut', j.deadline_at, j.status in ('queued', 'processing', 'finalizing'),
+      (1, 'JobTimedOut', j.deadline_at, j.status in ({active_jobs}),
         format('the job was to end within %s s and stood at stage %s of %s',
           (j.definition ->> 'timeout_seconds')::double precision, j.stage, j.total_stages)),
-      (2, 'StageTimedOut', s.deadline_at, s.status in ('queued', 'processing') and j.status in ('queued', 'processing'),
+      (2, 'StageTimedOut', s.deadline_at, s.status in ({open_stages}) and j.status in ({active_jobs}),
         format('stage %s was to end within %s s and was %s',
           s.stage, (s.settings ->> 'timeout_seconds')::double precision, s.status)),
       (3, 'QueueTimeExpired', s.queue_deadline_at, s.status = 'queued' and j.status = 'queued',
@@ -141,7 +143,8 @@ language sql stable as $$
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.paused_at is null
 $$;
 
--- Fails tasks that no attempt has begun. The caller checks the stage. Locks: task rows by id, without waiting.
+-- Fails tasks that no attempt has begun, and returns their ids; the caller checks the stage.
+-- Locks: task rows by id, none waited for.
 create or replace function {schema}.expire_unstarted_tasks(
   p_job_id text, p_run integer, p_stage integer, p_limit integer
 ) returns text[]
@@ -153,14 +156,14 @@ begin
   select array_agg(e.task_id) into v_ids from (
     select t.task_id from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
+      and t.status in ({waiting_tasks}) and t.attempt = 0
     order by t.task_id limit p_limit for update skip locked
   ) e;
   update {schema}.tasks t
   set status = 'failed', is_watched = false, due_at = null, parked_at = null, finished_at = v_now,
-      error = jsonb_build_object('type', 'QueueTimeExpired', 'retryable', false, 'attempt', 0, 'at', v_now,
-        'message', format('was to begin within %s s of its stage and had not by then',
-          (s.settings ->> 'queue_timeout_seconds')::double precision))
+      error = {schema}.stored_error('QueueTimeExpired',
+        format('was to begin within %s s of its stage and had not by then',
+          (s.settings ->> 'queue_timeout_seconds')::double precision), false, 0, v_now)
   from {schema}.stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     and t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);

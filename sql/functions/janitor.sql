@@ -1,9 +1,11 @@
--- The janitor's finds. Each is one statement, skips rows in other hands, and is bounded, so that any number of janitors
--- may sweep at once. A find holds its rows for p_hold_seconds: no other janitor announces them meanwhile, and if this
--- one dies, the next does.
+-- The janitor's finds: what waits for a message, for a new owner or for an end, and nobody else will give it. Each find
+-- is one statement, skips rows that another transaction holds, and is bounded, so that any number of janitors may sweep
+-- at once. A find of rows to announce holds them for p_hold_seconds: no other janitor announces them meanwhile, and if
+-- this one dies, the next does.
 
--- Tasks that need a message and have none confirmed: older than the grace that their planner gets, or taken back from a
--- worker, which nobody is about to announce.
+-- Finds tasks that need a message and have none confirmed.
+-- They are older than the grace that their planner has for sending it, or were taken back from a process and nobody is
+-- about to announce them, or are due for another attempt.
 create or replace function {schema}.find_unannounced_tasks(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (
@@ -46,14 +48,14 @@ begin
   order by h.job_id, h.run, h.stage, h.task_id;
 end $$;
 
--- Jobs that wait for a step and have no message confirmed for it.
+-- Finds jobs that wait for a step and have no message confirmed for it.
 create or replace function {schema}.find_unannounced_jobs(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
 language sql volatile as $$
   with found as (
     select j.job_id from {schema}.jobs j
-    where j.status in ('queued', 'finalizing') and j.announced_at is null and j.paused_at is null
+    where j.status in ({waiting_jobs}) and j.announced_at is null and j.paused_at is null
       and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
       and (j.due_at is null or j.due_at <= {schema}.clock())
     order by j.updated_at limit p_limit for update skip locked
@@ -63,37 +65,11 @@ language sql volatile as $$
   returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
 $$;
 
--- Lets go of tasks that a find holds for the caller, whose messages no queue took: the next sweep finds them.
--- Locks: task rows by id.
-create or replace function {schema}.let_go_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns void
-language plpgsql set enable_seqscan = off as $$
-declare
-  v_ids text[];
-begin
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and t.status is not distinct from 'pending'
-    order by t.task_id for update
-  ) o;
-  update {schema}.tasks t set due_at = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-end $$;
-
--- The same for a job. A step that is to be tried again later has another attempt, and keeps its time.
-create or replace function {schema}.let_go_of_job(p_job_id text, p_run integer, p_attempt integer) returns void
-language plpgsql as $$
-begin
-  update {schema}.jobs j set due_at = null
-  where j.job_id = p_job_id and j.run = p_run and j.attempt = p_attempt and j.status in ('queued', 'finalizing')
-    and j.announced_at is null;
-end $$;
-
--- Rows that wait in vain: their message was confirmed before p_before, a grace earlier than the oldest message that their
--- queue holds came there, so it is none of them. Confirmations are this database's time and arrivals the broker's; the
--- grace is for the difference of their clocks. A message that was to come at due_at was scheduled until then, and counts
--- from there. A found row is held as if it had just been announced. It looks at ten times p_limit open tasks of a job at
--- most, and at a hundred times p_limit of all jobs, taken in any order: a stage may hold a million that are not lost.
+-- Finds tasks whose message is lost: it was confirmed before the oldest message of their queue came there.
+-- p_before is that arrival minus a grace, since confirmations are this database's time and arrivals the broker's. A
+-- message that was scheduled for due_at counts from then. A found row is held as if it had just been announced. It
+-- looks at up to ten times p_limit open tasks of one job and a hundred times p_limit of all jobs, taken in random
+-- order, since a stage may hold a million tasks that are not lost.
 create or replace function {schema}.find_lost_tasks(
   p_queue text, p_limit integer, p_before timestamptz
 ) returns table (
@@ -114,7 +90,7 @@ begin
     cross join lateral (
       select t.job_id, t.run, t.task_id, t.queue, t.status, t.due_at, t.announced_at, t.parked_at from {schema}.tasks t
       where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+        and t.status in ({open_tasks})
       order by t.task_id limit p_limit * 10
     ) o
     limit p_limit * 100
@@ -122,12 +98,12 @@ begin
     select t.job_id, t.run, t.task_id
     from (
       select o.job_id, o.run, o.task_id from looked_at o
-      where o.queue = p_queue and o.status in ('queued', 'pending_retry') and o.parked_at is null
+      where o.queue = p_queue and o.status in ({announced_tasks}) and o.parked_at is null
         and greatest(o.announced_at, o.due_at) < p_before and o.announced_at is not null
       limit p_limit
     ) s
     join {schema}.tasks t on t.job_id = s.job_id and t.run = s.run and t.task_id = s.task_id
-    where t.status in ('queued', 'pending_retry') and t.announced_at is not null and t.parked_at is null
+    where t.status in ({announced_tasks}) and t.announced_at is not null and t.parked_at is null
       and greatest(t.announced_at, t.due_at) < p_before
     for update of t skip locked
   ), held as (
@@ -143,12 +119,13 @@ begin
   order by h.job_id, h.run, h.stage, h.task_id;
 end $$;
 
+-- Finds jobs whose step's message is lost, as find_lost_tasks does for tasks.
 create or replace function {schema}.find_lost_jobs(p_limit integer, p_before timestamptz)
 returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
 language sql volatile as $$
   with lost as (
     select j.job_id from {schema}.jobs j
-    where j.status in ('queued', 'finalizing') and j.paused_at is null and j.announced_at is not null
+    where j.status in ({waiting_jobs}) and j.paused_at is null and j.announced_at is not null
       and greatest(j.announced_at, j.due_at) < p_before
     order by j.updated_at limit p_limit for update skip locked
   )
@@ -157,7 +134,7 @@ language sql volatile as $$
   returning j.job_id, j.run, j.stage, j.attempt, j.job_type, j.correlation_id
 $$;
 
--- Stages with tasks whose lease has run out.
+-- Finds stages with tasks whose lease has run out.
 create or replace function {schema}.find_expired_stages(p_limit integer)
 returns table (job_id text, run integer, stage integer)
 language sql stable as $$
@@ -168,24 +145,25 @@ language sql stable as $$
   ) e
 $$;
 
--- Jobs that run though nothing of their stage is open. A look at one open task a job, never a join over all of them:
--- that is what the limit within is for.
+-- Finds jobs that run though no task of their stage is open.
+-- It looks at one open task per job and never joins all of them: that is the reason for the limit within.
 create or replace function {schema}.find_stalled_jobs(p_limit integer, p_grace_seconds double precision)
 returns table (job_id text, run integer, stage integer)
 language sql stable set enable_seqscan = off as $$
   select j.job_id, j.run, j.stage from {schema}.jobs j
-  where j.status in ('processing', 'cancelling')
+  where j.status in ({running_jobs})
     and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
     and (
       select t.task_id from {schema}.tasks t
       where t.job_id = j.job_id and t.run = j.run and t.stage = j.stage
-        and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+        and t.status in ({open_tasks})
       order by t.task_id limit 1
     ) is null
   order by j.updated_at limit p_limit
 $$;
 
--- Decides again what a stage's last task decides. Returns whether the job moved. Locks: the stage, then the job row.
+-- Decides again what a stage's last task decides, and returns whether the job moved.
+-- Locks: the stage, then the job row.
 create or replace function {schema}.resume_stalled_job(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql as $$
 begin
@@ -200,12 +178,11 @@ begin
   return false;
 end $$;
 
--- Jobs that are cancelling for longer than their grace.
+-- Finds jobs that have been cancelling for longer than their grace.
 create or replace function {schema}.find_overdue_cancels(p_limit integer)
 returns table (job_id text, run integer, stage integer)
 language sql stable as $$
   select j.job_id, j.run, j.stage from {schema}.jobs j
-  where j.status = 'cancelling'
-    and coalesce(j.cancel_deadline_at, j.updated_at + interval '300 seconds') <= {schema}.clock()
+  where j.status = 'cancelling' and {cancel_deadline} <= {schema}.clock()
   order by j.updated_at limit p_limit
 $$;

@@ -1,11 +1,10 @@
--- Work that the release at hand does not know: it is given back with a growing delay, for one that does. No attempt and no
--- interruption is spent. What it waits for is noted in its row; a note counts only while the row stands where it stood
--- then (`at`), so nobody needs to take it away. Only the time in which somebody keeps giving it back counts against
--- p_patience_seconds: neither a pause nor an outage does.
--- p_unknown says what is not known: kind, name, and `by` whom. p_delays: the delay after the first time, the second,
--- and so on; the last one stays.
+-- Postponed work: this release does not know its type, so it is given back with a growing delay, for one that does. No
+-- attempt and no interruption is spent. What it waits for is noted in its row; a note counts only while the row is
+-- where it was then (`at`), so nobody needs to remove it. Only the time in which somebody keeps giving it back counts
+-- against p_patience_seconds: neither a pause nor an outage does. p_unknown describes what is not known: kind, name,
+-- and `by` whom. p_delays: the delay after the first time, the second, and so on; the last one stays.
 
--- The note after one more time.
+-- The note of work that is given back, after one more time.
 create or replace function {schema}.note_unknown_work(
   p_before jsonb, p_at jsonb, p_unknown jsonb, p_now timestamptz, p_patience_seconds double precision
 ) returns jsonb
@@ -21,30 +20,33 @@ language sql immutable as $$
   from (select coalesce(p_before -> 'at' = p_at, false) as is_same) b
 $$;
 
+-- Whether work with this note has waited long enough for a release that knows it.
 create or replace function {schema}.is_patience_over(p_note jsonb) returns boolean
 language sql immutable as $$
   select (p_note ->> 'waited_seconds')::double precision >= (p_note ->> 'patience_seconds')::double precision
 $$;
 
--- What a person reads of work that has waited long enough.
+-- The error of work that has waited long enough for a release that knows it.
 create or replace function {schema}.unknown_work_error(p_note jsonb, p_attempt integer) returns jsonb
-language sql immutable as $$
-  select jsonb_build_object('type', 'UnknownWork', 'retryable', false, 'attempt', p_attempt, 'at', p_note -> 'seen_at',
-    'message', format('expected an app that knows the %s %s, and none came: given back %s times since %s, last by %s; '
+language sql stable as $$
+  select {schema}.stored_error('UnknownWork',
+    format('expected an app that knows the %s %s, and none came: given back %s times since %s, last by %s; '
       'deploy the release that knows it, then rerun the job (COREMACHINE_UNKNOWN_WORK_PATIENCE_SECONDS is %s)',
       p_note ->> 'kind', p_note ->> 'name', p_note ->> 'times', p_note ->> 'since', p_note ->> 'by',
-      p_note ->> 'patience_seconds'))
+      p_note ->> 'patience_seconds'), false, p_attempt, (p_note ->> 'seen_at')::timestamptz)
 $$;
 
+-- Seconds until work with this note is tried again.
 create or replace function {schema}.unknown_work_delay(p_note jsonb, p_delays double precision[])
 returns double precision
 language sql immutable as $$
   select p_delays[least((p_note ->> 'times')::integer, cardinality(p_delays))]
 $$;
 
--- Gives claimed tasks back. One row a task: postponed, to be sent again after wait_seconds (so is one of these tasks that
--- was given back before and is not due yet); or failed, since its patience is over, with what that did to its stage and
--- job. Those of a stage that has ended are cancelled.
+-- Gives claimed tasks back, for a release that knows them, and returns one row per task.
+-- Outcome: postponed, to be sent again after wait_seconds (so is one of these tasks that was given back before and is
+-- not due yet); failed, since its patience is over, with what that did to its stage and job. Those of a stage that has
+-- ended are cancelled.
 -- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
 -- Raises CM001 when the stage was closed between the look at it and its lock: call again.
 create or replace function {schema}.postpone_tasks(
@@ -67,7 +69,8 @@ begin
   where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
   with ended as (
     update {schema}.tasks t
-    set status = case when d.is_over then 'failed' else 'pending_retry' end, is_watched = t.is_watched and not d.is_over,
+    set status = case when d.is_over then 'failed' else 'pending_retry' end,
+        is_watched = t.is_watched and not d.is_over,
         due_at = case when d.is_over then null else
           v_now + {schema}.unknown_work_delay(t.waiting_for, p_delays) * interval '1 second' end,
         finished_at = case when d.is_over then v_now end,
@@ -98,9 +101,10 @@ begin
   order by t.task_id;
 end $$;
 
--- The same for the step that a job waits for. Outcome: postponed, to be announced again after delay_seconds; early, the
--- same, but it was postponed before and is not due yet; exhausted, nothing was changed: the caller fails the job with
--- this error; not_waiting (it waits for no such step, or is paused).
+-- Postpones the step that a job waits for, for a release that knows it.
+-- Outcome: postponed, to be announced again after delay_seconds; early (it was postponed before and is not due yet);
+-- exhausted (nothing was changed: the caller fails the job with this error); not_waiting (it waits for no such step, or
+-- is paused).
 -- Fence: the job waits for that step of that run. Locks: the job row.
 create or replace function {schema}.postpone_job_step(
   p_job_id text, p_run integer, p_stage integer, p_unknown jsonb, p_patience_seconds double precision,
@@ -115,7 +119,7 @@ declare
   v_note jsonb;
 begin
   select j.status, j.attempt, j.waiting_for into v_job from {schema}.jobs j
-  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ('queued', 'finalizing')
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status in ({waiting_jobs})
     and j.paused_at is null
   for update;
   if not found then
@@ -149,12 +153,12 @@ begin
   return next;
 end $$;
 
--- What work waits for now, by kind and name; for an app that wants to know whether it knows it.
+-- Finds what work waits for now, by kind and name, so that an app can see whether it knows it.
 create or replace function {schema}.find_unknown_work(p_limit integer) returns table (kind text, name text)
 language sql stable as $$
   select w.kind, w.name from (
     select j.waiting_for ->> 'kind' as kind, j.waiting_for ->> 'name' as name from {schema}.jobs j
-    where j.status in ('queued', 'finalizing') and j.waiting_for is not null
+    where j.status in ({waiting_jobs}) and j.waiting_for is not null
     union
     select t.waiting_for ->> 'kind', t.waiting_for ->> 'name' from {schema}.tasks t
     where t.status = 'pending_retry' and t.waiting_for is not null
@@ -162,8 +166,9 @@ language sql stable as $$
   limit p_limit
 $$;
 
--- An app that knows it is there, if not yet its turn: the patience of what has spent half of it begins anew. Returns for
--- how many rows. Rows in other hands are skipped. Locks: task rows by id; job rows.
+-- Begins the patience of work anew, where half of it is spent, since an app that knows it is there.
+-- Returns for how many rows.
+-- Locks: task rows by id, then job rows; those that another transaction holds are skipped.
 create or replace function {schema}.renew_patience(p_kind text, p_name text, p_limit integer) returns integer
 language plpgsql as $$
 declare
@@ -181,7 +186,7 @@ begin
   get diagnostics v_tasks = row_count;
   with found as (
     select j.job_id from {schema}.jobs j
-    where j.status in ('queued', 'finalizing') and j.waiting_for ->> 'kind' = p_kind
+    where j.status in ({waiting_jobs}) and j.waiting_for ->> 'kind' = p_kind
       and j.waiting_for ->> 'name' = p_name and {schema}.is_patience_half_over(j.waiting_for)
     order by j.job_id limit p_limit for update skip locked
   )
@@ -191,6 +196,7 @@ begin
   return v_tasks + v_jobs;
 end $$;
 
+-- Whether work with this note has spent half of its patience.
 create or replace function {schema}.is_patience_half_over(p_note jsonb) returns boolean
 language sql immutable as $$
   select (p_note ->> 'waited_seconds')::double precision * 2 >= (p_note ->> 'patience_seconds')::double precision

@@ -1,10 +1,11 @@
--- The watch: while a stage runs, exactly one of its open tasks is watched. Whoever ends any other task knows that it is
--- not the last and needs no look at its neighbours; whoever ends the watched one hands the watch on, or is the last.
--- So completions of one stage hold its lock in shared mode and commit side by side.
+-- The watch: while a stage runs, exactly one of its open tasks is watched. A process that ends any other task knows
+-- that it is not the last, and does not look at its neighbours; the one that ends the watched task passes the watch on,
+-- or is the last. So completions of one stage share its lock and commit side by side. docs/explanation/locking.md has a
+-- diagram and figures.
 
--- Hands the watch from tasks that end in this transaction to another open one that nobody holds this moment.
--- False when there is none: then only the exclusive stage lock can tell whether the stage is over.
--- Locks: one more task row, never awaited; before the stage's lock.
+-- Passes the watch from tasks that end in this transaction to another open task that nobody holds at this moment.
+-- False when there is none: then only the exclusive stage lock can show whether the stage is over.
+-- Locks: one more task row, not waited for; before the stage's lock.
 create or replace function {schema}.pass_watch(p_job_id text, p_run integer, p_stage integer, p_ending_ids text[])
 returns boolean
 language plpgsql set enable_seqscan = off as $$
@@ -14,7 +15,7 @@ begin
   -- The last id first: tasks are taken from the front, so it is watched longest.
   select t.task_id into v_heir from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-    and t.status in ('pending', 'queued', 'processing', 'pending_retry') and t.task_id <> all (p_ending_ids)
+    and t.status in ({open_tasks}) and t.task_id <> all (p_ending_ids)
   order by t.task_id desc limit 1 for update skip locked;
   if v_heir is null then
     return false;
@@ -25,9 +26,10 @@ begin
 end $$;
 
 -- Makes sure that an open task is watched, after others were ended. False when no task is open.
--- Where every open task is in other hands this moment, the stage is marked as unwatched: whoever ends a task of it then
--- decides under the exclusive lock. Waiting for such a row would be a deadlock: its holder may wait for this stage.
--- Locks: the stage's exclusive lock is held by the caller; then one task row, never awaited, and the stage row.
+-- If other transactions hold every open task at this moment, the stage is marked as unwatched: the end of each of its
+-- tasks then decides under the exclusive lock. Waiting for such a row would be a deadlock, since its holder may wait
+-- for this stage.
+-- Locks: the stage's exclusive lock is held by the caller; then one task row, not waited for, and the stage row.
 create or replace function {schema}.ensure_watch(p_job_id text, p_run integer, p_stage integer) returns boolean
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -36,18 +38,18 @@ begin
   if exists (
     select 1 from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.is_watched
-      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+      and t.status in ({open_tasks})
   ) then
     return true;
   end if;
   select t.task_id into v_task_id from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-    and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    and t.status in ({open_tasks})
   order by t.task_id desc limit 1 for update skip locked;
   if v_task_id is null and not exists (
     select 1 from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
-      and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+      and t.status in ({open_tasks})
   ) then
     return false;
   end if;

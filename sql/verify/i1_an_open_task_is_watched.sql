@@ -3,6 +3,6 @@
 select s.job_id, s.run, s.stage, count(*) filter (where t.is_watched) as watched, count(*) as open
 from {schema}.stages s
 join {schema}.tasks t on t.job_id = s.job_id and t.run = s.run and t.stage = s.stage
-where s.status = 'processing' and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+where s.status = 'processing' and t.status in ({open_tasks})
 group by s.job_id, s.run, s.stage, s.is_unwatched
 having count(*) filter (where t.is_watched) <> 1 and not s.is_unwatched

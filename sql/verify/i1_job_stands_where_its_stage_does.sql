@@ -7,8 +7,8 @@ where s.status is null
     when 'queued' then s.status = 'queued'
     when 'processing' then s.status = 'processing'
     when 'cancelling' then s.status = 'processing'
-    when 'finalizing' then s.status in ('completed', 'completed_with_errors') and j.stage = j.total_stages
-    when 'completed' then s.status in ('completed', 'completed_with_errors') and j.stage = j.total_stages
-    when 'completed_with_errors' then s.status in ('completed', 'completed_with_errors') and j.stage = j.total_stages
-    else s.status not in ('queued', 'processing')
+    when 'finalizing' then s.status in ({completed_stages}) and j.stage = j.total_stages
+    when 'completed' then s.status in ({completed_stages}) and j.stage = j.total_stages
+    when 'completed_with_errors' then s.status in ({completed_stages}) and j.stage = j.total_stages
+    else s.status not in ({open_stages})
   end

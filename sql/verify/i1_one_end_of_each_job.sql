@@ -5,4 +5,4 @@ left join {schema}.job_events e on e.job_id = j.job_id and e.run = j.run
   and e.event in ('job_completed', 'job_completed_with_errors', 'job_failed', 'job_cancelled')
 group by j.job_id, j.run, j.status
 having count(e.event_id) <> case
-  when j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled') then 1 else 0 end
+  when j.status in ({ended_jobs}) then 1 else 0 end

@@ -2,4 +2,4 @@
 select s.job_id, s.run, s.stage, s.status, j.stage as job_stage
 from {schema}.stages s
 join {schema}.jobs j on j.job_id = s.job_id and j.run = s.run
-where s.stage > j.stage or (s.stage < j.stage and s.status not in ('completed', 'completed_with_errors'))
+where s.stage > j.stage or (s.stage < j.stage and s.status not in ({completed_stages}))

@@ -2,6 +2,6 @@
 select j.job_id, j.run, j.status, coalesce(sum(s.failed_count), 0) as failed_tasks
 from {schema}.jobs j
 left join {schema}.stages s on s.job_id = j.job_id and s.run = j.run
-where j.status in ('completed', 'completed_with_errors')
+where j.status in ({completed_jobs})
 group by j.job_id, j.run, j.status
 having (j.status = 'completed') is distinct from (coalesce(sum(s.failed_count), 0) = 0)

@@ -3,6 +3,6 @@
 select s.job_id, s.run, s.stage, s.status as stage_status, t.task_id, t.status
 from {schema}.tasks t
 join {schema}.stages s on s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
-where t.status in ('pending', 'queued', 'processing', 'pending_retry')
-  and s.status not in ('queued', 'processing')
-  and (t.status <> 'processing' or s.status in ('completed', 'completed_with_errors'))
+where t.status in ({open_tasks})
+  and s.status not in ({open_stages})
+  and (t.status <> 'processing' or s.status in ({completed_stages}))

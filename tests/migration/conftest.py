@@ -27,6 +27,11 @@ union all select 'trigger', t.relname || '.' || g.tgname, pg_get_triggerdef(g.oi
   from tables t join pg_trigger g on g.tgrelid = t.oid and not g.tgisinternal
 union all select 'function', p.oid::regprocedure::text, pg_get_functiondef(p.oid)
   from pg_proc p join spaces s on s.oid = p.pronamespace
+union all select 'comment', t.relname, coalesce(obj_description(t.oid, 'pg_class'), '') from tables t
+union all select 'comment', t.relname || '.' || a.attname, coalesce(col_description(t.oid, a.attnum), '')
+  from tables t join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
+union all select 'comment', p.oid::regprocedure::text, coalesce(obj_description(p.oid, 'pg_proc'), '')
+  from pg_proc p join spaces s on s.oid = p.pronamespace
 """
 
 

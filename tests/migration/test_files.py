@@ -142,6 +142,14 @@ def test_all_migrations_make_what_the_models_generate(connection, make_database,
     )
 
 
+def test_nothing_is_without_a_description(connection, catalog_of):
+    """Of 84 columns 14 had a word of explanation, and none where an operator looks: in the database."""
+    Migrator(connection).migrate()
+    comments = {name: words for (kind, name), words in catalog_of(connection).items() if kind == "comment"}
+    assert len(comments) > 150
+    assert [name for name, words in comments.items() if not words.endswith(".")] == []
+
+
 def columns_older_code_cannot_fill(connection, migrations):
     """Columns that a later migration adds to a table of the first one, which an insert must name."""
     query = (

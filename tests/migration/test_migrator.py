@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from core.models import JobRecord, StageDefinition, TaskRecord
+from core.models import JobRecord, JobRef, Lease, StageDefinition, StageRef, TaskRecord
 from core.running.leases import HeldLease
 from core.schema.migration import Migration, load_migrations
 from core.schema.sql_generator import generate_schema
@@ -168,14 +168,14 @@ def run_one_job(pool):
         JobRecord(job_id=job_id, job_type="test", total_stages=1, definition=definition, correlation_id="c")
     )
     task = TaskRecord(job_id=job_id, run=1, task_id="a", stage=1, task_index=0, task_type="t", queue="q")
-    assert tasks.plan_stage(job_id, 1, 1, [task]) == ("planned", 1)
-    assert tasks.claim_tasks(job_id, 1, 1, ["a"], lease_id=lease_id, owner="o")[0]["outcome"] == "claimed"
+    assert tasks.plan_stage(StageRef(job_id, 1, 1), [task]) == ("planned", 1)
+    assert tasks.claim_tasks(StageRef(job_id, 1, 1), ["a"], lease=Lease(lease_id, "o"))[0]["outcome"] == "claimed"
     held = HeldLease(job_id, 1, "a", lease_id, 60.0)
     assert tasks.renew_leases([held]) == {(lease_id, "a"): "renewed"}
     assert stages.complete_task_and_check_stage(
-        job_id, 1, 1, lease_id=lease_id, results={"a": {}}
+        StageRef(job_id, 1, 1), lease_id=lease_id, results={"a": {}}
     ).is_last_task_in_stage
-    assert jobs.finalize_job(job_id, 1, {}) == "completed"
+    assert jobs.finalize_job(JobRef(job_id, 1), {}) == "completed"
     job = jobs.find_job(job_id)
     assert job is not None
     assert job.status == "completed"

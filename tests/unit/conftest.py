@@ -9,7 +9,7 @@ import pytest
 from core.context import TaskContext
 from core.errors import classify
 from core.fan_in import fan_in_reader
-from core.models import Parallelism, StageDefinition, TaskDefinition
+from core.models import JobRef, Parallelism, StageDefinition, StageRef, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
 from core.ports import FailedTask
 
@@ -28,16 +28,16 @@ class MemoryRun:
     status: str = "processing"
     result: dict[str, Any] | None = None
 
-    def stream_results(self, job_id, run, stage):
-        assert (job_id, run) == (self.job_id, 1)
-        yield from self.completed[stage]
+    def stream_results(self, ref):
+        assert ref.job_ref == JobRef(self.job_id, 1)
+        yield from self.completed[ref.stage]
 
-    def stream_failures(self, job_id, run, stage):
-        assert (job_id, run) == (self.job_id, 1)
-        yield from self.failed[stage]
+    def stream_failures(self, ref):
+        assert ref.job_ref == JobRef(self.job_id, 1)
+        yield from self.failed[ref.stage]
 
-    def stage_summaries(self, job_id, run):
-        assert (job_id, run) == (self.job_id, 1)
+    def stage_summaries(self, ref):
+        assert ref == JobRef(self.job_id, 1)
         return [
             StageSummary(
                 stage=stage,
@@ -56,13 +56,13 @@ class MemoryRun:
             if self.fails_the_job(stage):
                 self.status = "failed"
                 return
-        summaries = tuple(self.stage_summaries(self.job_id, 1))
+        summaries = tuple(self.stage_summaries(JobRef(self.job_id, 1)))
         context = JobExecutionContext(
             job_id=self.job_id,
             job_type=self.job.job_type,
             parameters=self.parameters,
             stages=summaries,
-            results=lambda stage: self.stream_results(self.job_id, 1, stage),
+            results=lambda stage: self.stream_results(StageRef(self.job_id, 1, stage)),
         )
         self.result = as_row(self.job.finalize_job(context))
         self.status = "completed_with_errors" if any(one.failed for one in summaries) else "completed"

@@ -5,6 +5,8 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["against", "measures", "limits", "peers.engine", "peers.stack", "peers.floor"])
+@pytest.mark.parametrize(
+    "module", ["against", "measures", "limits", "commit_latency", "peers.engine", "peers.stack", "peers.floor"]
+)
 def test_module_can_be_imported(module):
     assert importlib.import_module(f"bench.{module}")

@@ -6,6 +6,7 @@ import pytest
 
 from core.errors import ContractViolationError
 from core.fan_in import FanInIncomplete, fan_in_reader, load_fan_in_results
+from core.models import StageRef
 from core.models.context import CompletedTask
 from core.ports import FailedTask
 
@@ -26,18 +27,18 @@ class Store:
     def __init__(self):
         self.asked, self.read = [], 0
 
-    def stream_results(self, job_id, run, stage):
-        self.asked.append((job_id, run, stage))
+    def stream_results(self, ref):
+        self.asked.append(ref)
         for index in (0, 1, 3):
             self.read += 1
             yield completed(index)
 
-    def stream_failures(self, job_id, run, stage):
-        self.asked.append((job_id, run, stage))
+    def stream_failures(self, ref):
+        self.asked.append(ref)
         yield failed(2)
 
-    def stage_summaries(self, job_id, run):
-        raise AssertionError(f"fan-in needs no summaries of job {job_id}, run {run}")
+    def stage_summaries(self, ref):
+        raise AssertionError(f"fan-in needs no summaries of {ref}")
 
 
 def params(**changed):
@@ -52,7 +53,7 @@ def test_results_and_failures_come_from_the_stage_that_the_parameters_name():
     assert [task.result["n"] for task in loaded.results()] == [0, 1, 3]
     assert [task.task_index for task in loaded.failures()] == [2]
     assert loaded.expected_count == 4
-    assert store.asked == [(JOB, 3, 2)] * 2
+    assert store.asked == [StageRef(JOB, 3, 2)] * 2
 
 
 def test_nothing_is_read_before_it_is_asked_for():

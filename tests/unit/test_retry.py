@@ -32,6 +32,12 @@ def test_delay_stays_below_the_cap_and_the_doubling(policy, attempt, drawn):
     assert 0 <= delay <= min(policy.max_delay_seconds, policy.base_delay_seconds * 2 ** (attempt - 1))
 
 
+@pytest.mark.parametrize(("attempt", "ceiling"), [(1, 3.0), (2, 6.0), (3, 12.0), (4, 24.0), (5, 40.0), (99, 40.0)])
+def test_delay_doubles_from_the_base_up_to_the_cap(attempt, ceiling):
+    policy = RetryPolicy(max_attempts=100, base_delay_seconds=3.0, max_delay_seconds=40.0)
+    assert retry_delay(attempt, policy, draw=lambda: 0.5) == ceiling / 2
+
+
 def test_delays_of_one_fan_out_differ():
     """Without jitter a whole fan-out came back in the same second (lesson D20)."""
     assert len({retry_delay(2, RetryPolicy()) for _ in range(50)}) > 40
@@ -66,3 +72,7 @@ def test_work_that_is_given_back_comes_again_later_each_time_and_within_half_a_m
     assert delays == sorted(set(delays))
     assert delays[0] >= 0.5
     assert 15 <= delays[-1] <= 30
+
+
+def test_work_that_is_given_back_waits_twice_as_long_each_time():
+    assert give_back_delays(draw=lambda: 0.0) == [0.5, 1.0, 2.0, 4.0, 8.0, 15.0]

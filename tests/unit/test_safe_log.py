@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from core.errors import StoreUnavailable
+from core.models import JobRef, StageRef
 from core.running.leases import HeldLease, LeaseKeeper
 from core.safety import safe_log
 from core.safety.safe_log import safe_logger
@@ -172,8 +173,8 @@ def test_level_is_that_of_the_logger(caplog):
 @pytest.mark.usefixtures("broken_handler")
 def test_sure_step_is_not_made_unsure_by_its_record():
     """A plan that was written was failed after it, since its record raised."""
-    tell_planned("j", 1, 1, "planned", 3, 0.1)
-    tell_finalized("j", 1, "completed")
+    tell_planned(StageRef("j", 1, 1), "planned", 3, 0.1)
+    tell_finalized(JobRef("j", 1), "completed")
 
 
 @pytest.mark.usefixtures("broken_handler")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from core.models import JobStatus, StageStatus, TaskStatus
+
 FUNCTIONS = Path(__file__).resolve().parents[2] / "sql" / "functions"
 STATEMENTS = [
     (source.stem, statement)
@@ -24,3 +26,42 @@ def test_rows_named_by_id_are_found_by_their_key(name, statement):
     a completion took 10 ms after a stage of 100,000, for as long as its connection kept the plan."""
     where = re.sub(r"^.*?\bwhere\b", "", statement, count=1, flags=re.DOTALL)
     assert not re.search(r"(where|and) t\.status = '(processing|pending)'", where), name
+
+
+STATUSES = {status.value for kind in (JobStatus, StageStatus, TaskStatus) for status in kind}
+TEXTS = [*FUNCTIONS.glob("*.sql"), *(FUNCTIONS.parents[1] / "infrastructure").glob("*.py")]
+
+
+def status_lists_in(text):
+    """Lists of two statuses or more, as they are written by hand."""
+    lists = re.findall(r"\(\s*('\w+'(?:\s*,\s*'\w+')+)\s*\)", text)
+    return [found for found in lists if set(re.findall(r"\w+", found)) <= STATUSES]
+
+
+def test_list_of_statuses_is_found():
+    assert status_lists_in("where t.status not in ('pending',\n  'queued') and kind in ('job', 'task')")
+
+
+@pytest.mark.parametrize("source", TEXTS, ids=lambda source: source.name)
+def test_lists_of_statuses_come_from_the_models(source):
+    """A status was added and some queries were not told (lesson D33): `core/schema/statuses.py` has every list."""
+    text = source.read_text(encoding="utf-8")
+    assert status_lists_in(text) == [], "use a name of core/schema/statuses.py, such as {open_tasks}"
+    assert not re.search(r"j\.status (=|<>) 'processing' (and|or) j\.run (=|<>)", text), "use {stage_is_open}"
+
+
+def test_key_of_a_lock_is_made_in_one_file():
+    makers = {source.name for source in FUNCTIONS.glob("*.sql") if "hashtext" in source.read_text(encoding="utf-8")}
+    assert makers == {"locks.sql"}
+
+
+@pytest.mark.parametrize("source", sorted(FUNCTIONS.glob("*.sql")), ids=lambda source: source.name)
+def test_file_begins_with_what_is_in_it(source):
+    header, _, rest = source.read_text(encoding="utf-8").partition("\n\n")
+    assert all(line.startswith("-- ") for line in header.splitlines())
+    assert "create or replace function" in rest
+
+
+def test_stored_error_is_made_in_one_file():
+    makers = {source.name for source in FUNCTIONS.glob("*.sql") if "('type', " in source.read_text(encoding="utf-8")}
+    assert makers == {"errors.sql"}

@@ -43,7 +43,7 @@ def test_tasks_of_a_message_run_in_as_many_threads_as_the_setting_says(settings)
     """Too many raster tasks at once ran out of memory (lesson D41)."""
     factory = RepositoryFactory(settings.model_copy(update={"task_threads": 3}))
     machine = factory.create_machine(Registry([HelloWorldJob], HANDLERS, ["tasks", "raster"]))
-    assert machine._runner._threads == 3
+    assert machine._runner._parts.task_threads == 3
     factory.close()
 
 

@@ -1,5 +1,6 @@
 """An engine at any time, in any crowd, on any queue."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -85,6 +86,8 @@ def broker_queues(broker: BrokerThread) -> Iterator[ServiceBusQueues]:
 def containers() -> Iterator[tuple[str, ServiceBusQueues]]:
     """A PostgreSQL server with a template, and the queues of Microsoft's emulator."""
     if reason := reason_not_to_run():
+        if os.environ.get("COREMACHINE_TEST_DOCKER") == "required":
+            pytest.fail(f"expected containers (COREMACHINE_TEST_DOCKER=required), found none: {reason}")
         pytest.skip(reason)
     with postgres_container() as server_url, service_bus_emulator() as connection_string:
         queues = ServiceBusQueues(connection_string)

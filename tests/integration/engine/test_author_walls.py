@@ -9,7 +9,7 @@ from core.advancing import stage_planner
 from core.basics.canonical import LARGE_VALUE_BYTES
 from core.context import TaskContext
 from core.errors import AuthorError, StoreUnavailable
-from core.models import TaskDefinition
+from core.models import JobRef, StageRef, TaskDefinition
 from core.models.control import RerunMode
 from core.orchestration_manager import AppRole
 from core.running.outcome_writer import OutcomeWriter
@@ -458,10 +458,10 @@ def test_nothing_is_told_of_what_did_not_happen(rig, caplog):
     job_id = rig.run(n=1)
     caplog.clear()
 
-    rig.state.finalize_job(job_id, 1, {})
+    rig.state.finalize_job(JobRef(job_id, 1), {})
     lease_id = "00000000-0000-0000-0000-000000000000"
-    rig.state.complete_tasks(job_id, 1, 2, lease_id=lease_id, results={"s2-n0": {}})
-    rig.state.fail_tasks(job_id, 1, 2, lease_id=lease_id, errors={"s2-n0": {}})
+    rig.state.complete_tasks(StageRef(job_id, 1, 2), lease_id=lease_id, results={"s2-n0": {}})
+    rig.state.fail_tasks(StageRef(job_id, 1, 2), lease_id=lease_id, errors={"s2-n0": {}})
 
     assert {one.message for one in caplog.records} == {"stale_lease_refused"}
 

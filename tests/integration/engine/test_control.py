@@ -4,6 +4,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from core.models import JobRef, Lease, StageRef
 from core.models.control import ControlAnswer, allowed_actions
 from core.models.status import JobStatus
 from core.running.leases import HeldLease
@@ -26,7 +27,7 @@ def resume(engine, job_id) -> ControlAnswer:
 
 def rerun(engine, job_id, mode="failed", *, run=1, from_stage=None, parameters=None) -> ControlAnswer:
     answer = engine.jobs.rerun_job(
-        job_id, run, mode=mode, from_stage=from_stage, parameters=parameters, definition=None, **WHO
+        JobRef(job_id, run), mode=mode, from_stage=from_stage, parameters=parameters, definition=None, **WHO
     )
     assert answer is not None
     return answer
@@ -34,7 +35,7 @@ def rerun(engine, job_id, mode="failed", *, run=1, from_stage=None, parameters=N
 
 def claim(engine, job_id, stage, *task_ids, run=1) -> tuple[UUID, list[str]]:
     lease_id = uuid4()
-    rows = engine.tasks.claim_tasks(job_id, run, stage, task_ids, lease_id=lease_id, owner="w")
+    rows = engine.tasks.claim_tasks(StageRef(job_id, run, stage), task_ids, lease=Lease(lease_id, "w"))
     return lease_id, [row["outcome"] for row in rows]
 
 
@@ -47,9 +48,9 @@ def run_stage(engine, job_id, stage, count, *, fail=(), run=1):
     failing = {ids[index]: ERROR for index in fail}
     good = {task_id: {"by": run, "id": task_id} for task_id in ids if task_id not in failing}
     if good:
-        engine.stages.complete_task_and_check_stage(job_id, run, stage, lease_id=lease, results=good)
+        engine.stages.complete_task_and_check_stage(StageRef(job_id, run, stage), lease_id=lease, results=good)
     if failing:
-        engine.stages.fail_task_and_check_stage(job_id, run, stage, lease_id=lease, errors=failing)
+        engine.stages.fail_task_and_check_stage(StageRef(job_id, run, stage), lease_id=lease, errors=failing)
 
 
 def tasks_of(engine, job_id, run):
@@ -81,7 +82,7 @@ class TestPause:
     def test_nothing_is_claimed_and_what_came_in_vain_is_parked(self, engine):
         job_id = engine.submit()
         engine.plan(job_id, 1, 4)
-        engine.tasks.mark_tasks_announced(job_id, 1, ["s1-00000", "s1-00001"])
+        engine.tasks.mark_tasks_announced(JobRef(job_id, 1), ["s1-00000", "s1-00001"])
         claim(engine, job_id, 1, "s1-00002")
         pause(engine, job_id)
 
@@ -97,7 +98,7 @@ class TestPause:
         lease = engine.claim(job_id, 1, "s1-00000")
         pause(engine, job_id)
         engine.stages.increment_task_retry_count(
-            job_id, 1, 1, "s1-00000", lease_id=lease, error=ERROR, delay_seconds=3600
+            StageRef(job_id, 1, 1), "s1-00000", lease_id=lease, error=ERROR, delay_seconds=3600
         )
 
         assert claim(engine, job_id, 1, "s1-00000")[1] == ["paused"]
@@ -114,7 +115,9 @@ class TestPause:
 
         held = [HeldLease(job_id, 1, "s1-00000", lease, 60.0)]
         assert engine.tasks.renew_leases(held) == {(lease, "s1-00000"): "renewed"}
-        check = engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {}})
+        check = engine.stages.complete_task_and_check_stage(
+            StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {}}
+        )
         assert (check.is_last_task_in_stage, check.stage_status, check.job_status) == (True, "completed", None)
         assert engine.plan(job_id, 2, 3) == ("paused", 0)
         job = engine.jobs.find_job(job_id)
@@ -131,7 +134,7 @@ class TestPause:
             if end == "cancel":
                 engine.jobs.cancel_job(job_id, None)
             else:
-                engine.jobs.fail_job(job_id, 1, ERROR)
+                engine.jobs.fail_job(JobRef(job_id, 1), ERROR)
             assert engine.jobs.find_job(job_id).paused_at is None
             assert pause(engine, job_id).outcome == "refused"
             assert resume(engine, job_id).outcome == "refused"
@@ -155,7 +158,7 @@ class TestPause:
 class TestResume:
     def test_step_of_the_job_is_to_be_announced_again(self, engine):
         job_id = engine.submit()
-        engine.jobs.mark_job_announced(job_id, 1, 1)
+        engine.jobs.mark_job_announced(StageRef(job_id, 1, 1))
         pause(engine, job_id)
 
         assert resume(engine, job_id) == ControlAnswer("resumed", JobStatus.QUEUED, 1, 1, is_paused=False)
@@ -184,7 +187,7 @@ class TestResume:
         found = engine.jobs.find_parked_tasks(job_id, 10, 60)
         assert [task.task_id for task in found] == ["s1-00000", "s1-00001"]
         assert engine.jobs.find_parked_tasks(None, 10, 60) == []
-        assert engine.jobs.unpark_tasks(job_id, 1, ["s1-00000", "s1-00001"], found[0].held_until) == 2
+        assert engine.jobs.unpark_tasks(JobRef(job_id, 1), ["s1-00000", "s1-00001"], found[0].held_until) == 2
         assert [row["status"] for row in tasks_of(engine, job_id, 1)] == ["queued", "queued", "pending"]
         assert {row["parked_at"] for row in tasks_of(engine, job_id, 1)} == {None}
 
@@ -199,8 +202,8 @@ class TestResume:
         pause(engine, job_id)
         claim(engine, job_id, 1, "s1-00000")
 
-        assert engine.jobs.unpark_tasks(job_id, 1, ["s1-00000"], sent.held_until) == 0
-        engine.tasks.mark_tasks_announced(job_id, 1, ["s1-00000"])
+        assert engine.jobs.unpark_tasks(JobRef(job_id, 1), ["s1-00000"], sent.held_until) == 0
+        engine.tasks.mark_tasks_announced(JobRef(job_id, 1), ["s1-00000"])
         resume(engine, job_id)
         assert [task.task_id for task in engine.jobs.find_parked_tasks(job_id, 10, 60)] == ["s1-00000"]
 
@@ -210,7 +213,7 @@ class TestResume:
         engine.plan(job_id, 1, 1)
         pause(engine, job_id)
         claim(engine, job_id, 1, "s1-00000")
-        engine.tasks.mark_tasks_announced(job_id, 1, ["s1-00000"])
+        engine.tasks.mark_tasks_announced(JobRef(job_id, 1), ["s1-00000"])
 
         resume(engine, job_id)
         assert [task.task_id for task in engine.jobs.find_parked_tasks(job_id, 10, 60)] == ["s1-00000"]
@@ -226,15 +229,15 @@ class TestCancelDeadline:
 
     def test_tasks_that_do_not_stop_in_time_are_ended_without_them(self, engine):
         job_id, lease = self.cancelling(engine, grace_seconds=60)
-        assert engine.jobs.force_cancel(job_id, 1, 1) is None
+        assert engine.jobs.force_cancel(StageRef(job_id, 1, 1)) is None
         engine.execute("update app.jobs set cancel_deadline_at = now()")
 
         (found,) = engine.query("select * from app.find_overdue_cancels(10)")
         assert found == {"job_id": job_id, "run": 1, "stage": 1}
-        assert engine.jobs.force_cancel(job_id, 1, 1) == 2
-        assert engine.jobs.force_cancel(job_id, 1, 1) is None
+        assert engine.jobs.force_cancel(StageRef(job_id, 1, 1)) == 2
+        assert engine.jobs.force_cancel(StageRef(job_id, 1, 1)) is None
         job = engine.jobs.find_job(job_id)
-        assert (job.status, job.error) == ("cancelled", {"type": "Cancelled", "message": "wrong tile"})
+        assert (job.status, job.error["type"], job.error["message"]) == ("cancelled", "Cancelled", "wrong tile")
         assert [row["status"] for row in tasks_of(engine, job_id, 1)] == ["cancelled"] * 3
         assert engine.task(job_id, "s1-00000")["error"]["type"] == "CancelForced"
         (event,) = events_of(engine, job_id, "cancel_forced")
@@ -242,7 +245,9 @@ class TestCancelDeadline:
 
         held = [HeldLease(job_id, 1, "s1-00000", lease, 60.0)]
         assert engine.tasks.renew_leases(held) == {}
-        late = engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {"x": 1}})
+        late = engine.stages.complete_task_and_check_stage(
+            StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {"x": 1}}
+        )
         assert late.updated_ids == ()
         assert engine.task(job_id, "s1-00000")["result"] is None
 
@@ -296,7 +301,9 @@ class TestRerun:
 
         lease, outcomes = claim(engine, job_id, 2, "s2-00001", run=2)
         assert outcomes == ["claimed"]
-        check = engine.stages.complete_task_and_check_stage(job_id, 2, 2, lease_id=lease, results={"s2-00001": {}})
+        check = engine.stages.complete_task_and_check_stage(
+            StageRef(job_id, 2, 2), lease_id=lease, results={"s2-00001": {}}
+        )
         assert (check.is_last_task_in_stage, check.stage_status, check.job_status) == (True, "completed", "queued")
         stages = engine.query("select stage, run, status, from_run, expected_count from app.stages where run = 2")
         assert sorted(stages, key=lambda row: row["stage"]) == [
@@ -343,16 +350,16 @@ class TestRerun:
 
         assert claim(engine, job_id, 1, "s1-00000", "s1-00001")[1] == ["closed", "closed"]
         assert engine.plan(job_id, 1, 2) == ("stale_run", 0)
-        assert engine.stages.take_back_tasks(job_id, 1, 1)["taken_back"] == 0
-        assert engine.jobs.fail_job(job_id, 1, ERROR) is False
-        assert engine.jobs.finalize_job(job_id, 1, {}) is None
+        assert engine.stages.take_back_tasks(StageRef(job_id, 1, 1))["taken_back"] == 0
+        assert engine.jobs.fail_job(JobRef(job_id, 1), ERROR) is False
+        assert engine.jobs.finalize_job(JobRef(job_id, 1), {}) is None
         assert tasks_of(engine, job_id, 2) == before
 
     def test_tolerated_failures_are_tried_again_and_later_stages_planned_anew(self, engine):
         job_id = engine.submit(stages=2, failure={"on_failure": "continue"})
         run_stage(engine, job_id, 1, 3, fail=[2])
         run_stage(engine, job_id, 2, 1)
-        engine.jobs.finalize_job(job_id, 1, {"old": True})
+        engine.jobs.finalize_job(JobRef(job_id, 1), {"old": True})
         assert engine.job_status(job_id) == "completed_with_errors"
 
         answer = rerun(engine, job_id)
@@ -364,7 +371,7 @@ class TestRerun:
     def test_stage_that_was_never_planned_is_planned(self, engine):
         job_id = engine.submit(stages=2)
         run_stage(engine, job_id, 1, 2)
-        engine.jobs.fail_job(job_id, 1, ERROR)
+        engine.jobs.fail_job(JobRef(job_id, 1), ERROR)
 
         answer = rerun(engine, job_id)
         assert (answer.status, answer.stage, answer.kept_count, answer.fresh_count) == ("queued", 2, 2, None)
@@ -372,17 +379,17 @@ class TestRerun:
     def test_job_whose_summary_failed_is_finalized_again(self, engine):
         job_id = engine.submit(stages=1)
         run_stage(engine, job_id, 1, 2)
-        engine.jobs.fail_job(job_id, 1, ERROR)
+        engine.jobs.fail_job(JobRef(job_id, 1), ERROR)
 
         answer = rerun(engine, job_id)
         assert (answer.status, answer.stage, answer.kept_count, answer.fresh_count) == ("finalizing", 1, 2, 0)
-        assert engine.jobs.finalize_job(job_id, 2, {"n": 1}) == "completed"
+        assert engine.jobs.finalize_job(JobRef(job_id, 2), {"n": 1}) == "completed"
 
     def test_cancelled_job_goes_on_with_what_had_not_ended(self, engine):
         job_id = engine.submit(stages=1)
         engine.plan(job_id, 1, 3)
         lease = engine.claim(job_id, 1, "s1-00000")
-        engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {}})
+        engine.stages.complete_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {}})
         engine.jobs.cancel_job(job_id, None)
 
         answer = rerun(engine, job_id)
@@ -392,7 +399,7 @@ class TestRerun:
         job_id = engine.submit(stages=3, failure={"on_failure": "continue"})
         for stage in (1, 2, 3):
             run_stage(engine, job_id, stage, 2, fail=[0])
-        engine.jobs.finalize_job(job_id, 1, None)
+        engine.jobs.finalize_job(JobRef(job_id, 1), None)
 
         answer = rerun(engine, job_id, "from_stage", from_stage=3)
         assert (answer.status, answer.stage, answer.kept_count) == ("queued", 3, 4)
@@ -417,7 +424,7 @@ class TestRerun:
     def test_all_keeps_nothing(self, engine):
         job_id = engine.submit(stages=1)
         run_stage(engine, job_id, 1, 2)
-        engine.jobs.finalize_job(job_id, 1, None)
+        engine.jobs.finalize_job(JobRef(job_id, 1), None)
 
         answer = rerun(engine, job_id, "all")
         assert (answer.status, answer.run, answer.stage, answer.kept_count) == ("queued", 2, 1, 0)
@@ -428,7 +435,7 @@ class TestRerun:
         run_stage(engine, job_id, 1, 3, fail=[0])
         rerun(engine, job_id)
         lease, _ = claim(engine, job_id, 1, "s1-00000", run=2)
-        engine.stages.fail_task_and_check_stage(job_id, 2, 1, lease_id=lease, errors={"s1-00000": ERROR})
+        engine.stages.fail_task_and_check_stage(StageRef(job_id, 2, 1), lease_id=lease, errors={"s1-00000": ERROR})
 
         answer = rerun(engine, job_id, run=2)
         assert (answer.run, answer.kept_count, answer.fresh_count) == (3, 2, 1)
@@ -444,7 +451,7 @@ class TestRerun:
     def test_completed_job_has_no_failed_tasks(self, engine):
         job_id = engine.submit(stages=1)
         run_stage(engine, job_id, 1, 1)
-        engine.jobs.finalize_job(job_id, 1, None)
+        engine.jobs.finalize_job(JobRef(job_id, 1), None)
 
         assert rerun(engine, job_id).outcome == "nothing_failed"
         assert engine.query("select 1 from app.job_runs") == []
@@ -453,7 +460,7 @@ class TestRerun:
         job_id = engine.submit(stages=1)
         run_stage(engine, job_id, 1, 1, fail=[0])
         rerun(engine, job_id, "all")
-        engine.jobs.fail_job(job_id, 2, ERROR)
+        engine.jobs.fail_job(JobRef(job_id, 2), ERROR)
 
         assert rerun(engine, job_id, "all", run=1).outcome == "other_run"
         assert engine.jobs.find_job(job_id).run == 2
@@ -461,7 +468,13 @@ class TestRerun:
     def test_unknown_job(self, engine):
         assert (
             engine.jobs.rerun_job(
-                "0" * 64, 1, mode="all", from_stage=None, parameters=None, definition=None, reason=None, actor=None
+                JobRef("0" * 64, 1),
+                mode="all",
+                from_stage=None,
+                parameters=None,
+                definition=None,
+                reason=None,
+                actor=None,
             )
             is None
         )

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from core.models import JobRef, Lease, StageRef
 from tests.databases import connect
 
 from .machine_suite import Rig
@@ -34,7 +35,9 @@ def crowd():
 
 
 def rerun(engine, job_id, run=1, mode="failed"):
-    return engine.jobs.rerun_job(job_id, run, mode=mode, from_stage=None, parameters=None, definition=None, **WHO)
+    return engine.jobs.rerun_job(
+        JobRef(job_id, run), mode=mode, from_stage=None, parameters=None, definition=None, **WHO
+    )
 
 
 def statuses(engine, job_id, run):
@@ -50,10 +53,13 @@ def test_completion_that_waited_while_the_job_was_started_again_stays_out(engine
     with connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
         holder.execute("select 1 from app.tasks where task_id = 's1-00000' for update")
         late = executor.submit(
-            engine.stages.complete_task_and_check_stage, job_id, 1, 1, lease_id=lease, results={"s1-00000": {"x": 1}}
+            engine.stages.complete_task_and_check_stage,
+            StageRef(job_id, 1, 1),
+            lease_id=lease,
+            results={"s1-00000": {"x": 1}},
         )
         engine.wait_for_lock()
-        engine.jobs.fail_job(job_id, 1, ERROR)
+        engine.jobs.fail_job(JobRef(job_id, 1), ERROR)
         answer = rerun(engine, job_id)
         holder.rollback()
         check = late.result(timeout=60)
@@ -74,11 +80,13 @@ def test_rerun_among_late_completions_keeps_exactly_what_the_old_run_completed(e
 
         def end(task_id, job_id=job_id, leases=leases):
             results = {"results": {task_id: {"by": 1}}}
-            return engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=leases[task_id], **results)
+            return engine.stages.complete_task_and_check_stage(
+                StageRef(job_id, 1, 1), lease_id=leases[task_id], **results
+            )
 
         def fail_and_rerun(job_id=job_id, leases=leases):
             errors = {"errors": {"s1-00005": ERROR}}
-            engine.stages.fail_task_and_check_stage(job_id, 1, 1, lease_id=leases["s1-00005"], **errors)
+            engine.stages.fail_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=leases["s1-00005"], **errors)
             return rerun(engine, job_id)
 
         *_, answer = crowd(*(lambda task_id=task_id: end(task_id) for task_id in ids if task_id != "s1-00005"),
@@ -88,9 +96,9 @@ def test_rerun_among_late_completions_keeps_exactly_what_the_old_run_completed(e
         assert answer.kept_count + answer.fresh_count == 12
         again = [task.task_id for task in engine.jobs.find_parked_tasks(job_id, 100, 60)]
         lease = uuid4()
-        engine.tasks.claim_tasks(job_id, 2, 1, again, lease_id=lease, owner="w")
+        engine.tasks.claim_tasks(StageRef(job_id, 2, 1), again, lease=Lease(lease, "w"))
         check = engine.stages.complete_task_and_check_stage(
-            job_id, 2, 1, lease_id=lease, results={task_id: {"by": 2} for task_id in again}
+            StageRef(job_id, 2, 1), lease_id=lease, results={task_id: {"by": 2} for task_id in again}
         )
         assert (check.is_last_task_in_stage, check.job_status) == (True, "finalizing")
 
@@ -99,7 +107,7 @@ def test_simultaneous_reruns_begin_one_run(engine, crowd):
     for _ in range(10):
         job_id = engine.submit(stages=1)
         engine.plan(job_id, 1, 1)
-        engine.jobs.fail_job(job_id, 1, ERROR)
+        engine.jobs.fail_job(JobRef(job_id, 1), ERROR)
 
         answers = crowd(*[lambda job_id=job_id: rerun(engine, job_id)] * 8)
         assert Counter(answer.outcome for answer in answers) == {"rerun": 1, "other_run": 7}
@@ -111,10 +119,10 @@ def test_claims_around_a_pause_either_run_or_are_found_when_it_ends(engine, crow
         job_id = engine.submit()
         engine.plan(job_id, 1, 14)
         ids = [f"s1-{index:05d}" for index in range(14)]
-        engine.tasks.mark_tasks_announced(job_id, 1, ids)
+        engine.tasks.mark_tasks_announced(JobRef(job_id, 1), ids)
 
         def claim(task_id, job_id=job_id):
-            (row,) = engine.tasks.claim_tasks(job_id, 1, 1, [task_id], lease_id=uuid4(), owner="w")
+            (row,) = engine.tasks.claim_tasks(StageRef(job_id, 1, 1), [task_id], lease=Lease(uuid4(), "w"))
             return row["outcome"]
 
         *outcomes, _ = crowd(
@@ -137,7 +145,7 @@ def test_claims_around_a_resume_are_found_by_the_next_sweep(engine, crowd):
         engine.jobs.pause_job(job_id, **WHO)
 
         def claim(task_id, job_id=job_id):
-            (row,) = engine.tasks.claim_tasks(job_id, 1, 1, [task_id], lease_id=uuid4(), owner="w")
+            (row,) = engine.tasks.claim_tasks(StageRef(job_id, 1, 1), [task_id], lease=Lease(uuid4(), "w"))
             return row["outcome"]
 
         def resume(job_id=job_id):
@@ -186,8 +194,10 @@ def test_operators_and_workers_all_at_once_leave_nothing_open(engine, crowd):
         def work(index, job_id=job_id):
             lease, task_id = uuid4(), f"s1-{index:05d}"
             for _ in range(2):
-                engine.tasks.claim_tasks(job_id, 1, 1, [task_id], lease_id=lease, owner="w")
-                engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={task_id: {}})
+                engine.tasks.claim_tasks(StageRef(job_id, 1, 1), [task_id], lease=Lease(lease, "w"))
+                engine.stages.complete_task_and_check_stage(
+                    StageRef(job_id, 1, 1), lease_id=lease, results={task_id: {}}
+                )
 
         crowd(
             *(lambda index=index: work(index) for index in range(10)),
@@ -195,11 +205,11 @@ def test_operators_and_workers_all_at_once_leave_nothing_open(engine, crowd):
             lambda job_id=job_id: engine.jobs.resume_job(job_id, **WHO),
             lambda job_id=job_id: engine.jobs.find_parked_tasks(job_id, 100, 60),
             lambda job_id=job_id: engine.jobs.cancel_job(job_id, None, grace_seconds=0),
-            lambda job_id=job_id: engine.jobs.force_cancel(job_id, 1, 1),
+            lambda job_id=job_id: engine.jobs.force_cancel(StageRef(job_id, 1, 1)),
         )
         engine.jobs.cancel_job(job_id, None, grace_seconds=0)
         engine.execute("update app.jobs set cancel_deadline_at = now() where job_id = %s", job_id)
-        engine.jobs.force_cancel(job_id, 1, 1)
+        engine.jobs.force_cancel(StageRef(job_id, 1, 1))
         assert engine.job_status(job_id) in {"cancelled", "completed", "finalizing"}
         assert set(statuses(engine, job_id, 1)) <= {"completed", "cancelled"}
 
@@ -215,7 +225,7 @@ def test_resume_of_a_job_with_deadlines_and_its_last_completion_neither_deadlock
 
         def end(task_id, job_id=job_id, leases=leases):
             return engine.stages.complete_task_and_check_stage(
-                job_id, 1, 1, lease_id=leases[task_id], results={task_id: {}}
+                StageRef(job_id, 1, 1), lease_id=leases[task_id], results={task_id: {}}
             )
 
         *checks, answer = crowd(
@@ -238,7 +248,10 @@ def test_resume_waits_for_the_stage_before_it_holds_the_job(engine, database_url
     with connect(database_url) as holder, ThreadPoolExecutor(2) as executor:
         holder.execute("select 1 from app.stages for update")
         last = executor.submit(
-            engine.stages.complete_task_and_check_stage, job_id, 1, 1, lease_id=lease, results={"s1-00000": {}}
+            engine.stages.complete_task_and_check_stage,
+            StageRef(job_id, 1, 1),
+            lease_id=lease,
+            results={"s1-00000": {}},
         )
         engine.wait_for_lock()
         resume = executor.submit(engine.jobs.resume_job, job_id, **WHO)

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 
+from core.models import JobRef, Lease, StageRef
 from core.ports import SmallStage
 from core.running.leases import HeldLease
 
@@ -32,7 +33,7 @@ def sweep(engine):
 
 def complete(engine, job_id, lease, *task_ids, stage=1):
     return engine.stages.complete_task_and_check_stage(
-        job_id, 1, stage, lease_id=lease, results={task_id: {} for task_id in task_ids}
+        StageRef(job_id, 1, stage), lease_id=lease, results={task_id: {} for task_id in task_ids}
     )
 
 
@@ -51,7 +52,7 @@ class TestWhereTheyComeFrom:
         assert deadlines(at(0), job_id) == {"job": None, "stage": None, "queue": None}
         a_year_later = at(365 * 86400)
         assert a_year_later.plan(job_id, 1, 2) == ("planned", 2)
-        assert at(2 * 365 * 86400).stages.enforce_deadlines(job_id, 1, 1, 10).outcome == "nothing"
+        assert at(2 * 365 * 86400).stages.enforce_deadlines(StageRef(job_id, 1, 1), 10).outcome == "nothing"
         assert sweep(at(2 * 365 * 86400)).timed_out_jobs == 0
 
     def test_second_stage_counts_from_the_end_of_the_first(self, at):
@@ -111,21 +112,21 @@ class TestJobAndStage:
 
     def test_widest_deadline_gives_the_name(self, at):
         job_id = at(0).submit(job_timeout_seconds=60, timeout_seconds=30, queue_timeout_seconds=10)
-        assert at(61).stages.enforce_deadlines(job_id, 1, 1, 10).outcome == "job_timed_out"
+        assert at(61).stages.enforce_deadlines(StageRef(job_id, 1, 1), 10).outcome == "job_timed_out"
 
     def test_job_that_waits_for_its_summary_is_out_of_time_too(self, at):
         job_id = at(0).submit(stages=1, job_timeout_seconds=60)
         at(0).plan(job_id, 1, 0)
         assert at(0).job_status(job_id) == "finalizing"
         assert sweep(at(60)).timed_out_jobs == 1
-        assert at(60).jobs.finalize_job(job_id, 1, {}) is None
+        assert at(60).jobs.finalize_job(JobRef(job_id, 1), {}) is None
         assert at(60).jobs.find_job(job_id).error["type"] == "JobTimedOut"
 
     def test_stage_that_ended_before_its_deadline_is_left_alone(self, at):
         job_id = at(0).submit(timeout_seconds=60)
         at(0).plan(job_id, 1, 0)
         assert at(0).jobs.find_job(job_id).stage == 2
-        assert at(60).stages.enforce_deadlines(job_id, 1, 1, 10).outcome == "nothing"
+        assert at(60).stages.enforce_deadlines(StageRef(job_id, 1, 1), 10).outcome == "nothing"
 
     def test_cancelling_job_is_left_to_that(self, at):
         job_id = at(0).submit(job_timeout_seconds=60)
@@ -141,14 +142,14 @@ class TestJobAndStage:
         at(0).plan(job_id, 1, 1)
         lease = at(0).claim(job_id, 1, TASKS[0])
         assert complete(at(61), job_id, lease, TASKS[0]).is_last_task_in_stage
-        assert at(61).jobs.finalize_job(job_id, 1, {}) == "completed"
+        assert at(61).jobs.finalize_job(JobRef(job_id, 1), {}) == "completed"
         assert sweep(at(62)).timed_out_jobs == 0
 
     @pytest.mark.parametrize("declared", ["job_timeout_seconds", "timeout_seconds", "queue_timeout_seconds"])
     def test_nothing_is_planned_after_it(self, at, declared):
         job_id = at(0).submit(**{declared: 60})
         assert at(60).plan(job_id, 1, 2) == ("expired", 0)
-        assert at(60).tasks.plan_small_stage(job_id, 1, 1, SmallStage([])) == "expired"
+        assert at(60).tasks.plan_small_stage(StageRef(job_id, 1, 1), SmallStage([])) == "expired"
         assert at(59).plan(job_id, 1, 2) == ("planned", 2)
 
     @pytest.mark.parametrize("declared", ["job_timeout_seconds", "timeout_seconds"])
@@ -158,7 +159,7 @@ class TestJobAndStage:
         lease = at(0).claim(job_id, 1, TASKS[0])
         complete(at(0), job_id, lease, TASKS[0])
         at(0).claim(job_id, 1, TASKS[1])
-        rows = at(60).tasks.claim_tasks(job_id, 1, 1, TASKS, lease_id=uuid4(), owner="late")
+        rows = at(60).tasks.claim_tasks(StageRef(job_id, 1, 1), TASKS, lease=Lease(uuid4(), "late"))
         assert [row["outcome"] for row in rows] == ["duplicate", "duplicate", "expired"]
 
 
@@ -178,9 +179,9 @@ class TestQueueTime:
         engine.plan(job_id, 1, 4)
         running = engine.claim(job_id, 1, "s1-00000", "s1-00001")
         engine.stages.increment_task_retry_count(
-            job_id, 1, 1, "s1-00001", lease_id=running, error=ERROR, delay_seconds=100
+            StageRef(job_id, 1, 1), "s1-00001", lease_id=running, error=ERROR, delay_seconds=100
         )
-        engine.tasks.mark_tasks_announced(job_id, 1, ["s1-00002"])
+        engine.tasks.mark_tasks_announced(JobRef(job_id, 1), ["s1-00002"])
 
         assert sweep(at(59)).expired_tasks == 0
         assert sweep(at(60)).expired_tasks == 2
@@ -199,7 +200,7 @@ class TestQueueTime:
         retried = late.claim(job_id, 1, "s1-00001")
         complete(late, job_id, retried, "s1-00001")
         assert complete(late, job_id, running, "s1-00000").is_last_task_in_stage
-        assert late.jobs.finalize_job(job_id, 1, {}) == "completed_with_errors"
+        assert late.jobs.finalize_job(JobRef(job_id, 1), {}) == "completed_with_errors"
 
     def test_policy_decides_what_expired_tasks_mean(self, at):
         job_id = at(0).submit(queue_timeout_seconds=60)
@@ -212,7 +213,7 @@ class TestQueueTime:
     def test_many_expire_in_steps(self, at):
         job_id = at(0).submit(stages=1, queue_timeout_seconds=60, failure={"on_failure": "continue"})
         at(0).plan(job_id, 1, 25)
-        counts = [at(60).stages.enforce_deadlines(job_id, 1, 1, 10) for _ in range(4)]
+        counts = [at(60).stages.enforce_deadlines(StageRef(job_id, 1, 1), 10) for _ in range(4)]
         assert [each.expired_count for each in counts] == [10, 10, 5, 0]
         assert [each.is_last_task_in_stage for each in counts] == [False, False, True, False]
         assert at(60).job_status(job_id) == "finalizing"
@@ -221,8 +222,10 @@ class TestQueueTime:
         job_id = at(0).submit(queue_timeout_seconds=60)
         at(0).plan(job_id, 1, 2)
         lease = at(0).claim(job_id, 1, TASKS[0])
-        at(0).stages.increment_task_retry_count(job_id, 1, 1, TASKS[0], lease_id=lease, error=ERROR, delay_seconds=1)
-        rows = at(60).tasks.claim_tasks(job_id, 1, 1, TASKS[:2], lease_id=uuid4(), owner="late")
+        at(0).stages.increment_task_retry_count(
+            StageRef(job_id, 1, 1), TASKS[0], lease_id=lease, error=ERROR, delay_seconds=1
+        )
+        rows = at(60).tasks.claim_tasks(StageRef(job_id, 1, 1), TASKS[:2], lease=Lease(uuid4(), "late"))
         assert [row["outcome"] for row in rows] == ["claimed", "expired"]
 
 
@@ -258,7 +261,7 @@ class TestAttempt:
         self.heartbeat(at(60), held)
         engine = at(61)
         row = engine.stages.increment_task_retry_count(
-            job_id, 1, 1, TASKS[0], lease_id=held.lease_id, error=ERROR, delay_seconds=5
+            StageRef(job_id, 1, 1), TASKS[0], lease_id=held.lease_id, error=ERROR, delay_seconds=5
         )
         assert row["outcome"] == "scheduled"
         again = at(70).claim(job_id, 1, TASKS[0])
@@ -271,8 +274,8 @@ class TestAttempt:
         job_id, held = self.running(at, retry={"max_attempts": 2, "base_delay_seconds": 10}, max_interruptions=0)
         self.heartbeat(at(59), held)
         self.heartbeat(at(61), held)
-        assert at(88).stages.take_back_tasks(job_id, 1, 1)["taken_back"] == 0
-        row = at(89).stages.take_back_tasks(job_id, 1, 1)
+        assert at(88).stages.take_back_tasks(StageRef(job_id, 1, 1))["taken_back"] == 0
+        row = at(89).stages.take_back_tasks(StageRef(job_id, 1, 1))
         assert (row["taken_back"], row["timed_out"], row["given_up"]) == (1, 1, 0)
 
         task = at(89).task(job_id, TASKS[0])
@@ -283,7 +286,7 @@ class TestAttempt:
 
         second = HeldLease(job_id, 1, TASKS[0], at(200).claim(job_id, 1, TASKS[0]), 30.0)
         assert self.heartbeat(at(260), second) == "timed_out"
-        row = at(300).stages.take_back_tasks(job_id, 1, 1)
+        row = at(300).stages.take_back_tasks(StageRef(job_id, 1, 1))
         assert (row["taken_back"], row["timed_out"], row["given_up"]) == (0, 1, 1)
         assert row["is_last_task_in_stage"]
         task = at(300).task(job_id, TASKS[0])
@@ -292,7 +295,7 @@ class TestAttempt:
     def test_worker_that_died_before_was_interrupted_however_late_the_sweep(self, at):
         job_id, held = self.running(at, retry={"max_attempts": 1})
         self.heartbeat(at(20), held)
-        row = at(3600).stages.take_back_tasks(job_id, 1, 1)
+        row = at(3600).stages.take_back_tasks(StageRef(job_id, 1, 1))
         assert (row["taken_back"], row["timed_out"]) == (1, 0)
         task = at(0).task(job_id, TASKS[0])
         assert (task["status"], task["interruptions"], task["error"]) == ("pending", 1, None)
@@ -307,7 +310,7 @@ class TestAttempt:
         self.heartbeat(at(59), held)
         at(59).jobs.cancel_job(job_id, None)
         assert self.heartbeat(at(70), held) == "stop"
-        row = at(89).stages.take_back_tasks(job_id, 1, 1)
+        row = at(89).stages.take_back_tasks(StageRef(job_id, 1, 1))
         assert (row["timed_out"], row["is_last_task_in_stage"]) == (0, True)
         assert at(89).job_status(job_id) == "cancelled"
 
@@ -329,7 +332,7 @@ class TestRaces:
                     )
                     for task_id in TASKS
                 ),
-                lambda job_id=job_id: late.stages.enforce_deadlines(job_id, 1, 1, 10),
+                lambda job_id=job_id: late.stages.enforce_deadlines(StageRef(job_id, 1, 1), 10),
             )
             job = late.jobs.find_job(job_id)
             lasts = sum(check.is_last_task_in_stage for check in checks)
@@ -353,14 +356,14 @@ class TestRaces:
 
             def work(task_id, job_id=job_id):
                 lease = uuid4()
-                before.tasks.claim_tasks(job_id, 1, 1, [task_id], lease_id=lease, owner="w")
+                before.tasks.claim_tasks(StageRef(job_id, 1, 1), [task_id], lease=Lease(lease, "w"))
                 return complete(before, job_id, lease, task_id).updated_ids
 
             *done, _ = crowd(
                 *(lambda task_id=task_id: work(task_id) for task_id in ids),
-                lambda job_id=job_id: late.stages.enforce_deadlines(job_id, 1, 1, 10),
+                lambda job_id=job_id: late.stages.enforce_deadlines(StageRef(job_id, 1, 1), 10),
             )
-            late.stages.enforce_deadlines(job_id, 1, 1, 10)
+            late.stages.enforce_deadlines(StageRef(job_id, 1, 1), 10)
             statuses = {task_id: late.task(job_id, task_id)["status"] for task_id in ids}
             completed = {task_id for ids_done in done for task_id in ids_done}
             assert {task_id for task_id, status in statuses.items() if status == "completed"} == completed
@@ -372,7 +375,7 @@ class TestRaces:
         engine, late = at(0), at(60)
         job_id = engine.submit(job_timeout_seconds=60)
         engine.plan(job_id, 1, 50)
-        answers = crowd(*[lambda: late.stages.enforce_deadlines(job_id, 1, 1, 10)] * 12)
+        answers = crowd(*[lambda: late.stages.enforce_deadlines(StageRef(job_id, 1, 1), 10)] * 12)
         assert Counter(each.outcome for each in answers) == {"job_timed_out": 1, "nothing": 11}
         assert events(engine, job_id).count("job_failed") == 1
         assert {row["status"] for row in engine.query("select status from app.tasks")} == {"cancelled"}
@@ -387,7 +390,7 @@ class TestRaces:
             late.tasks.renew_leases([at_60])
             check, row = crowd(
                 lambda job_id=job_id, lease=lease: complete(late, job_id, lease, TASKS[0]),
-                lambda job_id=job_id: late.stages.take_back_tasks(job_id, 1, 1),
+                lambda job_id=job_id: late.stages.take_back_tasks(StageRef(job_id, 1, 1)),
             )
             status = late.task(job_id, TASKS[0])["status"]
             assert (len(check.updated_ids), row["timed_out"], status) in {

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.basics.canonical import encode_storable
+from core.models import JobRef, Lease, StageRef
 from core.ports import PlannedTask, SmallStage
 from core.running.leases import HeldLease
 
@@ -54,23 +55,23 @@ class Driver:
         task_id = f"s{job.stage}-{number:05d}"
         # The lease may be one of an earlier run, and then its run is named too.
         run, lease = self.leases.get(task_id, (job.run, uuid4()))
-        where = (self.job_id, run, job.stage)
+        where = StageRef(self.job_id, run, job.stage)
         match event:
             case "claim":
                 lease = uuid4()
-                (row,) = engine.tasks.claim_tasks(self.job_id, job.run, job.stage, [task_id], lease_id=lease, owner="w")
+                (row,) = engine.tasks.claim_tasks(job.stage_ref, [task_id], lease=Lease(lease, "w"))
                 assert not (job.paused_at and row["outcome"] == "claimed")
                 if row["outcome"] == "claimed":
                     self.leases[task_id] = (job.run, lease)
             case "complete":
-                engine.stages.complete_task_and_check_stage(*where, lease_id=lease, results={task_id: {"n": 1}})
+                engine.stages.complete_task_and_check_stage(where, lease_id=lease, results={task_id: {"n": 1}})
             case "complete_stale":
-                check = engine.stages.complete_task_and_check_stage(*where, lease_id=uuid4(), results={task_id: {}})
+                check = engine.stages.complete_task_and_check_stage(where, lease_id=uuid4(), results={task_id: {}})
                 assert check.updated_ids == ()
             case "fail":
-                engine.stages.fail_task_and_check_stage(*where, lease_id=lease, errors={task_id: ERROR})
+                engine.stages.fail_task_and_check_stage(where, lease_id=lease, errors={task_id: ERROR})
             case "retry":
-                engine.stages.increment_task_retry_count(*where, task_id, lease_id=lease, error=ERROR, delay_seconds=0)
+                engine.stages.increment_task_retry_count(where, task_id, lease_id=lease, error=ERROR, delay_seconds=0)
             case "heartbeat":
                 engine.tasks.renew_leases([HeldLease(self.job_id, run, task_id, lease, 60.0)])
             case "attempt_overdue":
@@ -84,7 +85,7 @@ class Driver:
             case "claim_all" | "end_stage" | "announce":
                 self.send_to_stage(event, job, where, lease, task_id)
             case _:
-                self.send_to_job(event, job, (self.job_id, job.run, job.stage))
+                self.send_to_job(event, job, job.stage_ref)
 
     def ids(self, stage):
         return [f"s{stage}-{number:05d}" for number in range(TASKS)]
@@ -94,10 +95,10 @@ class Driver:
         if event == "end_stage":
             self.end_stage(job, where, lease)
         elif event == "announce":
-            tasks.mark_tasks_announced(self.job_id, where[1], [task_id])
+            tasks.mark_tasks_announced(where.job_ref, [task_id])
         else:
             ids, lease = self.ids(job.stage), uuid4()
-            rows = tasks.claim_tasks(self.job_id, job.run, job.stage, ids, lease_id=lease, owner="w")
+            rows = tasks.claim_tasks(job.stage_ref, ids, lease=Lease(lease, "w"))
             self.leases |= {row["task_id"]: (job.run, lease) for row in rows if row["outcome"] == "claimed"}
 
     def end_stage(self, job, where, lease):
@@ -105,20 +106,20 @@ class Driver:
         stages, before = self.engine.stages, self.engine.rows_of(self.job_id)
         held = {"lease_id": lease, "results": {task_id: {"n": 1} for task_id in self.ids(job.stage)}}
         if job.stage == 2:
-            done = stages.complete_stage_and_finalize(*where, **held, summary={})
+            done = stages.complete_stage_and_finalize(where, **held, summary={})
         else:
             none = encode_storable({})
             rows = [
                 PlannedTask(self.job_id, job.run, task_id, 2, number, "t", "q", None, none)
                 for number, task_id in enumerate(self.ids(2))
             ]
-            following = SmallStage(rows, uuid4(), "w", 1)
-            done = stages.complete_stage_and_plan_next(*where, **held, following=following)
-            self.leases |= {row.task_id: (job.run, following.lease_id) for row in rows if done}
+            following = SmallStage(rows, Lease(uuid4(), "w"), 1)
+            done = stages.complete_stage_and_plan_next(where, **held, following=following)
+            self.leases |= {row.task_id: (job.run, following.lease.lease_id) for row in rows if done}
         if not done:
             assert self.engine.rows_of(self.job_id) == before
             return
-        assert (job.status, job.paused_at, where[1]) == ("processing", None, job.run)
+        assert (job.status, job.paused_at, where.run) == ("processing", None, job.run)
         assert set(self.ids(job.stage)) <= set(self.completed(job.run))
         after = self.job
         assert after.stage == 2
@@ -136,21 +137,22 @@ class Driver:
                     self.job_id,
                 )
             case "take_back":
-                engine.stages.take_back_tasks(*where)
+                engine.stages.take_back_tasks(where)
             case "advance_again":
-                engine.query("select app.advance_job_stage(%s, %s, %s)", *where)
+                engine.query("select app.advance_job_stage(%s, %s, %s)", *where.key)
             case "stage_overdue" | "queue_overdue":
                 column = "deadline_at" if event == "stage_overdue" else "queue_deadline_at"
-                engine.execute(f"update app.stages set {column} = now() where job_id = %s and stage = %s", *where[::2])  # noqa: S608 - one of two names
+                query = f"update app.stages set {column} = now() where job_id = %s and stage = %s"  # noqa: S608 - of two
+                engine.execute(query, where.job_id, where.stage)
             case "enforce":
-                engine.stages.enforce_deadlines(*where, 2)
+                engine.stages.enforce_deadlines(where, 2)
             case "cancel":
                 engine.jobs.cancel_job(self.job_id, None)
             case "force_cancel":
                 engine.execute("update app.jobs set cancel_deadline_at = now() where job_id = %s", self.job_id)
-                engine.jobs.force_cancel(*where)
+                engine.jobs.force_cancel(where)
             case "fail_job":
-                engine.jobs.fail_job(self.job_id, job.run, ERROR)
+                engine.jobs.fail_job(job.ref, ERROR)
             case _:
                 self.send_as_operator(event, job)
 
@@ -163,15 +165,13 @@ class Driver:
                 jobs.resume_job(self.job_id, **who)
             case "announce_parked":
                 for task in jobs.find_parked_tasks(self.job_id, 100, 60):
-                    jobs.unpark_tasks(self.job_id, task.run, [task.task_id], task.held_until)
+                    jobs.unpark_tasks(JobRef(self.job_id, task.run), [task.task_id], task.held_until)
             case "finalize":
-                jobs.finalize_job(self.job_id, job.run, {})
+                jobs.finalize_job(job.ref, {})
             case "rerun_failed" | "rerun_all" | "rerun_stage_2":
                 mode = {"rerun_stage_2": "from_stage"}.get(event, event.removeprefix("rerun_"))
                 kept = self.completed(job.run)
-                answer = jobs.rerun_job(
-                    self.job_id, job.run, mode=mode, from_stage=2, parameters=None, definition=None, **who
-                )
+                answer = jobs.rerun_job(job.ref, mode=mode, from_stage=2, parameters=None, definition=None, **who)
                 assert answer.has_changed == (answer.run == job.run + 1)
                 if answer.has_changed and mode == "failed":
                     first = answer.stage if answer.status != "finalizing" else answer.stage + 1

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from core.advancing.step_times import QUICK_SECONDS, StepTimes
 from core.basics.canonical import as_stored, encode_storable
-from core.models import TaskDefinition
+from core.models import JobRef, Lease, StageRef, TaskDefinition
 from core.ports import PlannedTask, SmallStage
 from infrastructure.base import RepositoryError
 from infrastructure.jobs_tasks import StageCompletionRepository
@@ -58,7 +58,7 @@ def small_stage(job_id, stage, count, lease_id=None):
         PlannedTask(job_id, 1, f"s{stage}-{at:05d}", stage, at, "t", "q", None, encode_storable({}))
         for at in range(count)
     ]
-    return SmallStage(rows, lease_id, "w" if lease_id else None, 5)
+    return SmallStage(rows, Lease(lease_id, "w") if lease_id else None, 5)
 
 
 @pytest.fixture(params=[1, 3], ids=["one_task", "three_tasks"])
@@ -83,10 +83,12 @@ class Held:
         what = {"lease_id": lease or self.lease, "results": dict.fromkeys(ids, RESULT)}
         if self.is_last:
             return self.engine.stages.complete_stage_and_finalize(
-                self.job_id, run, stage, **what, summary={"all": "well"}
+                StageRef(self.job_id, run, stage), **what, summary={"all": "well"}
             )
         following = small_stage(self.job_id, 2, 2, self.next_lease)
-        return self.engine.stages.complete_stage_and_plan_next(self.job_id, run, stage, **what, following=following)
+        return self.engine.stages.complete_stage_and_plan_next(
+            StageRef(self.job_id, run, stage), **what, following=following
+        )
 
 
 def test_next_stage_is_planned_with_the_last_results(engine, count):
@@ -151,23 +153,25 @@ def test_it_is_written_as_if_step_by_step(engine):
     one = Held(engine, 1)
     assert one.go_on()
     ends = {"lease_id": one.next_lease, "results": dict.fromkeys(["s2-00000", "s2-00001"], RESULT)}
-    assert engine.stages.complete_stage_and_finalize(one.job_id, 1, 2, **ends, summary={"a": 1}) == "completed"
+    assert (
+        engine.stages.complete_stage_and_finalize(StageRef(one.job_id, 1, 2), **ends, summary={"a": 1}) == "completed"
+    )
 
     other = Held(engine, 1)
     engine.stages.complete_task_and_check_stage(
-        other.job_id, 1, 1, lease_id=other.lease, results=dict.fromkeys(other.ids, RESULT)
+        StageRef(other.job_id, 1, 1), lease_id=other.lease, results=dict.fromkeys(other.ids, RESULT)
     )
     following = small_stage(other.job_id, 2, 2, other.next_lease)
-    assert engine.tasks.plan_small_stage(other.job_id, 1, 2, following) == "planned"
-    engine.stages.complete_task_and_check_stage(other.job_id, 1, 2, **ends | {"lease_id": other.next_lease})
-    engine.jobs.finalize_job(other.job_id, 1, {"a": 1})
+    assert engine.tasks.plan_small_stage(StageRef(other.job_id, 1, 2), following) == "planned"
+    engine.stages.complete_task_and_check_stage(StageRef(other.job_id, 1, 2), **ends | {"lease_id": other.next_lease})
+    engine.jobs.finalize_job(JobRef(other.job_id, 1), {"a": 1})
 
     assert told(one.job_id) == told(other.job_id)
 
 
 def end_one(held):
     held.engine.stages.complete_task_and_check_stage(
-        held.job_id, 1, 1, lease_id=held.lease, results={held.ids[-1]: {"n": "other"}}
+        StageRef(held.job_id, 1, 1), lease_id=held.lease, results={held.ids[-1]: {"n": "other"}}
     )
 
 
@@ -178,7 +182,7 @@ UNEXPECTED = {
     "one_ended_already": (end_one, {}),
     "paused": (lambda held: held.engine.jobs.pause_job(held.job_id, **WHO), {}),
     "being_cancelled": (lambda held: held.engine.jobs.cancel_job(held.job_id, None), {}),
-    "failed": (lambda held: held.engine.jobs.fail_job(held.job_id, 1, {"type": "E", "message": "m"}), {}),
+    "failed": (lambda held: held.engine.jobs.fail_job(JobRef(held.job_id, 1), {"type": "E", "message": "m"}), {}),
     "job_overdue": (
         lambda held: held.engine.execute("update app.jobs set deadline_at = now() where job_id = %s", held.job_id),
         {},
@@ -202,7 +206,7 @@ def test_part_of_a_stage_is_not_its_end(engine, one_failed):
     held = Held(engine, 3, failure={"on_failure": "continue"})
     if one_failed:
         errors = {held.ids[2]: {"type": "E", "message": "m"}}
-        engine.stages.fail_task_and_check_stage(held.job_id, 1, 1, lease_id=held.lease, errors=errors)
+        engine.stages.fail_task_and_check_stage(StageRef(held.job_id, 1, 1), lease_id=held.lease, errors=errors)
     before = engine.rows_of(held.job_id)
     assert not held.go_on(ids=held.ids[:2])
     assert engine.rows_of(held.job_id) == before
@@ -448,12 +452,12 @@ def test_slow_steps_wait_until_the_results_are_written(engine, monkeypatch):
 
 def let_another_complete(engine, job_id, task_id, result):
     """A task of stage 2 loses its lease, and its new holder leaves this result."""
-    where = (job_id, 1, 2)
+    where = StageRef(job_id, 1, 2)
     with engine.pool.connection() as connection, connection.transaction():  # no heartbeat comes in between
         connection.execute("update app.tasks set lease_expires_at = now() where task_id = %s", (task_id,))
-        connection.execute("select app.take_back_tasks(%s, %s, %s)", where)
+        connection.execute("select app.take_back_tasks(%s, %s, %s)", where.key)
     lease = engine.claim(job_id, 2, task_id)
-    assert engine.stages.complete_task_and_check_stage(*where, lease_id=lease, results={task_id: result}).updated_ids
+    assert engine.stages.complete_task_and_check_stage(where, lease_id=lease, results={task_id: result}).updated_ids
 
 
 def test_results_that_another_process_wrote_are_not_taken_for_one_s_own(warm_rig, engine):

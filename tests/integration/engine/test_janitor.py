@@ -9,7 +9,7 @@ import pytest
 
 from core.basics.outage import OutageLog
 from core.errors import DeliveryError, StoreUnavailable
-from core.models import TaskQueueMessage
+from core.models import JobRef, Lease, StageRef, TaskQueueMessage
 from core.operating import janitor as janitor_module
 from core.operating.janitor import Janitor, Patience
 from infrastructure.janitor_store import JanitorRepository
@@ -285,7 +285,7 @@ def test_suspect_whose_process_dies_before_it_is_alone_is_found(rig):
     job_id = run_to_tasks(rig, n=1)
     (task,) = rig.tasks(job_id, 2)
     lose_process(rig, job_id, 3, task["task_id"])
-    job = rig.machine._jobs.find(job_id, 1)
+    job = rig.machine._jobs.find(JobRef(job_id, 1))
     suspects: list[str] = []
     rig.machine._runner.run_message(job, job.definition.stage(2), [task["task_id"]], suspects=suspects)
     rig.queues.clear()
@@ -299,8 +299,8 @@ def test_only_who_claims_a_suspect_notes_that_it_is_alone(rig):
     """A second delivery of its message was noted, too: more runs alone than there were."""
     job_id = run_to_tasks(rig, n=1)
     (task,) = rig.tasks(job_id, 2)
-    job = rig.machine._jobs.find(job_id, 1)
-    rig.machine._state.claim_tasks(job_id, 1, 2, [task["task_id"]], lease_id=uuid4(), owner="another process")
+    job = rig.machine._jobs.find(JobRef(job_id, 1))
+    rig.machine._state.claim_tasks(StageRef(job_id, 1, 2), [task["task_id"]], lease=Lease(uuid4(), "another process"))
     rig.machine._runner.run_message(job, job.definition.stage(2), [task["task_id"]], is_alone=True)
     assert rig.engine.query("select 1 from app.job_events where event = 'task_runs_alone'") == []
 

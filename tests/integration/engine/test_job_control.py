@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.errors import DeliveryError, RetryableTaskError
-from core.models import JobQueueMessage, TaskQueueMessage
+from core.models import JobQueueMessage, JobRef, TaskQueueMessage
 from core.models.control import RerunMode
 from jobs.parameters import ParameterErrors
 
@@ -306,7 +306,7 @@ def test_late_result_of_the_run_before_stays_out_of_the_new_one(engine):
     worker = threading.Thread(target=rig.queues.deliver, args=(rig.machine,))
     worker.start()
     assert entered.wait(60)
-    engine.jobs.fail_job(job_id, 1, {"type": "X", "message": "operator"})
+    engine.jobs.fail_job(JobRef(job_id, 1), {"type": "X", "message": "operator"})
     rig.behave.before.clear()
 
     rig.machine.rerun_job(job_id)

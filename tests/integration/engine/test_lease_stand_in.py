@@ -9,6 +9,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
+from core.models import Lease, StageRef
 from core.running.leases import HeldLease, LeaseKeeper
 from infrastructure import stand_in, stand_in_process
 from infrastructure.settings import load_settings
@@ -24,7 +25,7 @@ NO_BROKER = "Endpoint=sb://localhost:1;SharedAccessKeyName=n;SharedAccessKey=a2V
 
 def claim(engine, job_id, *task_ids, owner=OWNER):
     lease_id = uuid4()
-    engine.tasks.claim_tasks(job_id, 1, 1, task_ids, lease_id=lease_id, owner=owner)
+    engine.tasks.claim_tasks(StageRef(job_id, 1, 1), task_ids, lease=Lease(lease_id, owner))
     return lease_id
 
 
@@ -86,8 +87,8 @@ class TestRenewalByOwner:
         rig = Rig(engine)
         job_id = planned(engine)
         lease_id = claim(engine, job_id, "s1-00000", "s1-00001", "s1-00002")
-        engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease_id, results={"s1-00000": {}})
-        engine.tasks.release_tasks(job_id, 1, 1, lease_id=lease_id, task_ids=["s1-00001"], started=True)
+        engine.stages.complete_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease_id, results={"s1-00000": {}})
+        engine.tasks.release_tasks(StageRef(job_id, 1, 1), lease_id=lease_id, task_ids=["s1-00001"], started=True)
         assert outcomes(engine) == {(job_id, "s1-00002"): "renewed"}
         rig.machine.cancel_job(job_id, None)
         assert outcomes(engine) == {(job_id, "s1-00002"): "stop"}

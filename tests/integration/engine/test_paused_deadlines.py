@@ -1,5 +1,7 @@
 """Deadlines and operators: the time of a pause does not count, and a rerun has its own."""
 
+from core.models import JobRef, StageRef
+
 from .test_deadlines import TASKS, deadlines, sweep
 
 WHO = {"reason": None, "actor": None}
@@ -12,12 +14,12 @@ def test_nothing_of_a_paused_job_times_out_and_resumed_it_has_the_time_that_was_
     at(10).jobs.pause_job(job_id, **WHO)
 
     engine = at(5000)
-    assert engine.stages.enforce_deadlines(job_id, 1, 1, 10).outcome == "nothing"
+    assert engine.stages.enforce_deadlines(StageRef(job_id, 1, 1), 10).outcome == "nothing"
     assert sweep(engine).timed_out_jobs == 0
     engine.jobs.resume_job(job_id, **WHO)
     assert deadlines(engine, job_id) == {"job": 5290, "stage": 5090, "queue": 5010}
-    assert at(5009).stages.enforce_deadlines(job_id, 1, 1, 10).outcome == "nothing"
-    assert at(5011).stages.enforce_deadlines(job_id, 1, 1, 10).outcome == "tasks_expired"
+    assert at(5009).stages.enforce_deadlines(StageRef(job_id, 1, 1), 10).outcome == "nothing"
+    assert at(5011).stages.enforce_deadlines(StageRef(job_id, 1, 1), 10).outcome == "tasks_expired"
 
 
 def test_stage_that_is_reached_in_a_pause_gets_only_the_rest_of_it_back(at):
@@ -25,7 +27,7 @@ def test_stage_that_is_reached_in_a_pause_gets_only_the_rest_of_it_back(at):
     at(0).plan(job_id, 1, 1)
     lease = at(0).claim(job_id, 1, TASKS[0])
     at(10).jobs.pause_job(job_id, **WHO)
-    at(60).stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={TASKS[0]: {}})
+    at(60).stages.complete_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, results={TASKS[0]: {}})
 
     engine = at(100)
     engine.jobs.resume_job(job_id, **WHO)
@@ -36,11 +38,11 @@ def test_parked_task_whose_time_in_the_queue_is_over_is_parked_no_more(at):
     job_id = at(0).submit(**DECLARED)
     engine = at(0)
     engine.plan(job_id, 1, 2)
-    engine.jobs.fail_job(job_id, 1, {"type": "X", "message": "x"})
+    engine.jobs.fail_job(JobRef(job_id, 1), {"type": "X", "message": "x"})
     engine.jobs.rerun_job(
-        job_id, 1, mode="failed", from_stage=None, parameters=None, definition=None, reason=None, actor=None
+        JobRef(job_id, 1), mode="failed", from_stage=None, parameters=None, definition=None, reason=None, actor=None
     )
-    at(30).stages.enforce_deadlines(job_id, 2, 1, 10)
+    at(30).stages.enforce_deadlines(StageRef(job_id, 2, 1), 10)
 
     rows = engine.query("select status, parked_at from app.tasks where run = 2")
     assert {row["status"] for row in rows} <= {"failed", "cancelled"}
@@ -50,12 +52,12 @@ def test_parked_task_whose_time_in_the_queue_is_over_is_parked_no_more(at):
 def test_rerun_has_its_own_time(at):
     job_id = at(0).submit(**DECLARED)
     at(0).plan(job_id, 1, 2)
-    at(400).stages.enforce_deadlines(job_id, 1, 1, 10)
+    at(400).stages.enforce_deadlines(StageRef(job_id, 1, 1), 10)
     assert at(400).job_status(job_id) == "failed"
 
     engine = at(1000)
     engine.jobs.rerun_job(
-        job_id, 1, mode="failed", from_stage=None, parameters=None, definition=None, reason=None, actor=None
+        JobRef(job_id, 1), mode="failed", from_stage=None, parameters=None, definition=None, reason=None, actor=None
     )
     assert deadlines(engine, job_id) == {"job": 1300, "stage": 100, "queue": 20}
-    assert engine.stages.enforce_deadlines(job_id, 2, 1, 10).outcome == "nothing"
+    assert engine.stages.enforce_deadlines(StageRef(job_id, 2, 1), 10).outcome == "nothing"

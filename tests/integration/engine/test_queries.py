@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL
 from psycopg.types.json import Jsonb
 
-from core.models import JobStatus, StageStatus, TaskStatus
+from core.models import JobRef, JobStatus, StageRef, StageStatus, TaskStatus
 from infrastructure.failures import FailureQueries
 from infrastructure.list_columns import MOST_VALUE_BYTES
 from infrastructure.postgresql import create_pool
@@ -46,12 +46,12 @@ def test_a_job_is_read_with_its_stages_and_their_counts(engine, queries):
     job_id = engine.submit(stages=3, failure={"on_failure": "continue"})
     engine.plan(job_id, 1, 1)
     lease = engine.claim(job_id, 1, "s1-00000")
-    engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {}})
+    engine.stages.complete_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {}})
     engine.plan(job_id, 2, 5)
     lease = engine.claim(job_id, 2, "s2-00001", "s2-00002", "s2-00003")
-    engine.stages.complete_task_and_check_stage(job_id, 1, 2, lease_id=lease, results={"s2-00001": {}})
-    engine.stages.fail_task_and_check_stage(job_id, 1, 2, lease_id=lease, errors={"s2-00002": ERROR})
-    engine.tasks.mark_tasks_announced(job_id, 1, ["s2-00004"])
+    engine.stages.complete_task_and_check_stage(StageRef(job_id, 1, 2), lease_id=lease, results={"s2-00001": {}})
+    engine.stages.fail_task_and_check_stage(StageRef(job_id, 1, 2), lease_id=lease, errors={"s2-00002": ERROR})
+    engine.tasks.mark_tasks_announced(JobRef(job_id, 1), ["s2-00004"])
 
     detail = queries.get_job_detail(job_id)
 
@@ -175,7 +175,7 @@ def test_paused_jobs_are_those_that_wait_for_a_resume(engine, queries):
     held, runs, ended = (engine.submit() for _ in range(3))
     for job_id in (held, ended):
         engine.jobs.pause_job(job_id, reason=None, actor=None)
-    engine.jobs.fail_job(ended, 1, {"type": "X", "message": "x"})
+    engine.jobs.fail_job(JobRef(ended, 1), {"type": "X", "message": "x"})
     assert [job.job_id for job in queries.list_jobs(paused=True).items] == [held]
     assert [job.job_id for job in queries.list_jobs(paused=False).items] == [ended, runs]
 
@@ -192,7 +192,7 @@ def test_tasks_are_those_of_the_run_the_stage_and_the_statuses_asked_for(engine,
     job_id = engine.submit(failure={"on_failure": "continue"})
     engine.plan(job_id, 1, 3)
     lease = engine.claim(job_id, 1, "s1-00001")
-    engine.stages.fail_task_and_check_stage(job_id, 1, 1, lease_id=lease, errors={"s1-00001": ERROR})
+    engine.stages.fail_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, errors={"s1-00001": ERROR})
 
     (failed,) = queries.list_tasks(job_id, run=1, stage=1, statuses=[TaskStatus.FAILED]).items
     assert (failed.task_id, failed.error, failed.parameters, failed.attempt) == ("s1-00001", ERROR, {"index": 1}, 1)
@@ -263,8 +263,8 @@ def test_texts_of_errors_are_cut_in_every_list(engine, queries, pool):
     engine.plan(job_id, 1, 2)
     error = {"type": "X", "message": "begin " + "é" * 60_000, "traceback": "y" * 60_000 + " end", "attempt": 3}
     lease = engine.claim(job_id, 1, "s1-00001")
-    engine.stages.fail_task_and_check_stage(job_id, 1, 1, lease_id=lease, errors={"s1-00001": error})
-    engine.jobs.fail_job(job_id, 1, error)
+    engine.stages.fail_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, errors={"s1-00001": error})
+    engine.jobs.fail_job(JobRef(job_id, 1), error)
     failures = FailureQueries(pool)
 
     (task,) = queries.list_tasks(job_id, statuses=[TaskStatus.FAILED]).items
@@ -493,10 +493,9 @@ def test_a_page_of_failed_tasks_reads_no_more_than_those_that_failed(crowded, ar
 
 def test_runs_of_a_job_come_with_their_own_parameters_and_times(engine, queries):
     job_id = engine.submit(stages=1)
-    engine.jobs.fail_job(job_id, 1, {"type": "X", "message": "first"})
+    engine.jobs.fail_job(JobRef(job_id, 1), {"type": "X", "message": "first"})
     engine.jobs.rerun_job(
-        job_id,
-        1,
+        JobRef(job_id, 1),
         mode="all",
         from_stage=None,
         parameters={"n": 2},

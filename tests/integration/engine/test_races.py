@@ -4,6 +4,8 @@ import random
 from collections import Counter
 from uuid import uuid4
 
+from core.models import Lease, StageRef
+
 WORKERS = 16
 ROUNDS = 100
 ERROR = {"type": "OSError", "message": "disk full", "retryable": False}
@@ -20,7 +22,9 @@ def test_exactly_one_task_turns_out_the_lights(engine, crowd):
 
         def end(task_id, stage=stage, leases=leases):
             answers = [
-                engine.stages.complete_task_and_check_stage(job_id, 1, stage, lease_id=lease, results={task_id: {}})
+                engine.stages.complete_task_and_check_stage(
+                    StageRef(job_id, 1, stage), lease_id=lease, results={task_id: {}}
+                )
                 for lease in random.sample([leases[task_id], leases[task_id], uuid4()], 3)
             ]
             assert sum(len(answer.updated_ids) for answer in answers) == 1
@@ -48,7 +52,7 @@ def test_failing_and_completing_at_once_neither_deadlocks_nor_revives_the_job(en
                 verb, answers = engine.stages.fail_task_and_check_stage, {"errors": {task_id: ERROR}}
             else:
                 verb, answers = engine.stages.complete_task_and_check_stage, {"results": {task_id: {}}}
-            return verb(job_id, 1, 1, lease_id=leases[task_id], **answers)
+            return verb(StageRef(job_id, 1, 1), lease_id=leases[task_id], **answers)
 
         crowd(*(lambda task_id=task_id: end(task_id) for task_id in ids))
         assert engine.job_status(job_id) == "failed"
@@ -66,8 +70,8 @@ def test_cancelling_while_tasks_are_claimed_and_end_leaves_nothing_open(engine, 
 
         def work(index, job_id=job_id):
             lease, task_id = uuid4(), f"s1-{index:05d}"
-            engine.tasks.claim_tasks(job_id, 1, 1, [task_id], lease_id=lease, owner="w")
-            engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={task_id: {}})
+            engine.tasks.claim_tasks(StageRef(job_id, 1, 1), [task_id], lease=Lease(lease, "w"))
+            engine.stages.complete_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, results={task_id: {}})
 
         crowd(
             *(lambda index=index: work(index) for index in range(8)),

@@ -1,6 +1,7 @@
 """The database refuses a value for what it is: that is its task's failure, and nobody else's."""
 
 from core.errors import DataRefused
+from core.models import StageRef
 from infrastructure.jobs_tasks import StageCompletionRepository
 
 
@@ -45,5 +46,7 @@ def test_a_connection_whose_default_changed_meanwhile_names_its_isolation(engine
     for connection in taken:
         connection.execute("set default_transaction_isolation = 'repeatable read'")
         engine.pool.putconn(connection)
-    check = engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {}})
+    check = engine.stages.complete_task_and_check_stage(
+        StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {}}
+    )
     assert check.updated_ids == ("s1-00000",)

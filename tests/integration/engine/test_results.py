@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from core.fan_in import fan_in_reader, load_fan_in_results
+from core.models import JobRef, StageRef
 from core.models.context import CompletedTask, StageSummary
 from core.ports import FailedTask
 from infrastructure.base import DatabaseUnavailable
@@ -45,31 +46,33 @@ def test_completed_and_failed_tasks_come_apart_and_in_order(engine, results):
     engine.plan(job_id, 1, 4)
     lease = engine.claim(job_id, 1, *(f"s1-{index:05d}" for index in range(4)))
     done = {"s1-00003": {"value": 3}, "s1-00000": {"value": 0}}
-    engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results=done)
-    engine.stages.fail_task_and_check_stage(job_id, 1, 1, lease_id=lease, errors={"s1-00001": ERROR})
+    engine.stages.complete_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, results=done)
+    engine.stages.fail_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, errors={"s1-00001": ERROR})
 
-    assert list(results.stream_results(job_id, 1, 1)) == [
+    assert list(results.stream_results(StageRef(job_id, 1, 1))) == [
         CompletedTask("s1-00000", 0, None, {"index": 0}, {"value": 0}),
         CompletedTask("s1-00003", 3, None, {"index": 3}, {"value": 3}),
     ]
-    assert list(results.stream_failures(job_id, 1, 1)) == [FailedTask("s1-00001", 1, None, {"index": 1}, ERROR)]
-    assert results.stage_summaries(job_id, 1) == [StageSummary(1, "processing", 2, 1)]
-    assert list(results.stream_results(job_id, 2, 1)) == []
-    assert results.stage_summaries(job_id, 2) == []
+    assert list(results.stream_failures(StageRef(job_id, 1, 1))) == [
+        FailedTask("s1-00001", 1, None, {"index": 1}, ERROR)
+    ]
+    assert results.stage_summaries(JobRef(job_id, 1)) == [StageSummary(1, "processing", 2, 1)]
+    assert list(results.stream_results(StageRef(job_id, 2, 1))) == []
+    assert results.stage_summaries(JobRef(job_id, 2)) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, ROWS_PER_PAGE - 1, ROWS_PER_PAGE, ROWS_PER_PAGE + 1, 2 * ROWS_PER_PAGE])
 def test_every_result_comes_once_wherever_a_page_ends(engine, results, count):
     job_id = engine.submit()
     insert_results(engine, job_id, count)
-    assert [task.task_index for task in results.stream_results(job_id, 1, 1)] == list(range(1, count + 1))
+    assert [task.task_index for task in results.stream_results(StageRef(job_id, 1, 1))] == list(range(1, count + 1))
 
 
 def test_20000_results_pass_in_the_memory_of_a_few_pages(engine, results):
     """Fan-in and the summary loaded every task of the job (lessons D4, D36)."""
     job_id, count = engine.submit(), 20_000
     insert_results(engine, job_id, count, failed_every=10)
-    list(islice(results.stream_results(job_id, 1, 1), 1))  # what is imported and prepared once does not count
+    list(islice(results.stream_results(StageRef(job_id, 1, 1)), 1))  # what is imported and prepared once does not count
     source = {"job_id": job_id, "run": 1, "stage": 1, "expected_count": count}
     tracemalloc.start()
     try:
@@ -92,10 +95,10 @@ def test_streams_hold_no_connection_while_they_are_consumed(engine, database_url
     insert_results(engine, job_id, ROWS_PER_PAGE + 10, failed_every=2)
     with create_pool(database_url, max_size=1, timeout_seconds=5) as small:
         results = ResultRepository(small)
-        first, second, abandoned = (results.stream_results(job_id, 1, 1) for _ in range(3))
+        first, second, abandoned = (results.stream_results(StageRef(job_id, 1, 1)) for _ in range(3))
         next(abandoned)
         abandoned.close()
-        pairs = sum(1 for _ in zip(first, second, results.stream_failures(job_id, 1, 1), strict=True))
+        pairs = sum(1 for _ in zip(first, second, results.stream_failures(StageRef(job_id, 1, 1)), strict=True))
         assert pairs == (ROWS_PER_PAGE + 10) // 2
         with small.connection() as connection:
             states = connection.execute(
@@ -109,7 +112,9 @@ def test_more_streams_than_connections_run_side_by_side(engine, database_url):
     insert_results(engine, job_id, count)
     with create_pool(database_url, max_size=4) as pool, ThreadPoolExecutor(8) as executor:
         results = ResultRepository(pool)
-        runs = [executor.submit(lambda: sum(1 for _ in results.stream_results(job_id, 1, 1))) for _ in range(8)]
+        runs = [
+            executor.submit(lambda: sum(1 for _ in results.stream_results(StageRef(job_id, 1, 1)))) for _ in range(8)
+        ]
         assert [run.result(timeout=60) for run in runs] == [count] * 8
 
 
@@ -125,7 +130,7 @@ def test_failures_are_found_by_their_own_index(engine, pool):
             plans.extend(super()._execute_query(operation, psycopg.sql.SQL("explain ") + query, parameters))
             return []
 
-    list(Explained(pool).stream_failures(job_id, 1, 1))
+    list(Explained(pool).stream_failures(StageRef(job_id, 1, 1)))
     assert "tasks_failed" in str(plans)
 
 
@@ -133,7 +138,7 @@ def test_a_stream_says_when_the_database_is_gone(engine, database_url):
     job_id = engine.submit()
     insert_results(engine, job_id, 2 * ROWS_PER_PAGE)
     with create_pool(database_url) as closed:
-        stream = ResultRepository(closed).stream_results(job_id, 1, 1)
+        stream = ResultRepository(closed).stream_results(StageRef(job_id, 1, 1))
         next(stream)
     with pytest.raises(DatabaseUnavailable, match="stream_completed"):
         list(stream)

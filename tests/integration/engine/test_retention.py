@@ -2,6 +2,7 @@
 
 import pytest
 
+from core.models import JobRef, StageRef
 from infrastructure import retention as retention_module
 from infrastructure.retention import REST, TASKS_PER_CALL, RetentionRepository
 
@@ -16,7 +17,7 @@ def retention(pool):
 def ended_job(engine, *, days_ago, tasks=3):
     job_id = engine.submit()
     engine.plan(job_id, 1, tasks)
-    engine.jobs.fail_job(job_id, 1, {"type": "X", "message": "x"})
+    engine.jobs.fail_job(JobRef(job_id, 1), {"type": "X", "message": "x"})
     engine.execute(
         "update app.jobs set finished_at = now() - %s * interval '1 day' where job_id = %s", days_ago, job_id
     )
@@ -33,7 +34,9 @@ def test_only_jobs_that_ended_long_ago_go_with_all_their_rows(engine, retention)
     old, young, running = ended_job(engine, days_ago=31), ended_job(engine, days_ago=1), engine.submit()
     engine.plan(running, 1, 3)
     lease = engine.claim(running, 1, "s1-00000", "s1-00001")
-    engine.stages.complete_task_and_check_stage(running, 1, 1, lease_id=lease, results={"s1-00000": {}, "s1-00001": {}})
+    engine.stages.complete_task_and_check_stage(
+        StageRef(running, 1, 1), lease_id=lease, results={"s1-00000": {}, "s1-00001": {}}
+    )
     kept = engine.query("select task_id, result from app.tasks where job_id = %s order by task_id", running)
     engine.execute("update app.jobs set created_at = now() - interval '1 year', updated_at = created_at")
     engine.execute(

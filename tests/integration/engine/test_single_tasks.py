@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from psycopg.types.json import Jsonb
 
+from core.models import Lease, StageRef
 from tests.databases import connect
 
 from .test_costs import blocks
@@ -31,7 +32,7 @@ def complete(engine, stage, *task_ids, lease=None, stage_number=1):
     job_id, own_lease = stage
     results = {task_id: {"of": task_id} for task_id in task_ids}
     return engine.stages.complete_task_and_check_stage(
-        job_id, 1, stage_number, lease_id=lease or own_lease, results=results
+        StageRef(job_id, 1, stage_number), lease_id=lease or own_lease, results=results
     )
 
 
@@ -157,7 +158,7 @@ def test_the_row_and_the_answer_are_those_of_a_task_claimed_with_another(engine)
     for ids in ([FIRST], [FIRST, SECOND]):
         job_id, lease = engine.submit(lease_seconds=45), uuid4()
         engine.plan(job_id, 1, 3)
-        claimed = engine.tasks.claim_tasks(job_id, 1, 1, ids, lease_id=lease, owner="w")
+        claimed = engine.tasks.claim_tasks(StageRef(job_id, 1, 1), ids, lease=Lease(lease, "w"))
         answers.append(claimed[0])
         row = engine.task(job_id, FIRST)
         assert (row["lease_id"], row["lease_expires_at"] - row["started_at"]) == (lease, timedelta(seconds=45))
@@ -179,7 +180,7 @@ def test_claim_waits_for_whoever_holds_the_row_and_takes_it_as_he_left_it(engine
     engine.plan(job_id, 1, 2)
     with connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
         holder.execute(change, (job_id,))
-        late = executor.submit(engine.tasks.claim_tasks, job_id, 1, 1, [FIRST], lease_id=uuid4(), owner="w")
+        late = executor.submit(engine.tasks.claim_tasks, StageRef(job_id, 1, 1), [FIRST], lease=Lease(uuid4(), "w"))
         engine.wait_for_lock("transactionid")
         holder.commit()
         (row,) = late.result(timeout=60)

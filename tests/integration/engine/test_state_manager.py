@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from core.errors import AttemptsExhausted, Failure
-from core.models import RetryPolicy
+from core.models import RetryPolicy, StageRef
 from core.state_manager import StateManager
 
 
@@ -20,9 +20,7 @@ def test_other_sides_wish_lengthens_the_delay(engine, state):
     engine.plan(job_id, 1, 1)
     lease = engine.claim(job_id, 1, "s1-00000")
     answer = state.schedule_retry(
-        job_id,
-        1,
-        1,
+        StageRef(job_id, 1, 1),
         "s1-00000",
         lease_id=lease,
         failure=Failure("Busy", "busy", retryable=True, retry_after_seconds=900),
@@ -40,9 +38,7 @@ def test_other_sides_wish_lengthens_the_delay(engine, state):
 def test_retry_beyond_the_policy_is_refused_before_the_database_is_asked(state):
     with pytest.raises(AttemptsExhausted):
         state.schedule_retry(
-            "0" * 64,
-            1,
-            1,
+            StageRef("0" * 64, 1, 1),
             "t",
             lease_id=uuid4(),
             failure=Failure("Busy", "busy", retryable=True),
@@ -56,7 +52,7 @@ def test_write_under_a_stale_lease_is_said_in_the_log(engine, state, caplog):
     engine.plan(job_id, 1, 1)
     engine.claim(job_id, 1, "s1-00000")
 
-    state.complete_tasks(job_id, 1, 1, lease_id=uuid4(), results={"s1-00000": {}})
+    state.complete_tasks(StageRef(job_id, 1, 1), lease_id=uuid4(), results={"s1-00000": {}})
     stale = [record for record in caplog.records if record.message == "stale_lease_refused"]
     assert [record.task_ids for record in stale] == [["s1-00000"]]
 
@@ -102,46 +98,51 @@ class TestEndsOfJobs:
 
     def test_by_its_stages_policy(self, engine, state, caplog):
         job_id, lease = self.running(engine)
-        state.fail_tasks(job_id, 1, 1, lease_id=lease, errors={"s1-00000": ERROR})
+        state.fail_tasks(StageRef(job_id, 1, 1), lease_id=lease, errors={"s1-00000": ERROR})
         assert ends(caplog) == [FAILED]
 
     def test_by_interruptions(self, engine, state, caplog):
         job_id, _ = self.running(engine, max_interruptions=0)
         engine.execute("update app.tasks set lease_expires_at = now() where lease_id is not null")
-        assert state.take_back_tasks(job_id, 1, 1) == (0, 1)
+        assert state.take_back_tasks(StageRef(job_id, 1, 1)) == (0, 1)
         assert ends(caplog) == [FAILED]
         assert [record.correlation_id for record in caplog.records if record.message == "job_failed"] == ["corr"]
 
     def test_by_its_deadline(self, engine, state, caplog):
         job_id, _ = self.running(engine, job_timeout_seconds=60)
         engine.execute("update app.jobs set deadline_at = now()")
-        assert state.enforce_deadlines(job_id, 1, 1).outcome == "job_timed_out"
+        assert state.enforce_deadlines(StageRef(job_id, 1, 1)).outcome == "job_timed_out"
         assert ends(caplog) == [FAILED]
 
     def test_by_the_last_task_after_a_cancel(self, engine, state, caplog):
         job_id, lease = self.running(engine)
         assert state.cancel_job(job_id, "enough") == "cancelling"
         assert ends(caplog) == []
-        state.complete_tasks(job_id, 1, 1, lease_id=lease, results={"s1-00000": {}})
+        state.complete_tasks(StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {}})
         assert ends(caplog) == [CANCELLED]
 
     def test_by_force(self, engine, state, caplog):
         job_id, _ = self.running(engine)
         state.cancel_job(job_id, "enough")
         engine.execute("update app.jobs set cancel_deadline_at = now()")
-        assert state.force_cancel(job_id, 1, 1) == 1
+        assert state.force_cancel(StageRef(job_id, 1, 1)) == 1
         assert ends(caplog) == [CANCELLED]
 
     def test_one_that_goes_on_is_not_told(self, engine, state, caplog):
         job_id, lease = self.running(engine, count=1)
-        state.complete_tasks(job_id, 1, 1, lease_id=lease, results={"s1-00000": {}})
+        state.complete_tasks(StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {}})
         assert ends(caplog) == []
 
     def test_by_work_that_no_app_knows(self, engine, state, caplog):
         job_id, lease = self.running(engine)
         unknown = {"task_type": "t"}
         (given_back,) = state.postpone_tasks(
-            job_id, 1, 1, lease_id=lease, task_ids=["s1-00000"], unknown=unknown, patience_seconds=0, delays=[1.0]
+            StageRef(job_id, 1, 1),
+            lease_id=lease,
+            task_ids=["s1-00000"],
+            unknown=unknown,
+            patience_seconds=0,
+            delays=[1.0],
         )
         assert given_back.outcome == "failed"
         assert ends(caplog) == [FAILED]

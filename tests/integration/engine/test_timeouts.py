@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from core.errors import TaskCancelled, TaskTimedOut
-from core.models import TaskQueueMessage
+from core.models import StageRef, TaskQueueMessage
 
 from .machine_suite import Rig
 
@@ -116,7 +116,7 @@ def test_handler_that_does_not_listen_is_taken_back_and_its_late_result_refused(
     make_older(rig.engine, 61)
     rig.keeper.renew_now()
     rig.engine.execute("update app.tasks set lease_expires_at = now() - interval '1 second'")
-    assert rig.state.take_back_tasks(job_id, 1, 1) == (1, 0)
+    assert rig.state.take_back_tasks(StageRef(job_id, 1, 1)) == (1, 0)
     (task,) = rig.tasks(job_id, 1)
     assert (task["status"], task["error"]["type"], task["interruptions"]) == ("pending_retry", "TaskTimedOut", 0)
     go_on.set()

@@ -8,7 +8,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
-from core.models import JobRecord
+from core.models import JobRecord, JobRef, Lease, StageRef
 from core.models.record import StageRecord, TaskRecord
 from core.ports import SubmissionOutcome, Submitted
 from core.running.leases import HeldLease
@@ -61,9 +61,13 @@ def test_a_task_is_read_with_every_column_that_was_written(engine):
     job_id = engine.submit(retry={"max_attempts": 3})
     engine.plan(job_id, 1, 1)
     lease = engine.claim(job_id, 1, "s1-00000")
-    engine.stages.increment_task_retry_count(job_id, 1, 1, "s1-00000", lease_id=lease, error=ERROR, delay_seconds=0)
+    engine.stages.increment_task_retry_count(
+        StageRef(job_id, 1, 1), "s1-00000", lease_id=lease, error=ERROR, delay_seconds=0
+    )
     lease = engine.claim(job_id, 1, "s1-00000")
-    engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {"n": [1, None]}})
+    engine.stages.complete_task_and_check_stage(
+        StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {"n": [1, None]}}
+    )
     (row,) = engine.query("select * from app.tasks where job_id = %s", job_id)
     assert (row["attempt"], row["result"], row["status"]) == (2, {"n": [1, None]}, "completed")
     assert TaskRecord.model_validate(row).model_dump() == row
@@ -79,14 +83,16 @@ def test_job_runs_through_its_stages_to_finalizing(engine):
         assert engine.plan(job_id, stage, 2) == ("planned", 2)
         lease = engine.claim(job_id, stage, f"s{stage}-00000", f"s{stage}-00001")
         check = engine.stages.complete_task_and_check_stage(
-            job_id, 1, stage, lease_id=lease, results={f"s{stage}-00000": {"n": 1}, f"s{stage}-00001": {"n": 2}}
+            StageRef(job_id, 1, stage),
+            lease_id=lease,
+            results={f"s{stage}-00000": {"n": 1}, f"s{stage}-00001": {"n": 2}},
         )
         assert check.is_last_task_in_stage
         assert check.stage_status == "completed"
 
     assert engine.job_status(job_id) == "finalizing"
-    assert engine.jobs.finalize_job(job_id, 1, {"total": 3}) == "completed"
-    assert engine.jobs.finalize_job(job_id, 1, {"total": 4}) is None
+    assert engine.jobs.finalize_job(JobRef(job_id, 1), {"total": 3}) == "completed"
+    assert engine.jobs.finalize_job(JobRef(job_id, 1), {"total": 4}) is None
     assert engine.jobs.find_job(job_id).result == {"total": 3}
 
 
@@ -115,7 +121,7 @@ def test_planner_that_raises_leaves_no_task_behind(engine):
         raise KeyError("tile")
 
     with pytest.raises(KeyError):
-        engine.tasks.plan_stage(job_id, 1, 1, broken_plan())
+        engine.tasks.plan_stage(StageRef(job_id, 1, 1), broken_plan())
     assert engine.plan(job_id, 1, 1) == ("planned", 1)
 
 
@@ -125,9 +131,9 @@ def test_redelivered_message_does_not_run_a_completed_task_again(engine):
     engine.plan(job_id, 1, 2)
     for task_id, outcome in (("s1-00000", "duplicate"), ("s1-00001", "closed")):
         lease = engine.claim(job_id, 1, task_id)
-        engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={task_id: {}})
+        engine.stages.complete_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, results={task_id: {}})
 
-        (row,) = engine.tasks.claim_tasks(job_id, 1, 1, [task_id], lease_id=uuid4(), owner="late")
+        (row,) = engine.tasks.claim_tasks(StageRef(job_id, 1, 1), [task_id], lease=Lease(uuid4(), "late"))
         assert row["outcome"] == outcome
         assert engine.task(job_id, task_id)["status"] == "completed"
 
@@ -136,10 +142,12 @@ def test_claim_names_the_outcome_of_every_task(engine):
     job_id = engine.submit()
     engine.plan(job_id, 1, 3)
     lease = engine.claim(job_id, 1, "s1-00000", "s1-00001")
-    engine.stages.increment_task_retry_count(job_id, 1, 1, "s1-00001", lease_id=lease, error=ERROR, delay_seconds=3600)
+    engine.stages.increment_task_retry_count(
+        StageRef(job_id, 1, 1), "s1-00001", lease_id=lease, error=ERROR, delay_seconds=3600
+    )
 
     rows = engine.tasks.claim_tasks(
-        job_id, 1, 1, ["s1-00000", "s1-00001", "s1-00002", "gone"], lease_id=uuid4(), owner="b"
+        StageRef(job_id, 1, 1), ["s1-00000", "s1-00001", "s1-00002", "gone"], lease=Lease(uuid4(), "b")
     )
     assert [(row["task_id"], row["outcome"]) for row in rows] == [
         ("s1-00002", "claimed"),
@@ -156,7 +164,9 @@ def test_stale_lease_is_refused(engine):
     engine.plan(job_id, 1, 2)
     engine.claim(job_id, 1, "s1-00000")
 
-    check = engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=uuid4(), results={"s1-00000": {"x": 1}})
+    check = engine.stages.complete_task_and_check_stage(
+        StageRef(job_id, 1, 1), lease_id=uuid4(), results={"s1-00000": {"x": 1}}
+    )
     assert check.updated_ids == ()
     assert engine.task(job_id, "s1-00000")["status"] == "processing"
 
@@ -167,8 +177,10 @@ def test_failed_task_fails_the_job_and_keeps_late_siblings_out(engine):
     engine.plan(job_id, 1, 3)
     failing, late = engine.claim(job_id, 1, "s1-00000"), engine.claim(job_id, 1, "s1-00001")
 
-    engine.stages.fail_task_and_check_stage(job_id, 1, 1, lease_id=failing, errors={"s1-00000": ERROR})
-    check = engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=late, results={"s1-00001": {"x": 1}})
+    engine.stages.fail_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=failing, errors={"s1-00000": ERROR})
+    check = engine.stages.complete_task_and_check_stage(
+        StageRef(job_id, 1, 1), lease_id=late, results={"s1-00001": {"x": 1}}
+    )
 
     assert check.updated_ids == ()
     job = engine.jobs.find_job(job_id)
@@ -195,15 +207,17 @@ def test_failure_policy_decides_what_failed_tasks_mean(engine, policy, failures,
     engine.plan(job_id, 1, 4)
     ids = [f"s1-{index:05d}" for index in range(4)]
     lease = engine.claim(job_id, 1, *ids)
-    engine.stages.fail_task_and_check_stage(job_id, 1, 1, lease_id=lease, errors=dict.fromkeys(ids[:failures], ERROR))
+    engine.stages.fail_task_and_check_stage(
+        StageRef(job_id, 1, 1), lease_id=lease, errors=dict.fromkeys(ids[:failures], ERROR)
+    )
     if ids[failures:]:
         engine.stages.complete_task_and_check_stage(
-            job_id, 1, 1, lease_id=lease, results={key: {} for key in ids[failures:]}
+            StageRef(job_id, 1, 1), lease_id=lease, results={key: {} for key in ids[failures:]}
         )
 
     assert engine.job_status(job_id) == expected
     if expected == "finalizing":
-        assert engine.jobs.finalize_job(job_id, 1, None) == "completed_with_errors"
+        assert engine.jobs.finalize_job(JobRef(job_id, 1), None) == "completed_with_errors"
 
 
 def test_retry_spends_attempts_until_none_is_left(engine):
@@ -214,7 +228,7 @@ def test_retry_spends_attempts_until_none_is_left(engine):
     for _ in range(2):
         lease = engine.claim(job_id, 1, "s1-00000")
         row = engine.stages.increment_task_retry_count(
-            job_id, 1, 1, "s1-00000", lease_id=lease, error=ERROR, delay_seconds=0
+            StageRef(job_id, 1, 1), "s1-00000", lease_id=lease, error=ERROR, delay_seconds=0
         )
         outcomes.append(row["outcome"])
 
@@ -228,10 +242,12 @@ def test_interruption_spends_no_attempt(engine):
     for _ in range(3):
         engine.claim(job_id, 1, "s1-00000")
         engine.execute("update app.tasks set lease_expires_at = now() - interval '1 second'")
-        assert engine.stages.take_back_tasks(job_id, 1, 1)["taken_back"] == 1
+        assert engine.stages.take_back_tasks(StageRef(job_id, 1, 1))["taken_back"] == 1
 
     lease = engine.claim(job_id, 1, "s1-00000")
-    check = engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {}})
+    check = engine.stages.complete_task_and_check_stage(
+        StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {}}
+    )
     assert check.is_last_task_in_stage
 
 
@@ -241,7 +257,7 @@ def test_task_that_always_kills_its_process_ends_failed_with_that_reason(engine)
     engine.claim(job_id, 1, "s1-00000")
     engine.execute("update app.tasks set lease_expires_at = now() - interval '1 second'")
 
-    row = engine.stages.take_back_tasks(job_id, 1, 1)
+    row = engine.stages.take_back_tasks(StageRef(job_id, 1, 1))
     assert (row["given_up"], row["is_last_task_in_stage"]) == (1, True)
     assert engine.task(job_id, "s1-00000")["error"]["type"] == "InterruptedTooOften"
     assert engine.job_status(job_id) == "failed"
@@ -252,7 +268,7 @@ def test_live_lease_is_not_taken_back(engine):
     engine.plan(job_id, 1, 1)
     engine.claim(job_id, 1, "s1-00000")
 
-    assert engine.stages.take_back_tasks(job_id, 1, 1)["taken_back"] == 0
+    assert engine.stages.take_back_tasks(StageRef(job_id, 1, 1))["taken_back"] == 0
 
 
 def test_heartbeat_renews_reports_and_tells_the_lost(engine):
@@ -287,7 +303,7 @@ def test_cancel_waits_for_a_running_task_and_keeps_its_result_out(engine):
     assert engine.jobs.cancel_job(job_id, None) == "cancelling"
     held = [HeldLease(job_id, 1, "s1-00000", lease, 60.0)]
     assert engine.tasks.renew_leases(held) == {(lease, "s1-00000"): "stop"}
-    engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=lease, results={"s1-00000": {"x": 1}})
+    engine.stages.complete_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {"x": 1}})
 
     assert engine.job_status(job_id) == "cancelled"
     assert engine.task(job_id, "s1-00000")["result"] is None
@@ -305,7 +321,7 @@ def test_announcing_marks_pending_rows_and_leaves_claimed_ones(engine):
     engine.plan(job_id, 1, 2)
     engine.claim(job_id, 1, "s1-00000")
 
-    assert engine.tasks.mark_tasks_announced(job_id, 1, ["s1-00000", "s1-00001"]) == 1
+    assert engine.tasks.mark_tasks_announced(JobRef(job_id, 1), ["s1-00000", "s1-00001"]) == 1
     assert engine.task(job_id, "s1-00000")["status"] == "processing"
 
 
@@ -330,7 +346,7 @@ def test_database_refuses_a_transition_that_is_not_in_the_table(engine, table, c
 
 def test_database_refuses_to_open_an_ended_job_but_as_its_next_run(engine):
     job_id = engine.submit()
-    engine.jobs.fail_job(job_id, 1, {"type": "X", "message": "no"})
+    engine.jobs.fail_job(JobRef(job_id, 1), {"type": "X", "message": "no"})
     for change in ("status = 'queued'", "status = 'queued', run = run + 2"):
         with pytest.raises(psycopg.Error) as refused:
             engine.execute(f"update app.jobs set {change}")  # noqa: S608 - names of this test
@@ -350,5 +366,5 @@ def test_duplicate_task_ids_in_a_plan_are_refused_whole(engine):
             )
 
     with pytest.raises(RepositoryError, match="s1-0"):
-        engine.tasks.plan_stage(job_id, 1, 1, twice())
+        engine.tasks.plan_stage(StageRef(job_id, 1, 1), twice())
     assert engine.query("select count(*) as n from app.tasks") == [{"n": 0}]

@@ -5,6 +5,8 @@ from uuid import uuid4
 
 import pytest
 
+from core.models import Lease, StageRef
+
 
 @pytest.fixture
 def stage(engine):
@@ -21,7 +23,9 @@ def watched(engine, job_id):
 
 
 def complete(engine, job_id, leases, task_id):
-    return engine.stages.complete_task_and_check_stage(job_id, 1, 1, lease_id=leases[task_id], results={task_id: {}})
+    return engine.stages.complete_task_and_check_stage(
+        StageRef(job_id, 1, 1), lease_id=leases[task_id], results={task_id: {}}
+    )
 
 
 def test_last_id_of_a_planned_stage_is_watched(engine, stage):
@@ -85,11 +89,11 @@ def test_completions_of_one_stage_commit_side_by_side(engine):
 def test_cancelling_reaches_a_row_that_was_in_other_hands(engine, stage):
     job_id, leases = stage
     task_id = "s1-00000"
-    engine.tasks.release_tasks(job_id, 1, 1, lease_id=leases[task_id], task_ids=[task_id], started=False)
+    engine.tasks.release_tasks(StageRef(job_id, 1, 1), lease_id=leases[task_id], task_ids=[task_id], started=False)
     with engine.pool.connection() as connection, connection.transaction():
         connection.execute("select 1 from app.tasks where task_id = %s for update", (task_id,))
         assert engine.jobs.cancel_job(job_id, None) == "cancelling"
-    (row,) = engine.tasks.claim_tasks(job_id, 1, 1, [task_id], lease_id=uuid4(), owner="w")
+    (row,) = engine.tasks.claim_tasks(StageRef(job_id, 1, 1), [task_id], lease=Lease(uuid4(), "w"))
 
     assert (row["outcome"], engine.task(job_id, task_id)["status"]) == ("closed", "cancelled")
     assert not complete(engine, job_id, leases, task_id).updated_ids

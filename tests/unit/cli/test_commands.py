@@ -11,7 +11,9 @@ import pytest
 
 from coremachine.cli import client as client_module
 from coremachine.cli import patience
+from coremachine.cli.client import ApiClient
 from coremachine.cli.main import main
+from coremachine.cli.parameters import with_whole_paths
 from tests.unit.cli.conftest import DROPPED, JOB_ID, FakeApi, job
 
 Run = Callable[..., int]
@@ -568,3 +570,72 @@ def test_disk_that_is_full_is_told_in_one_line() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("cannot go on: [Errno 28]")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_result_is_shown_whole(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "its grid is rotated " * 30
+    result = {
+        "totals": {"converted": 2, "mean_depth": None},
+        "failures": [{"name": "a.tif", "reason": reason}, {"name": "b[red].tif", "reason": "\x1b[31mdamaged"}],
+        "names": ["x", "y"],
+        "nothing": [],
+    }
+    api.answer(f"GET /api/jobs/{JOB_ID}", {**job("completed"), "result": result})
+    assert run("result", JOB_ID, "-o", "table") == 0
+    said = capsys.readouterr().out
+    assert "…" not in said
+    assert " ".join(said.split()).count("rotated") == 30
+    for text in ("converted", "b[red].tif", "mean_depth none", "- y", "nothing []"):
+        assert text in said
+    assert "\x1b" not in said
+    assert run("result", JOB_ID) == 0
+    assert json.loads(capsys.readouterr().out) == result
+
+
+@pytest.mark.parametrize(("status", "code"), [("processing", 4), ("failed", 1)])
+def test_a_job_without_a_result_says_so(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], status: str, code: int
+) -> None:
+    found = {**job(status), "result": None, "error": {"message": "the disk is full"}}
+    api.answer(f"GET /api/jobs/{JOB_ID}", found)
+    assert run("result", JOB_ID) == code
+    said = capsys.readouterr().err
+    assert f"is {status} and has no result" in said
+    assert ("the disk is full" in said) is (status == "failed")
+
+
+def types_with_a_path() -> dict:
+    entry = {"type": "string", "format": "path"}
+    schema = {"type": "object", "properties": {"source": entry, "title": {"type": "string"}}}
+    return {"value": [{"job_type": "maps", "parameters_schema": schema}]}
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("./in/*.tif", "{here}/in/*.tif"),
+        ("in/../other", "{here}/other"),
+        ("/data", "/data"),
+        ("s3://bucket/in", "s3://bucket/in"),
+        ("file:///data", "file:///data"),
+    ],
+)
+def test_a_relative_path_is_of_the_callers_folder(
+    api: FakeApi, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, sent: str
+) -> None:
+    """The server works in another folder, and would take it from there."""
+    monkeypatch.chdir(tmp_path)
+    api.answer("GET /api/job-types", types_with_a_path())
+    api.answer("POST /api/jobs/submit/maps", SUBMITTED, status=202)
+    assert run("submit", "maps", "-p", f"source={given}", "-p", "title=./in") == 0
+    (tmp_path / "parameters.json").write_text(json.dumps({"source": given, "title": "./in"}))
+    assert run("submit", "maps", "--params-file", "parameters.json") == 0
+    bodies = [body for call, _, body in api.requests if call.startswith("POST")]
+    assert bodies == [{"source": sent.format(here=tmp_path), "title": "./in"}] * 2
+
+
+def test_paths_for_a_server_elsewhere_are_left_to_it() -> None:
+    client = ApiClient("https://floods.example")
+    assert not client.is_on_this_machine
+    values = {"source": "./in"}
+    assert with_whole_paths(client, {"source": {"type": "str", "format": "path"}}, values) == values

@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 
 from core.models.dead_letter import DeadLetterResolution
@@ -84,6 +85,20 @@ def raised_codes() -> set[str]:
         for name in _codes_in(tree)
         if re.fullmatch("[a-z]+(_[a-z]+)*", name)
     }
+
+
+def raised_statuses() -> dict[str, str]:
+    """The status of each code that stands beside it in a call."""
+    calls = [node for _, tree in python_trees("triggers") for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    problems = [call for call in calls if ast.unparse(call.func).endswith("ProblemError") and len(call.args) > 1]
+    found = {code: _status(call.args[0]) for call in problems for code in _texts(call.args[1])}
+    return {code: status for code, status in found.items() if status}
+
+
+def _status(value: ast.expr) -> str:
+    if isinstance(value, ast.Attribute) and ast.unparse(value.value) == "HTTPStatus":
+        return str(int(HTTPStatus[value.attr]))
+    return str(value.value) if isinstance(value, ast.Constant) else ""
 
 
 def _codes_in(tree: ast.Module) -> Iterator[str]:

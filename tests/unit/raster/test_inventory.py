@@ -131,6 +131,9 @@ def test_results_are_no_sources(tmp_path):
     (tmp_path / "out" / "cogs").mkdir(parents=True)
     for name in ("a.tif", "out/cogs/a.tif"):
         (tmp_path / name).write_bytes(b"1")
+    for name in ("out/summary.json", "out/mosaic-rp10.vrt", "out/items/a/a.json", "out/.coremachine-output.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
     listing = list_rasters(str(tmp_path), recursive=True, leave_out=str(tmp_path / "out"))
     assert [file["name"] for file in listing.rasters] == ["a.tif"]
     assert listing.ignored == [{"name": "out/cogs/a.tif", "reason": "a result of this job"}]
@@ -158,3 +161,30 @@ def test_a_name_that_is_no_text_is_told(tmp_path):
     (tmp_path / b"bad\xff.tif".decode(errors="surrogateescape")).write_bytes(b"1")
     (ignored,) = list_rasters(str(tmp_path)).ignored
     assert ignored == {"name": "bad?.tif", "reason": "its name is not UTF-8"}
+
+
+def test_every_other_file_is_told_but_those_that_belong_to_a_raster(tmp_path):
+    for name in ("a.tif", "a.tif.aux.xml", "a.tfw", "b.tfw", "depths.img", ".DS_Store", "notes.txt"):
+        (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "more").mkdir()
+    listing = list_rasters(str(tmp_path), leave_out=str(tmp_path / "out"))
+    assert {each["name"]: each["reason"].split(":")[0] for each in listing.ignored} == {
+        ".DS_Store": "hidden",
+        "b.tfw": "its name does not end in .tif or .tiff",
+        "depths.img": "its name does not end in .tif or .tiff",
+        "more": "a folder",
+        "notes.txt": "its name does not end in .tif or .tiff",
+    }
+
+
+def test_a_pattern_says_itself_which_folders_it_is_about(tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name in ("a.tif", "deep/b.tif", "deep/er/c.tif"):
+        (tmp_path / name).write_bytes(b"1")
+    found = {pattern: [file["name"] for file in list_rasters(f"{tmp_path}/{pattern}").rasters] for pattern in PATTERNS}
+    assert found == PATTERNS
+    with pytest.raises(ValueError, match=r"recursive: expected false with a pattern.*\*\*"):
+        list_rasters(f"{tmp_path}/*.tif", recursive=True)
+
+
+PATTERNS = {"*.tif": ["a.tif"], "**/*.tif": ["a.tif", "deep/b.tif", "deep/er/c.tif"], "*/*.tif": ["deep/b.tif"]}

@@ -28,8 +28,10 @@ from jobs.flood_risk_cog.job import FloodRiskCOGJob
 from jobs.flood_risk_cog.marker import MARKER
 from jobs.flood_risk_cog.memory import MOST_BLOCK_BYTES
 from jobs.flood_risk_cog.plan import UnusableRaster
+from jobs.flood_risk_cog.process import ConversionEnded
 from jobs.flood_risk_cog.samples import generate_samples
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
+from jobs.flood_risk_cog.serve import do_work
 from jobs.flood_risk_cog.source import SourceNotFound
 from jobs.flood_risk_cog.target import UploadIncomplete
 from jobs.parameters import ParameterErrors
@@ -81,6 +83,8 @@ class InThisProcess:
 
     def convert(self, request, report, look):
         del look
+        if "work" in request:
+            return do_work(**request)
         owner = ScratchOwner(**request.pop("owner"))
         return conversion.convert_raster(**request, owner=owner, report=report)
 
@@ -481,6 +485,7 @@ def test_a_raster_that_the_catalog_lacks_ends_the_job_with_errors_and_its_catalo
             raise ValueError("no place on this map")
         return real(depths, frame, path, box)
 
+    monkeypatch.setattr(handlers, "PROCESSES", InThisProcess())
     monkeypatch.setattr(quicklook, "add_depths", fails_once)
     run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
     assert (run.status, run.result["converted"], run.result["failed"]) == ("completed_with_errors", 3, 0)
@@ -489,3 +494,119 @@ def test_a_raster_that_the_catalog_lacks_ends_the_job_with_errors_and_its_catalo
     assert "no place on this map" in failure.error["message"]
     assert (output / "quicklook.png").exists()
     assert (output / "collection.json").exists()
+
+
+def test_a_result_whose_source_is_gone_is_told_and_left(run_job, source, output):
+    parameters = {"source": str(source), "output": str(output)}
+    run_job(REGISTRY, "flood_risk_cog", parameters)
+    (source / "flood_depth_tile00_rp10.tif").unlink()
+    (output / "cogs" / "mine.tif").write_bytes(b"not a result: it has no proof")
+    run = run_job(REGISTRY, "flood_risk_cog", parameters)
+    assert (run.result["stale"], run.result["stale_names"]) == (1, ["cogs/flood_depth_tile00_rp10.tif"])
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["stale_results"] == {"action": "keep", "names": ["cogs/flood_depth_tile00_rp10.tif"]}
+    assert (output / "cogs" / "flood_depth_tile00_rp10.tif").exists()
+    assert len(pystac.Collection.from_file(str(output / "collection.json")).get_item_links()) == 2
+
+
+@pytest.mark.parametrize("action", ["move", "remove"])
+def test_a_result_whose_source_is_gone_is_moved_or_removed_when_asked_for(run_job, source, output, action):
+    parameters = {"source": str(source), "output": str(output)}
+    run_job(REGISTRY, "flood_risk_cog", parameters)
+    (source / "flood_depth_tile00_rp10.tif").unlink()
+    # A raster that fails now has a source: its older result stays.
+    (source / "flood_depth_tile00_rp50.tif").write_bytes(b"damaged")
+    run = run_job(REGISTRY, "flood_risk_cog", {**parameters, "stale_results": action})
+    assert (run.status, run.result["stale"]) == ("completed_with_errors", 1)
+    assert sorted(path.name for path in (output / "cogs").glob("*.tif")) == [
+        "flood_depth_tile00_rp100.tif",
+        "flood_depth_tile00_rp50.tif",
+    ]
+    assert not (output / "items" / "flood_depth_tile00_rp10").exists()
+    moved = {path.relative_to(output / "stale").as_posix() for path in (output / "stale").rglob("*") if path.is_file()}
+    name = "flood_depth_tile00_rp10"
+    expected = {f"cogs/{name}.tif", f"cogs/{name}.proof.json", f"items/{name}/{name}.json"}
+    assert moved == (expected if action == "move" else set())
+    again = run_job(REGISTRY, "flood_risk_cog", {**parameters, "stale_results": action})
+    assert again.result["stale"] == 0
+
+
+@pytest.mark.parametrize("action", ["move", "remove"])
+def test_stale_results_of_a_remote_output(run_job, store, source, action):
+    parameters = {"source": str(source), "output": "memory://floods"}
+    run_job(REGISTRY, "flood_risk_cog", parameters)
+    (source / "flood_depth_tile00_rp10.tif").unlink()
+    run = run_job(REGISTRY, "flood_risk_cog", {**parameters, "stale_results": action})
+    assert run.result["stale_names"] == ["cogs/flood_depth_tile00_rp10.tif"]
+    assert not store.exists("/floods/cogs/flood_depth_tile00_rp10.tif")
+    assert store.exists("/floods/stale/cogs/flood_depth_tile00_rp10.tif") is (action == "move")
+
+
+def test_what_is_done_with_stale_results_is_no_other_job(source, output):
+    ids = set()
+    for action in ("keep", "move", "remove"):
+        parameters = {"source": str(source), "output": str(output), "stale_results": action}
+        ids.add(FloodRiskCOGJob.generate_job_id(FloodRiskCOGJob.validate_job_parameters(parameters)))
+    assert len(ids) == 1
+
+
+def test_ignored_files_are_in_the_jobs_result(run_job, source, output):
+    for name in ("._a.tif", "notes.txt"):
+        (source / name).write_bytes(b"1")
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
+    assert run.result["ignored"] == 2
+    assert [each["name"] for each in run.result["ignored_names"]] == ["._a.tif", "notes.txt"]
+    assert run.result["preview"].endswith("/preview")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"source": "rasters", "output": "/cogs"}, "source: expected an absolute path or a URL"),
+        ({"source": "./rasters/*.tif", "output": "/cogs"}, "source: expected an absolute path or a URL"),
+        ({"source": "/data/*.tif", "output": "/cogs", "recursive": True}, "recursive: expected false where"),
+        ({"source": "/data", "output": "cogs"}, "output: expected an absolute path or a URL"),
+    ],
+)
+def test_places_that_could_be_misunderstood_are_refused(parameters, words):
+    with pytest.raises(ParameterErrors) as refused:
+        FloodRiskCOGJob.validate_job_parameters(parameters)
+    assert any(error.message.startswith(words) for error in refused.value.errors), str(refused.value)
+
+
+def test_a_relative_path_is_answered_with_the_folder_that_it_would_be_in():
+    with pytest.raises(ParameterErrors, match=str(Path("rasters").absolute())):
+        FloodRiskCOGJob.validate_job_parameters({"source": "rasters", "output": "/cogs"})
+
+
+def test_a_raster_that_ends_the_process_that_opens_it_costs_no_other(source, output, monkeypatch):
+    """A file that makes GDAL crash ended the worker, with all of its tasks."""
+
+    class Crashing:
+        def __init__(self):
+            self.asked = []
+
+        def convert(self, request, report, look):
+            self.asked.append(len(request["paths"]))
+            if any("rp50" in path for path in request["paths"]):
+                raise ConversionEnded(-11, "")
+            return do_work(**request)
+
+    children = Crashing()
+    monkeypatch.setattr(handlers, "PROCESSES", children)
+    result = handlers.inventory({}, context(source=str(source), output=str(output)))
+    assert children.asked == [3, 1, 1, 1]
+    assert (len(result["rasters"]), result["unreadable"]) == (3, 1)
+    assert result["problems"][0]["name"] == "flood_depth_tile00_rp50.tif"
+    assert "ended the process" in result["problems"][0]["reason"]
+
+
+def test_the_worker_itself_opens_no_raster(source, output, run_job, monkeypatch):
+    from jobs.flood_risk_cog import source as opening
+
+    def refuse(*_args, **_options):
+        raise AssertionError("opened in the worker")
+
+    monkeypatch.setattr(opening.rasterio, "open", refuse)
+    run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
+    assert (run.status, run.result["converted"]) == ("completed", 3)

@@ -45,10 +45,12 @@ def test_a_mosaic_has_the_pixels_of_its_rasters_and_nothing_between_them(tmp_pat
     second = write(tmp_path / "c_rp100.tif", right, 500700, nodata=nodata, mask=mask)
     other = write(tmp_path / "d_rp50.tif", right, 500700, nodata=nodata, mask=mask)
     folder, summary = catalog(tmp_path, first, second, other)
-    assert [(each["name"], len(each["rasters"])) for each in summary["mosaics"]] == [
-        ("mosaic-rp100.vrt", 2),
-        ("mosaic-rp50.vrt", 1),
-    ]
+    made, alone = summary["mosaics"]
+    assert (made["name"], len(made["rasters"])) == ("mosaic-rp100.vrt", 2)
+    # A mosaic of one raster would be that raster.
+    assert (alone["rasters"], "name" in alone) == (["d_rp50.tif"], False)
+    assert "no other raster" in alone["reason"]
+    assert [path.name for path in folder.glob("*.vrt")] == ["mosaic-rp100.vrt"]
     with rasterio.open(folder / "mosaic-rp100.vrt") as mosaic:
         assert (mosaic.width, mosaic.height, mosaic.crs.to_epsg()) == (120, 50, 32614)
         found, valid = mosaic.read(1), mosaic.dataset_mask() > 0
@@ -77,7 +79,11 @@ def test_where_rasters_overlap_the_hidden_pixels_of_the_upper_hide_nothing(tmp_p
 
 def test_rasters_of_different_systems_are_not_put_together(tmp_path):
     values = np.ones((20, 20), "float32")
-    paths = [write(tmp_path / f"{code}.tif", values, 500000, crs=f"EPSG:{code}") for code in (32614, 32615)]
+    paths = [
+        write(tmp_path / f"{code}{part}.tif", values, 500000 + 200 * part, crs=f"EPSG:{code}")
+        for code in (32614, 32615)
+        for part in (0, 1)
+    ]
     _, summary = catalog(tmp_path, *paths)
     assert [each["name"] for each in summary["mosaics"]] == ["mosaic.vrt", "mosaic-2.vrt"]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.transform import Affine
 
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.plan import UnusableRaster
@@ -137,6 +138,67 @@ def test_what_an_alpha_band_hides_is_in_no_overview(convert, dtype):
     with rasterio.open(result["path"], overview_level=0) as overview:
         assert set(np.unique(overview.read(1)[overview.read(2) > 0]).tolist()) == {5}
     assert result["statistics"]["max_depth"] == 5
+
+
+@pytest.mark.parametrize("left", [179.9, -180.1])
+def test_a_raster_across_the_antimeridian_has_two_polygons_and_a_narrow_box(tmp_path, left):
+    """rio-stac#28: its item was a belt around the whole world."""
+    place = Affine(0.001, 0, left, 0, -0.001, -17)
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), crs="EPSG:4326", transform=place)
+    result = convert_raster(str(path), str(tmp_path / "cogs"))
+    west, _, east, _ = result["bbox"]
+    assert (west, east) == (pytest.approx(179.9), pytest.approx(left + 0.3 - 360 * (left > 0)))
+    sides = [[x for x, _ in polygon[0]] for polygon in result["geometry"]["coordinates"]]
+    assert result["geometry"]["type"] == "MultiPolygon"
+    assert [(round(min(side), 6), round(max(side), 6)) for side in sides] == [(179.9, 180), (-180, round(east, 6))]
+
+
+def test_a_projected_raster_across_the_antimeridian_has_two_polygons_and_a_narrow_box(tmp_path):
+    """rio-stac#28: so had one of a UTM zone beside it."""
+    place = Affine(100, 0, 155_000, 0, -100, 8_000_000)
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), crs="EPSG:32701", transform=place)
+    result = convert_raster(str(path), str(tmp_path / "cogs"))
+    west, _, east, _ = result["bbox"]
+    assert 179 < west < 180
+    assert -180 < east < -179
+    assert result["geometry"]["type"] == "MultiPolygon"
+
+
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+def test_overviews_of_a_masked_raster_are_masked_too(convert, target):
+    """rasterio#1373: reads of an overview had a wrong mask."""
+    pixels = np.full((1, 1200, 1200), 5, "float32")
+    pixels[0, hidden(1200)] = 9000
+    result = convert(pixels, "mask", target_crs=target)
+    with rasterio.open(result["path"]) as cog, rasterio.open(result["path"], overview_level=0) as overview:
+        whole, small = cog.dataset_mask() > 0, overview.dataset_mask() > 0
+        assert abs(whole.mean() - small.mean()) < 0.01
+        assert set(np.unique(overview.read(1)[small]).tolist()) == {5}
+
+
+def test_nodata_of_the_source_is_nodata_after_a_warp(convert):
+    """rasterio#3320: where the target had another nodata value, the source's was left among the values."""
+    pixels = pixels_of("float32", "nodata")
+    result = convert(pixels, "nodata", target_crs="EPSG:4326")
+    with rasterio.open(result["path"]) as cog:
+        assert cog.nodata == NODATA
+        assert NODATA not in cog.read(1)[cog.read_masks(1) > 0]
+        assert (cog.read_masks(1) == 0).mean() > 0.02
+
+
+def test_a_raster_of_nodata_alone_is_converted_and_has_no_numbers(convert):
+    """rasterio#2758: statistics of a raster without a valid pixel were an error."""
+    result = convert(np.full((1, 300, 300), NODATA, "float32"), "nodata")
+    assert result["kind"] == "continuous"
+    assert result["statistics"]["valid_pixels"] == 0
+    assert result["statistics"]["max_depth"] is None
+    assert result["verification"]["range"]["cog"] == [[None, None]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_the_kind_of_a_raster_of_nodata_alone_is_not_classes(convert, dtype):
+    """Nothing is known of its values: few they are not."""
+    assert convert(np.full((1, 300, 300), NODATA, dtype), "nodata")["kind"] == "continuous"
 
 
 def test_bands_with_different_nodata_are_refused(tmp_path):

@@ -128,7 +128,10 @@ def test_every_item_and_the_collection_are_valid(strange):
     collection = pystac.Collection.from_file(str(strange / "collection.json"))
     collection.validate()
     assert all(Path(asset.get_absolute_href()).exists() for asset in collection.assets.values())
-    assert set(collection.assets) == {"thumbnail", "summary", "verification"}
+    assert set(collection.assets) == {"thumbnail", "summary", "verification", "mosaic", "items"}
+    mosaic, table = collection.assets["mosaic"], collection.assets["items"]
+    assert (mosaic.media_type, mosaic.roles) == ("application/xml", ["data", "virtual"])
+    assert (table.media_type, table.roles) == ("application/vnd.apache.parquet", ["collection-mirror"])
     for path in strange.glob("items/*/*.json"):
         document = json.loads(path.read_text())
         assert document["properties"]["datetime"] is None

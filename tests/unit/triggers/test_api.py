@@ -5,12 +5,11 @@ import json
 import logging
 import re
 import time
-import tomllib
-from pathlib import Path
 
 import pytest
 
 from core.basics.canonical import ValueTooLarge
+from core.basics.version import VERSION
 from core.errors import (
     AuthorError,
     DeliveryError,
@@ -25,7 +24,7 @@ from core.ports import SubmissionOutcome
 from infrastructure.base import DatabaseUnsuitable
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry
-from triggers.api import API_VERSION, MAX_WAITING, create_api
+from triggers.api import MAX_WAITING, create_api
 from triggers.ports import Check, ServicesNotReady
 from triggers.request_body import MAX_BODY_BYTES
 
@@ -131,6 +130,7 @@ class TestSubmit:
         api = Api(FakeServices(failure=SubmissionRefused(JOB_ID, "failed", "This job has failed.")))
         problem = assert_problem(api.post("/api/jobs/submit/hello_world?if_ended=fail", json={}), 409, "job_is_there")
         assert problem["job_status"] == "failed"
+        assert problem["detail"].startswith("Nothing was submitted: the job of these parameters is there already")
         assert JOB_ID in problem["detail"]
         assert "This job has failed." in problem["detail"]
 
@@ -297,6 +297,8 @@ class TestSubmitAndWait:
         api = Api(FakeServices(failure=OtherParameters(JOB_ID, "processing", 2, "not theirs")))
         response = api.post("/api/jobs/submit/hello_world", json={}, headers={"Prefer": "wait=20"})
         problem = assert_problem(response, 409, "other_parameters")
+        assert problem["detail"].startswith("Nothing was submitted: the job of these parameters is there already")
+        assert "run again with other ones" in problem["detail"]
         assert (problem["job_status"], problem["job_run"]) == ("processing", 2)
         assert problem["run_url"].endswith(f"/api/jobs/{JOB_ID}/runs/2")
         assert not {"location", "retry-after", "preference-applied"} & set(response.headers)
@@ -678,5 +680,4 @@ class TestDocument:
         assert "/api/jobs/submit/{job_type}" in api.get("/api/openapi.json").json()["paths"]
 
     def test_version_is_the_projects(self):
-        project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
-        assert project["version"] == API_VERSION
+        assert Api().get("/api/openapi.json").json()["info"]["version"] == VERSION

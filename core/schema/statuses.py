@@ -1,0 +1,102 @@
+"""Names that the texts of sql/ use for what the models define: each is `{name}` there.
+
+A set of statuses is a list of literals, so a new status is added to a set here and in no statement.
+`{stage_is_open}` is a condition on a stage `s` and its job `j`: tasks of that stage may be claimed, and their results
+count. `{cancel_deadline}` is the time when a job `j` that is being cancelled ends anyway.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
+from core.models.status import JobStatus, StageStatus, TaskStatus
+
+Statuses = tuple[str, ...]
+
+
+def _values(statuses: Iterable[StrEnum]) -> Statuses:
+    return tuple(status.value for status in statuses)
+
+
+OPEN_JOBS = _values(status for status in JobStatus if not status.is_terminal)
+ENDED_JOBS = _values(status for status in JobStatus if status.is_terminal)
+# Open, and not being cancelled.
+ACTIVE_JOBS = _values(status for status in JobStatus if not status.is_terminal and status is not JobStatus.CANCELLING)
+# They wait for a step: the plan of their stage, or their own summary.
+WAITING_JOBS = _values((JobStatus.QUEUED, JobStatus.FINALIZING))
+# They have a stage whose tasks may run.
+RUNNING_JOBS = _values((JobStatus.PROCESSING, JobStatus.CANCELLING))
+# Nothing of them is to be done any more, and their tasks may still run.
+STOPPED_JOBS = _values((JobStatus.CANCELLING, JobStatus.CANCELLED, JobStatus.FAILED))
+COMPLETED_JOBS = _values((JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS))
+
+OPEN_STAGES = _values(status for status in StageStatus if not status.is_terminal)
+STOPPED_STAGES = _values((StageStatus.CANCELLED, StageStatus.FAILED))
+COMPLETED_STAGES = _values((StageStatus.COMPLETED, StageStatus.COMPLETED_WITH_ERRORS))
+
+OPEN_TASKS = _values(status for status in TaskStatus if not status.is_terminal)
+ENDED_TASKS = _values(status for status in TaskStatus if status.is_terminal)
+# Open, and no attempt has them.
+WAITING_TASKS = _values(
+    status for status in TaskStatus if not status.is_terminal and status is not TaskStatus.PROCESSING
+)
+# They can be claimed at once; one that is pending_retry must be due.
+READY_TASKS = _values((TaskStatus.PENDING, TaskStatus.QUEUED))
+# A message may have been sent for them.
+ANNOUNCED_TASKS = _values((TaskStatus.QUEUED, TaskStatus.PENDING_RETRY))
+# An attempt has ended them.
+DECIDED_TASKS = _values((TaskStatus.COMPLETED, TaskStatus.FAILED))
+
+_SETS: dict[str, Statuses] = {
+    "open_jobs": OPEN_JOBS,
+    "ended_jobs": ENDED_JOBS,
+    "active_jobs": ACTIVE_JOBS,
+    "waiting_jobs": WAITING_JOBS,
+    "running_jobs": RUNNING_JOBS,
+    "stopped_jobs": STOPPED_JOBS,
+    "completed_jobs": COMPLETED_JOBS,
+    "open_stages": OPEN_STAGES,
+    "stopped_stages": STOPPED_STAGES,
+    "completed_stages": COMPLETED_STAGES,
+    "open_tasks": OPEN_TASKS,
+    "ended_tasks": ENDED_TASKS,
+    "waiting_tasks": WAITING_TASKS,
+    "ready_tasks": READY_TASKS,
+    "announced_tasks": ANNOUNCED_TASKS,
+    "decided_tasks": DECIDED_TASKS,
+}
+
+
+def literals(statuses: Iterable[str]) -> Composed:
+    """`'queued', 'processing'`: what stands between the brackets of `in (...)`."""
+    return SQL(", ").join(Literal(status) for status in statuses)
+
+
+STATUS_SETS: dict[str, Composed] = {name: literals(statuses) for name, statuses in _SETS.items()}
+STAGE_IS_OPEN = SQL("(j.status = {job} and j.run = s.run and s.status = {stage})").format(
+    job=Literal(JobStatus.PROCESSING.value), stage=Literal(StageStatus.PROCESSING.value)
+)
+
+
+# Jobs that an early release began to cancel have no deadline in their row.
+CANCEL_DEADLINE = SQL("coalesce(j.cancel_deadline_at, j.updated_at + {} * interval '1 second')").format(
+    Literal(DEFAULT_CANCEL_GRACE_SECONDS)
+)
+_NAMES: dict[str, Composed] = {
+    **STATUS_SETS,
+    "stage_is_open": STAGE_IS_OPEN,
+    "cancel_deadline": CANCEL_DEADLINE,
+    "cancel_grace_seconds": SQL("{}").format(Literal(DEFAULT_CANCEL_GRACE_SECONDS)),
+}
+
+
+def compose_text(text: str, schema: str) -> Composed:
+    """A text of sql/functions or sql/verify with its names filled in.
+
+    Raises:
+        KeyError: It has a name that is not known here.
+    """
+    # The texts are files of this package, as `LiteralString` wants.
+    return SQL(text).format(schema=Identifier(schema), **_NAMES)

@@ -1,0 +1,129 @@
+-- Claims: an attempt gets its lease. One task takes a short way (claim_task), all others claim_tasks.
+
+-- Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.
+-- Outcome: claimed; duplicate (leased, or ended); not_due (to be tried again later); paused (the job is: the task is
+-- parked, and announced again after the pause); closed (its stage or job does not run); expired (a deadline has passed,
+-- so nothing is begun: the caller lets enforce_deadlines end it); missing. The commit of a claim is not waited for: one
+-- that a crash undoes is fenced by its random lease and is claimed again. The commit of parking is waited for, since
+-- the message is gone when this returns.
+-- Fence: the status.
+-- Locks: task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
+-- being cancelled, the stage's lock instead.
+create or replace function {schema}.claim_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
+) returns table (
+  task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
+  parameters jsonb, wait_seconds double precision
+)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_open boolean;
+  v_is_dead boolean;
+  v_is_overdue boolean;
+  v_is_queue_overdue boolean;
+  v_paused boolean;
+  v_parked text[];
+  v_claimed text[] := array[]::text[];
+  v_lease_seconds double precision;
+begin
+  if cardinality(p_task_ids) = 1 then
+    return query select c.* from {schema}.claim_task(p_job_id, p_run, p_stage, p_task_ids[1], p_lease_id, p_owner) c;
+    if found then
+      return;
+    end if;
+  end if;
+  select {stage_is_open},
+         j.status in ({stopped_jobs}) or s.status in ({stopped_stages}),
+         j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision,
+         coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false)
+  into v_open, v_is_dead, v_paused, v_lease_seconds, v_is_overdue, v_is_queue_overdue
+  from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+
+  if v_open and v_paused then
+    select array_agg(w.task_id) into v_parked from (
+      select t.task_id from {schema}.tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+        and t.status in ({waiting_tasks})
+      order by t.task_id for update
+    ) w;
+    update {schema}.tasks t set parked_at = v_now
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_parked);
+  elsif v_open and not v_is_overdue then
+    perform set_config('synchronous_commit', 'off', true);
+    select coalesce(array_agg(w.task_id), array[]::text[]) into v_claimed from (
+      select t.task_id from {schema}.tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+        and (t.status in ({ready_tasks}) or (t.status = 'pending_retry' and t.due_at <= v_now))
+        and not (v_is_queue_overdue and t.attempt = 0)
+      order by t.task_id for update
+    ) w;
+    -- What is claimed is answered from the update: a join would look for each row among all ids.
+    return query
+    update {schema}.tasks t
+    set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
+        lease_expires_at = v_now + v_lease_seconds * interval '1 second',
+        due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_claimed)
+    returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
+      0::double precision;
+    if cardinality(v_claimed) = cardinality(p_task_ids) then
+      return;
+    end if;
+  elsif v_is_dead then
+    -- Rows that were in other hands when the rest was cancelled.
+    perform {schema}.check_stage(p_job_id, p_run, p_stage, false, null);
+  end if;
+
+  return query
+  select asked.id,
+    case
+      when t.task_id is null then 'missing'
+      when not v_open then 'closed'
+      when v_paused and t.status in ({waiting_tasks}) then 'paused'
+      when t.status in ({waiting_tasks})
+        and (v_is_overdue or (v_is_queue_overdue and t.attempt = 0)) then 'expired'
+      when t.status = 'pending_retry' then 'not_due'
+      else 'duplicate'
+    end,
+    t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
+    greatest(extract(epoch from t.due_at - v_now), 0)::double precision
+  from unnest(p_task_ids) with ordinality as asked(id, place)
+  left join {schema}.tasks t
+    on t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = asked.id
+      and t.stage = p_stage
+  where asked.id <> all (v_claimed)
+  order by asked.place;
+end $$;
+
+-- Leases one task that can be claimed, in one statement whose plan is made once.
+-- Returns no row, with nothing done, in every other case: claim_tasks finds out which.
+-- Fence: the status of task, stage and job. Locks: the task row.
+create or replace function {schema}.claim_task(
+  p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid, p_owner text
+) returns table (
+  task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
+  parameters jsonb, wait_seconds double precision
+)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+begin
+  return query
+  update {schema}.tasks t
+  set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
+      lease_expires_at = v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second',
+      due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
+  from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and {stage_is_open} and j.paused_at is null
+    and (least(j.deadline_at, s.deadline_at) <= v_now) is not true
+    and t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
+    and (t.status in ({ready_tasks}) or (t.status = 'pending_retry' and t.due_at <= v_now))
+    and not (t.attempt = 0 and (s.queue_deadline_at <= v_now) is true)
+  returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
+    0::double precision;
+  if found then
+    perform set_config('synchronous_commit', 'off', true);
+  end if;
+end $$;

@@ -1,0 +1,190 @@
+-- Control: what operators do to a job that has not ended: cancel, pause, resume. rerun.sql begins an ended job again.
+
+-- Cancels a job: waiting tasks at once, running tasks when they end or when the grace is over.
+-- Running tasks learn of it at their next heartbeat, and the job is `cancelling` until the last of them has ended;
+-- force_cancel ends it after p_grace_seconds. Without a grace running tasks lose their leases at once. A further call
+-- can only bring the deadline nearer. Returns the job's status afterwards, null for an unknown job.
+-- Locks: the stage, then the job row; task rows that another transaction holds are skipped, and the janitor finds them.
+create or replace function {schema}.cancel_job(
+  p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text
+) returns text
+language plpgsql as $$
+declare
+  v_deadline timestamptz := {schema}.clock() + p_grace_seconds * interval '1 second';
+  v_job record;
+begin
+  select j.run, j.stage into v_job from {schema}.jobs j where j.job_id = p_job_id;
+  if not found then
+    return null;
+  end if;
+  perform {schema}.lock_stage(p_job_id, v_job.run, v_job.stage);
+  select j.run, j.stage, j.status, j.cancel_deadline_at into v_job
+  from {schema}.jobs j where j.job_id = p_job_id for update;
+  -- It has ended, or a newer release gave it a status that this one does not know.
+  if v_job.status not in ({open_jobs})
+    or (v_job.status = 'cancelling' and v_deadline >= v_job.cancel_deadline_at) then
+    return v_job.status;
+  end if;
+  perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'cancel_requested',
+    jsonb_build_object('reason', p_reason, 'actor', p_actor, 'grace_seconds', p_grace_seconds));
+  if v_job.status in ({running_jobs}) then
+    perform {schema}.cancel_open_tasks(p_job_id, v_job.run, v_job.stage, p_grace_seconds <= 0);
+    if {schema}.ensure_watch(p_job_id, v_job.run, v_job.stage) then
+      update {schema}.jobs j
+      set status = 'cancelling', cancel_deadline_at = v_deadline, paused_at = null, updated_at = {schema}.clock(),
+          error = coalesce(j.error, {schema}.cancelled_error(p_reason))
+      where j.job_id = p_job_id;
+      return 'cancelling';
+    end if;
+  end if;
+  perform {schema}.end_job(p_job_id, v_job.run, 'cancelled', {schema}.cancelled_error(p_reason));
+  return 'cancelled';
+end $$;
+
+-- Cancels a job with the default grace: the form that the release before calls.
+create or replace function {schema}.cancel_job(p_job_id text, p_reason text) returns text
+language plpgsql as $$
+begin
+  return {schema}.cancel_job(p_job_id, p_reason, {cancel_grace_seconds}, null);
+end $$;
+
+-- Ends a job that has been cancelling for longer than its grace.
+-- Leases are revoked, so late results find nothing to write to. Returns the number of tasks that had not stopped; null
+-- when the grace is not over, or the job ended meanwhile.
+-- Fence: `cancelling`, which only leads to `cancelled`. Locks: task rows by id, then the stage, then the job row.
+create or replace function {schema}.force_cancel(p_job_id text, p_run integer, p_stage integer) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_ids text[];
+begin
+  perform 1 from {schema}.jobs j
+  where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'cancelling'
+    and {cancel_deadline} <= v_now;
+  if not found then
+    return null;
+  end if;
+  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
+    select t.task_id from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status in ({open_tasks})
+    order by t.task_id for update
+  ) o;
+  update {schema}.tasks t
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = v_now,
+      error = {schema}.stored_error('CancelForced',
+        format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner), false, t.attempt, v_now)
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  if not {schema}.check_stage(p_job_id, p_run, p_stage, false, null) then
+    return null;
+  end if;
+  perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'cancel_forced',
+    jsonb_build_object('count', cardinality(v_ids)));
+  return cardinality(v_ids);
+end $$;
+
+-- Cancels the waiting tasks of a stage, and with p_with_running its running ones.
+-- Rows that another transaction holds are skipped: they end as cancelled when they settle, are claimed, or lose their
+-- lease. Returns how many were cancelled.
+-- Locks: task rows by id, none waited for, so it may follow any other lock.
+create or replace function {schema}.cancel_open_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_with_running boolean
+) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_ids text[];
+  v_count integer;
+begin
+  select array_agg(o.task_id) into v_ids from (
+    select t.task_id from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and (t.status in ({waiting_tasks}) or (p_with_running and t.status = 'processing'))
+    order by t.task_id for update skip locked
+  ) o;
+  update {schema}.tasks t
+  set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
+      parked_at = null, finished_at = {schema}.clock()
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+-- Pauses a job: nothing new is claimed, planned or finalized, and running tasks end as they would.
+-- Outcome: paused; already_paused; refused (it has ended or is being cancelled); missing.
+-- Locks: the job row.
+create or replace function {schema}.pause_job(p_job_id text, p_reason text, p_actor text)
+returns table (outcome text, status text, run integer, stage integer, is_paused boolean)
+language plpgsql as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_job record;
+begin
+  select j.status, j.run, j.stage, j.paused_at into v_job from {schema}.jobs j where j.job_id = p_job_id for update;
+  outcome := case
+    when not found then 'missing'
+    when v_job.status not in ({active_jobs}) then 'refused'
+    when v_job.paused_at is not null then 'already_paused'
+    else 'paused'
+  end;
+  status := v_job.status;
+  run := v_job.run;
+  stage := v_job.stage;
+  is_paused := outcome = 'paused' or v_job.paused_at is not null;
+  if outcome = 'paused' then
+    update {schema}.jobs j set paused_at = v_now, updated_at = v_now where j.job_id = p_job_id;
+    perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'job_paused',
+      jsonb_build_object('reason', p_reason, 'actor', p_actor));
+  end if;
+  return next;
+end $$;
+
+-- Lets a paused job go on; the time of the pause does not count against its deadlines.
+-- Its step and its parked tasks have to be announced again: the caller does that, or the janitor.
+-- Outcome: resumed; not_paused; refused (it has ended or is being cancelled); missing. wait_seconds: until a step that
+-- is to be tried again is due.
+-- Locks: the stage, then the job row.
+create or replace function {schema}.resume_job(p_job_id text, p_reason text, p_actor text)
+returns table (outcome text, status text, run integer, stage integer, is_paused boolean, wait_seconds double precision)
+language plpgsql as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_seen record;
+  v_job record;
+begin
+  select j.run, j.stage into v_seen from {schema}.jobs j where j.job_id = p_job_id;
+  if found then
+    perform {schema}.lock_stage(p_job_id, v_seen.run, v_seen.stage);
+  end if;
+  select j.status, j.run, j.stage, j.paused_at, j.due_at into v_job
+  from {schema}.jobs j where j.job_id = p_job_id for update;
+  outcome := case
+    when not found then 'missing'
+    when v_job.status not in ({active_jobs}) then 'refused'
+    when v_job.paused_at is null then 'not_paused'
+    else 'resumed'
+  end;
+  status := v_job.status;
+  run := v_job.run;
+  stage := v_job.stage;
+  is_paused := false;
+  wait_seconds := greatest(extract(epoch from v_job.due_at - v_now), 0)::double precision;
+  if outcome = 'resumed' then
+    -- The time that it was paused does not count against its deadlines. A stage that it came to since the look above
+    -- has hardly waited, and is not locked: it keeps its own.
+    update {schema}.jobs j
+    set paused_at = null, announced_at = null, updated_at = v_now,
+        deadline_at = j.deadline_at + (v_now - v_job.paused_at)
+    where j.job_id = p_job_id;
+    update {schema}.stages s
+    set deadline_at = s.deadline_at + (v_now - greatest(v_job.paused_at, s.created_at)),
+        queue_deadline_at = s.queue_deadline_at + (v_now - greatest(v_job.paused_at, s.created_at))
+    where s.job_id = p_job_id and s.run = v_seen.run and s.stage = v_seen.stage and v_job.run = v_seen.run
+      and v_job.stage = v_seen.stage
+      and coalesce(s.deadline_at, s.queue_deadline_at) is not null;
+    perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'job_resumed',
+      jsonb_build_object('reason', p_reason, 'actor', p_actor,
+        'paused_seconds', round(extract(epoch from v_now - v_job.paused_at)::numeric, 3)));
+  end if;
+  return next;
+end $$;

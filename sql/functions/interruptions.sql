@@ -1,0 +1,188 @@
+-- Interruptions and timeouts: attempts that end without a verdict of their own, since their process died, lost its
+-- lease, drains, or did not stop in time. An interruption has its own budget and spends no retry; a timeout is a failed
+-- attempt.
+
+-- Takes back the tasks of one stage whose lease has run out.
+-- The row notes whether the process was refused more time (`timed_out_at`). If it was not, this is an interruption: the
+-- process died or could not reach the database; the task is pending again, and beyond the stage's max_interruptions it
+-- has failed as InterruptedTooOften. If it was, this is a timeout: the handler did not stop after task_timeout_seconds;
+-- the attempt has failed, and is due again after the stage's back-off, or the task has failed as TaskTimedOut when no
+-- attempt is left. In a stage or job that has ended they become cancelled. task_ids and owners name at most p_shown of
+-- the tasks, and of the processes that had them.
+-- Locks: task rows by id (those that another transaction holds are skipped), then the stage, then the job row.
+-- Raises CM001 when the stage was closed between the look at it and its lock: call again.
+create or replace function {schema}.take_back_tasks(p_job_id text, p_run integer, p_stage integer, p_shown integer)
+returns table (
+  taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer, task_ids text[], owners text[]
+)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_stage record;
+  v_expired text[];
+  v_timed_out text[];
+  v_failed text[];
+  v_total integer;
+begin
+  select {stage_is_open} as is_open,
+         (s.settings ->> 'max_interruptions')::integer as allowed
+  into v_stage
+  from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+
+  select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
+         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open),
+         (array_agg(e.task_id))[:p_shown], (array_agg(distinct e.lease_owner))[:p_shown]
+  into v_expired, v_timed_out, task_ids, owners
+  from (
+    select t.task_id, t.timed_out_at, t.lease_owner from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.status = 'processing' and t.lease_expires_at <= v_now
+    order by t.task_id for update skip locked
+  ) e;
+
+  with ended as (
+    update {schema}.tasks t
+    set status = v.status, interruptions = v.interruptions, lease_id = null, lease_expires_at = null,
+        announced_at = null, is_watched = t.is_watched and v.status = 'pending',
+        finished_at = case when v.status <> 'pending' then v_now end,
+        error = case when v.status = 'failed' then {schema}.interrupted_error(
+          p_job_id, p_run, t.task_id, t.attempt, v.interruptions, t.lease_owner, v_now) else t.error end
+    from (
+      select x.task_id, x.interruptions + 1 as interruptions,
+        case when not v_stage.is_open then 'cancelled'
+          when x.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end as status
+      from {schema}.tasks x
+      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (v_expired)
+    ) v
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired) and t.task_id = v.task_id
+    returning t.task_id, t.status, t.interruptions, t.lease_owner
+  ), noted as (
+    select {schema}.record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
+      jsonb_build_object('interruptions', e.interruptions, 'owner', e.lease_owner)), e.task_id, e.status from ended e
+  )
+  select array_agg(n.task_id) filter (where n.status = 'failed'), count(*) into v_failed, v_total from noted n;
+
+  timed_out := coalesce(cardinality(v_timed_out), 0);
+  v_total := v_total + timed_out;
+  if timed_out > 0 then
+    v_failed := v_failed || {schema}.end_timed_out_attempts(p_job_id, p_run, p_stage, v_timed_out);
+  end if;
+  given_up := coalesce(cardinality(v_failed), 0);
+  taken_back := v_total - given_up;
+  is_last_task_in_stage := false;
+  if given_up > 0 or (v_total > 0 and not v_stage.is_open) then
+    is_last_task_in_stage := {schema}.check_stage(p_job_id, p_run, p_stage, v_stage.is_open,
+      case when given_up > 0 then v_failed end);
+  end if;
+  return next;
+end $$;
+
+-- Takes back tasks whose lease has run out, as a process of the release before calls it.
+-- Its statements are prepared, so the result may not change while it runs.
+create or replace function {schema}.take_back_tasks(p_job_id text, p_run integer, p_stage integer)
+returns table (taken_back integer, given_up integer, is_last_task_in_stage boolean, timed_out integer)
+language sql as $$
+  select t.taken_back, t.given_up, t.is_last_task_in_stage, t.timed_out
+  from {schema}.take_back_tasks(p_job_id, p_run, p_stage, 0) t;
+$$;
+
+-- The error of a task that was interrupted too often.
+create or replace function {schema}.interrupted_error(
+  p_job_id text, p_run integer, p_task_id text, p_attempt integer, p_interruptions integer, p_owner text,
+  p_now timestamptz
+) returns jsonb
+language plpgsql stable as $$
+declare
+  v_alone integer;
+begin
+  select count(*) into v_alone from {schema}.job_events a
+  where a.job_id = p_job_id and a.run = p_run and a.task_id = p_task_id and a.event = 'task_runs_alone';
+  return {schema}.stored_error('InterruptedTooOften',
+    format('its process ended without a verdict %s times%s (last: %s)', p_interruptions,
+      case when v_alone > 0 then
+        format(', and %s times it ran alone there, so that nothing else in that process was the reason', v_alone)
+      end, p_owner), false, p_attempt, p_now);
+end $$;
+
+-- Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.
+-- The others are due again after the stage's back-off. The caller holds the rows and checks the stage.
+create or replace function {schema}.end_timed_out_attempts(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[]
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_settings jsonb;
+  v_failed text[];
+begin
+  select s.settings into v_settings from {schema}.stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  with ended as (
+    update {schema}.tasks t
+    set lease_id = null, lease_expires_at = null, announced_at = null, is_watched = t.is_watched and a.is_left,
+        status = case when a.is_left then 'pending_retry' else 'failed' end,
+        due_at = case when a.is_left then v_now + a.delay_seconds * interval '1 second' end,
+        finished_at = case when a.is_left then null else v_now end,
+        error = {schema}.stored_error('TaskTimedOut',
+          format('ran for more than %s s and did not stop when it was told; its worker was %s',
+            (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner), true, t.attempt, v_now)
+    from (
+      select x.task_id, x.attempt - x.interruptions < (v_settings -> 'retry' ->> 'max_attempts')::integer as is_left,
+        {schema}.retry_delay(v_settings -> 'retry', x.attempt - x.interruptions) as delay_seconds
+      from {schema}.tasks x
+      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (p_task_ids)
+    ) a
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = a.task_id
+    returning t.task_id, t.status, t.error, a.delay_seconds
+  ), noted as (
+    select {schema}.record_event(p_job_id, p_run, p_stage, e.task_id,
+      'retry_scheduled', e.error || jsonb_build_object('delay_seconds', e.delay_seconds))
+    from ended e where e.status = 'pending_retry'
+  )
+  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed
+  from ended e cross join (select count(*) from noted) n;
+  return v_failed;
+end $$;
+
+-- Gives claimed tasks back before their lease runs out, and returns those that need a message again.
+-- p_started false: their handler never began, so no attempt is counted. True: an interruption, of a process that
+-- drains.
+-- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+create or replace function {schema}.release_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
+) returns text[]
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_open boolean;
+  v_ids text[];
+begin
+  select {stage_is_open} into v_open
+  from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
+    select t.task_id from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
+    order by t.task_id for update
+  ) h;
+  update {schema}.tasks t
+  set status = case when v_open then 'pending' else 'cancelled' end,
+      finished_at = case when v_open then null else {schema}.clock() end,
+      is_watched = t.is_watched and v_open,
+      attempt = t.attempt - case when p_started then 0 else 1 end,
+      interruptions = t.interruptions + case when p_started then 1 else 0 end,
+      lease_id = null, lease_expires_at = null, announced_at = null
+  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  if cardinality(v_ids) = 0 then
+    return v_ids;
+  elsif v_open then
+    if p_started then
+      perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'tasks_handed_back',
+        jsonb_build_object('count', cardinality(v_ids)));
+    end if;
+    return v_ids;
+  end if;
+  perform {schema}.check_stage(p_job_id, p_run, p_stage, false, null);
+  return array[]::text[];
+end $$;

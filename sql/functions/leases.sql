@@ -1,0 +1,70 @@
+-- Leases: an attempt's right to its task, extended by the heartbeats of its process.
+
+-- Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.
+-- Outcome: renewed; stop (the job or stage ended or is being cancelled: the lease is extended so that the task can end
+-- in order); timed_out (it has run longer than its stage's task_timeout_seconds: the rest of the lease is for ending in
+-- order, and the row notes the time). A lease without a row is lost: another attempt has the task, or it ended.
+-- Fence: the lease. Locks: task rows by job and id, in that order. It decides nothing, so it may span jobs.
+create or replace function {schema}.renew_leases(
+  p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]
+) returns table (lease_id uuid, task_id text, outcome text)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+begin
+  return query
+  with asked as (
+    select * from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids, p_progress)
+      as a(job_id, run, task_id, lease_id, progress)
+  ), owned as (
+    select t.job_id, t.run, t.task_id, t.stage, a.progress from {schema}.tasks t
+    join asked a on t.job_id = a.job_id and t.run = a.run and t.task_id = a.task_id and t.lease_id = a.lease_id
+    where t.status is not distinct from 'processing' and t.job_id = any (p_job_ids) and t.run = any (p_runs)
+      and t.task_id = any (p_task_ids)
+    order by t.job_id, t.task_id for update of t
+  )
+  update {schema}.tasks t
+  set lease_expires_at = case when {schema}.is_task_timed_out(t.started_at, s.settings, v_now) then t.lease_expires_at
+        else v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second' end,
+      timed_out_at = case when {schema}.is_task_timed_out(t.started_at, s.settings, v_now)
+        then coalesce(t.timed_out_at, v_now) end,
+      progress = coalesce(o.progress, t.progress)
+  from owned o
+  join {schema}.stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
+  join {schema}.jobs j on j.job_id = o.job_id
+  where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
+    and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
+  returning t.lease_id, t.task_id,
+    case when not {stage_is_open} then 'stop'
+      when {schema}.is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
+end $$;
+
+-- Extends all leases under an owner's name: for the stand-in of a process that cannot ask itself.
+-- It also covers a claim whose answer was lost. seconds_left is of the lease as it is now.
+-- Fence: the leases as found; one that another attempt got in between is left alone. Locks: those of renew_leases.
+create or replace function {schema}.renew_leases_of_owner(p_owner text)
+returns table (job_id text, task_id text, outcome text, seconds_left double precision)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_found record;
+  v_renewed record;
+begin
+  -- All that is leased, whoever has it, is read: once in some seconds, and only while a process is blocked.
+  select array_agg(t.job_id) as job_ids, array_agg(t.run) as runs, array_agg(t.task_id) as task_ids,
+         array_agg(t.lease_id) as lease_ids
+  into v_found
+  from {schema}.tasks t where t.status = 'processing' and t.lease_owner = p_owner;
+  if v_found.job_ids is null then
+    return;
+  end if;
+  select array_agg(r.lease_id) as lease_ids, array_agg(r.task_id) as task_ids, array_agg(r.outcome) as outcomes
+  into v_renewed
+  from {schema}.renew_leases(v_found.job_ids, v_found.runs, v_found.task_ids, v_found.lease_ids,
+    array_fill(null::jsonb, array[cardinality(v_found.job_ids)])) r;
+  return query
+  select t.job_id, t.task_id, r.outcome,
+    extract(epoch from t.lease_expires_at - {schema}.clock())::double precision
+  from unnest(v_renewed.lease_ids, v_renewed.task_ids, v_renewed.outcomes) as r(lease_id, task_id, outcome)
+  join {schema}.tasks t on t.task_id = r.task_id and t.lease_id = r.lease_id
+    and t.job_id = any (v_found.job_ids) and t.run = any (v_found.runs) and t.task_id = any (v_found.task_ids);
+end $$;

@@ -1,0 +1,2 @@
+-- The functions of this release, the comments on them and those on tables and columns are applied with the functions. This
+-- number keeps an app of the release before from putting its own functions in their place.

@@ -1,0 +1,79 @@
+"""The picture of rasters that are far apart: none is a speck, and it is said where each is."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from rasterio.transform import from_origin
+
+from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.quicklook import DEEP, MOST_PANELS, draw_quicklook, groups_of
+from tests.unit.raster.made import write_raster
+
+
+def shape_at(longitude, latitude, size=0.05):
+    east, north = longitude + size, latitude + size
+    east -= 360 * (east > 180)
+    ring = [[longitude, latitude], [east, latitude], [east, north], [longitude, north], [longitude, latitude]]
+    return (None, {"type": "Polygon", "coordinates": [ring]}, [longitude, latitude, east, north])
+
+
+@pytest.fixture
+def far(tmp_path):
+    """Three rasters of 1 km, two of them neighbours, each as deep as the others."""
+    shapes = []
+    for number, (longitude, latitude) in enumerate([(4.40, 51.9), (4.42, 51.9), (139.7, 35.6)]):
+        place = from_origin(longitude, latitude, 0.0001, 0.0001)
+        pixels = np.full((1, 100, 100), 2, dtype="float32")
+        path = write_raster(tmp_path / f"{number}.tif", pixels, crs="EPSG:4326", transform=place)
+        result = convert_raster(str(path), str(tmp_path / "cogs"))
+        shapes.append((result["path"], result["geometry"], result["bbox"]))
+    return shapes
+
+
+def water_of(png):
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    # Without the colours below, of the legend.
+    return int((picture[:-72] == DEEP).all(axis=-1).sum())
+
+
+def test_rasters_far_apart_are_each_as_large_as_a_picture_can_show_them(far):
+    png, missing = draw_quicklook(far, "Two places")
+    assert missing == []
+    # On one map of both places, each would be less than a pixel.
+    assert water_of(png) > 3 * 80 * 80
+
+
+def test_neighbours_stay_together_and_in_one_picture(far):
+    assert [len(group) for group in groups_of(far)] == [2, 1]
+    assert groups_of(far[:2]) == [far[:2]]
+    assert draw_quicklook(far[:2])[0] == draw_quicklook(list(far[:2]))[0]
+
+
+def test_groups_are_divided_across_the_antimeridian_and_not_at_it():
+    shapes = [shape_at(179.97, -17), shape_at(-179.9, -17), shape_at(10, 50)]
+    groups = groups_of(shapes)
+    assert sorted(len(group) for group in groups) == [1, 2]
+
+
+def test_many_places_are_no_more_than_so_many_pictures():
+    shapes = [shape_at(-170 + 11 * number, -60 + 37 * number % 120) for number in range(30)]
+    groups = groups_of(shapes)
+    assert len(groups) == MOST_PANELS
+    assert sorted(id(shape) for group in groups for shape in group) == sorted(map(id, shapes))
+    png, _ = draw_quicklook(shapes, "Everywhere")
+    assert Image.open(io.BytesIO(png)).width < 900
+
+
+def test_what_is_still_a_speck_has_a_ring_around_it():
+    """Rasters in a row without a gap cannot be divided."""
+    shapes = [shape_at(0, 0, 40), shape_at(39.99, 0, 0.02)]
+    assert groups_of(shapes) == [shapes]
+    png, _ = draw_quicklook(shapes)
+    without, _ = draw_quicklook(shapes[:1])
+    assert png != without
+
+
+def test_the_same_rasters_give_the_same_picture(far):
+    assert draw_quicklook(far, "A")[0] == draw_quicklook(far, "A")[0]
