@@ -30,7 +30,7 @@ KEYS = {
     "min": "the smallest number, or the smallest length of text or a list",
     "max": "the largest number, or the largest length of text or a list",
     "pattern": "a regular expression that the whole text must match",
-    "format": "`path`: the text is a place of this machine or a URL; `coremachine submit` makes it absolute",
+    "format": "`path`: a place of this machine or a URL, which `coremachine submit` makes absolute",
     "items": "the entry that each item must fit",
     "properties": "the schema of the object: an entry per name",
 }

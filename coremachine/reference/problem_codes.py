@@ -17,6 +17,7 @@ CODES = {
     "unknown_job_type": ("404", "This app does not know the job type."),
     "unknown_task": ("404", "The job has no such task in this run."),
     "unknown_run": ("404", "The job has no such run."),
+    "no_preview": ("404", "The job type has no preview."),
     "unknown_dead_letter": ("404", "There is no such dead letter."),
     "no_preview": ("404", "Jobs of this type have no preview."),
     "method_not_allowed": ("405", "The address does not support this method; `Allow` lists those that it does."),
