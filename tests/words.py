@@ -1,8 +1,7 @@
 """Words and patterns that the project does not use, with what to write in their place.
 
-`python -m tests.words` prints where they are in the files that are not clean yet; with paths, in those; with
-`--list`, the
-names of the files that are not clean, which is the content of `files_with_old_words.txt`.
+`python -m tests.words` prints where they are in the files that are not clean yet; with paths, in those; with `--list`,
+the names of the files that are not clean, which is the content of `files_with_old_words.txt`.
 """
 
 import ast
