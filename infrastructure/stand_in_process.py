@@ -6,7 +6,7 @@ bytes come again. A parent that somebody stopped (SIGSTOP, a debugger) does not 
 closes, this process ends at once.
 
 Nothing is imported before it is needed, so one that was never needed is small. But an exclamation mark among the bytes
-says that a lease may be as short as five seconds: then there is no time to import it when the silence begins.
+means that a lease may be as short as five seconds: then there is no time to import it when the silence begins.
 """
 
 import json
@@ -47,7 +47,7 @@ class StandIn:
 
     Args:
         renew: Renews all and returns one row per lease.
-        longest_seconds: After so long without a sign of life the leases may run out.
+        longest_seconds: After this time without a sign of life the leases may run out.
         rest: Called when the parent is at work again.
     """
 
@@ -184,7 +184,7 @@ def watch(stand_in: StandIn, parent: int, on_short_lease: Callable[[], object]) 
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a signal or a debugger holds the process, where the system tells."""
+    """Whether a signal or a debugger holds the process, where the system shows it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -207,7 +207,7 @@ def main() -> None:
 
 def _read_brief() -> dict[str, Any]:
     line = b""
-    while not line.endswith(b"\n"):  # byte by byte: what follows is for the poll
+    while not line.endswith(b"\n"):  # byte by byte: the rest is for the poll
         byte = os.read(_STDIN, 1)
         if not byte:
             os._exit(0)

@@ -1,4 +1,4 @@
-"""A request's body as a JSON object, or a problem that says what was found instead."""
+"""A request's body as a JSON object, or a problem with what was found instead."""
 
 import re
 from http import HTTPStatus
@@ -59,7 +59,7 @@ def _declared_length(request: Request) -> int | None:
 
 
 def _announces_body(request: Request) -> bool:
-    """Whether headers speak of a body, while no length says that it is empty."""
+    """Whether headers announce a body, and no length shows that it is empty."""
     headers = request.headers
     return "transfer-encoding" in headers or ("content-type" in headers and "content-length" not in headers)
 

@@ -12,11 +12,11 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid4
 
-from core.basics.retry import give_back_delays
 from core.errors import UnknownWork
 from core.models import JobRecord, JobRef, TaskQueueMessage
 from core.models.dead_letter import DeadLetter
 from core.models.message import Kept, KeptMessage, UnknownMessage
+from core.models.retry import give_back_delays
 from core.models.transition import ClaimedRow, PostponedTask, PostponeOutcome
 from core.operating.announcer import step_message
 from core.operating.dead_letters import keep_body, read_reference

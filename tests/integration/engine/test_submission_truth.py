@@ -1,6 +1,6 @@
 """What a submission finds is only what was made with its parameters; and what it wants of a job that has ended.
 
-The table of docs/submitting.md, cell by cell, over HTTP, the command line and the jobs queue.
+The table of docs/reference/submitting.md, cell by cell, over HTTP, the command line and the jobs queue.
 """
 
 import asyncio
