@@ -13,6 +13,7 @@ from core.app_queues import JOBS_QUEUE
 from core.authors.author_code import author_items, describe_returned, read_once, refusal
 from core.basics.canonical import MOST_VALUE_BYTES, copied, describe, encode_storable
 from core.basics.faults import fault_point
+from core.basics.strict_json import EncodedJson
 from core.errors import AuthorError, DeliveryError, PermanentTaskError, QueueNotFound, UnknownWork
 from core.models import (
     JobQueueMessage,
@@ -27,7 +28,6 @@ from core.models import (
 from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask
 from core.models.message import KeptMessage
-from core.models.strict_json import EncodedJson
 from core.models.transition import PlannedTask
 from core.ports import AnnouncedJob, JobCatalog, MessageSender
 from core.safety.safe_log import safe_logger

@@ -22,8 +22,8 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.authors.forks import this_process
 from core.basics.outage import outage
+from core.basics.strict_json import EncodedJson
 from core.models.definition import FrozenModel
-from core.models.strict_json import EncodedJson
 from infrastructure.base import (
     BaseRepository,
     ChangedMeanwhile,

@@ -7,10 +7,10 @@ from core.advancing.steps import NextStep
 from core.authors.author_code import call_author, describe_returned, read_once
 from core.basics.canonical import copied, encode_storable
 from core.basics.faults import fault_point
+from core.basics.strict_json import EncodedJson
 from core.errors import ContractViolationError
 from core.models import JobRecord
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
-from core.models.strict_json import EncodedJson
 from core.ports import JobType
 from core.running.engine_parts import EngineParts
 

@@ -20,10 +20,10 @@ from core.advancing.stage_planner import StagePlanner, plan_of
 from core.advancing.step_times import StepTimes
 from core.advancing.steps import NextStep, Plan
 from core.basics.canonical import as_stored
+from core.basics.strict_json import EncodedJson
 from core.errors import StoreUnavailable
 from core.models import JobStatus, StageStatus
 from core.models.context import CompletedTask, StageSummary
-from core.models.strict_json import EncodedJson
 from core.models.transition import PlannedTask, PlanOutcome
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from core.basics.canonical import MOST_BYTES_AT_ONCE
+from core.basics.strict_json import EncodedJson
 from core.models import JobRecord, StageDefinition
 from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask, StageSummary
-from core.models.strict_json import EncodedJson
 from core.models.transition import PlannedTask, PlanOutcome, SmallStage
 from core.running.task_batch import ClaimedTask
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from core.models.strict_json import EncodedJson
+from core.basics.strict_json import EncodedJson
 from core.safety.credentials import redacted_start
 from core.safety.safe_text import bounded_text, repr_of, type_name
 

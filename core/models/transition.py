@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from core.basics.strict_json import EncodedJson
 from core.models.lease import Lease
 from core.models.record import TaskRecord
 from core.models.status import StoredEnum
-from core.models.strict_json import EncodedJson
 
 # A JSON object, or its text if it was encoded before.
 JsonObject = Mapping[str, Any] | EncodedJson

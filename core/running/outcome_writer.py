@@ -7,10 +7,10 @@ from uuid import UUID
 from core.basics.canonical import MOST_BYTES_AT_ONCE
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
+from core.basics.strict_json import EncodedJson
 from core.errors import AttemptsExhausted, DataRefused, Failure, classify
 from core.models import JobRecord, StageDefinition, TaskQueueMessage
 from core.models.announcement import UnannouncedTask
-from core.models.strict_json import EncodedJson
 from core.models.transition import ClaimedRow, RetryOutcome, StageCheck
 from core.orchestration_manager import OrchestrationManager
 from core.running.task_batch import ClaimedTask, TaskOutcome

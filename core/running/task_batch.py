@@ -10,12 +10,12 @@ from uuid import UUID
 
 from core.authors.author_code import call_author, describe_returned
 from core.basics.canonical import MOST_VALUE_BYTES, describe, encode_storable
+from core.basics.strict_json import EncodedJson
 from core.context import TaskContext
 from core.errors import AuthorError, ContractViolationError, Failure, RetryableTaskError, TaskCancelled, classify
 from core.fan_in import fan_in_reader
 from core.models import JobRecord, StageDefinition, TaskResult
 from core.models.lease import HeldTask, LeaseOutcome
-from core.models.strict_json import EncodedJson
 from core.ports import HandlerFunction, JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
 from core.running.threads import ThreadReserve
