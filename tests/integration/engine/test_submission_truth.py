@@ -400,12 +400,6 @@ class TestIfEnded:
         assert submit(http, {"n": 2}, key="k", if_ended="fail")["outcome"] == "created"
         assert submit(http, {"n": 2}, key="k", if_ended="fail")["outcome"] == "replayed"
 
-    def test_force_beside_another_wish_is_refused(self, rig):
-        for if_ended in (IfEnded.RERUN, IfEnded.FAIL):
-            with pytest.raises(ValueError, match="not both"):
-                rig.machine.submit_job(SubmitRequest("shapes", {}, force=True, if_ended=if_ended))
-        assert rig.engine.query("select * from app.jobs") == []
-
     @pytest.mark.parametrize("if_ended", ["rerun", "force"])
     def test_message_that_makes_something_run_again_needs_a_key(self, if_ended):
         with pytest.raises(ValidationError, match="idempotency_key"):
