@@ -20,6 +20,8 @@ help:
 	@echo "make bench-against BEFORE=folder  this checkout beside another one of the project: what does a change cost?"
 	@echo "make bench-rasters  the flood risk job's conversion beside gdal_translate and rio cogeo (BENCH='--only striped')"
 	@echo "make check   ruff, mypy --strict, import-linter"
+	@echo "make docs    the documents as a site to read in a browser, without a network"
+	@echo "make reference  the generated pages of docs/reference, after a change of what they describe"
 	@echo "make lock    write the exact versions after a change of dependencies (UPGRADE=1 for the newest)"
 	@echo "make packages  the wheel and the source archive, in dist/"
 	@echo "make format  let ruff format the code"
@@ -130,6 +132,17 @@ check: .venv/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The generated pages of docs/reference; a test fails while one of them is old.
+.PHONY: reference
+reference: .venv/.ready
+	$(BIN)/python -m coremachine.reference
+
+# Warnings are errors: a broken link, a missing anchor, a page that is not in the navigation.
+.PHONY: docs
+docs: .venv/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --clean
+	@echo "read site/index.html"
+
 format: .venv/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -141,4 +154,4 @@ packages: .venv/.ready
 	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist
 
 clean:
-	rm -rf .venv .bench-venv .coremachine build dist *.egg-info
+	rm -rf .venv .bench-venv .coremachine build dist site *.egg-info

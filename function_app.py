@@ -2,7 +2,7 @@
 
 standalone: HTTP, jobs queue, task queues, dead letters, janitor. platform: all but the task queues. worker: its task
 queues alone.
-With settings that cannot be used it still serves HTTP, where /api/readyz and every other answer says what is wrong.
+With settings that cannot be used it still serves HTTP, where /api/readyz and every other answer names the problem.
 """
 
 import os

@@ -79,7 +79,7 @@ def _paths(report: Report) -> Iterator[Goal]:
     pairs = (
         ("completion path, 100 a call, 1 connection, against bare updates", "completions_1", "bare_batches_1", 0.7),
         ("the same, 8 connections, one stage", "completions_8", "bare_batches_8", 0.7),
-        ("completion of one task a call, 8 connections, one stage", "single_completions_8", "bare_updates_8", 0.6),
+        ("completion of one task per call, 8 connections, one stage", "single_completions_8", "bare_updates_8", 0.6),
     )
     for label, above, below, least in pairs:
         ratio = _ratio(report, above, below)

@@ -1,4 +1,4 @@
-"""From what was measured to a Markdown table, JSON, a picture, and the section of docs/performance.md."""
+"""From what was measured to a Markdown table, JSON, a picture, and the section of docs/explanation/performance.md."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ from bench.runner import Outcome, Report
 from bench.servers import ROOT
 
 RESULTS = ROOT / "bench" / "results"
-DOCUMENT = ROOT / "docs" / "performance.md"
-PICTURE = ROOT / "docs" / "performance.png"
+DOCUMENT = ROOT / "docs" / "explanation" / "performance.md"
+PICTURE = ROOT / "docs" / "explanation" / "performance.png"
 BEGIN, END = "<!-- measured: begin (written by `make bench`) -->", "<!-- measured: end -->"
 # What others are compared with.
 REFERENCE = "stack"
@@ -22,8 +22,8 @@ REFERENCE = "stack"
 _LINES: tuple[tuple[str, str, str], ...] = (
     ("bare_updates_1", "bare single-row update and commit, 1 connection", "{:,.0f}/s"),
     ("bare_updates_8", "the same, 8 connections", "{:,.0f}/s"),
-    ("single_completions_8", "completion of one task a call, 8 connections, one stage", "{:,.0f}/s"),
-    ("single_messages_8", "CoreMachine, a message for each task, 8 in hand, one stage", "{:,.0f} tasks/s"),
+    ("single_completions_8", "completion of one task per call, 8 connections, one stage", "{:,.0f}/s"),
+    ("single_messages_8", "CoreMachine, one message per task, 8 at a time, one stage", "{:,.0f} tasks/s"),
     ("bare_batches_1", "bare update of 100 rows and commit, 1 connection", "{:,.0f} rows/s"),
     ("completions_1", "completion path, 100 tasks a call, 1 connection", "{:,.0f} tasks/s"),
     ("bare_batches_8", "bare update of 100 rows and commit, 8 connections", "{:,.0f} rows/s"),
@@ -56,7 +56,7 @@ _LINES: tuple[tuple[str, str, str], ...] = (
     ("read_tasks_p95_ms", "the same, p95", "{:.1f} ms"),
 )
 _RATIOS: tuple[tuple[str, str, str], ...] = (
-    ("single_completions_8", "bare_updates_8", "completion of one task a call against bare updates, 8 connections"),
+    ("single_completions_8", "bare_updates_8", "completion of one task per call against bare updates, 8 connections"),
     ("single_messages_8", "bare_updates_8", "single-task messages against bare updates, 8 side by side"),
     ("completions_1", "bare_batches_1", "completion path against bare updates of 100, 1 connection"),
     ("completions_8", "bare_batches_8", "the same, 8 connections, one stage"),

@@ -70,7 +70,7 @@ class CoreMachine:
     def submit_job(self, request: SubmitRequest) -> Submission:
         """Validate, write the job and its first stage, and tell the jobs queue. The row is the outbox.
 
-        The same type and parameters give the same job, whatever its status; docs/submitting.md has the table.
+        The same type and parameters give the same job, whatever its status; docs/reference/submitting.md has the table.
 
         Raises:
             UnknownJobType, ParameterErrors: What the caller must mend (`jobs.registry`, `jobs.parameters`).

@@ -11,8 +11,9 @@ from typing import TypeVar
 
 from core.app_queues import JOBS_QUEUE
 from core.authors.author_code import author_items, describe_returned, read_once, refusal
-from core.basics.canonical import MOST_VALUE_BYTES, EncodedJson, copied, describe, encode_storable
+from core.basics.canonical import MOST_VALUE_BYTES, copied, describe, encode_storable
 from core.basics.faults import fault_point
+from core.basics.strict_json import EncodedJson
 from core.errors import AuthorError, DeliveryError, PermanentTaskError, QueueNotFound, UnknownWork
 from core.models import (
     JobQueueMessage,

@@ -6,13 +6,12 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from core.context import TaskContext
-from core.models import JobQueueMessage, JobRecord, QueueMessage, TaskDefinition
+from core.models import JobQueueMessage, JobRecord, JobRef, QueueMessage, StageRef, TaskDefinition
 from core.models.announcement import FoundTask, ParkedTask, UnannouncedJob
 from core.models.context import CompletedTask, FailedTask, JobExecutionContext, StageSummary
 from core.models.control import ControlAnswer, IfEnded, RerunRequest
 from core.models.dead_letter import DeadLetter, DeadLetterDetail, RecordedLetter, Selection, WaitingRows
 from core.models.lease import HeldTask, Lease, LeaseOutcome
-from core.models.refs import JobRef, StageRef
 from core.models.submission import ForcedJob, KeyedPayload, Submitted
 from core.models.transition import (
     ClaimedRow,

@@ -12,12 +12,10 @@ from core.basics.canonical import LARGE_VALUE_BYTES
 from core.basics.log_fields import log_fields, with_log_fields
 from core.basics.outage import outage
 from core.errors import Failure, StoreUnavailable
-from core.models import JobRecord, JobStatus, RetryPolicy
+from core.models import JobRecord, JobRef, JobStatus, Lease, RetryPolicy, StageRef
 from core.models.announcement import ParkedTask
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
 from core.models.dead_letter import DeadLetter, RecordedLetter
-from core.models.lease import Lease
-from core.models.refs import JobRef, StageRef
 from core.models.retry import retry_delay
 from core.models.submission import ForcedJob, KeyedPayload, Submitted
 from core.models.transition import (

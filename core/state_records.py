@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from core.basics.log_fields import bound_field, with_log_fields
-from core.models import JobStatus, StageStatus
-from core.models.refs import JobRef, StageRef
+from core.models import JobRef, JobStatus, StageRef, StageStatus
 from core.models.transition import PlanOutcome, RetryAnswer, RetryOutcome, StageCheck
 from core.safety.safe_log import safe_logger
 

@@ -53,7 +53,7 @@ class Wanted:
         return found == self.value or found.startswith(self.fits)
 
 
-# All others that were tried change no answer; docs/operations.md has them.
+# All others that were tried change no answer; docs/reference/operations.md has them.
 WANTED = (
     Wanted(ISOLATION, READ_COMMITTED),
     # psycopg reads no instants of another style.
@@ -207,7 +207,7 @@ def _unsuitable(wanted: Wanted, found: str, why: str) -> DatabaseUnsuitable:
 
 
 def connection_settings(conninfo: str) -> dict[str, Any]:
-    """What each connection is made with; what the connection string says about timeouts is left as it is."""
+    """What each connection is made with; timeouts of the connection string are left as they are."""
     given: Mapping[str, Any] = conninfo_to_dict(conninfo)
     return {
         "autocommit": True,
@@ -270,8 +270,8 @@ def connect_with(connect: Callable[..., C], conninfo: str, settings: dict[str, A
     try:
         return connect(conninfo, **settings | {"password": first})
     except psycopg.OperationalError as error:
-        # libpq tells no SQLSTATE (28P01, 28000) of a refused connection. That the server had asked for the password
-        # is what tells an expired token from a server out of reach.
+        # libpq gives no SQLSTATE (28P01, 28000) of a refused connection. Only a server that was reached asks for the
+        # password: this distinguishes an expired token from a server out of reach.
         if error.pgconn is None or not error.pgconn.used_password:
             raise
     return connect(conninfo, **settings | {"password": password(refused=first)})

@@ -108,7 +108,7 @@ class RepositoryFactory:
         return QueueProbe(self.create_repositories().service_bus.check_queue, self.settings.queue_names)
 
     def schema_status(self) -> SchemaStatus:
-        """Where the database stands towards this release.
+        """Which migrations of this release the database has.
 
         Raises:
             StoreUnavailable: It cannot be reached.
@@ -122,7 +122,7 @@ class RepositoryFactory:
         return migrator.status(patience_seconds=_PROBE_SECONDS)
 
     def close(self) -> None:
-        """Close all connections. Who still holds a repository cannot use it any more."""
+        """Close all connections. Repositories cannot be used afterwards."""
         with self._lock:
             repositories, self._repositories = self._repositories, None
             pool, self._pool = self._pool, None

@@ -15,7 +15,7 @@ from infrastructure.queries import MAX_LIMIT, make_page, read_cursor
 _Number = Annotated[int, Field(ge=0, lt=2**31)]
 _PLACE = TypeAdapter(tuple[Literal["failures"], JobId, _Number, _Number, _Number])
 _EXAMPLES = 3
-# So many failed tasks are looked at to group them: about 2 s.
+# The number of failed tasks that are read to group them: about 2 s.
 GROUPED_ROWS = 100_000
 
 

@@ -191,7 +191,7 @@ def _as(kind: type[T], row: DictRow, listed: str) -> T:
 
 
 def _unknown_step(facts: dict[str, Any]) -> UnknownFacts | None:
-    """What the job's step waits for, if the note is about where the job stands now."""
+    """What the job's step waits for, if the note is about the job's present step."""
     note = facts.pop("waiting_for")
     at = {name: facts[name] for name in ("run", "stage", "status", "attempt")}
     if note is None or note["at"] != at:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from core.models import JobRef, StageRef
 from core.models.announcement import FoundTask, UnannouncedJob
-from core.models.refs import JobRef, StageRef
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
 
 

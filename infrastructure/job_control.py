@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from core.models import JobRef, StageRef
 from core.models.announcement import ParkedTask
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ControlOutcome, RerunRequest
-from core.models.refs import JobRef, StageRef
 from core.models.status import JobStatus
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
 

@@ -8,11 +8,10 @@ from uuid import UUID
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier
 
-from core.models import JobRecord
+from core.models import JobRecord, JobRef, StageRef
 from core.models.control import IfEnded
 from core.models.dead_letter import DeadLetter, RecordedLetter
-from core.models.lease import HeldTask, Lease, LeaseOutcome
-from core.models.refs import JobRef, StageRef
+from core.models.lease import HeldTask, Lease, LeaseOutcome, RenewedLease
 from core.models.submission import ForcedJob, KeyedPayload, SubmissionOutcome, Submitted
 from core.models.transition import (
     ClaimedRow,
@@ -213,9 +212,10 @@ class TaskRepository(PostgreSQLRepository):
         rows = self._call("renew_leases", parameters)
         return {(row["lease_id"], row["task_id"]): LeaseOutcome.stored(row["outcome"]) for row in rows}
 
-    def renew_leases_of_owner(self, owner: str) -> list[dict[str, Any]]:
-        """Extend whatever is leased under the name: job_id, task_id, outcome and seconds_left of each."""
-        return self._call("renew_leases_of_owner", (owner,))
+    def renew_leases_of_owner(self, owner: str) -> list[RenewedLease]:
+        """Extend whatever is leased under the name."""
+        rows = self._call("renew_leases_of_owner", (owner,))
+        return [RenewedLease(**row | {"outcome": LeaseOutcome.stored(row["outcome"])}) for row in rows]
 
     def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
         """Give tasks back before their lease ends. Returns those that are pending again and want a message."""

@@ -52,7 +52,7 @@ def brief_value(column: Composable, whole: Composable | None = None) -> Composed
 
 
 def brief_texts(column: Composable) -> Composed:
-    """An object with its texts cut, a traceback's at its beginning; values in it as `brief_value` says.
+    """An object with its texts cut, a traceback's at its beginning; values in it as by `brief_value`.
 
     What only a hand can have put there, another kind of value or many names, takes no more room and breaks no list.
     """

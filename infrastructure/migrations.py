@@ -22,7 +22,7 @@ from infrastructure.connections import at_read_committed
 from infrastructure.database_errors import Fault, fault_of, reason_of
 
 VERSIONS_TABLE = "schema_versions"
-# The row that tells which functions and guards were applied last; migrations count from 1.
+# The row of the functions and guards that were applied last; migrations count from 1.
 FUNCTIONS_VERSION = 0
 FUNCTIONS = "functions"
 log = safe_logger(__name__)
@@ -77,7 +77,7 @@ class MigrationBlocked(MigrationError):
 
 @dataclass(frozen=True)
 class SchemaStatus:
-    """Where a database stands towards this release.
+    """Which migrations of this release a database has.
 
     Args:
         database_version: Number of its last migration; 0 is an empty database. `code_version`: of this release's last.
@@ -136,10 +136,10 @@ class Migrator:
         self._attempts = attempts
 
     def status(self, *, patience_seconds: float | None = None) -> SchemaStatus:
-        """Read where the database stands; changes nothing.
+        """Read which migrations the database has; changes nothing.
 
         Args:
-            patience_seconds: How long to wait for a connection of a pool; None as long as the pool says.
+            patience_seconds: How long to wait for a connection of a pool; None: the pool's own time.
 
         Raises:
             MigrationChanged, SchemaWithoutVersions: As in `migrate`.

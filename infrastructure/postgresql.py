@@ -1,4 +1,4 @@
-"""PostgreSQL through one pool a process: few connections, a fresh password or token for each new one."""
+"""PostgreSQL through one pool per process: few connections, a fresh password or token for each new one."""
 
 import itertools
 import json
@@ -21,8 +21,8 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.authors.forks import this_process
-from core.basics.canonical import EncodedJson
 from core.basics.outage import outage
+from core.basics.strict_json import EncodedJson
 from core.models.definition import FrozenModel
 from infrastructure.base import (
     BaseRepository,
@@ -52,7 +52,7 @@ CALLS_AT_MOST = 5
 _RECONNECT_SECONDS = 5.0
 # A connection that is so old and finds its server read-only was made before the server was demoted.
 _WRITABLE_SECONDS = 5.0
-# Tells them from the pools of a handler, which shares the logger of the library.
+# Distinguishes them from the pools of a handler, which shares the logger of the library.
 _POOL_NAME = "coremachine-pool-"
 _pool_numbers = itertools.count(1)
 
@@ -245,7 +245,7 @@ class PostgreSQLRepository(BaseRepository):
         """Run one statement; once more over another connection if this one was lost, or is of no use any more.
 
         Nobody knows then whether the first was committed. Each of our statements either only reads, or is fenced so
-        that the second finds the first done and changes nothing; docs/operations.md says what it answers.
+        that the second finds the first done and changes nothing; docs/reference/operations.md has the answers.
         """
         with self._error_context(operation):
             try:
@@ -279,7 +279,7 @@ class PostgreSQLRepository(BaseRepository):
         return self._execute(function, query, parameters)
 
     def _ensure_schema_exists(self) -> None:
-        """Make an empty database ready, bring an older one up to date; `infrastructure.migrations` says how."""
+        """Make an empty database ready, bring an older one up to date; see `infrastructure.migrations`."""
         Migrator(self._pool, self._schema).migrate()
 
     def _translate(self, operation: str, error: Exception) -> Exception:

@@ -73,7 +73,7 @@ class RunNotFound(RepositoryError):
 
 
 class JobQueries(PostgreSQLRepository):
-    """Reads only. A page costs the same wherever it stands in its list: it begins at a key, not at an offset."""
+    """Reads only. A page costs the same anywhere in its list: it begins at a key, not at an offset."""
 
     def get_job_detail(self, job_id: str) -> JobDetail:
         """The job and the stages of its current run, with tasks counted by status.
@@ -119,12 +119,12 @@ class JobQueries(PostgreSQLRepository):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[JobSummary]:
-        """Jobs, newest first. A job submitted later stands before the first page and moves no other.
+        """Jobs, newest first. A job submitted later comes before the first page and moves no other job.
 
         Args:
             statuses: Only jobs in one of them; empty is any. So for `job_types`.
             paused: Only those that are paused, or only those that are not.
-            limit: At most so many, 1 to 1,000.
+            limit: The largest number, 1 to 1,000.
 
         Raises:
             InvalidCursor: A `cursor` that this list did not give.
@@ -297,7 +297,7 @@ class JobQueries(PostgreSQLRepository):
 
     @cached_property
     def _stages_text(self) -> str:
-        """Tasks are counted where a stage is open or was stopped; a completed one says what became of its own."""
+        """Tasks are counted where a stage is open or was stopped; a completed one has their numbers."""
         counts = SQL(", ").join(
             SQL("count(*) filter (where t.status = {})::integer as {}").format(
                 SqlLiteral(status.value), Identifier(f"count_{status.value}")
@@ -316,7 +316,7 @@ class JobQueries(PostgreSQLRepository):
 
 
 def _in_statuses(statuses: Iterable[StrEnum]) -> list[Composable]:
-    # Written out, not bound: a partial index serves only a statement whose text says the status.
+    # Written out, not bound: a partial index serves only a statement whose text has the status.
     values = sorted({status.value for status in statuses})
     if not values:
         return []
@@ -336,7 +336,7 @@ def make_page(rows: list[DictRow], model: type[Row], limit: int, place: Callable
 
 
 def read_cursor(kind: TypeAdapter[Place], cursor: str) -> Place:
-    """The place that a cursor stands for. Raises InvalidCursor for one of another list."""
+    """The place of a cursor. Raises InvalidCursor for one of another list."""
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         return kind.validate_json(text)

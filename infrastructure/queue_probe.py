@@ -10,7 +10,7 @@ from core.safety.safe_log import safe_logger
 log = safe_logger(__name__)
 
 FRESH_SECONDS = 30.0
-# A look that takes so long waits for a peer that says nothing; another thread then tries.
+# A look that takes longer waits for a peer that does not answer; another thread then starts a new one.
 ABANDONED_SECONDS = 120.0
 _WAIT_SECONDS = 2.0
 
@@ -22,7 +22,7 @@ class QueueProbe:
         check: Looks at a queue, and remembers what it found: `ServiceBusRepository.check_queue`.
         queues: Logical names.
         clock: Seconds that only grow.
-        wait_seconds: At most so long does `refresh` wait for a look that has just begun.
+        wait_seconds: The longest time that `refresh` waits for a look that has just begun.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class RetentionRepository(PostgreSQLRepository):
         """Delete jobs that ended longer ago than that, with their tasks, stages and events.
 
         Args:
-            most_tasks: Stop after about so many task rows; the next call goes on. None: all.
+            most_tasks: Stop after about this number of task rows; the next call goes on. None: all.
             on_progress: Called after each piece with what went so far.
         """
         pruned = Pruned()
@@ -55,14 +55,14 @@ class RetentionRepository(PostgreSQLRepository):
                         return pruned
                 on_progress(pruned)
             if pruned.jobs == before:
-                break  # all of them are in other hands
+                break  # all of them are locked by others
         return pruned
 
     def prune_dead_letters(self, older_than_seconds: float, *, most: int | None = None) -> int:
         """Delete dead letters that came longer ago than that and whose job is not there: how many went.
 
         Args:
-            most: Stop after about so many; the next call goes on. None: all.
+            most: Stop after about this number; the next call goes on. None: all.
         """
         count = 0
         while most is None or count < most:

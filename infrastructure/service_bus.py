@@ -60,7 +60,7 @@ _SUBJECTS = {
 
 
 def _load_sdk() -> None:
-    """Whoever comes first imports all of it; the imports below then find it whole."""
+    """The first thread imports all of it; the imports below then find it complete."""
     with IMPORTS:
         import azure.core.exceptions  # noqa: PLC0415 - slow to import
         import azure.servicebus.exceptions  # noqa: F401, PLC0415
@@ -106,7 +106,7 @@ class ServiceBusRepository:
         connect: Makes the client, when something is first sent.
         clock: Seconds that only grow.
         patience_seconds: How long a thread waits for others that use the same connection. The SDK waits without end
-            for a peer that takes a connection and then says nothing; this keeps it from catching more than one thread.
+            for a peer that accepts a connection and then does not answer; this limits the harm to one thread.
         busy_pauses_seconds: A send that the broker is too busy for is tried again after about each of these.
     """
 
@@ -158,7 +158,7 @@ class ServiceBusRepository:
     def open_senders(self) -> Thread:
         """Open the connections for sending in the background: the SDK takes half a second for each, mostly asleep.
 
-        What fails is left to the first send, which tries again and tells.
+        A failure is left to the first send, which tries again and reports it.
         """
         self._is_closed = False
 
@@ -177,7 +177,7 @@ class ServiceBusRepository:
         return opening
 
     def oldest_enqueued_at(self, queue: str) -> datetime | None:
-        """When the oldest message came, locked ones included; `core.ports.QueueInspector` says more. Takes none out.
+        """When the oldest message came, locked ones included; see `core.ports.QueueInspector`. Takes none out.
 
         It looks through a thousand scheduled and deferred messages. The queue must not be partitioned: the order of
         its messages would then say nothing about their age.
@@ -217,7 +217,7 @@ class ServiceBusRepository:
         link = _find(self._senders, queue)
 
         def new_batch() -> "ServiceBusMessageBatch":
-            # It knows the size limit, which the broker tells when the connection opens.
+            # It knows the size limit, which the broker reports when the connection opens.
             return link.do(lambda sender: sender.create_message_batch())
 
         with self._noting_missing(queue, link.real_name):
@@ -237,14 +237,14 @@ class ServiceBusRepository:
         self.missing_queues.pop(queue, None)
 
     def _send_patiently(self, link: "_Link[ServiceBusSender]", parcel: "Parcel") -> None:
-        """Send it, again after pauses while the broker says that it is busy. Others use the link meanwhile."""
+        """Send it, again after pauses while the broker is too busy. Others use the link meanwhile."""
         from azure.servicebus.exceptions import ServiceBusServerBusyError  # noqa: PLC0415 - slow to import
 
         for seconds in self._busy_pauses_seconds:
             try:
                 return link.do(partial(_send_parcel, parcel=parcel))
             except ServiceBusServerBusyError:
-                # Jittered: many processes were told so at one moment.
+                # Jittered: many processes got this answer at one moment.
                 time.sleep(seconds * random.uniform(0.5, 1.5))
         return link.do(partial(_send_parcel, parcel=parcel))
 
@@ -303,7 +303,7 @@ class _Link(Generic[H]):
         if not self._lock.acquire(timeout=self._patience_seconds):
             raise TimeoutError(
                 f"expected the connection to {self.real_name!r} within {self._patience_seconds:g} s, "
-                "found it in the hands of a thread that waits for the broker"
+                "found it in use by a thread that waits for the broker"
             )
         try:
             yield
@@ -326,7 +326,7 @@ def _open_sender(client: "ServiceBusClient", real_name: str) -> "ServiceBusSende
 
 
 def _open_receiver(client: "ServiceBusClient", real_name: str) -> "ServiceBusReceiver":
-    # For looking only: it asks for no message, whatever the count says. Without the count the SDK would start a
+    # For looking only: it asks for no message, whatever the count is. Without the count the SDK would start a
     # keep-alive thread that works on the connection while a look does.
     return client.get_queue_receiver(real_name, prefetch_count=1, keep_alive=0, socket_timeout=_SOCKET_TIMEOUT_SECONDS)
 
@@ -336,7 +336,7 @@ def _peek_one(receiver: "ServiceBusReceiver") -> None:
 
 
 def _learn_size_limit(sender: "ServiceBusSender") -> None:
-    """The broker tells it when the connection opens."""
+    """The broker reports it when the connection opens."""
     sender.create_message_batch()
 
 
@@ -345,7 +345,7 @@ def _send_parcel(sender: "ServiceBusSender", *, parcel: "Parcel") -> None:
 
 
 def _find_oldest(receiver: "ServiceBusReceiver") -> datetime | None:
-    """Messages come in the order of their arrival; mostly the first tells. Only an empty page is the last."""
+    """Messages come in the order of their arrival; usually the first is enough. Only an empty page is the last."""
     from azure.servicebus import ServiceBusMessageState  # noqa: PLC0415 - slow to import
 
     # From the first on: without a number, a receiver goes on behind what it saw last.
@@ -466,7 +466,7 @@ def _translated(queue: str, real_name: str) -> Iterator[None]:
     try:
         yield
     except exceptions.MessagingEntityNotFoundError as error:
-        reason = f"expected a queue {real_name!r} in the namespace, found none; create it, or mend its setting"
+        reason = f"expected a queue {real_name!r} in the namespace, found none; create it, or fix its setting"
         raise QueueNotFound(queue, reason) from error
     except exceptions.MessageSizeExceededError as error:
         raise MessageTooLarge(queue, str(error)) from error

@@ -94,7 +94,7 @@ _TaskQueues = Annotated[
 class Settings(BaseSettings):
     """All settings, under the names that the code uses; `load_settings` reads them from their variables.
 
-    A field's description says what is expected of its variable.
+    A field's description is what is expected of its variable.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -256,7 +256,7 @@ class Settings(BaseSettings):
 
     def to_environment(self) -> dict[str, str]:
         """The variables that give these settings, secrets too: for a process that is to work with the same."""
-        found = {_variables(field)[0]: getattr(self, name) for name, field in type(self).model_fields.items()}
+        found = {variables_of(field)[0]: getattr(self, name) for name, field in type(self).model_fields.items()}
         return {variable: _as_text(value) for variable, value in found.items() if value not in (None, "", ())}
 
     def queue_name(self, logical: str) -> str:
@@ -326,7 +326,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         SettingsError: Names every variable that is wrong, what was expected, what was found and what to do.
     """
     source = os.environ if environ is None else environ
-    known = {name: field for field in Settings.model_fields.values() for name in _variables(field)}
+    known = {name: field for field in Settings.model_fields.values() for name in variables_of(field)}
     values: dict[str, Any] = {name: source[name] for name in known if source.get(name, "").strip()}
     unreadable = [name for name, value in values.items() if not _is_text(value)]
     if unreadable:
@@ -357,7 +357,7 @@ def _as_text(value: object) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _variables(field: FieldInfo) -> list[str]:
+def variables_of(field: FieldInfo) -> list[str]:
     choices = field.validation_alias
     return [str(choice) for choice in choices.choices] if isinstance(choices, AliasChoices) else [str(choices)]
 
@@ -367,7 +367,7 @@ def _explain(details: ErrorDetails, known: Mapping[str, FieldInfo], values: Mapp
     if isinstance(raised, SettingsError):
         return raised.problems
     field = known[str(details["loc"][0])]
-    name = next((name for name in _variables(field) if name in values), None)
+    name = next((name for name in variables_of(field) if name in values), None)
     if name is None:
         return [_problem(field, "nothing")]
     is_secret = "Secret" in str(field.annotation)
@@ -376,7 +376,7 @@ def _explain(details: ErrorDetails, known: Mapping[str, FieldInfo], values: Mapp
 
 
 def _problem(field: FieldInfo, found: str) -> str:
-    variables = _variables(field)
+    variables = variables_of(field)
     default = field.default
     if default is PydanticUndefined:
         remedy = "set it"

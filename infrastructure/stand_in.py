@@ -1,7 +1,7 @@
 """This process's side of its stand-in: the process that renews our leases while our interpreter is blocked.
 
 A handler in C, or in a regular expression that does not end, may hold the interpreter for minutes. No thread of ours,
-not even the heartbeat, runs then. `infrastructure.stand_in_process` is told four times a second that we run.
+not even the heartbeat, runs then. `infrastructure.stand_in_process` gets a sign of life four times a second.
 """
 
 import json
@@ -119,7 +119,7 @@ class LeaseStandIn:
         return _TICK if self._ready_for else _BE_QUICK
 
     def _say(self, data: bytes) -> None:
-        """Without waiting for one that does not read; that one has ended is found by whoever looks next."""
+        """Without waiting for one that does not read; the next call finds out that it has ended."""
         if self._process is None:
             return
         pipe: Any = self._process.stdin

@@ -6,7 +6,7 @@ bytes come again. A parent that somebody stopped (SIGSTOP, a debugger) does not 
 closes, this process ends at once.
 
 Nothing is imported before it is needed, so one that was never needed is small. But an exclamation mark among the bytes
-says that a lease may be as short as five seconds: then there is no time to import it when the silence begins.
+means that a lease may be as short as five seconds: then there is no time to import it when the silence begins.
 """
 
 import json
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from core.safety.safe_log import safe_logger
 
 if TYPE_CHECKING:
+    from core.models.lease import RenewedLease
     from infrastructure.factory import RepositoryFactory
 
 log = safe_logger("infrastructure.stand_in_process")  # __name__ is __main__ here
@@ -38,15 +39,15 @@ _STDIN = 0
 _BE_QUICK = b"!"
 _NAMED_IN_LOG = 10
 
-Renewal = Callable[[], list[dict[str, Any]]]
+Renewal = Callable[[], "list[RenewedLease]"]
 
 
 class StandIn:
     """Renews from a thread of its own, so that the pipe is read whatever the database does.
 
     Args:
-        renew: Renews all and returns a row a lease: job_id, task_id, outcome, seconds_left.
-        longest_seconds: After so long without a sign of life the leases may run out.
+        renew: Renews all and returns one row per lease.
+        longest_seconds: After this time without a sign of life the leases may run out.
         rest: Called when the parent is at work again.
     """
 
@@ -107,12 +108,12 @@ class StandIn:
             log.warning("lease_stand_in_failed pid=%d error=%r", self._parent, error)
             return SHORTEST_PAUSE_SECONDS
         self._tell(rows)
-        left = [row["seconds_left"] for row in rows if row["outcome"] != "timed_out"]
+        left = [row.seconds_left for row in rows if row.outcome != "timed_out"]
         return min(LONGEST_PAUSE_SECONDS, max(SHORTEST_PAUSE_SECONDS, min(left, default=0.0) / RENEWALS_PER_LEASE))
 
-    def _tell(self, rows: list[dict[str, Any]]) -> None:
+    def _tell(self, rows: "list[RenewedLease]") -> None:
         """Each outcome of a task once; all in a line."""
-        found = {(row["outcome"], row["job_id"], row["task_id"]) for row in rows}
+        found = {(row.outcome.value, row.job_id, row.task_id) for row in rows}
         for outcome in sorted({outcome for outcome, _, _ in found - self._noted}):
             new = sorted(found - self._noted)
             tasks = [f"{job_id}/{task_id}" for told, job_id, task_id in new if told == outcome]
@@ -143,7 +144,7 @@ class Connection:
                 self._factory = self._make()
             return self._factory
 
-    def renew(self) -> list[dict[str, Any]]:
+    def renew(self) -> "list[RenewedLease]":
         return self.prepare().create_repositories().tasks.renew_leases_of_owner(self._owner)
 
     def close(self) -> None:
@@ -183,7 +184,7 @@ def watch(stand_in: StandIn, parent: int, on_short_lease: Callable[[], object]) 
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a signal or a debugger holds the process, where the system tells."""
+    """Whether a signal or a debugger holds the process, where the system shows it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -206,7 +207,7 @@ def main() -> None:
 
 def _read_brief() -> dict[str, Any]:
     line = b""
-    while not line.endswith(b"\n"):  # byte by byte: what follows is for the poll
+    while not line.endswith(b"\n"):  # byte by byte: the rest is for the poll
         byte = os.read(_STDIN, 1)
         if not byte:
             os._exit(0)

@@ -8,8 +8,8 @@ from core.basics.canonical import describe
 from jobs.names import text_problems
 from jobs.parameters import TYPE_NAMES, Entry, Schema, check_value, nearest_name_hint
 
-_COMMON_KEYS = ("type", "required", "default", "allowed", "nullable", "description", "example")
-_KEYS_OF_TYPE: dict[str, tuple[str, ...]] = {
+COMMON_KEYS = ("type", "required", "default", "allowed", "nullable", "description", "example")
+KEYS_OF_TYPE: dict[str, tuple[str, ...]] = {
     "int": ("min", "max"),
     "float": ("min", "max"),
     "str": ("min", "max", "pattern", "format"),
@@ -17,7 +17,7 @@ _KEYS_OF_TYPE: dict[str, tuple[str, ...]] = {
     "list": ("min", "max", "items"),
     "dict": ("properties",),
 }
-_ALL_KEYS = (*_COMMON_KEYS, "min", "max", "pattern", "format", "items", "properties")
+_ALL_KEYS = (*COMMON_KEYS, "min", "max", "pattern", "format", "items", "properties")
 # What a text is beside being a text: a place of this machine or a URL, which `coremachine submit` makes absolute.
 FORMATS = ("path",)
 _JSON_TYPES = {
@@ -80,7 +80,7 @@ def _check_entry(entry: Any, where: str) -> list[str]:
 
 
 def _key_problems(entry: Entry, kind: str, where: str) -> Iterator[str]:
-    usable = (*_COMMON_KEYS, *_KEYS_OF_TYPE[kind])
+    usable = (*COMMON_KEYS, *KEYS_OF_TYPE[kind])
     for key in entry:
         if key not in _ALL_KEYS:
             yield f"{where}: unknown key {key!r}; {nearest_name_hint(str(key), usable)}"

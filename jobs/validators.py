@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from core.advancing.unchecked import say_unchecked
@@ -152,6 +153,11 @@ def folder_writable(parameters: Mapping[str, Any], config: Mapping[str, Any]) ->
     if not os.access(existing, os.W_OK | os.X_OK):
         hint = "grant write access or name another folder"
         raise ResourceInvalid(field, "a writable folder", f"no write access to {str(existing)!r}", hint)
+
+
+def registered_validators() -> Mapping[str, ResourceValidator]:
+    """All resource validators by their names."""
+    return MappingProxyType(_validators)
 
 
 def find_unknown_validators(validators: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Who asks: what App Service's own authentication found out, and nothing that a client could write itself."""
+"""The person or app behind a request, as App Service's authentication found it; never what a client wrote itself."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -13,7 +13,7 @@ _LONGEST_NAME = 320
 
 
 def is_authentication_on(environment: Mapping[str, str]) -> bool:
-    """Whether App Service says that its authentication is on: only then it removes what clients write themselves."""
+    """Whether App Service's authentication is on: only then it removes headers that clients write themselves."""
     return environment.get("WEBSITE_AUTH_ENABLED", "").strip().lower() in {"true", "1"}
 
 

@@ -106,9 +106,9 @@ async def submit_job(
     """Submit a job; the body holds its parameters (GET /api/job-types has their schemas).
 
     The answer comes when the job is written down, even while no queue can be reached. The same type and parameters are
-    the same job, in whatever status: a job that has ended does not run again, and `advice` says what would make it, or
-    `if_ended` does. Where a rerun gave the job other parameters, its result is not of this submission: that is refused
-    (409, `other_parameters`, with `run_url`).
+    the same job, in whatever status: a job that has ended does not run again, and `advice` names what would
+    make it run, or `if_ended` does. Where a rerun gave the job other parameters, its result is not of this submission:
+    that is refused (409, `other_parameters`, with `run_url`).
     An `Idempotency-Key` that came before gives the job that it gave then, and `Idempotency-Replayed: true`; with
     another content it is refused (422).
     """
@@ -159,7 +159,7 @@ async def submit_job(
 
 
 def _other_parameters(request: Request, error: OtherParameters) -> problems.ProblemError:
-    """No link to the job as it is: whoever follows one takes the other run's result for their own."""
+    """No link to the job as it is: a client that follows one would take the other run's result for its own."""
     url = f"{job_links(request, error.job_id).runs}/{error.run}"
     return problems.ProblemError(
         409, "other_parameters", str(error), job_status=error.status, job_run=error.run, run_url=url

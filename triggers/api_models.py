@@ -87,7 +87,7 @@ class PageQuery(Query):
     limit: Annotated[
         int,
         BeforeValidator(check_digits),
-        Field(ge=1, le=MAX_LIMIT, description="At most so many; a page may hold fewer."),
+        Field(ge=1, le=MAX_LIMIT, description="The largest number per page; a page may hold fewer."),
     ] = 100
     cursor: Cursor | None = None
 
@@ -111,7 +111,7 @@ class TaskQuery(Query):
 class JobQuery(Query):
     wait: Annotated[
         float | None,
-        Field(ge=0, le=MAX_WAIT_SECONDS, description="Answer when the job has ended, or after so many seconds."),
+        Field(ge=0, le=MAX_WAIT_SECONDS, description="Answer when the job has ended, or after this number of seconds."),
     ] = None
 
 
@@ -145,7 +145,7 @@ class ActionRequest(BaseModel):
 class CancelRequest(ActionRequest):
     cancel_grace_seconds: Annotated[
         float,
-        Field(ge=0, le=86400, description="Tasks that still run after so many seconds end without a say; 0: at once."),
+        Field(ge=0, le=86400, description="Tasks that still run after this number of seconds are ended; 0: at once."),
     ] = DEFAULT_CANCEL_GRACE_SECONDS
 
 
@@ -207,7 +207,7 @@ class CancelledJob(BaseModel):
 
 
 class JobActionAnswer(BaseModel):
-    """Where the job stands after it. `changed` is false when it was so before."""
+    """The job after the action. `changed` is false when the action changed nothing."""
 
     job_id: str
     status: JobStatus
@@ -269,9 +269,9 @@ class JobAnswer(BaseModel):
 
 
 class SubmittedJob(BaseModel):
-    """`created` is false when the job was there already; `outcome` says how it was found.
+    """`created` is false when the job was there already; `outcome` is how it was found.
 
-    `advice` is there when this submission makes nothing run: the job had ended before. It says what would.
+    `advice` is there when this submission makes nothing run: the job had ended before. It names what would.
     `job` is the whole job, as it is when the time of `Prefer: wait` is over; null where that was not asked for, and
     where its run is not of this submission.
     """
@@ -314,7 +314,7 @@ class Liveness(BaseModel):
 
 
 class ReadinessCheck(BaseModel):
-    """One thing that the app needs; `detail` says what was found."""
+    """One thing that the app needs; `detail` is what was found."""
 
     name: str
     ok: bool

@@ -75,7 +75,7 @@ def read_shape(environment: Mapping[str, str]) -> AppShape:
 
 
 def threads_needed(shape: AppShape, concurrent_calls: int) -> int:
-    """So many threads have room for every message that the host hands out, and for timers and requests beside them.
+    """The number of threads for every message that the host delivers at once, and for timers and requests.
 
     Args:
         concurrent_calls: `maxConcurrentCalls` of host.json, which counts for each queue function.

@@ -18,7 +18,7 @@ log = safe_logger(__name__)
 
 _REASON, _DESCRIPTION = "DeadLetterReason", "DeadLetterErrorDescription"
 _KEPT_ID = 200
-# A host that tells no time.
+# Of a host that gives no time.
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -71,7 +71,7 @@ def receive_dead_letter(
 
 
 def read_letter(queue: str, message: Delivery) -> DeadLetter:
-    """All that a dead message tells, whatever it is."""
+    """All that can be read of a dead message, of any kind."""
     body = message.get_body()
     properties = message.application_properties or {}
     return DeadLetter(

@@ -1,4 +1,4 @@
-"""What the app does when its process is told to end: it hands its tasks back, so that others have them at once."""
+"""What the app does when its process must end: it gives its tasks back, so that other processes get them at once."""
 
 import atexit
 import os
@@ -94,7 +94,7 @@ class _Handler:
         is_in_charge = signal.getsignal(number) is self
         ends_process = is_in_charge and not callable(self._previous) and self._previous is not signal.SIG_IGN
         if is_in_charge:
-            # Whoever sends the signal once more means it.
+            # A second signal ends the process at once.
             signal.signal(number, signal.SIG_DFL if self._previous is None else self._previous)
         threading.Thread(target=self._work, args=(number, ends_process), name="drain").start()
         if callable(self._previous):

@@ -1,7 +1,7 @@
 """The app's outermost layer: what holds for every request and every answer, whatever the endpoint.
 
 A request whose target cannot be understood is refused before anything is done: its links could not be made. Every
-answer says that it is not to be kept, nor taken for another type than it names. HEAD is there wherever GET is.
+answer forbids caches to keep it and browsers to guess its type. HEAD is there wherever GET is.
 """
 
 import re

@@ -19,7 +19,7 @@ log = safe_logger(__name__)
 
 
 async def answer(request: func.HttpRequest, context: func.Context, *, problems: tuple[str, ...]) -> func.HttpResponse:
-    """The API's answer; it says why the app cannot work when the settings have problems."""
+    """The API's answer; it names the settings that keep the app from working."""
     problem = find_target_problem(request)
     if problem is not None:
         return _refusal(problem)

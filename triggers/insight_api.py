@@ -1,4 +1,4 @@
-"""Endpoints about what went wrong and what stands still: failures, dead letters, explanations."""
+"""Endpoints about failures, dead letters and jobs that do not move."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

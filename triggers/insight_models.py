@@ -38,7 +38,7 @@ class DeadLettersQuery(PageQuery):
 
 
 class RedriveRequest(BaseModel):
-    """Which dead messages: all that is given must hold. A dry run says what would happen."""
+    """Which dead messages: all given conditions must hold. A dry run reports what would happen."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -47,7 +47,9 @@ class RedriveRequest(BaseModel):
     queue: QueueName | None = None
     job_id: JobIdText | None = None
     dry_run: bool = False
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="At most so many, the oldest.")] = MAX_LIMIT
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="The largest number; the oldest are taken.")] = (
+        MAX_LIMIT
+    )
 
     @model_validator(mode="after")
     def _selects(self) -> "RedriveRequest":

@@ -1,4 +1,4 @@
-"""What operators may ask of a job over HTTP: cancel, pause, resume, rerun. Each is told in the job's timeline."""
+"""Operator actions on jobs over HTTP: cancel, pause, resume, rerun. Each one is an event of the job's timeline."""
 
 from typing import NoReturn
 
@@ -30,7 +30,7 @@ _NOT_RERUN = {
 def cancel_job(
     job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery, actor: Actor
 ) -> models.CancelledJob:
-    """Cancel what has not started; running tasks are told, and end without a say when `cancel_grace_seconds` are over.
+    """Cancel what has not started; running tasks learn of it, and are ended after `cancel_grace_seconds`.
 
     Again for a cancelled job changes nothing; for one that is cancelling it can only bring that end nearer.
     """

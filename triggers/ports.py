@@ -13,7 +13,7 @@ from jobs.base import JobBase
 
 
 class ServicesNotReady(Exception):
-    """The app cannot work as it is set up; says why."""
+    """The app cannot work as it is set up; the text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class MessageProcessor(Protocol):
 
 
 class JobReads(Protocol):
-    """`infrastructure.queries.JobQueries`, which says what it raises; pages say how to go on."""
+    """`infrastructure.queries.JobQueries`, which documents its errors; pages carry the cursor of the next one."""
 
     def get_job_detail(self, job_id: str) -> JobDetail: ...
     def find_ended_job_detail(self, job_id: str) -> JobDetail | None: ...

@@ -76,7 +76,7 @@ class Problem(BaseModel):
     # The first of what is wrong, and how many more there are.
     errors: list[FieldProblem] | None = None
     more_errors: int | None = None
-    # Of a conflict: where the job stands, the run that is there instead, and what may be asked of it there.
+    # Of a conflict: the job's status, the run that is there instead, and the actions that are allowed.
     job_status: str | None = None
     job_run: int | None = None
     run_url: str | None = None
@@ -181,7 +181,7 @@ def problem_document(instance: str, problem: ProblemError) -> dict[str, Any]:
     return body.model_dump(exclude_none=True)
 
 
-# Each handler is registered for its type alone; the framework's signature says Exception.
+# Each handler is registered for its type alone; the framework's signature has Exception.
 def _own(request: Request, error: Exception) -> JSONResponse:
     return answer(request.scope["path"], error)  # type: ignore[arg-type]
 
@@ -284,12 +284,12 @@ def unknown_job(job_id: str) -> ProblemError:
 
 
 def unknown(what: str, error: RepositoryError) -> ProblemError:
-    """404 for what a job does not have; the error says it."""
+    """404 for what a job does not have; the error names it."""
     return ProblemError(404, f"unknown_{what}", f"{error.reason[:1].upper()}{error.reason[1:]}.")
 
 
 def invalid_request(errors: Sequence[FieldProblem], more: int = 0) -> ProblemError:
-    """400 with what is wrong with the request's path, query, headers or body; `more` is what is not told."""
+    """400 with what is wrong with the request's path, query, headers or body; `more` counts further problems."""
     more += max(0, len(errors) - MAX_PROBLEMS)
     lines = [error.message for error in errors[:MAX_PROBLEMS]] + ([f"and {more} more"] if more else [])
     return ProblemError(400, "invalid_request", "\n".join(lines), errors=errors[:MAX_PROBLEMS], more_errors=more)

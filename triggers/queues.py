@@ -135,7 +135,7 @@ def _pausing_while_unavailable(message: Delivery, pause: Callable[[float], None]
     except (StoreUnavailable, DeliveryError, Draining, ServicesNotReady) as error:
         seconds = pause_seconds(message.delivery_count)
         extra = {"checkpoint": "MESSAGE_KEPT", **_context(message), "reason": str(error), "pause_seconds": seconds}
-        # An outage is told once a minute for all messages, where it was met.
+        # An outage is logged once a minute for all messages, where it was met.
         log.log(logging.DEBUG if isinstance(error, StoreUnavailable) else logging.WARNING, "message_kept", extra=extra)
         pause(seconds)
         raise

@@ -1,4 +1,4 @@
-"""A request's body as a JSON object, or a problem that says what was found instead."""
+"""A request's body as a JSON object, or a problem with what was found instead."""
 
 import re
 from http import HTTPStatus
@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Request
 
-from core.models.strict_json import NotAnObject, parse_object
+from core.basics.strict_json import NotAnObject, parse_object
 from triggers.problems import ProblemError, invalid_request, wrong_field
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -38,7 +38,7 @@ async def read_json_object(request: Request) -> dict[str, Any]:
 
 
 def parse_json_object(body: bytes) -> dict[str, Any]:
-    """As `core.models.strict_json` reads it.
+    """As `core.basics.strict_json` reads it.
 
     Raises:
         ProblemError: 400 for anything but an object.
@@ -59,7 +59,7 @@ def _declared_length(request: Request) -> int | None:
 
 
 def _announces_body(request: Request) -> bool:
-    """Whether headers speak of a body, while no length says that it is empty."""
+    """Whether headers announce a body, and no length shows that it is empty."""
     headers = request.headers
     return "transfer-encoding" in headers or ("content-type" in headers and "content-length" not in headers)
 

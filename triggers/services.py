@@ -121,7 +121,7 @@ def load_registry(name: str, queues: Iterable[str]) -> "Registry":
     except (ImportError, AttributeError) as error:
         raise ServicesNotReady(
             f"COREMACHINE_JOBS: expected a function that can be imported, found {name!r} ({error}); "
-            "mend the name, or deploy the module beside function_app.py"
+            "fix the name, or deploy the module beside function_app.py"
         ) from error
     registry = function(queues)
     if not isinstance(registry, Registry):
@@ -156,7 +156,7 @@ def find_services() -> Services | None:
 
 
 def _make() -> Services:
-    # Here, not above: an app that cannot import them still starts, and says so.
+    # Imported here: if the import fails, the app still starts and reports the problem.
     try:
         with IMPORTS:
             from infrastructure.factory import RepositoryFactory  # noqa: PLC0415

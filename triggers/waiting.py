@@ -1,4 +1,4 @@
-"""Tells requests that wait for jobs when these have ended: one look at all of them, however many wait."""
+"""Wakes requests that wait for jobs when these have ended: one query for all of them, whatever their number."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastapi.concurrency import run_in_threadpool
 
-# A job that has just been submitted often ends at once; of one that takes longer, the end is told a little later.
+# A job that has just been submitted often ends at once; of one that takes longer, the end is noticed a little later.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.003, 0.05
 LATENESS = 0.2
 # After a look that took long, because everything does, as many times as long: looking must not be what slows it.
@@ -17,7 +17,7 @@ FindEnded = Callable[[Collection[str]], Collection[str]]
 
 
 def pause_for(age_seconds: float) -> float:
-    """How long to wait before the next look for somebody who has waited so long."""
+    """How long to wait before the next look for a request of this age."""
     return min(FIRST_PAUSE_SECONDS + LATENESS * max(age_seconds, 0.0), LONGEST_PAUSE_SECONDS)
 
 
@@ -29,7 +29,7 @@ class _Waiter:
 
 
 class EndWatcher:
-    """One for a process's event loop. It looks while somebody waits, and not else.
+    """One per event loop. It looks only while a request waits.
 
     Args:
         find_ended: Which of these jobs have ended, or are not there; called in a thread.

@@ -19,7 +19,8 @@ from core.advancing.finalizer import Finalizer
 from core.advancing.stage_planner import StagePlanner, plan_of
 from core.advancing.step_times import StepTimes
 from core.advancing.steps import NextStep, Plan
-from core.basics.canonical import EncodedJson, as_stored
+from core.basics.canonical import as_stored
+from core.basics.strict_json import EncodedJson
 from core.errors import StoreUnavailable
 from core.models import JobStatus, StageStatus
 from core.models.context import CompletedTask, StageSummary

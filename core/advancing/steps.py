@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from core.basics.canonical import MOST_BYTES_AT_ONCE, EncodedJson
+from core.basics.canonical import MOST_BYTES_AT_ONCE
+from core.basics.strict_json import EncodedJson
 from core.models import JobRecord, StageDefinition
 from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask, StageSummary

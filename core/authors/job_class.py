@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.authors.author_code import call_author, describe_returned
-from core.basics.canonical import EncodedJson, ValueTooLarge, canonical_json, copied, encode_storable
+from core.basics.canonical import ValueTooLarge, canonical_json, copied, encode_storable
+from core.basics.strict_json import EncodedJson
 from core.errors import ContractViolationError, InvalidParameters
 from core.models import JobQueueMessage, JobRecord
 from core.models.definition import JobDefinition

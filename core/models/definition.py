@@ -32,9 +32,15 @@ StoredParallelism = Annotated[Parallelism, BeforeValidator(Parallelism.stored)]
 class RetryPolicy(FrozenModel):
     """Exponential back-off, capped, with full jitter. Seconds; `max_attempts` counts the first attempt too."""
 
-    max_attempts: Annotated[int, Field(ge=1, le=100)] = 4
-    base_delay_seconds: Annotated[float, Field(gt=0, le=3600)] = 5.0
-    max_delay_seconds: Annotated[float, Field(gt=0, le=86400)] = 300.0
+    max_attempts: Annotated[
+        int, Field(ge=1, le=100, description="How often a task is attempted before it fails; the first attempt counts.")
+    ] = 4
+    base_delay_seconds: Annotated[
+        float, Field(gt=0, le=3600, description="The longest delay before the second attempt; it doubles from there.")
+    ] = 5.0
+    max_delay_seconds: Annotated[float, Field(gt=0, le=86400, description="The longest delay before any attempt.")] = (
+        300.0
+    )
 
 
 class FailurePolicy(FrozenModel):
@@ -44,9 +50,20 @@ class FailurePolicy(FrozenModel):
     tolerate: more than `max_failed` tasks, or more than `max_failed_percent` of the stage's tasks, do.
     """
 
-    on_failure: Literal["fail_job", "continue", "tolerate"] = "fail_job"
-    max_failed: Annotated[int, Field(ge=0)] | None = None
-    max_failed_percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    on_failure: Annotated[
+        Literal["fail_job", "continue", "tolerate"],
+        Field(
+            description="fail_job: the first failed task fails the stage and the job, and the other tasks are "
+            "cancelled. continue: failed tasks never fail the stage. tolerate: as continue up to the limit, as "
+            "fail_job above it."
+        ),
+    ] = "fail_job"
+    max_failed: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="The number of failed tasks that `tolerate` permits."
+    )
+    max_failed_percent: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        default=None, description="The share of the stage's tasks that may fail under `tolerate`."
+    )
 
     @model_validator(mode="after")
     def _limits_go_with_tolerate(self) -> "FailurePolicy":
@@ -72,22 +89,49 @@ class StageDefinition(FrozenModel):
     that the job comes to it.
     """
 
-    number: Annotated[int, Field(ge=1, le=100)]
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    task_type: Annotated[str, Field(min_length=1, max_length=100)]
-    parallelism: Parallelism
-    description: str | None = None
-    retry: RetryPolicy = RetryPolicy()
-    failure: FailurePolicy = FailurePolicy()
-    lease_seconds: Annotated[float, Field(ge=5, le=3600)] = 60.0
-    max_interruptions: Annotated[int, Field(ge=0, le=100)] = 5
-    # None: chosen when the stage is planned, from how long its tasks lasted in the last job of the type.
-    tasks_per_message: Annotated[int, Field(ge=1, le=100)] | None = None
-    task_timeout_seconds: TimeoutSeconds | None = None
-    timeout_seconds: TimeoutSeconds | None = None
-    queue_timeout_seconds: TimeoutSeconds | None = None
-    # The logical queue, when the handler that names one lives in another app.
-    queue: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    number: Annotated[int, Field(ge=1, le=100, description="The stage's place; stages are numbered from 1.")]
+    name: Annotated[str, Field(min_length=1, max_length=100, description="A name for people.")]
+    task_type: Annotated[
+        str, Field(min_length=1, max_length=100, description="The handler that runs the stage's tasks.")
+    ]
+    parallelism: Parallelism = Field(
+        description="single: the tasks are known when the stage is planned. fan_out: the tasks are made from the "
+        "results of the stage before. fan_in: the engine makes one task that reads all of those results."
+    )
+    description: str | None = Field(default=None, description="A text for people.")
+    retry: RetryPolicy = Field(default=RetryPolicy(), description="How failed attempts at a task are repeated.")
+    failure: FailurePolicy = Field(
+        default=FailurePolicy(), description="What failed tasks do to the stage and the job."
+    )
+    lease_seconds: Annotated[float, Field(ge=5, le=3600)] = Field(
+        default=60.0,
+        description="How long a task of a dead worker waits until it is taken back. A living worker renews its lease "
+        "each third of this time.",
+    )
+    max_interruptions: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=5,
+        description="How many lost workers a task survives; they do not count as attempts. From half of them on the "
+        "task runs alone in its worker process.",
+    )
+    tasks_per_message: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None,
+        description="How many tasks one message carries. Without it the number is chosen when the stage is planned, "
+        "from the duration of its tasks in the last job of the type.",
+    )
+    task_timeout_seconds: TimeoutSeconds | None = Field(
+        default=None, description="How long one attempt at a task may run, from its claim."
+    )
+    timeout_seconds: TimeoutSeconds | None = Field(
+        default=None, description="How long the stage may take, from the moment that the job comes to it."
+    )
+    queue_timeout_seconds: TimeoutSeconds | None = Field(
+        default=None, description="By when each task must have begun, from the moment that the job comes to the stage."
+    )
+    queue: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        default=None,
+        description="The logical queue of the stage's tasks, needed where the handler is in another app. Without it "
+        "the handler names the queue.",
+    )
 
 
 class JobDefinition(FrozenModel):

@@ -1,4 +1,4 @@
-"""The transition table as Mermaid diagrams: `python -m core.models.diagram > docs/states.md`."""
+"""The transition table as Mermaid diagrams, for docs/reference/states.md."""
 
 import sys
 from collections.abc import Iterable, Mapping

@@ -30,6 +30,16 @@ class LeaseOutcome(StoredEnum):
     LOST = "lost"
 
 
+@dataclass(frozen=True)
+class RenewedLease:
+    """What became of the lease of a task, found by its owner's name, and how long it still lasts."""
+
+    job_id: str
+    task_id: str
+    outcome: LeaseOutcome
+    seconds_left: float
+
+
 @dataclass(eq=False)
 class HeldTask:
     """A task under a lease of this process, as long as its handler runs.

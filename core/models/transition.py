@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from core.basics.canonical import EncodedJson
+from core.basics.strict_json import EncodedJson
 from core.models.lease import Lease
 from core.models.record import TaskRecord
 from core.models.status import StoredEnum

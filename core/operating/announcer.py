@@ -1,4 +1,4 @@
-"""Sends messages for tasks that a search found: some lost theirs, some are parked."""
+"""Messages for rows that had one before or lost it: tasks that a search found, and steps of jobs."""
 
 import itertools
 import time
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 from uuid import uuid4
 
-from core.models.announcement import FoundTask, ParkedTask
+from core.models import JobQueueMessage, JobRecord
+from core.models.announcement import FoundTask, ParkedTask, UnannouncedJob
 from core.orchestration_manager import OrchestrationManager
 from core.state_manager import StateManager
 
@@ -63,8 +64,7 @@ def announce_by_stage(
 
     `mark` gets one of them and the ids of each confirmed group.
     """
-    # Not the ids of earlier messages: a broker that drops doubles would drop these.
-    cause = f"{cause}-{uuid4().hex[:8]}"
+    cause = _new_cause(cause)
     for _, group in itertools.groupby(tasks, key=lambda task: task.stage_ref):
         rows = list(group)
         first = rows[0]
@@ -77,3 +77,21 @@ def announce_by_stage(
         size = first.tasks_per_message
         orchestration.announce_tasks(first, first.stage, size, rows, on_sent=confirm, cause=cause)
         yield rows, announced
+
+
+def step_message(job: JobRecord | UnannouncedJob, cause: str) -> JobQueueMessage:
+    """A message for the step that a job waits for, when it may have had one before."""
+    return JobQueueMessage(
+        job_id=job.job_id,
+        job_type=job.job_type,
+        run=job.run,
+        stage=job.stage,
+        attempt=job.attempt + 1,
+        cause=_new_cause(cause),
+        correlation_id=job.correlation_id,
+    )
+
+
+def _new_cause(cause: str) -> str:
+    """One that no earlier message had: a broker that drops doubles would drop a message whose id it knows."""
+    return f"{cause}-{uuid4().hex[:8]}"

@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
-from uuid import uuid4
 
 from core.app_queues import JOBS_QUEUE
 from core.basics.faults import fault_point
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
-from core.models import JobQueueMessage, JobRecord, JobStatus
+from core.models import JobRecord, JobStatus
 from core.models.announcement import FoundTask, ParkedTask, UnannouncedJob
 from core.models.transition import DeadlineOutcome
 from core.models.upkeep import SweepReport
-from core.operating.announcer import announce_by_stage, announce_parked_tasks
+from core.operating.announcer import announce_by_stage, announce_parked_tasks, step_message
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JanitorStore, Pruner, QueueInspector
 from core.safety.safe_log import safe_logger
@@ -239,17 +238,8 @@ class Janitor:
         self._store.record_repair(task.stage_ref, "janitor_announced_tasks", detail)
 
     def _announce_job(self, job: UnannouncedJob | JobRecord, reason: str) -> bool:
-        message = JobQueueMessage(
-            job_id=job.job_id,
-            job_type=job.job_type,
-            run=job.run,
-            stage=job.stage,
-            attempt=job.attempt + 1,
-            cause=f"sweep-{uuid4().hex[:8]}",
-            correlation_id=job.correlation_id,
-        )
         fault_point("janitor.job_found")
-        if not self._orchestration.announce_job(message):
+        if not self._orchestration.announce_job(step_message(job, "sweep")):
             return False
         fault_point("janitor.job_sent")
         self._state.mark_job_announced(job.stage_ref)

@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 from core.authors.author_code import call_author
 from core.authors.job_class import record_of, validate
 from core.basics.faults import fault_point
-from core.models import JobQueueMessage, JobRecord, JobStatus
+from core.models import JobRecord, JobStatus
 from core.models.control import ControlAnswer, ControlOutcome, RerunMode, RerunRequest
-from core.operating.announcer import announce_parked_tasks
+from core.operating.announcer import announce_parked_tasks, step_message
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog
 from core.state_manager import StateManager
@@ -81,16 +80,7 @@ class JobControl:
         job = self._state.find_job(job_id)
         if job is None or job.run != answer.run or job.status not in {JobStatus.QUEUED, JobStatus.FINALIZING}:
             return
-        message = JobQueueMessage(
-            job_id=job.job_id,
-            job_type=job.job_type,
-            run=job.run,
-            stage=job.stage,
-            attempt=job.attempt + 1,
-            cause=f"again-{uuid4().hex[:8]}",
-            correlation_id=job.correlation_id,
-        )
-        if self._orchestration.announce_job(message, delay_seconds=answer.wait_seconds):
+        if self._orchestration.announce_job(step_message(job, "again"), delay_seconds=answer.wait_seconds):
             fault_point("control.sent")
             self._state.mark_job_announced(job.stage_ref)
 

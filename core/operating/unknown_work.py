@@ -13,11 +13,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from core.errors import UnknownWork
-from core.models import JobQueueMessage, JobRecord, JobRef, TaskQueueMessage
+from core.models import JobRecord, JobRef, TaskQueueMessage
 from core.models.dead_letter import DeadLetter
 from core.models.message import Kept, KeptMessage, UnknownMessage
 from core.models.retry import give_back_delays
 from core.models.transition import ClaimedRow, PostponedTask, PostponeOutcome
+from core.operating.announcer import step_message
 from core.operating.dead_letters import keep_body, read_reference
 from core.orchestration_manager import OrchestrationManager
 from core.ports import AnnouncedJob
@@ -61,17 +62,7 @@ class Postponer:
             self._state.fail_all_job_tasks(job.job_id, {**(answer.error or {}), "stage": job.stage})
         if answer.delay_seconds is None:
             return
-        message = JobQueueMessage(
-            job_id=job.job_id,
-            job_type=job.job_type,
-            run=job.run,
-            stage=job.stage,
-            attempt=job.attempt + 1,
-            # Not the id of an earlier message: a broker that drops doubles would drop this.
-            cause=f"wait-{uuid4().hex[:8]}",
-            correlation_id=job.correlation_id,
-        )
-        if self._orchestration.announce_job(message, delay_seconds=answer.delay_seconds):
+        if self._orchestration.announce_job(step_message(job, "wait"), delay_seconds=answer.delay_seconds):
             self._state.mark_job_announced(job.stage_ref)
 
     def postpone_tasks(

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from core.basics.canonical import MOST_BYTES_AT_ONCE, EncodedJson
+from core.basics.canonical import MOST_BYTES_AT_ONCE
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
+from core.basics.strict_json import EncodedJson
 from core.errors import AttemptsExhausted, DataRefused, Failure, classify
 from core.models import JobRecord, StageDefinition, TaskQueueMessage
 from core.models.announcement import UnannouncedTask

@@ -9,7 +9,8 @@ from typing import Any, Self
 from uuid import UUID
 
 from core.authors.author_code import call_author, describe_returned
-from core.basics.canonical import MOST_VALUE_BYTES, EncodedJson, describe, encode_storable
+from core.basics.canonical import MOST_VALUE_BYTES, describe, encode_storable
+from core.basics.strict_json import EncodedJson
 from core.context import TaskContext
 from core.errors import AuthorError, ContractViolationError, Failure, RetryableTaskError, TaskCancelled, classify
 from core.fan_in import fan_in_reader

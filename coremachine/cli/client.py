@@ -26,7 +26,7 @@ LONGEST_POLL_SECONDS = 20.0
 _POLL_SECONDS = 0.25
 _SLOW_POLL_SECONDS = 1.0
 _TIMEOUT_SECONDS = 30.0
-# Near a deadline an answer is not waited for so long, but for this time still.
+# Near a deadline the wait for an answer is shorter, but never shorter than this.
 _LEAST_TIMEOUT_SECONDS = 5.0
 # A wait without a deadline goes on over an outage of this length; a submission is repeated for a shorter one.
 _OUTAGE_SECONDS = 600.0
@@ -180,7 +180,7 @@ class ApiClient:
         return self._call("POST", "dead-letters/redrive", json=dict(request))
 
     def find_readiness_problems(self) -> list[str]:
-        """What the app behind the server says it lacks; empty when it is ready."""
+        """What the app reports as missing; empty when it is ready."""
         try:
             self._call("GET", "readyz")
         except ApiError as error:

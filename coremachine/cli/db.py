@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CLIENT_ID_SETTING = "ServiceBusConnection__clientId"
 
 db = typer.Typer(
-    help="The database: bring its schema up to date, see where it stands, check its data, delete old jobs.",
+    help="The database: bring its schema up to date, see which migrations it has, check its data, delete old jobs.",
     no_args_is_help=True,
 )
 
@@ -242,7 +242,7 @@ def open_pool(database_url: str | None) -> "Iterator[Pool]":
     except DatabaseUnsuitable as error:
         raise DatabaseProblem(str(error), Exit.CONFLICT) from error
     except DatabaseUnavailable as error:
-        text = f"{error}\nIt could be reached before; `coremachine db status` says how it is now."
+        text = f"{error}\nIt could be reached before; `coremachine db status` shows its present state."
         raise DatabaseProblem(text, Exit.UNREACHABLE) from error
     except RepositoryError as error:
         raise DatabaseProblem(str(error), Exit.CONFLICT) from error
@@ -252,7 +252,7 @@ def try_to_connect(url: str, password: "Callable[..., str] | None") -> None:
     """Connect once: a pool would try again for seconds, and log each time.
 
     Raises:
-        DatabaseProblem: With what the server, or libpq, says.
+        DatabaseProblem: With the text of the server or of libpq.
         DatabaseUnsuitable: The engine cannot work on this database.
     """
     import psycopg  # noqa: PLC0415 - psycopg is not for all

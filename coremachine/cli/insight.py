@@ -1,4 +1,4 @@
-"""Commands about what stands still and what went wrong, over the HTTP API."""
+"""Commands about jobs that do not move and about failures, over the HTTP API."""
 
 from typing import Annotated, Any
 
@@ -46,7 +46,7 @@ def failures(
     job_id: Annotated[str | None, typer.Argument(help="Job id, or enough of its beginning. Default: all jobs.")] = None,
     job_type: Annotated[str | None, typer.Option("--type", help="Jobs of this type only.")] = None,
     fingerprint: FingerprintOption = None,
-    each: Annotated[bool, typer.Option("--each", help="One line a task, not a group.")] = False,
+    each: Annotated[bool, typer.Option("--each", help="One line per task instead of one per group.")] = False,
     limit: LimitOption = 50,
     output: OutputOption = None,
     url: UrlOption = None,
@@ -114,7 +114,9 @@ def list_dead(
 
 @dead.command("show")
 def show_dead(
-    dead_letter_id: Annotated[int, typer.Argument(metavar="ID", min=1)],
+    dead_letter_id: Annotated[
+        int, typer.Argument(metavar="ID", min=1, help="Number of the dead message, as `dead list` shows it.")
+    ],
     output: OutputOption = None,
     url: UrlOption = None,
 ) -> None:

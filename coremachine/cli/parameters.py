@@ -19,7 +19,7 @@ _TYPES = {"integer": "int", "number": "float", "string": "str", "boolean": "bool
 def gather_parameters(
     client: ApiClient, job_type: str, texts: Sequence[str], file: Path | None
 ) -> tuple[Json, list[str]]:
-    """The parameters to send, and warnings. What stands on the command line wins over the file.
+    """The parameters to send, and warnings. A value on the command line replaces the one in the file.
 
     Paths are relative to the folder of the caller: for a server on this machine they are made absolute.
 
@@ -33,7 +33,7 @@ def gather_parameters(
         return values, []
     schema = find_schema(client, job_type)
     if schema is None:
-        unknown = ["the server tells no schema for this job type: parameters are sent as texts"]
+        unknown = ["the server has no schema of this job type: parameters are sent as texts"]
         return {**values, **split}, unknown if texts else []
     try:
         return with_whole_paths(client, schema, {**values, **coerce_text_parameters(schema, split)}), []

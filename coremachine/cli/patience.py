@@ -32,7 +32,7 @@ def is_outage(error: CliError) -> bool:
 
 
 class Patience:
-    """Repeats a call, with growing pauses, while the server is away. Says so once an outage, and when it is over.
+    """Repeats a call, with growing pauses, while the server is away. Reports each outage once, and its end.
 
     Args:
         was_reached: Whether the server has ever answered; one that has not may be the wrong one, and is not waited for.

@@ -19,7 +19,7 @@ class BrokerProcess:
     Args:
         amqp_port: 0 takes a free one; a restart takes the same again.
         admin_port: As above.
-        log_file: Receives what the broker says on stderr.
+        log_file: Receives the broker's stderr.
         config: Another `Config.json` than the project's.
     """
 
@@ -38,7 +38,7 @@ class BrokerProcess:
         """Start it and return its connection string.
 
         Raises:
-            StackError: It ends, or says nothing in time; with the last lines of its log.
+            StackError: It ends, or does not report its ports in time; with the last lines of its log.
         """
         self.stop()
         command = [sys.executable, "-m", "coremachine.local.broker", "--exit-with-parent"]
@@ -81,13 +81,13 @@ class BrokerProcess:
         process.stdout.close()
 
     def wait(self) -> int | None:
-        """Wait until it has ended, whoever ended it; its exit status, None if it does not run."""
+        """Wait until it has ended for any reason; its exit status, None if it does not run."""
         process = self._process
         return None if process is None else process.wait()
 
     @staticmethod
     def _read_lines(process: subprocess.Popen[bytes], count: int) -> list[str]:
-        """The first lines it says; fewer when it ends or the time is up."""
+        """The first lines of its output; fewer when it ends or the time is up."""
         assert process.stdout is not None  # noqa: S101 - it was made as a pipe
         data = b""
         with selectors.DefaultSelector() as selector:

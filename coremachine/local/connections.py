@@ -24,7 +24,7 @@ _FEWEST, _MOST = 32, 4096
 
 
 def connection_limit(descriptors: int) -> int:
-    """How many connections a process may keep that may have so many descriptors."""
+    """How many connections a process with this number of descriptors may keep."""
     return max(_FEWEST, min(_MOST, descriptors - _RESERVED_DESCRIPTORS))
 
 
@@ -123,7 +123,7 @@ class ConnectionBook:
 def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """An exception handler for the loop: without descriptors asyncio reports each connection that it cannot accept.
 
-    It tries again by itself after a second; the book says once a minute what is wrong.
+    It tries again by itself after a second; the problem is logged once a minute.
     """
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:

@@ -43,7 +43,7 @@ class MemoryQueues:
         self._put(queue, [message], self._clock() + delay_seconds)
 
     def oldest_enqueued_at(self, queue: str) -> datetime | None:
-        """A `core.ports.QueueInspector`; messages in hand are among those looked at."""
+        """A `core.ports.QueueInspector`; messages that are being handled count too."""
         with self._changed:
             now = self._clock()
             waiting = [entry for entry in self._entries if entry.due <= now]
@@ -90,7 +90,7 @@ class MemoryQueues:
         return True
 
     def run(self, machine: CoreMachine, *, threads: int = 1, timeout_seconds: float = 60.0) -> None:
-        """Deliver from so many threads until nothing waits and nothing is in hand.
+        """Deliver from this number of threads until no message waits or is being handled.
 
         Raises:
             TimeoutError: Something still waits.
@@ -122,7 +122,7 @@ class MemoryQueues:
                 if self._entries and self._entries[0].due <= now:
                     return True
                 if now >= deadline:
-                    raise TimeoutError(f"{len(self._entries)} messages wait, {len(self._in_hand)} are in hand")
+                    raise TimeoutError(f"{len(self._entries)} messages wait, {len(self._in_hand)} are being handled")
                 until = min(deadline, self._entries[0].due) if self._entries else deadline
                 self._changed.wait(until - now)
 

@@ -42,7 +42,7 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./-]+")
 
 
 class PostgresError(RuntimeError):
-    """The server cannot be started; the message says why and what to do."""
+    """The server cannot be started; the message has the reason and what to do."""
 
 
 class PostgresMissing(PostgresError):
@@ -121,7 +121,7 @@ class LocalPostgres:
         return None if found is None else found[0]
 
     def wait(self) -> int | None:
-        """Wait until the server has ended, whoever ended it; its exit status, None if it does not run."""
+        """Wait until the server has ended for any reason; its exit status, None if it does not run."""
         process = self._process
         return None if process is None else process.wait()
 

@@ -1,4 +1,4 @@
-"""What the stack says of a part that died: at once, then once a minute, and when it is back."""
+"""What the stack logs of a part that died: at once, then once a minute, and when it is back."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""What a running stack tells others: `stack.json` in its data folder, under a lock that ends with its process."""
+"""A running stack's addresses, for other programs: `stack.json` in its folder, under a lock that ends with it."""
 
 import fcntl
 import json
@@ -12,7 +12,7 @@ _FILE, _LOCK = "stack.json", "stack.lock"
 
 
 class StackError(RuntimeError):
-    """The stack cannot be started; the message says what was expected, what was found and what to do."""
+    """The stack cannot be started; the message has what was expected, what was found and what to do."""
 
 
 class StackRunning(StackError):

@@ -1,4 +1,4 @@
-"""`python -m coremachine.local.tether --signal INT -- command ...`: run a command that ends with whoever started this.
+"""`python -m coremachine.local.tether --signal INT -- command ...`: run a command that ends with its starter.
 
 The starter keeps the write end of this process's stdin. When it closes it, or dies in any way, the command gets the
 signal, so that a server which detaches from nobody is never left behind. The exit status is the command's.

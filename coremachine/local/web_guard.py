@@ -4,7 +4,7 @@ A browser sends requests to `localhost` for every page that asks it to. Two chec
 
 - `Origin` and `Sec-Fetch-Site` say which page asks. Only a page of the listener itself is answered, and what a person
   types into the address bar. A page on another port of localhost is another page.
-- `Host` says under which name the browser found the listener. A page whose own name resolves to 127.0.0.1 (DNS
+- `Host` is the name under which the browser found the listener. A page whose own name resolves to 127.0.0.1 (DNS
   rebinding) counts as the same origin for the browser, so a connection to a loopback address is answered only under a
   loopback name.
 

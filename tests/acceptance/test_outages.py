@@ -96,7 +96,7 @@ def test_tasks_for_a_queue_that_nobody_made_wait_and_the_log_says_why(
     source, output = str(tmp_path / "source"), str(tmp_path / "output")
     wait_until(lambda: checks_by_name(http.get("readyz"))["database"]["ok"], "the database", 60)
     job_id = submit(http, "flood_risk_cog", source=source, output=output)
-    reason = f"expected a queue '{MISSING}' in the namespace, found none; create it, or mend its setting"
+    reason = f"expected a queue '{MISSING}' in the namespace, found none; create it, or fix its setting"
     wait_until(lambda: reason in log_file.read_text() and "message_not_confirmed" in log_file.read_text(), reason)
     job = http.get(f"jobs/{job_id}").json()
     assert (job["status"], job["stage"], job["stages"][1]["counts"]["pending"]) == ("processing", 2, 3)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("core", "coremachine", "infrastructure", "jobs", "triggers")
 SOURCES = [ROOT / "function_app.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
 FUNCTION_FILES = sorted((ROOT / "sql" / "functions").glob("*.sql"))
-DOCS = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+DOCS = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))])
 
 # These only put a definition in another shape; every other decorator hands it to somebody who calls it.
 SHAPES = {

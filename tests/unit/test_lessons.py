@@ -1,4 +1,4 @@
-"""The table of lessons in docs/reliability.md names tests that are there and say which lesson they show."""
+"""The table of lessons in docs/explanation/reliability.md names tests that are there and say which lesson they show."""
 
 import ast
 import re
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = dict(re.findall(r"^\| D(\d+) \|[^|]*\| (.*) \|$", (ROOT / "docs" / "reliability.md").read_text(), re.MULTILINE))
+PAGE = (ROOT / "docs" / "explanation" / "reliability.md").read_text()
+ROWS = dict(re.findall(r"^\| D(\d+) \|[^|]*\| (.*) \|$", PAGE, re.MULTILINE))
 
 
 def named_in(number: str) -> list[tuple[str, str]]:

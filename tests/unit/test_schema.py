@@ -11,11 +11,11 @@ from core.models.diagram import render_states
 from core.schema.sql_generator import render_schema
 from core.schema.tables import TABLES
 
-STATES_FILE = Path(__file__).parents[2] / "docs" / "states.md"
+STATES_FILE = Path(__file__).parents[2] / "docs" / "reference" / "states.md"
 
 
 def test_checked_in_diagram_is_drawn_from_the_table():
-    assert STATES_FILE.read_text() == render_states(), "run: python -m core.models.diagram > docs/states.md"
+    assert STATES_FILE.read_text() == render_states(), "run: make reference"
 
 
 @given(st.text(min_size=1, max_size=30).filter(lambda name: "\0" not in name))

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.errors import QueueNotFound
-from infrastructure.settings import AppMode, DatabaseAuth, Settings, SettingsError, _variables, load_settings
+from infrastructure.settings import AppMode, DatabaseAuth, Settings, SettingsError, load_settings, variables_of
 
 SECRET = "v3ry-s3cret"  # noqa: S105 - looked for in errors
 CONNECTION = f"Endpoint=sb://x.servicebus.windows.net/;SharedAccessKeyName=app;SharedAccessKey={SECRET}"
@@ -209,7 +209,7 @@ STRANGE = {
 
 
 @pytest.mark.parametrize(
-    "variable", sorted(name for field in Settings.model_fields.values() for name in _variables(field))
+    "variable", sorted(name for field in Settings.model_fields.values() for name in variables_of(field))
 )
 @pytest.mark.parametrize("value", STRANGE.values(), ids=STRANGE)
 def test_whatever_a_variable_holds_is_told_with_its_name_and_in_short(variable, value):

@@ -1,4 +1,4 @@
-"""`python -m coremachine.local.broker`: run the broker until it is told to stop."""
+"""`python -m coremachine.local.broker`: run the broker until a signal stops it."""
 
 import argparse
 import asyncio

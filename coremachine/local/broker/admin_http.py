@@ -194,7 +194,7 @@ async def _read_request(reader: asyncio.StreamReader, *, on_loopback: bool) -> R
     target, length = check_head(version, parts[1], headers, on_loopback=on_loopback)
     if any(name == b"transfer-encoding" for name, _ in headers):
         raise RefusedError(Problem(411, "length_required", "expected a Content-Length, found a chunked body"))
-    # Not urlsplit: it takes what follows // for a host.
+    # Not urlsplit: it takes the text after // for a host.
     path, _, text = target.decode("ascii").partition("?")
     query = {key: values[-1] for key, values in _parse_query(text).items()}
     return Request(parts[0].decode("latin-1"), path, query, await _read_body(reader, length))

@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
         if not _HEADER_SIZE <= start <= len(frame):
             raise DecodeError("a frame body after its header", f"data offset {frame[4]}", 4)
         if start == len(frame):
-            return  # an empty frame only says that the client lives
+            return  # an empty frame only shows that the client lives
         body = frame[start:]
         performative = perf.decode_performative(body)
         if frame[5] == _SASL_FRAME:
@@ -217,7 +217,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(output))
 
     def _refuse(self, error: AmqpError) -> None:
-        """Close with the reason: what follows in this connection could not be understood."""
+        """Close with the reason: later frames of this connection could not be understood."""
         log.warning("connection_refused", extra={"condition": error.condition, "description": error.description})
         self._input.clear()
         if self._transport is not None:

@@ -40,7 +40,7 @@ _ORIGINAL_SEQUENCE_KEY = codec.symbol("x-opt-enqueue-sequence-number")
 
 
 class MessageState(IntEnum):
-    """What a peeked or received message says about itself (`x-opt-message-state`)."""
+    """The state that a peeked or received message carries (`x-opt-message-state`)."""
 
     ACTIVE = 0
     DEFERRED = 1

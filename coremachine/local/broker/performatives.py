@@ -27,7 +27,7 @@ _FIELD_COUNTS = {
 
 
 class AmqpError(Exception):
-    """A refusal that is told to the client as an AMQP error."""
+    """A refusal that the client gets as an AMQP error."""
 
     def __init__(self, condition: str, description: str) -> None:
         self.condition, self.description = condition, description

@@ -1,6 +1,6 @@
 """What a queue does with its messages. No I/O and no clock of its own: time comes in by the constructor.
 
-A message is in exactly one place: ready, locked, deferred or scheduled. Whoever calls a method here calls `tick()` at
+A message is in exactly one place: ready, locked, deferred or scheduled. The caller of these methods calls `tick()` at
 `next_due` at the latest; methods that depend on time call it themselves.
 """
 

@@ -15,7 +15,7 @@ _CALL_TIMEOUT_SECONDS = 30.0
 
 
 class BrokerThread:
-    """A context manager that runs a broker, on free ports unless told otherwise.
+    """A context manager that runs a broker, on free ports unless the config names others.
 
     Its methods may be called from any thread; ports and connection string are known once it is entered.
     """

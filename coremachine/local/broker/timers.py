@@ -18,7 +18,7 @@ class Timer:
 
 
 class TimerHeap:
-    """Runs what is due, when told to; it has no clock of its own."""
+    """Runs what is due at the time that the caller gives; it has no clock of its own."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
                 sys.stderr.write(f"master key: {supervisor.keys.master}\nhost key:   {supervisor.keys.host}\n")
             stop.wait()
     except HostError as exc:
-        log.error("%s", exc)  # noqa: TRY400 - the message says what to do; a traceback would hide it
+        log.error("%s", exc)  # noqa: TRY400 - the message has the advice; a traceback would hide it
         return 1
     return 0
 

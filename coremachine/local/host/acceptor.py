@@ -60,7 +60,7 @@ class Acceptor:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # that was all, another worker was faster, or the client gave up
         except OSError as error:
-            log.error("cannot_accept error=%r; the next try is in %.0f s", error, _PAUSE_SECONDS)  # noqa: TRY400
+            log.error("cannot_accept error=%r; the next attempt is in %.0f s", error, _PAUSE_SECONDS)  # noqa: TRY400
             self._loop.remove_reader(self._listener.fileno())
             self._loop.call_later(_PAUSE_SECONDS, self.start)
 

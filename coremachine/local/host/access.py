@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AccessKeys:
-    """The keys of this host; None as a policy stands for the default of a development machine: all doors open."""
+    """The keys of this host; without keys every function is open, as on a development machine."""
 
     master: str
     host: str

@@ -30,8 +30,8 @@ class Dispatcher:
     """Submits calls and keeps the book of those that run.
 
     The future that a trigger waits for is not the invoker's: a thread cannot be stopped from outside, so when the
-    worker gives an invocation up (timeout, shutdown), its trigger is told at once, and the thread goes on until the
-    process ends.
+    worker gives an invocation up (timeout, shutdown), its trigger gets the error at once, and the thread goes on until
+    the process ends.
     """
 
     def __init__(self, invoker: Invoker, *, timeout_seconds: float | None) -> None:
@@ -111,7 +111,7 @@ class Dispatcher:
         )
 
     def _settle(self, running: _Running, act: Callable[[], None]) -> None:
-        with contextlib.suppress(InvalidStateError):  # aborted before: that verdict stands
+        with contextlib.suppress(InvalidStateError):  # aborted before: that verdict stays
             act()
         with self._lock:
             self._running.pop(running.call.invocation_id, None)

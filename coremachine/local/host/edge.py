@@ -6,7 +6,7 @@
   30 s without taking any of an answer.
 - How many connections a worker keeps (`coremachine.local.connections`).
 
-Every refusal is a problem document, after which the connection ends: what follows in it cannot be trusted.
+Every refusal is a problem document, after which the connection ends: later bytes cannot be trusted.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _TRIGGERS = (HTTP, SERVICE_BUS, TIMER)
 
 @dataclass(frozen=True)
 class HttpTrigger:
-    """A route below the prefix; no methods stands for all of them."""
+    """A route below the prefix; without methods it answers all of them."""
 
     route: RouteTemplate
     methods: frozenset[str]
@@ -36,7 +36,7 @@ class HttpTrigger:
 
 @dataclass(frozen=True)
 class ServiceBusTrigger:
-    """A queue, or a topic's subscription, and the name of the setting that says where it is."""
+    """A queue, or a topic's subscription, and the name of the setting with its address."""
 
     connection: str
     queue_name: str

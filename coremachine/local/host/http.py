@@ -1,7 +1,7 @@
 """HTTP: an ASGI application that turns requests into invocations.
 
 Requests and responses travel as the real host sends them: header names in lower case, repeated values joined by commas,
-empty query values dropped, a body only where Content-Length says so, the whole response at once.
+empty query values dropped, a body only with a Content-Length, the whole response at once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TOO_MANY = Problem(
 _UNAUTHORIZED = Problem(
     401,
     "unauthorized",
-    "Expected a valid key in x-functions-key or ?code=, found none. The host says its keys at start.",
+    "Expected a valid key in x-functions-key or ?code=, found none. The host prints its keys at start.",
 )
 _FAILED = Problem(
     500, "function_failed", "The function raised an exception, or returned what cannot be sent; see the log."

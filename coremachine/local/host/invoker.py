@@ -57,7 +57,7 @@ class _Trace:
 
 @dataclass(frozen=True)
 class _Retry:
-    """`azure.functions.RetryContext` by shape: Service Bus has no retry policy, so it says nothing."""
+    """`azure.functions.RetryContext` by shape: Service Bus has no retry policy, so it is empty."""
 
     retry_count: int = 0
     max_retry_count: int = 0

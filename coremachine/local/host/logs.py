@@ -19,7 +19,7 @@ _LONGEST_VALUE = 300
 def configure_logging(speaker: str, level: str) -> None:
     """Send this process's log records to stderr; the SDK's own chatter only from WARNING on.
 
-    The SDK reports every refused connection with a traceback; the pump says the same in one line.
+    The SDK reports every refused connection with a traceback; the pump reports the same in one line.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(line_formatter(speaker))

@@ -72,7 +72,7 @@ def trigger_metadata(message: ServiceBusReceivedMessage) -> dict[str, Datum]:
 
 
 def manual_metadata() -> dict[str, Datum]:
-    """The metadata of a message that an administrator's request stands in for."""
+    """The metadata of a message that an administrator's request replaces."""
     return {
         "MessageId": Datum(uuid.uuid4().hex, "string"),
         "DeliveryCount": _json(1),

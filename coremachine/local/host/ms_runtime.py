@@ -4,7 +4,7 @@ It is the library that runs inside the production worker; its `native_invocation
 Neither it nor the loading protocol is a documented interface, so this adapter is all that knows them, and its use is to
 show that `PortableInvoker` gives functions the same arguments and returns the same results.
 
-One app a process: the library keeps its functions in module globals.
+One app per process: the library keeps its functions in module globals.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class MsInvocationError(HostError):
 
 
 class _Message(SimpleNamespace):
-    """Stands in for any protobuf message: keeps what it is made of, and knows nothing else."""
+    """Replaces any protobuf message: keeps its fields and has no behaviour."""
 
 
 class _StatusResult(_Message):

@@ -37,7 +37,7 @@ class Schedule(Protocol):
 
 
 def parse_schedule(text: str) -> Schedule:
-    """The schedule that an NCRONTAB expression or TimeSpan stands for.
+    """The schedule of an NCRONTAB expression or TimeSpan.
 
     Raises:
         ScheduleError: neither form fits, a field is out of its range, or no date can ever match.

@@ -2,7 +2,7 @@
 
 The first line to a worker holds its options; the later ones are
 `{"command": "stop"}`, `{"command": "lead_timers", "is_host_start": true}` and `{"command": "leave_timers"}`. A worker
-says `{"event": "ready"}`, `{"event": "failed", "error": "..."}`, `{"event": "function_timeout", "function": "..."}`,
+sends `{"event": "ready"}`, `{"event": "failed", "error": "..."}`, `{"event": "function_timeout", "function": "..."}`,
 and each second, from its event loop, `{"event": "alive"}`: when that does not come, something holds the loop.
 When the supervisor's end closes, the worker stops: no worker outlives its supervisor.
 """
@@ -24,7 +24,7 @@ ALIVE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """All that a worker is told when it starts; the app's settings are its environment."""
+    """What a worker gets when it starts; the app's settings are its environment."""
 
     app_dir: str
     index: int

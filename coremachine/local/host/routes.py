@@ -92,7 +92,7 @@ class RouteTemplate:
 
 @dataclass(frozen=True)
 class Route(Generic[T]):
-    """A template, the methods it answers (empty: all) and what stands behind it."""
+    """A template, the methods it answers (empty: all) and its function."""
 
     template: RouteTemplate
     methods: frozenset[str]

@@ -352,7 +352,7 @@ def _seconds_until(moment: datetime | None) -> float:
 
 
 class _Trouble:
-    """Says once, not at every attempt of every slot, that an entity cannot be read; and that it can again."""
+    """Logs once, not at each attempt of each slot, that an entity cannot be read, and once that it can again."""
 
     def __init__(self, entity: str) -> None:
         self._entity = entity

@@ -15,7 +15,7 @@ from coremachine.local.host.timespan import parse_timespan
 _OVERRIDE_PREFIX = "AzureFunctionsJobHost__"
 _SETTING_REFERENCE = re.compile(r"%([^%]+)%")
 
-# Lower-case dotted paths that change what this host does; a path ending in ".*" stands for everything below it.
+# Lower-case dotted paths that change what this host does; a path ending in ".*" includes everything below it.
 _HONOURED = frozenset(
     {
         "version",
@@ -45,7 +45,7 @@ _LOG_LEVELS = {
 
 @dataclass(frozen=True)
 class ServiceBusOptions:
-    """extensions.serviceBus; durations in seconds, None stands for without end."""
+    """extensions.serviceBus; durations in seconds; None is no limit."""
 
     max_concurrent_calls: int = 16
     auto_complete_messages: bool = True
@@ -55,7 +55,7 @@ class ServiceBusOptions:
 
 @dataclass(frozen=True)
 class HttpOptions:
-    """extensions.http; None stands for no limit."""
+    """extensions.http; None is no limit."""
 
     route_prefix: str = "api"
     max_concurrent_requests: int | None = None
@@ -64,7 +64,7 @@ class HttpOptions:
 
 @dataclass(frozen=True)
 class HostSettings:
-    """What host.json says, with the environment's overrides applied."""
+    """The values of host.json, with the environment's overrides applied."""
 
     function_timeout_seconds: float | None = 1800.0
     http: HttpOptions = field(default_factory=HttpOptions)

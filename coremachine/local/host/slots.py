@@ -17,7 +17,7 @@ class SlotDemand:
     """Asks for more slots when all have been busy for a while, each with one long message or with one after another.
 
     Args:
-        limit: So many slots at most.
+        limit: The largest number of slots.
         clock: Seconds that only grow.
     """
 

@@ -39,7 +39,7 @@ _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_SECONDS = 20.0
 # What a worker gets beyond the grace period, and beyond its announcement of a function timeout, before it is killed.
 _KILL_AFTER_SECONDS = 10.0
-# A worker that says nothing for so long is blocked. It says something each second.
+# A worker that sends nothing for this time is blocked: it sends a sign of life each second.
 _BLOCKED_SECONDS = 5.0
 
 
@@ -71,7 +71,7 @@ class HostSupervisor:
 
     Args:
         app_dir: Holds function_app.py and host.json.
-        port: 0 takes a free one; `port` tells which, as soon as `start` has returned.
+        port: 0 takes a free one; `port` has its number as soon as `start` has returned.
         environment: App settings, added to this process's environment (which loses where both have a name).
         enable_auth: Ask for keys, as in Azure; otherwise everything is allowed, as under `func start`.
         log_level: A name of the logging module; host.json's default level counts when it is None.
@@ -154,7 +154,7 @@ class HostSupervisor:
         if not is_loopback_address(self._address[0]):
             log.warning(
                 "host_open_to_network address=%s keys=%s: requests of web pages are refused, but not names that "
-                "resolve to this machine, and without --enable-auth whoever reaches it may run every function",
+                "resolve to this machine, and without --enable-auth any client that reaches it may run every function",
                 self._address[0],
                 "asked for" if self.keys else "not asked for",
             )
@@ -311,8 +311,8 @@ class HostSupervisor:
             slot.kill_at = None
             slot.process.kill()
         if slot.process is not None and slot.process.poll() is not None:
-            # Mostly its end of the channel tells. A child that it left behind may hold that open: then this does, once
-            # all that it said has been read.
+            # Usually the end of the channel shows it. A child of the worker may hold the channel open: then the exit
+            # status shows it, when all events have been read.
             if slot.has_ended and is_quiet:
                 self._on_death(slot)
             slot.has_ended = True

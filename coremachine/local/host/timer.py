@@ -1,4 +1,4 @@
-"""Fires timers: one task a function, in the one worker that the supervisor appointed."""
+"""Fires timers: one task per function, in the one worker that the supervisor appointed."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ _PATTERN = re.compile(
 
 
 def parse_timespan(text: str) -> timedelta | None:
-    """The duration that `[-][d.]hh:mm[:ss[.fffffff]]` stands for, or None when the text has another form."""
+    """The duration of `[-][d.]hh:mm[:ss[.fffffff]]`, or None when the text has another form."""
     match = _PATTERN.fullmatch(text.strip())
     if match is None:
         return None

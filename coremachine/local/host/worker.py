@@ -1,4 +1,4 @@
-"""One worker process: loads the app, serves HTTP on the inherited socket, pumps queues, fires timers if told to.
+"""One worker process: loads the app, serves HTTP on the inherited socket, pumps queues, and fires timers if appointed.
 
 Started by the supervisor as `python -m coremachine.local.host.worker FD`, FD being this end of their socket pair.
 """
@@ -59,7 +59,7 @@ _LOOP_SECONDS = 2.0
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the worker decides when to stop. Says when it listens."""
+    """uvicorn without its signal handlers: the worker decides when to stop. Reports when it listens."""
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket, on_started: Callable[[], None]) -> None:
         super().__init__(config)
@@ -108,7 +108,7 @@ class Worker:
         self._timers = self._build_timers()
 
     async def run(self, messages: Iterator[dict[str, Any]]) -> None:
-        """Serve until the supervisor says stop, then let what is in flight finish within the grace period."""
+        """Serve until the supervisor sends stop, then let what is in flight finish within the grace period."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
         threading.Thread(target=self._obey, args=(messages,), name="control", daemon=True).start()

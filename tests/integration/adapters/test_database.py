@@ -385,7 +385,7 @@ def test_a_role_that_lacks_a_grant_is_told_which_and_works_with_those_of_the_doc
         assert JobRepository(pool).submit_job(JobRecord(job_id="cd" * 32, **fields)).created
 
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "howto" / "upgrade.md"
 GRANTS = [line.strip().rstrip(";") for line in DOCUMENT.read_text().splitlines() if line.strip().startswith("grant ")]
 
 

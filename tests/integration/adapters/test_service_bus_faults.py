@@ -224,7 +224,7 @@ def test_a_silent_peer_catches_one_thread_and_not_the_others(task_message):
         thread = threading.Thread(target=caught)
         thread.start()
         peer, _ = silent.accept()
-        with pytest.raises(DeliveryError, match="found it in the hands of a thread that waits for the broker"):
+        with pytest.raises(DeliveryError, match="found it in use by a thread that waits for the broker"):
             repository.send_messages("tasks", [task_message(2)])
         silent.close()
         peer.close()

@@ -1,6 +1,6 @@
 """What a submission finds is only what was made with its parameters; and what it wants of a job that has ended.
 
-The table of docs/submitting.md, cell by cell, over HTTP, the command line and the jobs queue.
+The table of docs/reference/submitting.md, cell by cell, over HTTP, the command line and the jobs queue.
 """
 
 import asyncio
@@ -360,9 +360,8 @@ class TestIfEnded:
         job = rig.job(job_id)
         with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
             holder.execute("select 1 from app.jobs for update")
-            late = executor.submit(
-                rig.machine.submit_job, "shapes", {"n": 2, "label": "nightly"}, if_ended=IfEnded.RERUN
-            )
+            request = SubmitRequest("shapes", {"n": 2, "label": "nightly"}, if_ended=IfEnded.RERUN)
+            late = executor.submit(rig.machine.submit_job, request)
             rig.engine.wait_for_lock()
             values = (job_id, json.dumps(job.parameters), json.dumps(job.definition))
             holder.execute("select app.rerun_job(%s, 1, 'all', null, %s, %s, null, null)", values)

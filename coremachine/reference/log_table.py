@@ -1,0 +1,342 @@
+"""The log's records: the checkpoint, levels, fields and meaning of each. A test holds the table against the code."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of the log. `fields` leaves out `checkpoint` and those that are bound around it."""
+
+    meaning: str
+    checkpoint: str = ""
+    level: str = "info"
+    fields: str = ""
+
+
+_STEP = "job_id run stage"
+_ATTEMPTS = f"{_STEP} task_ids attempts durations_seconds task_id attempt duration_seconds stage_complete"
+
+JOBS = {
+    "job_submitted": Record(
+        "A submission wrote a job or found it.",
+        "JOB_SUBMITTED",
+        fields="job_id run outcome status same_parameters",
+    ),
+    "submission_not_noted": Record(
+        "The job is written; the source of its submission could not be added to its timeline.",
+        level="warning",
+        fields="job_id",
+    ),
+    "submission_ran_nothing": Record(
+        "A submission through the jobs queue found a job that has ended; `advice` names what would run it.",
+        "SUBMISSION_RAN_NOTHING",
+        "warning",
+        "job_id outcome status advice",
+    ),
+    "job_message_not_made": Record(
+        "The job is written, but the job type's own code made no message; the janitor sends it.",
+        level="error",
+        fields="job_id",
+    ),
+    "job_message_without_effect": Record(
+        "A job message came for a step that does not wait for it.", fields="job_id outcome"
+    ),
+    "stage_plan_ended": Record(
+        "Planning a stage ended: `outcome` planned, or why not.",
+        "STAGE_PLAN",
+        fields=f"{_STEP} outcome count duration_seconds",
+    ),
+    "job_step_failed": Record(
+        "Planning a stage or finalizing the job failed in the author's code.",
+        "JOB_STEP_FAILED",
+        "error",
+        f"{_STEP} attempt operation error_type",
+    ),
+    "job_step_given_back": Record(
+        "The job's next step needs a job type or stage that this app does not know.",
+        "UNKNOWN_WORK",
+        fields="job_id stage outcome missing wait_seconds",
+    ),
+    "stage_not_ended_with_next_step": Record(
+        "A stage could not be ended together with the plan of the next; its results are written alone.",
+        level="error",
+        fields="job_id",
+    ),
+    "job_finalized": Record(
+        "The job ended with its result.", "JOB_COMPLETE", fields="job_id run status duration_seconds"
+    ),
+    "job_failed": Record("The job failed.", "JOB_FAILED", "error", f"{_STEP} status error"),
+    "job_cancelled": Record("The job ended after a cancel.", "JOB_CANCEL", fields=f"{_STEP} status"),
+    "job_cancel_asked": Record("Somebody cancelled the job.", "JOB_CANCEL", fields="job_id status"),
+    "job_cancel_forced": Record(
+        "The grace time of a cancel passed; `count` tasks still ran.", "JOB_CANCEL", "warning", f"{_STEP} count"
+    ),
+    "job_pause_asked": Record("Somebody paused the job.", "JOB_CONTROL", fields="job_id run status outcome"),
+    "job_resume_asked": Record("Somebody resumed the job.", "JOB_CONTROL", fields="job_id run status outcome"),
+    "job_rerun_asked": Record("Somebody asked for the next run.", "JOB_CONTROL", fields="job_id run status outcome"),
+    "deadline_passed": Record(
+        "A deadline of the stage or job passed; `outcome` names what was ended.",
+        "DEADLINE_PASSED",
+        "error",
+        f"{_STEP} outcome count",
+    ),
+}
+
+TASKS = {
+    "tasks_not_claimed": Record(
+        "Tasks of a message were not claimed; `outcomes` has the reasons.", "NOT_CLAIMED", fields=f"{_STEP} outcomes"
+    ),
+    "task_message_without_rows": Record(
+        "A task message names a job or run that is not there.", "NO_ROWS", "warning", "job_id"
+    ),
+    "task_complete": Record("Tasks completed.", "TASK_COMPLETE", fields=_ATTEMPTS),
+    "task_failed": Record("Tasks failed for good.", "TASK_FAILED", fields=_ATTEMPTS),
+    "task_came_too_late": Record(
+        "Tasks ended after their stage or job had ended; they are cancelled.", "TASK_TOO_LATE", fields=_ATTEMPTS
+    ),
+    "stale_lease_refused": Record(
+        "Results of attempts that no longer have their lease were refused.",
+        "STALE_LEASE",
+        "warning",
+        f"{_STEP} task_ids",
+    ),
+    "task_attempt_failed": Record(
+        "An attempt failed in the author's code, with its traceback.",
+        "TASK_ATTEMPT_FAILED",
+        "warning",
+        f"{_STEP} task_id attempt error_type duration_seconds",
+    ),
+    "retry_scheduled": Record(
+        "Another attempt is due after `delay_seconds`.",
+        "RETRY_SCHEDULED",
+        "warning",
+        f"{_STEP} task_ids task_id attempt duration_seconds outcome delay_seconds",
+    ),
+    "retry_refused": Record(
+        "Another attempt was not scheduled: the attempt no longer has its lease, or the stage has ended.",
+        "RETRY_SCHEDULED",
+        "warning",
+        f"{_STEP} task_ids task_id attempt duration_seconds outcome delay_seconds",
+    ),
+    "result_refused": Record(
+        "The database cannot hold the result of a task, which fails.", level="warning", fields="job_id task_id"
+    ),
+    "tasks_interrupted": Record(
+        "Workers were lost with these tasks; they were taken back.",
+        "TASKS_INTERRUPTED",
+        "warning",
+        f"{_STEP} taken_back given_up timed_out is_last_task_in_stage task_ids",
+    ),
+    "task_runs_alone": Record(
+        "The task spent half of its interruptions and runs alone in its process.",
+        "TASK_RUNS_ALONE",
+        "warning",
+        f"{_STEP} task_id",
+    ),
+    "tasks_given_back": Record(
+        "Tasks need a handler that this app does not know; those in `failed` waited too long.",
+        "UNKNOWN_WORK",
+        "info, error",
+        "job_id stage missing count failed",
+    ),
+    "large_value": Record(
+        "A value is larger than the size from which the engine warns.",
+        "LARGE_VALUE",
+        "warning",
+        f"{_STEP} task_id kind count largest_bytes warned_above_bytes",
+    ),
+    "large_value_not_noted": Record(
+        "The same warning could not be added to the timeline.",
+        "LARGE_VALUE",
+        "warning",
+        f"{_STEP} task_id reason",
+    ),
+    "forked_child_left_handler": Record(
+        "A process that a handler forked returned or raised instead of calling `os._exit`.",
+        "FORK",
+        "warning",
+        "pid parent_pid exit_status reason",
+    ),
+    "background_call_failed": Record("A call of the engine's own threads failed.", level="error"),
+}
+
+WORKERS = {
+    "lease_lost": Record(
+        "A lease was not renewed: the task was taken back, or its job ended.",
+        "LEASE",
+        "warning",
+        "job_id task_id outcome",
+    ),
+    "task_timed_out": Record(
+        "A lease was not renewed: the attempt ran longer than `task_timeout_seconds`.",
+        "LEASE",
+        "warning",
+        "job_id task_id outcome",
+    ),
+    "task_not_wanted": Record(
+        "A lease was renewed and the task asked to stop: its job is being cancelled.",
+        "LEASE",
+        "warning",
+        "job_id task_id outcome",
+    ),
+    "lease_renewal_failed": Record("Leases could not be renewed this time.", "LEASE", "warning", "error"),
+    "heartbeat_not_started": Record("The system gave the process no thread for renewals.", "LEASE", "warning", "error"),
+    "lease_stand_in_not_started": Record(
+        "The process that renews leases of a blocked worker could not be started.", "LEASE", "warning", "error"
+    ),
+    "lease_stand_in_ended": Record("That process ended; another one is started.", "LEASE", "warning", "exit_status"),
+    "lease_stand_in": Record(
+        "The worker is blocked and its leases are renewed by the stand-in (`outcome` renewed), or not (timed_out).",
+        level="warning",
+        fields="pid outcome tasks",
+    ),
+    "lease_stand_in_over": Record("The worker runs again.", level="warning", fields="pid seconds"),
+    "lease_stand_in_gives_up": Record(
+        "The worker was blocked for `COREMACHINE_LEASE_STAND_IN_SECONDS`; its leases end.",
+        level="error",
+        fields="pid seconds",
+    ),
+    "lease_stand_in_failed": Record(
+        "The stand-in cannot reach the database; it tries again.", level="warning", fields="pid error"
+    ),
+    "thread_not_started": Record(
+        "The system gave the process fewer threads than it asked for.", "THREADS", "warning", "started"
+    ),
+    "too_few_threads": Record(
+        "`PYTHON_THREADPOOL_THREAD_COUNT` is too small for this app's functions.", level="warning"
+    ),
+    "drained": Record("The process is about to end and gave back tasks.", "DRAIN", fields="count"),
+    "tasks_not_handed_back": Record(
+        "Tasks could not be given back; their leases end instead.", "DRAIN", "error", "count"
+    ),
+    "drain_failed": Record("The signal to end was not handled completely.", "DRAIN", "error"),
+    "drain_without_signal": Record("The app cannot receive the signal to end here.", level="debug", fields="reason"),
+}
+
+MESSAGES = {
+    "message_received": Record("A message was read.", level="debug", fields="message_id correlation_id delivery_count"),
+    "message_fields_not_known": Record(
+        "A message has fields that this release does not know.",
+        fields="message_id correlation_id delivery_count fields",
+    ),
+    "submission_fields_not_known": Record(
+        "A submission through the jobs queue has fields that this release does not know.",
+        "SUBMISSION_FIELDS_NOT_KNOWN",
+        "warning",
+        "message_id correlation_id delivery_count fields hint",
+    ),
+    "message_kept": Record(
+        "A message stays with its queue, since the database or a queue cannot be reached or the app ends.",
+        "MESSAGE_KEPT",
+        "debug, warning",
+        "message_id correlation_id delivery_count reason pause_seconds",
+    ),
+    "message_given_back": Record(
+        "A message that this release cannot use was sent again, for a newer release.",
+        "UNKNOWN_WORK",
+        fields="queue reason times",
+    ),
+    "message_given_up": Record(
+        "Such a message waited too long and became a dead letter.",
+        "UNKNOWN_WORK",
+        "error",
+        "queue reason times",
+    ),
+    "message_not_confirmed": Record(
+        "A queue did not confirm a message; the janitor sends it again.",
+        "MESSAGE_NOT_CONFIRMED",
+        "warning, error",
+        "job_id queue reason",
+    ),
+    "message_dead_lettered": Record(
+        "A queue gave up a message, which is now kept as a dead letter.",
+        "DEAD_LETTER",
+        "warning",
+        "queue message_id job_id stage reason description is_known released",
+    ),
+    "dead_letter_kept": Record(
+        "A dead message could not be stored yet and stays with its queue.",
+        "MESSAGE_KEPT",
+        "debug, warning",
+        "queue message_id reason pause_seconds",
+    ),
+    "dead_letters_redriven": Record("Somebody sent dead messages again.", "REDRIVE", fields="sent not_sent actor"),
+    "sender_not_opened": Record("A link to a queue could not be opened in advance.", fields="queue reason"),
+    "service_bus_reconnect": Record(
+        "A link to Service Bus is opened again.", level="warning", fields="queue error_type"
+    ),
+    "service_bus_not_closed": Record("A link could not be closed.", level="warning", fields="queue error"),
+    "queue_not_seen_through": Record(
+        "A queue was not searched to its end for lost messages.", fields="queue next_sequence_number"
+    ),
+    "queue_check_failed": Record("A queue's readiness could not be checked.", level="warning", fields="queue reason"),
+}
+
+APP = {
+    "janitor_swept": Record(
+        "A sweep ended; the fields count what it repaired. Warning where there was something to repair.",
+        "JANITOR",
+        "debug, warning",
+        "the counts of the sweep, errors, duration_seconds",
+    ),
+    "janitor_step_failed": Record("A step of a sweep failed; the others went on.", "JANITOR", "error", "operation"),
+    "sweep_ended": Record(
+        "The timer function of the janitor ended.", "SWEEP", fields="past_due repairs failed_steps duration_seconds"
+    ),
+    "database_away": Record(
+        "The database cannot be reached; once a minute, with the number of failures.",
+        "DATABASE_AWAY",
+        "warning",
+        "reason failures outage_seconds",
+    ),
+    "database_back": Record("The database answers again.", "DATABASE_BACK", fields="failures outage_seconds"),
+    "called_again": Record(
+        "A statement was repeated after a serialization failure or deadlock.", fields="operation reason"
+    ),
+    "called_over_another_connection": Record(
+        "A statement was repeated over a new connection.", fields="operation reason"
+    ),
+    "not_as_expected": Record("A precondition of a statement did not hold.", fields="operation reason"),
+    "operation_failed": Record(
+        "An operation of the engine failed, with its traceback.",
+        level="error",
+        fields="the operation's own fields, error_type contract_violation",
+    ),
+    "nested_error": Record(
+        "While one error was handled, another one happened.",
+        level="error",
+        fields="nested_error operation primary_error primary_error_type cleanup_error cleanup_error_type job_id "
+        "stage task_id",
+    ),
+    "schema_migrated": Record("Migrations were applied.", "SCHEMA_MIGRATED", fields="schema applied"),
+    "schema_newer_than_code": Record(
+        "The database has migrations of a newer release.", "SCHEMA_NEWER", "warning", "schema"
+    ),
+    "migration_waits": Record("A migration waits for a lock.", "MIGRATION_WAITS", "warning", "attempt"),
+    "function_dropped": Record("A function of an older release was dropped.", "FUNCTION_DROPPED", fields="function"),
+    "services_not_ready": Record("The app cannot work as it is set up.", "SERVICES_NOT_READY", "error"),
+    "database_not_ready": Record("The database does not suit this app yet.", level="warning", fields="reason"),
+    "app_misconfigured": Record("A setting cannot be used; the app serves HTTP alone to report it.", level="error"),
+    "request_refused": Record("A request was answered with 503.", level="debug, warning", fields="path code reason"),
+    "request_failed": Record("A request was answered with 500.", level="error", fields="method path"),
+    "request_unreadable": Record("A request's address or headers cannot be read.", level="error", fields="method"),
+    "job_type_failed": Record("A job type's own code failed during a request.", level="error", fields="path code"),
+    "wait_given_up": Record("A request stopped waiting for a job to end.", level="warning", fields="job_id reason"),
+    "resource_not_checked": Record(
+        "A resource validator had no answer in time; the submission is accepted.",
+        level="warning",
+        fields="parameter reason",
+    ),
+    "resource_validator_failed": Record(
+        "A resource validator raised something else than it may.", level="warning", fields="parameter validator"
+    ),
+}
+
+GROUPS = {
+    "Jobs and stages": JOBS,
+    "Tasks": TASKS,
+    "Worker processes": WORKERS,
+    "Messages and queues": MESSAGES,
+    "App, database and HTTP": APP,
+}
+RECORDS = {name: record for group in GROUPS.values() for name, record in group.items()}

@@ -1,0 +1,105 @@
+"""The app's settings, from the settings model, with what each is for. A test holds the tables against the code."""
+
+from collections.abc import Iterator
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from coremachine.reference.markdown import code, page, table
+from infrastructure.settings import Settings, variables_of
+
+_INTRODUCTION = """
+Settings are environment variables (app settings in Azure, `local.settings.json` on a machine). They are read once, when
+the app starts. An app with a setting that cannot be used serves HTTP alone and names the setting there. Empty variables
+count as not set.
+
+`COREMACHINE_APP_MODE` decides what an app does: `standalone` serves HTTP, plans jobs and runs tasks; `platform` serves
+HTTP and plans jobs; `worker` runs tasks. The last column names the modes that use a setting.
+"""
+
+_EVERY, _PLANS, _RUNS = "all", "standalone, platform", "standalone, worker"
+# What a setting is for, and the modes that use it, by the model's field.
+MEANINGS = {
+    "database_url": ("The PostgreSQL database of the jobs.", _EVERY),
+    "database_auth": ("How the app proves its identity to the database.", _EVERY),
+    "schema_name": ("The schema of the app's tables and functions.", _EVERY),
+    "pool_size": ("The largest number of database connections of one process.", _EVERY),
+    "connection_max_lifetime_seconds": ("The age at which a database connection is replaced.", _EVERY),
+    "jobs_queue": ("The queue of jobs' steps and submissions.", _EVERY),
+    "task_queues": ("The queues of tasks: logical names, which handlers use, and their real names.", _EVERY),
+    "app_mode": ("What the app does.", _EVERY),
+    "worker_queues": ("The task queues that this app reads; without it, all.", _RUNS),
+    "app_name": ("The app's name in leases, so that it can be seen which app has a task.", _EVERY),
+    "task_threads": ("The largest number of tasks of one message that run concurrently.", _RUNS),
+    "max_value_bytes": ("The largest size of one result, one set of parameters or one summary.", _EVERY),
+    "check_threads": ("The threads in which resource validators run.", _PLANS),
+    "check_seconds": ("The time for all resource validators of one submission.", _PLANS),
+    "raster_roots": ("The places that the flood risk job may read and write.", _EVERY),
+    "jobs": ("The function that returns the registry of job types and handlers.", _EVERY),
+    "unknown_work_patience_seconds": ("How long work waits for an app that knows its job type or handler.", _EVERY),
+    "sweep_schedule": ("When the janitor looks for work that got stuck.", _PLANS),
+    "retention_days": ("The age at which ended jobs are deleted.", _PLANS),
+    "lease_stand_in_seconds": ("How long the leases of a blocked worker process are renewed by its stand-in.", _RUNS),
+    "fault": (
+        "Ends the process at a named point of the code, to test what happens then. Never set it in production.",
+        _EVERY,
+    ),
+    "service_bus_connection": ("Service Bus by a connection string.", _EVERY),
+    "service_bus_namespace": ("Service Bus by its host name, with the app's managed identity.", _EVERY),
+    "service_bus_client_id": ("The identity, where the app has several.", _EVERY),
+}
+
+# Variables that are no fields of the model: who reads each, its default and meaning.
+OTHERS = {
+    "COREMACHINE_HTTP_AUTH": (
+        "apps with HTTP",
+        "`function`",
+        "`function`: requests need a function key. `anonymous`: they do not.",
+    ),
+    "PYTHON_THREADPOOL_THREAD_COUNT": (
+        "every app",
+        "",
+        "The number of threads for functions; [Threads](operations.md#threads) has the number that the app needs.",
+    ),
+    "WEBSITE_AUTH_ENABLED": (
+        "apps with HTTP",
+        "",
+        "Set by App Service: the names of built-in authentication are kept as the actor.",
+    ),
+    "WEBSITE_INSTANCE_ID": (
+        "apps with the flood risk job",
+        "",
+        "Set by App Service: the job then uses no place that `COREMACHINE_RASTER_ROOTS` does not list.",
+    ),
+    "COREMACHINE_URL": ("the command line", "the stack that runs here", "The server, where `--url` is not given."),
+    "COREMACHINE_FUNCTION_KEY": ("the command line", "", "The function key for the server's requests."),
+}
+
+
+def render() -> str:
+    fields = Settings.model_fields
+    return page(
+        "Settings",
+        "`infrastructure/settings.py` and `coremachine/reference/settings_page.py`",
+        _INTRODUCTION,
+        table(["variable", "meaning", "expected", "default", "modes"], (_row(name, fields[name]) for name in MEANINGS)),
+        "## Other variables",
+        table(["variable", "read by", "default", "meaning"], _others()),
+    )
+
+
+def _row(name: str, field: FieldInfo) -> list[str]:
+    meaning, modes = MEANINGS[name]
+    return [" or ".join(map(code, variables_of(field))), meaning, field.description or "", _default(field), modes]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "required"
+    default = getattr(field.default, "value", field.default)
+    return code(default) if default not in {None, "", ()} else "none"
+
+
+def _others() -> Iterator[list[str]]:
+    for name, (reader, default, meaning) in OTHERS.items():
+        yield [code(name), reader, default or "none", meaning]

@@ -1,0 +1,56 @@
+"""The documents' site is built without a warning, and reads nothing from elsewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.site import build_site
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    return build_site(tmp_path_factory.mktemp("site"))
+
+
+def loaded_by(page: str) -> list[str]:
+    """What a browser fetches by itself for a page."""
+    scripts = re.findall(r"<(?:script|img|iframe)\b[^>]*\bsrc=\"?([^\s\">]+)", page)
+    links = re.findall(r"<link\b[^>]*>", page)
+    fetched = [link for link in links if re.search(r"rel=\"?(stylesheet|icon|preload|preconnect)", link)]
+    return scripts + [found for link in fetched for found in re.findall(r"href=\"?([^\s\">]+)", link)]
+
+
+def test_what_a_page_loads_is_found():
+    page = '<link rel="icon" href="a.png"><link rel=next href=b.html><script src="https://c/d.js"></script>'
+    assert loaded_by(page) == ["https://c/d.js", "a.png"]
+
+
+def test_every_page_loads_files_of_the_site_alone(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 10
+    for page in pages:
+        loaded = loaded_by(page.read_text())
+        assert loaded
+        for address in loaded:
+            # The page of a missing address is the only one that does not know its own place.
+            place = site / address.lstrip("/") if page.name == "404.html" else page.parent / address
+            assert place.is_file(), f"{page.name} loads {address}"
+
+
+def test_style_sheets_load_nothing_from_elsewhere(site):
+    addresses = [
+        address
+        for sheet in site.rglob("*.css")
+        for address in re.findall(r"url\(\"?([^)\"]+)", sheet.read_text())
+        if not address.startswith(("data:", "#"))
+    ]
+    assert [address for address in addresses if "//" in address] == []
+
+
+def test_every_document_is_a_page(site):
+    documents = [path for path in (ROOT / "docs").rglob("*.md") if ".site" not in path.parts]
+    pages = [path.relative_to(ROOT / "docs").with_suffix(".html") for path in documents]
+    assert [page for page in pages if not (site / page).is_file()] == []
