@@ -47,7 +47,7 @@ class IfEnded(StrEnum):
 
 @dataclass(frozen=True)
 class ControlAnswer:
-    """What became of an operator's wish, and where the job stands after it.
+    """What became of an operator's wish, and the job's state after it.
 
     Args:
         outcome: paused, already_paused, resumed, not_paused or rerun: it is as wished. refused: the job's status does

@@ -16,7 +16,7 @@ from core.safety.safe_text import brief_text
 
 SHORT_ID = 12
 _LONGEST_CELL = 160
-# So many columns are a table however long their texts are.
+# Up to this number of columns are a table, whatever the length of their texts.
 _FEW_COLUMNS = 3
 _COLOURS = {
     "completed": "green",

@@ -19,7 +19,6 @@ CODES = {
     "unknown_run": ("404", "The job has no such run."),
     "no_preview": ("404", "The job type has no preview."),
     "unknown_dead_letter": ("404", "There is no such dead letter."),
-    "no_preview": ("404", "Jobs of this type have no preview."),
     "method_not_allowed": ("405", "The address does not support this method; `Allow` lists those that it does."),
     "job_is_there": ("409", "`if_ended=fail`: the job of these parameters has ended or is being cancelled."),
     "other_parameters": ("409", "A rerun gave the job of this submission other parameters; see `run_url`."),
