@@ -26,6 +26,7 @@ from bench.completions import planned_stage
 from bench.limits import bare_updates, run_pgbench
 from bench.servers import database, postgres
 from bench.workload import RESULT
+from core.models import Lease, StageRef
 from core.schema.statuses import compose_text
 from infrastructure.jobs_tasks import TaskRepository
 from infrastructure.migrations import Migrator
@@ -92,7 +93,7 @@ def calls_per_second(url: str, clients: int, size: int, latency_ms: int) -> floa
         tasks = TaskRepository(pool)
         for at in range(0, calls * size, CLAIMED_AT_ONCE):
             claimed = ids[at : min(at + CLAIMED_AT_ONCE, calls * size)]
-            tasks.claim_tasks(job_id, 1, 1, claimed, lease_id=lease, owner="bench")
+            tasks.claim_tasks(StageRef(job_id, 1, 1), claimed, lease=Lease(lease, "bench"))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("vacuum analyze app.tasks")
         connection.execute("drop sequence if exists next_call")

@@ -1,9 +1,11 @@
 """Rasters to COGs: the flood risk job's conversion beside `gdal_translate -of COG` and `rio cogeo create`.
 
-    python -m bench.rasters [--repeats 3] [--only striped,tiled] [--side 8000] [--files 200]
+    python -m bench.rasters [--repeats 3] [--only striped,tiled,folder] [--side 8000] [--files 200] [--megabytes 20]
 
-Contenders take turns on each layout, each in new processes. Ours verifies what it wrote in the same time. A folder of
-rasters is converted by two workers of each.
+Contenders take turns on each layout, each in new processes of one thread, with the same compression, predictor, tiles
+and overviews. Ours verifies and measures what it wrote in the same time. A folder of rasters is converted by two
+workers of each: ours keeps its two processes, as it does in a job; the others have one per raster. Processor time is
+compared first, since other work on the machine changes it least.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,7 +44,24 @@ LAYOUTS: dict[str, tuple[int, float, dict[str, Any]]] = {
     "sparse": (1, 3.75, {**TILES, "sparse_ok": True}),
 }
 
-Contender = Callable[[Path, Path], tuple[float, int]]
+# Of the processor time and the time that gdal_translate takes, with the verification in ours.
+MOST_RATIO = 1.3
+MOST_RESIDENT = 512
+# Of the largest layout: itself, a result and what a conversion keeps meanwhile.
+ROOM_BYTES = 6 << 30
+OURS, GDAL = "CoreMachine, verified", "gdal_translate"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one conversion, or one folder of them, took; `peak` is of its largest process, in bytes."""
+
+    seconds: float
+    cpu: float
+    peak: int
+
+
+Contender = Callable[[list[Path], Path], Run]
 
 
 def main() -> None:
@@ -49,69 +69,104 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--side", type=int, default=8000)
     parser.add_argument("--files", type=int, default=200)
+    parser.add_argument("--megabytes", type=int, default=20)
     parser.add_argument("--only", default="")
     asked = parser.parse_args()
     wanted = asked.only.split(",") if asked.only else [*LAYOUTS, "folder"]
     contenders = found_contenders()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        print(f"| raster | {' | '.join(contenders)} |\n|---|{'---|' * len(contenders)}")
+        if (free := shutil.disk_usage(folder).free) < ROOM_BYTES:
+            raise SystemExit(f"expected {ROOM_BYTES >> 30} GB free in {folder.parent}, found {free >> 30}; set TMPDIR")
+        print(f"| raster | {' | '.join(contenders)} | CPU, time to gdal_translate (goal {MOST_RATIO}) |")
+        print(f"|---|{'---|' * (len(contenders) + 1)}", flush=True)
+        peaks = []
         for name in (each for each in LAYOUTS if each in wanted):
+            say(f"{name}: making it")
             source = make_layout(folder / "layout.tif", name, asked.side)
-            print(row(name, measure(contenders, source, folder, asked.repeats)), flush=True)
+            results = measure(contenders, source, folder, asked.repeats)
+            peaks.append(max(run.peak for run in results[OURS]))
+            print(row(name, results), flush=True)
         if "folder" in wanted:
-            sources = make_folder(folder / "many", asked.files)
-            results = {each: [convert_folder(run, sources, folder)] for each, run in contenders.items()}
-            print(row(f"{asked.files} rasters, {WORKERS} workers", results))
+            results = measure_folder(contenders, folder, asked.files, asked.megabytes)
+            peaks.append(results[OURS][0].peak)
+            print(row(f"{asked.files} rasters of {asked.megabytes} MB, {WORKERS} workers", results))
+            print(places(results))
+    if peaks:
+        print(f"\nMost memory of a conversion: {max(peaks) >> 20} MB (goal: at most {MOST_RESIDENT}).")
+
+
+def say(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} load {os.getloadavg()[0]:.1f}  {what}", file=sys.stderr, flush=True)
 
 
 def found_contenders() -> dict[str, Contender]:
-    found: dict[str, Contender] = {"CoreMachine, verified": convert_ours}
+    found: dict[str, Contender] = {OURS: convert_ours}
     if shutil.which("gdal_translate"):
-        found["gdal_translate"] = convert_gdal
+        found[GDAL] = convert_gdal
     else:
         print("gdal_translate is not installed (apt-get install gdal-bin): it is left out")
     found["rio cogeo"] = convert_rio
     return found
 
 
-def row(name: str, results: dict[str, list[tuple[float, int]]]) -> str:
+def row(name: str, results: dict[str, list[Run]]) -> str:
     cells = [
-        f"{median(seconds for seconds, _ in runs):.1f} s, {max(size for _, size in runs) / 2**20:.0f} MB"
+        f"{median(run.cpu for run in runs):.1f} s CPU, {median(run.seconds for run in runs):.1f} s, "
+        f"{max(run.peak for run in runs) >> 20} MB"
         for runs in results.values()
     ]
-    return f"| {name} | {' | '.join(cells)} |"
+    return f"| {name} | {' | '.join([*cells, ratios(results)])} |"
 
 
-def measure(
-    contenders: dict[str, Contender], source: Path, folder: Path, repeats: int
-) -> dict[str, list[tuple[float, int]]]:
-    results: dict[str, list[tuple[float, int]]] = {name: [] for name in contenders}
-    for _ in range(repeats):
+def ratios(results: dict[str, list[Run]]) -> str:
+    """Of the medians, since contenders take turns and other work on the machine is shared between them."""
+    if GDAL not in results:
+        return "not known"
+    ours, theirs = results[OURS], results[GDAL]
+    cpu = median(run.cpu for run in ours) / median(run.cpu for run in theirs)
+    seconds = median(run.seconds for run in ours) / median(run.seconds for run in theirs)
+    return f"{cpu:.2f}, {seconds:.2f}"
+
+
+def places(results: dict[str, list[Run]]) -> str:
+    by_time = sorted(results, key=lambda name: results[name][0].seconds)
+    by_cpu = sorted(results, key=lambda name: results[name][0].cpu)
+    return f"\nThe folder, by time: {', '.join(by_time)}; by CPU: {', '.join(by_cpu)} (goal: {OURS} first)."
+
+
+def measure(contenders: dict[str, Contender], source: Path, folder: Path, repeats: int) -> dict[str, list[Run]]:
+    results: dict[str, list[Run]] = {name: [] for name in contenders}
+    for number in range(1, repeats + 1):
         for name, run in contenders.items():
+            say(f"round {number} of {repeats}: {name}")
             with tempfile.TemporaryDirectory(dir=folder) as output:
-                results[name].append(run(source, Path(output)))
+                results[name].append(run([source], Path(output)))
     return results
 
 
-def convert_folder(run: Contender, sources: list[Path], folder: Path) -> tuple[float, int]:
-    with tempfile.TemporaryDirectory(dir=folder) as output:
+def measure_folder(contenders: dict[str, Contender], folder: Path, files: int, megabytes: int) -> dict[str, list[Run]]:
+    say(f"{files} rasters of {megabytes} MB: making them")
+    sources = make_folder(folder / "many", files, megabytes)
+    results = {}
+    for name, run in contenders.items():
+        say(f"{files} rasters: {name}")
+        results[name] = [convert_folder(run, sources, folder)]
+    return results
+
+
+def convert_folder(run: Contender, sources: list[Path], folder: Path) -> Run:
+    with tempfile.TemporaryDirectory(dir=folder) as output, ThreadPoolExecutor(WORKERS) as pool:
         began = time.perf_counter()
-        if run is convert_ours:
-            parts = [sources[number::WORKERS] for number in range(WORKERS)]
-            with ThreadPoolExecutor(WORKERS) as pool:
-                sizes = list(pool.map(lambda part: convert_ours_all(part, Path(output))[1], parts))
-        else:
-            with ThreadPoolExecutor(WORKERS) as pool:
-                sizes = [size for _, size in pool.map(lambda source: run(source, Path(output)), sources)]
-        return time.perf_counter() - began, max(sizes)
+        # Ours has two processes that are kept, the others' next raster goes to the worker that is free.
+        parts = (
+            [sources[number::WORKERS] for number in range(WORKERS)] if run is convert_ours else [[s] for s in sources]
+        )
+        runs = list(pool.map(lambda part: run(part, Path(output)), parts))
+        return Run(time.perf_counter() - began, sum(each.cpu for each in runs), max(each.peak for each in runs))
 
 
-def convert_ours(source: Path, output: Path) -> tuple[float, int]:
-    return convert_ours_all([source], output)
-
-
-def convert_ours_all(sources: list[Path], output: Path) -> tuple[float, int]:
+def convert_ours(sources: list[Path], output: Path) -> Run:
     """A worker's process, that converts one after the other."""
     command = [sys.executable, "-m", "jobs.flood_risk_cog.serve"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
@@ -122,9 +177,10 @@ def convert_ours_all(sources: list[Path], output: Path) -> tuple[float, int]:
         for answer in conversation(process, {"path": str(source), "output": str(output)}):
             if "failure" in answer:
                 raise RuntimeError(answer["failure"]["message"])
+        (output / source.name).unlink()
     seconds = time.perf_counter() - began
     process.stdin.close()
-    return seconds, peak_of(process)
+    return run_of(process, seconds)
 
 
 def conversation(process: Any, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -144,31 +200,35 @@ def conversation(process: Any, request: dict[str, Any]) -> Iterator[dict[str, An
         message = {"go_on": True}
 
 
-def convert_gdal(source: Path, output: Path) -> tuple[float, int]:
+def convert_gdal(sources: list[Path], output: Path) -> Run:
     options = [part for option in [*OPTIONS, "BIGTIFF=IF_SAFER"] for part in ("-co", option)]
-    return timed(["gdal_translate", "-q", "-of", "COG", *options, str(source), str(output / source.name)])
+    return timed(sources, output, ["gdal_translate", "-q", "-of", "COG", *options])
 
 
-def convert_rio(source: Path, output: Path) -> tuple[float, int]:
+def convert_rio(sources: list[Path], output: Path) -> Run:
+    """As the others: its own choice is overviews by nearest and a thread for each core."""
     rio = str(Path(sys.executable).with_name("rio"))
     options = ["--cog-profile", "deflate", "--blocksize", "512", "--co", "PREDICTOR=3", "--co", "BIGTIFF=IF_SAFER"]
-    return timed([rio, "cogeo", "create", "--quiet", *options, str(source), str(output / source.name)])
+    options += ["--overview-resampling", "average", "--threads", "1"]
+    return timed(sources, output, [rio, "cogeo", "create", "--quiet", *options])
 
 
-def timed(command: list[str]) -> tuple[float, int]:
+def timed(sources: list[Path], output: Path, command: list[str]) -> Run:
+    (source,) = sources
+    target = output / source.name
     began = time.perf_counter()
-    process = subprocess.Popen(command)
-    peak = peak_of(process)
-    return time.perf_counter() - began, peak
+    run = run_of(subprocess.Popen([*command, str(source), str(target)]))
+    target.unlink()
+    return Run(time.perf_counter() - began, run.cpu, run.peak)
 
 
-def peak_of(process: Any) -> int:
-    """Wait for a process; the most memory that it had, in bytes."""
+def run_of(process: Any, seconds: float = 0.0) -> Run:
+    """Wait for a process, and ask the system what it used."""
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{process.args}: expected exit status 0, found {process.returncode}")
-    return int(usage.ru_maxrss * 1024)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, int(usage.ru_maxrss * 1024))
 
 
 def make_layout(path: Path, name: str, side: int) -> Path:
@@ -176,12 +236,13 @@ def make_layout(path: Path, name: str, side: int) -> Path:
     return make_raster(path, bands, int(side * part), profile, is_sparse=name == "sparse")
 
 
-def make_folder(folder: Path, files: int) -> list[Path]:
-    """About 20 MB each."""
+def make_folder(folder: Path, files: int, megabytes: int) -> list[Path]:
+    """Names of one raster: it takes the room of one."""
     folder.mkdir()
-    first = make_raster(folder / "0.tif", 1, 4600, TILES, is_sparse=False)
+    # Such a side makes a megabyte of these values.
+    first = make_raster(folder / "0.tif", 1, int(1206 * megabytes**0.5), TILES, is_sparse=False)
     for number in range(1, files):
-        shutil.copy(first, folder / f"{number}.tif")
+        (folder / f"{number}.tif").hardlink_to(first)
     return sorted(folder.iterdir())
 
 

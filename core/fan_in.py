@@ -9,10 +9,10 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import ContractViolationError, CoreMachineError
-from core.models.context import CompletedTask
+from core.models import StageRef
+from core.models.context import CompletedTask, FailedTask
 from core.models.record import JobId
-from core.models.refs import StageRef
-from core.ports import FailedTask, ResultStore
+from core.ports import ResultStore
 
 Task = TypeVar("Task", CompletedTask, FailedTask)
 

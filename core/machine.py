@@ -1,10 +1,9 @@
 """The engine: what happens when a message comes. Reads as the story of one message: claim, run, settle, move on."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from core.advancing.job_advancer import INLINE_SECONDS, JobAdvancer, obstacle_of
-from core.advancing.submission import Submission, Submitter
+from core.advancing.submission import Submitter
 from core.app_queues import JOBS_QUEUE
 from core.basics.canonical import NotJson, ValueTooLarge
 from core.basics.log_fields import log_fields
@@ -20,8 +19,9 @@ from core.errors import (
     UnknownWork,
 )
 from core.models import JobQueueMessage, StageCompleteMessage, StageDefinition, TaskQueueMessage
-from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunMode
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
 from core.models.message import UnknownMessage
+from core.models.submission import Submission, SubmitRequest
 from core.operating.job_control import JobControl
 from core.operating.unknown_work import Postponer
 from core.running.engine_parts import EngineParts
@@ -67,26 +67,10 @@ class CoreMachine:
         self._runner = MessageRunner(parts, self._postponer)
         self._advancer = JobAdvancer(parts, self._runner, self._postponer, self._jobs)
 
-    def submit_job(
-        self,
-        job_type: str,
-        parameters: Mapping[str, Any],
-        *,
-        correlation_id: str | None = None,
-        force: bool = False,
-        idempotency_key: str | None = None,
-        actor: str | None = None,
-        if_ended: IfEnded = IfEnded.RETURN,
-    ) -> Submission:
+    def submit_job(self, request: SubmitRequest) -> Submission:
         """Validate, write the job and its first stage, and tell the jobs queue. The row is the outbox.
 
         The same type and parameters give the same job, whatever its status; docs/reference/submitting.md has the table.
-
-        Args:
-            force: Make a new job of the same parameters if there is one already.
-            idempotency_key: The same key with the same payload gives the job that it gave before, forced ones too.
-            actor: Who asks, for the timeline of a job that it makes.
-            if_ended: What to do with a job of these parameters that is there and does not run with them.
 
         Raises:
             UnknownJobType, ParameterErrors: What the caller must mend (`jobs.registry`, `jobs.parameters`).
@@ -97,15 +81,7 @@ class CoreMachine:
             OtherParameters: There is such a job, to which a rerun gave other parameters; nothing was written.
             StoreUnavailable: Nothing was written.
         """
-        return self._submitter.submit(
-            job_type,
-            parameters,
-            correlation_id=correlation_id,
-            force=force,
-            idempotency_key=idempotency_key,
-            actor=actor,
-            if_ended=if_ended,
-        )
+        return self._submitter.submit(request)
 
     def process_job_message(self, message: JobQueueMessage | StageCompleteMessage | UnknownMessage) -> None:
         """Plan the job's stage or finalize it, whichever its row asks for; a message that came late changes nothing.
@@ -140,13 +116,14 @@ class CoreMachine:
     def _submit_from_queue(self, message: JobQueueMessage) -> None:
         """Nobody reads an answer: the log says where nothing runs, and what would."""
         try:
-            submitted = self.submit_job(
+            request = SubmitRequest(
                 message.job_type,
                 message.parameters or {},
                 correlation_id=message.correlation_id,
                 idempotency_key=message.idempotency_key,
                 if_ended=message.if_ended or IfEnded.RETURN,
             )
+            submitted = self.submit_job(request)
         except UnknownWork as unknown:
             document = message.model_dump(mode="json", exclude_none=True)
             self._postponer.keep_message(JOBS_QUEUE, document, message.kept, unknown)
@@ -234,24 +211,6 @@ class CoreMachine:
         """Let a paused job go on, and announce what waits. None for an unknown job."""
         return self._control.resume(job_id, reason=reason, actor=actor)
 
-    def rerun_job(
-        self,
-        job_id: str,
-        *,
-        mode: RerunMode = RerunMode.FAILED,
-        from_stage: int | None = None,
-        parameters: Mapping[str, Any] | None = None,
-        expected_run: int | None = None,
-        reason: str | None = None,
-        actor: str | None = None,
-    ) -> ControlAnswer | None:
+    def rerun_job(self, job_id: str, request: RerunRequest) -> ControlAnswer | None:
         """Begin the next run of a job that has ended; see `core.operating.job_control`. None for an unknown job."""
-        return self._control.rerun(
-            job_id,
-            mode=mode,
-            from_stage=from_stage,
-            parameters=parameters,
-            expected_run=expected_run,
-            reason=reason,
-            actor=actor,
-        )
+        return self._control.rerun(job_id, request)

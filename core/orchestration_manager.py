@@ -7,12 +7,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from core.app_queues import JOBS_QUEUE
 from core.authors.author_code import author_items, describe_returned, read_once, refusal
-from core.basics.canonical import MOST_VALUE_BYTES, EncodedJson, copied, describe, encode_storable
+from core.basics.canonical import MOST_VALUE_BYTES, copied, describe, encode_storable
 from core.basics.faults import fault_point
+from core.basics.strict_json import EncodedJson
 from core.errors import AuthorError, DeliveryError, PermanentTaskError, QueueNotFound, UnknownWork
 from core.models import (
     JobQueueMessage,
@@ -24,9 +25,11 @@ from core.models import (
     TaskDefinition,
     TaskQueueMessage,
 )
+from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask
 from core.models.message import KeptMessage
-from core.ports import JobCatalog, MessageSender, PlannedTask
+from core.models.transition import PlannedTask
+from core.ports import AnnouncedJob, JobCatalog, MessageSender
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import storable_text
 
@@ -77,28 +80,6 @@ class AppRole:
     moves_jobs: bool = True
     served_queues: frozenset[str] = frozenset()
     most_bytes: int = MOST_VALUE_BYTES
-
-
-class JobReference(Protocol):
-    """What a message says of its job; a JobRecord is one."""
-
-    @property
-    def job_id(self) -> str: ...
-    @property
-    def job_type(self) -> str: ...
-    @property
-    def run(self) -> int: ...
-    @property
-    def correlation_id(self) -> str | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A task that needs a message."""
-
-    task_id: str
-    queue: str
-    attempt: int = 0
 
 
 class OrchestrationManager:
@@ -197,10 +178,10 @@ class OrchestrationManager:
 
     def announce_tasks(
         self,
-        job: JobReference,
+        job: AnnouncedJob,
         stage: int,
         tasks_per_message: int,
-        tasks: Iterable[Waiting],
+        tasks: Iterable[UnannouncedTask],
         *,
         on_sent: Callable[[list[str]], object],
         cause: str | None = None,
@@ -330,7 +311,7 @@ def _fan_in_source(job: JobRecord, stage: StageDefinition, previous_count: int) 
 
 
 def _task_messages(
-    job: JobReference, stage: int, tasks_per_message: int, tasks: Iterable[Waiting], cause: str | None
+    job: AnnouncedJob, stage: int, tasks_per_message: int, tasks: Iterable[UnannouncedTask], cause: str | None
 ) -> Iterator[TaskQueueMessage]:
     for chunk in _chunks(iter(tasks), tasks_per_message):
         yield TaskQueueMessage(

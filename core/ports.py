@@ -1,160 +1,32 @@
 """What the engine asks of the outside, owned by the caller: stores and a sender."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
-from core.basics.canonical import EncodedJson
 from core.context import TaskContext
-from core.models import JobQueueMessage, JobRecord, QueueMessage, TaskDefinition, TaskRecord
-from core.models.context import CompletedTask, JobExecutionContext, StageSummary
-from core.models.control import ControlAnswer, IfEnded, ParkedTask
-from core.models.dead_letter import DeadLetter, RecordedLetter
-from core.models.refs import JobRef, Lease, StageRef
-
-# A JSON object, or its text if it was encoded before.
-JsonObject = Mapping[str, Any] | EncodedJson
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedTask:
-    """A task row to insert. `parameters` is checked JSON text."""
-
-    job_id: str
-    run: int
-    task_id: str
-    stage: int
-    task_index: int
-    task_type: str
-    queue: str
-    name: str | None
-    parameters: EncodedJson
-
-
-TaskRow = PlannedTask | TaskRecord
-
-
-@dataclass(frozen=True)
-class StageCheck:
-    """What a settlement did. The rows are the signal; this answer is a hint that may never arrive.
-
-    `job_status` is None while the job is paused: nothing follows then.
-    """
-
-    updated_ids: tuple[str, ...]
-    is_last_task_in_stage: bool
-    stage_status: str | None
-    job_status: str | None
-
-
-@dataclass(frozen=True)
-class SmallStage:
-    """A stage of few tasks to be planned in one call; with a lease its tasks are born claimed under it."""
-
-    tasks: Sequence[PlannedTask]
-    lease: Lease | None = None
-    tasks_per_message: int | None = None
-
-
-class SubmissionOutcome(StrEnum):
-    """What became of a submission.
-
-    created: a new job. existing: the job of the same type and parameters was there. forced: a new job beside that one.
-    rerun: the next run of that one. other_parameters: it was there, but a rerun gave its present run other parameters,
-    so that its result is none of this submission; nothing was written.
-    replayed: the same request came before with this idempotency key; the job it got then.
-    key_conflict: the key came before with another payload; nothing was written.
-    refused: the job was there and does not run with these parameters; nothing was written.
-    """
-
-    CREATED = "created"
-    EXISTING = "existing"
-    OTHER_PARAMETERS = "other_parameters"
-    FORCED = "forced"
-    RERUN = "rerun"
-    REPLAYED = "replayed"
-    KEY_CONFLICT = "key_conflict"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """What became of a submission, the job that it led to, and where that job stands."""
-
-    outcome: SubmissionOutcome
-    job_id: str
-    status: str
-    run: int
-    correlation_id: str
-    # False: the job's present run is of other parameters than the job, and than this submission.
-    same_parameters: bool = True
-
-    @property
-    def ref(self) -> JobRef:
-        return JobRef(self.job_id, self.run)
-
-    @property
-    def created(self) -> bool:
-        """Whether a new job was made."""
-        return self.outcome in {SubmissionOutcome.CREATED, SubmissionOutcome.FORCED}
-
-    @property
-    def begins_run(self) -> bool:
-        """Whether something runs that did not before: a new job, or the next run of one."""
-        return self.created or self.outcome is SubmissionOutcome.RERUN
-
-
-@dataclass(frozen=True)
-class ForcedJob:
-    """The id that a forced submission takes if that of its type and parameters is taken, and the nonce in it."""
-
-    job_id: str
-    nonce: str
-
-
-@dataclass(frozen=True)
-class KeyedPayload:
-    """A submission's idempotency key, and the hash that tells its payload from others."""
-
-    key: str
-    payload_hash: str
-
-
-@dataclass(frozen=True)
-class Enforcement:
-    """What `enforce_deadlines` did: its outcome's name, and the tasks that it failed.
-
-    `job_status` is the job's afterwards; `is_last_task_in_stage` says that the stage ended with them.
-    """
-
-    outcome: str
-    expired_count: int
-    is_last_task_in_stage: bool
-    job_status: str | None
-
-
-@dataclass(frozen=True)
-class PostponedStep:
-    """What became of a job's step that was given back: postponed, early, exhausted (see `error`) or not_waiting."""
-
-    outcome: str
-    delay_seconds: float | None
-    error: dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class PostponedTask:
-    """What became of a task that was given back: postponed, or failed, with what that did to its stage and job."""
-
-    task_id: str
-    outcome: str
-    queue: str
-    wait_seconds: float
-    is_last_task_in_stage: bool
-    job_status: str
+from core.models import JobQueueMessage, JobRecord, JobRef, QueueMessage, StageRef, TaskDefinition
+from core.models.announcement import FoundTask, ParkedTask, UnannouncedJob
+from core.models.context import CompletedTask, FailedTask, JobExecutionContext, StageSummary
+from core.models.control import ControlAnswer, IfEnded, RerunRequest
+from core.models.dead_letter import DeadLetter, DeadLetterDetail, RecordedLetter, Selection, WaitingRows
+from core.models.lease import HeldTask, Lease, LeaseOutcome
+from core.models.submission import ForcedJob, KeyedPayload, Submitted
+from core.models.transition import (
+    ClaimedRow,
+    Enforcement,
+    JsonObject,
+    PlanOutcome,
+    PostponedStep,
+    PostponedTask,
+    RetryAnswer,
+    SmallStage,
+    StageCheck,
+    TakenBack,
+    TaskRow,
+)
+from core.models.upkeep import Pruned
 
 
 class JobStore(Protocol):
@@ -180,21 +52,13 @@ class JobStore(Protocol):
     def fail_job(self, ref: JobRef, error: Mapping[str, Any]) -> bool: ...
     def record_event(self, ref: StageRef, task_id: str | None, event: str, detail: Mapping[str, Any]) -> None: ...
     def cancel_job(
-        self, job_id: str, reason: str | None, *, grace_seconds: float = 300.0, actor: str | None = None
+        self, job_id: str, reason: str | None, *, grace_seconds: float = ..., actor: str | None = None
     ) -> str | None: ...
     def force_cancel(self, ref: StageRef) -> int | None: ...
     def pause_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None: ...
     def resume_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None: ...
     def rerun_job(
-        self,
-        ref: JobRef,
-        *,
-        mode: str,
-        from_stage: int | None,
-        parameters: Mapping[str, Any] | None,
-        definition: Mapping[str, Any] | None,
-        reason: str | None,
-        actor: str | None,
+        self, ref: JobRef, request: RerunRequest, definition: Mapping[str, Any] | None
     ) -> ControlAnswer | None: ...
     def find_parked_tasks(self, job_id: str | None, limit: int, hold_seconds: float) -> list[ParkedTask]: ...
     def unpark_tasks(self, ref: JobRef, task_ids: Sequence[str], held_until: datetime) -> int: ...
@@ -206,10 +70,10 @@ class TaskStore(Protocol):
 
     def plan_stage(
         self, ref: StageRef, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
-    ) -> tuple[str, int]: ...
-    def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> str: ...
+    ) -> tuple[PlanOutcome, int]: ...
+    def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> PlanOutcome: ...
     def mark_tasks_announced(self, ref: JobRef, task_ids: Sequence[str]) -> int: ...
-    def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[dict[str, Any]]: ...
+    def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[ClaimedRow]: ...
     def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]: ...
     def postpone_tasks(
         self,
@@ -256,23 +120,12 @@ class StageStore(Protocol):
         lease_id: UUID,
         error: Mapping[str, Any],
         delay_seconds: float,
-    ) -> dict[str, Any]: ...
+    ) -> RetryAnswer: ...
     def expected_count(self, ref: StageRef) -> int: ...
-    def take_back_tasks(self, ref: StageRef) -> dict[str, Any]: ...
+    def take_back_tasks(self, ref: StageRef) -> TakenBack: ...
     def count_lost_processes(self, ref: JobRef, task_ids: Sequence[str]) -> dict[str, int]: ...
     def enforce_deadlines(self, ref: StageRef, limit: int) -> Enforcement: ...
     def resume_stalled_job(self, ref: StageRef) -> bool: ...
-
-
-@dataclass(frozen=True)
-class FailedTask:
-    """A task that failed, as a fan-in handler and the API see it. `error` holds type, message, attempt, retryable."""
-
-    task_id: str
-    task_index: int
-    name: str | None
-    parameters: dict[str, Any]
-    error: dict[str, Any]
 
 
 class ResultStore(Protocol):
@@ -354,3 +207,66 @@ class QueueInspector(Protocol):
         `NOT_SEEN_THROUGH`: there may be, behind more of those others than are looked at.
         """
         ...
+
+
+class JanitorStore(Protocol):
+    """What the janitor asks of the rows; `infrastructure.janitor_store.JanitorRepository` is one."""
+
+    def find_expired_stages(self, limit: int) -> list[StageRef]: ...
+    def find_overdue_stages(self, limit: int) -> list[StageRef]: ...
+    def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageRef]: ...
+    def find_overdue_cancels(self, limit: int) -> list[StageRef]: ...
+    def find_unannounced_tasks(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[FoundTask]: ...
+    def find_unannounced_jobs(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedJob]: ...
+    def let_go_of_tasks(self, ref: JobRef, task_ids: list[str]) -> None: ...
+    def let_go_of_job(self, ref: JobRef, attempt: int) -> None: ...
+    def record_repair(self, ref: StageRef, event: str, detail: Mapping[str, Any]) -> None: ...
+    def read_clock(self) -> datetime: ...
+    def find_lost_tasks(self, queue: str, limit: int, before: datetime) -> list[FoundTask]: ...
+    def find_lost_jobs(self, limit: int, before: datetime) -> list[UnannouncedJob]: ...
+    def find_unknown_work(self, limit: int) -> list[tuple[str, str]]: ...
+    def renew_patience(self, kind: str, name: str, limit: int) -> int: ...
+
+
+class Pruner(Protocol):
+    """Deletes old jobs, up to about so many task rows; `infrastructure.retention.RetentionRepository` is one."""
+
+    def prune_jobs(self, older_than_seconds: float, *, most_tasks: int | None = None) -> Pruned: ...
+    def prune_dead_letters(self, older_than_seconds: float, *, most: int | None = None) -> int: ...
+
+
+class LeaseStore(Protocol):
+    """`infrastructure.jobs_tasks.TaskRepository` is one."""
+
+    def renew_leases(self, held: Sequence[HeldTask]) -> dict[tuple[UUID, str], LeaseOutcome]: ...
+
+
+class StandIn(Protocol):
+    """Renews in this process's place while its interpreter is blocked. `infrastructure.stand_in` has one."""
+
+    def watch(self, lease_seconds: float) -> None:
+        """Be ready from now on for leases as short as this. Returns at once if it is already."""
+
+    def close(self) -> None:
+        """Renew nothing any more."""
+
+
+class DeadLetterStore(Protocol):
+    """`infrastructure.dead_letters.DeadLetterRepository` says what each call does."""
+
+    def select_dead_letters(self, selection: Selection, limit: int) -> tuple[list[DeadLetterDetail], int]: ...
+    def find_waiting_rows(self, letters: Sequence[DeadLetterDetail]) -> dict[int, WaitingRows]: ...
+    def resolve_dead_letters(self, ids: Sequence[int], resolution: str, *, actor: str | None = None) -> int: ...
+
+
+class AnnouncedJob(Protocol):
+    """What a message says of its job; a JobRecord is one."""
+
+    @property
+    def job_id(self) -> str: ...
+    @property
+    def job_type(self) -> str: ...
+    @property
+    def run(self) -> int: ...
+    @property
+    def correlation_id(self) -> str | None: ...

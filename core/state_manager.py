@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,27 +11,30 @@ from uuid import UUID
 from core.basics.canonical import LARGE_VALUE_BYTES
 from core.basics.log_fields import log_fields, with_log_fields
 from core.basics.outage import outage
-from core.basics.retry import retry_delay
 from core.errors import Failure, StoreUnavailable
-from core.models import JobRecord, JobStatus, RetryPolicy
-from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, ParkedTask, RerunMode
+from core.models import JobRecord, JobRef, JobStatus, Lease, RetryPolicy, StageRef
+from core.models.announcement import ParkedTask
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
 from core.models.dead_letter import DeadLetter, RecordedLetter
-from core.models.refs import JobRef, Lease, StageRef
-from core.ports import (
+from core.models.retry import retry_delay
+from core.models.submission import ForcedJob, KeyedPayload, Submitted
+from core.models.transition import (
+    ClaimedRow,
+    ClaimOutcome,
+    DeadlineOutcome,
     Enforcement,
-    ForcedJob,
-    JobStore,
     JsonObject,
-    KeyedPayload,
+    PlanOutcome,
     PostponedStep,
     PostponedTask,
+    PostponeOutcome,
+    RetryAnswer,
     SmallStage,
     StageCheck,
-    StageStore,
-    Submitted,
+    TakenBack,
     TaskRow,
-    TaskStore,
 )
+from core.ports import JobStore, StageStore, TaskStore
 from core.safety.credentials import redacted_start
 from core.safety.safe_log import safe_logger
 from core.state_records import tell_ended, tell_finalized, tell_job_ended, tell_planned, tell_retry
@@ -119,7 +123,7 @@ class StateManager:
             patience_seconds=patience_seconds,
             delays=delays,
         )
-        failed = [task.task_id for task in tasks if task.outcome == "failed"]
+        failed = [task.task_id for task in tasks if task.outcome is PostponeOutcome.FAILED]
         extra = {"checkpoint": "UNKNOWN_WORK", **ref.log_fields, "missing": dict(unknown)}
         log.log(
             logging.ERROR if failed else logging.INFO,
@@ -137,10 +141,10 @@ class StateManager:
         """A queue has the messages for these tasks: pending becomes queued."""
         return self._tasks.mark_tasks_announced(ref, task_ids)
 
-    def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[dict[str, Any]]:
-        """Lease tasks; one row an id: claimed, duplicate, not_due, paused, closed, expired, missing."""
+    def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[ClaimedRow]:
+        """Lease tasks: one row per id."""
         rows = self._tasks.claim_tasks(ref, task_ids, lease=lease)
-        refused = {row["task_id"]: row["outcome"] for row in rows if row["outcome"] != "claimed"}
+        refused = {row.task_id: row.outcome for row in rows if row.outcome is not ClaimOutcome.CLAIMED}
         if refused:
             log.info(
                 "tasks_not_claimed",
@@ -154,19 +158,19 @@ class StateManager:
 
     def plan_stage(
         self, ref: StageRef, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
-    ) -> tuple[str, int]:
+    ) -> tuple[PlanOutcome, int]:
         """Insert a stage's tasks and seal it, or nothing.
 
         Returns:
-            (planned, count), or why not (busy, missing, stale_run, closed, paused, expired) and 0.
+            `planned` and the number of tasks, or why not and 0.
         """
         began = time.monotonic()
         outcome, count = self._tasks.plan_stage(ref, tasks, tasks_per_message=tasks_per_message)
         tell_planned(ref, outcome, count, _since(began))
         return outcome, count
 
-    def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> str:
-        """As `plan_stage`, in one call: the outcome's name."""
+    def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> PlanOutcome:
+        """As `plan_stage`, in one call."""
         began = time.monotonic()
         outcome = self._tasks.plan_small_stage(ref, planned)
         tell_planned(ref, outcome, len(planned.tasks), _since(began))
@@ -191,7 +195,7 @@ class StateManager:
         done = self._stages.complete_stage_and_plan_next(ref, lease_id=lease_id, results=results, following=following)
         if done:
             tell_ended("TASK_COMPLETE", ref, results, _all_of(results))
-            tell_planned(ref.job_ref.at_stage(ref.stage + 1), "planned", len(following.tasks), _since(began))
+            tell_planned(ref.job_ref.at_stage(ref.stage + 1), PlanOutcome.PLANNED, len(following.tasks), _since(began))
         return done
 
     def complete_stage_and_finalize(
@@ -224,14 +228,11 @@ class StateManager:
         failure: Failure,
         attempt: int,
         policy: RetryPolicy,
-    ) -> dict[str, Any]:
+    ) -> RetryAnswer:
         """Write down that a failed attempt is to be tried again, and when.
 
         Args:
             attempt: The attempt that failed, interruptions not counted.
-
-        Returns:
-            `outcome` (scheduled | exhausted | closed | stale), `attempt`, `due_at`, `delay_seconds`.
 
         Raises:
             AttemptsExhausted: attempt >= policy.max_attempts.
@@ -243,21 +244,20 @@ class StateManager:
         answer = self._stages.increment_task_retry_count(
             ref, task_id, lease_id=lease_id, error=error, delay_seconds=delay
         )
-        answer["delay_seconds"] = delay
         tell_retry(ref, task_id, answer)
         return answer
 
-    def take_back_tasks(self, ref: StageRef) -> tuple[int, int]:
-        """Take back tasks whose lease ran out: (pending again, given up after too many interruptions)."""
+    def take_back_tasks(self, ref: StageRef) -> TakenBack:
+        """Take back tasks whose lease ran out."""
         answer = self._stages.take_back_tasks(ref)
-        if answer["taken_back"] or answer["given_up"]:
+        if answer.taken_back or answer.given_up:
             log.warning(
                 "tasks_interrupted",
-                extra={"checkpoint": "TASKS_INTERRUPTED", **ref.log_fields, **answer},
+                extra={"checkpoint": "TASKS_INTERRUPTED", **ref.log_fields, **asdict(answer)},
             )
-        if answer["is_last_task_in_stage"]:
+        if answer.is_last_task_in_stage:
             self._tell_end(ref)
-        return answer["taken_back"], answer["given_up"]
+        return answer
 
     def find_suspects(self, ref: JobRef, task_ids: Sequence[str], most: int) -> list[str]:
         """Those that spent half of the interruptions that they survive on processes that were lost under them."""
@@ -287,7 +287,7 @@ class StateManager:
     def enforce_deadlines(self, ref: StageRef, *, limit: int = 1000) -> Enforcement:
         """End what is overdue at the stage where the job stands: the job, or at most `limit` tasks not begun."""
         enforced = self._stages.enforce_deadlines(ref, limit)
-        if enforced.outcome != "nothing":
+        if enforced.outcome is not DeadlineOutcome.NOTHING:
             log.error(
                 "deadline_passed",
                 extra={
@@ -376,26 +376,10 @@ class StateManager:
         return _told("job_resume_asked", job_id, self._jobs.resume_job(job_id, reason=reason, actor=actor))
 
     def rerun_job(
-        self,
-        ref: JobRef,
-        *,
-        mode: RerunMode,
-        from_stage: int | None,
-        parameters: Mapping[str, Any] | None,
-        definition: Mapping[str, Any] | None,
-        reason: str | None,
-        actor: str | None,
+        self, ref: JobRef, request: RerunRequest, definition: Mapping[str, Any] | None
     ) -> ControlAnswer | None:
-        """Begin the run after `run` of a job that has ended; None for an unknown job."""
-        answer = self._jobs.rerun_job(
-            ref,
-            mode=mode,
-            from_stage=from_stage,
-            parameters=parameters,
-            definition=definition,
-            reason=reason,
-            actor=actor,
-        )
+        """Begin the run after `ref.run` of a job that has ended; None for an unknown job."""
+        answer = self._jobs.rerun_job(ref, request, definition)
         return _told("job_rerun_asked", ref.job_id, answer)
 
     def find_parked_tasks(self, job_id: str | None, limit: int, hold_seconds: float) -> list[ParkedTask]:

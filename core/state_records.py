@@ -5,15 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from core.basics.log_fields import bound_field, with_log_fields
-from core.models import JobStatus, StageStatus
-from core.models.refs import JobRef, StageRef
-from core.ports import StageCheck
+from core.models import JobRef, JobStatus, StageRef, StageStatus
+from core.models.transition import PlanOutcome, RetryAnswer, RetryOutcome, StageCheck
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
 
 
-def tell_planned(ref: StageRef, outcome: str, count: int, seconds: float) -> None:
+def tell_planned(ref: StageRef, outcome: PlanOutcome, count: int, seconds: float) -> None:
     """A stage was planned, or was not to be."""
     record = with_log_fields(checkpoint="STAGE_PLAN", **ref.log_fields)
     log.info("stage_plan_ended", extra={**record, "outcome": outcome, "count": count, "duration_seconds": seconds})
@@ -57,11 +56,11 @@ def tell_ended(checkpoint: str, ref: StageRef, asked: Iterable[str], check: Stag
         tell_job_ended(ref, check.job_status)
 
 
-def tell_retry(ref: StageRef, task_id: str, answer: Mapping[str, Any]) -> None:
+def tell_retry(ref: StageRef, task_id: str, answer: RetryAnswer) -> None:
     """Another attempt was scheduled, or refused."""
     record = with_log_fields(checkpoint="RETRY_SCHEDULED", **ref.log_fields)
-    record |= {**_of_attempts([task_id]), "outcome": answer["outcome"], "delay_seconds": answer["delay_seconds"]}
-    log.warning("retry_scheduled" if answer["outcome"] == "scheduled" else "retry_refused", extra=record)
+    record |= {**_of_attempts([task_id]), "outcome": answer.outcome, "delay_seconds": answer.delay_seconds}
+    log.warning("retry_scheduled" if answer.outcome is RetryOutcome.SCHEDULED else "retry_refused", extra=record)
 
 
 def _is_kept_out(checkpoint: str, check: StageCheck) -> bool:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from core.machine import CoreMachine
     from core.operating.dead_letters import DeadLetters
-    from core.operating.janitor import Janitor, Patience
+    from core.operating.janitor import Janitor, JanitorTimings
     from core.orchestration_manager import OrchestrationManager
     from core.state_manager import StateManager
 
@@ -91,9 +91,9 @@ class RepositoryFactory:
         self._stand_ins.append(stand_in)
         return _make_machine(self.settings, self.create_repositories(), catalog, owner, stand_in)
 
-    def create_janitor(self, catalog: JobCatalog, *, patience: "Patience | None" = None) -> "Janitor":
+    def create_janitor(self, catalog: JobCatalog, *, timings: "JanitorTimings | None" = None) -> "Janitor":
         """A janitor over these repositories, which also looks whether a queue lost its messages."""
-        return _make_janitor(self.settings, self.create_repositories(), catalog, patience)
+        return _make_janitor(self.settings, self.create_repositories(), catalog, timings)
 
     def create_dead_letters(self) -> "DeadLetters":
         """Writes dead messages down over these repositories, and sends them again."""
@@ -194,9 +194,9 @@ def _make_machine(
 
 
 def _make_janitor(
-    settings: Settings, repositories: Repositories, catalog: JobCatalog, patience: "Patience | None"
+    settings: Settings, repositories: Repositories, catalog: JobCatalog, timings: "JanitorTimings | None"
 ) -> "Janitor":
-    from core.operating.janitor import Janitor, Patience  # noqa: PLC0415 - only apps with timers have one
+    from core.operating.janitor import Janitor, JanitorTimings  # noqa: PLC0415 - only apps with timers have one
 
     state, orchestration = _make_rules(settings, repositories, catalog)
     return Janitor(
@@ -207,7 +207,7 @@ def _make_janitor(
         pruner=repositories.retention,
         retention_seconds=settings.retention_days * 86_400 if settings.retention_days else None,
         inspector=repositories.service_bus,
-        patience=patience or Patience(),
+        timings=timings or JanitorTimings(),
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from core.models.refs import JobRef, StageRef
-from core.operating.janitor import UnannouncedJob, UnannouncedTask
+from core.models import JobRef, StageRef
+from core.models.announcement import FoundTask, UnannouncedJob
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
 
 
@@ -28,10 +28,10 @@ class JanitorRepository(PostgreSQLRepository):
         """Jobs that are cancelling for longer than their grace."""
         return self._stages("find_overdue_cancels", (limit,))
 
-    def find_unannounced_tasks(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedTask]:
+    def find_unannounced_tasks(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[FoundTask]:
         """Tasks that need a message and have none confirmed, ordered by job and stage; held for the caller."""
         rows = self._call("find_unannounced_tasks", (limit, grace_seconds, hold_seconds))
-        return [UnannouncedTask(**row) for row in rows]
+        return [FoundTask(**row) for row in rows]
 
     def find_unannounced_jobs(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedJob]:
         """Jobs that wait for a step and have no message confirmed for it; held for the caller."""
@@ -56,9 +56,9 @@ class JanitorRepository(PostgreSQLRepository):
         moment: datetime = row["clock"]
         return moment
 
-    def find_lost_tasks(self, queue: str, limit: int, before: datetime) -> list[UnannouncedTask]:
+    def find_lost_tasks(self, queue: str, limit: int, before: datetime) -> list[FoundTask]:
         """Tasks of a queue that wait for a message confirmed before the moment, by the database's clock; held."""
-        return [UnannouncedTask(**row) for row in self._call("find_lost_tasks", (queue, limit, before))]
+        return [FoundTask(**row) for row in self._call("find_lost_tasks", (queue, limit, before))]
 
     def find_lost_jobs(self, limit: int, before: datetime) -> list[UnannouncedJob]:
         """The same of jobs."""

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from core.models.control import ControlAnswer, ParkedTask
-from core.models.refs import JobRef, StageRef
+from core.models import JobRef, StageRef
+from core.models.announcement import ParkedTask
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ControlOutcome, RerunRequest
 from core.models.status import JobStatus
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
 
@@ -14,35 +15,33 @@ class JobControlRepository(PostgreSQLRepository):
     """Transitions of a job from outside its own work. None for an unknown job."""
 
     def pause_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None:
-        """Outcome: paused, already_paused, refused."""
+        """From now on nothing of the job begins."""
         return self._control("pause_job", (job_id, reason, actor))
 
     def resume_job(self, job_id: str, *, reason: str | None, actor: str | None) -> ControlAnswer | None:
-        """Outcome: resumed, not_paused, refused. What waits has to be announced after it."""
+        """Let a paused job go on. What waits has to be announced after it."""
         return self._control("resume_job", (job_id, reason, actor))
 
     def rerun_job(
-        self,
-        ref: JobRef,
-        *,
-        mode: str,
-        from_stage: int | None,
-        parameters: Mapping[str, Any] | None,
-        definition: Mapping[str, Any] | None,
-        reason: str | None,
-        actor: str | None,
+        self, ref: JobRef, request: RerunRequest, definition: Mapping[str, Any] | None
     ) -> ControlAnswer | None:
-        """Outcome: rerun, refused, other_run, nothing_failed, stage_not_reached, pruned.
+        """Begin the next run of a job that has ended.
 
         Args:
-            run: The run that the caller has seen; of another one nothing is begun.
-            parameters, definition: None leaves the last run's.
+            ref: The run that the caller has seen; of another one nothing is begun.
+            request: Its parameters are all of the next run's; None leaves the last run's, as for the definition.
         """
-        values = (*ref.key, mode, from_stage, as_jsonb(parameters), as_jsonb(definition), reason, actor)
-        return self._control("rerun_job", values)
+        changed = as_jsonb(request.parameters), as_jsonb(definition)
+        who = request.reason, request.actor
+        return self._control("rerun_job", (*ref.key, request.mode, request.from_stage, *changed, *who))
 
     def cancel_job(
-        self, job_id: str, reason: str | None, *, grace_seconds: float = 300.0, actor: str | None = None
+        self,
+        job_id: str,
+        reason: str | None,
+        *,
+        grace_seconds: float = DEFAULT_CANCEL_GRACE_SECONDS,
+        actor: str | None = None,
     ) -> str | None:
         """The job's status afterwards; None for an unknown job."""
         (row,) = self._call("cancel_job", (job_id, reason, grace_seconds, actor))
@@ -66,5 +65,5 @@ class JobControlRepository(PostgreSQLRepository):
         (row,) = self._call(function, parameters)
         if row["outcome"] == "missing":
             return None
-        row["wait_seconds"] = row.get("wait_seconds") or 0.0
-        return ControlAnswer(**row | {"status": JobStatus.stored(row["status"])})
+        stored = {"outcome": ControlOutcome.stored(row["outcome"]), "status": JobStatus.stored(row["status"])}
+        return ControlAnswer(**row | stored | {"wait_seconds": row.get("wait_seconds") or 0.0})

@@ -8,24 +8,28 @@ from uuid import UUID
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier
 
-from core.models import JobRecord
+from core.models import JobRecord, JobRef, StageRef
 from core.models.control import IfEnded
 from core.models.dead_letter import DeadLetter, RecordedLetter
-from core.models.refs import JobRef, Lease, StageRef
-from core.ports import (
+from core.models.lease import HeldTask, Lease, LeaseOutcome, RenewedLease
+from core.models.submission import ForcedJob, KeyedPayload, SubmissionOutcome, Submitted
+from core.models.transition import (
+    ClaimedRow,
+    ClaimOutcome,
+    DeadlineOutcome,
     Enforcement,
-    ForcedJob,
     JsonObject,
-    KeyedPayload,
+    PlanOutcome,
     PostponedStep,
     PostponedTask,
+    PostponeOutcome,
+    RetryAnswer,
+    RetryOutcome,
     SmallStage,
     StageCheck,
-    SubmissionOutcome,
-    Submitted,
+    TakenBack,
     TaskRow,
 )
-from core.running.leases import HeldLease
 from infrastructure.base import PreconditionFailed
 from infrastructure.job_control import JobControlRepository
 from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb, columns_of
@@ -69,7 +73,7 @@ class JobRepository(JobControlRepository):
             list(outside_id),
         )
         (row,) = self._call("submit_job", parameters)
-        outcome, is_same = SubmissionOutcome(row["outcome"]), bool(row["same_parameters"])
+        outcome, is_same = SubmissionOutcome.stored(row["outcome"]), bool(row["same_parameters"])
         return Submitted(outcome, row["job_id"], row["status"], row["run"], row["correlation_id"], is_same)
 
     def note_submission(self, ref: JobRef, detail: Mapping[str, Any]) -> None:
@@ -98,7 +102,7 @@ class JobRepository(JobControlRepository):
         """
         parameters = (*ref.key, as_jsonb(unknown), patience, list(delays))
         (row,) = self._call("postpone_job_step", parameters)
-        return PostponedStep(**row)
+        return PostponedStep(**row | {"outcome": PostponeOutcome.stored(row["outcome"])})
 
     def find_job(self, job_id: str) -> JobRecord | None:
         rows = self._execute("find_job", self._find_text, (job_id,))
@@ -154,7 +158,7 @@ class TaskRepository(PostgreSQLRepository):
 
     def plan_stage(
         self, ref: StageRef, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
-    ) -> tuple[str, int]:
+    ) -> tuple[PlanOutcome, int]:
         """Insert a stage's tasks and seal it: all of them, or none.
 
         Args:
@@ -162,7 +166,7 @@ class TaskRepository(PostgreSQLRepository):
             tasks_per_message: Kept with the stage, for announcing its tasks again.
 
         Returns:
-            `planned` and the number of tasks, or why not (busy, missing, stale_run, closed, paused) and 0.
+            `planned` and the number of tasks, or why not and 0.
         """
         begin = SQL("select {}(%s, %s, %s) as outcome").format(Identifier(self._schema, "begin_stage_plan"))
         seal = SQL("select {}(%s, %s, %s, %s, %s)").format(Identifier(self._schema, "seal_stage"))
@@ -171,32 +175,33 @@ class TaskRepository(PostgreSQLRepository):
         )
         with self._get_cursor("plan_stage") as cursor, cursor.connection.transaction():
             cursor.execute(begin, ref.key)
-            row = cursor.fetchone()
-            if row is None or row["outcome"] != "ready":
-                return (row["outcome"] if row else "missing"), 0
+            (row,) = cursor.fetchall()
+            if row["outcome"] != "ready":
+                return PlanOutcome.stored(row["outcome"]), 0
             count = 0
             with cursor.copy(copy_in) as copy:
                 for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
                     keys = (getattr(task, name) for name in TASK_COLUMNS[:-1])
                     copy.write_row((*keys, as_jsonb(task.parameters)))
             cursor.execute(seal, (*ref.key, count, tasks_per_message))
-        return "planned", count
+        return PlanOutcome.PLANNED, count
 
-    def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> str:
-        """Insert and seal a stage of few tasks in one call; with a lease they are born claimed. The outcome's name."""
+    def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> PlanOutcome:
+        """Insert and seal a stage of few tasks in one call; with a lease they are born claimed."""
         (row,) = self._call("plan_small_stage", (*ref.key, *_columns_of(planned)))
-        return str(row["plan_small_stage"])
+        return PlanOutcome.stored(row["plan_small_stage"])
 
     def mark_tasks_announced(self, ref: JobRef, task_ids: Sequence[str]) -> int:
         (row,) = self._call("mark_tasks_announced", (*ref.key, list(task_ids)))
         return int(row["mark_tasks_announced"])
 
-    def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[dict[str, Any]]:
-        """Claim tasks. One row per id: claimed, duplicate, not_due, paused, closed, expired or missing."""
-        return self._call("claim_tasks", (*ref.key, list(task_ids), lease.lease_id, lease.owner))
+    def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[ClaimedRow]:
+        """Claim tasks: one row per id, with its outcome."""
+        rows = self._call("claim_tasks", (*ref.key, list(task_ids), lease.lease_id, lease.owner))
+        return [ClaimedRow(**row | {"outcome": ClaimOutcome.stored(row["outcome"])}) for row in rows]
 
-    def renew_leases(self, held: Sequence[HeldLease]) -> dict[tuple[UUID, str], str]:
-        """Extend a process's leases in one call: (lease id, task id) -> renewed, stop, timed_out; missing: lost."""
+    def renew_leases(self, held: Sequence[HeldTask]) -> dict[tuple[UUID, str], LeaseOutcome]:
+        """Extend a process's leases in one call, by lease id and task id; one that is missing is lost."""
         parameters = (
             [lease.job_id for lease in held],
             [lease.run for lease in held],
@@ -205,11 +210,12 @@ class TaskRepository(PostgreSQLRepository):
             JsonbArray(as_jsonb(lease.progress) for lease in held),
         )
         rows = self._call("renew_leases", parameters)
-        return {(row["lease_id"], row["task_id"]): row["outcome"] for row in rows}
+        return {(row["lease_id"], row["task_id"]): LeaseOutcome.stored(row["outcome"]) for row in rows}
 
-    def renew_leases_of_owner(self, owner: str) -> list[dict[str, Any]]:
-        """Extend whatever is leased under the name: job_id, task_id, outcome and seconds_left of each."""
-        return self._call("renew_leases_of_owner", (owner,))
+    def renew_leases_of_owner(self, owner: str) -> list[RenewedLease]:
+        """Extend whatever is leased under the name."""
+        rows = self._call("renew_leases_of_owner", (owner,))
+        return [RenewedLease(**row | {"outcome": LeaseOutcome.stored(row["outcome"])}) for row in rows]
 
     def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
         """Give tasks back before their lease ends. Returns those that are pending again and want a message."""
@@ -228,7 +234,8 @@ class TaskRepository(PostgreSQLRepository):
     ) -> list[PostponedTask]:
         """Leave claimed tasks to an app that knows them: which are postponed, and which failed beyond the patience."""
         parameters = (*ref.key, lease_id, list(task_ids), as_jsonb(unknown), patience_seconds, list(delays))
-        return [PostponedTask(**row) for row in self._call("postpone_tasks", parameters)]
+        rows = self._call("postpone_tasks", parameters)
+        return [PostponedTask(**row | {"outcome": PostponeOutcome.stored(row["outcome"])}) for row in rows]
 
 
 class StageCompletionRepository(PostgreSQLRepository):
@@ -279,11 +286,12 @@ class StageCompletionRepository(PostgreSQLRepository):
         lease_id: UUID,
         error: Mapping[str, Any],
         delay_seconds: float,
-    ) -> dict[str, Any]:
-        """Schedule another attempt. `outcome`: scheduled, exhausted, closed or stale; `attempt`, `due_at`."""
+    ) -> RetryAnswer:
+        """Schedule another attempt."""
         parameters = (*ref.key, lease_id, task_id, as_jsonb(error), delay_seconds)
         (row,) = self._call("increment_task_retry_count", parameters)
-        return row
+        outcome = RetryOutcome.stored(row["outcome"])
+        return RetryAnswer(outcome, row["attempt"], row["due_at"], delay_seconds)
 
     def expected_count(self, ref: StageRef) -> int:
         """How many tasks a planned stage has; 0 for one that is not planned."""
@@ -302,18 +310,15 @@ class StageCompletionRepository(PostgreSQLRepository):
         rows = self._execute_query("count_lost_processes", query, (*ref.key, list(task_ids)))
         return {row["task_id"]: row["count"] for row in rows}
 
-    def take_back_tasks(self, ref: StageRef) -> dict[str, Any]:
-        """Take tasks back whose lease ran out: `taken_back`, `given_up`, `is_last_task_in_stage`, `timed_out`.
-
-        `task_ids` and `owners` name some of those that were taken back, and the processes that had them.
-        """
+    def take_back_tasks(self, ref: StageRef) -> TakenBack:
+        """Take tasks back whose lease ran out."""
         (row,) = self._call("take_back_tasks", (*ref.key, SHOWN_INTERRUPTED))
-        return row
+        return TakenBack(**row)
 
     def enforce_deadlines(self, ref: StageRef, limit: int) -> Enforcement:
         """End what is overdue at the job's current stage: the job, or at most `limit` tasks not begun."""
         (row,) = self._call("enforce_deadlines", (*ref.key, limit))
-        return Enforcement(**row)
+        return Enforcement(**row | {"outcome": DeadlineOutcome.stored(row["outcome"])})
 
     def resume_stalled_job(self, ref: StageRef) -> bool:
         """Close the stage or advance the job where its last task's process did not: whether the job moved."""

@@ -21,8 +21,8 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.authors.forks import this_process
-from core.basics.canonical import EncodedJson
 from core.basics.outage import outage
+from core.basics.strict_json import EncodedJson
 from core.models.definition import FrozenModel
 from infrastructure.base import (
     BaseRepository,

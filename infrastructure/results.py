@@ -6,9 +6,8 @@ from typing import Any
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier, Literal
 
-from core.models.context import CompletedTask, StageSummary
-from core.models.refs import JobRef, StageRef
-from core.ports import FailedTask
+from core.models import JobRef, StageRef
+from core.models.context import CompletedTask, FailedTask, StageSummary
 from core.schema.statuses import STATUS_SETS
 from infrastructure.postgresql import PostgreSQLRepository
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from core.models.upkeep import Pruned
 from infrastructure.postgresql import PostgreSQLRepository
 
 JOBS_PER_FIND = 100
@@ -22,14 +23,6 @@ class PrunableJob:
     job_type: str
     status: str
     finished_at: datetime
-
-
-@dataclass
-class Pruned:
-    """What went, in rows."""
-
-    jobs: int = 0
-    tasks: int = 0
 
 
 class RetentionRepository(PostgreSQLRepository):

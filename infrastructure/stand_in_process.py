@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from core.safety.safe_log import safe_logger
 
 if TYPE_CHECKING:
+    from core.models.lease import RenewedLease
     from infrastructure.factory import RepositoryFactory
 
 log = safe_logger("infrastructure.stand_in_process")  # __name__ is __main__ here
@@ -38,14 +39,14 @@ _STDIN = 0
 _BE_QUICK = b"!"
 _NAMED_IN_LOG = 10
 
-Renewal = Callable[[], list[dict[str, Any]]]
+Renewal = Callable[[], "list[RenewedLease]"]
 
 
 class StandIn:
     """Renews from a thread of its own, so that the pipe is read whatever the database does.
 
     Args:
-        renew: Renews all and returns one row per lease: job_id, task_id, outcome, seconds_left.
+        renew: Renews all and returns one row per lease.
         longest_seconds: After this time without a sign of life the leases may run out.
         rest: Called when the parent is at work again.
     """
@@ -107,12 +108,12 @@ class StandIn:
             log.warning("lease_stand_in_failed pid=%d error=%r", self._parent, error)
             return SHORTEST_PAUSE_SECONDS
         self._tell(rows)
-        left = [row["seconds_left"] for row in rows if row["outcome"] != "timed_out"]
+        left = [row.seconds_left for row in rows if row.outcome != "timed_out"]
         return min(LONGEST_PAUSE_SECONDS, max(SHORTEST_PAUSE_SECONDS, min(left, default=0.0) / RENEWALS_PER_LEASE))
 
-    def _tell(self, rows: list[dict[str, Any]]) -> None:
+    def _tell(self, rows: "list[RenewedLease]") -> None:
         """Each outcome of a task once; all in a line."""
-        found = {(row["outcome"], row["job_id"], row["task_id"]) for row in rows}
+        found = {(row.outcome.value, row.job_id, row.task_id) for row in rows}
         for outcome in sorted({outcome for outcome, _, _ in found - self._noted}):
             new = sorted(found - self._noted)
             tasks = [f"{job_id}/{task_id}" for told, job_id, task_id in new if told == outcome]
@@ -143,7 +144,7 @@ class Connection:
                 self._factory = self._make()
             return self._factory
 
-    def renew(self) -> list[dict[str, Any]]:
+    def renew(self) -> "list[RenewedLease]":
         return self.prepare().create_repositories().tasks.renew_leases_of_owner(self._owner)
 
     def close(self) -> None:

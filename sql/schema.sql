@@ -268,25 +268,24 @@ language sql stable as $$
   select hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)
 $$;
 
--- Raises CM005 unless the transaction is read committed.
+-- Raises CM005: the transaction is not read committed.
 -- A transaction that has waited for a stage's lock decides by what others have committed meanwhile, which a snapshot of
--- its beginning does not show.
-create or replace function "app".require_read_committed() returns void
+-- its beginning does not show. Callers test the setting themselves, since a call costs more than the test.
+create or replace function "app".refuse_isolation() returns void
 language plpgsql as $$
 begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'expected a transaction at read committed, found %', current_setting('transaction_isolation')
-      using errcode = 'CM005', hint = 'begin it with: begin isolation level read committed';
-  end if;
+  raise exception 'expected a transaction at read committed, found %', current_setting('transaction_isolation')
+    using errcode = 'CM005', hint = 'begin it with: begin isolation level read committed';
 end $$;
 
 -- Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.
--- No transaction goes from shared to exclusive.
--- Raises CM005.
+-- No transaction goes from shared to exclusive. Raises CM005.
 create or replace function "app".lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
 language plpgsql as $$
 begin
-  perform "app".require_read_committed();
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform "app".refuse_isolation();
+  end if;
   perform pg_advisory_xact_lock("app".stage_lock_key(p_job_id, p_run, p_stage));
 end $$;
 
@@ -294,7 +293,9 @@ end $$;
 create or replace function "app".share_stage(p_job_id text, p_run integer, p_stage integer) returns void
 language plpgsql as $$
 begin
-  perform "app".require_read_committed();
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform "app".refuse_isolation();
+  end if;
   perform pg_advisory_xact_lock_shared("app".stage_lock_key(p_job_id, p_run, p_stage));
 end $$;
 
@@ -313,7 +314,7 @@ begin
 end $$;
 
 comment on function "app"."stage_lock_key"(p_job_id text, p_run integer, p_stage integer) is 'The key of a stage''s advisory lock.';
-comment on function "app"."require_read_committed"() is 'Raises CM005 unless the transaction is read committed.';
+comment on function "app"."refuse_isolation"() is 'Raises CM005: the transaction is not read committed.';
 comment on function "app"."lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.';
 comment on function "app"."share_stage"(p_job_id text, p_run integer, p_stage integer) is 'Holds off decisions about a stage, side by side with others who share its lock.';
 comment on function "app"."try_lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Takes a stage''s lock without waiting: false when another transaction has it.';
@@ -2488,7 +2489,7 @@ comment on function "app"."prune_dead_letters"(p_older_than_seconds double preci
 
 -- The longest time to wait after an attempt failed, in seconds: exponential, capped.
 -- p_policy: a stage's `retry`. p_attempt counts from 1, without interruptions; its exponent is bounded, since 2 ^ 2000
--- is no double precision. core/basics/retry.py is the same rule, for attempts that end in their process; a test
+-- is no double precision. core/models/retry.py is the same rule, for attempts that end in their process; a test
 -- compares them.
 create or replace function "app".longest_retry_delay(p_policy jsonb, p_attempt integer) returns double precision
 language sql immutable as $$

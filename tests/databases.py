@@ -171,7 +171,7 @@ class Engine:
     def claim(self, job_id: str, stage: int, *task_ids: str) -> UUID:
         lease_id = uuid4()
         rows = self.tasks.claim_tasks(StageRef(job_id, 1, stage), task_ids, lease=Lease(lease_id, "test"))
-        assert {row["outcome"] for row in rows} == {"claimed"}
+        assert {row.outcome for row in rows} == {"claimed"}
         return lease_id
 
     def job_status(self, job_id: str) -> str:

@@ -12,8 +12,8 @@ from core.errors import OtherParameters, StoreUnavailable
 from core.models import JobEvent, JobRecord, JobStatus, view
 from core.models.control import allowed_actions
 from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText, RunNumber, TaskIdText
+from core.models.submission import SubmissionOutcome, SubmitRequest
 from core.models.view import JobDetail, TaskSummary
-from core.ports import SubmissionOutcome
 from core.safety.safe_log import safe_logger
 from infrastructure.queries import RunNotFound, TaskNotFound
 from jobs.parameter_schema import to_json_schema
@@ -118,13 +118,15 @@ async def submit_job(
     try:
         submitted = await run_in_threadpool(
             services.machine.submit_job,
-            job_type,
-            parameters,
-            correlation_id=x_correlation_id,
-            force=query.force,
-            idempotency_key=idempotency_key,
-            actor=find_actor(request),
-            if_ended=query.if_ended,
+            SubmitRequest(
+                job_type,
+                parameters,
+                correlation_id=x_correlation_id,
+                force=query.force,
+                idempotency_key=idempotency_key,
+                actor=find_actor(request),
+                if_ended=query.if_ended,
+            ),
         )
     except OtherParameters as error:
         raise _other_parameters(request, error) from error

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from core.basics.canonical import shown
-from core.models import JobStatus, TaskStatus, view
+from core.models import JobStatus, TaskStatus, control, view
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, IfEnded, JobAction, RerunMode
 from core.models.fields import (
     Cursor,
@@ -18,7 +18,7 @@ from core.models.fields import (
     check_digits,
     expectation,
 )
-from core.ports import SubmissionOutcome
+from core.models.submission import SubmissionOutcome, expect_one_wish
 from jobs.parameters import nearest_name_hint
 
 MAX_LIMIT = 1000
@@ -132,10 +132,7 @@ class SubmitQuery(Query):
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> "SubmitQuery":
-        if self.force and self.if_ended not in {IfEnded.RETURN, IfEnded.FORCE}:
-            raise expectation(
-                "force or if_ended, not both", f"force=true and if_ended={self.if_ended.value}", "leave one out"
-            )
+        expect_one_wish(self.if_ended, force=self.force)
         return self
 
 
@@ -169,13 +166,12 @@ class RerunRequest(ActionRequest):
 
     @model_validator(mode="after")
     def _stage_goes_with_its_mode(self) -> "RerunRequest":
-        has_stage = self.from_stage is not None
-        if self.mode is not None and has_stage != (self.mode is RerunMode.FROM_STAGE):
-            expected = (
-                "from_stage, since mode is 'from_stage'" if not has_stage else "mode 'from_stage', or no from_stage"
-            )
-            raise expectation(expected, f"mode {self.mode.value!r} and from_stage {self.from_stage}")
+        self.to_request(actor=None)
         return self
+
+    def to_request(self, *, actor: str | None) -> control.RerunRequest:
+        mode = RerunMode.FAILED if self.from_stage is None else RerunMode.FROM_STAGE
+        return control.RerunRequest(**dict(self) | {"mode": self.mode or mode, "actor": actor})
 
 
 class Page(BaseModel, Generic[T]):

@@ -5,7 +5,7 @@ from typing import NoReturn
 from fastapi import APIRouter, Request, Response
 
 from core.models import JobStatus
-from core.models.control import ControlAnswer, JobAction, RerunMode, allowed_actions
+from core.models.control import ControlAnswer, ControlOutcome, JobAction, allowed_actions
 from jobs.registry import UnknownJobType
 from triggers import api_models as models
 from triggers import problems
@@ -16,11 +16,13 @@ from triggers.problems import ProblemError
 router = APIRouter(tags=["job actions"], route_class=OneValueRoute)
 
 _NOT_RERUN = {
-    "other_run": "its run is not the one that you have seen; look at the job again",
-    "nothing_failed": "no task of its last run failed; name `from_stage` (--from-stage), or ask for mode 'all' (--all)",
-    "pruned": "retention has deleted some of its tasks, so nothing can be kept; ask for mode 'all' (--all)",
-    "stage_not_reached": "stages before `from_stage` (--from-stage) have not all completed in its last run, or there "
-    "is no such stage",
+    ControlOutcome.OTHER_RUN: "its run is not the one that you have seen; look at the job again",
+    ControlOutcome.NOTHING_FAILED: "no task of its last run failed; name `from_stage` (--from-stage), or ask for mode "
+    "'all' (--all)",
+    ControlOutcome.PRUNED: "retention has deleted some of its tasks, so nothing can be kept; ask for mode 'all' "
+    "(--all)",
+    ControlOutcome.STAGE_NOT_REACHED: "stages before `from_stage` (--from-stage) have not all completed in its last "
+    "run, or there is no such stage",
 }
 
 
@@ -85,15 +87,7 @@ def rerun_job(
     del query
     asked = parse_body(models.RerunRequest, body)
     try:
-        answer = services.machine.rerun_job(
-            job_id,
-            mode=asked.mode or (RerunMode.FAILED if asked.from_stage is None else RerunMode.FROM_STAGE),
-            from_stage=asked.from_stage,
-            parameters=asked.parameters,
-            expected_run=asked.expected_run,
-            reason=asked.reason,
-            actor=actor,
-        )
+        answer = services.machine.rerun_job(job_id, asked.to_request(actor=actor))
     except UnknownJobType as error:
         detail = f"The job is there; this app does not know its type, another release or app may: ask that one. {error}"
         raise ProblemError(404, "unknown_job_type", detail) from error
@@ -138,13 +132,13 @@ def _expect_known(status: JobStatus) -> None:
 def _refuse(action: JobAction, answer: ControlAnswer) -> NoReturn:
     _expect_known(answer.status)
     state = f"{answer.status.value}, run {answer.run}{', paused' if answer.is_paused else ''}"
-    if answer.outcome == "refused":
+    if answer.outcome is ControlOutcome.REFUSED:
         code = "job_has_not_ended" if action is JobAction.RERUN else "job_has_ended"
         if answer.status is JobStatus.CANCELLING and action is not JobAction.RERUN:
             code = "job_is_cancelling"
         reason = f"it can be asked to {' or '.join(answer.allowed_actions)} now"
     else:
-        code, reason = answer.outcome, _NOT_RERUN[answer.outcome]
+        code, reason = answer.outcome.value, _NOT_RERUN[answer.outcome]
     raise ProblemError(
         409,
         code,

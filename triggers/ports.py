@@ -1,14 +1,14 @@
 """What the triggers ask of the rest of the app. `triggers.services.Services` gives it; tests give a fake."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from core.models import JobEvent, JobQueueMessage, JobStatus, StageCompleteMessage, TaskQueueMessage, TaskStatus
-from core.models.control import ControlAnswer, IfEnded, RerunMode
+from core.models.control import ControlAnswer, RerunRequest
 from core.models.message import UnknownMessage
+from core.models.submission import Submission, SubmitRequest
 from core.models.view import JobDetail, JobRun, JobSummary, Page, TaskSummary
-from core.ports import SubmissionOutcome
 from jobs.base import JobBase
 
 
@@ -25,41 +25,10 @@ class Check:
     detail: str
 
 
-class Submitted(Protocol):
-    """`core.machine.Submission`."""
-
-    @property
-    def job_id(self) -> str: ...
-    @property
-    def job_type(self) -> str: ...
-    @property
-    def created(self) -> bool: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def run(self) -> int: ...
-    @property
-    def correlation_id(self) -> str: ...
-    @property
-    def outcome(self) -> SubmissionOutcome: ...
-    @property
-    def advice(self) -> str | None: ...
-
-
 class JobCommands(Protocol):
     """`core.machine.CoreMachine`, as the API sees it."""
 
-    def submit_job(
-        self,
-        job_type: str,
-        parameters: Mapping[str, Any],
-        *,
-        correlation_id: str | None = None,
-        force: bool = False,
-        idempotency_key: str | None = None,
-        actor: str | None = None,
-        if_ended: IfEnded = IfEnded.RETURN,
-    ) -> Submitted: ...
+    def submit_job(self, request: SubmitRequest) -> Submission: ...
     def cancel_job(
         self, job_id: str, reason: str | None, *, grace_seconds: float = ..., actor: str | None = None
     ) -> str | None: ...
@@ -69,17 +38,7 @@ class JobCommands(Protocol):
     def resume_job(
         self, job_id: str, *, reason: str | None = None, actor: str | None = None
     ) -> ControlAnswer | None: ...
-    def rerun_job(
-        self,
-        job_id: str,
-        *,
-        mode: RerunMode = ...,
-        from_stage: int | None = None,
-        parameters: Mapping[str, Any] | None = None,
-        expected_run: int | None = None,
-        reason: str | None = None,
-        actor: str | None = None,
-    ) -> ControlAnswer | None: ...
+    def rerun_job(self, job_id: str, request: RerunRequest) -> ControlAnswer | None: ...
 
 
 class MessageProcessor(Protocol):

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Request
 
-from core.models.strict_json import NotAnObject, parse_object
+from core.basics.strict_json import NotAnObject, parse_object
 from triggers.problems import ProblemError, invalid_request, wrong_field
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -38,7 +38,7 @@ async def read_json_object(request: Request) -> dict[str, Any]:
 
 
 def parse_json_object(body: bytes) -> dict[str, Any]:
-    """As `core.models.strict_json` reads it.
+    """As `core.basics.strict_json` reads it.
 
     Raises:
         ProblemError: 400 for anything but an object.

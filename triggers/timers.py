@@ -1,31 +1,12 @@
 """What the timer functions run."""
 
 from collections.abc import Callable
-from typing import Protocol
 
+from core.operating.janitor import Janitor
 from core.safety.safe_log import safe_logger
 from triggers.services import get_services
 
 log = safe_logger(__name__)
-
-
-class Report(Protocol):
-    """`core.operating.janitor.SweepReport`."""
-
-    @property
-    def repairs(self) -> int: ...
-    @property
-    def errors(self) -> dict[str, str]: ...
-    @property
-    def outages(self) -> int: ...
-    @property
-    def duration_seconds(self) -> float: ...
-
-
-class Sweeper(Protocol):
-    """`core.operating.janitor.Janitor`."""
-
-    def sweep(self) -> Report: ...
 
 
 class SweepIncomplete(RuntimeError):
@@ -38,7 +19,7 @@ class SweepIncomplete(RuntimeError):
         super().__init__("; ".join(f"{step}: {error}" for step, error in errors.items()))
 
 
-def sweep(*, past_due: bool, get_janitor: Callable[[], Sweeper] | None = None) -> None:
+def sweep(*, past_due: bool, get_janitor: Callable[[], Janitor] | None = None) -> None:
     """Let the janitor sweep once.
 
     Raises:

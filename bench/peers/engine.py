@@ -20,6 +20,7 @@ from core.app_queues import JOBS_QUEUE
 from core.machine import CoreMachine
 from core.models import QueueMessage, TaskQueueMessage
 from core.models.message import JOBS_QUEUE_MESSAGE
+from core.models.submission import SubmitRequest
 from core.orchestration_manager import AppRole, OrchestrationManager
 from core.ports import MessageSender
 from core.running.engine_parts import EngineParts
@@ -101,7 +102,7 @@ class EnginePeer:
         self._pool.close()
 
     def _submit(self, job_type: str, **parameters: Any) -> str:
-        return self._machine.submit_job(job_type, {"nonce": uuid4().hex, **parameters}).job_id
+        return self._machine.submit_job(SubmitRequest(job_type, {"nonce": uuid4().hex, **parameters})).job_id
 
     def _result(self, job_id: str) -> dict[str, Any] | None:
         job = self._jobs.find_job(job_id)

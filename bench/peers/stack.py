@@ -18,6 +18,7 @@ from bench.peers.engine import wait_for_ends
 from bench.servers import DATA
 from bench.workload import WrongOutcome, check_fan
 from core.machine import CoreMachine
+from core.models.submission import SubmitRequest
 from coremachine.local.stack import LocalStack
 from infrastructure.factory import RepositoryFactory
 from infrastructure.settings import load_settings
@@ -85,7 +86,7 @@ class StackPeer:
         """As `run_many`, without HTTP: a process of the app submits and looks at the rows, as the peers' clients do."""
         start = time.perf_counter()
         with ThreadPoolExecutor(min(CLIENTS, count)) as clients:
-            ids = list(clients.map(lambda _: self._producer.submit_job(*_chain()).job_id, range(count)))
+            ids = list(clients.map(lambda _: self._producer.submit_job(SubmitRequest(*_chain())).job_id, range(count)))
         wait_for_ends(self._look, ids)
         seconds = time.perf_counter() - start
         for (result,) in self._look.execute("select result from app.jobs where job_id = any (%s)", (ids,)):

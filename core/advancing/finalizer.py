@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from core.advancing.step_times import StepTimes
 from core.advancing.steps import NextStep
 from core.authors.author_code import call_author, describe_returned, read_once
-from core.basics.canonical import EncodedJson, copied, encode_storable
+from core.basics.canonical import copied, encode_storable
 from core.basics.faults import fault_point
+from core.basics.strict_json import EncodedJson
 from core.errors import ContractViolationError
 from core.models import JobRecord
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary

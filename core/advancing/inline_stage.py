@@ -19,11 +19,12 @@ from core.advancing.finalizer import Finalizer
 from core.advancing.stage_planner import StagePlanner, plan_of
 from core.advancing.step_times import StepTimes
 from core.advancing.steps import NextStep, Plan
-from core.basics.canonical import EncodedJson, as_stored
+from core.basics.canonical import as_stored
+from core.basics.strict_json import EncodedJson
 from core.errors import StoreUnavailable
 from core.models import JobStatus, StageStatus
 from core.models.context import CompletedTask, StageSummary
-from core.ports import PlannedTask
+from core.models.transition import PlannedTask, PlanOutcome
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.message_runner import MessageRunner
@@ -139,7 +140,7 @@ class InlineStage(OutcomeWriter):
                 self.ref, lease_id=self.lease_id, results=results, following=step.small
             ):
                 self.job_status = JobStatus.QUEUED
-                self._next = replace(step, plan=plan_of(step.small, "planned"))
+                self._next = replace(step, plan=plan_of(step.small, PlanOutcome.PLANNED))
             elif step.summary is not None:
                 self.job_status = self._state.complete_stage_and_finalize(
                     self.ref, lease_id=self.lease_id, results=results, summary=step.summary

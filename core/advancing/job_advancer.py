@@ -7,11 +7,12 @@ from core.advancing.step_times import StepTimes
 from core.advancing.steps import NextStep, Plan
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
-from core.basics.retry import retry_delay
 from core.error_handler import CoreMachineErrorHandler
 from core.errors import AuthorError, StoreUnavailable, UnknownWork, classify
 from core.models import JobQueueMessage, JobRecord, JobStatus, StageDefinition
 from core.models.definition import read_definition
+from core.models.retry import retry_delay
+from core.models.transition import PlanOutcome
 from core.operating.unknown_work import Postponer
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import JobCache
@@ -91,7 +92,7 @@ class JobAdvancer:
         if plan is None:
             return None
         fault_point("job.planned")
-        if plan.outcome == "expired":
+        if plan.outcome is PlanOutcome.EXPIRED:
             self._state.enforce_deadlines(job.stage_ref)
             return None
         if plan.is_empty_stage:

@@ -14,9 +14,9 @@ from core.advancing.steps import FEW_TASKS, Draft, Plan
 from core.basics.cache import LatestCache
 from core.basics.canonical import LARGE_VALUE_BYTES, MOST_BYTES_AT_ONCE, as_stored
 from core.models import JobRecord, Lease, Parallelism, StageDefinition, StageRef
+from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask
-from core.orchestration_manager import Waiting
-from core.ports import PlannedTask, SmallStage
+from core.models.transition import PlannedTask, PlanOutcome, SmallStage
 from core.running.engine_parts import EngineParts
 from core.running.task_batch import ClaimedTask
 
@@ -85,7 +85,7 @@ class StagePlanner:
         small = self.small_stage(draft, inline=inline)
         ref = draft.job.stage_ref
         plan = plan_of(small, self._state.plan_small_stage(ref, small))
-        if plan.outcome == "planned":
+        if plan.outcome is PlanOutcome.PLANNED:
             self.note_large_parameters(ref, small)
         return plan
 
@@ -106,7 +106,7 @@ class StagePlanner:
 
         def noted() -> Iterator[PlannedTask]:
             for row in chain(draft.first, draft.rest):
-                plan.waiting.append(Waiting(row.task_id, row.queue))
+                plan.waiting.append(UnannouncedTask(row.task_id, row.queue))
                 if len(row.parameters) > LARGE_VALUE_BYTES:
                     large.append((row.task_id, len(row.parameters)))
                 yield row
@@ -114,7 +114,7 @@ class StagePlanner:
         plan.outcome, _ = self._state.plan_stage(
             job.ref.at_stage(stage.number), noted(), tasks_per_message=plan.tasks_per_message
         )
-        if plan.outcome == "planned":
+        if plan.outcome is PlanOutcome.PLANNED:
             self._state.note_large_values(job.ref.at_stage(stage.number), "parameters", large)
         return plan
 
@@ -167,16 +167,16 @@ def _first_of(rows: Iterator[PlannedTask]) -> list[PlannedTask]:
     return first
 
 
-def plan_of(small: SmallStage, outcome: str) -> Plan:
+def plan_of(small: SmallStage, outcome: PlanOutcome) -> Plan:
     """What came of writing a small stage."""
     plan = Plan(
         outcome, lease_id=small.lease.lease_id if small.lease else None, tasks_per_message=small.tasks_per_message or 1
     )
-    if outcome == "planned" and small.lease is not None:
+    if outcome is PlanOutcome.PLANNED and small.lease is not None:
         plan.claimed = [_born_claimed(row) for row in small.tasks]
         plan.rows = small.tasks
-    elif outcome == "planned":
-        plan.waiting = [Waiting(row.task_id, row.queue) for row in small.tasks]
+    elif outcome is PlanOutcome.PLANNED:
+        plan.waiting = [UnannouncedTask(row.task_id, row.queue) for row in small.tasks]
     return plan
 
 

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from core.basics.canonical import MOST_BYTES_AT_ONCE, EncodedJson
+from core.basics.canonical import MOST_BYTES_AT_ONCE
+from core.basics.strict_json import EncodedJson
 from core.models import JobRecord, StageDefinition
+from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask, StageSummary
-from core.orchestration_manager import Waiting
-from core.ports import PlannedTask, SmallStage
+from core.models.transition import PlannedTask, PlanOutcome, SmallStage
 from core.running.task_batch import ClaimedTask
 
 # A stage of at most this many tasks is planned in one round trip.
@@ -17,15 +18,15 @@ FEW_TASKS = 100
 
 @dataclass
 class Plan:
-    """What came of planning: `planned`, or why not (busy, missing, stale_run, closed, expired).
+    """What came of planning: `planned`, or why not.
 
     Args:
         waiting: Tasks that need a message.
         claimed: The stage's tasks, all born under `lease_id`, for this process to run at once; `rows` as planned.
     """
 
-    outcome: str = "planned"
-    waiting: list[Waiting] = field(default_factory=list)
+    outcome: PlanOutcome = PlanOutcome.PLANNED
+    waiting: list[UnannouncedTask] = field(default_factory=list)
     claimed: list[ClaimedTask] = field(default_factory=list)
     rows: Sequence[PlannedTask] = ()
     lease_id: UUID | None = None
@@ -33,7 +34,7 @@ class Plan:
 
     @property
     def is_empty_stage(self) -> bool:
-        return self.outcome == "planned" and not self.waiting and not self.claimed
+        return self.outcome is PlanOutcome.PLANNED and not self.waiting and not self.claimed
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -13,15 +12,15 @@ from core.basics.canonical import canonical_json, forced_job_id_for
 from core.basics.faults import fault_point
 from core.errors import (
     AuthorError,
-    ContractViolationError,
     IdempotencyKeyReused,
     OtherParameters,
     SubmissionRefused,
 )
 from core.models import JobStatus
 from core.models.control import IfEnded
+from core.models.submission import ForcedJob, KeyedPayload, Submission, SubmissionOutcome, SubmitRequest, Submitted
 from core.orchestration_manager import OrchestrationManager
-from core.ports import ForcedJob, JobCatalog, JobType, KeyedPayload, SubmissionOutcome, Submitted
+from core.ports import JobCatalog, JobType
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
 
@@ -47,23 +46,6 @@ _RESUBMIT = "submit with if_ended=rerun (?if_ended=rerun, --if-ended rerun) to r
 _FORCE = "submit with force (?force=true, --force) to make a new job of the same parameters."
 
 
-@dataclass(frozen=True)
-class Submission:
-    """The answer to a submission. `created` is false when the job was there already; `outcome` says how it was found.
-
-    `advice` is there when that job will not run because of this submission, and says what would make one run.
-    """
-
-    job_id: str
-    job_type: str
-    created: bool
-    status: str
-    run: int
-    correlation_id: str
-    outcome: SubmissionOutcome = SubmissionOutcome.CREATED
-    advice: str | None = None
-
-
 class Submitter:
     """Writes submissions down and tells the jobs queue. The row is the outbox."""
 
@@ -72,38 +54,26 @@ class Submitter:
         self._state = state
         self._orchestration = orchestration
 
-    def submit(
-        self,
-        job_type: str,
-        parameters: Mapping[str, Any],
-        *,
-        correlation_id: str | None,
-        force: bool,
-        idempotency_key: str | None,
-        actor: str | None,
-        if_ended: IfEnded,
-    ) -> Submission:
+    def submit(self, request: SubmitRequest) -> Submission:
         """`CoreMachine.submit_job` says what it does and raises."""
-        if force and if_ended not in {IfEnded.RETURN, IfEnded.FORCE}:
-            raise ContractViolationError(f"force: expected no if_ended beside it, found {if_ended.value!r}; choose one")
+        job_type, key = request.job_type, request.idempotency_key
         job_class = self._catalog.get_job(job_type)
         with note_unchecked() as unchecked:
-            validated, encoded = validate(job_class, job_type, parameters, self._orchestration.role.most_bytes)
-        record = call_author(new_record, job_class, job_type, validated, correlation_id or uuid4().hex)
-        forces = force or if_ended is IfEnded.FORCE
+            validated, encoded = validate(job_class, job_type, request.parameters, self._orchestration.role.most_bytes)
+        record = call_author(new_record, job_class, job_type, validated, request.correlation_id or uuid4().hex)
         submitted = self._state.submit_job(
             record,
-            forced=_forced_job(job_type, validated) if forces else None,
-            key=_keyed_payload(idempotency_key, [job_type, parameters, force], if_ended) if idempotency_key else None,
-            if_ended=IfEnded.RETURN if force else if_ended,
+            forced=_forced_job(job_type, validated) if request.makes_new_job else None,
+            key=_keyed_payload(key, request) if key else None,
+            if_ended=IfEnded.RETURN if request.force else request.if_ended,
             outside_id=getattr(job_class, "parameters_outside_job_id", ()),
         )
         if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
-            raise IdempotencyKeyReused(idempotency_key or "", submitted.job_id)
+            raise IdempotencyKeyReused(key or "", submitted.job_id)
         _refuse(submitted)
         submission = _submission(job_type, submitted)
         if submitted.begins_run:
-            detail = _detail(actor, unchecked)
+            detail = _detail(request.actor, unchecked)
             if detail:
                 self._state.note_submission(submitted.ref, detail)
             fault_point("submit.written")
@@ -177,8 +147,11 @@ def _forced_job(job_type: str, validated: Mapping[str, Any]) -> ForcedJob:
     return ForcedJob(forced_job_id_for(job_type, validated, nonce), nonce)
 
 
-def _keyed_payload(key: str, content: list[Any], if_ended: IfEnded) -> KeyedPayload:
+def _keyed_payload(key: str, request: SubmitRequest) -> KeyedPayload:
     # What was sent, not what validation made of it: a release with other defaults still knows the request again.
+    content = [request.job_type, request.parameters, request.force]
     # Without an `if_ended` it is the content of the releases that knew none.
-    text = canonical_json(content if if_ended is IfEnded.RETURN else [*content, if_ended.value])
+    if request.if_ended is not IfEnded.RETURN:
+        content.append(request.if_ended.value)
+    text = canonical_json(content)
     return KeyedPayload(key, hashlib.sha256(text.encode("ascii")).hexdigest())

@@ -11,12 +11,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.authors.author_code import call_author, describe_returned
-from core.basics.canonical import EncodedJson, ValueTooLarge, canonical_json, copied, encode_storable
+from core.basics.canonical import ValueTooLarge, canonical_json, copied, encode_storable
+from core.basics.strict_json import EncodedJson
 from core.errors import ContractViolationError, InvalidParameters
 from core.models import JobQueueMessage, JobRecord
 from core.models.definition import JobDefinition
 from core.models.fields import JOB_ID
-from core.ports import JobType, Submitted
+from core.models.submission import Submitted
+from core.ports import JobType
 from core.safety.safe_text import bounded_text, repr_of, text_of
 
 _A_JOB_ID = "64 hexadecimal digits in lower case"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
+from core.basics.strict_json import EncodedJson
 from core.safety.credentials import redacted_start
 from core.safety.safe_text import bounded_text, repr_of, type_name
 
@@ -105,12 +106,6 @@ def canonical_json(value: Any) -> str:
     for problem in find_json_problems(value, levels=-_LEVELS_AROUND):
         raise problem
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
-
-
-class EncodedJson(str):
-    """JSON text that was checked: PostgreSQL's jsonb takes it."""
-
-    __slots__ = ()
 
 
 def encode_storable(value: Any, path: str = "", *, most_bytes: int | None = None) -> EncodedJson:

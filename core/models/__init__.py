@@ -8,9 +8,10 @@ from core.models.definition import (
     StageDefinition,
     TaskDefinition,
 )
+from core.models.lease import Lease
 from core.models.message import JobQueueMessage, QueueMessage, StageCompleteMessage, TaskQueueMessage, TaskResult
 from core.models.record import JobEvent, JobRecord, JobRunRecord, StageRecord, TaskRecord
-from core.models.refs import JobRef, Lease, StageRef
+from core.models.refs import JobRef, StageRef
 from core.models.status import (
     JOB_RERUN_TRANSITIONS,
     JOB_TRANSITIONS,

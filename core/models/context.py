@@ -17,6 +17,17 @@ class CompletedTask:
 
 
 @dataclass(frozen=True)
+class FailedTask:
+    """A task that failed, as a fan-in handler and the API see it. `error` holds type, message, attempt, retryable."""
+
+    task_id: str
+    task_index: int
+    name: str | None
+    parameters: dict[str, Any]
+    error: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class StageSummary:
     """How a stage ended, in numbers of tasks."""
 

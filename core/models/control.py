@@ -1,11 +1,12 @@
 """What operators may do to a job, and what came of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from core.models.refs import StageRef
-from core.models.status import JobStatus
+from core.models.fields import expectation
+from core.models.status import JobStatus, StoredEnum
 
 DEFAULT_CANCEL_GRACE_SECONDS = 300.0
 
@@ -31,6 +32,30 @@ class RerunMode(StrEnum):
     ALL = "all"
 
 
+@dataclass(frozen=True)
+class RerunRequest:
+    """What the next run of a job does again, and with what.
+
+    Args:
+        from_stage: Of mode from_stage: the first stage to do again.
+        parameters: Values that take the place of the last run's; the others stay.
+        expected_run: The run that the caller saw; if the job is in another one, nothing begins.
+    """
+
+    mode: RerunMode = RerunMode.FAILED
+    from_stage: int | None = None
+    parameters: Mapping[str, Any] | None = None
+    expected_run: int | None = None
+    reason: str | None = None
+    actor: str | None = None
+
+    def __post_init__(self) -> None:
+        has_stage = self.from_stage is not None
+        if has_stage != (self.mode is RerunMode.FROM_STAGE):
+            expected = "mode 'from_stage', or no from_stage" if has_stage else "from_stage, since mode is 'from_stage'"
+            raise expectation(expected, f"mode {self.mode.value!r} and from_stage {self.from_stage}")
+
+
 class IfEnded(StrEnum):
     """What a submission wants where the job of its parameters is there and does not run with them.
 
@@ -45,20 +70,40 @@ class IfEnded(StrEnum):
     FAIL = "fail"
 
 
+class ControlOutcome(StoredEnum):
+    """What became of an operator's wish: done by this call, by an earlier one, or not at all.
+
+    refused: the job's status does not allow it. The others are of a rerun. pruned: what it would keep is deleted.
+    other_run: the job is not in the run that the caller saw.
+    """
+
+    PAUSED = "paused"
+    ALREADY_PAUSED = "already_paused"
+    RESUMED = "resumed"
+    NOT_PAUSED = "not_paused"
+    RERUN = "rerun"
+    REFUSED = "refused"
+    OTHER_RUN = "other_run"
+    NOTHING_FAILED = "nothing_failed"
+    STAGE_NOT_REACHED = "stage_not_reached"
+    PRUNED = "pruned"
+
+
+_CHANGED = frozenset({ControlOutcome.PAUSED, ControlOutcome.RESUMED, ControlOutcome.RERUN})
+_UNCHANGED = frozenset({ControlOutcome.ALREADY_PAUSED, ControlOutcome.NOT_PAUSED})
+
+
 @dataclass(frozen=True)
 class ControlAnswer:
     """What became of an operator's wish, and the job's state after it.
 
     Args:
-        outcome: paused, already_paused, resumed, not_paused or rerun: it is as wished. refused: the job's status does
-            not allow it. Of a rerun also nothing_failed, stage_not_reached, pruned (what it would keep is deleted), and
-            other_run (it is not in the run that the caller saw).
         wait_seconds: Of a resume: until the job's next step is due.
         kept_count: Of a rerun: tasks kept from earlier runs.
         fresh_count: Of a rerun: tasks of its first stage that are tried again.
     """
 
-    outcome: str
+    outcome: ControlOutcome
     status: JobStatus
     run: int
     stage: int
@@ -70,36 +115,16 @@ class ControlAnswer:
     @property
     def is_done(self) -> bool:
         """It is as wished, by this call or an earlier one."""
-        return self.outcome in {"paused", "already_paused", "resumed", "not_paused", "rerun"}
+        return self.has_changed or self.outcome in _UNCHANGED
 
     @property
     def has_changed(self) -> bool:
         """It is as wished, by this call."""
-        return self.outcome in {"paused", "resumed", "rerun"}
+        return self.outcome in _CHANGED
 
     @property
     def allowed_actions(self) -> tuple[JobAction, ...]:
         return allowed_actions(self.status, is_paused=self.is_paused)
-
-
-@dataclass(frozen=True)
-class ParkedTask:
-    """A task that needs a message once more; `held_until` is the caller's right to send it."""
-
-    job_id: str
-    run: int
-    stage: int
-    task_id: str
-    queue: str
-    attempt: int
-    job_type: str
-    correlation_id: str | None
-    tasks_per_message: int
-    held_until: datetime
-
-    @property
-    def stage_ref(self) -> StageRef:
-        return StageRef(self.job_id, self.run, self.stage)
 
 
 def allowed_actions(status: JobStatus, *, is_paused: bool) -> tuple[JobAction, ...]:

@@ -28,6 +28,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
 
+from core.basics.strict_json import NotAnObject, parse_object
 from core.models.control import IfEnded
 from core.models.definition import FrozenModel
 from core.models.fields import (
@@ -41,7 +42,6 @@ from core.models.fields import (
 )
 from core.models.record import JobId
 from core.models.refs import StageRef
-from core.models.strict_json import NotAnObject, parse_object
 
 MESSAGE_FORMAT = 1
 _KINDS = frozenset({"job", "stage_complete", "task"})

@@ -1,8 +1,7 @@
-"""Which run of a job, which stage of it, and under which lease: values that always travel together."""
+"""Which run of a job, and which stage of it."""
 
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +46,3 @@ class StageRef:
     def log_fields(self) -> dict[str, Any]:
         """The fields of a log record that name it."""
         return {"job_id": self.job_id, "run": self.run, "stage": self.stage}
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to the tasks of one claim. Writes are fenced by its random id; `owner` is the process's name."""
-
-    lease_id: UUID
-    owner: str

@@ -6,9 +6,9 @@ Only a submission that a producer put on the jobs queue has its truth in the mes
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 from pydantic import ValidationError
@@ -27,7 +27,7 @@ from core.models.dead_letter import (
     WaitingRows,
 )
 from core.models.message import ReadMessage, UnknownMessage, read_job_message, read_task_message
-from core.ports import MessageSender
+from core.ports import DeadLetterStore, MessageSender
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import storable_text
 from core.state_manager import StateManager
@@ -61,14 +61,6 @@ class RedriveReport:
 
     def count(self, outcome: str) -> int:
         return sum(item.outcome == outcome for item in self.items)
-
-
-class DeadLetterStore(Protocol):
-    """`infrastructure.dead_letters.DeadLetterRepository` says what each call does."""
-
-    def select_dead_letters(self, selection: Selection, limit: int) -> tuple[list[DeadLetterDetail], int]: ...
-    def find_waiting_rows(self, letters: Sequence[DeadLetterDetail]) -> dict[int, WaitingRows]: ...
-    def resolve_dead_letters(self, ids: Sequence[int], resolution: str, *, actor: str | None = None) -> int: ...
 
 
 def read_reference(queue: str, body: bytes, properties: Mapping[str, Any]) -> MessageReference:

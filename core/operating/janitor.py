@@ -3,22 +3,22 @@
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import partial
-from typing import Any, Protocol
-from uuid import uuid4
 
 from core.app_queues import JOBS_QUEUE
 from core.basics.faults import fault_point
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
-from core.models import JobQueueMessage, JobRecord, JobRef, JobStatus, StageRef
-from core.models.control import ParkedTask
-from core.operating.announcer import announce_parked_tasks
-from core.orchestration_manager import OrchestrationManager, Waiting
-from core.ports import QueueInspector
+from core.models import JobRecord, JobStatus
+from core.models.announcement import FoundTask, ParkedTask, UnannouncedJob
+from core.models.transition import DeadlineOutcome
+from core.models.upkeep import SweepReport
+from core.operating.announcer import announce_by_stage, announce_parked_tasks, step_message
+from core.orchestration_manager import OrchestrationManager
+from core.ports import JanitorStore, Pruner, QueueInspector
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
 
@@ -34,7 +34,7 @@ PRUNED_TASKS_PER_SWEEP = 20_000
 
 
 @dataclass(frozen=True)
-class Patience:
+class JanitorTimings:
     """How long rows are left alone. All in seconds.
 
     Args:
@@ -52,120 +52,6 @@ class Patience:
     lost: float = 10.0
 
 
-@dataclass(frozen=True)
-class UnannouncedTask:
-    """A task row that needs a message, with what the message says of its job."""
-
-    job_id: str
-    run: int
-    stage: int
-    task_id: str
-    queue: str
-    attempt: int
-    job_type: str
-    correlation_id: str | None
-    tasks_per_message: int
-
-    @property
-    def stage_ref(self) -> StageRef:
-        return StageRef(self.job_id, self.run, self.stage)
-
-
-@dataclass(frozen=True)
-class UnannouncedJob:
-    """A job row that needs a message."""
-
-    job_id: str
-    run: int
-    stage: int
-    attempt: int
-    job_type: str
-    correlation_id: str | None
-
-    @property
-    def ref(self) -> JobRef:
-        return JobRef(self.job_id, self.run)
-
-    @property
-    def stage_ref(self) -> StageRef:
-        return StageRef(self.job_id, self.run, self.stage)
-
-
-class JanitorStore(Protocol):
-    """What the janitor asks of the rows; `infrastructure.janitor_store.JanitorRepository` is one."""
-
-    def find_expired_stages(self, limit: int) -> list[StageRef]: ...
-    def find_overdue_stages(self, limit: int) -> list[StageRef]: ...
-    def find_stalled_jobs(self, limit: int, grace_seconds: float) -> list[StageRef]: ...
-    def find_overdue_cancels(self, limit: int) -> list[StageRef]: ...
-    def find_unannounced_tasks(
-        self, limit: int, grace_seconds: float, hold_seconds: float
-    ) -> list[UnannouncedTask]: ...
-    def find_unannounced_jobs(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedJob]: ...
-    def let_go_of_tasks(self, ref: JobRef, task_ids: list[str]) -> None: ...
-    def let_go_of_job(self, ref: JobRef, attempt: int) -> None: ...
-    def record_repair(self, ref: StageRef, event: str, detail: Mapping[str, Any]) -> None: ...
-    def read_clock(self) -> datetime: ...
-    def find_lost_tasks(self, queue: str, limit: int, before: datetime) -> list[UnannouncedTask]: ...
-    def find_lost_jobs(self, limit: int, before: datetime) -> list[UnannouncedJob]: ...
-    def find_unknown_work(self, limit: int) -> list[tuple[str, str]]: ...
-    def renew_patience(self, kind: str, name: str, limit: int) -> int: ...
-
-
-class Pruner(Protocol):
-    """Deletes old jobs, up to about so many task rows; `infrastructure.retention.RetentionRepository` is one."""
-
-    def prune_jobs(self, older_than_seconds: float, *, most_tasks: int | None = None) -> "PrunedRows": ...
-    def prune_dead_letters(self, older_than_seconds: float, *, most: int | None = None) -> int: ...
-
-
-class PrunedRows(Protocol):
-    """What a pruner deleted."""
-
-    @property
-    def jobs(self) -> int: ...
-    @property
-    def tasks(self) -> int: ...
-
-
-@dataclass
-class SweepReport:
-    """What one sweep did, in rows; `errors` names the steps that failed, and why."""
-
-    taken_back: int = 0
-    given_up: int = 0
-    timed_out_jobs: int = 0
-    expired_tasks: int = 0
-    resumed_jobs: int = 0
-    forced_cancels: int = 0
-    announced_tasks: int = 0
-    announced_jobs: int = 0
-    found_lost_tasks: int = 0
-    found_lost_jobs: int = 0
-    pruned_jobs: int = 0
-    pruned_tasks: int = 0
-    pruned_dead_letters: int = 0
-    errors: dict[str, str] = field(default_factory=dict)
-    # How many of them are the database's being away, which is told once for all.
-    outages: int = 0
-    duration_seconds: float = 0.0
-
-    @property
-    def repairs(self) -> int:
-        return (
-            self.taken_back
-            + self.given_up
-            + self.timed_out_jobs
-            + self.expired_tasks
-            + self.resumed_jobs
-            + self.forced_cancels
-            + self.announced_tasks
-            + self.announced_jobs
-            + self.found_lost_tasks
-            + self.found_lost_jobs
-        )
-
-
 class Janitor:
     """One sweep may run beside any number of others.
 
@@ -173,7 +59,7 @@ class Janitor:
         queues: Logical names of the task queues that are looked into.
         inspector: None where queues cannot be looked into; messages that a broker lost are then not missed.
         retention_seconds: Jobs that ended longer ago are deleted, by the pruner; None keeps them.
-        patience: Shorter for tests.
+        timings: Shorter for tests.
     """
 
     def __init__(
@@ -186,7 +72,7 @@ class Janitor:
         inspector: QueueInspector | None = None,
         pruner: Pruner | None = None,
         retention_seconds: float | None = None,
-        patience: Patience = Patience(),
+        timings: JanitorTimings = JanitorTimings(),
     ) -> None:
         self._store = store
         self._state = state
@@ -195,7 +81,7 @@ class Janitor:
         self._inspector = inspector
         self._pruner = pruner
         self._retention_seconds = retention_seconds
-        self._patience = patience
+        self._timings = timings
 
     def sweep(self) -> SweepReport:
         """Do all there is to do, up to a bound. A step that fails is reported; the others go on."""
@@ -224,7 +110,10 @@ class Janitor:
             for _ in range(EXPIRIES_PER_STAGE):
                 enforced = self._state.enforce_deadlines(ref, limit=ROWS_PER_FIND)
                 report.expired_tasks += enforced.expired_count
-                report.timed_out_jobs += enforced.outcome not in {"nothing", "tasks_expired"}
+                report.timed_out_jobs += enforced.outcome not in {
+                    DeadlineOutcome.NOTHING,
+                    DeadlineOutcome.TASKS_EXPIRED,
+                }
                 if enforced.expired_count < ROWS_PER_FIND:
                     break
 
@@ -244,11 +133,11 @@ class Janitor:
 
     def _take_back_expired_leases(self, report: SweepReport) -> None:
         for ref in self._store.find_expired_stages(ROWS_PER_FIND):
-            taken_back, given_up = self._state.take_back_tasks(ref)
-            report.taken_back += taken_back
-            report.given_up += given_up
+            answer = self._state.take_back_tasks(ref)
+            report.taken_back += answer.taken_back
+            report.given_up += answer.given_up
             fault_point("janitor.taken_back")
-            if given_up:
+            if answer.given_up:
                 report.announced_jobs += self._announce_moved_job(ref.job_id)
 
     def _force_overdue_cancels(self, report: SweepReport) -> None:
@@ -256,14 +145,14 @@ class Janitor:
             report.forced_cancels += self._state.force_cancel(ref) is not None
 
     def _resume_stalled_jobs(self, report: SweepReport) -> None:
-        for ref in self._store.find_stalled_jobs(ROWS_PER_FIND, self._patience.job):
+        for ref in self._store.find_stalled_jobs(ROWS_PER_FIND, self._timings.job):
             if self._state.resume_stalled_job(ref):
                 report.resumed_jobs += 1
                 report.announced_jobs += self._announce_moved_job(ref.job_id)
 
     def _announce_tasks(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:
-            tasks = self._store.find_unannounced_tasks(ROWS_PER_FIND, self._patience.announce, self._patience.hold)
+            tasks = self._store.find_unannounced_tasks(ROWS_PER_FIND, self._timings.announce, self._timings.hold)
             return len(tasks), self._announce(tasks, "not_confirmed", let_go=len(tasks) < ROWS_PER_FIND)
 
         def tell(task: ParkedTask, count: int) -> None:
@@ -274,7 +163,7 @@ class Janitor:
 
     def _announce_jobs(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:
-            jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, self._patience.job, self._patience.hold)
+            jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, self._timings.job, self._timings.hold)
             sent = [self._announce_job(job, "not_confirmed") for job in jobs]
             for job in itertools.compress(jobs, (not is_sent for is_sent in sent)):
                 if len(jobs) < ROWS_PER_FIND:
@@ -290,7 +179,7 @@ class Janitor:
         """
         now = self._store.read_clock()
         oldest = inspector.oldest_enqueued_at(queue)
-        before = (now if oldest is None else min(now, oldest)) - timedelta(seconds=self._patience.lost)
+        before = (now if oldest is None else min(now, oldest)) - timedelta(seconds=self._timings.lost)
 
         def announce_jobs() -> tuple[int, int]:
             jobs = self._store.find_lost_jobs(ROWS_PER_FIND, before)
@@ -320,32 +209,20 @@ class Janitor:
             self._retention_seconds, most=PRUNED_TASKS_PER_SWEEP
         )
 
-    def _announce(self, tasks: Sequence[UnannouncedTask], reason: str, *, let_go: bool = False) -> int:
+    def _announce(self, tasks: Sequence[FoundTask], reason: str, *, let_go: bool = False) -> int:
         """How many were announced. With `let_go` the others are not held until later."""
-        # Not the ids of earlier messages: a broker that drops doubles would drop the repair.
-        cause = f"sweep-{uuid4().hex[:8]}"
+
+        def mark(task: FoundTask, ids: list[str]) -> None:
+            self._state.mark_tasks_announced(task.stage_ref.job_ref, ids)
+
         count = 0
         fault_point("janitor.tasks_found")
-        for _, group in itertools.groupby(tasks, key=lambda task: task.stage_ref):
-            rows = list(group)
+        for rows, sent in announce_by_stage(self._orchestration, tasks, "sweep", mark):
             first = rows[0]
-            unsent = {row.task_id for row in rows}
-
-            def mark(ids: list[str], first: UnannouncedTask = first, unsent: set[str] = unsent) -> None:
-                unsent.difference_update(ids)
-                self._state.mark_tasks_announced(first.stage_ref.job_ref, ids)
-
-            sent = self._orchestration.announce_tasks(
-                first,
-                first.stage,
-                first.tasks_per_message,
-                [Waiting(row.task_id, row.queue, row.attempt) for row in rows],
-                on_sent=mark,
-                cause=cause,
-            )
             if sent:
-                self._record_announcement(first, sent, reason)
-            count += sent
+                self._record_announcement(first, len(sent), reason)
+            count += len(sent)
+            unsent = {row.task_id for row in rows}.difference(sent)
             if unsent and let_go:
                 self._store.let_go_of_tasks(first.stage_ref.job_ref, sorted(unsent))
         return count
@@ -356,22 +233,13 @@ class Janitor:
         waits = job is not None and job.status in {JobStatus.QUEUED, JobStatus.FINALIZING}
         return job is not None and waits and job.announced_at is None and self._announce_job(job, "moved")
 
-    def _record_announcement(self, task: UnannouncedTask | ParkedTask, count: int, reason: str) -> None:
+    def _record_announcement(self, task: FoundTask, count: int, reason: str) -> None:
         detail = {"count": count, "reason": reason}
         self._store.record_repair(task.stage_ref, "janitor_announced_tasks", detail)
 
     def _announce_job(self, job: UnannouncedJob | JobRecord, reason: str) -> bool:
-        message = JobQueueMessage(
-            job_id=job.job_id,
-            job_type=job.job_type,
-            run=job.run,
-            stage=job.stage,
-            attempt=job.attempt + 1,
-            cause=f"sweep-{uuid4().hex[:8]}",
-            correlation_id=job.correlation_id,
-        )
         fault_point("janitor.job_found")
-        if not self._orchestration.announce_job(message):
+        if not self._orchestration.announce_job(step_message(job, "sweep")):
             return False
         fault_point("janitor.job_sent")
         self._state.mark_job_announced(job.stage_ref)

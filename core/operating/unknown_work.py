@@ -12,14 +12,16 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid4
 
-from core.basics.retry import give_back_delays
 from core.errors import UnknownWork
-from core.models import JobQueueMessage, JobRecord, JobRef, TaskQueueMessage
+from core.models import JobRecord, JobRef, TaskQueueMessage
 from core.models.dead_letter import DeadLetter
 from core.models.message import Kept, KeptMessage, UnknownMessage
+from core.models.retry import give_back_delays
+from core.models.transition import ClaimedRow, PostponedTask, PostponeOutcome
+from core.operating.announcer import step_message
 from core.operating.dead_letters import keep_body, read_reference
-from core.orchestration_manager import JobReference, OrchestrationManager
-from core.ports import PostponedTask
+from core.orchestration_manager import OrchestrationManager
+from core.ports import AnnouncedJob
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
 
@@ -56,25 +58,15 @@ class Postponer:
         answer = self._state.postpone_job_step(
             job, self._note(unknown), patience_seconds=self._patience_seconds, delays=give_back_delays()
         )
-        if answer.outcome == "exhausted":
+        if answer.outcome is PostponeOutcome.EXHAUSTED:
             self._state.fail_all_job_tasks(job.job_id, {**(answer.error or {}), "stage": job.stage})
         if answer.delay_seconds is None:
             return
-        message = JobQueueMessage(
-            job_id=job.job_id,
-            job_type=job.job_type,
-            run=job.run,
-            stage=job.stage,
-            attempt=job.attempt + 1,
-            # Not the id of an earlier message: a broker that drops doubles would drop this.
-            cause=f"wait-{uuid4().hex[:8]}",
-            correlation_id=job.correlation_id,
-        )
-        if self._orchestration.announce_job(message, delay_seconds=answer.delay_seconds):
+        if self._orchestration.announce_job(step_message(job, "wait"), delay_seconds=answer.delay_seconds):
             self._state.mark_job_announced(job.stage_ref)
 
     def postpone_tasks(
-        self, job: JobReference, stage: int, rows: Sequence[Mapping[str, Any]], unknown: UnknownWork, lease_id: UUID
+        self, job: AnnouncedJob, stage: int, rows: Sequence[ClaimedRow], unknown: UnknownWork, lease_id: UUID
     ) -> str | None:
         """Leave tasks to an app that knows them.
 
@@ -84,7 +76,7 @@ class Postponer:
         Returns:
             The job's status, if the stage ended since these were its last and their patience is over; else None.
         """
-        attempts = {row["task_id"]: row["attempt"] for row in rows}
+        attempts = {row.task_id: row.attempt for row in rows}
         answers = self._state.postpone_tasks(
             JobRef(job.job_id, job.run).at_stage(stage),
             lease_id=lease_id,
@@ -93,7 +85,7 @@ class Postponer:
             patience_seconds=self._patience_seconds,
             delays=give_back_delays(),
         )
-        waiting = sorted((one for one in answers if one.outcome == "postponed"), key=_place)
+        waiting = sorted((one for one in answers if one.outcome is PostponeOutcome.POSTPONED), key=_place)
         for (queue, wait_seconds), group in groupby(waiting, key=_place):
             ids = tuple(task.task_id for task in group)
             message = TaskQueueMessage(

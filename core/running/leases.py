@@ -3,13 +3,11 @@
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
-from uuid import UUID
 
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
+from core.models.lease import HeldTask, LeaseOutcome
+from core.ports import LeaseStore, StandIn
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
@@ -23,56 +21,7 @@ IDLE_SECONDS = 30.0
 ASK_MARGIN_SECONDS = 0.1
 
 
-_EVENTS = {"lost": "lease_lost", "timed_out": "task_timed_out"}
-
-
-class LeaseStore(Protocol):
-    """`infrastructure.jobs_tasks.TaskRepository` is one."""
-
-    def renew_leases(self, held: "Sequence[HeldLease]") -> dict[tuple[UUID, str], str]: ...
-
-
-class StandIn(Protocol):
-    """Renews in this process's place while its interpreter is blocked. `infrastructure.stand_in` has one."""
-
-    def watch(self, lease_seconds: float) -> None:
-        """Be ready from now on for leases as short as this. Returns at once if it is already."""
-
-    def close(self) -> None:
-        """Renew nothing any more."""
-
-
-@dataclass(eq=False)
-class HeldLease:
-    """One attempt's right to a task, as long as its handler runs.
-
-    Args:
-        timeout_seconds: How long the attempt may run. The database decides; here it says when to ask.
-    """
-
-    job_id: str
-    run: int
-    task_id: str
-    lease_id: UUID
-    lease_seconds: float
-    progress: Mapping[str, Any] | None = None
-    timeout_seconds: float | None = None
-    # When to ask, beside the usual times, by time.monotonic(); None: no need any more.
-    ask_at: float | None = None
-    outcome: str = "renewed"
-    is_stop_requested: bool = False
-
-    @property
-    def is_timed_out(self) -> bool:
-        return self.outcome == "timed_out"
-
-    def report(self, progress: Mapping[str, Any]) -> None:
-        """Kept until the next renewal stores it; a later report replaces it."""
-        self.progress = progress
-
-    def stop(self, outcome: str) -> None:
-        self.outcome = outcome
-        self.is_stop_requested = True
+_EVENTS = {LeaseOutcome.LOST: "lease_lost", LeaseOutcome.TIMED_OUT: "task_timed_out"}
 
 
 class LeaseKeeper:
@@ -81,14 +30,14 @@ class LeaseKeeper:
     def __init__(self, store: LeaseStore, stand_in: StandIn | None = None) -> None:
         self._store = store
         self._stand_in = stand_in
-        self._held: set[HeldLease] = set()
+        self._held: set[HeldTask] = set()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._shortest = 0.0
         self.renewal_failures = 0
         self.lost_leases = 0
 
-    def hold(self, leases: list[HeldLease]) -> None:
+    def hold(self, leases: list[HeldTask]) -> None:
         for lease in leases:
             if lease.timeout_seconds is not None:
                 lease.ask_at = time.monotonic() + lease.timeout_seconds + ASK_MARGIN_SECONDS
@@ -114,7 +63,7 @@ class LeaseKeeper:
             return
         self._thread = thread
 
-    def drop(self, leases: list[HeldLease]) -> None:
+    def drop(self, leases: list[HeldTask]) -> None:
         with self._changed:
             self._held.difference_update(leases)
 
@@ -123,7 +72,7 @@ class LeaseKeeper:
         if self._stand_in is not None:
             self._stand_in.close()
 
-    def held(self) -> list[HeldLease]:
+    def held(self) -> list[HeldTask]:
         with self._changed:
             return list(self._held)
 
@@ -138,15 +87,15 @@ class LeaseKeeper:
                 lease.ask_at = None
         outcomes = self._store.renew_leases(held)
         for lease in held:
-            outcome = outcomes.get((lease.lease_id, lease.task_id), "lost")
-            if outcome != "renewed" and not lease.is_stop_requested:
+            outcome = outcomes.get((lease.lease_id, lease.task_id), LeaseOutcome.LOST)
+            if outcome is not LeaseOutcome.RENEWED and not lease.is_stop_requested:
                 self._tell(lease, outcome)
 
-    def _tell(self, lease: HeldLease, outcome: str) -> None:
+    def _tell(self, lease: HeldTask, outcome: LeaseOutcome) -> None:
         with self._changed:
             if lease not in self._held:
                 return  # it ended in order while the renewal was under way
-        self.lost_leases += outcome == "lost"
+        self.lost_leases += outcome is LeaseOutcome.LOST
         log.warning(
             _EVENTS.get(outcome, "task_not_wanted"),
             extra={"checkpoint": "LEASE", "job_id": lease.job_id, "task_id": lease.task_id, "outcome": outcome},

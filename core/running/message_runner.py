@@ -1,17 +1,20 @@
 """Runs the tasks of one message: claims them, runs them and writes their outcomes. Advancing the job is for others."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 from uuid import UUID, uuid4
 
 from core.basics.faults import fault_point
 from core.errors import UnknownWork
 from core.models import JobRecord, Lease, StageDefinition, TaskQueueMessage
+from core.models.transition import ClaimedRow, ClaimOutcome
 from core.operating.unknown_work import Postponer, UnknownTaskType
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
 from core.running.task_batch import ClaimedTask, TaskBatch
+
+# A task that this message, or a later one, may still run.
+_STILL_TO_RUN = frozenset({ClaimOutcome.CLAIMED, ClaimOutcome.NOT_DUE})
 
 
 class MessageRunner:
@@ -46,16 +49,16 @@ class MessageRunner:
         rows = self._state.claim_tasks(ref, list(task_ids), lease=Lease(lease_id, self._owner))
         strange = [row for row in rows if self._is_strange(row)]
         moved_to = self._give_back(record, stage.number, strange, lease_id) if strange else None
-        claimed_rows = [row for row in rows if row["outcome"] == "claimed" and row not in strange]
+        claimed_rows = [row for row in rows if row.outcome is ClaimOutcome.CLAIMED and row not in strange]
         if suspects is not None:
             suspects += self._find_suspects(record, stage, claimed_rows)
         if suspects:
             self._state.release_tasks(ref, lease_id=lease_id, task_ids=suspects, started=False)
-        claimed = [_claimed_task(row) for row in claimed_rows if row["task_id"] not in (suspects or ())]
-        early = [row for row in rows if row["outcome"] == "not_due" and row not in strange]
+        claimed = [_claimed_task(row) for row in claimed_rows if row.task_id not in (suspects or ())]
+        early = [row for row in rows if row.outcome is ClaimOutcome.NOT_DUE and row not in strange]
         writer = OutcomeWriter(self._state, self._parts.orchestration, record, stage, lease_id)
         writer.send_again(early)
-        if any(row["outcome"] == "expired" for row in rows):
+        if any(row.outcome is ClaimOutcome.EXPIRED for row in rows):
             enforced = self._state.enforce_deadlines(ref)
             moved_to = enforced.job_status if enforced.is_last_task_in_stage else None
         for task in claimed if is_alone else ():
@@ -65,28 +68,28 @@ class MessageRunner:
         self.run_claimed(writer, claimed)
         return writer.job_status
 
-    def _find_suspects(self, job: JobRecord, stage: StageDefinition, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def _find_suspects(self, job: JobRecord, stage: StageDefinition, rows: Sequence[ClaimedRow]) -> list[str]:
         """Tasks that may be what ends their processes. Few were interrupted so often; the others cost no look."""
         most = stage.max_interruptions
-        often = [row["task_id"] for row in rows if row["interruptions"] * 2 >= max(most, 1)]
+        often = [row.task_id for row in rows if row.interruptions * 2 >= max(most, 1)]
         return self._state.find_suspects(job.ref, often, most) if often else []
 
     def give_back(self, message: TaskQueueMessage, unknown: UnknownWork) -> None:
         """Leave a message's tasks to an app that knows them."""
         lease_id = uuid4()
         rows = self._state.claim_tasks(message.stage_ref, message.task_ids, lease=Lease(lease_id, self._owner))
-        waiting = [row for row in rows if row["outcome"] in {"claimed", "not_due"}]
+        waiting = [row for row in rows if row.outcome in _STILL_TO_RUN]
         if waiting:
             self._postponer.postpone_tasks(message, message.stage, waiting, unknown, lease_id)
 
-    def _is_strange(self, row: Mapping[str, Any]) -> bool:
-        return row["outcome"] in {"claimed", "not_due"} and self._catalog.find_handler(row["task_type"]) is None
+    def _is_strange(self, row: ClaimedRow) -> bool:
+        return row.outcome in _STILL_TO_RUN and self._catalog.find_handler(row.task_type) is None
 
-    def _give_back(self, job: JobRecord, stage: int, rows: Sequence[Mapping[str, Any]], lease_id: UUID) -> str | None:
+    def _give_back(self, job: JobRecord, stage: int, rows: Sequence[ClaimedRow], lease_id: UUID) -> str | None:
         """Leave tasks that this app has no handler for to another. The job's status if it moved on by that."""
         moved_to = None
-        for task_type in sorted({row["task_type"] for row in rows}):
-            same = [row for row in rows if row["task_type"] == task_type]
+        for task_type in sorted({row.task_type for row in rows}):
+            same = [row for row in rows if row.task_type == task_type]
             moved_to = (
                 self._postponer.postpone_tasks(job, stage, same, UnknownTaskType(task_type), lease_id) or moved_to
             )
@@ -118,13 +121,13 @@ class MessageRunner:
                     writer.release(batch.give_up_waiting())
 
 
-def _claimed_task(row: Mapping[str, Any]) -> ClaimedTask:
+def _claimed_task(row: ClaimedRow) -> ClaimedTask:
     return ClaimedTask(
-        task_id=row["task_id"],
-        task_type=row["task_type"],
-        task_index=row["task_index"],
-        name=row["name"],
-        parameters=row["parameters"],
-        attempt=row["attempt"],
-        tries=row["attempt"] - row["interruptions"],
+        task_id=row.task_id,
+        task_type=row.task_type,
+        task_index=row.task_index,
+        name=row.name,
+        parameters=row.parameters,
+        attempt=row.attempt,
+        tries=row.attempt - row.interruptions,
     )

@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from core.basics.canonical import MOST_BYTES_AT_ONCE, EncodedJson
+from core.basics.canonical import MOST_BYTES_AT_ONCE
 from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
+from core.basics.strict_json import EncodedJson
 from core.errors import AttemptsExhausted, DataRefused, Failure, classify
 from core.models import JobRecord, StageDefinition, TaskQueueMessage
-from core.orchestration_manager import OrchestrationManager, Waiting
-from core.ports import StageCheck
+from core.models.announcement import UnannouncedTask
+from core.models.transition import ClaimedRow, RetryOutcome, StageCheck
+from core.orchestration_manager import OrchestrationManager
 from core.running.task_batch import ClaimedTask, TaskOutcome
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
@@ -66,7 +68,7 @@ class OutcomeWriter:
         released = self._state.release_tasks(self.ref, lease_id=self.lease_id, task_ids=list(by_id), started=started)
         fault_point("task.released")
         waiting = [
-            Waiting(
+            UnannouncedTask(
                 task_id, self._orchestration.queue_for(self.stage, by_id[task_id].task_type), by_id[task_id].attempt
             )
             for task_id in released
@@ -81,11 +83,11 @@ class OutcomeWriter:
         )
         return len(released)
 
-    def send_again(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def send_again(self, rows: Sequence[ClaimedRow]) -> None:
         """Messages that came before their tasks were due go back to the queue until then."""
         for row in rows:
             self._announce_retry(
-                row["task_id"], row["task_type"], row["attempt"], row["wait_seconds"], cause=self.lease_id.hex[:12]
+                row.task_id, row.task_type, row.attempt, row.wait_seconds, cause=self.lease_id.hex[:12]
             )
 
     def _complete_all(self, results: Mapping[str, EncodedJson]) -> dict[str, Failure]:
@@ -134,10 +136,10 @@ class OutcomeWriter:
             )
         except AttemptsExhausted:
             return False
-        if answer["outcome"] == "scheduled":
+        if answer.outcome is RetryOutcome.SCHEDULED:
             fault_point("task.retry_written")
-            self._announce_retry(task.task_id, task.task_type, task.attempt, answer["delay_seconds"])
-        return answer["outcome"] in {"scheduled", "stale"}
+            self._announce_retry(task.task_id, task.task_type, task.attempt, answer.delay_seconds)
+        return answer.outcome in {RetryOutcome.SCHEDULED, RetryOutcome.STALE}
 
     def _announce_retry(
         self, task_id: str, task_type: str, attempt: int, delay_seconds: float, *, cause: str | None = None

@@ -9,13 +9,15 @@ from typing import Any, Self
 from uuid import UUID
 
 from core.authors.author_code import call_author, describe_returned
-from core.basics.canonical import MOST_VALUE_BYTES, EncodedJson, describe, encode_storable
+from core.basics.canonical import MOST_VALUE_BYTES, describe, encode_storable
+from core.basics.strict_json import EncodedJson
 from core.context import TaskContext
 from core.errors import AuthorError, ContractViolationError, Failure, RetryableTaskError, TaskCancelled, classify
 from core.fan_in import fan_in_reader
 from core.models import JobRecord, StageDefinition, TaskResult
+from core.models.lease import HeldTask, LeaseOutcome
 from core.ports import HandlerFunction, JobCatalog, ResultStore
-from core.running.leases import HeldLease, LeaseKeeper
+from core.running.leases import LeaseKeeper
 from core.running.threads import ThreadReserve
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import text_of
@@ -102,7 +104,7 @@ class TaskBatch:
         self._is_abandoned = False
         self._tasks = tuple(tasks)
         self.leases = {
-            task.task_id: HeldLease(
+            task.task_id: HeldTask(
                 job.job_id,
                 job.run,
                 task.task_id,
@@ -181,7 +183,7 @@ class TaskBatch:
         waiting = self._take_all()
         unbegun = {task.task_id for task in waiting}
         for lease in self.leases.values():
-            lease.stop("lost")
+            lease.stop(LeaseOutcome.LOST)
         self._keeper.drop(list(self.leases.values()))
         self._ended.put(None)
         return waiting, [task for task in self._tasks if task.task_id not in unbegun]
@@ -274,7 +276,7 @@ class TaskBatch:
             raise HandlerMissing(task_type)
         return entry.function
 
-    def _context(self, task: ClaimedTask, lease: HeldLease) -> TaskContext:
+    def _context(self, task: ClaimedTask, lease: HeldTask) -> TaskContext:
         return TaskContext(
             job_id=self.job.job_id,
             job_type=self.job.job_type,

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
 from coremachine.cli.client import ApiClient, Json, choose_url
 from coremachine.cli.errors import UsageProblem
 from coremachine.cli.jobs import follow_to_end, say
@@ -20,6 +21,7 @@ from coremachine.cli.options import (
 from coremachine.cli.parameters import gather_parameters
 from coremachine.cli.render import console, duration_text, print_json, print_rows, seconds_between, status_markup
 
+_GRACE_HELP = f"Seconds that tasks which run get to stop; 0: none. Default: {DEFAULT_CANCEL_GRACE_SECONDS:g}."
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Kept in the job's timeline.")]
 
 
@@ -28,7 +30,7 @@ def cancel(
     reason: ReasonOption = None,
     grace: Annotated[
         float | None,
-        typer.Option("--grace", min=0, help="Seconds that tasks which run get to stop; 0: none. Default: 300."),
+        typer.Option("--grace", min=0, help=_GRACE_HELP),
     ] = None,
     output: OutputOption = None,
     url: UrlOption = None,

@@ -132,7 +132,8 @@ def prune(
 
     For example: coremachine db prune --older-than 90d --dry-run
     """
-    from infrastructure.retention import Pruned, RetentionRepository  # noqa: PLC0415 - psycopg is not for all
+    from core.models.upkeep import Pruned  # noqa: PLC0415 - as the next
+    from infrastructure.retention import RetentionRepository  # noqa: PLC0415 - psycopg is not for all
 
     seconds = age_in_seconds(older_than)
     with open_pool(database_url) as pool:

@@ -16,7 +16,7 @@ from core.safety.safe_text import brief_text
 
 SHORT_ID = 12
 _LONGEST_CELL = 160
-# Up to this number of columns are a table, whatever the length of their texts.
+# Up to this number of columns it is a table, however long the texts are.
 _FEW_COLUMNS = 3
 _COLOURS = {
     "completed": "green",

@@ -17,7 +17,6 @@ CODES = {
     "unknown_job_type": ("404", "This app does not know the job type."),
     "unknown_task": ("404", "The job has no such task in this run."),
     "unknown_run": ("404", "The job has no such run."),
-    "no_preview": ("404", "The job type has no preview."),
     "unknown_dead_letter": ("404", "There is no such dead letter."),
     "method_not_allowed": ("405", "The address does not support this method; `Allow` lists those that it does."),
     "job_is_there": ("409", "`if_ended=fail`: the job of these parameters has ended or is being cancelled."),

@@ -20,6 +20,7 @@ MOST_WINDOW_BYTES = 16 << 20
 MOST_CLASSES = 32
 
 Seen = Callable[[Window, Any, Any], None]
+SeenBands = Callable[[Window, list[int], Any, Any], None]
 Report = Callable[[float], None]
 
 
@@ -94,11 +95,14 @@ class Facts:
         return self.bands[0].classes if len(self.bands) == 1 else None
 
 
-def read_facts(dataset: Any, *, seen: Seen | None = None, report: Report | None = None) -> Facts:
+def read_facts(
+    dataset: Any, *, seen: Seen | None = None, seen_bands: SeenBands | None = None, report: Report | None = None
+) -> Facts:
     """Read every block once.
 
     Args:
         seen: Called with window, values and validity of band 1 (rows, columns), window by window.
+        seen_bands: Called with window, numbers, values and validity of some bands (bands, rows, columns) at a time.
         report: Called with the part that is read, 0 to 1.
 
     Raises:
@@ -112,6 +116,8 @@ def read_facts(dataset: Any, *, seen: Seen | None = None, report: Report | None 
         _add_to_cells(cells, window, numbers, values, valid)
         if seen is not None and numbers[0] == 1:
             seen(window, values[0], valid[0])
+        if seen_bands is not None:
+            seen_bands(window, numbers, values, valid)
     whole = hashlib.sha256()
     for place in sorted(cells):
         whole.update(cells[place].digest())

@@ -13,7 +13,7 @@ from core.basics.first_imports import IMPORTS
 from core.context import TaskContext
 from core.errors import PermanentTaskError, TaskCancelled
 from core.fan_in import load_fan_in_results
-from core.ports import FailedTask
+from core.models.context import FailedTask
 from jobs.flood_risk_cog.process import PROCESSES, ConversionEnded
 from jobs.flood_risk_cog.scratch import ScratchOwner, remove_scratch, sweep_scratch, written_bytes
 from jobs.registry import Handler

@@ -58,17 +58,42 @@ def _reduce(function: Any, values: Any, rows: Any, columns: Any) -> Any:
 
 def disagreements(found: Any, valid: Any, span: Span, method: str, tolerance: float = TOLERANCE) -> list[str]:
     """What is wrong with pixels of these values and validity, in words and with a number each."""
-    counts = {
+    if _is_plainly_right(found, valid, span, method):
+        return []
+    return [
+        f"{int(wrong.sum())} pixels {what}"
+        for what, wrong in _wrong(found, valid, span, method, tolerance).items()
+        if wrong.any()
+    ]
+
+
+def first_disagreement(found: Any, valid: Any, span: Span, method: str) -> tuple[int, int]:
+    """Row and column of the first pixel with which anything is wrong."""
+    wrong = np.logical_or.reduce(list(_wrong(found, valid, span, method, TOLERANCE).values())).any(axis=0)
+    row, column = np.argwhere(wrong)[0].tolist()
+    return row, column
+
+
+def _is_plainly_right(found: Any, valid: Any, span: Span, method: str) -> bool:
+    """Whether all is valid and within its bounds, without any tolerance: so it mostly is."""
+    if method not in BETWEEN or not (valid.all() and np.all(span.any_valid)):
+        return False
+    return bool((found >= span.low).all() and (found <= span.high).all())
+
+
+def _wrong(found: Any, valid: Any, span: Span, method: str, tolerance: float) -> dict[str, Any]:
+    wrong = {
         "valid where nothing of the original is": valid & ~span.any_valid,
         "not valid where all of the original is": ~valid & span.all_valid,
     }
     if method in BETWEEN:
-        slack = tolerance * np.maximum(np.maximum(np.abs(span.low), np.abs(span.high)), 1)
+        low, high = span.low.astype("float64"), span.high.astype("float64")
+        slack = tolerance * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1)
         judged = valid & span.any_valid
         with np.errstate(invalid="ignore"):
-            outside = (found < span.low - slack) | (found > span.high + slack)
-        counts["with a value that nothing around it in the original has"] = judged & outside
-    return [f"{int(wrong.sum())} pixels {what}" for what, wrong in counts.items() if wrong.any()]
+            outside = (found < low - slack) | (found > high + slack)
+        wrong["with a value that nothing around it in the original has"] = judged & outside
+    return wrong
 
 
 def sample_windows(width: int, height: int, side: int, most: int) -> Iterator[Window]:

@@ -25,7 +25,7 @@ from core.errors import AuthorError
 from jobs.flood_risk_cog.places import PlaceRefused, check_place
 from jobs.flood_risk_cog.process import ConversionEnded, ConversionProcesses
 from jobs.flood_risk_cog.remote import is_remote
-from jobs.flood_risk_cog.target import join, read_text, size_of
+from jobs.flood_risk_cog.target import join, text_of
 from jobs.views import NoSuchPart, NothingToShow, ViewAnswer, ViewBusy, ViewFailed, ViewNotInstalled, ViewRequest
 
 # Drawn at once, waiting for their turn, and for how long one may take; the first of a child imports its libraries.
@@ -120,12 +120,15 @@ def _read_shown(job_id: str, run: int, path: str) -> Shown:
     del job_id, run
     try:
         check_place(path, listed=True)
-        size = size_of(path)
-        if size is None:
+        # A store that does not answer holds a child process, for a while, and no thread of this one.
+        wanted: Json = {"path": path, "most_bytes": MOST_SUMMARY_BYTES}
+        found = in_child({"work": "text", **wanted}) if is_remote(path) else text_of(**wanted)
+        if found["bytes"] is None:
             raise NothingToShow(f"Its summary is no longer at {path}; run the job again.")
-        if size > MOST_SUMMARY_BYTES:
-            raise NothingToShow(f"Its summary has {size:,} bytes; a preview reads at most {MOST_SUMMARY_BYTES:,}.")
-        return shown_of(json.loads(read_text(path) or ""), path.removesuffix("summary.json").rstrip("/") or "/")
+        if found["text"] is None:
+            size, most = found["bytes"], MOST_SUMMARY_BYTES
+            raise NothingToShow(f"Its summary has {size:,} bytes; a preview reads text of at most {most:,}.")
+        return shown_of(json.loads(found["text"]), path.removesuffix("summary.json").rstrip("/") or "/")
     except PlaceRefused as refused:
         raise NothingToShow(f"Its output is not in a place that this app may read: {refused}.") from refused
     except (LookupError, TypeError, ValueError) as error:

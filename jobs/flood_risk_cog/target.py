@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from jobs.flood_risk_cog.remote import filesystem_of, is_remote
 
@@ -66,6 +66,13 @@ def read_text(path: str) -> str | None:
             return file.read().decode()
     except (FileNotFoundError, UnicodeDecodeError):
         return None
+
+
+def text_of(path: str, most_bytes: int) -> dict[str, Any]:
+    """Size and text of a file, for a worker that has a child process read it; no text of one that is too large."""
+    size = size_of(path)
+    is_readable = size is not None and size <= most_bytes
+    return {"bytes": size, "text": read_text(path) if is_readable else None}
 
 
 def put_text(text: str, target: str) -> None:

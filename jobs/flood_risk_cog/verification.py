@@ -15,7 +15,7 @@ from rasterio.warp import transform
 
 from jobs.flood_risk_cog.facts import Facts, read_facts
 from jobs.flood_risk_cog.neighbours import BETWEEN, WARP_TOLERANCE
-from jobs.flood_risk_cog.overview_check import find_overview_problems
+from jobs.flood_risk_cog.overview_check import overview_check
 from jobs.flood_risk_cog.plan import ConversionPlan
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.warp_check import WarpCheck, check_warp
@@ -42,13 +42,15 @@ def verify_cog(source: str, facts: Facts, cog: str, plan: ConversionPlan, progre
         histograms (0: the same values as often, 1: none in common).
     """
     with open_raster(source) as before, open_raster(cog) as after:
-        found = read_facts(after, report=progress)
+        with overview_check(cog, after, plan.tile_size, plan.overview_resampling) as overviews:
+            found = read_facts(after, seen_bands=overviews.see, report=progress)
+            overview_problems = overviews.problems()
         problems = [*find_changed_meaning(before, after, plan), *find_problems(facts, found, plan, alpha_of(before))]
         check = WarpCheck(compared=after.width * after.height)
         if plan.warped and before.count == after.count:
             check = check_warp(before, after, plan, facts.bands[0].low, facts.bands[0].high)
             problems += check.problems
-        problems += find_overview_problems(cog, plan.tile_size, plan.overview_resampling)
+        problems += overview_problems
         return {
             "values": _verdict(facts, found, plan),
             "valid_pixels": {"source": facts.valid_pixels, "cog": found.valid_pixels},

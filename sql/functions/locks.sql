@@ -9,25 +9,24 @@ language sql stable as $$
   select hashtextextended(p_job_id || ':' || p_run || ':' || p_stage, 0)
 $$;
 
--- Raises CM005 unless the transaction is read committed.
+-- Raises CM005: the transaction is not read committed.
 -- A transaction that has waited for a stage's lock decides by what others have committed meanwhile, which a snapshot of
--- its beginning does not show.
-create or replace function {schema}.require_read_committed() returns void
+-- its beginning does not show. Callers test the setting themselves, since a call costs more than the test.
+create or replace function {schema}.refuse_isolation() returns void
 language plpgsql as $$
 begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'expected a transaction at read committed, found %', current_setting('transaction_isolation')
-      using errcode = 'CM005', hint = 'begin it with: begin isolation level read committed';
-  end if;
+  raise exception 'expected a transaction at read committed, found %', current_setting('transaction_isolation')
+    using errcode = 'CM005', hint = 'begin it with: begin isolation level read committed';
 end $$;
 
 -- Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.
--- No transaction goes from shared to exclusive.
--- Raises CM005.
+-- No transaction goes from shared to exclusive. Raises CM005.
 create or replace function {schema}.lock_stage(p_job_id text, p_run integer, p_stage integer) returns void
 language plpgsql as $$
 begin
-  perform {schema}.require_read_committed();
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform {schema}.refuse_isolation();
+  end if;
   perform pg_advisory_xact_lock({schema}.stage_lock_key(p_job_id, p_run, p_stage));
 end $$;
 
@@ -35,7 +34,9 @@ end $$;
 create or replace function {schema}.share_stage(p_job_id text, p_run integer, p_stage integer) returns void
 language plpgsql as $$
 begin
-  perform {schema}.require_read_committed();
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform {schema}.refuse_isolation();
+  end if;
   perform pg_advisory_xact_lock_shared({schema}.stage_lock_key(p_job_id, p_run, p_stage));
 end $$;
 

@@ -2,7 +2,7 @@
 
 -- The longest time to wait after an attempt failed, in seconds: exponential, capped.
 -- p_policy: a stage's `retry`. p_attempt counts from 1, without interruptions; its exponent is bounded, since 2 ^ 2000
--- is no double precision. core/basics/retry.py is the same rule, for attempts that end in their process; a test
+-- is no double precision. core/models/retry.py is the same rule, for attempts that end in their process; a test
 -- compares them.
 create or replace function {schema}.longest_retry_delay(p_policy jsonb, p_attempt integer) returns double precision
 language sql immutable as $$

@@ -8,7 +8,7 @@ import pytest
 from core.advancing.step_times import StepTimes
 from core.basics.faults import FAULT_POINTS
 from core.errors import RetryableTaskError
-from core.models.control import RerunMode
+from core.models.control import RerunMode, RerunRequest
 from infrastructure.verify import verify
 from tests.integration.engine.machine_suite import ShapesJob
 
@@ -99,7 +99,7 @@ def test_process_dies_when_it_has_begun_another_run(engine, point, loses_message
     job_id = world.submit(n=N)
     world.run_to_the_end()
     with world.dying_at((point, 1)):
-        world.survive(lambda: world.rig.machine.rerun_job(job_id, mode=RerunMode.ALL))
+        world.survive(lambda: world.rig.machine.rerun_job(job_id, RerunRequest(mode=RerunMode.ALL)))
         world.run_to_the_end()
     assert world.crashes == [point]
     world.assert_all_completed({job_id: RESULT}, run=2)

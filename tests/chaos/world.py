@@ -10,7 +10,8 @@ from core.app_queues import JOBS_QUEUE
 from core.basics.faults import NthHit, armed
 from core.errors import DeliveryError
 from core.models.message import JOBS_QUEUE_MESSAGE, TaskQueueMessage
-from core.operating.janitor import Patience
+from core.models.submission import SubmitRequest
+from core.operating.janitor import JanitorTimings
 from coremachine.local.memory_queue import MemoryQueues
 from tests.databases import Engine
 from tests.integration.engine.machine_suite import Rig
@@ -18,7 +19,7 @@ from tests.integration.engine.machine_suite import Rig
 OPEN_TASK = ("pending", "queued", "processing", "pending_retry")
 # Far more than any story needs: each sweep repairs all that it finds, and one repair may uncover the next.
 MOST_SWEEPS = 100
-NO_PATIENCE = Patience(announce=0.0, hold=0.0, job=0.0, lost=0.0)
+NO_PATIENCE = JanitorTimings(announce=0.0, hold=0.0, job=0.0, lost=0.0)
 
 
 class Crash(BaseException):
@@ -101,7 +102,7 @@ class World:
         wanted = {"label": uuid4().hex, **parameters}
         job_id = None
         while job_id is None:
-            job_id = self.survive(lambda: self.rig.machine.submit_job("shapes", wanted).job_id)
+            job_id = self.survive(lambda: self.rig.machine.submit_job(SubmitRequest("shapes", wanted)).job_id)
         self.job_ids.append(job_id)
         return job_id
 
@@ -148,7 +149,7 @@ class World:
         return self.effects[context.job_id, context.task_id] == 1
 
     def _start_processes(self) -> None:
-        self.rig = Rig(self.engine, self.queues, on_the_spot=self._on_the_spot, behave=self, patience=NO_PATIENCE)
+        self.rig = Rig(self.engine, self.queues, on_the_spot=self._on_the_spot, behave=self, timings=NO_PATIENCE)
         self.worker = Rig(self.engine, self.queues, moves_jobs=False, behave=self) if self._two_apps else self.rig
 
     def _deliver(self) -> bool:

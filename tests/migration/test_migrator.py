@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from core.models import JobRecord, JobRef, Lease, StageDefinition, StageRef, TaskRecord
-from core.running.leases import HeldLease
+from core.models.lease import HeldTask
 from core.schema.migration import Migration, load_migrations
 from core.schema.sql_generator import generate_schema
 from infrastructure.base import DatabaseUnavailable
@@ -169,8 +169,8 @@ def run_one_job(pool):
     )
     task = TaskRecord(job_id=job_id, run=1, task_id="a", stage=1, task_index=0, task_type="t", queue="q")
     assert tasks.plan_stage(StageRef(job_id, 1, 1), [task]) == ("planned", 1)
-    assert tasks.claim_tasks(StageRef(job_id, 1, 1), ["a"], lease=Lease(lease_id, "o"))[0]["outcome"] == "claimed"
-    held = HeldLease(job_id, 1, "a", lease_id, 60.0)
+    assert tasks.claim_tasks(StageRef(job_id, 1, 1), ["a"], lease=Lease(lease_id, "o"))[0].outcome == "claimed"
+    held = HeldTask(job_id, 1, "a", lease_id, 60.0)
     assert tasks.renew_leases([held]) == {(lease_id, "a"): "renewed"}
     assert stages.complete_task_and_check_stage(
         StageRef(job_id, 1, 1), lease_id=lease_id, results={"a": {}}

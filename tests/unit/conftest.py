@@ -10,8 +10,7 @@ from core.context import TaskContext
 from core.errors import classify
 from core.fan_in import fan_in_reader
 from core.models import JobRef, Parallelism, StageDefinition, StageRef, TaskDefinition
-from core.models.context import CompletedTask, JobExecutionContext, StageSummary
-from core.ports import FailedTask
+from core.models.context import CompletedTask, FailedTask, JobExecutionContext, StageSummary
 
 
 @dataclass

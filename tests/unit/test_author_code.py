@@ -19,6 +19,7 @@ from core.basics.canonical import MOST_LEVELS, NotJson, ValueTooLarge, as_stored
 from core.context import TaskContext
 from core.errors import AuthorError, Failure, PermanentTaskError, RetryableTaskError, StoreUnavailable, classify
 from core.models import StageDefinition
+from core.models.lease import LeaseOutcome
 from core.running import task_batch
 from core.running.leases import LeaseKeeper
 from core.running.task_batch import ClaimedTask, TaskBatch
@@ -356,7 +357,7 @@ def test_progress_is_kept_as_plain_values_whatever_is_given():
 
 class AllRenewed:
     def renew_leases(self, held):
-        return {(lease.lease_id, lease.task_id): "renewed" for lease in held}
+        return {(lease.lease_id, lease.task_id): LeaseOutcome.RENEWED for lease in held}
 
 
 def outcomes_of(handler, names):

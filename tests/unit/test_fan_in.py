@@ -7,8 +7,7 @@ import pytest
 from core.errors import ContractViolationError
 from core.fan_in import FanInIncomplete, fan_in_reader, load_fan_in_results
 from core.models import StageRef
-from core.models.context import CompletedTask
-from core.ports import FailedTask
+from core.models.context import CompletedTask, FailedTask
 
 JOB = "a" * 64
 

@@ -11,7 +11,7 @@ from core.authors.author_code import call_author
 from core.authors.job_class import first_message, new_record, record_of, validate
 from core.errors import AuthorError, InvalidParameters
 from core.models import JobQueueMessage, JobRecord
-from core.ports import SubmissionOutcome, Submitted
+from core.models.submission import SubmissionOutcome, Submitted
 from jobs.hello_world import HelloWorldJob
 from jobs.parameters import ParameterError, ParameterErrors
 

@@ -7,14 +7,15 @@ import pytest
 
 from core.context import TaskContext
 from core.errors import RetryableTaskError, TaskCancelled, TaskTimedOut, classify
-from core.running.leases import HeldLease, LeaseKeeper
+from core.models.lease import HeldTask, LeaseOutcome
+from core.running.leases import LeaseKeeper
 
 
 class ScriptedStore:
     """Answers each renewal with the next outcome; the last stays."""
 
     def __init__(self, *outcomes):
-        self.outcomes = list(outcomes)
+        self.outcomes = [LeaseOutcome(outcome) for outcome in outcomes]
         self.renewals = 0
         self.asked = threading.Event()
 
@@ -26,7 +27,7 @@ class ScriptedStore:
 
 
 def lease_of(lease_seconds=3600.0, **settings):
-    return HeldLease("j", 1, "t", uuid4(), lease_seconds, **settings)
+    return HeldTask("j", 1, "t", uuid4(), lease_seconds, **settings)
 
 
 def context_of(lease):

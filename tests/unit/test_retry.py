@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.basics.retry import give_back_delays, retry_delay
 from core.errors import (
     AttemptsExhausted,
     ContractViolationError,
@@ -13,6 +12,7 @@ from core.errors import (
     classify,
 )
 from core.models import RetryPolicy
+from core.models.retry import give_back_delays, retry_delay
 
 policies = st.builds(
     RetryPolicy,

@@ -11,7 +11,8 @@ import pytest
 
 from core.errors import StoreUnavailable
 from core.models import JobRef, StageRef
-from core.running.leases import HeldLease, LeaseKeeper
+from core.models.lease import HeldTask
+from core.running.leases import LeaseKeeper
 from core.safety import safe_log
 from core.safety.safe_log import safe_logger
 from core.state_records import tell_finalized, tell_planned
@@ -184,7 +185,7 @@ def test_lease_thread_outlives_a_broken_log():
             raise self.error
 
     store = Away()
-    keeper, lease = LeaseKeeper(store), HeldLease("j", 1, "t", uuid4(), 3600.0)
+    keeper, lease = LeaseKeeper(store), HeldTask("j", 1, "t", uuid4(), 3600.0)
     keeper.hold([lease])
     for store.error in (StoreUnavailable("away"), ValueError("a bug")):
         assert not keeper._try_to_renew()

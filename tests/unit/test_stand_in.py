@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core.models.lease import LeaseOutcome, RenewedLease
 from infrastructure.settings import load_settings
 from infrastructure.stand_in import LeaseStandIn
 from infrastructure.stand_in_process import StandIn, is_stopped
@@ -17,7 +18,7 @@ PARENT = 4711
 
 
 def rows(*tasks, outcome="renewed", seconds_left=60.0):
-    return [{"job_id": "j", "task_id": task, "outcome": outcome, "seconds_left": seconds_left} for task in tasks]
+    return [RenewedLease("j", task, LeaseOutcome(outcome), seconds_left) for task in tasks]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from uuid import uuid4
 
 from core.models import StageDefinition
+from core.models.lease import LeaseOutcome
 from core.running import task_batch
 from core.running.leases import LeaseKeeper
 from core.running.task_batch import ClaimedTask, TaskBatch
@@ -12,7 +13,7 @@ from core.running.task_batch import ClaimedTask, TaskBatch
 
 class AllRenewed:
     def renew_leases(self, held):
-        return {(lease.lease_id, lease.task_id): "renewed" for lease in held}
+        return {(lease.lease_id, lease.task_id): LeaseOutcome.RENEWED for lease in held}
 
 
 def task(task_id):

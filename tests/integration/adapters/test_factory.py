@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from core.models.message import JOBS_QUEUE_MESSAGE, TaskQueueMessage
+from core.models.submission import SubmitRequest
 from coremachine.local.postgres import LocalPostgres
 from infrastructure import RepositoryFactory, load_settings
 from jobs.hello_world import HANDLERS, HelloWorldJob
@@ -61,7 +62,7 @@ def test_a_job_runs_over_the_real_broker(factory, project_broker, receive):
         project_broker.purge(queue)
     machine = factory.create_machine(Registry([HelloWorldJob], HANDLERS, ["tasks", "raster"]))
 
-    job_id = machine.submit_job("hello_world", {}).job_id
+    job_id = machine.submit_job(SubmitRequest("hello_world", {})).job_id
     for _ in range(20):
         for body in receive("coremachine-jobs"):
             machine.process_job_message(JOBS_QUEUE_MESSAGE.validate_json(body))

@@ -9,7 +9,8 @@ from uuid import uuid4
 from core.fan_in import load_fan_in_results
 from core.machine import CoreMachine
 from core.models import TaskDefinition
-from core.operating.janitor import Janitor, Patience
+from core.models.submission import SubmitRequest
+from core.operating.janitor import Janitor, JanitorTimings
 from core.orchestration_manager import AppRole, OrchestrationManager
 from core.ports import QueueInspector
 from core.running.engine_parts import EngineParts
@@ -128,7 +129,7 @@ class Rig:
         moves_jobs: bool = True,
         sender=None,
         behave=None,
-        patience: Patience = Patience(),  # noqa: B008 - frozen
+        timings: JanitorTimings = JanitorTimings(),  # noqa: B008 - frozen
         registry=None,
         **machine_options: Any,
     ) -> None:
@@ -160,12 +161,12 @@ class Rig:
             self.orchestration,
             queues=["tasks"],
             inspector=AgedQueues(self.queues, engine.aged),
-            patience=patience,
+            timings=timings,
         )
 
     def submit(self, **parameters: Any) -> str:
         """A job of its own: where databases of several tests share a broker, no message id is met twice."""
-        return self.machine.submit_job("shapes", {"label": uuid4().hex} | parameters).job_id
+        return self.machine.submit_job(SubmitRequest("shapes", {"label": uuid4().hex} | parameters)).job_id
 
     def run(self, **parameters: Any) -> str:
         job_id = self.submit(**parameters)

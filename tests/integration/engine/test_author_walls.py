@@ -10,7 +10,7 @@ from core.basics.canonical import LARGE_VALUE_BYTES
 from core.context import TaskContext
 from core.errors import AuthorError, StoreUnavailable
 from core.models import JobRef, StageRef, TaskDefinition
-from core.models.control import RerunMode
+from core.models.control import RerunMode, RerunRequest
 from core.orchestration_manager import AppRole
 from core.running.outcome_writer import OutcomeWriter
 
@@ -339,7 +339,7 @@ def test_validator_that_goes_wrong_refuses_the_submission_and_nothing_else(rig, 
     with pytest.raises(AuthorError, match=f"(?s){said}"):
         rig.submit(n=1)
     with pytest.raises(AuthorError, match=f"(?s){said}"):
-        rig.machine.rerun_job(ended, mode="all", parameters={"n": 2})
+        rig.machine.rerun_job(ended, RerunRequest(mode=RerunMode.ALL, parameters={"n": 2}))
     assert rig.engine.query("select job_id, run from app.jobs") == [{"job_id": ended, "run": 1}]
 
 
@@ -351,7 +351,7 @@ def test_record_that_is_none_refuses_submission_and_rerun_and_nothing_is_written
     with pytest.raises(AuthorError, match="create_job_record of 'shapes': expected it to return a JobRecord, found"):
         rig.submit(n=2)
     with pytest.raises(AuthorError, match="create_job_record of 'shapes': expected it to return a JobRecord, found"):
-        rig.machine.rerun_job(ended, mode=RerunMode.ALL)
+        rig.machine.rerun_job(ended, RerunRequest(mode=RerunMode.ALL))
     assert rig.engine.query("select job_id, run from app.jobs") == [{"job_id": ended, "run": 1}]
 
 

@@ -5,9 +5,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from core.models import JobRef, Lease, StageRef
-from core.models.control import ControlAnswer, allowed_actions
+from core.models.control import ControlAnswer, RerunMode, RerunRequest, allowed_actions
+from core.models.lease import HeldTask
 from core.models.status import JobStatus
-from core.running.leases import HeldLease
 
 ERROR = {"type": "OSError", "message": "disk full", "retryable": False}
 WHO = {"reason": "maintenance", "actor": "ada@example.com"}
@@ -27,7 +27,9 @@ def resume(engine, job_id) -> ControlAnswer:
 
 def rerun(engine, job_id, mode="failed", *, run=1, from_stage=None, parameters=None) -> ControlAnswer:
     answer = engine.jobs.rerun_job(
-        JobRef(job_id, run), mode=mode, from_stage=from_stage, parameters=parameters, definition=None, **WHO
+        JobRef(job_id, run),
+        RerunRequest(mode=RerunMode(mode), from_stage=from_stage, parameters=parameters, **WHO),
+        None,
     )
     assert answer is not None
     return answer
@@ -36,7 +38,7 @@ def rerun(engine, job_id, mode="failed", *, run=1, from_stage=None, parameters=N
 def claim(engine, job_id, stage, *task_ids, run=1) -> tuple[UUID, list[str]]:
     lease_id = uuid4()
     rows = engine.tasks.claim_tasks(StageRef(job_id, run, stage), task_ids, lease=Lease(lease_id, "w"))
-    return lease_id, [row["outcome"] for row in rows]
+    return lease_id, [row.outcome for row in rows]
 
 
 def run_stage(engine, job_id, stage, count, *, fail=(), run=1):
@@ -113,7 +115,7 @@ class TestPause:
         lease = engine.claim(job_id, 1, "s1-00000")
         pause(engine, job_id)
 
-        held = [HeldLease(job_id, 1, "s1-00000", lease, 60.0)]
+        held = [HeldTask(job_id, 1, "s1-00000", lease, 60.0)]
         assert engine.tasks.renew_leases(held) == {(lease, "s1-00000"): "renewed"}
         check = engine.stages.complete_task_and_check_stage(
             StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {}}
@@ -243,7 +245,7 @@ class TestCancelDeadline:
         (event,) = events_of(engine, job_id, "cancel_forced")
         assert event["detail"] == {"count": 2}
 
-        held = [HeldLease(job_id, 1, "s1-00000", lease, 60.0)]
+        held = [HeldTask(job_id, 1, "s1-00000", lease, 60.0)]
         assert engine.tasks.renew_leases(held) == {}
         late = engine.stages.complete_task_and_check_stage(
             StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {"x": 1}}
@@ -350,7 +352,7 @@ class TestRerun:
 
         assert claim(engine, job_id, 1, "s1-00000", "s1-00001")[1] == ["closed", "closed"]
         assert engine.plan(job_id, 1, 2) == ("stale_run", 0)
-        assert engine.stages.take_back_tasks(StageRef(job_id, 1, 1))["taken_back"] == 0
+        assert engine.stages.take_back_tasks(StageRef(job_id, 1, 1)).taken_back == 0
         assert engine.jobs.fail_job(JobRef(job_id, 1), ERROR) is False
         assert engine.jobs.finalize_job(JobRef(job_id, 1), {}) is None
         assert tasks_of(engine, job_id, 2) == before
@@ -466,18 +468,7 @@ class TestRerun:
         assert engine.jobs.find_job(job_id).run == 2
 
     def test_unknown_job(self, engine):
-        assert (
-            engine.jobs.rerun_job(
-                JobRef("0" * 64, 1),
-                mode="all",
-                from_stage=None,
-                parameters=None,
-                definition=None,
-                reason=None,
-                actor=None,
-            )
-            is None
-        )
+        assert engine.jobs.rerun_job(JobRef("0" * 64, 1), RerunRequest(mode=RerunMode.ALL), None) is None
 
 
 @pytest.mark.parametrize("status", list(JobStatus))

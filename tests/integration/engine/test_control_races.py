@@ -8,6 +8,8 @@ from uuid import uuid4
 import pytest
 
 from core.models import JobRef, Lease, StageRef
+from core.models.control import RerunMode, RerunRequest
+from core.models.submission import SubmitRequest
 from tests.databases import connect
 
 from .machine_suite import Rig
@@ -35,9 +37,7 @@ def crowd():
 
 
 def rerun(engine, job_id, run=1, mode="failed"):
-    return engine.jobs.rerun_job(
-        JobRef(job_id, run), mode=mode, from_stage=None, parameters=None, definition=None, **WHO
-    )
+    return engine.jobs.rerun_job(JobRef(job_id, run), RerunRequest(mode=RerunMode(mode), **WHO), None)
 
 
 def statuses(engine, job_id, run):
@@ -123,7 +123,7 @@ def test_claims_around_a_pause_either_run_or_are_found_when_it_ends(engine, crow
 
         def claim(task_id, job_id=job_id):
             (row,) = engine.tasks.claim_tasks(StageRef(job_id, 1, 1), [task_id], lease=Lease(uuid4(), "w"))
-            return row["outcome"]
+            return row.outcome
 
         *outcomes, _ = crowd(
             *(lambda task_id=task_id: claim(task_id) for task_id in ids),
@@ -146,7 +146,7 @@ def test_claims_around_a_resume_are_found_by_the_next_sweep(engine, crowd):
 
         def claim(task_id, job_id=job_id):
             (row,) = engine.tasks.claim_tasks(StageRef(job_id, 1, 1), [task_id], lease=Lease(uuid4(), "w"))
-            return row["outcome"]
+            return row.outcome
 
         def resume(job_id=job_id):
             engine.jobs.resume_job(job_id, **WHO)
@@ -170,7 +170,7 @@ def test_last_task_and_resume_at_once_need_no_janitor(engine, crowd):
             assert gate.wait(60)
 
         rig.behave.before["s1-000000"] = hold
-        job_id = rig.machine.submit_job("shapes", {"n": 2, "label": uuid4().hex}).job_id
+        job_id = rig.machine.submit_job(SubmitRequest("shapes", {"n": 2, "label": uuid4().hex})).job_id
 
         def work(rig=rig):
             rig.queues.run(rig.machine)

@@ -6,8 +6,8 @@ from uuid import uuid4
 import pytest
 
 from core.models import JobRef, Lease, StageRef
-from core.ports import SmallStage
-from core.running.leases import HeldLease
+from core.models.lease import HeldTask
+from core.models.transition import SmallStage
 
 from .machine_suite import Rig
 
@@ -160,7 +160,7 @@ class TestJobAndStage:
         complete(at(0), job_id, lease, TASKS[0])
         at(0).claim(job_id, 1, TASKS[1])
         rows = at(60).tasks.claim_tasks(StageRef(job_id, 1, 1), TASKS, lease=Lease(uuid4(), "late"))
-        assert [row["outcome"] for row in rows] == ["duplicate", "duplicate", "expired"]
+        assert [row.outcome for row in rows] == ["duplicate", "duplicate", "expired"]
 
 
 class TestQueueTime:
@@ -226,7 +226,7 @@ class TestQueueTime:
             StageRef(job_id, 1, 1), TASKS[0], lease_id=lease, error=ERROR, delay_seconds=1
         )
         rows = at(60).tasks.claim_tasks(StageRef(job_id, 1, 1), TASKS[:2], lease=Lease(uuid4(), "late"))
-        assert [row["outcome"] for row in rows] == ["claimed", "expired"]
+        assert [row.outcome for row in rows] == ["claimed", "expired"]
 
 
 class TestAttempt:
@@ -236,7 +236,7 @@ class TestAttempt:
         )
         at(0).plan(job_id, 1, 1)
         lease = at(0).claim(job_id, 1, TASKS[0])
-        return job_id, HeldLease(job_id, 1, TASKS[0], lease, 30.0)
+        return job_id, HeldTask(job_id, 1, TASKS[0], lease, 30.0)
 
     def heartbeat(self, engine, held):
         (outcome,) = engine.tasks.renew_leases([held]).values() or ["lost"]
@@ -263,20 +263,20 @@ class TestAttempt:
         row = engine.stages.increment_task_retry_count(
             StageRef(job_id, 1, 1), TASKS[0], lease_id=held.lease_id, error=ERROR, delay_seconds=5
         )
-        assert row["outcome"] == "scheduled"
+        assert row.outcome == "scheduled"
         again = at(70).claim(job_id, 1, TASKS[0])
         assert at(70).task(job_id, TASKS[0])["timed_out_at"] is None
         # The next attempt has its own time.
-        assert self.heartbeat(at(129), HeldLease(job_id, 1, TASKS[0], again, 30.0)) == "renewed"
-        assert self.heartbeat(at(130), HeldLease(job_id, 1, TASKS[0], again, 30.0)) == "timed_out"
+        assert self.heartbeat(at(129), HeldTask(job_id, 1, TASKS[0], again, 30.0)) == "renewed"
+        assert self.heartbeat(at(130), HeldTask(job_id, 1, TASKS[0], again, 30.0)) == "timed_out"
 
     def test_handler_that_does_not_listen_loses_its_task_as_a_timeout(self, at):
         job_id, held = self.running(at, retry={"max_attempts": 2, "base_delay_seconds": 10}, max_interruptions=0)
         self.heartbeat(at(59), held)
         self.heartbeat(at(61), held)
-        assert at(88).stages.take_back_tasks(StageRef(job_id, 1, 1))["taken_back"] == 0
+        assert at(88).stages.take_back_tasks(StageRef(job_id, 1, 1)).taken_back == 0
         row = at(89).stages.take_back_tasks(StageRef(job_id, 1, 1))
-        assert (row["taken_back"], row["timed_out"], row["given_up"]) == (1, 1, 0)
+        assert (row.taken_back, row.timed_out, row.given_up) == (1, 1, 0)
 
         task = at(89).task(job_id, TASKS[0])
         assert (task["status"], task["interruptions"], task["error"]["type"]) == ("pending_retry", 0, "TaskTimedOut")
@@ -284,11 +284,11 @@ class TestAttempt:
         assert complete(at(90), job_id, held.lease_id, TASKS[0]).updated_ids == ()
         assert "retry_scheduled" in events(at(0), job_id)
 
-        second = HeldLease(job_id, 1, TASKS[0], at(200).claim(job_id, 1, TASKS[0]), 30.0)
+        second = HeldTask(job_id, 1, TASKS[0], at(200).claim(job_id, 1, TASKS[0]), 30.0)
         assert self.heartbeat(at(260), second) == "timed_out"
         row = at(300).stages.take_back_tasks(StageRef(job_id, 1, 1))
-        assert (row["taken_back"], row["timed_out"], row["given_up"]) == (0, 1, 1)
-        assert row["is_last_task_in_stage"]
+        assert (row.taken_back, row.timed_out, row.given_up) == (0, 1, 1)
+        assert row.is_last_task_in_stage
         task = at(300).task(job_id, TASKS[0])
         assert (task["status"], task["attempt"], task["error"]["type"]) == ("failed", 2, "TaskTimedOut")
 
@@ -296,7 +296,7 @@ class TestAttempt:
         job_id, held = self.running(at, retry={"max_attempts": 1})
         self.heartbeat(at(20), held)
         row = at(3600).stages.take_back_tasks(StageRef(job_id, 1, 1))
-        assert (row["taken_back"], row["timed_out"]) == (1, 0)
+        assert (row.taken_back, row.timed_out) == (1, 0)
         task = at(0).task(job_id, TASKS[0])
         assert (task["status"], task["interruptions"], task["error"]) == ("pending", 1, None)
 
@@ -311,7 +311,7 @@ class TestAttempt:
         at(59).jobs.cancel_job(job_id, None)
         assert self.heartbeat(at(70), held) == "stop"
         row = at(89).stages.take_back_tasks(StageRef(job_id, 1, 1))
-        assert (row["timed_out"], row["is_last_task_in_stage"]) == (0, True)
+        assert (row.timed_out, row.is_last_task_in_stage) == (0, True)
         assert at(89).job_status(job_id) == "cancelled"
 
 
@@ -386,14 +386,14 @@ class TestRaces:
             job_id = engine.submit(stages=1, task_timeout_seconds=60, lease_seconds=30)
             engine.plan(job_id, 1, 1)
             lease = engine.claim(job_id, 1, TASKS[0])
-            at_60 = HeldLease(job_id, 1, TASKS[0], lease, 30.0)
+            at_60 = HeldTask(job_id, 1, TASKS[0], lease, 30.0)
             late.tasks.renew_leases([at_60])
             check, row = crowd(
                 lambda job_id=job_id, lease=lease: complete(late, job_id, lease, TASKS[0]),
                 lambda job_id=job_id: late.stages.take_back_tasks(StageRef(job_id, 1, 1)),
             )
             status = late.task(job_id, TASKS[0])["status"]
-            assert (len(check.updated_ids), row["timed_out"], status) in {
+            assert (len(check.updated_ids), row.timed_out, status) in {
                 (1, 0, "completed"),
                 (0, 1, "pending_retry"),
             }

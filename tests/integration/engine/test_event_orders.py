@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from core.basics.canonical import encode_storable
 from core.models import JobRef, Lease, StageRef
-from core.ports import PlannedTask, SmallStage
-from core.running.leases import HeldLease
+from core.models.control import RerunMode, RerunRequest
+from core.models.lease import HeldTask
+from core.models.transition import PlannedTask, SmallStage
 
 TASKS = 3
 ERROR = {"type": "OSError", "message": "disk full", "retryable": True}
@@ -60,8 +61,8 @@ class Driver:
             case "claim":
                 lease = uuid4()
                 (row,) = engine.tasks.claim_tasks(job.stage_ref, [task_id], lease=Lease(lease, "w"))
-                assert not (job.paused_at and row["outcome"] == "claimed")
-                if row["outcome"] == "claimed":
+                assert not (job.paused_at and row.outcome == "claimed")
+                if row.outcome == "claimed":
                     self.leases[task_id] = (job.run, lease)
             case "complete":
                 engine.stages.complete_task_and_check_stage(where, lease_id=lease, results={task_id: {"n": 1}})
@@ -73,14 +74,14 @@ class Driver:
             case "retry":
                 engine.stages.increment_task_retry_count(where, task_id, lease_id=lease, error=ERROR, delay_seconds=0)
             case "heartbeat":
-                engine.tasks.renew_leases([HeldLease(self.job_id, run, task_id, lease, 60.0)])
+                engine.tasks.renew_leases([HeldTask(self.job_id, run, task_id, lease, 60.0)])
             case "attempt_overdue":
                 engine.execute(
                     "update app.tasks set started_at = now() - interval '2 hours' where job_id = %s and task_id = %s",
                     self.job_id,
                     task_id,
                 )
-                outcomes = engine.tasks.renew_leases([HeldLease(self.job_id, run, task_id, lease, 60.0)])
+                outcomes = engine.tasks.renew_leases([HeldTask(self.job_id, run, task_id, lease, 60.0)])
                 assert set(outcomes.values()) <= {"timed_out", "stop"}
             case "claim_all" | "end_stage" | "announce":
                 self.send_to_stage(event, job, where, lease, task_id)
@@ -99,7 +100,7 @@ class Driver:
         else:
             ids, lease = self.ids(job.stage), uuid4()
             rows = tasks.claim_tasks(job.stage_ref, ids, lease=Lease(lease, "w"))
-            self.leases |= {row["task_id"]: (job.run, lease) for row in rows if row["outcome"] == "claimed"}
+            self.leases |= {row.task_id: (job.run, lease) for row in rows if row.outcome == "claimed"}
 
     def end_stage(self, job, where, lease):
         """All of the stage ends and what follows begins, or nothing changes."""
@@ -171,7 +172,11 @@ class Driver:
             case "rerun_failed" | "rerun_all" | "rerun_stage_2":
                 mode = {"rerun_stage_2": "from_stage"}.get(event, event.removeprefix("rerun_"))
                 kept = self.completed(job.run)
-                answer = jobs.rerun_job(job.ref, mode=mode, from_stage=2, parameters=None, definition=None, **who)
+                answer = jobs.rerun_job(
+                    job.ref,
+                    RerunRequest(mode=RerunMode(mode), from_stage=2 if mode == "from_stage" else None, **who),
+                    None,
+                )
                 assert answer.has_changed == (answer.run == job.run + 1)
                 if answer.has_changed and mode == "failed":
                     first = answer.stage if answer.status != "finalizing" else answer.stage + 1

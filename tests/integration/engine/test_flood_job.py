@@ -2,6 +2,7 @@
 
 import pytest
 
+from core.models.submission import SubmitRequest
 from jobs import all_jobs
 from jobs.flood_risk_cog.samples import generate_samples
 
@@ -19,7 +20,7 @@ def test_good_rasters_are_catalogued_and_a_bad_one_is_told(rig, tmp_path):
     generate_samples(tmp_path / "source", count=3)
     (tmp_path / "source" / "bad.tif").write_bytes(b"no raster")
     parameters = {"source": str(tmp_path / "source"), "output": str(tmp_path / "output")}
-    submission = rig.machine.submit_job("flood_risk_cog", parameters)
+    submission = rig.machine.submit_job(SubmitRequest("flood_risk_cog", parameters))
     rig.queues.run(rig.machine)
 
     job = rig.job(submission.job_id)
@@ -29,4 +30,4 @@ def test_good_rasters_are_catalogued_and_a_bad_one_is_told(rig, tmp_path):
     assert failure["name"] == "bad.tif"
     assert failure["reason"].startswith("it cannot be opened as a GeoTIFF")
     assert (tmp_path / "output" / "collection.json").is_file()
-    assert rig.machine.submit_job("flood_risk_cog", parameters).created is False
+    assert rig.machine.submit_job(SubmitRequest("flood_risk_cog", parameters)).created is False

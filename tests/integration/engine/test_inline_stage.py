@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from core.advancing.step_times import QUICK_SECONDS, StepTimes
 from core.basics.canonical import as_stored, encode_storable
 from core.models import JobRef, Lease, StageRef, TaskDefinition
-from core.ports import PlannedTask, SmallStage
+from core.models.transition import PlannedTask, SmallStage
 from infrastructure.base import RepositoryError
 from infrastructure.jobs_tasks import StageCompletionRepository
 from jobs.registry import Handler

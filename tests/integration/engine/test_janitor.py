@@ -11,7 +11,7 @@ from core.basics.outage import OutageLog
 from core.errors import DeliveryError, StoreUnavailable
 from core.models import JobRef, Lease, StageRef, TaskQueueMessage
 from core.operating import janitor as janitor_module
-from core.operating.janitor import Janitor, Patience
+from core.operating.janitor import Janitor, JanitorTimings
 from infrastructure.janitor_store import JanitorRepository
 
 from .machine_suite import Rig
@@ -498,7 +498,7 @@ def test_scheduled_retry_is_not_missed(platform_rig):
     job_id = run_to_tasks(rig, n=1)
     assert rig.queues.deliver(rig.machine)
     assert (len(delays), rig.tasks(job_id, 2)[0]["status"]) == (1, "pending_retry")
-    pass_time(rig, Patience().lost / 2)
+    pass_time(rig, JanitorTimings().lost / 2)
 
     assert rig.janitor.sweep().repairs == 0
     rig.queues.run(rig.machine)

@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import DeliveryError, RetryableTaskError
 from core.models import JobQueueMessage, JobRef, TaskQueueMessage
-from core.models.control import RerunMode
+from core.models.control import RerunMode, RerunRequest
 from jobs.parameters import ParameterErrors
 
 from .machine_suite import FAST_RETRY, Rig
@@ -144,7 +144,7 @@ def test_rerun_of_failed_tasks_runs_them_alone_and_fan_in_sees_old_and_new_resul
     assert rig.job(job_id).status == "completed_with_errors"
     rig.behave.calls.clear()
 
-    answer = rig.machine.rerun_job(job_id, parameters={"bad": []}, reason="mended", actor="ada")
+    answer = rig.machine.rerun_job(job_id, RerunRequest(parameters={"bad": []}, reason="mended", actor="ada"))
     assert (answer.run, answer.kept_count, answer.fresh_count) == (2, 5, 1)
     rig.queues.run(rig.machine)
 
@@ -163,7 +163,7 @@ def test_two_who_saw_the_same_run_begin_one(rig):
 
     def rerun():
         barrier.wait(30)
-        return rig.machine.rerun_job(job_id, mode=RerunMode.ALL, expected_run=1).outcome
+        return rig.machine.rerun_job(job_id, RerunRequest(mode=RerunMode.ALL, expected_run=1)).outcome
 
     with ThreadPoolExecutor(2) as operators:
         outcomes = [future.result() for future in [operators.submit(rerun) for _ in range(2)]]
@@ -171,7 +171,7 @@ def test_two_who_saw_the_same_run_begin_one(rig):
     rig.queues.run(rig.machine)
     assert (rig.job(job_id).status, rig.job(job_id).run) == ("completed", 2)
     # Ended again: who still looks at the first run is told so.
-    assert rig.machine.rerun_job(job_id, mode=RerunMode.ALL, expected_run=1).outcome == "other_run"
+    assert rig.machine.rerun_job(job_id, RerunRequest(mode=RerunMode.ALL, expected_run=1)).outcome == "other_run"
 
 
 def test_rerun_asked_for_in_the_moment_when_the_job_ends_does_not_lose_its_parameters(rig, monkeypatch):
@@ -181,7 +181,7 @@ def test_rerun_asked_for_in_the_moment_when_the_job_ends_does_not_lose_its_param
     rig.queues.run(rig.machine)
     monkeypatch.setattr(rig.state, "find_job", lambda _: seen)
 
-    answer = rig.machine.rerun_job(job_id, mode=RerunMode.ALL, parameters={"n": 4})
+    answer = rig.machine.rerun_job(job_id, RerunRequest(mode=RerunMode.ALL, parameters={"n": 4}))
 
     assert (answer.outcome, answer.status, answer.run) == ("refused", "queued", 1)
     assert rig.engine.query("select run from app.jobs where status = 'completed'") == [{"run": 1}]
@@ -189,17 +189,17 @@ def test_rerun_asked_for_in_the_moment_when_the_job_ends_does_not_lose_its_param
 
 def test_run_that_is_still_to_come_is_not_waited_for(rig):
     job_id = rig.run(n=2)
-    answer = rig.machine.rerun_job(job_id, mode=RerunMode.ALL, expected_run=2, parameters={"n": 4})
+    answer = rig.machine.rerun_job(job_id, RerunRequest(mode=RerunMode.ALL, expected_run=2, parameters={"n": 4}))
     assert (answer.outcome, answer.run) == ("other_run", 1)
 
 
 def test_rerun_that_fails_again_can_be_rerun_again(rig):
     job_id = rig.run(n=4, bad=[1, 2])
-    rig.machine.rerun_job(job_id, parameters={"bad": [2]})
+    rig.machine.rerun_job(job_id, RerunRequest(parameters={"bad": [2]}))
     rig.queues.run(rig.machine)
     assert rig.job(job_id).result == {"total": 0 + 1 + 9, "failed": 1}
 
-    rig.machine.rerun_job(job_id, parameters={"bad": []})
+    rig.machine.rerun_job(job_id, RerunRequest(parameters={"bad": []}))
     rig.queues.run(rig.machine)
     assert (rig.job(job_id).run, rig.job(job_id).result) == (3, {"total": 0 + 1 + 4 + 9, "failed": 0})
 
@@ -214,7 +214,7 @@ def test_fan_in_task_that_failed_reads_the_new_run(rig):
     rig.behave.before.clear()
     rig.behave.calls.clear()
 
-    rig.machine.rerun_job(job_id)
+    rig.machine.rerun_job(job_id, RerunRequest())
     rig.queues.run(rig.machine)
     assert rig.job(job_id).result == {"total": 0 + 1 + 4, "failed": 0}
     assert rig.behave.calls == {"s3-fan_in": 1}
@@ -226,7 +226,7 @@ def test_rerun_from_a_stage_does_it_and_what_follows(rig):
     job_id = rig.run(n=3)
     rig.behave.calls.clear()
 
-    rig.machine.rerun_job(job_id, mode=RerunMode.FROM_STAGE, from_stage=2)
+    rig.machine.rerun_job(job_id, RerunRequest(mode=RerunMode.FROM_STAGE, from_stage=2))
     rig.queues.run(rig.machine)
     assert rig.job(job_id).status == "completed"
     assert rig.behave.calls == {"s2-n0": 1, "s2-n1": 1, "s2-n2": 1, "s3-fan_in": 1}
@@ -238,7 +238,7 @@ def test_rerun_of_all_takes_other_parameters_and_the_definition_of_today(rig, mo
     stages = [stage | {"retry": FAST_RETRY | {"max_attempts": 7}} for stage in shapes.stages]
     monkeypatch.setattr(shapes, "stages", stages)
 
-    rig.machine.rerun_job(job_id, mode=RerunMode.ALL, parameters={"n": 4})
+    rig.machine.rerun_job(job_id, RerunRequest(mode=RerunMode.ALL, parameters={"n": 4}))
     rig.queues.run(rig.machine)
     job = rig.job(job_id)
     assert (job.status, job.result) == ("completed", {"total": 0 + 1 + 4 + 9, "failed": 0})
@@ -250,14 +250,14 @@ def test_wrong_parameters_begin_no_run(rig):
     before = rig.job(job_id)
 
     with pytest.raises(ParameterErrors, match="did you mean 'bad'"):
-        rig.machine.rerun_job(job_id, parameters={"baad": []})
+        rig.machine.rerun_job(job_id, RerunRequest(parameters={"baad": []}))
     assert rig.job(job_id) == before
 
 
 def test_job_that_has_not_ended_is_refused_before_its_parameters_are_looked_at(rig):
     job_id = rig.submit(n=3)
-    assert rig.machine.rerun_job(job_id, parameters={"baad": []}).outcome == "refused"
-    assert rig.machine.rerun_job("0" * 64) is None
+    assert rig.machine.rerun_job(job_id, RerunRequest(parameters={"baad": []})).outcome == "refused"
+    assert rig.machine.rerun_job("0" * 64, RerunRequest()) is None
 
 
 def test_rerun_that_can_send_nothing_leaves_it_to_the_janitor(engine):
@@ -265,7 +265,7 @@ def test_rerun_that_can_send_nothing_leaves_it_to_the_janitor(engine):
     job_id = first.run(n=3, bad=[1])
     broker = AwayBroker(first.queues)
     broker.is_away = True
-    Rig(engine, queues=first.queues, sender=broker).machine.rerun_job(job_id, parameters={"bad": []})
+    Rig(engine, queues=first.queues, sender=broker).machine.rerun_job(job_id, RerunRequest(parameters={"bad": []}))
     assert not first.queues.deliver(first.machine)
 
     engine.execute("update app.tasks set parked_at = now() where parked_at is not null")
@@ -276,7 +276,7 @@ def test_rerun_that_can_send_nothing_leaves_it_to_the_janitor(engine):
 
 def test_messages_of_the_run_before_change_nothing(rig):
     job_id = rig.run(n=3, bad=[1])
-    rig.machine.rerun_job(job_id, parameters={"bad": []})
+    rig.machine.rerun_job(job_id, RerunRequest(parameters={"bad": []}))
     before = rig.engine.query("select * from app.tasks order by run, task_id"), rig.job(job_id)
 
     calls = rig.behave.calls.copy()
@@ -309,7 +309,7 @@ def test_late_result_of_the_run_before_stays_out_of_the_new_one(engine):
     engine.jobs.fail_job(JobRef(job_id, 1), {"type": "X", "message": "operator"})
     rig.behave.before.clear()
 
-    rig.machine.rerun_job(job_id)
+    rig.machine.rerun_job(job_id, RerunRequest())
     gate.set()
     worker.join(60)
     rig.queues.run(rig.machine)

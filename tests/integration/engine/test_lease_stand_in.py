@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from core.models import Lease, StageRef
-from core.running.leases import HeldLease, LeaseKeeper
+from core.models.lease import HeldTask
+from core.running.leases import LeaseKeeper
 from infrastructure import stand_in, stand_in_process
 from infrastructure.settings import load_settings
 from infrastructure.stand_in import LeaseStandIn
@@ -36,7 +37,7 @@ def planned(engine, count=3, **settings):
 
 
 def outcomes(engine, owner=OWNER):
-    return {(row["job_id"], row["task_id"]): row["outcome"] for row in engine.tasks.renew_leases_of_owner(owner)}
+    return {(row.job_id, row.task_id): row.outcome for row in engine.tasks.renew_leases_of_owner(owner)}
 
 
 def expiries(engine, job_id):
@@ -64,7 +65,7 @@ class TestRenewalByOwner:
         job_id = planned(at(0))
         claim(at(0), job_id, "s1-00000")
         (row,) = at(50).tasks.renew_leases_of_owner(OWNER)
-        assert row["seconds_left"] == LEASE_SECONDS
+        assert row.seconds_left == LEASE_SECONDS
 
     def test_lease_that_ran_out_and_that_nobody_took_back_is_renewed(self, at):
         """As the heartbeat does when the database was away for longer than the lease."""
@@ -80,7 +81,7 @@ class TestRenewalByOwner:
         claim(at(0), job_id, "s1-00000")
         assert outcomes(at(50)) == {(job_id, "s1-00000"): "renewed"}
         (row,) = at(71).tasks.renew_leases_of_owner(OWNER)
-        assert (row["outcome"], row["seconds_left"]) == ("timed_out", 50 + LEASE_SECONDS - 71)
+        assert (row.outcome, row.seconds_left) == ("timed_out", 50 + LEASE_SECONDS - 71)
         assert at(71).task(job_id, "s1-00000")["timed_out_at"] is not None
 
     def test_what_ended_or_was_given_back_is_left_alone(self, engine):
@@ -143,7 +144,7 @@ def test_leases_are_renewed_while_this_interpreter_is_blocked(engine, database_u
     (before,) = engine.query("select lease_expires_at::text as at from app.tasks")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    held = [HeldLease(job_id, 1, "s1-00000", lease_id, LEASE_SECONDS)]
+    held = [HeldTask(job_id, 1, "s1-00000", lease_id, LEASE_SECONDS)]
     keeper.hold(held)
     opener = subprocess.Popen([sys.executable, "-c", OPENS_WHEN_RENEWED, database_url, str(pipe), before["at"]])
     os.close(ctypes.PyDLL(None).open(str(pipe).encode(), os.O_RDONLY))

@@ -4,14 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.operating.janitor import Janitor, Patience
+from core.operating.janitor import Janitor, JanitorTimings
 from core.ports import NOT_SEEN_THROUGH
 from infrastructure.janitor_store import JanitorRepository
 
 from .test_janitor import pass_time, run_to_tasks
 
 TASKS_IN_A_MESSAGE = 7
-GRACE = Patience().lost
+GRACE = JanitorTimings().lost
 
 
 def lose_next(rig):

@@ -10,6 +10,7 @@ import pytest
 from core.errors import ContractViolationError, DeliveryError, PermanentTaskError, RetryableTaskError, StoreUnavailable
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage, TaskResult
 from core.models.message import JOBS_QUEUE_MESSAGE
+from core.models.submission import SubmitRequest
 from jobs.parameters import ParameterErrors
 from jobs.registry import UnknownJobType
 
@@ -45,8 +46,8 @@ def test_stage_without_tasks_is_complete(rig):
 
 
 def test_same_submission_finds_the_same_job(rig):
-    first = rig.machine.submit_job("shapes", {"n": 1})
-    second = rig.machine.submit_job("shapes", {"n": 1})
+    first = rig.machine.submit_job(SubmitRequest("shapes", {"n": 1}))
+    second = rig.machine.submit_job(SubmitRequest("shapes", {"n": 1}))
 
     assert (first.created, second.created) == (True, False)
     assert first.job_id == second.job_id
@@ -54,9 +55,9 @@ def test_same_submission_finds_the_same_job(rig):
 
 def test_wrong_parameters_and_unknown_types_are_refused_before_anything_is_written(rig):
     with pytest.raises(ParameterErrors, match="n: expected int"):
-        rig.machine.submit_job("shapes", {"n": "three"})
+        rig.machine.submit_job(SubmitRequest("shapes", {"n": "three"}))
     with pytest.raises(UnknownJobType, match="did you mean 'shapes'"):
-        rig.machine.submit_job("shape", {})
+        rig.machine.submit_job(SubmitRequest("shape", {}))
     assert rig.engine.query("select 1 from app.jobs") == []
 
 

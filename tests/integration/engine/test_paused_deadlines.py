@@ -1,6 +1,7 @@
 """Deadlines and operators: the time of a pause does not count, and a rerun has its own."""
 
 from core.models import JobRef, StageRef
+from core.models.control import RerunRequest
 
 from .test_deadlines import TASKS, deadlines, sweep
 
@@ -39,9 +40,7 @@ def test_parked_task_whose_time_in_the_queue_is_over_is_parked_no_more(at):
     engine = at(0)
     engine.plan(job_id, 1, 2)
     engine.jobs.fail_job(JobRef(job_id, 1), {"type": "X", "message": "x"})
-    engine.jobs.rerun_job(
-        JobRef(job_id, 1), mode="failed", from_stage=None, parameters=None, definition=None, reason=None, actor=None
-    )
+    engine.jobs.rerun_job(JobRef(job_id, 1), RerunRequest(), None)
     at(30).stages.enforce_deadlines(StageRef(job_id, 2, 1), 10)
 
     rows = engine.query("select status, parked_at from app.tasks where run = 2")
@@ -56,8 +55,6 @@ def test_rerun_has_its_own_time(at):
     assert at(400).job_status(job_id) == "failed"
 
     engine = at(1000)
-    engine.jobs.rerun_job(
-        JobRef(job_id, 1), mode="failed", from_stage=None, parameters=None, definition=None, reason=None, actor=None
-    )
+    engine.jobs.rerun_job(JobRef(job_id, 1), RerunRequest(), None)
     assert deadlines(engine, job_id) == {"job": 1300, "stage": 100, "queue": 20}
     assert engine.stages.enforce_deadlines(StageRef(job_id, 2, 1), 10).outcome == "nothing"

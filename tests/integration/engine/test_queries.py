@@ -12,6 +12,7 @@ from psycopg.sql import SQL
 from psycopg.types.json import Jsonb
 
 from core.models import JobRef, JobStatus, StageRef, StageStatus, TaskStatus
+from core.models.control import RerunMode, RerunRequest
 from infrastructure.failures import FailureQueries
 from infrastructure.list_columns import MOST_VALUE_BYTES
 from infrastructure.postgresql import create_pool
@@ -494,15 +495,7 @@ def test_a_page_of_failed_tasks_reads_no_more_than_those_that_failed(crowded, ar
 def test_runs_of_a_job_come_with_their_own_parameters_and_times(engine, queries):
     job_id = engine.submit(stages=1)
     engine.jobs.fail_job(JobRef(job_id, 1), {"type": "X", "message": "first"})
-    engine.jobs.rerun_job(
-        JobRef(job_id, 1),
-        mode="all",
-        from_stage=None,
-        parameters={"n": 2},
-        definition=None,
-        reason=None,
-        actor=None,
-    )
+    engine.jobs.rerun_job(JobRef(job_id, 1), RerunRequest(mode=RerunMode.ALL, parameters={"n": 2}), None)
 
     second, first = queries.list_runs(job_id)
     assert (second.run, second.status, second.parameters, second.error) == (2, "queued", {"n": 2}, None)

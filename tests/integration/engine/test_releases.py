@@ -11,10 +11,12 @@ import pytest
 
 from core.errors import QueueNotFound, StoreUnavailable
 from core.models import JobQueueMessage, TaskDefinition
+from core.models.announcement import UnannouncedTask
+from core.models.control import RerunRequest
 from core.models.message import Kept, KeptMessage
+from core.models.submission import SubmitRequest
 from core.operating.explain import explain
-from core.operating.janitor import Patience
-from core.orchestration_manager import Waiting
+from core.operating.janitor import JanitorTimings
 from coremachine.local.memory_queue import MemoryQueues
 from infrastructure.insight import InsightQueries
 from infrastructure.queries import JobQueries
@@ -27,7 +29,7 @@ from triggers.api import create_api
 from .machine_suite import Rig
 
 ONE_ATTEMPT = {"max_attempts": 1}
-AT_ONCE = Patience(announce=0, hold=0, job=0, lost=0)
+AT_ONCE = JanitorTimings(announce=0, hold=0, job=0, lost=0)
 HOUR = 3600
 
 
@@ -92,12 +94,12 @@ class Fleet:
 
     def __init__(self, engine, **old_options):
         self.engine, self.queues = engine, MemoryQueues()
-        self.old = Rig(engine, self.queues, patience=AT_ONCE, registry=old_registry(), **old_options)
-        self.new = Rig(engine, self.queues, patience=AT_ONCE, registry=new_registry())
+        self.old = Rig(engine, self.queues, timings=AT_ONCE, registry=old_registry(), **old_options)
+        self.new = Rig(engine, self.queues, timings=AT_ONCE, registry=new_registry())
         self.insight = InsightQueries(engine.pool)
 
     def submit(self, job_type, **parameters):
-        return self.new.machine.submit_job(job_type, parameters).job_id
+        return self.new.machine.submit_job(SubmitRequest(job_type, parameters)).job_id
 
     def give_to(self, rig, times=1):
         """Whatever comes next, as if its time had come."""
@@ -206,7 +208,7 @@ def test_stage_that_the_code_does_not_have_waits(engine, on_the_spot, parallelis
     fleet = Fleet(engine, on_the_spot=on_the_spot)
     fleet.new = Rig(engine, fleet.queues, registry=Registry([Longer], handlers("cut"), queues=["tasks"]))
     if on_the_spot:  # so that its steps are known to be quick, and the next is prepared with the last results
-        fleet.old.machine.submit_job("growing", {"n": 1, "odd": "cut"})
+        fleet.old.machine.submit_job(SubmitRequest("growing", {"n": 1, "odd": "cut"}))
         fleet.finish_with(fleet.old)
     job_id = fleet.submit("growing", n=1)
     for _ in range(8):
@@ -271,7 +273,7 @@ def test_planner_whose_task_has_no_queue_here_waits(engine, on_the_spot):
     fleet = Fleet(engine, on_the_spot=on_the_spot)
     fleet.new = Rig(engine, fleet.queues, registry=Registry([Queueless], handlers("cut", "shine"), queues=["tasks"]))
     if on_the_spot:  # so that its steps are known to be quick, and the next is prepared with the last results
-        fleet.old.machine.submit_job("growing", {"n": 1, "odd": "cut"})
+        fleet.old.machine.submit_job(SubmitRequest("growing", {"n": 1, "odd": "cut"}))
         fleet.finish_with(fleet.old)
     job_id = fleet.submit("growing", n=1)
     fleet.give_to(fleet.old, times=1 if on_the_spot else 2)
@@ -361,7 +363,7 @@ def test_step_fails_with_a_reason_when_no_release_came(fleet):
     assert "expected an app that knows the job type fresh, and none came: given back 2 times" in job.error["message"]
     assert "deploy the release that knows it" in job.error["message"]
     assert verify(fleet.engine.pool) == []
-    fleet.new.machine.rerun_job(job_id)
+    fleet.new.machine.rerun_job(job_id, RerunRequest())
     fleet.finish_with_new()
     assert fleet.old.job(job_id).status == "completed"
 
@@ -425,9 +427,9 @@ def test_queue_that_an_app_has_no_name_for_leaves_tasks_to_the_app_that_has_one(
             fleet.queues.send_messages(queue, messages)
 
     fleet = Fleet(engine)
-    fleet.old = Rig(engine, fleet.queues, patience=AT_ONCE, registry=old_registry(), sender=WithoutGpu())
+    fleet.old = Rig(engine, fleet.queues, timings=AT_ONCE, registry=old_registry(), sender=WithoutGpu())
     fleet.new = Rig(
-        engine, fleet.queues, patience=AT_ONCE, registry=Registry([OnGpu], handlers("cut"), queues=["tasks"])
+        engine, fleet.queues, timings=AT_ONCE, registry=Registry([OnGpu], handlers("cut"), queues=["tasks"])
     )
     job_id = fleet.submit("growing", n=3)
     fleet.give_to(fleet.old)
@@ -632,7 +634,7 @@ def test_status_that_is_not_known_is_shown_and_left_alone(fleet):
 
     machine = fleet.old.machine
     assert machine.cancel_job(job_id, None, grace_seconds=0) == "archived"
-    for answer in (machine.pause_job(job_id), machine.resume_job(job_id), machine.rerun_job(job_id)):
+    for answer in (machine.pause_job(job_id), machine.resume_job(job_id), machine.rerun_job(job_id, RerunRequest())):
         assert (answer.outcome, answer.status, answer.allowed_actions) == ("refused", "archived", ())
     assert queries.find_job_status(job_id) == "archived"
     fleet.engine.execute("update app.jobs set status = 'queued'")
@@ -657,4 +659,4 @@ class _Raw:
 
 
 def _waiting(task_id):
-    return Waiting(task_id, "tasks")
+    return UnannouncedTask(task_id, "tasks")

@@ -9,8 +9,7 @@ import pytest
 
 from core.fan_in import fan_in_reader, load_fan_in_results
 from core.models import JobRef, StageRef
-from core.models.context import CompletedTask, StageSummary
-from core.ports import FailedTask
+from core.models.context import CompletedTask, FailedTask, StageSummary
 from infrastructure.base import DatabaseUnavailable
 from infrastructure.postgresql import create_pool
 from infrastructure.results import ROWS_PER_PAGE, ResultRepository

@@ -184,7 +184,7 @@ def test_claim_waits_for_whoever_holds_the_row_and_takes_it_as_he_left_it(engine
         engine.wait_for_lock("transactionid")
         holder.commit()
         (row,) = late.result(timeout=60)
-    assert (row["outcome"], engine.task(job_id, FIRST)["lease_owner"]) == (
+    assert (row.outcome, engine.task(job_id, FIRST)["lease_owner"]) == (
         outcome,
         "w" if outcome == "claimed" else "other",
     )

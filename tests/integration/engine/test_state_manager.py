@@ -28,7 +28,7 @@ def test_other_sides_wish_lengthens_the_delay(engine, state):
         policy=RetryPolicy(max_delay_seconds=10),
     )
 
-    assert answer["outcome"] == "scheduled"
+    assert answer.outcome == "scheduled"
     (row,) = engine.query("select extract(epoch from due_at - now()) as wait from app.tasks")
     assert 800 < row["wait"] <= 900
     (event,) = engine.query("select detail from app.job_events where event = 'retry_scheduled'")
@@ -104,7 +104,8 @@ class TestEndsOfJobs:
     def test_by_interruptions(self, engine, state, caplog):
         job_id, _ = self.running(engine, max_interruptions=0)
         engine.execute("update app.tasks set lease_expires_at = now() where lease_id is not null")
-        assert state.take_back_tasks(StageRef(job_id, 1, 1)) == (0, 1)
+        answer = state.take_back_tasks(StageRef(job_id, 1, 1))
+        assert (answer.taken_back, answer.given_up) == (0, 1)
         assert ends(caplog) == [FAILED]
         assert [record.correlation_id for record in caplog.records if record.message == "job_failed"] == ["corr"]
 

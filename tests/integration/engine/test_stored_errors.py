@@ -5,9 +5,9 @@ import itertools
 import pytest
 from psycopg.types.json import Jsonb
 
-from core.basics.retry import retry_delay
 from core.errors import Failure
 from core.models import RetryPolicy
+from core.models.retry import retry_delay
 
 # The bounds of a policy, its defaults, and a cap below the first delay.
 SECONDS = [(0.001, 0.001), (0.001, 86400.0), (5.0, 300.0), (3600.0, 86400.0), (60.0, 1.0)]

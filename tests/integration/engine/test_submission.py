@@ -15,7 +15,7 @@ from core.advancing.unchecked import say_unchecked
 from core.basics.canonical import job_id_for
 from core.errors import IdempotencyKeyReused, StoreUnavailable, classify
 from core.models import JobRecord
-from core.ports import ForcedJob, KeyedPayload
+from core.models.submission import ForcedJob, KeyedPayload, SubmitRequest
 from infrastructure.queries import JobQueries
 from triggers.api import create_api
 
@@ -105,13 +105,13 @@ class TestSameParameters:
     @pytest.mark.parametrize(("status", "error", "named"), STATES, ids=[state[0] for state in STATES])
     def test_job_is_found_as_it_is_and_nothing_runs_again(self, rig, status, error, named):
         """A failed job was answered as if it were on its way, and its repetition hid it (lesson D14)."""
-        first = rig.machine.submit_job("shapes", {"n": 1}, correlation_id="c-1")
+        first = rig.machine.submit_job(SubmitRequest("shapes", {"n": 1}, correlation_id="c-1"))
         rig.queues.clear()
         for step in self.PATHS[status]:
             rig.engine.execute("update app.jobs set status = %s", step)
         before = rig.engine.query("select * from app.jobs")
 
-        again = rig.machine.submit_job("shapes", {"n": 1}, correlation_id="c-2")
+        again = rig.machine.submit_job(SubmitRequest("shapes", {"n": 1}, correlation_id="c-2"))
 
         assert (again.job_id, again.created, again.outcome) == (first.job_id, False, "existing")
         assert (again.status, again.run, again.correlation_id) == (status, 1, "c-1")
@@ -125,7 +125,7 @@ class TestSameParameters:
 
     def test_names_in_another_order_and_spelled_out_defaults_are_the_same_job(self, rig):
         ids = {
-            rig.machine.submit_job("shapes", parameters).job_id
+            rig.machine.submit_job(SubmitRequest("shapes", parameters)).job_id
             for parameters in ({"n": 5, "label": "a"}, {"label": "a"}, {"label": "a", "bad": [], "n": 5})
         }
         assert len(ids) == 1
@@ -159,7 +159,7 @@ class TestForce:
     def test_makes_a_job_beside_the_first_that_runs_by_itself(self, rig):
         """Ids made of the parameters kept legitimate reruns out (lesson D35)."""
         first = rig.run(n=2, label="twice")
-        forced = rig.machine.submit_job("shapes", {"n": 2, "label": "twice"}, force=True)
+        forced = rig.machine.submit_job(SubmitRequest("shapes", {"n": 2, "label": "twice"}, force=True))
         assert (forced.created, forced.outcome, forced.status, forced.run) == (True, "forced", "queued", 1)
         assert forced.advice is None
         rig.queues.run(rig.machine)
@@ -174,24 +174,24 @@ class TestForce:
         assert event == {"job_id": forced.job_id, "detail": {"forced_from": first}}
 
     def test_each_force_is_another_job_and_all_come_from_the_first(self, rig):
-        first = rig.machine.submit_job("shapes", {"n": 2}).job_id
-        forced = [rig.machine.submit_job("shapes", {"n": 2}, force=True).job_id for _ in range(3)]
+        first = rig.machine.submit_job(SubmitRequest("shapes", {"n": 2})).job_id
+        forced = [rig.machine.submit_job(SubmitRequest("shapes", {"n": 2}, force=True)).job_id for _ in range(3)]
         assert len({first, *forced}) == 4
         assert {rig.job(job_id).forced_from for job_id in forced} == {first}
-        assert rig.machine.submit_job("shapes", {"n": 2}).job_id == first
+        assert rig.machine.submit_job(SubmitRequest("shapes", {"n": 2})).job_id == first
 
     def test_without_an_earlier_job_is_a_submission_like_any_other(self, rig):
-        forced = rig.machine.submit_job("shapes", {"n": 2}, force=True)
+        forced = rig.machine.submit_job(SubmitRequest("shapes", {"n": 2}, force=True))
         assert forced.outcome == "created"
         row = rig.job(forced.job_id)
         assert (row.nonce, row.forced_from) == (None, None)
-        assert rig.machine.submit_job("shapes", {"n": 2}).job_id == forced.job_id
+        assert rig.machine.submit_job(SubmitRequest("shapes", {"n": 2})).job_id == forced.job_id
 
     @pytest.mark.parametrize("status", ["failed", "cancelled"])
     def test_works_in_every_status_of_the_first(self, rig, status):
-        first = rig.machine.submit_job("shapes", {"n": 2})
+        first = rig.machine.submit_job(SubmitRequest("shapes", {"n": 2}))
         rig.engine.execute("update app.jobs set status = %s", status)
-        assert rig.machine.submit_job("shapes", {"n": 2}, force=True).outcome == "forced"
+        assert rig.machine.submit_job(SubmitRequest("shapes", {"n": 2}, force=True)).outcome == "forced"
         assert rig.job(first.job_id).status == status
 
     def test_many_at_one_moment_make_a_job_each(self, rig, post):
@@ -262,10 +262,10 @@ class TestIdempotencyKey:
         assert "rerun" in answer["advice"]
 
     def test_replay_knows_the_request_again_after_a_release_changed_the_defaults(self, rig, monkeypatch):
-        first = rig.machine.submit_job("shapes", {}, idempotency_key="a")
+        first = rig.machine.submit_job(SubmitRequest("shapes", {}, idempotency_key="a"))
         schema = {**rig.registry.get_job("shapes").parameters_schema, "n": {"type": "int", "default": 9}}
         monkeypatch.setattr(rig.registry.get_job("shapes"), "parameters_schema", schema)
-        assert rig.machine.submit_job("shapes", {}, idempotency_key="a").job_id == first.job_id
+        assert rig.machine.submit_job(SubmitRequest("shapes", {}, idempotency_key="a")).job_id == first.job_id
 
     def test_refused_parameters_leave_the_key_unused(self, post):
         assert post({"n": "x"}, key="a").status_code == 400
@@ -286,7 +286,7 @@ class TestIdempotencyKey:
     def test_one_key_with_two_contents_at_one_moment_has_one_winner(self, rig):
         def submit(number):
             try:
-                return rig.machine.submit_job("shapes", {"n": number % 2}, idempotency_key="k").job_id
+                return rig.machine.submit_job(SubmitRequest("shapes", {"n": number % 2}, idempotency_key="k")).job_id
             except IdempotencyKeyReused as error:
                 return f"refused for {error.job_id}"
 
@@ -322,10 +322,10 @@ class TestIdempotencyKey:
 
 def test_who_asked_and_what_was_not_checked_stand_in_the_first_event(rig, engine, monkeypatch):
     """An event of a submission that found its job would tell of something that did not happen: there is none."""
-    rig.machine.submit_job("shapes", {}, actor="ada")
-    rig.machine.submit_job("shapes", {}, actor="bob")
-    forced = rig.machine.submit_job("shapes", {}, actor="eve", force=True)
-    plain = rig.machine.submit_job("shapes", {}, force=True)
+    rig.machine.submit_job(SubmitRequest("shapes", {}, actor="ada"))
+    rig.machine.submit_job(SubmitRequest("shapes", {}, actor="bob"))
+    forced = rig.machine.submit_job(SubmitRequest("shapes", {}, actor="eve", force=True))
+    plain = rig.machine.submit_job(SubmitRequest("shapes", {}, force=True))
     job = rig.registry.get_job("shapes")
     validate = job.validate_job_parameters
 
@@ -334,7 +334,7 @@ def test_who_asked_and_what_was_not_checked_stand_in_the_first_event(rig, engine
         return validate(parameters)
 
     monkeypatch.setattr(job, "validate_job_parameters", unchecked)
-    rig.machine.submit_job("shapes", {}, force=True)
+    rig.machine.submit_job(SubmitRequest("shapes", {}, force=True))
     first, second, third, fourth = [row["detail"] for row in job_events(engine, "job_submitted")]
     assert first == {"actor": "ada"}
     assert second == {"actor": "eve", "forced_from": first_id(engine, forced.job_id)}
@@ -352,7 +352,7 @@ def test_outage_while_it_is_noted_who_asked_does_not_hide_that_the_job_is_writte
         raise StoreUnavailable("gone")
 
     monkeypatch.setattr(rig.state._jobs, "note_submission", away)
-    assert rig.machine.submit_job("shapes", {}, actor="ada").created
+    assert rig.machine.submit_job(SubmitRequest("shapes", {}, actor="ada")).created
     assert "submission_not_noted" in caplog.messages
 
 

@@ -14,9 +14,10 @@ import psycopg
 import pytest
 from pydantic import ValidationError
 
-from core.errors import ContractViolationError, MessageRefused
+from core.errors import MessageRefused
 from core.models import JobQueueMessage
-from core.models.control import IfEnded, RerunMode
+from core.models.control import IfEnded, RerunMode, RerunRequest
+from core.models.submission import SubmitRequest
 from coremachine.cli import jobs as cli_jobs
 from coremachine.cli.client import ApiClient
 from coremachine.cli.main import main
@@ -116,7 +117,7 @@ def refused(http, parameters, **query):
 
 
 def rerun(rig, job_id, **parameters):
-    answer = rig.machine.rerun_job(job_id, mode=RerunMode.ALL, parameters=parameters)
+    answer = rig.machine.rerun_job(job_id, RerunRequest(mode=RerunMode.ALL, parameters=parameters))
     assert answer.outcome == "rerun"
 
 
@@ -173,7 +174,9 @@ class TestOtherParameters:
         first = submit(http, {"n": 2})
         rerun(rig, first["job_id"], n=3)
         rig.queues.run(rig.machine)
-        rig.machine.rerun_job(first["job_id"], mode=RerunMode.FROM_STAGE, from_stage=from_stage, parameters={"n": 2})
+        rig.machine.rerun_job(
+            first["job_id"], RerunRequest(mode=RerunMode.FROM_STAGE, from_stage=from_stage, parameters={"n": 2})
+        )
         rig.queues.run(rig.machine)
         assert rig.job(first["job_id"]).parameters["n"] == 2
         found = submit(http, {"n": 2})["outcome"] if outcome == "existing" else refused(http, {"n": 2})["code"]
@@ -193,7 +196,7 @@ class TestOtherParameters:
 
     def test_rerun_without_other_parameters_stays_their_job(self, rig, http):
         first = submit(http, {"n": 2})
-        rig.machine.rerun_job(first["job_id"], mode=RerunMode.ALL)
+        rig.machine.rerun_job(first["job_id"], RerunRequest(mode=RerunMode.ALL))
         found = submit(http, {"n": 2})
         assert (found["outcome"], found["run"], found["job"]["status"]) == ("existing", 2, "completed")
 
@@ -343,7 +346,7 @@ class TestIfEnded:
         job_id = rig.run(n=2, label="nightly")
 
         def submit_again():
-            return rig.machine.submit_job("shapes", {"n": 2, "label": "nightly"}, if_ended=IfEnded.RERUN)
+            return rig.machine.submit_job(SubmitRequest("shapes", {"n": 2, "label": "nightly"}, if_ended=IfEnded.RERUN))
 
         answers = crowd(*[submit_again] * 16)
         assert Counter(answer.outcome for answer in answers) == {"rerun": 1, "existing": 15}
@@ -357,9 +360,8 @@ class TestIfEnded:
         job = rig.job(job_id)
         with psycopg.connect(database_url) as holder, ThreadPoolExecutor(1) as executor:
             holder.execute("select 1 from app.jobs for update")
-            late = executor.submit(
-                rig.machine.submit_job, "shapes", {"n": 2, "label": "nightly"}, if_ended=IfEnded.RERUN
-            )
+            request = SubmitRequest("shapes", {"n": 2, "label": "nightly"}, if_ended=IfEnded.RERUN)
+            late = executor.submit(rig.machine.submit_job, request)
             rig.engine.wait_for_lock()
             values = (job_id, json.dumps(job.parameters), json.dumps(job.definition))
             holder.execute("select app.rerun_job(%s, 1, 'all', null, %s, %s, null, null)", values)
@@ -372,7 +374,7 @@ class TestIfEnded:
 
     def test_timeline_says_that_a_submission_began_the_run(self, rig):
         job_id = rig.run(n=2, label="nightly")
-        rig.machine.submit_job("shapes", {"n": 2, "label": "nightly"}, if_ended=IfEnded.RERUN)
+        rig.machine.submit_job(SubmitRequest("shapes", {"n": 2, "label": "nightly"}, if_ended=IfEnded.RERUN))
         (event,) = rig.engine.query("select * from app.job_events where event = 'job_rerun'")
         assert (event["job_id"], event["run"], event["detail"]["mode"]) == (job_id, 2, "all")
         assert event["detail"]["reason"] == "submitted again"
@@ -400,8 +402,8 @@ class TestIfEnded:
 
     def test_force_beside_another_wish_is_refused(self, rig):
         for if_ended in (IfEnded.RERUN, IfEnded.FAIL):
-            with pytest.raises(ContractViolationError, match="choose one"):
-                rig.machine.submit_job("shapes", {}, force=True, if_ended=if_ended)
+            with pytest.raises(ValueError, match="not both"):
+                rig.machine.submit_job(SubmitRequest("shapes", {}, force=True, if_ended=if_ended))
         assert rig.engine.query("select * from app.jobs") == []
 
     @pytest.mark.parametrize("if_ended", ["rerun", "force"])

@@ -9,9 +9,9 @@ from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
 from core.models import JobRecord, JobRef, Lease, StageRef
+from core.models.lease import HeldTask
 from core.models.record import StageRecord, TaskRecord
-from core.ports import SubmissionOutcome, Submitted
-from core.running.leases import HeldLease
+from core.models.submission import SubmissionOutcome, Submitted
 from infrastructure.base import RepositoryError
 
 ERROR = {"type": "ValueError", "message": "bad tile", "retryable": False}
@@ -134,7 +134,7 @@ def test_redelivered_message_does_not_run_a_completed_task_again(engine):
         engine.stages.complete_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, results={task_id: {}})
 
         (row,) = engine.tasks.claim_tasks(StageRef(job_id, 1, 1), [task_id], lease=Lease(uuid4(), "late"))
-        assert row["outcome"] == outcome
+        assert row.outcome == outcome
         assert engine.task(job_id, task_id)["status"] == "completed"
 
 
@@ -149,13 +149,13 @@ def test_claim_names_the_outcome_of_every_task(engine):
     rows = engine.tasks.claim_tasks(
         StageRef(job_id, 1, 1), ["s1-00000", "s1-00001", "s1-00002", "gone"], lease=Lease(uuid4(), "b")
     )
-    assert [(row["task_id"], row["outcome"]) for row in rows] == [
+    assert [(row.task_id, row.outcome) for row in rows] == [
         ("s1-00002", "claimed"),
         ("s1-00000", "duplicate"),
         ("s1-00001", "not_due"),
         ("gone", "missing"),
     ]
-    assert 3500 < rows[2]["wait_seconds"] <= 3600
+    assert 3500 < rows[2].wait_seconds <= 3600
 
 
 def test_stale_lease_is_refused(engine):
@@ -230,7 +230,7 @@ def test_retry_spends_attempts_until_none_is_left(engine):
         row = engine.stages.increment_task_retry_count(
             StageRef(job_id, 1, 1), "s1-00000", lease_id=lease, error=ERROR, delay_seconds=0
         )
-        outcomes.append(row["outcome"])
+        outcomes.append(row.outcome)
 
     assert outcomes == ["scheduled", "exhausted"]
 
@@ -242,7 +242,7 @@ def test_interruption_spends_no_attempt(engine):
     for _ in range(3):
         engine.claim(job_id, 1, "s1-00000")
         engine.execute("update app.tasks set lease_expires_at = now() - interval '1 second'")
-        assert engine.stages.take_back_tasks(StageRef(job_id, 1, 1))["taken_back"] == 1
+        assert engine.stages.take_back_tasks(StageRef(job_id, 1, 1)).taken_back == 1
 
     lease = engine.claim(job_id, 1, "s1-00000")
     check = engine.stages.complete_task_and_check_stage(
@@ -258,7 +258,7 @@ def test_task_that_always_kills_its_process_ends_failed_with_that_reason(engine)
     engine.execute("update app.tasks set lease_expires_at = now() - interval '1 second'")
 
     row = engine.stages.take_back_tasks(StageRef(job_id, 1, 1))
-    assert (row["given_up"], row["is_last_task_in_stage"]) == (1, True)
+    assert (row.given_up, row.is_last_task_in_stage) == (1, True)
     assert engine.task(job_id, "s1-00000")["error"]["type"] == "InterruptedTooOften"
     assert engine.job_status(job_id) == "failed"
 
@@ -268,7 +268,7 @@ def test_live_lease_is_not_taken_back(engine):
     engine.plan(job_id, 1, 1)
     engine.claim(job_id, 1, "s1-00000")
 
-    assert engine.stages.take_back_tasks(StageRef(job_id, 1, 1))["taken_back"] == 0
+    assert engine.stages.take_back_tasks(StageRef(job_id, 1, 1)).taken_back == 0
 
 
 def test_heartbeat_renews_reports_and_tells_the_lost(engine):
@@ -278,7 +278,7 @@ def test_heartbeat_renews_reports_and_tells_the_lost(engine):
     lease = engine.claim(job_id, 1, "s1-00000")
     engine.execute("update app.tasks set lease_expires_at = now() where task_id = 's1-00000'")
 
-    held = [HeldLease(job_id, 1, f"s1-0000{number}", lease, 60.0) for number in range(2)]
+    held = [HeldTask(job_id, 1, f"s1-0000{number}", lease, 60.0) for number in range(2)]
     held[0].report({"percent": 40})
     assert engine.tasks.renew_leases(held) == {(lease, "s1-00000"): "renewed"}
     task = engine.task(job_id, "s1-00000")
@@ -301,7 +301,7 @@ def test_cancel_waits_for_a_running_task_and_keeps_its_result_out(engine):
     lease = engine.claim(job_id, 1, "s1-00000")
 
     assert engine.jobs.cancel_job(job_id, None) == "cancelling"
-    held = [HeldLease(job_id, 1, "s1-00000", lease, 60.0)]
+    held = [HeldTask(job_id, 1, "s1-00000", lease, 60.0)]
     assert engine.tasks.renew_leases(held) == {(lease, "s1-00000"): "stop"}
     engine.stages.complete_task_and_check_stage(StageRef(job_id, 1, 1), lease_id=lease, results={"s1-00000": {"x": 1}})
 

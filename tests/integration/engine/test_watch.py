@@ -95,7 +95,7 @@ def test_cancelling_reaches_a_row_that_was_in_other_hands(engine, stage):
         assert engine.jobs.cancel_job(job_id, None) == "cancelling"
     (row,) = engine.tasks.claim_tasks(StageRef(job_id, 1, 1), [task_id], lease=Lease(uuid4(), "w"))
 
-    assert (row["outcome"], engine.task(job_id, task_id)["status"]) == ("closed", "cancelled")
+    assert (row.outcome, engine.task(job_id, task_id)["status"]) == ("closed", "cancelled")
     assert not complete(engine, job_id, leases, task_id).updated_ids
     complete(engine, job_id, leases, "s1-00001")
     assert engine.job_status(job_id) == "cancelled"

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from core.models import JobQueueMessage, StageCompleteMessage, TaskQueueMessage
-from core.operating.janitor import Patience
+from core.operating.janitor import JanitorTimings
 from coremachine.local.memory_queue import MemoryQueues
 from infrastructure.queries import JobQueries
 from triggers.api import create_api
@@ -18,7 +18,7 @@ from .machine_suite import Behaviours, Rig
 
 CORRELATION_ID = "order-7"
 LARGE = "".join(uuid4().hex for _ in range(1600))  # 50 kB, which PostgreSQL cannot compress away
-AT_ONCE = Patience(announce=0, hold=0, job=0, lost=0)
+AT_ONCE = JanitorTimings(announce=0, hold=0, job=0, lost=0)
 
 
 class NotingBehaviours(Behaviours):
@@ -39,7 +39,7 @@ class Apps:
     def __init__(self, engine):
         self.engine, self.queues, self.sent = engine, MemoryQueues(), []
         self.behave = NotingBehaviours()
-        self.platform = Rig(engine, self.queues, sender=self, behave=self.behave, patience=AT_ONCE)
+        self.platform = Rig(engine, self.queues, sender=self, behave=self.behave, timings=AT_ONCE)
         worker = Rig(engine, self.queues, sender=self, behave=self.behave, moves_jobs=False)
         self.machine = SimpleNamespace(
             process_job_message=self.platform.machine.process_job_message,

@@ -8,6 +8,7 @@ from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 
+from core.models.control import ControlOutcome
 from core.models.dead_letter import DeadLetterResolution
 from core.models.status import JobStatus, StageStatus
 from coremachine.reference.sources import ROOT, sql_files, within_parentheses
@@ -126,7 +127,12 @@ def _of_assignment(assignment: ast.Assign) -> Iterator[str]:
         pairs = zip(target.elts, assignment.value.elts, strict=True)
         yield from (text for name, value in pairs if ast.unparse(name) == "code" for text in _texts(value))
     elif ast.unparse(target) == "_NOT_RERUN" and isinstance(assignment.value, ast.Dict):
-        yield from (text for key in assignment.value.keys if key is not None for text in _texts(key))
+        yield from (text for key in assignment.value.keys for text in _outcome(key))
+
+
+def _outcome(key: ast.expr | None) -> Iterator[str]:
+    if isinstance(key, ast.Attribute) and ast.unparse(key.value) == ControlOutcome.__name__:
+        yield ControlOutcome[key.attr].value
 
 
 def _texts(value: ast.expr) -> Iterator[str]:

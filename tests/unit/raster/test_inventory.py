@@ -163,7 +163,7 @@ def test_a_name_that_is_no_text_is_told(tmp_path):
     assert ignored == {"name": "bad?.tif", "reason": "its name is not UTF-8"}
 
 
-def test_every_other_file_is_told_but_those_that_belong_to_a_raster(tmp_path):
+def test_every_other_file_is_reported_but_those_that_belong_to_a_raster(tmp_path):
     for name in ("a.tif", "a.tif.aux.xml", "a.tfw", "b.tfw", "depths.img", ".DS_Store", "notes.txt"):
         (tmp_path / name).write_bytes(b"1")
     (tmp_path / "more").mkdir()

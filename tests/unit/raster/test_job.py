@@ -496,7 +496,7 @@ def test_a_raster_that_the_catalog_lacks_ends_the_job_with_errors_and_its_catalo
     assert (output / "collection.json").exists()
 
 
-def test_a_result_whose_source_is_gone_is_told_and_left(run_job, source, output):
+def test_a_result_whose_source_is_gone_is_reported_and_left(run_job, source, output):
     parameters = {"source": str(source), "output": str(output)}
     run_job(REGISTRY, "flood_risk_cog", parameters)
     (source / "flood_depth_tile00_rp10.tif").unlink()

@@ -13,10 +13,11 @@ from PIL import Image
 from jobs.flood_risk_cog import preview
 from jobs.flood_risk_cog.preview import Kept, Turns, shown_of
 from jobs.flood_risk_cog.samples import generate_samples
+from jobs.flood_risk_cog.target import text_of
 from jobs.views import ViewAnswer, ViewBusy, ViewFailed, ViewNotInstalled, load_view, view_problems
 from tests.unit.raster.previews import PREVIEW, PreviewServices, make_results
 from tests.unit.raster.test_tiles import tile_of
-from tests.unit.triggers.fakes import Api
+from tests.unit.triggers.fakes import JOB_ID, Api
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,24 @@ def test_a_summary_that_is_gone_is_said(output):
     answer = Api(PreviewServices(result, run=7)).get(f"{PREVIEW}/layers.json")
     assert (answer.status_code, answer.json()["code"]) == (409, "nothing_to_show")
     assert "run the job again" in answer.json()["detail"]
+
+
+def test_a_remote_summary_is_read_by_a_child(output, monkeypatch):
+    """A store that does not answer would hold a thread of the API."""
+    asked = []
+
+    def answer(work):
+        asked.append(work)
+        return {"bytes": 1, "text": (output[0] / "summary.json").read_text()}
+
+    monkeypatch.setattr(preview, "in_child", answer)
+    preview._read_shown.cache_clear()
+    page = Api(PreviewServices({"summary": "s3://floods/out/summary.json"})).get(f"{PREVIEW}/layers.json")
+    assert page.status_code == 200
+    assert [(work["work"], work["path"]) for work in asked] == [("text", "s3://floods/out/summary.json")]
+    shown = preview._read_shown(JOB_ID, 1, "s3://floods/out/summary.json")
+    assert shown.layers[0].cogs[0].path.startswith("s3://floods/out/cogs/")
+    assert text_of(str(output[0] / "summary.json"), 10)["text"] is None
 
 
 def test_an_app_without_the_raster_libraries_says_so(api, monkeypatch):

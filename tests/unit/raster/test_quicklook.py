@@ -57,7 +57,7 @@ def test_groups_are_divided_across_the_antimeridian_and_not_at_it():
     assert sorted(len(group) for group in groups) == [1, 2]
 
 
-def test_many_places_are_no_more_than_so_many_pictures():
+def test_many_places_share_a_bounded_number_of_pictures():
     shapes = [shape_at(-170 + 11 * number, -60 + 37 * number % 120) for number in range(30)]
     groups = groups_of(shapes)
     assert len(groups) == MOST_PANELS

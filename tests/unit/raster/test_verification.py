@@ -119,21 +119,34 @@ def test_another_nodata_value_is_found_even_where_no_pixel_has_it(verify):
     assert found["problems"] == [f"expected nodata ['{NODATA}.0'], found ['-1.0']"]
 
 
-def spoil_overviews(dataset):
+def spoil_overviews(row, column):
     """One pixel of the full size is there while the overviews are made, and not afterwards."""
-    here = ((200, 201), (300, 301))
-    good = dataset.read(1, window=here)
-    dataset.write(np.full_like(good, 10_000), 1, window=here)
-    dataset.build_overviews([2, 4], Resampling.average)
-    dataset.write(good, 1, window=here)
+
+    def edit(dataset):
+        here = ((row, row + 1), (column, column + 1))
+        good = dataset.read(1, window=here)
+        dataset.write(np.full_like(good, 10_000), 1, window=here)
+        dataset.build_overviews([2, 4], Resampling.average)
+        dataset.write(good, 1, window=here)
+
+    return edit
 
 
-@pytest.mark.parametrize("target", [None, "EPSG:4326"])
-def test_one_pixel_of_an_overview_is_found(verify, target):
-    found = verify(edit=spoil_overviews, kind="continuous", target_crs=target)
+# Reprojected, its sides are odd: pixels of the overview are narrower than two, and it is in two of them.
+@pytest.mark.parametrize(("target", "first"), [(None, 150), ("EPSG:4326", 149)])
+def test_one_pixel_of_an_overview_is_found(verify, target, first):
+    found = verify(edit=spoil_overviews(200, 300), kind="continuous", target_crs=target)
     assert len(found["problems"]) == 1
-    assert found["problems"][0].startswith("overview 1 at column 128, row 0: found ")
+    assert found["problems"][0].startswith(f"overview 1 at column {first}, row 100: found ")
     assert found["problems"][0].endswith(" pixels with a value that nothing around it in the original has")
+
+
+@pytest.mark.parametrize(("row", "column"), [(100, 600), (0, 0), (1099, 1099), (511, 512)])
+def test_one_pixel_of_an_overview_is_found_anywhere(verify, row, column):
+    found = verify(edit=spoil_overviews(row, column), kind="continuous")
+    assert [each[:60] for each in found["problems"]] == [
+        f"overview 1 at column {column // 2}, row {row // 2}: found 1 pixels with a value"[:60]
+    ]
 
 
 def test_overviews_that_are_missing_are_found(verify):

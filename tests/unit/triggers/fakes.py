@@ -1,17 +1,17 @@
 """Services without a database: what the API may ask, and what it asked."""
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import httpx
 from fastapi import FastAPI
 
 from core.models import JobEvent, JobRecord, JobStatus
-from core.models.control import ControlAnswer
+from core.models.control import ControlAnswer, ControlOutcome
+from core.models.submission import Submission, SubmissionOutcome
 from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
 from core.operating.dead_letters import RedriveReport
-from core.ports import SubmissionOutcome
 from infrastructure.queries import InvalidCursor, JobNotFound, RunNotFound, TaskNotFound
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry
@@ -128,18 +128,6 @@ RUNS = [
 
 
 @dataclass
-class FakeSubmission:
-    job_id: str
-    job_type: str
-    created: bool
-    status: str
-    run: int
-    correlation_id: str
-    outcome: SubmissionOutcome
-    advice: str | None = None
-
-
-@dataclass
 class FakeServices:
     """One job, JOB_ID, and those submitted.
 
@@ -155,7 +143,7 @@ class FakeServices:
     statuses: list[str] = field(default_factory=lambda: ["processing"])
     cancelled_as: str = "cancelled"
     answer: ControlAnswer = field(
-        default_factory=lambda: ControlAnswer("paused", JobStatus.PROCESSING, 1, 2, is_paused=True)
+        default_factory=lambda: ControlAnswer(ControlOutcome.PAUSED, JobStatus.PROCESSING, 1, 2, is_paused=True)
     )
     failure: Exception | None = None
     database: Check = field(default_factory=lambda: Check("database", ok=True, detail="version 1"))
@@ -178,18 +166,16 @@ class FakeServices:
         if self.failure is not None:
             raise self.failure
 
-    def submit_job(
-        self, job_type, parameters, *, correlation_id=None, force=False, idempotency_key=None, actor=None, if_ended
-    ):
-        given = {"correlation_id": correlation_id, "force": force, "idempotency_key": idempotency_key, "actor": actor}
-        self._called("submit_job", job_type=job_type, parameters=parameters, if_ended=if_ended, **given)
-        job = self.registry.get_job(job_type)
-        job_id = job.generate_job_id(job.validate_job_parameters(parameters))
+    def submit_job(self, request):
+        self._called("submit_job", **asdict(request))
+        job = self.registry.get_job(request.job_type)
+        job_id = job.generate_job_id(job.validate_job_parameters(request.parameters))
         created = job_id not in self.seen
         self.seen.add(job_id)
         outcome = self.outcome or (SubmissionOutcome.CREATED if created else SubmissionOutcome.EXISTING)
-        submission = FakeSubmission(job_id, job_type, created, "queued", 1, correlation_id or "made-here", outcome)
-        return replace(submission, advice=self.advice, run=self.run)
+        correlation_id = request.correlation_id or "made-here"
+        submission = Submission(job_id, request.job_type, created, "queued", self.run, correlation_id, outcome)
+        return replace(submission, advice=self.advice)
 
     @property
     def dead_letters(self):
@@ -207,8 +193,8 @@ class FakeServices:
         self._called("resume_job", job_id=job_id, **arguments)
         return self.answer if job_id == JOB_ID else None
 
-    def rerun_job(self, job_id, **arguments):
-        self._called("rerun_job", job_id=job_id, **arguments)
+    def rerun_job(self, job_id, request):
+        self._called("rerun_job", job_id=job_id, **asdict(request))
         return self.answer if job_id == JOB_ID else None
 
     def cancel_job(self, job_id, reason, **arguments):

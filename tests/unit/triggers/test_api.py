@@ -20,7 +20,7 @@ from core.errors import (
     SubmissionRefused,
     classify,
 )
-from core.ports import SubmissionOutcome
+from core.models.submission import SubmissionOutcome
 from infrastructure.base import DatabaseUnsuitable
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry

@@ -3,7 +3,7 @@
 import pytest
 
 from core.models import JobStatus
-from core.models.control import ControlAnswer, RerunMode, allowed_actions
+from core.models.control import ControlAnswer, ControlOutcome, RerunMode, allowed_actions
 from jobs.registry import UnknownJobType
 
 from .fakes import JOB_ID, Api, FakeServices
@@ -14,7 +14,9 @@ ACTOR = {"X-MS-CLIENT-PRINCIPAL-NAME": "ada@example.com"}
 
 def answering(outcome: str, status: str = "processing", *, run: int = 1, is_paused: bool = False, **counts) -> Api:
     return Api(
-        FakeServices(answer=ControlAnswer(outcome, JobStatus(status), run, 2, is_paused=is_paused, **counts)),
+        FakeServices(
+            answer=ControlAnswer(ControlOutcome(outcome), JobStatus(status), run, 2, is_paused=is_paused, **counts)
+        ),
         trusts_principal=True,
     )
 
@@ -200,7 +202,7 @@ class TestRerun:
 
 @pytest.mark.parametrize("action", ["pause", "resume", "rerun"])
 def test_status_that_only_a_newer_release_knows_is_told_as_such(action):
-    answer = ControlAnswer("refused", JobStatus.stored("suspended"), 1, 2, is_paused=False)
+    answer = ControlAnswer(ControlOutcome.REFUSED, JobStatus.stored("suspended"), 1, 2, is_paused=False)
     response = Api(FakeServices(answer=answer)).post(f"/api/jobs/{JOB_ID}/{action}")
     problem = assert_problem(response, 409, "job_status_not_known")
     assert (problem["job_status"], problem["allowed_actions"]) == ("suspended", [])

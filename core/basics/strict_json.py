@@ -8,6 +8,12 @@ from typing import Any, NoReturn
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
+class EncodedJson(str):
+    """JSON text that was checked: PostgreSQL's jsonb takes it."""
+
+    __slots__ = ()
+
+
 class NotAnObject(ValueError):
     """No JSON object; `found` is what it is instead."""
 

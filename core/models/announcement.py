@@ -1,0 +1,58 @@
+"""Rows that need a message, and what the message says of them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.models.refs import JobRef, StageRef
+
+
+@dataclass(frozen=True, slots=True)
+class UnannouncedTask:
+    """A task that needs a message."""
+
+    task_id: str
+    queue: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundTask(UnannouncedTask):
+    """One that a search found, with what its message says of its job."""
+
+    job_id: str
+    run: int
+    stage: int
+    job_type: str
+    correlation_id: str | None
+    tasks_per_message: int
+
+    @property
+    def stage_ref(self) -> StageRef:
+        return StageRef(self.job_id, self.run, self.stage)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedTask(FoundTask):
+    """One that needs a message once more; `held_until` is the finder's right to send it."""
+
+    held_until: datetime
+
+
+@dataclass(frozen=True)
+class UnannouncedJob:
+    """A job that needs a message."""
+
+    job_id: str
+    run: int
+    stage: int
+    attempt: int
+    job_type: str
+    correlation_id: str | None
+
+    @property
+    def ref(self) -> JobRef:
+        return JobRef(self.job_id, self.run)
+
+    @property
+    def stage_ref(self) -> StageRef:
+        return StageRef(self.job_id, self.run, self.stage)

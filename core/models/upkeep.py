@@ -1,0 +1,49 @@
+"""What the janitor and its pruner did."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Pruned:
+    """Rows of old jobs that were deleted."""
+
+    jobs: int = 0
+    tasks: int = 0
+
+
+@dataclass
+class SweepReport:
+    """What one sweep did, in rows; `errors` names the steps that failed, and why."""
+
+    taken_back: int = 0
+    given_up: int = 0
+    timed_out_jobs: int = 0
+    expired_tasks: int = 0
+    resumed_jobs: int = 0
+    forced_cancels: int = 0
+    announced_tasks: int = 0
+    announced_jobs: int = 0
+    found_lost_tasks: int = 0
+    found_lost_jobs: int = 0
+    pruned_jobs: int = 0
+    pruned_tasks: int = 0
+    pruned_dead_letters: int = 0
+    errors: dict[str, str] = field(default_factory=dict)
+    # How many of them are the database's being away, which is told once for all.
+    outages: int = 0
+    duration_seconds: float = 0.0
+
+    @property
+    def repairs(self) -> int:
+        return (
+            self.taken_back
+            + self.given_up
+            + self.timed_out_jobs
+            + self.expired_tasks
+            + self.resumed_jobs
+            + self.forced_cancels
+            + self.announced_tasks
+            + self.announced_jobs
+            + self.found_lost_tasks
+            + self.found_lost_jobs
+        )

@@ -1,0 +1,69 @@
+"""Overviews as GDAL makes them have no problem, whatever their method and size; others do."""
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.shutil import copy
+from rasterio.transform import from_origin
+
+from jobs.flood_risk_cog.facts import read_facts
+from jobs.flood_risk_cog.overview_check import overview_check
+from jobs.flood_risk_cog.source import open_raster
+
+METHODS = ["nearest", "average", "mode", "bilinear", "cubic", "cubic_spline", "lanczos", "gauss", "rms"]
+
+
+def make_cog(path, values, method):
+    plain = path.with_name("plain.tif")
+    _, height, width = values.shape
+    shape = {"width": width, "height": height, "count": len(values), "dtype": values.dtype, "nodata": 0}
+    place = {"crs": "EPSG:32614", "transform": from_origin(600_000, 3_300_000, 1, 1)}
+    with rasterio.open(plain, "w", driver="GTiff", **shape, **place) as dataset:
+        dataset.write(values)
+    copy(plain, path, driver="COG", BLOCKSIZE=128, OVERVIEW_RESAMPLING=method.replace("_", "").upper())
+    return path
+
+
+def problems_of(cog, method):
+    with open_raster(str(cog)) as base, overview_check(str(cog), base, 128, method) as check:
+        read_facts(base, seen_bands=check.see)
+        return check.problems()
+
+
+def noise(height, width, dtype="float32"):
+    random = np.random.default_rng(height)
+    values = random.integers(1, 200, (2, height, width)).astype(dtype)
+    values[:, height // 3 :][random.random((2, height - height // 3, width)) > 0.6] = 0
+    return values
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (613, 517), (1031, 130)])
+def test_overviews_as_they_were_made_have_no_problem(tmp_path, method, height, width):
+    cog = make_cog(tmp_path / "cog.tif", noise(height, width), method)
+    assert problems_of(cog, method) == []
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64", "float64"])
+@pytest.mark.parametrize("method", ["nearest", "mode"])
+def test_so_do_those_of_all_types(tmp_path, dtype, method):
+    cog = make_cog(tmp_path / "cog.tif", noise(613, 517, dtype), method)
+    assert problems_of(cog, method) == []
+
+
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (613, 517)])
+def test_overviews_of_another_raster_are_found_at_each_level(tmp_path, height, width):
+    """The last level of one raster is compared with the full size of another."""
+    values = noise(height, width)
+    one = make_cog(tmp_path / "one.tif", values, "average")
+    other = make_cog(tmp_path / "other.tif", values + 500, "average")
+    with open_raster(str(one)) as base:
+        levels = range(len(base.overviews(1)))
+        for level in levels:
+            with (
+                overview_check(str(one), base, 128, "average") as check,
+                open_raster(str(other), overview_level=level) as wrong,
+            ):
+                check.overviews[level] = wrong
+                read_facts(base, seen_bands=check.see)
+                assert check.problems()[0].startswith(f"overview {level + 1} at column 0, row 0: found ")
