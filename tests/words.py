@@ -20,9 +20,10 @@ _COUNTED = (
     "method|minute|module|name|page|part|person|pixel|process|queue|raster|request|row|run|second|server|session|stage|"
     "statement|step|table|task|test|thread|time|type|value|worker|year"
 )
+_BETWEEN = "and|at|by|finds|for|has|in|is|of|on|or|to"
 # What is refused, and what to write.
 WORDS = {
-    rf"\b(?:one|a|an) \w+ (?-i:an?) (?:{_COUNTED})\b": "one ... per ...",
+    rf"\b(?:one|a|an) (?!(?:{_BETWEEN})\b)\w+ (?-i:an?) (?:{_COUNTED})\b": "one ... per ...",
     r"\bmend(?:s|ed|ing)?\b": "fix",
     r"\b(?:tells|told)\b": "reports",
     r"\bsays\b": "states, reports, names",

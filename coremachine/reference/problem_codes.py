@@ -5,6 +5,7 @@ from coremachine.reference.markdown import code, page, table
 _INTRODUCTION = """
 Each answer from 400 up is a problem document (`application/problem+json`, RFC 9457). Decide by `code`, which stays the
 same; `detail` is for people and may change. `errors` lists the single things that are wrong with a request.
+The preview page of a job type may have codes of its own; that job type's page lists them.
 """
 
 # Status and meaning by code.
