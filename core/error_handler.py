@@ -32,7 +32,7 @@ class CoreMachineErrorHandler:
         sender must change is no failure, and is logged where it is written down.
 
         Raises:
-            ContractViolationError: Always passed on, whatever `raise_on_error` says: it is a bug.
+            ContractViolationError: Always passed on, whatever `raise_on_error` is: it is a bug.
         """
         context = {"operation": operation, "job_id": job_id, "stage": stage, "task_id": task_id}
         try:

@@ -15,7 +15,7 @@ Exception
     +-- MessageRefused           a message that its sender must change: no delivery more helps
     +-- AttemptsExhausted        no attempt is left
     +-- DeliveryError            a message was not confirmed; its rows stay unannounced, and the janitor sends it later
-    |   +-- QueueNotFound        no such queue: somebody must create it or mend the setting
+    |   +-- QueueNotFound        no such queue: somebody must create it or fix the setting
     |   +-- MessageTooLarge      beyond what the queue takes
     +-- Draining                 this process is about to end: the message must stay with the broker, for others
     +-- StoreUnavailable         the database cannot be reached: the message that led here must stay with the broker
@@ -188,7 +188,7 @@ class Draining(CoreMachineError):
 class StoreUnavailable(CoreMachineError):
     """The database cannot be reached now."""
 
-    # `core.basics.outage` tells it, once a minute for all: no host needs to, of each message.
+    # `core.basics.outage` logs it, once a minute for all: no host needs to, for each message.
     is_reported = True
 
 
@@ -196,7 +196,7 @@ class DataRefused(CoreMachineError):
     """The database cannot hold the values: too large, too deep, or no text."""
 
 
-# The order matters: the first match decides. FileNotFoundError and its like are OSErrors that no retry mends.
+# The order matters: the first match decides. FileNotFoundError and its like are OSErrors that no retry fixes.
 PERMANENT_EXCEPTIONS: tuple[type[BaseException], ...] = (
     PermanentTaskError,
     TaskCancelled,
@@ -272,7 +272,7 @@ def classify(error: BaseException) -> Failure:
 
     Whatever the error does when it is asked, this raises nothing.
     """
-    # The type alone: what an author's object says of its class may be anything.
+    # The type alone: an author's object may claim any class.
     kind = type(error)
     if issubclass(kind, AuthorError):
         return error.failure  # type: ignore[attr-defined, no-any-return]
@@ -290,7 +290,7 @@ def _message_of(error: BaseException) -> str:
     if not issubclass(type(error), SystemExit):
         return text or type_name(error)
     code = f"sys.exit({text})" if text else "sys.exit()"
-    return f"expected an exception that says what is wrong, found {code}; raise PermanentTaskError; the process goes on"
+    return f"expected an exception that names the problem, found {code}; raise PermanentTaskError; the process goes on"
 
 
 def _retry_after_of(error: Any) -> Any:

@@ -31,7 +31,7 @@ class FanInIncomplete(CoreMachineError):
 
 
 class FanInSource(BaseModel):
-    """Where a fan-in task's input stands. `expected_count` is what the stage was sealed with, failed tasks included."""
+    """The place of a fan-in task's input. `expected_count` is what the stage was sealed with, failed tasks included."""
 
     # Additive: an older app may meet a key that a newer planner wrote.
     model_config = ConfigDict(frozen=True, extra="ignore")

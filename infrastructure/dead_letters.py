@@ -20,7 +20,7 @@ from infrastructure.postgresql import PostgreSQLRepository
 from infrastructure.queries import MAX_LIMIT, make_page, read_cursor
 
 _PLACE = TypeAdapter(tuple[Literal["dead_letters"], Annotated[int, Field(ge=0, lt=2**63)]])
-# Groups are few; so many newest messages are looked at for them.
+# Groups are few; this number of newest messages is read for them.
 GROUPED_ROWS = 100_000
 _EXAMPLES = 3
 

@@ -1,4 +1,4 @@
-"""What operators do to a job, a method a function of the schema."""
+"""Operator actions on jobs. Each method calls one SQL function."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -36,7 +36,7 @@ from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb
 
 # parameters come last: they are encoded.
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
-# So many of the tasks that a sweep takes back are named in the log.
+# The number of tasks taken back by a sweep that the log names.
 SHOWN_INTERRUPTED = 20
 
 
@@ -86,7 +86,7 @@ class JobRepository(JobControlRepository):
         return bool(row["mark_job_announced"])
 
     def retry_job_step(self, ref: StageRef, error: Mapping[str, Any], delay_seconds: float) -> int | None:
-        """Planning or finalizing failed: try again after the delay. The failed tries so far; None if not waited for."""
+        """Planning or finalizing failed: repeat it after the delay. The failed attempts; None if not waited for."""
         (row,) = self._call("retry_job_step", (*ref.key, as_jsonb(error), delay_seconds))
         return row["retry_job_step"]  # type: ignore[no-any-return]
 
@@ -97,7 +97,7 @@ class JobRepository(JobControlRepository):
 
         Args:
             unknown: kind, name, and `by` whom it is not known.
-            patience: Seconds; when it has been given back for so long, it is exhausted and nothing is changed.
+            patience: Seconds; when it has been given back for this time, it is exhausted and nothing is changed.
             delays: Seconds until it is tried again, after the first time, the second, and so on.
         """
         parameters = (*ref.key, as_jsonb(unknown), patience, list(delays))
@@ -163,7 +163,7 @@ class TaskRepository(PostgreSQLRepository):
 
         Args:
             tasks: Consumed as a stream (COPY); may be a generator over a hundred thousand.
-            tasks_per_message: Kept with the stage, for whoever announces its tasks again.
+            tasks_per_message: Kept with the stage, for announcing its tasks again.
 
         Returns:
             `planned` and the number of tasks, or why not and 0.
@@ -196,7 +196,7 @@ class TaskRepository(PostgreSQLRepository):
         return int(row["mark_tasks_announced"])
 
     def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[ClaimedRow]:
-        """Lease tasks: one row per id."""
+        """Claim tasks: one row per id, with its outcome."""
         rows = self._call("claim_tasks", (*ref.key, list(task_ids), lease.lease_id, lease.owner))
         return [ClaimedRow(**row | {"outcome": ClaimOutcome.stored(row["outcome"])}) for row in rows]
 
@@ -239,7 +239,7 @@ class TaskRepository(PostgreSQLRepository):
 
 
 class StageCompletionRepository(PostgreSQLRepository):
-    """Ends of tasks, and what follows from them in the same transaction."""
+    """Ends tasks, and with the last one the stage, in the same transaction."""
 
     def complete_task_and_check_stage(
         self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, JsonObject]
@@ -302,7 +302,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         return (rows[0]["expected_count"] or 0) if rows else 0
 
     def count_lost_processes(self, ref: JobRef, task_ids: Sequence[str]) -> dict[str, int]:
-        """How often each was taken back from a process that was lost; not from one that was told to end."""
+        """How often each was taken back from a process that was lost; not from one that ended on request."""
         query = SQL(
             "select task_id, count(*)::integer as count from {} where job_id = %s and run = %s"
             " and event = 'task_interrupted' and task_id = any (%s) group by task_id"
@@ -316,7 +316,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         return TakenBack(**row)
 
     def enforce_deadlines(self, ref: StageRef, limit: int) -> Enforcement:
-        """End what is overdue at the stage where the job stands: the job, or at most `limit` tasks not begun."""
+        """End what is overdue at the job's current stage: the job, or at most `limit` tasks not begun."""
         (row,) = self._call("enforce_deadlines", (*ref.key, limit))
         return Enforcement(**row | {"outcome": DeadlineOutcome.stored(row["outcome"])})
 
@@ -326,7 +326,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         return bool(row["resume_stalled_job"])
 
     def check_job_completion(self, job_id: str) -> list[dict[str, Any]]:
-        """How far a job is: one row a stage of its current run, with counts."""
+        """How far a job is: one row per stage of its current run, with counts."""
         return self._call("check_job_completion", (job_id,))
 
     def _settle(

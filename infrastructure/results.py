@@ -17,7 +17,7 @@ ROWS_PER_PAGE = 1000
 class ResultRepository(PostgreSQLRepository):
     """Reads page by page along the unique index (job_id, run, stage, task_index).
 
-    Memory holds one page, and no connection or transaction is held between pages: whoever consumes a stream slowly
+    Memory holds one page, and no connection or transaction is held between pages: a slow consumer of a stream
     keeps nobody waiting, and a pooler in transaction mode may stand in between.
     """
 

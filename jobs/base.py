@@ -19,7 +19,7 @@ from jobs.views import view_problems
 
 
 class JobDefinitionError(TypeError):
-    """A job class, or the registry of all, is not what it must be; says everything that is wrong, a line each."""
+    """A job class, or the registry of all, is not what it must be; names each problem, one per line."""
 
     def __init__(self, where: str, problems: Sequence[str]) -> None:
         self.where, self.problems = where, tuple(problems)
@@ -32,7 +32,7 @@ class JobBase(ABC):
     Class attributes:
         job_type: The name in URLs and messages: letters, digits, `_`, `-` and `.`, at most 100.
         description: A sentence for people.
-        stages: One mapping a stage, `StageDefinition`'s fields.
+        stages: One mapping per stage, `StageDefinition`'s fields.
         parameters_schema: See `jobs.parameters`.
         timeout_seconds: How long a run of the job may take, from its submission; None is for ever.
         view: A function that shows the job's result as a page, as `package.module:function`; see `jobs.views`.
@@ -131,7 +131,7 @@ def _list_problems(what: str, value: object, kind: type, words: str) -> list[str
 
 
 def _method_problems(job: type[JobBase]) -> list[str]:
-    """What is wrong with how the author's methods are called. Those that are missing are told before."""
+    """What is wrong with how the author's methods are called. Those that are missing are reported before."""
     hint = "; @staticmethod or @classmethod may be missing"
     planner, finalizer = job.create_tasks_for_stage, job.finalize_job
     arguments = ("stage", "job_params", "job_id", "previous_results")

@@ -32,7 +32,7 @@ def function_problems(
         advice = "write def, and call asyncio.run(...) in it if the work is asynchronous"
         return [f"{what}: expected an ordinary function, found {_name_of(function)}, an {kind} function; {advice}"]
     if kind == "generator" and not may_yield:
-        advice = "return the value: nothing would ever run what stands before the first yield"
+        advice = "return the value: nothing would ever run the code before the first yield"
         return [f"{what}: expected an ordinary function, found {_name_of(function)}, a generator function; {advice}"]
     signature = _signature_of(function)
     if signature is None or _takes(signature, len(arguments), by_name):
@@ -61,7 +61,7 @@ def _without_partial(function: object) -> object:
 
 
 def _signature_of(function: Callable[..., object]) -> inspect.Signature | None:
-    """None where it cannot be told: some builtins have none."""
+    """None where there is none, as of some builtins."""
     try:
         # Not what a decorator wraps: the wrapper is called, and may add or take away arguments.
         return inspect.signature(function, follow_wrapped=False)

@@ -38,7 +38,7 @@ class HelloWorldJob(JobBaseMixin, JobBase):
     ]
     parameters_schema: ClassVar = {
         "n": {"type": "int", "default": 3, "min": 1, "max": 100_000, "description": "how many greetings"},
-        "message": {"type": "str", "default": "Hello World", "max": 1000, "description": "what each greeting says"},
+        "message": {"type": "str", "default": "Hello World", "max": 1000, "description": "the text of each greeting"},
         "failure_rate": {
             "type": "float",
             "default": 0.0,

@@ -1,7 +1,7 @@
 """Checks that look outside, where the other side may never answer: a few threads of their own, and a few seconds.
 
-Whoever submits waits no longer than the deadline, and a place that does not answer holds only its share of the threads:
-the request pool, other places' checks and the process's end never wait for it. What cannot be told in time is accepted.
+A submission waits no longer than the deadline, and a place that does not answer holds only its share of the threads:
+the request pool, other places' checks and the process's end never wait for it. What is not known in time is accepted.
 """
 
 import threading
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from core.running.threads import ThreadReserve
 
 DEFAULT_THREADS, DEFAULT_SECONDS = 8, 5.0
-# A burst of checks that take milliseconds waits so long for its turn. Behind one that has run longer, nobody waits.
+# The longest wait for a turn in a burst of checks that take milliseconds. Nothing waits behind one that ran longer.
 _TURN_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """The check did not come to an end; says why."""
+    """The check did not come to an end; has the reason."""
 
     reason: str
 
@@ -44,7 +44,7 @@ class OutsideChecks:
             return self._count()
 
     def run(self, place: str, call: Callable[[], None], seconds: float) -> BaseException | Unknown | None:
-        """None when it passed, else what it raised, or why it cannot be told.
+        """None when it passed, else what it raised, or why that is not known.
 
         Args:
             place: What it looks at, such as a server; half of the threads at most look at one place.

@@ -41,7 +41,7 @@ def check_schema(schema: Any, where: str) -> list[str]:
 
     Args:
         schema: What a job class declares.
-        where: Stands before each problem, for example `HelloWorldJob.parameters_schema`.
+        where: The beginning of each problem, for example `HelloWorldJob.parameters_schema`.
     """
     if not isinstance(schema, Mapping):
         return [f"{where}: expected a dict of entries by parameter name, found {describe(schema)}"]

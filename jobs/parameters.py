@@ -31,7 +31,7 @@ TYPE_NAMES = tuple(_PYTHON_TYPES)
 
 _INT_TEXT = re.compile(r"[+-]?[0-9]+")
 _FLOAT_TEXT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-# So many problems are told one by one; one more helps nobody, and a body has room for a hundred thousand.
+# The number of problems that are reported; more help nobody, and a body has room for a hundred thousand.
 MAX_PROBLEMS = 20
 _LONGEST_PART = 1000
 # Beyond these nothing near is looked for: the search compares each letter with each.
@@ -42,7 +42,7 @@ _BOOL_TEXTS = {"true": True, "yes": True, "on": True, "1": True, "false": False,
 
 @dataclass(frozen=True, slots=True)
 class ParameterError:
-    """One problem: `field` is a path such as `tiles[3].size`. What the sender wrote is told without credentials."""
+    """One problem: `field` is a path such as `tiles[3].size`. What the sender wrote is shown without credentials."""
 
     field: str
     expected: str
@@ -61,7 +61,7 @@ class ParameterError:
 
 
 class ParameterErrors(InvalidParameters):
-    """The problems of one set of parameters, a line each; `more` is how many there are beyond those told."""
+    """The problems of one set of parameters, one per line; `more` counts those that are left out."""
 
     def __init__(self, errors: Iterable[ParameterError], more: int = 0) -> None:
         told = tuple(errors)
@@ -108,14 +108,14 @@ def _plain(value: object) -> str:
 
 
 class Problems:
-    """Gathers problems: the first are made and told, the others counted."""
+    """Gathers problems: the first are kept, the others counted."""
 
     def __init__(self) -> None:
         self.told: list[ParameterError] = []
         self.count = 0
 
     def add(self, path: str, make: Callable[[], Told]) -> None:
-        """One at `path`; `make` says what was expected, what was found and perhaps what to do."""
+        """One at `path`; `make` gives what was expected, what was found and perhaps what to do."""
         self.count += 1
         if len(self.told) < MAX_PROBLEMS:
             self.told.append(ParameterError(path, *make()))
@@ -242,7 +242,7 @@ def _check_inside(entry: Entry, value: Any, path: str, errors: Problems) -> Any:
         errors.add(shown_path(problem.path), partial(_not_json, problem))
     if errors.count > before:
         return value
-    # By the parameter's own name nothing is judged: it is the author's, and says what is expected.
+    # By the parameter's own name nothing is judged: it is the author's, and names what is expected.
     credential = find_credential(value, path)
     if credential is not None:
         errors.add(shown_path(credential.path), lambda: ("text without credentials", credential.kind, _ADVICE))

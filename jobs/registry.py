@@ -23,7 +23,7 @@ class Handler:
 
 
 class UnknownJobType(UnknownWork, LookupError):
-    """No job of that name in this app; says the nearest."""
+    """No job of that name in this app; names the nearest."""
 
     def __init__(self, job_type: str, known: Iterable[str]) -> None:
         self.job_type, self.known = job_type, sorted(known)

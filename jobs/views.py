@@ -43,7 +43,7 @@ class ViewAnswer:
 
 
 class ViewProblem(Exception):
-    """There is nothing to show; says why, and what to do."""
+    """There is nothing to show; has the reason and what to do."""
 
 
 class NoSuchPart(ViewProblem):

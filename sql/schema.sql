@@ -322,7 +322,7 @@ comment on function "app"."lock_idempotency_key"(p_key text) is 'Serializes subm
 
 -- Advance: whether a stage is over is decided here, and its job moves on to the next stage or to its own summary.
 
--- Decides what follows after tasks of a stage ended in this transaction.
+-- Decides what to do after tasks of a stage ended in this transaction.
 -- It counts their failures, applies the failure policy, and closes the stage if no task is open. Returns whether this
 -- transaction closed it. p_was_open: the caller saw the stage open, and has written results that count only then.
 -- Locks: the stage, then the job row; it never waits for a task row after them.
@@ -347,7 +347,7 @@ begin
     raise exception 'stage % of job % run % was closed meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
   end if;
   if not v_stage.runs then
-    -- Rows that were in other hands when the stage was closed.
+    -- Rows that others had locked when the stage was closed.
     perform "app".cancel_open_tasks(p_job_id, p_run, p_stage, true);
     return false;
   end if;
@@ -451,7 +451,7 @@ begin
   return v_job.status;
 end $$;
 
-comment on function "app"."check_stage"(p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]) is 'Decides what follows after tasks of a stage ended in this transaction.';
+comment on function "app"."check_stage"(p_job_id text, p_run integer, p_stage integer, p_was_open boolean, p_failed_ids text[]) is 'Decides what to do after tasks of a stage ended in this transaction.';
 comment on function "app"."is_over_failure_budget"(p_policy jsonb, p_failed_count integer, p_expected_count integer) is 'Whether this number of failed tasks fails the stage.';
 comment on function "app"."close_stage"(p_job_id text, p_run integer, p_stage integer) is 'Ends a stage whose tasks have all ended and moves its job on, in the caller''s transaction.';
 comment on function "app"."advance_job_stage"(p_job_id text, p_run integer, p_stage integer) is 'Writes the next stage''s row, or makes the job finalizing after its last stage.';
@@ -603,7 +603,7 @@ begin
       return;
     end if;
   elsif v_is_dead then
-    -- Rows that were in other hands when the rest was cancelled.
+    -- Rows that others had locked when the rest was cancelled.
     perform "app".check_stage(p_job_id, p_run, p_stage, false, null);
   end if;
 
@@ -1782,7 +1782,7 @@ declare
   v_found record;
   v_renewed record;
 begin
-  -- All that is leased, whoever has it, is read: once in some seconds, and only while a process is blocked.
+  -- All that is leased by any process is read: once in some seconds, and only while a process is blocked.
   select array_agg(t.job_id) as job_ids, array_agg(t.run) as runs, array_agg(t.task_id) as task_ids,
          array_agg(t.lease_id) as lease_ids
   into v_found
@@ -1900,7 +1900,7 @@ begin
 end $$;
 
 -- Seals a stage whose tasks are all inserted: from now on it can end, and one without tasks ends here.
--- The size chosen for its messages is kept in its settings, for whoever announces its tasks again. Returns the job's
+-- The size chosen for its messages is kept in its settings, for announcing its tasks again. Returns the job's
 -- status.
 -- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
 -- Raises CM002 when the job does not wait for this stage.

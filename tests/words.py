@@ -1,8 +1,7 @@
 """Words and patterns that the project does not use, with what to write in their place.
 
-`python -m tests.words` prints where they are in the files that are not clean yet; with paths, in those; with
-`--list`, the
-names of the files that are not clean, which is the content of `files_with_old_words.txt`.
+`python -m tests.words` prints where they are in the files that are not clean yet; with paths, in those; with `--list`,
+the names of the files that are not clean, which is the content of `files_with_old_words.txt`.
 """
 
 import ast
@@ -21,9 +20,10 @@ _COUNTED = (
     "method|minute|module|name|page|part|person|pixel|process|queue|raster|request|row|run|second|server|session|stage|"
     "statement|step|table|task|test|thread|time|type|value|worker|year"
 )
+_BETWEEN = "and|at|by|finds|for|has|in|is|of|on|or|to"
 # What is refused, and what to write.
 WORDS = {
-    rf"\b(?:one|a|an) \w+ (?-i:an?) (?:{_COUNTED})\b": "one ... per ...",
+    rf"\b(?:one|a|an) (?!(?:{_BETWEEN})\b)\w+ (?-i:an?) (?:{_COUNTED})\b": "one ... per ...",
     r"\bmend(?:s|ed|ing)?\b": "fix",
     r"\b(?:tells|told)\b": "reports",
     r"\bsays\b": "states, reports, names",

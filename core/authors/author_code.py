@@ -16,7 +16,7 @@ from core.safety.safe_text import repr_of, type_name
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# So many tasks at most has a stage: an endless generator ends here, and not with the memory.
+# The largest number of tasks of a stage: an endless generator ends here, before the memory does.
 MOST_TASKS = 1_000_000
 _END = object()
 

@@ -1,4 +1,4 @@
-"""The latest values by key, at most so many of them."""
+"""The latest values by key, up to a number of them."""
 
 from collections import OrderedDict
 from threading import Lock

@@ -26,7 +26,7 @@ _MOST_BITS = 14_000
 _LONGEST_PATH, _LONGEST_NAME = 300, 100
 # A value beyond this is stored, and noted in its job's timeline: rows are no place for data.
 LARGE_VALUE_BYTES = 64 * 1024
-# The largest value, unless a setting says otherwise.
+# The largest value, unless a setting has another one.
 MOST_VALUE_BYTES = 16 * 1024 * 1024
 # PostgreSQL reads an array into memory 32 bytes an element and 1 GB at most: 2 ** 24 elements, of two characters each.
 MOST_JSONB_BYTES = 32 * 1024 * 1024
@@ -35,7 +35,7 @@ MOST_BYTES_AT_ONCE = 32 * 1024 * 1024
 
 
 class NotJson(ValueError):
-    """A value that JSON (or jsonb) cannot carry, and where it stands."""
+    """A value that JSON (or jsonb) cannot carry, and its place."""
 
     def __init__(self, path: str, expected: str, found: str) -> None:
         where = bounded_text(path, _LONGEST_PATH) or "value"
@@ -102,7 +102,7 @@ def canonical_json(value: Any) -> str:
     Raises:
         NotJson: names the path of the first value that JSON cannot carry.
     """
-    # Room for what stands around a value that was checked.
+    # Room for the levels around a value that was checked.
     for problem in find_json_problems(value, levels=-_LEVELS_AROUND):
         raise problem
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
@@ -117,7 +117,7 @@ def encode_storable(value: Any, path: str = "", *, most_bytes: int | None = None
 
     Raises:
         NotJson: Names the path of the first value that JSON or jsonb cannot carry.
-        ValueTooLarge: Says how large it is and may be.
+        ValueTooLarge: Has its size and the largest permitted one.
     """
     try:
         text = _ENCODER.encode(value) if _is_sound(value, 0) else None

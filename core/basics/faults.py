@@ -51,12 +51,12 @@ class UnknownFaultPoint(ValueError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"{FAULT_VARIABLE}: expected one of {', '.join(FAULT_POINTS)}, with :<which time> if it is not the first, "
-            f"found {name!r}; mend it or remove it"
+            f"found {name!r}; fix it or remove it"
         )
 
 
 def fault_point(name: str) -> None:
-    """A place where the process may die; `name` is one of `FAULT_POINTS`, and stands at one place only."""
+    """A place where the process may die; `name` is one of `FAULT_POINTS`, and is used at one place only."""
     if _hook is not None:
         _hook(name)
 
@@ -97,7 +97,7 @@ def arm_from_text(text: str, end: Callable[[int], object] = os._exit) -> None:
 
 
 class NthHit:
-    """Says of each point that is reached whether it is the one that was asked for, for the nth time. Any thread."""
+    """Decides for each point that is reached whether it is the requested one, at the nth time. Any thread."""
 
     def __init__(self, name: str, nth: int) -> None:
         self._name = name

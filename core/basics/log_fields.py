@@ -20,7 +20,7 @@ def log_fields(**fields: Any) -> Iterator[None]:
 
 
 def with_log_fields(**fields: Any) -> dict[str, Any]:
-    """A record's own fields and those that are bound; names that begin with _ are for whoever asks for them."""
+    """A record's own fields and those that are bound; names that begin with _ are given on request."""
     return {**{name: value for name, value in _fields.get().items() if not name.startswith("_")}, **fields}
 
 

@@ -1,4 +1,4 @@
-"""What a process says of a database that is away: at once, then once a minute, and when it is back."""
+"""What a process logs about a database that is away: at once, then once a minute, and when it is back."""
 
 import threading
 import time

@@ -15,7 +15,7 @@ class EncodedJson(str):
 
 
 class NotAnObject(ValueError):
-    """No JSON object; `found` says what it is instead."""
+    """No JSON object; `found` is what it is instead."""
 
     def __init__(self, found: str) -> None:
         super().__init__(f"expected a JSON object, found {found}")

@@ -95,7 +95,7 @@ _UNCHANGED = frozenset({ControlOutcome.ALREADY_PAUSED, ControlOutcome.NOT_PAUSED
 
 @dataclass(frozen=True)
 class ControlAnswer:
-    """What became of an operator's wish, and where the job stands after it.
+    """What became of an operator's wish, and the job's state after it.
 
     Args:
         wait_seconds: Of a resume: until the job's next step is due.

@@ -158,7 +158,7 @@ def read_definition(document: Mapping[str, Any]) -> JobDefinition:
     is not to be run as this release would run it.
 
     Raises:
-        UnknownWork: It says something that this release does not know.
+        UnknownWork: It has something that this release does not know.
     """
     try:
         return JobDefinition.model_validate(document)

@@ -1,6 +1,6 @@
 """One type for each kind of field that comes from outside, with the bounds of the store.
 
-Everything that a path, a query, a header, a body or a message says is one of these, so that nothing comes to the
+Every value of a path, a query, a header, a body or a message is one of these, so that nothing comes to the
 database which it cannot hold: NUL, half a surrogate pair, a number beyond its column.
 """
 
@@ -18,7 +18,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def expectation(expected: str, found: str, hint: str | None = None) -> PydanticCustomError:
-    """What a validator raises, so that it is told with the words expected, found and hint."""
+    """What a validator raises, so that it is reported with the words expected, found and hint."""
     return PydanticCustomError(
         "expectation", "expected {expected}, found {found}", {"expected": expected, "found": found, "hint": hint or ""}
     )

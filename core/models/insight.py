@@ -1,4 +1,4 @@
-"""What one look at a job's rows found, and what follows from it for people."""
+"""What one look at a job's rows found, and what people should know of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class RetryingTask:
-    """A task that waits for another try. `error` is what the last one failed with."""
+    """A task that waits for another attempt. `error` is what the last one failed with."""
 
     task_id: str
     name: str | None
@@ -53,7 +53,7 @@ class RetryFacts:
 
 @dataclass(frozen=True)
 class LeaseFacts:
-    """Tasks of the stage in one process's hands. `expired`: how many of their leases ran out without a heartbeat.
+    """Tasks of the stage that one process has leased. `expired`: how many of their leases ran out without a heartbeat.
 
     `next_expires_at` is of the leases that have not run out and are still renewed; None where there is none.
     """
@@ -82,7 +82,7 @@ class QueueFacts:
     """Tasks of the stage whose messages lie on a queue.
 
     Args:
-        busy: How many tasks of this queue, of any job, are in hand now, and whose hands these are.
+        busy: How many tasks of this queue, of any job, are leased now, and by which processes.
         last_start: When a task of this job on this queue last began.
     """
 
@@ -96,12 +96,12 @@ class QueueFacts:
 
 @dataclass(frozen=True)
 class UnknownFacts:
-    """Work of the job that was given back, since whoever took it did not know something.
+    """Work of the job that was given back, since the app that took it did not know something.
 
     Args:
-        kind: What is not known; `name` says which.
+        kind: What is not known; `name` is its name.
         count: How many tasks; 1 for the job's step.
-        by: Who gave it back last; `times` is how often, for the task that was given back most often.
+        by: The app that gave it back last; `times` is how often, for the task that was given back most often.
         waited_seconds: What has been spent of `patience_seconds`. Then it fails.
     """
 
@@ -118,7 +118,7 @@ class UnknownFacts:
 
 @dataclass(frozen=True)
 class UnannouncedFacts:
-    """Tasks without a message. `since` is None where it cannot be told; `held_until`: left alone until then."""
+    """Tasks without a message. `since` is None where it is not known; `held_until`: left alone until then."""
 
     count: int
     since: datetime | None
@@ -131,13 +131,13 @@ class JobFacts:
     """What one look at a job's rows found.
 
     Args:
-        attempt: Failed tries at planning or finalizing; `due_at` is the next, `step_error` what the last failed with.
-        stage_status: Of the stage that the job stands at.
+        attempt: Failed attempts at planning or finalizing; `due_at` is the next, `step_error` the last error.
+        stage_status: Of the job's current stage.
         waiting_queues: Queues (logical names) by which tasks of the stage still have to come: the first and the last.
         missing_queues: Configured queues that are not there, with what to do; not from rows.
         unnamed_queues: Those of the waiting queues that the app which explains has no name for; not from rows.
         unknown_step: Why its step is given back. `unknown_tasks`: so for tasks of the stage, by what is not known.
-        lease_seconds: Of the stage's tasks, as `max_interruptions`: so many each survives.
+        lease_seconds: Of the stage's tasks, as `max_interruptions`: the number that each survives.
         interrupted: Its unfinished tasks that lost processes most often; `interrupted_count` counts all of them.
         parked: Tasks whose messages came while the job was paused.
         cancel_requested_at: None where nobody asked. `cancel_deadline_at`: when it is forced.

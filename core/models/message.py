@@ -57,7 +57,7 @@ _LONGEST_KEPT = timedelta(days=31)
 
 
 def _within_reason(since: datetime) -> datetime:
-    """No message came from the future, and none is older than the longest patience, whatever it says."""
+    """No message came from the future, and none is older than the longest patience, whatever it contains."""
     now = datetime.now(UTC)
     if since >= now:
         return now
@@ -172,8 +172,8 @@ class TaskQueueMessage(_Message):
     """On a task queue: run these tasks of one stage.
 
     Args:
-        attempt: The number of the try that it asks for.
-        cause: Why it is sent again, when nothing else tells it from an earlier message to a broker that drops doubles.
+        attempt: The number of the attempt that it asks for.
+        cause: Why it is sent again, where only this distinguishes it from an earlier message (brokers drop doubles).
     """
 
     message_type: Literal["task"] = Field(default="task", exclude=True)
@@ -282,7 +282,7 @@ def _parse_job_message(body: bytes | str) -> JobQueueMessage | StageCompleteMess
 
 
 def _check_submission(body: bytes | str) -> None:
-    """What a person wrote is read as over HTTP: a name that stands there twice is no choice for us to make."""
+    """What a person wrote is read as over HTTP: of a name that is there twice, none can be chosen."""
     try:
         parse_object(body.encode() if isinstance(body, str) else body)
     except NotAnObject as problem:

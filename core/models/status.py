@@ -25,7 +25,7 @@ class StoredEnum(StrEnum):
 
 
 class JobStatus(StoredEnum):
-    """Where a job stands.
+    """The status of a job.
 
     queued: its current stage waits to be planned. processing: that stage's tasks run.
     cancelling: cancelled, tasks that were running have not stopped yet.
@@ -47,7 +47,7 @@ class JobStatus(StoredEnum):
 
 
 class StageStatus(StoredEnum):
-    """Where a stage stands. queued: its tasks are not all inserted yet, so it cannot end."""
+    """The status of a stage. queued: its tasks are not all inserted yet, so it cannot end."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -62,7 +62,7 @@ class StageStatus(StoredEnum):
 
 
 class TaskStatus(StoredEnum):
-    """Where a task stands.
+    """The status of a task.
 
     pending: the row is written, no message for it is confirmed. queued: the message is sent.
     processing: leased by one attempt. pending_retry: to be tried again at `due_at`, or given back until then.

@@ -61,7 +61,7 @@ def is_authorization(value: str) -> bool:
 
 
 def opens_nothing(value: str) -> bool:
-    """Whether it stands in a secret's place and is none: true, none, a small number, a placeholder."""
+    """Whether it is in a secret's place and is none: true, none, a small number, a placeholder."""
     return _NOTHING.fullmatch(value) is not None
 
 
@@ -225,7 +225,7 @@ _RULES = (
         ),
     ),
     _Rule(
-        # Where it should have been percent-encoded, and is in the error that says so.
+        # Where it should have been percent-encoded, and is in the error about that.
         "a password before the host (user:password@)",
         ("://",),
         re.compile(

@@ -11,7 +11,7 @@ values below a mapping's name here; letters of any case:
   query with a function key;
 - `Authorization:` with a scheme or a long token, `Bearer` or `Basic` with what belongs to them, `://user:password@host`,
   private keys (PEM), JSON web tokens;
-- ids and tokens whose beginning tells what they are (AWS, GitHub, GitLab, Google, Slack and others);
+- ids and tokens whose beginning shows what they are (AWS, GitHub, GitLab, Google, Slack and others);
 - every text or number below a mapping's name that ends in one of these words, and the `value` beside such a `name`.
 
 Words alone are no credential: "the token has expired" and `{"max_tokens": 5}` pass. So do values that open nothing:
@@ -29,7 +29,7 @@ from typing import Any
 from core.safety.credential_patterns import BLANK, SHORTEST_TOKEN, is_authorization, opens_nothing, secrets_of
 
 _MAX_DEPTH = 100
-# Whoever shows the beginning of a text looks so much further for where one ends.
+# Code that shows the beginning of a text looks this much further for the end of a credential.
 _LONGEST_CREDENTIAL = 8192
 # The ends of a mapping's names, without what is between words.
 _NAME_ENDS = (
@@ -189,7 +189,7 @@ def _under(name: str) -> _Under | None:
 
 
 def _is_given_loosely(value: str, under: _Under) -> bool:
-    """A signature is told by its length, as in the query of a URL, and what lets somebody in by its form."""
+    """A signature is recognized by its length, as in the query of a URL, and what lets somebody in by its form."""
     return len(value) >= _SHORTEST_SIGNATURE if under.ending == _SIGNATURE else is_authorization(value)
 
 

@@ -1,7 +1,7 @@
-"""Loggers that never raise: a record tells of what has been done, and who listens must not make it seem undone.
+"""Loggers that never raise: a record reports what has been done, and a listener must not make it seem undone.
 
 Libraries that trace requests put attributes on every record, whose names may be those of our fields; a handler's `emit`
-may raise. `logging` passes both on to whoever wrote the record. Nor does a record show a credential that an exception's
+may raise. `logging` passes both on to the caller. Nor does a record show a credential that an exception's
 text holds.
 """
 
@@ -77,7 +77,7 @@ class SafeLogger:
 
 
 class _Losses:
-    """Tells on stderr, at once and then once a minute, that records are lost. Two threads' lines at once do no harm."""
+    """Reports on stderr, at once and then once a minute, that records are lost. Two threads may write at once."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -9,9 +9,9 @@ from typing import Any
 
 from core.safety.credentials import redact, redacted_part, redacted_start
 
-# At most so much of one text is stored.
+# The largest part of one text that is stored.
 MOST_TEXT_BYTES = 64 * 1024
-# So much of one text is shown where it is one of several things.
+# The part of one text that is shown where it is one of several things.
 MOST_SHOWN = 500
 # A line of a traceback holds the exception's message, which is stored in full beside it.
 _LONGEST_LINE = 4000
@@ -38,7 +38,7 @@ def storable_text(text: str) -> str:
 
 
 def bounded_text(text: str, most_bytes: int = MOST_TEXT_BYTES, *, keep_end: bool = False) -> str:
-    """The text as it can be stored, without credentials, in at most so many bytes, with a note of what was cut.
+    """The text as it can be stored, without credentials, in at most this number of bytes, with a note of what was cut.
 
     Args:
         keep_end: What is cut is the beginning.
@@ -66,7 +66,7 @@ def brief_text(text: str, most_characters: int = MOST_SHOWN, *, see: str | None 
 
 
 def type_name(value: object) -> str:
-    """The name of the value's type, whatever the type says of itself."""
+    """The name of the value's type, whatever the type claims."""
     return str(_NAME_OF(type(value)))
 
 

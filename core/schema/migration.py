@@ -13,7 +13,7 @@ FILE_NAME = re.compile(r"(?P<version>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
 
 @dataclass(frozen=True)
 class Migration:
-    """One step of the schema. In its text `{schema}` stands for the schema's name and `{{`, `}}` for braces."""
+    """One step of the schema. In its text `{schema}` is the schema's name and `{{`, `}}` for braces."""
 
     version: int
     name: str
@@ -37,7 +37,7 @@ def load_migrations() -> tuple[Migration, ...]:
     """All migrations of this release, in order.
 
     Raises:
-        ValueError: A file's name is not `0001_words.sql`, or a number is missing or stands twice.
+        ValueError: A file's name is not `0001_words.sql`, or a number is missing or there twice.
     """
     folder = files("sql").joinpath("migrations")
     found = [

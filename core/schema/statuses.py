@@ -70,7 +70,7 @@ _SETS: dict[str, Statuses] = {
 
 
 def literals(statuses: Iterable[str]) -> Composed:
-    """`'queued', 'processing'`: what stands between the brackets of `in (...)`."""
+    """`'queued', 'processing'`: the list between the brackets of `in (...)`."""
     return SQL(", ").join(Literal(status) for status in statuses)
 
 

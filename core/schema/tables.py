@@ -89,7 +89,7 @@ TABLES = (
             # statistics the planner would read the whole stage to find one task.
             Index("tasks_completed", ("job_id", "run", "stage", "task_index"), ("completed",)),
             Index("tasks_failed", ("job_id", "run", "stage", "task_index"), ("failed",)),
-            # One row a running stage: the task whose end tells whether the stage is over.
+            # One row per running stage: the task whose end shows whether the stage is over.
             Index("tasks_watched", ("job_id", "run", "stage"), condition="is_watched"),
             # Sweeps across jobs lead with their time; they are not unique, so each shard keeps its own.
             Index("tasks_leased", ("lease_expires_at",), ("processing",)),

@@ -5,6 +5,7 @@ from coremachine.reference.markdown import code, page, table
 _INTRODUCTION = """
 Each answer from 400 up is a problem document (`application/problem+json`, RFC 9457). Decide by `code`, which stays the
 same; `detail` is for people and may change. `errors` lists the single things that are wrong with a request.
+The preview page of a job type may have codes of its own; that job type's page lists them.
 """
 
 # Status and meaning by code.
@@ -17,8 +18,8 @@ CODES = {
     "unknown_job_type": ("404", "This app does not know the job type."),
     "unknown_task": ("404", "The job has no such task in this run."),
     "unknown_run": ("404", "The job has no such run."),
-    "no_preview": ("404", "The job type has no preview."),
     "unknown_dead_letter": ("404", "There is no such dead letter."),
+    "no_preview": ("404", "Jobs of this type have no preview."),
     "method_not_allowed": ("405", "The address does not support this method; `Allow` lists those that it does."),
     "job_is_there": ("409", "`if_ended=fail`: the job of these parameters has ended or is being cancelled."),
     "other_parameters": ("409", "A rerun gave the job of this submission other parameters; see `run_url`."),

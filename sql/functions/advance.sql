@@ -1,6 +1,6 @@
 -- Advance: whether a stage is over is decided here, and its job moves on to the next stage or to its own summary.
 
--- Decides what follows after tasks of a stage ended in this transaction.
+-- Decides what to do after tasks of a stage ended in this transaction.
 -- It counts their failures, applies the failure policy, and closes the stage if no task is open. Returns whether this
 -- transaction closed it. p_was_open: the caller saw the stage open, and has written results that count only then.
 -- Locks: the stage, then the job row; it never waits for a task row after them.
@@ -25,7 +25,7 @@ begin
     raise exception 'stage % of job % run % was closed meanwhile', p_stage, p_job_id, p_run using errcode = 'CM001';
   end if;
   if not v_stage.runs then
-    -- Rows that were in other hands when the stage was closed.
+    -- Rows that others had locked when the stage was closed.
     perform {schema}.cancel_open_tasks(p_job_id, p_run, p_stage, true);
     return false;
   end if;

@@ -72,7 +72,7 @@ begin
       return;
     end if;
   elsif v_is_dead then
-    -- Rows that were in other hands when the rest was cancelled.
+    -- Rows that others had locked when the rest was cancelled.
     perform {schema}.check_stage(p_job_id, p_run, p_stage, false, null);
   end if;
 

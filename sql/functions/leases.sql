@@ -49,7 +49,7 @@ declare
   v_found record;
   v_renewed record;
 begin
-  -- All that is leased, whoever has it, is read: once in some seconds, and only while a process is blocked.
+  -- All that is leased by any process is read: once in some seconds, and only while a process is blocked.
   select array_agg(t.job_id) as job_ids, array_agg(t.run) as runs, array_agg(t.task_id) as task_ids,
          array_agg(t.lease_id) as lease_ids
   into v_found

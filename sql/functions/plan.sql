@@ -33,7 +33,7 @@ begin
 end $$;
 
 -- Seals a stage whose tasks are all inserted: from now on it can end, and one without tasks ends here.
--- The size chosen for its messages is kept in its settings, for whoever announces its tasks again. Returns the job's
+-- The size chosen for its messages is kept in its settings, for announcing its tasks again. Returns the job's
 -- status.
 -- Locks: the stage's, taken by begin_stage_plan in this transaction; then the job row.
 -- Raises CM002 when the job does not wait for this stage.

@@ -15,8 +15,12 @@ REASONS = Path(__file__).with_name("survivors.toml")
 TARGETS = {
     "core/models/retry.py": ["tests/unit/test_retry.py"],
     "core/advancing/message_size.py": ["tests/unit/test_message_size.py"],
-    "core/operating/explain.py": ["tests/unit/test_explain.py"],
-    "jobs/parameters.py": ["tests/unit/test_parameters.py"],
+    "core/operating/explain.py": ["tests/unit/test_explain.py", "tests/unit/test_explain_limits.py"],
+    "jobs/parameters.py": [
+        "tests/unit/test_parameters.py",
+        "tests/unit/test_parameter_hints.py",
+        "tests/unit/test_author_code.py",
+    ],
 }
 
 

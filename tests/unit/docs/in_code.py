@@ -5,8 +5,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 
+from core.models.control import ControlOutcome
 from core.models.dead_letter import DeadLetterResolution
 from core.models.status import JobStatus, StageStatus
 from coremachine.reference.sources import ROOT, sql_files, within_parentheses
@@ -86,6 +88,20 @@ def raised_codes() -> set[str]:
     }
 
 
+def raised_statuses() -> dict[str, str]:
+    """The status of each code that stands beside it in a call."""
+    calls = [node for _, tree in python_trees("triggers") for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    problems = [call for call in calls if ast.unparse(call.func).endswith("ProblemError") and len(call.args) > 1]
+    found = {code: _status(call.args[0]) for call in problems for code in _texts(call.args[1])}
+    return {code: status for code, status in found.items() if status}
+
+
+def _status(value: ast.expr) -> str:
+    if isinstance(value, ast.Attribute) and ast.unparse(value.value) == "HTTPStatus":
+        return str(int(HTTPStatus[value.attr]))
+    return str(value.value) if isinstance(value, ast.Constant) else ""
+
+
 def _codes_in(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
@@ -111,7 +127,12 @@ def _of_assignment(assignment: ast.Assign) -> Iterator[str]:
         pairs = zip(target.elts, assignment.value.elts, strict=True)
         yield from (text for name, value in pairs if ast.unparse(name) == "code" for text in _texts(value))
     elif ast.unparse(target) == "_NOT_RERUN" and isinstance(assignment.value, ast.Dict):
-        yield from (text for key in assignment.value.keys if key is not None for text in _texts(key))
+        yield from (text for key in assignment.value.keys for text in _outcome(key))
+
+
+def _outcome(key: ast.expr | None) -> Iterator[str]:
+    if isinstance(key, ast.Attribute) and ast.unparse(key.value) == ControlOutcome.__name__:
+        yield ControlOutcome[key.attr].value
 
 
 def _texts(value: ast.expr) -> Iterator[str]:

@@ -36,6 +36,12 @@ def test_every_problem_code_is_explained_and_raised():
     assert in_code.raised_codes() == set(CODES)
 
 
+def test_problem_codes_have_the_status_of_the_code():
+    found = in_code.raised_statuses()
+    assert len(found) > 15
+    assert found == {name: CODES[name][0] for name in found}
+
+
 class TestLog:
     def test_every_record_is_explained(self):
         assert set(in_code.logged_levels()) - set(RECORDS) == set()

@@ -57,7 +57,7 @@ def bucket(endpoint, tmp_path, monkeypatch):
 def test_rasters_are_listed_with_what_belongs_to_them(bucket):
     listing = list_rasters(f"{bucket}/in")
     assert [(file["name"], file["sidecars"]) for file in listing.rasters] == [("a.tif", ["a.tif.msk"]), ("b.tif", [])]
-    assert [each["name"] for each in listing.ignored] == [".hidden.tif"]
+    assert [each["name"] for each in listing.ignored] == [".hidden.tif", "deep"]
     names = [file["name"] for file in list_rasters(f"{bucket}/in", recursive=True).rasters]
     assert names == ["a.tif", "b.tif", "deep/er/a.tif", "deep/er/b.tif"]
     assert [file["name"] for file in list_rasters(f"{bucket}/in/*a.tif").rasters] == ["a.tif"]

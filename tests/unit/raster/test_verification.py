@@ -144,9 +144,8 @@ def test_one_pixel_of_an_overview_is_found(verify, target, first):
 @pytest.mark.parametrize(("row", "column"), [(100, 600), (0, 0), (1099, 1099), (511, 512)])
 def test_one_pixel_of_an_overview_is_found_anywhere(verify, row, column):
     found = verify(edit=spoil_overviews(row, column), kind="continuous")
-    assert [each[:60] for each in found["problems"]] == [
-        f"overview 1 at column {column // 2}, row {row // 2}: found 1 pixels with a value"[:60]
-    ]
+    (problem,) = found["problems"]
+    assert problem.startswith(f"overview 1 at column {column // 2}, row {row // 2}: found 1 pixels with a value")
 
 
 def test_overviews_that_are_missing_are_found(verify):

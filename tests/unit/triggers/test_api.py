@@ -180,7 +180,7 @@ class TestSubmit:
     def test_job_type_whose_own_code_fails_is_an_answer_that_says_so(self):
         error = AuthorError(classify(SystemExit("no\x00 licence" + "x" * 20_000)))
         problem = assert_problem(self.submit_failing_with(error), 500, "job_type_failed")
-        assert "SystemExit: expected an exception that says what is wrong, found sys.exit(no" in problem["detail"]
+        assert "SystemExit: expected an exception that names the problem, found sys.exit(no" in problem["detail"]
         assert len(problem["detail"]) < 2500
 
     def test_parameters_beyond_the_limit_are_refused_with_their_size(self):
