@@ -58,7 +58,7 @@ def fail_at_first(world):
 def test_process_dies_at(engine, request, monkeypatch, point, nth, how, loses_messages):
     if how == "in_one_transaction" and point in ENDING_POINTS:
         pytest.skip("what follows a stage in one process's hands is written with its results")
-    monkeypatch.setattr(StepTimes, "is_quick", lambda _self, _step: how == "in_one_transaction")
+    monkeypatch.setattr(StepTimes, "is_quick", lambda _self, _job_type, _stage: how == "in_one_transaction")
     world = World(
         engine,
         UnsteadyQueues() if point.startswith("janitor") else None,
