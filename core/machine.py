@@ -73,7 +73,7 @@ class CoreMachine:
         The same type and parameters give the same job, whatever its status; docs/reference/submitting.md has the table.
 
         Raises:
-            UnknownJobType, ParameterErrors: What the caller must mend (`jobs.registry`, `jobs.parameters`).
+            UnknownJobType, ParameterErrors: What the caller must fix (`jobs.registry`, `jobs.parameters`).
             ValueTooLarge: The caller sent more than a job's parameters may be.
             AuthorError: The job class failed at validating them; nothing was written.
             IdempotencyKeyReused: The key came before with another payload; nothing was written.
@@ -114,7 +114,7 @@ class CoreMachine:
                 self._advancer.advance(job, self._clock() + INLINE_SECONDS)
 
     def _submit_from_queue(self, message: JobQueueMessage) -> None:
-        """Nobody reads an answer: the log says where nothing runs, and what would."""
+        """There is no caller who reads an answer: if nothing runs, the log gives the reason and the remedy."""
         try:
             request = SubmitRequest(
                 message.job_type,

@@ -54,7 +54,7 @@ class DuplicateTaskName(PermanentTaskError):
 
 
 class NoQueueForTask(UnknownWork):
-    """Neither a handler of this app nor the stage says where a task goes."""
+    """Neither a handler of this app nor the stage names the queue of a task."""
 
     def __init__(self, stage: int, task_type: str) -> None:
         super().__init__(
@@ -222,7 +222,7 @@ class OrchestrationManager:
         self._sender.send_message_with_delay(queue, message, delay_seconds)
 
     def signal_stage_complete(self, job: JobRecord) -> None:
-        """A worker app tells the platform app that a job moved on. Lost signals are made good by the janitor."""
+        """Report to the platform app that a job advanced. The janitor makes good for lost signals."""
         signal = StageCompleteMessage(
             job_id=job.job_id,
             job_type=job.job_type,
@@ -250,7 +250,7 @@ def task_id_for(stage: int, index: int, name: str | None) -> str:
 
 
 def _free_id(stage: int, index: int, name: str | None, taken: dict[str, str | None]) -> str:
-    """A task's id; another one where a task without a name has that of a task whose name is a number.
+    """A task's id. Without a name it gets a different one if another task, named by a number, has it already.
 
     Raises:
         DuplicateTaskName: A task of this name is there.

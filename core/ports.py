@@ -30,7 +30,7 @@ from core.models.upkeep import Pruned
 
 
 class JobStore(Protocol):
-    """Job rows. `infrastructure.jobs_tasks.JobRepository` says what each call does."""
+    """Job rows. `infrastructure.jobs_tasks.JobRepository` describes each call."""
 
     def submit_job(
         self,
@@ -168,7 +168,7 @@ class HandlerEntry(Protocol):
 
 
 class JobType(Protocol):
-    """The six methods, as the engine calls them on a job class. `jobs.base.JobBase` says what each does.
+    """The six methods, as the engine calls them on a job class. `jobs.base.JobBase` describes each.
 
     `stages` are as this release declares them; a job in flight keeps those that it was submitted with.
     """
@@ -200,7 +200,7 @@ class QueueInspector(Protocol):
     """Looks into queues without taking anything out."""
 
     def oldest_enqueued_at(self, queue: str) -> datetime | None:
-        """When the oldest of the messages that are ready or in somebody's hands came into the queue (logical name).
+        """When the oldest of the messages that are ready or locked arrived in the queue (logical name).
 
         By the broker's clock. What came back to the queue keeps its time; what was scheduled came when it was due, and
         until then it is not looked at, nor is what somebody deferred. None: there is no such message.
@@ -229,7 +229,7 @@ class JanitorStore(Protocol):
 
 
 class Pruner(Protocol):
-    """Deletes old jobs, up to about so many task rows; `infrastructure.retention.RetentionRepository` is one."""
+    """Deletes old jobs, up to about a number of task rows; `infrastructure.retention.RetentionRepository` is one."""
 
     def prune_jobs(self, older_than_seconds: float, *, most_tasks: int | None = None) -> Pruned: ...
     def prune_dead_letters(self, older_than_seconds: float, *, most: int | None = None) -> int: ...
@@ -252,7 +252,7 @@ class StandIn(Protocol):
 
 
 class DeadLetterStore(Protocol):
-    """`infrastructure.dead_letters.DeadLetterRepository` says what each call does."""
+    """`infrastructure.dead_letters.DeadLetterRepository` describes each call."""
 
     def select_dead_letters(self, selection: Selection, limit: int) -> tuple[list[DeadLetterDetail], int]: ...
     def find_waiting_rows(self, letters: Sequence[DeadLetterDetail]) -> dict[int, WaitingRows]: ...
@@ -260,7 +260,7 @@ class DeadLetterStore(Protocol):
 
 
 class AnnouncedJob(Protocol):
-    """What a message says of its job; a JobRecord is one."""
+    """The values of a job that its messages carry; a JobRecord is one."""
 
     @property
     def job_id(self) -> str: ...

@@ -1,4 +1,4 @@
-"""Every state transition, and nothing else makes one. The decisions are PostgreSQL's; this asks, and says what came."""
+"""Every state transition, and nothing else makes one. PostgreSQL decides; this calls it and logs the outcome."""
 
 import logging
 import time
@@ -92,7 +92,7 @@ class StateManager:
         return self._jobs.mark_job_announced(ref)
 
     def retry_job_step(self, job: JobRecord, error: Mapping[str, Any], delay_seconds: float) -> int | None:
-        """Planning or finalizing is to be tried again: the failed tries so far, None if it is not waited for."""
+        """Planning or finalizing is to be retried: the failed attempts so far, None if the job does not wait for it."""
         return self._jobs.retry_job_step(job.stage_ref, error, delay_seconds)
 
     def postpone_job_step(
@@ -285,7 +285,7 @@ class StateManager:
                 tell_job_ended(ref, job.status)
 
     def enforce_deadlines(self, ref: StageRef, *, limit: int = 1000) -> Enforcement:
-        """End what is overdue at the stage where the job stands: the job, or at most `limit` tasks not begun."""
+        """End what is overdue at the job's current stage: the job, or at most `limit` tasks that have not begun."""
         enforced = self._stages.enforce_deadlines(ref, limit)
         if enforced.outcome is not DeadlineOutcome.NOTHING:
             log.error(

@@ -30,7 +30,7 @@ def tell_finalized(ref: JobRef, status: str | None) -> None:
 
 
 def tell_job_ended(ref: StageRef, status: str | None) -> None:
-    """A job ended otherwise than by its finalizer, with what ended its stage. Nothing is told of one that goes on."""
+    """A job ended otherwise than by its finalizer, together with its stage. Nothing is logged of one that goes on."""
     if status == JobStatus.FAILED:
         record = with_log_fields(checkpoint="JOB_FAILED", **ref.log_fields, status=status)
         log.error("job_failed", extra=record)
@@ -72,7 +72,7 @@ def _is_kept_out(checkpoint: str, check: StageCheck) -> bool:
 
 
 def _of_attempts(task_ids: Sequence[str]) -> dict[str, Any]:
-    """What a record says of attempts that ended together: lists in one order; of a single one, its values too."""
+    """A record's fields for attempts that ended together: lists in one order; for a single one, its values too."""
     attempts: Mapping[str, tuple[int, float]] = bound_field("_attempts") or {}
     known = [attempts.get(task_id, (None, None)) for task_id in task_ids]
     told: dict[str, Any] = {"task_ids": list(task_ids)}

@@ -43,7 +43,7 @@ class JobAdvancer:
     def advance_after(self, job: JobRecord, stage: int, status: str | None, until: float) -> None:
         """Take the job's next step after a message's tasks, if they ended its stage.
 
-        The row already says what comes next, so an error here loses nothing.
+        The row already has the next step, so an error here loses nothing.
 
         Args:
             status: The job's, if the stage ended; else None.

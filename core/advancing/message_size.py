@@ -11,7 +11,7 @@ def tasks_per_message(declared: int | None, mean_seconds: float | None, *, is_ma
     """The size of a stage's messages, 1 to 100.
 
     Args:
-        declared: What the stage says; it is taken at its word.
+        declared: The stage's own number, if it has one; it is used as it is.
         mean_seconds: How long tasks of this stage lasted in the last job of the type; None if there was none.
         is_many: The stage has more than a hundred tasks.
     """

@@ -57,7 +57,7 @@ class StagePlanner:
 
         Args:
             inline: Claim the tasks too, if they are one message's worth that this app serves.
-            earlier: All tasks of the stage before, if they are in hand and none failed; else they are read.
+            earlier: All tasks of the stage before, if they are in memory and none failed. None: they are read.
 
         Raises:
             Exception: Whatever the author's `create_tasks_for_stage` raises; nothing is written then.

@@ -47,7 +47,7 @@ _FORCE = "submit with force (?force=true, --force) to make a new job of the same
 
 
 class Submitter:
-    """Writes submissions down and tells the jobs queue. The row is the outbox."""
+    """Writes submissions and sends their job messages. The row is the outbox."""
 
     def __init__(self, catalog: JobCatalog, state: StateManager, orchestration: OrchestrationManager) -> None:
         self._catalog = catalog
@@ -55,7 +55,7 @@ class Submitter:
         self._orchestration = orchestration
 
     def submit(self, request: SubmitRequest) -> Submission:
-        """`CoreMachine.submit_job` says what it does and raises."""
+        """See `CoreMachine.submit_job`."""
         job_type, key = request.job_type, request.idempotency_key
         job_class = self._catalog.get_job(job_type)
         with note_unchecked() as unchecked:
@@ -137,7 +137,7 @@ def advice_for(job_id: str, status: JobStatus) -> str | None:
 
 
 def _detail(actor: str | None, unchecked: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """What the job's first event says beside that it was submitted."""
+    """The details of the job's first event."""
     detail: dict[str, Any] = {"actor": actor} if actor else {}
     return {**detail, "unchecked": list(unchecked)} if unchecked else detail
 

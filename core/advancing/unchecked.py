@@ -1,4 +1,4 @@
-"""What a submission could not check in time: noted where it is found out, told in the job's timeline."""
+"""What a submission could not check in time: noted where it is found, and written to the job's timeline."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ _notes: ContextVar[list[Mapping[str, str]] | None] = ContextVar("unchecked", def
 
 @contextmanager
 def note_unchecked() -> Iterator[list[Mapping[str, str]]]:
-    """Gathers what `say_unchecked` is told meanwhile, in this thread."""
+    """Collects the calls of `say_unchecked` made inside, in this thread."""
     notes: list[Mapping[str, str]] = []
     token = _notes.set(notes)
     try:

@@ -1,4 +1,4 @@
-"""Rows that need a message, and what the message says of them."""
+"""Rows that need a message, with the values that the message carries."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ class UnannouncedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundTask(UnannouncedTask):
-    """One that a search found, with what its message says of its job."""
+    """One that a search found, with its job's values for the message."""
 
     job_id: str
     run: int

@@ -45,7 +45,7 @@ class HeldTask:
     """A task under a lease of this process, as long as its handler runs.
 
     Args:
-        timeout_seconds: How long the attempt may run. The database decides; here it says when to ask.
+        timeout_seconds: How long the attempt may run. The database decides; here it sets when to ask.
     """
 
     job_id: str

@@ -17,7 +17,7 @@ class SubmitRequest:
     Args:
         force: Make a new job of the same parameters if there is one already.
         idempotency_key: The same key with the same payload gives the job that it gave before, forced ones too.
-        actor: Who asks, for the timeline of a job that it makes.
+        actor: The caller's name, for the timeline of a job that the request makes.
         if_ended: What to do with a job of these parameters that is there and does not run with them.
     """
 
@@ -67,7 +67,7 @@ class SubmissionOutcome(StoredEnum):
 
 @dataclass(frozen=True)
 class Submitted:
-    """What became of a submission, the job that it led to, and where that job stands."""
+    """What became of a submission, the job that it led to, and the state of that job."""
 
     outcome: SubmissionOutcome
     job_id: str
@@ -102,7 +102,7 @@ class ForcedJob:
 
 @dataclass(frozen=True)
 class KeyedPayload:
-    """A submission's idempotency key, and the hash that tells its payload from others."""
+    """A submission's idempotency key, and the hash of its payload."""
 
     key: str
     payload_hash: str
@@ -110,9 +110,9 @@ class KeyedPayload:
 
 @dataclass(frozen=True)
 class Submission:
-    """The answer to a submission. `created` is false when the job was there already; `outcome` says how it was found.
+    """The answer to a submission. `created` is false when the job was there already; `outcome` is how it was found.
 
-    `advice` is there when that job will not run because of this submission, and says what would make one run.
+    `advice` is set when that job will not run because of this submission: what would make one run.
     """
 
     job_id: str

@@ -164,7 +164,7 @@ class DeadlineOutcome(StoredEnum):
 class Enforcement:
     """What `enforce_deadlines` did.
 
-    `job_status` is the job's afterwards; `is_last_task_in_stage` says that the stage ended with the expired tasks.
+    `job_status` is the job's afterwards; `is_last_task_in_stage`: the stage ended with the expired tasks.
     """
 
     outcome: DeadlineOutcome

@@ -29,7 +29,7 @@ class SweepReport:
     pruned_tasks: int = 0
     pruned_dead_letters: int = 0
     errors: dict[str, str] = field(default_factory=dict)
-    # How many of them are the database's being away, which is told once for all.
+    # How many of them are an outage of the database, which is logged once for all.
     outages: int = 0
     duration_seconds: float = 0.0
 

@@ -64,7 +64,7 @@ class RedriveReport:
 
 
 def read_reference(queue: str, body: bytes, properties: Mapping[str, Any]) -> MessageReference:
-    """What a dead message was about: its body says, else its properties, however broken it is otherwise.
+    """What a dead message was about, from its body, else from its properties, however broken the rest is.
 
     Args:
         queue: Logical name.
@@ -109,7 +109,7 @@ def keep_body(body: bytes) -> str:
 
 
 class DeadLetters:
-    """Writes dead messages down and sends them again. Nothing here changes what a job or task is, but when it is told.
+    """Stores dead messages and sends them again. Nothing here changes a job or a task, only when it is announced.
 
     Args:
         queues: Logical names of the queues that messages can be sent to.
@@ -221,7 +221,7 @@ def _told_again(message: ReadMessage, task_ids: tuple[str, ...], cause: str) -> 
 
 
 def _kind(queue: str, fields: Mapping[str, Any], job_id: str | None, *, has_tasks: bool) -> DeadLetterKind:
-    """By what is there, not by whether all of it is right: rows that can be told are to be announced again."""
+    """By the fields that are there, not by whether all are right: rows that can be named are announced again."""
     if queue != JOBS_QUEUE:
         return DeadLetterKind.TASK if job_id and has_tasks else DeadLetterKind.UNREADABLE
     if job_id is not None:

@@ -9,9 +9,9 @@ from core.models.insight import Finding, JobFacts, LeaseFacts, Severity, Unknown
 from core.models.status import JobStatus
 from core.safety.safe_text import brief_text
 
-# A sweep comes every half minute by default; what waits for one so much longer says that there is none.
+# A sweep runs every half minute by default; a row that waits this much longer shows that there is none.
 SWEEP_OVERDUE_SECONDS = 300.0
-# A message that waits so long, while nobody is seen to work on its queue, is worth a look.
+# A message that waits this long, while no worker is seen on its queue, is worth a look.
 QUEUE_PATIENCE_SECONDS = 60.0
 _SHOWN_FAILURES = 5
 # A lease is renewed when a third of it is over; beyond that and this margin, its process is silent.
@@ -40,7 +40,7 @@ def _finished(facts: JobFacts) -> Iterator[Finding]:
             f"finished {at}; tasks failed, and the stage's failure policy lets that pass",
             f"see what failed below; if it matters: {_rerun(facts)}",
         ),
-        JobStatus.FAILED: (Severity.ERROR, f"failed {at}: {reason}", f"mend the cause, then: {_rerun(facts)}"),
+        JobStatus.FAILED: (Severity.ERROR, f"failed {at}: {reason}", f"fix the cause, then: {_rerun(facts)}"),
         JobStatus.CANCELLED: (
             Severity.WARNING,
             f"cancelled {at}: {reason}",
@@ -191,7 +191,7 @@ def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
             "step_retry",
             Severity.WARNING,
             f"{facts.step} failed {_times(facts.attempt)} (last: "
-            f"{_error_text(facts.step_error, f'coremachine events {facts.job_id[:12]} -o json')}); next try "
+            f"{_error_text(facts.step_error, f'coremachine events {facts.job_id[:12]} -o json')}); next attempt "
             f"{_at(facts.due_at, facts.now)}",
             since=facts.updated_at,
             next_at=facts.due_at,
@@ -253,7 +253,7 @@ def _running(facts: JobFacts) -> Iterator[Finding]:
             yield Finding(
                 "lease_expired",
                 Severity.WARNING,
-                f"in the hands of {lease.owner}: {_tasks(lease.expired)} of stage {facts.stage}, whose lease ran "
+                f"claimed by {lease.owner}: {_tasks(lease.expired)} of stage {facts.stage}, whose lease ran "
                 f"out {_at(lease.first_expires_at, facts.now)}: its process died, or cannot reach the database",
                 since=lease.first_expires_at,
                 advice="the janitor takes them back at its next sweep; that is an interruption and spends no retry",
@@ -291,7 +291,7 @@ def _interrupted(facts: JobFacts) -> Iterator[Finding]:
             "interrupted",
             Severity.WARNING,
             f"{task.name or task.task_id} was interrupted {task.interruptions} of {facts.max_interruptions} times; its "
-            f"process died each time, lost the database, or was told to end{last}",
+            f"process died each time, lost the database, or was asked to end{last}",
             advice="usual causes: the memory was used up (the system kills the process), a signal, a crash in native "
             "code, or os._exit in the handler; see the log of that process and of its host. From half of "
             f"max_interruptions ({facts.max_interruptions}) on the task runs alone in its worker, above that it fails",
@@ -310,7 +310,7 @@ def _retries(facts: JobFacts) -> Iterator[Finding]:
         for task in facts.retries.examples
     )
     message = (
-        f"waiting for another try: {_tasks(facts.retries.count)}, the next {_at(facts.retries.next_at, facts.now)}"
+        f"waiting for another attempt: {_tasks(facts.retries.count)}, the next {_at(facts.retries.next_at, facts.now)}"
     )
     yield Finding(
         "waiting_for_retry",
@@ -340,7 +340,7 @@ def _unannounced(facts: JobFacts) -> Iterator[Finding]:
             f"no message is confirmed for {_tasks(facts.unannounced.count)} of stage {facts.stage}"
             f"{f' since {_at(since, facts.now)}' if since else ''}",
             since=since,
-            advice="whoever planned them is still sending, or could not: the janitor sends what is 30 s old",
+            advice="the planner is still sending them, or could not: the janitor sends what has waited for 20 s",
         )
     if facts.unannounced.held:
         until = facts.unannounced.held_until
@@ -361,7 +361,7 @@ def _queued(facts: JobFacts) -> Iterator[Finding]:
         told = f"on queue {queue.queue!r}: {_tasks(queue.count)} of stage {facts.stage}, the first since "
         told += _at(queue.announced_at, facts.now)
         if queue.busy:
-            message = f"{told}; it is worked on: {_tasks(queue.busy)} in hand in {', '.join(queue.owners)}"
+            message = f"{told}; it is worked on: {_tasks(queue.busy)} claimed by {', '.join(queue.owners)}"
             yield Finding("waiting_in_queue", Severity.INFO, message, since=queue.announced_at)
             continue
         last = f"the last task of this job began {_at(queue.last_start, facts.now)}" if queue.last_start else "none yet"
@@ -385,14 +385,14 @@ def _stalled(facts: JobFacts) -> Iterator[Finding]:
         yield Finding(
             "stage_over",
             Severity.WARNING,
-            f"stage {facts.stage} has no unfinished task, yet the job stands at it (stage {facts.stage_status})",
+            f"stage {facts.stage} has no unfinished task, yet the job has not left it (stage {facts.stage_status})",
             since=facts.updated_at,
             advice="the janitor decides again what the last task decides, at its next sweep",
         )
 
 
 def _sweep_is_late(facts: JobFacts) -> Iterator[Finding]:
-    """What only a janitor mends, and none did in time."""
+    """What only a janitor repairs, and none did in time."""
     if facts.status.is_terminal or facts.paused_at is not None:
         return
     waits = [lease.first_expires_at for lease in facts.leases if lease.expired]

@@ -42,7 +42,7 @@ class JanitorTimings:
         hold: Rows that one janitor announces are left alone by others meanwhile; so are those of a queue that takes
             nothing, when there are so many that others would never have their turn.
         job: A finished step sends its message at once; a job that still has none after this was left behind.
-        lost: A message is taken for lost if it was confirmed so much earlier than the oldest in its queue came there:
+        lost: A message counts as lost if it was confirmed this much earlier than the oldest in its queue arrived:
             the one time is the database's, the other the broker's, whose clocks may differ by less than this.
     """
 

@@ -1,8 +1,8 @@
 """Work that this release does not know: a job type, a task type, a stage, a definition, a message of a newer release.
 
 During a rolling upgrade, and after a rollback, another app may know it. So it is given back with a growing delay:
-nothing fails and no attempt is spent. The row, or the message where there is no row, says since when it waits, so that
-any app may go on with it. When that has lasted longer than the patience, it fails and says what was missing.
+nothing fails and no attempt is counted. The row, or the message where there is no row, keeps the time since when it
+waits, so any app may go on with it. After the patience it fails, and the error names what was missing.
 """
 
 import json
@@ -42,7 +42,7 @@ class Postponer:
 
     Args:
         owner: The process's name in leases.
-        patience_seconds: So long it is given back, before it fails.
+        patience_seconds: How long it is given back before it fails.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Postponer:
         return next((one.job_status for one in answers if one.is_last_task_in_stage), None)
 
     def keep_message(self, queue: str, document: Mapping[str, Any], kept: Kept | None, unknown: UnknownWork) -> None:
-        """Put a message back that no row stands for; after the patience it is kept among the dead letters.
+        """Put a message back that has no row; after the patience it is kept among the dead letters.
 
         Raises:
             DeliveryError, StoreUnavailable: Neither could be done; the message must stay with the broker.

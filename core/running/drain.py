@@ -1,4 +1,4 @@
-"""What a process does that has been told to end: take no new work, and hand back what it holds."""
+"""Ends the work of a process that is about to end: it takes no new messages and releases the tasks that it holds."""
 
 import threading
 from collections.abc import Iterator

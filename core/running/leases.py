@@ -1,4 +1,4 @@
-"""One thread a process renews all leases that its tasks hold, and tells a task when nobody wants its work any more."""
+"""One thread per process renews the leases of its tasks, and stops a task whose work is not wanted any more."""
 
 import random
 import threading
@@ -54,7 +54,7 @@ class LeaseKeeper:
                 self._changed.notify()
 
     def _start(self) -> None:
-        """Where the system gives no thread the tasks run all the same; whoever holds next tries again."""
+        """If the system gives no thread, the tasks run all the same; the next call of `hold` starts one."""
         thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         try:
             thread.start()

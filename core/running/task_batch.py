@@ -75,7 +75,7 @@ class TaskBatch:
     """The claimed tasks of one message while they run.
 
     Args:
-        threads: At most so many tasks side by side.
+        threads: Maximum number of tasks that run concurrently.
         most_bytes: How large a result may be.
     """
 

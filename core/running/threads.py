@@ -13,7 +13,7 @@ IDLE_SECONDS = 30.0
 
 
 class ThreadReserve:
-    """Runs every call at once, on an idle thread if there is one, else on a new one. Whoever calls sets the bound."""
+    """Runs every call at once, on an idle thread if there is one, else on a new one. The caller sets the bound."""
 
     def __init__(self, name: str) -> None:
         self._name = name

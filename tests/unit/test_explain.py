@@ -170,7 +170,7 @@ CASES = {
     "message held": (facts("queued", due_at=ahead(30)), [("step_held", "info", "until 12:00:30Z (in 30 s)")]),
     "planning failed": (
         facts("queued", attempt=2, due_at=ahead(12), step_error=ERROR, announced_at=ago(5)),
-        [("step_retry", "warning", "failed 2 times (last: OSError: disk full); next try 12:00:12Z")],
+        [("step_retry", "warning", "failed 2 times (last: OSError: disk full); next attempt 12:00:12Z")],
     ),
     "step that no app here knows": (
         facts("queued", announced_at=ago(900), unknown_step=unknown(kind="job type", name="survey")),
@@ -244,7 +244,7 @@ CASES = {
     "a process died": (
         facts("processing", leases=(lease(expired=2, first_expires_at=ago(8)),), **OPEN),
         [
-            ("lease_expired", "warning", "in the hands of app:host:7: 2 tasks of stage 2, whose lease"),
+            ("lease_expired", "warning", "claimed by app:host:7: 2 tasks of stage 2, whose lease"),
             ("tasks_running", "info", "1 task of"),
         ],
     ),
@@ -252,13 +252,13 @@ CASES = {
         facts("processing", leases=(lease(expired=3, first_expires_at=ago(400)),), **OPEN),
         [("janitor_late", "error", "7 min ago"), ("lease_expired", "warning", "3 tasks")],
     ),
-    "waiting for another try": (
+    "waiting for another attempt": (
         facts("processing", retries=RETRY, **OPEN),
         [
             (
                 "waiting_for_retry",
                 "warning",
-                "waiting for another try: 2 tasks, the next 12:00:12Z (in 12 s) (tile-9 after attempt 1: OSError: ",
+                "waiting for another attempt: 2 tasks, the next 12:00:12Z (in 12 s) (tile-9 after attempt 1: OSError: ",
             )
         ],
     ),
@@ -295,7 +295,7 @@ CASES = {
             (
                 "waiting_in_queue",
                 "info",
-                "the first since 11:56:40Z (3 min ago); it is worked on: 8 tasks in hand in a:h:1, a:h:2",
+                "the first since 11:56:40Z (3 min ago); it is worked on: 8 tasks claimed by a:h:1, a:h:2",
             )
         ],
     ),
