@@ -36,7 +36,7 @@ class Registry:
     """Job classes and handlers that fit together.
 
     Args:
-        queues: The logical names that handlers may name.
+        queues: The logical names that handlers and stages may name.
 
     Raises:
         JobDefinitionError: Everything that does not fit, at once.
@@ -45,7 +45,7 @@ class Registry:
     def __init__(self, jobs: Iterable[type[JobBase]], handlers: Iterable[Handler], queues: Iterable[str]) -> None:
         job_list, handler_list, queue_names = list(jobs), list(handlers), set(queues)
         problems, task_types = _handler_problems(handler_list, queue_names)
-        problems += _job_problems(job_list, task_types)
+        problems += _job_problems(job_list, task_types, queue_names)
         if problems:
             raise JobDefinitionError("registry", problems)
         self._jobs = {job.job_type: job for job in job_list}
@@ -95,7 +95,7 @@ def _handler_problems(handlers: Sequence[object], queues: set[str]) -> tuple[lis
     return problems, seen
 
 
-def _job_problems(jobs: Sequence[object], task_types: set[str]) -> list[str]:
+def _job_problems(jobs: Sequence[object], task_types: set[str], queues: set[str]) -> list[str]:
     problems = []
     seen: set[str] = set()
     for job in jobs:
@@ -110,10 +110,14 @@ def _job_problems(jobs: Sequence[object], task_types: set[str]) -> list[str]:
         if job.job_type in seen:
             problems.append(f"job type {job.job_type!r} is there twice")
         seen.add(job.job_type)
-        problems += [
-            f"job {job.job_type!r}, stage {stage.number} ({stage.name}): no handler for task type {stage.task_type!r}"
-            for stage in job.definition().stages
-            if stage.task_type not in task_types
-        ]
+        for stage in job.definition().stages:
+            where = f"job {job.job_type!r}, stage {stage.number} ({stage.name})"
+            if stage.queue is not None and stage.queue not in queues:
+                problems.append(f"{where}: expected a queue of {sorted(queues)}, found {stage.queue!r}")
+            if stage.queue is None and stage.task_type not in task_types:
+                problems.append(
+                    f"{where}: no handler for task type {stage.task_type!r}; register it, or name in `queue` the queue "
+                    "of the app that has it"
+                )
         problems += [f"job {job.job_type!r}: {problem}" for problem in find_unknown_validators(job.resource_validators)]
     return problems

@@ -68,6 +68,31 @@ def test_everything_that_does_not_fit_is_said_at_once():
         assert expected in str(refused.value)
 
 
+def stages_with(queue):
+    first, second = HelloWorldJob.stages
+    return [first, {**second, "queue": queue}]
+
+
+def test_stage_that_names_its_queue_may_leave_the_handler_to_another_app():
+    class Split(HelloWorldJob):
+        job_type = "split"
+        stages = stages_with("elsewhere")
+
+    registry = Registry([Split], HANDLERS[:1], ["tasks", "elsewhere"])
+    assert registry.find_handler("hello_world_reply") is None
+
+
+def test_queue_of_a_stage_has_to_be_one_of_the_app():
+    class Split(HelloWorldJob):
+        job_type = "split"
+        stages = stages_with("nowhere")
+
+    with pytest.raises(
+        JobDefinitionError, match=r"stage 2 \(reply\): expected a queue of \['tasks'\], found 'nowhere'"
+    ):
+        Registry([Split], HANDLERS, ["tasks"])
+
+
 def test_replies_see_their_greeting():
     params = HelloWorldJob.validate_job_parameters({"n": 2, "message": "Hi"})
     tasks = list(HelloWorldJob.create_tasks_for_stage(1, params, "j", []))
