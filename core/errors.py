@@ -70,7 +70,7 @@ class RetryableTaskError(TaskError):
 
     Args:
         message: What a person should read.
-        retry_after_seconds: When the other side said so; it overrides the back-off.
+        retry_after_seconds: When the other side said so; a longer back-off wins.
     """
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:

@@ -45,14 +45,18 @@ def demo(
     rasters: Annotated[
         Path | None, typer.Option(envvar="RASTERS", help="Folder of your own rasters. Default: 12 made-up ones.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", help="Folder for the results.")] = Path("flood-outputs"),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Folder for the results. Default: flood-outputs, with the name of your folder."),
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 2,
     timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds for the job.")] = 3600.0,
 ) -> None:
     """Run a real job from end to end: flood depth rasters to Cloud Optimized GeoTIFFs, with catalog and summary.
 
     It starts PostgreSQL, a Service Bus broker and a Functions host on free ports, submits the job over HTTP, checks
-    every file that it wrote, and ends everything. Exit code 0 only if all of that went well.
+    every file that it wrote, and ends everything. Exit code 0 only if all of that went well; a raster that could not be
+    converted is reported with its reason, and does not change it.
 
     For example:
 
@@ -63,12 +67,18 @@ def demo(
     log_to_stderr(logging.ERROR)
     try:
         with stop_signals_interrupt():
-            outcome = run_demo(rasters, output.expanduser().resolve(), workers=workers, timeout_seconds=timeout)
+            folder = (output or default_output(rasters)).expanduser().resolve()
+            outcome = run_demo(rasters, folder, workers=workers, timeout_seconds=timeout)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     for problem in outcome.problems:
         typer.secho(problem, err=True, fg=typer.colors.RED)
     raise typer.Exit(Exit.FAILED if outcome.problems else Exit.OK)
+
+
+def default_output(rasters: Path | None) -> Path:
+    """A folder belongs to the job that wrote it, so each folder of rasters has its own."""
+    return Path("flood-outputs" if rasters is None else f"flood-outputs-{rasters.expanduser().resolve().name}")
 
 
 def run_demo(rasters: Path | None, output: Path, *, workers: int, timeout_seconds: float) -> Outcome:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import AuthorError
+from core.models import JobStatus
 from jobs.flood_risk_cog.places import PlaceRefused, check_place
 from jobs.flood_risk_cog.process import ConversionEnded, ConversionProcesses
 from jobs.flood_risk_cog.remote import is_remote
@@ -110,6 +111,8 @@ def find_shown(request: ViewRequest) -> Shown:
     """
     path = (request.result or {}).get("summary")
     if not isinstance(path, str):
+        if JobStatus(request.status).is_terminal:
+            raise NothingToShow(f"The job is {request.status} and has no catalog; `coremachine explain` gives the reason.")
         raise NothingToShow(f"The job is {request.status} and has no catalog yet; look again when it has ended.")
     # A rerun writes another summary, and a result is written once in a run.
     return _read_shown(request.job_id, request.run, path)

@@ -80,5 +80,6 @@ def write_depths(path: Path, depth: Any, tile: int, period: int, *, degrees: boo
         predictor=3,
     ) as dataset:
         dataset.write(depth, 1)
+        dataset.units = ("m",)
         dataset.set_band_description(1, "flood depth (m)")
         dataset.update_tags(RETURN_PERIOD=str(period), DATETIME="2024-05-01T00:00:00Z")

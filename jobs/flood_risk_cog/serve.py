@@ -84,6 +84,8 @@ def main() -> None:
     while (request := worker.next_request()) is not None:
         worker.answer(answer_to(request, worker))
         give_back_memory()
+    # The thread that reads holds stdin, for which an orderly end of the interpreter would abort the process.
+    os._exit(0)
 
 
 def answer_to(request: dict[str, Any], worker: Worker) -> dict[str, Any]:

@@ -265,7 +265,7 @@ async function readPlace(x, y) {
   const at = {x: view.x + (x - width / 2) / scale(), y: view.y + (y - height / 2) / scale()};
   const mine = ++asked;
   place = {...at, rows: null};
-  showPlace();
+  redraw();
   let rows = [];
   try {
     const answer = await part(`values-${longitudeOf(at.x).toFixed(7)},${latitudeOf(at.y).toFixed(7)}.json`);
@@ -289,7 +289,7 @@ async function readPlace(x, y) {
   const words = document.createElement('p');
   words.textContent = `${latitudeOf(at.y).toFixed(5)}, ${longitudeOf(at.x).toFixed(5)}`;
   element('place').replaceChildren(table, words);
-  showPlace();
+  redraw();
 }
 
 function showPlace() {

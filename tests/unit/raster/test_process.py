@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -232,6 +233,17 @@ def test_a_process_ends_with_the_worker_also_within_a_conversion(request_for):
         child.convert(request_for(), ignore, stop)
     assert waits.is_set()
     assert child._process.wait(timeout=60) == 0
+
+
+def test_a_process_without_work_ends_well():
+    """The interpreter aborted at its end, since a thread was still reading."""
+    code = "from jobs.flood_risk_cog import serve; serve.IDLE_SECONDS = 0.1; serve.main()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert child.wait(timeout=60) == 0
+    finally:
+        child.kill()
+        child.communicate()
 
 
 def test_a_raster_beyond_the_bound_says_what_to_do(processes, request_for, monkeypatch):
