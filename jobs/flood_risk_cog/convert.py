@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import rasterio
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import WktVersion
+from rasterio.enums import MaskFlags, WktVersion
 from rasterio.errors import RasterioError
 from rio_cogeo.cogeo import cog_validate
 
@@ -282,6 +282,7 @@ def describe_cog(cog: str) -> dict[str, Any]:
             "bbox": footprint.bbox,
             "datetime": datetime_of(dataset.tags()),
             "sampling": "point" if dataset.tags().get("AREA_OR_POINT") == "Point" else "area",
+            "validity": validity_of(dataset),
             "descriptions": list(dataset.descriptions),
             "units": [unit or None for unit in dataset.units],
             "scales": list(dataset.scales),
@@ -291,6 +292,14 @@ def describe_cog(cog: str) -> dict[str, Any]:
             "overviews": dataset.overviews(1),
             "bytes": size_of(cog),
         }
+
+
+def validity_of(dataset: Any) -> str:
+    """What hides pixels: all, mask, alpha or nodata; a mask goes before nodata."""
+    flags = dataset.mask_flag_enums[0]
+    if MaskFlags.per_dataset in flags:
+        return "alpha" if MaskFlags.alpha in flags else "mask"
+    return "nodata" if MaskFlags.nodata in flags else "all"
 
 
 def _decided(plan: ConversionPlan) -> dict[str, Any]:
