@@ -26,7 +26,7 @@ from jobs.flood_risk_cog.source import fetch_raster, open_raster, version_of
 from jobs.flood_risk_cog.stac import datetime_of
 from jobs.flood_risk_cog.stage import UnreadableSidecar, stage_raster
 from jobs.flood_risk_cog.statistics import FloodMeter
-from jobs.flood_risk_cog.target import join, open_file, put_file, read_text, short_name, size_of
+from jobs.flood_risk_cog.target import join, open_file, put_file, read_text, remove_beside, short_name, size_of
 from jobs.flood_risk_cog.verification import verify_cog
 from jobs.flood_risk_cog.write import write_cog, write_tiled, write_warped
 
@@ -72,7 +72,8 @@ def convert_raster(
 
     The same source version with the same options gives the same bytes (with lerc the same pixels: its encoder leaves
     a few padding bytes undefined), and a result that is already there, as its proof says, is returned with `reused`
-    true. The final name only ever holds a verified COG. A remote source is copied to local scratch first, a remote
+    true. The final name only ever holds a verified COG; files beside it that GDAL would read in its place (.aux.xml,
+    .msk, .ovr) are removed. A remote source is copied to local scratch first, a remote
     result written there and uploaded: room for both, and once more the result, is needed; a reprojected one needs a
     copy more.
 
@@ -117,6 +118,7 @@ def convert_raster(
     with rasterio.Env(**GDAL_OPTIONS):
         if (proof := find_proof(final, fingerprint)) is not None:
             report("reuse", 0)
+            remove_beside(final)
             return {**proof, "path": final, "source": path, "reused": True}
         local = Path(tempfile.gettempdir())
         with scratch_folder(scratch_parent(output), owner) as scratch, scratch_folder(local, owner) as staging:
@@ -125,6 +127,7 @@ def convert_raster(
                 raise SourceChanged(f"{PurePosixPath(path).name}: it changed while it was read; it is read again")
             text = json.dumps({**result, "fingerprint": fingerprint}, indent=2, sort_keys=True, allow_nan=False)
             report("store", 0)
+            remove_beside(final)
             put_file(scratch / file_name, final)
             written = scratch / "proof.json"
             written.write_text(f"{text}\n")
