@@ -124,7 +124,8 @@ def remove_beside(raster: str) -> None:
     for ending in BESIDE:
         path = raster + ending
         if not is_remote(path):
-            if Path(path).is_symlink() or os.path.isfile(path):  # noqa: PTH113 - as `Path.is_file`, for any name
+            # `Path.is_symlink` raises on a name that is too long.
+            if os.path.islink(path) or os.path.isfile(path):  # noqa: PTH113, PTH114
                 Path(path).unlink(missing_ok=True)
             continue
         filesystem, inner = filesystem_of(path)
