@@ -7,21 +7,25 @@ from typing import Any
 import numpy as np
 import pyproj
 
+from jobs.flood_risk_cog.ground import ground_of
+
 # Ground per pixel changes slowly: it is computed at so many rows and columns and interpolated between rows.
 MOST_ROWS, MOST_COLUMNS = 257, 64
 
 
 @dataclass(frozen=True)
 class PixelAreas:
-    """Square metres of a pixel, for each row and each group of neighbouring columns.
+    """Square metres of a pixel, for some rows and each group of neighbouring columns.
 
     Args:
         areas: (rows, groups).
+        rows: Which rows these are, in order; between two of them the area is interpolated.
         starts: The first column of each group.
         method: In words, for people.
     """
 
     areas: Any
+    rows: Any
     starts: Any
     method: str
 
@@ -31,7 +35,14 @@ class PixelAreas:
         groups = np.searchsorted(self.starts, np.arange(first_column, first_column + columns), side="right") - 1
         begins = np.flatnonzero(np.diff(groups, prepend=-1))
         counts = np.add.reduceat(wet, begins, axis=1, dtype=np.int64)
-        return float((counts * self.areas[first_row : first_row + rows, groups[begins]]).sum())
+        return float((counts * self._of_rows(np.arange(first_row, first_row + rows), groups[begins])).sum())
+
+    def _of_rows(self, rows: Any, groups: Any) -> Any:
+        below = np.clip(np.searchsorted(self.rows, rows, side="right") - 1, 0, len(self.rows) - 1)
+        above = np.minimum(below + 1, len(self.rows) - 1)
+        share = (rows - self.rows[below]) / np.maximum(self.rows[above] - self.rows[below], 1)
+        areas = self.areas[:, groups]
+        return areas[below] * (1 - share)[:, None] + areas[above] * share[:, None]
 
 
 def pixel_areas(dataset: Any) -> PixelAreas:
@@ -49,7 +60,7 @@ def pixel_areas(dataset: Any) -> PixelAreas:
         radians = float(crs.axis_info[0].unit_conversion_factor)
         edges = np.degrees((transform.f + transform.e * np.arange(dataset.height + 1)) * radians)
         areas = zone_areas(edges, math.degrees(abs(transform.a) * radians), semi_major, semi_minor)
-        return PixelAreas(areas[:, None], np.zeros(1, int), "zones of the ellipsoid")
+        return PixelAreas(areas[:, None], np.arange(dataset.height), np.zeros(1, int), "zones of the ellipsoid")
     return PixelAreas(*_projected_areas(dataset, crs, semi_major, semi_minor), "geodesic, pixel by pixel")
 
 
@@ -63,7 +74,7 @@ def zone_areas(latitudes: Any, width: float, semi_major: float, semi_minor: floa
     return np.abs(np.diff(zone)) * semi_minor**2 / 2 * math.radians(width)
 
 
-def _projected_areas(dataset: Any, crs: Any, semi_major: float, semi_minor: float) -> tuple[Any, Any]:
+def _projected_areas(dataset: Any, crs: Any, semi_major: float, semi_minor: float) -> tuple[Any, Any, Any]:
     transform, height, width = dataset.transform, dataset.height, dataset.width
     rows = np.unique(np.linspace(0, height - 1, min(height, MOST_ROWS)).round().astype(int))
     starts = np.unique(np.linspace(0, width, min(width, MOST_COLUMNS) + 1).astype(int)[:-1])
@@ -87,7 +98,6 @@ def _projected_areas(dataset: Any, crs: Any, semi_major: float, semi_minor: floa
     root = 1 - squared * np.sin(phi) ** 2
     meridian, prime = semi_major * (1 - squared) / root**1.5, semi_major / np.sqrt(root)
     ground = np.abs(across[0] * down[1] - across[1] * down[0]) * unit**2 * meridian * prime * np.cos(phi)
-    # Corners of a grid may lie where the projection has no ground.
-    ground = np.where(np.isfinite(ground), ground, 0)
-    every_row = np.arange(height)
-    return np.column_stack([np.interp(every_row, rows, ground[:, group]) for group in range(len(starts))]), starts
+    # Parts of a grid may lie where the projection has no ground.
+    is_there = np.isfinite(ground) & ground_of(dataset).is_on_globe(column, row)
+    return np.where(is_there, ground, 0), rows, starts

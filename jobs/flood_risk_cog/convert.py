@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import rasterio
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import WktVersion
+from rasterio.enums import MaskFlags, WktVersion
 from rasterio.errors import RasterioError
 from rio_cogeo.cogeo import cog_validate
 
@@ -26,7 +26,7 @@ from jobs.flood_risk_cog.source import fetch_raster, open_raster, version_of
 from jobs.flood_risk_cog.stac import datetime_of
 from jobs.flood_risk_cog.stage import UnreadableSidecar, stage_raster
 from jobs.flood_risk_cog.statistics import FloodMeter
-from jobs.flood_risk_cog.target import join, open_file, put_file, read_text, short_name, size_of
+from jobs.flood_risk_cog.target import join, open_file, put_file, read_text, remove_beside, short_name, size_of
 from jobs.flood_risk_cog.verification import verify_cog
 from jobs.flood_risk_cog.write import write_cog, write_tiled, write_warped
 
@@ -72,7 +72,8 @@ def convert_raster(
 
     The same source version with the same options gives the same bytes (with lerc the same pixels: its encoder leaves
     a few padding bytes undefined), and a result that is already there, as its proof says, is returned with `reused`
-    true. The final name only ever holds a verified COG. A remote source is copied to local scratch first, a remote
+    true. The final name only ever holds a verified COG; files beside it that GDAL would read in its place (.aux.xml,
+    .msk, .ovr) are removed. A remote source is copied to local scratch first, a remote
     result written there and uploaded: room for both, and once more the result, is needed; a reprojected one needs a
     copy more.
 
@@ -117,6 +118,7 @@ def convert_raster(
     with rasterio.Env(**GDAL_OPTIONS):
         if (proof := find_proof(final, fingerprint)) is not None:
             report("reuse", 0)
+            remove_beside(final)
             return {**proof, "path": final, "source": path, "reused": True}
         local = Path(tempfile.gettempdir())
         with scratch_folder(scratch_parent(output), owner) as scratch, scratch_folder(local, owner) as staging:
@@ -125,6 +127,7 @@ def convert_raster(
                 raise SourceChanged(f"{PurePosixPath(path).name}: it changed while it was read; it is read again")
             text = json.dumps({**result, "fingerprint": fingerprint}, indent=2, sort_keys=True, allow_nan=False)
             report("store", 0)
+            remove_beside(final)
             put_file(scratch / file_name, final)
             written = scratch / "proof.json"
             written.write_text(f"{text}\n")
@@ -282,6 +285,7 @@ def describe_cog(cog: str) -> dict[str, Any]:
             "bbox": footprint.bbox,
             "datetime": datetime_of(dataset.tags()),
             "sampling": "point" if dataset.tags().get("AREA_OR_POINT") == "Point" else "area",
+            "validity": validity_of(dataset),
             "descriptions": list(dataset.descriptions),
             "units": [unit or None for unit in dataset.units],
             "scales": list(dataset.scales),
@@ -291,6 +295,14 @@ def describe_cog(cog: str) -> dict[str, Any]:
             "overviews": dataset.overviews(1),
             "bytes": size_of(cog),
         }
+
+
+def validity_of(dataset: Any) -> str:
+    """What hides pixels: all, mask, alpha or nodata; a mask goes before nodata."""
+    flags = dataset.mask_flag_enums[0]
+    if MaskFlags.per_dataset in flags:
+        return "alpha" if MaskFlags.alpha in flags else "mask"
+    return "nodata" if MaskFlags.nodata in flags else "all"
 
 
 def _decided(plan: ConversionPlan) -> dict[str, Any]:

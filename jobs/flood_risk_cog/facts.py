@@ -110,7 +110,11 @@ def read_facts(
     """
     bands = [BandFacts() for _ in range(dataset.count)]
     cells: dict[tuple[int, int, int, bool], Any] = {}
+    whole = hashlib.sha256()
     for window, numbers, values, valid in read_pieces(dataset, report):
+        if cells and window.row_off // CELL != next(iter(cells))[0]:
+            # Windows go down: that row of cells is complete.
+            _add_digests(whole, cells)
         for index, number in enumerate(numbers):
             bands[number - 1].see(values[index], valid[index])
         _add_to_cells(cells, window, numbers, values, valid)
@@ -118,9 +122,7 @@ def read_facts(
             seen(window, values[0], valid[0])
         if seen_bands is not None:
             seen_bands(window, numbers, values, valid)
-    whole = hashlib.sha256()
-    for place in sorted(cells):
-        whole.update(cells[place].digest())
+    _add_digests(whole, cells)
     return Facts(bands, whole.hexdigest())
 
 
@@ -203,6 +205,12 @@ def _add_to_cells(
             part = (index, slice(None), slice(column, column + CELL))
             _digest(cells, (*place, False)).update(np.ascontiguousarray(known[part]).data)
             _digest(cells, (*place, True)).update(np.packbits(valid[part], axis=1).data)
+
+
+def _add_digests(whole: Any, cells: dict[tuple[int, int, int, bool], Any]) -> None:
+    for place in sorted(cells):
+        whole.update(cells[place].digest())
+    cells.clear()
 
 
 def _digest(cells: dict[tuple[int, int, int, bool], Any], key: tuple[int, int, int, bool]) -> Any:

@@ -1,6 +1,7 @@
 """Where a raster lies, in longitude and latitude as GeoJSON (RFC 7946) wants it."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -8,17 +9,27 @@ from typing import Any
 import numpy as np
 import pyproj
 
+from jobs.flood_risk_cog.ground import Ground, ground_of
+
 # Straight on the raster's grid, edges are curved in longitude and latitude.
 POINTS_PER_SIDE = 11
 # About a centimetre.
 DECIMALS = 7
 TURN, HALF_TURN, POLE = 360.0, 180.0, 90.0
+POLES = (POLE, -POLE)
+# Points along a side of a raster of which a part is off the globe, and how often the way to the part's end is halved.
+POINTS_ACROSS, HALVINGS = 65, 24
+# In pixels: nearer than that to a pole, a longitude means nothing.
+AT_POLE = 1e-3
+# In degrees: to about a metre.
+SNAPPED = 1e-5
+OFF_GLOBE = "it lies where its coordinate system has no longitude and latitude; assign the right one (gdal_edit -a_srs)"
 
 Ring = list[tuple[float, float]]
 
 
 class NoFootprint(ValueError):
-    """The raster's edge has no longitude and latitude."""
+    """No part of the raster has a longitude and latitude."""
 
 
 def union(boxes: list[list[float]]) -> list[float]:
@@ -51,16 +62,30 @@ class Footprint:
 
 
 def footprint_of(dataset: Any) -> Footprint:
-    """Of an open raster with a coordinate system.
+    """Of an open raster with a coordinate system: around its edge, or where a part is off the globe around the rest.
 
     Raises:
-        NoFootprint: A point of its edge cannot be located.
+        NoFootprint: No part of it has a longitude and latitude.
     """
-    lon, lat = _edge(dataset)
+    try:
+        ground = ground_of(dataset)
+        if (seen := _Seen.of(ground, dataset.width, dataset.height)) is not None:
+            return _around_valid_part(ground, seen)
+        return _around_edge(ground, dataset.width, dataset.height)
+    except pyproj.exceptions.ProjError as error:
+        raise NoFootprint(f"{OFF_GLOBE} ({error})") from error
+
+
+def _around_edge(ground: Ground, width: int, height: int) -> Footprint:
+    poles = {latitude: at for latitude in (POLE, -POLE) if (at := ground.pole(latitude)) is not None}
+    lon, lat = _edge(ground, width, height, list(poles.values()))
+    inside = [latitude for latitude, at in poles.items() if _depth_inside(at, width, height) > AT_POLE]
+    if len(inside) == len(POLES):
+        # No ring of longitudes and latitudes is around both.
+        return _around_valid_part(ground, _Seen.whole(width, height))
+    if inside:
+        return _around_pole(lon, lat, inside[0])
     lon = np.unwrap(lon, period=TURN)
-    winding = round((lon[-1] - lon[0]) / TURN)
-    if winding:
-        return _around_pole(lon, lat)
     west, east, south, north = float(lon.min()), float(lon.max()), float(lat.min()), float(lat.max())
     if east - west >= TURN - 1e-9:
         return _made([_box(-HALF_TURN, south, HALF_TURN, north)], [-HALF_TURN, south, HALF_TURN, north])
@@ -74,26 +99,55 @@ def footprint_of(dataset: Any) -> Footprint:
     return _made([left, right], [west, south, east - TURN, north])
 
 
-def _edge(dataset: Any) -> tuple[Any, Any]:
+def _edge(ground: Ground, width: int, height: int, poles: list[tuple[float, float]]) -> tuple[Any, Any]:
     """Longitudes and latitudes along its edge, back to where it began."""
-    across, down = np.linspace(0, dataset.width, POINTS_PER_SIDE), np.linspace(0, dataset.height, POINTS_PER_SIDE)
-    columns = np.concatenate([across, np.full(down.size - 1, dataset.width), across[-2::-1], np.zeros(down.size - 1)])
-    rows = np.concatenate([np.zeros(across.size), down[1:], np.full(across.size - 1, dataset.height), down[-2::-1]])
-    transform = dataset.transform
-    x, y = transform.c + transform.a * columns, transform.f + transform.e * rows
-    to_degrees = pyproj.Transformer.from_crs(
-        pyproj.CRS.from_wkt(dataset.crs.to_wkt()), pyproj.CRS.from_user_input("OGC:CRS84"), always_xy=True
-    )
-    lon, lat = to_degrees.transform(x, y)
-    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        raise NoFootprint("its edge lies where its coordinate system has no longitude and latitude")
-    # Outermost pixels whose centres lie on the poles exist.
-    return lon, np.clip(lat, -POLE, POLE)
+    # Where the edge passes a pole, longitudes change fastest: the nearest point is one of those taken.
+    across = _along(width, [column for column, _ in poles])
+    down = _along(height, [row for _, row in poles])
+    columns = np.concatenate([across, np.full(down.size - 1, width), across[-2::-1], np.zeros(down.size - 1)])
+    rows = np.concatenate([np.zeros(across.size), down[1:], np.full(across.size - 1, height), down[-2::-1]])
+    at_pole = np.zeros(columns.size, bool)
+    for column, row in poles:
+        at_pole |= np.hypot(columns - column, rows - row) <= AT_POLE
+    # The ring begins beside a pole, not on it.
+    first = int(np.argmin(at_pole))
+    columns, rows, at_pole = (np.roll(each[:-1], -first) for each in (columns, rows, at_pole))
+    points: Ring = []
+    for index in range(columns.size):
+        point = (float(columns[index]), float(rows[index]))
+        if not at_pole[index]:
+            points.append(point)
+            continue
+        # A pole has every longitude: those at which the edge arrives, at which the raster begins, and at which it
+        # goes on. All three are taken a little beside it.
+        following = (index + 1) % columns.size
+        towards = (
+            (columns[index - 1], rows[index - 1]),
+            (width / 2, height / 2),
+            (columns[following], rows[following]),
+        )
+        points += [_beside(point, each) for each in towards]
+    points.append(points[0])
+    return ground.lon_lat(*np.array(points).T)
 
 
-def _around_pole(lon: Any, lat: Any) -> Footprint:
+def _along(length: int, marks: list[float]) -> Any:
+    inner = [mark for mark in marks if AT_POLE < mark < length - AT_POLE]
+    return np.unique(np.concatenate([np.linspace(0, length, POINTS_PER_SIDE), inner]))
+
+
+def _beside(point: tuple[float, float], towards: tuple[float, float]) -> tuple[float, float]:
+    share = 2 * AT_POLE / max(math.dist(point, towards), 2 * AT_POLE)
+    return point[0] + share * (towards[0] - point[0]), point[1] + share * (towards[1] - point[1])
+
+
+def _depth_inside(at: tuple[float, float], width: float, height: float) -> float:
+    """Pixels from a point to the nearest edge; negative outside."""
+    return min(at[0], width - at[0], at[1], height - at[1])
+
+
+def _around_pole(lon: Any, lat: Any, pole: float) -> Footprint:
     """The edge goes once around a pole: the polygon is closed along it."""
-    pole = POLE if lat.mean() > 0 else -POLE
     order = np.argsort((lon[:-1] + HALF_TURN) % TURN)
     ring = [(float((lon[i] + HALF_TURN) % TURN - HALF_TURN), float(lat[i])) for i in order]
     first, last = ring[0], ring[-1]
@@ -102,6 +156,89 @@ def _around_pole(lon: Any, lat: Any) -> Footprint:
     edge = last[1] + (first[1] - last[1]) * ((HALF_TURN - last[0]) / gap if gap else 0)
     ring = [(-HALF_TURN, edge), *ring, (HALF_TURN, edge), (HALF_TURN, pole), (-HALF_TURN, pole), (-HALF_TURN, edge)]
     return _made([ring], [-HALF_TURN, min(float(lat.min()), pole), HALF_TURN, max(float(lat.max()), pole)])
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Points all over a raster, with those of them that are on the globe."""
+
+    columns: Any
+    rows: Any
+    is_there: Any
+
+    @classmethod
+    def whole(cls, width: int, height: int) -> "_Seen":
+        columns, rows = np.meshgrid(np.linspace(0, width, POINTS_ACROSS), np.linspace(0, height, POINTS_ACROSS))
+        return cls(columns, rows, np.ones(columns.shape, bool))
+
+    @classmethod
+    def of(cls, ground: Ground, width: int, height: int) -> "_Seen | None":
+        """None where the whole raster is on the globe."""
+        every = cls.whole(width, height)
+        is_there = ground.is_on_globe(every.columns, every.rows)
+        if not is_there.any():
+            raise NoFootprint(OFF_GLOBE)
+        return None if is_there.all() else cls(every.columns, every.rows, is_there)
+
+
+def _around_valid_part(ground: Ground, seen: _Seen) -> Footprint:
+    """The box around all that is on the globe: the part's own edge is a curve without a simple form."""
+    spans: list[list[float]] = []
+    for begin, end in _neighbours():
+        one, other = ((seen.columns[part], seen.rows[part], seen.is_there[part]) for part in (begin, end))
+        both = one[2] & other[2]
+        spans += _spans(ground, (one[0][both], one[1][both]), (other[0][both], other[1][both]))
+        for here, there in ((one, other), (other, one)):
+            ends = here[2] & ~there[2]
+            inner, outer = (here[0][ends], here[1][ends]), (there[0][ends], there[1][ends])
+            spans += _spans(ground, inner, _last_on_globe(ground, inner, outer))
+    # A raster may show one point of the globe alone.
+    lon, lat = ground.lon_lat(seen.columns[seen.is_there], seen.rows[seen.is_there])
+    spans += [[_within(x), float(y), _within(x), float(y)] for x, y in zip(lon, lat, strict=True)]
+    west, south, east, north = union(spans)
+    width, height = float(seen.columns.max()), float(seen.rows.max())
+    for latitude in POLES:
+        if (at := ground.pole(latitude)) is not None and _depth_inside(at, width, height) >= 0:
+            south, north = min(south, latitude), max(north, latitude)
+    # The last point before the antimeridian may be a rounded digit beyond it.
+    if west > east and west >= HALF_TURN - SNAPPED:
+        west = -HALF_TURN
+    elif west > east and east <= SNAPPED - HALF_TURN:
+        east = HALF_TURN
+    if west <= east:
+        return _made([_box(west, south, east, north)], [west, south, east, north])
+    halves = [_box(west, south, HALF_TURN, north), _box(-HALF_TURN, south, east, north)]
+    return _made(halves, [west, south, east, north])
+
+
+def _neighbours() -> Iterator[tuple[Any, Any]]:
+    every, first, last = slice(None), slice(None, -1), slice(1, None)
+    yield (every, first), (every, last)
+    yield (first, every), (last, every)
+
+
+def _last_on_globe(ground: Ground, inner: Any, outer: Any) -> Any:
+    """Between points on the globe and points off it: the last that are on it."""
+    for _ in range(HALVINGS):
+        middle = tuple((one + other) / 2 for one, other in zip(inner, outer, strict=True))
+        is_there = ground.is_on_globe(*middle)
+        inner = tuple(np.where(is_there, new, old) for new, old in zip(middle, inner, strict=True))
+        outer = tuple(np.where(is_there, old, new) for new, old in zip(middle, outer, strict=True))
+    return inner
+
+
+def _spans(ground: Ground, begin: Any, end: Any) -> list[list[float]]:
+    """The box of each pair of points, the short way around the globe."""
+    (lon, lat), (to_lon, to_lat) = ground.lon_lat(*begin), ground.lon_lat(*end)
+    step = (to_lon - lon + HALF_TURN) % TURN - HALF_TURN
+    west, east = np.minimum(lon, lon + step), np.maximum(lon, lon + step)
+    south, north = np.minimum(lat, to_lat), np.maximum(lat, to_lat)
+    return [[_within(a), float(b), _within(c), float(d)] for a, b, c, d in zip(west, south, east, north, strict=True)]
+
+
+def _within(lon: float) -> float:
+    """From -180 to 180."""
+    return float(lon - TURN * math.floor((lon + HALF_TURN) / TURN)) if abs(lon) > HALF_TURN else float(lon)
 
 
 def _clipped(ring: Ring, *, keep_below: bool) -> Ring:

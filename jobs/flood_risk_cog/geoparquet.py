@@ -25,7 +25,10 @@ def geoparquet_of(items: Sequence[Json]) -> bytes | str:
     import pyarrow as pa  # noqa: PLC0415  # an extra
     from pyarrow import parquet  # noqa: PLC0415
 
-    table = pa.Table.from_pylist([_row(item) for item in items])
+    rows = [_row(item) for item in items]
+    # The columns are those of the first row: what one item has, each row has.
+    columns = dict.fromkeys(name for row in rows for name in row)
+    table = pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows])
     for name in _TIMES:
         if name in table.column_names:
             column = table[name].cast(pa.timestamp("us", tz="UTC"))

@@ -31,7 +31,7 @@ def check_output(output: str, parameters: Mapping[str, Any]) -> bool:
     Raises:
         ForeignOutput: It is of other parameters, or holds files of somebody else's under names that the job writes.
     """
-    from jobs.flood_risk_cog.target import join, names_in, read_text  # noqa: PLC0415 - fsspec, an extra
+    from jobs.flood_risk_cog.target import BESIDE, join, names_in, read_text  # noqa: PLC0415 - fsspec, an extra
 
     text = read_text(join(output, MARKER))
     if text is not None:
@@ -46,7 +46,7 @@ def check_output(output: str, parameters: Mapping[str, Any]) -> bool:
     taken = sorted(set(FILES) & set(names_in(output)))
     results = names_in(join(output, "cogs"))
     if not any(name.endswith(".proof.json") for name in results):
-        taken += sorted(f"cogs/{name}" for name in results if name.endswith(".tif"))[:3]
+        taken += sorted(f"cogs/{name}" for name in results if name.endswith((".tif", *BESIDE)))[:3]
     if taken and not _is_ours(read_text(join(output, "summary.json"))):
         raise ForeignOutput(f"files that this job did not write: {', '.join(taken)}")
     return False

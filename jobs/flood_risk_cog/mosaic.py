@@ -14,7 +14,12 @@ Placed = tuple[Json, str, float, float, Any, tuple[float, float]]
 
 # GDAL counts pixels along a side in 32 bits.
 MOST_PIXELS = (1 << 31) - 1
-ALONE = "no other raster has its return period, coordinate system, type, bands, nodata, unit, scale and offset"
+# GDAL computes in double precision what a virtual raster shows.
+MOST_EXACT = 1 << 53
+ALONE = (
+    "no other raster has its return period, coordinate system, type, bands, nodata, way to hide pixels, unit, scale "
+    "and offset"
+)
 # What XML 1.0 cannot hold, however it is written.
 _NO_XML = {chr(code) for code in range(32)} - set("\t\n\r") | {"\ufffe", "\uffff"}
 
@@ -26,9 +31,9 @@ class NoMosaic(ValueError):
 def mosaics_of(rasters: Sequence[tuple[Json, str]]) -> Iterator[tuple[str, list[Json], str]]:
     """Of (result, path as seen from the mosaics' folder): file name, the results in it, and text or why there is none.
 
-    Rasters are put together where their return period, coordinate system, type, bands, nodata, unit, scale and offset
-    are the same; where they overlap, the last by name is on top. A text that is no XML is the reason. A raster that is
-    alone has no mosaic and no name for one: its COG is the whole of it.
+    Rasters are put together where their return period, coordinate system, type, bands, nodata, way to hide pixels
+    (nodata, or a mask), unit, scale and offset are the same; where they overlap, the last by name is on top. A text
+    that is no XML is the reason. A raster that is alone has no mosaic and no name for one: its COG is the whole of it.
     """
     groups: dict[str, list[tuple[Json, str]]] = {}
     for result, path in rasters:
@@ -51,7 +56,31 @@ def mosaics_of(rasters: Sequence[tuple[Json, str]]) -> Iterator[tuple[str, list[
 
 def _key(result: Json) -> tuple[Any, ...]:
     names = ("crs", "wkt", "dtype", "bands", "nodata", "units", "scales", "offsets")
-    return (result["statistics"]["return_period"], _is_north_up(result), *(result[name] for name in names))
+    hides = _nodata_of(result) is not None
+    return (result["statistics"]["return_period"], _is_north_up(result), hides, *(result[name] for name in names))
+
+
+def _nodata_of(result: Json) -> float | int | None:
+    """The value that hides pixels; None where a mask or an alpha band does, whatever the file's nodata is."""
+    nodata = result["nodata"]
+    # A result of the release before has no validity.
+    if nodata is None or result.get("validity", "nodata") != "nodata":
+        return None
+    is_whole = "int" in result["dtype"] and float(nodata).is_integer()
+    return int(nodata) if is_whole else float(nodata)
+
+
+def _check_exact(results: list[Json]) -> None:
+    if results[0]["dtype"] not in {"int64", "uint64"}:
+        return
+    for result in results:
+        values = [value for pair in result["verification"]["range"]["cog"] for value in pair if value is not None]
+        values += [nodata] if (nodata := _nodata_of(result)) is not None else []
+        if any(abs(value) > MOST_EXACT for value in values):
+            raise NoMosaic(
+                f"{result['name']!r} has {result['dtype']} values or nodata beyond 2^53, which GDAL's virtual rasters "
+                "compute in double precision; use the items"
+            )
 
 
 def _is_north_up(result: Json) -> bool:
@@ -65,6 +94,7 @@ def _vrt(group: list[tuple[Json, str]]) -> str:
         raise NoMosaic(
             "the rows of its rasters run from south to north, or their columns from east to west; use the items"
         )
+    _check_exact(results)
     across = min(abs(result["transform"][0]) for result in results)
     down = min(abs(result["transform"][4]) for result in results)
     boxes = [_box(result) for result in results]
@@ -88,7 +118,7 @@ def _vrt(group: list[tuple[Json, str]]) -> str:
     ]
     for number in range(1, first["bands"] + 1):
         lines += _band(first, number, placed)
-    if first["nodata"] is None:
+    if _nodata_of(first) is None:
         # What no raster covers, and what a raster's own mask hides.
         lines.append('<MaskBand><VRTRasterBand dataType="Byte">')
         lines += [_source(*one, "mask,1", "<NODATA>0</NODATA>") for one in placed]
@@ -103,7 +133,7 @@ def _box(result: Json) -> tuple[float, float, float, float]:
 
 
 def _band(first: Json, number: int, placed: list[Placed]) -> list[str]:
-    nodata, unit = first["nodata"], first["units"][number - 1]
+    nodata, unit = _nodata_of(first), first["units"][number - 1]
     return [
         f'<VRTRasterBand dataType="{_gdal_typename(first["dtype"])}" band="{number}">',
         *([f"<NoDataValue>{nodata}</NoDataValue>"] if nodata is not None else []),

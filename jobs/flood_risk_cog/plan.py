@@ -9,9 +9,9 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
-from rasterio.warp import transform_bounds
 
 from jobs.flood_risk_cog.facts import Facts
+from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
 from jobs.flood_risk_cog.inventory import crs_text
 from jobs.flood_risk_cog.places import NAMED_CRS, is_named_crs
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
@@ -299,15 +299,23 @@ def check_place(path: str, dataset: Any) -> None:
     if not (dataset.crs.is_geographic or dataset.crs.is_projected):
         reason = f"its coordinate system {crs} is neither geographic nor projected; assign one that is"
         raise UnusableRaster(path, reason)
-    try:
-        # A grid may run from south to north.
-        (left, right), (bottom, top) = sorted(dataset.bounds[0::2]), sorted(dataset.bounds[1::2])
-        west, south, east, north = transform_bounds(dataset.crs, "EPSG:4326", left, bottom, right, top)
-    except (RasterioError, CRSError, CPLE_BaseError) as error:
-        reason = f"its place in {crs} has no longitude and latitude ({error}); assign the right coordinate system"
-        raise UnusableRaster(path, reason) from error
-    # Grids from 0 to 360 degrees exist, and such whose outermost pixel centres lie on the poles.
-    if not (max(abs(west), abs(east)) <= 540 and max(abs(south), abs(north)) <= 91):  # noqa: PLR2004 - false for NaN too
+    if dataset.crs.is_geographic and not _is_in_degrees(dataset):
         bounds = ", ".join(f"{value:g}" for value in dataset.bounds)
         reason = f"its bounds ({bounds}) lie outside of its coordinate system {crs}; assign the right one"
         raise UnusableRaster(path, reason)
+    try:
+        footprint_of(dataset)
+    except NoFootprint as error:
+        bounds = ", ".join(f"{value:g}" for value in dataset.bounds)
+        raise UnusableRaster(
+            path, f"its bounds ({bounds}) lie outside of its coordinate system {crs}: {error}"
+        ) from error
+
+
+def _is_in_degrees(dataset: Any) -> bool:
+    """Grids from 0 to 360 degrees exist, and such whose outermost pixel centres lie on the poles."""
+    unit = math.degrees(dataset.crs.units_factor[1])
+    bounds, pixel = [value * unit for value in dataset.bounds], abs(dataset.transform.e) * unit
+    most_lon, most_lat = max(map(abs, bounds[0::2])), max(map(abs, bounds[1::2]))
+    # False for NaN too.
+    return bool(most_lon <= 540 and most_lat <= 90 + pixel)  # noqa: PLR2004

@@ -112,7 +112,7 @@ def find_shown(request: ViewRequest) -> Shown:
     path = (request.result or {}).get("summary")
     if not isinstance(path, str):
         if JobStatus(request.status).is_terminal:
-            raise NothingToShow(f"The job is {request.status} and has no catalog; `coremachine explain` gives the reason.")
+            raise NothingToShow(f"The job is {request.status} and has no catalog; see `coremachine explain`.")
         raise NothingToShow(f"The job is {request.status} and has no catalog yet; look again when it has ended.")
     # A rerun writes another summary, and a result is written once in a run.
     return _read_shown(request.job_id, request.run, path)

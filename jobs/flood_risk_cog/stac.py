@@ -31,9 +31,10 @@ def datetime_of(tags: dict[str, str]) -> str | None:
         for parse in (datetime.fromisoformat, _tiff_datetime):
             try:
                 found = parse(text)
+                # Of the first and the last day there is, the instant in UTC may be none.
+                found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
             except (ValueError, OverflowError):
                 continue
-            found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
             return found.isoformat().replace("+00:00", "Z")
     return None
 

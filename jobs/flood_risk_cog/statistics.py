@@ -17,8 +17,10 @@ RETURN_PERIODS = tuple(
     for pattern in (
         r"(?<![a-z0-9])rp[_-]?(\d{1,6})(?!\d)",
         r"(?<!\d)1[_-]?in[_-]?(\d{1,6})(?!\d)",
-        r"(?<!\d)(\d{1,6})[_-]?(?:yr|year)s?(?![a-z])",
-        r"(?<![a-z0-9])t(\d{1,6})(?!\d)",
+        # "2050_year" is a calendar's.
+        r"(?<!\d)(?!(?:19\d\d|20\d\d|2100)(?!\d))(\d{1,6})[_-]?(?:yr|year)s?(?![a-z])",
+        # "T32TQM" is a satellite's tile.
+        r"(?<![a-z0-9])t(\d{1,6})(?![a-z0-9])",
     )
 )
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +12,8 @@ from jobs.flood_risk_cog.remote import filesystem_of, is_remote
 
 # Of 255 bytes that file systems take, the rest is for what we append.
 LONGEST_STEM = 200
+# Appended to a raster's name: GDAL takes place, mask and overviews from such a file rather than from the raster.
+BESIDE = (".aux.xml", ".msk", ".ovr")
 
 
 class UploadIncomplete(OSError):
@@ -115,6 +117,21 @@ def put_file(file: Path, target: str) -> None:
     expected, found = file.stat().st_size, size_of(target)
     if found != expected:
         raise UploadIncomplete(target, expected, found)
+
+
+def remove_beside(raster: str) -> None:
+    """Remove the files that would make GDAL read another raster: an older one's, or a viewer's."""
+    for ending in BESIDE:
+        path = raster + ending
+        if not is_remote(path):
+            # `Path.is_symlink` raises on a name that is too long.
+            if os.path.islink(path) or os.path.isfile(path):  # noqa: PTH113, PTH114
+                Path(path).unlink(missing_ok=True)
+            continue
+        filesystem, inner = filesystem_of(path)
+        if size_of(path) is not None:
+            with suppress(FileNotFoundError):
+                filesystem.rm_file(inner)
 
 
 def put_tree(folder: Path, target: str) -> None:

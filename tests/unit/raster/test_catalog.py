@@ -90,6 +90,8 @@ def test_a_job_of_failures_alone_still_has_its_catalog(tmp_path):
         ({"DATETIME": "2024-05-01T02:00:00+02:00"}, "2024-05-01T00:00:00Z"),
         ({"TIFFTAG_DATETIME": "2022:01:17 10:43:43"}, "2022-01-17T10:43:43Z"),
         ({"DATETIME": "last week"}, None),
+        ({"DATETIME": "9999-12-31T23:59:59-05:00"}, None),
+        ({"DATETIME": "0001-01-01T00:00:00+05:00", "TIFFTAG_DATETIME": "2022:01:17 10:43:43"}, "2022-01-17T10:43:43Z"),
     ],
 )
 def test_the_instant_comes_from_the_tags_never_from_the_clock(tags, expected):

@@ -193,3 +193,30 @@ def test_what_gdal_says_of_memory_is_known_whatever_the_error(text):
     error.__cause__ = RasterioError(text)
     assert is_out_of_memory(error)
     assert not is_out_of_memory(RasterioError("Read failed"))
+
+
+def leave_beside(cog):
+    """As an older raster of that name had them."""
+    Path(f"{cog}.aux.xml").write_text("<PAMDataset><SRS>EPSG:3857</SRS></PAMDataset>")
+    with rasterio.open(cog) as dataset:
+        profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "width": dataset.width, "height": dataset.height}
+    with rasterio.open(f"{cog}.msk", "w", **profile) as mask:
+        mask.write(np.zeros((profile["height"], profile["width"]), "uint8"), 1)
+        mask.update_tags(INTERNAL_MASK_FLAGS_1="2")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_files_of_an_older_raster_do_not_change_what_the_cog_says(make_raster, tmp_path):
+    path, output = make_raster(), tmp_path / "out"
+    output.mkdir()
+    for is_there in (False, True):
+        leave_beside(output / "a.tif" if is_there else path)
+        if not is_there:
+            for ending in (".aux.xml", ".msk"):
+                Path(path + ending).rename(output / f"a.tif{ending}")
+        result = convert_raster(path, str(output))
+        assert result["reused"] is is_there
+        assert sorted(each.name for each in output.iterdir()) == ["a.proof.json", "a.tif"]
+        with rasterio.open(result["path"]) as cog:
+            assert cog.crs.to_epsg() == 32614
+            assert cog.read_masks(1).all()

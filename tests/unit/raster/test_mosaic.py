@@ -8,6 +8,7 @@ from rasterio.transform import from_origin
 
 from jobs.flood_risk_cog.catalog import build_catalog
 from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.mosaic import mosaics_of
 
 
 def write(path, values, west, *, nodata=None, mask=None, crs="EPSG:32614"):
@@ -77,6 +78,49 @@ def test_where_rasters_overlap_the_hidden_pixels_of_the_upper_hide_nothing(tmp_p
         assert np.array_equal(mosaic.read(1), np.where(hidden, low, high))
 
 
+def test_a_mask_goes_before_nodata_as_it_does_in_the_rasters(tmp_path):
+    values = np.arange(1600, dtype="float32").reshape(40, 40)
+    values[0] = -1
+    mask = np.zeros((40, 40), bool)
+    mask[:10] = True
+    first = write(tmp_path / "a.tif", values, 500000, nodata=-1.0, mask=mask)
+    second = write(tmp_path / "b.tif", values, 500400, nodata=-1.0, mask=mask)
+    third = write(tmp_path / "c.tif", values, 500000, nodata=-1.0)
+    folder, summary = catalog(tmp_path, first, second, third)
+    # Another raster hides by nodata alone: one virtual raster cannot do both.
+    assert [entry["rasters"] for entry in summary["mosaics"]] == [["a.tif", "b.tif"], ["c.tif"]]
+    with rasterio.open(folder / "mosaic.vrt") as mosaic:
+        assert np.array_equal(mosaic.read_masks(1) > 0, np.hstack([mask, mask]))
+        shown = mosaic.read(1)[:, :40]
+    assert np.array_equal(shown[mask], values[mask])
+
+
+def test_nodata_of_whole_numbers_is_written_as_one(tmp_path):
+    values = np.full((20, 20), 7, "int64")
+    values[:5] = -9999
+    paths = [write(tmp_path / f"{west}.tif", values, west, nodata=-9999) for west in (500000, 500200)]
+    folder, _ = catalog(tmp_path, *paths)
+    assert "<NoDataValue>-9999</NoDataValue>" in (folder / "mosaic.vrt").read_text()
+    with rasterio.open(folder / "mosaic.vrt") as mosaic:
+        assert np.array_equal(mosaic.read_masks(1)[:, :20] > 0, values > 0)
+
+
+def test_whole_numbers_beyond_double_precision_have_no_mosaic(tmp_path):
+    values = np.full((20, 20), (1 << 60) + 1, "int64")
+    paths = [write(tmp_path / f"{west}.tif", values, west) for west in (500000, 500200)]
+    folder, summary = catalog(tmp_path, *paths)
+    assert "beyond 2^53" in summary["mosaics"][0]["reason"]
+    assert not list(folder.glob("*.vrt"))
+
+
+def test_nodata_beyond_double_precision_has_no_mosaic(tmp_path):
+    values = np.full((20, 20), 7, "int64")
+    paths = [write(tmp_path / f"{west}.tif", values, west, nodata=-9999) for west in (500000, 500200)]
+    items = [convert_raster(str(path), str(tmp_path / "out")) | {"nodata": float(-(1 << 60))} for path in paths]
+    ((_, _, text),) = mosaics_of([(item, item["path"]) for item in items])
+    assert "beyond 2^53" in text
+
+
 def test_rasters_of_different_systems_are_not_put_together(tmp_path):
     values = np.ones((20, 20), "float32")
     paths = [
@@ -106,6 +150,23 @@ def test_the_items_as_a_table(tmp_path):
     assert np.array_equal(found, np.array(ring))
     assert list(rows[0]["bbox"].values()) == item["bbox"]
     assert rows[0]["assets"]["data"]["file:checksum"] == item["assets"]["data"]["file:checksum"]
+
+
+def test_the_table_has_the_columns_of_all_items(tmp_path):
+    """An item with a code has no definition, and one with an instant no interval."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra geoparquet is not installed")
+    values = np.ones((20, 20), "float32")
+    with rasterio.open(write(tmp_path / "a.tif", values, 500000), "r+") as dataset:
+        dataset.update_tags(DATETIME="2024-05-01T00:00:00Z")
+    local = "+proj=tmerc +lat_0=10 +lon_0=-97 +k=0.9 +x_0=500000 +datum=WGS84 +units=m"
+    second = write(tmp_path / "b.tif", values, 500000, crs=local)
+    folder, _ = catalog(tmp_path, tmp_path / "a.tif", second)
+    first, other = parquet.read_table(io.BytesIO((folder / "items.parquet").read_bytes())).to_pylist()
+    assert (first["proj:wkt2"], other["proj:code"]) == (None, None)
+    assert other["proj:wkt2"].startswith("PROJCRS")
+    assert first["start_datetime"] is None
+    assert other["start_datetime"].year == 1
+    assert first["datetime"].year == 2024
 
 
 def test_without_pyarrow_the_summary_says_what_to_install(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Nothing untrusted decides what is opened, and nothing foreign is overwritten."""
 
 import json
+import re
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler
@@ -248,11 +249,12 @@ def test_foreign_files_are_not_overwritten(parameters):
         FloodRiskCOGJob.validate_job_parameters(parameters)
 
 
-def test_foreign_cogs_are_not_overwritten(parameters):
+@pytest.mark.parametrize("name", ["a.tif", "a.tif.aux.xml", "a.tif.msk", "a.tif.ovr"])
+def test_foreign_cogs_and_what_belongs_to_them_are_not_overwritten(parameters, name):
     cogs = Path(parameters["output"]) / "cogs"
     cogs.mkdir(parents=True)
-    (cogs / "a.tif").write_bytes(b"somebody's")
-    with pytest.raises(ParameterErrors, match=r"files that this job did not write: cogs/a\.tif"):
+    (cogs / name).write_bytes(b"somebody's")
+    with pytest.raises(ParameterErrors, match=f"files that this job did not write: cogs/{re.escape(name)}"):
         FloodRiskCOGJob.validate_job_parameters(parameters)
 
 
