@@ -5,6 +5,7 @@ result was made of is added to the metadata file, from where GDAL takes it into 
 """
 
 import os
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -22,6 +23,13 @@ REPLACING = tuple(
     for spelt in (f".{suffix}", f".{suffix.upper()}", f".{suffix.title()}")
 )
 MOST_AUX_BYTES = 32 << 20
+
+
+# In a coordinate system, all that names files to open; @null is PROJ's word for none.
+_NAMES_A_FILE = re.compile(
+    r"nadgrids(?!\s*=\s*@null\b(?!\s*,))|geoidgrids|PROJ4_GRIDS|PARAMETERFILE|\+?\b(init|grids|file)\s*=|://",
+    re.IGNORECASE,
+)
 
 
 class UnreadableSidecar(ValueError):
@@ -70,6 +78,11 @@ def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
     return staged
 
 
+def names_a_file(crs: str) -> bool:
+    """Whether a text of a coordinate system would have GDAL or PROJ open something else."""
+    return bool(_NAMES_A_FILE.search(crs))
+
+
 def _check_link(path: Path) -> None:
     """A file beside the raster is where that may be; a link may lead elsewhere."""
     if not path.is_symlink():
@@ -96,6 +109,8 @@ def _read_aux(path: Path) -> ET.Element:
         raise UnreadableSidecar(f"{path.name}: expected GDAL's metadata as XML, found {error}; remove it") from error
     if any((each.get("domain") or "").upper() == "OVERVIEWS" for each in document.iter("Metadata")):
         raise UnreadableSidecar(f"{path.name}: it names another file as overviews; remove OVERVIEW_FILE")
+    if any(names_a_file(" ".join([each.text or "", *each.attrib.values()])) for each in document.iter("SRS")):
+        raise UnreadableSidecar(f"{path.name}: its coordinate system names a file; remove it (gdal_edit -a_srs)")
     if document.tag != "PAMDataset":
         raise UnreadableSidecar(f"{path.name}: expected GDAL's PAMDataset, found {document.tag[:50]!r}; remove it")
     return document
