@@ -1,6 +1,7 @@
 """One raster to one Cloud Optimized GeoTIFF: refused with a reason, or written whole, validated and verified."""
 
 import errno
+import glob
 import hashlib
 import json
 import tempfile
@@ -225,6 +226,7 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
     except (RasterioError, CPLE_BaseError) as error:
         raise _write_failure(path, error) from error
     report("validate", 0)
+    check_alone(temporary)
     valid, errors, warnings = cog_validate(str(temporary), strict=True, quiet=True)
     # It takes one tile that is as wide as the whole for a strip; GDAL's COGs have tiles.
     errors = [error for error in errors if "is not tiled" not in error]
@@ -240,6 +242,12 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
         "verification": {**verification, "validator": {"valid": valid, "warnings": list(warnings)}},
         "checksum": checksum_of(str(temporary)),
     }
+
+
+def check_alone(cog: Path) -> None:
+    """What GDAL put into a file beside the COG would be missing from it: only the COG is put in place."""
+    if beside := sorted(each.name for each in cog.parent.glob(f"{glob.escape(cog.name)}.*")):
+        raise InvalidOutput(f"{cog.name}: expected all of it in one file, found {', '.join(beside)} beside it")
 
 
 def _read_source(
@@ -271,7 +279,7 @@ def _write_failure(path: str, error: BaseException) -> Exception:
 
 def describe_cog(cog: str) -> dict[str, Any]:
     """What a COG is and where it lies, as JSON values."""
-    with open_raster(cog) as dataset:
+    with open_raster(cog, sidecars=False) as dataset:
         footprint = footprint_of(dataset)
         return {
             "name": PurePosixPath(cog).name,

@@ -41,7 +41,9 @@ def overview_check(cog: str, base: Any, tile_size: int, method: str) -> Iterator
     """A check whose `see` takes in the windows of an open COG; `cog` is its path."""
     with ExitStack() as stack:
         count = len(base.overviews(1))
-        overviews = [stack.enter_context(open_raster(cog, overview_level=level)) for level in range(count)]
+        overviews = [
+            stack.enter_context(open_raster(cog, sidecars=False, overview_level=level)) for level in range(count)
+        ]
         yield OverviewCheck(base, overviews, tile_size, method)
 
 

@@ -13,6 +13,7 @@ from rasterio.warp import transform_bounds
 
 from jobs.flood_risk_cog.facts import Facts
 from jobs.flood_risk_cog.inventory import crs_text
+from jobs.flood_risk_cog.lost_pixels import MERCATOR_ENDS
 from jobs.flood_risk_cog.places import NAMED_CRS, is_named_crs
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
@@ -136,6 +137,8 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         elif found == "all":
             found = "mask"
             changed.append("a mask tells what lies outside of the source")
+    if warped and target is not None and target.to_epsg() == 3857 and reaches_beyond(dataset, MERCATOR_ENDS):  # noqa: PLR2004
+        changed.append("what lies beyond 85 degrees of latitude is left out, as web maps end there")
     fill_nodata = warped and found == "mask" and nodata is not None
     if fill_nodata:
         changed.append("its mask becomes nodata, and pixels that had this value under the mask are not valid any more")
@@ -157,6 +160,13 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         nbits=dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"),
         changed=tuple(changed),
     )
+
+
+def reaches_beyond(dataset: Any, latitude: float) -> bool:
+    """Whether a raster that `check_source` let pass reaches nearer to a pole."""
+    (left, right), (bottom, top) = sorted(dataset.bounds[0::2]), sorted(dataset.bounds[1::2])
+    _, south, _, north = transform_bounds(dataset.crs, "EPSG:4326", left, bottom, right, top)
+    return bool(max(abs(south), abs(north)) > latitude)
 
 
 def _web_grid(path: str, dataset: Any, tile_size: int) -> WebGrid:

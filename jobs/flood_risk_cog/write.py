@@ -16,6 +16,7 @@ from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
 from jobs.flood_risk_cog.facts import CELL, DamagedRaster, cause, read_pieces, windows
+from jobs.flood_risk_cog.lost_pixels import MOST_COARSER, coarseness
 from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
 from jobs.flood_risk_cog.source import open_raster
 
@@ -45,6 +46,7 @@ def write_warped(path: str, source: str, target: Path, plan: ConversionPlan, pro
         if not (warped.width and warped.height):
             raise UnusableRaster(path, f"reprojected to {plan.target_crs}, it has no pixel; leave target_crs out")
         check_place(path, warped)
+        check_coarseness(path, dataset, warped.crs, warped.transform, plan)
         bands = [number for number in range(1, warped.count + 1) if not _is_added(warped, dataset, number)]
         profile = _plain_profile(dataset, plan) | {
             "width": warped.width,
@@ -66,6 +68,19 @@ def write_warped(path: str, source: str, target: Path, plan: ConversionPlan, pro
                     raise DamagedRaster("it", cause(error)) from error
                 done += window.width * window.height
                 progress(done / total)
+
+
+def check_coarseness(path: str, dataset: Any, crs: Any, grid: Any, plan: ConversionPlan) -> None:
+    """Refuse a grid that is much coarser than the source: across the antimeridian or a pole it spans the world."""
+    found = coarseness(dataset, crs, grid)
+    if found is not None and found <= MOST_COARSER:
+        return
+    size = "pixels of another size" if found is None else f"pixels {found:.3g} times as large as its own"
+    reason = (
+        f"reprojected to {plan.target_crs}, it would have {size}, as it lies across the antimeridian, at a pole "
+        "or outside of that system; leave target_crs and web_optimized out, or choose a target_crs of its region"
+    )
+    raise UnusableRaster(path, reason)
 
 
 @contextmanager
@@ -176,5 +191,5 @@ def write_cog(source: str, target: Path, plan: ConversionPlan) -> None:
         ):
             # It keeps other domains, and loses what bands have in the default one.
             options["COPY_SRC_MDD"] = "YES"
-        with rasterio.Env(**TEMPORARY):
+        with rasterio.Env(**TEMPORARY, GDAL_PAM_ENABLED=False):
             copy(dataset, target, driver="COG", **options)
