@@ -49,15 +49,18 @@ def coarseness(before: Any, crs: Any, grid: Any) -> float | None:
     return 1 / math.sqrt(middle) if middle > 0 else math.inf
 
 
-def find_lost_pixels(before: Any, after: Any, *, is_judged: bool) -> str | None:
+def find_lost_pixels(before: Any, after: Any, *, is_judged: bool, hidden: float | None = None) -> str | None:
     """What valid pixels of the source the result does not have, in words.
 
     Args:
         is_judged: Whether places are certain to a pixel; else only a loss of most is found.
+        hidden: A value that is not valid in the result, whatever it was in the source.
     """
     judged, lost, where = 0, 0, ""
     for window in sample_windows(before.width, before.height, SIDE, MOST_WINDOWS):
-        _, valid = read_known(before, bands_to_look_at(before)[:1], window)
+        values, valid = read_known(before, bands_to_look_at(before)[:1], window)
+        if hidden is not None:
+            valid = valid & (values != hidden)
         columns, rows = np.meshgrid(np.arange(window.width) + window.col_off, np.arange(window.height) + window.row_off)
         row, column = places_in(before, after.crs, after.transform, rows + 0.5, columns + 0.5)
         inner = _inner(valid[0], _reach(row, column)) & ~_beyond_mercator(before, after, rows, columns)

@@ -74,7 +74,8 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
             check.problems.append(
                 f"reprojected, at {place}: found {', '.join(wrong)}; choose another target_crs or resampling"
             )
-    problem = find_lost_pixels(before, after, is_judged=is_judged)
+    hidden = plan.nodata if plan.fill_nodata else None
+    problem = find_lost_pixels(before, after, is_judged=is_judged, hidden=hidden)
     if problem is None and not check.compared and low is not None:
         problem = "reprojected: expected pixels that can be compared with the source, found none"
     if problem is not None:
