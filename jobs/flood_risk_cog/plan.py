@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+import numpy as np
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
@@ -198,9 +199,19 @@ def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: f
     if validity == "nodata" and method not in {"nearest", "mode"} and nodata is not None and is_among(nodata, facts):
         # An average that happens to be nodata would be a hole.
         return False
+    if method not in {"nearest", "mode"} and is_near_limit(dtype, facts):
+        return False
     if method == "mode" and (validity in {"mask", "alpha"} or has_nan):
         return False
     return validity != "alpha" or dtype in ALPHA_TYPES
+
+
+def is_near_limit(dtype: str, facts: Facts) -> bool:
+    """Whether sums of its values would go beyond its type of floats."""
+    if not dtype.startswith("float"):
+        return False
+    most = float(np.finfo(dtype).max) / 64
+    return any(abs(value) > most for band in facts.bands for value in (band.low, band.high) if value is not None)
 
 
 def is_among(value: float, facts: Facts) -> bool:

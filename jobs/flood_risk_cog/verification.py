@@ -190,6 +190,8 @@ def find_lost(before: Any, after: Any, plan: ConversionPlan) -> list[str]:
             lost.append(f"band {number} description")
     if not plan.warped and before.crs != after.crs:
         lost.append("words of its coordinate system")
+    if "MINISWHITE" in before.tags(ns="IMAGE_STRUCTURE") and "MINISWHITE" not in after.tags(ns="IMAGE_STRUCTURE"):
+        lost.append("that its lowest value is white")
     lost += tables_of(before.name)
     return lost
 

@@ -91,6 +91,8 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
         options |= {"src_nodata": plan.nodata, "nodata": plan.nodata, "UNIFIED_SRC_NODATA": "NO"}
     elif plan.validity == "mask":
         options |= {"add_alpha": True}
+    elif plan.validity == "alpha" and plan.nodata is not None:
+        options |= {"src_nodata": plan.nodata, "nodata": plan.nodata, "UNIFIED_SRC_NODATA": "NO"}
     if plan.web is not None:
         options |= {"transform": plan.web.transform, "width": plan.web.width, "height": plan.web.height}
     try:
@@ -143,12 +145,12 @@ def _copy_descriptions(source: Any, target: Any) -> None:
     if source.colorinterp[0] is ColorInterp.palette:
         target.write_colormap(1, source.colormap(1))
     target.scales, target.offsets, target.units = source.scales, source.offsets, [unit or "" for unit in source.units]
-    for namespace in [None, *_own_domains(source.tag_namespaces())]:
+    for namespace in [None, *_kept_domains(source.tag_namespaces())]:
         target.update_tags(ns=namespace, **source.tags(ns=namespace))
     for number in range(1, source.count + 1):
         if source.descriptions[number - 1]:
             target.set_band_description(number, source.descriptions[number - 1])
-        for namespace in [None, *_own_domains(source.tag_namespaces(number))]:
+        for namespace in [None, *_kept_domains(source.tag_namespaces(number))]:
             tags = {
                 name: text for name, text in source.tags(number, ns=namespace).items() if not name.startswith(_MEASURED)
             }
@@ -158,6 +160,11 @@ def _copy_descriptions(source: Any, target: Any) -> None:
 def _own_domains(namespaces: list[str]) -> list[str]:
     """Domains that a file holds, without those that GDAL computes."""
     return [name for name in namespaces if name not in {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS"}]
+
+
+def _kept_domains(namespaces: list[str]) -> list[str]:
+    """Those that are about the values: others place the old grid's pixels, which the new one's are not."""
+    return [name for name in _own_domains(namespaces) if name not in {"RPC", "GEOLOCATION"}]
 
 
 def write_tiled(source: str, target: Path, rows: int) -> None:
