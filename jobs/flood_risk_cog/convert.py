@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import rasterio
+from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import WktVersion
 from rasterio.errors import RasterioError
@@ -210,6 +211,19 @@ def _not_opened(path: str, source: str, error: BaseException) -> UnusableRaster:
 
 
 def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOptions, report: Report) -> dict[str, Any]:
+    """As below; what libraries raise about a raster, as they would again, is a reason with its name."""
+    try:
+        return _write_and_verify(path, source, temporary, options, report)
+    except (DamagedRaster, NoFootprint) as error:
+        raise UnusableRaster(path, str(error)) from error
+    except (ProjError, ArithmeticError) as error:
+        reason = f"its place, time or values are beyond what can be computed ({error}); correct them or its target_crs"
+        raise UnusableRaster(path, reason) from error
+
+
+def _write_and_verify(
+    path: str, source: str, temporary: Path, options: ConversionOptions, report: Report
+) -> dict[str, Any]:
     try:
         plan, facts, meter = _read_source(path, source, options, report)
         written = source
@@ -221,8 +235,6 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
             written = str(temporary.with_name("tiled.tif"))
             write_tiled(source, Path(written), rows)
         write_cog(written, temporary, plan)
-    except (DamagedRaster, NoFootprint) as error:
-        raise UnusableRaster(path, str(error)) from error
     except (RasterioError, CPLE_BaseError) as error:
         raise _write_failure(path, error) from error
     report("validate", 0)

@@ -6,6 +6,7 @@ import fsspec
 import numpy as np
 import pytest
 import rasterio
+from pyproj.exceptions import ProjError
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
@@ -193,3 +194,13 @@ def test_what_gdal_says_of_memory_is_known_whatever_the_error(text):
     error.__cause__ = RasterioError(text)
     assert is_out_of_memory(error)
     assert not is_out_of_memory(RasterioError("Read failed"))
+
+
+@pytest.mark.parametrize("error", [OverflowError("date value out of range"), ProjError("no operation")])
+def test_what_cannot_be_computed_is_a_reason_with_a_name(make_raster, output, monkeypatch, error):
+    def fail(_cog):
+        raise error
+
+    monkeypatch.setattr(convert, "describe_cog", fail)
+    with pytest.raises(UnusableRaster, match=r"a\.tif: its place, time or values are beyond what can be computed"):
+        convert_raster(make_raster(), output)
