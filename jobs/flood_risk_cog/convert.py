@@ -1,6 +1,7 @@
 """One raster to one Cloud Optimized GeoTIFF: refused with a reason, or written whole, validated and verified."""
 
 import errno
+import glob
 import hashlib
 import json
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import rasterio
+from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags, WktVersion
 from rasterio.errors import RasterioError
@@ -37,7 +39,7 @@ Report = Callable[[str, float], None]
 # Of classes, whose numbers are none.
 NO_DEPTHS = dict.fromkeys(("min_depth", "mean_depth", "max_depth"))
 # Enters the fingerprint: results of a release that makes other files of the same source are made anew.
-RELEASE = 2
+RELEASE = 3
 GDAL_OPTIONS = {"GDAL_TIFF_INTERNAL_MASK": True, "GDAL_CACHEMAX": LEAST_CACHE}
 
 
@@ -212,6 +214,19 @@ def _not_opened(path: str, source: str, error: BaseException) -> UnusableRaster:
 
 
 def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOptions, report: Report) -> dict[str, Any]:
+    """As below; what libraries raise about a raster, as they would again, is a reason with its name."""
+    try:
+        return _write_and_verify(path, source, temporary, options, report)
+    except (DamagedRaster, NoFootprint) as error:
+        raise UnusableRaster(path, str(error)) from error
+    except (ProjError, ArithmeticError) as error:
+        reason = f"its place, time or values are beyond what can be computed ({error}); correct them or its target_crs"
+        raise UnusableRaster(path, reason) from error
+
+
+def _write_and_verify(
+    path: str, source: str, temporary: Path, options: ConversionOptions, report: Report
+) -> dict[str, Any]:
     try:
         plan, facts, meter = _read_source(path, source, options, report)
         written = source
@@ -223,11 +238,10 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
             written = str(temporary.with_name("tiled.tif"))
             write_tiled(source, Path(written), rows)
         write_cog(written, temporary, plan)
-    except (DamagedRaster, NoFootprint) as error:
-        raise UnusableRaster(path, str(error)) from error
     except (RasterioError, CPLE_BaseError) as error:
         raise _write_failure(path, error) from error
     report("validate", 0)
+    check_alone(temporary)
     valid, errors, warnings = cog_validate(str(temporary), strict=True, quiet=True)
     # It takes one tile that is as wide as the whole for a strip; GDAL's COGs have tiles.
     errors = [error for error in errors if "is not tiled" not in error]
@@ -243,6 +257,12 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
         "verification": {**verification, "validator": {"valid": valid, "warnings": list(warnings)}},
         "checksum": checksum_of(str(temporary)),
     }
+
+
+def check_alone(cog: Path) -> None:
+    """What GDAL put into a file beside the COG would be missing from it: only the COG is put in place."""
+    if beside := sorted(each.name for each in cog.parent.glob(f"{glob.escape(cog.name)}.*")):
+        raise InvalidOutput(f"{cog.name}: expected all of it in one file, found {', '.join(beside)} beside it")
 
 
 def _read_source(
@@ -274,7 +294,7 @@ def _write_failure(path: str, error: BaseException) -> Exception:
 
 def describe_cog(cog: str) -> dict[str, Any]:
     """What a COG is and where it lies, as JSON values."""
-    with open_raster(cog) as dataset:
+    with open_raster(cog, sidecars=False) as dataset:
         footprint = footprint_of(dataset)
         return {
             "name": PurePosixPath(cog).name,

@@ -178,7 +178,11 @@ def validity(dataset: Any, numbers: list[int], window: Window, values: Any) -> A
     if all(MaskFlags.per_dataset in each for each in flags):
         mask = dataset.read_masks(numbers[0], window=window) > 0
         return np.broadcast_to(mask, values.shape)
-    return dataset.read_masks(numbers, window=window) > 0
+    valid = dataset.read_masks(numbers, window=window) > 0
+    if all(MaskFlags.nodata in each for each in flags):
+        # GDAL hides by nodata alone where there is an alpha band as well.
+        valid &= _by_alpha(dataset, numbers, window, values)
+    return valid
 
 
 def _by_alpha(dataset: Any, numbers: list[int], window: Window, values: Any) -> Any:
@@ -198,6 +202,9 @@ def _add_to_cells(
 ) -> None:
     """Each band of each cell has two digests, which are fed row after row: of values, and of which are valid."""
     known = values if valid.all() else np.where(valid, values, values.dtype.type(0))
+    if known.dtype.kind == "f" and (is_nan := np.isnan(known)).any():
+        # NaN has many patterns of bits, and lerc keeps one.
+        known = np.where(is_nan, known.dtype.type(np.nan), known)
     row = window.row_off // CELL
     for index, number in enumerate(numbers):
         for column in range(0, window.width, CELL):

@@ -41,7 +41,9 @@ def overview_check(cog: str, base: Any, tile_size: int, method: str) -> Iterator
     """A check whose `see` takes in the windows of an open COG; `cog` is its path."""
     with ExitStack() as stack:
         count = len(base.overviews(1))
-        overviews = [stack.enter_context(open_raster(cog, overview_level=level)) for level in range(count)]
+        overviews = [
+            stack.enter_context(open_raster(cog, sidecars=False, overview_level=level)) for level in range(count)
+        ]
         yield OverviewCheck(base, overviews, tile_size, method)
 
 
@@ -73,7 +75,8 @@ class OverviewCheck:
             if factor > MOST_FACTOR or not _fits(self._base, overview, window, factor):
                 break
             pyramid = pyramid.halved()
-            self._in_samples.discard(level)
+            if not self._has_open_edges(factor):
+                self._in_samples.discard(level)
             self._compare(level, overview, window, [numbers[index] for index in wanted], pyramid)
 
     def problems(self) -> list[str]:
@@ -87,6 +90,14 @@ class OverviewCheck:
             size = f"{smallest.width} x {smallest.height}"
             return [f"expected overviews down to one tile of {self._tile_size}, found {size} as the smallest"]
         return []
+
+    def _has_open_edges(self, factor: int) -> bool:
+        """Whether pixels at a window's edge are made of others beyond it: samples are compared as well then."""
+        sizes = self._base.height, self._base.width
+        return any(
+            reach.before or reach.after
+            for reach in (_reach_of_axis(size, 0, size, factor, self._method) for size in sizes)
+        )
 
     def _compare(self, level: int, overview: Any, window: Window, numbers: list[int], pyramid: "Pyramid") -> None:
         factor, (_, rows, columns) = 2 << level, pyramid.low.shape

@@ -5,14 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+import numpy as np
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import transform_bounds
 
 from jobs.flood_risk_cog.facts import Facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
 from jobs.flood_risk_cog.inventory import crs_text
+from jobs.flood_risk_cog.lost_pixels import MERCATOR_ENDS
 from jobs.flood_risk_cog.places import NAMED_CRS, is_named_crs
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
@@ -136,6 +139,8 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         elif found == "all":
             found = "mask"
             changed.append("a mask tells what lies outside of the source")
+    if warped and target is not None and target.to_epsg() == 3857 and reaches_beyond(dataset, MERCATOR_ENDS):  # noqa: PLR2004
+        changed.append("what lies beyond 85 degrees of latitude is left out, as web maps end there")
     fill_nodata = warped and found == "mask" and nodata is not None
     if fill_nodata:
         changed.append("its mask becomes nodata, and pixels that had this value under the mask are not valid any more")
@@ -157,6 +162,13 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         nbits=dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"),
         changed=tuple(changed),
     )
+
+
+def reaches_beyond(dataset: Any, latitude: float) -> bool:
+    """Whether a raster that `check_source` let pass reaches nearer to a pole."""
+    (left, right), (bottom, top) = sorted(dataset.bounds[0::2]), sorted(dataset.bounds[1::2])
+    _, south, _, north = transform_bounds(dataset.crs, "EPSG:4326", left, bottom, right, top)
+    return bool(max(abs(south), abs(north)) > latitude)
 
 
 def _web_grid(path: str, dataset: Any, tile_size: int) -> WebGrid:
@@ -188,9 +200,19 @@ def makes_overviews_right(method: str, validity: Validity, dtype: str, nodata: f
     if validity == "nodata" and method not in {"nearest", "mode"} and nodata is not None and is_among(nodata, facts):
         # An average that happens to be nodata would be a hole.
         return False
+    if method not in {"nearest", "mode"} and is_near_limit(dtype, facts):
+        return False
     if method == "mode" and (validity in {"mask", "alpha"} or has_nan):
         return False
     return validity != "alpha" or dtype in ALPHA_TYPES
+
+
+def is_near_limit(dtype: str, facts: Facts) -> bool:
+    """Whether sums of its values would go beyond its type of floats."""
+    if not dtype.startswith("float"):
+        return False
+    most = float(np.finfo(dtype).max) / 64
+    return any(abs(value) > most for band in facts.bands for value in (band.low, band.high) if value is not None)
 
 
 def is_among(value: float, facts: Facts) -> bool:

@@ -7,10 +7,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.crs import CRS
+from rasterio.enums import WktVersion
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from jobs.flood_risk_cog.remote import filesystem_of, find_redirect, is_remote
-from jobs.flood_risk_cog.stage import sidecar_names, sidecars_of
+from jobs.flood_risk_cog.stage import names_a_file, sidecar_names, sidecars_of
 from jobs.flood_risk_cog.target import short_name
 
 
@@ -86,7 +88,17 @@ def open_raster(path: str, *, sidecars: bool = True, **options: Any) -> Iterator
         domains = {"OVERVIEWS", *(each for each in dataset.tag_namespaces() if each.upper() == "OVERVIEWS")}
         if any(dataset.tags(ns=domain) for domain in domains):
             raise UntrustedRaster("its metadata names another file as its overviews; remove OVERVIEW_FILE")
+        if dataset.crs is not None and names_a_file(_text_of(dataset.crs)):
+            raise UntrustedRaster("its coordinate system names a file; assign one that does not (gdal_edit -a_srs)")
         yield dataset
+
+
+def _text_of(crs: CRS) -> str:
+    """What it says; some systems cannot be said in the newer form."""
+    try:
+        return str(crs.to_wkt(version=WktVersion.WKT2_2019))
+    except CRSError:
+        return str(crs.to_wkt())
 
 
 def version_of(path: str, sidecars: Sequence[str] | None = None) -> str:

@@ -5,7 +5,9 @@ result was made of is added to the metadata file, from where GDAL takes it into 
 """
 
 import os
+import re
 import xml.etree.ElementTree as ET
+from contextlib import suppress
 from pathlib import Path
 
 from jobs.flood_risk_cog.places import PlaceRefused, check_place
@@ -22,6 +24,13 @@ REPLACING = tuple(
     for spelt in (f".{suffix}", f".{suffix.upper()}", f".{suffix.title()}")
 )
 MOST_AUX_BYTES = 32 << 20
+
+
+# In a coordinate system, all that names files to open; @null is PROJ's word for none.
+_NAMES_A_FILE = re.compile(
+    r"nadgrids(?!\s*=\s*@null\b(?!\s*,))|geoidgrids|PROJ4_GRIDS|PARAMETERFILE|\+?\b(init|grids|file)\s*=|://",
+    re.IGNORECASE,
+)
 
 
 class UnreadableSidecar(ValueError):
@@ -62,12 +71,27 @@ def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
         name = staged.name + ending if sidecar.name.startswith(source.name) else staged.stem + ending.lower()
         (folder / name).symlink_to(sidecar.resolve())
     document = _read_aux(aux) if aux is not None else ET.Element("PAMDataset")
-    metadata = next((each for each in document.findall("Metadata") if not each.get("domain")), None)
-    if metadata is None:
-        metadata = ET.SubElement(document, "Metadata")
-    ET.SubElement(metadata, "MDI", key=FINGERPRINT_TAG).text = fingerprint
-    ET.ElementTree(document).write(folder / f"{staged.name}.aux.xml", encoding="utf-8")
+    text = aux.read_bytes() if aux is not None else b"<PAMDataset></PAMDataset>"
+    (folder / f"{staged.name}.aux.xml").write_bytes(_with_tag(document, text, fingerprint))
     return staged
+
+
+def _with_tag(document: ET.Element, text: bytes, fingerprint: str) -> bytes:
+    """The metadata with the tag: all else stays as it was written, prefixes of XML in it too."""
+    tag = f'<Metadata><MDI key="{FINGERPRINT_TAG}">{fingerprint}</MDI></Metadata>'
+    before, end, after = text.rpartition(b"</PAMDataset")
+    with suppress(ET.ParseError):
+        result = before + tag.encode() + end + after
+        if end and ET.fromstring(result).findtext(f"Metadata/MDI[@key='{FINGERPRINT_TAG}']"):  # noqa: S314 - as below
+            return result
+    # Of another encoding, or empty.
+    document.append(ET.fromstring(tag))  # noqa: S314 - our own
+    return bytes(ET.tostring(document, encoding="utf-8"))
+
+
+def names_a_file(crs: str) -> bool:
+    """Whether a text of a coordinate system would have GDAL or PROJ open something else."""
+    return bool(_NAMES_A_FILE.search(crs))
 
 
 def _check_link(path: Path) -> None:
@@ -96,6 +120,8 @@ def _read_aux(path: Path) -> ET.Element:
         raise UnreadableSidecar(f"{path.name}: expected GDAL's metadata as XML, found {error}; remove it") from error
     if any((each.get("domain") or "").upper() == "OVERVIEWS" for each in document.iter("Metadata")):
         raise UnreadableSidecar(f"{path.name}: it names another file as overviews; remove OVERVIEW_FILE")
+    if any(names_a_file(" ".join([each.text or "", *each.attrib.values()])) for each in document.iter("SRS")):
+        raise UnreadableSidecar(f"{path.name}: its coordinate system names a file; remove it (gdal_edit -a_srs)")
     if document.tag != "PAMDataset":
         raise UnreadableSidecar(f"{path.name}: expected GDAL's PAMDataset, found {document.tag[:50]!r}; remove it")
     return document

@@ -41,13 +41,13 @@ def verify_cog(source: str, facts: Facts, cog: str, plan: ConversionPlan, progre
         have. `agreement` is of the pixels compared one by one: their number and, of reprojected ones, the distance of
         histograms (0: the same values as often, 1: none in common).
     """
-    with open_raster(source) as before, open_raster(cog) as after:
+    with open_raster(source) as before, open_raster(cog, sidecars=False) as after:
         with overview_check(cog, after, plan.tile_size, plan.overview_resampling) as overviews:
             found = read_facts(after, seen_bands=overviews.see, report=progress)
             overview_problems = overviews.problems()
         problems = [*find_changed_meaning(before, after, plan), *find_problems(facts, found, plan, alpha_of(before))]
         check = WarpCheck(compared=after.width * after.height)
-        if plan.warped and before.count == after.count:
+        if plan.warped and before.count == after.count and after.crs is not None:
             check = check_warp(before, after, plan, facts.bands[0].low, facts.bands[0].high)
             problems += check.problems
         problems += overview_problems
@@ -93,7 +93,10 @@ def find_changed_meaning(before: Any, after: Any, plan: ConversionPlan) -> Itera
     for what, expected, found in pairs:
         if expected != found:
             yield f"expected {what} {_short(expected)}, found {_short(found)}"
-    if plan.warped and plan.target_crs is not None and not is_same_crs(plan.target_crs, after.crs):
+    if after.crs is None:
+        expected = _short(plan.target_crs if plan.warped else before.crs)
+        yield f"expected the coordinate system {expected}, found none: a GeoTIFF cannot hold it; choose a target_crs"
+    elif plan.warped and plan.target_crs is not None and not is_same_crs(plan.target_crs, after.crs):
         yield f"expected the coordinate system {plan.target_crs}, found {_short(after.crs)}"
     elif not plan.warped and (shift := _shift(before, after)) > _MOST_SHIFT:
         yield f"expected it where its source is, found it {shift:.3g} pixels away"
@@ -157,8 +160,9 @@ def find_problems(facts: Facts, found: Facts, plan: ConversionPlan, alpha: int |
         if number == alpha:
             # It is 0 outside of the source, where that has no pixels.
             continue
-        if before.valid == 0 and after.valid > 0:
-            problems.append(f"band {number}: expected no valid pixel, as in its source, found {after.valid}")
+        if (before.valid == 0) != (after.valid == 0):
+            expected = "valid pixels" if before.valid else "no valid pixel"
+            problems.append(f"band {number}: expected {expected}, as in its source, found {after.valid}")
         if plan.kind == "classes" and before.classes is not None and not (after.classes or set()) <= before.classes:
             problems.append(f"band {number}: expected the classes of its source, found others")
         if plan.warp_resampling not in BETWEEN or before.low is None or after.low is None:
@@ -186,6 +190,8 @@ def find_lost(before: Any, after: Any, plan: ConversionPlan) -> list[str]:
             lost.append(f"band {number} description")
     if not plan.warped and before.crs != after.crs:
         lost.append("words of its coordinate system")
+    if "MINISWHITE" in before.tags(ns="IMAGE_STRUCTURE") and "MINISWHITE" not in after.tags(ns="IMAGE_STRUCTURE"):
+        lost.append("that its lowest value is white")
     lost += tables_of(before.name)
     return lost
 

@@ -10,6 +10,7 @@ from pyproj.exceptions import CRSError
 from rasterio.warp import transform
 from rasterio.windows import Window
 
+from jobs.flood_risk_cog.lost_pixels import find_lost_pixels
 from jobs.flood_risk_cog.neighbours import (
     WARP_TOLERANCE,
     Span,
@@ -73,6 +74,12 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
             check.problems.append(
                 f"reprojected, at {place}: found {', '.join(wrong)}; choose another target_crs or resampling"
             )
+    hidden = plan.nodata if plan.fill_nodata else None
+    problem = find_lost_pixels(before, after, is_judged=is_judged, hidden=hidden)
+    if problem is None and not check.compared and low is not None:
+        problem = "reprojected: expected pixels that can be compared with the source, found none"
+    if problem is not None:
+        check.problems.append(f"{problem}; choose a target_crs that covers its place")
     return check
 
 

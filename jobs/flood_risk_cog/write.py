@@ -16,6 +16,7 @@ from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
 from jobs.flood_risk_cog.facts import CELL, DamagedRaster, cause, read_pieces, windows
+from jobs.flood_risk_cog.lost_pixels import MOST_COARSER, coarseness
 from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
 from jobs.flood_risk_cog.source import open_raster
 
@@ -45,6 +46,7 @@ def write_warped(path: str, source: str, target: Path, plan: ConversionPlan, pro
         if not (warped.width and warped.height):
             raise UnusableRaster(path, f"reprojected to {plan.target_crs}, it has no pixel; leave target_crs out")
         check_place(path, warped)
+        check_coarseness(path, dataset, warped.crs, warped.transform, plan)
         bands = [number for number in range(1, warped.count + 1) if not _is_added(warped, dataset, number)]
         profile = _plain_profile(dataset, plan) | {
             "width": warped.width,
@@ -68,6 +70,19 @@ def write_warped(path: str, source: str, target: Path, plan: ConversionPlan, pro
                 progress(done / total)
 
 
+def check_coarseness(path: str, dataset: Any, crs: Any, grid: Any, plan: ConversionPlan) -> None:
+    """Refuse a grid that is much coarser than the source: across the antimeridian or a pole it spans the world."""
+    found = coarseness(dataset, crs, grid)
+    if found is not None and found <= MOST_COARSER:
+        return
+    size = "pixels of another size" if found is None else f"pixels {found:.3g} times as large as its own"
+    reason = (
+        f"reprojected to {plan.target_crs}, it would have {size}, as it lies across the antimeridian, at a pole "
+        "or outside of that system; leave target_crs and web_optimized out, or choose a target_crs of its region"
+    )
+    raise UnusableRaster(path, reason)
+
+
 @contextmanager
 def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
     options: dict[str, Any] = {"resampling": Resampling[plan.warp_resampling], "warp_mem_limit": WARP_MEGABYTES}
@@ -76,6 +91,8 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
         options |= {"src_nodata": plan.nodata, "nodata": plan.nodata, "UNIFIED_SRC_NODATA": "NO"}
     elif plan.validity == "mask":
         options |= {"add_alpha": True}
+    elif plan.validity == "alpha" and plan.nodata is not None:
+        options |= {"src_nodata": plan.nodata, "nodata": plan.nodata, "UNIFIED_SRC_NODATA": "NO"}
     if plan.web is not None:
         options |= {"transform": plan.web.transform, "width": plan.web.width, "height": plan.web.height}
     try:
@@ -128,12 +145,12 @@ def _copy_descriptions(source: Any, target: Any) -> None:
     if source.colorinterp[0] is ColorInterp.palette:
         target.write_colormap(1, source.colormap(1))
     target.scales, target.offsets, target.units = source.scales, source.offsets, [unit or "" for unit in source.units]
-    for namespace in [None, *_own_domains(source.tag_namespaces())]:
+    for namespace in [None, *_kept_domains(source.tag_namespaces())]:
         target.update_tags(ns=namespace, **source.tags(ns=namespace))
     for number in range(1, source.count + 1):
         if source.descriptions[number - 1]:
             target.set_band_description(number, source.descriptions[number - 1])
-        for namespace in [None, *_own_domains(source.tag_namespaces(number))]:
+        for namespace in [None, *_kept_domains(source.tag_namespaces(number))]:
             tags = {
                 name: text for name, text in source.tags(number, ns=namespace).items() if not name.startswith(_MEASURED)
             }
@@ -143,6 +160,11 @@ def _copy_descriptions(source: Any, target: Any) -> None:
 def _own_domains(namespaces: list[str]) -> list[str]:
     """Domains that a file holds, without those that GDAL computes."""
     return [name for name in namespaces if name not in {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS"}]
+
+
+def _kept_domains(namespaces: list[str]) -> list[str]:
+    """Those that are about the values: others place the old grid's pixels, which the new one's are not."""
+    return [name for name in _own_domains(namespaces) if name not in {"RPC", "GEOLOCATION"}]
 
 
 def write_tiled(source: str, target: Path, rows: int) -> None:
@@ -176,5 +198,5 @@ def write_cog(source: str, target: Path, plan: ConversionPlan) -> None:
         ):
             # It keeps other domains, and loses what bands have in the default one.
             options["COPY_SRC_MDD"] = "YES"
-        with rasterio.Env(**TEMPORARY):
+        with rasterio.Env(**TEMPORARY, GDAL_PAM_ENABLED=False):
             copy(dataset, target, driver="COG", **options)

@@ -6,6 +6,7 @@ import fsspec
 import numpy as np
 import pytest
 import rasterio
+from pyproj.exceptions import ProjError
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
@@ -220,3 +221,13 @@ def test_files_of_an_older_raster_do_not_change_what_the_cog_says(make_raster, t
         with rasterio.open(result["path"]) as cog:
             assert cog.crs.to_epsg() == 32614
             assert cog.read_masks(1).all()
+
+
+@pytest.mark.parametrize("error", [OverflowError("date value out of range"), ProjError("no operation")])
+def test_what_cannot_be_computed_is_a_reason_with_a_name(make_raster, output, monkeypatch, error):
+    def fail(_cog):
+        raise error
+
+    monkeypatch.setattr(convert, "describe_cog", fail)
+    with pytest.raises(UnusableRaster, match=r"a\.tif: its place, time or values are beyond what can be computed"):
+        convert_raster(make_raster(), output)

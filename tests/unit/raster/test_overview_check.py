@@ -67,3 +67,23 @@ def test_overviews_of_another_raster_are_found_at_each_level(tmp_path, height, w
                 check.overviews[level] = wrong
                 read_facts(base, seen_bands=check.see)
                 assert check.problems()[0].startswith(f"overview {level + 1} at column 0, row 0: found ")
+
+
+@pytest.mark.parametrize("method", ["bilinear", "average"])
+def test_pixels_at_the_edge_of_a_window_have_bounds_too(tmp_path, method):
+    """Sizes that are rounded or a method that looks at neighbours: one column between two windows is changed."""
+    values = noise(613, 1100)
+    one = make_cog(tmp_path / "one.tif", values, method)
+    with open_raster(str(one)) as base, overview_check(str(one), base, 128, method) as check:
+        read_facts(base, seen_bands=check.see)
+        read = check._read
+
+        def changed(overview, numbers, window):
+            found, valid = read(overview, numbers, window)
+            first = -window.col_off + 256
+            if overview.width == 550 and 0 <= first < found.shape[2]:
+                found[:, 0, first] = 9999
+            return found, valid
+
+        check._read = changed
+        assert check.problems()[0].startswith("overview 1 at column 256, row 0: found ")

@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 from jobs.flood_risk_cog import convert
 from jobs.flood_risk_cog.convert import DifferentOutput, convert_raster
 from jobs.flood_risk_cog.facts import read_facts
-from jobs.flood_risk_cog.plan import ConversionOptions, make_plan
+from jobs.flood_risk_cog.plan import ConversionOptions, UnusableRaster, make_plan
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.verification import verify_cog
 from tests.unit.raster.made import NODATA, pixels_of, write_raster
@@ -207,3 +207,28 @@ def test_a_result_that_says_something_else_fails_and_the_old_one_stays(tmp_path,
     with pytest.raises(DifferentOutput, match="expected the values of its source, found others"):
         convert_raster(str(source), str(tmp_path / "cogs"), compression="zstd")
     assert Path(first["path"]).read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    "crs",
+    [
+        "+proj=nsper +h=3000000 +lat_0=40 +lon_0=10 +datum=WGS84",
+        "+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=40 +lon_0=10 +datum=WGS84 +type=crs",
+    ],
+)
+def test_a_system_that_a_geotiff_cannot_hold_is_found_missing(tmp_path, crs):
+    path = tmp_path / "a.tif"
+    size = 1000 if "nsper" in crs else 0.01
+    write_raster(path, pixels_of("float32"), crs=crs, transform=Affine(size, 0, 0, 0, -size, 0))
+    with pytest.raises((DifferentOutput, UnusableRaster), match="coordinate system"):
+        convert_raster(str(path), str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "a.tif").exists()
+
+
+def test_a_file_that_would_be_left_behind_is_no_valid_output(tmp_path):
+    cog = tmp_path / "a.tif"
+    cog.touch()
+    convert.check_alone(cog)
+    (tmp_path / "a.tif.aux.xml").touch()
+    with pytest.raises(convert.InvalidOutput, match=r"found a\.tif\.aux\.xml beside it"):
+        convert.check_alone(cog)

@@ -1,0 +1,130 @@
+"""Is every part of a source in its reprojected raster? Looked at from the source, where the other way sees no hole."""
+
+import math
+from typing import Any
+
+import numpy as np
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+from rasterio.warp import transform
+from rasterio.windows import Window
+
+from jobs.flood_risk_cog.neighbours import bands_to_look_at, read_known, sample_windows
+
+SIDE = 256
+MOST_WINDOWS = 8
+TILE = 512
+# Pixels of the source along one of the result: so far must all be valid around a pixel that is judged.
+MOST_REACH = 24
+# By how much a pixel of the result may be larger than one of the source, along its side.
+MOST_COARSER = 2.5
+# Mercator has no poles: maps in it end there.
+MERCATOR_ENDS = 85.06
+
+
+def places_in(before: Any, after_crs: Any, grid: Any, rows: Any, columns: Any) -> tuple[Any, Any]:
+    """Row and column in another grid, with fractions, of places in a raster; infinite for none."""
+    xs, ys = before.transform @ (columns.ravel(), rows.ravel())
+    x, y = transform(before.crs, after_crs, xs, ys)
+    found_columns, found_rows = ~grid @ (np.array(x), np.array(y))
+    return found_rows.reshape(rows.shape), found_columns.reshape(rows.shape)
+
+
+def coarseness(before: Any, crs: Any, grid: Any) -> float | None:
+    """How many pixels of a raster lie along the side of one of a grid, in the middle of nine by nine places."""
+    at = (np.arange(9) + 0.5) / 9
+    columns, rows = np.meshgrid(at * before.width, at * before.height)
+    try:
+        here, right, below = (
+            np.stack(places_in(before, crs, grid, rows + down, columns + across))
+            for down, across in ((0, 0), (0, 0.5), (0.5, 0))
+        )
+    except (RasterioError, CPLE_BaseError):
+        return None
+    with np.errstate(invalid="ignore"):
+        one, two = (right - here) * 2, (below - here) * 2
+        area = np.abs(one[0] * two[1] - one[1] * two[0])
+    area = area[np.isfinite(area)]
+    middle = float(np.median(area)) if area.size else 0.0
+    return 1 / math.sqrt(middle) if middle > 0 else math.inf
+
+
+def find_lost_pixels(before: Any, after: Any, *, is_judged: bool, hidden: float | None = None) -> str | None:
+    """What valid pixels of the source the result does not have, in words.
+
+    Args:
+        is_judged: Whether places are certain to a pixel; else only a loss of most is found.
+        hidden: A value that is not valid in the result, whatever it was in the source.
+    """
+    judged, lost, where = 0, 0, ""
+    for window in sample_windows(before.width, before.height, SIDE, MOST_WINDOWS):
+        values, valid = read_known(before, bands_to_look_at(before)[:1], window)
+        if hidden is not None:
+            valid = valid & (values != hidden)
+        columns, rows = np.meshgrid(np.arange(window.width) + window.col_off, np.arange(window.height) + window.row_off)
+        row, column = places_in(before, after.crs, after.transform, rows + 0.5, columns + 0.5)
+        inner = _inner(valid[0], _reach(row, column)) & ~_beyond_mercator(before, after, rows, columns)
+        gone = inner.copy()
+        gone[inner] = ~_is_valid_around(after, row[inner], column[inner])
+        judged += int(inner.sum())
+        lost += int(gone.sum())
+        if gone.any() and not where:
+            first = np.argwhere(gone)[0]
+            where = f"column {first[1] + window.col_off}, row {first[0] + window.row_off}"
+    if lost and (is_judged or lost > judged / 2):
+        return f"reprojected: {lost} of {judged} valid pixels of the source have no place in it, first {where}"
+    return None
+
+
+def _reach(row: Any, column: Any) -> int:
+    """How many pixels of the source one of the result covers at most, in its longer direction."""
+    with np.errstate(invalid="ignore"):
+        steps = [[np.diff(each, axis=axis) for axis in (0, 1)] for each in (row, column)]
+    middles = np.array([[_middle(step) for step in pair] for pair in steps])
+    least = float(np.linalg.svd(middles, compute_uv=False)[-1])
+    return min(math.ceil(1 / least) + 1, MOST_REACH) if least > 1 / MOST_REACH else MOST_REACH
+
+
+def _middle(steps: Any) -> float:
+    finite = steps[np.isfinite(steps)]
+    return float(np.median(finite)) if finite.size else 0.0
+
+
+def _inner(valid: Any, reach: int) -> Any:
+    """Pixels around which all is valid; at the window's edge that is not known."""
+    for axis in (0, 1):
+        padded = np.pad(valid, [(reach, reach) if each == axis else (0, 0) for each in (0, 1)])
+        valid = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=axis).all(axis=-1)
+    return valid
+
+
+def _beyond_mercator(before: Any, after: Any, rows: Any, columns: Any) -> Any:
+    if after.crs.to_epsg() != 3857:  # noqa: PLR2004 - Web Mercator
+        return np.zeros(rows.shape, bool)
+    xs, ys = before.transform @ (columns.ravel() + 0.5, rows.ravel() + 0.5)
+    _, latitudes = transform(before.crs, "EPSG:4326", xs, ys)
+    return (np.abs(np.array(latitudes)) > MERCATOR_ENDS - 0.1).reshape(rows.shape)
+
+
+def _is_valid_around(after: Any, rows: Any, columns: Any) -> Any:
+    """Whether any of 3 x 3 pixels around each place is valid; those without a place are not."""
+    result = np.zeros(rows.shape, bool)
+    known = np.isfinite(rows) & np.isfinite(columns)
+    known &= (rows >= -1) & (rows < after.height + 1) & (columns >= -1) & (columns < after.width + 1)
+    at = np.flatnonzero(known)
+    row = np.floor(rows[at]).astype(int).clip(0, after.height - 1)
+    column = np.floor(columns[at]).astype(int).clip(0, after.width - 1)
+    tiles = np.stack([row // TILE, column // TILE])
+    for top, left in np.unique(tiles, axis=1).T.tolist():
+        here = (tiles[0] == top) & (tiles[1] == left)
+        begin_row, begin_column = max(top * TILE - 1, 0), max(left * TILE - 1, 0)
+        window = Window(
+            begin_column,
+            begin_row,
+            min((left + 1) * TILE + 1, after.width) - begin_column,
+            min((top + 1) * TILE + 1, after.height) - begin_row,
+        )
+        _, valid = read_known(after, bands_to_look_at(after)[:1], window)
+        around: Any = np.lib.stride_tricks.sliding_window_view(np.pad(valid[0], 1), (3, 3)).any(axis=(2, 3))
+        result[at[here]] = around[row[here] - begin_row, column[here] - begin_column]
+    return result
