@@ -16,9 +16,10 @@ from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
 from jobs.flood_risk_cog.facts import CELL, DamagedRaster, cause, read_pieces, windows
-from jobs.flood_risk_cog.lost_pixels import MOST_COARSER, coarseness
-from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
+from jobs.flood_risk_cog.lost_pixels import MERCATOR_ENDS, MOST_COARSER, coarseness
+from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place, reaches_beyond
 from jobs.flood_risk_cog.source import open_raster
+from jobs.flood_risk_cog.web_grid import WEB_MERCATOR
 
 Progress = Callable[[float], None]
 
@@ -76,9 +77,12 @@ def check_coarseness(path: str, dataset: Any, crs: Any, grid: Any, plan: Convers
     if found is not None and found <= MOST_COARSER:
         return
     size = "pixels of another size" if found is None else f"pixels {found:.3g} times as large as its own"
+    advice = "leave target_crs and web_optimized out, or choose a target_crs of its region"
+    if plan.target_crs == WEB_MERCATOR and plan.web is None and reaches_beyond(dataset, MERCATOR_ENDS):
+        advice = "set web_optimized, whose grid ends at 85 degrees, or choose a target_crs of its region"
     reason = (
         f"reprojected to {plan.target_crs}, it would have {size}, as it lies across the antimeridian, at a pole "
-        "or outside of that system; leave target_crs and web_optimized out, or choose a target_crs of its region"
+        f"or outside of that system; {advice}"
     )
     raise UnusableRaster(path, reason)
 

@@ -30,6 +30,13 @@ def test_a_raster_across_a_seam_of_the_target_is_refused(tmp_path, place, option
         convert_raster(str(path), str(tmp_path / "out"), **options)
 
 
+def test_a_whole_world_is_shown_the_way_to_web_maps(tmp_path):
+    place = {"crs": "EPSG:4326", "transform": from_bounds(-180, -90, 180, 90, 300, 300)}
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
+    with pytest.raises(UnusableRaster, match="set web_optimized, whose grid ends at 85 degrees"):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:3857")
+
+
 @pytest.mark.parametrize("target", ["EPSG:4326", "EPSG:32613", "EPSG:3857"])
 def test_a_hole_that_the_source_does_not_have_is_found(tmp_path, target):
     path = write_raster(tmp_path / "a.tif", pixels_of("float32"))
