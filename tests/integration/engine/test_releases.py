@@ -429,7 +429,7 @@ def test_queue_that_an_app_has_no_name_for_leaves_tasks_to_the_app_that_has_one(
     fleet = Fleet(engine)
     fleet.old = Rig(engine, fleet.queues, timings=AT_ONCE, registry=old_registry(), sender=WithoutGpu())
     fleet.new = Rig(
-        engine, fleet.queues, timings=AT_ONCE, registry=Registry([OnGpu], handlers("cut"), queues=["tasks"])
+        engine, fleet.queues, timings=AT_ONCE, registry=Registry([OnGpu], handlers("cut"), queues=["tasks", "gpu"])
     )
     job_id = fleet.submit("growing", n=3)
     fleet.give_to(fleet.old)
