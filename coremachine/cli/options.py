@@ -17,7 +17,7 @@ class Output(StrEnum):
 UrlOption = Annotated[
     str | None,
     typer.Option(
-        "--url", help="Server. Default: COREMACHINE_URL, else the stack that runs here, else http://127.0.0.1:7071."
+        "--url", help="Server. Default: COREMACHINE_URL, else the stack of this folder, else http://127.0.0.1:7071."
     ),
 ]
 OutputOption = Annotated[
