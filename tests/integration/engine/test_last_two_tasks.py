@@ -1,6 +1,6 @@
 """The last two tasks of a stage end at one moment: in every order of their locks exactly one ends the stage.
 
-docs/explanation/locking.md has these stories; `s1-00000` is the task of worker A, `s1-00001`, which is watched, that of B.
+docs/explanation/locking.md has these stories. `s1-00000` is the task of worker A; `s1-00001` is watched, and of B.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -62,7 +62,7 @@ def test_the_watched_task_waits_for_the_other_one_s_commit(engine, stage, worker
 
 
 def test_the_other_task_finds_that_it_is_watched_now(engine, stage, worker):
-    """B comes first and passes the watch to A's task. A waits for that row, and must not take it for an unwatched one."""
+    """B is first and passes the watch to A's task. A waits for that row, and must see that it is watched now."""
     job_id, leases = stage
     with holding(engine, COMPLETE, job_id, leases[B], B) as answer:
         assert answer.fetchone()[1] is False
