@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from core.authors.attempt_log import print_line
 from core.basics.log_fields import with_log_fields
 from core.context import TaskContext
 from core.errors import ContractViolationError
@@ -9,12 +10,9 @@ from core.fan_in import current_reader
 from core.isolation.limits import Limits
 from core.isolation.target import name_of
 from core.ports import HandlerFunction
-from core.safety.safe_log import safe_logger
 
 if TYPE_CHECKING:
     from core.isolation.pool import ProcessPool
-
-log = safe_logger("handler.output")
 
 _CONTEXT = ("job_id", "job_type", "stage", "task_id", "task_index", "attempt", "correlation_id", "job_parameters")
 
@@ -53,9 +51,5 @@ class ProcessFunction:
             "context": {name: getattr(context, name) for name in _CONTEXT} | {"lease_id": lease_id},
             "log_fields": with_log_fields(),
         }
-        around = Surroundings(context, Pages(store).read, _print, self._limits.memory_limit_mb)
+        around = Surroundings(context, Pages(store).read, print_line, self._limits.memory_limit_mb)
         return process_pool().run(self._target, self._limits, task, around)
-
-
-def _print(line: str) -> None:
-    log.info(line)

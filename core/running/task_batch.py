@@ -4,10 +4,11 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
+from core.authors.attempt_log import AttemptLog
 from core.authors.author_code import call_author
 from core.authors.returned import judge_returned
 from core.basics.canonical import MOST_VALUE_BYTES
@@ -258,12 +259,15 @@ class TaskBatch:
 
     def _attempt(self, task: ClaimedTask) -> TaskOutcome:
         began = time.monotonic()
-        try:
-            outcome = call_author(self._call_handler, self._handler(task.task_type), task)
-        except AuthorError as error:
-            outcome = TaskOutcome(task, failure=error.failure)
-        except Exception as error:  # noqa: BLE001 - no handler; or the database is away, which a handler may meet too
-            outcome = TaskOutcome(task, failure=classify(error))
+        with AttemptLog(self._log_fields(task)) as kept:
+            try:
+                outcome = call_author(self._call_handler, self._handler(task.task_type), task)
+            except AuthorError as error:
+                outcome = TaskOutcome(task, failure=error.failure)
+            except Exception as error:  # noqa: BLE001 - no handler; or the database is away, which a handler may meet
+                outcome = TaskOutcome(task, failure=classify(error))
+        if outcome.failure is not None:
+            outcome.failure = replace(outcome.failure, log=kept.text())
         outcome.duration_seconds = time.monotonic() - began
         if outcome.failure is not None and not outcome.stopped:
             self._tell_failure(outcome, outcome.failure)
@@ -288,16 +292,22 @@ class TaskBatch:
             exc_info=AuthorError(failure),
             extra={
                 "checkpoint": "TASK_ATTEMPT_FAILED",
-                "job_id": self.job.job_id,
-                "run": self.job.run,
-                "correlation_id": self.job.correlation_id,
-                "stage": self.stage.number,
-                "task_id": outcome.task.task_id,
-                "attempt": outcome.task.attempt,
+                **self._log_fields(outcome.task),
                 "duration_seconds": round(outcome.duration_seconds, 3),
                 "error_type": failure.error_type,
             },
         )
+
+    def _log_fields(self, task: ClaimedTask) -> dict[str, Any]:
+        """What all records of an attempt carry."""
+        return {
+            "job_id": self.job.job_id,
+            "run": self.job.run,
+            "correlation_id": self.job.correlation_id,
+            "stage": self.stage.number,
+            "task_id": task.task_id,
+            "attempt": task.attempt,
+        }
 
     def _handler(self, task_type: str) -> HandlerFunction:
         entry = self._catalog.find_handler(task_type)

@@ -77,7 +77,8 @@ def wait_until(condition, what):
         time.sleep(0.02)
 
 
-def test_crash_costs_one_attempt_of_one_task(rig_for):
+def test_crash_costs_one_attempt_of_one_task(rig_for, caplog):
+    caplog.set_level("INFO")
     rig = rig_for(handlers.crash_once)
     job_id = submit(rig, crash=[2])
     rig.queues.run(rig.machine)
@@ -93,6 +94,9 @@ def test_crash_costs_one_attempt_of_one_task(rig_for):
     (retry,) = rig.engine.query("select detail from app.job_events where event = 'retry_scheduled'")
     assert retry["detail"]["type"] == "ProcessEnded"
     assert "ended by signal SIGSEGV" in retry["detail"]["message"]
+    # What it printed, and what Python's fault handler wrote about where it crashed.
+    assert "reading a damaged tile" in retry["detail"]["log"]
+    assert "in crash_once" in retry["detail"]["log"]
 
 
 def test_cancel_ends_what_never_looks(rig_for, processes, tmp_path, monkeypatch):
