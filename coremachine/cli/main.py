@@ -16,6 +16,7 @@ from coremachine.cli.demo import demo
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.proof import verify
 from coremachine.cli.render import visible_lines
+from coremachine.cli.scaffold import init, new
 from coremachine.cli.up import up
 
 app = typer.Typer(
@@ -45,6 +46,8 @@ def _options(
 
 app.command()(up)
 app.command()(demo)
+app.command()(init)
+app.add_typer(new, name="new")
 app.command()(jobs.submit)
 app.command()(jobs.status)
 app.command()(jobs.result)
