@@ -110,9 +110,7 @@ class JobRunner:
         return job.job_type
 
     def _restart(self) -> None:
-        registry = self._registry or Registry(
-            self._jobs, [*self._handlers, *self._found_handlers()], self._task_queues
-        )
+        registry = self._registry or Registry(self._jobs, [*self._handlers, *self._found_handlers()], self._task_queues)
         self._process = EngineProcess(
             registry, self.database, self.queues, task_queues=self._task_queues, served=self._served
         )
