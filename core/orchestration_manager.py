@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import TypeVar
 
 from core.app_queues import JOBS_QUEUE
@@ -43,6 +44,7 @@ FAN_IN_NAME = "fan_in"
 MESSAGES_PER_SEND = 200
 MOST_NAME_CHARACTERS = 500
 _ID_CHARACTERS = 60
+_queue_of = attrgetter("queue")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -192,8 +194,7 @@ class OrchestrationManager:
             How many tasks were announced. Those of a queue that does not take messages stay unannounced.
         """
         count = 0
-        by_queue = itertools.groupby(sorted(tasks, key=lambda task: task.queue), key=lambda task: task.queue)
-        for queue, group in by_queue:
+        for queue, group in itertools.groupby(sorted(tasks, key=_queue_of), key=_queue_of):
             messages = _task_messages(job, stage, tasks_per_message, group, cause)
             for chunk in _chunks(messages, MESSAGES_PER_SEND):
                 try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +37,7 @@ from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb
 
 # parameters come last: they are encoded.
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
+_keys_of = attrgetter(*TASK_COLUMNS[:-1])
 # The number of tasks taken back by a sweep that the log names.
 SHOWN_INTERRUPTED = 20
 
@@ -181,8 +183,7 @@ class TaskRepository(PostgreSQLRepository):
             count = 0
             with cursor.copy(copy_in) as copy:
                 for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
-                    keys = (getattr(task, name) for name in TASK_COLUMNS[:-1])
-                    copy.write_row((*keys, as_jsonb(task.parameters)))
+                    copy.write_row((*_keys_of(task), as_jsonb(task.parameters)))
             cursor.execute(seal, (*ref.key, count, tasks_per_message))
         return PlanOutcome.PLANNED, count
 
