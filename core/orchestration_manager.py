@@ -37,8 +37,8 @@ from core.safety.safe_text import storable_text
 log = safe_logger(__name__)
 
 _T = TypeVar("_T")
-# Name, task type and parameters of a task.
-AskedTask = tuple[str | None, str | None, EncodedJson]
+# Id, name, task type and parameters of a task.
+AskedTask = tuple[str, str | None, str | None, EncodedJson]
 
 FAN_IN_NAME = "fan_in"
 MESSAGES_PER_SEND = 200
@@ -103,8 +103,10 @@ class OrchestrationManager:
         """
         self.expect_stages(job, stage.number)
         taken: dict[str, str | None] = {}
-        for index, (name, task_type, parameters) in enumerate(self._asked_for(job, stage, previous, previous_count)):
-            task_id = _free_id(stage.number, index, name, taken)
+        for index, (plain_id, name, task_type, parameters) in enumerate(
+            self._asked_for(job, stage, previous, previous_count)
+        ):
+            task_id = _free_id(stage.number, plain_id, name, taken)
             taken[task_id] = name
             fault_point("job.planning")
             yield PlannedTask(
@@ -124,7 +126,8 @@ class OrchestrationManager:
     ) -> Iterator[AskedTask]:
         """Name, task type and parameters of each task that the stage is to have."""
         if stage.parallelism is Parallelism.FAN_IN:
-            yield FAN_IN_NAME, None, encode_storable(_fan_in_source(job, stage, previous_count))
+            plain_id = task_id_for(stage.number, 0, FAN_IN_NAME)
+            yield plain_id, FAN_IN_NAME, None, encode_storable(_fan_in_source(job, stage, previous_count))
             return
         what = f"create_tasks_for_stage of {job.job_type!r}, stage {stage.number}"
         plan = self._catalog.get_job(job.job_type).create_tasks_for_stage
@@ -250,17 +253,18 @@ def task_id_for(stage: int, index: int, name: str | None) -> str:
     return f"s{stage}-{safe}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
-def _free_id(stage: int, index: int, name: str | None, taken: dict[str, str | None]) -> str:
-    """A task's id. Without a name it gets a different one if another task, named by a number, has it already.
+def _free_id(stage: int, task_id: str, name: str | None, taken: dict[str, str | None]) -> str:
+    """A task's id, another one if it has no name and a task that is named by a number has its id already.
 
     Raises:
         DuplicateTaskName: A task of this name is there.
     """
-    task_id = task_id_for(stage, index, name)
-    if task_id in taken and name is None:
+    if task_id not in taken:
+        return task_id
+    if name is None:
         # No name gives such an id: a tilde in a name is replaced.
         return f"{task_id}~"
-    if task_id in taken and taken[task_id] is None:
+    if taken[task_id] is None:
         task_id = f"{task_id}-{hashlib.sha256((name or '').encode()).hexdigest()[:16]}"
     if task_id in taken:
         raise DuplicateTaskName(stage, name or task_id)
@@ -280,8 +284,8 @@ def _read_definition(what: str, stage: int, most_bytes: int, index: int, item: o
         )
     if task_type is not None:
         _plain_text(what, index, "task_type", task_type)
-    path = f"task {task_id_for(stage, index, name)}: parameters"
-    return name, task_type, encode_storable(parameters, path, most_bytes=most_bytes)
+    task_id = task_id_for(stage, index, name)
+    return task_id, name, task_type, encode_storable(parameters, f"task {task_id}: parameters", most_bytes=most_bytes)
 
 
 def _own_dict(what: str, index: int, parameters: object) -> dict[str, object]:
