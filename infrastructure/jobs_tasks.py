@@ -208,7 +208,7 @@ class TaskRepository(PostgreSQLRepository):
             [lease.run for lease in held],
             [lease.task_id for lease in held],
             [lease.lease_id for lease in held],
-            JsonbArray(as_jsonb(lease.progress) for lease in held),
+            JsonbArray(lease.progress for lease in held),
         )
         rows = self._call("renew_leases", parameters)
         return {(row["lease_id"], row["task_id"]): LeaseOutcome.stored(row["outcome"]) for row in rows}
@@ -351,7 +351,7 @@ class StageCompletionRepository(PostgreSQLRepository):
 
 
 def _payloads(payloads: Mapping[str, JsonObject]) -> tuple[list[str], JsonbArray]:
-    return list(payloads), JsonbArray(map(as_jsonb, payloads.values()))
+    return list(payloads), JsonbArray(payloads.values())
 
 
 def _columns_of(planned: SmallStage) -> tuple[Any, ...]:
@@ -361,7 +361,7 @@ def _columns_of(planned: SmallStage) -> tuple[Any, ...]:
         [task.task_type for task in tasks],
         [task.queue for task in tasks],
         [task.name for task in tasks],
-        JsonbArray(as_jsonb(task.parameters) for task in tasks),
+        JsonbArray(task.parameters for task in tasks),
         planned.lease.lease_id if planned.lease else None,
         planned.lease.owner if planned.lease else None,
         planned.tasks_per_message,
