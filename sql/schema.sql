@@ -575,7 +575,7 @@ create or replace function "app".claim_tasks(
   task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
   parameters jsonb, wait_seconds double precision
 )
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_open boolean;
@@ -1287,7 +1287,6 @@ begin
 end $$;
 
 -- Completes those of these tasks that the lease holds, and returns how many they are.
--- Its plans are made anew at each call, as in all functions that take arrays of ids.
 create or replace function "app".complete_held_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_now timestamptz
@@ -2689,7 +2688,7 @@ end $$;
 create or replace function "app".settle_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_places tid[];
@@ -2756,7 +2755,7 @@ end $$;
 create or replace function "app".end_tasks(
   p_places tid[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
 ) returns void
-language plpgsql set enable_seqscan = off set enable_nestloop = off as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_nestloop = off as $$
 begin
   update "app".tasks t
   set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,

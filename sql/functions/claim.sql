@@ -15,7 +15,7 @@ create or replace function {schema}.claim_tasks(
   task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
   parameters jsonb, wait_seconds double precision
 )
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_open boolean;

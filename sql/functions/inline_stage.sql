@@ -100,7 +100,6 @@ begin
 end $$;
 
 -- Completes those of these tasks that the lease holds, and returns how many they are.
--- Its plans are made anew at each call, as in all functions that take arrays of ids.
 create or replace function {schema}.complete_held_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_now timestamptz
