@@ -12,7 +12,7 @@ from typing import Any
 from core.isolation.log_records import settings_of_loggers
 from core.isolation.wire import LineBuffer, Message, encode
 
-CHILD_MODULE = "core.isolation.child"
+CHILD_MODULE = f"{__package__}.child"
 _END_SECONDS = 5.0
 _PIECE = 1 << 16
 
