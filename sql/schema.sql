@@ -2688,7 +2688,7 @@ end $$;
 create or replace function "app".settle_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
-language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_places tid[];
