@@ -18,6 +18,7 @@ from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.options import begin_command, errors_are_json
 from coremachine.cli.proof import verify
 from coremachine.cli.render import visible_lines
+from coremachine.cli.scaffold import init, new
 from coremachine.cli.up import up
 
 app = typer.Typer(
@@ -47,6 +48,8 @@ def _options(
 
 app.command()(up)
 app.command()(demo)
+app.command()(init)
+app.add_typer(new, name="new")
 app.command()(jobs.submit)
 app.command()(jobs.status)
 app.command()(jobs.result)
