@@ -29,6 +29,7 @@ from typing import Any
 from core.safety.credentials import redact
 from core.safety.safe_text import (
     MOST_TEXT_BYTES,
+    ancestry_of,
     bounded_text,
     brief_text,
     repr_of,
@@ -226,6 +227,8 @@ class Failure:
         message: What a person reads; 64 KB of it are kept, and as much of the traceback.
         retry_after_seconds: What an author gave, of any type: a number, its text or a timedelta is taken, at most a
             day. The message names what could not be used.
+        ancestry: For each class of what was raised, from its own to its most general, its names without and with
+            their module. It is not stored.
     """
 
     error_type: str
@@ -233,6 +236,7 @@ class Failure:
     retryable: bool
     retry_after_seconds: float | None = None
     traceback: str | None = None
+    ancestry: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         seconds, note = _usable_seconds(self.retry_after_seconds)
@@ -282,6 +286,7 @@ def classify(error: BaseException) -> Failure:
         retryable=issubclass(kind, RetryableTaskError) or not issubclass(kind, PERMANENT_EXCEPTIONS),
         retry_after_seconds=_retry_after_of(error) if issubclass(kind, RetryableTaskError) else None,
         traceback=trace_of(error),
+        ancestry=ancestry_of(kind),
     )
 
 

@@ -16,6 +16,7 @@ from core.errors import AuthorError, ContractViolationError, Failure, RetryableT
 from core.fan_in import fan_in_reader
 from core.models import JobRecord, StageDefinition, TaskResult
 from core.models.lease import HeldTask, LeaseOutcome
+from core.models.retry import judged
 from core.ports import HandlerFunction, JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
 from core.running.threads import ThreadReserve
@@ -240,6 +241,7 @@ class TaskBatch:
             outcome = TaskOutcome(task, failure=classify(error))
         outcome.duration_seconds = time.monotonic() - began
         if outcome.failure is not None and not outcome.stopped:
+            outcome.failure = judged(outcome.failure, self.stage.retry)
             self._tell_failure(outcome, outcome.failure)
         return outcome
 
