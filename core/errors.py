@@ -42,6 +42,8 @@ from core.safety.safe_text import (
 # Nobody is asked to wait longer than this.
 MOST_RETRY_AFTER_SECONDS = 86_400.0
 _MOST_LOGGED = 2000
+# Of what an attempt logged and printed.
+MOST_LOG_BYTES = 8 * 1024
 _LONGEST_TYPE = 200
 _LONGEST_REFUSAL = 8000
 
@@ -227,6 +229,7 @@ class Failure:
         message: What a person reads; 64 KB of it are kept, and as much of the traceback.
         retry_after_seconds: What an author gave, of any type: a number, its text or a timedelta is taken, at most a
             day. The message names what could not be used.
+        log: The last lines that the attempt logged and printed; 8 KB of them are kept.
         ancestry: For each class of what was raised, from its own to its most general, its names without and with
             their module. It is not stored.
     """
@@ -236,6 +239,7 @@ class Failure:
     retryable: bool
     retry_after_seconds: float | None = None
     traceback: str | None = None
+    log: str | None = None
     ancestry: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -245,12 +249,13 @@ class Failure:
             "message": bounded_text(self.message, MOST_TEXT_BYTES - len(note.encode())) + note,
             "retry_after_seconds": seconds,
             "traceback": None if self.traceback is None else bounded_text(self.traceback, keep_end=True),
+            "log": None if self.log is None else bounded_text(self.log, MOST_LOG_BYTES, keep_end=True),
         }
         for name, value in stored.items():
             object.__setattr__(self, name, value)
 
     def to_json(self, attempt: int) -> dict[str, Any]:
-        """As it is stored: type, message, retryable, attempt, traceback, and `at`."""
+        """As it is stored: type, message, retryable, attempt, traceback, `at`, and `log` where there is one."""
         return {
             "type": self.error_type,
             "message": self.message,
@@ -258,6 +263,7 @@ class Failure:
             "attempt": attempt,
             "traceback": self.traceback,
             "at": datetime.now(UTC).isoformat(),
+            **({} if self.log is None else {"log": self.log}),
         }
 
 

@@ -226,7 +226,8 @@ def execute(connection: PooledConnection, text: str, parameters: Sequence[Any]) 
         # Begin, statement and commit travel together.
         with connection.pipeline(), connection.transaction():
             cursor = connection.execute(cast("Any", text), parameters)
-    return cursor.fetchall() if cursor.description else []
+    # `description` would make an object of each column.
+    return cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []
 
 
 def own_transaction(connection: Connection[Any]) -> AbstractContextManager[object]:

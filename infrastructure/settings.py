@@ -148,6 +148,13 @@ class Settings(BaseSettings):
     task_threads: int = Field(
         8, alias="COREMACHINE_TASK_THREADS", ge=1, le=64, description="a number of threads from 1 to 64"
     )
+    task_processes: int = Field(
+        0,
+        alias="COREMACHINE_TASK_PROCESSES",
+        ge=0,
+        le=64,
+        description="a number of processes from 1 to 64; 0 is the number of cores",
+    )
     max_value_bytes: int = Field(
         MOST_VALUE_BYTES,
         alias="COREMACHINE_MAX_VALUE_BYTES",

@@ -4,7 +4,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+from core.isolation.limits import TASKS_PER_PROCESS
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -16,23 +18,37 @@ class HandlerMark:
     """What `handler` was given."""
 
     task_type: str
-    queue: str
+    options: Mapping[str, Any]
 
 
-def handler(task_type: str, *, queue: str = "tasks") -> Callable[[F], F]:
+def handler(
+    task_type: str,
+    *,
+    queue: str = "tasks",
+    isolation: Literal["thread", "process"] = "thread",
+    memory_limit_mb: int | None = None,
+    tasks_per_process: int = TASKS_PER_PROCESS,
+) -> Callable[[F], F]:
     """Declare a function to be the handler of a task type; the function stays as it is.
 
     It is found in the module of a job class, or in the class itself as a static method: the registry of an app that
     has the job has the handler.
 
     Args:
-        queue: The logical queue of its tasks.
+        queue: The logical queue of its tasks; the other arguments too are those of `jobs.registry.Handler`.
 
     Raises:
         TypeError: It decorates what cannot be marked.
     """
     if callable(task_type):
         raise TypeError("handler: expected a task type, found a function; write @handler('task_type')")
+
+    options = {
+        "queue": queue,
+        "isolation": isolation,
+        "memory_limit_mb": memory_limit_mb,
+        "tasks_per_process": tasks_per_process,
+    }
 
     def mark(function: F) -> F:
         marked = _function_of(function)
@@ -41,7 +57,7 @@ def handler(task_type: str, *, queue: str = "tasks") -> Callable[[F], F]:
                 f"handler of {task_type!r}: expected a function or a static method, found {function!r}; "
                 "register it with Handler(...)"
             )
-        setattr(marked, _MARKS, (*getattr(marked, _MARKS, ()), HandlerMark(task_type, queue)))
+        setattr(marked, _MARKS, (*getattr(marked, _MARKS, ()), HandlerMark(task_type, options)))
         return function
 
     return mark

@@ -3,10 +3,13 @@
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Literal, cast
 
 from core.basics.canonical import shown
 from core.errors import UnknownWork
+from core.isolation.function import ProcessFunction
+from core.isolation.limits import TASKS_PER_PROCESS, Limits
+from core.isolation.target import import_problem
 from core.ports import HandlerFunction
 from jobs.base import JobBase, JobDefinitionError, is_job_class, job_problems
 from jobs.functions import function_problems
@@ -18,11 +21,22 @@ from jobs.validators import find_unknown_validators
 
 @dataclass(frozen=True)
 class Handler:
-    """What runs a task type, and the logical queue that its messages go to."""
+    """What runs a task type, and the logical queue that its messages go to.
+
+    Args:
+        isolation: Where its attempts run: in a `thread` of the worker, or in a `process` of their own, which a cancel
+            or a timeout really ends and which crashes alone (docs/howto/isolate-a-handler.md). Its function is then
+            found by import.
+        memory_limit_mb: Of an attempt in a process: one that takes more is ended and fails.
+        tasks_per_process: A process that has run this number of attempts is not used again.
+    """
 
     task_type: str
     function: HandlerFunction
     queue: str
+    isolation: Literal["thread", "process"] = "thread"
+    memory_limit_mb: int | None = None
+    tasks_per_process: int = TASKS_PER_PROCESS
 
 
 class UnknownJobType(UnknownWork, LookupError):
@@ -88,7 +102,7 @@ def _with_marked(jobs: Sequence[object], handlers: list[Handler], instead: list[
     found = list(handlers)
     for job in jobs:
         for function, mark in find_marked(job) if isinstance(job, type) else ():
-            marked = Handler(mark.task_type, cast("HandlerFunction", function), mark.queue)
+            marked = Handler(mark.task_type, cast("HandlerFunction", function), **mark.options)
             # A job of the same module had it, or it is listed as well.
             if not any(_is_same(each, marked) for each in found):
                 found.append(marked)
@@ -104,7 +118,12 @@ def _is_same(handler: object, marked: Handler) -> bool:
 
 def _callable(handler: Handler) -> Handler:
     """The handler as the engine calls it."""
-    return replace(handler, function=with_types(handler.function))
+    typed = with_types(handler.function)
+    if handler.isolation == "thread":
+        return replace(handler, function=typed)
+    limits = Limits(handler.memory_limit_mb, handler.tasks_per_process)
+    through = None if typed is handler.function else with_types
+    return replace(handler, function=ProcessFunction(handler.task_type, handler.function, limits, through=through))
 
 
 def _type_problems(what: str, function: HandlerFunction) -> list[str]:
@@ -134,12 +153,33 @@ def _handler_problems(handlers: Sequence[object], queues: set[str]) -> tuple[lis
         seen.add(handler.task_type)
         what = f"handler of {handler.task_type!r}"
         unusable = function_problems(what, handler.function, ("params", "context"))
-        problems += unusable or _type_problems(what, handler.function)
+        problems += unusable or [*_type_problems(what, handler.function), *_isolation_problems(what, handler)]
         if handler.queue not in queues:
             problems.append(
                 f"handler of {handler.task_type!r}: expected a queue of {sorted(queues)}, found {handler.queue!r}"
             )
     return problems, seen
+
+
+def _isolation_problems(what: str, handler: Handler) -> list[str]:
+    if handler.isolation not in {"thread", "process"}:
+        return [f"{what}: isolation: expected 'thread' or 'process', found {shown(handler.isolation, 120)}"]
+    numbers = {"memory_limit_mb": handler.memory_limit_mb, "tasks_per_process": handler.tasks_per_process}
+    problems = [
+        f"{what}: {name}: expected a whole number from 1, found {shown(value, 120)}"
+        for name, value in numbers.items()
+        if value is not None and (type(value) is not int or value < 1)
+    ]
+    if handler.isolation == "process":
+        problem = import_problem(handler.function)
+        expected = "a function that a process of its own finds by import"
+        return problems + ([] if problem is None else [f"{what}: isolation 'process': expected {expected}, {problem}"])
+    if handler.memory_limit_mb is not None:
+        problems.append(
+            f"{what}: memory_limit_mb: expected isolation='process' beside it, found 'thread'; "
+            "threads share the memory of their process, which no limit can divide"
+        )
+    return problems
 
 
 def _job_problems(jobs: Sequence[object], task_types: set[str], queues: set[str]) -> list[str]:

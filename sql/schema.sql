@@ -3164,7 +3164,7 @@ comment on column "app"."tasks"."due_at" is 'The task is not announced before th
 comment on column "app"."tasks"."announced_at" is 'When a queue confirmed its latest message, or a janitor found that message lost and sent another. Null: none is confirmed for what it waits for, so the janitor sends one.';
 comment on column "app"."tasks"."progress" is 'What its handler last reported, written with a heartbeat; null if it reports nothing.';
 comment on column "app"."tasks"."result" is 'What its handler returned; null until it has completed.';
-comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt, traceback, at. Cleared when it completes.';
+comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt, traceback, at, and log: the last lines that the attempt logged and printed, if there are any. Cleared when it completes.';
 comment on column "app"."tasks"."created_at" is 'When it was planned, or when a rerun wrote it anew.';
 comment on column "app"."tasks"."started_at" is 'When its latest attempt was claimed; task_timeout_seconds counts from here.';
 comment on column "app"."tasks"."finished_at" is 'When it completed, failed or was cancelled. Null while it is open.';

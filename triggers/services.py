@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from core.basics.first_imports import IMPORTS, keep_imported
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
+from core.isolation.function import process_pool
 from core.machine import CoreMachine
 from core.operating.dead_letters import DeadLetters
 from core.operating.janitor import Janitor
@@ -165,6 +166,8 @@ def _make() -> Services:
 
         settings = load_settings()
         registry = load_registry(settings.jobs, settings.task_queues)
+        if settings.task_processes:
+            process_pool().configure(settings.task_processes)
         OUTSIDE.configure(threads=settings.check_threads, seconds=settings.check_seconds)
         factory = RepositoryFactory(settings)
         repositories = factory.create_repositories()

@@ -51,9 +51,9 @@ class Draft:
         return len(self.first) <= FEW_TASKS and sum(len(row.parameters) for row in self.first) <= MOST_BYTES_AT_ONCE
 
 
-@dataclass(frozen=True)
+@dataclass
 class NextStep:
-    """A step that a job waits for, planning or finalizing, and what this process already has for it.
+    """A step that a job waits for, planning or finalizing, and what this process already has for it: added as it comes.
 
     Args:
         job: `queued` with the stage to plan, or `finalizing`.

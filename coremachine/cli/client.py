@@ -150,6 +150,12 @@ class ApiClient:
     def list_events(self, job_id: str, *, limit: int) -> list[Json]:
         return self._collect(_path("jobs", job_id, "events"), {}, limit)
 
+    def list_logs(
+        self, job_id: str, *, task_id: str | None = None, run: int | None = None, after: int | None = None, limit: int
+    ) -> list[Json]:
+        query = {"task_id": task_id, "run": run, "after": after}
+        return self._collect(_path("jobs", job_id, "logs"), query, limit)
+
     def list_job_types(self) -> list[Json]:
         return self._collect("job-types", {}, 10_000)
 

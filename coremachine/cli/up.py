@@ -13,9 +13,14 @@ from rich.markup import escape
 
 from coremachine.cli.client import ApiClient
 from coremachine.cli.errors import CliError, Exit
+from coremachine.cli.project import find_app
 from coremachine.cli.render import console
 from coremachine.local.stack_file import StackError
 
+_APP_DIR_HELP = (
+    "Holds function_app.py. Default: this folder, or the nearest above it that does; elsewhere the job types that come "
+    "with CoreMachine."
+)
 DataOption = Annotated[Path, typer.Option("--data", help="Folder of the database, the logs and stack.json.")]
 
 
@@ -26,9 +31,7 @@ def up(
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 2,
     data: DataOption = Path(".coremachine"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Drop the data of earlier runs first.")] = False,
-    app_dir: Annotated[
-        Path | None, typer.Option("--app-dir", help="Holds function_app.py. Default: the project's own.")
-    ] = None,
+    app_dir: Annotated[Path | None, typer.Option("--app-dir", help=_APP_DIR_HELP)] = None,
     database_url: Annotated[
         str | None, typer.Option("--database-url", help="Use this PostgreSQL instead of starting one.")
     ] = None,
@@ -41,7 +44,7 @@ def up(
 
         coremachine up --port 0 --amqp-port 0 --admin-port 0 --data /tmp/stack --fresh
     """
-    from coremachine.local.stack import PROJECT_ROOT, LocalStack  # noqa: PLC0415 - other commands start faster without
+    from coremachine.local.stack import BUILT_IN_APP, LocalStack  # noqa: PLC0415 - other commands start faster without
 
     log_to_stderr(logging.WARNING)
     show = console()
@@ -54,7 +57,7 @@ def up(
                 admin_port=admin_port,
                 workers=workers,
                 fresh=fresh,
-                app_dir=app_dir or PROJECT_ROOT,
+                app_dir=app_dir or find_app(Path.cwd()) or BUILT_IN_APP,
                 database_url=database_url,
                 on_step=lambda step: show.print(f"[dim]{step}[/dim]"),
             )

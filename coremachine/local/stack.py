@@ -27,7 +27,8 @@ from triggers.app_shape import THREADS_SETTING, read_shape, threads_needed
 
 log = logging.getLogger(__name__)
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+# For folders that have no function_app.py of their own.
+BUILT_IN_APP = Path(__file__).resolve().parents[1] / "default_app"
 _ADDRESS = "127.0.0.1"
 _READY_SECONDS = 120.0
 _BACK_OFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -52,7 +53,8 @@ class LocalStack:
         http_port: 0 takes any free port, as the two that follow.
         workers: Worker processes of the host.
         fresh: Drop what earlier runs left in data_dir (only what the stack made itself).
-        app_dir: Holds function_app.py and host.json; the project's own by default.
+        app_dir: Holds function_app.py and host.json; by default an app of the job types that come with CoreMachine,
+            whose workers take relative paths from the present folder.
         environment: Further app settings for the workers; they win over the stack's.
         database_url: A PostgreSQL to use instead of starting one.
         broker_config: Another `Config.json` than the broker's own.
@@ -68,7 +70,7 @@ class LocalStack:
         admin_port: int = 5300,
         workers: int = 2,
         fresh: bool = False,
-        app_dir: Path = PROJECT_ROOT,
+        app_dir: Path = BUILT_IN_APP,
         environment: Mapping[str, str] | None = None,
         database_url: str | None = None,
         broker_config: Path | None = None,
@@ -232,6 +234,7 @@ class LocalStack:
             environment=settings,
             log_file=logs / "host.log",
             state_dir=state_dir,
+            work_dir=Path.cwd() if self._app_dir == BUILT_IN_APP else self._app_dir,
         )
         started.callback(host.stop)
         host.start()

@@ -202,6 +202,12 @@ WORKERS = {
     "thread_not_started": Record(
         "The system gave the process fewer threads than it asked for.", "THREADS", "warning", "started"
     ),
+    "memory_limit_not_enforced": Record(
+        "A handler declares `memory_limit_mb`, and this system does not show how much memory a process takes.",
+        "PROCESSES",
+        "warning",
+        "reason",
+    ),
     "too_few_threads": Record(
         "`PYTHON_THREADPOOL_THREAD_COUNT` is too small for this app's functions.", level="warning"
     ),

@@ -328,3 +328,15 @@ def test_snapshots_of_jobs_without_the_new_keys_have_none_of_them():
     stored = record.definition["stages"][0]
     assert not {"over", "name_from"} & set(stored)
     assert not {"never", "always"} & set(stored["retry"])
+
+
+def test_an_isolated_handler_with_typed_parameters_is_bound_in_its_process():
+    from tests.integration.isolation import handlers
+
+    registry = Registry([], [Handler("t", handlers.typed, "tasks", isolation="process")], ["tasks"])
+    assert registry.find_handler("t").function._target.startswith("jobs.typed:with_types(")
+
+
+def test_the_decorator_takes_what_a_handler_takes():
+    options = set(Handler.__dataclass_fields__) - {"task_type", "function"}
+    assert set(next(find_marked(Thumbnails))[1].options) == options

@@ -25,6 +25,7 @@ from coremachine.local.host.access import AccessKeys
 from coremachine.local.host.errors import HostStartError
 from coremachine.local.host.protocol import EXIT_FUNCTION_TIMEOUT, Channel, WorkerOptions
 from coremachine.local.host.settings import HostSettings, app_environment, read_host_settings
+from coremachine.local.own_path import path_setting
 from coremachine.local.web_guard import is_loopback_address
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 MASTER_KEY_SETTING, HOST_KEY_SETTING = "LOCAL_HOST_MASTER_KEY", "LOCAL_HOST_FUNCTION_KEY"
 # The process's own: sys.stderr may be replaced by something without a file descriptor.
 _STDERR = 2
-_PROJECT_ROOT = Path(__file__).resolve().parents[3]
 _TICK_SECONDS = 0.1
 _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # A worker that lived this long was well: its death starts the back-off anew.
@@ -77,6 +77,7 @@ class HostSupervisor:
         log_level: A name of the logging module; host.json's default level counts when it is None.
         log_file: Receives the output of all workers; otherwise it goes to stderr.
         state_dir: Keeps what timers missed across runs of the host; otherwise it is forgotten at the end.
+        work_dir: The workers' own folder, from which they take relative paths; app_dir by default, as in Azure.
     """
 
     def __init__(
@@ -91,9 +92,11 @@ class HostSupervisor:
         log_level: str | None = "info",
         log_file: Path | None = None,
         state_dir: Path | None = None,
+        work_dir: Path | None = None,
         grace_seconds: float = 10.0,
     ) -> None:
         self._app_dir = app_dir.resolve()
+        self._work_dir = (work_dir or app_dir).resolve()
         self._address = (host, port)
         self._environment = app_environment(self._app_dir, {**os.environ, **(environment or {})})
         self._settings: HostSettings = read_host_settings(self._app_dir, self._environment)
@@ -219,12 +222,11 @@ class HostSupervisor:
     def _spawn(self, slot: _Slot) -> None:
         assert self._listener is not None  # noqa: S101 - start() has bound it
         ours, theirs = socket.socketpair()
-        path = os.pathsep.join([str(_PROJECT_ROOT), *filter(None, [self._environment.get("PYTHONPATH")])])
         with theirs:
             slot.process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
                 [sys.executable, "-m", "coremachine.local.host.worker", str(theirs.fileno())],
-                cwd=self._app_dir,
-                env={**self._environment, "PYTHONPATH": path},
+                cwd=self._work_dir,
+                env={**self._environment, **path_setting(self._environment)},
                 pass_fds=(theirs.fileno(), self._listener.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output or _STDERR,
