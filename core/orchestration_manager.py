@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from core.app_queues import JOBS_QUEUE
 from core.authors.author_code import author_items, describe_returned, read_once, refusal
+from core.authors.elements import tasks_over
 from core.basics.canonical import MOST_VALUE_BYTES, copied, describe, encode_storable
 from core.basics.faults import fault_point
 from core.basics.strict_json import EncodedJson
@@ -128,6 +129,11 @@ class OrchestrationManager:
         if stage.parallelism is Parallelism.FAN_IN:
             plain_id = task_id_for(stage.number, 0, FAN_IN_NAME)
             yield plain_id, FAN_IN_NAME, None, encode_storable(_fan_in_source(job, stage, previous_count))
+            return
+        if stage.over is not None:
+            what = f"over {stage.over!r} of {job.job_type!r}, stage {stage.number}"
+            for index, task in enumerate(tasks_over(job, stage, previous)):
+                yield _read_definition(what, stage.number, self.role.most_bytes, index, task)
             return
         what = f"create_tasks_for_stage of {job.job_type!r}, stage {stage.number}"
         plan = self._catalog.get_job(job.job_type).create_tasks_for_stage

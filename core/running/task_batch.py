@@ -19,6 +19,7 @@ from core.fan_in import fan_in_reader
 from core.isolation.function import ProcessFunction, process_pool
 from core.models import JobRecord, StageDefinition
 from core.models.lease import HeldTask, LeaseOutcome
+from core.models.retry import judged
 from core.ports import HandlerFunction, JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
 from core.running.threads import ThreadReserve
@@ -273,6 +274,7 @@ class TaskBatch:
             outcome.failure = replace(outcome.failure, log=kept.text())
         outcome.duration_seconds = time.monotonic() - began
         if outcome.failure is not None and not outcome.stopped:
+            outcome.failure = judged(outcome.failure, self.stage.retry)
             self._tell_failure(outcome, outcome.failure)
         return outcome
 
