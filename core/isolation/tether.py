@@ -25,7 +25,7 @@ class Tether:
     def tie(self, group: int) -> None:
         """To be called once the group's first process runs. What it starts in its group ends with it."""
         if sys.platform == "linux":
-            # Where a sandbox knows no such signals, nothing is tied. They belong to the pipe, in whatever process it is open.
+            # Where a sandbox knows no such signals, nothing is tied. They belong to the open pipe, in any process.
             with suppress(OSError):
                 fcntl.fcntl(self.inherited, fcntl.F_SETOWN, -group)
                 fcntl.fcntl(self.inherited, fcntl.F_SETSIG, signal.SIGKILL)
