@@ -140,8 +140,10 @@ class ApiClient:
         query = {"status": status, "job_type": job_type, "paused": None if paused is None else str(paused).lower()}
         return self._collect("jobs", query, limit)
 
-    def list_tasks(self, job_id: str, *, status: str | None = None, stage: int | None = None, limit: int) -> list[Json]:
-        return self._collect(_path("jobs", job_id, "tasks"), {"status": status, "stage": stage}, limit)
+    def list_tasks(
+        self, job_id: str, *, status: str | None = None, stage: int | None = None, run: int | None = None, limit: int
+    ) -> list[Json]:
+        return self._collect(_path("jobs", job_id, "tasks"), {"status": status, "stage": stage, "run": run}, limit)
 
     def get_task(self, job_id: str, task_id: str, *, run: int | None = None) -> Json:
         query = {} if run is None else {"run": run}
@@ -161,6 +163,9 @@ class ApiClient:
 
     def list_runs(self, job_id: str) -> list[Json]:
         return list(self._call("GET", _path("jobs", job_id, "runs"), shape=_PAGE_SHAPE)["value"])
+
+    def get_run(self, job_id: str, run: int) -> Json:
+        return self._call("GET", _path("jobs", job_id, "runs", str(run)))
 
     def act(self, job_id: str, action: str, body: Mapping[str, Any]) -> Json:
         """Cancel, pause, resume or rerun; what is None in the body is not sent."""
