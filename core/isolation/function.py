@@ -1,5 +1,6 @@
 """A handler's function that runs in a process of its own: called as the function itself is."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from core.authors.attempt_log import print_line
@@ -29,12 +30,20 @@ class ProcessFunction:
 
     Args:
         function: To be found by import (`core.isolation.target.import_problem`).
+        through: What makes of it the function that is called, in that process; to be found by import too.
     """
 
-    def __init__(self, task_type: str, function: HandlerFunction, limits: Limits) -> None:
+    def __init__(
+        self,
+        task_type: str,
+        function: HandlerFunction,
+        limits: Limits,
+        *,
+        through: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+    ) -> None:
         self.function = function
         self._task_type, self._limits = task_type, limits
-        self._target = name_of(function)
+        self._target = name_of(function, through)
 
     def __call__(self, params: dict[str, Any], context: TaskContext) -> Any:
         """The handler's result as the text of its JSON. Raises as `core.isolation.attempt.Attempt.run`."""

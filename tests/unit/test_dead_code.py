@@ -32,6 +32,7 @@ SHAPES = {
 HOOKS = {
     "settings_customise_sources",  # pydantic-settings
     "dump",  # psycopg
+    "pytest_unconfigure",
     "capture_signals",  # uvicorn, as are the next two
     "send_400_response",
     "_unsupported_upgrade_warning",
@@ -44,10 +45,8 @@ HOOKS = {
 LOGGING = {"emit"}
 # For those who test or deploy an app, or write a repository of their own.
 TOOLS = {
-    "armed",
     "worker_pids",
     "BrokerThread",
-    "MemoryQueues",
     "for_queues",
     "_ensure_schema_exists",
     "build_where_clause",
