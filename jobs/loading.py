@@ -10,8 +10,11 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
+from core.ports import HandlerFunction
 from jobs.base import JobBase, is_job_class
+from jobs.handlers import find_marked_in
 from jobs.registry import Handler, Registry
 
 _PROJECT = "pyproject.toml"
@@ -81,6 +84,9 @@ def _handlers_of(module: ModuleType) -> Iterator[Handler]:
             yield value
         elif isinstance(value, list | tuple):
             yield from (item for item in value if isinstance(item, Handler))
+    for function, mark in find_marked_in([vars(module)]):
+        if function.__module__ == module.__name__:
+            yield Handler(mark.task_type, cast("HandlerFunction", function), **mark.options)
 
 
 def _values_of(module: ModuleType) -> list[object]:

@@ -3,7 +3,9 @@
 import re
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from coremachine.scaffold.project import write_job, write_project
 from tests.documents import ROOT, blocks, documents, inline_codes
 
 SOURCE_FOLDERS = ("bench", "core", "coremachine", "infrastructure", "jobs", "sql", "tests", "triggers")
@@ -79,9 +81,13 @@ def missing_paths(code: str) -> list[str]:
 
 @cache
 def written_by_readers() -> frozenset[str]:
-    """Files that a page asks its reader to make: `Save this as `first_job.py``."""
+    """Files that a page asks its reader to make (`Save this as `first_job.py``), and those of `coremachine init`."""
     texts = [" ".join(path.read_text(encoding="utf-8").split()) for path in documents()]
-    return frozenset(name for text in texts for name in re.findall(r"Save (?:this|it) as `([^`]+)`", text))
+    saved = {name for text in texts for name in re.findall(r"Save (?:this|it) as `([^`]+)`", text)}
+    with TemporaryDirectory() as folder:
+        project = Path(folder) / "my-pipelines"
+        made = [*write_project(project, azure=True), *write_job(project, "resize-images")]
+    return frozenset(saved | {path.as_posix() for path in made})
 
 
 def is_allowed(path: str) -> bool:
