@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         TaskTimedOut,
     )
     from core.fan_in import FanInResults, load_fan_in_results
+    from core.isolation.command import CommandFailed, run_command
     from core.models import JobStatus, TaskDefinition, TaskStatus
     from core.models import TaskDefinition as Task
     from core.models.context import CompletedTask, FailedTask, JobExecutionContext, StageSummary
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from jobs.views import NoSuchPart, NothingToShow, ViewAnswer, ViewBusy, ViewFailed, ViewProblem, ViewRequest
 
 __all__ = [
+    "CommandFailed",
     "CompletedTask",
     "ContractViolationError",
     "CoreMachineError",
@@ -75,6 +77,7 @@ __all__ = [
     "handler",
     "load_fan_in_results",
     "resource_validator",
+    "run_command",
 ]
 
 _MODULES = {
@@ -89,6 +92,7 @@ _MODULES = {
         "TaskTimedOut",
     ),
     "core.fan_in": ("FanInResults", "load_fan_in_results"),
+    "core.isolation.command": ("CommandFailed", "run_command"),
     "core.models": ("JobStatus", "TaskDefinition", "TaskStatus"),
     "core.models.context": ("CompletedTask", "FailedTask", "JobExecutionContext", "StageSummary"),
     "core.models.definition": ("FailurePolicy", "RetryPolicy"),

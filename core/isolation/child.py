@@ -1,11 +1,10 @@
-"""A process of the pool: `python -m core.isolation.child package.module:function TETHER`.
+"""A process of the pool: `python -m core.isolation.child package.module:function`.
 
 It runs attempts of one handler for the worker that started it, and ends with that worker: see `wire` for what goes to
 and fro.
 """
 
 import faulthandler
-import fcntl
 import json
 import logging
 import os
@@ -78,7 +77,7 @@ class Worker:
                 self.stop = message["stop"]
             elif "page" in message:
                 self._pages.put(message["page"])
-        # The worker is gone, and nobody waits for this any more, nor for what it started.
+        # The worker is gone, and nobody waits for this any more, nor for what it started. `tether` may be quicker.
         os.killpg(0, signal.SIGKILL)
 
 
@@ -116,10 +115,9 @@ class Results:
             yield from page
 
 
-def main(target: str, tether: int) -> None:
+def main(target: str) -> None:
     faulthandler.enable()
     worker = _take_pipes()
-    _end_with_worker(tether)
     logging.root.addHandler(Records(worker))
     worker.start()
     # While nothing waits for it, if it can be; if not, each task reports why.
@@ -144,19 +142,6 @@ def _take_pipes() -> Worker:
     # Line by line, as on a terminal: what was printed before a crash is there.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     return Worker(requests, answers)
-
-
-def _end_with_worker(tether: int) -> None:
-    """Have the system end this process and what it starts when the worker has closed the pipe, by dying too.
-
-    The thread that reads requests sees that as well, but not while C code holds the interpreter.
-    """
-    if sys.platform == "linux":
-        # Where a sandbox knows no such signals, the thread is left.
-        with suppress(OSError):
-            fcntl.fcntl(tether, fcntl.F_SETOWN, -os.getpgrp())
-            fcntl.fcntl(tether, fcntl.F_SETSIG, signal.SIGKILL)
-            fcntl.fcntl(tether, fcntl.F_SETFL, fcntl.fcntl(tether, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _answer_to(target: str, task: Message, worker: Worker) -> Message:
@@ -196,4 +181,4 @@ def _end_output() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1])

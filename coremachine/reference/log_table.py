@@ -208,6 +208,12 @@ WORKERS = {
         "warning",
         "reason",
     ),
+    "command_killed": Record(
+        "A command of a handler (`run_command`) did not end by SIGTERM within its time.",
+        "PROCESSES",
+        "warning",
+        "pid",
+    ),
     "too_few_threads": Record(
         "`PYTHON_THREADPOOL_THREAD_COUNT` is too small for this app's functions.", level="warning"
     ),
