@@ -5,6 +5,7 @@ and fro.
 """
 
 import faulthandler
+import io
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 from uuid import UUID
 
 from core.authors.author_code import call_author
@@ -95,6 +96,30 @@ class Records(logging.Handler):
             self.handleError(record)
 
 
+class Prints(io.TextIOBase):
+    """A stream of `sys` whose lines go to the worker among the log records: what came first is there first."""
+
+    def __init__(self, stream: TextIO, worker: Worker) -> None:
+        self._stream, self._worker = stream, worker
+        self._rest = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._worker.answer(printed=line)
+        return len(text)
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def end_line(self) -> None:
+        if self._rest:
+            self.write("\n")
+
+
 class Results:
     """A `ResultStore` whose rows the worker reads."""
 
@@ -116,7 +141,7 @@ class Results:
 
 
 def main(target: str) -> None:
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     worker = _take_pipes()
     logging.root.addHandler(Records(worker))
     worker.start()
@@ -139,9 +164,9 @@ def _take_pipes() -> Worker:
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
-    # Line by line, as on a terminal: what was printed before a crash is there.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    return Worker(requests, answers)
+    worker = Worker(requests, answers)
+    sys.stdout, sys.stderr = Prints(sys.stdout, worker), Prints(sys.stderr, worker)
+    return worker
 
 
 def _answer_to(target: str, task: Message, worker: Worker) -> Message:
@@ -177,6 +202,8 @@ def _end_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
+        if isinstance(stream, Prints):
+            stream.end_line()
     os.write(2, END_OF_OUTPUT + b"\n")
 
 

@@ -1,11 +1,12 @@
 """A handler's function that runs in a process of its own: called as the function itself is."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from core.authors.attempt_log import print_line
 from core.basics.log_fields import with_log_fields
 from core.context import TaskContext
-from core.errors import ContractViolationError
+from core.errors import AuthorError, ContractViolationError, classify
 from core.fan_in import current_reader
 from core.isolation.limits import Limits
 from core.isolation.target import name_of
@@ -37,8 +38,13 @@ class ProcessFunction:
         self._target = name_of(function)
 
     def __call__(self, params: dict[str, Any], context: TaskContext) -> Any:
-        """The handler's result as the text of its JSON. Raises as `core.isolation.attempt.Attempt.run`."""
-        from core.isolation.attempt import Surroundings  # noqa: PLC0415 - as the pool
+        """The handler's result as the text of its JSON.
+
+        Raises:
+            AuthorError: The handler failed, or its process ended without an answer or for its memory.
+            TaskCancelled: It was asked to stop, and has, or was ended.
+        """
+        from core.isolation.attempt import MemoryLimitExceeded, ProcessEnded, Surroundings  # noqa: PLC0415 - as the pool
         from core.isolation.pool import Pages  # noqa: PLC0415
 
         store = current_reader()
@@ -52,4 +58,9 @@ class ProcessFunction:
             "log_fields": with_log_fields(),
         }
         around = Surroundings(context, Pages(store).read, print_line, self._limits.memory_limit_mb)
-        return process_pool().run(self._target, self._limits, task, around)
+        try:
+            return process_pool().run(self._target, self._limits, task, around)
+        except (ProcessEnded, MemoryLimitExceeded) as error:
+            failure = classify(error)
+        # Without a traceback: it would show where the worker waited.
+        raise AuthorError(replace(failure, traceback=None))

@@ -91,6 +91,7 @@ def run_task(
         _adopt_environment(client.url, app_dir)
         function = _find_handler(task["task_type"])
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=_LOG_FORMAT)
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         with fan_in_reader(cast("Any", ServerResults(client))):
             returned = _call(function, dict(task["parameters"]), context, pdb_after=pdb_after)
     _show_result(task["task_type"], returned, as_json=wants_json(output))
