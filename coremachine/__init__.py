@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from core.models.context import CompletedTask, FailedTask, JobExecutionContext, StageSummary
     from core.models.definition import FailurePolicy, RetryPolicy
     from jobs.base import JobBase, JobDefinitionError
+    from jobs.handlers import handler
+    from jobs.job import Job
     from jobs.mixins import JobBaseMixin
     from jobs.parameters import ParameterError, ParameterErrors
     from jobs.registry import Handler, Registry
+    from jobs.stages import Stage
     from jobs.validators import ResourceInvalid, resource_validator
     from jobs.views import NoSuchPart, NothingToShow, ViewAnswer, ViewBusy, ViewFailed, ViewProblem, ViewRequest
 
@@ -42,6 +45,7 @@ __all__ = [
     "FanInResults",
     "Handler",
     "InvalidParameters",
+    "Job",
     "JobBase",
     "JobBaseMixin",
     "JobDefinitionError",
@@ -56,6 +60,7 @@ __all__ = [
     "ResourceInvalid",
     "RetryPolicy",
     "RetryableTaskError",
+    "Stage",
     "StageSummary",
     "Task",
     "TaskCancelled",
@@ -69,6 +74,7 @@ __all__ = [
     "ViewProblem",
     "ViewRequest",
     "__version__",
+    "handler",
     "load_fan_in_results",
     "resource_validator",
     "run_command",
@@ -91,9 +97,12 @@ _MODULES = {
     "core.models.context": ("CompletedTask", "FailedTask", "JobExecutionContext", "StageSummary"),
     "core.models.definition": ("FailurePolicy", "RetryPolicy"),
     "jobs.base": ("JobBase", "JobDefinitionError"),
+    "jobs.handlers": ("handler",),
+    "jobs.job": ("Job",),
     "jobs.mixins": ("JobBaseMixin",),
     "jobs.parameters": ("ParameterError", "ParameterErrors"),
     "jobs.registry": ("Handler", "Registry"),
+    "jobs.stages": ("Stage",),
     "jobs.validators": ("ResourceInvalid", "resource_validator"),
     "jobs.views": (
         "NoSuchPart",

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from typing import Any, BinaryIO, TextIO, cast
 from uuid import UUID
 
@@ -147,7 +148,7 @@ def main(target: str) -> None:
     worker.start()
     # While nothing waits for it, if it can be; if not, each task reports why.
     with suppress(BaseException):
-        find(target)
+        _find_once(target)
     while (task := worker.next_task()) is not None:
         worker.answer(began=True)
         answer = _answer_to(target, task, worker)
@@ -192,10 +193,16 @@ def _answer_to(target: str, task: Message, worker: Worker) -> Message:
 def _call(target: str, task: Message, context: TaskContext) -> EncodedJson | tuple[Failure, bool]:
     """The result, or a failure and whether it heeds a cancel."""
     try:
-        judged = judge_returned(task["task_type"], find(target)(task["parameters"], context))
+        judged = judge_returned(task["task_type"], _find_once(target)(task["parameters"], context))
     except TaskCancelled as stopped:
         return classify(stopped), True
     return judged if isinstance(judged, EncodedJson) else (judged, False)
+
+
+@cache
+def _find_once(target: str) -> Any:
+    """What raises is asked for again."""
+    return find(target)
 
 
 def _end_output() -> None:

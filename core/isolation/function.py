@@ -1,5 +1,6 @@
 """A handler's function that runs in a process of its own: called as the function itself is."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,25 @@ class ProcessFunction:
 
     Args:
         function: To be found by import (`core.isolation.target.import_problem`).
+        through: What makes of it the function that is called, in that process; to be found by import too.
     """
 
-    def __init__(self, task_type: str, function: HandlerFunction, limits: Limits) -> None:
+    def __init__(
+        self,
+        task_type: str,
+        function: HandlerFunction,
+        limits: Limits,
+        *,
+        through: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+    ) -> None:
         self.function = function
         self._task_type, self._limits = task_type, limits
-        self._target = name_of(function)
+        self._target = name_of(function, through)
+        self._through = through
+
+    def in_this_process(self) -> HandlerFunction:
+        """The function as its process calls it, for one where a debugger can look at it."""
+        return self.function if self._through is None else self._through(self.function)
 
     def __call__(self, params: dict[str, Any], context: TaskContext) -> Any:
         """The handler's result as the text of its JSON.

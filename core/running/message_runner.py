@@ -47,7 +47,7 @@ class MessageRunner:
         ref = record.ref.at_stage(stage.number)
         lease_id = uuid4()
         rows = self._state.claim_tasks(ref, list(task_ids), lease=Lease(lease_id, self._owner))
-        strange = [row for row in rows if self._is_strange(row)]
+        strange = self._find_strange(rows)
         moved_to = self._give_back(record, stage.number, strange, lease_id) if strange else None
         claimed_rows = [row for row in rows if row.outcome is ClaimOutcome.CLAIMED and row not in strange]
         if suspects is not None:
@@ -68,10 +68,16 @@ class MessageRunner:
         self.run_claimed(writer, claimed)
         return writer.job_status
 
+    def _find_strange(self, rows: Sequence[ClaimedRow]) -> list[ClaimedRow]:
+        """Tasks that this app has no handler for."""
+        unknown = {name for name in {row.task_type for row in rows} if self._catalog.find_handler(name) is None}
+        return [row for row in rows if row.task_type in unknown and row.outcome in _STILL_TO_RUN] if unknown else []
+
     def _find_suspects(self, job: JobRecord, stage: StageDefinition, rows: Sequence[ClaimedRow]) -> list[str]:
         """Tasks that may be what ends their processes. Few were interrupted so often; the others cost no look."""
         most = stage.max_interruptions
-        often = [row.task_id for row in rows if row.interruptions * 2 >= max(most, 1)]
+        many = max(most, 1) / 2
+        often = [row.task_id for row in rows if row.interruptions >= many]
         return self._state.find_suspects(job.ref, often, most) if often else []
 
     def give_back(self, message: TaskQueueMessage, unknown: UnknownWork) -> None:
@@ -81,9 +87,6 @@ class MessageRunner:
         waiting = [row for row in rows if row.outcome in _STILL_TO_RUN]
         if waiting:
             self._postponer.postpone_tasks(message, message.stage, waiting, unknown, lease_id)
-
-    def _is_strange(self, row: ClaimedRow) -> bool:
-        return row.outcome in _STILL_TO_RUN and self._catalog.find_handler(row.task_type) is None
 
     def _give_back(self, job: JobRecord, stage: int, rows: Sequence[ClaimedRow], lease_id: UUID) -> str | None:
         """Leave tasks that this app has no handler for to another. The job's status if it moved on by that."""

@@ -19,6 +19,7 @@ from core.fan_in import fan_in_reader
 from core.isolation.function import ProcessFunction, process_pool
 from core.models import JobRecord, StageDefinition
 from core.models.lease import HeldTask, LeaseOutcome
+from core.models.retry import judged
 from core.ports import HandlerFunction, JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
 from core.running.threads import ThreadReserve
@@ -140,7 +141,9 @@ class TaskBatch:
         A group is empty when nothing came for a while: time to ask `is_to_be_cut`.
         """
         if len(self._tasks) == 1 and self._pool is None:
-            yield self._to_settle([self._run(task) for task in self._take(self._waiting.popleft)])
+            with fan_in_reader(self._results):
+                ended = [self._run(task) for task in self._take(self._waiting.popleft)]
+            yield self._to_settle(ended)
             return
         started = 0
         while self._unsettled > 0 and not self._is_abandoned:
@@ -227,10 +230,11 @@ class TaskBatch:
         return group
 
     def _work(self) -> None:
-        if self._pool is not None:
-            self._work_in(self._pool)
-        while one := self._take(self._waiting.popleft):
-            self._ended.put(self._run(one[0]))
+        with fan_in_reader(self._results):
+            if self._pool is not None:
+                self._work_in(self._pool)
+            while one := self._take(self._waiting.popleft):
+                self._ended.put(self._run(one[0]))
 
     def _work_in(self, pool: "ProcessPool") -> None:
         """As long as there is no room for a task's process, it has not begun: it can be given back."""
@@ -270,14 +274,14 @@ class TaskBatch:
             outcome.failure = replace(outcome.failure, log=kept.text())
         outcome.duration_seconds = time.monotonic() - began
         if outcome.failure is not None and not outcome.stopped:
+            outcome.failure = judged(outcome.failure, self.stage.retry)
             self._tell_failure(outcome, outcome.failure)
         return outcome
 
     def _call_handler(self, function: HandlerFunction, task: ClaimedTask) -> TaskOutcome:
         lease = self.leases[task.task_id]
         try:
-            with fan_in_reader(self._results):
-                returned = function(dict(task.parameters), self._context(task, lease))
+            returned = function(dict(task.parameters), self._context(task, lease))
             judged = judge_returned(task.task_type, returned, self._most_bytes)
         except TaskCancelled as error:
             return TaskOutcome(task, failure=classify(error), stopped=lease.is_stop_requested)

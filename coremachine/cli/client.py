@@ -16,7 +16,7 @@ from core.models import JobStatus
 from core.safety.safe_text import brief_text
 from coremachine.cli.errors import ApiError, CliError, ServerUnreachable, TimeIsUp, UsageProblem
 from coremachine.cli.patience import Patience, Say, is_outage
-from coremachine.local.stack_file import find_stack
+from coremachine.local.stack_file import find_stack_of
 from coremachine.local.web_guard import is_loopback_address
 
 DEFAULT_URL = "http://127.0.0.1:7071"
@@ -43,10 +43,10 @@ _PAGE_SHAPE: Mapping[str, type] = {"value": list}
 
 
 def choose_url(given: str | None) -> str:
-    """The option, else COREMACHINE_URL, else the stack that runs on ./.coremachine, else the default port."""
+    """The option, else COREMACHINE_URL, else the stack of this folder or one above, else the default port."""
     url = given or os.environ.get("COREMACHINE_URL")
     if not url:
-        stack = find_stack(Path(".coremachine"))
+        stack = find_stack_of(Path.cwd())
         url = stack.url if stack else DEFAULT_URL
     return url.rstrip("/").removesuffix("/api")
 
@@ -192,12 +192,17 @@ class ApiClient:
 
     def find_readiness_problems(self) -> list[str]:
         """What the app reports as missing; empty when it is ready."""
+        return self.look_whether_ready()[0]
+
+    def look_whether_ready(self) -> tuple[list[str], str]:
+        """What the app reports as missing, and what it says of its job types."""
         try:
-            self._call("GET", "readyz")
+            answer = self._call("GET", "readyz")
         except ApiError as error:
             checks = error.problem.get("checks") or []
-            return [f"{check['name']}: {check['detail']}" for check in checks if not check.get("ok")]
-        return []
+            return [f"{check['name']}: {check['detail']}" for check in checks if not check.get("ok")], ""
+        names = [check["detail"] for check in answer.get("checks") or [] if check.get("name") == "registry"]
+        return [], names[0] if names else ""
 
     def resolve_job_id(self, text: str) -> str:
         """The whole id for the beginning of one, looked for among the newest jobs.

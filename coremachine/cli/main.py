@@ -19,6 +19,7 @@ from coremachine.cli.options import begin_command, errors_are_json
 from coremachine.cli.proof import verify
 from coremachine.cli.render import visible_lines
 from coremachine.cli.run_task import run_task
+from coremachine.cli.scaffold import init, new
 from coremachine.cli.up import up
 
 app = typer.Typer(
@@ -48,6 +49,8 @@ def _options(
 
 app.command()(up)
 app.command()(demo)
+app.command()(init)
+app.add_typer(new, name="new")
 app.command()(jobs.submit)
 app.command()(jobs.status)
 app.command()(jobs.result)

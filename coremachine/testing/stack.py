@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from coremachine.local.stack import PROJECT_ROOT, LocalStack
+from coremachine.local.stack import BUILT_IN_APP, LocalStack
 from coremachine.testing.results import JobResult, read_result
 from coremachine.testing.runner import JobStuck, note_finished
 from infrastructure.postgresql import create_pool
@@ -60,4 +60,4 @@ class StackRunner:
 def app_of(folder: Path) -> Path:
     """The function app that tests below this folder are of; the one of this package where there is none."""
     places = (folder, *folder.parents)
-    return next((place for place in places if (place / "function_app.py").is_file()), PROJECT_ROOT)
+    return next((place for place in places if (place / "function_app.py").is_file()), BUILT_IN_APP)

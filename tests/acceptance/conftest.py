@@ -84,6 +84,7 @@ def run_up(tmp_path: Path) -> Iterator[Callable[..., RunningCommand]]:
         command += ["--port", "0", "--amqp-port", "0", "--admin-port", "0", "--workers", "2", *options]
         process = subprocess.Popen(
             command,
+            cwd=tmp_path,
             env={**os.environ, **settings_in(tmp_path), "PYTHONPATH": str(PROJECT_ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -23,7 +23,7 @@ from typing import Protocol
 from urllib.parse import parse_qs, unquote
 
 from coremachine.local.broker.atom import answer_atom
-from coremachine.local.broker.entity import Namespace
+from coremachine.local.broker.namespace import Namespace
 from coremachine.local.connections import ConnectionBook
 from coremachine.local.problem import Problem, RefusedError
 from coremachine.local.request_head import check_head

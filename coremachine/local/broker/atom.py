@@ -4,8 +4,9 @@ from http import HTTPStatus
 from xml.etree import ElementTree as ET
 
 from coremachine.local.broker.config import format_duration, parse_duration
-from coremachine.local.broker.entity import Entity, Namespace
-from coremachine.local.broker.queue import QueueSettings
+from coremachine.local.broker.entity import Entity
+from coremachine.local.broker.namespace import Namespace
+from coremachine.local.broker.stored import QueueSettings
 
 _ATOM = "http://www.w3.org/2005/Atom"
 _SERVICE = "http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"
@@ -28,7 +29,7 @@ def answer_atom(namespace: Namespace, method: str, path: str, body: bytes) -> An
     if method == "DELETE":
         if entity is None:
             return _error(HTTPStatus.NOT_FOUND, f"expected an existing queue, found no '{path}'")
-        namespace.remove_queue(path)
+        namespace.remove(path)
         return HTTPStatus.OK, b""
     return _error(HTTPStatus.METHOD_NOT_ALLOWED, f"expected GET, PUT or DELETE, found {method}")
 

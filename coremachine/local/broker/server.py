@@ -8,7 +8,7 @@ from dataclasses import asdict
 from coremachine.local.broker.admin_http import AdminHttp
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.connection import Connection
-from coremachine.local.broker.entity import Namespace
+from coremachine.local.broker.namespace import Namespace
 from coremachine.local.connections import ConnectionBook, connection_limit
 from coremachine.local.descriptors import descriptor_limit
 
@@ -44,7 +44,7 @@ class Broker:
         admin_port: int = 5300,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.namespace = Namespace(config.queues, clock)
+        self.namespace = Namespace.of(config, clock)
         self.host = host
         self.amqp_port = amqp_port
         self.admin_port = admin_port
@@ -103,8 +103,8 @@ class Broker:
         self.namespace.close()
 
     def queue_counts(self) -> dict[str, dict[str, int]]:
-        """Per queue: active, locked, scheduled, deferred and dead_letter."""
-        return {entity.name: asdict(entity.queue.counts()) for entity in self.namespace.queues}
+        """Per queue and subscription: active, locked, scheduled, deferred and dead_letter."""
+        return {entity.name: asdict(entity.queue.counts()) for entity in self.namespace.entities}
 
     def purge(self, queue: str) -> int:
         """Forget all messages of a queue; `<queue>/$DeadLetterQueue` names its dead letters."""
@@ -123,7 +123,7 @@ class Broker:
 
     def expire_locks(self, queue: str | None = None) -> int:
         """End all locks of a queue, or of all queues, now; returns how many there were."""
-        entities = [self.namespace.get(queue)] if queue is not None else self.namespace.queues
+        entities = [self.namespace.get(queue)] if queue is not None else self.namespace.entities
         expired = 0
         for entity in entities:
             expired += entity.queue.expire_locks()

@@ -12,7 +12,7 @@ import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 
 from coremachine.local.broker.config import BrokerConfig
-from coremachine.local.broker.queue import QueueSettings
+from coremachine.local.broker.stored import QueueSettings
 from coremachine.local.broker.thread import BrokerThread
 
 QUEUES = BrokerConfig(

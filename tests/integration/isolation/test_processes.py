@@ -22,7 +22,9 @@ from core.isolation import function as isolated
 from core.isolation.function import ProcessFunction
 from core.isolation.limits import Limits
 from core.isolation.pool import ProcessPool
+from core.isolation.target import name_of
 from core.models.context import CompletedTask, FailedTask
+from jobs.typed import with_types
 from tests.integration.isolation import handlers
 
 LEASE_ID = UUID("12345678-1234-5678-1234-567812345678")
@@ -41,9 +43,10 @@ def context(**changes):
     return TaskContext(**{**fields, "job_parameters": {"message": "hi"}, "lease_id": LEASE_ID, **changes})
 
 
-def call(function, params=None, around=None, store=None, **limits):
+def call(function, params=None, around=None, store=None, through=None, **limits):
     with fan_in_reader(store or SimpleNamespace()):
-        return json.loads(ProcessFunction("x", function, Limits(**limits))(params or {}, around or context()))
+        isolated_function = ProcessFunction("x", function, Limits(**limits), through=through)
+        return json.loads(isolated_function(params or {}, around or context()))
 
 
 def wait_until(condition, what):
@@ -71,6 +74,14 @@ def test_result_comes_back_from_a_process_that_is_used_again(pool):
 def test_decorated_functions_and_static_methods_are_found(pool):
     assert call(handlers.decorated, {"number": 3}) == {"wrapped": 3}
     assert call(handlers.Holder.method) == {"method": True}
+
+
+def test_parameters_with_a_type_are_validated_in_the_process(pool):
+    assert name_of(handlers.typed, with_types) == f"jobs.typed:with_types({handlers.__name__}:typed)"
+    params = {"number": 3, "day": "2026-01-31"}
+    assert call(handlers.typed, params, through=with_types) == {"type": "Tile", "year": 2026, "number": 3}
+    with pytest.raises(AuthorError, match="number: expected int, found str 'x'"):
+        call(handlers.typed, params | {"number": "x"}, through=with_types)
 
 
 def test_progress_logs_and_prints_come_back(pool, caplog):

@@ -163,7 +163,7 @@ def test_logs_of_the_stack_here_are_those_of_its_file(
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "host.log").write_text(HOST_LOG)
     stack: Any = SimpleNamespace(url=api.url, data_dir=str(tmp_path))
-    monkeypatch.setattr(stack_log, "find_stack", lambda _: stack)
+    monkeypatch.setattr(stack_log, "find_stack_of", lambda _: stack)
     assert run("logs", JOB_ID, "-o", "table") == 0
     shown = capsys.readouterr()
     lines = HOST_LOG.splitlines()
