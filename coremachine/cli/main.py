@@ -14,6 +14,7 @@ from coremachine.cli.demo import demo
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.proof import verify
 from coremachine.cli.render import visible_lines
+from coremachine.cli.servicebus import servicebus
 from coremachine.cli.up import up
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command()(up)
+app.command()(servicebus)
 app.command()(demo)
 app.command()(jobs.submit)
 app.command()(jobs.status)
