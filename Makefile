@@ -131,6 +131,7 @@ check: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy $$(ls examples/*/*.py | grep -v /test_)
 	$(BIN)/lint-imports
 
 # The generated pages of docs/reference; a test fails while one of them is old.

@@ -15,7 +15,7 @@ from core.errors import PermanentTaskError
 from core.fan_in import FanInResults
 from core.models import StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext, StageSummary
-from core.models.definition import RetryPolicy
+from core.models.definition import FailurePolicy, RetryPolicy
 from jobs.base import JobBase, JobDefinitionError, is_job_class
 from jobs.handlers import find_marked, handler
 from jobs.job import Job
@@ -91,6 +91,28 @@ def test_a_stage_object_is_the_same_as_its_dict():
     }
     assert job_of(Stage(**values)).definition() == job_of(values).definition()
     assert job_of(Stage("a", retry=RetryPolicy(max_attempts=2))).definition().stages[0].retry.max_attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("short", "whole"),
+    [
+        ("continue", {"on_failure": "continue"}),
+        ({"max_failed_percent": 20}, {"on_failure": "tolerate", "max_failed_percent": 20}),
+        (
+            {"max_failed": 3, "max_failed_percent": 20},
+            {"on_failure": "tolerate", "max_failed": 3, "max_failed_percent": 20},
+        ),
+        (FailurePolicy(on_failure="continue"), {"on_failure": "continue"}),
+    ],
+    ids=repr,
+)
+def test_failure_policies_may_be_short(short, whole):
+    assert job_of(Stage("a", failure=short)).definition().stages[0].failure == FailurePolicy(**whole)
+
+
+@pytest.mark.parametrize("wrong", ["tolerate", "stop", {"on_failure": "continue", "max_failed": 1}, 3], ids=repr)
+def test_failure_policies_that_mean_nothing_are_refused(wrong):
+    assert "stages[0].failure" in problems_of(Stage("a", failure=wrong))
 
 
 def test_the_first_stage_may_go_over_a_parameter():
