@@ -69,6 +69,11 @@ def find_marked(job: type) -> Iterator[tuple[Callable[..., object], HandlerMark]
     namespaces: list[Mapping[str, Any]] = [vars(base) for base in job.__mro__]
     if module is not None:
         namespaces.append(vars(module))
+    yield from marked_in(*namespaces)
+
+
+def marked_in(*namespaces: Mapping[str, Any]) -> Iterator[tuple[Callable[..., object], HandlerMark]]:
+    """The functions in namespaces that `handler` marked, in their order; each once."""
     values = [value for namespace in namespaces for value in namespace.values()]
     for function in dict.fromkeys(filter(None, map(_function_of, values))):
         yield from ((function, mark) for mark in getattr(function, _MARKS, ()))

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 from jobs.base import JobBase, is_job_class
-from jobs.registry import Handler, Registry
+from jobs.handlers import marked_in
+from jobs.registry import Handler, Registry, handler_of
 
 _PROJECT = "pyproject.toml"
 # Whose lines are no author's: the import system, the standard library, installed packages, this package.
@@ -76,6 +77,10 @@ def _jobs_of(module: ModuleType) -> list[type[JobBase]]:
 
 
 def _handlers_of(module: ModuleType) -> Iterator[Handler]:
+    """Those that a list or a name of the module has, and those that it declares beside their functions."""
+    for function, mark in marked_in(vars(module)):
+        if function.__module__ == module.__name__:
+            yield handler_of(function, mark)
     for value in _values_of(module):
         if isinstance(value, Handler):
             yield value
