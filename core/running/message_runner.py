@@ -11,7 +11,7 @@ from core.operating.unknown_work import Postponer, UnknownTaskType
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
-from core.running.task_batch import ClaimedTask, TaskBatch
+from core.running.task_batch import TaskBatch
 
 # A task that this message, or a later one, may still run.
 _STILL_TO_RUN = frozenset({ClaimOutcome.CLAIMED, ClaimOutcome.NOT_DUE})
@@ -54,7 +54,7 @@ class MessageRunner:
             suspects += self._find_suspects(record, stage, claimed_rows)
         if suspects:
             self._state.release_tasks(ref, lease_id=lease_id, task_ids=suspects, started=False)
-        claimed = [_claimed_task(row) for row in claimed_rows if row.task_id not in (suspects or ())]
+        claimed = [row for row in claimed_rows if row.task_id not in (suspects or ())]
         early = [row for row in rows if row.outcome is ClaimOutcome.NOT_DUE and row not in strange]
         writer = OutcomeWriter(self._state, self._parts.orchestration, record, stage, lease_id)
         writer.send_again(early)
@@ -98,7 +98,7 @@ class MessageRunner:
             )
         return moved_to
 
-    def run_claimed(self, writer: OutcomeWriter, claimed: Sequence[ClaimedTask]) -> None:
+    def run_claimed(self, writer: OutcomeWriter, claimed: Sequence[ClaimedRow]) -> None:
         """Run tasks under this process's lease, and let `writer` write their outcomes."""
         fault_point("task.claimed")
         parts = self._parts
@@ -122,15 +122,3 @@ class MessageRunner:
                 fault_point("task.settled")
                 if batch.is_to_be_cut:
                     writer.release(batch.give_up_waiting())
-
-
-def _claimed_task(row: ClaimedRow) -> ClaimedTask:
-    return ClaimedTask(
-        task_id=row.task_id,
-        task_type=row.task_type,
-        task_index=row.task_index,
-        name=row.name,
-        parameters=row.parameters,
-        attempt=row.attempt,
-        tries=row.attempt - row.interruptions,
-    )

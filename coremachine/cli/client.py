@@ -190,12 +190,8 @@ class ApiClient:
     def redrive(self, request: Mapping[str, Any]) -> Json:
         return self._call("POST", "dead-letters/redrive", json=dict(request))
 
-    def find_readiness_problems(self) -> list[str]:
-        """What the app reports as missing; empty when it is ready."""
-        return self.look_whether_ready()[0]
-
     def look_whether_ready(self) -> tuple[list[str], str]:
-        """What the app reports as missing, and what it says of its job types."""
+        """What the app reports as missing, and the line about its job types."""
         try:
             answer = self._call("GET", "readyz")
         except ApiError as error:

@@ -14,8 +14,8 @@ from rich.markup import escape
 
 from coremachine.cli.client import ApiClient
 from coremachine.cli.errors import CliError, Exit
-from coremachine.cli.project import find_app
 from coremachine.cli.render import console
+from coremachine.local.app_folder import BUILT_IN_APP, find_app
 from coremachine.local.source_watch import SourceWatch
 from coremachine.local.stack_file import USUAL_DATA, StackError
 
@@ -58,7 +58,7 @@ def up(
 
         coremachine up --port 0 --amqp-port 0 --admin-port 0 --data /tmp/stack --fresh
     """
-    from coremachine.local.stack import BUILT_IN_APP, LocalStack  # noqa: PLC0415 - other commands start faster without
+    from coremachine.local.stack import LocalStack  # noqa: PLC0415 - other commands start faster without
 
     log_to_stderr(logging.WARNING)
     show = console()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from core.project_file import ProjectFileError, read_project_settings
+from coremachine.local.app_folder import BUILT_IN_APP
 from coremachine.local.broker_process import BrokerProcess
 from coremachine.local.host.errors import HostError
 from coremachine.local.host.logs import line_formatter
@@ -29,8 +30,6 @@ from triggers.app_shape import THREADS_SETTING, read_shape, threads_needed
 
 log = logging.getLogger(__name__)
 
-# For folders that have no function_app.py of their own.
-BUILT_IN_APP = Path(__file__).resolve().parents[1] / "default_app"
 _ADDRESS = "127.0.0.1"
 _READY_SECONDS = 120.0
 _RELOAD_GRACE_SECONDS = 0.3

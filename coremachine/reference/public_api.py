@@ -7,7 +7,7 @@ import coremachine
 from coremachine.reference.markdown import code, first_sentence, page, table
 
 _INTRODUCTION = """
-All of these come from `coremachine`, for example `from coremachine import JobBase, JobBaseMixin`. They are typed
+All of these come from `coremachine`, for example `from coremachine import Job, Stage, handler`. They are typed
 (`py.typed`), and each is imported when it is first used. `coremachine.app` has `app`, the function app, and
 `coremachine.testing` what [tests of jobs](../howto/test-a-job.md) need.
 

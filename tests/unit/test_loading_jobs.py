@@ -62,6 +62,13 @@ def test_all_modules_of_a_package_are_looked_through(package):
     assert registry.find_handler("three_work").queue == "tasks"
 
 
+def test_handlers_that_are_declared_beside_their_functions_are_found_in_any_module(package):
+    """In the job's own module the registry finds them; elsewhere nobody else would."""
+    marked = "from coremachine import handler\n\n@handler('one_work')\ndef work(params, context):\n    return {}\n"
+    package(one=job("one", ""), two=marked, three="from mine.two import work\n")
+    assert discover("mine", ["tasks"]).find_handler("one_work").queue == "tasks"
+
+
 def test_one_module_will_do(package):
     package(one=job("one"), two=job("two"))
     assert discover("mine.one", ["tasks"]).job_types == ("one",)
