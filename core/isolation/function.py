@@ -42,8 +42,7 @@ class ProcessFunction:
         *,
         through: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
     ) -> None:
-        # As it is called there; for a call in this process.
-        self.function = function if through is None else through(function)
+        self.function = function
         self._task_type, self._limits = task_type, limits
         self._target = name_of(function, through)
         self._through = through

@@ -360,7 +360,7 @@ def test_an_isolated_handler_with_typed_parameters_is_bound_in_its_process():
     assert function._target.startswith("jobs.typed:with_types(")
     # `coremachine run-task` calls it in its own process.
     context = TaskContext("j", "t", 1, "s1", 0, 1, {})
-    assert function.function({"number": 3, "day": "2026-01-31"}, context)["type"] == "Tile"
+    assert function.in_this_process()({"number": 3, "day": "2026-01-31"}, context)["type"] == "Tile"
 
 
 def test_the_decorator_takes_what_a_handler_takes():
