@@ -131,6 +131,7 @@ check: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy $$(ls examples/*/*.py | grep -v /test_)
 	$(BIN)/lint-imports
 
 # The generated pages of docs/reference; a test fails while one of them is old.
@@ -151,7 +152,7 @@ format: .venv/.ready
 # The wheel, installed with all that it needs into an environment of its own; `make test` borrows the packages of .venv.
 .PHONY: test-package
 test-package: .venv/.ready
-	COREMACHINE_TEST_INSTALL=real $(BIN)/python -m pytest -q tests/acceptance/test_wheel.py
+	COREMACHINE_TEST_INSTALL=real $(BIN)/python -m pytest -q --timeout=1200 tests/acceptance/test_wheel.py tests/acceptance/test_project.py
 
 # From the locked build system, without a network.
 .PHONY: packages

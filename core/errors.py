@@ -29,6 +29,7 @@ from typing import Any
 from core.safety.credentials import redact
 from core.safety.safe_text import (
     MOST_TEXT_BYTES,
+    ancestry_of,
     bounded_text,
     brief_text,
     repr_of,
@@ -229,6 +230,8 @@ class Failure:
         retry_after_seconds: What an author gave, of any type: a number, its text or a timedelta is taken, at most a
             day. The message names what could not be used.
         log: The last lines that the attempt logged and printed; 8 KB of them are kept.
+        ancestry: For each class of what was raised, from its own to its most general, its names without and with
+            their module. It is not stored.
     """
 
     error_type: str
@@ -237,6 +240,7 @@ class Failure:
     retry_after_seconds: float | None = None
     traceback: str | None = None
     log: str | None = None
+    ancestry: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         seconds, note = _usable_seconds(self.retry_after_seconds)
@@ -292,6 +296,7 @@ def classify(error: BaseException) -> Failure:
         retryable=issubclass(kind, RetryableTaskError) or not issubclass(kind, PERMANENT_EXCEPTIONS),
         retry_after_seconds=_retry_after_of(error) if issubclass(kind, RetryableTaskError) else None,
         traceback=trace_of(error),
+        ancestry=ancestry_of(kind),
     )
 
 

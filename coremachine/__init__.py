@@ -20,18 +20,23 @@ if TYPE_CHECKING:
         TaskTimedOut,
     )
     from core.fan_in import FanInResults, load_fan_in_results
+    from core.isolation.command import CommandFailed, run_command
     from core.models import JobStatus, TaskDefinition, TaskStatus
     from core.models import TaskDefinition as Task
     from core.models.context import CompletedTask, FailedTask, JobExecutionContext, StageSummary
     from core.models.definition import FailurePolicy, RetryPolicy
     from jobs.base import JobBase, JobDefinitionError
+    from jobs.handlers import handler
+    from jobs.job import Job
     from jobs.mixins import JobBaseMixin
     from jobs.parameters import ParameterError, ParameterErrors
     from jobs.registry import Handler, Registry
+    from jobs.stages import Stage
     from jobs.validators import ResourceInvalid, resource_validator
     from jobs.views import NoSuchPart, NothingToShow, ViewAnswer, ViewBusy, ViewFailed, ViewProblem, ViewRequest
 
 __all__ = [
+    "CommandFailed",
     "CompletedTask",
     "ContractViolationError",
     "CoreMachineError",
@@ -40,6 +45,7 @@ __all__ = [
     "FanInResults",
     "Handler",
     "InvalidParameters",
+    "Job",
     "JobBase",
     "JobBaseMixin",
     "JobDefinitionError",
@@ -54,6 +60,7 @@ __all__ = [
     "ResourceInvalid",
     "RetryPolicy",
     "RetryableTaskError",
+    "Stage",
     "StageSummary",
     "Task",
     "TaskCancelled",
@@ -67,8 +74,10 @@ __all__ = [
     "ViewProblem",
     "ViewRequest",
     "__version__",
+    "handler",
     "load_fan_in_results",
     "resource_validator",
+    "run_command",
 ]
 
 _MODULES = {
@@ -83,13 +92,17 @@ _MODULES = {
         "TaskTimedOut",
     ),
     "core.fan_in": ("FanInResults", "load_fan_in_results"),
+    "core.isolation.command": ("CommandFailed", "run_command"),
     "core.models": ("JobStatus", "TaskDefinition", "TaskStatus"),
     "core.models.context": ("CompletedTask", "FailedTask", "JobExecutionContext", "StageSummary"),
     "core.models.definition": ("FailurePolicy", "RetryPolicy"),
     "jobs.base": ("JobBase", "JobDefinitionError"),
+    "jobs.handlers": ("handler",),
+    "jobs.job": ("Job",),
     "jobs.mixins": ("JobBaseMixin",),
     "jobs.parameters": ("ParameterError", "ParameterErrors"),
     "jobs.registry": ("Handler", "Registry"),
+    "jobs.stages": ("Stage",),
     "jobs.validators": ("ResourceInvalid", "resource_validator"),
     "jobs.views": (
         "NoSuchPart",

@@ -344,7 +344,7 @@ def columns_of(model: type[FrozenModel]) -> Composed:
     return SQL(", ").join(Identifier(name) for name in model.model_fields)
 
 
-class JsonbArray(list[Jsonb | None]):
+class JsonbArray(list[Mapping[str, Any] | EncodedJson | None]):
     """Values for a parameter of type jsonb[]."""
 
 
@@ -367,16 +367,22 @@ class _JsonbArrayDumper(Dumper):
             if value is None:
                 parts.append(self._NULL)
                 continue
-            text = (value.dumps or json.dumps)(value.obj)
-            data = text.encode() if isinstance(text, str) else text
+            data = (value if isinstance(value, EncodedJson) else json.dumps(dict(value))).encode()
             parts += (self._LENGTH.pack(len(data) + 1), self._VERSION, data)
         return b"".join(parts)
 
 
+class _EncodedJsonDumper(Dumper):
+    oid = adapters.types["jsonb"].oid
+
+    def dump(self, obj: EncodedJson) -> bytes:
+        return obj.encode()
+
+
 ADAPTERS.register_dumper(JsonbArray, _JsonbArrayDumper)
+ADAPTERS.register_dumper(EncodedJson, _EncodedJsonDumper)
 
 
-def as_jsonb(value: Mapping[str, Any] | EncodedJson | None) -> Jsonb | None:
-    if value is None:
-        return None
-    return Jsonb(value, dumps=str) if isinstance(value, EncodedJson) else Jsonb(dict(value))
+def as_jsonb(value: Mapping[str, Any] | EncodedJson | None) -> Jsonb | EncodedJson | None:
+    """A value for a parameter of type jsonb."""
+    return value if value is None or isinstance(value, EncodedJson) else Jsonb(dict(value))

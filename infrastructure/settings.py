@@ -186,8 +186,9 @@ class Settings(BaseSettings):
     jobs: str = Field(
         "jobs.all_jobs:build_registry",
         alias="COREMACHINE_JOBS",
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-        description="package.module:function, a function that takes the logical queue names and returns a Registry",
+        pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$",
+        description="a package, whose modules have the job classes and handlers; or package.module:function, a "
+        "function that takes the logical queue names and returns a Registry",
     )
     unknown_work_patience_seconds: float = Field(
         21600.0,

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 from core.basics.canonical import shown
 from core.errors import UnknownWork
@@ -13,7 +13,9 @@ from core.isolation.target import import_problem
 from core.ports import HandlerFunction
 from jobs.base import JobBase, JobDefinitionError, is_job_class, job_problems
 from jobs.functions import function_problems
+from jobs.handlers import find_marked
 from jobs.names import name_problems
+from jobs.typed import UnknownAnnotation, with_types
 from jobs.validators import find_unknown_validators
 
 
@@ -51,14 +53,24 @@ class Registry:
     """Job classes and handlers that fit together.
 
     Args:
+        handlers: Those that no `@handler` declares in a job's class or module: these are found.
         queues: The logical names that handlers and stages may name.
+        instead: They take the place of others of their task types: for tests.
 
     Raises:
         JobDefinitionError: Everything that does not fit, at once.
     """
 
-    def __init__(self, jobs: Iterable[type[JobBase]], handlers: Iterable[Handler], queues: Iterable[str]) -> None:
-        job_list, handler_list, queue_names = list(jobs), list(handlers), set(queues)
+    def __init__(
+        self,
+        jobs: Iterable[type[JobBase]],
+        handlers: Iterable[Handler],
+        queues: Iterable[str],
+        *,
+        instead: Iterable[Handler] = (),
+    ) -> None:
+        job_list, queue_names = list(jobs), set(queues)
+        handler_list = _with_marked(job_list, list(handlers), list(instead))
         problems, task_types = _handler_problems(handler_list, queue_names)
         problems += _job_problems(job_list, task_types, queue_names)
         if problems:
@@ -85,12 +97,41 @@ class Registry:
         return self._handlers.get(task_type)
 
 
+def _with_marked(jobs: Sequence[object], handlers: list[Handler], instead: list[Handler]) -> list[Handler]:
+    """The listed handlers and those that are declared beside their functions."""
+    found = list(handlers)
+    for job in jobs:
+        for function, mark in find_marked(job) if isinstance(job, type) else ():
+            marked = Handler(mark.task_type, cast("HandlerFunction", function), **mark.options)
+            # A job of the same module had it, or it is listed as well.
+            if not any(_is_same(each, marked) for each in found):
+                found.append(marked)
+    replaced = [handler.task_type for handler in instead]
+    return [*instead, *(each for each in found if not isinstance(each, Handler) or each.task_type not in replaced)]
+
+
+def _is_same(handler: object, marked: Handler) -> bool:
+    if not isinstance(handler, Handler):
+        return False
+    return handler.function is marked.function and handler.task_type == marked.task_type
+
+
 def _callable(handler: Handler) -> Handler:
     """The handler as the engine calls it."""
+    typed = with_types(handler.function)
     if handler.isolation == "thread":
-        return handler
+        return replace(handler, function=typed)
     limits = Limits(handler.memory_limit_mb, handler.tasks_per_process)
-    return replace(handler, function=ProcessFunction(handler.task_type, handler.function, limits))
+    through = None if typed is handler.function else with_types
+    return replace(handler, function=ProcessFunction(handler.task_type, handler.function, limits, through=through))
+
+
+def _type_problems(what: str, function: HandlerFunction) -> list[str]:
+    try:
+        with_types(function)
+    except UnknownAnnotation as error:
+        return [f"{what}: {error}"]
+    return []
 
 
 def _handler_problems(handlers: Sequence[object], queues: set[str]) -> tuple[list[str], set[str]]:
@@ -110,8 +151,9 @@ def _handler_problems(handlers: Sequence[object], queues: set[str]) -> tuple[lis
         if handler.task_type in seen:
             problems.append(f"task type {handler.task_type!r} has two handlers")
         seen.add(handler.task_type)
-        unusable = function_problems(f"handler of {handler.task_type!r}", handler.function, ("params", "context"))
-        problems += unusable or _isolation_problems(f"handler of {handler.task_type!r}", handler)
+        what = f"handler of {handler.task_type!r}"
+        unusable = function_problems(what, handler.function, ("params", "context"))
+        problems += unusable or [*_type_problems(what, handler.function), *_isolation_problems(what, handler)]
         if handler.queue not in queues:
             problems.append(
                 f"handler of {handler.task_type!r}: expected a queue of {sorted(queues)}, found {handler.queue!r}"

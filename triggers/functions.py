@@ -11,6 +11,7 @@ from pathlib import Path
 import azure.functions as func
 
 from core.basics.first_imports import IMPORTS
+from core.project_file import ProjectFileError, read_project_settings
 from core.safety.safe_log import safe_logger
 from triggers.app_shape import AppShape, find_thread_shortage, read_shape
 from triggers.drain import install_drain
@@ -108,9 +109,14 @@ def load_app(folder: Path) -> func.FunctionApp:
     """The app that the environment describes.
 
     Args:
-        folder: Holds host.json.
+        folder: Holds host.json, and perhaps pyproject.toml with the project's jobs and queues.
     """
     install_drain()
+    try:
+        # In the environment, so that everything else in this process and its children has them.
+        os.environ.update(read_project_settings(folder) | os.environ)
+    except ProjectFileError as error:
+        return create_app(AppShape(http_auth=read_shape(os.environ).http_auth, problems=tuple(error.problems)))
     shape = read_shape(os.environ)
     shortage = find_thread_shortage(shape, os.environ, folder / "host.json")
     if shortage is not None:

@@ -32,7 +32,7 @@ class ProcessEnded(RetryableTaskError):
         hint = "; the system ends a process by it where memory runs out" if status == -signal.SIGKILL else ""
         super().__init__(
             "expected a result or an exception from the attempt's own process, found that it ended by "
-            f"{_end_of(status)}{hint}; the last lines that it printed may say why"
+            f"{end_of(status)}{hint}; the last lines that it printed may say why"
         )
 
 
@@ -119,6 +119,8 @@ class Attempt:
             self._around.context.progress(*answer["progress"])
         elif "log" in answer:
             pass_on(answer["log"])
+        elif "printed" in answer:
+            self._around.printed(answer["printed"])
         elif "read" in answer:
             self._process.send({"page": self._around.read_page(answer["read"])})
 
@@ -172,7 +174,8 @@ class Attempt:
             self._around.printed(line.decode("utf-8", "replace"))
 
 
-def _end_of(status: int) -> str:
+def end_of(status: int) -> str:
+    """How a process ended, for people: the name of a signal or the exit status."""
     if status >= 0:
         return f"exit status {status}"
     try:

@@ -1,11 +1,11 @@
-"""A process of the pool: `python -m core.isolation.child package.module:function TETHER`.
+"""A process of the pool: `python -m core.isolation.child package.module:function`.
 
 It runs attempts of one handler for the worker that started it, and ends with that worker: see `wire` for what goes to
 and fro.
 """
 
 import faulthandler
-import fcntl
+import io
 import json
 import logging
 import os
@@ -16,7 +16,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, BinaryIO, cast
+from functools import cache
+from typing import Any, BinaryIO, TextIO, cast
 from uuid import UUID
 
 from core.authors.author_code import call_author
@@ -78,7 +79,7 @@ class Worker:
                 self.stop = message["stop"]
             elif "page" in message:
                 self._pages.put(message["page"])
-        # The worker is gone, and nobody waits for this any more, nor for what it started.
+        # The worker is gone, and nobody waits for this any more, nor for what it started. `tether` may be quicker.
         os.killpg(0, signal.SIGKILL)
 
 
@@ -94,6 +95,30 @@ class Records(logging.Handler):
             self._worker.answer(log=as_message(record))
         except Exception:  # noqa: BLE001 - as every handler of `logging`
             self.handleError(record)
+
+
+class Prints(io.TextIOBase):
+    """A stream of `sys` whose lines go to the worker among the log records: what came first is there first."""
+
+    def __init__(self, stream: TextIO, worker: Worker) -> None:
+        self._stream, self._worker = stream, worker
+        self._rest = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._worker.answer(printed=line)
+        return len(text)
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def end_line(self) -> None:
+        if self._rest:
+            self.write("\n")
 
 
 class Results:
@@ -116,15 +141,14 @@ class Results:
             yield from page
 
 
-def main(target: str, tether: int) -> None:
-    faulthandler.enable()
+def main(target: str) -> None:
+    faulthandler.enable(all_threads=False)
     worker = _take_pipes()
-    _end_with_worker(tether)
     logging.root.addHandler(Records(worker))
     worker.start()
     # While nothing waits for it, if it can be; if not, each task reports why.
     with suppress(BaseException):
-        find(target)
+        _find_once(target)
     while (task := worker.next_task()) is not None:
         worker.answer(began=True)
         answer = _answer_to(target, task, worker)
@@ -141,22 +165,9 @@ def _take_pipes() -> Worker:
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
-    # Line by line, as on a terminal: what was printed before a crash is there.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    return Worker(requests, answers)
-
-
-def _end_with_worker(tether: int) -> None:
-    """Have the system end this process and what it starts when the worker has closed the pipe, by dying too.
-
-    The thread that reads requests sees that as well, but not while C code holds the interpreter.
-    """
-    if sys.platform == "linux":
-        # Where a sandbox knows no such signals, the thread is left.
-        with suppress(OSError):
-            fcntl.fcntl(tether, fcntl.F_SETOWN, -os.getpgrp())
-            fcntl.fcntl(tether, fcntl.F_SETSIG, signal.SIGKILL)
-            fcntl.fcntl(tether, fcntl.F_SETFL, fcntl.fcntl(tether, fcntl.F_GETFL) | os.O_ASYNC)
+    worker = Worker(requests, answers)
+    sys.stdout, sys.stderr = Prints(sys.stdout, worker), Prints(sys.stderr, worker)
+    return worker
 
 
 def _answer_to(target: str, task: Message, worker: Worker) -> Message:
@@ -182,18 +193,26 @@ def _answer_to(target: str, task: Message, worker: Worker) -> Message:
 def _call(target: str, task: Message, context: TaskContext) -> EncodedJson | tuple[Failure, bool]:
     """The result, or a failure and whether it heeds a cancel."""
     try:
-        judged = judge_returned(task["task_type"], find(target)(task["parameters"], context))
+        judged = judge_returned(task["task_type"], _find_once(target)(task["parameters"], context))
     except TaskCancelled as stopped:
         return classify(stopped), True
     return judged if isinstance(judged, EncodedJson) else (judged, False)
+
+
+@cache
+def _find_once(target: str) -> Any:
+    """What raises is asked for again."""
+    return find(target)
 
 
 def _end_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
+        if isinstance(stream, Prints):
+            stream.end_line()
     os.write(2, END_OF_OUTPUT + b"\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1])

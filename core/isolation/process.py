@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.isolation.log_records import settings_of_loggers
+from core.isolation.tether import Tether, has_ended, signal_group
 from core.isolation.wire import LineBuffer, Message, encode
 
 CHILD_MODULE = f"{__package__}.child"
@@ -37,14 +38,13 @@ class HandlerProcess:
         self.attempts = 0
         # Its private memory after its first attempt.
         self.first_bytes: int | None = None
-        tether, self._tether = os.pipe()
+        self._tether = Tether()
         try:
-            self._process = _spawn(target, tether)
+            self._process = _spawn(target, self._tether)
         except BaseException:
-            os.close(self._tether)
+            self._tether.cut()
             raise
-        finally:
-            os.close(tether)
+        self._tether.tie(self._process.pid)
         self._selector = selectors.DefaultSelector()
         for pipe, is_answer in ((self._process.stdout, True), (self._process.stderr, False)):
             self._selector.register(pipe, selectors.EVENT_READ, (is_answer, LineBuffer()))  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ class HandlerProcess:
 
     @property
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        return not has_ended(self._process)
 
     def send(self, message: Message) -> None:
         """A process that is gone is noticed by its last answer."""
@@ -85,36 +85,31 @@ class HandlerProcess:
         return lines
 
     def exit_status(self) -> int:
-        """As `subprocess` has it: negative for a signal. To be asked after the last answer."""
-        try:
-            return self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            # It closed its answers and lives on: of no more use.
-            self._process.kill()
-            return self._process.wait()
+        """As `subprocess` has it: negative for a signal. To be asked after the last answer; ends what it started."""
+        # One that closed its answers and lives on is of no more use.
+        has_ended(self._process, _END_SECONDS)
+        signal_group(self._process, signal.SIGKILL)
+        return self._process.wait()
 
     def end(self) -> None:
         """End it and what it started, whatever it does now. To be called once."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.kill()
+        signal_group(self._process, signal.SIGKILL)
         self._process.wait()
         self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             with suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
-        os.close(self._tether)
+        self._tether.cut()
 
 
-def _spawn(target: str, tether: int) -> "subprocess.Popen[bytes]":
-    """Start it. Nothing is ever written to the tether: its end is the sign that this process has ended."""
+def _spawn(target: str, tether: Tether) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
-        [sys.executable, "-P", "-m", CHILD_MODULE, target, str(tether)],
+        [sys.executable, "-P", "-m", CHILD_MODULE, target],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        pass_fds=(tether,),
+        pass_fds=(tether.inherited,),
         # Ctrl-C is for the worker; and what a handler starts belongs to the group that ends with its process.
         start_new_session=True,
         bufsize=0,

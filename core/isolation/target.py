@@ -9,13 +9,21 @@ from typing import Any
 from core.safety.safe_text import text_of, type_name
 
 
-def name_of(function: Callable[..., Any]) -> str:
-    """The name under which `find` gives the function back, where `import_problem` finds none."""
-    return f"{function.__module__}:{function.__qualname__}"
+def name_of(function: Callable[..., Any], through: Callable[..., Any] | None = None) -> str:
+    """The name under which `find` gives the function back, where `import_problem` finds none.
+
+    Args:
+        through: `find` gives what this function makes of it.
+    """
+    name = f"{function.__module__}:{function.__qualname__}"
+    return name if through is None else f"{name_of(through)}({name})"
 
 
 def find(name: str) -> Any:
     """The object of that name. Raises what its import raises, or AttributeError."""
+    if name.endswith(")"):
+        through, _, inner = name.removesuffix(")").partition("(")
+        return find(through)(find(inner))
     module, _, path = name.partition(":")
     return reduce(getattr, path.split("."), importlib.import_module(module))
 

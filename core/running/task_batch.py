@@ -19,6 +19,8 @@ from core.fan_in import fan_in_reader
 from core.isolation.function import ProcessFunction, process_pool
 from core.models import JobRecord, StageDefinition
 from core.models.lease import HeldTask, LeaseOutcome
+from core.models.retry import judged
+from core.models.transition import ClaimedRow
 from core.ports import HandlerFunction, JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
 from core.running.threads import ThreadReserve
@@ -54,24 +56,11 @@ class HandlerMissing(RetryableTaskError):
         )
 
 
-@dataclass(frozen=True)
-class ClaimedTask:
-    """A task under this process's lease. `tries` counts what the retry policy counts: interruptions do not."""
-
-    task_id: str
-    task_type: str
-    task_index: int
-    name: str | None
-    parameters: dict[str, Any]
-    attempt: int
-    tries: int
-
-
 @dataclass(slots=True)
 class TaskOutcome:
     """How one attempt ended: with a result, or with a failure. `stopped`: its handler heeded `check_cancelled`."""
 
-    task: ClaimedTask
+    task: ClaimedRow
     result: EncodedJson | None = None
     failure: Failure | None = None
     stopped: bool = False
@@ -91,7 +80,7 @@ class TaskBatch:
         job: JobRecord,
         stage: StageDefinition,
         lease_id: UUID,
-        tasks: Sequence[ClaimedTask],
+        tasks: Sequence[ClaimedRow],
         *,
         catalog: JobCatalog,
         results: ResultStore,
@@ -140,7 +129,9 @@ class TaskBatch:
         A group is empty when nothing came for a while: time to ask `is_to_be_cut`.
         """
         if len(self._tasks) == 1 and self._pool is None:
-            yield self._to_settle([self._run(task) for task in self._take(self._waiting.popleft)])
+            with fan_in_reader(self._results):
+                ended = [self._run(task) for task in self._take(self._waiting.popleft)]
+            yield self._to_settle(ended)
             return
         started = 0
         while self._unsettled > 0 and not self._is_abandoned:
@@ -175,14 +166,14 @@ class TaskBatch:
         """Whether tasks still wait for a thread though half a lease, or half their time, has gone by."""
         return bool(self._waiting) and time.monotonic() - self._began > self._patience_seconds / 2
 
-    def give_up_waiting(self) -> list[ClaimedTask]:
+    def give_up_waiting(self) -> list[ClaimedRow]:
         """Take the tasks back that have not begun; the caller releases them."""
         taken = self._take_all()
         self._unsettled -= len(taken)
         self._keeper.drop([self.leases[task.task_id] for task in taken])
         return taken
 
-    def abandon(self) -> tuple[list[ClaimedTask], list[ClaimedTask]]:
+    def abandon(self) -> tuple[list[ClaimedRow], list[ClaimedRow]]:
         """Tell all handlers to stop, from any thread: the tasks that have not begun, and the others.
 
         The caller releases them; among the others there may be some that have ended, which their rows know.
@@ -196,14 +187,14 @@ class TaskBatch:
         self._ended.put(None)
         return waiting, [task for task in self._tasks if task.task_id not in unbegun]
 
-    def _take_all(self) -> list[ClaimedTask]:
-        taken: list[ClaimedTask] = []
+    def _take_all(self) -> list[ClaimedRow]:
+        taken: list[ClaimedRow] = []
         while one := self._take(self._waiting.pop):
             taken += one
         return taken
 
     @staticmethod
-    def _take(pop: Callable[[], ClaimedTask]) -> list[ClaimedTask]:
+    def _take(pop: Callable[[], ClaimedRow]) -> list[ClaimedRow]:
         """One task, or none: several threads take from the same end or the other."""
         try:
             return [pop()]
@@ -227,10 +218,11 @@ class TaskBatch:
         return group
 
     def _work(self) -> None:
-        if self._pool is not None:
-            self._work_in(self._pool)
-        while one := self._take(self._waiting.popleft):
-            self._ended.put(self._run(one[0]))
+        with fan_in_reader(self._results):
+            if self._pool is not None:
+                self._work_in(self._pool)
+            while one := self._take(self._waiting.popleft):
+                self._ended.put(self._run(one[0]))
 
     def _work_in(self, pool: "ProcessPool") -> None:
         """As long as there is no room for a task's process, it has not begun: it can be given back."""
@@ -249,7 +241,7 @@ class TaskBatch:
         has_process = any(entry is not None and isinstance(entry.function, ProcessFunction) for entry in entries)
         return process_pool() if has_process else None
 
-    def _run(self, task: ClaimedTask) -> TaskOutcome:
+    def _run(self, task: ClaimedRow) -> TaskOutcome:
         """One attempt. Whatever happens there is an outcome, at once: a task never holds up or fails its neighbours."""
         untold = TaskOutcome(task, failure=_UNTOLD)  # made before: where the memory is used up, nothing can be
         try:
@@ -257,7 +249,7 @@ class TaskBatch:
         except BaseException:  # noqa: BLE001 - it is said to have no reason; the log may be what broke
             return untold
 
-    def _attempt(self, task: ClaimedTask) -> TaskOutcome:
+    def _attempt(self, task: ClaimedRow) -> TaskOutcome:
         began = time.monotonic()
         with AttemptLog(self._log_fields(task)) as kept:
             try:
@@ -270,14 +262,14 @@ class TaskBatch:
             outcome.failure = replace(outcome.failure, log=kept.text())
         outcome.duration_seconds = time.monotonic() - began
         if outcome.failure is not None and not outcome.stopped:
+            outcome.failure = judged(outcome.failure, self.stage.retry)
             self._tell_failure(outcome, outcome.failure)
         return outcome
 
-    def _call_handler(self, function: HandlerFunction, task: ClaimedTask) -> TaskOutcome:
+    def _call_handler(self, function: HandlerFunction, task: ClaimedRow) -> TaskOutcome:
         lease = self.leases[task.task_id]
         try:
-            with fan_in_reader(self._results):
-                returned = function(dict(task.parameters), self._context(task, lease))
+            returned = function(dict(task.parameters), self._context(task, lease))
             judged = judge_returned(task.task_type, returned, self._most_bytes)
         except TaskCancelled as error:
             return TaskOutcome(task, failure=classify(error), stopped=lease.is_stop_requested)
@@ -298,7 +290,7 @@ class TaskBatch:
             },
         )
 
-    def _log_fields(self, task: ClaimedTask) -> dict[str, Any]:
+    def _log_fields(self, task: ClaimedRow) -> dict[str, Any]:
         """What all records of an attempt carry."""
         return {
             "job_id": self.job.job_id,
@@ -315,7 +307,7 @@ class TaskBatch:
             raise HandlerMissing(task_type)
         return entry.function
 
-    def _context(self, task: ClaimedTask, lease: HeldTask) -> TaskContext:
+    def _context(self, task: ClaimedRow, lease: HeldTask) -> TaskContext:
         return TaskContext(
             job_id=self.job.job_id,
             job_type=self.job.job_type,

@@ -18,6 +18,9 @@ from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.options import begin_command, errors_are_json
 from coremachine.cli.proof import verify
 from coremachine.cli.render import visible_lines
+from coremachine.cli.run_task import run_task
+from coremachine.cli.scaffold import init, new
+from coremachine.cli.servicebus import servicebus
 from coremachine.cli.up import up
 
 app = typer.Typer(
@@ -46,7 +49,10 @@ def _options(
 
 
 app.command()(up)
+app.command()(servicebus)
 app.command()(demo)
+app.command()(init)
+app.add_typer(new, name="new")
 app.command()(jobs.submit)
 app.command()(jobs.status)
 app.command()(jobs.result)
@@ -55,6 +61,7 @@ app.command()(jobs.watch)
 app.command()(jobs.tasks)
 app.command()(tasks.task)
 app.command()(tasks.logs)
+app.command("run-task")(run_task)
 app.command()(verify)
 app.command()(tasks.events)
 app.command()(control.cancel)

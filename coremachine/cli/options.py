@@ -37,7 +37,7 @@ def _note_output(output: Output | None) -> Output | None:
 UrlOption = Annotated[
     str | None,
     typer.Option(
-        "--url", help="Server. Default: COREMACHINE_URL, else the stack that runs here, else http://127.0.0.1:7071."
+        "--url", help="Server. Default: COREMACHINE_URL, else the stack of this folder, else http://127.0.0.1:7071."
     ),
 ]
 OutputOption = Annotated[

@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from coremachine.local.stack_file import find_stack
+from coremachine.local.stack_file import find_stack_of
 
 _TASK_IDS = re.compile(r"\btask_ids=(\[[^\]]*\])")
 
 
 def find_stack_log(url: str) -> Path | None:
     """The log of the stack of this folder, if the server is that one."""
-    stack = find_stack(Path(".coremachine"))
+    stack = find_stack_of(Path.cwd())
     if stack is None or stack.url != url:
         return None
     file = Path(stack.data_dir) / "logs" / "host.log"

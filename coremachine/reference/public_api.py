@@ -7,8 +7,9 @@ import coremachine
 from coremachine.reference.markdown import code, first_sentence, page, table
 
 _INTRODUCTION = """
-All of these come from `coremachine`, for example `from coremachine import JobBase, JobBaseMixin`. They are typed
-(`py.typed`), and each is imported when it is first used. `coremachine.app` has `app`, the function app.
+All of these come from `coremachine`, for example `from coremachine import Job, Stage, handler`. They are typed
+(`py.typed`), and each is imported when it is first used. `coremachine.app` has `app`, the function app, and
+`coremachine.testing` what [tests of jobs](../howto/test-a-job.md) need.
 
 Versions follow [semantic versioning](https://semver.org): a name of this page is removed, or changes what it means,
 only in a release with a new first number; before 1.0, in one with a new second number. The same holds for the commands,

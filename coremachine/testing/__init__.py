@@ -7,10 +7,20 @@ if TYPE_CHECKING:
     from coremachine.testing.clock import Clock
     from coremachine.testing.engine import UnreachedCrash
     from coremachine.testing.queues import MessageFaults
-    from coremachine.testing.results import JobResult, StageResult
+    from coremachine.testing.results import JobResult, StageResult, TaskResult
     from coremachine.testing.runner import JobRunner, JobStuck, run_job
 
-__all__ = ["Clock", "JobResult", "JobRunner", "JobStuck", "MessageFaults", "StageResult", "UnreachedCrash", "run_job"]
+__all__ = [
+    "Clock",
+    "JobResult",
+    "JobRunner",
+    "JobStuck",
+    "MessageFaults",
+    "StageResult",
+    "TaskResult",
+    "UnreachedCrash",
+    "run_job",
+]
 
 _PLACES = {
     "Clock": "coremachine.testing.clock",
@@ -19,6 +29,7 @@ _PLACES = {
     "JobStuck": "coremachine.testing.runner",
     "MessageFaults": "coremachine.testing.queues",
     "StageResult": "coremachine.testing.results",
+    "TaskResult": "coremachine.testing.results",
     "UnreachedCrash": "coremachine.testing.engine",
     "run_job": "coremachine.testing.runner",
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from core.models import TaskStatus
@@ -12,22 +13,46 @@ from infrastructure.queries import MAX_LIMIT, JobQueries
 
 
 @dataclass(frozen=True)
+class TaskResult:
+    """A task as its last attempt left it.
+
+    Args:
+        attempt: How many attempts there were.
+        result: What its handler returned; empty where it did not complete.
+        error: `type`, `message`, `traceback` and more of the last attempt that failed; empty where none did.
+    """
+
+    task_id: str
+    name: str | None
+    task_type: str
+    stage: int
+    status: str
+    attempt: int
+    parameters: dict[str, Any] = field(repr=False)
+    result: dict[str, Any] = field(repr=False)
+    error: dict[str, Any] = field(repr=False)
+    progress: dict[str, Any] | None = field(repr=False)
+    started_at: datetime | None = field(repr=False)
+    finished_at: datetime | None = field(repr=False)
+
+
+@dataclass(frozen=True)
 class StageResult:
     """A stage that the job came to, with its tasks in the order in which they were planned."""
 
     number: int
     name: str
     status: str
-    tasks: tuple[TaskSummary, ...] = field(repr=False)
+    tasks: tuple[TaskResult, ...] = field(repr=False)
 
     @property
     def results(self) -> list[dict[str, Any]]:
         """Those of the tasks that completed."""
-        return [task.result or {} for task in self.tasks if task.status is TaskStatus.COMPLETED]
+        return [task.result for task in self.tasks if task.status == TaskStatus.COMPLETED]
 
     @property
-    def failures(self) -> tuple[TaskSummary, ...]:
-        return tuple(task for task in self.tasks if task.status is TaskStatus.FAILED)
+    def failures(self) -> tuple[TaskResult, ...]:
+        return tuple(task for task in self.tasks if task.status == TaskStatus.FAILED)
 
     @property
     def completed(self) -> int:
@@ -44,7 +69,7 @@ class JobResult:
 
     Args:
         status: `completed`, `completed_with_errors`, `failed` or `cancelled`.
-        summary: What `finalize_job` returned; None where it did not come to that.
+        summary: What `finalize_job` returned; empty where it did not come to that.
         error: Why the job failed: `type`, `message` and more.
         stages: Those that the job came to.
         events: Its timeline, oldest first.
@@ -54,18 +79,18 @@ class JobResult:
     job_type: str
     status: str
     parameters: dict[str, Any] = field(repr=False)
-    summary: dict[str, Any] | None
+    summary: dict[str, Any]
     error: dict[str, Any] | None = field(repr=False)
     stages: tuple[StageResult, ...]
     events: tuple[JobEvent, ...] = field(repr=False)
 
     @property
-    def tasks(self) -> tuple[TaskSummary, ...]:
+    def tasks(self) -> tuple[TaskResult, ...]:
         """All tasks, by stage."""
         return tuple(task for stage in self.stages for task in stage.tasks)
 
     @property
-    def failures(self) -> tuple[TaskSummary, ...]:
+    def failures(self) -> tuple[TaskResult, ...]:
         """The tasks that failed; `task.error` has `type`, `message` and `traceback`."""
         return tuple(task for stage in self.stages for task in stage.failures)
 
@@ -96,7 +121,7 @@ def read_result(pool: Pool, job_id: str) -> JobResult:
         job_type=detail.job.job_type,
         status=detail.job.status.value,
         parameters=detail.job.parameters,
-        summary=detail.job.result,
+        summary=detail.job.result or {},
         error=detail.job.error,
         stages=tuple(_stage(stage, tasks) for stage in detail.stages),
         events=tuple(_events(queries, detail)),
@@ -104,8 +129,25 @@ def read_result(pool: Pool, job_id: str) -> JobResult:
 
 
 def _stage(detail: StageDetail, tasks: list[TaskSummary]) -> StageResult:
-    own = tuple(task for task in tasks if task.stage == detail.stage)
+    own = tuple(_task(task) for task in tasks if task.stage == detail.stage)
     return StageResult(detail.stage, detail.name, detail.status.value, own)
+
+
+def _task(row: TaskSummary) -> TaskResult:
+    return TaskResult(
+        task_id=row.task_id,
+        name=row.name,
+        task_type=row.task_type,
+        stage=row.stage,
+        status=row.status.value,
+        attempt=row.attempt,
+        parameters=row.parameters,
+        result=row.result or {},
+        error=row.error or {},
+        progress=row.progress,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
 
 
 def _tasks(queries: JobQueries, job_id: str) -> Iterator[TaskSummary]:
@@ -141,9 +183,12 @@ def _report_lines(result: JobResult) -> Iterator[str]:
         yield f"  {result.error.get('type')}: {result.error.get('message')}"
         yield from _indented(result.error.get("traceback"))
     for task in result.failures:
-        error = task.error or {}
-        yield f"task {task.name or task.task_id} of stage {task.stage}, attempt {task.attempt}: {error.get('message')}"
-        yield from _indented(error.get("traceback") or str(error.get("type")))
+        what = f"task {task.name or task.task_id} of stage {task.stage}, attempt {task.attempt}"
+        yield f"{what}: {task.error.get('message')}"
+        yield from _indented(task.error.get("traceback") or str(task.error.get("type")))
+        if lines := task.error.get("log"):
+            yield "  its last lines:"
+            yield from _indented(lines)
 
 
 def _indented(text: str | None) -> Iterator[str]:

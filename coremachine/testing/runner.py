@@ -110,17 +110,17 @@ class JobRunner:
         return job.job_type
 
     def _restart(self) -> None:
-        registry = self._registry or Registry(self._jobs, [*self._handlers, *self._found_handlers()], self._task_queues)
+        registry = self._registry or Registry(
+            self._jobs, self._found_handlers(), self._task_queues, instead=self._handlers
+        )
         self._process = EngineProcess(
             registry, self.database, self.queues, task_queues=self._task_queues, served=self._served
         )
 
     def _found_handlers(self) -> list[Handler]:
-        """`HANDLERS` of the jobs' modules, unless the test gives another for the task type."""
-        given = {handler.task_type for handler in self._handlers}
+        """`HANDLERS` of the jobs' modules; those that are marked there, the registry finds."""
         modules = dict.fromkeys(sys.modules[job.__module__] for job in self._jobs)
-        found = [handler for module in modules for handler in getattr(module, "HANDLERS", ())]
-        return [handler for handler in found if handler.task_type not in given]
+        return [handler for module in modules for handler in getattr(module, "HANDLERS", ())]
 
     def _run_to_end(self, job_id: str, crashes: Crashes, until: float) -> None:
         queries = JobQueries(self.database.pool)

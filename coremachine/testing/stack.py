@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 
-from coremachine.local.stack import PROJECT_ROOT, LocalStack
+from coremachine.local.app_folder import BUILT_IN_APP, find_app
+from coremachine.local.stack import LocalStack
 from coremachine.testing.results import JobResult, read_result
 from coremachine.testing.runner import JobStuck, note_finished
 from infrastructure.postgresql import create_pool
@@ -59,5 +60,4 @@ class StackRunner:
 
 def app_of(folder: Path) -> Path:
     """The function app that tests below this folder are of; the one of this package where there is none."""
-    places = (folder, *folder.parents)
-    return next((place for place in places if (place / "function_app.py").is_file()), PROJECT_ROOT)
+    return find_app(folder) or BUILT_IN_APP

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from coremachine.local.stack_file import StackInfo, find_stack
+from coremachine.local.stack_file import StackInfo, find_stack_of
 from tests.acceptance.steps import PROJECT_ROOT, wait_until
 
 UV = str(Path(sys.executable).with_name("uv"))
@@ -49,6 +49,13 @@ class Installed:
         assert code is None or done.returncode == code, f"{command}: {done.stdout}{done.stderr}"
         return done
 
+    def run_tool(
+        self, module: str, *arguments: str, cwd: Path, code: int | None = 0
+    ) -> "subprocess.CompletedProcess[str]":
+        """A tool of Python, by its module; mypy as a program would be, since it looks where it was started."""
+        start = f"import sys, runpy; sys.argv[0] = {module!r}; runpy.run_module({module!r}, run_name='__main__')"
+        return self.run("python", "-c", start, *arguments, cwd=cwd, code=code)
+
     def environment(self, **settings: str) -> dict[str, str]:
         hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
         kept = {name: text for name, text in os.environ.items() if name not in hidden and "COREMACHINE" not in name}
@@ -56,7 +63,7 @@ class Installed:
 
     @contextmanager
     def up(self, folder: Path, *options: str, **settings: str) -> Iterator[tuple["subprocess.Popen[str]", StackInfo]]:
-        """`coremachine up` in a folder, on free ports, with its data in `.coremachine` there."""
+        """`coremachine up` in a folder, on free ports, as its user starts it."""
         ports = ["--port", "0", "--amqp-port", "0", "--admin-port", "0", "--workers", "1"]
         log = folder.with_name(f"{folder.name}-up.log")
         with log.open("w") as output:
@@ -72,7 +79,7 @@ class Installed:
 
             def ready() -> StackInfo | None:
                 assert process.poll() is None, log.read_text()
-                return find_stack(folder / ".coremachine") if "Ctrl-C" in log.read_text() else None
+                return find_stack_of(folder) if "Ctrl-C" in log.read_text() else None
 
             try:
                 yield process, wait_until(ready, "the stack is up", 120)
@@ -101,8 +108,10 @@ def install(wheel: Path, folder: Path, *, packages: bool = True) -> Installed:
     """
     if packages and os.environ.get("COREMACHINE_TEST_INSTALL") == "real":
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        wanted = f"{wheel}[local,raster,test]"
-        subprocess.run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", wanted], check=True)
+        python, wanted = str(folder / "bin" / "python"), f"{wheel}[local,raster,test]"
+        # As in the Makefile: uv reads no pip.conf.
+        if subprocess.run([UV, "pip", "install", "--quiet", "--python", python, wanted], check=False).returncode:
+            subprocess.run([python, "-m", "pip", "install", "--quiet", wanted], check=True)
         return Installed(folder, wheel)
     subprocess.run([UV, "venv", "--quiet", "--offline", "--python", sys.executable, str(folder)], check=True)
     python = str(folder / "bin" / "python")

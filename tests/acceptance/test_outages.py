@@ -10,11 +10,12 @@ import httpx
 import psycopg
 import pytest
 
+from coremachine.local.app_folder import BUILT_IN_APP
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.thread import BrokerThread
 from coremachine.local.host.supervisor import HostSupervisor
 from coremachine.local.postgres import LocalPostgres
-from coremachine.local.stack import BUILT_IN_APP, migrate
+from coremachine.local.stack import migrate
 from jobs.flood_risk_cog.samples import generate_samples
 from tests.acceptance.steps import submit, wait_for_end, wait_until
 

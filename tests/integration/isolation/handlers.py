@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from core.errors import PermanentTaskError
@@ -20,6 +22,16 @@ log = logging.getLogger("a.handler")
 
 def answer(params, context):
     return {"twice": params["number"] * 2, "pid": os.getpid(), "context": [context.task_id, context.attempt]}
+
+
+@dataclass
+class Tile:
+    number: int
+    day: date
+
+
+def typed(tile: Tile, context):
+    return {"type": type(tile).__name__, "year": tile.day.year, "number": tile.number}
 
 
 def tell(params, context):

@@ -1,6 +1,9 @@
-"""The project that a command is run in."""
+"""Which function app is meant: that of a folder, or the one for folders without."""
 
 from pathlib import Path
+
+# The job types that come with CoreMachine.
+BUILT_IN_APP = Path(__file__).resolve().parents[1] / "default_app"
 
 
 def find_app(folder: Path) -> Path | None:
