@@ -78,7 +78,7 @@ def subscription_entry(subscription: Subscription) -> str:
         ("MaxDeliveryCount", str(settings.max_delivery_count)),
         ("MessageCount", str(active + counts.deferred + counts.dead_letter)),
         *_forwarding(entity),
-        *_common(entity),
+        *_common(entity, DeadLetteringOnFilterEvaluationExceptions="true"),
     ]
     content = _elements(values) + _counts(active, counts.dead_letter, counts.scheduled)
     return _entry(subscription.name, entity, "SubscriptionDescription", content, path=entity.name)
@@ -139,8 +139,8 @@ def _raw_entry(title: str, path: str, created: str, updated: str, kind: str, con
     )
 
 
-def _common(entity: Entity) -> Values:
-    values = dict(_DEFAULTS) | dict(entity.queue.settings.extras)
+def _common(entity: Entity, **defaults: str) -> Values:
+    values = _DEFAULTS | defaults | dict(entity.queue.settings.extras)
     created, updated = _moment(entity.created_at), _moment(entity.updated_at)
     return [
         *values.items(),

@@ -4,7 +4,6 @@ A message is in exactly one place: ready, locked, deferred or scheduled. The cal
 latest; methods that depend on time call it themselves.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from uuid import UUID, uuid4
@@ -50,7 +49,7 @@ class Queue:
         self._messages: dict[int, Message] = {}
         self._ready = ReadyList()
         self._locks: dict[UUID, Lock] = {}
-        self._places: Counter[Place] = Counter()
+        self._places = [0] * len(Place)
         self._seen_ids = SeenIds()
         self._message_times: DueHeap[int] = DueHeap(self._is_message_due)
         self._lock_ends: DueHeap[UUID] = DueHeap(self._is_lock_end)
@@ -178,6 +177,11 @@ class Queue:
         return token in self._locks
 
     @property
+    def earliest(self) -> float:
+        """Nothing falls due before; cheaper than `next_due`."""
+        return min(self._message_times.earliest, self._lock_ends.earliest)
+
+    @property
     def next_due(self) -> float | None:
         first, second = self._message_times.next_due, self._lock_ends.next_due
         if first is None or second is None:
@@ -207,7 +211,7 @@ class Queue:
             message.place = Place.GONE
         self._messages.clear()
         self._locks.clear()
-        self._places.clear()
+        self._places = [0] * len(Place)
         self._seen_ids.clear()
         self._message_times.clear()
         self._lock_ends.clear()

@@ -141,6 +141,10 @@ class SessionQueue(Queue):
             self._lose(session_id)
 
     @property
+    def earliest(self) -> float:
+        return min(super().earliest, self._session_ends.earliest)
+
+    @property
     def next_due(self) -> float | None:
         dues = [due for due in (super().next_due, self._session_ends.next_due) if due is not None]
         return min(dues, default=None)
