@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from uuid import UUID, uuid4
 
+from coremachine.local.broker.limits import EXPIRED_PER_TICK
 from coremachine.local.broker.message import Content, RawPairs
 from coremachine.local.broker.ready import ReadyList
 from coremachine.local.broker.seen_ids import SeenIds
@@ -27,8 +28,6 @@ from coremachine.local.broker.timers import DueHeap
 
 # A queue that forwards hands each message that would become ready to this; False keeps it here.
 Forward = Callable[[Message], bool]
-
-_EXPIRED_PER_TICK = 10_000
 
 
 class Queue:
@@ -239,11 +238,6 @@ class Queue:
             dead_letter=dead,
         )
 
-    @property
-    def size_bytes(self) -> int:
-        """Of all messages, without dead letters."""
-        return sum(message.content.size for message in self._messages.values())
-
     def bury(self, message: Message, source: str, reason: str | None, description: str | None) -> None:
         """Take a message that has left another queue; only for dead-letter queues."""
         dead = self._store(message.content.dead_lettered(reason, description), self._next_number(), Place.READY)
@@ -273,7 +267,7 @@ class Queue:
         return lock is not None and lock.locked_until == due
 
     def _work_off_messages(self, now: float) -> None:
-        for _ in range(_EXPIRED_PER_TICK):
+        for _ in range(EXPIRED_PER_TICK):
             number = self._message_times.take_due(now)
             if number is None:
                 return

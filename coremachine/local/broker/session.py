@@ -293,7 +293,7 @@ class Session:
 
 
 class _Nothing:
-    """Stands for the entity of a delivery that is not known."""
+    """In place of the entity of a delivery that is not known."""
 
     def pump(self) -> None:
         pass

@@ -38,7 +38,7 @@ class MessageSession:
 
 
 class SessionQueue(Queue):
-    """As `Queue`, with messages by session id. The lock of a session stands for the locks of its messages."""
+    """As `Queue`, with messages by session id. The lock of a session is that of its messages too."""
 
     def __init__(self, settings: QueueSettings, clock: Callable[[], float]) -> None:
         super().__init__(settings, clock)
