@@ -262,6 +262,30 @@ comment on function "app"."record_event"(p_job_id text, p_run integer, p_stage i
 -- before a job row; nobody who holds a job row waits for a key.
 -- docs/explanation/locking.md shows how shared and exclusive holders of a stage's lock go together.
 
+-- The ids that name task rows, each once, in the order in which the rows are locked.
+-- Wherever ids name rows, these are joined laterally with one look for each, by the whole key, and a look that takes no
+-- lock ends with `offset 0`: neither is drawn into the join, so every version has this plan, with statistics or
+-- without. `task_id = any (ids)` is not used: before PostgreSQL 17 an index takes it as a filter where rows are wanted
+-- in order, and reads the whole stage.
+-- A row that is locked is then written by its place (`ctid`), which no other transaction can change.
+create or replace function "app".ids_in_order(p_task_ids text[]) returns table (id text)
+language sql immutable as $$
+  select distinct n.id collate "C" from unnest(p_task_ids) as n(id) order by 1
+$$;
+
+-- The places of task rows that the caller has locked, after it has written them.
+create or replace function "app".places_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns tid[]
+language plpgsql stable set enable_seqscan = off as $$
+begin
+  return (
+    select array_agg(w.place) from "app".ids_in_order(p_task_ids) as named
+    cross join lateral (
+      select t.ctid as place from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id offset 0
+    ) w
+  );
+end $$;
+
 -- The key of a stage's advisory lock.
 create or replace function "app".stage_lock_key(p_job_id text, p_run integer, p_stage integer) returns bigint
 language sql stable as $$
@@ -313,6 +337,8 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_key, 0));
 end $$;
 
+comment on function "app"."ids_in_order"(p_task_ids text[]) is 'The ids that name task rows, each once, in the order in which the rows are locked.';
+comment on function "app"."places_of_tasks"(p_job_id text, p_run integer, p_task_ids text[]) is 'The places of task rows that the caller has locked, after it has written them.';
 comment on function "app"."stage_lock_key"(p_job_id text, p_run integer, p_stage integer) is 'The key of a stage''s advisory lock.';
 comment on function "app"."refuse_isolation"() is 'Raises CM005: the transaction is not read committed.';
 comment on function "app"."lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.';
@@ -360,8 +386,11 @@ begin
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     returning s.failed_count into v_stage.failed_count;
     for v_task in
-      select t.task_id, t.error from "app".tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_failed_ids) order by t.task_id
+      select named.id as task_id, w.error from "app".ids_in_order(p_failed_ids) as named
+      cross join lateral (
+        select t.error from "app".tasks t
+        where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id offset 0
+      ) w
     loop
       perform "app".record_event(p_job_id, p_run, p_stage, v_task.task_id, 'task_failed', v_task.error);
       v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');
@@ -467,20 +496,21 @@ create or replace function "app".mark_tasks_announced(p_job_id text, p_run integ
 returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
   v_count integer;
 begin
   perform set_config('synchronous_commit', 'off', true);
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
+  select array_agg(o.place) into v_places from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id
       and (t.status in ('pending', 'queued', 'pending_retry')) is not false
-    order by t.task_id for update
+    for update
   ) o;
   update "app".tasks t
   set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = "app".clock(),
       due_at = case t.status when 'pending' then null else t.due_at end
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  where t.ctid = any (v_places);
   get diagnostics v_count = row_count;
   return v_count;
 end $$;
@@ -502,16 +532,15 @@ end $$;
 create or replace function "app".let_go_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns void
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
 begin
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and t.status is not distinct from 'pending'
-    order by t.task_id for update
+  select array_agg(o.place) into v_places from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.status is not distinct from 'pending'
+    for update
   ) o;
-  update "app".tasks t set due_at = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  update "app".tasks t set due_at = null where t.ctid = any (v_places);
 end $$;
 
 -- Ends the hold of a job that a find has for the caller, whose message no queue took.
@@ -546,7 +575,7 @@ create or replace function "app".claim_tasks(
   task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
   parameters jsonb, wait_seconds double precision
 )
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_open boolean;
@@ -554,7 +583,7 @@ declare
   v_is_overdue boolean;
   v_is_queue_overdue boolean;
   v_paused boolean;
-  v_parked text[];
+  v_places tid[];
   v_claimed text[] := array[]::text[];
   v_lease_seconds double precision;
 begin
@@ -573,22 +602,24 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
   if v_open and v_paused then
-    select array_agg(w.task_id) into v_parked from (
-      select t.task_id from "app".tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+    select array_agg(w.place) into v_places from "app".ids_in_order(p_task_ids) as named
+    cross join lateral (
+      select t.ctid as place from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
         and t.status in ('pending', 'queued', 'pending_retry')
-      order by t.task_id for update
+      for update
     ) w;
-    update "app".tasks t set parked_at = v_now
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_parked);
+    update "app".tasks t set parked_at = v_now where t.ctid = any (v_places);
   elsif v_open and not v_is_overdue then
     perform set_config('synchronous_commit', 'off', true);
-    select coalesce(array_agg(w.task_id), array[]::text[]) into v_claimed from (
-      select t.task_id from "app".tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+    select coalesce(array_agg(named.id), array[]::text[]), array_agg(w.place) into v_claimed, v_places
+    from "app".ids_in_order(p_task_ids) as named
+    cross join lateral (
+      select t.ctid as place from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
         and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
         and not (v_is_queue_overdue and t.attempt = 0)
-      order by t.task_id for update
+      for update
     ) w;
     -- What is claimed is answered from the update: a join would look for each row among all ids.
     return query
@@ -596,7 +627,7 @@ begin
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
         due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_claimed)
+    where t.ctid = any (v_places)
     returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
       0::double precision;
     if cardinality(v_claimed) = cardinality(p_task_ids) then
@@ -621,9 +652,10 @@ begin
     t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
     greatest(extract(epoch from t.due_at - v_now), 0)::double precision
   from unnest(p_task_ids) with ordinality as asked(id, place)
-  left join "app".tasks t
-    on t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = asked.id
-      and t.stage = p_stage
+  left join lateral (
+    select x.* from "app".tasks x
+    where x.job_id = p_job_id and x.run = p_run and x.task_id = asked.id and x.stage = p_stage offset 0
+  ) t on true
   where asked.id <> all (v_claimed)
   order by asked.place;
 end $$;
@@ -720,7 +752,7 @@ create or replace function "app".force_cancel(p_job_id text, p_run integer, p_st
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
-  v_ids text[];
+  v_places tid[];
 begin
   perform 1 from "app".jobs j
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'cancelling'
@@ -728,8 +760,8 @@ begin
   if not found then
     return null;
   end if;
-  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from "app".tasks t
+  select coalesce(array_agg(o.place), array[]::tid[]) into v_places from (
+    select t.ctid as place from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status in ('pending', 'queued', 'processing', 'pending_retry')
     order by t.task_id for update
@@ -739,13 +771,13 @@ begin
       parked_at = null, finished_at = v_now,
       error = "app".stored_error('CancelForced',
         format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner), false, t.attempt, v_now)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  where t.ctid = any (v_places);
   if not "app".check_stage(p_job_id, p_run, p_stage, false, null) then
     return null;
   end if;
   perform "app".record_event(p_job_id, p_run, p_stage, null, 'cancel_forced',
-    jsonb_build_object('count', cardinality(v_ids)));
-  return cardinality(v_ids);
+    jsonb_build_object('count', cardinality(v_places)));
+  return cardinality(v_places);
 end $$;
 
 -- Cancels the waiting tasks of a stage, and with p_with_running its running ones.
@@ -757,11 +789,11 @@ create or replace function "app".cancel_open_tasks(
 ) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
   v_count integer;
 begin
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
+  select array_agg(o.place) into v_places from (
+    select t.ctid as place from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and (t.status in ('pending', 'queued', 'pending_retry') or (p_with_running and t.status = 'processing'))
     order by t.task_id for update skip locked
@@ -769,7 +801,7 @@ begin
   update "app".tasks t
   set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
       parked_at = null, finished_at = "app".clock()
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  where t.ctid = any (v_places);
   get diagnostics v_count = row_count;
   return v_count;
 end $$;
@@ -882,7 +914,7 @@ declare
   v_due timestamptz;
   v_task_id text := coalesce(p_task_ids[1], '');
   v_job_run integer;
-  v_ids text[];
+  v_places tid[];
 begin
   insert into "app".dead_letters (
     job_id, queue, message_id, sequence_number, enqueued_at, kind, run, stage, task_id, task_ids, reason, description,
@@ -906,20 +938,21 @@ begin
   select j.run into v_job_run from "app".jobs j where j.job_id = p_job_id;
   job_found := found;
   if job_found and p_kind = 'task' then
-    select array_agg(o.task_id) into v_ids from (
-      select t.task_id from "app".tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+    select array_agg(o.place) into v_places from "app".ids_in_order(p_task_ids) as named
+    cross join lateral (
+      select t.ctid as place from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
         and (t.status = 'queued' or (t.status = 'pending_retry' and t.announced_at is not null))
         and exists (
           select 1 from "app".stages s
           where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
         )
-      order by t.task_id for update
+      for update of t
     ) o;
     update "app".tasks t
     set status = case t.status when 'queued' then 'pending' else t.status end, announced_at = null,
         due_at = greatest(t.due_at, v_due)
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+    where t.ctid = any (v_places);
     get diagnostics released = row_count;
   elsif job_found and p_kind in ('job', 'stage_complete') then
     update "app".jobs j set announced_at = null, due_at = greatest(j.due_at, v_due)
@@ -1125,9 +1158,10 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_ids text[];
+  v_places tid[];
 begin
-  select array_agg(e.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
+  select array_agg(e.task_id), array_agg(e.place) into v_ids, v_places from (
+    select t.task_id, t.ctid as place from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
     order by t.task_id limit p_limit for update skip locked
@@ -1139,7 +1173,7 @@ begin
           (s.settings ->> 'queue_timeout_seconds')::double precision), false, 0, v_now)
   from "app".stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
-    and t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+    and t.ctid = any (v_places);
   return v_ids;
 end $$;
 
@@ -1253,23 +1287,23 @@ begin
 end $$;
 
 -- Completes those of these tasks that the lease holds, and returns how many they are.
--- Its plans are made anew at each call, as in all functions that take arrays of ids.
 create or replace function "app".complete_held_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_now timestamptz
 ) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
 begin
-  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+  select coalesce(array_agg(h.place), array[]::tid[]) into v_places from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-    order by t.task_id for update
+    for update
   ) h;
-  perform "app".end_tasks(p_job_id, p_run, v_ids, 'completed', p_task_ids, p_results, p_now);
-  return cardinality(v_ids);
+  perform "app".end_tasks(v_places, 'completed', p_task_ids, p_results, p_now);
+  return cardinality(v_places);
 end $$;
 
 comment on function "app"."complete_stage_and_plan_next"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[], p_next_task_ids text[], p_next_task_types text[], p_next_queues text[], p_next_names text[], p_next_parameters jsonb[], p_next_lease_id uuid, p_owner text, p_tasks_per_message integer) is 'Ends a stage with all its tasks and plans the next stage, which has few tasks and at least one.';
@@ -1298,8 +1332,8 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_stage record;
-  v_expired text[];
-  v_timed_out text[];
+  v_expired tid[];
+  v_timed_out tid[];
   v_failed text[];
   v_total integer;
 begin
@@ -1309,12 +1343,12 @@ begin
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
-  select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
-         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open),
+  select array_agg(e.place) filter (where e.timed_out_at is null or not v_stage.is_open),
+         array_agg(e.place) filter (where e.timed_out_at is not null and v_stage.is_open),
          (array_agg(e.task_id))[:p_shown], (array_agg(distinct e.lease_owner))[:p_shown]
   into v_expired, v_timed_out, task_ids, owners
   from (
-    select t.task_id, t.timed_out_at, t.lease_owner from "app".tasks t
+    select t.ctid as place, t.task_id, t.timed_out_at, t.lease_owner from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status = 'processing' and t.lease_expires_at <= v_now
     order by t.task_id for update skip locked
@@ -1322,19 +1356,14 @@ begin
 
   with ended as (
     update "app".tasks t
-    set status = v.status, interruptions = v.interruptions, lease_id = null, lease_expires_at = null,
-        announced_at = null, is_watched = t.is_watched and v.status = 'pending',
-        finished_at = case when v.status <> 'pending' then v_now end,
-        error = case when v.status = 'failed' then "app".interrupted_error(
-          p_job_id, p_run, t.task_id, t.attempt, v.interruptions, t.lease_owner, v_now) else t.error end
-    from (
-      select x.task_id, x.interruptions + 1 as interruptions,
-        case when not v_stage.is_open then 'cancelled'
-          when x.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end as status
-      from "app".tasks x
-      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (v_expired)
-    ) v
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired) and t.task_id = v.task_id
+    set status = case when not v_stage.is_open then 'cancelled'
+          when t.interruptions < v_stage.allowed then 'pending' else 'failed' end,
+        interruptions = t.interruptions + 1, lease_id = null, lease_expires_at = null, announced_at = null,
+        is_watched = t.is_watched and v_stage.is_open and t.interruptions < v_stage.allowed,
+        finished_at = case when not v_stage.is_open or t.interruptions >= v_stage.allowed then v_now end,
+        error = case when v_stage.is_open and t.interruptions >= v_stage.allowed then "app".interrupted_error(
+          p_job_id, p_run, t.task_id, t.attempt, t.interruptions + 1, t.lease_owner, v_now) else t.error end
+    where t.ctid = any (v_expired)
     returning t.task_id, t.status, t.interruptions, t.lease_owner
   ), noted as (
     select "app".record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
@@ -1385,35 +1414,33 @@ begin
 end $$;
 
 -- Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.
--- The others are due again after the stage's back-off. The caller holds the rows and checks the stage.
+-- The others are due again after the stage's back-off. The caller holds the rows at these places and checks the stage.
 create or replace function "app".end_timed_out_attempts(
-  p_job_id text, p_run integer, p_stage integer, p_task_ids text[]
+  p_job_id text, p_run integer, p_stage integer, p_places tid[]
 ) returns text[]
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_settings jsonb;
+  v_allowed integer;
   v_failed text[];
 begin
-  select s.settings into v_settings from "app".stages s
+  select s.settings, (s.settings -> 'retry' ->> 'max_attempts')::integer into v_settings, v_allowed
+  from "app".stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   with ended as (
     update "app".tasks t
-    set lease_id = null, lease_expires_at = null, announced_at = null, is_watched = t.is_watched and a.is_left,
-        status = case when a.is_left then 'pending_retry' else 'failed' end,
-        due_at = case when a.is_left then v_now + a.delay_seconds * interval '1 second' end,
-        finished_at = case when a.is_left then null else v_now end,
+    set lease_id = null, lease_expires_at = null, announced_at = null,
+        is_watched = t.is_watched and t.attempt - t.interruptions < v_allowed,
+        status = case when t.attempt - t.interruptions < v_allowed then 'pending_retry' else 'failed' end,
+        due_at = case when t.attempt - t.interruptions < v_allowed then v_now + interval '1 second'
+          * "app".retry_delay(v_settings -> 'retry', t.attempt - t.interruptions) end,
+        finished_at = case when t.attempt - t.interruptions >= v_allowed then v_now end,
         error = "app".stored_error('TaskTimedOut',
           format('ran for more than %s s and did not stop when it was told; its worker was %s',
             (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner), true, t.attempt, v_now)
-    from (
-      select x.task_id, x.attempt - x.interruptions < (v_settings -> 'retry' ->> 'max_attempts')::integer as is_left,
-        "app".retry_delay(v_settings -> 'retry', x.attempt - x.interruptions) as delay_seconds
-      from "app".tasks x
-      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (p_task_ids)
-    ) a
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = a.task_id
-    returning t.task_id, t.status, t.error, a.delay_seconds
+    where t.ctid = any (p_places)
+    returning t.task_id, t.status, t.error, extract(epoch from t.due_at - v_now)::double precision as delay_seconds
   ), noted as (
     select "app".record_event(p_job_id, p_run, p_stage, e.task_id,
       'retry_scheduled', e.error || jsonb_build_object('delay_seconds', e.delay_seconds))
@@ -1435,15 +1462,18 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_open boolean;
   v_ids text[];
+  v_places tid[];
 begin
   select (j.status = 'processing' and j.run = s.run and s.status = 'processing') into v_open
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+  select coalesce(array_agg(named.id), array[]::text[]), array_agg(h.place) into v_ids, v_places
+  from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-    order by t.task_id for update
+    for update
   ) h;
   update "app".tasks t
   set status = case when v_open then 'pending' else 'cancelled' end,
@@ -1452,7 +1482,7 @@ begin
       attempt = t.attempt - case when p_started then 0 else 1 end,
       interruptions = t.interruptions + case when p_started then 1 else 0 end,
       lease_id = null, lease_expires_at = null, announced_at = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  where t.ctid = any (v_places);
   if cardinality(v_ids) = 0 then
     return v_ids;
   elsif v_open then
@@ -1469,7 +1499,7 @@ end $$;
 comment on function "app"."take_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_shown integer) is 'Takes back the tasks of one stage whose lease has run out.';
 comment on function "app"."take_back_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes back tasks whose lease has run out, as a process of the release before calls it.';
 comment on function "app"."interrupted_error"(p_job_id text, p_run integer, p_task_id text, p_attempt integer, p_interruptions integer, p_owner text, p_now timestamptz) is 'The error of a task that was interrupted too often.';
-comment on function "app"."end_timed_out_attempts"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[]) is 'Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.';
+comment on function "app"."end_timed_out_attempts"(p_job_id text, p_run integer, p_stage integer, p_places tid[]) is 'Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.';
 comment on function "app"."release_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean) is 'Gives claimed tasks back before their lease runs out, and returns those that need a message again.';
 
 -- The janitor's finds: what waits for a message, for a new owner or for an end, and nobody else will give it. Each find
@@ -1744,29 +1774,29 @@ create or replace function "app".renew_leases(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
+  v_places tid[];
 begin
+  select array_agg(h.place) into v_places from (
+    select * from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids) as a(job_id, run, task_id, lease_id)
+    order by a.job_id collate "C", a.task_id collate "C"
+  ) asked
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = asked.job_id and t.run = asked.run and t.task_id = asked.task_id
+      and t.status is not distinct from 'processing' and t.lease_id = asked.lease_id
+    for update
+  ) h;
   return query
-  with asked as (
-    select * from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids, p_progress)
-      as a(job_id, run, task_id, lease_id, progress)
-  ), owned as (
-    select t.job_id, t.run, t.task_id, t.stage, a.progress from "app".tasks t
-    join asked a on t.job_id = a.job_id and t.run = a.run and t.task_id = a.task_id and t.lease_id = a.lease_id
-    where t.status is not distinct from 'processing' and t.job_id = any (p_job_ids) and t.run = any (p_runs)
-      and t.task_id = any (p_task_ids)
-    order by t.job_id, t.task_id for update of t
-  )
   update "app".tasks t
   set lease_expires_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now) then t.lease_expires_at
         else v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second' end,
       timed_out_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now)
         then coalesce(t.timed_out_at, v_now) end,
-      progress = coalesce(o.progress, t.progress)
-  from owned o
-  join "app".stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
-  join "app".jobs j on j.job_id = o.job_id
-  where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
-    and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
+      progress = coalesce(asked.progress, t.progress)
+  from unnest(p_task_ids, p_lease_ids, p_progress) as asked(task_id, lease_id, progress),
+    "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where t.ctid = any (v_places) and t.task_id = asked.task_id and t.lease_id = asked.lease_id
+    and s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
   returning t.lease_id, t.task_id,
     case when not (j.status = 'processing' and j.run = s.run and s.status = 'processing') then 'stop'
       when "app".is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
@@ -1798,8 +1828,12 @@ begin
   select t.job_id, t.task_id, r.outcome,
     extract(epoch from t.lease_expires_at - "app".clock())::double precision
   from unnest(v_renewed.lease_ids, v_renewed.task_ids, v_renewed.outcomes) as r(lease_id, task_id, outcome)
-  join "app".tasks t on t.task_id = r.task_id and t.lease_id = r.lease_id
-    and t.job_id = any (v_found.job_ids) and t.run = any (v_found.runs) and t.task_id = any (v_found.task_ids);
+  join unnest(v_found.job_ids, v_found.runs, v_found.task_ids, v_found.lease_ids) as f(job_id, run, task_id, lease_id)
+    on f.task_id = r.task_id and f.lease_id = r.lease_id
+  cross join lateral (
+    select x.job_id, x.task_id, x.lease_expires_at from "app".tasks x
+    where x.job_id = f.job_id and x.run = f.run and x.task_id = r.task_id and x.lease_id = r.lease_id offset 0
+  ) t;
 end $$;
 
 comment on function "app"."renew_leases"(p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]) is 'Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.';
@@ -1847,19 +1881,20 @@ create or replace function "app".unpark_tasks(
 ) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
 begin
-  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.parked_at = p_held_until
-    order by t.task_id for update
+  select coalesce(array_agg(o.place), array[]::tid[]) into v_places from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.parked_at = p_held_until
+    for update
   ) o;
   update "app".tasks t
   set parked_at = null, announced_at = "app".clock(),
       status = case t.status when 'pending' then 'queued' else t.status end,
       due_at = case t.status when 'pending' then null else t.due_at end
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  return cardinality(v_ids);
+  where t.ctid = any (v_places);
+  return cardinality(v_places);
 end $$;
 
 comment on function "app"."find_parked_tasks"(p_job_id text, p_limit integer, p_hold_seconds double precision) is 'Finds parked tasks of jobs that are not paused any more: of one job, or of all when p_job_id is null.';
@@ -2054,28 +2089,25 @@ begin
   update "app".tasks t
   set waiting_for = "app".note_unknown_work(
     t.waiting_for, jsonb_build_object('attempt', t.attempt), p_unknown, v_now, p_patience_seconds)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  with ended as (
+  where t.ctid = any ("app".places_of_tasks(p_job_id, p_run, v_ids));
+  update "app".tasks t
+  set status = 'pending_retry',
+      due_at = v_now + "app".unknown_work_delay(t.waiting_for, p_delays) * interval '1 second'
+  where t.ctid = any ("app".places_of_tasks(p_job_id, p_run, v_ids))
+    and not "app".is_patience_over(t.waiting_for);
+  with failed as (
     update "app".tasks t
-    set status = case when d.is_over then 'failed' else 'pending_retry' end,
-        is_watched = t.is_watched and not d.is_over,
-        due_at = case when d.is_over then null else
-          v_now + "app".unknown_work_delay(t.waiting_for, p_delays) * interval '1 second' end,
-        finished_at = case when d.is_over then v_now end,
-        error = case when d.is_over then "app".unknown_work_error(t.waiting_for, t.attempt) else t.error end
-    from (
-      select x.task_id, "app".is_patience_over(x.waiting_for) as is_over from "app".tasks x
-      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (v_ids)
-    ) d
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and t.task_id = d.task_id
-    returning t.task_id, t.status
+    set status = 'failed', is_watched = false, due_at = null, finished_at = v_now,
+        error = "app".unknown_work_error(t.waiting_for, t.attempt)
+    where t.ctid = any ("app".places_of_tasks(p_job_id, p_run, v_ids)) and t.status = 'pending'
+    returning t.task_id
   )
-  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed from ended e;
+  select array_agg(f.task_id) into v_failed from failed f;
   -- Once, not each time: it may be given back a thousand times.
   perform "app".record_event(p_job_id, p_run, p_stage, min(t.task_id), 'tasks_wait_for_release',
     p_unknown || jsonb_build_object('count', count(*)))
   from "app".tasks t
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and (t.waiting_for ->> 'times')::integer = 1
+  where t.ctid = any ("app".places_of_tasks(p_job_id, p_run, v_ids)) and (t.waiting_for ->> 'times')::integer = 1
   having count(*) > 0;
   if v_failed is not null then
     v_is_last := "app".check_stage(p_job_id, p_run, p_stage, true, v_failed);
@@ -2084,8 +2116,8 @@ begin
   select t.task_id, case t.status when 'failed' then 'failed' else 'postponed' end, t.queue,
     greatest(extract(epoch from t.due_at - v_now), 0)::double precision, v_is_last, j.status
   from "app".tasks t join "app".jobs j on j.job_id = t.job_id
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-    and (t.status = 'pending_retry' or t.task_id = any (v_failed))
+  where t.ctid = any ("app".places_of_tasks(p_job_id, p_run, p_task_ids))
+    and (t.status = 'pending_retry' or t.task_id in (select unnest(v_failed)))
   order by t.task_id;
 end $$;
 
@@ -2659,24 +2691,26 @@ create or replace function "app".settle_tasks(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
+  v_places tid[];
   v_was_watched boolean;
   v_decides boolean;
   v_stage record;
   v_status text;
 begin
-  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false),
+  select coalesce(array_agg(named.id), array[]::text[]), array_agg(h.place), coalesce(bool_or(h.is_watched), false),
     (
       select p_status = 'failed' or s.is_unwatched
         or not (j.status = 'processing' and j.run = s.run and s.status = 'processing')
       from "app".stages s join "app".jobs j on j.job_id = s.job_id
       where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     )
-  into updated_ids, v_was_watched, v_decides
-  from (
-    select t.task_id, t.is_watched from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+  into updated_ids, v_places, v_was_watched, v_decides
+  from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place, t.is_watched from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-    order by t.task_id for update
+    for update
   ) h;
   is_last_task_in_stage := false;
   if v_was_watched and not v_decides then
@@ -2704,7 +2738,7 @@ begin
   end if;
 
   v_status := case when v_stage.is_open then p_status else 'cancelled' end;
-  perform "app".end_tasks(p_job_id, p_run, updated_ids, v_status, p_task_ids, p_payloads, v_now);
+  perform "app".end_tasks(v_places, v_status, p_task_ids, p_payloads, v_now);
 
   if v_decides then
     is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
@@ -2716,26 +2750,26 @@ begin
   return next;
 end $$;
 
--- Writes the end of tasks whose rows the caller has locked; their payloads are among those given.
+-- Writes the end of tasks whose rows the caller has locked, at these places; their payloads are among those given.
 -- Its plans join by hash: with a nested loop each row would be looked for among all payloads.
 create or replace function "app".end_tasks(
-  p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
+  p_places tid[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
 ) returns void
-language plpgsql set enable_seqscan = off set enable_nestloop = off as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_nestloop = off as $$
 begin
   update "app".tasks t
   set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
       result = case p_status when 'completed' then given.payload else t.result end,
       error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
   from unnest(p_task_ids, p_payloads) as given(task_id, payload)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_ids) and t.task_id = given.task_id;
+  where t.ctid = any (p_places) and t.task_id = given.task_id;
 end $$;
 
 comment on function "app"."complete_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]) is 'Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.';
 comment on function "app"."fail_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]) is 'Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.';
 comment on function "app"."settle_task"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb) is 'Completes one task that is not watched, of a stage that goes on: most completions of a large stage, in few statements.';
 comment on function "app"."settle_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text) is 'Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.';
-comment on function "app"."end_tasks"(p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz) is 'Writes the end of tasks whose rows the caller has locked; their payloads are among those given.';
+comment on function "app"."end_tasks"(p_places tid[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz) is 'Writes the end of tasks whose rows the caller has locked, at these places; their payloads are among those given.';
 
 -- Submissions: a job is written once for one id; a further submission gets the job that is there.
 
@@ -3164,7 +3198,7 @@ comment on column "app"."tasks"."due_at" is 'The task is not announced before th
 comment on column "app"."tasks"."announced_at" is 'When a queue confirmed its latest message, or a janitor found that message lost and sent another. Null: none is confirmed for what it waits for, so the janitor sends one.';
 comment on column "app"."tasks"."progress" is 'What its handler last reported, written with a heartbeat; null if it reports nothing.';
 comment on column "app"."tasks"."result" is 'What its handler returned; null until it has completed.';
-comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt, traceback, at. Cleared when it completes.';
+comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt, traceback, at, and log: the last lines that the attempt logged and printed, if there are any. Cleared when it completes.';
 comment on column "app"."tasks"."created_at" is 'When it was planned, or when a rerun wrote it anew.';
 comment on column "app"."tasks"."started_at" is 'When its latest attempt was claimed; task_timeout_seconds counts from here.';
 comment on column "app"."tasks"."finished_at" is 'When it completed, failed or was cancelled. Null while it is open.';

@@ -303,6 +303,22 @@ def list_events(
     return _page(page.items, page.next_cursor)
 
 
+@router.get("/jobs/{job_id}/logs", tags=["jobs"], response_model_exclude_unset=True)
+def list_logs(
+    job_id: JobIdPath, services: Services, query: Annotated[models.LogsQuery, InQuery()]
+) -> models.Page[JobEvent]:
+    """Attempts that did not succeed, the oldest first: how each ended, and in `detail.log` its last lines.
+
+    An attempt that was interrupted has no lines: its process was lost. What successful attempts logged is in the app's
+    log alone.
+    """
+    page = services.queries.list_logs(
+        job_id, task_id=query.task_id, run=query.run, after=query.after, limit=query.limit, cursor=query.cursor
+    )
+    _check_job_is_there(services, job_id, page.items)
+    return _page(page.items, page.next_cursor)
+
+
 @router.get("/job-types", tags=["job types"], response_model_exclude_unset=True)
 def list_job_types(services: Services, query: NoQuery) -> models.Page[models.JobTypeDetail]:
     """Job types of this app, with the JSON Schema of their parameters."""

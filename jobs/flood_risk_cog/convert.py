@@ -1,6 +1,5 @@
 """One raster to one Cloud Optimized GeoTIFF: refused with a reason, or written whole, validated and verified."""
 
-import errno
 import glob
 import hashlib
 import json
@@ -18,6 +17,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from jobs.flood_risk_cog.facts import DamagedRaster, Facts, cause, read_facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
+from jobs.flood_risk_cog.gdal_errors import failure_of
 from jobs.flood_risk_cog.inventory import describe, has_code
 from jobs.flood_risk_cog.memory import LEAST_CACHE, cache_bytes, is_too_wide, problem_with_blocks, rows_of_small_tiles
 from jobs.flood_risk_cog.places import check_place
@@ -30,6 +30,7 @@ from jobs.flood_risk_cog.stage import UnreadableSidecar, stage_raster
 from jobs.flood_risk_cog.statistics import FloodMeter
 from jobs.flood_risk_cog.target import join, open_file, put_file, read_text, remove_beside, short_name, size_of
 from jobs.flood_risk_cog.verification import verify_cog
+from jobs.flood_risk_cog.web_grid import WEB_MERCATOR
 from jobs.flood_risk_cog.write import write_cog, write_tiled, write_warped
 
 Compression = Literal["deflate", "zstd", "lerc"]
@@ -39,7 +40,7 @@ Report = Callable[[str, float], None]
 # Of classes, whose numbers are none.
 NO_DEPTHS = dict.fromkeys(("min_depth", "mean_depth", "max_depth"))
 # Enters the fingerprint: results of a release that makes other files of the same source are made anew.
-RELEASE = 3
+RELEASE = 4
 GDAL_OPTIONS = {"GDAL_TIFF_INTERNAL_MASK": True, "GDAL_CACHEMAX": LEAST_CACHE}
 
 
@@ -219,6 +220,8 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
         return _write_and_verify(path, source, temporary, options, report)
     except (DamagedRaster, NoFootprint) as error:
         raise UnusableRaster(path, str(error)) from error
+    except (RasterioError, CPLE_BaseError) as error:
+        raise failure_of(path, error, WEB_MERCATOR if options.web_optimized else options.target_crs) from error
     except (ProjError, ArithmeticError) as error:
         reason = f"its place, time or values are beyond what can be computed ({error}); correct them or its target_crs"
         raise UnusableRaster(path, reason) from error
@@ -227,19 +230,16 @@ def _make_cog_of(path: str, source: str, temporary: Path, options: ConversionOpt
 def _write_and_verify(
     path: str, source: str, temporary: Path, options: ConversionOptions, report: Report
 ) -> dict[str, Any]:
-    try:
-        plan, facts, meter = _read_source(path, source, options, report)
-        written = source
-        if plan.warped:
-            written = str(temporary.with_name("warped.tif"))
-            write_warped(path, source, Path(written), plan, lambda share: report("warp", share))
-        report("write", 0)
-        if not plan.warped and (rows := _rows_of_copy(source, options.tile_size)):
-            written = str(temporary.with_name("tiled.tif"))
-            write_tiled(source, Path(written), rows)
-        write_cog(written, temporary, plan)
-    except (RasterioError, CPLE_BaseError) as error:
-        raise _write_failure(path, error) from error
+    plan, facts, meter = _read_source(path, source, options, report)
+    written = source
+    if plan.warped:
+        written = str(temporary.with_name("warped.tif"))
+        write_warped(path, source, Path(written), plan, lambda share: report("warp", share))
+    report("write", 0)
+    if not plan.warped and (rows := _rows_of_copy(source, options.tile_size)):
+        written = str(temporary.with_name("tiled.tif"))
+        write_tiled(source, Path(written), rows)
+    write_cog(written, temporary, plan)
     report("validate", 0)
     check_alone(temporary)
     valid, errors, warnings = cog_validate(str(temporary), strict=True, quiet=True)
@@ -280,16 +280,6 @@ def _read_source(
     except UnicodeError as error:
         reason = f"its metadata is no UTF-8 ({error}); write it anew (gdal_edit -units, -a_srs, -mo)"
         raise UnusableRaster(path, reason) from error
-
-
-def _write_failure(path: str, error: BaseException) -> Exception:
-    """GDAL says "disk full" as an error like any other."""
-    text = cause(error)
-    if "No space left" in text or "disk full" in text.lower():
-        return OSError(
-            errno.ENOSPC, f"{PurePosixPath(path).name}: the disk of the output or the scratch folder is full"
-        )
-    return InvalidOutput(f"{PurePosixPath(path).name}: GDAL could not write it ({text})")
 
 
 def describe_cog(cog: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def union(boxes: list[list[float]]) -> list[float]:
     if last >= gap:
         west, east = spans[0][0], reached
         gap = last
-    if gap <= 0:
+    if gap <= SNAPPED:
         return [-HALF_TURN, south, HALF_TURN, north]
     return [west, south, east - TURN * (east > HALF_TURN), north]
 
@@ -89,9 +89,9 @@ def _around_edge(ground: Ground, width: int, height: int) -> Footprint:
     west, east, south, north = float(lon.min()), float(lon.max()), float(lat.min()), float(lat.max())
     if east - west >= TURN - 1e-9:
         return _made([_box(-HALF_TURN, south, HALF_TURN, north)], [-HALF_TURN, south, HALF_TURN, north])
-    shift = -TURN * math.floor((west + HALF_TURN) / TURN)
-    ring = [(float(x) + shift, float(y)) for x, y in zip(lon, lat, strict=True)]
-    west, east = west + shift, east + shift
+    shift = -TURN * math.floor((west + HALF_TURN + SNAPPED) / TURN)
+    ring = [(max(float(x) + shift, -HALF_TURN), float(y)) for x, y in zip(lon, lat, strict=True)]
+    west, east = max(west + shift, -HALF_TURN), east + shift
     if east <= HALF_TURN + 1e-9:
         return _made([ring], [west, south, min(east, HALF_TURN), north])
     left = _clipped(ring, keep_below=True)

@@ -1,6 +1,7 @@
 """Which points of a raster's grid lie on the globe, and at which longitude and latitude."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -86,3 +87,65 @@ def _turn_of(world: Any) -> float:
     if np.ptp(x, axis=0).max() > ROUNDING * width:
         return 0.0
     return width * _TURN / float(np.ptp(_PROBED_LONGITUDES))
+
+
+@dataclass(frozen=True)
+class Around:
+    """How x of a coordinate system goes around the globe.
+
+    Args:
+        turn: The length of a turn along x; 0 where x does not depend on the longitude alone.
+        middle: The x in the middle of the system's own turn; at half a turn from it is its seam.
+        has_poles: Whether a pole has a y: Mercator has none.
+    """
+
+    turn: float
+    middle: float = 0.0
+    has_poles: bool = True
+
+    def into(self, west: float, east: float, xs: Any) -> Any:
+        """The same places with x as a grid from `west` to `east` counts it, which may go on beyond the seam."""
+        for step in (self.turn, -self.turn) if self.turn else ():
+            is_there = (xs + step >= west) & (xs + step <= east)
+            xs = np.where(is_there & ((xs < west) | (xs > east)), xs + step, xs)
+        return xs
+
+
+def around(crs: Any) -> Around:
+    """Of a geographic or projected coordinate system of rasterio's."""
+    return _around(crs.to_wkt(), bool(crs.is_geographic))
+
+
+@lru_cache(maxsize=64)
+def _around(wkt: str, is_geographic: bool) -> Around:  # noqa: FBT001 - a key of the cache
+    crs = pyproj.CRS.from_wkt(wkt)
+    if is_geographic:
+        return Around(2 * np.pi / float(crs.axis_info[0].unit_conversion_factor))
+    world = pyproj.Transformer.from_crs(crs, pyproj.CRS.from_user_input("OGC:CRS84"), always_xy=True)
+    if not (turn := _turn_of(world)):
+        return Around(0.0)
+    longitudes = np.linspace(-_TURN / 2, _TURN / 2, 721)
+    x, _ = world.transform(longitudes, np.zeros(longitudes.size), direction="INVERSE")
+    _, pole = world.transform(0.0, _POLE, direction="INVERSE")
+    return Around(turn, float(x.max() + x.min()) / 2, has_poles=bool(abs(pole) < turn))
+
+
+def places(one: Any, other: Any, xs: Any, ys: Any) -> tuple[Any, Any]:
+    """Points of one coordinate system of rasterio's in another; infinite where that has no place for them."""
+    x, y = _between(one.to_wkt(), other.to_wkt()).transform(np.asarray(xs, float), np.asarray(ys, float))
+    return np.asarray(x), np.asarray(y)
+
+
+@lru_cache(maxsize=64)
+def _between(one: str, other: str) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(pyproj.CRS.from_wkt(one), pyproj.CRS.from_wkt(other), always_xy=True)
+
+
+def same_datum(one: Any, two: Any) -> bool:
+    """Between datums there are several ways, which differ by metres: places are not certain enough to judge."""
+    try:
+        systems = [pyproj.CRS.from_wkt(crs.to_wkt()).geodetic_crs for crs in (one, two)]
+    except pyproj.exceptions.CRSError:
+        return False
+    datums = [system.datum.name if system and system.datum else None for system in systems]
+    return datums[0] is not None and datums[0] == datums[1]

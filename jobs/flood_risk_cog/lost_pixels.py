@@ -4,12 +4,11 @@ import math
 from typing import Any
 
 import numpy as np
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
-from rasterio.warp import transform
 from rasterio.windows import Window
 
+from jobs.flood_risk_cog.ground import around, ground_of, places
 from jobs.flood_risk_cog.neighbours import bands_to_look_at, read_known, sample_windows
+from jobs.flood_risk_cog.target_grid import MERCATOR_ENDS
 
 SIDE = 256
 MOST_WINDOWS = 8
@@ -18,29 +17,29 @@ TILE = 512
 MOST_REACH = 24
 # By how much a pixel of the result may be larger than one of the source, along its side.
 MOST_COARSER = 2.5
-# Mercator has no poles: maps in it end there.
-MERCATOR_ENDS = 85.06
 
 
-def places_in(before: Any, after_crs: Any, grid: Any, rows: Any, columns: Any) -> tuple[Any, Any]:
-    """Row and column in another grid, with fractions, of places in a raster; infinite for none."""
-    xs, ys = before.transform @ (columns.ravel(), rows.ravel())
-    x, y = transform(before.crs, after_crs, xs, ys)
-    found_columns, found_rows = ~grid @ (np.array(x), np.array(y))
+def places_in(before: Any, after_crs: Any, grid: Any, rows: Any, columns: Any, width: int = 0) -> tuple[Any, Any]:
+    """Row and column in another grid, with fractions, of places in a raster; infinite for none.
+
+    Args:
+        width: Of the grid, which may go on beyond the seam of its coordinate system.
+    """
+    x, y = places(before.crs, after_crs, *(before.transform @ (columns.ravel(), rows.ravel())))
+    x = around(after_crs).into(grid.c, grid.c + grid.a * width, x)
+    with np.errstate(invalid="ignore"):
+        found_columns, found_rows = ~grid @ (x, y)
     return found_rows.reshape(rows.shape), found_columns.reshape(rows.shape)
 
 
-def coarseness(before: Any, crs: Any, grid: Any) -> float | None:
+def coarseness(before: Any, crs: Any, grid: Any) -> float:
     """How many pixels of a raster lie along the side of one of a grid, in the middle of nine by nine places."""
     at = (np.arange(9) + 0.5) / 9
     columns, rows = np.meshgrid(at * before.width, at * before.height)
-    try:
-        here, right, below = (
-            np.stack(places_in(before, crs, grid, rows + down, columns + across))
-            for down, across in ((0, 0), (0, 0.5), (0.5, 0))
-        )
-    except (RasterioError, CPLE_BaseError):
-        return None
+    here, right, below = (
+        np.stack(places_in(before, crs, grid, rows + down, columns + across))
+        for down, across in ((0, 0), (0, 0.5), (0.5, 0))
+    )
     with np.errstate(invalid="ignore"):
         one, two = (right - here) * 2, (below - here) * 2
         area = np.abs(one[0] * two[1] - one[1] * two[0])
@@ -62,7 +61,7 @@ def find_lost_pixels(before: Any, after: Any, *, is_judged: bool, hidden: float 
         if hidden is not None:
             valid = valid & (values != hidden)
         columns, rows = np.meshgrid(np.arange(window.width) + window.col_off, np.arange(window.height) + window.row_off)
-        row, column = places_in(before, after.crs, after.transform, rows + 0.5, columns + 0.5)
+        row, column = places_in(before, after.crs, after.transform, rows + 0.5, columns + 0.5, after.width)
         inner = _inner(valid[0], _reach(row, column)) & ~_beyond_mercator(before, after, rows, columns)
         gone = inner.copy()
         gone[inner] = ~_is_valid_around(after, row[inner], column[inner])
@@ -99,11 +98,10 @@ def _inner(valid: Any, reach: int) -> Any:
 
 
 def _beyond_mercator(before: Any, after: Any, rows: Any, columns: Any) -> Any:
-    if after.crs.to_epsg() != 3857:  # noqa: PLR2004 - Web Mercator
+    if around(after.crs).has_poles:
         return np.zeros(rows.shape, bool)
-    xs, ys = before.transform @ (columns.ravel() + 0.5, rows.ravel() + 0.5)
-    _, latitudes = transform(before.crs, "EPSG:4326", xs, ys)
-    return (np.abs(np.array(latitudes)) > MERCATOR_ENDS - 0.1).reshape(rows.shape)
+    _, latitudes = ground_of(before).lon_lat(columns + 0.5, rows + 0.5)
+    return np.abs(latitudes) > MERCATOR_ENDS - 0.1
 
 
 def _is_valid_around(after: Any, rows: Any, columns: Any) -> Any:

@@ -29,6 +29,7 @@ _WKT = re.compile(
 _OUTSIDE = re.compile(r"nadgrids|geoidgrids|PARAMETERFILE|\bPROJ4\b|://|@", re.IGNORECASE)
 
 
+COMPUTABLE_CRS = "target_crs to be a system that PROJ can compute, to longitude and latitude and back"
 NAMED_CRS = "an authority's code such as EPSG:4326, or whole WKT or PROJJSON"
 
 
@@ -130,6 +131,19 @@ def is_named_crs(text: str) -> bool:
     return not _OUTSIDE.search(text) and bool(_CODE.fullmatch(text) or is_whole)
 
 
+def is_computable(text: str) -> bool:
+    """Whether PROJ has a way from a coordinate system to longitude and latitude, and back; some it knows by name."""
+    import pyproj  # noqa: PLC0415 - an extra
+
+    try:
+        way = pyproj.Transformer.from_crs("OGC:CRS84", pyproj.CRS.from_user_input(text), always_xy=True)
+        way.transform(0.0, 0.0)
+        way.transform(0.0, 0.0, direction="INVERSE")
+    except pyproj.exceptions.ProjError:
+        return False
+    return True
+
+
 @resource_validator("raster_place")
 def raster_place(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """The place is one that this app may use; with `writes` true, one that it may write to."""
@@ -166,6 +180,8 @@ def named_crs(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         import pyproj  # noqa: PLC0415 - an extra; without it the inventory looks
 
         pyproj.CRS.from_user_input(text)
+        if not is_computable(text):
+            raise ResourceInvalid(field, COMPUTABLE_CRS, shown(text, 100), "choose another one")
     except ImportError:
         return
     except (ValueError, RuntimeError) as error:

@@ -10,13 +10,12 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
-from rasterio.warp import transform_bounds
 
 from jobs.flood_risk_cog.facts import Facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
 from jobs.flood_risk_cog.inventory import crs_text
-from jobs.flood_risk_cog.lost_pixels import MERCATOR_ENDS
-from jobs.flood_risk_cog.places import NAMED_CRS, is_named_crs
+from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable, is_named_crs
+from jobs.flood_risk_cog.target_grid import MERCATOR_ENDS, TargetGrid, lost_rows, own_grid
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
 
 Kind = Literal["continuous", "classes"]
@@ -31,6 +30,8 @@ NO_LERC = {"int64", "uint64"}
 MOST_EXACT = 1 << 53
 # Whose alpha bands GDAL takes as masks when it makes overviews.
 ALPHA_TYPES = {"uint8", "uint16"}
+# GDAL's tag of a nodata value per band: a pixel is hidden where all bands have theirs.
+PER_BAND = "NODATA_VALUES"
 # What a predictor of TIFF works on.
 WHOLE_BYTES = {"8", "16", "32", "64"}
 
@@ -94,6 +95,7 @@ class ConversionPlan:
         fill_nodata: The source has both, a mask and nodata: where the mask hides, nodata is written before the warp.
         nodata: Of the result.
         web: The grid that it is put on, where web maps are to show it.
+        grid: The grid that it is put on, where GDAL's own choice would be wrong.
         warp_resampling, overview_resampling: Names of GDAL's methods.
         changed: In words, what is meant to differ from the source.
     """
@@ -110,6 +112,7 @@ class ConversionPlan:
     compression: str
     nbits: str | None = None
     web: WebGrid | None = None
+    grid: TargetGrid | None = None
     changed: tuple[str, ...] = field(default=())
 
 
@@ -131,16 +134,21 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
     check_form(path, dataset, options)
     if kind == "classes" and options.resampling not in {"auto", *OF_CLASSES}:
         changed.append(f"its classes are not mixed: nearest and mode in the place of {options.resampling}")
+    if warped and options.resampling == "auto" and warp != "nearest" and is_near_limit(dtype, facts):
+        warp = "nearest"
+        changed.append("its values are not mixed, as sums of them would be beyond their type")
     if warped:
+        check_warp(path, dataset, nodata)
         check_exact(path, dtype, facts, nodata)
+        if PER_BAND in dataset.tags():
+            changed.append(f"its {PER_BAND} become a mask")
         if found == "all" and any(band.has_nan for band in facts.bands):
             nodata, found = float("nan"), "nodata"
             changed.append("NaN, which was a value, is its nodata")
         elif found == "all":
             found = "mask"
             changed.append("a mask tells what lies outside of the source")
-    if warped and target is not None and target.to_epsg() == 3857 and reaches_beyond(dataset, MERCATOR_ENDS):  # noqa: PLR2004
-        changed.append("what lies beyond 85 degrees of latitude is left out, as web maps end there")
+        changed += _beyond_mercator(path, dataset, CRS.from_user_input(target_crs))
     fill_nodata = warped and found == "mask" and nodata is not None
     if fill_nodata:
         changed.append("its mask becomes nodata, and pixels that had this value under the mask are not valid any more")
@@ -159,16 +167,20 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         tile_size=options.tile_size,
         compression=options.compression,
         web=_web_grid(path, dataset, options.tile_size) if options.web_optimized else None,
+        grid=own_grid(dataset, target) if warped and target is not None and not options.web_optimized else None,
         nbits=dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"),
         changed=tuple(changed),
     )
 
 
-def reaches_beyond(dataset: Any, latitude: float) -> bool:
-    """Whether a raster that `check_source` let pass reaches nearer to a pole."""
-    (left, right), (bottom, top) = sorted(dataset.bounds[0::2]), sorted(dataset.bounds[1::2])
-    _, south, _, north = transform_bounds(dataset.crs, "EPSG:4326", left, bottom, right, top)
-    return bool(max(abs(south), abs(north)) > latitude)
+def _beyond_mercator(path: str, dataset: Any, target: CRS) -> list[str]:
+    """In words, what lies where the target has ended."""
+    if not (lost := lost_rows(dataset, target)):
+        return []
+    beyond = f"beyond {MERCATOR_ENDS} degrees of latitude"
+    if lost == dataset.height:
+        raise UnusableRaster(path, f"it lies {beyond}, where Mercator ends; choose a target_crs of its region")
+    return [f"{lost} of its {dataset.height} rows lie {beyond} and are left out, as Mercator ends there"]
 
 
 def _web_grid(path: str, dataset: Any, tile_size: int) -> WebGrid:
@@ -258,6 +270,18 @@ def check_target(target_crs: str) -> None:
         raise ValueError(f"expected target_crs such as EPSG:4326, found {target_crs!r}: {error}") from error
     if not (target.is_geographic or target.is_projected):
         raise ValueError(f"expected target_crs to be geographic or projected, found {target_crs!r}")
+    if not is_computable(target_crs):
+        raise ValueError(f"expected {COMPUTABLE_CRS}, found {target_crs!r}; choose another one")
+
+
+def check_warp(path: str, dataset: Any, nodata: float | None) -> None:
+    """Refuse what cannot be reprojected as it is meant."""
+    dtype = np.dtype(dataset.dtypes[0])
+    if nodata is not None and dtype.kind in "iu" and not float(nodata).is_integer():
+        reason = f"its nodata {nodata:g} is no value of its type {dtype}; give it a whole number (gdal_edit -a_nodata)"
+        raise UnusableRaster(path, reason)
+    if all(each is ColorInterp.alpha for each in dataset.colorinterp):
+        raise UnusableRaster(path, "it has an alpha band and no other to reproject; leave target_crs out")
 
 
 def check_exact(path: str, dtype: str, facts: Facts, nodata: float | None) -> None:
@@ -303,6 +327,9 @@ def check_grid(path: str, dataset: Any) -> None:
     transform = dataset.transform
     if abs(transform.b) > 1e-9 * abs(transform.a) or abs(transform.d) > 1e-9 * abs(transform.e):
         reason = "its grid is rotated or skewed, not aligned north up; warp it to a regular grid first (gdalwarp)"
+        raise UnusableRaster(path, reason)
+    if dataset.rpcs is not None and (dataset.crs is None or transform.is_identity):
+        reason = "it has a camera's model (RPC) and no grid; warp it to a regular grid first (gdalwarp -rpc)"
         raise UnusableRaster(path, reason)
     if dataset.crs is not None and transform.is_identity:
         reason = "it has no position; bring its world file (.tfw), or assign one first (gdal_edit -a_ullr)"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.features import rasterize
@@ -18,6 +19,7 @@ from rasterio.transform import Affine
 from rasterio.warp import reproject
 
 from jobs.flood_risk_cog.footprint import HALF_TURN, TURN, union
+from jobs.flood_risk_cog.ground import around, places
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.units import metres_of
 
@@ -370,7 +372,9 @@ def add_depths(depths: Any, frame: Frame, path: str, box: list[float]) -> str | 
         unit = dataset.units[0] or None
         metres = metres_of(unit)
         scale, offset = dataset.scales[0] * (metres or 1), dataset.offsets[0] * (metres or 1)
-        source_place = dataset.transform @ Affine.scale(dataset.width / shape[1], dataset.height / shape[0])
+        source_place = _place_seen_from(dataset, box) @ Affine.scale(
+            dataset.width / shape[1], dataset.height / shape[0]
+        )
         values = (band.astype("float64") * scale + offset).astype("float32").filled(np.nan)
         warped = np.full(part.shape, np.nan, dtype="float32")
         reproject(
@@ -386,6 +390,15 @@ def add_depths(depths: Any, frame: Frame, path: str, box: list[float]) -> str | 
         )
     np.fmax(part, warped, out=part)
     return "m" if metres is not None else unit
+
+
+def _place_seen_from(dataset: Any, box: list[float]) -> Any:
+    """Its transform, a turn around the globe away where it shows a part beyond the seam of its coordinate system."""
+    middle = (np.array([(box[0] + box[2]) / 2]), np.array([(box[1] + box[3]) / 2]))
+    x, _ = places(CRS.from_user_input("OGC:CRS84"), dataset.crs, *middle)
+    west, east = sorted(dataset.bounds[0::2])
+    away = float((x - around(dataset.crs).into(west, east, x))[0])
+    return Affine.translation(away, 0) @ dataset.transform if math.isfinite(away) else dataset.transform
 
 
 def centres_between(begin: float, end: float, count: int) -> slice:

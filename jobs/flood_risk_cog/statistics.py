@@ -60,6 +60,10 @@ class FloodMeter:
 
     def see(self, window: Any, values: Any, valid: Any) -> None:
         """Take in a window of band 1."""
+        with np.errstate(over="ignore"):
+            self._see(window, values, valid)
+
+    def _see(self, window: Any, values: Any, valid: Any) -> None:
         usable = valid & np.isfinite(values) if values.dtype.kind == "f" else valid
         self._valid += int(np.count_nonzero(usable))
         is_plain = self._scale == 1 and self._offset == 0
@@ -78,11 +82,16 @@ class FloodMeter:
         return {
             "valid_pixels": self._valid,
             "flooded_pixels": flooded,
-            "min_depth": self._low if flooded else None,
-            "mean_depth": self._total / flooded if flooded else None,
-            "max_depth": self._high if flooded else None,
+            "min_depth": _known(self._low),
+            "mean_depth": _known(self._total / flooded) if flooded else None,
+            "max_depth": _known(self._high),
             "unit": self._unit,
             "flooded_area_km2": self._area / 1e6,
             "area_method": self._areas.method,
             "return_period": self._period,
         }
+
+
+def _known(value: float) -> float | None:
+    """None for what no number holds: the sum of depths, or a depth times its scale, may be beyond all."""
+    return value if math.isfinite(value) else None

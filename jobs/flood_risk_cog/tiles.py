@@ -18,6 +18,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from jobs.flood_risk_cog.ground import around
 from jobs.flood_risk_cog.quicklook import DEEP, GROUND, SHALLOW
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.units import metres_of
@@ -138,12 +139,10 @@ def _read(dataset: Any, window: Window) -> Any:
 
 
 def _turned(dataset: Any, x: Any) -> Any:
-    """Longitudes where the raster has them: a grid may go over 180 degrees, or from 0 to 360."""
-    if not dataset.crs.is_geographic:
-        return x
-    turn = TURN / math.degrees(float(pyproj.CRS.from_wkt(dataset.crs.to_wkt()).axis_info[0].unit_conversion_factor))
-    west = min(dataset.bounds.left, dataset.bounds.right)
-    return west + (x - west) % turn
+    """The same places with x where the raster has it: a grid may go over the seam of its coordinate system."""
+    turn, west = around(dataset.crs).turn, min(dataset.bounds.left, dataset.bounds.right)
+    with np.errstate(invalid="ignore"):
+        return west + (x - west) % turn if turn else x
 
 
 @lru_cache(maxsize=64)

@@ -10,10 +10,9 @@ import numpy as np
 import pyproj
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
-from rasterio.warp import transform
 
 from jobs.flood_risk_cog.facts import Facts, read_facts
+from jobs.flood_risk_cog.ground import places
 from jobs.flood_risk_cog.neighbours import BETWEEN, WARP_TOLERANCE
 from jobs.flood_risk_cog.overview_check import overview_check
 from jobs.flood_risk_cog.plan import ConversionPlan
@@ -131,11 +130,9 @@ def _shift(before: Any, after: Any) -> float:
     corners = np.array([(0, 0), (before.width, 0), (0, before.height), (before.width, before.height)], float).T
     xs, ys = after.transform @ tuple(corners)
     if after.crs != before.crs:
-        try:
-            xs, ys = (np.array(each) for each in transform(after.crs, before.crs, xs, ys))
-        except RasterioError:
-            return math.inf
-    distance = np.abs(np.array(~before.transform @ (xs, ys)) - corners).max()
+        xs, ys = places(after.crs, before.crs, xs, ys)
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(np.array(~before.transform @ (xs, ys)) - corners).max()
     return float(distance) if math.isfinite(distance) else math.inf
 
 

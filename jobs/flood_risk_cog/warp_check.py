@@ -5,11 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pyproj import CRS
-from pyproj.exceptions import CRSError
-from rasterio.warp import transform
 from rasterio.windows import Window
 
+from jobs.flood_risk_cog.ground import around, places, same_datum
 from jobs.flood_risk_cog.lost_pixels import find_lost_pixels
 from jobs.flood_risk_cog.neighbours import (
     WARP_TOLERANCE,
@@ -83,36 +81,15 @@ def check_warp(before: Any, after: Any, plan: ConversionPlan, low: float | None,
     return check
 
 
-def same_datum(one: Any, two: Any) -> bool:
-    """Between datums there are several ways, which differ by metres: places are not certain enough to judge."""
-    try:
-        systems = [CRS.from_wkt(crs.to_wkt()).geodetic_crs for crs in (one, two)]
-    except CRSError:
-        return False
-    datums = [system.datum.name if system and system.datum else None for system in systems]
-    return datums[0] is not None and datums[0] == datums[1]
-
-
 def _places(before: Any, after: Any, window: Window) -> tuple[Any, Any]:
     """Row and column in the source, with fractions, of the centre of each pixel of the window; infinite for none."""
     columns, rows = np.meshgrid(np.arange(window.width) + window.col_off, np.arange(window.height) + window.row_off)
     xs, ys = after.transform @ (columns + 0.5, rows + 0.5)
-    x, y = transform(after.crs, before.crs, xs.ravel(), ys.ravel())
-    found_columns, found_rows = ~before.transform @ (_around(before, np.array(x)), np.array(y))
+    x, y = places(after.crs, before.crs, xs.ravel(), ys.ravel())
+    x = around(before.crs).into(before.bounds.left, before.bounds.right, x)
+    with np.errstate(invalid="ignore"):
+        found_columns, found_rows = ~before.transform @ (x, y)
     return found_rows.reshape(rows.shape), found_columns.reshape(rows.shape)
-
-
-def _around(before: Any, longitudes: Any) -> Any:
-    """Longitudes as the source counts them, which may go beyond 180 degrees."""
-    if not before.crs.is_geographic:
-        return longitudes
-    circle = 2 * math.pi / before.crs.units_factor[1]
-    west, _, east, _ = before.bounds
-    for turn in (circle, -circle):
-        is_there = (longitudes + turn >= west) & (longitudes + turn <= east)
-        is_outside = (longitudes < west) | (longitudes > east)
-        longitudes = np.where(is_there & is_outside, longitudes + turn, longitudes)
-    return longitudes
 
 
 def _reach_of(rows: Any, columns: Any, method: str) -> int:
@@ -179,8 +156,9 @@ def _count(check: WarpCheck, before: Any, after: Any, low: float | None, high: f
     if low is None or high is None:
         return
     span = float(low), float(high)
-    if not np.isfinite(span).all() or (span[1] - span[0]) <= abs(span[0]) * 1e-12:
-        # All are the same, or no bins fit between them.
+    width = span[1] - span[0]
+    if not np.isfinite((*span, width)).all() or width <= abs(span[0]) * 1e-12:
+        # All are the same, or no bins fit between them, or they are farther apart than any number.
         return
     check.before += np.histogram(before.astype("float64"), BINS, span)[0]
     check.after += np.histogram(np.clip(after.astype("float64"), *span), BINS, span)[0]

@@ -16,10 +16,10 @@ from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
 from jobs.flood_risk_cog.facts import CELL, DamagedRaster, cause, read_pieces, windows
-from jobs.flood_risk_cog.lost_pixels import MERCATOR_ENDS, MOST_COARSER, coarseness
-from jobs.flood_risk_cog.plan import WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place, reaches_beyond
+from jobs.flood_risk_cog.lost_pixels import MOST_COARSER, coarseness
+from jobs.flood_risk_cog.plan import PER_BAND, WHOLE_BYTES, ConversionPlan, UnusableRaster, check_place
 from jobs.flood_risk_cog.source import open_raster
-from jobs.flood_risk_cog.web_grid import WEB_MERCATOR
+from jobs.flood_risk_cog.target_grid import counted_from_its_middle
 
 Progress = Callable[[float], None]
 
@@ -45,7 +45,7 @@ def write_warped(path: str, source: str, target: Path, plan: ConversionPlan, pro
             dataset = stack.enter_context(open_raster(str(filled)))
         warped = stack.enter_context(_warped(path, dataset, plan))
         if not (warped.width and warped.height):
-            raise UnusableRaster(path, f"reprojected to {plan.target_crs}, it has no pixel; leave target_crs out")
+            raise _no_grid(path, plan, "it has no pixel")
         check_place(path, warped)
         check_coarseness(path, dataset, warped.crs, warped.transform, plan)
         bands = [number for number in range(1, warped.count + 1) if not _is_added(warped, dataset, number)]
@@ -72,24 +72,27 @@ def write_warped(path: str, source: str, target: Path, plan: ConversionPlan, pro
 
 
 def check_coarseness(path: str, dataset: Any, crs: Any, grid: Any, plan: ConversionPlan) -> None:
-    """Refuse a grid that is much coarser than the source: across the antimeridian or a pole it spans the world."""
+    """Refuse a grid that is much coarser than the source: across a seam or a pole it spans the world."""
     found = coarseness(dataset, crs, grid)
-    if found is not None and found <= MOST_COARSER:
-        return
-    size = "pixels of another size" if found is None else f"pixels {found:.3g} times as large as its own"
-    advice = "leave target_crs and web_optimized out, or choose a target_crs of its region"
-    if plan.target_crs == WEB_MERCATOR and plan.web is None and reaches_beyond(dataset, MERCATOR_ENDS):
-        advice = "set web_optimized, whose grid ends at 85 degrees, or choose a target_crs of its region"
-    reason = (
-        f"reprojected to {plan.target_crs}, it would have {size}, as it lies across the antimeridian, at a pole "
-        f"or outside of that system; {advice}"
-    )
-    raise UnusableRaster(path, reason)
+    if found > MOST_COARSER:
+        size = f"pixels {found:.3g} times as large as its own" if math.isfinite(found) else "no place for most of it"
+        raise _no_grid(path, plan, f"it would have {size}")
+
+
+def _no_grid(path: str, plan: ConversionPlan, found: str) -> UnusableRaster:
+    if plan.web is not None:
+        why = "as it lies across the antimeridian, where web maps end"
+        advice = "set target_crs to EPSG:3857 in the place of web_optimized, or to a system of its region"
+    else:
+        why = "as it lies across the seam of that system, at a pole or outside of it"
+        advice = "choose a target_crs of its region, or leave it out"
+    return UnusableRaster(path, f"reprojected to {plan.target_crs}, {found}, {why}; {advice}")
 
 
 @contextmanager
 def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
     options: dict[str, Any] = {"resampling": Resampling[plan.warp_resampling], "warp_mem_limit": WARP_MEGABYTES}
+    target = CRS.from_user_input(plan.target_crs)
     if plan.validity == "nodata":
         # Each band by its own: else a pixel that is nodata in one of them is mixed into its neighbours.
         options |= {"src_nodata": plan.nodata, "nodata": plan.nodata, "UNIFIED_SRC_NODATA": "NO"}
@@ -97,10 +100,12 @@ def _warped(path: str, dataset: Any, plan: ConversionPlan) -> Iterator[Any]:
         options |= {"add_alpha": True}
     elif plan.validity == "alpha" and plan.nodata is not None:
         options |= {"src_nodata": plan.nodata, "nodata": plan.nodata, "UNIFIED_SRC_NODATA": "NO"}
-    if plan.web is not None:
-        options |= {"transform": plan.web.transform, "width": plan.web.width, "height": plan.web.height}
+    if (grid := plan.web or plan.grid) is not None:
+        options |= {"transform": grid.transform, "width": grid.width, "height": grid.height}
+        if (unwrapped := counted_from_its_middle(dataset, target)) is not None:
+            options |= {"src_crs": unwrapped[0], "src_transform": unwrapped[1]}
     try:
-        warped = WarpedVRT(dataset, crs=CRS.from_user_input(plan.target_crs), **options)
+        warped = WarpedVRT(dataset, crs=target, **options)
     except (RasterioError, CPLE_BaseError) as error:
         reason = f"it cannot be reprojected to {plan.target_crs} ({error}); choose a target_crs that covers its place"
         raise UnusableRaster(path, reason) from error
@@ -150,7 +155,10 @@ def _copy_descriptions(source: Any, target: Any) -> None:
         target.write_colormap(1, source.colormap(1))
     target.scales, target.offsets, target.units = source.scales, source.offsets, [unit or "" for unit in source.units]
     for namespace in [None, *_kept_domains(source.tag_namespaces())]:
-        target.update_tags(ns=namespace, **source.tags(ns=namespace))
+        tags = source.tags(ns=namespace)
+        # What it hides is in the mask then, beside which GDAL writes no other.
+        tags.pop(PER_BAND, None)
+        target.update_tags(ns=namespace, **tags)
     for number in range(1, source.count + 1):
         if source.descriptions[number - 1]:
             target.set_band_description(number, source.descriptions[number - 1])

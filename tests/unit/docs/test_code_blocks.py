@@ -63,20 +63,21 @@ def test_python_compiles(block):
 @pytest.mark.parametrize("path", sorted({block.path for block in PYTHON}), ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_of_a_page_runs(path, monkeypatch, tmp_path, run_job, request):
     """Blocks in their order, as one reader would type them; what a block tests is tested, too."""
+    fixture_of = request.getfixturevalue
     for block in (found for found in PYTHON if found.path == path and found.reason is None):
         module = run(block, monkeypatch)
         for job in jobs_of(module):
             folder = tmp_path / job.job_type
             folder.mkdir()
             ended = run_job(registry_of(module), job.job_type, sample(job, folder))
-            assert ended.status == "completed", f"{block}: {ended.failed}"
-            assert ended.result
+            assert ended.status == "completed", f"{block}: {ended.report}"
+            assert ended.summary
         for name, function in vars(module).items():
             if name.startswith("test_"):
                 folder = tmp_path / name
                 folder.mkdir()
-                given = {"run_job": run_job, "tmp_path": folder}
-                function(**{asked: given[asked] for asked in inspect.signature(function).parameters})
+                asked = inspect.signature(function).parameters
+                function(**{fixture: folder if fixture == "tmp_path" else fixture_of(fixture) for fixture in asked})
 
 
 def test_whole_jobs_are_among_the_blocks_that_run(monkeypatch):

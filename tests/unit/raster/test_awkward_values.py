@@ -1,11 +1,16 @@
 """Rare values and kinds of validity are kept as they are, and not refused."""
 
+import warnings
+
 import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.rpc import RPC
 
 from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.plan import UnusableRaster
 from tests.unit.raster.made import pixels_of, write_raster
 
 
@@ -49,3 +54,101 @@ def test_values_near_the_limit_of_their_type_are_not_summed(tmp_path):
 def test_that_the_lowest_value_is_white_is_named_as_lost(tmp_path):
     path = write_raster(tmp_path / "a.tif", pixels_of("uint8"), photometric="MINISWHITE")
     assert "that its lowest value is white" in convert_raster(str(path), str(tmp_path / "out"))["verification"]["lost"]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+def test_depths_beyond_what_can_be_summed_have_no_mean(tmp_path, target):
+    pixels = pixels_of("float64")
+    pixels[0, :100], pixels[0, 100:200] = 1.7e308, -1.7e308
+    result = convert_raster(str(write_raster(tmp_path / "a.tif", pixels)), str(tmp_path / "out"), target_crs=target)
+    statistics = result["statistics"]
+    assert (statistics["max_depth"], statistics["mean_depth"]) == (1.7e308, None)
+    if target is not None:
+        assert result["resampling"]["warp"] == "nearest"
+        assert any("are not mixed" in each for each in result["changed"])
+
+
+def test_a_depth_beyond_all_numbers_is_not_known(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.full((1, 9, 9), 1.7e308))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales = (10.0,)
+    statistics = convert_raster(str(path), str(tmp_path / "out"))["statistics"]
+    assert [statistics[name] for name in ("min_depth", "mean_depth", "max_depth")] == [None] * 3
+    assert statistics["flooded_pixels"] == 81
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 1.5), ("int16", -1.5)])
+def test_nodata_that_is_no_value_of_the_type_is_kept_and_not_reprojected(tmp_path, dtype, nodata):
+    path = write_raster(tmp_path / "a.tif", pixels_of(dtype), nodata=nodata)
+    assert convert_raster(str(path), str(tmp_path / "out"))["nodata"] == nodata
+    with pytest.raises(UnusableRaster, match=f"its nodata {nodata} is no value of its type {dtype}; give it a whole"):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_raster_of_alpha_alone_is_kept_and_not_reprojected(tmp_path, dtype):
+    path = write_raster(tmp_path / "a.tif", pixels_of(dtype))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [ColorInterp.alpha]
+    result = convert_raster(str(path), str(tmp_path / "out"))
+    assert result["verification"]["values"] == "identical"
+    with pytest.raises(UnusableRaster, match="an alpha band and no other to reproject"):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+
+
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_nodata_value_per_band_hides_where_all_bands_have_theirs(tmp_path, dtype, target):
+    pixels = pixels_of(dtype, bands=3)
+    pixels[:, 100:150, 50:250] = np.array([1, 2, 3], dtype)[:, None, None]
+    pixels[0, 160:200, 50:250] = 1
+    path = write_raster(tmp_path / "a.tif", pixels)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(NODATA_VALUES="1 2 3")
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target, resampling="nearest")
+    hidden = int((pixels == np.array([1, 2, 3], dtype)[:, None, None]).all(axis=0).sum())
+    valid = result["verification"]["valid_pixels"]
+    assert valid["source"] == [300 * 300 - hidden] * 3
+    with rasterio.open(result["path"]) as cog:
+        masks = cog.read_masks() > 0
+        assert (masks[0] == masks[1]).all()
+        everywhere = (cog.read() == np.array([1, 2, 3], dtype)[:, None, None]).all(axis=0)
+        assert not (masks[0] & everywhere).any()
+    if target is not None:
+        assert "its NODATA_VALUES become a mask" in result["changed"]
+        assert "metadata:NODATA_VALUES" in result["verification"]["lost"]
+
+
+def camera():
+    ones, zeros = [1.0] + [0.0] * 19, [0.0] * 20
+    line, sample = list(zeros), list(zeros)
+    line[2], sample[1] = -1.0, 1.0
+    offsets = {"height_off": 100, "lat_off": 29.8, "long_off": -97.9, "line_off": 150, "samp_off": 150}
+    scales = {"height_scale": 500, "lat_scale": 0.1, "long_scale": 0.1, "line_scale": 150, "samp_scale": 150}
+    parts = {"line_num_coeff": line, "line_den_coeff": ones, "samp_num_coeff": sample, "samp_den_coeff": ones}
+    return RPC(**offsets, **scales, **parts, err_bias=None, err_rand=None)
+
+
+@pytest.mark.parametrize("profile", [{}, {"crs": "EPSG:4326"}])
+def test_a_camera_s_model_without_a_grid_is_refused(tmp_path, profile):
+    shape = {"width": 300, "height": 300, "count": 1, "dtype": "float32"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **shape, **profile) as dataset:
+            dataset.write(pixels_of("float32"))
+            dataset.rpcs = camera()
+    for target in (None, "EPSG:4326"):
+        with pytest.raises(UnusableRaster, match=r"a camera's model \(RPC\) and no grid; .*gdalwarp -rpc"):
+            convert_raster(str(tmp_path / "a.tif"), str(tmp_path / "out"), target_crs=target)
+
+
+@pytest.mark.parametrize("target", [None, "EPSG:4326"])
+def test_a_camera_s_model_beside_a_grid_is_kept_with_the_grid_alone(tmp_path, target):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.rpcs = camera()
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target)
+    assert result["bbox"] == pytest.approx([-97.965, 29.799, -97.934, 29.826], abs=0.001)
+    with rasterio.open(result["path"]) as cog:
+        assert (cog.rpcs is None) is (target is not None)

@@ -3,38 +3,12 @@
 import numpy as np
 import pytest
 import rasterio
-from rasterio.transform import Affine, from_bounds
+from rasterio.transform import from_bounds
 
-from jobs.flood_risk_cog.convert import DifferentOutput, convert_raster
+from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.lost_pixels import find_lost_pixels
-from jobs.flood_risk_cog.plan import UnusableRaster
 from jobs.flood_risk_cog.source import open_raster
 from tests.unit.raster.made import pixels_of, write_raster
-
-ACROSS = {"crs": "EPSG:32760", "transform": Affine(30, 0, 815_500, 0, -30, 8_170_000)}
-
-
-@pytest.mark.parametrize(
-    ("place", "options"),
-    [
-        (ACROSS, {"target_crs": "EPSG:4326"}),
-        (ACROSS, {"web_optimized": True}),
-        ({"crs": "EPSG:4326", "transform": from_bounds(170, -10, 190, 10, 300, 300)}, {"target_crs": "EPSG:3857"}),
-        ({"crs": "EPSG:4326", "transform": from_bounds(-180, -90, 180, 90, 300, 300)}, {"target_crs": "EPSG:3413"}),
-    ],
-    ids=["utm", "utm to web", "degrees", "world to pole"],
-)
-def test_a_raster_across_a_seam_of_the_target_is_refused(tmp_path, place, options):
-    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
-    with pytest.raises((UnusableRaster, DifferentOutput), match="target_crs"):
-        convert_raster(str(path), str(tmp_path / "out"), **options)
-
-
-def test_a_whole_world_is_shown_the_way_to_web_maps(tmp_path):
-    place = {"crs": "EPSG:4326", "transform": from_bounds(-180, -90, 180, 90, 300, 300)}
-    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
-    with pytest.raises(UnusableRaster, match="set web_optimized, whose grid ends at 85 degrees"):
-        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:3857")
 
 
 @pytest.mark.parametrize("target", ["EPSG:4326", "EPSG:32613", "EPSG:3857"])
@@ -59,4 +33,4 @@ def test_what_web_maps_have_no_place_for_is_named(tmp_path):
     pixels = np.ones((1, 300, 600), "float32")
     path = write_raster(tmp_path / "a.tif", pixels, **place)
     result = convert_raster(str(path), str(tmp_path / "out"), web_optimized=True)
-    assert any("beyond 85 degrees" in each for each in result["changed"])
+    assert any("beyond 85.06 degrees" in each for each in result["changed"])

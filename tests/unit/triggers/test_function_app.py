@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from function_app import create_app
 from triggers.app_shape import find_thread_shortage, read_shape
+from triggers.functions import create_app
 
 ROOT = Path(__file__).parents[3]
 HEAVY = (

@@ -1,0 +1,131 @@
+"""A grid of our own for a reprojection: GDAL's would span the whole globe, or reach to where Mercator has no end.
+
+Longitudes go on beyond the seam of the target's coordinate system, at 181 degrees for example.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyproj
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+
+from jobs.flood_risk_cog.ground import Around, Ground, around, ground_of, places, same_datum
+
+# Mercator has no poles: maps in it end there.
+MERCATOR_ENDS = 85.06
+# Corners of the source's pixels along a side at which its place is looked up: steps must be shorter than half a turn.
+POINTS = 65
+HALF_TURN = 180.0
+# Of a turn: rounding.
+NEARLY = 1e-9
+
+
+@dataclass(frozen=True)
+class TargetGrid:
+    """Pixels of a reprojected raster."""
+
+    transform: Affine
+    width: int
+    height: int
+
+
+def own_grid(dataset: Any, crs: Any) -> TargetGrid | None:
+    """Around an open raster; None where the grid that GDAL would choose is right, or none can be made."""
+    system, ground = around(crs), ground_of(dataset)
+    if _is_beyond_its_seam(dataset) and counted_from_its_middle(dataset, crs) is None:
+        return None
+    if not system.turn or any(_is_inside(dataset, ground.pole(latitude)) for latitude in (90.0, -90.0)):
+        return None
+    columns, rows = np.meshgrid(np.linspace(0, dataset.width, POINTS), np.linspace(0, dataset.height, POINTS))
+    x, y, lost = _placed(dataset, crs, system, ground, columns, rows)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    x = np.unwrap(np.unwrap(x, axis=0, period=system.turn), axis=1, period=system.turn)
+    west, east = float(x.min()), float(x.max())
+    shift = system.turn * math.ceil(((west + east) / 2 - system.middle) / system.turn - 0.5 - NEARLY)
+    west, east = west - shift, east - shift
+    is_world = east - west >= system.turn * (1 - NEARLY)
+    reach = max(system.middle - west, east - system.middle)
+    crosses = not is_world and reach > system.turn * (0.5 + NEARLY)
+    if not (crosses or lost) or east - west > system.turn * (1 + NEARLY):
+        return None
+    return _grid(west, east, y, _pixel(dataset, x, y), is_world=is_world)
+
+
+def _is_inside(dataset: Any, pole: tuple[float, float] | None) -> bool:
+    return pole is not None and 0 <= pole[0] <= dataset.width and 0 <= pole[1] <= dataset.height
+
+
+def _placed(dataset: Any, crs: Any, system: Around, ground: Ground, columns: Any, rows: Any) -> tuple[Any, Any, bool]:
+    """Coordinates of pixel corners in the target, those beyond Mercator's end at it, and whether there are any."""
+    if system.has_poles:
+        x, y = places(dataset.crs, crs, *ground.xy(columns, rows))
+        return x, y, False
+    lon, lat = ground.lon_lat(columns, rows)
+    inside = np.clip(lat, -MERCATOR_ENDS, MERCATOR_ENDS)
+    x, y = places(CRS.from_user_input("OGC:CRS84"), crs, lon, inside)
+    return x, y, bool((inside != lat).any())
+
+
+def lost_rows(dataset: Any, crs: Any) -> int:
+    """How many rows of a raster lie wholly beyond the end of a target that has no poles."""
+    if around(crs).has_poles:
+        return 0
+    columns, rows = np.meshgrid(np.linspace(0, dataset.width, 9), np.arange(dataset.height) + 0.5)
+    _, latitudes = ground_of(dataset).lon_lat(columns, rows)
+    return int((np.abs(latitudes).min(axis=1) > MERCATOR_ENDS).sum())
+
+
+def _pixel(dataset: Any, x: Any, y: Any) -> float:
+    """A side so that in the middle of all places a pixel covers as much as one of the source."""
+    steps = [[np.diff(each, axis=axis)[: POINTS - 1, : POINTS - 1] for each in (x, y)] for axis in (0, 1)]
+    area = np.abs(steps[0][0] * steps[1][1] - steps[0][1] * steps[1][0])
+    source = (dataset.width / (POINTS - 1)) * (dataset.height / (POINTS - 1))
+    return math.sqrt(float(np.median(area[area > 0])) / source)
+
+
+def _grid(west: float, east: float, y: Any, pixel: float, *, is_world: bool) -> TargetGrid:
+    south, north = float(y.min()), float(y.max())
+    if is_world:
+        # A column more would show the first one again.
+        width = max(1, round((east - west) / pixel))
+        pixel = (east - west) / width
+    else:
+        width = max(1, math.ceil((east - west) / pixel - 1e-6))
+    height = max(1, math.ceil((north - south) / pixel - 1e-6))
+    return TargetGrid(Affine(pixel, 0, west, 0, -pixel, north), width, height)
+
+
+def counted_from_its_middle(dataset: Any, target: Any) -> tuple[CRS, Affine] | None:
+    """Coordinate system and grid of a raster in degrees beyond 180, with its own middle as the prime meridian.
+
+    GDAL's warp takes a target's place back to -180 to 180 degrees, where such a raster would have no pixels. None for
+    any other raster, and where its datum is not that of the target: ways between those have names of their own.
+    """
+    is_so = dataset.crs.is_geographic and _is_beyond_its_seam(dataset)
+    if not is_so or not same_datum(dataset.crs, target):
+        return None
+    crs = pyproj.CRS.from_wkt(dataset.crs.to_wkt()).to_json_dict()
+    datum = crs.pop("datum", None) or crs.pop("datum_ensemble", None)
+    if datum is None or abs(around(dataset.crs).turn - 2 * HALF_TURN) > NEARLY:
+        return None
+    crs.pop("id", None)
+    old = datum.get("prime_meridian", {}).get("longitude", 0.0)
+    if not isinstance(old, int | float):
+        return None
+    middle = (dataset.bounds.left + dataset.bounds.right) / 2
+    meridian = {"name": "the middle of the raster", "longitude": old + middle}
+    names = {name: datum[name] for name in ("name", "ellipsoid")}
+    crs["datum"] = {"type": "GeodeticReferenceFrame", **names, "prime_meridian": meridian}
+    shifted = CRS.from_wkt(pyproj.CRS.from_json_dict(crs).to_wkt())
+    return shifted, Affine.translation(-middle, 0) @ dataset.transform
+
+
+def _is_beyond_its_seam(dataset: Any) -> bool:
+    west, east = sorted(dataset.bounds[0::2])
+    system = around(dataset.crs)
+    reach = max(system.middle - west, east - system.middle)
+    return bool(system.turn and reach > system.turn * (0.5 + NEARLY))

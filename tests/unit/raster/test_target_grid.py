@@ -1,0 +1,137 @@
+"""A raster over the seam of its target, or beyond the end of Mercator, is put on a grid of our own."""
+
+import numpy as np
+import pyproj
+import pytest
+import rasterio
+from rasterio.transform import Affine, from_bounds
+
+from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.plan import UnusableRaster
+from jobs.flood_risk_cog.quicklook import Frame, add_depths
+from jobs.flood_risk_cog.source import open_raster
+from jobs.flood_risk_cog.tiles import sample
+from tests.unit.raster.made import pixels_of, write_raster
+
+SIDE = 300
+UTM = {"crs": "EPSG:32760", "transform": Affine(30, 0, 815_500, 0, -30, 8_170_000)}
+DEGREES = {"crs": "EPSG:4326", "transform": from_bounds(170, -10, 190, 10, SIDE, SIDE)}
+WEST = {"crs": "EPSG:4326", "transform": from_bounds(-190, -10, -170, 10, SIDE, SIDE)}
+WORLD = {"crs": "EPSG:4326", "transform": from_bounds(-180, -90, 180, 90, SIDE, SIDE)}
+FROM_ZERO = {"crs": "EPSG:4326", "transform": from_bounds(0, -90, 360, 90, SIDE, SIDE)}
+OVER_THE_SEAM = [
+    (UTM, "EPSG:4326"),
+    (UTM, "EPSG:3857"),
+    (UTM, "EPSG:3395"),
+    (UTM, "EPSG:6933"),
+    (DEGREES, "EPSG:3857"),
+    (DEGREES, "EPSG:6933"),
+    (DEGREES, "EPSG:4269"),
+    (WEST, "EPSG:3857"),
+]
+
+
+def expected_of(cog, path):
+    """Values of the nearest source pixel of each pixel of a COG, NaN for none; and where a pixel's edge is near."""
+    with rasterio.open(path) as source:
+        columns, rows = np.meshgrid(np.arange(cog.width) + 0.5, np.arange(cog.height) + 0.5)
+        x, y = cog.transform @ (columns, rows)
+        way = pyproj.Transformer.from_crs(cog.crs.to_wkt(), source.crs.to_wkt(), always_xy=True)
+        lon, lat = way.transform(x, y)
+        if source.crs.is_geographic:
+            lon = source.bounds.left + (lon - source.bounds.left) % 360
+        column, row = ~source.transform @ (lon, lat)
+        inside = (column >= 0) & (row >= 0) & (column < source.width) & (row < source.height)
+        values = np.full(x.shape, np.nan)
+        at = np.floor(row[inside]).astype(int), np.floor(column[inside]).astype(int)
+        values[inside] = source.read(1)[at]
+    # GDAL's approximation of places is good to an eighth of a pixel.
+    is_near_edge = np.minimum(np.abs(column - np.round(column)), np.abs(row - np.round(row))) < 0.13
+    return values, is_near_edge
+
+
+@pytest.mark.parametrize(("place", "target"), [*OVER_THE_SEAM, (WORLD, "EPSG:3857"), (FROM_ZERO, "EPSG:3857")])
+def test_every_pixel_is_that_of_its_place(tmp_path, place, target):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32") + 1, **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target, resampling="nearest")
+    with rasterio.open(result["path"]) as cog:
+        found = np.where(cog.read_masks(1) > 0, cog.read(1), np.nan)
+        expected, is_near_edge = expected_of(cog, path)
+    sure = ~is_near_edge
+    assert sure.sum() > 5000
+    assert np.array_equal(found[sure], expected[sure], equal_nan=True)
+    assert np.isfinite(found).sum() > 0.9 * SIDE * SIDE
+
+
+@pytest.mark.parametrize(("place", "target"), OVER_THE_SEAM)
+def test_its_footprint_is_two_polygons_and_its_box_is_narrow(tmp_path, place, target):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target)
+    west, south, east, north = result["bbox"]
+    assert 169.5 < west <= 180
+    assert -180 <= east < -169.5
+    assert south < north
+    assert result["geometry"]["type"] == "MultiPolygon"
+    for polygon in result["geometry"]["coordinates"]:
+        longitudes = [x for x, _ in polygon[0]]
+        assert all(-180 <= x <= 180 for x in longitudes)
+        assert max(longitudes) - min(longitudes) < 11
+
+
+@pytest.mark.parametrize(("place", "target"), [(UTM, "EPSG:3857"), (DEGREES, "EPSG:3857"), (UTM, "EPSG:4326")])
+def test_it_is_drawn_and_sampled_on_both_sides(tmp_path, place, target):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32") * 0 + 7, **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target)
+    west, south, east, north = result["bbox"]
+    frame = Frame.around([result["bbox"]])
+    for part in ([west, south, 180, north], [-180, south, east, north]):
+        depths = np.full((frame.rows, frame.columns), np.nan, "float32")
+        add_depths(depths, frame, result["path"], part)
+        wide = (part[2] - part[0]) / (east + 360 - west)
+        assert np.nanmax(depths) == 7
+        assert np.isfinite(depths).mean() == pytest.approx(wide * 0.88, abs=0.1)
+        with open_raster(result["path"]) as cog:
+            place_of = np.array([[(part[0] + part[2]) / 2]]), np.array([[(south + north) / 2]])
+            assert sample(cog, *place_of)[0, 0] == 7
+
+
+@pytest.mark.parametrize("target", ["EPSG:3857", "EPSG:3395"])
+@pytest.mark.parametrize("place", [WORLD, FROM_ZERO])
+def test_a_whole_world_ends_where_mercator_does(tmp_path, place, target):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs=target)
+    assert any("16 of its 300 rows lie beyond 85.06 degrees of latitude" in each for each in result["changed"])
+    assert result["bbox"] == pytest.approx([-180, -85.06, 180, 85.06], abs=0.1)
+    assert result["geometry"]["type"] == "Polygon"
+    with rasterio.open(result["path"]) as cog:
+        assert (cog.dataset_mask() > 0).mean() > 0.99
+
+
+def test_what_lies_beyond_mercator_alone_is_refused(tmp_path):
+    place = {"crs": "EPSG:4326", "transform": from_bounds(10, 86, 20, 89, SIDE, SIDE)}
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
+    for options in ({"target_crs": "EPSG:3857"}, {"web_optimized": True}):
+        with pytest.raises(UnusableRaster, match=r"beyond 85\.06 degrees of latitude, where Mercator ends"):
+            convert_raster(str(path), str(tmp_path / "out"), **options)
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "advice"),
+    [
+        (UTM, {"web_optimized": True}, "set target_crs to EPSG:3857 in the place of web_optimized"),
+        (UTM, {"target_crs": "ESRI:54009"}, "choose a target_crs of its region"),
+        ({**WEST, "crs": "EPSG:4269"}, {"target_crs": "EPSG:3857"}, "choose a target_crs of its region"),
+        (WORLD, {"target_crs": "EPSG:3413"}, "choose a target_crs of its region"),
+    ],
+    ids=["web", "mollweide", "another datum", "world to pole"],
+)
+def test_what_no_grid_holds_is_refused_with_what_to_choose(tmp_path, place, options, advice):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
+    with pytest.raises(UnusableRaster, match=advice):
+        convert_raster(str(path), str(tmp_path / "out"), **options)
+
+
+def test_a_raster_of_another_datum_beyond_180_degrees_keeps_its_longitudes(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **{**WEST, "crs": "EPSG:4269"})
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+    assert result["bbox"] == pytest.approx([170, -10, -170, 10], abs=0.1)
