@@ -20,6 +20,7 @@ from coremachine.cli.proof import verify
 from coremachine.cli.render import visible_lines
 from coremachine.cli.run_task import run_task
 from coremachine.cli.scaffold import init, new
+from coremachine.cli.schedules import schedules
 from coremachine.cli.up import up
 
 app = typer.Typer(
@@ -71,6 +72,7 @@ app.command("job-types")(jobs.job_types)
 app.command()(insight.explain)
 app.command()(insight.failures)
 app.add_typer(insight.dead, name="dead")
+app.add_typer(schedules, name="schedules")
 app.add_typer(db, name="db")
 
 
