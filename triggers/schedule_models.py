@@ -1,6 +1,6 @@
 """What the endpoints about schedules take and answer."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -41,7 +41,11 @@ def _member_of(kind: type[StrEnum]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-_Moment = Annotated[AwareDatetime, Field(strict=False)]
+# Far enough from the ends of the calendar for any zone.
+_Moment = Annotated[
+    AwareDatetime,
+    Field(strict=False, ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC)),
+]
 _Text = Annotated[StorableText, BeforeValidator(lambda text: check_no_credential(text) if text else text)]
 
 

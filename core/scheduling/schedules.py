@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from core.advancing.unchecked import note_unchecked
 from core.authors.job_class import validate
-from core.basics.canonical import encode_storable
+from core.basics.canonical import NotJson, encode_storable
 from core.errors import InvalidParameters, UnknownWork
 from core.models.fields import expectation
 from core.models.schedule import CatchUp, Overlap, PlannedTick, ScheduleFacts, ScheduleRecord, TickPlan, TickRecord
@@ -77,7 +77,10 @@ class Schedules:
         if wish.starts_at is not None and wish.ends_at is not None and wish.ends_at <= wish.starts_at:
             raise _named("ends_at", expectation(f"a time after {wish.starts_at}", str(wish.ends_at)))
         check_placeholders(wish.parameters)
-        encode_storable(dict(wish.parameters), "parameters", most_bytes=self._most_bytes)
+        try:
+            encode_storable(dict(wish.parameters), "parameters", most_bytes=self._most_bytes)
+        except NotJson as error:
+            raise InvalidParameters(str(error)) from error
         wish = replace(wish, cron=cron)
         notes = self._check_parameters(wish)
         for _ in range(_MOST_TRIES):

@@ -1,7 +1,6 @@
 """The look at the schedules that each sweep begins with: decide about due ticks, then submit their jobs."""
 
 import time
-from datetime import datetime, timedelta
 
 from core.advancing.submission import Submitter
 from core.basics.canonical import ValueTooLarge
@@ -30,10 +29,10 @@ TICKS_PER_CLAIM = 10
 HOLD_SECONDS = 60.0
 # One look goes on no longer; the next one follows in half a minute.
 LOOK_SECONDS = 20.0
-# A job type that this app does not know may be another release's: its ticks wait for that one.
-PATIENCE_SECONDS = 3600.0
 RETRY_SECONDS = 60.0
 MOST_ATTEMPTS = 5
+# A job type that this app does not know may be another release's: its ticks wait an hour for that one.
+MOST_ATTEMPTS_OF_UNKNOWN = 60
 _LONGEST_DETAIL = 2000
 
 
@@ -111,8 +110,7 @@ class ScheduleTicker:
         except StoreUnavailable:
             raise
         except UnknownWork as error:
-            is_over = self._is_older(tick.created_at, PATIENCE_SECONDS)
-            return _again("unknown_job_type", error, is_last=is_over)
+            return _again("unknown_job_type", error, is_last=tick.attempt >= MOST_ATTEMPTS_OF_UNKNOWN)
         except (InvalidParameters, ValueTooLarge) as error:
             return TickAnswer(TickStatus.FAILED, reason="invalid_parameters", detail=_text(error))
         except AuthorError as error:
@@ -120,9 +118,6 @@ class ScheduleTicker:
         except Exception as error:
             log.exception("tick_submission_failed", extra={"schedule": tick.schedule})
             return _again("internal_error", error, is_last=tick.attempt >= MOST_ATTEMPTS)
-
-    def _is_older(self, moment: datetime, seconds: float) -> bool:
-        return moment < self._store.read_clock() - timedelta(seconds=seconds)
 
 
 def _again(reason: str, error: Exception, *, is_last: bool) -> TickAnswer:

@@ -74,6 +74,20 @@ def test_the_start_may_be_a_tick_and_the_end_too():
     assert first_tick("0 3 * * *", "UTC", end, starts_at=start, ends_at=end) is None
 
 
+FIELD = st.one_of(
+    st.text("0123456789*/-,L#W?MONJAN", min_size=1, max_size=6), st.sampled_from(["*", "1", "5L", "MON#1", "*/2"])
+)
+
+
+@given(st.one_of(st.text(max_size=30), st.lists(FIELD, min_size=5, max_size=5).map(" ".join)))
+def test_any_text_is_an_expression_or_is_refused(text):
+    try:
+        cron = check_cron(text)
+    except ValueError:
+        return
+    assert next(ticks_after(cron, BERLIN, at("2026-01-01"))) > at("2026-01-01")
+
+
 CRONS = st.sampled_from(
     ["* * * * *", "*/7 * * * *", "0 * * * *", "30 2 * * *", "0,30 2 * * *", "15 1-3 * * *", "0 */5 * * *", "5 4 * * 0"]
 )

@@ -161,6 +161,8 @@ def test_a_schedule_is_written_and_replaced(api):
         ({"corn": "* * * * *"}, "corn"),
         ({"description": "AccountKey=" + "a" * 86 + "=="}, "description"),
         ({"job_type": ""}, "job_type"),
+        ({"starts_at": "0001-01-01T00:00:00+14:00"}, "starts_at"),
+        ({"ends_at": "9999-12-31T23:59:59-12:00"}, "ends_at"),
     ],
 )
 def test_what_is_wrong_is_named_by_field(api, body, wrong):
@@ -182,6 +184,12 @@ def test_an_end_in_the_past_is_noted(api):
 
 def test_parameters_that_are_too_large_are_refused(api):
     answer = put(api, job_type="of_tomorrow", parameters={"text": "a" * 2000})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_parameters")
+
+
+@pytest.mark.parametrize("job_type", ["hello_world", "of_tomorrow"])
+def test_parameters_that_cannot_be_stored_are_refused(api, job_type):
+    answer = put(api, job_type=job_type, parameters={"text": "\0"})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_parameters")
 
 
