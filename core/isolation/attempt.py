@@ -119,6 +119,8 @@ class Attempt:
             self._around.context.progress(*answer["progress"])
         elif "log" in answer:
             pass_on(answer["log"])
+        elif "printed" in answer:
+            self._around.printed(answer["printed"])
         elif "read" in answer:
             self._process.send({"page": self._around.read_page(answer["read"])})
 

@@ -5,6 +5,7 @@ and fro.
 """
 
 import faulthandler
+import io
 import json
 import logging
 import os
@@ -15,7 +16,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, BinaryIO, cast
+from functools import cache
+from typing import Any, BinaryIO, TextIO, cast
 from uuid import UUID
 
 from core.authors.author_code import call_author
@@ -95,6 +97,30 @@ class Records(logging.Handler):
             self.handleError(record)
 
 
+class Prints(io.TextIOBase):
+    """A stream of `sys` whose lines go to the worker among the log records: what came first is there first."""
+
+    def __init__(self, stream: TextIO, worker: Worker) -> None:
+        self._stream, self._worker = stream, worker
+        self._rest = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._worker.answer(printed=line)
+        return len(text)
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def end_line(self) -> None:
+        if self._rest:
+            self.write("\n")
+
+
 class Results:
     """A `ResultStore` whose rows the worker reads."""
 
@@ -116,13 +142,13 @@ class Results:
 
 
 def main(target: str) -> None:
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     worker = _take_pipes()
     logging.root.addHandler(Records(worker))
     worker.start()
     # While nothing waits for it, if it can be; if not, each task reports why.
     with suppress(BaseException):
-        find(target)
+        _find_once(target)
     while (task := worker.next_task()) is not None:
         worker.answer(began=True)
         answer = _answer_to(target, task, worker)
@@ -139,9 +165,9 @@ def _take_pipes() -> Worker:
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
-    # Line by line, as on a terminal: what was printed before a crash is there.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    return Worker(requests, answers)
+    worker = Worker(requests, answers)
+    sys.stdout, sys.stderr = Prints(sys.stdout, worker), Prints(sys.stderr, worker)
+    return worker
 
 
 def _answer_to(target: str, task: Message, worker: Worker) -> Message:
@@ -167,16 +193,24 @@ def _answer_to(target: str, task: Message, worker: Worker) -> Message:
 def _call(target: str, task: Message, context: TaskContext) -> EncodedJson | tuple[Failure, bool]:
     """The result, or a failure and whether it heeds a cancel."""
     try:
-        judged = judge_returned(task["task_type"], find(target)(task["parameters"], context))
+        judged = judge_returned(task["task_type"], _find_once(target)(task["parameters"], context))
     except TaskCancelled as stopped:
         return classify(stopped), True
     return judged if isinstance(judged, EncodedJson) else (judged, False)
+
+
+@cache
+def _find_once(target: str) -> Any:
+    """What raises is asked for again."""
+    return find(target)
 
 
 def _end_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
+        if isinstance(stream, Prints):
+            stream.end_line()
     os.write(2, END_OF_OUTPUT + b"\n")
 
 

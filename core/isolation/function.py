@@ -1,12 +1,13 @@
 """A handler's function that runs in a process of its own: called as the function itself is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from core.authors.attempt_log import print_line
 from core.basics.log_fields import with_log_fields
 from core.context import TaskContext
-from core.errors import ContractViolationError
+from core.errors import AuthorError, ContractViolationError, classify
 from core.fan_in import current_reader
 from core.isolation.limits import Limits
 from core.isolation.target import name_of
@@ -44,10 +45,20 @@ class ProcessFunction:
         self.function = function
         self._task_type, self._limits = task_type, limits
         self._target = name_of(function, through)
+        self._through = through
+
+    def in_this_process(self) -> HandlerFunction:
+        """The function as its process calls it, for one where a debugger can look at it."""
+        return self.function if self._through is None else self._through(self.function)
 
     def __call__(self, params: dict[str, Any], context: TaskContext) -> Any:
-        """The handler's result as the text of its JSON. Raises as `core.isolation.attempt.Attempt.run`."""
-        from core.isolation.attempt import Surroundings  # noqa: PLC0415 - as the pool
+        """The handler's result as the text of its JSON.
+
+        Raises:
+            AuthorError: The handler failed, or its process ended without an answer or for its memory.
+            TaskCancelled: It was asked to stop, and has, or was ended.
+        """
+        from core.isolation.attempt import MemoryLimitExceeded, ProcessEnded, Surroundings  # noqa: PLC0415 - as the pool
         from core.isolation.pool import Pages  # noqa: PLC0415
 
         store = current_reader()
@@ -61,4 +72,9 @@ class ProcessFunction:
             "log_fields": with_log_fields(),
         }
         around = Surroundings(context, Pages(store).read, print_line, self._limits.memory_limit_mb)
-        return process_pool().run(self._target, self._limits, task, around)
+        try:
+            return process_pool().run(self._target, self._limits, task, around)
+        except (ProcessEnded, MemoryLimitExceeded) as error:
+            failure = classify(error)
+        # Without a traceback: it would show where the worker waited.
+        raise AuthorError(replace(failure, traceback=None))

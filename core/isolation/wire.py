@@ -1,8 +1,9 @@
 """Messages between a worker and a process of its pool: lines of JSON on pipes.
 
 To the process: `{"task": ...}` with parameters and context, `{"stop": kind}` when its work is not wanted any more,
-`{"page": [...]}` with results that it asked for. From it: `began`, `progress`, `log`, `read` (it wants results of an
-earlier stage), and at the end `result` or `failure`. What a handler or a library prints goes another way.
+`{"page": [...]}` with results that it asked for. From it: `began`, `progress`, `log`, `printed`, `read` (it wants
+results of an earlier stage), and at the end `result` or `failure`. What C code and other programs print goes another
+way.
 """
 
 import json

@@ -19,7 +19,7 @@ from core.fan_in import fan_in_reader
 from core.isolation.function import ProcessFunction
 from core.models import StageRef
 from core.models.context import CompletedTask, FailedTask
-from core.project_file import read_project_settings
+from core.project_file import ProjectFileError, read_project_settings
 from core.safety.safe_text import text_of, type_name
 from coremachine.cli.client import ApiClient, Json, choose_url
 from coremachine.cli.errors import CliError, Exit, UsageProblem
@@ -92,6 +92,7 @@ def run_task(
         _adopt_environment(client.url, app_dir)
         function = _find_handler(task["task_type"])
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=_LOG_FORMAT)
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         with fan_in_reader(cast("Any", ServerResults(client))):
             returned = _call(function, dict(task["parameters"]), context, pdb_after=pdb_after)
     _show_result(task["task_type"], returned, as_json=wants_json(output))
@@ -120,12 +121,15 @@ def _adopt_environment(url: str, app_dir: Path | None) -> None:
     from coremachine.local.host.settings import app_environment  # noqa: PLC0415 - other commands start faster without
 
     stack = find_stack_of(Path.cwd())
-    is_here = stack is not None and stack.url == url
-    folder = app_dir or find_app(Path.cwd()) or (Path(stack.app_dir) if is_here and stack is not None else Path.cwd())
+    stack = stack if stack is not None and stack.url == url else None
+    folder = app_dir or find_app(Path.cwd()) or (Path(stack.app_dir) if stack is not None else Path.cwd())
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
-    environment = app_environment(folder, stack.environment if is_here and stack is not None else {})
-    environment = {**read_project_settings(folder), **environment}
+    try:
+        settings = read_project_settings(folder)
+    except ProjectFileError as error:
+        raise UsageProblem(str(error)) from error
+    environment = {**settings, **app_environment(folder, stack.environment if stack is not None else {})}
     for name, value in environment.items():
         os.environ.setdefault(name, value)
 
@@ -138,7 +142,7 @@ def _find_handler(task_type: str) -> "HandlerFunction":
             "the app that has it, or set COREMACHINE_JOBS"
         )
     # Here a debugger can look at it; in a process of its own it could not.
-    return handler.function.function if isinstance(handler.function, ProcessFunction) else handler.function
+    return handler.function.in_this_process() if isinstance(handler.function, ProcessFunction) else handler.function
 
 
 def _load_registry() -> "Registry":

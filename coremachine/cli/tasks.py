@@ -1,5 +1,6 @@
 """Commands that show what tasks did: one task with its attempts, the log of a job, the timeline."""
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -36,6 +37,7 @@ from coremachine.cli.stack_log import StackLog, find_stack_log
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK_ID", help="See `coremachine tasks JOB_ID`.")]
 RunOption = Annotated[int | None, typer.Option("--run", min=1, help="Default: the job's current run.")]
 _POLL_SECONDS = 1.0
+_OF_THE_JOB = re.compile(r" (?:job_id|correlation_id|run)=\S+")
 # Events are committed in another order than they are numbered: so far back is looked again.
 _OVERLAP = 100
 # What `detail` has of an error, and what is shown in another way.
@@ -221,7 +223,8 @@ def _show_logs(found: Iterable[Json], *, as_json: bool) -> None:
         if as_json:
             print_json_line(item)
         elif "line" in item:
-            show.print(Text(visible_lines(item["line"])), soft_wrap=True)
+            # The same in all of them.
+            show.print(Text(_OF_THE_JOB.sub("", visible_lines(item["line"]))), soft_wrap=True)
         else:
             show.print(Text.assemble((f"{local_time(item['at'])}  ", "dim"), _sentence(item)), soft_wrap=True)
             if log := (item.get("detail") or {}).get("log"):

@@ -7,7 +7,7 @@ from coremachine.local.broker import codec
 from coremachine.local.broker import performatives as perf
 from coremachine.local.broker.cbs import answer_cbs
 from coremachine.local.broker.codec import NULL
-from coremachine.local.broker.entity import CallLater, Entity, SessionEntity
+from coremachine.local.broker.entity import CallLater, Entity, SessionEntity, disabled
 from coremachine.local.broker.limits import MAX_MESSAGE_SIZE
 from coremachine.local.broker.links import ConsumerLink, Link, LinkSession, ReplyLink, RequestLink, SenderLink
 from coremachine.local.broker.management import Management
@@ -125,6 +125,8 @@ class LinkFactory:
             raise AmqpError(
                 "amqp:not-allowed", f"expected a queue or subscription to receive from, found topic '{path}'"
             )
+        if not entity.queue.settings.can_receive:
+            raise disabled(path)
         terminus = attach.terminus or []
         filters = terminus[_FILTER] if len(terminus) > _FILTER else None
         wants_session = isinstance(filters, dict) and _SESSION_FILTER in filters

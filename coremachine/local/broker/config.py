@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from coremachine.local.broker.durations import parse_duration
 from coremachine.local.broker.rules import CorrelationFilter, Rule
 from coremachine.local.broker.sql_action import SqlAction
 from coremachine.local.broker.sql_filter import SqlFilter
 from coremachine.local.broker.stored import QueueSettings
 
-_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 _COMMENT_OR_STRING = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _NAME = r"^[A-Za-z0-9]([\w\-./]*[A-Za-z0-9])?$"
 
@@ -28,19 +28,6 @@ class ConfigError(ValueError):
     def __init__(self, path: Path, problems: list[str]) -> None:
         self.path, self.problems = path, problems
         super().__init__(f"{path}: " + "; ".join(problems))
-
-
-def parse_duration(text: object) -> float:
-    """Seconds of an ISO 8601 duration such as PT1M30S."""
-    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if match is None or not any(match.groups()):
-        raise ValueError(f"expected an ISO 8601 duration such as PT1M, found {text!r}")
-    days, hours, minutes, seconds = (float(group or 0) for group in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def format_duration(seconds: float) -> str:
-    return f"PT{seconds:g}S"
 
 
 _Duration = Annotated[float, BeforeValidator(parse_duration)]

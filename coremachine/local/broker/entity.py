@@ -62,6 +62,7 @@ class Entity:
     def __init__(self, name: str, queue: Queue, clock: Callable[[], float], later: CallLater = call_later) -> None:
         self.name = name
         self.queue = queue
+        self.created_at = self.updated_at = clock()
         self._clock = clock
         self._call_later = later
         self._links: dict[EntityLink, None] = {}
@@ -74,13 +75,10 @@ class Entity:
         if queue.dead_letters is not None:
             self.dead_letters = Entity(f"{name}/{DEAD_LETTER_SUFFIX}", queue.dead_letters, clock, later)
 
-    @property
-    def path(self) -> str:
-        """Below the namespace, in its administration too."""
-        return self.name
-
     def send(self, contents: Iterable[Content]) -> list[int]:
         """Take messages, all or none; returns their sequence numbers."""
+        if not self.queue.settings.can_send:
+            raise disabled(self.name)
         identified = [content.identified() for content in contents]
         for content in identified:
             self.queue.check(content)
@@ -194,6 +192,10 @@ class Entity:
     def _ring(self) -> None:
         self._alarm = None
         self.pump()
+
+
+def disabled(name: str) -> AmqpError:
+    return AmqpError("com.microsoft:entity-disabled", f"Messaging entity '{name}' is currently disabled.")
 
 
 class SessionWaiter(Protocol):

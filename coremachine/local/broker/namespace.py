@@ -44,6 +44,7 @@ class Namespace:
         self, queues: Iterable[QueueSettings], clock: Callable[[], float], later: CallLater = call_later
     ) -> None:
         self.clock = clock
+        self.started_at = clock()
         self._call_later = later
         self._entities: dict[str, Entity] = {}
         self.faults = Faults()
@@ -96,6 +97,7 @@ class Namespace:
 
     def change(self, entity: Entity, settings: QueueSettings) -> None:
         """Other settings for an entity, from now on."""
+        entity.updated_at = self.clock()
         entity.queue.settings = settings
         if entity.queue.dead_letters is not None:
             entity.queue.dead_letters.settings = settings

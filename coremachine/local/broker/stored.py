@@ -24,6 +24,17 @@ class QueueSettings:
     requires_session: bool = False
     forward_to: str | None = None
     forward_dead_letters_to: str | None = None
+    status: str = "Active"
+    # What administration clients set and read again, but the broker does not act on.
+    extras: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def can_send(self) -> bool:
+        return self.status not in {"Disabled", "SendDisabled"}
+
+    @property
+    def can_receive(self) -> bool:
+        return self.status not in {"Disabled", "ReceiveDisabled"}
 
     def ttl_of(self, content: Content) -> float | None:
         """The shorter of the message's own time to live and the default."""

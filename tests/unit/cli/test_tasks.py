@@ -163,11 +163,12 @@ def test_logs_of_the_stack_here_are_those_of_its_file(
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "host.log").write_text(HOST_LOG)
     stack: Any = SimpleNamespace(url=api.url, data_dir=str(tmp_path))
-    monkeypatch.setattr(stack_log, "find_stack", lambda _: stack)
+    monkeypatch.setattr(stack_log, "find_stack_of", lambda _: stack)
     assert run("logs", JOB_ID, "-o", "table") == 0
     shown = capsys.readouterr()
     lines = HOST_LOG.splitlines()
-    assert shown.out.splitlines() == [lines[0], lines[1], *lines[4:]]
+    whole = [lines[0], lines[1], *lines[4:]]
+    assert shown.out.splitlines() == [line.replace(f" job_id={JOB_ID}", "").replace(" run=1", "") for line in whole]
     assert shown.err == ""
     assert run("logs", JOB_ID, "--task", "s1-a", "-o", "json") == 0
     assert [json.loads(line)["line"] for line in capsys.readouterr().out.splitlines()] == [lines[1], lines[7]]
