@@ -253,6 +253,13 @@ language sql stable as $$
     'traceback', null, 'at', p_at)
 $$;
 
+-- The error of a task's attempt, as a handler's process gave it, with the number of that attempt.
+-- `attempt` of a task's error means the same wherever it is stored: the row's `attempt`, interrupted ones counted.
+create or replace function "app".error_of_attempt(p_error jsonb, p_attempt integer) returns jsonb
+language sql immutable as $$
+  select p_error || jsonb_build_object('attempt', p_attempt)
+$$;
+
 -- The error that a cancelled job's row keeps.
 create or replace function "app".cancelled_error(p_reason text) returns jsonb
 language sql stable as $$
@@ -286,6 +293,7 @@ language sql immutable parallel safe as $$
 $$;
 
 comment on function "app"."stored_error"(p_type text, p_message text, p_retryable boolean, p_attempt integer, p_at timestamptz) is 'An error as rows keep it: every error that SQL writes is made here.';
+comment on function "app"."error_of_attempt"(p_error jsonb, p_attempt integer) is 'The error of a task''s attempt, as a handler''s process gave it, with the number of that attempt.';
 comment on function "app"."cancelled_error"(p_reason text) is 'The error that a cancelled job''s row keeps.';
 comment on function "app"."normalised_message"(p_message text) is 'A message without what distinguishes one occurrence of an error from another.';
 comment on function "app"."error_fingerprint"(p_type text, p_message text) is 'The group of an error: 16 hexadecimal digits, the same for errors that differ in numbers, ids and paths alone.';
@@ -615,7 +623,7 @@ comment on function "app"."let_go_of_job"(p_job_id text, p_run integer, p_attemp
 -- the message is gone when this returns.
 -- Fence: the status.
 -- Locks: task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
--- being cancelled, the stage's lock instead.
+-- being cancelled, the stage's lock instead, and only if one of these tasks still waits.
 create or replace function "app".claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -680,8 +688,17 @@ begin
     if cardinality(v_claimed) = cardinality(p_task_ids) then
       return;
     end if;
-  elsif v_is_dead then
-    -- Rows that others had locked when the rest was cancelled.
+  elsif v_is_dead and exists (
+    select 1 from unnest(p_task_ids) as named(id)
+    cross join lateral (
+      select from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
+        and t.status in ('pending', 'queued', 'pending_retry')
+      offset 0
+    ) w
+  ) then
+    -- Another transaction had locked such a row when the rest was cancelled. Without one the stage is not read: most
+    -- messages of a cancelled job name rows that have ended.
     perform "app".check_stage(p_job_id, p_run, p_stage, false, null);
   end if;
 
@@ -2594,6 +2611,7 @@ language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_pl
 declare
   v_now timestamptz := "app".clock();
   v_task record;
+  v_error jsonb;
 begin
   select t.attempt - t.interruptions as spent, (s.settings -> 'retry' ->> 'max_attempts')::integer as allowed,
          (j.status = 'processing' and j.run = s.run and s.status = 'processing') as is_open
@@ -2612,13 +2630,13 @@ begin
     outcome := 'exhausted';
   else
     update "app".tasks t
-    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second', error = p_error,
-        announced_at = null, lease_id = null, lease_expires_at = null
+    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second',
+        error = "app".error_of_attempt(p_error, t.attempt), announced_at = null, lease_id = null, lease_expires_at = null
     where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
-    returning t.attempt, t.due_at into attempt, due_at;
+    returning t.attempt, t.due_at, t.error into attempt, due_at, v_error;
     outcome := 'scheduled';
     perform "app".record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
-      p_error || jsonb_build_object('delay_seconds', p_delay_seconds));
+      v_error || jsonb_build_object('delay_seconds', p_delay_seconds));
   end if;
   return next;
 end $$;
@@ -3132,7 +3150,8 @@ begin
   update "app".tasks t
   set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
       result = case p_status when 'completed' then given.payload else t.result end,
-      error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
+      error = case p_status when 'failed' then "app".error_of_attempt(given.payload, t.attempt)
+        when 'completed' then null else t.error end
   from unnest(p_task_ids, p_payloads) as given(task_id, payload)
   where t.ctid = any (p_places) and t.task_id = given.task_id;
 end $$;
@@ -3570,7 +3589,7 @@ comment on column "app"."tasks"."due_at" is 'The task is not announced before th
 comment on column "app"."tasks"."announced_at" is 'When a queue confirmed its latest message, or a janitor found that message lost and sent another. Null: none is confirmed for what it waits for, so the janitor sends one.';
 comment on column "app"."tasks"."progress" is 'What its handler last reported, written with a heartbeat; null if it reports nothing.';
 comment on column "app"."tasks"."result" is 'What its handler returned; null until it has completed.';
-comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt, traceback, at, and log: the last lines that the attempt logged and printed, if there are any. Cleared when it completes.';
+comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt (its number, interrupted ones counted, as in the column), traceback, at, and log: the last lines that the attempt logged and printed, if there are any. Cleared when it completes.';
 comment on column "app"."tasks"."created_at" is 'When it was planned, or when a rerun wrote it anew.';
 comment on column "app"."tasks"."started_at" is 'When its latest attempt was claimed; task_timeout_seconds counts from here.';
 comment on column "app"."tasks"."finished_at" is 'When it completed, failed or was cancelled. Null while it is open.';

@@ -25,6 +25,15 @@ def test_the_packages_alone_import_none_of_their_modules():
     assert result.stdout.strip() == "[]"
 
 
+def test_the_pytest_plugin_costs_other_people_s_tests_nothing():
+    script = (
+        "import sys, coremachine.testing.plugin; "
+        "print([name for name in sys.modules if name.startswith(('core.', 'jobs', 'infrastructure', 'psycopg'))])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("package", ["core", "infrastructure"])
 def test_every_public_name_is_there(package):
     module = import_module(package)
