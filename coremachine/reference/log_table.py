@@ -297,7 +297,7 @@ APP = {
         fields="schedule",
     ),
     "tick_not_submitted": Record(
-        "A schedule's tick got no job, or not yet; `coremachine schedules explain` says why.",
+        "A schedule's tick got no job, or not yet; `coremachine schedules explain` has the reason.",
         level="warning",
         fields="schedule tick_at reason detail attempt",
     ),

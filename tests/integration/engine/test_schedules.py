@@ -199,6 +199,27 @@ def test_a_pause_ends_ticks_and_a_resume_records_them(desk):
     assert now.schedules.resume("nobody") is None
 
 
+def test_ticks_that_wait_go_on_waiting_in_a_pause(desk):
+    desk(0.5).put(overlap=Overlap.WAIT)
+    for hours in (1.001, 2.001):
+        desk(hours).ticker.tick()
+    now = desk(2.1)
+    now.schedules.pause("hourly")
+    now.rig.queues.run(now.rig.machine)
+    assert now.ticker.tick().submitted == 0
+    now.schedules.resume("hourly")
+    assert now.ticker.tick().submitted == 1
+
+
+def test_a_change_to_allow_ends_the_waiting(desk):
+    desk(0.5).put(overlap=Overlap.WAIT)
+    for hours in (1.001, 2.001, 3.001):
+        desk(hours).ticker.tick()
+    now = desk(3.1)
+    now.put(overlap=Overlap.ALLOW)
+    assert now.ticker.tick().submitted == 2
+
+
 def test_a_change_of_times_keeps_what_was_due(desk):
     desk(0.5).put()
     now = desk(1.001)
