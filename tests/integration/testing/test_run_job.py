@@ -3,15 +3,19 @@
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from typing import ClassVar
 
+import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from core.basics.faults import FAULT_POINTS
 from core.errors import RetryableTaskError
 from core.fan_in import load_fan_in_results
 from core.models import TaskDefinition
 from coremachine.testing import JobRunner, JobStuck, MessageFaults, UnreachedCrash, run_job
+from coremachine.testing.database import SERVER_VARIABLE, EngineDatabase, prefix_of_folders, remove_leftovers
 from jobs.base import JobBase
 from jobs.hello_world import HelloWorldJob
 from jobs.mixins import JobBaseMixin
@@ -262,6 +266,31 @@ def test_a_failing_test_shows_the_tracebacks_of_its_jobs(tmp_path):
     _, _, report = ended.stdout.partition("CoreMachine job hello_world")
     assert "): failed" in report
     assert 'raise ValueError("no greeting today")' in report
+
+
+def test_a_server_that_is_named_gives_the_same_results_and_keeps_nothing(postgres_url, monkeypatch):
+    monkeypatch.setenv(SERVER_VARIABLE, postgres_url)
+    parameters = {"n": 5, "bad": [2], "unsteady": [1]}
+    with closing(EngineDatabase()) as database:
+        result = JobRunner(database).run(SquaresJob, parameters)
+        assert described(result) == described(run_job(SquaresJob, parameters))
+        assert conninfo_to_dict(database.url)["dbname"] in names_of_databases(postgres_url)
+    assert conninfo_to_dict(database.url)["dbname"] not in names_of_databases(postgres_url)
+
+
+def names_of_databases(url):
+    with psycopg.connect(url) as connection:
+        return {name for (name,) in connection.execute("select datname from pg_database")}
+
+
+def test_folders_of_dead_processes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("coremachine.testing.database._MEMORY", tmp_path)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f"coremachine-tests-{ended.pid}-x", f"{prefix_of_folders()}y", "coremachine-tests-z"):
+        (tmp_path / name).mkdir()
+    remove_leftovers()
+    assert {path.name for path in tmp_path.iterdir()} == {f"{prefix_of_folders()}y", "coremachine-tests-z"}
 
 
 @pytest.mark.acceptance
