@@ -49,8 +49,14 @@ class RetentionRepository(PostgreSQLRepository):
         pruned = Pruned()
         while jobs := self.find_prunable_jobs(older_than_seconds):
             before = pruned.jobs
-            for job in jobs:
-                while self._prune_piece(job.job_id, pruned):
+            left = [job.job_id for job in jobs]
+            while gone := self._prune_small(left, pruned):
+                left = [job_id for job_id in left if job_id not in gone]
+                on_progress(pruned)
+                if most_tasks is not None and pruned.tasks >= most_tasks:
+                    return pruned
+            for job_id in left:
+                while self._prune_piece(job_id, pruned):
                     on_progress(pruned)
                     if most_tasks is not None and pruned.tasks >= most_tasks:
                         return pruned
@@ -83,6 +89,17 @@ class RetentionRepository(PostgreSQLRepository):
             if row[function] < per_call:
                 break
         return count
+
+    def _prune_small(self, job_ids: list[str], pruned: Pruned) -> frozenset[str]:
+        """Delete the first of these jobs that make one piece together: which are gone. Rests afterwards."""
+        started = time.monotonic()
+        (row,) = self._call("prune_small_jobs", (job_ids, TASKS_PER_CALL))
+        gone = frozenset(row["pruned_job_ids"])
+        if gone:
+            time.sleep(REST * (time.monotonic() - started))
+        pruned.tasks += row["pruned_tasks"]
+        pruned.jobs += len(gone)
+        return gone
 
     def _prune_piece(self, job_id: str, pruned: Pruned) -> bool:
         """Whether tasks of the job are left. Rests afterwards: others have the database for most of the time."""
