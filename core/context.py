@@ -73,6 +73,11 @@ class TaskContext:
         if self._report is not None:
             self._report({"percent": number, "message": text})
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `check_cancelled` would raise, for code that cannot be left by an exception."""
+        return self._timed_out() or self._stop_requested()
+
     def check_cancelled(self) -> None:
         """Call it now and then in long work.
 

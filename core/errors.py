@@ -29,6 +29,7 @@ from typing import Any
 from core.safety.credentials import redact
 from core.safety.safe_text import (
     MOST_TEXT_BYTES,
+    ancestry_of,
     bounded_text,
     brief_text,
     repr_of,
@@ -41,6 +42,8 @@ from core.safety.safe_text import (
 # Nobody is asked to wait longer than this.
 MOST_RETRY_AFTER_SECONDS = 86_400.0
 _MOST_LOGGED = 2000
+# Of what an attempt logged and printed.
+MOST_LOG_BYTES = 8 * 1024
 _LONGEST_TYPE = 200
 _LONGEST_REFUSAL = 8000
 
@@ -226,6 +229,9 @@ class Failure:
         message: What a person reads; 64 KB of it are kept, and as much of the traceback.
         retry_after_seconds: What an author gave, of any type: a number, its text or a timedelta is taken, at most a
             day. The message names what could not be used.
+        log: The last lines that the attempt logged and printed; 8 KB of them are kept.
+        ancestry: For each class of what was raised, from its own to its most general, its names without and with
+            their module. It is not stored.
     """
 
     error_type: str
@@ -233,6 +239,8 @@ class Failure:
     retryable: bool
     retry_after_seconds: float | None = None
     traceback: str | None = None
+    log: str | None = None
+    ancestry: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         seconds, note = _usable_seconds(self.retry_after_seconds)
@@ -241,12 +249,17 @@ class Failure:
             "message": bounded_text(self.message, MOST_TEXT_BYTES - len(note.encode())) + note,
             "retry_after_seconds": seconds,
             "traceback": None if self.traceback is None else bounded_text(self.traceback, keep_end=True),
+            "log": None if self.log is None else bounded_text(self.log, MOST_LOG_BYTES, keep_end=True),
         }
         for name, value in stored.items():
             object.__setattr__(self, name, value)
 
-    def to_json(self, attempt: int) -> dict[str, Any]:
-        """As it is stored: type, message, retryable, attempt, traceback, and `at`."""
+    def to_json(self, attempt: int | None = None) -> dict[str, Any]:
+        """As it is stored: type, message, retryable, attempt, traceback, `at`, and `log` where there is one.
+
+        Args:
+            attempt: Of a job's step. The database writes that of a task, as its row counts.
+        """
         return {
             "type": self.error_type,
             "message": self.message,
@@ -254,6 +267,7 @@ class Failure:
             "attempt": attempt,
             "traceback": self.traceback,
             "at": datetime.now(UTC).isoformat(),
+            **({} if self.log is None else {"log": self.log}),
         }
 
 
@@ -282,6 +296,7 @@ def classify(error: BaseException) -> Failure:
         retryable=issubclass(kind, RetryableTaskError) or not issubclass(kind, PERMANENT_EXCEPTIONS),
         retry_after_seconds=_retry_after_of(error) if issubclass(kind, RetryableTaskError) else None,
         traceback=trace_of(error),
+        ancestry=ancestry_of(kind),
     )
 
 

@@ -94,6 +94,11 @@ def fan_in_reader(store: ResultStore) -> Iterator[None]:
         _reader.reset(token)
 
 
+def current_reader() -> ResultStore | None:
+    """The store that handlers called here load results from; None outside of `fan_in_reader`."""
+    return _reader.get()
+
+
 def load_fan_in_results(params: Mapping[str, Any]) -> FanInResults:
     """The results that a fan-in task is about; nothing is read before they are iterated.
 

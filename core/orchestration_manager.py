@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import TypeVar
 
 from core.app_queues import JOBS_QUEUE
 from core.authors.author_code import author_items, describe_returned, read_once, refusal
+from core.authors.elements import tasks_over
 from core.basics.canonical import MOST_VALUE_BYTES, copied, describe, encode_storable
 from core.basics.faults import fault_point
 from core.basics.strict_json import EncodedJson
@@ -36,13 +38,14 @@ from core.safety.safe_text import storable_text
 log = safe_logger(__name__)
 
 _T = TypeVar("_T")
-# Name, task type and parameters of a task.
-AskedTask = tuple[str | None, str | None, EncodedJson]
+# Id, name, task type and parameters of a task.
+AskedTask = tuple[str, str | None, str | None, EncodedJson]
 
 FAN_IN_NAME = "fan_in"
 MESSAGES_PER_SEND = 200
 MOST_NAME_CHARACTERS = 500
 _ID_CHARACTERS = 60
+_queue_of = attrgetter("queue")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -101,8 +104,10 @@ class OrchestrationManager:
         """
         self.expect_stages(job, stage.number)
         taken: dict[str, str | None] = {}
-        for index, (name, task_type, parameters) in enumerate(self._asked_for(job, stage, previous, previous_count)):
-            task_id = _free_id(stage.number, index, name, taken)
+        for index, (plain_id, name, task_type, parameters) in enumerate(
+            self._asked_for(job, stage, previous, previous_count)
+        ):
+            task_id = _free_id(stage.number, plain_id, name, taken)
             taken[task_id] = name
             fault_point("job.planning")
             yield PlannedTask(
@@ -122,7 +127,13 @@ class OrchestrationManager:
     ) -> Iterator[AskedTask]:
         """Name, task type and parameters of each task that the stage is to have."""
         if stage.parallelism is Parallelism.FAN_IN:
-            yield FAN_IN_NAME, None, encode_storable(_fan_in_source(job, stage, previous_count))
+            plain_id = task_id_for(stage.number, 0, FAN_IN_NAME)
+            yield plain_id, FAN_IN_NAME, None, encode_storable(_fan_in_source(job, stage, previous_count))
+            return
+        if stage.over is not None:
+            what = f"over {stage.over!r} of {job.job_type!r}, stage {stage.number}"
+            for index, task in enumerate(tasks_over(job, stage, previous)):
+                yield _read_definition(what, stage.number, self.role.most_bytes, index, task)
             return
         what = f"create_tasks_for_stage of {job.job_type!r}, stage {stage.number}"
         plan = self._catalog.get_job(job.job_type).create_tasks_for_stage
@@ -192,8 +203,7 @@ class OrchestrationManager:
             How many tasks were announced. Those of a queue that does not take messages stay unannounced.
         """
         count = 0
-        by_queue = itertools.groupby(sorted(tasks, key=lambda task: task.queue), key=lambda task: task.queue)
-        for queue, group in by_queue:
+        for queue, group in itertools.groupby(sorted(tasks, key=_queue_of), key=_queue_of):
             messages = _task_messages(job, stage, tasks_per_message, group, cause)
             for chunk in _chunks(messages, MESSAGES_PER_SEND):
                 try:
@@ -249,17 +259,18 @@ def task_id_for(stage: int, index: int, name: str | None) -> str:
     return f"s{stage}-{safe}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
-def _free_id(stage: int, index: int, name: str | None, taken: dict[str, str | None]) -> str:
-    """A task's id. Without a name it gets a different one if another task, named by a number, has it already.
+def _free_id(stage: int, task_id: str, name: str | None, taken: dict[str, str | None]) -> str:
+    """A task's id, another one if it has no name and a task that is named by a number has its id already.
 
     Raises:
         DuplicateTaskName: A task of this name is there.
     """
-    task_id = task_id_for(stage, index, name)
-    if task_id in taken and name is None:
+    if task_id not in taken:
+        return task_id
+    if name is None:
         # No name gives such an id: a tilde in a name is replaced.
         return f"{task_id}~"
-    if task_id in taken and taken[task_id] is None:
+    if taken[task_id] is None:
         task_id = f"{task_id}-{hashlib.sha256((name or '').encode()).hexdigest()[:16]}"
     if task_id in taken:
         raise DuplicateTaskName(stage, name or task_id)
@@ -279,8 +290,8 @@ def _read_definition(what: str, stage: int, most_bytes: int, index: int, item: o
         )
     if task_type is not None:
         _plain_text(what, index, "task_type", task_type)
-    path = f"task {task_id_for(stage, index, name)}: parameters"
-    return name, task_type, encode_storable(parameters, path, most_bytes=most_bytes)
+    task_id = task_id_for(stage, index, name)
+    return task_id, name, task_type, encode_storable(parameters, f"task {task_id}: parameters", most_bytes=most_bytes)
 
 
 def _own_dict(what: str, index: int, parameters: object) -> dict[str, object]:

@@ -22,7 +22,6 @@ from psycopg.adapt import AdaptersMap, Loader
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import DictRow, dict_row
-from psycopg.types.json import set_json_loads
 
 from infrastructure.base import DatabaseUnsuitable
 from infrastructure.database_errors import PROTOCOL_VIOLATION
@@ -81,15 +80,18 @@ _CONNINFO_DEFAULTS = {
 }
 
 
-def _read_json(data: str | bytes) -> Any:
+class _JsonLoader(Loader):
     """What PostgreSQL writes is UTF-8 and begins at once; `json.loads` would look for both, for as long as it reads."""
-    return _JSON_DECODER.raw_decode(data if isinstance(data, str) else data.decode())[0]
+
+    def load(self, data: Buffer) -> Any:
+        return _scan_json(bytes(data).decode(), 0)[0]
 
 
-_JSON_DECODER = json.JSONDecoder()
+_scan_json: Callable[[str, int], tuple[Any, int]] = cast("Any", json.JSONDecoder()).scan_once
 # Of our connections alone: those that a handler makes itself read and write as psycopg does.
 ADAPTERS = AdaptersMap(psycopg.adapters)
-set_json_loads(_read_json, ADAPTERS)
+ADAPTERS.register_loader("json", _JsonLoader)
+ADAPTERS.register_loader("jsonb", _JsonLoader)
 
 
 class _BoundedInstantLoader(Loader):
@@ -226,7 +228,8 @@ def execute(connection: PooledConnection, text: str, parameters: Sequence[Any]) 
         # Begin, statement and commit travel together.
         with connection.pipeline(), connection.transaction():
             cursor = connection.execute(cast("Any", text), parameters)
-    return cursor.fetchall() if cursor.description else []
+    # `description` would make an object of each column.
+    return cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []
 
 
 def own_transaction(connection: Connection[Any]) -> AbstractContextManager[object]:

@@ -121,13 +121,19 @@ class DeadLetterRepository(PostgreSQLRepository):
             "select d.dead_letter_id,"
             " exists (select 1 from {jobs} j where j.job_id = d.job_id and j.run = d.run"
             "   and j.status in ({waiting_jobs})) as job_waits,"
-            " array(select t.task_id from {tasks} t join {jobs} j on j.job_id = t.job_id and j.run = t.run"
-            "   where t.job_id = d.job_id and t.run = d.run and t.stage = d.stage and t.task_id = any(d.task_ids)"
-            "   and j.status = 'processing' and t.status in ({waiting_tasks})"
-            "   order by t.task_id) as task_ids"
+            " array(select named.id from {ids_in_order}(d.task_ids) as named"
+            "   join {jobs} j on j.job_id = d.job_id and j.run = d.run and j.status = 'processing'"
+            "   cross join lateral (select from {tasks} t"
+            "     where t.job_id = d.job_id and t.run = d.run and t.task_id = named.id and t.stage = d.stage"
+            "     and t.status in ({waiting_tasks}) offset 0) w"
+            "   order by named.id) as task_ids"
             " from {letters} d where d.dead_letter_id = any(%s)"
         ).format(
-            jobs=self._table("jobs"), tasks=self._table("tasks"), letters=self._table("dead_letters"), **STATUS_SETS
+            jobs=self._table("jobs"),
+            tasks=self._table("tasks"),
+            letters=self._table("dead_letters"),
+            ids_in_order=self._table("ids_in_order"),
+            **STATUS_SETS,
         )
         rows = self._execute_query("find_waiting_rows", query, ([letter.dead_letter_id for letter in letters],))
         return {row["dead_letter_id"]: WaitingRows(row["job_waits"], tuple(row["task_ids"])) for row in rows}

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +37,7 @@ from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb
 
 # parameters come last: they are encoded.
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
+_keys_of = attrgetter(*TASK_COLUMNS[:-1])
 # The number of tasks taken back by a sweep that the log names.
 SHOWN_INTERRUPTED = 20
 
@@ -181,8 +183,7 @@ class TaskRepository(PostgreSQLRepository):
             count = 0
             with cursor.copy(copy_in) as copy:
                 for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
-                    keys = (getattr(task, name) for name in TASK_COLUMNS[:-1])
-                    copy.write_row((*keys, as_jsonb(task.parameters)))
+                    copy.write_row((*_keys_of(task), as_jsonb(task.parameters)))
             cursor.execute(seal, (*ref.key, count, tasks_per_message))
         return PlanOutcome.PLANNED, count
 
@@ -207,7 +208,7 @@ class TaskRepository(PostgreSQLRepository):
             [lease.run for lease in held],
             [lease.task_id for lease in held],
             [lease.lease_id for lease in held],
-            JsonbArray(as_jsonb(lease.progress) for lease in held),
+            JsonbArray(lease.progress for lease in held),
         )
         rows = self._call("renew_leases", parameters)
         return {(row["lease_id"], row["task_id"]): LeaseOutcome.stored(row["outcome"]) for row in rows}
@@ -350,7 +351,7 @@ class StageCompletionRepository(PostgreSQLRepository):
 
 
 def _payloads(payloads: Mapping[str, JsonObject]) -> tuple[list[str], JsonbArray]:
-    return list(payloads), JsonbArray(map(as_jsonb, payloads.values()))
+    return list(payloads), JsonbArray(payloads.values())
 
 
 def _columns_of(planned: SmallStage) -> tuple[Any, ...]:
@@ -360,7 +361,7 @@ def _columns_of(planned: SmallStage) -> tuple[Any, ...]:
         [task.task_type for task in tasks],
         [task.queue for task in tasks],
         [task.name for task in tasks],
-        JsonbArray(as_jsonb(task.parameters) for task in tasks),
+        JsonbArray(task.parameters for task in tasks),
         planned.lease.lease_id if planned.lease else None,
         planned.lease.owner if planned.lease else None,
         planned.tasks_per_message,

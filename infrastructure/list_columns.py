@@ -52,7 +52,7 @@ def brief_value(column: Composable, whole: Composable | None = None) -> Composed
 
 
 def brief_texts(column: Composable) -> Composed:
-    """An object with its texts cut, a traceback's at its beginning; values in it as by `brief_value`.
+    """An object with its texts cut, a traceback's and a log's at its beginning; values in it as by `brief_value`.
 
     What only a hand can have put there, another kind of value or many names, takes no more room and breaks no list.
     """
@@ -61,7 +61,7 @@ def brief_texts(column: Composable) -> Composed:
         " when octet_length({column}::text) <= {most} then {column} else ("
         "select jsonb_object_agg(e.key, case when jsonb_typeof(e.value) <> 'string' then {value}"
         " when length(e.value #>> '{{}}') <= {most} then e.value"
-        " when e.key = 'traceback' then to_jsonb({note} || chr(10) || right(e.value #>> '{{}}', {most}))"
+        " when e.key in ('traceback', 'log') then to_jsonb({note} || chr(10) || right(e.value #>> '{{}}', {most}))"
         " else to_jsonb(left(e.value #>> '{{}}', {most}) || ' ' || {note}) end)"
         " from (select * from jsonb_each({column}) limit {names}) e) end"
     ).format(

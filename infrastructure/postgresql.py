@@ -124,6 +124,8 @@ class Pool(ConnectionPool[PooledConnection]):
         return Refused(fault_of(error, is_broken=is_broken), is_again=is_again)
 
 
+# What a statement may meet: the server's answer, or a value that cannot be sent.
+_REFUSALS = (psycopg.Error, UnicodeEncodeError, OverflowError)
 _MEANINGS: dict[Fault, type[RepositoryError]] = {
     Fault.CHANGED: ChangedMeanwhile,
     Fault.NOT_AS_EXPECTED: PreconditionFailed,
@@ -225,17 +227,12 @@ class PostgreSQLRepository(BaseRepository):
         self._schema = schema
 
     @contextmanager
-    def _get_connection(self) -> Iterator[PooledConnection]:
-        with self._pool.connection() as connection:
-            try:
-                yield connection
-            except (psycopg.Error, UnicodeEncodeError, OverflowError) as error:
-                raise self._pool.judge(connection, error) from error
-
-    @contextmanager
     def _get_cursor(self, operation: str) -> Iterator[Cursor[DictRow]]:
-        with self._error_context(operation), self._get_connection() as connection, connection.cursor() as cursor:
-            yield cursor
+        with self._error_context(operation), self._pool.connection() as connection, connection.cursor() as cursor:
+            try:
+                yield cursor
+            except _REFUSALS as error:
+                raise self._pool.judge(connection, error) from error
 
     def _execute_query(self, operation: str, query: Composable, parameters: Sequence[Any] = ()) -> list[DictRow]:
         """Run one statement and return its rows; no rows when it has no result."""
@@ -258,8 +255,14 @@ class PostgreSQLRepository(BaseRepository):
             return self._execute_once(text, parameters)
 
     def _execute_once(self, text: str, parameters: Sequence[Any]) -> list[DictRow]:
-        with self._get_connection() as connection:
+        # Without the pool's own `with`, which also commits: this connection has no open transaction.
+        connection = self._pool.getconn()
+        try:
             rows = execute(connection, text, parameters)
+        except _REFUSALS as error:
+            raise self._pool.judge(connection, error) from error
+        finally:
+            self._pool.putconn(connection)
         if outage.is_on:
             outage.end()
         return rows
@@ -341,7 +344,7 @@ def columns_of(model: type[FrozenModel]) -> Composed:
     return SQL(", ").join(Identifier(name) for name in model.model_fields)
 
 
-class JsonbArray(list[Jsonb | None]):
+class JsonbArray(list[Mapping[str, Any] | EncodedJson | None]):
     """Values for a parameter of type jsonb[]."""
 
 
@@ -364,16 +367,22 @@ class _JsonbArrayDumper(Dumper):
             if value is None:
                 parts.append(self._NULL)
                 continue
-            text = (value.dumps or json.dumps)(value.obj)
-            data = text.encode() if isinstance(text, str) else text
+            data = (value if isinstance(value, EncodedJson) else json.dumps(dict(value))).encode()
             parts += (self._LENGTH.pack(len(data) + 1), self._VERSION, data)
         return b"".join(parts)
 
 
+class _EncodedJsonDumper(Dumper):
+    oid = adapters.types["jsonb"].oid
+
+    def dump(self, obj: EncodedJson) -> bytes:
+        return obj.encode()
+
+
 ADAPTERS.register_dumper(JsonbArray, _JsonbArrayDumper)
+ADAPTERS.register_dumper(EncodedJson, _EncodedJsonDumper)
 
 
-def as_jsonb(value: Mapping[str, Any] | EncodedJson | None) -> Jsonb | None:
-    if value is None:
-        return None
-    return Jsonb(value, dumps=str) if isinstance(value, EncodedJson) else Jsonb(dict(value))
+def as_jsonb(value: Mapping[str, Any] | EncodedJson | None) -> Jsonb | EncodedJson | None:
+    """A value for a parameter of type jsonb."""
+    return value if value is None or isinstance(value, EncodedJson) else Jsonb(dict(value))

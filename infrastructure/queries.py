@@ -19,7 +19,7 @@ from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, T
 from core.schema.statuses import STATUS_SETS, literals
 from infrastructure.base import RepositoryError
 from infrastructure.connections import own_transaction
-from infrastructure.list_columns import list_columns
+from infrastructure.list_columns import brief_texts, list_columns
 from infrastructure.postgresql import PostgreSQLRepository, columns_of
 
 MAX_LIMIT = 1000
@@ -30,6 +30,9 @@ Place = TypeVar("Place", bound=tuple[Any, ...])
 _JOB_PLACE = TypeAdapter(tuple[Literal["jobs"], AwareDatetime, JobId])
 _TASK_PLACE = TypeAdapter(tuple[Literal["tasks"], Annotated[StorableText, Field(max_length=100)]])
 _EVENT_PLACE = TypeAdapter(tuple[Literal["events"], Annotated[int, Field(ge=0, lt=2**63)]])
+_LOG_PLACE = TypeAdapter(tuple[Literal["logs"], Annotated[int, Field(ge=0, lt=2**63)]])
+# Of an attempt that did not succeed.
+ATTEMPT_EVENTS = ("job_step_retry_scheduled", "retry_scheduled", "task_failed", "task_interrupted")
 
 # Where a row of a list is read whole, as expressions.
 _WHOLE_TASK = "'/api/jobs/' || job_id || '/tasks/' || task_id || '?run=' || run"
@@ -254,6 +257,45 @@ class JobQueries(PostgreSQLRepository):
             parameters.append(event_id)
         rows = self._list("job_events", JobEvent, conditions, "event_id", limit, parameters)
         return make_page(rows, JobEvent, limit, lambda row: _EVENT_PLACE.dump_json(("events", row["event_id"])))
+
+    def list_logs(
+        self,
+        job_id: str,
+        *,
+        task_id: str | None = None,
+        run: int | None = None,
+        after: int | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[JobEvent]:
+        """Events of attempts that did not succeed, oldest first, with `log` in their detail whole.
+
+        Args:
+            run: None is all runs.
+            after: The event after which the list begins.
+
+        Raises:
+            InvalidCursor, ValueError: As for `list_jobs`.
+        """
+        conditions: list[Composable] = [SQL("job_id = %s and event in ({})").format(literals(ATTEMPT_EVENTS))]
+        parameters: list[Any] = [job_id]
+        if cursor is not None:
+            _, after = read_cursor(_LOG_PLACE, cursor)
+        for column, value in (("task_id = %s", task_id), ("run = %s", run), ("event_id > %s", after)):
+            if value is not None:
+                conditions.append(SQL(column))
+                parameters.append(value)
+        if not 1 <= limit <= MAX_LIMIT:
+            raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
+        query = SQL(
+            "select job_id, event_id, run, stage, task_id, event, {detail}"
+            " || case when jsonb_typeof(detail -> 'log') = 'string' then jsonb_build_object('log', detail -> 'log')"
+            " else '{{}}' end as detail, at from {events} where {where} order by event_id limit %s"
+        ).format(
+            detail=brief_texts(SQL("detail")), events=self._table("job_events"), where=SQL(" and ").join(conditions)
+        )
+        rows = self._execute_query("list_logs", query, [*parameters, limit + 1])
+        return make_page(rows, JobEvent, limit, lambda row: _LOG_PLACE.dump_json(("logs", row["event_id"])))
 
     def _list(
         self,

@@ -148,6 +148,13 @@ class Settings(BaseSettings):
     task_threads: int = Field(
         8, alias="COREMACHINE_TASK_THREADS", ge=1, le=64, description="a number of threads from 1 to 64"
     )
+    task_processes: int = Field(
+        0,
+        alias="COREMACHINE_TASK_PROCESSES",
+        ge=0,
+        le=64,
+        description="a number of processes from 1 to 64; 0 is the number of cores",
+    )
     max_value_bytes: int = Field(
         MOST_VALUE_BYTES,
         alias="COREMACHINE_MAX_VALUE_BYTES",
@@ -179,8 +186,9 @@ class Settings(BaseSettings):
     jobs: str = Field(
         "jobs.all_jobs:build_registry",
         alias="COREMACHINE_JOBS",
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-        description="package.module:function, a function that takes the logical queue names and returns a Registry",
+        pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$",
+        description="a package, whose modules have the job classes and handlers; or package.module:function, a "
+        "function that takes the logical queue names and returns a Registry",
     )
     unknown_work_patience_seconds: float = Field(
         21600.0,

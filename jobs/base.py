@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar, TypeGuard
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from core.basics.canonical import shown
 from core.models import JobQueueMessage, JobRecord, StageDefinition, TaskDefinition
@@ -15,6 +15,7 @@ from core.models.definition import JobDefinition, TimeoutSeconds
 from jobs.functions import function_problems
 from jobs.names import job_type_problems, name_problems, text_problems
 from jobs.parameter_schema import check_schema
+from jobs.stages import Stage, stage_values
 from jobs.views import view_problems
 
 
@@ -32,23 +33,23 @@ class JobBase(ABC):
     Class attributes:
         job_type: The name in URLs and messages: letters, digits, `_`, `-` and `.`, at most 100.
         description: A sentence for people.
-        stages: One mapping per stage, `StageDefinition`'s fields.
-        parameters_schema: See `jobs.parameters`.
+        stages: One `Stage` or mapping per stage, with `StageDefinition`'s fields.
+        parameters_schema: Entries by name, see `jobs.parameters`; or a pydantic model.
         timeout_seconds: How long a run of the job may take, from its submission; None is for ever.
         view: A function that shows the job's result as a page, as `package.module:function`; see `jobs.views`.
     """
 
     job_type: ClassVar[str]
     description: ClassVar[str] = ""
-    stages: ClassVar[Sequence[Mapping[str, Any]]]
-    parameters_schema: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    stages: ClassVar[Sequence[Mapping[str, Any] | Stage]]
+    parameters_schema: ClassVar[Mapping[str, Mapping[str, Any]] | type[BaseModel]] = {}
     resource_validators: ClassVar[Sequence[Mapping[str, Any]]] = ()
     timeout_seconds: ClassVar[float | None] = None
     view: ClassVar[str | None] = None
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, is_base: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        problems = job_problems(cls)
+        problems = [] if is_base else job_problems(cls)
         if problems:
             raise JobDefinitionError(f"job class {cls.__module__}.{cls.__qualname__}", problems)
 
@@ -80,7 +81,7 @@ class JobBase(ABC):
         job_id: str,
         previous_results: Iterable[CompletedTask],
     ) -> Iterable[TaskDefinition]:
-        """The stage's tasks; may be a generator. Not called for fan_in stages.
+        """The stage's tasks; may be a generator. Not called for fan_in stages, nor for those with `over`.
 
         Called once a stage and run, and again if a process died before they were written: it changes nothing outside.
 
@@ -95,8 +96,14 @@ class JobBase(ABC):
         """The job's own summary, stored as its result. As the other, it changes nothing outside."""
 
     @classmethod
+    def planning_problems(cls) -> list[str]:
+        """What is wrong with how tasks are made, a sentence each; for base classes that make some."""
+        return []
+
+    @classmethod
     def definition(cls) -> JobDefinition:
-        stages = tuple(StageDefinition.model_validate(stage) for stage in cls.stages)
+        declared = (stage_values(stage, place) for place, stage in enumerate(cls.stages))
+        stages = tuple(map(StageDefinition.model_validate, declared))
         return JobDefinition(job_type=cls.job_type, timeout_seconds=cls.timeout_seconds, stages=stages)
 
 
@@ -114,6 +121,8 @@ def job_problems(job: type[JobBase]) -> list[str]:
     problems += job_type_problems("job_type", getattr(job, "job_type", None))
     problems += text_problems("description", job.description)
     problems += _stage_problems(getattr(job, "stages", None))
+    if not problems:
+        problems += job.planning_problems()
     problems += _timeout_problems(getattr(job, "timeout_seconds", None))
     problems += view_problems(getattr(job, "view", None))
     problems += _method_problems(job)
@@ -164,10 +173,11 @@ def _stage_problems(stages: Any) -> list[str]:
     problems = []
     for place, stage in enumerate(stages):
         try:
-            checked = StageDefinition.model_validate(stage)
+            checked = StageDefinition.model_validate(stage_values(stage, place))
         except ValidationError as error:
             problems += [
-                f"stages[{place}].{'.'.join(map(str, item['loc']))}: {item['msg']}, found {shown(item['input'], 120)}"
+                f"{'.'.join([f'stages[{place}]', *map(str, item['loc'])])}: {item['msg']}, "
+                f"found {shown(item['input'], 120)}"
                 for item in error.errors()
             ]
             continue
@@ -175,7 +185,8 @@ def _stage_problems(stages: Any) -> list[str]:
             found = checked.number
             problems.append(f"stages[{place}].number: expected {place + 1} (numbers count from 1), found {found}")
         problems += _text_problems(f"stages[{place}]", checked)
-    if isinstance(stages[0], Mapping) and stages[0].get("parallelism") in {"fan_out", "fan_in"}:
+    first = stage_values(stages[0], 0)
+    if isinstance(first, Mapping) and first.get("parallelism") in {"fan_out", "fan_in"}:
         problems.append("stages[0].parallelism: the first stage has no earlier results; expected 'single'")
     return problems
 
@@ -197,4 +208,5 @@ def _timeout_problems(timeout_seconds: Any) -> list[str]:
 
 def is_job_class(candidate: object) -> TypeGuard[type[JobBase]]:
     """Whether it is a finished job class, for registries that look through a module."""
-    return isinstance(candidate, type) and issubclass(candidate, JobBase) and not inspect.isabstract(candidate)
+    is_finished = isinstance(candidate, type) and issubclass(candidate, JobBase) and not inspect.isabstract(candidate)
+    return is_finished and hasattr(candidate, "job_type")

@@ -42,6 +42,18 @@ def function_problems(
     return [f"{what}: expected {expected}, found {_name_of(function)}{signature}{hint}"]
 
 
+def first_parameter(function: Callable[..., object]) -> tuple[Callable[..., object], inspect.Parameter | None]:
+    """The first parameter of a function, and what declares it: behind a wrapper of (*args), what it wraps."""
+    owner = function
+    while (signature := _signature_of(owner)) is not None:
+        parameter = next(iter(signature.parameters.values()), None)
+        wrapped = getattr(owner, "__wrapped__", None)
+        if parameter is None or parameter.kind is not inspect.Parameter.VAR_POSITIONAL or not callable(wrapped):
+            return owner, parameter
+        owner = wrapped
+    return owner, None
+
+
 def _kind_of(function: Callable[..., object]) -> str:
     """How its body runs. A decorator's own body counts, and not that of what it wraps: it may await it."""
     for body in (_without_partial(function), getattr(type(function), "__call__", None)):  # noqa: B004 - an object's

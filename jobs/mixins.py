@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import BaseModel
+
 from core.basics.canonical import job_id_for
 from core.models import JobQueueMessage, JobRecord
 from core.models.definition import JobDefinition
+from jobs.model_parameters import validate_with_model
 from jobs.parameters import validate_parameters
 from jobs.validators import run_resource_validators
 
@@ -14,7 +17,7 @@ class JobBaseMixin:
     """The first four methods of `JobBase`, from its declarations. List it before `JobBase`."""
 
     job_type: ClassVar[str]
-    parameters_schema: ClassVar[Mapping[str, Mapping[str, Any]]]
+    parameters_schema: ClassVar[Mapping[str, Mapping[str, Any]] | type[BaseModel]]
     resource_validators: ClassVar[Any]
     # Parameters that change how a job runs but not what it makes; they stay out of the job's id.
     parameters_outside_job_id: ClassVar[frozenset[str]] = frozenset()
@@ -31,7 +34,10 @@ class JobBaseMixin:
         Raises:
             ParameterErrors: All problems at once.
         """
-        validated = validate_parameters(cls.parameters_schema, params)
+        schema = cls.parameters_schema
+        validated = (
+            validate_with_model(schema, params) if isinstance(schema, type) else validate_parameters(schema, params)
+        )
         run_resource_validators(cls.resource_validators, validated)
         return validated
 

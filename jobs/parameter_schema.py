@@ -4,7 +4,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from core.basics.canonical import describe
+from jobs.model_parameters import is_model, model_json_schema, model_problems
 from jobs.names import text_problems
 from jobs.parameters import TYPE_NAMES, Entry, Schema, check_value, nearest_name_hint
 
@@ -43,8 +46,10 @@ def check_schema(schema: Any, where: str) -> list[str]:
         schema: What a job class declares.
         where: The beginning of each problem, for example `HelloWorldJob.parameters_schema`.
     """
+    if is_model(schema):
+        return model_problems(schema, where)
     if not isinstance(schema, Mapping):
-        return [f"{where}: expected a dict of entries by parameter name, found {describe(schema)}"]
+        return [f"{where}: expected a dict of entries by parameter name or a pydantic model, found {describe(schema)}"]
     problems: list[str] = []
     for name, entry in schema.items():
         if isinstance(name, str) and name and not text_problems(where, name):
@@ -55,9 +60,10 @@ def check_schema(schema: Any, where: str) -> list[str]:
     return problems
 
 
-def to_json_schema(schema: Schema) -> dict[str, Any]:
+def to_json_schema(schema: Schema | type[BaseModel]) -> dict[str, Any]:
     """The schema as JSON Schema 2020-12, for OpenAPI."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_object_schema(schema)}
+    described = model_json_schema(schema) if isinstance(schema, type) else _object_schema(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described}
 
 
 def _check_entry(entry: Any, where: str) -> list[str]:

@@ -222,7 +222,7 @@ def _check_value(entry: Entry, value: Any, path: str, errors: Problems) -> Any:
             errors.add(path, lambda: ("a finite number", "an int beyond the range of float"))
             return value
     if not isinstance(value, _PYTHON_TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
-        errors.add(path, lambda: (_expected(entry), describe(value), _type_hint(kind, value)))
+        errors.add(path, lambda: (_expected(entry), describe(value), type_hint(kind, value)))
         return value
     before = errors.count
     value = _check_inside(entry, value, path, errors)
@@ -237,17 +237,21 @@ def _check_inside(entry: Entry, value: Any, path: str, errors: Problems) -> Any:
         return [_check_value(entry["items"], item, f"{path}[{index}]", errors) for index, item in enumerate(value)]
     if isinstance(value, Mapping) and "properties" in entry:
         return _check_fields(entry["properties"], value, path, errors)
+    return copy.deepcopy(value) if check_free_value(value, path, errors) else value
+
+
+def check_free_value(value: Any, path: str, errors: Problems) -> bool:
+    """Whether a value of no declared kind is JSON without credentials; if not, the problems are added."""
     before = errors.count
     for problem in find_json_problems(value, path):
         errors.add(shown_path(problem.path), partial(_not_json, problem))
     if errors.count > before:
-        return value
+        return False
     # By the parameter's own name nothing is judged: it is the author's, and names what is expected.
     credential = find_credential(value, path)
     if credential is not None:
         errors.add(shown_path(credential.path), lambda: ("text without credentials", credential.kind, _ADVICE))
-        return value
-    return copy.deepcopy(value)
+    return credential is None
 
 
 def _check_rules(entry: Entry, value: Any, path: str, errors: Problems) -> None:
@@ -292,7 +296,8 @@ def _expected(entry: Entry) -> str:
     return f"{entry['type']} or null" if entry.get("nullable") else str(entry["type"])
 
 
-def _type_hint(kind: str, value: Any) -> str | None:
+def type_hint(kind: str, value: Any) -> str | None:
+    """What to do about a value of another type."""
     if isinstance(value, str) and kind in {"int", "float", "bool"}:
         return "write it without quotes"
     if isinstance(value, bool) and kind in {"int", "float"}:

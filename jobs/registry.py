@@ -1,25 +1,42 @@
-"""All job types and handlers of this app, listed by hand and checked as a whole before anything runs."""
+"""All job types and handlers of this app, checked as a whole before anything runs."""
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 from core.basics.canonical import shown
 from core.errors import UnknownWork
+from core.isolation.function import ProcessFunction
+from core.isolation.limits import TASKS_PER_PROCESS, Limits
+from core.isolation.target import import_problem
 from core.ports import HandlerFunction
 from jobs.base import JobBase, JobDefinitionError, is_job_class, job_problems
 from jobs.functions import function_problems
+from jobs.handlers import HandlerMark, find_marked
 from jobs.names import name_problems
+from jobs.typed import UnknownAnnotation, with_types
 from jobs.validators import find_unknown_validators
 
 
 @dataclass(frozen=True)
 class Handler:
-    """What runs a task type, and the logical queue that its messages go to."""
+    """What runs a task type, and the logical queue that its messages go to.
+
+    Args:
+        isolation: Where its attempts run: in a `thread` of the worker, or in a `process` of their own, which a cancel
+            or a timeout really ends and which crashes alone (docs/howto/isolate-a-handler.md). Its function is then
+            found by import.
+        memory_limit_mb: Of an attempt in a process: one that takes more is ended and fails.
+        tasks_per_process: A process that has run this number of attempts is not used again.
+    """
 
     task_type: str
     function: HandlerFunction
     queue: str
+    isolation: Literal["thread", "process"] = "thread"
+    memory_limit_mb: int | None = None
+    tasks_per_process: int = TASKS_PER_PROCESS
 
 
 class UnknownJobType(UnknownWork, LookupError):
@@ -36,20 +53,30 @@ class Registry:
     """Job classes and handlers that fit together.
 
     Args:
+        handlers: Those that no `@handler` declares in a job's class or module: these are found.
         queues: The logical names that handlers and stages may name.
+        instead: They take the place of others of their task types: for tests.
 
     Raises:
         JobDefinitionError: Everything that does not fit, at once.
     """
 
-    def __init__(self, jobs: Iterable[type[JobBase]], handlers: Iterable[Handler], queues: Iterable[str]) -> None:
-        job_list, handler_list, queue_names = list(jobs), list(handlers), set(queues)
+    def __init__(
+        self,
+        jobs: Iterable[type[JobBase]],
+        handlers: Iterable[Handler],
+        queues: Iterable[str],
+        *,
+        instead: Iterable[Handler] = (),
+    ) -> None:
+        job_list, queue_names = list(jobs), set(queues)
+        handler_list = _with_marked(job_list, list(handlers), list(instead))
         problems, task_types = _handler_problems(handler_list, queue_names)
         problems += _job_problems(job_list, task_types, queue_names)
         if problems:
             raise JobDefinitionError("registry", problems)
         self._jobs = {job.job_type: job for job in job_list}
-        self._handlers = {handler.task_type: handler for handler in handler_list}
+        self._handlers = {handler.task_type: _callable(handler) for handler in handler_list}
 
     @property
     def job_types(self) -> tuple[str, ...]:
@@ -70,6 +97,48 @@ class Registry:
         return self._handlers.get(task_type)
 
 
+def _with_marked(jobs: Sequence[object], handlers: list[Handler], instead: list[Handler]) -> list[Handler]:
+    """The listed handlers and those that are declared beside their functions."""
+    found = list(handlers)
+    for job in jobs:
+        for function, mark in find_marked(job) if isinstance(job, type) else ():
+            marked = handler_of(function, mark)
+            # A job of the same module had it, or it is listed as well.
+            if not any(_is_same(each, marked) for each in found):
+                found.append(marked)
+    replaced = [handler.task_type for handler in instead]
+    return [*instead, *(each for each in found if not isinstance(each, Handler) or each.task_type not in replaced)]
+
+
+def handler_of(function: Callable[..., object], mark: HandlerMark) -> Handler:
+    """The handler that a function was marked to be."""
+    return Handler(mark.task_type, cast("HandlerFunction", function), **mark.options)
+
+
+def _is_same(handler: object, marked: Handler) -> bool:
+    if not isinstance(handler, Handler):
+        return False
+    return handler.function is marked.function and handler.task_type == marked.task_type
+
+
+def _callable(handler: Handler) -> Handler:
+    """The handler as the engine calls it."""
+    typed = with_types(handler.function)
+    if handler.isolation == "thread":
+        return replace(handler, function=typed)
+    limits = Limits(handler.memory_limit_mb, handler.tasks_per_process)
+    through = None if typed is handler.function else with_types
+    return replace(handler, function=ProcessFunction(handler.task_type, handler.function, limits, through=through))
+
+
+def _type_problems(what: str, function: HandlerFunction) -> list[str]:
+    try:
+        with_types(function)
+    except UnknownAnnotation as error:
+        return [f"{what}: {error}"]
+    return []
+
+
 def _handler_problems(handlers: Sequence[object], queues: set[str]) -> tuple[list[str], set[str]]:
     """What is wrong with the handlers, and their task types."""
     problems: list[str] = []
@@ -87,12 +156,35 @@ def _handler_problems(handlers: Sequence[object], queues: set[str]) -> tuple[lis
         if handler.task_type in seen:
             problems.append(f"task type {handler.task_type!r} has two handlers")
         seen.add(handler.task_type)
-        problems += function_problems(f"handler of {handler.task_type!r}", handler.function, ("params", "context"))
+        what = f"handler of {handler.task_type!r}"
+        unusable = function_problems(what, handler.function, ("params", "context"))
+        problems += unusable or [*_type_problems(what, handler.function), *_isolation_problems(what, handler)]
         if handler.queue not in queues:
             problems.append(
                 f"handler of {handler.task_type!r}: expected a queue of {sorted(queues)}, found {handler.queue!r}"
             )
     return problems, seen
+
+
+def _isolation_problems(what: str, handler: Handler) -> list[str]:
+    if handler.isolation not in {"thread", "process"}:
+        return [f"{what}: isolation: expected 'thread' or 'process', found {shown(handler.isolation, 120)}"]
+    numbers = {"memory_limit_mb": handler.memory_limit_mb, "tasks_per_process": handler.tasks_per_process}
+    problems = [
+        f"{what}: {name}: expected a whole number from 1, found {shown(value, 120)}"
+        for name, value in numbers.items()
+        if value is not None and (type(value) is not int or value < 1)
+    ]
+    if handler.isolation == "process":
+        problem = import_problem(handler.function)
+        expected = "a function that a process of its own finds by import"
+        return problems + ([] if problem is None else [f"{what}: isolation 'process': expected {expected}, {problem}"])
+    if handler.memory_limit_mb is not None:
+        problems.append(
+            f"{what}: memory_limit_mb: expected isolation='process' beside it, found 'thread'; "
+            "threads share the memory of their process, which no limit can divide"
+        )
+    return problems
 
 
 def _job_problems(jobs: Sequence[object], task_types: set[str], queues: set[str]) -> list[str]:

@@ -183,6 +183,53 @@ create index if not exists "dead_letters_by_age" on "app"."dead_letters" ("dead_
 
 create index if not exists "dead_letters_by_receipt" on "app"."dead_letters" ("received_at");
 
+create table if not exists "app"."schedules" (
+  "name" text collate "C" not null,
+  "job_type" text collate "C" not null,
+  "parameters" jsonb not null default '{}',
+  "cron" text collate "C" not null,
+  "time_zone" text collate "C" not null,
+  "catch_up" text not null default 'latest' check ("catch_up" in ('skip', 'latest', 'all')),
+  "overlap" text not null default 'skip' check ("overlap" in ('skip', 'wait', 'allow')),
+  "starts_at" timestamptz,
+  "ends_at" timestamptz,
+  "description" text collate "C",
+  "revision" integer not null default 1,
+  "next_tick_at" timestamptz,
+  "paused_at" timestamptz,
+  "last_change" jsonb not null default '{}',
+  "created_at" timestamptz not null default now(),
+  "updated_at" timestamptz not null default now(),
+  primary key ("name")
+);
+
+create index if not exists "schedules_by_tick" on "app"."schedules" ("next_tick_at");
+
+create table if not exists "app"."schedule_ticks" (
+  "schedule" text collate "C" not null,
+  "tick_at" timestamptz not null,
+  "until_at" timestamptz,
+  "is_manual" boolean not null default false,
+  "status" text not null check ("status" in ('waiting', 'due', 'submitted', 'skipped', 'failed')),
+  "reason" text collate "C",
+  "detail" text collate "C",
+  "job_type" text collate "C" not null,
+  "parameters" jsonb not null default '{}',
+  "submission_key" text collate "C" not null,
+  "submitted_job_id" text collate "C",
+  "attempt" integer not null default 0,
+  "held_until" timestamptz,
+  "actor" text collate "C",
+  "created_at" timestamptz not null default now(),
+  "decided_at" timestamptz,
+  primary key ("schedule", "tick_at"),
+  foreign key ("schedule") references "app"."schedules" on delete cascade
+);
+
+create index if not exists "schedule_ticks_open" on "app"."schedule_ticks" ("tick_at", "schedule") where status in ('waiting', 'due');
+
+create index if not exists "schedule_ticks_by_age" on "app"."schedule_ticks" ("decided_at");
+
 -- The clock of the schema: every time that decides something is read here.
 
 -- The clock that decides leases and due times. Tests turn it: set app.fake_now = '2026-01-01 00:00+00'.
@@ -204,6 +251,13 @@ create or replace function "app".stored_error(
 language sql stable as $$
   select jsonb_build_object('type', p_type, 'message', p_message, 'retryable', p_retryable, 'attempt', p_attempt,
     'traceback', null, 'at', p_at)
+$$;
+
+-- The error of a task's attempt, as a handler's process gave it, with the number of that attempt.
+-- `attempt` of a task's error means the same wherever it is stored: the row's `attempt`, interrupted ones counted.
+create or replace function "app".error_of_attempt(p_error jsonb, p_attempt integer) returns jsonb
+language sql immutable as $$
+  select p_error || jsonb_build_object('attempt', p_attempt)
 $$;
 
 -- The error that a cancelled job's row keeps.
@@ -239,6 +293,7 @@ language sql immutable parallel safe as $$
 $$;
 
 comment on function "app"."stored_error"(p_type text, p_message text, p_retryable boolean, p_attempt integer, p_at timestamptz) is 'An error as rows keep it: every error that SQL writes is made here.';
+comment on function "app"."error_of_attempt"(p_error jsonb, p_attempt integer) is 'The error of a task''s attempt, as a handler''s process gave it, with the number of that attempt.';
 comment on function "app"."cancelled_error"(p_reason text) is 'The error that a cancelled job''s row keeps.';
 comment on function "app"."normalised_message"(p_message text) is 'A message without what distinguishes one occurrence of an error from another.';
 comment on function "app"."error_fingerprint"(p_type text, p_message text) is 'The group of an error: 16 hexadecimal digits, the same for errors that differ in numbers, ids and paths alone.';
@@ -261,6 +316,30 @@ comment on function "app"."record_event"(p_job_id text, p_run integer, p_stage i
 -- Order in every function: task rows by id, then the stage's lock, then the job row. An idempotency key's lock comes
 -- before a job row; nobody who holds a job row waits for a key.
 -- docs/explanation/locking.md shows how shared and exclusive holders of a stage's lock go together.
+
+-- The ids that name task rows, each once, in the order in which the rows are locked.
+-- Wherever ids name rows, these are joined laterally with one look for each, by the whole key, and a look that takes no
+-- lock ends with `offset 0`: neither is drawn into the join, so every version has this plan, with statistics or
+-- without. `task_id = any (ids)` is not used: before PostgreSQL 17 an index takes it as a filter where rows are wanted
+-- in order, and reads the whole stage.
+-- A row that is locked is then written by its place (`ctid`), which no other transaction can change.
+create or replace function "app".ids_in_order(p_task_ids text[]) returns table (id text)
+language sql immutable as $$
+  select distinct n.id collate "C" from unnest(p_task_ids) as n(id) order by 1
+$$;
+
+-- The places of task rows that the caller has locked, after it has written them.
+create or replace function "app".places_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns tid[]
+language plpgsql stable set enable_seqscan = off as $$
+begin
+  return (
+    select array_agg(w.place) from "app".ids_in_order(p_task_ids) as named
+    cross join lateral (
+      select t.ctid as place from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id offset 0
+    ) w
+  );
+end $$;
 
 -- The key of a stage's advisory lock.
 create or replace function "app".stage_lock_key(p_job_id text, p_run integer, p_stage integer) returns bigint
@@ -313,6 +392,8 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('idempotency-key:' || p_key, 0));
 end $$;
 
+comment on function "app"."ids_in_order"(p_task_ids text[]) is 'The ids that name task rows, each once, in the order in which the rows are locked.';
+comment on function "app"."places_of_tasks"(p_job_id text, p_run integer, p_task_ids text[]) is 'The places of task rows that the caller has locked, after it has written them.';
 comment on function "app"."stage_lock_key"(p_job_id text, p_run integer, p_stage integer) is 'The key of a stage''s advisory lock.';
 comment on function "app"."refuse_isolation"() is 'Raises CM005: the transaction is not read committed.';
 comment on function "app"."lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.';
@@ -360,8 +441,11 @@ begin
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     returning s.failed_count into v_stage.failed_count;
     for v_task in
-      select t.task_id, t.error from "app".tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_failed_ids) order by t.task_id
+      select named.id as task_id, w.error from "app".ids_in_order(p_failed_ids) as named
+      cross join lateral (
+        select t.error from "app".tasks t
+        where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id offset 0
+      ) w
     loop
       perform "app".record_event(p_job_id, p_run, p_stage, v_task.task_id, 'task_failed', v_task.error);
       v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');
@@ -467,20 +551,21 @@ create or replace function "app".mark_tasks_announced(p_job_id text, p_run integ
 returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
   v_count integer;
 begin
   perform set_config('synchronous_commit', 'off', true);
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
+  select array_agg(o.place) into v_places from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id
       and (t.status in ('pending', 'queued', 'pending_retry')) is not false
-    order by t.task_id for update
+    for update
   ) o;
   update "app".tasks t
   set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = "app".clock(),
       due_at = case t.status when 'pending' then null else t.due_at end
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  where t.ctid = any (v_places);
   get diagnostics v_count = row_count;
   return v_count;
 end $$;
@@ -502,16 +587,15 @@ end $$;
 create or replace function "app".let_go_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns void
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
 begin
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and t.status is not distinct from 'pending'
-    order by t.task_id for update
+  select array_agg(o.place) into v_places from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.status is not distinct from 'pending'
+    for update
   ) o;
-  update "app".tasks t set due_at = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  update "app".tasks t set due_at = null where t.ctid = any (v_places);
 end $$;
 
 -- Ends the hold of a job that a find has for the caller, whose message no queue took.
@@ -539,14 +623,14 @@ comment on function "app"."let_go_of_job"(p_job_id text, p_run integer, p_attemp
 -- the message is gone when this returns.
 -- Fence: the status.
 -- Locks: task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
--- being cancelled, the stage's lock instead.
+-- being cancelled, the stage's lock instead, and only if one of these tasks still waits.
 create or replace function "app".claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
   task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
   parameters jsonb, wait_seconds double precision
 )
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_open boolean;
@@ -554,7 +638,7 @@ declare
   v_is_overdue boolean;
   v_is_queue_overdue boolean;
   v_paused boolean;
-  v_parked text[];
+  v_places tid[];
   v_claimed text[] := array[]::text[];
   v_lease_seconds double precision;
 begin
@@ -573,22 +657,24 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
   if v_open and v_paused then
-    select array_agg(w.task_id) into v_parked from (
-      select t.task_id from "app".tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+    select array_agg(w.place) into v_places from "app".ids_in_order(p_task_ids) as named
+    cross join lateral (
+      select t.ctid as place from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
         and t.status in ('pending', 'queued', 'pending_retry')
-      order by t.task_id for update
+      for update
     ) w;
-    update "app".tasks t set parked_at = v_now
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_parked);
+    update "app".tasks t set parked_at = v_now where t.ctid = any (v_places);
   elsif v_open and not v_is_overdue then
     perform set_config('synchronous_commit', 'off', true);
-    select coalesce(array_agg(w.task_id), array[]::text[]) into v_claimed from (
-      select t.task_id from "app".tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+    select coalesce(array_agg(named.id), array[]::text[]), array_agg(w.place) into v_claimed, v_places
+    from "app".ids_in_order(p_task_ids) as named
+    cross join lateral (
+      select t.ctid as place from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
         and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
         and not (v_is_queue_overdue and t.attempt = 0)
-      order by t.task_id for update
+      for update
     ) w;
     -- What is claimed is answered from the update: a join would look for each row among all ids.
     return query
@@ -596,14 +682,23 @@ begin
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
         due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_claimed)
+    where t.ctid = any (v_places)
     returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
       0::double precision;
     if cardinality(v_claimed) = cardinality(p_task_ids) then
       return;
     end if;
-  elsif v_is_dead then
-    -- Rows that others had locked when the rest was cancelled.
+  elsif v_is_dead and exists (
+    select 1 from unnest(p_task_ids) as named(id)
+    cross join lateral (
+      select from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
+        and t.status in ('pending', 'queued', 'pending_retry')
+      offset 0
+    ) w
+  ) then
+    -- Another transaction had locked such a row when the rest was cancelled. Without one the stage is not read: most
+    -- messages of a cancelled job name rows that have ended.
     perform "app".check_stage(p_job_id, p_run, p_stage, false, null);
   end if;
 
@@ -621,9 +716,10 @@ begin
     t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
     greatest(extract(epoch from t.due_at - v_now), 0)::double precision
   from unnest(p_task_ids) with ordinality as asked(id, place)
-  left join "app".tasks t
-    on t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = asked.id
-      and t.stage = p_stage
+  left join lateral (
+    select x.* from "app".tasks x
+    where x.job_id = p_job_id and x.run = p_run and x.task_id = asked.id and x.stage = p_stage offset 0
+  ) t on true
   where asked.id <> all (v_claimed)
   order by asked.place;
 end $$;
@@ -720,7 +816,7 @@ create or replace function "app".force_cancel(p_job_id text, p_run integer, p_st
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
-  v_ids text[];
+  v_places tid[];
 begin
   perform 1 from "app".jobs j
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'cancelling'
@@ -728,8 +824,8 @@ begin
   if not found then
     return null;
   end if;
-  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from "app".tasks t
+  select coalesce(array_agg(o.place), array[]::tid[]) into v_places from (
+    select t.ctid as place from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status in ('pending', 'queued', 'processing', 'pending_retry')
     order by t.task_id for update
@@ -739,13 +835,13 @@ begin
       parked_at = null, finished_at = v_now,
       error = "app".stored_error('CancelForced',
         format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner), false, t.attempt, v_now)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  where t.ctid = any (v_places);
   if not "app".check_stage(p_job_id, p_run, p_stage, false, null) then
     return null;
   end if;
   perform "app".record_event(p_job_id, p_run, p_stage, null, 'cancel_forced',
-    jsonb_build_object('count', cardinality(v_ids)));
-  return cardinality(v_ids);
+    jsonb_build_object('count', cardinality(v_places)));
+  return cardinality(v_places);
 end $$;
 
 -- Cancels the waiting tasks of a stage, and with p_with_running its running ones.
@@ -757,11 +853,11 @@ create or replace function "app".cancel_open_tasks(
 ) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
   v_count integer;
 begin
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
+  select array_agg(o.place) into v_places from (
+    select t.ctid as place from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and (t.status in ('pending', 'queued', 'pending_retry') or (p_with_running and t.status = 'processing'))
     order by t.task_id for update skip locked
@@ -769,7 +865,7 @@ begin
   update "app".tasks t
   set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
       parked_at = null, finished_at = "app".clock()
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  where t.ctid = any (v_places);
   get diagnostics v_count = row_count;
   return v_count;
 end $$;
@@ -882,7 +978,7 @@ declare
   v_due timestamptz;
   v_task_id text := coalesce(p_task_ids[1], '');
   v_job_run integer;
-  v_ids text[];
+  v_places tid[];
 begin
   insert into "app".dead_letters (
     job_id, queue, message_id, sequence_number, enqueued_at, kind, run, stage, task_id, task_ids, reason, description,
@@ -906,20 +1002,21 @@ begin
   select j.run into v_job_run from "app".jobs j where j.job_id = p_job_id;
   job_found := found;
   if job_found and p_kind = 'task' then
-    select array_agg(o.task_id) into v_ids from (
-      select t.task_id from "app".tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+    select array_agg(o.place) into v_places from "app".ids_in_order(p_task_ids) as named
+    cross join lateral (
+      select t.ctid as place from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
         and (t.status = 'queued' or (t.status = 'pending_retry' and t.announced_at is not null))
         and exists (
           select 1 from "app".stages s
           where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
         )
-      order by t.task_id for update
+      for update of t
     ) o;
     update "app".tasks t
     set status = case t.status when 'queued' then 'pending' else t.status end, announced_at = null,
         due_at = greatest(t.due_at, v_due)
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+    where t.ctid = any (v_places);
     get diagnostics released = row_count;
   elsif job_found and p_kind in ('job', 'stage_complete') then
     update "app".jobs j set announced_at = null, due_at = greatest(j.due_at, v_due)
@@ -1125,9 +1222,10 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_ids text[];
+  v_places tid[];
 begin
-  select array_agg(e.task_id) into v_ids from (
-    select t.task_id from "app".tasks t
+  select array_agg(e.task_id), array_agg(e.place) into v_ids, v_places from (
+    select t.task_id, t.ctid as place from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status in ('pending', 'queued', 'pending_retry') and t.attempt = 0
     order by t.task_id limit p_limit for update skip locked
@@ -1139,7 +1237,7 @@ begin
           (s.settings ->> 'queue_timeout_seconds')::double precision), false, 0, v_now)
   from "app".stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
-    and t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+    and t.ctid = any (v_places);
   return v_ids;
 end $$;
 
@@ -1253,23 +1351,23 @@ begin
 end $$;
 
 -- Completes those of these tasks that the lease holds, and returns how many they are.
--- Its plans are made anew at each call, as in all functions that take arrays of ids.
 create or replace function "app".complete_held_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_now timestamptz
 ) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
 begin
-  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+  select coalesce(array_agg(h.place), array[]::tid[]) into v_places from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-    order by t.task_id for update
+    for update
   ) h;
-  perform "app".end_tasks(p_job_id, p_run, v_ids, 'completed', p_task_ids, p_results, p_now);
-  return cardinality(v_ids);
+  perform "app".end_tasks(v_places, 'completed', p_task_ids, p_results, p_now);
+  return cardinality(v_places);
 end $$;
 
 comment on function "app"."complete_stage_and_plan_next"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[], p_next_task_ids text[], p_next_task_types text[], p_next_queues text[], p_next_names text[], p_next_parameters jsonb[], p_next_lease_id uuid, p_owner text, p_tasks_per_message integer) is 'Ends a stage with all its tasks and plans the next stage, which has few tasks and at least one.';
@@ -1298,8 +1396,8 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_stage record;
-  v_expired text[];
-  v_timed_out text[];
+  v_expired tid[];
+  v_timed_out tid[];
   v_failed text[];
   v_total integer;
 begin
@@ -1309,12 +1407,12 @@ begin
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
-  select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
-         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open),
+  select array_agg(e.place) filter (where e.timed_out_at is null or not v_stage.is_open),
+         array_agg(e.place) filter (where e.timed_out_at is not null and v_stage.is_open),
          (array_agg(e.task_id))[:p_shown], (array_agg(distinct e.lease_owner))[:p_shown]
   into v_expired, v_timed_out, task_ids, owners
   from (
-    select t.task_id, t.timed_out_at, t.lease_owner from "app".tasks t
+    select t.ctid as place, t.task_id, t.timed_out_at, t.lease_owner from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status = 'processing' and t.lease_expires_at <= v_now
     order by t.task_id for update skip locked
@@ -1322,19 +1420,14 @@ begin
 
   with ended as (
     update "app".tasks t
-    set status = v.status, interruptions = v.interruptions, lease_id = null, lease_expires_at = null,
-        announced_at = null, is_watched = t.is_watched and v.status = 'pending',
-        finished_at = case when v.status <> 'pending' then v_now end,
-        error = case when v.status = 'failed' then "app".interrupted_error(
-          p_job_id, p_run, t.task_id, t.attempt, v.interruptions, t.lease_owner, v_now) else t.error end
-    from (
-      select x.task_id, x.interruptions + 1 as interruptions,
-        case when not v_stage.is_open then 'cancelled'
-          when x.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end as status
-      from "app".tasks x
-      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (v_expired)
-    ) v
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired) and t.task_id = v.task_id
+    set status = case when not v_stage.is_open then 'cancelled'
+          when t.interruptions < v_stage.allowed then 'pending' else 'failed' end,
+        interruptions = t.interruptions + 1, lease_id = null, lease_expires_at = null, announced_at = null,
+        is_watched = t.is_watched and v_stage.is_open and t.interruptions < v_stage.allowed,
+        finished_at = case when not v_stage.is_open or t.interruptions >= v_stage.allowed then v_now end,
+        error = case when v_stage.is_open and t.interruptions >= v_stage.allowed then "app".interrupted_error(
+          p_job_id, p_run, t.task_id, t.attempt, t.interruptions + 1, t.lease_owner, v_now) else t.error end
+    where t.ctid = any (v_expired)
     returning t.task_id, t.status, t.interruptions, t.lease_owner
   ), noted as (
     select "app".record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
@@ -1385,35 +1478,33 @@ begin
 end $$;
 
 -- Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.
--- The others are due again after the stage's back-off. The caller holds the rows and checks the stage.
+-- The others are due again after the stage's back-off. The caller holds the rows at these places and checks the stage.
 create or replace function "app".end_timed_out_attempts(
-  p_job_id text, p_run integer, p_stage integer, p_task_ids text[]
+  p_job_id text, p_run integer, p_stage integer, p_places tid[]
 ) returns text[]
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
   v_settings jsonb;
+  v_allowed integer;
   v_failed text[];
 begin
-  select s.settings into v_settings from "app".stages s
+  select s.settings, (s.settings -> 'retry' ->> 'max_attempts')::integer into v_settings, v_allowed
+  from "app".stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   with ended as (
     update "app".tasks t
-    set lease_id = null, lease_expires_at = null, announced_at = null, is_watched = t.is_watched and a.is_left,
-        status = case when a.is_left then 'pending_retry' else 'failed' end,
-        due_at = case when a.is_left then v_now + a.delay_seconds * interval '1 second' end,
-        finished_at = case when a.is_left then null else v_now end,
+    set lease_id = null, lease_expires_at = null, announced_at = null,
+        is_watched = t.is_watched and t.attempt - t.interruptions < v_allowed,
+        status = case when t.attempt - t.interruptions < v_allowed then 'pending_retry' else 'failed' end,
+        due_at = case when t.attempt - t.interruptions < v_allowed then v_now + interval '1 second'
+          * "app".retry_delay(v_settings -> 'retry', t.attempt - t.interruptions) end,
+        finished_at = case when t.attempt - t.interruptions >= v_allowed then v_now end,
         error = "app".stored_error('TaskTimedOut',
           format('ran for more than %s s and did not stop when it was told; its worker was %s',
             (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner), true, t.attempt, v_now)
-    from (
-      select x.task_id, x.attempt - x.interruptions < (v_settings -> 'retry' ->> 'max_attempts')::integer as is_left,
-        "app".retry_delay(v_settings -> 'retry', x.attempt - x.interruptions) as delay_seconds
-      from "app".tasks x
-      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (p_task_ids)
-    ) a
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = a.task_id
-    returning t.task_id, t.status, t.error, a.delay_seconds
+    where t.ctid = any (p_places)
+    returning t.task_id, t.status, t.error, extract(epoch from t.due_at - v_now)::double precision as delay_seconds
   ), noted as (
     select "app".record_event(p_job_id, p_run, p_stage, e.task_id,
       'retry_scheduled', e.error || jsonb_build_object('delay_seconds', e.delay_seconds))
@@ -1435,15 +1526,18 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_open boolean;
   v_ids text[];
+  v_places tid[];
 begin
   select (j.status = 'processing' and j.run = s.run and s.status = 'processing') into v_open
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+  select coalesce(array_agg(named.id), array[]::text[]), array_agg(h.place) into v_ids, v_places
+  from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-    order by t.task_id for update
+    for update
   ) h;
   update "app".tasks t
   set status = case when v_open then 'pending' else 'cancelled' end,
@@ -1452,7 +1546,7 @@ begin
       attempt = t.attempt - case when p_started then 0 else 1 end,
       interruptions = t.interruptions + case when p_started then 1 else 0 end,
       lease_id = null, lease_expires_at = null, announced_at = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  where t.ctid = any (v_places);
   if cardinality(v_ids) = 0 then
     return v_ids;
   elsif v_open then
@@ -1469,7 +1563,7 @@ end $$;
 comment on function "app"."take_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_shown integer) is 'Takes back the tasks of one stage whose lease has run out.';
 comment on function "app"."take_back_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes back tasks whose lease has run out, as a process of the release before calls it.';
 comment on function "app"."interrupted_error"(p_job_id text, p_run integer, p_task_id text, p_attempt integer, p_interruptions integer, p_owner text, p_now timestamptz) is 'The error of a task that was interrupted too often.';
-comment on function "app"."end_timed_out_attempts"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[]) is 'Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.';
+comment on function "app"."end_timed_out_attempts"(p_job_id text, p_run integer, p_stage integer, p_places tid[]) is 'Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.';
 comment on function "app"."release_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean) is 'Gives claimed tasks back before their lease runs out, and returns those that need a message again.';
 
 -- The janitor's finds: what waits for a message, for a new owner or for an end, and nobody else will give it. Each find
@@ -1744,29 +1838,29 @@ create or replace function "app".renew_leases(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
+  v_places tid[];
 begin
+  select array_agg(h.place) into v_places from (
+    select * from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids) as a(job_id, run, task_id, lease_id)
+    order by a.job_id collate "C", a.task_id collate "C"
+  ) asked
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = asked.job_id and t.run = asked.run and t.task_id = asked.task_id
+      and t.status is not distinct from 'processing' and t.lease_id = asked.lease_id
+    for update
+  ) h;
   return query
-  with asked as (
-    select * from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids, p_progress)
-      as a(job_id, run, task_id, lease_id, progress)
-  ), owned as (
-    select t.job_id, t.run, t.task_id, t.stage, a.progress from "app".tasks t
-    join asked a on t.job_id = a.job_id and t.run = a.run and t.task_id = a.task_id and t.lease_id = a.lease_id
-    where t.status is not distinct from 'processing' and t.job_id = any (p_job_ids) and t.run = any (p_runs)
-      and t.task_id = any (p_task_ids)
-    order by t.job_id, t.task_id for update of t
-  )
   update "app".tasks t
   set lease_expires_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now) then t.lease_expires_at
         else v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second' end,
       timed_out_at = case when "app".is_task_timed_out(t.started_at, s.settings, v_now)
         then coalesce(t.timed_out_at, v_now) end,
-      progress = coalesce(o.progress, t.progress)
-  from owned o
-  join "app".stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
-  join "app".jobs j on j.job_id = o.job_id
-  where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
-    and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
+      progress = coalesce(asked.progress, t.progress)
+  from unnest(p_task_ids, p_lease_ids, p_progress) as asked(task_id, lease_id, progress),
+    "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where t.ctid = any (v_places) and t.task_id = asked.task_id and t.lease_id = asked.lease_id
+    and s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
   returning t.lease_id, t.task_id,
     case when not (j.status = 'processing' and j.run = s.run and s.status = 'processing') then 'stop'
       when "app".is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
@@ -1798,8 +1892,12 @@ begin
   select t.job_id, t.task_id, r.outcome,
     extract(epoch from t.lease_expires_at - "app".clock())::double precision
   from unnest(v_renewed.lease_ids, v_renewed.task_ids, v_renewed.outcomes) as r(lease_id, task_id, outcome)
-  join "app".tasks t on t.task_id = r.task_id and t.lease_id = r.lease_id
-    and t.job_id = any (v_found.job_ids) and t.run = any (v_found.runs) and t.task_id = any (v_found.task_ids);
+  join unnest(v_found.job_ids, v_found.runs, v_found.task_ids, v_found.lease_ids) as f(job_id, run, task_id, lease_id)
+    on f.task_id = r.task_id and f.lease_id = r.lease_id
+  cross join lateral (
+    select x.job_id, x.task_id, x.lease_expires_at from "app".tasks x
+    where x.job_id = f.job_id and x.run = f.run and x.task_id = r.task_id and x.lease_id = r.lease_id offset 0
+  ) t;
 end $$;
 
 comment on function "app"."renew_leases"(p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]) is 'Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.';
@@ -1847,19 +1945,20 @@ create or replace function "app".unpark_tasks(
 ) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
 begin
-  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.parked_at = p_held_until
-    order by t.task_id for update
+  select coalesce(array_agg(o.place), array[]::tid[]) into v_places from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.parked_at = p_held_until
+    for update
   ) o;
   update "app".tasks t
   set parked_at = null, announced_at = "app".clock(),
       status = case t.status when 'pending' then 'queued' else t.status end,
       due_at = case t.status when 'pending' then null else t.due_at end
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  return cardinality(v_ids);
+  where t.ctid = any (v_places);
+  return cardinality(v_places);
 end $$;
 
 comment on function "app"."find_parked_tasks"(p_job_id text, p_limit integer, p_hold_seconds double precision) is 'Finds parked tasks of jobs that are not paused any more: of one job, or of all when p_job_id is null.';
@@ -2054,28 +2153,25 @@ begin
   update "app".tasks t
   set waiting_for = "app".note_unknown_work(
     t.waiting_for, jsonb_build_object('attempt', t.attempt), p_unknown, v_now, p_patience_seconds)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  with ended as (
+  where t.ctid = any ("app".places_of_tasks(p_job_id, p_run, v_ids));
+  update "app".tasks t
+  set status = 'pending_retry',
+      due_at = v_now + "app".unknown_work_delay(t.waiting_for, p_delays) * interval '1 second'
+  where t.ctid = any ("app".places_of_tasks(p_job_id, p_run, v_ids))
+    and not "app".is_patience_over(t.waiting_for);
+  with failed as (
     update "app".tasks t
-    set status = case when d.is_over then 'failed' else 'pending_retry' end,
-        is_watched = t.is_watched and not d.is_over,
-        due_at = case when d.is_over then null else
-          v_now + "app".unknown_work_delay(t.waiting_for, p_delays) * interval '1 second' end,
-        finished_at = case when d.is_over then v_now end,
-        error = case when d.is_over then "app".unknown_work_error(t.waiting_for, t.attempt) else t.error end
-    from (
-      select x.task_id, "app".is_patience_over(x.waiting_for) as is_over from "app".tasks x
-      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (v_ids)
-    ) d
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and t.task_id = d.task_id
-    returning t.task_id, t.status
+    set status = 'failed', is_watched = false, due_at = null, finished_at = v_now,
+        error = "app".unknown_work_error(t.waiting_for, t.attempt)
+    where t.ctid = any ("app".places_of_tasks(p_job_id, p_run, v_ids)) and t.status = 'pending'
+    returning t.task_id
   )
-  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed from ended e;
+  select array_agg(f.task_id) into v_failed from failed f;
   -- Once, not each time: it may be given back a thousand times.
   perform "app".record_event(p_job_id, p_run, p_stage, min(t.task_id), 'tasks_wait_for_release',
     p_unknown || jsonb_build_object('count', count(*)))
   from "app".tasks t
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and (t.waiting_for ->> 'times')::integer = 1
+  where t.ctid = any ("app".places_of_tasks(p_job_id, p_run, v_ids)) and (t.waiting_for ->> 'times')::integer = 1
   having count(*) > 0;
   if v_failed is not null then
     v_is_last := "app".check_stage(p_job_id, p_run, p_stage, true, v_failed);
@@ -2084,8 +2180,8 @@ begin
   select t.task_id, case t.status when 'failed' then 'failed' else 'postponed' end, t.queue,
     greatest(extract(epoch from t.due_at - v_now), 0)::double precision, v_is_last, j.status
   from "app".tasks t join "app".jobs j on j.job_id = t.job_id
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-    and (t.status = 'pending_retry' or t.task_id = any (v_failed))
+  where t.ctid = any ("app".places_of_tasks(p_job_id, p_run, p_task_ids))
+    and (t.status = 'pending_retry' or t.task_id in (select unnest(v_failed)))
   order by t.task_id;
 end $$;
 
@@ -2515,6 +2611,7 @@ language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_pl
 declare
   v_now timestamptz := "app".clock();
   v_task record;
+  v_error jsonb;
 begin
   select t.attempt - t.interruptions as spent, (s.settings -> 'retry' ->> 'max_attempts')::integer as allowed,
          (j.status = 'processing' and j.run = s.run and s.status = 'processing') as is_open
@@ -2533,13 +2630,13 @@ begin
     outcome := 'exhausted';
   else
     update "app".tasks t
-    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second', error = p_error,
-        announced_at = null, lease_id = null, lease_expires_at = null
+    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second',
+        error = "app".error_of_attempt(p_error, t.attempt), announced_at = null, lease_id = null, lease_expires_at = null
     where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
-    returning t.attempt, t.due_at into attempt, due_at;
+    returning t.attempt, t.due_at, t.error into attempt, due_at, v_error;
     outcome := 'scheduled';
     perform "app".record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
-      p_error || jsonb_build_object('delay_seconds', p_delay_seconds));
+      v_error || jsonb_build_object('delay_seconds', p_delay_seconds));
   end if;
   return next;
 end $$;
@@ -2571,6 +2668,331 @@ comment on function "app"."longest_retry_delay"(p_policy jsonb, p_attempt intege
 comment on function "app"."retry_delay"(p_policy jsonb, p_attempt integer) is 'Seconds to wait after an attempt failed, with full jitter: a fan-out that failed in one second comes back spread out.';
 comment on function "app"."increment_task_retry_count"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb, p_delay_seconds double precision) is 'Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.';
 comment on function "app"."retry_job_step"(p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision) is 'Schedules another attempt to plan the job''s stage, or to finalize it, after p_delay_seconds.';
+
+-- Schedules: what is decided about each tick is written once, under the schedule's row; its job is submitted afterwards.
+-- A tick is decided about by one transaction: the row's next_tick_at moves past it together with the row that is written
+-- for it, and (schedule, tick_at) is the key of those rows. Its job is submitted under the idempotency key in that row.
+
+-- Writes a schedule, or another one in the place of that which the caller saw.
+-- Outcome: created; replaced; changed (it is not as the caller saw it: nothing is written).
+-- p_revision is 0 where the caller saw none. A pause stays; p_ticks are those that it skipped, where the times change.
+-- Fence: the primary key, or the revision and next_tick_at that the caller saw. Locks: the schedule row.
+create or replace function "app".put_schedule(
+  p_name text, p_job_type text, p_parameters jsonb, p_cron text, p_time_zone text, p_catch_up text, p_overlap text,
+  p_starts_at timestamptz, p_ends_at timestamptz, p_description text, p_next_tick_at timestamptz,
+  p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_actor text
+) returns text
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  if p_revision = 0 then
+    insert into "app".schedules (
+      name, job_type, parameters, cron, time_zone, catch_up, overlap, starts_at, ends_at, description, next_tick_at,
+      last_change, created_at, updated_at
+    ) values (
+      p_name, p_job_type, p_parameters, p_cron, p_time_zone, p_catch_up, p_overlap, p_starts_at, p_ends_at,
+      p_description, p_next_tick_at, "app".schedule_change('created', p_actor, null), v_now, v_now
+    ) on conflict do nothing;
+    return case when found then 'created' else 'changed' end;
+  end if;
+  update "app".schedules s set job_type = p_job_type, parameters = p_parameters, cron = p_cron,
+    time_zone = p_time_zone, catch_up = p_catch_up, overlap = p_overlap, starts_at = p_starts_at, ends_at = p_ends_at,
+    description = p_description, next_tick_at = p_next_tick_at, revision = s.revision + 1,
+    last_change = "app".schedule_change('replaced', p_actor, null), updated_at = v_now
+  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at;
+  if not found then
+    return 'changed';
+  end if;
+  perform "app".write_ticks(p_name, p_ticks);
+  return 'replaced';
+end $$;
+
+-- The latest change of a schedule as its row holds it.
+create or replace function "app".schedule_change(p_action text, p_actor text, p_reason text) returns jsonb
+language sql stable as $$
+  select jsonb_strip_nulls(jsonb_build_object(
+    'action', p_action, 'actor', p_actor, 'reason', p_reason, 'at', "app".clock()))
+$$;
+
+-- Decides about no more ticks of a schedule; again changes nothing. No row: there is no such schedule.
+-- Locks: the schedule row.
+create or replace function "app".pause_schedule(p_name text, p_reason text, p_actor text)
+returns table (has_changed boolean)
+language plpgsql as $$
+begin
+  update "app".schedules s set paused_at = "app".clock(), revision = s.revision + 1,
+    last_change = "app".schedule_change('paused', p_actor, p_reason), updated_at = "app".clock()
+  where s.name = p_name and s.paused_at is null;
+  has_changed := found;
+  if found or exists (select from "app".schedules s where s.name = p_name) then
+    return next;
+  end if;
+end $$;
+
+-- Ends a schedule's pause and writes down that the ticks in it are skipped.
+-- Returns false where it is not as the caller saw it: nothing is written.
+-- Fence: the revision and next_tick_at that the caller saw; the pause. Locks: the schedule row.
+create or replace function "app".resume_schedule(
+  p_name text, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_next_tick_at timestamptz,
+  p_reason text, p_actor text
+) returns boolean
+language plpgsql as $$
+begin
+  update "app".schedules s set paused_at = null, next_tick_at = p_next_tick_at, revision = s.revision + 1,
+    last_change = "app".schedule_change('resumed', p_actor, p_reason), updated_at = "app".clock()
+  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at
+    and s.paused_at is not null;
+  if not found then
+    return false;
+  end if;
+  perform "app".write_ticks(p_name, p_ticks);
+  return true;
+end $$;
+
+-- Finds schedules with a tick that is due and that nothing is decided about, the longest overdue first.
+create or replace function "app".find_due_schedules(p_limit integer) returns table (name text)
+language sql stable as $$
+  select s.name from "app".schedules s
+  where s.next_tick_at <= "app".clock() and s.paused_at is null
+  order by s.next_tick_at limit p_limit
+$$;
+
+-- Writes down what becomes of a schedule's due ticks, and moves its next_tick_at past them.
+-- Returns false where the schedule is not as the caller saw it: nothing is written, since another process has decided.
+-- Fence: the revision and next_tick_at that the caller saw, and no pause. Locks: the schedule row.
+create or replace function "app".plan_ticks(
+  p_name text, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_next_tick_at timestamptz
+) returns boolean
+language plpgsql as $$
+begin
+  update "app".schedules s set next_tick_at = p_next_tick_at
+  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at
+    and s.paused_at is null;
+  if not found then
+    return false;
+  end if;
+  perform "app".write_ticks(p_name, p_ticks);
+  return true;
+end $$;
+
+-- Writes ticks in their order: those with a reason are skipped, the others get what the schedule's overlap asks for.
+-- Fence: the primary key, so that no tick has two rows. Locks: the caller has the schedule row.
+create or replace function "app".write_ticks(p_name text, p_ticks jsonb) returns void
+language plpgsql as $$
+declare
+  v_tick record;
+  v_schedule record;
+  v_now timestamptz := "app".clock();
+  v_status text;
+  v_reason text;
+  v_detail text;
+  v_open text;
+begin
+  select s.overlap, s.job_type into v_schedule from "app".schedules s where s.name = p_name;
+  for v_tick in
+    select * from jsonb_to_recordset(p_ticks) as t(
+      tick_at timestamptz, until_at timestamptz, parameters jsonb, submission_key text, reason text, detail text)
+    order by t.tick_at
+  loop
+    v_status := 'due';
+    v_reason := v_tick.reason;
+    v_detail := v_tick.detail;
+    if v_reason is not null then
+      v_status := 'skipped';
+    elsif v_schedule.overlap <> 'allow' then
+      v_open := "app".what_a_tick_waits_for(p_name);
+      if v_open is not null and v_schedule.overlap = 'wait' then
+        v_status := 'waiting';
+        v_reason := 'overlap';
+        v_detail := v_open;
+        if (select count(*) from "app".schedule_ticks t where t.schedule = p_name and t.status = 'waiting') >= 100 then
+          v_status := 'skipped';
+          v_reason := 'too_many_waiting';
+          v_detail := 'a hundred earlier ticks wait already';
+        end if;
+      elsif v_open is not null then
+        v_status := 'skipped';
+        v_reason := 'overlap';
+        v_detail := v_open;
+      end if;
+    end if;
+    insert into "app".schedule_ticks (
+      schedule, tick_at, until_at, status, reason, detail, job_type, parameters, submission_key, created_at, decided_at
+    ) values (
+      p_name, v_tick.tick_at, v_tick.until_at, v_status, v_reason, v_detail, v_schedule.job_type, v_tick.parameters,
+      v_tick.submission_key, v_now, case when v_status = 'skipped' then v_now end
+    ) on conflict do nothing;
+  end loop;
+end $$;
+
+-- The job of a schedule that has not ended, of the newest tick that has one; null where there is none.
+-- It looks at the two hundred newest ticks.
+create or replace function "app".find_open_job(p_name text) returns text
+language sql stable as $$
+  select j.job_id
+  from (
+    select t.submitted_job_id, t.tick_at from "app".schedule_ticks t
+    where t.schedule = p_name order by t.tick_at desc limit 200
+  ) t
+  join "app".jobs j on j.job_id = t.submitted_job_id
+  where j.status in ('queued', 'processing', 'cancelling', 'finalizing')
+  order by t.tick_at desc limit 1
+$$;
+
+-- What keeps a schedule's next tick from its job, for people; null where nothing does.
+-- That is an earlier tick that has no job yet, or an open job among those of its two hundred newest ticks.
+create or replace function "app".what_a_tick_waits_for(p_name text) returns text
+language sql stable as $$
+  select coalesce(
+    (select 'job ' || "app".find_open_job(p_name) || ' of the schedule has not ended'),
+    (select 'the tick of ' || to_char(t.tick_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') || ' has no job yet'
+     from "app".schedule_ticks t where t.schedule = p_name and t.status in ('waiting', 'due')
+     order by t.tick_at limit 1))
+$$;
+
+-- Lets the first waiting tick of each schedule have its job where nothing is open any more; returns how many.
+-- Where the schedule allows overlaps by now, all of its waiting ticks.
+-- Fence: the status, under the schedule's row. Locks: schedule rows by name, those that others hold are skipped; then
+-- the tick rows.
+create or replace function "app".admit_waiting_ticks(p_limit integer) returns integer
+language plpgsql as $$
+declare
+  v_schedule record;
+  v_count integer := 0;
+  v_changed integer;
+begin
+  for v_schedule in
+    select s.name, s.overlap from "app".schedules s
+    where s.name in (select t.schedule from "app".schedule_ticks t where t.status = 'waiting') and s.paused_at is null
+    order by s.name limit p_limit for update skip locked
+  loop
+    update "app".schedule_ticks t set status = 'due', reason = null, detail = null
+    where t.schedule = v_schedule.name and t.status = 'waiting'
+      and (v_schedule.overlap = 'allow' or (
+        t.tick_at = (select min(w.tick_at) from "app".schedule_ticks w
+                     where w.schedule = v_schedule.name and w.status = 'waiting')
+        and not exists (select from "app".schedule_ticks d
+                        where d.schedule = v_schedule.name and d.status = 'due')
+        and "app".find_open_job(v_schedule.name) is null));
+    get diagnostics v_changed = row_count;
+    v_count := v_count + v_changed;
+  end loop;
+  return v_count;
+end $$;
+
+-- Takes ticks whose jobs are to be submitted, the oldest first; others leave them alone for p_hold_seconds.
+-- Fence: the status and the hold. Locks: tick rows; those that others hold are skipped.
+create or replace function "app".claim_due_ticks(p_limit integer, p_hold_seconds double precision)
+returns table (
+  schedule text, tick_at timestamptz, job_type text, parameters jsonb, submission_key text, attempt integer,
+  is_manual boolean, actor text, created_at timestamptz
+)
+language sql as $$
+  with found as (
+    select t.schedule, t.tick_at from "app".schedule_ticks t
+    where t.status = 'due' and (t.held_until is null or t.held_until <= "app".clock())
+    order by t.tick_at, t.schedule limit p_limit for update skip locked
+  )
+  update "app".schedule_ticks t
+  set attempt = t.attempt + 1, held_until = "app".clock() + p_hold_seconds * interval '1 second'
+  from found where t.schedule = found.schedule and t.tick_at = found.tick_at
+  returning t.schedule, t.tick_at, t.job_type, t.parameters, t.submission_key, t.attempt, t.is_manual, t.actor,
+    t.created_at
+$$;
+
+-- Adds a tick that somebody asked for, at this moment, and holds it for the caller; overlap does not count for it.
+-- No row: there is no such schedule.
+-- Fence: the primary key, with the submission key for a call that is repeated; another tick at the same moment moves
+-- this one by a microsecond. Locks: the schedule row.
+create or replace function "app".add_manual_tick(
+  p_name text, p_tick_at timestamptz, p_parameters jsonb, p_submission_key text, p_actor text,
+  p_hold_seconds double precision
+) returns table (
+  schedule text, tick_at timestamptz, job_type text, parameters jsonb, submission_key text, attempt integer,
+  is_manual boolean, actor text, created_at timestamptz
+)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v_at timestamptz := p_tick_at;
+begin
+  perform 1 from "app".schedules s where s.name = p_name for update;
+  while exists (
+    select from "app".schedule_ticks t
+    where t.schedule = p_name and t.tick_at = v_at and t.submission_key <> p_submission_key
+  ) loop
+    v_at := v_at + interval '1 microsecond';
+  end loop;
+  return query
+    insert into "app".schedule_ticks (
+      schedule, tick_at, is_manual, status, job_type, parameters, submission_key, attempt, held_until, actor, created_at)
+    select s.name, v_at, true, 'due', s.job_type, p_parameters, p_submission_key, 1,
+      "app".clock() + p_hold_seconds * interval '1 second', p_actor, "app".clock()
+    from "app".schedules s where s.name = p_name
+    on conflict (schedule, tick_at) do update set held_until = excluded.held_until
+    returning schedule, tick_at, job_type, parameters, submission_key, attempt, is_manual, actor, created_at;
+end $$;
+
+-- Notes what came of a tick's submission: submitted, failed, or due again after p_delay_seconds.
+-- A job that was made counts in any case; the other two, only from the attempt that has the tick.
+-- Fence: the status, the key of the submission and the attempt. Locks: the tick row.
+create or replace function "app".settle_tick(
+  p_name text, p_tick_at timestamptz, p_submission_key text, p_attempt integer, p_status text, p_job_id text,
+  p_reason text, p_detail text, p_delay_seconds double precision
+) returns boolean
+language plpgsql as $$
+begin
+  update "app".schedule_ticks t set status = p_status, submitted_job_id = p_job_id, reason = p_reason,
+    detail = p_detail, held_until = "app".clock() + p_delay_seconds * interval '1 second',
+    decided_at = case when p_status <> 'due' then "app".clock() end
+  where t.schedule = p_name and t.tick_at = p_tick_at and t.submission_key = p_submission_key
+    and case when p_status = 'submitted' then t.status <> 'submitted'
+        else t.status = 'due' and t.attempt = p_attempt end;
+  return found;
+end $$;
+
+-- Deletes a schedule with what it knows of its ticks; jobs stay. Returns whether it was there.
+-- Locks: the schedule row, then its ticks.
+create or replace function "app".delete_schedule(p_name text) returns boolean
+language plpgsql as $$
+begin
+  delete from "app".schedules s where s.name = p_name;
+  return found;
+end $$;
+
+-- Deletes up to p_limit ticks that were decided about longer ago than p_older_than_seconds; returns how many.
+-- Locks: tick rows; those that others hold are skipped.
+create or replace function "app".prune_ticks(p_older_than_seconds double precision, p_limit integer) returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  delete from "app".schedule_ticks t
+  where t.ctid = any (array(
+    select o.ctid from "app".schedule_ticks o
+    where o.decided_at < "app".clock() - p_older_than_seconds * interval '1 second'
+    order by o.decided_at limit p_limit for update skip locked
+  ));
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+comment on function "app"."put_schedule"(p_name text, p_job_type text, p_parameters jsonb, p_cron text, p_time_zone text, p_catch_up text, p_overlap text, p_starts_at timestamptz, p_ends_at timestamptz, p_description text, p_next_tick_at timestamptz, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_actor text) is 'Writes a schedule, or another one in the place of that which the caller saw.';
+comment on function "app"."schedule_change"(p_action text, p_actor text, p_reason text) is 'The latest change of a schedule as its row holds it.';
+comment on function "app"."pause_schedule"(p_name text, p_reason text, p_actor text) is 'Decides about no more ticks of a schedule; again changes nothing.';
+comment on function "app"."resume_schedule"(p_name text, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_next_tick_at timestamptz, p_reason text, p_actor text) is 'Ends a schedule''s pause and writes down that the ticks in it are skipped.';
+comment on function "app"."find_due_schedules"(p_limit integer) is 'Finds schedules with a tick that is due and that nothing is decided about, the longest overdue first.';
+comment on function "app"."plan_ticks"(p_name text, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_next_tick_at timestamptz) is 'Writes down what becomes of a schedule''s due ticks, and moves its next_tick_at past them.';
+comment on function "app"."write_ticks"(p_name text, p_ticks jsonb) is 'Writes ticks in their order: those with a reason are skipped, the others get what the schedule''s overlap asks for.';
+comment on function "app"."find_open_job"(p_name text) is 'The job of a schedule that has not ended, of the newest tick that has one; null where there is none.';
+comment on function "app"."what_a_tick_waits_for"(p_name text) is 'What keeps a schedule''s next tick from its job, for people; null where nothing does.';
+comment on function "app"."admit_waiting_ticks"(p_limit integer) is 'Lets the first waiting tick of each schedule have its job where nothing is open any more; returns how many.';
+comment on function "app"."claim_due_ticks"(p_limit integer, p_hold_seconds double precision) is 'Takes ticks whose jobs are to be submitted, the oldest first; others leave them alone for p_hold_seconds.';
+comment on function "app"."add_manual_tick"(p_name text, p_tick_at timestamptz, p_parameters jsonb, p_submission_key text, p_actor text, p_hold_seconds double precision) is 'Adds a tick that somebody asked for, at this moment, and holds it for the caller; overlap does not count for it.';
+comment on function "app"."settle_tick"(p_name text, p_tick_at timestamptz, p_submission_key text, p_attempt integer, p_status text, p_job_id text, p_reason text, p_detail text, p_delay_seconds double precision) is 'Notes what came of a tick''s submission: submitted, failed, or due again after p_delay_seconds.';
+comment on function "app"."delete_schedule"(p_name text) is 'Deletes a schedule with what it knows of its ticks; jobs stay.';
+comment on function "app"."prune_ticks"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit ticks that were decided about longer ago than p_older_than_seconds; returns how many.';
 
 -- Settlement: attempts end their tasks as completed or failed, and the last one of a stage ends the stage. Processes
 -- call complete_task_and_check_stage and fail_task_and_check_stage; the others are parts of them.
@@ -2659,24 +3081,26 @@ create or replace function "app".settle_tasks(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := "app".clock();
+  v_places tid[];
   v_was_watched boolean;
   v_decides boolean;
   v_stage record;
   v_status text;
 begin
-  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false),
+  select coalesce(array_agg(named.id), array[]::text[]), array_agg(h.place), coalesce(bool_or(h.is_watched), false),
     (
       select p_status = 'failed' or s.is_unwatched
         or not (j.status = 'processing' and j.run = s.run and s.status = 'processing')
       from "app".stages s join "app".jobs j on j.job_id = s.job_id
       where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     )
-  into updated_ids, v_was_watched, v_decides
-  from (
-    select t.task_id, t.is_watched from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+  into updated_ids, v_places, v_was_watched, v_decides
+  from "app".ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place, t.is_watched from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-    order by t.task_id for update
+    for update
   ) h;
   is_last_task_in_stage := false;
   if v_was_watched and not v_decides then
@@ -2704,7 +3128,7 @@ begin
   end if;
 
   v_status := case when v_stage.is_open then p_status else 'cancelled' end;
-  perform "app".end_tasks(p_job_id, p_run, updated_ids, v_status, p_task_ids, p_payloads, v_now);
+  perform "app".end_tasks(v_places, v_status, p_task_ids, p_payloads, v_now);
 
   if v_decides then
     is_last_task_in_stage := "app".check_stage(p_job_id, p_run, p_stage, false,
@@ -2716,26 +3140,27 @@ begin
   return next;
 end $$;
 
--- Writes the end of tasks whose rows the caller has locked; their payloads are among those given.
+-- Writes the end of tasks whose rows the caller has locked, at these places; their payloads are among those given.
 -- Its plans join by hash: with a nested loop each row would be looked for among all payloads.
 create or replace function "app".end_tasks(
-  p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
+  p_places tid[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
 ) returns void
-language plpgsql set enable_seqscan = off set enable_nestloop = off as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_nestloop = off as $$
 begin
   update "app".tasks t
   set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
       result = case p_status when 'completed' then given.payload else t.result end,
-      error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
+      error = case p_status when 'failed' then "app".error_of_attempt(given.payload, t.attempt)
+        when 'completed' then null else t.error end
   from unnest(p_task_ids, p_payloads) as given(task_id, payload)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_ids) and t.task_id = given.task_id;
+  where t.ctid = any (p_places) and t.task_id = given.task_id;
 end $$;
 
 comment on function "app"."complete_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]) is 'Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.';
 comment on function "app"."fail_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]) is 'Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.';
 comment on function "app"."settle_task"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb) is 'Completes one task that is not watched, of a stage that goes on: most completions of a large stage, in few statements.';
 comment on function "app"."settle_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text) is 'Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.';
-comment on function "app"."end_tasks"(p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz) is 'Writes the end of tasks whose rows the caller has locked; their payloads are among those given.';
+comment on function "app"."end_tasks"(p_places tid[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz) is 'Writes the end of tasks whose rows the caller has locked, at these places; their payloads are among those given.';
 
 -- Submissions: a job is written once for one id; a further submission gets the job that is there.
 
@@ -3164,7 +3589,7 @@ comment on column "app"."tasks"."due_at" is 'The task is not announced before th
 comment on column "app"."tasks"."announced_at" is 'When a queue confirmed its latest message, or a janitor found that message lost and sent another. Null: none is confirmed for what it waits for, so the janitor sends one.';
 comment on column "app"."tasks"."progress" is 'What its handler last reported, written with a heartbeat; null if it reports nothing.';
 comment on column "app"."tasks"."result" is 'What its handler returned; null until it has completed.';
-comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt, traceback, at. Cleared when it completes.';
+comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt (its number, interrupted ones counted, as in the column), traceback, at, and log: the last lines that the attempt logged and printed, if there are any. Cleared when it completes.';
 comment on column "app"."tasks"."created_at" is 'When it was planned, or when a rerun wrote it anew.';
 comment on column "app"."tasks"."started_at" is 'When its latest attempt was claimed; task_timeout_seconds counts from here.';
 comment on column "app"."tasks"."finished_at" is 'When it completed, failed or was cancelled. Null while it is open.';
@@ -3212,3 +3637,39 @@ comment on column "app"."dead_letters"."body_size" is 'Size of the whole body in
 comment on column "app"."dead_letters"."received_at" is 'When this row was written. Retention counts from here.';
 comment on column "app"."dead_letters"."resolved_at" is 'When it was dealt with, by an operator or a redrive. Null: still open.';
 comment on column "app"."dead_letters"."resolution" is 'redriven (sent again), obsolete (its rows had moved on, so nothing was sent). Null: still open.';
+
+comment on table "app"."schedules" is 'When jobs of a type are submitted by the clock.';
+comment on column "app"."schedules"."name" is 'The schedule''s name.';
+comment on column "app"."schedules"."job_type" is 'The type of its jobs.';
+comment on column "app"."schedules"."parameters" is 'Parameters of its jobs; texts may have {tick} and {tick:%Y-%m-%d} in them.';
+comment on column "app"."schedules"."cron" is 'Cron expression of five fields: minute, hour, day of month, month, day of week.';
+comment on column "app"."schedules"."time_zone" is 'IANA name of the zone whose clock the expression is about.';
+comment on column "app"."schedules"."catch_up" is 'What becomes of ticks that nobody acted on in time: skip, latest, all.';
+comment on column "app"."schedules"."overlap" is 'What becomes of a tick while a job of it is open: skip, wait, allow.';
+comment on column "app"."schedules"."starts_at" is 'No tick is before this time. Null: from now on.';
+comment on column "app"."schedules"."ends_at" is 'No tick is after this time. Null: without end.';
+comment on column "app"."schedules"."description" is 'A text for people.';
+comment on column "app"."schedules"."revision" is 'Raised by each change, a pause or a resume included.';
+comment on column "app"."schedules"."next_tick_at" is 'The first tick that nothing was decided about. Moved together with the rows of the ticks before it. Null: there is none any more.';
+comment on column "app"."schedules"."paused_at" is 'While set, no tick is decided about; a resume skips those that passed.';
+comment on column "app"."schedules"."last_change" is 'The latest change: action (created, replaced, paused, resumed), actor, reason, at.';
+comment on column "app"."schedules"."created_at" is 'When it was first written.';
+comment on column "app"."schedules"."updated_at" is 'When it was last changed, or paused, or resumed.';
+
+comment on table "app"."schedule_ticks" is 'What became of one tick of a schedule, or of a range of ticks that were skipped together.';
+comment on column "app"."schedule_ticks"."schedule" is 'The schedule.';
+comment on column "app"."schedule_ticks"."tick_at" is 'The time that the expression names; of a manual one, when it was asked for.';
+comment on column "app"."schedule_ticks"."until_at" is 'Of ticks that were skipped together: the last one. Null: it is one tick.';
+comment on column "app"."schedule_ticks"."is_manual" is 'True: somebody asked for it (run now).';
+comment on column "app"."schedule_ticks"."status" is 'waiting, due, submitted, skipped or failed.';
+comment on column "app"."schedule_ticks"."reason" is 'Why it was skipped or failed, or is tried again: a word such as overlap, missed, paused.';
+comment on column "app"."schedule_ticks"."detail" is 'The same for people, such as the error''s message.';
+comment on column "app"."schedule_ticks"."job_type" is 'The schedule''s job type when the tick was decided about.';
+comment on column "app"."schedule_ticks"."parameters" is 'Parameters of its job, with the tick''s time in them.';
+comment on column "app"."schedule_ticks"."submission_key" is 'Idempotency key of its submission: however often that is repeated, one job is made.';
+comment on column "app"."schedule_ticks"."submitted_job_id" is 'Its job. Null: it has none.';
+comment on column "app"."schedule_ticks"."attempt" is 'How often its submission was begun.';
+comment on column "app"."schedule_ticks"."held_until" is 'While due: nobody else submits it before this time.';
+comment on column "app"."schedule_ticks"."actor" is 'Of a manual tick: who asked for it.';
+comment on column "app"."schedule_ticks"."created_at" is 'When it was decided about.';
+comment on column "app"."schedule_ticks"."decided_at" is 'When it was submitted, skipped or failed. Null while it is open.';

@@ -45,7 +45,7 @@ class Command:
 @cache
 def documents() -> list[Path]:
     pages = [path for path in sorted((ROOT / "docs").rglob("*.md")) if ".site" not in path.parts]
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *pages]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *pages]
 
 
 @cache

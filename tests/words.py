@@ -54,7 +54,7 @@ def documents() -> list[Path]:
     """Pages for people. Generated ones are made of the code, where their words are checked."""
     pages = [path for path in sorted((ROOT / "docs").rglob("*.md")) if ".site" not in path.parts]
     generated = {FOLDER / name for name in PAGES}
-    written = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+    written = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
     return [*written, *(page for page in pages if page not in generated)]
 
 

@@ -18,7 +18,7 @@ from core.safety.safe_log import safe_logger
 from infrastructure.queries import RunNotFound, TaskNotFound
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
-from triggers import docs, insight_api, job_actions, preview, problems
+from triggers import docs, insight_api, job_actions, preview, problems, schedules_api
 from triggers.actor import find_actor
 from triggers.api_models import page_of as _page
 from triggers.edge import Edge, MethodTable
@@ -63,7 +63,7 @@ def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> 
             ServicesNotReady then.
         trusts_principal: Whether App Service vouches for the headers that name the caller.
     """
-    routers = (router, job_actions.router, insight_api.router)
+    routers = (router, job_actions.router, insight_api.router, schedules_api.router)
     api = FastAPI(
         title="CoreMachine",
         version=VERSION,
@@ -299,6 +299,22 @@ def list_events(
 ) -> models.Page[JobEvent]:
     """The job's timeline: transitions, failures, retries, interruptions, what operators did."""
     page = services.queries.list_events(job_id, limit=query.limit, cursor=query.cursor)
+    _check_job_is_there(services, job_id, page.items)
+    return _page(page.items, page.next_cursor)
+
+
+@router.get("/jobs/{job_id}/logs", tags=["jobs"], response_model_exclude_unset=True)
+def list_logs(
+    job_id: JobIdPath, services: Services, query: Annotated[models.LogsQuery, InQuery()]
+) -> models.Page[JobEvent]:
+    """Attempts that did not succeed, the oldest first: how each ended, and in `detail.log` its last lines.
+
+    An attempt that was interrupted has no lines: its process was lost. What successful attempts logged is in the app's
+    log alone.
+    """
+    page = services.queries.list_logs(
+        job_id, task_id=query.task_id, run=query.run, after=query.after, limit=query.limit, cursor=query.cursor
+    )
     _check_job_is_there(services, job_id, page.items)
     return _page(page.items, page.next_cursor)
 

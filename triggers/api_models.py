@@ -11,10 +11,12 @@ from core.models import JobStatus, TaskStatus, control, view
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, IfEnded, JobAction, RerunMode
 from core.models.fields import (
     Cursor,
+    EventId,
     JobTypeText,
     Reason,
     RunNumber,
     StageNumber,
+    TaskIdText,
     check_digits,
     expectation,
 )
@@ -106,6 +108,12 @@ class TasksQuery(PageQuery):
 
 class TaskQuery(Query):
     run: Annotated[RunNumber | None, Field(description="The job's current run, if left out.")] = None
+
+
+class LogsQuery(PageQuery):
+    task_id: TaskIdText | None = None
+    run: Annotated[RunNumber | None, Field(description="All runs, if left out.")] = None
+    after: Annotated[EventId | None, Field(description="An `event_id`: only what came later.")] = None
 
 
 class JobQuery(Query):

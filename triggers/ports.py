@@ -76,6 +76,16 @@ class JobReads(Protocol):
     def list_runs(self, job_id: str) -> Sequence[JobRun]: ...
     def get_run(self, job_id: str, run: int) -> JobRun: ...
     def list_events(self, job_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[JobEvent]: ...
+    def list_logs(
+        self,
+        job_id: str,
+        *,
+        task_id: str | None = None,
+        run: int | None = None,
+        after: int | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[JobEvent]: ...
 
 
 class JobTypes(Protocol):

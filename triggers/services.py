@@ -1,6 +1,5 @@
 """The composition for the triggers: made once, at the first request or message, and shared by all threads."""
 
-import importlib
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from core.basics.first_imports import IMPORTS, keep_imported
 from core.basics.outage import outage
 from core.errors import StoreUnavailable
+from core.isolation.function import process_pool
 from core.machine import CoreMachine
 from core.operating.dead_letters import DeadLetters
 from core.operating.janitor import Janitor
@@ -17,12 +17,14 @@ from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from triggers.ports import Check, ServicesNotReady
 
 if TYPE_CHECKING:
+    from core.scheduling.schedules import Schedules
     from infrastructure.dead_letters import DeadLetterRepository
     from infrastructure.factory import RepositoryFactory
     from infrastructure.failures import FailureQueries
     from infrastructure.insight import InsightQueries
     from infrastructure.queries import JobQueries
     from infrastructure.queue_probe import QueueProbe
+    from infrastructure.schedules import ScheduleRepository
     from infrastructure.settings import Settings
     from jobs.registry import Registry
 
@@ -44,6 +46,8 @@ class Services:
     failures: "FailureQueries"
     insight: "InsightQueries"
     queue_probe: "QueueProbe"
+    schedules: "Schedules"
+    schedule_queries: "ScheduleRepository"
 
     def find_job_status(self, job_id: str) -> str | None:
         """The job's status; None for an unknown job."""
@@ -103,25 +107,30 @@ class Services:
 
 
 def load_registry(name: str, queues: Iterable[str]) -> "Registry":
-    """The registry of all job types and handlers, from the function that COREMACHINE_JOBS names.
+    """The registry of all job types and handlers, from what COREMACHINE_JOBS names.
 
     Args:
-        name: `package.module:function`.
+        name: `package`, whose modules are looked through; or `package.module:function`, which makes the registry.
         queues: The logical names of this deployment's task queues.
 
     Raises:
-        ServicesNotReady: There is no such function, or it returned something else.
+        ServicesNotReady: The modules cannot be imported, have no such function or no job class, or the function
+            returned something else.
         JobDefinitionError: The jobs do not fit together.
     """
-    from jobs.registry import Registry  # noqa: PLC0415 - as late as its contents
+    from jobs.loading import ModuleNotLoaded, NoJobs, discover, load_module  # noqa: PLC0415 - as late as its contents
+    from jobs.registry import Registry  # noqa: PLC0415
 
-    module_name, _, function_name = name.partition(":")
+    module_name, colon, function_name = name.partition(":")
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+        if not colon:
+            return discover(name, queues)
+        function = getattr(load_module(module_name), function_name)
+    except (ModuleNotLoaded, NoJobs) as error:
+        raise ServicesNotReady(f"COREMACHINE_JOBS={name}: {error}") from error
+    except AttributeError as error:
         raise ServicesNotReady(
-            f"COREMACHINE_JOBS: expected a function that can be imported, found {name!r} ({error}); "
-            "fix the name, or deploy the module beside function_app.py"
+            f"COREMACHINE_JOBS={name}: expected a function {function_name} in {module_name}, found none; fix the name"
         ) from error
     registry = function(queues)
     if not isinstance(registry, Registry):
@@ -165,6 +174,8 @@ def _make() -> Services:
 
         settings = load_settings()
         registry = load_registry(settings.jobs, settings.task_queues)
+        if settings.task_processes:
+            process_pool().configure(settings.task_processes)
         OUTSIDE.configure(threads=settings.check_threads, seconds=settings.check_seconds)
         factory = RepositoryFactory(settings)
         repositories = factory.create_repositories()
@@ -180,6 +191,8 @@ def _make() -> Services:
             failures=repositories.failures,
             insight=repositories.insight,
             queue_probe=factory.create_queue_probe(),
+            schedules=factory.create_schedules(registry),
+            schedule_queries=repositories.schedules,
         )
     except Exception as error:
         log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})

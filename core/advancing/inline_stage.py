@@ -13,7 +13,6 @@ This saves two of three round trips a stage, and the delay of a message. A crash
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from core.advancing.finalizer import Finalizer
 from core.advancing.stage_planner import StagePlanner, plan_of
@@ -78,7 +77,10 @@ class InlineStage(OutcomeWriter):
         job = self.job.after_stage(self.stage.number, self.job_status)
         if job is None:
             return None
-        return replace(self._next, job=job) if self._next is not None else NextStep(job)
+        if self._next is None:
+            return NextStep(job)
+        self._next.job = job
+        return self._next
 
     def _complete(self, results: Mapping[str, EncodedJson]) -> None:
         if self.job_status is not None:
@@ -104,23 +106,25 @@ class InlineStage(OutcomeWriter):
         job, number = self.job, self.stage.number
         moved = job.finalizing_after(number) if number == job.total_stages else job.queued_for(number + 1)
         step = NextStep(moved, completed, self._summaries(len(completed)))
-        return self._ask_author(step, completed) if self._times.is_quick(job.job_type, number + 1) else step
+        if self._times.is_quick(job.job_type, number + 1):
+            self._ask_author(step, completed)
+        return step
 
-    def _ask_author(self, step: NextStep, completed: list[CompletedTask]) -> NextStep:
-        """The step with its tasks or its summary. Raises nothing: an author's error is part of the step."""
+    def _ask_author(self, step: NextStep, completed: list[CompletedTask]) -> None:
+        """Add to the step its tasks or its summary. Raises nothing: an author's error is part of the step."""
         try:
             if step.job.status is JobStatus.FINALIZING:
                 summaries = step.summaries or self._summaries(len(completed), self._read_summaries())
-                return replace(step, summary=self._finalizer.summary(self.job, summaries, completed))
+                step.summary = self._finalizer.summary(self.job, summaries, completed)
+                return
             draft = self._planner.draft(step.job, self._definition.stage(step.job.stage), completed)
-            if not draft.is_small or not draft.first:
-                return replace(step, draft=draft)
-            may_claim = self._parts.may_run_inline(self._until)
-            return replace(step, draft=draft, small=self._planner.small_stage(draft, inline=may_claim))
+            if draft.is_small and draft.first:
+                step.small = self._planner.small_stage(draft, inline=self._parts.may_run_inline(self._until))
+            step.draft = draft
         except StoreUnavailable:
-            return step
+            return
         except Exception as error:  # noqa: BLE001 - an author's code raises anything; reported when the step is taken
-            return replace(step, error=error)
+            step.error = error
 
     def _summaries(self, completed: int, read: Sequence[StageSummary] = ()) -> tuple[StageSummary, ...]:
         """How the stages up to this one end; empty where some are not known to this process and were not read."""
@@ -140,7 +144,7 @@ class InlineStage(OutcomeWriter):
                 self.ref, lease_id=self.lease_id, results=results, following=step.small
             ):
                 self.job_status = JobStatus.QUEUED
-                self._next = replace(step, plan=plan_of(step.small, PlanOutcome.PLANNED))
+                step.plan = plan_of(step.small, PlanOutcome.PLANNED)
             elif step.summary is not None:
                 self.job_status = self._state.complete_stage_and_finalize(
                     self.ref, lease_id=self.lease_id, results=results, summary=step.summary

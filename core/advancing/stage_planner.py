@@ -16,9 +16,8 @@ from core.basics.canonical import LARGE_VALUE_BYTES, MOST_BYTES_AT_ONCE, as_stor
 from core.models import JobRecord, Lease, Parallelism, StageDefinition, StageRef
 from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask
-from core.models.transition import PlannedTask, PlanOutcome, SmallStage
+from core.models.transition import ClaimedRow, ClaimOutcome, PlannedTask, PlanOutcome, SmallStage
 from core.running.engine_parts import EngineParts
-from core.running.task_batch import ClaimedTask
 
 # This many earlier results are read before the planning transaction begins; more are streamed during it.
 PREFETCHED_RESULTS = 1000
@@ -180,14 +179,15 @@ def plan_of(small: SmallStage, outcome: PlanOutcome) -> Plan:
     return plan
 
 
-def _born_claimed(row: PlannedTask) -> ClaimedTask:
-    return ClaimedTask(
+def _born_claimed(row: PlannedTask) -> ClaimedRow:
+    return ClaimedRow(
         task_id=row.task_id,
+        outcome=ClaimOutcome.CLAIMED,
         task_type=row.task_type,
         task_index=row.task_index,
         name=row.name,
         # As a handler would see it after a message.
         parameters=as_stored(row.parameters),
         attempt=1,
-        tries=1,
+        interruptions=0,
     )

@@ -9,8 +9,7 @@ from core.basics.strict_json import EncodedJson
 from core.models import JobRecord, StageDefinition
 from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask, StageSummary
-from core.models.transition import PlannedTask, PlanOutcome, SmallStage
-from core.running.task_batch import ClaimedTask
+from core.models.transition import ClaimedRow, PlannedTask, PlanOutcome, SmallStage
 
 # A stage of at most this many tasks is planned in one round trip.
 FEW_TASKS = 100
@@ -27,7 +26,7 @@ class Plan:
 
     outcome: PlanOutcome = PlanOutcome.PLANNED
     waiting: list[UnannouncedTask] = field(default_factory=list)
-    claimed: list[ClaimedTask] = field(default_factory=list)
+    claimed: list[ClaimedRow] = field(default_factory=list)
     rows: Sequence[PlannedTask] = ()
     lease_id: UUID | None = None
     tasks_per_message: int = 1
@@ -51,9 +50,9 @@ class Draft:
         return len(self.first) <= FEW_TASKS and sum(len(row.parameters) for row in self.first) <= MOST_BYTES_AT_ONCE
 
 
-@dataclass(frozen=True)
+@dataclass
 class NextStep:
-    """A step that a job waits for, planning or finalizing, and what this process already has for it.
+    """A step that a job waits for, planning or finalizing, and what this process already has for it: added as it comes.
 
     Args:
         job: `queued` with the stage to plan, or `finalizing`.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import Any
 
@@ -12,11 +12,21 @@ _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default=Mappin
 @contextmanager
 def log_fields(**fields: Any) -> Iterator[None]:
     """State changes that are made inside, in this thread, are recorded with these fields too."""
-    token = _fields.set({**_fields.get(), **fields})
+    token = bind(fields)
     try:
         yield
     finally:
-        _fields.reset(token)
+        unbind(token)
+
+
+def bind(fields: Mapping[str, Any]) -> Token[Mapping[str, Any]]:
+    """As `log_fields`, for what is no `with` of its own; `unbind` ends it."""
+    held = _fields.get()
+    return _fields.set({**held, **fields} if held else fields)
+
+
+def unbind(token: Token[Mapping[str, Any]]) -> None:
+    _fields.reset(token)
 
 
 def with_log_fields(**fields: Any) -> dict[str, Any]:

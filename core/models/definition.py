@@ -1,10 +1,11 @@
 """What a job's author declares: stages, parallelism, retries, failure policy. A job row keeps a snapshot of it."""
 
 import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import UnknownWork
 from core.models.status import StoredEnum
@@ -29,8 +30,26 @@ class Parallelism(StoredEnum):
 StoredParallelism = Annotated[Parallelism, BeforeValidator(Parallelism.stored)]
 
 
+_CLASS_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def _check_class_name(name: str) -> str:
+    if not _CLASS_NAME.fullmatch(name):
+        raise ValueError(
+            "expected the name of an exception class, such as 'TimeoutError' or 'PIL.UnidentifiedImageError'"
+        )
+    return name
+
+
+ClassNames = Annotated[tuple[Annotated[str, AfterValidator(_check_class_name)], ...], Field(min_length=1)]
+
+
 class RetryPolicy(FrozenModel):
-    """Exponential back-off, capped, with full jitter. Seconds; `max_attempts` counts the first attempt too."""
+    """Exponential back-off, capped, with full jitter. Seconds; `max_attempts` counts the first attempt too.
+
+    `never` and `always` name exception classes. The nearest class of an exception's ancestors that is named decides;
+    where none is, the exception's type does, as without them.
+    """
 
     max_attempts: Annotated[
         int, Field(ge=1, le=100, description="How often a task is attempted before it fails; the first attempt counts.")
@@ -41,6 +60,21 @@ class RetryPolicy(FrozenModel):
     max_delay_seconds: Annotated[float, Field(gt=0, le=86400, description="The longest delay before any attempt.")] = (
         300.0
     )
+    never: ClassNames | None = Field(
+        default=None,
+        description="Exceptions after which a task has failed at once: class names, with or without their module. "
+        "Subclasses count.",
+    )
+    always: ClassNames | None = Field(
+        default=None,
+        description="Exceptions after which another attempt follows, though their type would fail the task at once.",
+    )
+
+    @model_validator(mode="after")
+    def _no_name_is_in_both(self) -> "RetryPolicy":
+        if both := sorted(set(self.never or ()) & set(self.always or ())):
+            raise ValueError(f"expected each exception class in never or in always, found {', '.join(both)} in both")
+        return self
 
 
 class FailurePolicy(FrozenModel):
@@ -99,6 +133,17 @@ class StageDefinition(FrozenModel):
         "results of the stage before. fan_in: the engine makes one task that reads all of those results."
     )
     description: str | None = Field(default=None, description="A text for people.")
+    over: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        default=None,
+        description="The name of a list; the stage has one task per element, and `create_tasks_for_stage` is not "
+        "called for it. fan_out: the list is in each result of the stage before. single: it is a parameter of the job. "
+        "An element that is an object becomes the task's parameters; any other becomes its parameter `item`.",
+    )
+    name_from: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        default=None,
+        description="The task parameter whose value names the task. Without it a text names its task, and others are "
+        "numbered.",
+    )
     retry: RetryPolicy = Field(default=RetryPolicy(), description="How failed attempts at a task are repeated.")
     failure: FailurePolicy = Field(
         default=FailurePolicy(), description="What failed tasks do to the stage and the job."
@@ -132,6 +177,16 @@ class StageDefinition(FrozenModel):
         description="The logical queue of the stage's tasks, needed where the handler is in another app. Without it "
         "the handler names the queue.",
     )
+
+    @model_validator(mode="after")
+    def _tasks_have_one_source(self) -> "StageDefinition":
+        if self.over is not None and self.parallelism is Parallelism.FAN_IN:
+            raise ValueError(
+                f"over goes with fan_out or single; the engine makes the task of fan_in, found {self.over!r}"
+            )
+        if self.name_from is not None and self.over is None:
+            raise ValueError(f"name_from goes with over, found name_from={self.name_from!r} alone")
+        return self
 
 
 class JobDefinition(FrozenModel):

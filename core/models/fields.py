@@ -86,5 +86,6 @@ Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="Of a 
 # Runs, stages, tasks.
 StageNumber = Annotated[int, BeforeValidator(check_digits), Field(ge=1, le=MAX_INTEGER)]
 RunNumber = Annotated[int, BeforeValidator(check_digits), Field(ge=1, le=MAX_INTEGER)]
+EventId = Annotated[int, BeforeValidator(check_digits), Field(ge=0, le=MAX_BIGINT)]
 DeadLetterId = Annotated[int, BeforeValidator(check_digits), Field(ge=1, le=MAX_BIGINT)]
 StrictDeadLetterId = Annotated[int, Strict(), Field(ge=1, le=MAX_BIGINT)]

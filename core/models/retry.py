@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
-from core.errors import AttemptsExhausted
+from core.errors import AttemptsExhausted, Failure
 from core.models.definition import RetryPolicy
 
 # After the last one it stays: the longest time in which a newer release that came is not noticed.
@@ -27,6 +28,22 @@ def retry_delay(attempt: int, policy: RetryPolicy, *, draw: Callable[[], float] 
     # The exponent is bounded before it is used: 2 ** 1000 is no float.
     ceiling = policy.base_delay_seconds * 2.0 ** min(attempt - 1, 64)
     return draw() * min(ceiling, policy.max_delay_seconds)
+
+
+def judged(failure: Failure, policy: RetryPolicy) -> Failure:
+    """The failure, retryable or not as the policy's `never` and `always` have it.
+
+    The nearest ancestor that is named decides; where none is, the failure stays as it is.
+    """
+    never, always = set(policy.never or ()), set(policy.always or ())
+    if not never and not always:
+        return failure
+    for names in failure.ancestry or ((failure.error_type, failure.error_type),):
+        if not never.isdisjoint(names):
+            return replace(failure, retryable=False)
+        if not always.isdisjoint(names):
+            return replace(failure, retryable=True)
+    return failure
 
 
 def give_back_delays(*, draw: Callable[[], float] = random.random) -> list[float]:

@@ -79,7 +79,7 @@ class ClaimOutcome(StoredEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRow:
-    """The answer to the claim of one task; of a missing one nothing is known but its id.
+    """The answer to the claim of one task, which runs if it is claimed. Of a missing one only the id is known.
 
     Args:
         interruptions: Those of its attempts that ended without a verdict.
@@ -94,7 +94,12 @@ class ClaimedRow:
     task_index: int
     name: str | None
     parameters: dict[str, Any]
-    wait_seconds: float
+    wait_seconds: float = 0.0
+
+    @property
+    def counted_attempt(self) -> int:
+        """What the retry policy counts: interruptions are not among it."""
+        return self.attempt - self.interruptions
 
 
 @dataclass(frozen=True)

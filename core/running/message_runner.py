@@ -11,7 +11,7 @@ from core.operating.unknown_work import Postponer, UnknownTaskType
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
-from core.running.task_batch import ClaimedTask, TaskBatch
+from core.running.task_batch import TaskBatch
 
 # A task that this message, or a later one, may still run.
 _STILL_TO_RUN = frozenset({ClaimOutcome.CLAIMED, ClaimOutcome.NOT_DUE})
@@ -47,14 +47,14 @@ class MessageRunner:
         ref = record.ref.at_stage(stage.number)
         lease_id = uuid4()
         rows = self._state.claim_tasks(ref, list(task_ids), lease=Lease(lease_id, self._owner))
-        strange = [row for row in rows if self._is_strange(row)]
+        strange = self._find_strange(rows)
         moved_to = self._give_back(record, stage.number, strange, lease_id) if strange else None
         claimed_rows = [row for row in rows if row.outcome is ClaimOutcome.CLAIMED and row not in strange]
         if suspects is not None:
             suspects += self._find_suspects(record, stage, claimed_rows)
         if suspects:
             self._state.release_tasks(ref, lease_id=lease_id, task_ids=suspects, started=False)
-        claimed = [_claimed_task(row) for row in claimed_rows if row.task_id not in (suspects or ())]
+        claimed = [row for row in claimed_rows if row.task_id not in (suspects or ())]
         early = [row for row in rows if row.outcome is ClaimOutcome.NOT_DUE and row not in strange]
         writer = OutcomeWriter(self._state, self._parts.orchestration, record, stage, lease_id)
         writer.send_again(early)
@@ -68,10 +68,16 @@ class MessageRunner:
         self.run_claimed(writer, claimed)
         return writer.job_status
 
+    def _find_strange(self, rows: Sequence[ClaimedRow]) -> list[ClaimedRow]:
+        """Tasks that this app has no handler for."""
+        unknown = {name for name in {row.task_type for row in rows} if self._catalog.find_handler(name) is None}
+        return [row for row in rows if row.task_type in unknown and row.outcome in _STILL_TO_RUN] if unknown else []
+
     def _find_suspects(self, job: JobRecord, stage: StageDefinition, rows: Sequence[ClaimedRow]) -> list[str]:
         """Tasks that may be what ends their processes. Few were interrupted so often; the others cost no look."""
         most = stage.max_interruptions
-        often = [row.task_id for row in rows if row.interruptions * 2 >= max(most, 1)]
+        many = max(most, 1) / 2
+        often = [row.task_id for row in rows if row.interruptions >= many]
         return self._state.find_suspects(job.ref, often, most) if often else []
 
     def give_back(self, message: TaskQueueMessage, unknown: UnknownWork) -> None:
@@ -81,9 +87,6 @@ class MessageRunner:
         waiting = [row for row in rows if row.outcome in _STILL_TO_RUN]
         if waiting:
             self._postponer.postpone_tasks(message, message.stage, waiting, unknown, lease_id)
-
-    def _is_strange(self, row: ClaimedRow) -> bool:
-        return row.outcome in _STILL_TO_RUN and self._catalog.find_handler(row.task_type) is None
 
     def _give_back(self, job: JobRecord, stage: int, rows: Sequence[ClaimedRow], lease_id: UUID) -> str | None:
         """Leave tasks that this app has no handler for to another. The job's status if it moved on by that."""
@@ -95,7 +98,7 @@ class MessageRunner:
             )
         return moved_to
 
-    def run_claimed(self, writer: OutcomeWriter, claimed: Sequence[ClaimedTask]) -> None:
+    def run_claimed(self, writer: OutcomeWriter, claimed: Sequence[ClaimedRow]) -> None:
         """Run tasks under this process's lease, and let `writer` write their outcomes."""
         fault_point("task.claimed")
         parts = self._parts
@@ -119,15 +122,3 @@ class MessageRunner:
                 fault_point("task.settled")
                 if batch.is_to_be_cut:
                     writer.release(batch.give_up_waiting())
-
-
-def _claimed_task(row: ClaimedRow) -> ClaimedTask:
-    return ClaimedTask(
-        task_id=row.task_id,
-        task_type=row.task_type,
-        task_index=row.task_index,
-        name=row.name,
-        parameters=row.parameters,
-        attempt=row.attempt,
-        tries=row.attempt - row.interruptions,
-    )

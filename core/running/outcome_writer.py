@@ -13,7 +13,7 @@ from core.models import JobRecord, StageDefinition, TaskQueueMessage
 from core.models.announcement import UnannouncedTask
 from core.models.transition import ClaimedRow, RetryOutcome, StageCheck
 from core.orchestration_manager import OrchestrationManager
-from core.running.task_batch import ClaimedTask, TaskOutcome
+from core.running.task_batch import TaskOutcome
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
 
@@ -54,11 +54,11 @@ class OutcomeWriter:
         for task in (one.task for one in outcomes if one.task.task_id in failures):
             failure = failures[task.task_id]
             if not (failure.retryable and self._retry(task, failure)):
-                errors[task.task_id] = failure.to_json(task.attempt)
+                errors[task.task_id] = failure.to_json()
         if errors:
             self._note(self._state.fail_tasks(self.ref, lease_id=self.lease_id, errors=errors))
 
-    def release(self, tasks: Sequence[ClaimedTask], *, started: bool = False) -> int:
+    def release(self, tasks: Sequence[ClaimedRow], *, started: bool = False) -> int:
         """Give tasks back, and announce them for others; how many were still this process's.
 
         Args:
@@ -123,7 +123,7 @@ class OutcomeWriter:
         if check.is_last_task_in_stage:
             self.job_status = check.job_status
 
-    def _retry(self, task: ClaimedTask, failure: Failure) -> bool:
+    def _retry(self, task: ClaimedRow, failure: Failure) -> bool:
         """Whether another attempt is scheduled."""
         try:
             answer = self._state.schedule_retry(
@@ -131,7 +131,7 @@ class OutcomeWriter:
                 task.task_id,
                 lease_id=self.lease_id,
                 failure=failure,
-                attempt=task.tries,
+                attempt=task.counted_attempt,
                 policy=self.stage.retry,
             )
         except AttemptsExhausted:

@@ -3,24 +3,31 @@
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from core.authors.author_code import call_author, describe_returned
-from core.basics.canonical import MOST_VALUE_BYTES, describe, encode_storable
+from core.authors.attempt_log import AttemptLog
+from core.authors.author_code import call_author
+from core.authors.returned import judge_returned
+from core.basics.canonical import MOST_VALUE_BYTES
 from core.basics.strict_json import EncodedJson
 from core.context import TaskContext
-from core.errors import AuthorError, ContractViolationError, Failure, RetryableTaskError, TaskCancelled, classify
+from core.errors import AuthorError, Failure, RetryableTaskError, TaskCancelled, classify
 from core.fan_in import fan_in_reader
-from core.models import JobRecord, StageDefinition, TaskResult
+from core.isolation.function import ProcessFunction, process_pool
+from core.models import JobRecord, StageDefinition
 from core.models.lease import HeldTask, LeaseOutcome
+from core.models.retry import judged
+from core.models.transition import ClaimedRow
 from core.ports import HandlerFunction, JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
 from core.running.threads import ThreadReserve
 from core.safety.safe_log import safe_logger
-from core.safety.safe_text import text_of
+
+if TYPE_CHECKING:
+    from core.isolation.pool import ProcessPool
 
 log = safe_logger(__name__)
 
@@ -28,6 +35,8 @@ log = safe_logger(__name__)
 GATHER_SECONDS = 0.004
 # Another thread joins whenever the tasks of a message last this long without an end in sight.
 GROW_SECONDS = 0.002
+# How often a task that waits for a process looks whether it is still to run.
+ROOM_SECONDS = 0.5
 
 _reserve = ThreadReserve("tasks")
 
@@ -47,24 +56,11 @@ class HandlerMissing(RetryableTaskError):
         )
 
 
-@dataclass(frozen=True)
-class ClaimedTask:
-    """A task under this process's lease. `tries` counts what the retry policy counts: interruptions do not."""
-
-    task_id: str
-    task_type: str
-    task_index: int
-    name: str | None
-    parameters: dict[str, Any]
-    attempt: int
-    tries: int
-
-
 @dataclass(slots=True)
 class TaskOutcome:
     """How one attempt ended: with a result, or with a failure. `stopped`: its handler heeded `check_cancelled`."""
 
-    task: ClaimedTask
+    task: ClaimedRow
     result: EncodedJson | None = None
     failure: Failure | None = None
     stopped: bool = False
@@ -84,7 +80,7 @@ class TaskBatch:
         job: JobRecord,
         stage: StageDefinition,
         lease_id: UUID,
-        tasks: Sequence[ClaimedTask],
+        tasks: Sequence[ClaimedRow],
         *,
         catalog: JobCatalog,
         results: ResultStore,
@@ -103,6 +99,7 @@ class TaskBatch:
         self._ended: queue.SimpleQueue[TaskOutcome | None] = queue.SimpleQueue()
         self._is_abandoned = False
         self._tasks = tuple(tasks)
+        self._pool = self._find_pool()
         self.leases = {
             task.task_id: HeldTask(
                 job.job_id,
@@ -131,8 +128,10 @@ class TaskBatch:
 
         A group is empty when nothing came for a while: time to ask `is_to_be_cut`.
         """
-        if len(self._tasks) == 1:
-            yield self._to_settle([self._run(task) for task in self._take(self._waiting.popleft)])
+        if len(self._tasks) == 1 and self._pool is None:
+            with fan_in_reader(self._results):
+                ended = [self._run(task) for task in self._take(self._waiting.popleft)]
+            yield self._to_settle(ended)
             return
         started = 0
         while self._unsettled > 0 and not self._is_abandoned:
@@ -167,14 +166,14 @@ class TaskBatch:
         """Whether tasks still wait for a thread though half a lease, or half their time, has gone by."""
         return bool(self._waiting) and time.monotonic() - self._began > self._patience_seconds / 2
 
-    def give_up_waiting(self) -> list[ClaimedTask]:
+    def give_up_waiting(self) -> list[ClaimedRow]:
         """Take the tasks back that have not begun; the caller releases them."""
         taken = self._take_all()
         self._unsettled -= len(taken)
         self._keeper.drop([self.leases[task.task_id] for task in taken])
         return taken
 
-    def abandon(self) -> tuple[list[ClaimedTask], list[ClaimedTask]]:
+    def abandon(self) -> tuple[list[ClaimedRow], list[ClaimedRow]]:
         """Tell all handlers to stop, from any thread: the tasks that have not begun, and the others.
 
         The caller releases them; among the others there may be some that have ended, which their rows know.
@@ -188,14 +187,14 @@ class TaskBatch:
         self._ended.put(None)
         return waiting, [task for task in self._tasks if task.task_id not in unbegun]
 
-    def _take_all(self) -> list[ClaimedTask]:
-        taken: list[ClaimedTask] = []
+    def _take_all(self) -> list[ClaimedRow]:
+        taken: list[ClaimedRow] = []
         while one := self._take(self._waiting.pop):
             taken += one
         return taken
 
     @staticmethod
-    def _take(pop: Callable[[], ClaimedTask]) -> list[ClaimedTask]:
+    def _take(pop: Callable[[], ClaimedRow]) -> list[ClaimedRow]:
         """One task, or none: several threads take from the same end or the other."""
         try:
             return [pop()]
@@ -219,10 +218,30 @@ class TaskBatch:
         return group
 
     def _work(self) -> None:
-        while one := self._take(self._waiting.popleft):
-            self._ended.put(self._run(one[0]))
+        with fan_in_reader(self._results):
+            if self._pool is not None:
+                self._work_in(self._pool)
+            while one := self._take(self._waiting.popleft):
+                self._ended.put(self._run(one[0]))
 
-    def _run(self, task: ClaimedTask) -> TaskOutcome:
+    def _work_in(self, pool: "ProcessPool") -> None:
+        """As long as there is no room for a task's process, it has not begun: it can be given back."""
+        while self._waiting:
+            if not pool.reserve(ROOM_SECONDS):
+                continue
+            try:
+                for task in self._take(self._waiting.popleft):
+                    self._ended.put(self._run(task))
+            finally:
+                pool.release()
+
+    def _find_pool(self) -> "ProcessPool | None":
+        """The pool of processes, if a task's handler is to have one."""
+        entries = map(self._catalog.find_handler, {task.task_type for task in self._tasks})
+        has_process = any(entry is not None and isinstance(entry.function, ProcessFunction) for entry in entries)
+        return process_pool() if has_process else None
+
+    def _run(self, task: ClaimedRow) -> TaskOutcome:
         """One attempt. Whatever happens there is an outcome, at once: a task never holds up or fails its neighbours."""
         untold = TaskOutcome(task, failure=_UNTOLD)  # made before: where the memory is used up, nothing can be
         try:
@@ -230,27 +249,33 @@ class TaskBatch:
         except BaseException:  # noqa: BLE001 - it is said to have no reason; the log may be what broke
             return untold
 
-    def _attempt(self, task: ClaimedTask) -> TaskOutcome:
+    def _attempt(self, task: ClaimedRow) -> TaskOutcome:
         began = time.monotonic()
-        try:
-            outcome = call_author(self._call_handler, self._handler(task.task_type), task)
-        except AuthorError as error:
-            outcome = TaskOutcome(task, failure=error.failure)
-        except Exception as error:  # noqa: BLE001 - no handler; or the database is away, which a handler may meet too
-            outcome = TaskOutcome(task, failure=classify(error))
+        with AttemptLog(self._log_fields(task)) as kept:
+            try:
+                outcome = call_author(self._call_handler, self._handler(task.task_type), task)
+            except AuthorError as error:
+                outcome = TaskOutcome(task, failure=error.failure)
+            except Exception as error:  # noqa: BLE001 - no handler; or the database is away, which a handler may meet
+                outcome = TaskOutcome(task, failure=classify(error))
+        if outcome.failure is not None:
+            outcome.failure = replace(outcome.failure, log=kept.text())
         outcome.duration_seconds = time.monotonic() - began
         if outcome.failure is not None and not outcome.stopped:
+            outcome.failure = judged(outcome.failure, self.stage.retry)
             self._tell_failure(outcome, outcome.failure)
         return outcome
 
-    def _call_handler(self, function: HandlerFunction, task: ClaimedTask) -> TaskOutcome:
+    def _call_handler(self, function: HandlerFunction, task: ClaimedRow) -> TaskOutcome:
         lease = self.leases[task.task_id]
         try:
-            with fan_in_reader(self._results):
-                returned = function(dict(task.parameters), self._context(task, lease))
-            return _judge(task, returned, self._most_bytes)
+            returned = function(dict(task.parameters), self._context(task, lease))
+            judged = judge_returned(task.task_type, returned, self._most_bytes)
         except TaskCancelled as error:
             return TaskOutcome(task, failure=classify(error), stopped=lease.is_stop_requested)
+        if isinstance(judged, Failure):
+            return TaskOutcome(task, failure=judged)
+        return TaskOutcome(task, result=judged)
 
     def _tell_failure(self, outcome: TaskOutcome, failure: Failure) -> None:
         log.warning(
@@ -259,16 +284,22 @@ class TaskBatch:
             exc_info=AuthorError(failure),
             extra={
                 "checkpoint": "TASK_ATTEMPT_FAILED",
-                "job_id": self.job.job_id,
-                "run": self.job.run,
-                "correlation_id": self.job.correlation_id,
-                "stage": self.stage.number,
-                "task_id": outcome.task.task_id,
-                "attempt": outcome.task.attempt,
+                **self._log_fields(outcome.task),
                 "duration_seconds": round(outcome.duration_seconds, 3),
                 "error_type": failure.error_type,
             },
         )
+
+    def _log_fields(self, task: ClaimedRow) -> dict[str, Any]:
+        """What all records of an attempt carry."""
+        return {
+            "job_id": self.job.job_id,
+            "run": self.job.run,
+            "correlation_id": self.job.correlation_id,
+            "stage": self.stage.number,
+            "task_id": task.task_id,
+            "attempt": task.attempt,
+        }
 
     def _handler(self, task_type: str) -> HandlerFunction:
         entry = self._catalog.find_handler(task_type)
@@ -276,7 +307,7 @@ class TaskBatch:
             raise HandlerMissing(task_type)
         return entry.function
 
-    def _context(self, task: ClaimedTask, lease: HeldTask) -> TaskContext:
+    def _context(self, task: ClaimedRow, lease: HeldTask) -> TaskContext:
         return TaskContext(
             job_id=self.job.job_id,
             job_type=self.job.job_type,
@@ -291,49 +322,3 @@ class TaskBatch:
             _stop_requested=lambda: lease.is_stop_requested,
             _timed_out=lambda: lease.is_timed_out,
         )
-
-
-def _judge(task: ClaimedTask, returned: object, most_bytes: int) -> TaskOutcome:
-    """What a handler's return value means: a mapping or None is a result; `success` false in it is a failure."""
-    if isinstance(returned, TaskResult):
-        returned = {"success": returned.success, **returned.model_dump(exclude={"task_id", "success"})}
-        if returned["success"]:
-            returned = returned["result"]
-    if returned is None:
-        returned = {}
-    if not isinstance(returned, Mapping):
-        raise ContractViolationError(
-            f"handler of {task.task_type!r}: expected it to return a mapping or None, found "
-            f"{describe_returned(returned)}"
-        )
-    if _is_told_failure(task, returned):
-        return TaskOutcome(task, failure=_told_failure(returned))
-    try:
-        return TaskOutcome(task, result=encode_storable(returned, "result", most_bytes=most_bytes))
-    except ValueError as problem:  # NotJson, ValueTooLarge
-        raise ContractViolationError(f"handler of {task.task_type!r}: {text_of(problem)}") from problem
-
-
-def _is_told_failure(task: ClaimedTask, returned: Mapping[str, Any]) -> bool:
-    """`success` false; where an error is reported, it must say true or false: 0 or "false" would pass for a result."""
-    success = returned.get("success", True)
-    if not isinstance(success, bool) and (returned.get("error") or returned.get("error_type")):
-        raise ContractViolationError(
-            f"handler of {task.task_type!r}: success: expected true or false beside error, found {describe(success)}; "
-            f"it reports {text_of(returned.get('error') or returned.get('error_type'))}"
-        )
-    return success is False
-
-
-def _told_failure(returned: Mapping[str, Any]) -> Failure:
-    message = returned.get("error") or returned.get("message") or "the handler returned success false without an error"
-    retryable = returned.get("retryable", True)
-    note = ""
-    if retryable is not None and not isinstance(retryable, bool):
-        note = f" [retryable: expected true or false, found {describe(retryable)}; not tried again]"
-    return Failure(
-        error_type=text_of(returned.get("error_type") or "TaskError"),
-        message=text_of(message) + note,
-        retryable=retryable is None or retryable is True,
-        retry_after_seconds=returned.get("retry_after_seconds"),
-    )

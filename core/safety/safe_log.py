@@ -31,6 +31,10 @@ class SafeLogger:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
+    def is_enabled_for(self, level: int) -> bool:
+        """Whether anybody wants records of this level."""
+        return self._logger.isEnabledFor(level)
+
     def debug(self, message: str, *args: object, **options: Any) -> None:
         self._write(logging.DEBUG, message, args, **options)
 

@@ -29,6 +29,9 @@ _SHORT = _Short()
 _SHORT.maxlevel, _SHORT.maxother = 3, 300
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20
 _NAME_OF = vars(type)["__name__"].__get__
+_QUALIFIED_NAME_OF = vars(type)["__qualname__"].__get__
+_ANCESTORS_OF = vars(type)["__mro__"].__get__
+_MODULE_OF = vars(type)["__module__"].__get__
 
 
 def storable_text(text: str) -> str:
@@ -68,6 +71,14 @@ def brief_text(text: str, most_characters: int = MOST_SHOWN, *, see: str | None 
 def type_name(value: object) -> str:
     """The name of the value's type, whatever the type claims."""
     return str(_NAME_OF(type(value)))
+
+
+def ancestry_of(kind: type) -> tuple[tuple[str, str], ...]:
+    """Each class of its ancestors, itself first: the name, and the name with its module; whatever they claim."""
+    return tuple(
+        (str(_NAME_OF(ancestor)), f"{text_of(_MODULE_OF(ancestor))}.{_QUALIFIED_NAME_OF(ancestor)}")
+        for ancestor in _ANCESTORS_OF(kind)
+    )
 
 
 def text_of(value: object) -> str:

@@ -16,7 +16,7 @@ from core.models import JobStatus
 from core.safety.safe_text import brief_text
 from coremachine.cli.errors import ApiError, CliError, ServerUnreachable, TimeIsUp, UsageProblem
 from coremachine.cli.patience import Patience, Say, is_outage
-from coremachine.local.stack_file import find_stack
+from coremachine.local.stack_file import find_stack_of
 from coremachine.local.web_guard import is_loopback_address
 
 DEFAULT_URL = "http://127.0.0.1:7071"
@@ -40,13 +40,14 @@ Json = dict[str, Any]
 # What commands rely on in an answer; a server of another kind answers with other JSON.
 _JOB_SHAPE: Mapping[str, type] = {"job_id": str, "status": str, "run": int}
 _PAGE_SHAPE: Mapping[str, type] = {"value": list}
+_SCHEDULE_SHAPE: Mapping[str, type] = {"name": str, "cron": str}
 
 
 def choose_url(given: str | None) -> str:
-    """The option, else COREMACHINE_URL, else the stack that runs on ./.coremachine, else the default port."""
+    """The option, else COREMACHINE_URL, else the stack of this folder or one above, else the default port."""
     url = given or os.environ.get("COREMACHINE_URL")
     if not url:
-        stack = find_stack(Path(".coremachine"))
+        stack = find_stack_of(Path.cwd())
         url = stack.url if stack else DEFAULT_URL
     return url.rstrip("/").removesuffix("/api")
 
@@ -140,8 +141,10 @@ class ApiClient:
         query = {"status": status, "job_type": job_type, "paused": None if paused is None else str(paused).lower()}
         return self._collect("jobs", query, limit)
 
-    def list_tasks(self, job_id: str, *, status: str | None = None, stage: int | None = None, limit: int) -> list[Json]:
-        return self._collect(_path("jobs", job_id, "tasks"), {"status": status, "stage": stage}, limit)
+    def list_tasks(
+        self, job_id: str, *, status: str | None = None, stage: int | None = None, run: int | None = None, limit: int
+    ) -> list[Json]:
+        return self._collect(_path("jobs", job_id, "tasks"), {"status": status, "stage": stage, "run": run}, limit)
 
     def get_task(self, job_id: str, task_id: str, *, run: int | None = None) -> Json:
         query = {} if run is None else {"run": run}
@@ -150,11 +153,20 @@ class ApiClient:
     def list_events(self, job_id: str, *, limit: int) -> list[Json]:
         return self._collect(_path("jobs", job_id, "events"), {}, limit)
 
+    def list_logs(
+        self, job_id: str, *, task_id: str | None = None, run: int | None = None, after: int | None = None, limit: int
+    ) -> list[Json]:
+        query = {"task_id": task_id, "run": run, "after": after}
+        return self._collect(_path("jobs", job_id, "logs"), query, limit)
+
     def list_job_types(self) -> list[Json]:
         return self._collect("job-types", {}, 10_000)
 
     def list_runs(self, job_id: str) -> list[Json]:
         return list(self._call("GET", _path("jobs", job_id, "runs"), shape=_PAGE_SHAPE)["value"])
+
+    def get_run(self, job_id: str, run: int) -> Json:
+        return self._call("GET", _path("jobs", job_id, "runs", str(run)))
 
     def act(self, job_id: str, action: str, body: Mapping[str, Any]) -> Json:
         """Cancel, pause, resume or rerun; what is None in the body is not sent."""
@@ -179,14 +191,46 @@ class ApiClient:
     def redrive(self, request: Mapping[str, Any]) -> Json:
         return self._call("POST", "dead-letters/redrive", json=dict(request))
 
-    def find_readiness_problems(self) -> list[str]:
-        """What the app reports as missing; empty when it is ready."""
+    def list_schedules(self, *, limit: int, job_type: str | None = None, paused: bool | None = None) -> list[Json]:
+        query = {"job_type": job_type, "paused": None if paused is None else str(paused).lower()}
+        return self._collect("schedules", query, limit)
+
+    def get_schedule(self, name: str) -> Json:
+        return self._call("GET", _path("schedules", name), shape=_SCHEDULE_SHAPE)
+
+    def put_schedule(self, name: str, body: Mapping[str, Any]) -> Json:
+        """Written or replaced; what is None in the body is not sent."""
+        sent = {field: value for field, value in body.items() if value is not None}
+        return self._call("PUT", _path("schedules", name), json=sent, shape=_SCHEDULE_SHAPE)
+
+    def act_on_schedule(self, name: str, action: str, reason: str | None) -> Json:
+        """Pause, resume or run."""
+        shape = {"status": str} if action == "run" else _SCHEDULE_SHAPE
+        body = {} if reason is None else {"json": {"reason": reason}}
+        return self._call("POST", _path("schedules", name, action), shape=shape, **body)
+
+    def delete_schedule(self, name: str) -> Json:
+        return self._call("DELETE", _path("schedules", name))
+
+    def list_ticks(self, name: str, *, limit: int) -> list[Json]:
+        return self._collect(_path("schedules", name, "ticks"), {}, limit)
+
+    def list_next_ticks(self, name: str, count: int) -> list[Any]:
+        answer = self._call("GET", _path("schedules", name, "next"), params={"count": count})
+        return list(answer.get("value") or [])
+
+    def explain_schedule(self, name: str) -> Json:
+        return self._call("GET", _path("schedules", name, "explain"), shape={"findings": list})
+
+    def look_whether_ready(self) -> tuple[list[str], str]:
+        """What the app reports as missing, and the line about its job types."""
         try:
-            self._call("GET", "readyz")
+            answer = self._call("GET", "readyz")
         except ApiError as error:
             checks = error.problem.get("checks") or []
-            return [f"{check['name']}: {check['detail']}" for check in checks if not check.get("ok")]
-        return []
+            return [f"{check['name']}: {check['detail']}" for check in checks if not check.get("ok")], ""
+        names = [check["detail"] for check in answer.get("checks") or [] if check.get("name") == "registry"]
+        return [], names[0] if names else ""
 
     def resolve_job_id(self, text: str) -> str:
         """The whole id for the beginning of one, looked for among the newest jobs.

@@ -16,7 +16,7 @@ from core.safety.credentials import redact
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.options import OutputOption, wants_json
 from coremachine.cli.render import console, print_json, print_rows
-from coremachine.local.stack_file import find_stack
+from coremachine.local.stack_file import find_stack_of
 
 if TYPE_CHECKING:
     from infrastructure.migrations import Migrator
@@ -271,7 +271,7 @@ def try_to_connect(url: str, password: "Callable[..., str] | None") -> None:
 
 
 def choose_database(given: str | None) -> str:
-    """The option, else COREMACHINE_DATABASE_URL, else the stack that runs on ./.coremachine.
+    """The option, else COREMACHINE_DATABASE_URL, else the stack of this folder or one above.
 
     Raises:
         DatabaseProblem: There is none of these.
@@ -279,7 +279,7 @@ def choose_database(given: str | None) -> str:
     url = given or os.environ.get("COREMACHINE_DATABASE_URL")
     if url:
         return url
-    stack = find_stack(Path(".coremachine"))
+    stack = find_stack_of(Path.cwd())
     if stack is None:
         raise DatabaseProblem(
             "expected a database, found none: start one with `coremachine up`, set COREMACHINE_DATABASE_URL, "

@@ -17,6 +17,7 @@ from coremachine.cli.errors import CliError, Exit, TimeIsUp
 from coremachine.cli.progress import JobProgress
 from coremachine.cli.render import console, error_text, status_markup
 from coremachine.cli.up import log_to_stderr, stop_signals_interrupt
+from coremachine.extras import how_to_install
 from coremachine.local.stack_file import StackError
 
 JOB_TYPE = "flood_risk_cog"
@@ -131,7 +132,7 @@ def prepare_source(rasters: Path | None) -> Path:
     try:
         from jobs.flood_risk_cog.samples import generate_samples  # noqa: PLC0415 - heavy, and an extra
     except ImportError as error:
-        raise DemoFailed(f"{error}; the demo needs the extra `raster`: pip install -e '.[raster,local]'") from error
+        raise DemoFailed(f"{error}; the demo needs the extra `raster`: {how_to_install('raster')}") from error
     if rasters is not None:
         folder = rasters.expanduser().resolve()
         if not folder.is_dir():

@@ -35,6 +35,10 @@ class CliError(Exception):
         """What happened, without the advice: the first line of the text."""
         return str(self).partition("\n")[0]
 
+    def to_json(self) -> dict[str, Any]:
+        """For programs: `title`, `detail` and `exit_code`; the server's problem document where it has one."""
+        return {"title": self.summary, "detail": str(self), "exit_code": int(self.exit_code)}
+
 
 class UsageProblem(CliError):
     """What was asked for makes no sense."""
@@ -74,6 +78,9 @@ class ApiError(CliError):
         self.problem = dict(problem)
         self.exit_code = exit_code_of(status)
         super().__init__(describe_problem(status, problem))
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), **self.problem, "status": self.status}
 
 
 def exit_code_of(status: int) -> Exit:

@@ -1,5 +1,6 @@
 """Commands about jobs that do not move and about failures, over the HTTP API."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -35,7 +36,13 @@ def explain(job_id: JobArgument, output: OutputOption = None, url: UrlOption = N
     head = f"{answer['job_id'][:SHORT_ID]} {status_markup(answer['status'])} · stage {answer['stage']}"
     run = f" · run {answer['run']}" if answer["run"] > 1 else ""
     show.print(f"{head}/{answer['total_stages']}{run}", highlight=False)
-    for finding in answer["findings"]:
+    show_findings(answer["findings"])
+
+
+def show_findings(findings: Iterable[Json]) -> None:
+    """One line for each, with its advice below."""
+    show = console()
+    for finding in findings:
         sign, colour = _SEVERITIES.get(finding["severity"], ("·", "default"))
         show.print(Text.assemble((f"{sign} ", colour), finding["message"]))
         if finding.get("advice"):
@@ -71,6 +78,8 @@ def failures(
     elif is_grouped:
         rows = [{**group, "error": _error_of(group), "job_types": ", ".join(group["job_types"])} for group in found]
         print_rows(rows, ["count", "fingerprint", "job_types", "stages", "last_at", "error"], empty="No failed tasks.")
+        for group in found:
+            _show_example(group)
     else:
         rows = [{**task, "name": task["name"] or task["task_id"], "error": error_text(task["error"])} for task in found]
         columns = ["job_id", "stage", "name", "attempt", "finished_at", "fingerprint", "error"]
@@ -172,6 +181,13 @@ def redrive(
         say(f"{answer['remaining']} more fit; run it again for them.")
     if answer["counts"].get("not_sent"):
         raise typer.Exit(Exit.FAILED)
+
+
+def _show_example(group: Json) -> None:
+    """Where to look next: the latest task of a group, with its log lines and traceback."""
+    for example in (group.get("examples") or [])[:1]:
+        command = f"coremachine task {example['job_id'][:SHORT_ID]} {example['task_id']}"
+        console().print(Text(f"{group['fingerprint']}: {command}", style="dim"), soft_wrap=True)
 
 
 def _error_of(group: Json) -> str:

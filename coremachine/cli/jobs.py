@@ -1,6 +1,5 @@
 """Commands about jobs, over the HTTP API."""
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -31,7 +30,6 @@ from coremachine.cli.render import (
     console,
     duration_text,
     error_text,
-    local_time,
     print_json,
     print_rows,
     print_whole,
@@ -214,43 +212,6 @@ def tasks(
     interruptions = ["interruptions"] if any(task.get("interruptions") for task in found) else []
     columns = ["stage", "name", "task_type", "status", "attempt", *interruptions, "started_at", "remark"]
     print_rows(rows, columns, empty="No tasks.")
-
-
-def task(
-    job_id: JobArgument,
-    task_id: Annotated[str, typer.Argument(metavar="TASK_ID", help="See `coremachine tasks JOB_ID -o json`.")],
-    run: Annotated[int | None, typer.Option("--run", min=1, help="Default: the job's current run.")] = None,
-    output: OutputOption = None,
-    url: UrlOption = None,
-) -> None:
-    """Show one task with its parameters, result and error whole; lists leave out or cut what is large.
-
-    For example: coremachine task 3f2a9c s1-000000 -o json
-    """
-    with ApiClient(choose_url(url)) as client:
-        found = client.get_task(client.resolve_job_id(job_id), task_id, run=run)
-    if wants_json(output):
-        print_json(found)
-        return
-    show = console()
-    for name, value in found.items():
-        if value not in (None, {}):
-            text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-            text = local_time(value) if name.endswith("_at") and isinstance(value, str) else escape(text)
-            show.print(f"[bold]{name}[/bold] {text}", highlight=False, soft_wrap=True)
-
-
-def events(job_id: JobArgument, limit: LimitOption = 200, output: OutputOption = None, url: UrlOption = None) -> None:
-    """Show a job's timeline: transitions, failures, retries, interruptions, operator actions.
-
-    For example: coremachine events 3f2a9c
-    """
-    with ApiClient(choose_url(url)) as client:
-        found = client.list_events(client.resolve_job_id(job_id), limit=limit)
-    if wants_json(output):
-        print_json({"value": found})
-        return
-    print_rows(found, ["at", "event", "run", "stage", "task_id", "detail"], empty="No events.")
 
 
 def job_types(output: OutputOption = None, url: UrlOption = None) -> None:

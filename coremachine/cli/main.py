@@ -2,18 +2,26 @@
 
 import contextlib
 import errno
+import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from coremachine.cli import control, insight, jobs
+from core.basics.version import VERSION
+from coremachine.cli import control, insight, jobs, tasks
 from coremachine.cli.db import db
 from coremachine.cli.demo import demo
 from coremachine.cli.errors import CliError, Exit
+from coremachine.cli.options import begin_command, errors_are_json
 from coremachine.cli.proof import verify
 from coremachine.cli.render import visible_lines
+from coremachine.cli.run_task import run_task
+from coremachine.cli.scaffold import init, new
+from coremachine.cli.schedules import schedules
+from coremachine.cli.servicebus import servicebus
 from coremachine.cli.up import up
 
 app = typer.Typer(
@@ -21,21 +29,42 @@ app = typer.Typer(
     help="Run jobs of sequential stages and parallel tasks. Exit codes: 0 ok, 1 the job failed or was cancelled, now "
     "or before (nothing was run), 2 usage, 3 not found, 4 conflict, 5 timeout, 6 no server, 130 Ctrl-C in a wait.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"coremachine {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
 app.command()(up)
+app.command()(servicebus)
 app.command()(demo)
+app.command()(init)
+app.add_typer(new, name="new")
 app.command()(jobs.submit)
 app.command()(jobs.status)
 app.command()(jobs.result)
 app.command("list")(jobs.list_jobs)
 app.command()(jobs.watch)
 app.command()(jobs.tasks)
-app.command()(jobs.task)
+app.command()(tasks.task)
+app.command()(tasks.logs)
+app.command("run-task")(run_task)
 app.command()(verify)
-app.command()(jobs.events)
+app.command()(tasks.events)
 app.command()(control.cancel)
 app.command()(control.pause)
 app.command()(control.resume)
@@ -45,6 +74,7 @@ app.command("job-types")(jobs.job_types)
 app.command()(insight.explain)
 app.command()(insight.failures)
 app.add_typer(insight.dead, name="dead")
+app.add_typer(schedules, name="schedules")
 app.add_typer(db, name="db")
 
 
@@ -58,15 +88,23 @@ def _end_after(error: OSError) -> int:
     return int(Exit.FAILED)
 
 
+def _show_error(error: CliError) -> None:
+    if errors_are_json():
+        typer.echo(visible_lines(json.dumps(error.to_json(), indent=2, ensure_ascii=False)), err=True)
+    else:
+        typer.secho(visible_lines(str(error)), err=True, fg=typer.colors.RED)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    begin_command()
     try:
         try:
             app(args=None if arguments is None else list(arguments), prog_name="coremachine")
         finally:
             sys.stdout.flush()
     except CliError as error:
-        typer.secho(visible_lines(str(error)), err=True, fg=typer.colors.RED)
+        _show_error(error)
         return int(error.exit_code)
     except OSError as error:
         return _end_after(error)

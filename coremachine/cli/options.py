@@ -14,14 +14,37 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class _Errors:
+    """Whether the running command was asked for JSON: then its error is JSON too."""
+
+    are_json = False
+
+
+def begin_command() -> None:
+    _Errors.are_json = False
+
+
+def errors_are_json() -> bool:
+    """Not where JSON is the default alone: people read what a pipe leaves on their terminal."""
+    return _Errors.are_json
+
+
+def _note_output(output: Output | None) -> Output | None:
+    _Errors.are_json = output is Output.JSON
+    return output
+
+
 UrlOption = Annotated[
     str | None,
     typer.Option(
-        "--url", help="Server. Default: COREMACHINE_URL, else the stack that runs here, else http://127.0.0.1:7071."
+        "--url", help="Server. Default: COREMACHINE_URL, else the stack of this folder, else http://127.0.0.1:7071."
     ),
 ]
 OutputOption = Annotated[
-    Output | None, typer.Option("--output", "-o", help="Default: table on a terminal, json elsewhere.")
+    Output | None,
+    typer.Option(
+        "--output", "-o", callback=_note_output, help="Default: table on a terminal, json elsewhere. json: errors too."
+    ),
 ]
 JobArgument = Annotated[str, typer.Argument(help="Job id, or enough of its beginning.", metavar="JOB_ID")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most that many.")]

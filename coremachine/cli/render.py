@@ -64,6 +64,12 @@ def print_json(value: Any) -> None:
     sys.stdout.write(visible_lines(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
 
 
+def print_json_line(value: Any) -> None:
+    """For a program that reads as it comes."""
+    sys.stdout.write(visible_lines(json.dumps(value, ensure_ascii=False)) + "\n")
+    sys.stdout.flush()
+
+
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
     """A table with one column for each key; `empty` is said when there is nothing."""
     rows = list(rows)
@@ -78,10 +84,10 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, emp
     console().print(table)
 
 
-def print_whole(value: Any) -> None:
+def print_whole(value: Any, *, depth: int = 0) -> None:
     """A JSON value for people, with nothing left out: names with their values, and lists of alike objects as tables."""
     show = console()
-    for line in _lines_of(value, 0, show.width):
+    for line in _lines_of(value, depth, show.width):
         show.print(line, highlight=False, soft_wrap=isinstance(line, str))
 
 

@@ -4,9 +4,10 @@ import contextlib
 import logging
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -14,9 +15,19 @@ from rich.markup import escape
 from coremachine.cli.client import ApiClient
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.render import console
-from coremachine.local.stack_file import StackError
+from coremachine.local.app_folder import BUILT_IN_APP, find_app
+from coremachine.local.source_watch import SourceWatch
+from coremachine.local.stack_file import USUAL_DATA, StackError
 
-DataOption = Annotated[Path, typer.Option("--data", help="Folder of the database, the logs and stack.json.")]
+if TYPE_CHECKING:
+    from coremachine.local.stack import LocalStack
+
+_MOST_NAMES = 5
+
+_APP_DIR_HELP = (
+    "Holds function_app.py. Default: this folder, or the nearest above it that does; elsewhere the job types that come "
+    "with CoreMachine."
+)
 
 
 def up(
@@ -24,59 +35,98 @@ def up(
     amqp_port: Annotated[int, typer.Option("--amqp-port", min=0, max=65535, help="Broker; 0 = any.")] = 5672,
     admin_port: Annotated[int, typer.Option("--admin-port", min=0, max=65535, help="Broker's HTTP; 0 = any.")] = 5300,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 2,
-    data: DataOption = Path(".coremachine"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Drop the data of earlier runs first.")] = False,
-    app_dir: Annotated[
-        Path | None, typer.Option("--app-dir", help="Holds function_app.py. Default: the project's own.")
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of the database, the logs and stack.json. Default: .coremachine there."),
     ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Drop the data of earlier runs first.")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="Start the workers anew when a .py file is saved.")] = False,
+    app_dir: Annotated[Path | None, typer.Option("--app-dir", help=_APP_DIR_HELP)] = None,
     database_url: Annotated[
         str | None, typer.Option("--database-url", help="Use this PostgreSQL instead of starting one.")
     ] = None,
 ) -> None:
     """Start PostgreSQL, the Service Bus broker and the Functions host here; Ctrl-C ends them all.
 
+    Other commands find the stack in the folder of its app, and below it.
+
     For example:
 
         coremachine up
 
+        coremachine up --reload
+
         coremachine up --port 0 --amqp-port 0 --admin-port 0 --data /tmp/stack --fresh
     """
-    from coremachine.local.stack import PROJECT_ROOT, LocalStack  # noqa: PLC0415 - other commands start faster without
+    from coremachine.local.stack import LocalStack  # noqa: PLC0415 - other commands start faster without
 
     log_to_stderr(logging.WARNING)
     show = console()
+    found = find_app(Path.cwd()) if app_dir is None else None
+    home = found or Path.cwd()
     try:
         with stop_signals_interrupt():
             stack = LocalStack(
-                data,
+                data or home / USUAL_DATA,
                 http_port=port,
                 amqp_port=amqp_port,
                 admin_port=admin_port,
                 workers=workers,
                 fresh=fresh,
-                app_dir=app_dir or PROJECT_ROOT,
+                app_dir=app_dir or found or BUILT_IN_APP,
                 database_url=database_url,
                 on_step=lambda step: show.print(f"[dim]{step}[/dim]"),
+                home=home,
             )
             with stack:
                 info = stack.info
-                with ApiClient(info.url) as client:
-                    problems = client.find_readiness_problems()
-                state = "[bold yellow]started[/bold yellow]" if problems else "[bold green]ready[/bold green]"
-                show.print(f"{state} {info.url}/api/docs", soft_wrap=True)
+                show_state(info.url, began="started")
                 show.print(f"database {info.database_url}", soft_wrap=True, highlight=False)
                 show.print(f"broker   {info.admin_url}/queues   logs {info.data_dir}/logs", soft_wrap=True)
-                for problem in problems:
-                    show.print(f"[yellow]not ready[/yellow] {escape(problem)}", soft_wrap=True)
                 with contextlib.suppress(KeyboardInterrupt):
                     show.print("Ctrl-C ends it.")
                     sys.stdout.flush()
-                    stack.wait()
+                    reload_on_change(stack, app_dir or home) if reload else stack.wait()
                 show.print("[dim]stopping[/dim]")
     except StackError as error:
         raise StackCannotStart(str(error)) from error
     except KeyboardInterrupt:
         raise typer.Exit(Exit.FAILED) from None
+
+
+def show_state(url: str, *, began: str) -> None:
+    """Whether the app can work, with its job types or with what is missing.
+
+    Args:
+        began: What an app that is not ready has done at least.
+    """
+    show = console()
+    with ApiClient(url) as client:
+        problems, job_types = client.look_whether_ready()
+    state = f"[bold yellow]{began}[/bold yellow]" if problems else "[bold green]ready[/bold green]"
+    show.print(f"{state} {url}/api/docs", soft_wrap=True)
+    if job_types:
+        show.print(escape(job_types), soft_wrap=True, highlight=False)
+    for problem in problems:
+        show.print(f"[yellow]not ready[/yellow] {escape(problem)}", soft_wrap=True, highlight=False)
+
+
+def reload_on_change(stack: "LocalStack", folder: Path) -> None:
+    """Until Ctrl-C: start the workers anew for each change of a source file, and show what they loaded."""
+    show = console()
+    watch = SourceWatch(folder)
+    while True:
+        names = [str(path) for path in watch.wait_for_change()]
+        began = time.monotonic()
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        show.print(f"[dim]changed: {escape(', '.join(names[:_MOST_NAMES]))}{more}[/dim]", soft_wrap=True)
+        try:
+            stack.reload()
+            show.print(f"[dim]workers started anew in {time.monotonic() - began:.1f} s[/dim]", highlight=False)
+            show_state(stack.info.url, began="reloaded")
+        except (StackError, CliError) as error:
+            show.print(f"[red]not loaded[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.stdout.flush()
 
 
 def log_to_stderr(level: int) -> None:

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from coremachine.local.own_path import path_setting
 from coremachine.local.stack_file import StackError
 
-_PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 
@@ -45,14 +45,13 @@ class BrokerProcess:
         command += ["--amqp-port", str(self.amqp_port), "--admin-port", str(self.admin_port)]
         if self._config is not None:
             command += ["--config", str(self._config)]
-        path = os.pathsep.join([str(_PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with self._log_file.open("ab") as log_output:
             self._process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_output,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, **path_setting(os.environ)},
                 # Ctrl-C is for the stack alone, which ends its parts in order.
                 start_new_session=True,
             )

@@ -27,10 +27,14 @@ class MemoryQueues:
 
     Args:
         clock: Seconds, monotonic.
+        now: The same clock's time of day.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._clock = clock
+        self._now = now
         self._entries: list[_Entry] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
@@ -48,7 +52,12 @@ class MemoryQueues:
             now = self._clock()
             waiting = [entry for entry in self._entries if entry.due <= now]
             dues = [entry.due for entry in (*waiting, *self._in_hand.values()) if entry.queue == queue]
-            return datetime.now(UTC) - timedelta(seconds=max(0.0, now - min(dues))) if dues else None
+            return self._now() - timedelta(seconds=max(0.0, now - min(dues))) if dues else None
+
+    def seconds_to_next(self) -> float | None:
+        """How long until a message is due: 0 if one is, None if there is none."""
+        with self._changed:
+            return max(0.0, self._entries[0].due - self._clock()) if self._entries else None
 
     def clear(self) -> int:
         """Lose everything, as a broker does that restarts without its store; returns how many messages there were."""

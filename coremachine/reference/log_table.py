@@ -202,6 +202,18 @@ WORKERS = {
     "thread_not_started": Record(
         "The system gave the process fewer threads than it asked for.", "THREADS", "warning", "started"
     ),
+    "memory_limit_not_enforced": Record(
+        "A handler declares `memory_limit_mb`, and this system does not show how much memory a process takes.",
+        "PROCESSES",
+        "warning",
+        "reason",
+    ),
+    "command_killed": Record(
+        "A command of a handler (`run_command`) did not end by SIGTERM within its time.",
+        "PROCESSES",
+        "warning",
+        "pid",
+    ),
     "too_few_threads": Record(
         "`PYTHON_THREADPOOL_THREAD_COUNT` is too small for this app's functions.", level="warning"
     ),
@@ -274,10 +286,25 @@ MESSAGES = {
 
 APP = {
     "janitor_swept": Record(
-        "A sweep ended; the fields count what it repaired. Warning where there was something to repair.",
+        "A sweep ended; one more field per kind of repair counts it. Warning where there was something to repair.",
         "JANITOR",
         "debug, warning",
-        "the counts of the sweep, errors, duration_seconds",
+        "errors duration_seconds",
+    ),
+    "schedule_not_decided": Record(
+        "What becomes of a schedule's due ticks could not be decided; the next sweep tries again.",
+        level="error",
+        fields="schedule",
+    ),
+    "tick_not_submitted": Record(
+        "A schedule's tick got no job, or not yet; `coremachine schedules explain` says why.",
+        level="warning",
+        fields="schedule tick_at reason detail attempt",
+    ),
+    "tick_submission_failed": Record(
+        "Submitting a tick's job met an error that is not its fault; it is tried again.",
+        level="error",
+        fields="schedule",
     ),
     "janitor_step_failed": Record("A step of a sweep failed; the others went on.", "JANITOR", "error", "operation"),
     "sweep_ended": Record(
@@ -298,9 +325,9 @@ APP = {
     ),
     "not_as_expected": Record("A precondition of a statement did not hold.", fields="operation reason"),
     "operation_failed": Record(
-        "An operation of the engine failed, with its traceback.",
+        "An operation of the engine failed, with its traceback and the operation's own fields.",
         level="error",
-        fields="the operation's own fields, error_type contract_violation",
+        fields="error_type contract_violation",
     ),
     "nested_error": Record(
         "While one error was handled, another one happened.",

@@ -31,11 +31,18 @@ MEANINGS = {
     "worker_queues": ("The task queues that this app reads; without it, all.", _RUNS),
     "app_name": ("The app's name in leases, so that it can be seen which app has a task.", _EVERY),
     "task_threads": ("The largest number of tasks of one message that run concurrently.", _RUNS),
+    "task_processes": (
+        "The largest number of tasks that run at once in processes of their own (`isolation='process'`).",
+        _RUNS,
+    ),
     "max_value_bytes": ("The largest size of one result, one set of parameters or one summary.", _EVERY),
     "check_threads": ("The threads in which resource validators run.", _PLANS),
     "check_seconds": ("The time for all resource validators of one submission.", _PLANS),
     "raster_roots": ("The places that the flood risk job may read and write.", _EVERY),
-    "jobs": ("The function that returns the registry of job types and handlers.", _EVERY),
+    "jobs": (
+        "Where job types and handlers are. Without it: `jobs` of `[tool.coremachine]` in `pyproject.toml`.",
+        _EVERY,
+    ),
     "unknown_work_patience_seconds": ("How long work waits for an app that knows its job type or handler.", _EVERY),
     "sweep_schedule": ("When the janitor looks for work that got stuck.", _PLANS),
     "retention_days": ("The age at which ended jobs are deleted.", _PLANS),
@@ -71,7 +78,7 @@ OTHERS = {
         "",
         "Set by App Service: the job then uses no place that `COREMACHINE_RASTER_ROOTS` does not list.",
     ),
-    "COREMACHINE_URL": ("the command line", "the stack that runs here", "The server, where `--url` is not given."),
+    "COREMACHINE_URL": ("the command line", "the stack of this folder", "The server, where `--url` is not given."),
     "COREMACHINE_FUNCTION_KEY": ("the command line", "", "The function key for the server's requests."),
 }
 

@@ -38,8 +38,11 @@ begin
     where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     returning s.failed_count into v_stage.failed_count;
     for v_task in
-      select t.task_id, t.error from {schema}.tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_failed_ids) order by t.task_id
+      select named.id as task_id, w.error from {schema}.ids_in_order(p_failed_ids) as named
+      cross join lateral (
+        select t.error from {schema}.tasks t
+        where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id offset 0
+      ) w
     loop
       perform {schema}.record_event(p_job_id, p_run, p_stage, v_task.task_id, 'task_failed', v_task.error);
       v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');

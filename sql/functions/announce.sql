@@ -9,20 +9,21 @@ create or replace function {schema}.mark_tasks_announced(p_job_id text, p_run in
 returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
   v_count integer;
 begin
   perform set_config('synchronous_commit', 'off', true);
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
+  select array_agg(o.place) into v_places from {schema}.ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id
       and (t.status in ({waiting_tasks})) is not false
-    order by t.task_id for update
+    for update
   ) o;
   update {schema}.tasks t
   set status = case t.status when 'pending' then 'queued' else t.status end, announced_at = {schema}.clock(),
       due_at = case t.status when 'pending' then null else t.due_at end
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  where t.ctid = any (v_places);
   get diagnostics v_count = row_count;
   return v_count;
 end $$;
@@ -44,16 +45,15 @@ end $$;
 create or replace function {schema}.let_go_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns void
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
 begin
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-      and t.status is not distinct from 'pending'
-    order by t.task_id for update
+  select array_agg(o.place) into v_places from {schema}.ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.status is not distinct from 'pending'
+    for update
   ) o;
-  update {schema}.tasks t set due_at = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  update {schema}.tasks t set due_at = null where t.ctid = any (v_places);
 end $$;
 
 -- Ends the hold of a job that a find has for the caller, whose message no queue took.

@@ -8,14 +8,14 @@
 -- the message is gone when this returns.
 -- Fence: the status.
 -- Locks: task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
--- being cancelled, the stage's lock instead.
+-- being cancelled, the stage's lock instead, and only if one of these tasks still waits.
 create or replace function {schema}.claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
   task_id text, outcome text, attempt integer, interruptions integer, task_type text, task_index integer, name text,
   parameters jsonb, wait_seconds double precision
 )
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_open boolean;
@@ -23,7 +23,7 @@ declare
   v_is_overdue boolean;
   v_is_queue_overdue boolean;
   v_paused boolean;
-  v_parked text[];
+  v_places tid[];
   v_claimed text[] := array[]::text[];
   v_lease_seconds double precision;
 begin
@@ -42,22 +42,24 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
   if v_open and v_paused then
-    select array_agg(w.task_id) into v_parked from (
-      select t.task_id from {schema}.tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+    select array_agg(w.place) into v_places from {schema}.ids_in_order(p_task_ids) as named
+    cross join lateral (
+      select t.ctid as place from {schema}.tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
         and t.status in ({waiting_tasks})
-      order by t.task_id for update
+      for update
     ) w;
-    update {schema}.tasks t set parked_at = v_now
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_parked);
+    update {schema}.tasks t set parked_at = v_now where t.ctid = any (v_places);
   elsif v_open and not v_is_overdue then
     perform set_config('synchronous_commit', 'off', true);
-    select coalesce(array_agg(w.task_id), array[]::text[]) into v_claimed from (
-      select t.task_id from {schema}.tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+    select coalesce(array_agg(named.id), array[]::text[]), array_agg(w.place) into v_claimed, v_places
+    from {schema}.ids_in_order(p_task_ids) as named
+    cross join lateral (
+      select t.ctid as place from {schema}.tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
         and (t.status in ({ready_tasks}) or (t.status = 'pending_retry' and t.due_at <= v_now))
         and not (v_is_queue_overdue and t.attempt = 0)
-      order by t.task_id for update
+      for update
     ) w;
     -- What is claimed is answered from the update: a join would look for each row among all ids.
     return query
@@ -65,14 +67,23 @@ begin
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
         due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_claimed)
+    where t.ctid = any (v_places)
     returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
       0::double precision;
     if cardinality(v_claimed) = cardinality(p_task_ids) then
       return;
     end if;
-  elsif v_is_dead then
-    -- Rows that others had locked when the rest was cancelled.
+  elsif v_is_dead and exists (
+    select 1 from unnest(p_task_ids) as named(id)
+    cross join lateral (
+      select from {schema}.tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
+        and t.status in ({waiting_tasks})
+      offset 0
+    ) w
+  ) then
+    -- Another transaction had locked such a row when the rest was cancelled. Without one the stage is not read: most
+    -- messages of a cancelled job name rows that have ended.
     perform {schema}.check_stage(p_job_id, p_run, p_stage, false, null);
   end if;
 
@@ -90,9 +101,10 @@ begin
     t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
     greatest(extract(epoch from t.due_at - v_now), 0)::double precision
   from unnest(p_task_ids) with ordinality as asked(id, place)
-  left join {schema}.tasks t
-    on t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = asked.id
-      and t.stage = p_stage
+  left join lateral (
+    select x.* from {schema}.tasks x
+    where x.job_id = p_job_id and x.run = p_run and x.task_id = asked.id and x.stage = p_stage offset 0
+  ) t on true
   where asked.id <> all (v_claimed)
   order by asked.place;
 end $$;

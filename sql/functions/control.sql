@@ -56,7 +56,7 @@ create or replace function {schema}.force_cancel(p_job_id text, p_run integer, p
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
-  v_ids text[];
+  v_places tid[];
 begin
   perform 1 from {schema}.jobs j
   where j.job_id = p_job_id and j.run = p_run and j.stage = p_stage and j.status = 'cancelling'
@@ -64,8 +64,8 @@ begin
   if not found then
     return null;
   end if;
-  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from {schema}.tasks t
+  select coalesce(array_agg(o.place), array[]::tid[]) into v_places from (
+    select t.ctid as place from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status in ({open_tasks})
     order by t.task_id for update
@@ -75,13 +75,13 @@ begin
       parked_at = null, finished_at = v_now,
       error = {schema}.stored_error('CancelForced',
         format('its job was cancelled, and it did not stop in time (on %s)', t.lease_owner), false, t.attempt, v_now)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  where t.ctid = any (v_places);
   if not {schema}.check_stage(p_job_id, p_run, p_stage, false, null) then
     return null;
   end if;
   perform {schema}.record_event(p_job_id, p_run, p_stage, null, 'cancel_forced',
-    jsonb_build_object('count', cardinality(v_ids)));
-  return cardinality(v_ids);
+    jsonb_build_object('count', cardinality(v_places)));
+  return cardinality(v_places);
 end $$;
 
 -- Cancels the waiting tasks of a stage, and with p_with_running its running ones.
@@ -93,11 +93,11 @@ create or replace function {schema}.cancel_open_tasks(
 ) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
   v_count integer;
 begin
-  select array_agg(o.task_id) into v_ids from (
-    select t.task_id from {schema}.tasks t
+  select array_agg(o.place) into v_places from (
+    select t.ctid as place from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and (t.status in ({waiting_tasks}) or (p_with_running and t.status = 'processing'))
     order by t.task_id for update skip locked
@@ -105,7 +105,7 @@ begin
   update {schema}.tasks t
   set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
       parked_at = null, finished_at = {schema}.clock()
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  where t.ctid = any (v_places);
   get diagnostics v_count = row_count;
   return v_count;
 end $$;

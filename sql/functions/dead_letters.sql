@@ -20,7 +20,7 @@ declare
   v_due timestamptz;
   v_task_id text := coalesce(p_task_ids[1], '');
   v_job_run integer;
-  v_ids text[];
+  v_places tid[];
 begin
   insert into {schema}.dead_letters (
     job_id, queue, message_id, sequence_number, enqueued_at, kind, run, stage, task_id, task_ids, reason, description,
@@ -44,20 +44,21 @@ begin
   select j.run into v_job_run from {schema}.jobs j where j.job_id = p_job_id;
   job_found := found;
   if job_found and p_kind = 'task' then
-    select array_agg(o.task_id) into v_ids from (
-      select t.task_id from {schema}.tasks t
-      where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+    select array_agg(o.place) into v_places from {schema}.ids_in_order(p_task_ids) as named
+    cross join lateral (
+      select t.ctid as place from {schema}.tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
         and (t.status = 'queued' or (t.status = 'pending_retry' and t.announced_at is not null))
         and exists (
           select 1 from {schema}.stages s
           where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.status = 'processing'
         )
-      order by t.task_id for update
+      for update of t
     ) o;
     update {schema}.tasks t
     set status = case t.status when 'queued' then 'pending' else t.status end, announced_at = null,
         due_at = greatest(t.due_at, v_due)
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+    where t.ctid = any (v_places);
     get diagnostics released = row_count;
   elsif job_found and p_kind in ('job', 'stage_complete') then
     update {schema}.jobs j set announced_at = null, due_at = greatest(j.due_at, v_due)

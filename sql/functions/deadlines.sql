@@ -152,9 +152,10 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_ids text[];
+  v_places tid[];
 begin
-  select array_agg(e.task_id) into v_ids from (
-    select t.task_id from {schema}.tasks t
+  select array_agg(e.task_id), array_agg(e.place) into v_ids, v_places from (
+    select t.task_id, t.ctid as place from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status in ({waiting_tasks}) and t.attempt = 0
     order by t.task_id limit p_limit for update skip locked
@@ -166,6 +167,6 @@ begin
           (s.settings ->> 'queue_timeout_seconds')::double precision), false, 0, v_now)
   from {schema}.stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
-    and t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+    and t.ctid = any (v_places);
   return v_ids;
 end $$;

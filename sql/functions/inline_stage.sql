@@ -100,21 +100,21 @@ begin
 end $$;
 
 -- Completes those of these tasks that the lease holds, and returns how many they are.
--- Its plans are made anew at each call, as in all functions that take arrays of ids.
 create or replace function {schema}.complete_held_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[],
   p_now timestamptz
 ) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
 begin
-  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+  select coalesce(array_agg(h.place), array[]::tid[]) into v_places from {schema}.ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-    order by t.task_id for update
+    for update
   ) h;
-  perform {schema}.end_tasks(p_job_id, p_run, v_ids, 'completed', p_task_ids, p_results, p_now);
-  return cardinality(v_ids);
+  perform {schema}.end_tasks(v_places, 'completed', p_task_ids, p_results, p_now);
+  return cardinality(v_places);
 end $$;

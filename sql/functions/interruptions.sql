@@ -19,8 +19,8 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_stage record;
-  v_expired text[];
-  v_timed_out text[];
+  v_expired tid[];
+  v_timed_out tid[];
   v_failed text[];
   v_total integer;
 begin
@@ -30,12 +30,12 @@ begin
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
-  select array_agg(e.task_id) filter (where e.timed_out_at is null or not v_stage.is_open),
-         array_agg(e.task_id) filter (where e.timed_out_at is not null and v_stage.is_open),
+  select array_agg(e.place) filter (where e.timed_out_at is null or not v_stage.is_open),
+         array_agg(e.place) filter (where e.timed_out_at is not null and v_stage.is_open),
          (array_agg(e.task_id))[:p_shown], (array_agg(distinct e.lease_owner))[:p_shown]
   into v_expired, v_timed_out, task_ids, owners
   from (
-    select t.task_id, t.timed_out_at, t.lease_owner from {schema}.tasks t
+    select t.ctid as place, t.task_id, t.timed_out_at, t.lease_owner from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
       and t.status = 'processing' and t.lease_expires_at <= v_now
     order by t.task_id for update skip locked
@@ -43,19 +43,14 @@ begin
 
   with ended as (
     update {schema}.tasks t
-    set status = v.status, interruptions = v.interruptions, lease_id = null, lease_expires_at = null,
-        announced_at = null, is_watched = t.is_watched and v.status = 'pending',
-        finished_at = case when v.status <> 'pending' then v_now end,
-        error = case when v.status = 'failed' then {schema}.interrupted_error(
-          p_job_id, p_run, t.task_id, t.attempt, v.interruptions, t.lease_owner, v_now) else t.error end
-    from (
-      select x.task_id, x.interruptions + 1 as interruptions,
-        case when not v_stage.is_open then 'cancelled'
-          when x.interruptions + 1 > v_stage.allowed then 'failed' else 'pending' end as status
-      from {schema}.tasks x
-      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (v_expired)
-    ) v
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_expired) and t.task_id = v.task_id
+    set status = case when not v_stage.is_open then 'cancelled'
+          when t.interruptions < v_stage.allowed then 'pending' else 'failed' end,
+        interruptions = t.interruptions + 1, lease_id = null, lease_expires_at = null, announced_at = null,
+        is_watched = t.is_watched and v_stage.is_open and t.interruptions < v_stage.allowed,
+        finished_at = case when not v_stage.is_open or t.interruptions >= v_stage.allowed then v_now end,
+        error = case when v_stage.is_open and t.interruptions >= v_stage.allowed then {schema}.interrupted_error(
+          p_job_id, p_run, t.task_id, t.attempt, t.interruptions + 1, t.lease_owner, v_now) else t.error end
+    where t.ctid = any (v_expired)
     returning t.task_id, t.status, t.interruptions, t.lease_owner
   ), noted as (
     select {schema}.record_event(p_job_id, p_run, p_stage, e.task_id, 'task_interrupted',
@@ -106,35 +101,33 @@ begin
 end $$;
 
 -- Ends attempts that ran out of time and of their lease, and returns the tasks that have no attempt left and failed.
--- The others are due again after the stage's back-off. The caller holds the rows and checks the stage.
+-- The others are due again after the stage's back-off. The caller holds the rows at these places and checks the stage.
 create or replace function {schema}.end_timed_out_attempts(
-  p_job_id text, p_run integer, p_stage integer, p_task_ids text[]
+  p_job_id text, p_run integer, p_stage integer, p_places tid[]
 ) returns text[]
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_settings jsonb;
+  v_allowed integer;
   v_failed text[];
 begin
-  select s.settings into v_settings from {schema}.stages s
+  select s.settings, (s.settings -> 'retry' ->> 'max_attempts')::integer into v_settings, v_allowed
+  from {schema}.stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   with ended as (
     update {schema}.tasks t
-    set lease_id = null, lease_expires_at = null, announced_at = null, is_watched = t.is_watched and a.is_left,
-        status = case when a.is_left then 'pending_retry' else 'failed' end,
-        due_at = case when a.is_left then v_now + a.delay_seconds * interval '1 second' end,
-        finished_at = case when a.is_left then null else v_now end,
+    set lease_id = null, lease_expires_at = null, announced_at = null,
+        is_watched = t.is_watched and t.attempt - t.interruptions < v_allowed,
+        status = case when t.attempt - t.interruptions < v_allowed then 'pending_retry' else 'failed' end,
+        due_at = case when t.attempt - t.interruptions < v_allowed then v_now + interval '1 second'
+          * {schema}.retry_delay(v_settings -> 'retry', t.attempt - t.interruptions) end,
+        finished_at = case when t.attempt - t.interruptions >= v_allowed then v_now end,
         error = {schema}.stored_error('TaskTimedOut',
           format('ran for more than %s s and did not stop when it was told; its worker was %s',
             (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner), true, t.attempt, v_now)
-    from (
-      select x.task_id, x.attempt - x.interruptions < (v_settings -> 'retry' ->> 'max_attempts')::integer as is_left,
-        {schema}.retry_delay(v_settings -> 'retry', x.attempt - x.interruptions) as delay_seconds
-      from {schema}.tasks x
-      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (p_task_ids)
-    ) a
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.task_id = a.task_id
-    returning t.task_id, t.status, t.error, a.delay_seconds
+    where t.ctid = any (p_places)
+    returning t.task_id, t.status, t.error, extract(epoch from t.due_at - v_now)::double precision as delay_seconds
   ), noted as (
     select {schema}.record_event(p_job_id, p_run, p_stage, e.task_id,
       'retry_scheduled', e.error || jsonb_build_object('delay_seconds', e.delay_seconds))
@@ -156,15 +149,18 @@ language plpgsql set enable_seqscan = off as $$
 declare
   v_open boolean;
   v_ids text[];
+  v_places tid[];
 begin
   select {stage_is_open} into v_open
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  select coalesce(array_agg(h.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+  select coalesce(array_agg(named.id), array[]::text[]), array_agg(h.place) into v_ids, v_places
+  from {schema}.ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-    order by t.task_id for update
+    for update
   ) h;
   update {schema}.tasks t
   set status = case when v_open then 'pending' else 'cancelled' end,
@@ -173,7 +169,7 @@ begin
       attempt = t.attempt - case when p_started then 0 else 1 end,
       interruptions = t.interruptions + case when p_started then 1 else 0 end,
       lease_id = null, lease_expires_at = null, announced_at = null
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
+  where t.ctid = any (v_places);
   if cardinality(v_ids) = 0 then
     return v_ids;
   elsif v_open then

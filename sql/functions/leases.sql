@@ -11,29 +11,29 @@ create or replace function {schema}.renew_leases(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
+  v_places tid[];
 begin
+  select array_agg(h.place) into v_places from (
+    select * from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids) as a(job_id, run, task_id, lease_id)
+    order by a.job_id collate "C", a.task_id collate "C"
+  ) asked
+  cross join lateral (
+    select t.ctid as place from {schema}.tasks t
+    where t.job_id = asked.job_id and t.run = asked.run and t.task_id = asked.task_id
+      and t.status is not distinct from 'processing' and t.lease_id = asked.lease_id
+    for update
+  ) h;
   return query
-  with asked as (
-    select * from unnest(p_job_ids, p_runs, p_task_ids, p_lease_ids, p_progress)
-      as a(job_id, run, task_id, lease_id, progress)
-  ), owned as (
-    select t.job_id, t.run, t.task_id, t.stage, a.progress from {schema}.tasks t
-    join asked a on t.job_id = a.job_id and t.run = a.run and t.task_id = a.task_id and t.lease_id = a.lease_id
-    where t.status is not distinct from 'processing' and t.job_id = any (p_job_ids) and t.run = any (p_runs)
-      and t.task_id = any (p_task_ids)
-    order by t.job_id, t.task_id for update of t
-  )
   update {schema}.tasks t
   set lease_expires_at = case when {schema}.is_task_timed_out(t.started_at, s.settings, v_now) then t.lease_expires_at
         else v_now + (s.settings ->> 'lease_seconds')::double precision * interval '1 second' end,
       timed_out_at = case when {schema}.is_task_timed_out(t.started_at, s.settings, v_now)
         then coalesce(t.timed_out_at, v_now) end,
-      progress = coalesce(o.progress, t.progress)
-  from owned o
-  join {schema}.stages s on s.job_id = o.job_id and s.run = o.run and s.stage = o.stage
-  join {schema}.jobs j on j.job_id = o.job_id
-  where t.job_id = o.job_id and t.run = o.run and t.task_id = o.task_id
-    and t.job_id = any (p_job_ids) and t.run = any (p_runs) and t.task_id = any (p_task_ids)
+      progress = coalesce(asked.progress, t.progress)
+  from unnest(p_task_ids, p_lease_ids, p_progress) as asked(task_id, lease_id, progress),
+    {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+  where t.ctid = any (v_places) and t.task_id = asked.task_id and t.lease_id = asked.lease_id
+    and s.job_id = t.job_id and s.run = t.run and s.stage = t.stage
   returning t.lease_id, t.task_id,
     case when not {stage_is_open} then 'stop'
       when {schema}.is_task_timed_out(t.started_at, s.settings, v_now) then 'timed_out' else 'renewed' end;
@@ -65,6 +65,10 @@ begin
   select t.job_id, t.task_id, r.outcome,
     extract(epoch from t.lease_expires_at - {schema}.clock())::double precision
   from unnest(v_renewed.lease_ids, v_renewed.task_ids, v_renewed.outcomes) as r(lease_id, task_id, outcome)
-  join {schema}.tasks t on t.task_id = r.task_id and t.lease_id = r.lease_id
-    and t.job_id = any (v_found.job_ids) and t.run = any (v_found.runs) and t.task_id = any (v_found.task_ids);
+  join unnest(v_found.job_ids, v_found.runs, v_found.task_ids, v_found.lease_ids) as f(job_id, run, task_id, lease_id)
+    on f.task_id = r.task_id and f.lease_id = r.lease_id
+  cross join lateral (
+    select x.job_id, x.task_id, x.lease_expires_at from {schema}.tasks x
+    where x.job_id = f.job_id and x.run = f.run and x.task_id = r.task_id and x.lease_id = r.lease_id offset 0
+  ) t;
 end $$;

@@ -3,6 +3,30 @@
 -- before a job row; nobody who holds a job row waits for a key.
 -- docs/explanation/locking.md shows how shared and exclusive holders of a stage's lock go together.
 
+-- The ids that name task rows, each once, in the order in which the rows are locked.
+-- Wherever ids name rows, these are joined laterally with one look for each, by the whole key, and a look that takes no
+-- lock ends with `offset 0`: neither is drawn into the join, so every version has this plan, with statistics or
+-- without. `task_id = any (ids)` is not used: before PostgreSQL 17 an index takes it as a filter where rows are wanted
+-- in order, and reads the whole stage.
+-- A row that is locked is then written by its place (`ctid`), which no other transaction can change.
+create or replace function {schema}.ids_in_order(p_task_ids text[]) returns table (id text)
+language sql immutable as $$
+  select distinct n.id collate "C" from unnest(p_task_ids) as n(id) order by 1
+$$;
+
+-- The places of task rows that the caller has locked, after it has written them.
+create or replace function {schema}.places_of_tasks(p_job_id text, p_run integer, p_task_ids text[]) returns tid[]
+language plpgsql stable set enable_seqscan = off as $$
+begin
+  return (
+    select array_agg(w.place) from {schema}.ids_in_order(p_task_ids) as named
+    cross join lateral (
+      select t.ctid as place from {schema}.tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id offset 0
+    ) w
+  );
+end $$;
+
 -- The key of a stage's advisory lock.
 create or replace function {schema}.stage_lock_key(p_job_id text, p_run integer, p_stage integer) returns bigint
 language sql stable as $$

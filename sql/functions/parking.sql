@@ -40,17 +40,18 @@ create or replace function {schema}.unpark_tasks(
 ) returns integer
 language plpgsql set enable_seqscan = off as $$
 declare
-  v_ids text[];
+  v_places tid[];
 begin
-  select coalesce(array_agg(o.task_id), array[]::text[]) into v_ids from (
-    select t.task_id from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.parked_at = p_held_until
-    order by t.task_id for update
+  select coalesce(array_agg(o.place), array[]::tid[]) into v_places from {schema}.ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.parked_at = p_held_until
+    for update
   ) o;
   update {schema}.tasks t
   set parked_at = null, announced_at = {schema}.clock(),
       status = case t.status when 'pending' then 'queued' else t.status end,
       due_at = case t.status when 'pending' then null else t.due_at end
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  return cardinality(v_ids);
+  where t.ctid = any (v_places);
+  return cardinality(v_places);
 end $$;

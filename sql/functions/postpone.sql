@@ -66,28 +66,25 @@ begin
   update {schema}.tasks t
   set waiting_for = {schema}.note_unknown_work(
     t.waiting_for, jsonb_build_object('attempt', t.attempt), p_unknown, v_now, p_patience_seconds)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids);
-  with ended as (
+  where t.ctid = any ({schema}.places_of_tasks(p_job_id, p_run, v_ids));
+  update {schema}.tasks t
+  set status = 'pending_retry',
+      due_at = v_now + {schema}.unknown_work_delay(t.waiting_for, p_delays) * interval '1 second'
+  where t.ctid = any ({schema}.places_of_tasks(p_job_id, p_run, v_ids))
+    and not {schema}.is_patience_over(t.waiting_for);
+  with failed as (
     update {schema}.tasks t
-    set status = case when d.is_over then 'failed' else 'pending_retry' end,
-        is_watched = t.is_watched and not d.is_over,
-        due_at = case when d.is_over then null else
-          v_now + {schema}.unknown_work_delay(t.waiting_for, p_delays) * interval '1 second' end,
-        finished_at = case when d.is_over then v_now end,
-        error = case when d.is_over then {schema}.unknown_work_error(t.waiting_for, t.attempt) else t.error end
-    from (
-      select x.task_id, {schema}.is_patience_over(x.waiting_for) as is_over from {schema}.tasks x
-      where x.job_id = p_job_id and x.run = p_run and x.task_id = any (v_ids)
-    ) d
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and t.task_id = d.task_id
-    returning t.task_id, t.status
+    set status = 'failed', is_watched = false, due_at = null, finished_at = v_now,
+        error = {schema}.unknown_work_error(t.waiting_for, t.attempt)
+    where t.ctid = any ({schema}.places_of_tasks(p_job_id, p_run, v_ids)) and t.status = 'pending'
+    returning t.task_id
   )
-  select array_agg(e.task_id) filter (where e.status = 'failed') into v_failed from ended e;
+  select array_agg(f.task_id) into v_failed from failed f;
   -- Once, not each time: it may be given back a thousand times.
   perform {schema}.record_event(p_job_id, p_run, p_stage, min(t.task_id), 'tasks_wait_for_release',
     p_unknown || jsonb_build_object('count', count(*)))
   from {schema}.tasks t
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (v_ids) and (t.waiting_for ->> 'times')::integer = 1
+  where t.ctid = any ({schema}.places_of_tasks(p_job_id, p_run, v_ids)) and (t.waiting_for ->> 'times')::integer = 1
   having count(*) > 0;
   if v_failed is not null then
     v_is_last := {schema}.check_stage(p_job_id, p_run, p_stage, true, v_failed);
@@ -96,8 +93,8 @@ begin
   select t.task_id, case t.status when 'failed' then 'failed' else 'postponed' end, t.queue,
     greatest(extract(epoch from t.due_at - v_now), 0)::double precision, v_is_last, j.status
   from {schema}.tasks t join {schema}.jobs j on j.job_id = t.job_id
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids)
-    and (t.status = 'pending_retry' or t.task_id = any (v_failed))
+  where t.ctid = any ({schema}.places_of_tasks(p_job_id, p_run, p_task_ids))
+    and (t.status = 'pending_retry' or t.task_id in (select unnest(v_failed)))
   order by t.task_id;
 end $$;
 

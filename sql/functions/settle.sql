@@ -85,24 +85,26 @@ create or replace function {schema}.settle_tasks(
 language plpgsql set enable_seqscan = off as $$
 declare
   v_now timestamptz := {schema}.clock();
+  v_places tid[];
   v_was_watched boolean;
   v_decides boolean;
   v_stage record;
   v_status text;
 begin
-  select coalesce(array_agg(h.task_id), array[]::text[]), coalesce(bool_or(h.is_watched), false),
+  select coalesce(array_agg(named.id), array[]::text[]), array_agg(h.place), coalesce(bool_or(h.is_watched), false),
     (
       select p_status = 'failed' or s.is_unwatched
         or not {stage_is_open}
       from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
       where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     )
-  into updated_ids, v_was_watched, v_decides
-  from (
-    select t.task_id, t.is_watched from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_task_ids) and t.stage = p_stage
+  into updated_ids, v_places, v_was_watched, v_decides
+  from {schema}.ids_in_order(p_task_ids) as named
+  cross join lateral (
+    select t.ctid as place, t.is_watched from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
-    order by t.task_id for update
+    for update
   ) h;
   is_last_task_in_stage := false;
   if v_was_watched and not v_decides then
@@ -130,7 +132,7 @@ begin
   end if;
 
   v_status := case when v_stage.is_open then p_status else 'cancelled' end;
-  perform {schema}.end_tasks(p_job_id, p_run, updated_ids, v_status, p_task_ids, p_payloads, v_now);
+  perform {schema}.end_tasks(v_places, v_status, p_task_ids, p_payloads, v_now);
 
   if v_decides then
     is_last_task_in_stage := {schema}.check_stage(p_job_id, p_run, p_stage, false,
@@ -142,17 +144,18 @@ begin
   return next;
 end $$;
 
--- Writes the end of tasks whose rows the caller has locked; their payloads are among those given.
+-- Writes the end of tasks whose rows the caller has locked, at these places; their payloads are among those given.
 -- Its plans join by hash: with a nested loop each row would be looked for among all payloads.
 create or replace function {schema}.end_tasks(
-  p_job_id text, p_run integer, p_ids text[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
+  p_places tid[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz
 ) returns void
-language plpgsql set enable_seqscan = off set enable_nestloop = off as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_nestloop = off as $$
 begin
   update {schema}.tasks t
   set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
       result = case p_status when 'completed' then given.payload else t.result end,
-      error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
+      error = case p_status when 'failed' then {schema}.error_of_attempt(given.payload, t.attempt)
+        when 'completed' then null else t.error end
   from unnest(p_task_ids, p_payloads) as given(task_id, payload)
-  where t.job_id = p_job_id and t.run = p_run and t.task_id = any (p_ids) and t.task_id = given.task_id;
+  where t.ctid = any (p_places) and t.task_id = given.task_id;
 end $$;

@@ -14,6 +14,7 @@ import pytest
 from coremachine.local.stack import LocalStack
 from coremachine.local.stack_file import StackInfo, find_stack
 from tests.acceptance.hosts import StartHost, starting_hosts
+from tests.acceptance.installed import Installed, build_wheel, install
 from tests.acceptance.steps import PROJECT_ROOT
 
 SAMPLE_APP = PROJECT_ROOT / "tests" / "integration" / "host" / "sample_app"
@@ -40,6 +41,17 @@ def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStac
     """One that runs, for tests that leave it running."""
     with stack_in(tmp_path_factory.mktemp("shared")) as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The wheel in an environment of its own, for tests that leave it as it is."""
+    return install(wheel, tmp_path_factory.mktemp("installed") / "venv")
 
 
 @pytest.fixture
@@ -84,6 +96,7 @@ def run_up(tmp_path: Path) -> Iterator[Callable[..., RunningCommand]]:
         command += ["--port", "0", "--amqp-port", "0", "--admin-port", "0", "--workers", "2", *options]
         process = subprocess.Popen(
             command,
+            cwd=tmp_path,
             env={**os.environ, **settings_in(tmp_path), "PYTHONPATH": str(PROJECT_ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -10,11 +10,12 @@ import httpx
 import psycopg
 import pytest
 
+from coremachine.local.app_folder import BUILT_IN_APP
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.thread import BrokerThread
 from coremachine.local.host.supervisor import HostSupervisor
 from coremachine.local.postgres import LocalPostgres
-from coremachine.local.stack import PROJECT_ROOT, migrate
+from coremachine.local.stack import migrate
 from jobs.flood_risk_cog.samples import generate_samples
 from tests.acceptance.steps import submit, wait_for_end, wait_until
 
@@ -59,7 +60,7 @@ def http(postgres: LocalPostgres, broker: BrokerThread, log_file: Path) -> Itera
         "COREMACHINE_TASK_QUEUES": f"tasks=coremachine-tasks,raster={MISSING}",
         "ServiceBusConnection": broker.connection_string,
     }
-    host = HostSupervisor(PROJECT_ROOT, port=0, workers=1, environment=environment, log_file=log_file)
+    host = HostSupervisor(BUILT_IN_APP, port=0, workers=1, environment=environment, log_file=log_file)
     with host, httpx.Client(base_url=f"{host.url}/api/", timeout=60) as client:
         host.wait_ready(60)
         yield client

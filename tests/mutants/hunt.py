@@ -108,8 +108,19 @@ def replace(owner: Any, name: str, old: Any, new: Any) -> None:
         if function.__code__.co_freevars == source.__code__.co_freevars:
             function.__code__ = source.__code__
             function.__defaults__, function.__kwdefaults__ = source.__defaults__, source.__kwdefaults__
+        elif isinstance(new, FunctionType):
+            setattr(owner, name, with_cells_of(function, source))
     else:
         setattr(owner, name, new)
+
+
+def with_cells_of(function: FunctionType, source: FunctionType) -> FunctionType:
+    """The source's code among the function's names: a change that takes `super()` away leaves no cell for its class."""
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    closure = tuple(cells[name] for name in source.__code__.co_freevars)
+    made = FunctionType(source.__code__, function.__globals__, function.__name__, source.__defaults__, closure)
+    made.__kwdefaults__ = source.__kwdefaults__
+    return made
 
 
 def function_in(value: Any) -> Any:

@@ -20,9 +20,10 @@ from core.context import TaskContext
 from core.errors import AuthorError, Failure, PermanentTaskError, RetryableTaskError, StoreUnavailable, classify
 from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
+from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running import task_batch
 from core.running.leases import LeaseKeeper
-from core.running.task_batch import ClaimedTask, TaskBatch
+from core.running.task_batch import TaskBatch
 from core.running.threads import ThreadReserve
 from core.safety.safe_text import MOST_TEXT_BYTES
 
@@ -366,7 +367,7 @@ def outcomes_of(handler, names):
     job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single")
     keeper = LeaseKeeper(AllRenewed())
-    tasks = [ClaimedTask(name, "work", 0, None, {}, attempt=1, tries=1) for name in names]
+    tasks = [ClaimedRow(name, ClaimOutcome.CLAIMED, 1, 0, "work", 0, None, {}) for name in names]
     batch = TaskBatch(
         job,
         stage,

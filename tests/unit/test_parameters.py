@@ -11,8 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.basics.canonical import NotJson, canonical_json, job_id_for
+from core.errors import InvalidParameters
 from jobs.parameter_schema import check_schema, to_json_schema
-from jobs.parameters import ParameterError, ParameterErrors, coerce_text_parameters, validate_parameters
+from jobs.parameters import (
+    MAX_PROBLEMS,
+    ParameterError,
+    ParameterErrors,
+    check_value,
+    coerce_text_parameters,
+    validate_parameters,
+)
 
 SCHEMA: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True, "min": 1, "max": 5, "pattern": "[a-z]*", "description": "Who"},
@@ -325,3 +333,52 @@ def test_value_of_many_levels_is_one_job_with_or_without_a_key():
     checked = validate_parameters({"x": {"type": "dict"}}, {"x": value})
     assert job_id_for("t", checked)
     assert canonical_json(["t", checked, False])
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ({"type": "int"}, "text"),
+        ({"type": "float"}, 10**400),
+        ({"type": "dict"}, {"key": float("nan")}),
+        ({"type": "str"}, "https://user:password@example.org/"),
+    ],
+)
+def test_a_refused_value_comes_back_as_it_was(entry: dict[str, Any], value: Any) -> None:
+    found, problems = check_value(entry, value, "field")
+    assert found is value
+    assert len(problems) == 1
+
+
+def test_no_more_problems_are_gathered_than_are_reported() -> None:
+    entry = {"type": "list", "items": {"type": "int"}}
+    assert len(check_value(entry, ["x"] * (MAX_PROBLEMS + 1), "field")[1]) == MAX_PROBLEMS
+
+
+def test_the_text_of_problems_is_one_line_each_and_nothing_else() -> None:
+    error = ParameterError("n", "an int", "'x'", "give a number")
+    assert str(ParameterErrors([error])) == "n: expected an int, found 'x'; give a number"
+    assert str(ParameterErrors([error], 2)).splitlines()[1:] == ["and 2 more"]
+
+
+def test_plain_problems_are_cut_at_a_thousand_bytes() -> None:
+    def plain(length: int) -> str:
+        (error,) = ParameterErrors([ParameterError("n", "x" * length, "y")]).in_plain_text().errors
+        return str(error.expected)
+
+    assert plain(1000) == "x" * 1000
+    assert plain(1001).endswith(" [cut here: 1,001 characters in all]")
+
+
+class Unfinished(ParameterErrors):
+    """An author's own, whose initializer does not call the other one."""
+
+    def __init__(self, *errors: ParameterError) -> None:
+        self.errors = errors
+
+
+def test_problems_of_an_unfinished_error_become_plain_text() -> None:
+    error = ParameterError("n", "an int", "'x'")
+    assert Unfinished(error).in_plain_text().more == 0
+    refused = Unfinished().in_plain_text()
+    assert (type(refused), str(refused)) == (InvalidParameters, "Unfinished")

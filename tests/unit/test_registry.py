@@ -358,3 +358,69 @@ def test_finalizer_that_yields_is_refused():
             @staticmethod
             def finalize_job(context):
                 yield {}
+
+
+def greet_alone(params, context):
+    return {"greeting": params["number"]}
+
+
+def processes(function, **options):
+    handlers = [HANDLERS[1], Handler("hello_world_greeting", function, queue="tasks", isolation="process", **options)]
+    return Registry([HelloWorldJob], handlers, ["tasks"])
+
+
+def test_handler_that_a_process_finds_may_have_one():
+    registered = processes(greet, memory_limit_mb=500).find_handler("hello_world_greeting")
+    assert registered.function.function is greet
+
+
+def local_function():
+    def inner(params, context): ...
+
+    return inner
+
+
+class Callable:
+    def __call__(self, params, context): ...
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda *_: None, "made inside another function; write it with def at the top of a module"),
+        (local_function(), "made inside another function"),
+        (functools.partial(greet), "found partial object without a name of its own"),
+        (Callable(), "found Callable object without a name of its own"),
+    ],
+)
+def test_handler_that_no_process_would_find_is_refused(function, reason):
+    with pytest.raises(JobDefinitionError, match="finds by import") as refused:
+        processes(function)
+    assert reason in str(refused.value)
+
+
+def test_handler_of_the_script_itself_or_under_another_name_is_refused(monkeypatch):
+    monkeypatch.setattr(greet_alone, "__module__", "__main__")
+    with pytest.raises(JobDefinitionError, match="found greet_alone in the script that was started"):
+        processes(greet_alone)
+    monkeypatch.setattr(greet_alone, "__module__", "jobs.hello_world")
+    monkeypatch.setattr(greet_alone, "__qualname__", "greet")
+    with pytest.raises(JobDefinitionError, match=r"an import gives something else; a decorator needs functools\.wraps"):
+        processes(greet_alone)
+    monkeypatch.setattr(greet_alone, "__module__", "no_such_module")
+    with pytest.raises(JobDefinitionError, match=r"no module no_such_module on sys\.path"):
+        processes(greet_alone)
+
+
+def test_limits_that_make_no_sense_are_refused():
+    with pytest.raises(JobDefinitionError, match="memory_limit_mb: expected a whole number from 1, found 0"):
+        processes(greet, memory_limit_mb=0)
+    with pytest.raises(JobDefinitionError, match="tasks_per_process: expected a whole number from 1, found True"):
+        processes(greet, tasks_per_process=True)
+    for options, expected in [
+        ({"memory_limit_mb": 100}, "memory_limit_mb: expected isolation='process' beside it"),
+        ({"isolation": "container"}, "isolation: expected 'thread' or 'process', found 'container'"),
+    ]:
+        handler = Handler("hello_world_greeting", greet, queue="tasks", **options)
+        with pytest.raises(JobDefinitionError, match=expected):
+            Registry([HelloWorldJob], [handler, HANDLERS[1]], ["tasks"])

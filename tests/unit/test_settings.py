@@ -131,7 +131,7 @@ def test_secrets_are_not_shown():
         ("COREMACHINE_DATABASE_URL", f"host {SECRET} x", "found something else .not shown"),
         ("COREMACHINE_DATABASE_AUTH", "kerberos", "expected password or entra, found 'kerberos'; .* to use password"),
         ("COREMACHINE_SCHEMA", "a-b", "found 'a-b'; fix it, or remove it to use app"),
-        ("COREMACHINE_JOBS", "my_jobs", "expected package.module:function, .*, found .my_jobs.; fix it"),
+        ("COREMACHINE_JOBS", "my-jobs", "expected a package, .*package.module:function, .*, found .my-jobs.; fix it"),
         ("COREMACHINE_POOL_SIZE", "none", "expected a number of connections from 1 to 100, found 'none'"),
         ("COREMACHINE_POOL_SIZE", "0", "expected a number of connections from 1 to 100, found '0'"),
         ("COREMACHINE_CONNECTION_MAX_LIFETIME_SECONDS", "7200", "expected seconds from 60 to 3600 .*, found '7200'"),

@@ -12,8 +12,9 @@ STATEMENTS = [
     (source.stem, statement)
     for source in sorted(FUNCTIONS.glob("*.sql"))
     for statement in source.read_text(encoding="utf-8").split(";")
-    if re.search(r"task_id = (any \(p_task_ids\)|p_task_id)", statement)
+    if re.search(r"task_id = (named\.id|asked\.|p_task_id)", statement)
 ]
+NAMING_ROWS = [*sorted(FUNCTIONS.glob("*.sql")), *sorted((FUNCTIONS.parents[1] / "infrastructure").glob("*.py"))]
 
 
 def test_there_are_statements_that_name_their_rows():
@@ -26,6 +27,20 @@ def test_rows_named_by_id_are_found_by_their_key(name, statement):
     a completion took 10 ms after a stage of 100,000, for as long as its connection kept the plan."""
     where = re.sub(r"^.*?\bwhere\b", "", statement, count=1, flags=re.DOTALL)
     assert not re.search(r"(where|and) t\.status = '(processing|pending)'", where), name
+
+
+@pytest.mark.parametrize("source", NAMING_ROWS, ids=lambda source: source.name)
+def test_no_statement_reads_a_stage_to_find_the_rows_that_ids_name(source):
+    """PostgreSQL before 17 takes `= any` as a filter where rows are wanted in order: a claim read its whole stage."""
+    text = re.sub(r"^\s*--.*$", "", source.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert not re.search(r"\b[tx]\.task_id = any\b", text), "join ids_in_order instead (locks.sql)"
+
+
+@pytest.mark.parametrize(("name", "statement"), [found for found in STATEMENTS if "lateral" in found[1]])
+def test_look_for_a_named_row_is_not_drawn_into_the_join(name, statement):
+    """A planner that may join as it likes reads the stage instead, while it believes the table to be small."""
+    looks = re.findall(r"lateral \(\s*select.*?\n? *(for update(?: of t)?|offset 0)\s*\)", statement, re.DOTALL)
+    assert len(looks) == statement.count("lateral ("), name
 
 
 STATUSES = {status.value for kind in (JobStatus, StageStatus, TaskStatus) for status in kind}

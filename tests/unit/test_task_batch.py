@@ -6,9 +6,10 @@ from uuid import uuid4
 
 from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
+from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running import task_batch
 from core.running.leases import LeaseKeeper
-from core.running.task_batch import ClaimedTask, TaskBatch
+from core.running.task_batch import TaskBatch
 
 
 class AllRenewed:
@@ -17,7 +18,7 @@ class AllRenewed:
 
 
 def task(task_id):
-    return ClaimedTask(task_id, "work", 0, None, {}, attempt=1, tries=1)
+    return ClaimedRow(task_id, ClaimOutcome.CLAIMED, 1, 0, "work", 0, None, {})
 
 
 def test_no_more_tasks_run_at_once_than_the_setting_says(monkeypatch):

@@ -53,7 +53,7 @@ def test_the_example_runs(example, run_job, folder):
     run = run_job(registry, "checksums", {"folder": str(folder), "suffix": ".txt"})
     digests = [hashlib.sha256(name.encode()).hexdigest() for name in ("a.txt", "b.txt")]
     assert run.status == "completed"
-    assert run.result == {
+    assert run.summary == {
         "files": 2,
         "failed": 0,
         "sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
@@ -66,8 +66,8 @@ def test_a_file_that_cannot_be_read_is_told_with_its_reason(example, run_job, fo
     registry = Registry([example.ChecksumsJob], example.HANDLERS, ["tasks"])
     run = run_job(registry, "checksums", {"folder": str(folder)})
     assert run.status == "completed_with_errors"
-    assert (run.result["files"], run.result["failed"]) == (3, 1)
-    assert run.result["unread"] == {"empty.txt": "empty.txt is empty; remove it or fill it"}
+    assert (run.summary["files"], run.summary["failed"]) == (3, 1)
+    assert run.summary["unread"] == {"empty.txt": "empty.txt is empty; remove it or fill it"}
 
 
 def test_more_failures_than_tolerated_fail_the_job(example, run_job, folder):

@@ -6,6 +6,8 @@
     POST /faults/drop-connections
     POST /faults/server-busy?count=n
     POST /faults/expire-locks?queue=name    (all queues without a name)
+    POST /faults/detach-links?queue=name
+    POST /clock/turn?seconds=n              (forward: locks end, messages expire, scheduled ones become active)
 
 Every other path is left to the administration protocol (`atom`). Pages of other origins are refused as by the Functions
 host, and so is a request that is not complete in time.
@@ -22,8 +24,8 @@ from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import parse_qs, unquote
 
-from coremachine.local.broker.atom import answer_atom
-from coremachine.local.broker.entity import Namespace
+from coremachine.local.broker.atom import AtomRequest, answer_atom
+from coremachine.local.broker.namespace import Namespace
 from coremachine.local.connections import ConnectionBook
 from coremachine.local.problem import Problem, RefusedError
 from coremachine.local.request_head import check_head
@@ -54,6 +56,10 @@ class Operations(Protocol):
 
     def expire_locks(self, queue: str | None = None) -> int: ...
 
+    def detach_links(self, queue: str) -> int: ...
+
+    def turn_clock(self, seconds: float) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -61,6 +67,7 @@ class Request:
     path: str
     query: dict[str, str]
     body: bytes
+    is_update: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,32 +154,49 @@ class AdminHttp:
                 return Response.of(self._operations.queue_counts())
             case "POST", ["queues", *name, "purge"]:
                 return self._of_queue("/".join(name), lambda queue: {"purged": self._operations.purge(queue)})
+            case "POST", ["clock", "turn"]:
+                seconds = _number(request, "seconds", None)
+                self._operations.turn_clock(seconds)
+                return Response.of({"turned": seconds})
             case "POST", ["faults", fault]:
                 return self._fault(fault, request)
             case _:
-                status, body = answer_atom(self._operations.namespace, request.method, "/".join(parts), request.body)
+                asked = AtomRequest(
+                    request.method, "/".join(parts), request.query, request.body, is_update=request.is_update
+                )
+                status, body = answer_atom(self._operations.namespace, asked)
                 return Response(status, body, "application/atom+xml; charset=utf-8")
 
     def _fault(self, fault: str, request: Request) -> Response:
         if fault == "drop-connections":
             return Response.of({"dropped": self._operations.drop_connections()})
         if fault == "server-busy":
-            count = request.query.get("count", "1")
-            if not _COUNT.fullmatch(count):
-                raise BadRequest(f"expected a number of at most 9 digits in the query's count, found {count[:50]!r}")
-            self._operations.reject_sends(int(count))
-            return Response.of({"rejecting": int(count)})
+            count = _number(request, "count", "1")
+            self._operations.reject_sends(count)
+            return Response.of({"rejecting": count})
+        if fault == "detach-links":
+            wanted = request.query.get("queue", "")
+            return self._of_queue(wanted, lambda name: {"detached": self._operations.detach_links(name)})
         if fault == "expire-locks":
             queue = request.query.get("queue")
             if queue is None:
                 return Response.of({"expired": self._operations.expire_locks()})
             return self._of_queue(queue, lambda name: {"expired": self._operations.expire_locks(name)})
-        raise BadRequest(f"expected the fault drop-connections, server-busy or expire-locks, found {fault!r}")
+        known = "drop-connections, server-busy, expire-locks or detach-links"
+        raise BadRequest(f"expected the fault {known}, found {fault!r}")
 
     def _of_queue(self, name: str, action: Callable[[str], dict[str, int]]) -> Response:
         if self._operations.namespace.find(name) is None:
             raise RefusedError(Problem(404, "unknown_queue", f"expected a known queue, found {name!r}"))
         return Response.of(action(name))
+
+
+def _number(request: Request, key: str, default: str | None) -> int:
+    text: str | None = request.query.get(key) or default
+    if text is None or not _COUNT.fullmatch(text):
+        found = "none" if text is None else repr(text[:50])
+        raise BadRequest(f"expected a number of at most 9 digits in the query's {key}, found {found}")
+    return int(text)
 
 
 async def _read_request(reader: asyncio.StreamReader, *, on_loopback: bool) -> Request | None:
@@ -197,7 +221,8 @@ async def _read_request(reader: asyncio.StreamReader, *, on_loopback: bool) -> R
     # Not urlsplit: it takes the text after // for a host.
     path, _, text = target.decode("ascii").partition("?")
     query = {key: values[-1] for key, values in _parse_query(text).items()}
-    return Request(parts[0].decode("latin-1"), path, query, await _read_body(reader, length))
+    is_update = any(name == b"if-match" for name, _ in headers)
+    return Request(parts[0].decode("latin-1"), path, query, await _read_body(reader, length), is_update)
 
 
 def _parse_query(text: str) -> dict[str, list[str]]:

@@ -7,16 +7,17 @@ _ACCEPTED = 202
 _BAD_REQUEST = 400
 
 
-def answer_cbs(request: bytes) -> bytes:
-    properties, message_id, _token = decode_request(request)
-    operation = properties.get("operation")
+def answer_cbs(data: bytes) -> tuple[object, bytes]:
+    """The request's reply-to and the encoded answer."""
+    request = decode_request(data)
+    operation = request.application_properties.get("operation")
     if operation == "put-token":
         code, text = _ACCEPTED, "Accepted"
     else:
-        code, text = _BAD_REQUEST, f"expected the operation put-token, found {operation!r}"
+        code, text = _BAD_REQUEST, f"expected the operation put-token, found {repr(operation)[:100]}"
     # Hyphenated here, camel case in $management.
     status = [
         (codec.string("status-code"), codec.int32(code)),
         (codec.string("status-description"), codec.string(text)),
     ]
-    return encode_response(message_id, status, codec.NULL)
+    return request.reply_to, encode_response(request.message_id, status, codec.NULL)

@@ -62,6 +62,10 @@ def long(value: int) -> bytes:
     return struct.pack(">Bb", 0x55, value) if _MIN_SMALL <= value <= _MAX_SMALL else struct.pack(">Bq", 0x81, value)
 
 
+def double(value: float) -> bytes:
+    return struct.pack(">Bd", 0x82, value)
+
+
 def timestamp(seconds: float) -> bytes:
     """A point in time; AMQP counts milliseconds since the Unix epoch."""
     return struct.pack(">Bq", 0x83, int(seconds * 1000))
@@ -108,7 +112,7 @@ def map_of(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def array_of(encoded: Iterable[bytes], constructor: int) -> bytes:
-    """An array of fixed-width items which all carry this constructor, e.g. 0x81 for long."""
+    """An array of items which all carry this constructor, e.g. 0x81 for long."""
     parts = list(encoded)
     for part in parts:
         if part[0] != constructor:
@@ -123,6 +127,11 @@ def long_array(values: Iterable[int]) -> bytes:
 def described(code: int, value: bytes) -> bytes:
     # Always the two-byte descriptor: clients skip it without looking.
     return struct.pack(">BBB", DESCRIBED, 0x53, code) + value
+
+
+def described_widely(code: int, value: bytes) -> bytes:
+    """With a code of eight bytes, as the types of the service's own have."""
+    return struct.pack(">BBQ", DESCRIBED, 0x80, code) + value
 
 
 def decode(data: bytes, position: int = 0, depth: int = 0) -> tuple[Value, int]:
@@ -176,6 +185,11 @@ def split_compound(data: bytes, position: int = 0) -> list[bytes]:
     if start != end:
         raise DecodeError("a compound of its declared size", f"{end - start} bytes too many", position)
     return items
+
+
+def items_start(data: bytes, position: int) -> int:
+    """Where the first item of the list or map at a position is."""
+    return _compound_header(data, position)[1]
 
 
 def _compound_header(data: bytes, position: int) -> tuple[int, int, int]:

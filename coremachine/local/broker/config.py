@@ -1,6 +1,6 @@
 """The broker's configuration, read from the `Config.json` of Microsoft's Service Bus emulator.
 
-Defaults and allowed ranges are the emulator's, so that the same file runs on both.
+Defaults and allowed ranges are the emulator's, so that the same file works with both.
 """
 
 import json
@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from coremachine.local.broker.queue import QueueSettings
+from coremachine.local.broker.durations import parse_duration
+from coremachine.local.broker.rules import CorrelationFilter, Rule
+from coremachine.local.broker.sql_action import SqlAction
+from coremachine.local.broker.sql_filter import SqlFilter
+from coremachine.local.broker.stored import QueueSettings
 
-_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 _COMMENT_OR_STRING = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _NAME = r"^[A-Za-z0-9]([\w\-./]*[A-Za-z0-9])?$"
 
@@ -27,79 +30,144 @@ class ConfigError(ValueError):
         super().__init__(f"{path}: " + "; ".join(problems))
 
 
-def parse_duration(text: object) -> float:
-    """Seconds of an ISO 8601 duration such as PT1M30S."""
-    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if match is None or not any(match.groups()):
-        raise ValueError(f"expected an ISO 8601 duration such as PT1M, found {text!r}")
-    days, hours, minutes, seconds = (float(group or 0) for group in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def format_duration(seconds: float) -> str:
-    return f"PT{seconds:g}S"
-
-
-def _empty(value: object) -> object:
-    if value:
-        raise ValueError(f"expected it empty or left out, since the local broker does not forward; found {value!r}")
-    return value
-
-
-def _no_sessions(value: object) -> object:
-    if value:
-        raise ValueError("expected false, since the local broker has no sessions yet")
-    return value
-
-
-def _no_topics(value: list[object]) -> list[object]:
-    if value:
-        raise ValueError("expected no topics, since the local broker has only queues yet; remove them")
-    return value
-
-
 _Duration = Annotated[float, BeforeValidator(parse_duration)]
-_Forward = Annotated[str | None, AfterValidator(_empty)]
+_Name = Annotated[str, Field(pattern=_NAME, max_length=260)]
+_PART_NAME = r"^[A-Za-z0-9]([\w\-.]*[A-Za-z0-9])?$"
+_PartName = Annotated[str, Field(pattern=_PART_NAME, max_length=50)]
+_TimeToLive = Annotated[_Duration, Field(ge=300, le=3600)]
+_Window = Annotated[_Duration, Field(ge=5, le=300)]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _QueueProperties(_Model):
+class _DeliveryProperties(_Model):
+    """What queues and subscriptions have in common."""
+
     DeadLetteringOnMessageExpiration: bool = False
-    DefaultMessageTimeToLive: Annotated[_Duration, Field(ge=300, le=3600)] = 3600.0
-    DuplicateDetectionHistoryTimeWindow: Annotated[_Duration, Field(ge=5, le=300)] = 20.0
-    ForwardTo: _Forward = None
-    ForwardDeadLetteredMessagesTo: _Forward = None
+    DefaultMessageTimeToLive: _TimeToLive = 3600.0
+    ForwardTo: str | None = None
+    ForwardDeadLetteredMessagesTo: str | None = None
     LockDuration: Annotated[_Duration, Field(ge=5, le=300)] = 60.0
     MaxDeliveryCount: Annotated[int, Field(ge=1, le=10)] = 3
+    RequiresSession: bool = False
+
+    def settings(self, name: str, duplicate_window_seconds: float | None = None) -> QueueSettings:
+        return QueueSettings(
+            name=name,
+            lock_duration_seconds=self.LockDuration,
+            max_delivery_count=self.MaxDeliveryCount,
+            default_ttl_seconds=self.DefaultMessageTimeToLive,
+            dead_letter_on_expiration=self.DeadLetteringOnMessageExpiration,
+            duplicate_window_seconds=duplicate_window_seconds,
+            requires_session=self.RequiresSession,
+            forward_to=self.ForwardTo or None,
+            forward_dead_letters_to=self.ForwardDeadLetteredMessagesTo or None,
+        )
+
+
+class _QueueProperties(_DeliveryProperties):
+    DuplicateDetectionHistoryTimeWindow: _Window = 20.0
     RequiresDuplicateDetection: bool = False
-    RequiresSession: Annotated[bool, AfterValidator(_no_sessions)] = False
+    EnablePartitioning: bool = False
+
+
+class _TopicProperties(_Model):
+    DefaultMessageTimeToLive: _TimeToLive = 3600.0
+    DuplicateDetectionHistoryTimeWindow: _Window = 20.0
+    RequiresDuplicateDetection: bool = False
+    EnablePartitioning: bool = False
 
 
 class _Queue(_Model):
-    Name: Annotated[str, Field(pattern=_NAME, max_length=260)]
+    Name: _Name
     Properties: _QueueProperties = Field(default_factory=_QueueProperties)
 
     def settings(self) -> QueueSettings:
         chosen = self.Properties
-        return QueueSettings(
-            name=self.Name,
-            lock_duration_seconds=chosen.LockDuration,
-            max_delivery_count=chosen.MaxDeliveryCount,
-            default_ttl_seconds=chosen.DefaultMessageTimeToLive,
-            dead_letter_on_expiration=chosen.DeadLetteringOnMessageExpiration,
-            duplicate_window_seconds=(
-                chosen.DuplicateDetectionHistoryTimeWindow if chosen.RequiresDuplicateDetection else None
-            ),
+        window = chosen.DuplicateDetectionHistoryTimeWindow if chosen.RequiresDuplicateDetection else None
+        return chosen.settings(self.Name, window)
+
+
+class _Correlation(_Model):
+    ContentType: str | None = None
+    CorrelationId: str | None = None
+    Label: str | None = None
+    MessageId: str | None = None
+    ReplyTo: str | None = None
+    ReplyToSessionId: str | None = None
+    SessionId: str | None = None
+    To: str | None = None
+    Properties: dict[str, str | int | float | bool] = {}
+
+
+class _Sql(_Model):
+    SqlExpression: str
+
+
+class _RuleProperties(_Model):
+    FilterType: Literal["Correlation", "Sql"]
+    CorrelationFilter: _Correlation | None = None
+    SqlFilter: _Sql | None = None
+    Action: _Sql | None = None
+
+    @model_validator(mode="after")
+    def _has_its_filter(self) -> "_RuleProperties":
+        if self.FilterType == "Sql":
+            if self.SqlFilter is None:
+                raise ValueError("expected a SqlFilter for the FilterType Sql, found none")
+            SqlFilter(self.SqlFilter.SqlExpression)
+        elif self.CorrelationFilter is None:
+            raise ValueError("expected a CorrelationFilter for the FilterType Correlation, found none")
+        if self.Action is not None:
+            SqlAction(self.Action.SqlExpression)
+        return self
+
+
+class _Rule(_Model):
+    Name: _PartName
+    Properties: _RuleProperties
+
+    def rule(self) -> Rule:
+        chosen = self.Properties
+        action = SqlAction(chosen.Action.SqlExpression) if chosen.Action else None
+        if chosen.SqlFilter is not None and chosen.FilterType == "Sql":
+            return Rule(self.Name, SqlFilter(chosen.SqlFilter.SqlExpression), action)
+        wanted = (chosen.CorrelationFilter or _Correlation()).model_dump(exclude_none=True)
+        properties = wanted.pop("Properties")
+        return Rule(self.Name, CorrelationFilter({k.lower(): v for k, v in wanted.items()}, properties), action)
+
+
+class _Subscription(_Model):
+    Name: _PartName
+    Properties: _DeliveryProperties = Field(default_factory=_DeliveryProperties)
+    Rules: list[_Rule] = []
+
+    def settings(self) -> "SubscriptionSettings":
+        rules = tuple(rule.rule() for rule in self.Rules)
+        return SubscriptionSettings(self.Properties.settings(self.Name), rules or None)
+
+
+class _Topic(_Model):
+    Name: _Name
+    Properties: _TopicProperties = Field(default_factory=_TopicProperties)
+    Subscriptions: list[_Subscription] = []
+
+    def settings(self) -> "TopicSettings":
+        chosen = self.Properties
+        window = chosen.DuplicateDetectionHistoryTimeWindow if chosen.RequiresDuplicateDetection else None
+        settings = QueueSettings(
+            name=self.Name, default_ttl_seconds=chosen.DefaultMessageTimeToLive, duplicate_window_seconds=window
         )
+        return TopicSettings(settings, tuple(each.settings() for each in self.Subscriptions))
 
 
 class _Namespace(_Model):
-    Name: Literal["sbemulatorns"]
+    # The emulator has one name and warns about another; no client sees it.
+    Name: str
     Queues: list[_Queue] = []
-    Topics: Annotated[list[object], AfterValidator(_no_topics)] = []
+    Topics: list[_Topic] = []
 
 
 class _UserConfig(_Model):
@@ -112,10 +180,27 @@ class _File(_Model):
 
 
 @dataclass(frozen=True)
+class SubscriptionSettings:
+    """A subscription; without rules it takes every message."""
+
+    settings: QueueSettings
+    rules: tuple[Rule, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TopicSettings:
+    """A topic and its subscriptions."""
+
+    settings: QueueSettings
+    subscriptions: tuple[SubscriptionSettings, ...] = ()
+
+
+@dataclass(frozen=True)
 class BrokerConfig:
-    """Which queues there are."""
+    """Which queues and topics there are."""
 
     queues: tuple[QueueSettings, ...]
+    topics: tuple[TopicSettings, ...] = ()
 
     @classmethod
     def for_queues(
@@ -166,16 +251,33 @@ def load_config(path: str | Path) -> BrokerConfig:
         namespace = _File.model_validate(document).UserConfig.Namespaces[0]
     except ValidationError as exc:
         raise ConfigError(path, [f"{_json_path(each['loc'])}: {each['msg']}" for each in exc.errors()]) from exc
-    queues = tuple(queue.settings() for queue in namespace.Queues)
-    seen: set[str] = set()
-    for index, queue in enumerate(queues):
-        if queue.name.lower() in seen:
-            where = f"$.UserConfig.Namespaces[0].Queues[{index}].Name"
-            raise ConfigError(
-                path, [f"{where}: expected a name of its own (case does not matter), found {queue.name!r}"]
-            )
-        seen.add(queue.name.lower())
-    return BrokerConfig(queues)
+    problems = _repeated_names(namespace)
+    if problems:
+        raise ConfigError(path, problems)
+    return BrokerConfig(
+        tuple(queue.settings() for queue in namespace.Queues), tuple(topic.settings() for topic in namespace.Topics)
+    )
+
+
+def _repeated_names(namespace: _Namespace) -> list[str]:
+    """Queues and topics share their names; case does not matter."""
+    root = "$.UserConfig.Namespaces[0]"
+    named = [(f"{root}.Queues[{index}]", queue.Name) for index, queue in enumerate(namespace.Queues)]
+    named += [(f"{root}.Topics[{index}]", topic.Name) for index, topic in enumerate(namespace.Topics)]
+    groups = [named]
+    for index, topic in enumerate(namespace.Topics):
+        where = f"{root}.Topics[{index}].Subscriptions"
+        groups.append([(f"{where}[{number}]", each.Name) for number, each in enumerate(topic.Subscriptions)])
+        for number, each in enumerate(topic.Subscriptions):
+            groups.append([(f"{where}[{number}].Rules[{at}]", rule.Name) for at, rule in enumerate(each.Rules)])
+    problems = []
+    for group in groups:
+        seen: set[str] = set()
+        for where, name in group:
+            if name.lower() in seen:
+                problems.append(f"{where}.Name: expected a name of its own (case does not matter), found {name!r}")
+            seen.add(name.lower())
+    return problems
 
 
 def _without_comments(text: str) -> str:

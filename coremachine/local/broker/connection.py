@@ -1,6 +1,7 @@
 """A client's TCP connection: headers, SASL, frames, and what is written back.
 
-A chunk of input is worked off at once; output is gathered and written once per turn of the event loop.
+A chunk of input is worked off at once; output is gathered and written once per turn of the event loop. A client that
+does not read its answers is not read from either.
 """
 
 import asyncio
@@ -8,8 +9,10 @@ import logging
 
 from coremachine.local.broker import performatives as perf
 from coremachine.local.broker.codec import DecodeError
-from coremachine.local.broker.entity import Namespace
-from coremachine.local.broker.performatives import AmqpError, Performative
+from coremachine.local.broker.idle import IdleWatch
+from coremachine.local.broker.limits import HARD_OUTPUT_BYTES, MAX_UNFINISHED_BYTES, SOFT_OUTPUT_BYTES, IdleLimits
+from coremachine.local.broker.namespace import Namespace
+from coremachine.local.broker.performatives import AmqpError, FatalError, Performative
 from coremachine.local.broker.session import Session
 from coremachine.local.connections import ConnectionBook
 
@@ -31,23 +34,38 @@ class Connection(asyncio.Protocol):
         namespace: What the client may attach to.
         connections: The set of open connections; this one enters when made and leaves when lost.
         book: Bounds their number; until its client has opened it, a connection may have to make room.
+        idle: When a silent connection is closed.
     """
 
-    def __init__(self, namespace: Namespace, connections: "set[Connection]", book: ConnectionBook) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        connections: "set[Connection]",
+        book: ConnectionBook,
+        idle: IdleLimits | None = None,
+    ) -> None:
         self._namespace = namespace
         self._connections = connections
         self._book = book
+        self._idle = idle or IdleLimits()
         self._ticks = 0
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._input = bytearray()
         self._output: list[bytes] = []
+        self._output_size = 0
         self._flush_planned = False
         self._paused = False
+        self._reading_paused = False
+        self._starved = False
         self._expects_header = True
+        self._has_sasl = False
+        self._is_open = False
+        self._is_closing = False
         self._sessions: dict[int, Session] = {}
+        self._unfinished = 0
         self._remote_max_frame_size = _MIN_MAX_FRAME_SIZE
-        self._keep_alive: asyncio.TimerHandle | None = None
+        self._watch = IdleWatch(self._loop, self._write_empty, self._on_silence)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not isinstance(transport, asyncio.Transport):
@@ -58,24 +76,19 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def data_received(self, data: bytes) -> None:
+        self._watch.heard()
         self._input += data
-        try:
-            self._work_off_input()
-        except DecodeError as exc:
-            self._refuse(AmqpError("amqp:decode-error", str(exc)))
-        except AmqpError as error:
-            self._refuse(error)
+        self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         log.debug("connection_lost", extra={"reason": str(exc)})
         self._transport = None
         self._connections.discard(self)
         self._book.lost(self)
-        if self._keep_alive is not None:
-            self._keep_alive.cancel()
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
-            session.close()
+        self._watch.stop()
+        self._input.clear()
+        self._output.clear()
+        self._close_sessions()
 
     def tick(self) -> None:
         self._ticks += 1
@@ -91,8 +104,13 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
+        self._starved = False
         for session in list(self._sessions.values()):
             session.resume()
+        if self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+            self._go_on()
 
     @property
     def max_frame_size(self) -> int:
@@ -100,11 +118,24 @@ class Connection(asyncio.Protocol):
 
     @property
     def can_write(self) -> bool:
-        return not self._paused and self._transport is not None
+        if self._paused or self._transport is None:
+            return False
+        if self._output_size >= SOFT_OUTPUT_BYTES:
+            # More when this much has gone.
+            self._starved = True
+            return False
+        return True
 
     def write(self, data: bytes) -> None:
         self._output.append(data)
+        self._output_size += len(data)
         self._plan_flush()
+
+    def hold_unfinished(self, size: int) -> None:
+        self._unfinished += size
+        if self._unfinished > MAX_UNFINISHED_BYTES:
+            text = f"expected at most {MAX_UNFINISHED_BYTES} bytes of unfinished deliveries, found more"
+            raise FatalError("amqp:resource-limit-exceeded", text)
 
     def abort(self) -> None:
         """Cut the connection without a word, as a broken network does."""
@@ -113,21 +144,45 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Say goodbye and close."""
-        if self._transport is not None:
-            self.write(perf.close_frame())
-            self._flush()
-            self._transport.close()
+        self._close_with(perf.close_frame())
+
+    def detach_idle(self, used_before: float) -> int:
+        """Detach the links that were not used since a time; returns how many there were."""
+        return sum(session.detach_idle(used_before) for session in list(self._sessions.values()))
+
+    def _go_on(self) -> None:
+        try:
+            self._work_off_input()
+        except DecodeError as exc:
+            self._refuse(AmqpError("amqp:decode-error", str(exc)))
+        except AmqpError as error:
+            self._refuse(error)
+        except Exception:
+            log.exception("connection_failed")
+            self._refuse(AmqpError("amqp:internal-error", "The broker met an error; its log has the trace."))
 
     def _work_off_input(self) -> None:
         position = 0
-        while (size := self._next_size(position)) is not None:
-            chunk = bytes(self._input[position : position + size])
-            position += size
-            if self._expects_header:
-                self._on_header(chunk)
-            else:
-                self._on_frame(chunk)
-        del self._input[:position]
+        try:
+            while not self._is_closing and (size := self._next_size(position)) is not None:
+                chunk = bytes(self._input[position : position + size])
+                position += size
+                if self._expects_header:
+                    self._on_header(chunk)
+                else:
+                    self._on_frame(chunk)
+                if self._output_size >= HARD_OUTPUT_BYTES and not self._make_room():
+                    return
+        finally:
+            del self._input[:position]
+
+    def _make_room(self) -> bool:
+        """Write; False when the client does not take it, and so is not read from until it does."""
+        self._flush()
+        if self._paused and self._transport is not None:
+            self._transport.pause_reading()
+            self._reading_paused = True
+        return not self._reading_paused
 
     def _next_size(self, position: int) -> int | None:
         """The size of the header or frame at a position, None while it is incomplete."""
@@ -144,7 +199,8 @@ class Connection(asyncio.Protocol):
     def _on_header(self, header: bytes) -> None:
         self._expects_header = False
         self.write(header if header == perf.SASL_HEADER else perf.AMQP_HEADER)
-        if header == perf.SASL_HEADER:
+        if header == perf.SASL_HEADER and not self._has_sasl:
+            self._has_sasl = True
             self.write(perf.sasl_mechanisms())
         elif header != perf.AMQP_HEADER:
             raise DecodeError("an AMQP 1.0 header", header.hex(), 0)
@@ -163,19 +219,26 @@ class Connection(asyncio.Protocol):
             self._on_performative(int.from_bytes(frame[6:8], "big"), body, performative)
 
     def _on_sasl(self, performative: Performative) -> None:
-        if performative.code != perf.SASL_INIT:
+        if performative.code != perf.SASL_INIT or not self._has_sasl or self._is_open:
             raise AmqpError("amqp:not-allowed", f"expected sasl-init, found code 0x{performative.code:02x}")
-        is_anonymous = performative.fields[0] == "ANONYMOUS"
-        self.write(perf.sasl_outcome(_AUTHENTICATED if is_anonymous else _AUTHENTICATION_FAILED))
-        self._expects_header = True
+        # Any token is accepted later, so that any name and password is accepted here.
+        is_known = performative.fields[0] in perf.MECHANISMS
+        outcome = perf.sasl_outcome(_AUTHENTICATED if is_known else _AUTHENTICATION_FAILED)
+        if is_known:
+            self.write(outcome)
+            self._expects_header = True
+        else:
+            self._close_with(outcome)
 
     def _on_performative(self, channel: int, body: bytes, performative: Performative) -> None:
         if performative.code == perf.OPEN:
             self._on_open(performative)
-        elif performative.code == perf.BEGIN:
-            self._sessions[channel] = Session(self, self._namespace, channel, performative)
         elif performative.code == perf.CLOSE:
             self.close()
+        elif not self._is_open:
+            raise AmqpError("amqp:not-allowed", f"expected open, found code 0x{performative.code:02x}")
+        elif performative.code == perf.BEGIN:
+            self._on_begin(channel, performative)
         elif channel not in self._sessions:
             # After its end the SDK still sends detach frames on the channel.
             log.debug("frame_of_unknown_session", extra={"channel": channel, "code": performative.code})
@@ -189,19 +252,39 @@ class Connection(asyncio.Protocol):
             # Settlements may have been gathered without anything else to write.
             self._plan_flush()
 
+    def _on_begin(self, channel: int, performative: Performative) -> None:
+        if channel > perf.CHANNEL_MAX:
+            text = f"expected a channel of at most {perf.CHANNEL_MAX}, found {channel}"
+            raise AmqpError("amqp:connection:framing-error", text)
+        if channel in self._sessions:
+            raise AmqpError("amqp:not-allowed", f"expected a free channel, found a session on {channel}")
+        self._sessions[channel] = Session(self, self._namespace, channel, performative)
+
     def _on_open(self, performative: Performative) -> None:
+        if self._is_open:
+            raise AmqpError("amqp:not-allowed", "expected one open, found another one")
         size, idle_milliseconds = performative.fields[2], performative.fields[4]
         self._remote_max_frame_size = size if isinstance(size, int) else perf.MAX_FRAME_SIZE
         if self._remote_max_frame_size < _MIN_MAX_FRAME_SIZE:
             raise AmqpError("amqp:invalid-field", f"expected a max-frame-size of at least 512, found {size}")
+        self._is_open = True
         self._book.works(self)
-        self.write(perf.open_frame(_CONTAINER))
-        if isinstance(idle_milliseconds, int) and idle_milliseconds > 0:
-            self._keep_peer_alive(idle_milliseconds / 2000)
+        limit = self._idle.connection_seconds
+        # Half of it, so that the client's empty frames come in time.
+        self.write(perf.open_frame(_CONTAINER, None if limit is None else int(limit * 500)))
+        self._watch.start(
+            send_every=idle_milliseconds / 2000 if isinstance(idle_milliseconds, int) and idle_milliseconds else None,
+            close_after=limit,
+        )
 
-    def _keep_peer_alive(self, interval: float) -> None:
-        self.write(perf.EMPTY_FRAME)
-        self._keep_alive = self._loop.call_later(interval, self._keep_peer_alive, interval)
+    def _write_empty(self) -> None:
+        # While it waits for the client there is no need to show that this side lives.
+        if not self._paused:
+            self.write(perf.EMPTY_FRAME)
+
+    def _on_silence(self, seconds: float) -> None:
+        text = f"The connection was inactive for more than the allowed {seconds:g} seconds and is closed by the broker."
+        self._refuse(AmqpError("amqp:connection:forced", text))
 
     def _plan_flush(self) -> None:
         if not self._flush_planned:
@@ -213,14 +296,32 @@ class Connection(asyncio.Protocol):
             session.before_flush()
         self._flush_planned = False
         output, self._output = self._output, []
+        self._output_size = 0
         if output and self._transport is not None:
             self._transport.write(b"".join(output))
+        if self._starved and not self._paused:
+            self._starved = False
+            self._loop.call_soon(self._feed)
+
+    def _feed(self) -> None:
+        for session in list(self._sessions.values()):
+            session.resume()
+
+    def _close_sessions(self) -> None:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            session.close()
 
     def _refuse(self, error: AmqpError) -> None:
         """Close with the reason: later frames of this connection could not be understood."""
         log.warning("connection_refused", extra={"condition": error.condition, "description": error.description})
-        self._input.clear()
+        self._close_with(perf.close_frame(error))
+
+    def _close_with(self, last_frame: bytes) -> None:
+        self._is_closing = True
+        self._watch.stop()
         if self._transport is not None:
-            self.write(perf.close_frame(error))
+            self.write(last_frame)
             self._flush()
             self._transport.close()
+        self._close_sessions()

@@ -8,6 +8,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
+from uuid import uuid4
 
 from coremachine.local.broker import codec
 from coremachine.local.broker.codec import NULL, DecodeError
@@ -16,6 +19,20 @@ BATCH_FORMAT = 0x80013700
 
 _HEADER, _DELIVERY_ANNOTATIONS, _ANNOTATIONS, _PROPERTIES, _APPLICATION_PROPERTIES = range(0x70, 0x75)
 _DATA, _SEQUENCE, _VALUE, _FOOTER = range(0x75, 0x79)
+_SYMBOLS = {
+    "amqp:header:list": _HEADER,
+    "amqp:delivery-annotations:map": _DELIVERY_ANNOTATIONS,
+    "amqp:message-annotations:map": _ANNOTATIONS,
+    "amqp:properties:list": _PROPERTIES,
+    "amqp:application-properties:map": _APPLICATION_PROPERTIES,
+    "amqp:data:binary": _DATA,
+    "amqp:amqp-sequence:list": _SEQUENCE,
+    "amqp:amqp-value:*": _VALUE,
+    "amqp:footer:map": _FOOTER,
+}
+_SMALL_CODE = b"\x53"
+_REPLY_TO = 4
+_GROUP_ID = 10  # of the properties: the session id
 
 _SCHEDULED_TIME = "x-opt-scheduled-enqueue-time"
 _SET_BY_BROKER = frozenset(
@@ -30,6 +47,7 @@ _SET_BY_BROKER = frozenset(
     }
 )
 _DEAD_LETTER_KEYS = ("DeadLetterReason", "DeadLetterErrorDescription")
+_DEAD_LETTER_NAMES = frozenset(key.encode() for key in _DEAD_LETTER_KEYS)
 
 _SEQUENCE_KEY = codec.symbol("x-opt-sequence-number")
 _ENQUEUED_KEY = codec.symbol("x-opt-enqueued-time")
@@ -37,6 +55,9 @@ _LOCKED_KEY = codec.symbol("x-opt-locked-until")
 _STATE_KEY = codec.symbol("x-opt-message-state")
 _SOURCE_KEY = codec.symbol("x-opt-deadletter-source")
 _ORIGINAL_SEQUENCE_KEY = codec.symbol("x-opt-enqueue-sequence-number")
+
+
+RawPairs = list[tuple[bytes, bytes]]
 
 
 class MessageState(IntEnum):
@@ -56,24 +77,53 @@ class Content:
     ttl_seconds: float | None = None
     scheduled_at: float | None = None
     message_id: codec.Value = None
+    session_id: str | None = None
+    hops: int = 0
     annotations: bytes = b""
     annotation_count: int = 0
     properties: bytes = b""
     application_properties: bytes = b""
     body: bytes = b""
 
+    @property
+    def size(self) -> int:
+        """Of the message in bytes, without header."""
+        return len(self.annotations) + len(self.properties) + len(self.application_properties) + len(self.body)
+
+    def identified(self) -> "Content":
+        """The same message with an id of the broker, if its sender gave it none."""
+        if self.message_id is not None:
+            return self
+        message_id = uuid4().hex
+        items = codec.split_compound(self.properties, codec.skip(self.properties, 1)) if self.properties else []
+        section = codec.described(_PROPERTIES, codec.list_of([codec.string(message_id), *items[1:]]))
+        return replace(self, message_id=message_id, properties=section)
+
+    def modified(self, changes: RawPairs) -> "Content":
+        """The same message with these application properties, in place of others of the same name."""
+        if not changes:
+            return self
+        names = {_name_in(key) for key, _ in changes}
+        kept = [pair for pair in _pairs(self.application_properties) if _name_in(pair[0]) not in names]
+        section = codec.described(_APPLICATION_PROPERTIES, codec.map_of([*kept, *changes]))
+        return replace(self, application_properties=section)
+
+    def without(self, name: str) -> "Content":
+        """The same message without an application property."""
+        kept = [pair for pair in _pairs(self.application_properties) if _name_in(pair[0]) != name.encode()]
+        section = codec.described(_APPLICATION_PROPERTIES, codec.map_of(kept))
+        return replace(self, application_properties=section)
+
     def dead_lettered(self, reason: str | None, description: str | None) -> "Content":
         """The same message with the reason, where there is one, among its application properties."""
-        pairs = _pairs(self.application_properties)
-        kept = [(key, value) for key, value in pairs if codec.decode(key)[0] not in _DEAD_LETTER_KEYS]
+        kept = [pair for pair in _pairs(self.application_properties) if _name_in(pair[0]) not in _DEAD_LETTER_NAMES]
         texts = zip(_DEAD_LETTER_KEYS, (reason, description), strict=True)
         kept += [(codec.string(key), codec.string(text)) for key, text in texts if text is not None]
         section = codec.described(_APPLICATION_PROPERTIES, codec.map_of(kept))
         return replace(self, application_properties=section, ttl_seconds=None, scheduled_at=None)
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerProperties:
+class BrokerProperties(NamedTuple):
     """What the broker adds on delivery."""
 
     sequence_number: int
@@ -101,9 +151,9 @@ def parse_message(data: bytes) -> Content:
             _read_annotations(section, fields)
         elif code == _PROPERTIES:
             fields["properties"] = section
-            items = codec.split_compound(section, value_start)
-            fields["message_id"] = codec.decode(items[0])[0] if items else None
+            _read_properties(section, value_start, fields)
         elif code == _APPLICATION_PROPERTIES:
+            map_pairs(section, value_start)
             fields["application_properties"] = section
         elif code != _DELIVERY_ANNOTATIONS:
             body.append(section)
@@ -126,7 +176,7 @@ def encode_delivery(content: Content, added: BrokerProperties) -> bytes:
     """The message as a receiver gets it."""
     return b"".join(
         (
-            _encode_header(content, added),
+            _encode_header(content.durable, content.priority, added.ttl_seconds, added.delivery_count),
             _encode_annotations(content, added),
             content.properties,
             content.application_properties,
@@ -135,21 +185,37 @@ def encode_delivery(content: Content, added: BrokerProperties) -> bytes:
     )
 
 
-def decode_request(data: bytes) -> tuple[dict[str, codec.Value], bytes, codec.Value]:
-    """Application properties, raw message id and body value of a request to `$cbs` or `$management`."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request to `$cbs` or `$management`: its message id as raw bytes, the body's value decoded and raw."""
+
+    application_properties: dict[str, codec.Value]
+    message_id: bytes = NULL
+    reply_to: codec.Value = None
+    value: codec.Value = None
+    raw_value: bytes = NULL
+
+
+def decode_request(data: bytes) -> Request:
+    """Take a request apart.
+
+    Raises:
+        DecodeError: The bytes are not a message.
+    """
     application_properties: codec.Value = {}
-    message_id, value = NULL, None
+    message_id, reply_to, value, raw_value = NULL, None, None, NULL
     for code, section, value_start in _sections(data):
         if code == _APPLICATION_PROPERTIES:
             application_properties, _ = codec.decode(section, value_start)
         elif code == _PROPERTIES:
             items = codec.split_compound(section, value_start)
             message_id = items[0] if items else NULL
+            reply_to = codec.decode(items[_REPLY_TO])[0] if len(items) > _REPLY_TO else None
         elif code == _VALUE:
-            value, _ = codec.decode(section, value_start)
+            value, raw_value = codec.decode(section, value_start)[0], section[value_start:]
     if not isinstance(application_properties, dict):
         raise DecodeError("a map of application properties", type(application_properties).__name__, 0)
-    return application_properties, message_id, value
+    return Request(application_properties, message_id, reply_to, value, raw_value)
 
 
 def encode_response(correlation_id: bytes, application_properties: list[tuple[bytes, bytes]], value: bytes) -> bytes:
@@ -170,10 +236,15 @@ def _sections(data: bytes) -> Iterator[tuple[int, bytes, int]]:
     while position < len(data):
         if data[position] != codec.DESCRIBED:
             raise DecodeError("a message section", f"0x{data[position]:02x}", position)
-        code, value_start = codec.decode(data, position + 1)
+        descriptor: codec.Value
+        if data[position + 1 : position + 2] == _SMALL_CODE and position + 2 < len(data):
+            descriptor, value_start = data[position + 2], position + 3
+        else:
+            descriptor, value_start = codec.decode(data, position + 1)
         end = codec.skip(data, value_start)
+        code = _SYMBOLS.get(descriptor) if isinstance(descriptor, str) else descriptor
         if not isinstance(code, int) or not _HEADER <= code <= _FOOTER:
-            raise DecodeError("a message section's code", repr(code), position)
+            raise DecodeError("a message section's code", repr(descriptor)[:100], position)
         yield code, data[position:end], value_start - position
         position = end
 
@@ -187,10 +258,24 @@ def _read_header(value: bytes, fields: dict[str, object]) -> None:
         fields["ttl_seconds"] = ttl / 1000
 
 
+def _read_properties(section: bytes, value_start: int, fields: dict[str, object]) -> None:
+    values, _ = codec.decode(section, value_start)
+    if not isinstance(values, list):
+        raise DecodeError("a list of properties", repr(values)[:100], value_start)
+    message_id = values[0] if values else None
+    if isinstance(message_id, list | dict):
+        raise DecodeError("a message-id of a primitive type", repr(message_id)[:100], value_start)
+    fields["message_id"] = message_id
+    session_id = values[_GROUP_ID] if len(values) > _GROUP_ID else None
+    fields["session_id"] = session_id if isinstance(session_id, str) else None
+
+
 def _read_annotations(section: bytes, fields: dict[str, object]) -> None:
     kept = []
     for raw_key, raw_value in _pairs(section):
         key, _ = codec.decode(raw_key)
+        if not isinstance(key, str):
+            raise DecodeError("the name of an annotation", repr(key)[:100], 0)
         if key in _SET_BY_BROKER:
             continue
         if key == _SCHEDULED_TIME:
@@ -201,18 +286,45 @@ def _read_annotations(section: bytes, fields: dict[str, object]) -> None:
     fields["annotation_count"] = len(kept)
 
 
-def _pairs(section: bytes) -> list[tuple[bytes, bytes]]:
+def _pairs(section: bytes) -> RawPairs:
     """The raw keys and values of a section that holds a map."""
-    if not section:
-        return []
-    items = codec.split_compound(section, codec.skip(section, 1))
+    return map_pairs(section, codec.skip(section, 1)) if section else []
+
+
+def _name_in(raw_key: bytes) -> bytes:
+    """The bytes of an encoded string or symbol, without its constructor and size."""
+    return raw_key[2:] if raw_key[:1] in {b"\xa1", b"\xa3"} else raw_key[5:]
+
+
+def map_pairs(data: bytes, position: int = 0) -> RawPairs:
+    """The raw keys and values of a map.
+
+    Raises:
+        DecodeError: There is no map.
+    """
+    items = codec.split_compound(data, position)
+    if len(items) % 2:
+        raise DecodeError("a map with a value for each key", "an odd number of items", position)
     return list(zip(items[::2], items[1::2], strict=True))
 
 
-def _encode_header(content: Content, added: BrokerProperties) -> bytes:
-    ttl = NULL if added.ttl_seconds is None else codec.uint(min(int(added.ttl_seconds * 1000), 0xFFFFFFFF))
-    first_acquirer = codec.boolean(added.delivery_count == 0)
-    fields = (content.durable, content.priority, ttl, first_acquirer, codec.uint(added.delivery_count))
+def property_changes(data: bytes) -> RawPairs:
+    """The application properties in an encoded map, whose keys may be symbols; none in null."""
+    if data == NULL:
+        return []
+    changes = []
+    for raw_key, raw_value in map_pairs(data):
+        key, _ = codec.decode(raw_key)
+        if not isinstance(key, str):
+            raise DecodeError("the name of a property", repr(key)[:100], 0)
+        changes.append((codec.string(key), raw_value))
+    return changes
+
+
+@lru_cache(1000)
+def _encode_header(durable: bytes, priority: bytes, ttl_seconds: float | None, delivery_count: int) -> bytes:
+    ttl = NULL if ttl_seconds is None else codec.uint(min(int(ttl_seconds * 1000), 0xFFFFFFFF))
+    fields = (durable, priority, ttl, codec.boolean(delivery_count == 0), codec.uint(delivery_count))
     return codec.described(_HEADER, codec.list_of(fields))
 
 

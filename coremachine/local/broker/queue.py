@@ -1,118 +1,33 @@
-"""What a queue does with its messages. No I/O and no clock of its own: time comes in by the constructor.
+"""What a queue does with its messages. No I/O and no clock of its own.
 
-A message is in exactly one place: ready, locked, deferred or scheduled. The caller of these methods calls `tick()` at
-`next_due` at the latest; methods that depend on time call it themselves.
+A message is in exactly one place: ready, locked, deferred or scheduled. The caller calls `tick()` at `next_due` at the
+latest; methods that depend on time call it themselves.
 """
 
-import heapq
-from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from enum import Enum, auto
-from functools import partial
-from itertools import count
+from itertools import islice
 from uuid import UUID, uuid4
 
-from coremachine.local.broker.message import BrokerProperties, Content, MessageState
-from coremachine.local.broker.timers import Timer, TimerHeap
+from coremachine.local.broker.limits import EXPIRED_PER_TICK
+from coremachine.local.broker.message import Content, RawPairs
+from coremachine.local.broker.ready import ReadyList
+from coremachine.local.broker.seen_ids import SeenIds
+from coremachine.local.broker.stored import (
+    EXPIRED_REASON,
+    MAX_DELIVERIES_REASON,
+    AlreadyDead,
+    Lock,
+    LockLost,
+    Message,
+    MessageNotFound,
+    Place,
+    QueueCounts,
+    QueueSettings,
+)
+from coremachine.local.broker.timers import DueHeap
 
-MAX_DELIVERIES_REASON = "MaxDeliveryCountExceeded"
-EXPIRED_REASON = "TTLExpiredException"
-DEAD_LETTER_SUFFIX = "$DeadLetterQueue"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueSettings:
-    """How a queue behaves; durations in seconds, None for without limit."""
-
-    name: str
-    lock_duration_seconds: float = 60.0
-    max_delivery_count: int | None = 10
-    default_ttl_seconds: float | None = 3600.0
-    dead_letter_on_expiration: bool = False
-    duplicate_window_seconds: float | None = None
-
-
-class LockLost(Exception):
-    """The lock ran out, or its message was settled already."""
-
-    def __init__(self, token: UUID) -> None:
-        self.token = token
-        super().__init__(
-            f"expected a lock that is still held, found that {token} has expired or was settled; receive it again"
-        )
-
-
-class MessageNotFound(Exception):
-    """No message of that sequence number is where it was looked for."""
-
-    def __init__(self, sequence_number: int, place: str) -> None:
-        self.sequence_number, self.place = sequence_number, place
-        super().__init__(f"expected a {place} message with sequence number {sequence_number}, found none")
-
-
-class Place(Enum):
-    """Where a message is."""
-
-    READY = auto()
-    LOCKED = auto()
-    DEFERRED = auto()
-    SCHEDULED = auto()
-    GONE = auto()
-
-
-@dataclass(slots=True, eq=False)
-class Message:
-    """A stored message."""
-
-    content: Content
-    sequence_number: int
-    enqueued_at: float
-    place: Place
-    ttl_seconds: float | None = None
-    delivery_count: int = 0
-    deferred: bool = False
-    dead_letter_source: str | None = None
-    original_sequence_number: int | None = None
-    timer: Timer | None = None
-
-    @property
-    def expires_at(self) -> float | None:
-        return None if self.ttl_seconds is None else self.enqueued_at + self.ttl_seconds
-
-    def broker_properties(self, locked_until: float | None = None) -> BrokerProperties:
-        state = MessageState.DEFERRED if self.deferred else MessageState.ACTIVE
-        return BrokerProperties(
-            sequence_number=self.sequence_number,
-            enqueued_at=self.enqueued_at,
-            delivery_count=self.delivery_count,
-            state=MessageState.SCHEDULED if self.place is Place.SCHEDULED else state,
-            ttl_seconds=self.ttl_seconds,
-            locked_until=locked_until,
-            dead_letter_source=self.dead_letter_source,
-            original_sequence_number=self.original_sequence_number,
-        )
-
-
-@dataclass(slots=True, eq=False)
-class Lock:
-    """A receiver's right to a message until `locked_until`, held under a random token."""
-
-    token: UUID
-    message: Message
-    locked_until: float
-    timer: Timer
-
-
-@dataclass(frozen=True, slots=True)
-class QueueCounts:
-    """How many messages are where."""
-
-    active: int
-    locked: int
-    scheduled: int
-    deferred: int
-    dead_letter: int
+# A queue that forwards hands each message that would become ready to this; False keeps it here.
+Forward = Callable[[Message], bool]
 
 
 class Queue:
@@ -126,34 +41,41 @@ class Queue:
 
     def __init__(self, settings: QueueSettings, clock: Callable[[], float], *, is_dead_letter: bool = False) -> None:
         self.settings = settings
+        self.forward: Forward | None = None
         self._clock = clock
-        self._numbers = count(1)
+        self._last_number = 0
         # In the order of sequence numbers, because a message that gets a new number is inserted anew.
         self._messages: dict[int, Message] = {}
-        self._fresh: deque[Message] = deque()
-        self._returned: list[tuple[int, Message]] = []
+        self._ready = ReadyList()
         self._locks: dict[UUID, Lock] = {}
-        self._places: Counter[Place] = Counter()
-        self._seen_ids: OrderedDict[object, float] = OrderedDict()
-        self._timers = TimerHeap()
+        self._places = [0] * len(Place)
+        self._seen_ids = SeenIds()
+        self._message_times: DueHeap[int] = DueHeap(self._is_message_due)
+        self._lock_ends: DueHeap[UUID] = DueHeap(self._is_lock_end)
         self.dead_letters = None if is_dead_letter else Queue(settings, clock, is_dead_letter=True)
 
-    def send(self, content: Content) -> int:
+    def check(self, content: Content) -> None:
+        """Raise what `send` would refuse a message with, so that a batch is taken as a whole or not at all."""
+
+    def send(self, content: Content, *, original_sequence_number: int | None = None) -> int:
         """Accept a message, at once or at its scheduled time. A duplicate is accepted and dropped.
 
         Returns:
             Its sequence number; a scheduled message gets a new one when it becomes active.
         """
+        self.check(content)
         self.tick()
-        number = next(self._numbers)
+        number = self._next_number()
         now = self._clock()
         if self._is_duplicate(content, now):
             return number
         if content.scheduled_at is not None and content.scheduled_at > now:
             message = self._store(content, number, Place.SCHEDULED)
-            message.timer = self._timers.add(content.scheduled_at, partial(self._activate, message))
+            self._message_times.add(content.scheduled_at, number)
         else:
-            self._enqueue(self._store(content, number, Place.READY))
+            message = self._store(content, number, Place.READY)
+            message.original_sequence_number = original_sequence_number
+            self._enqueue(message)
         return number
 
     def cancel_scheduled(self, numbers: Iterable[int]) -> None:
@@ -172,24 +94,18 @@ class Queue:
 
     def lock_next(self) -> Lock | None:
         """Lock the oldest ready message, or None."""
-        self.tick()
         message = self._pop_ready()
         return self._lock(message) if message else None
 
     def take_next(self) -> Message | None:
         """Remove the oldest ready message and hand it out, or None."""
-        self.tick()
         message = self._pop_ready()
-        if message:
-            self._remove(message)
+        if message is not None:
+            self._remove(message, popped=True)
         return message
 
     def lock_deferred(self, numbers: Iterable[int]) -> list[Lock]:
-        """Lock deferred messages.
-
-        Raises:
-            MessageNotFound: One of them is not deferred, or is locked; then none is locked.
-        """
+        """Lock deferred messages; raises MessageNotFound when one is none or is locked, and then locks none."""
         self.tick()
         return [self._lock(message) for message in self._deferred(numbers)]
 
@@ -201,43 +117,58 @@ class Queue:
             self._remove(message)
         return messages
 
-    def peek(self, from_number: int, limit: int) -> Iterator[Message]:
+    def peek(self, from_number: int, session_id: str | None = None) -> Iterator[Message]:
         """Messages from a sequence number on, wherever they are; nothing changes."""
         self.tick()
-        found = (message for number, message in self._messages.items() if number >= from_number)
-        return (message for message, _ in zip(found, range(limit), strict=False))
+        numbers: Iterable[int] = range(max(1, from_number), self._last_number + 1)
+        if self._last_number - from_number > 2 * len(self._messages):
+            # They are few and far between.
+            numbers = [number for number in self._messages if number >= from_number]
+        for number in numbers:
+            message = self._messages.get(number)
+            if message is not None and session_id in {None, message.content.session_id}:
+                yield message
 
     # What settles a message raises LockLost when its lock is no longer held.
 
     def complete(self, token: UUID) -> None:
         self._remove(self._unlock(token))
 
-    def abandon(self, token: UUID) -> None:
-        """Give a message back after a failed delivery."""
-        self._delivery_failed(self._unlock(token))
+    def abandon(self, token: UUID, changes: RawPairs | None = None) -> None:
+        """Give a message back after a failed delivery, with changed application properties."""
+        self._delivery_failed(self._modify(self._unlock(token), changes))
 
     def release(self, token: UUID) -> None:
         """Give a message back that was never looked at: the delivery does not count."""
         self._give_back(self._unlock(token))
 
-    def defer(self, token: UUID) -> None:
+    def defer(self, token: UUID, changes: RawPairs | None = None) -> None:
         """Set a message aside; only its sequence number brings it back."""
-        message = self._unlock(token)
+        message = self._modify(self._unlock(token), changes)
         message.delivery_count += 1
         message.deferred = True
         self._move(message, Place.DEFERRED)
 
-    def dead_letter(self, token: UUID, reason: str | None, description: str | None) -> None:
-        self._dead_letter(self._unlock(token), reason, description)
+    def dead_letter(
+        self, token: UUID, reason: str | None, description: str | None, changes: RawPairs | None = None
+    ) -> None:
+        """Move a message to the dead letters.
+
+        Raises:
+            AlreadyDead: It is one, and stays locked.
+        """
+        if self._is_dead_letter and self.holds(token):
+            raise AlreadyDead(token)
+        self._dead_letter(self._modify(self._unlock(token), changes), reason, description)
 
     def renew(self, token: UUID) -> float:
         """Hold a lock for another lock duration; returns until when."""
         self.tick()
         lock = self._locks.get(token)
         if lock is None:
-            raise LockLost(token)
-        self._timers.cancel(lock.timer)
-        lock.locked_until, lock.timer = self._lock_timer(token)
+            raise self._lost(token)
+        lock.locked_until = self._clock() + self.settings.lock_duration_seconds
+        self._lock_ends.add(lock.locked_until, token)
         return lock.locked_until
 
     def holds(self, token: UUID) -> bool:
@@ -245,12 +176,25 @@ class Queue:
         return token in self._locks
 
     @property
+    def earliest(self) -> float:
+        """Nothing falls due before; cheaper than `next_due`."""
+        return min(self._message_times.earliest, self._lock_ends.earliest)
+
+    @property
     def next_due(self) -> float | None:
-        return self._timers.next_due
+        first, second = self._message_times.next_due, self._lock_ends.next_due
+        if first is None or second is None:
+            return second if first is None else first
+        return min(first, second)
 
     def tick(self) -> None:
         """Do what has fallen due: end locks, expire, activate."""
-        self._timers.run_due(self._clock())
+        now = self._clock()
+        if self._lock_ends.has_due(now):
+            while (token := self._lock_ends.take_due(now)) is not None:
+                self._lock_expired(token)
+        if self._message_times.has_due(now):
+            self._work_off_messages(now)
 
     def expire_locks(self) -> int:
         """End every lock now, as if its time were over; returns how many there were."""
@@ -262,15 +206,25 @@ class Queue:
     def purge(self) -> int:
         """Forget every message, locked ones too; returns how many there were."""
         gone = len(self._messages)
-        for lock in self._locks.values():
-            self._timers.cancel(lock.timer)
+        for message in self._messages.values():
+            message.place = Place.GONE
+        self._messages.clear()
         self._locks.clear()
-        for message in list(self._messages.values()):
-            self._remove(message)
-        self._fresh.clear()
-        self._returned.clear()
+        self._places = [0] * len(Place)
         self._seen_ids.clear()
+        self._message_times.clear()
+        self._lock_ends.clear()
+        self._clear_ready()
         return gone
+
+    def delete_oldest(self, limit: int, before: float) -> int:
+        """Delete ready messages, oldest first, that came before a time; returns how many."""
+        self.tick()
+        ready = (each for each in self._messages.values() if each.place is Place.READY and each.enqueued_at <= before)
+        found = list(islice(ready, limit))
+        for message in found:
+            self._remove(message)
+        return len(found)
 
     def counts(self) -> QueueCounts:
         self.tick()
@@ -284,20 +238,49 @@ class Queue:
             dead_letter=dead,
         )
 
+    def bury(self, message: Message, source: str, reason: str | None, description: str | None) -> None:
+        """Take a message that has left another queue; only for dead-letter queues."""
+        dead = self._store(message.content.dead_lettered(reason, description), self._next_number(), Place.READY)
+        dead.delivery_count = message.delivery_count
+        dead.dead_letter_source = source
+        dead.original_sequence_number = message.sequence_number
+        self._enqueue(dead)
+
+    def _next_number(self) -> int:
+        self._last_number += 1
+        return self._last_number
+
     @property
     def _is_dead_letter(self) -> bool:
         return self.dead_letters is None
 
-    def _is_duplicate(self, content: Content, now: float) -> bool:
-        window = self.settings.duplicate_window_seconds
-        if window is None or self._is_dead_letter or content.message_id is None:
+    def _is_message_due(self, due: float, number: int) -> bool:
+        message = self._messages.get(number)
+        if message is None:
             return False
-        while self._seen_ids and next(iter(self._seen_ids.values())) <= now:
-            self._seen_ids.popitem(last=False)
-        if content.message_id in self._seen_ids:
-            return True
-        self._seen_ids[content.message_id] = now + window
-        return False
+        if message.place is Place.SCHEDULED:
+            return message.content.scheduled_at == due
+        return message.place is not Place.DEFERRED and message.expires_at == due
+
+    def _is_lock_end(self, due: float, token: UUID) -> bool:
+        lock = self._locks.get(token)
+        return lock is not None and lock.locked_until == due
+
+    def _work_off_messages(self, now: float) -> None:
+        for _ in range(EXPIRED_PER_TICK):
+            number = self._message_times.take_due(now)
+            if number is None:
+                return
+            message = self._messages[number]
+            if message.place is Place.SCHEDULED:
+                self._remove(message)
+                self._enqueue(self._store(message.content, self._next_number(), Place.READY))
+            elif message.place is Place.READY:
+                self._expire(message)
+
+    def _is_duplicate(self, content: Content, now: float) -> bool:
+        window = None if self._is_dead_letter or content.message_id is None else self.settings.duplicate_window_seconds
+        return window is not None and self._seen_ids.is_repeated(content.message_id, now, window)
 
     def _store(self, content: Content, number: int, place: Place) -> Message:
         message = Message(content, number, self._clock(), place)
@@ -307,30 +290,34 @@ class Queue:
 
     def _enqueue(self, message: Message) -> None:
         """Make a newly stored, ready message available."""
-        message.ttl_seconds = self._effective_ttl(message.content)
-        if message.expires_at is not None:
-            message.timer = self._timers.add(message.expires_at, partial(self._expire_if_ready, message))
-        self._fresh.append(message)
+        if self.forward is not None and self.forward(message):
+            self._remove(message, popped=True)
+            return
+        message.ttl_seconds = None if self._is_dead_letter else self.settings.ttl_of(message.content)
+        expires_at = message.expires_at
+        if expires_at is not None:
+            self._message_times.add(expires_at, message.sequence_number)
+        self._ready_of(message).append(message)
 
-    def _effective_ttl(self, content: Content) -> float | None:
-        if self._is_dead_letter:
-            return None
-        limits = [ttl for ttl in (content.ttl_seconds, self.settings.default_ttl_seconds) if ttl is not None]
-        return min(limits, default=None)
+    def _ready_of(self, _message: Message) -> ReadyList:
+        return self._ready
 
-    def _activate(self, message: Message) -> None:
-        self._remove(message)
-        self._enqueue(self._store(message.content, next(self._numbers), Place.READY))
+    def _clear_ready(self) -> None:
+        self._ready.clear()
 
     def _pop_ready(self) -> Message | None:
-        """The ready message with the lowest number; entries of messages that moved on are dropped on the way."""
-        while self._returned and self._returned[0][1].place is not Place.READY:
-            heapq.heappop(self._returned)
-        while self._fresh and self._fresh[0].place is not Place.READY:
-            self._fresh.popleft()
-        if self._returned and (not self._fresh or self._returned[0][0] < self._fresh[0].sequence_number):
-            return heapq.heappop(self._returned)[1]
-        return self._fresh.popleft() if self._fresh else None
+        """The ready message with the lowest number."""
+        self.tick()
+        return self._pop_unexpired(self._ready)
+
+    def _pop_unexpired(self, ready: ReadyList) -> Message | None:
+        """One tick does not work off everything when very much expires at once."""
+        while (message := ready.pop()) is not None:
+            expires_at = message.expires_at
+            if expires_at is None or expires_at > self._clock():
+                return message
+            self._expire(message)
+        return None
 
     def _deferred(self, numbers: Iterable[int]) -> list[Message]:
         return [self._find(number, Place.DEFERRED) for number in dict.fromkeys(numbers)]
@@ -341,25 +328,28 @@ class Queue:
             raise MessageNotFound(number, place.name.lower())
         return message
 
+    def _modify(self, message: Message, changes: RawPairs | None) -> Message:
+        if changes:
+            message.content = message.content.modified(changes)
+        return message
+
     def _move(self, message: Message, place: Place) -> None:
         self._places[message.place] -= 1
         self._places[place] += 1
         message.place = place
 
-    def _remove(self, message: Message) -> None:
-        self._timers.cancel(message.timer)
+    def _remove(self, message: Message, *, popped: bool = False) -> None:
+        was_ready = message.place is Place.READY
         self._places[message.place] -= 1
         message.place = Place.GONE
         del self._messages[message.sequence_number]
-
-    def _lock_timer(self, token: UUID) -> tuple[float, Timer]:
-        locked_until = self._clock() + self.settings.lock_duration_seconds
-        return locked_until, self._timers.add(locked_until, partial(self._lock_expired, token))
+        if was_ready and not popped:
+            self._ready_of(message).moved_on()
 
     def _lock(self, message: Message) -> Lock:
-        token = uuid4()
-        lock = Lock(token, message, *self._lock_timer(token))
-        self._locks[token] = lock
+        lock = Lock(uuid4(), message, self._clock() + self.settings.lock_duration_seconds)
+        self._locks[lock.token] = lock
+        self._lock_ends.add(lock.locked_until, lock.token)
         self._move(message, Place.LOCKED)
         return lock
 
@@ -367,14 +357,14 @@ class Queue:
         self.tick()
         lock = self._locks.pop(token, None)
         if lock is None:
-            raise LockLost(token)
-        self._timers.cancel(lock.timer)
+            raise self._lost(token)
         return lock.message
 
+    def _lost(self, token: UUID) -> Exception:
+        return LockLost(token)
+
     def _lock_expired(self, token: UUID) -> None:
-        lock = self._locks.pop(token)
-        self._timers.cancel(lock.timer)
-        self._delivery_failed(lock.message)
+        self._delivery_failed(self._locks.pop(token).message)
 
     def _delivery_failed(self, message: Message) -> None:
         message.delivery_count += 1
@@ -390,31 +380,20 @@ class Queue:
             self._move(message, Place.DEFERRED)
             return
         self._move(message, Place.READY)
-        heapq.heappush(self._returned, (message.sequence_number, message))
-        # Its time may have run out while it was locked.
-        self._expire_if_ready(message)
-
-    def _expire_if_ready(self, message: Message) -> None:
-        """A locked message is left alone until it comes back; a deferred one for good."""
         expires_at = message.expires_at
-        if message.place is not Place.READY or expires_at is None or expires_at > self._clock():
+        if expires_at is not None and expires_at <= self._clock():
+            # Its time ran out while it was locked.
+            self._expire(message)
             return
+        self._ready_of(message).give_back(message)
+
+    def _expire(self, message: Message) -> None:
         if self.settings.dead_letter_on_expiration:
             self._dead_letter(message, EXPIRED_REASON, "The message expired and was dead lettered.")
         else:
             self._remove(message)
 
     def _dead_letter(self, message: Message, reason: str | None, description: str | None) -> None:
-        if self.dead_letters is None:
-            # There is nowhere further down: it stays here.
-            self._give_back(message)
-            return
         self._remove(message)
-        self.dead_letters._bury(message, self.settings.name, reason, description)  # noqa: SLF001
-
-    def _bury(self, message: Message, source: str, reason: str | None, description: str | None) -> None:
-        dead = self._store(message.content.dead_lettered(reason, description), next(self._numbers), Place.READY)
-        dead.delivery_count = message.delivery_count
-        dead.dead_letter_source = source
-        dead.original_sequence_number = message.sequence_number
-        self._enqueue(dead)
+        if self.dead_letters is not None:
+            self.dead_letters.bury(message, self.settings.name, reason, description)

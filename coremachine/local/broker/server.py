@@ -1,14 +1,18 @@
 """The broker as a whole: an AMQP port, an HTTP port and the queues between them."""
 
 import asyncio
-import time
-from collections.abc import Callable
-from dataclasses import asdict
+import ssl
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from coremachine.local.broker.admin_http import AdminHttp
+from coremachine.local.broker.certificates import server_context
+from coremachine.local.broker.clock import TurnableClock
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.connection import Connection
-from coremachine.local.broker.entity import Namespace
+from coremachine.local.broker.limits import IdleLimits
+from coremachine.local.broker.namespace import Namespace
+from coremachine.local.broker.performatives import AmqpError
 from coremachine.local.connections import ConnectionBook, connection_limit
 from coremachine.local.descriptors import descriptor_limit
 
@@ -24,15 +28,32 @@ class PortInUse(OSError):
         )
 
 
+@dataclass(frozen=True)
+class TlsPorts:
+    """The same ports with TLS.
+
+    Attributes:
+        folder: Holds the certificate authority that clients trust, `ca.pem`; made where missing.
+        amqp_port: 0 for any free port, None for none; Service Bus has 5671.
+        admin_port: As above.
+    """
+
+    folder: Path
+    amqp_port: int | None = None
+    admin_port: int | None = None
+
+
 class Broker:
     """A local Service Bus namespace. Messages live in memory and are gone when it stops.
 
     Args:
-        config: The queues.
+        config: The queues and topics.
         host: The address to listen on.
         amqp_port: 0 for any free port; read `amqp_port` after `start()`.
         admin_port: The HTTP port; 0 as above.
-        clock: Seconds since the Unix epoch.
+        tls: Ports with TLS beside them.
+        idle: When silent connections and links are closed; never by default.
+        clock: Seconds since the Unix epoch; tests can turn the default one.
     """
 
     def __init__(
@@ -42,12 +63,20 @@ class Broker:
         host: str = "127.0.0.1",
         amqp_port: int = 5672,
         admin_port: int = 5300,
-        clock: Callable[[], float] = time.time,
+        tls: TlsPorts | None = None,
+        idle: IdleLimits | None = None,
+        clock: TurnableClock | None = None,
     ) -> None:
-        self.namespace = Namespace(config.queues, clock)
+        self._clock = clock or TurnableClock()
+        self.namespace = Namespace.of(config, self._clock)
         self.host = host
         self.amqp_port = amqp_port
         self.admin_port = admin_port
+        self.amqps_port: int | None = None
+        self.admin_tls_port: int | None = None
+        self._tls = tls
+        self._idle = idle or IdleLimits()
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
 
@@ -62,35 +91,69 @@ class Broker:
     def admin_url(self) -> str:
         return f"http://{self.host}:{self.admin_port}"
 
+    @property
+    def admin_connection_string(self) -> str:
+        """For administration clients, which speak HTTPS only; needs a TLS port for administration."""
+        if self.admin_tls_port is None:
+            raise RuntimeError("expected a TLS port for administration, found none; start the broker with one")
+        return (
+            f"Endpoint=sb://localhost:{self.admin_tls_port};SharedAccessKeyName=RootManageSharedAccessKey;"
+            "SharedAccessKey=SAS_KEY_VALUE"
+        )
+
     async def start(self) -> None:
-        """Listen on both ports.
+        """Listen on all ports.
 
         Raises:
-            PortInUse: One of them is taken; the other is free again.
+            PortInUse: One of them is taken; the others are free again.
         """
-        loop = asyncio.get_running_loop()
         limit = connection_limit(descriptor_limit()) // 2
-        book = ConnectionBook("amqp", limit)
+        amqp, admin = ConnectionBook("amqp", limit), ConnectionBook("administration", limit)
         try:
-            amqp = await loop.create_server(
-                lambda: Connection(self.namespace, self._connections, book), self.host, self.amqp_port
-            )
-        except OSError as exc:
-            raise PortInUse(self.host, self.amqp_port, "AMQP", exc.strerror or str(exc)) from exc
-        self._servers.append(amqp)
-        try:
-            admin = await asyncio.start_server(
-                AdminHttp(self, ConnectionBook("administration", limit)).on_connection, self.host, self.admin_port
-            )
-        except OSError as exc:
+            self.amqp_port = await self._listen_amqp(self.amqp_port, amqp, None)
+            self.admin_port = await self._listen_admin(self.admin_port, admin, None)
+            if self._tls is not None:
+                context = server_context(self._tls.folder)
+                if self._tls.amqp_port is not None:
+                    self.amqps_port = await self._listen_amqp(self._tls.amqp_port, amqp, context)
+                if self._tls.admin_port is not None:
+                    self.admin_tls_port = await self._listen_admin(self._tls.admin_port, admin, context)
+        except BaseException:
             await self.stop()
-            raise PortInUse(self.host, self.admin_port, "administration", exc.strerror or str(exc)) from exc
-        self._servers.append(admin)
-        self.amqp_port = amqp.sockets[0].getsockname()[1]
-        self.admin_port = admin.sockets[0].getsockname()[1]
+            raise
+        self._watch_idle_links()
+
+    async def _listen_amqp(self, port: int, book: ConnectionBook, context: ssl.SSLContext | None) -> int:
+        loop = asyncio.get_running_loop()
+        try:
+            server = await loop.create_server(
+                lambda: Connection(self.namespace, self._connections, book, self._idle), self.host, port, ssl=context
+            )
+        except OSError as exc:
+            raise PortInUse(self.host, port, "AMQP", exc.strerror or str(exc)) from exc
+        return self._added(server)
+
+    async def _listen_admin(self, port: int, book: ConnectionBook, context: ssl.SSLContext | None) -> int:
+        try:
+            server = await asyncio.start_server(AdminHttp(self, book).on_connection, self.host, port, ssl=context)
+        except OSError as exc:
+            raise PortInUse(self.host, port, "administration", exc.strerror or str(exc)) from exc
+        return self._added(server)
+
+    def _added(self, server: asyncio.Server) -> int:
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    def _watch_idle_links(self) -> None:
+        limit = self._idle.link_seconds
+        if limit is not None:
+            self.detach_idle_links(limit)
+            self._idle_timer = asyncio.get_running_loop().call_later(limit / 4, self._watch_idle_links)
 
     async def stop(self) -> None:
         """Close all connections and ports."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
@@ -103,8 +166,8 @@ class Broker:
         self.namespace.close()
 
     def queue_counts(self) -> dict[str, dict[str, int]]:
-        """Per queue: active, locked, scheduled, deferred and dead_letter."""
-        return {entity.name: asdict(entity.queue.counts()) for entity in self.namespace.queues}
+        """Per queue and subscription: active, locked, scheduled, deferred and dead_letter."""
+        return {entity.name: asdict(entity.queue.counts()) for entity in self.namespace.entities}
 
     def purge(self, queue: str) -> int:
         """Forget all messages of a queue; `<queue>/$DeadLetterQueue` names its dead letters."""
@@ -123,9 +186,28 @@ class Broker:
 
     def expire_locks(self, queue: str | None = None) -> int:
         """End all locks of a queue, or of all queues, now; returns how many there were."""
-        entities = [self.namespace.get(queue)] if queue is not None else self.namespace.queues
+        entities = [self.namespace.get(queue)] if queue is not None else self.namespace.entities
         expired = 0
         for entity in entities:
             expired += entity.queue.expire_locks()
             entity.pump()
         return expired
+
+    def detach_links(self, queue: str) -> int:
+        """Detach all links to a queue, topic or subscription by force; returns how many there were."""
+        text = f"The link to '{queue}' is force detached on demand of a test."
+        return self.namespace.get(queue).detach_links(AmqpError("amqp:link:detach-forced", text))
+
+    def detach_idle_links(self, seconds: float) -> int:
+        """Detach the links that were not used for this long; returns how many there were."""
+        used_before = self._clock() - seconds
+        return sum(connection.detach_idle(used_before) for connection in list(self._connections))
+
+    def turn_clock(self, seconds: float) -> None:
+        """Let time pass: locks end, messages expire, scheduled ones become active.
+
+        Raises:
+            ValueError: The number is negative or above ten years.
+        """
+        self._clock.turn(seconds)
+        self.namespace.clock_turned()

@@ -1,32 +1,25 @@
 """A session: its links, its windows, and the deliveries that wait for a settlement."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
-from coremachine.local.broker import codec
 from coremachine.local.broker import performatives as perf
-from coremachine.local.broker.cbs import answer_cbs
+from coremachine.local.broker.attaching import Attach, LinkFactory
 from coremachine.local.broker.codec import NULL
-from coremachine.local.broker.entity import CBS_NODE, MANAGEMENT_SUFFIX, Entity, Namespace, path_of
-from coremachine.local.broker.links import (
-    MAX_MESSAGE_SIZE,
-    ConsumerLink,
-    IncomingLink,
-    Link,
-    OutgoingLink,
-    Receive,
-    receive_into,
-)
-from coremachine.local.broker.management import Management
-from coremachine.local.broker.performatives import AmqpError, Flow, Performative, Transfer
-from coremachine.local.broker.settlement import SendAnswers, apply_outcome
+from coremachine.local.broker.entity import CallLater, Entity, call_later
+from coremachine.local.broker.limits import MAX_UNSETTLED, MAX_WAITING_BYTES
+from coremachine.local.broker.links import Link, OutgoingLink, ReplyLink
+from coremachine.local.broker.namespace import Namespace
+from coremachine.local.broker.performatives import UINT32, AmqpError, FatalError, Flow, Performative, Transfer
+from coremachine.local.broker.session_link import SessionLink
+from coremachine.local.broker.settlement import SendAnswers, apply_outcome, as_amqp_error
+from coremachine.local.broker.stored import LockLost
 
 INCOMING_WINDOW = 65536
 _FRAME_ROOM = 128  # header and performative of a transfer
-_MAX_REQUEST_SIZE = 4 * MAX_MESSAGE_SIZE
-_SESSION_FILTER = "com.microsoft:session-filter"
+_HALF = 2**31
 
 
 class Peer(Protocol):
@@ -40,6 +33,8 @@ class Peer(Protocol):
 
     def write(self, data: bytes) -> None: ...
 
+    def hold_unfinished(self, size: int) -> None: ...
+
 
 class Session:
     """One session of a connection.
@@ -51,18 +46,23 @@ class Session:
         begin: The client's begin.
     """
 
-    def __init__(self, peer: Peer, namespace: Namespace, channel: int, begin: Performative) -> None:
+    def __init__(
+        self, peer: Peer, namespace: Namespace, channel: int, begin: Performative, later: CallLater = call_later
+    ) -> None:
         self._peer = peer
         self._namespace = namespace
         self._channel = channel
+        self._factory = LinkFactory(self, namespace, later)
         self._links: dict[int, Link] = {}
-        self._unsettled: dict[int, tuple[Entity, UUID]] = {}
+        # In the order of delivery; bounded, since a client may never settle.
+        self._unsettled: OrderedDict[int, tuple[Entity, UUID]] = OrderedDict()
         self._received = SendAnswers()
         self._waiting_frames: deque[bytes] = deque()
+        self._waiting_bytes = 0
         self._next_delivery_id = 0
         self._next_outgoing_id = 0
-        self._next_incoming_id = _number(begin.fields[1])
-        self._remote_window = _number(begin.fields[2])
+        self._next_incoming_id: int = begin.fields[1]  # type: ignore[assignment]
+        self._remote_window: int = begin.fields[2]  # type: ignore[assignment]
         self._handlers: dict[int, Callable[[bytes, Performative], None]] = {
             perf.ATTACH: self._on_attach,
             perf.FLOW: self._on_flow,
@@ -94,106 +94,106 @@ class Session:
         for link in links.values():
             link.close()
         self._unsettled.clear()
+        self._waiting_frames.clear()
+
+    def detach_idle(self, used_before: float) -> int:
+        """Detach the links that were not used since a time; returns how many there were."""
+        idle = [link for link in self._links.values() if link.used_at < used_before]
+        for link in idle:
+            text = f"The link '{link.path}' is force detached. Details: IdleTimerExpired: the link was not used."
+            self.detach(link, AmqpError("amqp:link:detach-forced", text))
+        return len(idle)
+
+    # What links need of their session.
+
+    def now(self) -> float:
+        return self._namespace.clock()
 
     @property
     def can_transfer(self) -> bool:
-        return self._peer.can_write and not self._waiting_frames and self._remote_window > 0
+        return self._remote_window > 0 and not self._waiting_frames and self._peer.can_write and self._has_room()
 
     def transfer(self, handle: int, tag: bytes, payload: bytes, *, settled: bool) -> int:
         """Send a delivery in as many frames as it takes; frames beyond the client's window wait. Returns its id."""
         delivery_id = self._next_delivery_id
-        self._next_delivery_id += 1
+        self._next_delivery_id = (delivery_id + 1) & UINT32
         room = self._peer.max_frame_size - _FRAME_ROOM
         for start in range(0, max(len(payload), 1), room):
             more = start + room < len(payload)
             body = perf.transfer_body(handle, delivery_id, tag, settled=settled, more=more)
-            self._waiting_frames.append(perf.frame(self._channel, body, payload[start : start + room]))
-        self._send_waiting()
+            self._send(perf.frame(self._channel, body, payload[start : start + room]))
         return delivery_id
 
     def send_link_flow(self, handle: int, *, delivery_count: int, credit: int, drain: bool = False) -> None:
         self._write_flow(handle=handle, delivery_count=delivery_count, credit=credit, drain=drain)
 
-    def settle_incoming(self, delivery_id: int, state: bytes) -> None:
+    def settle_incoming(self, delivery_id: int, state: bytes, *, at_once: bool = False) -> None:
         self._received.add(delivery_id, state)
+        if at_once:
+            self.before_flush()
 
     def await_settlement(self, delivery_id: int, entity: Entity, token: UUID) -> None:
         self._unsettled[delivery_id] = (entity, token)
 
+    def hold_unfinished(self, size: int) -> None:
+        self._peer.hold_unfinished(size)
+
+    def detach(self, link: Link, error: AmqpError) -> None:
+        if self._links.get(link.handle) is link:
+            del self._links[link.handle]
+            link.close()
+            self._peer.write(perf.detach_frame(self._channel, link.handle, error))
+
+    def reply_link(self, path: str, reply_to: object) -> ReplyLink | None:
+        links = [each for each in self._links.values() if isinstance(each, ReplyLink) and each.path == path]
+        # A session may have several; the SDK for JavaScript names one by the address of its target.
+        named = (each for each in links if reply_to is not None and each.address == reply_to)
+        return next(named, links[0] if links else None)
+
+    def _has_room(self) -> bool:
+        if len(self._unsettled) >= MAX_UNSETTLED:
+            delivery_id, (entity, token) = next(iter(self._unsettled.items()))
+            if not entity.queue.holds(token):
+                del self._unsettled[delivery_id]
+        return len(self._unsettled) < MAX_UNSETTLED
+
     def _on_attach(self, body: bytes, performative: Performative) -> None:
-        raw = perf.raw_fields(body)
-        raw += [NULL] * (len(performative.fields) - len(raw))
-        handle = _number(performative.fields[1])
-        client_receives = bool(performative.fields[2])
-        source, target = raw[5], raw[6]
+        attach = Attach.read(body, performative)
+        if attach.handle > perf.HANDLE_MAX:
+            text = f"expected a handle of at most {perf.HANDLE_MAX}, found {attach.handle}"
+            raise AmqpError("amqp:connection:framing-error", text)
+        if attach.handle in self._links:
+            raise AmqpError("amqp:session:handle-in-use", f"expected a free handle, found {attach.handle} in use")
         try:
-            link = self._make_link(handle, performative)
-            refusal = None
-        except AmqpError as error:
-            link, refusal, source, target = None, error, NULL, NULL
-        answer = perf.AttachAnswer(
-            name=raw[0],
-            handle=handle,
-            is_receiver=not client_receives,
-            snd_settle_mode=raw[3],
-            rcv_settle_mode=raw[4],
-            source=source,
-            target=target,
-            max_message_size=MAX_MESSAGE_SIZE,
-        )
-        self._peer.write(answer.encoded(self._channel))
-        if link is None:
-            self._peer.write(perf.detach_frame(self._channel, handle, refusal))
+            link = self._factory.make(attach)
+        except AmqpError as refusal:
+            self._refuse(attach, refusal)
             return
-        self._links[handle] = link
+        self._links[attach.handle] = link
+        if isinstance(link, SessionLink):
+            link.start(
+                lambda session_id, more: self._accept(link, attach, attach.source_with_session(session_id), more),
+                lambda error: self._refuse(attach, error),
+            )
+        else:
+            self._accept(link, attach, attach.source, ())
+
+    def _accept(self, link: Link, attach: Attach, source: bytes, more: tuple[tuple[bytes, bytes], ...]) -> None:
+        self._peer.write(attach.answered(self._channel, source, attach.target, more))
         link.on_attached()
 
-    def _make_link(self, handle: int, attach: Performative) -> Link:
-        client_receives = bool(attach.fields[2])
-        terminus = attach.fields[5 if client_receives else 6]
-        if not isinstance(terminus, list) or not terminus:
-            raise AmqpError("amqp:invalid-field", "expected a source or target with an address, found none")
-        path = path_of(terminus[0])
-        if not client_receives:
-            return self._make_incoming(handle, path)
-        if path == CBS_NODE:
-            return OutgoingLink(self, handle, path)
-        if path.lower().endswith(MANAGEMENT_SUFFIX):
-            self._namespace.get(path[: -len(MANAGEMENT_SUFFIX)])
-            return OutgoingLink(self, handle, path)
-        entity = self._namespace.get(path)
-        filters = terminus[7] if len(terminus) > 7 else None  # noqa: PLR2004
-        if isinstance(filters, dict) and _SESSION_FILTER in filters:
-            raise AmqpError("amqp:not-allowed", f"expected a receiver without session: '{path}' has no sessions")
-        return ConsumerLink(self, handle, path, entity=entity, takes_and_deletes=attach.fields[3] == 1)
-
-    def _make_incoming(self, handle: int, path: str) -> IncomingLink:
-        if path == CBS_NODE:
-            return IncomingLink(self, handle, self._answering(path, answer_cbs), _MAX_REQUEST_SIZE)
-        if path.lower().endswith(MANAGEMENT_SUFFIX):
-            entity = self._namespace.get(path[: -len(MANAGEMENT_SUFFIX)])
-            management = Management(entity, self._namespace.faults)
-            return IncomingLink(self, handle, self._answering(path, management.answer), _MAX_REQUEST_SIZE)
-        entity = self._namespace.get(path)
-        if entity.dead_letters is None:
-            raise AmqpError("amqp:not-allowed", f"expected a queue to send to, found the dead-letter queue '{path}'")
-        return IncomingLink(self, handle, receive_into(self._namespace, entity))
-
-    def _answering(self, path: str, answer: Callable[[bytes], bytes]) -> Receive:
-        """Answer requests on the link of this session that receives from the same node."""
-
-        def receive(payload: bytes, _message_format: int) -> None:
-            links = (each for each in self._links.values() if isinstance(each, OutgoingLink) and each.path == path)
-            reply_link = next(links, None)
-            if reply_link is None:
-                raise AmqpError("amqp:precondition-failed", f"expected a receiving link on '{path}' for the answer")
-            reply_link.send_answer(answer(payload))
-
-        return receive
+    def _refuse(self, attach: Attach, error: AmqpError) -> None:
+        link = self._links.pop(attach.handle, None)
+        if link is not None:
+            link.close()
+        self._peer.write(attach.answered(self._channel, NULL, NULL, ()))
+        self._peer.write(perf.detach_frame(self._channel, attach.handle, error))
 
     def _on_flow(self, _body: bytes, performative: Performative) -> None:
         flow = Flow(*performative.fields[:11])  # type: ignore[arg-type]
-        self._remote_window = (flow.next_incoming_id or 0) + flow.incoming_window - self._next_outgoing_id
+        # Serial numbers: what the client has not yet seen is taken off its window, also where the id wraps.
+        unseen = (self._next_outgoing_id - (flow.next_incoming_id or 0)) & UINT32
+        self._remote_window = flow.incoming_window - (unseen if unseen < _HALF else 0)
         self._send_waiting()
         if flow.handle is None:
             if flow.echo:
@@ -205,50 +205,67 @@ class Session:
             link.on_flow(flow)
 
     def _on_transfer(self, body: bytes, performative: Performative) -> None:
-        self._next_incoming_id += 1
+        self._next_incoming_id = (self._next_incoming_id + 1) & UINT32
         transfer = Transfer(*performative.fields[:11])  # type: ignore[arg-type]
         link = self._links.get(transfer.handle)
         if link is None:
-            raise AmqpError(
-                "amqp:session:unattached-handle", f"expected an attached link, found handle {transfer.handle}"
-            )
+            text = f"expected an attached link, found handle {transfer.handle}"
+            raise AmqpError("amqp:session:unattached-handle", text)
         link.on_transfer(transfer, body[performative.end :])
 
     def _on_disposition(self, body: bytes, performative: Performative) -> None:
         is_receiver, first, last, settled, state, _ = performative.fields
-        if not is_receiver or state is None:
+        if not is_receiver or state is None or not isinstance(first, int):
             return
-        raw_state = perf.raw_fields(body)[4]
-        start = _number(first)
-        end = start if last is None else _number(last)
-        touched: dict[str, Entity] = {}
+        raw_state = perf.raw_field(body, 4)
+        if last is None or last == first:
+            self._settle_one(first, raw_state, answered=not settled).pump()
+            return
         # A range may be far wider than what is held; the rest was settled before, and nobody waits for it.
-        ids = [start] if start == end else [each for each in self._unsettled if start <= each <= end]
-        for delivery_id in ids:
-            if delivery_id not in self._unsettled:
-                continue
-            entity, token = self._unsettled.pop(delivery_id)
-            answer = apply_outcome(entity, token, raw_state)
-            touched[entity.name] = entity
-            if not settled:
-                # A frame for each: settling concurrently, the SDK reads a frame per waiter, and one that finds
-                # itself answered by somebody else's frame waits out its 0.2 s socket timeout.
-                frame = perf.disposition_frame(self._channel, delivery_id, delivery_id, answer, is_receiver=False)
-                self._peer.write(frame)
-        for entity in touched.values():
+        width = (int(last) - first) & UINT32  # type: ignore[call-overload]
+        if int(last) < first and width >= _HALF:  # type: ignore[call-overload]
+            raise AmqpError("amqp:invalid-field", f"expected a range of deliveries, found {first} to {last}")
+        ids = [each for each in self._unsettled if (each - first) & UINT32 <= width]
+        for entity in {self._settle_one(each, raw_state, answered=not settled): None for each in ids}:
             entity.pump()
 
+    def _settle_one(self, delivery_id: int, raw_state: bytes, *, answered: bool) -> "Entity | _Nothing":
+        held = self._unsettled.pop(delivery_id, None)
+        if held is not None:
+            answer = apply_outcome(*held, raw_state)
+        else:
+            answer = perf.rejected_with(as_amqp_error(LockLost(UUID(int=delivery_id))))
+        if answered:
+            # A frame for each: settling concurrently, the SDK reads a frame per waiter, and one that finds
+            # itself answered by somebody else's frame waits out its 0.2 s socket timeout.
+            frame = perf.disposition_frame(self._channel, delivery_id, delivery_id, answer, is_receiver=False)
+            self._peer.write(frame)
+        return held[0] if held is not None else _NOTHING
+
     def _on_detach(self, _body: bytes, performative: Performative) -> None:
-        handle = _number(performative.fields[0])
+        handle: int = performative.fields[0]  # type: ignore[assignment]
         link = self._links.pop(handle, None)
         if link is not None:
             link.close()
             self._peer.write(perf.detach_frame(self._channel, handle))
 
+    def _send(self, frame: bytes) -> None:
+        if self._remote_window > 0 and not self._waiting_frames:
+            self._peer.write(frame)
+            self._next_outgoing_id = (self._next_outgoing_id + 1) & UINT32
+            self._remote_window -= 1
+            return
+        self._waiting_frames.append(frame)
+        self._waiting_bytes += len(frame)
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            raise FatalError("amqp:resource-limit-exceeded", "expected a session window for the answers, found none")
+
     def _send_waiting(self) -> None:
         while self._waiting_frames and self._remote_window > 0:
-            self._peer.write(self._waiting_frames.popleft())
-            self._next_outgoing_id += 1
+            frame = self._waiting_frames.popleft()
+            self._waiting_bytes -= len(frame)
+            self._peer.write(frame)
+            self._next_outgoing_id = (self._next_outgoing_id + 1) & UINT32
             self._remote_window -= 1
 
     def _write_flow(
@@ -275,7 +292,11 @@ class Session:
         self._peer.write(perf.flow_frame(self._channel, flow))
 
 
-def _number(value: codec.Value) -> int:
-    if not isinstance(value, int):
-        raise AmqpError("amqp:invalid-field", f"expected a number, found {value!r}")
-    return value
+class _Nothing:
+    """In place of the entity of a delivery that is not known."""
+
+    def pump(self) -> None:
+        pass
+
+
+_NOTHING = _Nothing()

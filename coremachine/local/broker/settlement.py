@@ -3,7 +3,9 @@
 from uuid import UUID
 
 from coremachine.local.broker import codec
+from coremachine.local.broker.codec import NULL, DecodeError
 from coremachine.local.broker.entity import Entity
+from coremachine.local.broker.message import RawPairs, property_changes
 from coremachine.local.broker.performatives import (
     ACCEPTED,
     MODIFIED,
@@ -14,12 +16,30 @@ from coremachine.local.broker.performatives import (
     REJECTED,
     RELEASED,
     AmqpError,
+    code_of,
     disposition_frame,
     rejected_with,
 )
-from coremachine.local.broker.queue import LockLost
+from coremachine.local.broker.stored import AlreadyDead, LockLost, MessageNotFound, SessionLockLost, SessionRequired
 
 LOCK_LOST_CONDITION = "com.microsoft:message-lock-lost"
+SESSION_LOST_CONDITION = "com.microsoft:session-lock-lost"
+_REASON, _DESCRIPTION = "DeadLetterReason", "DeadLetterErrorDescription"
+_ACCEPTED_PREFIX = b"\x00\x53\x24"
+
+QueueProblem = LockLost | SessionLockLost | MessageNotFound | AlreadyDead | SessionRequired
+QUEUE_PROBLEMS = (LockLost, SessionLockLost, MessageNotFound, AlreadyDead, SessionRequired)
+_CONDITIONS: dict[type, str] = {
+    LockLost: LOCK_LOST_CONDITION,
+    SessionLockLost: SESSION_LOST_CONDITION,
+    MessageNotFound: "com.microsoft:message-not-found",
+    AlreadyDead: "amqp:not-allowed",
+    SessionRequired: "amqp:not-allowed",
+}
+
+
+def as_amqp_error(problem: QueueProblem) -> AmqpError:
+    return AmqpError(_CONDITIONS[type(problem)], str(problem))
 
 
 def apply_outcome(entity: Entity, token: UUID, state: bytes) -> bytes:
@@ -28,34 +48,52 @@ def apply_outcome(entity: Entity, token: UUID, state: bytes) -> bytes:
     Returns:
         The state to answer: the same outcome, or rejected with the reason why it was not applied.
     """
-    code, position = codec.decode(state, 1)
-    value, _ = codec.decode(state, position)
-    fields = value if isinstance(value, list) else []
     try:
-        if code == ACCEPTED:
+        if state.startswith(_ACCEPTED_PREFIX):
             entity.queue.complete(token)
             return OUTCOME_ACCEPTED
-        if code == RELEASED:
-            entity.queue.release(token)
-            return OUTCOME_RELEASED
-        if code == MODIFIED:
-            is_deferral = len(fields) > 1 and bool(fields[1])
-            entity.queue.defer(token) if is_deferral else entity.queue.abandon(token)
-            return OUTCOME_MODIFIED
-        if code == REJECTED:
-            entity.queue.dead_letter(token, *_dead_letter_reason(fields))
-            return OUTCOME_REJECTED
-    except LockLost as lost:
-        return rejected_with(AmqpError(LOCK_LOST_CONDITION, str(lost)))
-    return rejected_with(AmqpError("amqp:not-implemented", f"expected a terminal outcome, found code {code!r}"))
+        return _apply(entity, token, state)
+    except QUEUE_PROBLEMS as problem:
+        return rejected_with(as_amqp_error(problem))
+    except DecodeError as exc:
+        return rejected_with(AmqpError("amqp:decode-error", str(exc)))
+    except AmqpError as error:
+        return rejected_with(error)
 
 
-def _dead_letter_reason(fields: list[codec.Value]) -> tuple[str | None, str | None]:
-    error = fields[0] if fields else None
-    info = error[2] if isinstance(error, list) and len(error) > 2 else None  # noqa: PLR2004
-    if not isinstance(info, dict):
-        return None, None
-    return text_or_none(info.get("DeadLetterReason")), text_or_none(info.get("DeadLetterErrorDescription"))
+def _apply(entity: Entity, token: UUID, state: bytes) -> bytes:
+    if state[:1] != b"\x00":
+        raise DecodeError("an outcome", f"0x{state[:1].hex()}", 0)
+    descriptor, position = codec.decode(state, 1)
+    code, fields = code_of(descriptor), codec.split_compound(state, position)
+    if code == ACCEPTED:
+        entity.queue.complete(token)
+        return OUTCOME_ACCEPTED
+    if code == RELEASED:
+        entity.queue.release(token)
+        return OUTCOME_RELEASED
+    if code == MODIFIED:
+        is_deferral = len(fields) > 1 and codec.decode(fields[1])[0] is True
+        changes = property_changes(fields[2] if len(fields) > 2 else NULL)  # noqa: PLR2004
+        entity.queue.defer(token, changes) if is_deferral else entity.queue.abandon(token, changes)
+        return OUTCOME_MODIFIED
+    if code == REJECTED:
+        entity.queue.dead_letter(token, *_dead_letter_reason(fields))
+        return OUTCOME_REJECTED
+    raise AmqpError("amqp:not-implemented", f"expected a terminal outcome, found {repr(descriptor)[:100]}")
+
+
+def _dead_letter_reason(fields: list[bytes]) -> tuple[str | None, str | None, RawPairs]:
+    """Reason and description out of the error's info, whose other entries are application properties to set."""
+    error = fields[0] if fields else NULL
+    if error == NULL:
+        return None, None, []
+    parts = codec.split_compound(error, codec.skip(error, 1))
+    if len(parts) < 3 or parts[2] == NULL:  # noqa: PLR2004
+        return None, None, []
+    changes = {str(codec.decode(key)[0]): (key, value) for key, value in property_changes(parts[2])}
+    texts = [text_or_none(codec.decode(changes.pop(name, (NULL, NULL))[1])[0]) for name in (_REASON, _DESCRIPTION)]
+    return texts[0], texts[1], list(changes.values())
 
 
 def text_or_none(value: codec.Value) -> str | None:

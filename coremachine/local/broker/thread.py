@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from coremachine.local.broker.config import BrokerConfig
-from coremachine.local.broker.server import Broker
+from coremachine.local.broker.limits import IdleLimits
+from coremachine.local.broker.server import Broker, TlsPorts
 
 T = TypeVar("T")
 
@@ -21,10 +22,18 @@ class BrokerThread:
     """
 
     def __init__(
-        self, config: BrokerConfig, *, host: str = "127.0.0.1", amqp_port: int = 0, admin_port: int = 0
+        self,
+        config: BrokerConfig,
+        *,
+        host: str = "127.0.0.1",
+        amqp_port: int = 0,
+        admin_port: int = 0,
+        tls: TlsPorts | None = None,
+        idle: IdleLimits | None = None,
     ) -> None:
         self._config = config
         self._address = (host, amqp_port, admin_port)
+        self._tls, self._idle = tls, idle
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._broker: Broker | None = None
@@ -45,7 +54,9 @@ class BrokerThread:
         thread.start()
         self._loop, self._thread = loop, thread
         host, amqp_port, admin_port = self._address
-        broker = Broker(self._config, host=host, amqp_port=amqp_port, admin_port=admin_port)
+        broker = Broker(
+            self._config, host=host, amqp_port=amqp_port, admin_port=admin_port, tls=self._tls, idle=self._idle
+        )
         try:
             asyncio.run_coroutine_threadsafe(broker.start(), loop).result(_CALL_TIMEOUT_SECONDS)
         except BaseException:
@@ -72,6 +83,14 @@ class BrokerThread:
         return self._running().admin_url
 
     @property
+    def admin_connection_string(self) -> str:
+        return self._running().admin_connection_string
+
+    @property
+    def amqps_port(self) -> int | None:
+        return self._running().amqps_port
+
+    @property
     def amqp_port(self) -> int:
         return self._running().amqp_port
 
@@ -94,6 +113,13 @@ class BrokerThread:
 
     def expire_locks(self, queue: str | None = None) -> int:
         return self._call(lambda: self._running().expire_locks(queue))
+
+    def detach_links(self, queue: str) -> int:
+        return self._call(lambda: self._running().detach_links(queue))
+
+    def turn_clock(self, seconds: float) -> None:
+        """Let time pass for the broker: locks end, messages expire, scheduled ones become active."""
+        self._call(lambda: self._running().turn_clock(seconds))
 
     def _running(self) -> Broker:
         if self._broker is None:

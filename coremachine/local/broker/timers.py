@@ -1,62 +1,62 @@
-"""One heap of things that fall due: lock ends, expiries, scheduled messages."""
+"""Keys by the time at which they fall due: lock ends, expiries, scheduled messages."""
 
 import heapq
+import math
 from collections.abc import Callable
-from itertools import count
+from typing import Generic, TypeVar
 
-_MIN_CANCELLED_TO_COMPACT = 1000
+K = TypeVar("K")
 
-
-class Timer:
-    """Something due at a time, in the clock's seconds; forgotten when cancelled."""
-
-    __slots__ = ("action", "due")
-
-    def __init__(self, due: float, action: Callable[[], None]) -> None:
-        self.due = due
-        self.action: Callable[[], None] | None = action
+_MIN_TO_COMPACT = 1000
 
 
-class TimerHeap:
-    """Runs what is due at the time that the caller gives; it has no clock of its own."""
+class DueHeap(Generic[K]):
+    """A heap without cancelling, since most entries lose their meaning before they fall due.
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Timer]] = []
-        self._order = count()
-        self._cancelled = 0
+    Args:
+        is_live: Whether a key still means something at this due time. The others are dropped now and then, so that an
+            hour of them does not fill the memory.
+    """
+
+    __slots__ = ("_heap", "_is_live", "_limit")
+
+    def __init__(self, is_live: Callable[[float, K], bool]) -> None:
+        self._heap: list[tuple[float, K]] = []
+        self._is_live = is_live
+        self._limit = _MIN_TO_COMPACT
 
     def __len__(self) -> int:
-        return len(self._heap) - self._cancelled
+        return len(self._heap)
 
-    def add(self, due: float, action: Callable[[], None]) -> Timer:
-        timer = Timer(due, action)
-        heapq.heappush(self._heap, (due, next(self._order), timer))
-        return timer
-
-    def cancel(self, timer: Timer | None) -> None:
-        if timer is None or timer.action is None:
-            return
-        timer.action = None
-        self._cancelled += 1
-        # Settled messages leave their timers behind; an hour of them would fill the memory.
-        if self._cancelled > _MIN_CANCELLED_TO_COMPACT and self._cancelled * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].action is not None]
+    def add(self, due: float, key: K) -> None:
+        heapq.heappush(self._heap, (due, key))
+        if len(self._heap) > self._limit:
+            self._heap = [entry for entry in self._heap if self._is_live(*entry)]
             heapq.heapify(self._heap)
-            self._cancelled = 0
+            self._limit = max(_MIN_TO_COMPACT, 2 * len(self._heap))
+
+    @property
+    def earliest(self) -> float:
+        """Of all entries, whether they still mean something or not."""
+        return self._heap[0][0] if self._heap else math.inf
 
     @property
     def next_due(self) -> float | None:
-        self._drop_cancelled()
+        while self._heap and not self._is_live(*self._heap[0]):
+            heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def run_due(self, now: float) -> None:
-        while (due := self.next_due) is not None and due <= now:
-            timer = heapq.heappop(self._heap)[2]
-            if timer.action is not None:
-                action, timer.action = timer.action, None
-                action()
+    def has_due(self, now: float) -> bool:
+        return bool(self._heap) and self._heap[0][0] <= now
 
-    def _drop_cancelled(self) -> None:
-        while self._heap and self._heap[0][2].action is None:
-            heapq.heappop(self._heap)
-            self._cancelled -= 1
+    def take_due(self, now: float) -> K | None:
+        """A live key that is due, or None."""
+        while self._heap and self._heap[0][0] <= now:
+            due, key = heapq.heappop(self._heap)
+            if self._is_live(due, key):
+                return key
+        return None
+
+    def clear(self) -> None:
+        self._heap.clear()
+        self._limit = _MIN_TO_COMPACT

@@ -25,6 +25,7 @@ from coremachine.local.host.access import AccessKeys
 from coremachine.local.host.errors import HostStartError
 from coremachine.local.host.protocol import EXIT_FUNCTION_TIMEOUT, Channel, WorkerOptions
 from coremachine.local.host.settings import HostSettings, app_environment, read_host_settings
+from coremachine.local.own_path import path_setting
 from coremachine.local.web_guard import is_loopback_address
 
 log = logging.getLogger(__name__)
@@ -32,13 +33,14 @@ log = logging.getLogger(__name__)
 MASTER_KEY_SETTING, HOST_KEY_SETTING = "LOCAL_HOST_MASTER_KEY", "LOCAL_HOST_FUNCTION_KEY"
 # The process's own: sys.stderr may be replaced by something without a file descriptor.
 _STDERR = 2
-_PROJECT_ROOT = Path(__file__).resolve().parents[3]
 _TICK_SECONDS = 0.1
 _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # A worker that lived this long was well: its death starts the back-off anew.
 _HEALTHY_SECONDS = 20.0
 # What a worker gets beyond the grace period, and beyond its announcement of a function timeout, before it is killed.
 _KILL_AFTER_SECONDS = 10.0
+# The same for one that is to be replaced.
+_REPLACE_SECONDS = 2.0
 # A worker that sends nothing for this time is blocked: it sends a sign of life each second.
 _BLOCKED_SECONDS = 5.0
 
@@ -77,6 +79,7 @@ class HostSupervisor:
         log_level: A name of the logging module; host.json's default level counts when it is None.
         log_file: Receives the output of all workers; otherwise it goes to stderr.
         state_dir: Keeps what timers missed across runs of the host; otherwise it is forgotten at the end.
+        work_dir: The workers' own folder, from which they take relative paths; app_dir by default, as in Azure.
     """
 
     def __init__(
@@ -91,9 +94,11 @@ class HostSupervisor:
         log_level: str | None = "info",
         log_file: Path | None = None,
         state_dir: Path | None = None,
+        work_dir: Path | None = None,
         grace_seconds: float = 10.0,
     ) -> None:
         self._app_dir = app_dir.resolve()
+        self._work_dir = (work_dir or app_dir).resolve()
         self._address = (host, port)
         self._environment = app_environment(self._app_dir, {**os.environ, **(environment or {})})
         self._settings: HostSettings = read_host_settings(self._app_dir, self._environment)
@@ -112,6 +117,8 @@ class HostSupervisor:
         self._monitor: threading.Thread | None = None
         self._leader: int | None = None
         self._timers_started = False
+        # Workers that are ending, each with the time when it is killed.
+        self._replaced: list[tuple[subprocess.Popen[bytes], Channel, float]] = []
 
     @property
     def port(self) -> int:
@@ -184,6 +191,25 @@ class HostSupervisor:
                 waiting = [slot.index for slot in self._slots if not slot.is_ready]
                 raise HostStartError(f"workers {waiting} were not ready within {timeout_seconds} s: see the log")
 
+    def replace_workers(self, grace_seconds: float) -> None:
+        """Start all workers anew, which then load the app as it is now. Returns at once; `wait_ready` waits for them.
+
+        The old ones end beside them.
+
+        Args:
+            grace_seconds: What running invocations get; those that take longer are given up.
+        """
+        with self._changed:
+            for slot in self._slots:
+                slot.failures, slot.error, slot.is_ready, slot.restart_at = 0, None, False, 0.0
+                if slot.process is not None and slot.channel is not None:
+                    slot.channel.send({"command": "stop", "grace_seconds": grace_seconds})
+                    kill_at = time.monotonic() + grace_seconds + _REPLACE_SECONDS
+                    self._replaced.append((slot.process, slot.channel, kill_at))
+                    log.info("worker_replaced worker=%d pid=%d", slot.index, slot.process.pid)
+                    slot.process = slot.channel = None
+            self._leader = None
+
     def stop(self) -> None:
         """Stop all workers: in-flight invocations get the grace period, then the processes are ended."""
         self._stopping.set()
@@ -200,6 +226,9 @@ class HostSupervisor:
             if slot.channel is not None:
                 slot.channel.close()
                 slot.channel = None
+        for process, channel, _ in self._replaced:
+            self._end(process, _REPLACE_SECONDS)
+            channel.close()
         self._resources.close()
         log.info("host_stopped")
 
@@ -219,12 +248,11 @@ class HostSupervisor:
     def _spawn(self, slot: _Slot) -> None:
         assert self._listener is not None  # noqa: S101 - start() has bound it
         ours, theirs = socket.socketpair()
-        path = os.pathsep.join([str(_PROJECT_ROOT), *filter(None, [self._environment.get("PYTHONPATH")])])
         with theirs:
             slot.process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
                 [sys.executable, "-m", "coremachine.local.host.worker", str(theirs.fileno())],
-                cwd=self._app_dir,
-                env={**self._environment, "PYTHONPATH": path},
+                cwd=self._work_dir,
+                env={**self._environment, **path_setting(self._environment)},
                 pass_fds=(theirs.fileno(), self._listener.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output or _STDERR,
@@ -260,10 +288,22 @@ class HostSupervisor:
                 events = selector.select(_TICK_SECONDS)
             with self._changed:
                 for key, _ in events:
-                    self._read(key.data)
+                    if key.fileobj is key.data.channel:  # else replaced meanwhile
+                        self._read(key.data)
+                self._end_replaced(time.monotonic())
                 for slot in self._slots:
                     self._look_after(slot, is_quiet=not any(key.data is slot for key, _ in events))
                 self._changed.notify_all()
+
+    def _end_replaced(self, now: float) -> None:
+        """Forget the workers that have ended, and kill those that take too long."""
+        for worker in list(self._replaced):
+            process, channel, kill_at = worker
+            if process.poll() is not None:
+                channel.close()
+                self._replaced.remove(worker)
+            elif now > kill_at:
+                process.kill()
 
     def _read(self, slot: _Slot) -> None:
         assert slot.channel is not None  # noqa: S101 - only slots with a channel are selected

@@ -102,6 +102,7 @@ class Worker:
         self._index = index
         self._loop = asyncio.get_running_loop()
         self._stop_requested = asyncio.Event()
+        self._grace_seconds = options.grace_seconds
         self._invoker: Invoker = PortableInvoker(self._loop, os.environ)
         self._dispatcher = Dispatcher(self._invoker, timeout_seconds=settings.function_timeout_seconds)
         self._pumps = self._build_pumps()
@@ -137,6 +138,7 @@ class Worker:
             elif message["command"] == "leave_timers":
                 self._loop.call_soon_threadsafe(self._timers.leave)
             elif message["command"] == "stop":
+                self._grace_seconds = message.get("grace_seconds", self._grace_seconds)
                 break
         self._loop.call_soon_threadsafe(self._stop_requested.set)
 
@@ -161,13 +163,13 @@ class Worker:
 
     async def _shut_down(self, server: _Server, serving: asyncio.Task[None]) -> None:
         log.info("worker_stopping in_flight=%d", self._dispatcher.in_flight)
-        deadline = time.monotonic() + self._options.grace_seconds
+        deadline = time.monotonic() + self._grace_seconds
         for pump in self._pumps:
             pump.stop()
         server.should_exit = True
         ending = self._tell_app()
         await self._timers.stop()
-        joined = await asyncio.to_thread(_join, self._pumps, self._options.grace_seconds)
+        joined = await asyncio.to_thread(_join, self._pumps, self._grace_seconds)
         drained = await asyncio.to_thread(self._dispatcher.drain, max(0.0, deadline - time.monotonic()))
         if not (joined and drained):
             log.warning("grace_period_over in_flight=%d: giving them up", self._dispatcher.in_flight)

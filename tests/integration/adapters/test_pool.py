@@ -19,7 +19,7 @@ from core.errors import StoreUnavailable
 from coremachine.local.postgres import LocalPostgres
 from infrastructure import postgresql
 from infrastructure.base import DatabaseUnavailable
-from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb, create_pool
+from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, create_pool
 
 
 def ask(pool):
@@ -83,7 +83,7 @@ def test_arrays_of_jsonb_arrive_as_they_were_sent(url, values):
     with create_pool(url) as pool:
         repository = PostgreSQLRepository(pool)
         for sent in (values, encoded):
-            array = JsonbArray(map(as_jsonb, sent))
+            array = JsonbArray(sent)
             [row] = repository._execute_query(
                 "ask", SQL("select %s as found, cardinality(%s) as count"), (array, array)
             )

@@ -4,6 +4,8 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -95,17 +97,20 @@ def sample_log(tmp_path: Path) -> SampleLog:
     return SampleLog(tmp_path / "records.jsonl")
 
 
-@pytest.fixture
-def start_host(tmp_path: Path, sample_log: SampleLog) -> Iterator[Callable[..., HostSupervisor]]:
-    """Starts hosts, and stops them at the end; their output is in `host.log`."""
+StartHost = Callable[..., HostSupervisor]
+
+
+@contextmanager
+def starting_hosts(folder: Path, sample_log: Path) -> Iterator[StartHost]:
+    """Starts hosts, and stops them at the end; their output is in `host.log` of the folder."""
     started: list[HostSupervisor] = []
 
     def start(app: str = "sample_app", *, settings: dict[str, str] | None = None, **options: Any) -> HostSupervisor:
         supervisor = HostSupervisor(
             HERE / app,
             port=0,
-            environment={**SETTINGS, "SAMPLE_LOG": str(sample_log.path), **(settings or {})},
-            log_file=tmp_path / "host.log",
+            environment={**SETTINGS, "SAMPLE_LOG": str(sample_log), **(settings or {})},
+            log_file=folder / "host.log",
             **{"workers": 1, "grace_seconds": 5.0, **options},
         )
         supervisor.start()
@@ -113,6 +118,57 @@ def start_host(tmp_path: Path, sample_log: SampleLog) -> Iterator[Callable[..., 
         supervisor.wait_ready(120)
         return supervisor
 
-    yield start
-    for supervisor in started:
-        supervisor.stop()
+    try:
+        yield start
+    finally:
+        for supervisor in started:
+            supervisor.stop()
+
+
+@pytest.fixture
+def start_host(tmp_path: Path, sample_log: SampleLog) -> Iterator[StartHost]:
+    with starting_hosts(tmp_path, sample_log.path) as start:
+        yield start
+
+
+@dataclass
+class SharedHost:
+    """A host that other tests use too: they leave it running, and look only at what is new in its log."""
+
+    supervisor: HostSupervisor
+    log_file: Path
+    sample_log: SampleLog
+    begin: int = 0
+
+    @property
+    def log(self) -> str:
+        """What it wrote since the test began."""
+        return self.log_file.read_bytes()[self.begin :].decode()
+
+
+@pytest.fixture(scope="module")
+def _shared_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], SharedHost]]:
+    hosts: dict[str, SharedHost] = {}
+    with ExitStack() as opened:
+
+        def get(app: str) -> SharedHost:
+            if app not in hosts:
+                folder = tmp_path_factory.mktemp(app)
+                records = SampleLog(folder / "records.jsonl")
+                start = opened.enter_context(starting_hosts(folder, records.path))
+                hosts[app] = SharedHost(start(app), folder / "host.log", records)
+            return hosts[app]
+
+        yield get
+
+
+@pytest.fixture
+def shared_host(_shared_hosts: Callable[[str], SharedHost]) -> Callable[..., SharedHost]:
+    """One host per app and test file, with one worker, for tests that leave it as they found it."""
+
+    def get(app: str = "sample_app") -> SharedHost:
+        host = _shared_hosts(app)
+        host.begin = host.log_file.stat().st_size
+        return host
+
+    return get

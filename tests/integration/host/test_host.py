@@ -1,6 +1,7 @@
 """The whole host on small apps: HTTP, ASGI, timers, timeouts, restarts, shutdown."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from coremachine.local.host import supervisor
@@ -21,8 +23,8 @@ def client(host: HostSupervisor) -> httpx.Client:
     return httpx.Client(base_url=host.url, timeout=20)
 
 
-def test_http_function_sees_the_request_and_shapes_the_response(start_host):
-    host = start_host()
+def test_http_function_sees_the_request_and_shapes_the_response(shared_host):
+    host = shared_host().supervisor
     with client(host) as http:
         headers = {"X-Test": "v", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
         response = http.post("/API/Echo/Bob?x=1&x=2&empty=", content=b"hi", headers=headers)
@@ -47,22 +49,21 @@ def test_http_function_sees_the_request_and_shapes_the_response(start_host):
         assert text.headers["content-type"] == "text/plain; charset=utf-8"
 
 
-def test_failing_function_answers_500_and_the_log_has_the_traceback(start_host, tmp_path):
-    host = start_host()
-    with client(host) as http:
+def test_failing_function_answers_500_and_the_log_has_the_traceback(shared_host):
+    host = shared_host()
+    with client(host.supervisor) as http:
         response = http.get("/api/boom")
     assert (response.status_code, response.json()["code"]) == (500, "function_failed")
     # The answer does not wait for the log.
-    file = tmp_path / "host.log"
-    log = wait_until(lambda: (text := file.read_text()) and "raise RuntimeError" in text and text, "the traceback", 30)
+    log = wait_until(lambda: "raise RuntimeError" in (text := host.log) and text, "the traceback", 30)
     assert "[worker 0]" in log
     assert "RuntimeError: this handler always fails" in log
     assert 'in boom\n        raise RuntimeError("this handler always fails")' in log
 
 
-def test_function_with_a_missing_setting_is_named_and_the_others_run(start_host, tmp_path):
-    host = start_host()
-    with client(host) as http:
+def test_function_with_a_missing_setting_is_named_and_the_others_run(shared_host):
+    host = shared_host()
+    with client(host.supervisor) as http:
         status = http.get("/admin/host/status").json()
         names = [function["name"] for function in http.get("/admin/functions").json()]
         assert http.get("/admin/functions/nosuch").status_code == 404
@@ -70,19 +71,19 @@ def test_function_with_a_missing_setting_is_named_and_the_others_run(start_host,
     assert "'unscheduled'" in status["errors"][0]
     assert "'NO_SUCH_SETTING'" in status["errors"][0]
     assert names == ["echo", "text", "admin_only", "boom", "pid", "sleep", "tick", "on_message", "on_dead_letter"]
-    assert "'NO_SUCH_SETTING'" in (tmp_path / "host.log").read_text()
+    assert "'NO_SUCH_SETTING'" in host.log_file.read_text()
 
 
-def test_functions_are_run_by_hand(start_host, sample_log):
-    host = start_host()
-    sample_log.wait_for("tick")
-    with client(host) as http:
+def test_functions_are_run_by_hand(shared_host):
+    host = shared_host()
+    ticks = len(host.sample_log.wait_for("tick"))
+    with client(host.supervisor) as http:
         assert http.post("/admin/functions/tick", json={}).status_code == 202
         assert http.post("/admin/functions/on_message", json={"input": "by hand"}).status_code == 202
         assert http.post("/admin/functions/on_message", json={"input": 7}).status_code == 400
         assert http.post("/admin/functions/switched_off", json={}).status_code == 404
-    sample_log.wait_for("tick", 2)
-    assert sample_log.wait_for("message")[0]["body"] == "by hand"
+    host.sample_log.wait_for("tick", ticks + 1)
+    assert host.sample_log.wait_for("message")[0]["body"] == "by hand"
 
 
 def test_keys_are_asked_for_when_authorization_is_on(start_host):
@@ -120,12 +121,12 @@ def test_more_requests_than_allowed_are_told_to_come_again(start_host, sample_lo
         ("/broken-header", "Header values must not contain newline characters"),
     ],
 )
-def test_answer_that_cannot_be_sent_is_500_and_said_in_the_log(start_host, tmp_path, path, said):
-    host = start_host("asgi_app")
-    with client(host) as http:
+def test_answer_that_cannot_be_sent_is_500_and_said_in_the_log(shared_host, path, said):
+    host = shared_host("asgi_app")
+    with client(host.supervisor) as http:
         refused = http.get(path)
     assert (refused.status_code, refused.json()["code"]) == (500, "function_failed")
-    assert said in (tmp_path / "host.log").read_text()
+    assert said in host.log
 
 
 def test_host_that_is_open_to_the_network_says_so(start_host, monkeypatch, caplog):
@@ -213,6 +214,43 @@ def test_stop_gives_up_what_outlasts_the_grace_period(start_host, sample_log, tm
     assert "grace_period_over in_flight=1" in (tmp_path / "host.log").read_text()
 
 
+def test_workers_are_replaced_by_new_ones(start_host, sample_log, tmp_path):
+    """What runs for longer than the grace is given up; the timers go to a new worker; nobody is left."""
+    settings = {"TICK_SCHEDULE": "* * * * * *", "AzureFunctionsJobHost__functionTimeout": "-1"}
+    host = start_host(workers=2, settings=settings)
+    sample_log.wait_for("tick")
+    before = host.worker_pids
+    answers = []
+    with client(host) as http:
+        request = threading.Thread(target=lambda: answers.append(http.post("/api/sleep/60").status_code))
+        request.start()
+        sample_log.wait_for("sleeping")
+        host.replace_workers(0.2)
+        host.wait_ready(120)
+        request.join()
+        assert int(http.get("/api/pid").text) in host.worker_pids
+    assert answers == [500]
+    assert set(before).isdisjoint(host.worker_pids)
+    wait_until(lambda: sample_log.records("tick")[-1]["pid"] in host.worker_pids, "a tick in a new worker")
+    host.stop()
+    assert not any(psutil.pid_exists(pid) for pid in before)
+    assert "worker_died" not in (tmp_path / "host.log").read_text()
+
+
+def test_a_worker_that_could_not_load_the_app_is_replaced_at_once(start_host, tmp_path):
+    app = tmp_path / "app"
+    shutil.copytree(Path(__file__).parent / "sample_app", app)
+    good = (app / "function_app.py").read_text()
+    host = start_host(str(app))
+    (app / "function_app.py").write_text(good + "\ndef broken(:\n")
+    host.replace_workers(0.2)
+    with pytest.raises(HostStartError, match="SyntaxError"):
+        host.wait_ready(120)
+    (app / "function_app.py").write_text(good)
+    host.replace_workers(0.2)
+    host.wait_ready(120)
+
+
 def test_worker_ends_with_its_supervisor(tmp_path, sample_log):
     """A supervisor that is killed cannot stop its workers: they notice by themselves."""
     command = [
@@ -271,8 +309,8 @@ def test_app_that_cannot_be_loaded_is_reported_to_the_caller(tmp_path):
         supervisor.stop()
 
 
-def test_port_in_use_is_refused_with_what_to_do(start_host, tmp_path):
-    host = start_host()
+def test_port_in_use_is_refused_with_what_to_do(shared_host):
+    host = shared_host().supervisor
     second = HostSupervisor(Path(__file__).parent / "sample_app", port=host.port, environment=SETTINGS)
     with pytest.raises(HostStartError, match="choose another port"):
         second.start()
@@ -280,13 +318,13 @@ def test_port_in_use_is_refused_with_what_to_do(start_host, tmp_path):
 
 @pytest.mark.parametrize(("way", "status"), [("exit", "3"), ("raise", "1"), ("return", "0")])
 @pytest.mark.parametrize("function", ["fork", "fork-async"])
-def test_child_that_a_function_forks_ends_where_the_function_does(start_host, tmp_path, function, way, status):
-    host = start_host("rough_app")
-    pids = host.worker_pids
-    with client(host) as http:
+def test_child_that_a_function_forks_ends_where_the_function_does(shared_host, function, way, status):
+    host = shared_host("rough_app")
+    pids = host.supervisor.worker_pids
+    with client(host.supervisor) as http:
         assert [http.post(f"/api/{function}/{way}").text for _ in range(3)] == [status] * 3
-    assert host.worker_pids == pids
-    assert (tmp_path / "host.log").read_text().count("forked_child_left_function") == 3
+    assert host.supervisor.worker_pids == pids
+    assert host.log.count("forked_child_left_function") == 3
 
 
 def test_function_that_keeps_the_interpreter_is_ended_by_function_timeout(start_host, tmp_path, caplog, monkeypatch):

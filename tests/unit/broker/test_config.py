@@ -1,6 +1,7 @@
 """Config.json: Microsoft's format, defaults and ranges, with errors that name the place."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -47,8 +48,7 @@ def test_comments_are_allowed_but_not_inside_strings(tmp_path):
         ({"MaxDeliveryCount": 11}, "Properties.MaxDeliveryCount"),
         ({"DefaultMessageTimeToLive": "PT2H"}, "Properties.DefaultMessageTimeToLive"),
         ({"DuplicateDetectionHistoryTimeWindow": "PT6M"}, "Properties.DuplicateDetectionHistoryTimeWindow"),
-        ({"RequiresSession": True}, "Properties.RequiresSession"),
-        ({"ForwardTo": "other"}, "Properties.ForwardTo"),
+        ({"RequiresSession": "perhaps"}, "Properties.RequiresSession"),
         ({"LockDuratoin": "PT1M"}, "Properties.LockDuratoin"),
     ],
 )
@@ -59,14 +59,48 @@ def test_a_wrong_property_is_named_with_its_path(tmp_path, properties, place):
     assert f"$.UserConfig.Namespaces[0].Queues[1].{place}: " in str(caught.value)
 
 
-def test_topics_are_refused_with_their_path(tmp_path):
-    with pytest.raises(ConfigError, match=r"\$\.UserConfig\.Namespaces\[0\]\.Topics: .*topics"):
-        load_config(write(tmp_path, [], topics=[{"Name": "t"}]))
+def test_sessions_and_forwarding_are_read(tmp_path):
+    properties = {"RequiresSession": True, "ForwardTo": "b", "ForwardDeadLetteredMessagesTo": ""}
+    [queue] = load_config(write(tmp_path, [{"Name": "a", "Properties": properties}])).queues
+    assert (queue.requires_session, queue.forward_to, queue.forward_dead_letters_to) == (True, "b", None)
 
 
-def test_another_namespace_name_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"Namespaces\[0\]\.Name: .*sbemulatorns"):
-        load_config(write(tmp_path, [], name="mine"))
+def test_the_sample_of_the_emulators_documentation_is_read_unchanged():
+    config = load_config(Path(__file__).with_name("emulator_sample.json"))
+    assert [queue.name for queue in config.queues] == ["queue.1"]
+    [topic] = config.topics
+    rules = {each.settings.name: each.rules for each in topic.subscriptions}
+    assert list(rules) == ["subscription.1", "subscription.2", "subscription.3"]
+    assert rules["subscription.3"] is None
+    [correlation] = rules["subscription.1"]
+    assert correlation.filter.system == {
+        "contenttype": "application/text",
+        "correlationid": "id1",
+        "label": "subject1",
+        "messageid": "msgid1",
+        "replyto": "someQueue",
+        "replytosessionid": "sessionId",
+        "sessionid": "session1",
+        "to": "xyz",
+    }
+    assert rules["subscription.2"][0].filter.properties == {"prop1": "value1"}
+
+
+def test_a_wrong_rule_is_named_with_its_path(tmp_path):
+    rule = {"Name": "r", "Properties": {"FilterType": "Sql", "SqlFilter": {"SqlExpression": "a = "}}}
+    topic = {"Name": "t", "Subscriptions": [{"Name": "s", "Rules": [rule]}]}
+    with pytest.raises(ConfigError, match=r"Topics\[0\]\.Subscriptions\[0\]\.Rules\[0\]\.Properties: .*position 4"):
+        load_config(write(tmp_path, [], topics=[topic]))
+
+
+def test_any_name_of_the_namespace_is_accepted(tmp_path):
+    """The emulator warns and uses its own."""
+    assert load_config(write(tmp_path, [{"Name": "q"}], name="mine")).queues[0].name == "q"
+
+
+def test_a_topic_and_a_queue_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"Topics\[0\]\.Name: .*'Q'"):
+        load_config(write(tmp_path, [{"Name": "q"}], topics=[{"Name": "Q"}]))
 
 
 def test_two_queues_of_one_name_are_refused_whatever_their_case(tmp_path):

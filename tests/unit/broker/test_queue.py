@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import islice
 from uuid import uuid4
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from coremachine.local.broker import codec
 from coremachine.local.broker.message import Content, MessageState
-from coremachine.local.broker.queue import LockLost, MessageNotFound, Place, Queue, QueueSettings
-from coremachine.local.broker.timers import TimerHeap
+from coremachine.local.broker.queue import Queue
+from coremachine.local.broker.stored import AlreadyDead, LockLost, MessageNotFound, Place, QueueSettings
+from coremachine.local.broker.timers import DueHeap
 
 
 class Clock:
@@ -41,6 +43,10 @@ def message(number=0, **fields):
 def receive_body(queue):
     lock = queue.lock_next()
     return None if lock is None else lock.message.content.body
+
+
+def properties_of(stored):
+    return codec.decode(stored.content.application_properties)[0]
 
 
 def reason_of(dead):
@@ -78,7 +84,7 @@ def test_a_completed_message_is_gone(clock):
     queue.send(message())
     queue.complete(queue.lock_next().token)
     counts = queue.counts()
-    assert (counts.active, counts.locked, list(queue.peek(0, 10))) == (0, 0, [])
+    assert (counts.active, counts.locked, list(queue.peek(0))) == (0, 0, [])
 
 
 def test_an_expired_lock_gives_the_message_back_and_settles_nothing(clock):
@@ -145,13 +151,45 @@ def test_the_dead_letter_queue_never_gives_up_nor_expires_a_message(clock):
     assert queue.dead_letters.lock_next().message.content.body == b"0"
 
 
-def test_a_message_dead_lettered_in_the_dead_letter_queue_stays_there(clock):
+def test_a_dead_letter_is_not_dead_lettered_again_and_stays_locked(clock):
+    """Given back at once, it would come to the same receiver again and again."""
     queue = make_queue(clock)
     queue.send(message())
     queue.dead_letter(queue.lock_next().token, "broken", None)
     dead = queue.dead_letters
-    dead.dead_letter(dead.lock_next().token, "again", None)
-    assert reason_of(dead.lock_next().message) == "broken"
+    token = dead.lock_next().token
+    with pytest.raises(AlreadyDead):
+        dead.dead_letter(token, "again", None)
+    assert dead.lock_next() is None
+    dead.complete(token)
+
+
+def test_properties_are_changed_when_a_message_is_given_back(clock):
+    queue = make_queue(clock)
+    queue.send(message())
+    change = [(codec.string("tries"), codec.int32(1))]
+    queue.abandon(queue.lock_next().token, change)
+    assert properties_of(queue.lock_next().message) == {"tries": 1}
+
+
+def test_properties_are_changed_when_a_message_is_set_aside_or_dead_lettered(clock):
+    queue = make_queue(clock)
+    number = queue.send(message())
+    queue.defer(queue.lock_next().token, [(codec.string("tries"), codec.int32(1))])
+    [lock] = queue.lock_deferred([number])
+    assert properties_of(lock.message) == {"tries": 1}
+    queue.dead_letter(lock.token, "why", None, [(codec.string("tries"), codec.string("two"))])
+    assert properties_of(queue.dead_letters.lock_next().message) == {"tries": "two", "DeadLetterReason": "why"}
+
+
+def test_the_oldest_ready_messages_are_deleted_up_to_a_time(clock):
+    queue = make_queue(clock)
+    for number in range(4):
+        queue.send(message(number))
+        clock.advance(1)
+    queue.lock_next()
+    assert queue.delete_oldest(10, clock.now - 2) == 2
+    assert receive_body(queue) == b"3"
 
 
 def test_an_expired_message_is_dropped(clock):
@@ -294,8 +332,8 @@ def test_peeking_sees_everything_and_changes_nothing(clock):
     scheduled = queue.send(message(scheduled_at=clock.now + 30))
     queue.lock_next()
     before = queue.counts()
-    assert [each.sequence_number for each in queue.peek(0, 10)] == [*numbers, scheduled]
-    assert [each.sequence_number for each in queue.peek(numbers[1], 2)] == numbers[1:]
+    assert [each.sequence_number for each in queue.peek(0)] == [*numbers, scheduled]
+    assert [each.sequence_number for each in islice(queue.peek(numbers[1]), 2)] == numbers[1:]
     assert queue.counts() == before
 
 
@@ -331,12 +369,55 @@ def test_the_next_due_time_is_that_of_the_earliest_event(clock):
     assert queue.next_due is None
 
 
-def test_settled_messages_leave_no_timers_behind():
-    heap = TimerHeap()
-    for due in range(10_000):
-        heap.cancel(heap.add(due, lambda: None))
-    assert len(heap) == 0
-    assert len(heap._heap) < 2_000
+def test_what_lost_its_meaning_does_not_pile_up():
+    live = set()
+    heap = DueHeap(lambda _due, key: key in live)
+    for key in range(10_000):
+        heap.add(float(key), key)
+    live.add(10_000)
+    heap.add(10_000.0, 10_000)
+    assert len(heap) < 2_000
+    assert heap.next_due == 10_000.0
+    assert heap.take_due(9_999.0) is None
+    assert heap.take_due(10_000.0) == 10_000
+
+
+def test_settled_messages_leave_no_times_behind(clock):
+    queue = make_queue(clock)
+    for number in range(5_000):
+        queue.send(message(number))
+        queue.complete(queue.lock_next().token)
+    assert len(queue._message_times) <= 1_000
+    assert len(queue._lock_ends) <= 1_000
+
+
+def test_abandoned_messages_leave_no_times_behind(clock):
+    queue = make_queue(clock, max_delivery_count=None)
+    queue.send(message())
+    for _ in range(5_000):
+        queue.abandon(queue.lock_next().token)
+    assert len(queue._message_times) <= 1_000
+
+
+def test_expired_messages_are_freed_without_a_receiver(clock):
+    queue = make_queue(clock)
+    for number in range(5_000):
+        queue.send(message(number, ttl_seconds=10.0))
+    clock.advance(11)
+    queue.tick()
+    assert len(queue._messages) == 0
+    assert len(queue._ready._fresh) <= 1_000
+
+
+def test_much_that_expires_at_once_takes_several_ticks_and_none_is_delivered(clock):
+    queue = make_queue(clock)
+    for number in range(10_005):
+        queue.send(message(number, ttl_seconds=10.0))
+    clock.advance(11)
+    queue.tick()
+    assert queue.next_due is not None
+    assert queue.lock_next() is None
+    assert queue.counts().active == 0
 
 
 def test_random_failures_lose_no_message(clock):
@@ -377,7 +458,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def receive(self):
-        ready = [each for each in self.queue.peek(0, 1000) if each.place is Place.READY]
+        ready = [each for each in self.queue.peek(0) if each.place is Place.READY]
         lock = self.queue.lock_next()
         assert (lock and lock.message) == (ready[0] if ready else None)
         if lock:
@@ -407,7 +488,7 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def places_add_up(self):
         counts = self.queue.counts()
-        places = Counter(each.place for each in self.queue.peek(0, 1000))
+        places = Counter(each.place for each in self.queue.peek(0))
         assert (counts.active, counts.locked, counts.deferred, counts.scheduled) == (
             places[Place.READY],
             places[Place.LOCKED],

@@ -5,11 +5,11 @@ import pytest
 from coremachine.local.broker import codec
 from coremachine.local.broker import performatives as perf
 from coremachine.local.broker.codec import NULL
-from coremachine.local.broker.entity import Namespace
 from coremachine.local.broker.message import parse_message
+from coremachine.local.broker.namespace import Namespace
 from coremachine.local.broker.performatives import AmqpError, Flow
-from coremachine.local.broker.queue import QueueSettings
 from coremachine.local.broker.session import Session
+from coremachine.local.broker.stored import QueueSettings
 
 BODY = codec.described(0x75, codec.binary(b"payload"))
 RECEIVES, SENDS = True, False
@@ -18,6 +18,9 @@ RECEIVES, SENDS = True, False
 class Peer:
     max_frame_size = 512
     can_write = True
+
+    def hold_unfinished(self, size):
+        pass
 
     def __init__(self):
         self.written = []

@@ -449,28 +449,6 @@ def test_tables_show_what_matters(api: FakeApi, run: Run, capsys: pytest.Capture
     assert "job_failed" in capsys.readouterr().out
 
 
-def test_one_task_is_shown_whole(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = {
-        "task_id": "s1-a",
-        "status": "completed",
-        "name": "[a]",
-        "result": {"text": "x" * 500 + "[end]"},
-        "error": None,
-    }
-    api.answer(f"GET /api/jobs/{JOB_ID}/tasks/s1-a", whole)
-    assert run("task", JOB_ID, "s1-a", "--run", "2", "-o", "json") == 0
-    assert json.loads(capsys.readouterr().out) == whole
-    assert api.requests[-1][1] == {"run": "2"}
-    assert run("task", JOB_ID, "s1-a", "-o", "table") == 0
-    assert api.requests[-1][1] == {}
-    out = capsys.readouterr().out
-    assert "name [a]" in out
-    assert "x" * 500 + "[end]" in out
-    assert "error" not in out
-    assert run("task", JOB_ID, "a/b") == 3
-    assert api.requests[-1][0] == f"GET /api/jobs/{JOB_ID}/tasks/a%2Fb"
-
-
 def test_no_server_says_how_to_start_one(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

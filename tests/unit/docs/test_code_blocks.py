@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from jobs.base import JobBase, is_job_class
+from jobs.parameter_schema import to_json_schema
 from jobs.registry import Registry
 from tests.documents import ROOT, Block, blocks, blocks_of
 
@@ -45,14 +46,14 @@ def jobs_of(module: types.ModuleType) -> list[type[JobBase]]:
 def registry_of(module: types.ModuleType) -> Registry:
     if hasattr(module, "build_registry"):
         return module.build_registry(["tasks", "raster"])
-    return Registry(jobs_of(module), module.HANDLERS, ["tasks", "raster"])
+    return Registry(jobs_of(module), getattr(module, "HANDLERS", ()), ["tasks", "raster"])
 
 
 def sample(job: type[JobBase], folder) -> dict:
     """Parameters for any job of the documents: those that are required are folders of text files."""
     for name in ("one.txt", "two.txt"):
         (folder / name).write_text(f"the file {name}\n")
-    return {name: str(folder) for name, entry in job.parameters_schema.items() if entry.get("required")}
+    return dict.fromkeys(to_json_schema(job.parameters_schema).get("required", ()), str(folder))
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=str)
@@ -63,20 +64,21 @@ def test_python_compiles(block):
 @pytest.mark.parametrize("path", sorted({block.path for block in PYTHON}), ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_of_a_page_runs(path, monkeypatch, tmp_path, run_job, request):
     """Blocks in their order, as one reader would type them; what a block tests is tested, too."""
+    fixture_of = request.getfixturevalue
     for block in (found for found in PYTHON if found.path == path and found.reason is None):
         module = run(block, monkeypatch)
         for job in jobs_of(module):
             folder = tmp_path / job.job_type
             folder.mkdir()
             ended = run_job(registry_of(module), job.job_type, sample(job, folder))
-            assert ended.status == "completed", f"{block}: {ended.failed}"
-            assert ended.result
+            assert ended.status == "completed", f"{block}: {ended.report}"
+            assert ended.summary
         for name, function in vars(module).items():
             if name.startswith("test_"):
                 folder = tmp_path / name
                 folder.mkdir()
-                given = {"run_job": run_job, "tmp_path": folder}
-                function(**{asked: given[asked] for asked in inspect.signature(function).parameters})
+                asked = inspect.signature(function).parameters
+                function(**{fixture: folder if fixture == "tmp_path" else fixture_of(fixture) for fixture in asked})
 
 
 def test_whole_jobs_are_among_the_blocks_that_run(monkeypatch):

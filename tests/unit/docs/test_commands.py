@@ -14,8 +14,8 @@ COMMANDS = dict(find_commands())
 TARGETS = set(re.findall(r"^([a-z][\w-]*)(?: [\w-]+)*:", (ROOT / "Makefile").read_text(), re.MULTILINE))
 TARGETS |= set(" ".join(re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)).split())
 VARIABLES = set(re.findall(r"\$[({](?:or \$\()?([A-Z]+)\b", (ROOT / "Makefile").read_text()))
-# Of every system.
-OTHER_PROGRAMS = {"cd", "cat", "cp", "export", "git", "mkdir", "printf", "rm", "source"}
+# Of every system, of Python, and of PostgreSQL.
+OTHER_PROGRAMS = {"cd", "cat", "cp", "echo", "export", "git", "mkdir", "pip", "printf", "psql", "rm", "source"}
 
 
 def problem_with(words: tuple[str, ...]) -> str | None:

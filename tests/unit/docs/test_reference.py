@@ -60,6 +60,10 @@ class TestLog:
         for name, fields in in_code.logged_fields().items():
             assert fields - common <= set(re.findall(r"\w+", RECORDS[name].fields)), name
 
+    def test_fields_are_names(self):
+        """A sentence among them became a list of its words."""
+        assert [name for name in RECORDS if not re.fullmatch(r"(\w+( \w+)*)?", RECORDS[name].fields)] == []
+
     def test_checkpoints_are_those_of_the_code(self):
         named = {record.checkpoint for record in RECORDS.values()} - {""}
         assert in_code.checkpoints() - named == set()

@@ -64,7 +64,7 @@ def container(endpoint, tmp_path, monkeypatch):
 def test_the_whole_job_runs_from_container_to_container(container, run_job, tmp_path):
     parameters = {"source": f"{container}/in", "output": f"{container}/out"}
     run = run_job(REGISTRY, "flood_risk_cog", parameters)
-    assert (run.status, run.result["converted"], run.result["reused"]) == ("completed", 2, 0)
+    assert (run.status, run.summary["converted"], run.summary["reused"]) == ("completed", 2, 0)
     assert run_job(REGISTRY, "flood_risk_cog", parameters).result["reused"] == 2
     store = fsspec.filesystem("abfs")
     store.get_file("floods/out/cogs/a.tif", str(tmp_path / "cog.tif"))

@@ -207,16 +207,16 @@ def test_good_rasters_become_cogs_with_a_catalog(run_job, source, output):
     run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output), "title": "Floods"})
 
     assert run.status == "completed"
-    assert (run.result["converted"], run.result["failed"], run.result["reused"]) == (3, 0, 0)
-    assert run.result["failures"] == []
-    collection = pystac.Collection.from_file(run.result["collection"])
+    assert (run.summary["converted"], run.summary["failed"], run.summary["reused"]) == (3, 0, 0)
+    assert run.summary["failures"] == []
+    collection = pystac.Collection.from_file(run.summary["collection"])
     assert (collection.id, collection.title, len(list(collection.get_items()))) == ("flood-risk", "Floods", 3)
     for item in collection.get_items():
         with rasterio.open(item.assets["data"].get_absolute_href()) as dataset:
             assert Path(dataset.name).parent == output / "cogs"
-    assert json.loads(Path(run.result["summary"]).read_text())["totals"] == run.result["totals"]
-    assert run.result["totals"]["flooded_area_km2"] > 0
-    assert Path(run.result["quicklook"]).stat().st_size > 0
+    assert json.loads(Path(run.summary["summary"]).read_text())["totals"] == run.summary["totals"]
+    assert run.summary["totals"]["flooded_area_km2"] > 0
+    assert Path(run.summary["quicklook"]).stat().st_size > 0
 
 
 def test_bad_rasters_fail_with_a_reason_and_stop_none_of_the_others(run_job, source, output, make_raster):
@@ -224,8 +224,8 @@ def test_bad_rasters_fail_with_a_reason_and_stop_none_of_the_others(run_job, sou
     run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
 
     assert run.status == "completed_with_errors"
-    assert (run.result["converted"], run.result["failed"]) == (3, 4)
-    reasons = {failure["name"]: failure["reason"] for failure in run.result["failures"]}
+    assert (run.summary["converted"], run.summary["failed"]) == (3, 4)
+    reasons = {failure["name"]: failure["reason"] for failure in run.summary["failures"]}
     for name, words in (
         ("corrupt.tif", "cannot be opened as a GeoTIFF"),
         ("rotated.tif", "its grid is rotated or skewed"),
@@ -235,9 +235,9 @@ def test_bad_rasters_fail_with_a_reason_and_stop_none_of_the_others(run_job, sou
         assert reasons[name].startswith("it")
         assert words in reasons[name]
     # A person's fault is not the network's: one attempt each.
-    assert {(task.error["attempt"], task.error["retryable"]) for task in run.failed[2]} == {(1, False)}
-    assert run.completed[1][0].result["unreadable"] == 1
-    assert json.loads(Path(run.result["summary"]).read_text())["totals"]["failed"] == 4
+    assert {(task.error["attempt"], task.error["retryable"]) for task in run.stages[1].failures} == {(1, False)}
+    assert run.stages[0].tasks[0].result["unreadable"] == 1
+    assert json.loads(Path(run.summary["summary"]).read_text())["totals"]["failed"] == 4
     assert sorted(path.name for path in (output / "cogs").glob("*.tif")) == sorted(
         path.name for path in source.iterdir() if path.name.startswith("flood_depth")
     )
@@ -247,8 +247,8 @@ def test_a_job_result_names_at_most_twenty_failures(run_job, source, output):
     for index in range(25):
         (source / f"bad{index}.tif").write_bytes(b"no raster")
     run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
-    assert (run.result["failed"], len(run.result["failures"])) == (25, 20)
-    assert len(json.loads(Path(run.result["summary"]).read_text())["failures"]) == 25
+    assert (run.summary["failed"], len(run.summary["failures"])) == (25, 20)
+    assert len(json.loads(Path(run.summary["summary"]).read_text())["failures"]) == 25
 
 
 def test_the_same_job_again_has_the_same_id_and_reuses_every_result(run_job, source, output):
@@ -258,7 +258,7 @@ def test_the_same_job_again_has_the_same_id_and_reuses_every_result(run_job, sou
     again = run_job(REGISTRY, "flood_risk_cog", {**parameters, "tile_size": 512})
 
     assert again.job_id == first.job_id
-    assert (again.result["reused"], again.result["totals"]) == (3, first.result["totals"])
+    assert (again.summary["reused"], again.summary["totals"]) == (3, first.summary["totals"])
     assert files_of(output) == written
 
 
@@ -274,29 +274,32 @@ def test_the_same_job_elsewhere_writes_the_same_bytes(run_job, source, tmp_path)
 
 def test_output_may_be_the_source_folder(run_job, source):
     parameters = {"source": str(source), "output": str(source)}
-    assert run_job(REGISTRY, "flood_risk_cog", parameters).result["converted"] == 3
-    assert run_job(REGISTRY, "flood_risk_cog", parameters).result["reused"] == 3
+    assert run_job(REGISTRY, "flood_risk_cog", parameters).summary["converted"] == 3
+    assert run_job(REGISTRY, "flood_risk_cog", parameters).summary["reused"] == 3
 
 
 def test_results_are_small_and_carry_their_statistics(run_job, source, output, make_raster):
     make_raster("custom.tif", crs="+proj=laea +lat_0=30 +lon_0=-96 +datum=WGS84 +units=m")
     run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
-    assert len(run.completed[2]) == 4
-    assert max(len(json.dumps(task.result)) for task in run.completed[2]) < 8 * 1024
-    assert all(task.result["statistics"]["flooded_pixels"] for task in run.completed[2])
+    assert len(run.stages[1].tasks) == 4
+    assert max(len(json.dumps(task.result)) for task in run.stages[1].tasks) < 8 * 1024
+    assert all(task.result["statistics"]["flooded_pixels"] for task in run.stages[1].tasks)
 
 
-def test_progress_only_grows_and_names_the_step(run_job, source, output):
-    run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
+def test_progress_only_grows_and_names_the_step(run_job, source, output, monkeypatch):
     by_task: dict[str, list] = {}
-    for task_id, percent, step in run.progress:
-        by_task.setdefault(task_id, []).append((percent, step))
+
+    def progress(context, percent, step=None):
+        by_task.setdefault(context.task_id, []).append((percent, step))
+
+    monkeypatch.setattr(TaskContext, "progress", progress)
+    run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
     assert len(by_task) == 1 + 3 + 1
     for steps in by_task.values():
         assert [percent for percent, _ in steps] == sorted(percent for percent, _ in steps)
-    steps = [step for _, step in by_task["2-flood_depth_tile00_rp10.tif"]]
+    steps = [step for _, step in by_task["s2-flood_depth_tile00_rp10.tif"]]
     assert list(dict.fromkeys(steps)) == STEPS
-    assert by_task["1-inventory"][-1] == (100, "opened 3 of 3")
+    assert by_task["s1-inventory"][-1] == (100, "opened 3 of 3")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -352,8 +355,8 @@ def test_a_raster_that_the_catalog_could_not_place_fails_alone(
     make_raster("astray.tif", crs=crs, **profile)
     run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
     assert run.status == "completed_with_errors"
-    assert run.result["converted"] == 3
-    assert words in run.result["failures"][0]["reason"]
+    assert run.summary["converted"] == 3
+    assert words in run.summary["failures"][0]["reason"]
 
 
 def test_errors_of_the_raster_are_permanent_those_of_the_outside_are_not():
@@ -380,9 +383,9 @@ def test_a_remote_source_and_output_work_and_are_reused(run_job, store, unreliab
     parameters = {"source": "memory://in", "output": "memory://out/run"}
     run = run_job(REGISTRY, "flood_risk_cog", parameters)
 
-    assert (run.result["converted"], run.result["failed"], run.result["reused"]) == (3, 4, 0)
+    assert (run.summary["converted"], run.summary["failed"], run.summary["reused"]) == (3, 4, 0)
     # Damage in a remote raster is told from a lost connection: its bytes arrived, so it is not tried again.
-    assert {task.error["attempt"] for task in run.failed[2]} == {1}
+    assert {task.error["attempt"] for task in run.stages[1].failures} == {1}
     assert unreliable.calls["get"] == 7
     names = sorted(name.removeprefix("/out/run/") for name in store.find("/out"))
     assert {name for name in names if "/" not in name and not name.startswith("mosaic-")} == {
@@ -397,7 +400,7 @@ def test_a_remote_source_and_output_work_and_are_reused(run_job, store, unreliab
     stem = next(name for name in names if name.startswith("items/")).split("/")[1]
     item = json.loads(store.cat(f"/out/run/items/{stem}/{stem}.json"))
     assert item["assets"]["data"]["href"] == f"../../cogs/{stem}.tif"
-    assert run_job(REGISTRY, "flood_risk_cog", parameters).result["reused"] == 3
+    assert run_job(REGISTRY, "flood_risk_cog", parameters).summary["reused"] == 3
 
 
 def test_local_and_remote_outputs_are_the_same_bytes(run_job, store, source, output):
@@ -421,15 +424,16 @@ def test_a_store_that_stays_away_fails_the_task_after_its_attempts(run_job, stor
     upload(store, source)
     run = run_job(REGISTRY, "flood_risk_cog", {"source": "memory://in", "output": str(output)})
     assert run.status == "completed_with_errors"
-    assert {(task.error["attempt"], task.error["type"]) for task in run.failed[2]} == {(5, "ConnectionResetError")}
-    assert run.result["failures"][0]["reason"] == "the store went away"
+    errors = [task.error for task in run.stages[1].failures]
+    assert {(error["attempt"], error["type"]) for error in errors} == {(5, "ConnectionResetError")}
+    assert run.summary["failures"][0]["reason"] == "the store went away"
 
 
 def test_half_an_upload_is_noticed_and_sent_again(run_job, store, unreliable, source):
     """Files were half written, or overwritten by an older attempt (lesson D22)."""
     unreliable.cut_uploads = 1
     run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": "memory://out"})
-    assert (run.status, run.result["reused"]) == ("completed", 0)
+    assert (run.status, run.summary["reused"]) == ("completed", 0)
     sizes = {store.info(name)["size"] for name in store.find("/out/cogs")}
     assert min(sizes) > len(b"half")
 
@@ -467,7 +471,7 @@ def test_a_message_asks_for_one_raster():
 def test_a_source_of_one_file_is_one_raster(run_job, source, output):
     path = source / "flood_depth_tile00_rp10.tif"
     run = run_job(REGISTRY, "flood_risk_cog", {"source": str(path), "output": str(output)})
-    assert [task.name for task in run.completed[2]] == [path.name]
+    assert [task.name for task in run.stages[1].tasks] == [path.name]
 
 
 def test_pixels_survive_the_whole_job(run_job, source, output):
@@ -488,8 +492,8 @@ def test_a_raster_that_the_catalog_lacks_ends_the_job_with_errors_and_its_catalo
     monkeypatch.setattr(handlers, "PROCESSES", InThisProcess())
     monkeypatch.setattr(quicklook, "add_depths", fails_once)
     run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
-    assert (run.status, run.result["converted"], run.result["failed"]) == ("completed_with_errors", 3, 0)
-    (failure,) = run.failed[4]
+    assert (run.status, run.summary["converted"], run.summary["failed"]) == ("completed_with_errors", 3, 0)
+    (failure,) = run.stages[3].failures
     assert failure.name == "flood_depth_tile00_rp50.tif"
     assert "no place on this map" in failure.error["message"]
     assert (output / "quicklook.png").exists()
@@ -502,7 +506,7 @@ def test_a_result_whose_source_is_gone_is_reported_and_left(run_job, source, out
     (source / "flood_depth_tile00_rp10.tif").unlink()
     (output / "cogs" / "mine.tif").write_bytes(b"not a result: it has no proof")
     run = run_job(REGISTRY, "flood_risk_cog", parameters)
-    assert (run.result["stale"], run.result["stale_names"]) == (1, ["cogs/flood_depth_tile00_rp10.tif"])
+    assert (run.summary["stale"], run.summary["stale_names"]) == (1, ["cogs/flood_depth_tile00_rp10.tif"])
     summary = json.loads((output / "summary.json").read_text())
     assert summary["stale_results"] == {"action": "keep", "names": ["cogs/flood_depth_tile00_rp10.tif"]}
     assert (output / "cogs" / "flood_depth_tile00_rp10.tif").exists()
@@ -517,7 +521,7 @@ def test_a_result_whose_source_is_gone_is_moved_or_removed_when_asked_for(run_jo
     # A raster that fails now has a source: its older result stays.
     (source / "flood_depth_tile00_rp50.tif").write_bytes(b"damaged")
     run = run_job(REGISTRY, "flood_risk_cog", {**parameters, "stale_results": action})
-    assert (run.status, run.result["stale"]) == ("completed_with_errors", 1)
+    assert (run.status, run.summary["stale"]) == ("completed_with_errors", 1)
     assert sorted(path.name for path in (output / "cogs").glob("*.tif")) == [
         "flood_depth_tile00_rp100.tif",
         "flood_depth_tile00_rp50.tif",
@@ -528,7 +532,7 @@ def test_a_result_whose_source_is_gone_is_moved_or_removed_when_asked_for(run_jo
     expected = {f"cogs/{name}.tif", f"cogs/{name}.proof.json", f"items/{name}/{name}.json"}
     assert moved == (expected if action == "move" else set())
     again = run_job(REGISTRY, "flood_risk_cog", {**parameters, "stale_results": action})
-    assert again.result["stale"] == 0
+    assert again.summary["stale"] == 0
 
 
 @pytest.mark.parametrize("action", ["move", "remove"])
@@ -537,7 +541,7 @@ def test_stale_results_of_a_remote_output(run_job, store, source, action):
     run_job(REGISTRY, "flood_risk_cog", parameters)
     (source / "flood_depth_tile00_rp10.tif").unlink()
     run = run_job(REGISTRY, "flood_risk_cog", {**parameters, "stale_results": action})
-    assert run.result["stale_names"] == ["cogs/flood_depth_tile00_rp10.tif"]
+    assert run.summary["stale_names"] == ["cogs/flood_depth_tile00_rp10.tif"]
     assert not store.exists("/floods/cogs/flood_depth_tile00_rp10.tif")
     assert store.exists("/floods/stale/cogs/flood_depth_tile00_rp10.tif") is (action == "move")
 
@@ -554,9 +558,9 @@ def test_ignored_files_are_in_the_jobs_result(run_job, source, output):
     for name in ("._a.tif", "notes.txt"):
         (source / name).write_bytes(b"1")
     run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
-    assert run.result["ignored"] == 2
-    assert [each["name"] for each in run.result["ignored_names"]] == ["._a.tif", "notes.txt"]
-    assert run.result["preview"].endswith("/preview")
+    assert run.summary["ignored"] == 2
+    assert [each["name"] for each in run.summary["ignored_names"]] == ["._a.tif", "notes.txt"]
+    assert run.summary["preview"].endswith("/preview")
 
 
 @pytest.mark.parametrize(
@@ -609,4 +613,4 @@ def test_the_worker_itself_opens_no_raster(source, output, run_job, monkeypatch)
 
     monkeypatch.setattr(opening.rasterio, "open", refuse)
     run = run_job(REGISTRY, "flood_risk_cog", {"source": str(source), "output": str(output)})
-    assert (run.status, run.result["converted"]) == ("completed", 3)
+    assert (run.status, run.summary["converted"]) == ("completed", 3)

@@ -78,6 +78,6 @@ def test_a_raster_is_read_with_its_mask_and_its_result_written_and_reused(bucket
 def test_the_whole_job_runs_from_bucket_to_bucket(bucket, run_job):
     parameters = {"source": f"{bucket}/in", "output": f"{bucket}/out", "recursive": True}
     run = run_job(REGISTRY, "flood_risk_cog", parameters)
-    assert (run.status, run.result["converted"]) == ("completed", 4)
+    assert (run.status, run.summary["converted"]) == ("completed", 4)
     names = {name.rsplit("/", 1)[-1] for name in fsspec.filesystem("s3").find(f"{bucket}/out")}
     assert {"a.tif", "deep__er__a.tif", "a.proof.json", "collection.json", ".coremachine-output.json"} <= names

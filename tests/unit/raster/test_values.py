@@ -119,8 +119,8 @@ def test_a_palette_is_kept_and_reprojected_by_nearest(convert):
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "uint64"])
 def test_few_whole_numbers_are_classes_and_never_averaged(convert, dtype):
-    pixels = np.random.default_rng(0).choice(np.array([1, 9], dtype), (1, 700, 700))
-    _, result = convert(pixels, target_crs="EPSG:3857")
+    pixels = np.random.default_rng(0).choice(np.array([1, 9], dtype), (1, 300, 300))
+    _, result = convert(pixels, target_crs="EPSG:3857", tile_size=256)
     assert result["kind"] == "classes"
     with rasterio.open(result["path"], overview_level=0) as overview:
         assert set(np.unique(overview.read(1)[overview.dataset_mask() > 0])) <= {1, 9}
@@ -233,9 +233,11 @@ def test_a_raster_as_wide_as_a_tile_is_a_cog_like_others(convert, shape, tile_si
 @pytest.mark.parametrize("resampling", ["cubic", "bilinear", "average"])
 def test_classes_are_not_mixed_whatever_is_asked_for(convert, target, resampling):
     colours = {1: (255, 0, 0, 255), 5: (0, 255, 0, 255), 9: (0, 0, 255, 255)}
-    pixels = np.random.default_rng(0).choice(np.array([1, 5, 9], "uint8"), (1, 700, 700))
+    pixels = np.random.default_rng(0).choice(np.array([1, 5, 9], "uint8"), (1, 300, 300))
     for name, edit, kind in (("a.tif", None, "auto"), ("b.tif", lambda d: d.write_colormap(1, colours), "continuous")):
-        _, result = convert(pixels, name=name, edit=edit, kind=kind, target_crs=target, resampling=resampling)
+        _, result = convert(
+            pixels, name=name, edit=edit, kind=kind, target_crs=target, resampling=resampling, tile_size=256
+        )
         for level in (None, 0):
             with rasterio.open(result["path"], **({} if level is None else {"overview_level": level})) as cog:
                 assert set(np.unique(cog.read(1)[cog.dataset_mask() > 0])) <= {1, 5, 9}

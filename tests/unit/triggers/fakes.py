@@ -263,6 +263,10 @@ class FakeServices:
         self._called("list_events", job_id=job_id, **arguments)
         return Page((JobEvent.model_validate(EVENT),) if job_id == JOB_ID else (), None)
 
+    def list_logs(self, job_id, **arguments):
+        self._called("list_logs", job_id=job_id, **arguments)
+        return Page((JobEvent.model_validate(EVENT),) if job_id == JOB_ID else (), None)
+
     def check_database(self):
         return self.database
 

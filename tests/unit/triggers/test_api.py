@@ -460,6 +460,14 @@ class TestLists:
     def test_no_tasks_of_a_job_that_exists_is_an_empty_list(self):
         assert Api().get(f"/api/jobs/{JOB_ID}/tasks?stage=2").json() == {"value": []}
 
+    def test_logs_of_a_task_from_a_place_on(self):
+        api = Api()
+        (event,) = api.get(f"/api/jobs/{JOB_ID}/logs?task_id=s1-x&run=2&after=7&limit=5").json()["value"]
+        assert event["event_id"] == EVENT["event_id"]
+        asked = {"job_id": JOB_ID, "task_id": "s1-x", "run": 2, "after": 7, "limit": 5, "cursor": None}
+        assert api.services.calls[-1] == ("list_logs", asked)
+        assert_problem(api.get(f"/api/jobs/{'0' * 64}/logs"), 404, "unknown_job")
+
     def test_events(self):
         (event,) = Api().get(f"/api/jobs/{JOB_ID}/events").json()["value"]
         assert {name: event[name] for name in ("event_id", "event", "detail")} == {
@@ -615,6 +623,7 @@ class TestDocument:
             ("/api/jobs/{job_id}/tasks/{task_id}", "get"),
             ("/api/jobs/{job_id}/runs/{run}", "get"),
             ("/api/jobs/{job_id}/events", "get"),
+            ("/api/jobs/{job_id}/logs", "get"),
             ("/api/jobs/{job_id}/runs", "get"),
             ("/api/jobs/{job_id}/cancel", "post"),
             ("/api/jobs/{job_id}/pause", "post"),
@@ -625,17 +634,28 @@ class TestDocument:
             ("/api/dead-letters", "get"),
             ("/api/dead-letters/{dead_letter_id}", "get"),
             ("/api/dead-letters/redrive", "post"),
+            ("/api/schedules", "get"),
+            ("/api/schedules/{name}", "get"),
+            ("/api/schedules/{name}", "put"),
+            ("/api/schedules/{name}", "delete"),
+            ("/api/schedules/{name}/pause", "post"),
+            ("/api/schedules/{name}/resume", "post"),
+            ("/api/schedules/{name}/run", "post"),
+            ("/api/schedules/{name}/next", "get"),
+            ("/api/schedules/{name}/ticks", "get"),
+            ("/api/schedules/{name}/explain", "get"),
             ("/api/job-types", "get"),
             ("/api/livez", "get"),
             ("/api/readyz", "get"),
         }
         for path, item in document["paths"].items():
-            for operation in item.values():
+            for method, operation in item.items():
                 responses = operation["responses"]
                 assert "default" not in responses
                 assert {"400", "401", "405", "429", "500", "503"} <= set(responses)
                 assert ("requestBody" in operation) == ({"411", "413", "415"} <= set(responses))
-                assert ("404" in responses) == ("{" in path or "submit" in path or path == "/api/failures"), path
+                may_be_missing = ("{" in path and method != "put") or "submit" in path or path == "/api/failures"
+                assert ("404" in responses) == may_be_missing, path
                 problems = [each for status, each in responses.items() if status >= "4"]
                 assert {name for each in problems for name in each["content"]} <= {
                     "application/problem+json",

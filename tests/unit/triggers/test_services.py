@@ -23,11 +23,19 @@ def test_registry_comes_from_the_named_function():
     assert "hello_world" in registry.job_types
 
 
-@pytest.mark.parametrize("name", ["no_such_module:build_registry", "jobs.all_jobs:no_such_function"])
-def test_a_name_that_cannot_be_imported_is_told(name):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("no_such_module:build_registry", "expected a module no_such_module that can be imported, found none; is it"),
+        ("no_such_module.jobs", "expected a module no_such_module.jobs that can be imported, found none; is it"),
+        ("jobs.all_jobs:no_such_function", "expected a function no_such_function in jobs.all_jobs, found none; fix"),
+    ],
+)
+def test_a_name_that_cannot_be_imported_is_told(name, reason):
     """An import that failed switched a feature off in silence (lesson D39)."""
-    with pytest.raises(ServicesNotReady, match=f"COREMACHINE_JOBS: .* found '{name}'"):
+    with pytest.raises(ServicesNotReady) as refused:
         load_registry(name, ["tasks"])
+    assert str(refused.value).startswith(f"COREMACHINE_JOBS={name}: {reason}")
 
 
 def test_something_else_than_a_registry_is_told():
@@ -61,9 +69,8 @@ def services_that_lack(queues: dict[str, str]) -> Services:
     settings = load_settings({"COREMACHINE_DATABASE_URL": "postgresql://x/y", "ServiceBusConnection": connection})
     fakes: Any = Fakes(queues)
     registry = load_registry("jobs.all_jobs:build_registry", settings.task_queues)
-    others: dict[str, Any] = dict.fromkeys(
-        ["machine", "janitor", "queries", "dead_letters", "dead_letter_queries", "failures", "insight"]
-    )
+    names = ("machine", "janitor", "queries", "dead_letters", "dead_letter_queries", "failures", "insight")
+    others: dict[str, Any] = dict.fromkeys([*names, "schedules", "schedule_queries"])
     return Services(settings=settings, registry=registry, factory=fakes, queue_probe=fakes, **others)
 
 

@@ -1,0 +1,205 @@
+"""What a handler logs and prints: each record carries its job, stage, task and attempt, and the last lines are kept.
+
+Both follow the handler into the threads that it starts and the calls that it submits to a ThreadPoolExecutor. For that,
+four places of the standard library are wrapped once, at the first attempt of a process: `Logger.callHandlers`,
+`Thread.start`, `ThreadPoolExecutor.submit`, and the streams of `sys`. Outside of an attempt they do what they did.
+"""
+
+import logging
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import thread as executor_threads
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any, Self
+
+from core.basics.log_fields import bind, log_fields, unbind, with_log_fields
+from core.safety.safe_log import safe_logger
+from core.safety.safe_text import text_of, trace_of
+
+# The last ones are kept; `core.errors.MOST_LOG_BYTES` bounds them too.
+MOST_LINES = 100
+_LONGEST_LINE = 2000
+
+log = safe_logger("handler.output")
+
+_attempt: ContextVar["AttemptLog | None"] = ContextVar("attempt_log", default=None)
+# While a record is written, by any handler of `logging`, what is printed is that record and no print of its own.
+_writing = threading.local()
+
+
+class AttemptLog:
+    """The last lines of one attempt, which is what runs inside of it. Any thread may add to it.
+
+    Args:
+        fields: What records of the attempt carry.
+    """
+
+    __slots__ = ("_fields", "_lines", "_lock", "_partial", "_tokens")
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = fields
+        self._lines: deque[str] | None = None
+        self._lock = threading.Lock()
+        self._partial: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        _install()
+        self._tokens = _attempt.set(self), bind(self._fields)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for line in self._rest() if self._partial else ():
+            print_line(line)
+        attempt, fields = self._tokens
+        unbind(fields)
+        _attempt.reset(attempt)
+
+    def add(self, line: str) -> None:
+        with self._lock:
+            if self._lines is None:
+                self._lines = deque(maxlen=MOST_LINES)
+            self._lines.append(line[:_LONGEST_LINE])
+
+    def lines_of(self, stream: str, text: str) -> list[str]:
+        """The lines that a piece of text ends; its rest waits for the next piece."""
+        with self._lock:
+            *lines, self._partial[stream] = (self._partial.get(stream, "") + text).split("\n")
+        return lines
+
+    def text(self) -> str | None:
+        """The lines; None if there is none."""
+        with self._lock:
+            return None if self._lines is None else "\n".join(self._lines)
+
+    def _rest(self) -> list[str]:
+        with self._lock:
+            partial, self._partial = self._partial, {}
+        return [line for line in partial.values() if line]
+
+
+def print_line(line: str, otherwise: Callable[[str], object] | None = None) -> None:
+    """A line that a handler printed: a record, or where nobody wants records of that level, what is done otherwise."""
+    if log.is_enabled_for(logging.INFO):
+        log.info(line)
+        return
+    kept = _attempt.get()
+    if kept is not None:
+        kept.add(f"{_now()} {line}")
+    if otherwise is not None:
+        otherwise(line)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _line_of(record: logging.LogRecord) -> str:
+    try:
+        text = record.getMessage()
+    except Exception:  # noqa: BLE001 - an author's arguments
+        text = text_of(record.msg)
+    at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{at} {record.levelname} {record.name}: {text}"
+
+
+def _note(record: logging.LogRecord, kept: AttemptLog) -> None:
+    held = vars(record)
+    for name, value in with_log_fields().items():
+        held.setdefault(name, value)
+    kept.add(_line_of(record))
+    trace = record.exc_text
+    if not trace and record.exc_info and record.exc_info[1] is not None:
+        trace = trace_of(record.exc_info[1])
+    for line in (trace or "").splitlines():
+        kept.add(f"    {line}")
+
+
+class _Stream:
+    """A stream of `sys`: lines of an attempt become records, all else passes through."""
+
+    def __init__(self, name: str, stream: Any) -> None:
+        self._name, self._stream = name, stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        kept = _attempt.get()
+        if kept is None or getattr(_writing, "depth", 0) > 0 or not isinstance(text, str):
+            return int(self._stream.write(text))
+        for line in kept.lines_of(self._name, text):
+            print_line(line, lambda line: self._stream.write(line + "\n"))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+
+def _install() -> None:
+    for name in ("stdout", "stderr"):
+        # Others put their own there and take it away again.
+        stream = getattr(sys, name)
+        if stream is not None and type(stream) is not _Stream:
+            setattr(sys, name, _Stream(name, stream))
+    if getattr(logging.Logger.callHandlers, "__wrapped__", None) is None:
+        logging.Logger.callHandlers = _with_fields(logging.Logger.callHandlers)  # type: ignore[method-assign]
+        threading.Thread.start = _with_attempt(threading.Thread.start)  # type: ignore[method-assign]
+        ThreadPoolExecutor.submit = _submitting(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
+
+
+def _with_fields(call_handlers: Any) -> Any:
+    @wraps(call_handlers)
+    def call(self: logging.Logger, record: logging.LogRecord) -> None:
+        kept = _attempt.get()
+        if kept is None:
+            call_handlers(self, record)
+            return
+        _note(record, kept)
+        _writing.depth = getattr(_writing, "depth", 0) + 1
+        try:
+            call_handlers(self, record)
+        finally:
+            _writing.depth -= 1
+
+    return call
+
+
+def _with_attempt(start: Any) -> Any:
+    @wraps(start)
+    def start_bound(self: threading.Thread) -> None:
+        # An executor's threads outlive the attempt that made them; its calls are bound one by one.
+        is_executors = getattr(self, "_target", None) is getattr(executor_threads, "_worker", start)
+        if _attempt.get() is not None and not is_executors:
+            self.run = _bound(self.run)  # type: ignore[method-assign]
+        start(self)
+
+    return start_bound
+
+
+def _submitting(submit: Any) -> Any:
+    @wraps(submit)
+    def submit_bound(self: ThreadPoolExecutor, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return submit(self, function if _attempt.get() is None else _bound(function), *args, **kwargs)
+
+    return submit_bound
+
+
+def _bound(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as it runs in this attempt, in whatever thread."""
+    kept, fields = _attempt.get(), with_log_fields()
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        token = _attempt.set(kept)
+        try:
+            with log_fields(**fields):
+                return function(*args, **kwargs)
+        finally:
+            _attempt.reset(token)
+
+    return call

@@ -1,0 +1,1 @@
+"""Handlers that own their process: attempts run in a small pool of spawned processes, and a crash ends one attempt."""

@@ -1,0 +1,184 @@
+"""One attempt in a process of its own: waits for its answer, and meanwhile heeds cancels, time and memory."""
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from core.basics.strict_json import EncodedJson
+from core.context import TaskContext
+from core.errors import AuthorError, Failure, PermanentTaskError, RetryableTaskError, TaskCancelled
+from core.isolation.log_records import pass_on
+from core.isolation.memory import MEGABYTE, private_bytes
+from core.isolation.process import HandlerProcess
+from core.isolation.wire import END_OF_OUTPUT, Message
+
+# How soon a cancel is heeded, and how often memory is looked at.
+LOOK_SECONDS = 0.2
+MEMORY_LOOK_SECONDS = 0.05
+# A handler that calls check_cancelled may leave in order; any other is ended after this.
+STOP_GRACE_SECONDS = 3.0
+# What is printed comes another way than the answer, and may come a moment later.
+_OUTPUT_SECONDS = 1.0
+
+
+class ProcessEnded(RetryableTaskError):
+    """The attempt's own process ended without an answer: a crash in C code, os._exit, or killed from outside."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        hint = "; the system ends a process by it where memory runs out" if status == -signal.SIGKILL else ""
+        super().__init__(
+            "expected a result or an exception from the attempt's own process, found that it ended by "
+            f"{end_of(status)}{hint}; the last lines that it printed may say why"
+        )
+
+
+class MemoryLimitExceeded(PermanentTaskError):
+    """The attempt took more memory than its handler may; every attempt would."""
+
+    def __init__(self, limit_mb: int, found_bytes: int) -> None:
+        super().__init__(
+            f"expected the attempt to take at most {limit_mb} MB of memory, found {found_bytes // MEGABYTE} MB; raise "
+            "memory_limit_mb of its handler, or give one task less to do"
+        )
+
+
+class NeverBegan(Exception):
+    """The process had ended before it took the task: another one may."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where an attempt is called from.
+
+    Args:
+        read_page: Gives the next results of an earlier stage.
+        printed: Takes each line that is printed.
+    """
+
+    context: TaskContext
+    read_page: Callable[[Message], list[Any]]
+    printed: Callable[[str], None]
+    memory_limit_mb: int | None = None
+
+
+class Attempt:
+    """One attempt in a process; to be run once."""
+
+    def __init__(self, process: HandlerProcess, around: Surroundings) -> None:
+        self._process, self._around = process, around
+        self._began = False
+        self._stopped: TaskCancelled | None = None
+        self._kill_at = 0.0
+        self._output_is_over = False
+        self._look_seconds = LOOK_SECONDS if around.memory_limit_mb is None else MEMORY_LOOK_SECONDS
+        self._look_at = time.monotonic() + self._look_seconds
+
+    def run(self, task: Message) -> EncodedJson:
+        """The handler's result, as it is stored. After all but a result and AuthorError the process is of no use.
+
+        Raises:
+            AuthorError: The handler failed; its `failure` has the reason.
+            TaskCancelled: It was asked to stop, and has, or was ended.
+            ProcessEnded, MemoryLimitExceeded: There is no answer.
+            NeverBegan: Nothing has run.
+        """
+        self._process.attempts += 1
+        self._process.send({"task": task})
+        while True:
+            for answer in self._receive():
+                if answer is None:
+                    raise self._without_answer()
+                if "result" in answer:
+                    self._read_output()
+                    return EncodedJson(answer["result"])
+                if "failure" in answer:
+                    self._read_output()
+                    raise self._failed(answer)
+                self._take(answer)
+            self._look()
+
+    def _receive(self) -> list[Message | None]:
+        answers: list[Message | None] = []
+        for line in self._process.receive(max(0.0, self._look_at - time.monotonic())):
+            if not line.is_answer:
+                self._print(line.data or b"")
+            elif line.data is None:
+                answers.append(None)
+            else:
+                answers.append(json.loads(line.data))
+        return answers
+
+    def _take(self, answer: Message) -> None:
+        if "began" in answer:
+            self._began = True
+        elif "progress" in answer:
+            self._around.context.progress(*answer["progress"])
+        elif "log" in answer:
+            pass_on(answer["log"])
+        elif "printed" in answer:
+            self._around.printed(answer["printed"])
+        elif "read" in answer:
+            self._process.send({"page": self._around.read_page(answer["read"])})
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + self._look_seconds
+        limit = self._around.memory_limit_mb
+        if limit is not None and (found := private_bytes(self._process.pid)) > limit * MEGABYTE:
+            raise MemoryLimitExceeded(limit, found)
+        if self._stopped is None:
+            self._heed_stop(now)
+        elif now >= self._kill_at:
+            raise self._stopped
+
+    def _heed_stop(self, now: float) -> None:
+        try:
+            self._around.context.check_cancelled()
+        except TaskCancelled as stopped:
+            self._stopped, self._kill_at = stopped, now + STOP_GRACE_SECONDS
+            self._process.send({"stop": type(stopped).__name__})
+
+    def _failed(self, answer: Message) -> Exception:
+        if self._stopped is not None and answer["is_cancelled"]:
+            return self._stopped
+        return AuthorError(Failure(**answer["failure"]))
+
+    def _without_answer(self) -> Exception:
+        self._read_output()
+        status = self._process.exit_status()
+        if self._stopped is not None:
+            return self._stopped
+        return ProcessEnded(status) if self._began else NeverBegan()
+
+    def _read_output(self) -> None:
+        """The rest of what was printed."""
+        until = time.monotonic() + _OUTPUT_SECONDS
+        while not self._output_is_over and time.monotonic() < until:
+            lines = self._process.receive(until - time.monotonic())
+            for line in lines:
+                if not line.is_answer:
+                    self._print(line.data or b"")
+            if any(line.is_answer and line.data is None for line in lines):
+                return
+
+    def _print(self, line: bytes) -> None:
+        line, end, _ = line.partition(END_OF_OUTPUT)
+        self._output_is_over = self._output_is_over or bool(end)
+        if line or not end:
+            self._around.printed(line.decode("utf-8", "replace"))
+
+
+def end_of(status: int) -> str:
+    """How a process ended, for people: the name of a signal or the exit status."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        return f"signal {-status}"

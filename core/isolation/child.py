@@ -1,0 +1,218 @@
+"""A process of the pool: `python -m core.isolation.child package.module:function`.
+
+It runs attempts of one handler for the worker that started it, and ends with that worker: see `wire` for what goes to
+and fro.
+"""
+
+import faulthandler
+import io
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cache
+from typing import Any, BinaryIO, TextIO, cast
+from uuid import UUID
+
+from core.authors.author_code import call_author
+from core.authors.returned import judge_returned
+from core.basics.log_fields import log_fields
+from core.basics.strict_json import EncodedJson
+from core.context import TaskContext
+from core.errors import AuthorError, Failure, TaskCancelled, TaskTimedOut, classify
+from core.fan_in import fan_in_reader
+from core.isolation.log_records import adopt_settings, as_message
+from core.isolation.target import find
+from core.isolation.wire import END_OF_OUTPUT, Message, encode
+from core.models import StageRef
+from core.models.context import CompletedTask, FailedTask
+
+# A worker that has nothing to run keeps no processes.
+IDLE_SECONDS = 60.0
+
+
+class Worker:
+    """The other side: where tasks come from and answers go to. Any thread may answer."""
+
+    def __init__(self, requests: BinaryIO, answers: int) -> None:
+        self._requests, self._answers = requests, answers
+        self._lock = threading.Lock()
+        self._tasks: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._pages: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+        self.stop: str | None = None
+
+    def start(self) -> None:
+        threading.Thread(target=self._read, name="requests", daemon=True).start()
+
+    def next_task(self) -> Message | None:
+        """None when none came for long."""
+        try:
+            return self._tasks.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            return None
+
+    def answer(self, **message: Any) -> None:
+        data = memoryview(encode(message))
+        with self._lock, suppress(OSError):
+            while data:
+                data = data[os.write(self._answers, data) :]
+
+    def read_page(self, request: Message) -> list[Any]:
+        self.answer(read=request)
+        return self._pages.get()
+
+    def _read(self) -> None:
+        for line in self._requests:
+            message = json.loads(line)
+            if "loggers" in message:
+                adopt_settings(message["loggers"])
+            elif "task" in message:
+                self.stop = None
+                self._tasks.put(message["task"])
+            elif "stop" in message:
+                self.stop = message["stop"]
+            elif "page" in message:
+                self._pages.put(message["page"])
+        # The worker is gone, and nobody waits for this any more, nor for what it started. `tether` may be quicker.
+        os.killpg(0, signal.SIGKILL)
+
+
+class Records(logging.Handler):
+    """Sends log records to the worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._worker.answer(log=as_message(record))
+        except Exception:  # noqa: BLE001 - as every handler of `logging`
+            self.handleError(record)
+
+
+class Prints(io.TextIOBase):
+    """A stream of `sys` whose lines go to the worker among the log records: what came first is there first."""
+
+    def __init__(self, stream: TextIO, worker: Worker) -> None:
+        self._stream, self._worker = stream, worker
+        self._rest = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._worker.answer(printed=line)
+        return len(text)
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def end_line(self) -> None:
+        if self._rest:
+            self.write("\n")
+
+
+class Results:
+    """A `ResultStore` whose rows the worker reads."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._streams = 0
+
+    def stream_results(self, ref: StageRef) -> Iterator[CompletedTask]:
+        return (CompletedTask(**row) for row in self._stream("results", ref))
+
+    def stream_failures(self, ref: StageRef) -> Iterator[FailedTask]:
+        return (FailedTask(**row) for row in self._stream("failures", ref))
+
+    def _stream(self, kind: str, ref: StageRef) -> Iterator[Mapping[str, Any]]:
+        self._streams += 1
+        request = {"stream": self._streams, "kind": kind, "ref": [ref.job_id, ref.run, ref.stage]}
+        while page := self._worker.read_page(request):
+            yield from page
+
+
+def main(target: str) -> None:
+    faulthandler.enable(all_threads=False)
+    worker = _take_pipes()
+    logging.root.addHandler(Records(worker))
+    worker.start()
+    # While nothing waits for it, if it can be; if not, each task reports why.
+    with suppress(BaseException):
+        _find_once(target)
+    while (task := worker.next_task()) is not None:
+        worker.answer(began=True)
+        answer = _answer_to(target, task, worker)
+        _end_output()
+        worker.answer(**answer)
+    # The thread that reads holds stdin, for which an orderly end of the interpreter would abort the process.
+    os._exit(0)
+
+
+def _take_pipes() -> Worker:
+    """What a handler reads is nothing, and what it or a library prints is no answer."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    worker = Worker(requests, answers)
+    sys.stdout, sys.stderr = Prints(sys.stdout, worker), Prints(sys.stderr, worker)
+    return worker
+
+
+def _answer_to(target: str, task: Message, worker: Worker) -> Message:
+    lease_id = task["context"].pop("lease_id")
+    context = TaskContext(
+        **task["context"],
+        lease_id=lease_id and UUID(lease_id),
+        _report=lambda progress: worker.answer(progress=[progress["percent"], progress["message"]]),
+        _stop_requested=lambda: worker.stop is not None,
+        _timed_out=lambda: worker.stop == TaskTimedOut.__name__,
+    )
+    try:
+        with log_fields(**task["log_fields"]), fan_in_reader(cast("Any", Results(worker))):
+            judged = call_author(_call, target, task, context)
+    except AuthorError as error:
+        return {"failure": asdict(error.failure), "is_cancelled": False}
+    if isinstance(judged, EncodedJson):
+        return {"result": judged}
+    failure, is_cancelled = judged
+    return {"failure": asdict(failure), "is_cancelled": is_cancelled}
+
+
+def _call(target: str, task: Message, context: TaskContext) -> EncodedJson | tuple[Failure, bool]:
+    """The result, or a failure and whether it heeds a cancel."""
+    try:
+        judged = judge_returned(task["task_type"], _find_once(target)(task["parameters"], context))
+    except TaskCancelled as stopped:
+        return classify(stopped), True
+    return judged if isinstance(judged, EncodedJson) else (judged, False)
+
+
+@cache
+def _find_once(target: str) -> Any:
+    """What raises is asked for again."""
+    return find(target)
+
+
+def _end_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+        if isinstance(stream, Prints):
+            stream.end_line()
+    os.write(2, END_OF_OUTPUT + b"\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,260 @@
+"""Commands that show what tasks did: one task with its attempts, the log of a job, the timeline."""
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.syntax import Syntax
+from rich.text import Text
+
+from coremachine.cli.client import ApiClient, Json, choose_url, is_terminal
+from coremachine.cli.errors import ApiError
+from coremachine.cli.jobs import say
+from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
+from coremachine.cli.render import (
+    console,
+    duration_text,
+    error_text,
+    local_time,
+    print_json,
+    print_json_line,
+    print_whole,
+    seconds_between,
+    status_markup,
+    visible,
+    visible_lines,
+)
+from coremachine.cli.stack_log import StackLog, find_stack_log
+
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK_ID", help="See `coremachine tasks JOB_ID`.")]
+RunOption = Annotated[int | None, typer.Option("--run", min=1, help="Default: the job's current run.")]
+_POLL_SECONDS = 1.0
+_OF_THE_JOB = re.compile(r" (?:job_id|correlation_id|run)=\S+")
+# Events are committed in another order than they are numbered: so far back is looked again.
+_OVERLAP = 100
+# What `detail` has of an error, and what is shown in another way.
+_ERROR_FIELDS = frozenset({"type", "message", "retryable", "attempt", "traceback", "at", "log", "delay_seconds"})
+
+
+def task(
+    job_id: JobArgument,
+    task_id: TaskArgument,
+    run: RunOption = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Show one task whole: parameters, result, times, lease, each attempt, and the last one's log lines and traceback.
+
+    For example: coremachine task 3f2a9c s1-000000 -o json
+    """
+    with ApiClient(choose_url(url)) as client:
+        whole_id = client.resolve_job_id(job_id)
+        found = client.get_task(whole_id, task_id, run=run)
+        attempts = _attempts(client, whole_id, task_id, found.get("run"))
+    if wants_json(output):
+        print_json({**found, "attempts": attempts})
+        return
+    show_task(found, attempts, console())
+
+
+def _attempts(client: ApiClient, job_id: str, task_id: str, run: int | None) -> list[Json]:
+    """The attempts that did not succeed; none from a server that does not list them."""
+    try:
+        return client.list_logs(job_id, task_id=task_id, run=run, limit=200)
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return []
+
+
+def show_task(found: Json, attempts: list[Json], show: Console) -> None:
+    head = f"[bold]{_text(found.get('name') or found.get('task_id'))}[/bold] {status_markup(str(found.get('status')))}"
+    show.print(head, highlight=False, soft_wrap=True)
+    for name, value in _facts(found):
+        show.print(f"  [dim]{name:<9}[/dim] {value}", highlight=False, soft_wrap=True)
+    for name in ("parameters", "result", "progress"):
+        if found.get(name):
+            show.print(f"[bold]{name}[/bold]")
+            print_whole(found[name], depth=1)
+    if attempts:
+        show.print("[bold]attempts that did not succeed[/bold]")
+    for attempt in attempts:
+        show.print(Text.assemble("  ", (f"{local_time(attempt['at'])}  ", "dim"), _sentence(attempt)), soft_wrap=True)
+    if found.get("error"):
+        _show_error(found["error"], show)
+
+
+def _facts(found: Json) -> Iterator[tuple[str, str]]:
+    """What people want to know of a task, each with its name."""
+    where = [f"stage {found.get('stage')}", str(found.get("task_type")), f"queue {found.get('queue')}"]
+    yield "task", f"{_text(found.get('task_id'))} · {_text(' · '.join(where))} · run {found.get('run')}"
+    lost = found.get("interruptions") or 0
+    yield "attempts", f"{found.get('attempt')}{f', {lost} of them interrupted' if lost else ''}"
+    times = [
+        f"{word} {local_time(found[name])}"
+        for word, name in (("planned", "created_at"), ("began", "started_at"), ("ended", "finished_at"))
+        if found.get(name)
+    ]
+    took = seconds_between(found.get("started_at"), found.get("finished_at"))
+    yield "times", " · ".join([*times, f"{duration_text(took)}{'' if found.get('finished_at') else ' so far'}"])
+    if found.get("due_at") and not found.get("finished_at"):
+        yield "due", local_time(found["due_at"])
+    if found.get("lease_owner"):
+        until = f" until {local_time(found['lease_expires_at'])}" if found.get("lease_expires_at") else ""
+        yield "process" if not until else "lease", f"{_text(found['lease_owner'])}{until}"
+    if found.get("timed_out_at"):
+        yield "timed out", local_time(found["timed_out_at"])
+    if found.get("from_run"):
+        yield "ran in", f"run {found['from_run']}"
+
+
+def _show_error(error: Json, show: Console) -> None:
+    show.print(f"[bold]error[/bold] [dim]of attempt {error.get('attempt')}[/dim]", highlight=False)
+    kind = Text(f"  {visible(str(error.get('type')))}: ", style="red")
+    show.print(kind.append(visible_lines(str(error.get("message"))), style="default"), soft_wrap=True)
+    if error.get("log"):
+        show.print("[bold]its last log lines[/bold]")
+        show_lines(str(error["log"]), show, "  ")
+    if error.get("traceback"):
+        show.print("[bold]traceback[/bold]")
+        text = visible_lines(str(error["traceback"]).rstrip())
+        code = Syntax(text, "pytb", theme="ansi_dark", background_color="default", word_wrap=True)
+        show.print(Padding(code, (0, 0, 0, 2)))
+
+
+def show_lines(log: str, show: Console, indent: str) -> None:
+    for line in log.split("\n"):
+        at, _, rest = line.partition(" ")
+        level = rest.partition(" ")[0]
+        style = {"ERROR": "red", "CRITICAL": "red", "WARNING": "yellow"}.get(level, "default")
+        shown = local_time(at) if at.endswith("Z") else visible(at)
+        show.print(Text.assemble(indent, (f"{shown} ", "dim"), (visible(rest), style)), soft_wrap=True)
+
+
+def events(job_id: JobArgument, limit: LimitOption = 200, output: OutputOption = None, url: UrlOption = None) -> None:
+    """Show a job's timeline: transitions, failures, retries, interruptions, operator actions.
+
+    For example: coremachine events 3f2a9c
+    """
+    with ApiClient(choose_url(url)) as client:
+        found = client.list_events(client.resolve_job_id(job_id), limit=limit)
+    if wants_json(output):
+        print_json({"value": found})
+        return
+    show = console()
+    if not found:
+        show.print("No events.")
+    last_run = 1
+    for event in found:
+        if event.get("run", 1) != last_run:
+            last_run = event["run"]
+            show.print(f"[bold]run {last_run}[/bold]")
+        show.print(Text.assemble((f"{local_time(event['at'])}  ", "dim"), _sentence(event)), soft_wrap=True)
+
+
+def _sentence(event: Json) -> Text:
+    """An event for people: where, what, and what goes with it."""
+    detail: Json = event.get("detail") or {}
+    place = f"stage {event['stage']} " if event.get("stage") else ""
+    task = f"{visible(event['task_id'])} " if event.get("task_id") else ""
+    name = visible(str(event["event"]))
+    is_bad = "failed" in name or "forced" in name
+    style = "red" if is_bad else "yellow" if "retry" in name or "interrupted" in name else "bold"
+    text = Text.assemble((place, "dim"), task, (name, style))
+    if detail.get("attempt"):
+        text.append(f" attempt {detail['attempt']}", style="dim")
+    if detail.get("type") or detail.get("message"):
+        text.append(f" {visible(error_text(detail))}")
+    if detail.get("delay_seconds") is not None:
+        text.append(f", again in {duration_text(float(detail['delay_seconds']))}", style="dim")
+    rest = {key: value for key, value in detail.items() if key not in _ERROR_FIELDS and value not in (None, {}, [])}
+    for key, value in rest.items():
+        text.append(f" {visible(key)}=", style="dim").append(visible(str(value)[:200]))
+    return text
+
+
+def logs(
+    job_id: JobArgument,
+    task_id: Annotated[str | None, typer.Option("--task", metavar="TASK_ID", help="Of this task only.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Show what was logged about a job, by the engine and by its handlers.
+
+    Where the stack runs on this machine, from its log. From any other server, the last lines of each attempt that did
+    not succeed, which are in the database; what other attempts logged is in that app's own log (Application Insights).
+
+    For example:
+
+        coremachine logs 3f2a9c -f
+
+        coremachine logs 3f2a9c --task s1-000000 -o json
+    """
+    with ApiClient(choose_url(url)) as client:
+        whole_id = client.resolve_job_id(job_id)
+        file = find_stack_log(client.url)
+        found = (
+            _from_stack(client, whole_id, task_id, file, follow=follow)
+            if file is not None
+            else _from_server(client, whole_id, task_id, follow=follow)
+        )
+        with suppress(KeyboardInterrupt):
+            _show_logs(found, as_json=wants_json(output))
+    if file is None:
+        say(
+            "These are the attempts that did not succeed. What the others logged is in the app's log; in Application "
+            f"Insights: traces | where customDimensions.job_id == '{whole_id}' | order by timestamp"
+        )
+
+
+def _show_logs(found: Iterable[Json], *, as_json: bool) -> None:
+    """As they come: with -o json one object per line, so that a program can follow too."""
+    show = console()
+    for item in found:
+        if as_json:
+            print_json_line(item)
+        elif "line" in item:
+            # The same in all of them.
+            show.print(Text(_OF_THE_JOB.sub("", visible_lines(item["line"]))), soft_wrap=True)
+        else:
+            show.print(Text.assemble((f"{local_time(item['at'])}  ", "dim"), _sentence(item)), soft_wrap=True)
+            if log := (item.get("detail") or {}).get("log"):
+                show_lines(log, show, "    ")
+
+
+def _from_stack(client: ApiClient, job_id: str, task_id: str | None, file: Path, *, follow: bool) -> Iterator[Json]:
+    log = StackLog(file, job_id, task_id)
+    while True:
+        has_ended = not follow or is_terminal(client.get_job(job_id)["status"])
+        for line in log.new_lines():
+            yield {"line": line}
+        if has_ended:
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _from_server(client: ApiClient, job_id: str, task_id: str | None, *, follow: bool) -> Iterator[Json]:
+    seen: set[int] = set()
+    while True:
+        has_ended = not follow or is_terminal(client.get_job(job_id)["status"])
+        after = max(0, max(seen, default=0) - _OVERLAP)
+        for item in client.list_logs(job_id, task_id=task_id, after=after, limit=10_000):
+            if item["event_id"] not in seen:
+                seen.add(item["event_id"])
+                yield item
+        if has_ended:
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _text(value: Any) -> str:
+    return escape(visible(str(value)))

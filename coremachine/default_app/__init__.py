@@ -1,0 +1,1 @@
+"""The app that runs where there is no project: the job types that come with CoreMachine. A Function App's folder."""

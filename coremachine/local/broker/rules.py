@@ -1,0 +1,106 @@
+"""Rules of a subscription: which messages it takes, and what an action changes in them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from coremachine.local.broker.message import Content
+from coremachine.local.broker.message_view import MessageView
+from coremachine.local.broker.sql_action import SqlAction
+from coremachine.local.broker.sql_filter import SqlFilter
+
+DEFAULT_RULE = "$Default"
+_RULE_NAME_PROPERTY = "RuleName"
+
+
+class Filter(Protocol):
+    """What decides whether a message is taken."""
+
+    def matches(self, message: MessageView) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrueFilter:
+    """Takes every message."""
+
+    def matches(self, _message: MessageView) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class FalseFilter:
+    """Takes no message."""
+
+    def matches(self, _message: MessageView) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelationFilter:
+    """Takes messages whose properties have exactly these values.
+
+    Attributes:
+        system: By the names of `message_view.SYSTEM_PROPERTIES`.
+        properties: Application properties.
+    """
+
+    system: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, object] = field(default_factory=dict)
+
+    def matches(self, message: MessageView) -> bool:
+        if any(message.system(name) != value for name, value in self.system.items()):
+            return False
+        missing = object()
+        return all(message.properties.get(name, missing) == value for name, value in self.properties.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A filter and what is changed in the messages that it takes."""
+
+    name: str
+    filter: Filter | SqlFilter = field(default_factory=TrueFilter)
+    action: SqlAction | None = None
+
+
+class RuleBook:
+    """The rules of one subscription, by name without regard to case."""
+
+    def __init__(self, rules: list[Rule] | None = None) -> None:
+        self._rules: dict[str, Rule] = {}
+        for rule in [Rule(DEFAULT_RULE)] if rules is None else rules:
+            self.add(rule)
+
+    def __iter__(self) -> Iterator[Rule]:
+        return iter(list(self._rules.values()))
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def find(self, name: str) -> Rule | None:
+        return self._rules.get(name.lower())
+
+    def add(self, rule: Rule) -> None:
+        """Add a rule.
+
+        Raises:
+            ValueError: There is one of this name.
+        """
+        if self.find(rule.name) is not None:
+            raise ValueError(f"expected a new rule name, found that '{rule.name}' exists already")
+        self._rules[rule.name.lower()] = rule
+
+    def replace(self, rule: Rule) -> None:
+        self._rules[rule.name.lower()] = rule
+
+    def remove(self, name: str) -> bool:
+        """Remove a rule; False if there is none of this name."""
+        return self._rules.pop(name.lower(), None) is not None
+
+    def copies_of(self, content: Content) -> list[Content]:
+        """What the subscription gets: a copy for each matching rule with an action, one for all others together."""
+        view = MessageView(content)
+        matching = [rule for rule in self._rules.values() if rule.filter.matches(view)]
+        copies = [content] if any(rule.action is None for rule in matching) else []
+        changed = [(rule.name, rule.action) for rule in matching if rule.action is not None]
+        return copies + [action.applied(content, {_RULE_NAME_PROPERTY: name}) for name, action in changed]

@@ -1,0 +1,87 @@
+"""SQL actions of rules: `SET name = value` and `REMOVE name`, with `;` between them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import UUID
+
+from coremachine.local.broker import codec
+from coremachine.local.broker.codec import NULL
+from coremachine.local.broker.message import Content, parse_message
+from coremachine.local.broker.message_view import MessageView, position_of
+from coremachine.local.broker.sql_expression import Expression, parse_value
+from coremachine.local.broker.sql_tokens import Reader
+
+_PROPERTIES = 0x73
+_MAX_STATEMENTS = 32
+
+Step = Callable[[Content], Content]
+
+
+class SqlAction:
+    """What a rule changes in its copy of a message.
+
+    Raises:
+        SqlError: The expression is not understood.
+        ValueError: It names a system property that cannot be set.
+    """
+
+    def __init__(self, expression: str) -> None:
+        self.expression = expression
+        reader = Reader(expression)
+        self._steps = [_parse_statement(reader)]
+        while reader.take_if("sign", ";") is not None and reader.next.kind != "end":
+            self._steps.append(_parse_statement(reader))
+            if len(self._steps) > _MAX_STATEMENTS:
+                raise reader.unexpected(f"at most {_MAX_STATEMENTS} statements")
+        reader.expect_end()
+
+    def applied(self, content: Content, more: dict[str, str]) -> Content:
+        """A changed copy, with more application properties."""
+        for step in self._steps:
+            content = step(content)
+        return content.modified([(codec.string(name), codec.string(value)) for name, value in more.items()])
+
+
+def _parse_statement(reader: Reader) -> Step:
+    if reader.take_if("keyword", "set") is not None:
+        scope, name = reader.take_property()
+        reader.expect("sign", "=")
+        value = parse_value(reader)
+        if scope == "sys":
+            return _set_system(position_of(name), value)
+        return lambda content: content.modified([(codec.string(name), encode(value(MessageView(content))))])
+    if reader.take_if("keyword", "remove") is not None:
+        scope, name = reader.take_property()
+        if scope == "sys":
+            return _set_system(position_of(name), lambda _message: None)
+        return lambda content: content.without(name)
+    raise reader.unexpected("SET or REMOVE")
+
+
+def _set_system(position: int, value: Expression) -> Step:
+    def step(content: Content) -> Content:
+        raw = codec.split_compound(content.properties, codec.skip(content.properties, 1)) if content.properties else []
+        raw += [NULL] * (position + 1 - len(raw))
+        found = value(MessageView(content))
+        raw[position] = NULL if found is None else codec.string(str(found))
+        parsed = parse_message(codec.described(_PROPERTIES, codec.list_of(raw)))
+        return replace(
+            content, properties=parsed.properties, message_id=parsed.message_id, session_id=parsed.session_id
+        )
+
+    return step
+
+
+def encode(value: codec.Value) -> bytes:
+    """A value as AMQP; numbers as long or double."""
+    if value is None:
+        return NULL
+    if isinstance(value, bool):
+        return codec.boolean(value)
+    if isinstance(value, int):
+        return codec.long(max(-(2**63), min(value, 2**63 - 1)))
+    if isinstance(value, float):
+        return codec.double(value)
+    if isinstance(value, bytes):
+        return codec.binary(value)
+    return codec.uuid(value) if isinstance(value, UUID) else codec.string(str(value))

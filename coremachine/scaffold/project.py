@@ -1,0 +1,137 @@
+"""The files of a new project, and of a new job in one."""
+
+import keyword
+import re
+import sys
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from core.basics.version import VERSION
+from core.project_file import FILE_NAME, JOBS_SETTING, read_project_settings
+
+_NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+_LONGEST_NAME = 50
+# Where a file of a project comes from: the folder of templates, or the app for folders without a project.
+_FILES = {
+    "README.md": "readme.txt",
+    "pyproject.toml": "pyproject.txt",
+    ".gitignore": "gitignore.txt",
+    ".funcignore": "funcignore.txt",
+    ".github/workflows/ci.yml": "ci.txt",
+    "local.settings.example.json": "settings.txt",
+}
+_JOB_FILES = {"@package@/@job@.py": "job.txt", "tests/test_@job@.py": "test_job.txt"}
+_AZURE_FILES = {"requirements.txt": "requirements.txt", "azure.sh": "azure.txt"}
+_APP_FILES = ("function_app.py", "host.json")
+_FIRST_JOB = "word_count"
+
+
+class ScaffoldProblem(ValueError):
+    """Nothing was written; has what was expected, what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the placeholders of templates become."""
+
+    project: str
+    package: str
+    job: str
+
+    def put_into(self, text: str) -> str:
+        values = {
+            "@project@": self.project,
+            "@package@": self.package,
+            "@job@": self.job,
+            "@Job@": "".join(part.capitalize() for part in self.job.split("_")),
+            "@range@": version_range(VERSION),
+        }
+        for placeholder, value in values.items():
+            text = text.replace(placeholder, value)
+        return text
+
+
+def version_range(version: str) -> str:
+    """The releases that work as this one: semantic versioning, before 1.0 by its second number."""
+    major, minor = (int(number) for number in version.split(".")[:2])
+    return f">={major}.{minor},<{major}.{minor + 1}" if major == 0 else f">={major}.{minor},<{major + 1}"
+
+
+def write_project(folder: Path, *, azure: bool) -> list[Path]:
+    """Write a new project; its name is the folder's.
+
+    Args:
+        azure: With what a deployment needs, too.
+
+    Returns:
+        The files, relative to the folder.
+
+    Raises:
+        ScaffoldProblem: The name cannot be used, or the folder has something in it.
+    """
+    name = folder.resolve().name
+    package = _checked(name, "a project's name")
+    if package in sys.stdlib_module_names or package in {"coremachine", "function_app", "tests"}:
+        raise ScaffoldProblem(f"expected a name that no module has yet, found {name!r}; choose another one")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ScaffoldProblem(f"expected no folder or an empty one at {folder}, found files in it; choose another one")
+    names = Names(project=package.replace("_", "-"), package=package, job=_FIRST_JOB)
+    texts = {path: _template(template) for path, template in (_FILES | _JOB_FILES).items()}
+    texts |= {path: _template(template) for path, template in _AZURE_FILES.items() if azure}
+    texts |= {path: files("coremachine").joinpath("default_app", path).read_text("utf-8") for path in _APP_FILES}
+    texts["@package@/__init__.py"] = '"""Jobs of @project@."""\n'
+    return _write_all(folder, names, texts)
+
+
+def write_job(folder: Path, name: str) -> list[Path]:
+    """Write a job and its test into a project.
+
+    Args:
+        folder: Holds the project's pyproject.toml.
+
+    Raises:
+        ScaffoldProblem: The name cannot be used, or the folder names no package of jobs.
+        ProjectFileError: pyproject.toml cannot be used.
+    """
+    job = _checked(name, "a job's name")
+    package = read_project_settings(folder).get(JOBS_SETTING, "")
+    if not package or ":" in package:
+        raise ScaffoldProblem(
+            f'expected jobs = "<a package>" below [tool.coremachine] in {folder / FILE_NAME}, found '
+            f"{package or 'none'}; make a project with `coremachine init NAME`, or write the job by hand"
+        )
+    names = Names(project=folder.name, package=package, job=job)
+    texts = {path: _template(template) for path, template in _JOB_FILES.items()}
+    return _write_all(
+        folder, names, {path.replace("@package@", package.replace(".", "/")): texts[path] for path in texts}
+    )
+
+
+def _checked(name: str, what: str) -> str:
+    """The name as that of a module. Raises ScaffoldProblem."""
+    module = name.replace("-", "_")
+    if _NAME.fullmatch(name) is None or len(name) > _LONGEST_NAME or keyword.iskeyword(module):
+        raise ScaffoldProblem(
+            f"expected {what} of lower-case letters, digits and hyphens, beginning with a letter, at most "
+            f"{_LONGEST_NAME} characters, found {name!r:.200}; choose another one"
+        )
+    return module
+
+
+def _template(name: str) -> str:
+    return files("coremachine.scaffold").joinpath("templates", name).read_text("utf-8")
+
+
+def _write_all(folder: Path, names: Names, texts: dict[str, str]) -> list[Path]:
+    """All files or none: one that is there already is never replaced."""
+    made = {folder / names.put_into(path): names.put_into(text) for path, text in texts.items()}
+    there = [str(path) for path in made if path.exists()]
+    if there:
+        raise ScaffoldProblem(f"expected no file {', '.join(there)}, found one; choose another name or remove it")
+    for path, text in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        if text.startswith("#!"):
+            path.chmod(0o755)
+    return sorted(path.relative_to(folder) for path in made)

@@ -1,0 +1,120 @@
+"""Job classes and handlers of a package, found in its modules in the order of their names.
+
+A module that cannot be imported is reported by its file, its line and what to do.
+"""
+
+import importlib
+import pkgutil
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+from jobs.base import JobBase, is_job_class
+from jobs.handlers import marked_in
+from jobs.registry import Handler, Registry, handler_of
+
+_PROJECT = "pyproject.toml"
+# Whose lines are no author's: the import system, the standard library, installed packages, this package.
+_LIBRARIES = ("<", *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")), str(Path(__file__).parent))
+
+
+class ModuleNotLoaded(ImportError):
+    """A module of an author's cannot be imported; the text has the place, the reason and what to do."""
+
+
+class NoJobs(LookupError):
+    """A package without any job class."""
+
+
+def discover(package: str, queues: Iterable[str]) -> Registry:
+    """The registry of all job classes and handlers that the package and the modules below it define.
+
+    Modules whose names begin with `_` or `test_`, and packages called `tests`, are left out.
+
+    Args:
+        package: The dotted name of a package, or of one module.
+        queues: The logical names of this deployment's task queues.
+
+    Raises:
+        ModuleNotLoaded: A module cannot be imported.
+        NoJobs: There is no job class.
+        JobDefinitionError: What was found does not fit together.
+    """
+    modules = list(_modules_of(package))
+    jobs = [job for module in modules for job in _jobs_of(module)]
+    if not jobs:
+        found = f"found none in {', '.join(module.__name__ for module in modules)}"
+        raise NoJobs(f"expected a job class in {package}, {found}; add one with `coremachine new job NAME`")
+    handlers = {id(handler): handler for module in modules for handler in _handlers_of(module)}
+    return Registry(jobs, handlers.values(), queues)
+
+
+def load_module(name: str) -> ModuleType:
+    """Import a module.
+
+    Raises:
+        ModuleNotLoaded: It is not there, or its own code fails.
+    """
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ModuleNotLoaded(_reason_of(error, name)) from error
+
+
+def _modules_of(package: str) -> Iterator[ModuleType]:
+    module = load_module(package)
+    yield module
+    for found in sorted(pkgutil.iter_modules(getattr(module, "__path__", ())), key=lambda each: each.name):
+        if not found.name.startswith(("_", "test_")) and found.name not in {"tests", "conftest"}:
+            yield from _modules_of(f"{package}.{found.name}")
+
+
+def _jobs_of(module: ModuleType) -> list[type[JobBase]]:
+    """Those that the module itself defines: what it imports is of another."""
+    return [value for value in _values_of(module) if is_job_class(value) and value.__module__ == module.__name__]
+
+
+def _handlers_of(module: ModuleType) -> Iterator[Handler]:
+    """Those that a list or a name of the module has, and those that it declares beside their functions."""
+    for function, mark in marked_in(vars(module)):
+        if function.__module__ == module.__name__:
+            yield handler_of(function, mark)
+    for value in _values_of(module):
+        if isinstance(value, Handler):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from (item for item in value if isinstance(item, Handler))
+
+
+def _values_of(module: ModuleType) -> list[object]:
+    return list(vars(module).values())
+
+
+def _reason_of(error: Exception, name: str) -> str:
+    if isinstance(error, SyntaxError):
+        text = f": {error.text.strip()}" if error.text else ""
+        return f"{_shown(error.filename)}, line {error.lineno}: {type(error).__name__}: {error.msg}{text}"
+    place = _place_of(error)
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        if name == error.name or name.startswith(f"{error.name}."):
+            return f"expected a module {name} that can be imported, found none; is it in the folder of function_app.py?"
+        advice = f"install what has it (pip install ...), and add that to the dependencies in {_PROJECT}"
+        return f"{place}expected the module {error.name!r}, found none; {advice}"
+    return f"{place}{type(error).__name__}: {error}"
+
+
+def _place_of(error: Exception) -> str:
+    """The line of the author's that the error came from: the last that is no library's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
+    return f"{_shown(own[-1].filename)}, line {own[-1].lineno}: " if own else ""
+
+
+def _shown(filename: str | None) -> str:
+    """A file below the present folder by its path there."""
+    if filename is None:
+        return "a module"
+    path = Path(filename)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

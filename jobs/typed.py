@@ -1,0 +1,95 @@
+"""Handlers whose parameters have a type: a task's parameters are validated into it before the handler is called."""
+
+import inspect
+import json
+import re
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from core.context import TaskContext
+from core.errors import PermanentTaskError
+from core.fan_in import FanInResults, load_fan_in_results
+from jobs.functions import first_parameter
+from jobs.model_problems import reported_problems
+
+_PLAIN = re.compile(r"(\w+\.)*(dict|Dict|Mapping|MutableMapping|Any|object)\b")
+
+
+class InvalidTaskParameters(PermanentTaskError):
+    """A task's parameters are not what its handler takes: the same would be found again."""
+
+    def __init__(self, kind: type, problems: list[str]) -> None:
+        super().__init__("\n".join([f"parameters of the task, as {kind.__name__}:", *problems]))
+
+
+class UnknownAnnotation(TypeError):
+    """The annotation of a handler's parameters names nothing that can be validated into."""
+
+
+@dataclass(frozen=True)
+class TypedFunction:
+    """A handler that gets its parameters as the type that it declares."""
+
+    function: Callable[..., Any]
+    read: Callable[[Mapping[str, Any]], object]
+
+    def __call__(self, params: dict[str, Any], context: TaskContext) -> Any:
+        return self.function(self.read(params), context)
+
+
+def with_types(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as the engine calls it: with a mapping, whatever type its parameters have.
+
+    Raises:
+        UnknownAnnotation: Of that type nothing can be made.
+    """
+    kind = _kind_of_parameters(function)
+    if kind is None:
+        return function
+    if kind is FanInResults:
+        return TypedFunction(function, load_fan_in_results)
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    return TypedFunction(function, lambda params: _read(adapter, kind, params))
+
+
+def _read(adapter: TypeAdapter[Any], kind: type, params: Mapping[str, Any]) -> object:
+    try:
+        # As JSON, in which a date is a text: nothing is guessed beside that.
+        return adapter.validate_json(json.dumps(params), strict=True)
+    except ValidationError as error:
+        problems = [problem.message for problem in reported_problems(error, kind)]
+    raise InvalidTaskParameters(kind, problems)
+
+
+def _kind_of_parameters(function: Callable[..., Any]) -> type | None:
+    """The class that the parameters are to be; None where it is a mapping."""
+    annotation = _annotation_of(function)
+    kind = typing.get_origin(annotation) or annotation
+    if not isinstance(kind, type) or kind in {Any, object} or issubclass(kind, Mapping):
+        return None
+    if kind is FanInResults or issubclass(kind, BaseModel) or is_dataclass(kind):
+        return kind
+    raise UnknownAnnotation(
+        f"its first argument: expected dict[str, Any], a pydantic model, a dataclass or FanInResults, found {kind!r}"
+    )
+
+
+def _annotation_of(function: Callable[..., Any]) -> Any:
+    owner, parameter = first_parameter(function)
+    if parameter is None or parameter.annotation is inspect.Parameter.empty:
+        return None
+    if not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    try:
+        return typing.get_type_hints(owner)[parameter.name]
+    except Exception as error:
+        if _PLAIN.match(parameter.annotation):
+            return None
+        raise UnknownAnnotation(
+            f"its first argument: expected an annotation that can be read when the app starts, found "
+            f"{parameter.annotation!r} ({error}); import the class outside of `if TYPE_CHECKING`"
+        ) from error

@@ -1,0 +1,2 @@
+-- The functions of this release name rows by one look for each id. They are applied with the functions; this number keeps an
+-- app of the release before from putting its own functions in their place.

@@ -1,0 +1,153 @@
+"""What a handler logs and prints carries its job, stage, task and attempt; the last lines are kept."""
+
+import logging
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+
+from core.authors import attempt_log as module
+from core.authors.attempt_log import AttemptLog
+from core.errors import MOST_LOG_BYTES, Failure
+from core.models import StageDefinition
+from core.models.lease import LeaseOutcome
+from core.models.transition import ClaimedRow, ClaimOutcome
+from core.running.leases import LeaseKeeper
+from core.running.task_batch import TaskBatch
+
+log = logging.getLogger("an.author")
+
+
+def attempt_log(**fields):
+    return AttemptLog(fields)
+
+
+def lines_of(kept):
+    """Without their times."""
+    return [line.partition(" ")[2] for line in (kept.text() or "").splitlines()]
+
+
+def test_records_carry_the_fields_of_their_attempt(caplog):
+    with attempt_log(job_id="j", task_id="t", attempt=2):
+        log.warning("inside", extra={"task_id": "its own"})
+    log.warning("outside")
+    inside, outside = caplog.records
+    assert (inside.job_id, inside.task_id, inside.attempt) == ("j", "its own", 2)
+    assert not hasattr(outside, "job_id")
+
+
+def test_engines_own_records_keep_their_field_names(caplog):
+    with attempt_log(job_id="j"):
+        module.log.warning("from the engine", extra={"job_id": "another"})
+    assert caplog.records[0].job_id == "another"
+
+
+def test_last_lines_are_kept_with_the_trace_of_an_exception(caplog):
+    caplog.set_level(logging.INFO)
+    with attempt_log() as kept:
+        for number in range(module.MOST_LINES):
+            log.info("line %d", number)
+        try:
+            int("broken")
+        except ValueError:
+            log.exception("it failed")
+    lines = kept.text().splitlines()
+    assert len(lines) == module.MOST_LINES
+    assert lines[-1].startswith("    ValueError: invalid literal")
+    assert any(line.endswith("ERROR an.author: it failed") for line in lines)
+    assert not any(line.endswith("line 0") for line in lines)
+
+
+def test_what_is_printed_becomes_records_line_by_line(caplog, capsys):
+    caplog.set_level(logging.INFO)
+    with attempt_log(job_id="j") as kept:
+        print("one\ntwo")
+        sys.stderr.write("three")
+    assert [(record.name, record.getMessage(), record.job_id) for record in caplog.records] == [
+        ("handler.output", "one", "j"),
+        ("handler.output", "two", "j"),
+        ("handler.output", "three", "j"),
+    ]
+    assert lines_of(kept) == [f"INFO handler.output: {text}" for text in ("one", "two", "three")]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_printed_stays_a_print_where_records_are_not_wanted(caplog, capsys):
+    caplog.set_level(logging.WARNING)
+    with attempt_log() as kept:
+        print("one")
+    print("outside")
+    assert capsys.readouterr().out == "one\noutside\n"
+    assert lines_of(kept) == ["one"]
+
+
+def test_handler_of_logging_that_prints_does_not_print_for_ever(caplog):
+    class Printing(logging.Handler):
+        def emit(self, record):
+            print(self.format(record))
+
+    caplog.set_level(logging.INFO)
+    handler = Printing()
+    log.addHandler(handler)
+    try:
+        with attempt_log() as kept:
+            log.info("once")
+            log.info("twice")
+    finally:
+        log.removeHandler(handler)
+    assert lines_of(kept) == ["INFO an.author: once", "INFO an.author: twice"]
+
+
+def test_threads_and_executors_belong_to_the_attempt_that_uses_them(caplog):
+    class Own(threading.Thread):
+        def run(self):
+            log.warning("own class")
+
+    with ThreadPoolExecutor(1) as executor:
+        for attempt in (1, 2):
+            with attempt_log(attempt=attempt) as kept:
+                threads = [threading.Thread(target=log.warning, args=("thread",)), Own()]
+                for thread in threads:
+                    thread.start()
+                    thread.join()
+                executor.submit(log.warning, "executor").result()
+            assert len(lines_of(kept)) == 3
+        executor.submit(log.warning, "nobody's").result()
+    assert [getattr(record, "attempt", None) for record in caplog.records] == [1, 1, 1, 2, 2, 2, None]
+
+
+def test_log_of_a_failure_is_bounded_and_holds_no_credential():
+    failure = Failure("E", "m", True, log="x" * 20_000 + "\npassword=hunter2secret\nthe end")
+    stored = failure.to_json(1)["log"]
+    assert len(stored.encode()) <= MOST_LOG_BYTES
+    assert stored.endswith("the end")
+    assert "hunter2secret" not in stored
+    assert "log" not in Failure("E", "m", True).to_json(1)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_lines_are_kept_with_a_failed_attempt_alone(caplog, fails):
+    caplog.set_level(logging.INFO)
+
+    def work(params, context):
+        print("reading tile 7")
+        if fails:
+            raise ValueError("no such tile")
+
+    catalog = SimpleNamespace(find_handler=lambda _: SimpleNamespace(function=work, queue="tasks"))
+    job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
+    stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single", lease_seconds=3600)
+    renewed = SimpleNamespace(renew_leases=lambda held: {(h.lease_id, h.task_id): LeaseOutcome.RENEWED for h in held})
+    tasks = [ClaimedRow("t1", ClaimOutcome.CLAIMED, 3, 0, "work", 0, None, {})]
+    parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed), "threads": 1}
+    with TaskBatch(job, stage, uuid4(), tasks, **parts) as batch:
+        ((outcome,),) = batch.outcomes()
+    printed = next(record for record in caplog.records if record.name == "handler.output")
+    assert (printed.job_id, printed.stage, printed.task_id, printed.attempt) == ("j", 1, "t1", 3)
+    if fails:
+        assert outcome.failure.log.endswith("INFO handler.output: reading tile 7")
+    else:
+        assert outcome.failure is None

@@ -1,0 +1,106 @@
+"""What `coremachine init` and `new` write, and what they refuse; the files themselves are tested as a project."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from core.project_file import read_project_settings
+from coremachine.scaffold.project import ScaffoldProblem, version_range, write_job, write_project
+from triggers.app_shape import find_thread_shortage, read_shape
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_project_is_named_after_its_folder(tmp_path):
+    written = write_project(tmp_path / "my-pipelines", azure=False)
+    assert Path("my_pipelines/word_count.py") in written
+    assert Path("azure.sh") not in written
+    assert read_project_settings(tmp_path / "my-pipelines") == {
+        "COREMACHINE_JOBS": "my_pipelines",
+        "COREMACHINE_JOBS_QUEUE": "my-pipelines-jobs",
+        "COREMACHINE_TASK_QUEUES": "tasks=my-pipelines-tasks",
+    }
+
+
+def test_no_placeholder_is_left(tmp_path):
+    for path in write_project(tmp_path / "mine", azure=True):
+        assert "@project@" not in (text := (tmp_path / "mine" / path).read_text())
+        assert not {"@package@", "@job@", "@Job@", "@range@"} & set(text.split())
+
+
+def test_the_first_job_has_about_sixty_lines(tmp_path):
+    write_project(tmp_path / "mine", azure=False)
+    assert (tmp_path / "mine" / "mine" / "word_count.py").read_text().count("\n") < 70
+
+
+def test_the_example_settings_make_a_usable_app(tmp_path):
+    folder = tmp_path / "mine"
+    write_project(folder, azure=False)
+    values = json.loads((folder / "local.settings.example.json").read_text())["Values"]
+    settings = {**read_project_settings(folder), **values}
+    assert read_shape(settings).problems == ()
+    assert find_thread_shortage(read_shape(settings), settings, folder / "host.json") is None
+
+
+def test_the_host_of_a_project_is_that_of_the_checkout():
+    assert (ROOT / "coremachine" / "default_app" / "host.json").read_text() == (ROOT / "host.json").read_text()
+
+
+def test_the_workflow_uses_the_actions_of_ours(tmp_path):
+    write_project(tmp_path / "mine", azure=False)
+    ours = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    theirs = (tmp_path / "mine" / ".github" / "workflows" / "ci.yml").read_text()
+    uses = [line for line in theirs.splitlines() if "uses:" in line]
+    assert len(uses) == 2
+    assert all(line.strip() in ours for line in uses)
+
+
+def test_dependencies_are_the_releases_that_work_as_this_one(tmp_path):
+    assert version_range("0.1.0") == ">=0.1,<0.2"
+    assert version_range("2.3.1") == ">=2.3,<3"
+    write_project(tmp_path / "mine", azure=True)
+    tables = tomllib.loads((tmp_path / "mine" / "pyproject.toml").read_text())
+    assert tables["project"]["dependencies"] == [(tmp_path / "mine" / "requirements.txt").read_text().strip()]
+
+
+@pytest.mark.parametrize("name", ["My-Pipelines", "1st", "a b", "-a", "class", "a" * 51, "json", "tests"])
+def test_a_name_that_no_package_can_have_is_refused(tmp_path, name):
+    with pytest.raises(ScaffoldProblem, match=r"expected a .*name"):
+        write_project(tmp_path / name, azure=False)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_folder_with_files_is_left_alone(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").touch()
+    with pytest.raises(ScaffoldProblem, match="expected no folder or an empty one"):
+        write_project(folder, azure=False)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_job_is_added_once(tmp_path):
+    write_project(tmp_path / "mine", azure=False)
+    assert write_job(tmp_path / "mine", "resize-images") == [
+        Path("mine/resize_images.py"),
+        Path("tests/test_resize_images.py"),
+    ]
+    with pytest.raises(ScaffoldProblem, match=r"expected no file .*resize_images\.py, .*found one"):
+        write_job(tmp_path / "mine", "resize-images")
+
+
+def test_a_job_needs_a_project(tmp_path):
+    with pytest.raises(ScaffoldProblem, match=r'expected jobs = "<a package>" below \[tool.coremachine\]'):
+        write_job(tmp_path, "resize-images")
+
+
+def test_the_steps_of_the_script_for_azure_are_those_of_the_page():
+    """Whoever does it by hand does the same."""
+    script = (ROOT / "coremachine" / "scaffold" / "templates" / "azure.txt").read_text()
+    page = (ROOT / "docs" / "howto" / "deploy.md").read_text().replace("my-pipelines", "@project@")
+    blocks = [block.partition("```")[0] for block in page.split("```bash\n")[1:]]
+    _, *steps = script.split("\n\n")
+    said = [step.split("\n", 1)[1].strip().replace("@package@", "my_pipelines") for step in steps]
+    assert [block.strip() for block in blocks] == said
