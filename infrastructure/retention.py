@@ -11,6 +11,7 @@ from infrastructure.postgresql import PostgreSQLRepository
 JOBS_PER_FIND = 100
 TASKS_PER_CALL = 2000
 DEAD_LETTERS_PER_CALL = 2000
+TICKS_PER_CALL = 2000
 # After a piece, so many times as long as it took: old rows have time, running work has not.
 REST = 3.0
 
@@ -64,11 +65,22 @@ class RetentionRepository(PostgreSQLRepository):
         Args:
             most: Stop after about this number; the next call goes on. None: all.
         """
+        return self._prune_rows("prune_dead_letters", older_than_seconds, DEAD_LETTERS_PER_CALL, most)
+
+    def prune_ticks(self, older_than_seconds: float, *, most: int | None = None) -> int:
+        """Delete ticks of schedules that were decided about longer ago than that: how many went.
+
+        Args:
+            most: Stop after about this number; the next call goes on. None: all.
+        """
+        return self._prune_rows("prune_ticks", older_than_seconds, TICKS_PER_CALL, most)
+
+    def _prune_rows(self, function: str, older_than_seconds: float, per_call: int, most: int | None) -> int:
         count = 0
         while most is None or count < most:
-            (row,) = self._call("prune_dead_letters", (older_than_seconds, DEAD_LETTERS_PER_CALL))
-            count += row["prune_dead_letters"]
-            if row["prune_dead_letters"] < DEAD_LETTERS_PER_CALL:
+            (row,) = self._call(function, (older_than_seconds, per_call))
+            count += row[function]
+            if row[function] < per_call:
                 break
         return count
 

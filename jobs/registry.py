@@ -1,4 +1,4 @@
-"""All job types and handlers of this app, listed by hand and checked as a whole before anything runs."""
+"""All job types and handlers of this app, checked as a whole before anything runs."""
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence

@@ -36,7 +36,7 @@ $$;
 """
 _EMPTY = """
 delete from app.jobs;
-truncate app.dead_letters, app.idempotency_keys restart identity;
+truncate app.dead_letters, app.idempotency_keys, app.schedules, app.schedule_ticks restart identity;
 update testing.clock set ahead = interval '0';
 """
 

@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-SLOW = ["azure.servicebus", "azure.identity", "azure.core", "fastapi", "rasterio", "fsspec"]
+SLOW = ["azure.servicebus", "azure.identity", "azure.core", "fastapi", "rasterio", "fsspec", "cronsim"]
 
 
 @pytest.mark.parametrize("module", ["core", "core.machine", "infrastructure", "infrastructure.factory"])

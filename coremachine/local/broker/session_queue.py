@@ -38,7 +38,7 @@ class MessageSession:
 
 
 class SessionQueue(Queue):
-    """As `Queue`, with messages by session id. The lock of a session stands for the locks of its messages."""
+    """As `Queue`, with messages by session id. The lock of a session is that of its messages too."""
 
     def __init__(self, settings: QueueSettings, clock: Callable[[], float]) -> None:
         super().__init__(settings, clock)
@@ -139,6 +139,10 @@ class SessionQueue(Queue):
         now = self._clock()
         while (session_id := self._session_ends.take_due(now)) is not None:
             self._lose(session_id)
+
+    @property
+    def earliest(self) -> float:
+        return min(super().earliest, self._session_ends.earliest)
 
     @property
     def next_due(self) -> float | None:
