@@ -125,10 +125,6 @@ class SessionQueue(Queue):
             self._remove(message, popped=True)
         return message
 
-    def has_ready_of(self, session_id: str) -> bool:
-        session = self._sessions.get(session_id)
-        return session is not None and session.ready.first() is not None
-
     def take_woken(self) -> set[str]:
         """The sessions that may have got a ready message since the last call."""
         woken, self._woken = self._woken, set()
