@@ -28,7 +28,7 @@ settings.register_profile("tests", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("tests")
 
 # Each starts whole stacks and kills parts of them: two at a time would wait for each other's processor.
-ONE_AT_A_TIME = ("tests/acceptance/", "tests/chaos/test_chaos_short.py")
+ONE_AT_A_TIME = ("tests/acceptance/", "tests/chaos/test_chaos_short.py", "tests/integration/testing/test_run_job.py")
 MOST_PROCESSES = 8
 
 

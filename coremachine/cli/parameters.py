@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from coremachine.cli.client import ApiClient, Json
 from coremachine.cli.errors import ApiError, UsageProblem
+from coremachine.cli.patience import NOT_READY
 from jobs.parameters import ParameterErrors, coerce_text_parameters
 
 _TYPES = {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "array": "list", "object": "dict"}
@@ -62,7 +63,9 @@ def find_schema(client: ApiClient, job_type: str) -> dict[str, Json] | None:
     """Entries by parameter name, with their `type`; None when the server does not say or does not know the job type."""
     try:
         entries = client.list_job_types()
-    except ApiError:
+    except ApiError as error:
+        if error.problem.get("code") == NOT_READY:
+            raise
         # The submission itself will say what is wrong.
         return None
     entry = next((item for item in entries if item.get("job_type") == job_type), {})

@@ -20,6 +20,8 @@ _AWAY = {
 }
 # The local host's 500 for a request that runs while the host ends.
 _ENDS = "invocation_aborted"
+# Settings or code that somebody must change first: it does not help to ask again.
+NOT_READY = "app_not_ready"
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 15.0
 
@@ -27,6 +29,8 @@ _LONGEST_PAUSE_SECONDS = 15.0
 def is_outage(error: CliError) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, ApiError):
+        if error.problem.get("code") == NOT_READY:
+            return False
         return error.status in _AWAY or error.problem.get("code") == _ENDS
     return isinstance(error, ServerUnreachable)
 

@@ -85,7 +85,7 @@ def server():
 @pytest.fixture
 def url(server):
     yield server.url
-    options = "-c default_transaction_read_only=off"
+    options = "-c default_transaction_read_only=off -c idle_session_timeout=0"
     with psycopg.connect(server.url, autocommit=True, options=options) as connection:
         connection.execute("alter role postgres reset all")
         connection.execute("alter system reset all")

@@ -65,7 +65,7 @@ def test_the_whole_job_runs_from_container_to_container(container, run_job, tmp_
     parameters = {"source": f"{container}/in", "output": f"{container}/out"}
     run = run_job(REGISTRY, "flood_risk_cog", parameters)
     assert (run.status, run.summary["converted"], run.summary["reused"]) == ("completed", 2, 0)
-    assert run_job(REGISTRY, "flood_risk_cog", parameters).result["reused"] == 2
+    assert run_job(REGISTRY, "flood_risk_cog", parameters).summary["reused"] == 2
     store = fsspec.filesystem("abfs")
     store.get_file("floods/out/cogs/a.tif", str(tmp_path / "cog.tif"))
     with rasterio.open(tmp_path / "local" / "a.tif") as source, rasterio.open(tmp_path / "cog.tif") as cog:
