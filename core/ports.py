@@ -12,6 +12,16 @@ from core.models.context import CompletedTask, FailedTask, JobExecutionContext, 
 from core.models.control import ControlAnswer, IfEnded, RerunRequest
 from core.models.dead_letter import DeadLetter, DeadLetterDetail, RecordedLetter, Selection, WaitingRows
 from core.models.lease import HeldTask, Lease, LeaseOutcome
+from core.models.schedule import (
+    DueTick,
+    PlannedTick,
+    ScheduleFacts,
+    ScheduleRecord,
+    TickAnswer,
+    TickPlan,
+    TickRecord,
+    TickReport,
+)
 from core.models.submission import ForcedJob, KeyedPayload, Submitted
 from core.models.transition import (
     ClaimedRow,
@@ -233,6 +243,43 @@ class Pruner(Protocol):
 
     def prune_jobs(self, older_than_seconds: float, *, most_tasks: int | None = None) -> Pruned: ...
     def prune_dead_letters(self, older_than_seconds: float, *, most: int | None = None) -> int: ...
+    def prune_ticks(self, older_than_seconds: float, *, most: int | None = None) -> int: ...
+
+
+class ScheduleStore(Protocol):
+    """Schedules and their ticks. `infrastructure.schedules.ScheduleRepository` describes each call."""
+
+    def put_schedule(
+        self,
+        schedule: ScheduleRecord,
+        skipped: Sequence[PlannedTick],
+        *,
+        seen: ScheduleRecord | None,
+        actor: str | None,
+    ) -> str: ...
+    def pause_schedule(self, name: str, *, reason: str | None, actor: str | None) -> bool | None: ...
+    def resume_schedule(
+        self, seen: ScheduleRecord, plan: TickPlan, *, reason: str | None, actor: str | None
+    ) -> bool: ...
+    def plan_ticks(self, seen: ScheduleRecord, plan: TickPlan) -> bool: ...
+    def find_due_schedules(self, limit: int) -> list[str]: ...
+    def admit_waiting_ticks(self, limit: int) -> int: ...
+    def claim_due_ticks(self, limit: int, hold_seconds: float) -> list[DueTick]: ...
+    def add_manual_tick(
+        self, name: str, tick: PlannedTick, *, actor: str | None, hold_seconds: float
+    ) -> DueTick | None: ...
+    def settle_tick(self, tick: DueTick, answer: TickAnswer) -> bool: ...
+    def delete_schedule(self, name: str) -> bool: ...
+    def read_clock(self) -> datetime: ...
+    def find_schedule(self, name: str) -> ScheduleRecord | None: ...
+    def find_tick(self, name: str, tick_at: datetime) -> TickRecord | None: ...
+    def find_facts(self, name: str) -> ScheduleFacts | None: ...
+
+
+class Ticker(Protocol):
+    """Acts on the ticks of schedules that are due; `core.scheduling.ticker.ScheduleTicker` is one."""
+
+    def tick(self) -> TickReport: ...
 
 
 class LeaseStore(Protocol):

@@ -240,9 +240,8 @@ class StateManager:
         delay = retry_delay(attempt, policy)
         if failure.retry_after_seconds is not None:
             delay = max(delay, failure.retry_after_seconds)
-        error = failure.to_json(attempt)
         answer = self._stages.increment_task_retry_count(
-            ref, task_id, lease_id=lease_id, error=error, delay_seconds=delay
+            ref, task_id, lease_id=lease_id, error=failure.to_json(), delay_seconds=delay
         )
         tell_retry(ref, task_id, answer)
         return answer

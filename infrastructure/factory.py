@@ -22,6 +22,7 @@ from infrastructure.queries import JobQueries
 from infrastructure.queue_probe import QueueProbe
 from infrastructure.results import ResultRepository
 from infrastructure.retention import RetentionRepository
+from infrastructure.schedules import ScheduleRepository
 from infrastructure.service_bus import ServiceBusRepository, connect_with_identity, connect_with_string
 from infrastructure.settings import AppMode, DatabaseAuth, Settings
 from infrastructure.stand_in import LeaseStandIn
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from core.operating.dead_letters import DeadLetters
     from core.operating.janitor import Janitor, JanitorTimings
     from core.orchestration_manager import OrchestrationManager
+    from core.scheduling.schedules import Schedules
+    from core.scheduling.ticker import ScheduleTicker
     from core.state_manager import StateManager
 
 # Who asks whether the database is there wants to hear soon that it is not.
@@ -54,6 +57,7 @@ class Repositories:
     dead_letters: DeadLetterRepository
     failures: FailureQueries
     insight: InsightQueries
+    schedules: ScheduleRepository
 
 
 class RepositoryFactory:
@@ -94,6 +98,14 @@ class RepositoryFactory:
     def create_janitor(self, catalog: JobCatalog, *, timings: "JanitorTimings | None" = None) -> "Janitor":
         """A janitor over these repositories, which also looks whether a queue lost its messages."""
         return _make_janitor(self.settings, self.create_repositories(), catalog, timings)
+
+    def create_schedules(self, catalog: JobCatalog) -> "Schedules":
+        """What people do with schedules, over these repositories."""
+        from core.scheduling.schedules import Schedules  # noqa: PLC0415 - only apps that answer requests have it
+
+        found = self.create_repositories()
+        ticker = _make_ticker(self.settings, found, catalog)
+        return Schedules(found.schedules, catalog, ticker, most_bytes=self.settings.max_value_bytes)
 
     def create_dead_letters(self) -> "DeadLetters":
         """Writes dead messages down over these repositories, and sends them again."""
@@ -161,6 +173,7 @@ def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
         dead_letters=DeadLetterRepository(pool, settings.schema_name),
         failures=FailureQueries(pool, settings.schema_name),
         insight=InsightQueries(pool, settings.schema_name),
+        schedules=ScheduleRepository(pool, settings.schema_name),
     )
 
 
@@ -207,8 +220,17 @@ def _make_janitor(
         pruner=repositories.retention,
         retention_seconds=settings.retention_days * 86_400 if settings.retention_days else None,
         inspector=repositories.service_bus,
+        ticker=_make_ticker(settings, repositories, catalog),
         timings=timings or JanitorTimings(),
     )
+
+
+def _make_ticker(settings: Settings, repositories: Repositories, catalog: JobCatalog) -> "ScheduleTicker":
+    from core.advancing.submission import Submitter  # noqa: PLC0415 - as for the janitor
+    from core.scheduling.ticker import ScheduleTicker  # noqa: PLC0415
+
+    state, orchestration = _make_rules(settings, repositories, catalog)
+    return ScheduleTicker(repositories.schedules, Submitter(catalog, state, orchestration))
 
 
 def _make_rules(

@@ -11,6 +11,7 @@ from infrastructure.postgresql import PostgreSQLRepository
 JOBS_PER_FIND = 100
 TASKS_PER_CALL = 2000
 DEAD_LETTERS_PER_CALL = 2000
+TICKS_PER_CALL = 2000
 # After a piece, so many times as long as it took: old rows have time, running work has not.
 REST = 3.0
 
@@ -48,8 +49,14 @@ class RetentionRepository(PostgreSQLRepository):
         pruned = Pruned()
         while jobs := self.find_prunable_jobs(older_than_seconds):
             before = pruned.jobs
-            for job in jobs:
-                while self._prune_piece(job.job_id, pruned):
+            left = [job.job_id for job in jobs]
+            while gone := self._prune_small(left, pruned):
+                left = [job_id for job_id in left if job_id not in gone]
+                on_progress(pruned)
+                if most_tasks is not None and pruned.tasks >= most_tasks:
+                    return pruned
+            for job_id in left:
+                while self._prune_piece(job_id, pruned):
                     on_progress(pruned)
                     if most_tasks is not None and pruned.tasks >= most_tasks:
                         return pruned
@@ -64,13 +71,35 @@ class RetentionRepository(PostgreSQLRepository):
         Args:
             most: Stop after about this number; the next call goes on. None: all.
         """
+        return self._prune_rows("prune_dead_letters", older_than_seconds, DEAD_LETTERS_PER_CALL, most)
+
+    def prune_ticks(self, older_than_seconds: float, *, most: int | None = None) -> int:
+        """Delete ticks of schedules that were decided about longer ago than that: how many went.
+
+        Args:
+            most: Stop after about this number; the next call goes on. None: all.
+        """
+        return self._prune_rows("prune_ticks", older_than_seconds, TICKS_PER_CALL, most)
+
+    def _prune_rows(self, function: str, older_than_seconds: float, per_call: int, most: int | None) -> int:
         count = 0
         while most is None or count < most:
-            (row,) = self._call("prune_dead_letters", (older_than_seconds, DEAD_LETTERS_PER_CALL))
-            count += row["prune_dead_letters"]
-            if row["prune_dead_letters"] < DEAD_LETTERS_PER_CALL:
+            (row,) = self._call(function, (older_than_seconds, per_call))
+            count += row[function]
+            if row[function] < per_call:
                 break
         return count
+
+    def _prune_small(self, job_ids: list[str], pruned: Pruned) -> frozenset[str]:
+        """Delete the first of these jobs that make one piece together: which are gone. Rests afterwards."""
+        started = time.monotonic()
+        (row,) = self._call("prune_small_jobs", (job_ids, TASKS_PER_CALL))
+        gone = frozenset(row["pruned_job_ids"])
+        if gone:
+            time.sleep(REST * (time.monotonic() - started))
+        pruned.tasks += row["pruned_tasks"]
+        pruned.jobs += len(gone)
+        return gone
 
     def _prune_piece(self, job_id: str, pruned: Pruned) -> bool:
         """Whether tasks of the job are left. Rests afterwards: others have the database for most of the time."""

@@ -1,7 +1,7 @@
 """Handlers that are declared beside their functions, and where they are found."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Literal, TypeVar
@@ -69,13 +69,11 @@ def find_marked(job: type) -> Iterator[tuple[Callable[..., object], HandlerMark]
     namespaces: list[Mapping[str, Any]] = [vars(base) for base in job.__mro__]
     if module is not None:
         namespaces.append(vars(module))
-    yield from find_marked_in(namespaces)
+    yield from marked_in(*namespaces)
 
 
-def find_marked_in(
-    namespaces: Iterable[Mapping[str, Any]],
-) -> Iterator[tuple[Callable[..., object], HandlerMark]]:
-    """The functions in these namespaces that `handler` marked, in their order; each once."""
+def marked_in(*namespaces: Mapping[str, Any]) -> Iterator[tuple[Callable[..., object], HandlerMark]]:
+    """The functions in namespaces that `handler` marked, in their order; each once."""
     values = [value for namespace in namespaces for value in namespace.values()]
     for function in dict.fromkeys(filter(None, map(_function_of, values))):
         yield from ((function, mark) for mark in getattr(function, _MARKS, ()))

@@ -10,12 +10,10 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import cast
 
-from core.ports import HandlerFunction
 from jobs.base import JobBase, is_job_class
-from jobs.handlers import find_marked_in
-from jobs.registry import Handler, Registry
+from jobs.handlers import marked_in
+from jobs.registry import Handler, Registry, handler_of
 
 _PROJECT = "pyproject.toml"
 # Whose lines are no author's: the import system, the standard library, installed packages, this package.
@@ -79,14 +77,15 @@ def _jobs_of(module: ModuleType) -> list[type[JobBase]]:
 
 
 def _handlers_of(module: ModuleType) -> Iterator[Handler]:
+    """Those that a list or a name of the module has, and those that it declares beside their functions."""
+    for function, mark in marked_in(vars(module)):
+        if function.__module__ == module.__name__:
+            yield handler_of(function, mark)
     for value in _values_of(module):
         if isinstance(value, Handler):
             yield value
         elif isinstance(value, list | tuple):
             yield from (item for item in value if isinstance(item, Handler))
-    for function, mark in find_marked_in([vars(module)]):
-        if function.__module__ == module.__name__:
-            yield Handler(mark.task_type, cast("HandlerFunction", function), **mark.options)
 
 
 def _values_of(module: ModuleType) -> list[object]:

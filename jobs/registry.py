@@ -1,7 +1,7 @@
-"""All job types and handlers of this app, listed by hand and checked as a whole before anything runs."""
+"""All job types and handlers of this app, checked as a whole before anything runs."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -13,7 +13,7 @@ from core.isolation.target import import_problem
 from core.ports import HandlerFunction
 from jobs.base import JobBase, JobDefinitionError, is_job_class, job_problems
 from jobs.functions import function_problems
-from jobs.handlers import find_marked
+from jobs.handlers import HandlerMark, find_marked
 from jobs.names import name_problems
 from jobs.typed import UnknownAnnotation, with_types
 from jobs.validators import find_unknown_validators
@@ -102,12 +102,17 @@ def _with_marked(jobs: Sequence[object], handlers: list[Handler], instead: list[
     found = list(handlers)
     for job in jobs:
         for function, mark in find_marked(job) if isinstance(job, type) else ():
-            marked = Handler(mark.task_type, cast("HandlerFunction", function), **mark.options)
+            marked = handler_of(function, mark)
             # A job of the same module had it, or it is listed as well.
             if not any(_is_same(each, marked) for each in found):
                 found.append(marked)
     replaced = [handler.task_type for handler in instead]
     return [*instead, *(each for each in found if not isinstance(each, Handler) or each.task_type not in replaced)]
+
+
+def handler_of(function: Callable[..., object], mark: HandlerMark) -> Handler:
+    """The handler that a function was marked to be."""
+    return Handler(mark.task_type, cast("HandlerFunction", function), **mark.options)
 
 
 def _is_same(handler: object, marked: Handler) -> bool:

@@ -183,6 +183,53 @@ create index if not exists "dead_letters_by_age" on "app"."dead_letters" ("dead_
 
 create index if not exists "dead_letters_by_receipt" on "app"."dead_letters" ("received_at");
 
+create table if not exists "app"."schedules" (
+  "name" text collate "C" not null,
+  "job_type" text collate "C" not null,
+  "parameters" jsonb not null default '{}',
+  "cron" text collate "C" not null,
+  "time_zone" text collate "C" not null,
+  "catch_up" text not null default 'latest' check ("catch_up" in ('skip', 'latest', 'all')),
+  "overlap" text not null default 'skip' check ("overlap" in ('skip', 'wait', 'allow')),
+  "starts_at" timestamptz,
+  "ends_at" timestamptz,
+  "description" text collate "C",
+  "revision" integer not null default 1,
+  "next_tick_at" timestamptz,
+  "paused_at" timestamptz,
+  "last_change" jsonb not null default '{}',
+  "created_at" timestamptz not null default now(),
+  "updated_at" timestamptz not null default now(),
+  primary key ("name")
+);
+
+create index if not exists "schedules_by_tick" on "app"."schedules" ("next_tick_at");
+
+create table if not exists "app"."schedule_ticks" (
+  "schedule" text collate "C" not null,
+  "tick_at" timestamptz not null,
+  "until_at" timestamptz,
+  "is_manual" boolean not null default false,
+  "status" text not null check ("status" in ('waiting', 'due', 'submitted', 'skipped', 'failed')),
+  "reason" text collate "C",
+  "detail" text collate "C",
+  "job_type" text collate "C" not null,
+  "parameters" jsonb not null default '{}',
+  "submission_key" text collate "C" not null,
+  "submitted_job_id" text collate "C",
+  "attempt" integer not null default 0,
+  "held_until" timestamptz,
+  "actor" text collate "C",
+  "created_at" timestamptz not null default now(),
+  "decided_at" timestamptz,
+  primary key ("schedule", "tick_at"),
+  foreign key ("schedule") references "app"."schedules" on delete cascade
+);
+
+create index if not exists "schedule_ticks_open" on "app"."schedule_ticks" ("tick_at", "schedule") where status in ('waiting', 'due');
+
+create index if not exists "schedule_ticks_by_age" on "app"."schedule_ticks" ("decided_at");
+
 -- The clock of the schema: every time that decides something is read here.
 
 -- The clock that decides leases and due times. Tests turn it: set app.fake_now = '2026-01-01 00:00+00'.
@@ -204,6 +251,13 @@ create or replace function "app".stored_error(
 language sql stable as $$
   select jsonb_build_object('type', p_type, 'message', p_message, 'retryable', p_retryable, 'attempt', p_attempt,
     'traceback', null, 'at', p_at)
+$$;
+
+-- The error of a task's attempt, as a handler's process gave it, with the number of that attempt.
+-- `attempt` of a task's error means the same wherever it is stored: the row's `attempt`, interrupted ones counted.
+create or replace function "app".error_of_attempt(p_error jsonb, p_attempt integer) returns jsonb
+language sql immutable as $$
+  select p_error || jsonb_build_object('attempt', p_attempt)
 $$;
 
 -- The error that a cancelled job's row keeps.
@@ -239,6 +293,7 @@ language sql immutable parallel safe as $$
 $$;
 
 comment on function "app"."stored_error"(p_type text, p_message text, p_retryable boolean, p_attempt integer, p_at timestamptz) is 'An error as rows keep it: every error that SQL writes is made here.';
+comment on function "app"."error_of_attempt"(p_error jsonb, p_attempt integer) is 'The error of a task''s attempt, as a handler''s process gave it, with the number of that attempt.';
 comment on function "app"."cancelled_error"(p_reason text) is 'The error that a cancelled job''s row keeps.';
 comment on function "app"."normalised_message"(p_message text) is 'A message without what distinguishes one occurrence of an error from another.';
 comment on function "app"."error_fingerprint"(p_type text, p_message text) is 'The group of an error: 16 hexadecimal digits, the same for errors that differ in numbers, ids and paths alone.';
@@ -568,7 +623,7 @@ comment on function "app"."let_go_of_job"(p_job_id text, p_run integer, p_attemp
 -- the message is gone when this returns.
 -- Fence: the status.
 -- Locks: task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
--- being cancelled, the stage's lock instead.
+-- being cancelled, the stage's lock instead, and only if one of these tasks still waits.
 create or replace function "app".claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -633,8 +688,17 @@ begin
     if cardinality(v_claimed) = cardinality(p_task_ids) then
       return;
     end if;
-  elsif v_is_dead then
-    -- Rows that others had locked when the rest was cancelled.
+  elsif v_is_dead and exists (
+    select 1 from unnest(p_task_ids) as named(id)
+    cross join lateral (
+      select from "app".tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
+        and t.status in ('pending', 'queued', 'pending_retry')
+      offset 0
+    ) w
+  ) then
+    -- Another transaction had locked such a row when the rest was cancelled. Without one the stage is not read: most
+    -- messages of a cancelled job name rows that have ended.
     perform "app".check_stage(p_job_id, p_run, p_stage, false, null);
   end if;
 
@@ -2494,6 +2558,42 @@ begin
   return next;
 end $$;
 
+-- Deletes the first of these ended jobs that have at most p_limit tasks altogether, whole, and returns their ids.
+-- Their stages have the numbers of their tasks, so that none is counted. A job that is too large goes by prune_job.
+-- Fence: the jobs have ended, read under the locks of their rows.
+-- Locks: job rows; those that another transaction holds are skipped.
+create or replace function "app".prune_small_jobs(p_job_ids text[], p_limit integer)
+returns table (pruned_tasks integer, pruned_job_ids text[])
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_places tid[];
+begin
+  select coalesce(array_agg(w.id), array[]::text[]), array_agg(w.place) into pruned_job_ids, v_places
+  from (
+    select named.id, h.place, sum(h.task_count) over (order by named.nth) as total
+    from unnest(p_job_ids) with ordinality as named(id, nth)
+    cross join lateral (
+      select j.ctid as place, coalesce((
+        select sum(s.expected_count) from "app".stages s where s.job_id = j.job_id
+      ), 0) as task_count
+      from "app".jobs j
+      where j.job_id = named.id and j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+      for update skip locked
+    ) h
+    -- A large job does not count, so that those behind it go now.
+    where h.task_count <= p_limit
+  ) w
+  where w.total <= p_limit;
+  delete from "app".tasks t
+  where t.ctid = any (array(
+    select d.place from unnest(pruned_job_ids) as named(id)
+    cross join lateral (select x.ctid as place from "app".tasks x where x.job_id = named.id offset 0) d
+  ));
+  get diagnostics pruned_tasks = row_count;
+  delete from "app".jobs j where j.ctid = any (v_places);
+  return next;
+end $$;
+
 -- Deletes up to p_limit dead letters without a job that came longer ago than p_older_than_seconds.
 -- Those of a job go after their job. Returns how many it deleted.
 create or replace function "app".prune_dead_letters(p_older_than_seconds double precision, p_limit integer)
@@ -2515,6 +2615,7 @@ end $$;
 
 comment on function "app"."find_prunable_jobs"(p_older_than_seconds double precision, p_limit integer) is 'Finds jobs that ended longer ago than p_older_than_seconds, the oldest first.';
 comment on function "app"."prune_job"(p_job_id text, p_limit integer) is 'Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.';
+comment on function "app"."prune_small_jobs"(p_job_ids text[], p_limit integer) is 'Deletes the first of these ended jobs that have at most p_limit tasks altogether, whole, and returns their ids.';
 comment on function "app"."prune_dead_letters"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit dead letters without a job that came longer ago than p_older_than_seconds.';
 
 -- Retries: a failed attempt, of a task or of a job's step, is tried again after a delay.
@@ -2547,6 +2648,7 @@ language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_pl
 declare
   v_now timestamptz := "app".clock();
   v_task record;
+  v_error jsonb;
 begin
   select t.attempt - t.interruptions as spent, (s.settings -> 'retry' ->> 'max_attempts')::integer as allowed,
          (j.status = 'processing' and j.run = s.run and s.status = 'processing') as is_open
@@ -2565,13 +2667,13 @@ begin
     outcome := 'exhausted';
   else
     update "app".tasks t
-    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second', error = p_error,
-        announced_at = null, lease_id = null, lease_expires_at = null
+    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second',
+        error = "app".error_of_attempt(p_error, t.attempt), announced_at = null, lease_id = null, lease_expires_at = null
     where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
-    returning t.attempt, t.due_at into attempt, due_at;
+    returning t.attempt, t.due_at, t.error into attempt, due_at, v_error;
     outcome := 'scheduled';
     perform "app".record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
-      p_error || jsonb_build_object('delay_seconds', p_delay_seconds));
+      v_error || jsonb_build_object('delay_seconds', p_delay_seconds));
   end if;
   return next;
 end $$;
@@ -2603,6 +2705,331 @@ comment on function "app"."longest_retry_delay"(p_policy jsonb, p_attempt intege
 comment on function "app"."retry_delay"(p_policy jsonb, p_attempt integer) is 'Seconds to wait after an attempt failed, with full jitter: a fan-out that failed in one second comes back spread out.';
 comment on function "app"."increment_task_retry_count"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_error jsonb, p_delay_seconds double precision) is 'Schedules another attempt of a task whose attempt failed: pending_retry, due after p_delay_seconds, lease given up.';
 comment on function "app"."retry_job_step"(p_job_id text, p_run integer, p_stage integer, p_error jsonb, p_delay_seconds double precision) is 'Schedules another attempt to plan the job''s stage, or to finalize it, after p_delay_seconds.';
+
+-- Schedules: what is decided about each tick is written once, under the schedule's row; its job is submitted afterwards.
+-- A tick is decided about by one transaction: the row's next_tick_at moves past it together with the row that is written
+-- for it, and (schedule, tick_at) is the key of those rows. Its job is submitted under the idempotency key in that row.
+
+-- Writes a schedule, or another one in the place of that which the caller saw.
+-- Outcome: created; replaced; changed (it is not as the caller saw it: nothing is written).
+-- p_revision is 0 where the caller saw none. A pause stays; p_ticks are those that it skipped, where the times change.
+-- Fence: the primary key, or the revision and next_tick_at that the caller saw. Locks: the schedule row.
+create or replace function "app".put_schedule(
+  p_name text, p_job_type text, p_parameters jsonb, p_cron text, p_time_zone text, p_catch_up text, p_overlap text,
+  p_starts_at timestamptz, p_ends_at timestamptz, p_description text, p_next_tick_at timestamptz,
+  p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_actor text
+) returns text
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  if p_revision = 0 then
+    insert into "app".schedules (
+      name, job_type, parameters, cron, time_zone, catch_up, overlap, starts_at, ends_at, description, next_tick_at,
+      last_change, created_at, updated_at
+    ) values (
+      p_name, p_job_type, p_parameters, p_cron, p_time_zone, p_catch_up, p_overlap, p_starts_at, p_ends_at,
+      p_description, p_next_tick_at, "app".schedule_change('created', p_actor, null), v_now, v_now
+    ) on conflict do nothing;
+    return case when found then 'created' else 'changed' end;
+  end if;
+  update "app".schedules s set job_type = p_job_type, parameters = p_parameters, cron = p_cron,
+    time_zone = p_time_zone, catch_up = p_catch_up, overlap = p_overlap, starts_at = p_starts_at, ends_at = p_ends_at,
+    description = p_description, next_tick_at = p_next_tick_at, revision = s.revision + 1,
+    last_change = "app".schedule_change('replaced', p_actor, null), updated_at = v_now
+  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at;
+  if not found then
+    return 'changed';
+  end if;
+  perform "app".write_ticks(p_name, p_ticks);
+  return 'replaced';
+end $$;
+
+-- The latest change of a schedule as its row holds it.
+create or replace function "app".schedule_change(p_action text, p_actor text, p_reason text) returns jsonb
+language sql stable as $$
+  select jsonb_strip_nulls(jsonb_build_object(
+    'action', p_action, 'actor', p_actor, 'reason', p_reason, 'at', "app".clock()))
+$$;
+
+-- Decides about no more ticks of a schedule; again changes nothing. No row: there is no such schedule.
+-- Locks: the schedule row.
+create or replace function "app".pause_schedule(p_name text, p_reason text, p_actor text)
+returns table (has_changed boolean)
+language plpgsql as $$
+begin
+  update "app".schedules s set paused_at = "app".clock(), revision = s.revision + 1,
+    last_change = "app".schedule_change('paused', p_actor, p_reason), updated_at = "app".clock()
+  where s.name = p_name and s.paused_at is null;
+  has_changed := found;
+  if found or exists (select from "app".schedules s where s.name = p_name) then
+    return next;
+  end if;
+end $$;
+
+-- Ends a schedule's pause and writes down that the ticks in it are skipped.
+-- Returns false where it is not as the caller saw it: nothing is written.
+-- Fence: the revision and next_tick_at that the caller saw; the pause. Locks: the schedule row.
+create or replace function "app".resume_schedule(
+  p_name text, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_next_tick_at timestamptz,
+  p_reason text, p_actor text
+) returns boolean
+language plpgsql as $$
+begin
+  update "app".schedules s set paused_at = null, next_tick_at = p_next_tick_at, revision = s.revision + 1,
+    last_change = "app".schedule_change('resumed', p_actor, p_reason), updated_at = "app".clock()
+  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at
+    and s.paused_at is not null;
+  if not found then
+    return false;
+  end if;
+  perform "app".write_ticks(p_name, p_ticks);
+  return true;
+end $$;
+
+-- Finds schedules with a tick that is due and that nothing is decided about, the longest overdue first.
+create or replace function "app".find_due_schedules(p_limit integer) returns table (name text)
+language sql stable as $$
+  select s.name from "app".schedules s
+  where s.next_tick_at <= "app".clock() and s.paused_at is null
+  order by s.next_tick_at limit p_limit
+$$;
+
+-- Writes down what becomes of a schedule's due ticks, and moves its next_tick_at past them.
+-- Returns false where the schedule is not as the caller saw it: nothing is written, since another process has decided.
+-- Fence: the revision and next_tick_at that the caller saw, and no pause. Locks: the schedule row.
+create or replace function "app".plan_ticks(
+  p_name text, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_next_tick_at timestamptz
+) returns boolean
+language plpgsql as $$
+begin
+  update "app".schedules s set next_tick_at = p_next_tick_at
+  where s.name = p_name and s.revision = p_revision and s.next_tick_at is not distinct from p_seen_tick_at
+    and s.paused_at is null;
+  if not found then
+    return false;
+  end if;
+  perform "app".write_ticks(p_name, p_ticks);
+  return true;
+end $$;
+
+-- Writes ticks in their order: those with a reason are skipped, the others get what the schedule's overlap asks for.
+-- Fence: the primary key, so that no tick has two rows. Locks: the caller has the schedule row.
+create or replace function "app".write_ticks(p_name text, p_ticks jsonb) returns void
+language plpgsql as $$
+declare
+  v_tick record;
+  v_schedule record;
+  v_now timestamptz := "app".clock();
+  v_status text;
+  v_reason text;
+  v_detail text;
+  v_open text;
+begin
+  select s.overlap, s.job_type into v_schedule from "app".schedules s where s.name = p_name;
+  for v_tick in
+    select * from jsonb_to_recordset(p_ticks) as t(
+      tick_at timestamptz, until_at timestamptz, parameters jsonb, submission_key text, reason text, detail text)
+    order by t.tick_at
+  loop
+    v_status := 'due';
+    v_reason := v_tick.reason;
+    v_detail := v_tick.detail;
+    if v_reason is not null then
+      v_status := 'skipped';
+    elsif v_schedule.overlap <> 'allow' then
+      v_open := "app".what_a_tick_waits_for(p_name);
+      if v_open is not null and v_schedule.overlap = 'wait' then
+        v_status := 'waiting';
+        v_reason := 'overlap';
+        v_detail := v_open;
+        if (select count(*) from "app".schedule_ticks t where t.schedule = p_name and t.status = 'waiting') >= 100 then
+          v_status := 'skipped';
+          v_reason := 'too_many_waiting';
+          v_detail := 'a hundred earlier ticks wait already';
+        end if;
+      elsif v_open is not null then
+        v_status := 'skipped';
+        v_reason := 'overlap';
+        v_detail := v_open;
+      end if;
+    end if;
+    insert into "app".schedule_ticks (
+      schedule, tick_at, until_at, status, reason, detail, job_type, parameters, submission_key, created_at, decided_at
+    ) values (
+      p_name, v_tick.tick_at, v_tick.until_at, v_status, v_reason, v_detail, v_schedule.job_type, v_tick.parameters,
+      v_tick.submission_key, v_now, case when v_status = 'skipped' then v_now end
+    ) on conflict do nothing;
+  end loop;
+end $$;
+
+-- The job of a schedule that has not ended, of the newest tick that has one; null where there is none.
+-- It looks at the two hundred newest ticks.
+create or replace function "app".find_open_job(p_name text) returns text
+language sql stable as $$
+  select j.job_id
+  from (
+    select t.submitted_job_id, t.tick_at from "app".schedule_ticks t
+    where t.schedule = p_name order by t.tick_at desc limit 200
+  ) t
+  join "app".jobs j on j.job_id = t.submitted_job_id
+  where j.status in ('queued', 'processing', 'cancelling', 'finalizing')
+  order by t.tick_at desc limit 1
+$$;
+
+-- What keeps a schedule's next tick from its job, for people; null where nothing does.
+-- That is an earlier tick that has no job yet, or an open job among those of its two hundred newest ticks.
+create or replace function "app".what_a_tick_waits_for(p_name text) returns text
+language sql stable as $$
+  select coalesce(
+    (select 'job ' || "app".find_open_job(p_name) || ' of the schedule has not ended'),
+    (select 'the tick of ' || to_char(t.tick_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') || ' has no job yet'
+     from "app".schedule_ticks t where t.schedule = p_name and t.status in ('waiting', 'due')
+     order by t.tick_at limit 1))
+$$;
+
+-- Lets the first waiting tick of each schedule have its job where nothing is open any more; returns how many.
+-- Where the schedule allows overlaps by now, all of its waiting ticks.
+-- Fence: the status, under the schedule's row. Locks: schedule rows by name, those that others hold are skipped; then
+-- the tick rows.
+create or replace function "app".admit_waiting_ticks(p_limit integer) returns integer
+language plpgsql as $$
+declare
+  v_schedule record;
+  v_count integer := 0;
+  v_changed integer;
+begin
+  for v_schedule in
+    select s.name, s.overlap from "app".schedules s
+    where s.name in (select t.schedule from "app".schedule_ticks t where t.status = 'waiting') and s.paused_at is null
+    order by s.name limit p_limit for update skip locked
+  loop
+    update "app".schedule_ticks t set status = 'due', reason = null, detail = null
+    where t.schedule = v_schedule.name and t.status = 'waiting'
+      and (v_schedule.overlap = 'allow' or (
+        t.tick_at = (select min(w.tick_at) from "app".schedule_ticks w
+                     where w.schedule = v_schedule.name and w.status = 'waiting')
+        and not exists (select from "app".schedule_ticks d
+                        where d.schedule = v_schedule.name and d.status = 'due')
+        and "app".find_open_job(v_schedule.name) is null));
+    get diagnostics v_changed = row_count;
+    v_count := v_count + v_changed;
+  end loop;
+  return v_count;
+end $$;
+
+-- Takes ticks whose jobs are to be submitted, the oldest first; others leave them alone for p_hold_seconds.
+-- Fence: the status and the hold. Locks: tick rows; those that others hold are skipped.
+create or replace function "app".claim_due_ticks(p_limit integer, p_hold_seconds double precision)
+returns table (
+  schedule text, tick_at timestamptz, job_type text, parameters jsonb, submission_key text, attempt integer,
+  is_manual boolean, actor text, created_at timestamptz
+)
+language sql as $$
+  with found as (
+    select t.schedule, t.tick_at from "app".schedule_ticks t
+    where t.status = 'due' and (t.held_until is null or t.held_until <= "app".clock())
+    order by t.tick_at, t.schedule limit p_limit for update skip locked
+  )
+  update "app".schedule_ticks t
+  set attempt = t.attempt + 1, held_until = "app".clock() + p_hold_seconds * interval '1 second'
+  from found where t.schedule = found.schedule and t.tick_at = found.tick_at
+  returning t.schedule, t.tick_at, t.job_type, t.parameters, t.submission_key, t.attempt, t.is_manual, t.actor,
+    t.created_at
+$$;
+
+-- Adds a tick that somebody asked for, at this moment, and holds it for the caller; overlap does not count for it.
+-- No row: there is no such schedule.
+-- Fence: the primary key, with the submission key for a call that is repeated; another tick at the same moment moves
+-- this one by a microsecond. Locks: the schedule row.
+create or replace function "app".add_manual_tick(
+  p_name text, p_tick_at timestamptz, p_parameters jsonb, p_submission_key text, p_actor text,
+  p_hold_seconds double precision
+) returns table (
+  schedule text, tick_at timestamptz, job_type text, parameters jsonb, submission_key text, attempt integer,
+  is_manual boolean, actor text, created_at timestamptz
+)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v_at timestamptz := p_tick_at;
+begin
+  perform 1 from "app".schedules s where s.name = p_name for update;
+  while exists (
+    select from "app".schedule_ticks t
+    where t.schedule = p_name and t.tick_at = v_at and t.submission_key <> p_submission_key
+  ) loop
+    v_at := v_at + interval '1 microsecond';
+  end loop;
+  return query
+    insert into "app".schedule_ticks (
+      schedule, tick_at, is_manual, status, job_type, parameters, submission_key, attempt, held_until, actor, created_at)
+    select s.name, v_at, true, 'due', s.job_type, p_parameters, p_submission_key, 1,
+      "app".clock() + p_hold_seconds * interval '1 second', p_actor, "app".clock()
+    from "app".schedules s where s.name = p_name
+    on conflict (schedule, tick_at) do update set held_until = excluded.held_until
+    returning schedule, tick_at, job_type, parameters, submission_key, attempt, is_manual, actor, created_at;
+end $$;
+
+-- Notes what came of a tick's submission: submitted, failed, or due again after p_delay_seconds.
+-- A job that was made counts in any case; the other two, only from the attempt that has the tick.
+-- Fence: the status, the key of the submission and the attempt. Locks: the tick row.
+create or replace function "app".settle_tick(
+  p_name text, p_tick_at timestamptz, p_submission_key text, p_attempt integer, p_status text, p_job_id text,
+  p_reason text, p_detail text, p_delay_seconds double precision
+) returns boolean
+language plpgsql as $$
+begin
+  update "app".schedule_ticks t set status = p_status, submitted_job_id = p_job_id, reason = p_reason,
+    detail = p_detail, held_until = "app".clock() + p_delay_seconds * interval '1 second',
+    decided_at = case when p_status <> 'due' then "app".clock() end
+  where t.schedule = p_name and t.tick_at = p_tick_at and t.submission_key = p_submission_key
+    and case when p_status = 'submitted' then t.status <> 'submitted'
+        else t.status = 'due' and t.attempt = p_attempt end;
+  return found;
+end $$;
+
+-- Deletes a schedule with what it knows of its ticks; jobs stay. Returns whether it was there.
+-- Locks: the schedule row, then its ticks.
+create or replace function "app".delete_schedule(p_name text) returns boolean
+language plpgsql as $$
+begin
+  delete from "app".schedules s where s.name = p_name;
+  return found;
+end $$;
+
+-- Deletes up to p_limit ticks that were decided about longer ago than p_older_than_seconds; returns how many.
+-- Locks: tick rows; those that others hold are skipped.
+create or replace function "app".prune_ticks(p_older_than_seconds double precision, p_limit integer) returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  delete from "app".schedule_ticks t
+  where t.ctid = any (array(
+    select o.ctid from "app".schedule_ticks o
+    where o.decided_at < "app".clock() - p_older_than_seconds * interval '1 second'
+    order by o.decided_at limit p_limit for update skip locked
+  ));
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+comment on function "app"."put_schedule"(p_name text, p_job_type text, p_parameters jsonb, p_cron text, p_time_zone text, p_catch_up text, p_overlap text, p_starts_at timestamptz, p_ends_at timestamptz, p_description text, p_next_tick_at timestamptz, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_actor text) is 'Writes a schedule, or another one in the place of that which the caller saw.';
+comment on function "app"."schedule_change"(p_action text, p_actor text, p_reason text) is 'The latest change of a schedule as its row holds it.';
+comment on function "app"."pause_schedule"(p_name text, p_reason text, p_actor text) is 'Decides about no more ticks of a schedule; again changes nothing.';
+comment on function "app"."resume_schedule"(p_name text, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_next_tick_at timestamptz, p_reason text, p_actor text) is 'Ends a schedule''s pause and writes down that the ticks in it are skipped.';
+comment on function "app"."find_due_schedules"(p_limit integer) is 'Finds schedules with a tick that is due and that nothing is decided about, the longest overdue first.';
+comment on function "app"."plan_ticks"(p_name text, p_revision integer, p_seen_tick_at timestamptz, p_ticks jsonb, p_next_tick_at timestamptz) is 'Writes down what becomes of a schedule''s due ticks, and moves its next_tick_at past them.';
+comment on function "app"."write_ticks"(p_name text, p_ticks jsonb) is 'Writes ticks in their order: those with a reason are skipped, the others get what the schedule''s overlap asks for.';
+comment on function "app"."find_open_job"(p_name text) is 'The job of a schedule that has not ended, of the newest tick that has one; null where there is none.';
+comment on function "app"."what_a_tick_waits_for"(p_name text) is 'What keeps a schedule''s next tick from its job, for people; null where nothing does.';
+comment on function "app"."admit_waiting_ticks"(p_limit integer) is 'Lets the first waiting tick of each schedule have its job where nothing is open any more; returns how many.';
+comment on function "app"."claim_due_ticks"(p_limit integer, p_hold_seconds double precision) is 'Takes ticks whose jobs are to be submitted, the oldest first; others leave them alone for p_hold_seconds.';
+comment on function "app"."add_manual_tick"(p_name text, p_tick_at timestamptz, p_parameters jsonb, p_submission_key text, p_actor text, p_hold_seconds double precision) is 'Adds a tick that somebody asked for, at this moment, and holds it for the caller; overlap does not count for it.';
+comment on function "app"."settle_tick"(p_name text, p_tick_at timestamptz, p_submission_key text, p_attempt integer, p_status text, p_job_id text, p_reason text, p_detail text, p_delay_seconds double precision) is 'Notes what came of a tick''s submission: submitted, failed, or due again after p_delay_seconds.';
+comment on function "app"."delete_schedule"(p_name text) is 'Deletes a schedule with what it knows of its ticks; jobs stay.';
+comment on function "app"."prune_ticks"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit ticks that were decided about longer ago than p_older_than_seconds; returns how many.';
 
 -- Settlement: attempts end their tasks as completed or failed, and the last one of a stage ends the stage. Processes
 -- call complete_task_and_check_stage and fail_task_and_check_stage; the others are parts of them.
@@ -2760,7 +3187,8 @@ begin
   update "app".tasks t
   set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
       result = case p_status when 'completed' then given.payload else t.result end,
-      error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
+      error = case p_status when 'failed' then "app".error_of_attempt(given.payload, t.attempt)
+        when 'completed' then null else t.error end
   from unnest(p_task_ids, p_payloads) as given(task_id, payload)
   where t.ctid = any (p_places) and t.task_id = given.task_id;
 end $$;
@@ -3198,7 +3626,7 @@ comment on column "app"."tasks"."due_at" is 'The task is not announced before th
 comment on column "app"."tasks"."announced_at" is 'When a queue confirmed its latest message, or a janitor found that message lost and sent another. Null: none is confirmed for what it waits for, so the janitor sends one.';
 comment on column "app"."tasks"."progress" is 'What its handler last reported, written with a heartbeat; null if it reports nothing.';
 comment on column "app"."tasks"."result" is 'What its handler returned; null until it has completed.';
-comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt, traceback, at, and log: the last lines that the attempt logged and printed, if there are any. Cleared when it completes.';
+comment on column "app"."tasks"."error" is 'Why its latest failed attempt failed: type, message, retryable, attempt (its number, interrupted ones counted, as in the column), traceback, at, and log: the last lines that the attempt logged and printed, if there are any. Cleared when it completes.';
 comment on column "app"."tasks"."created_at" is 'When it was planned, or when a rerun wrote it anew.';
 comment on column "app"."tasks"."started_at" is 'When its latest attempt was claimed; task_timeout_seconds counts from here.';
 comment on column "app"."tasks"."finished_at" is 'When it completed, failed or was cancelled. Null while it is open.';
@@ -3246,3 +3674,39 @@ comment on column "app"."dead_letters"."body_size" is 'Size of the whole body in
 comment on column "app"."dead_letters"."received_at" is 'When this row was written. Retention counts from here.';
 comment on column "app"."dead_letters"."resolved_at" is 'When it was dealt with, by an operator or a redrive. Null: still open.';
 comment on column "app"."dead_letters"."resolution" is 'redriven (sent again), obsolete (its rows had moved on, so nothing was sent). Null: still open.';
+
+comment on table "app"."schedules" is 'When jobs of a type are submitted by the clock.';
+comment on column "app"."schedules"."name" is 'The schedule''s name.';
+comment on column "app"."schedules"."job_type" is 'The type of its jobs.';
+comment on column "app"."schedules"."parameters" is 'Parameters of its jobs; texts may have {tick} and {tick:%Y-%m-%d} in them.';
+comment on column "app"."schedules"."cron" is 'Cron expression of five fields: minute, hour, day of month, month, day of week.';
+comment on column "app"."schedules"."time_zone" is 'IANA name of the zone whose clock the expression is about.';
+comment on column "app"."schedules"."catch_up" is 'What becomes of ticks that nobody acted on in time: skip, latest, all.';
+comment on column "app"."schedules"."overlap" is 'What becomes of a tick while a job of it is open: skip, wait, allow.';
+comment on column "app"."schedules"."starts_at" is 'No tick is before this time. Null: from now on.';
+comment on column "app"."schedules"."ends_at" is 'No tick is after this time. Null: without end.';
+comment on column "app"."schedules"."description" is 'A text for people.';
+comment on column "app"."schedules"."revision" is 'Raised by each change, a pause or a resume included.';
+comment on column "app"."schedules"."next_tick_at" is 'The first tick that nothing was decided about. Moved together with the rows of the ticks before it. Null: there is none any more.';
+comment on column "app"."schedules"."paused_at" is 'While set, no tick is decided about; a resume skips those that passed.';
+comment on column "app"."schedules"."last_change" is 'The latest change: action (created, replaced, paused, resumed), actor, reason, at.';
+comment on column "app"."schedules"."created_at" is 'When it was first written.';
+comment on column "app"."schedules"."updated_at" is 'When it was last changed, or paused, or resumed.';
+
+comment on table "app"."schedule_ticks" is 'What became of one tick of a schedule, or of a range of ticks that were skipped together.';
+comment on column "app"."schedule_ticks"."schedule" is 'The schedule.';
+comment on column "app"."schedule_ticks"."tick_at" is 'The time that the expression names; of a manual one, when it was asked for.';
+comment on column "app"."schedule_ticks"."until_at" is 'Of ticks that were skipped together: the last one. Null: it is one tick.';
+comment on column "app"."schedule_ticks"."is_manual" is 'True: somebody asked for it (run now).';
+comment on column "app"."schedule_ticks"."status" is 'waiting, due, submitted, skipped or failed.';
+comment on column "app"."schedule_ticks"."reason" is 'Why it was skipped or failed, or is tried again: a word such as overlap, missed, paused.';
+comment on column "app"."schedule_ticks"."detail" is 'The same for people, such as the error''s message.';
+comment on column "app"."schedule_ticks"."job_type" is 'The schedule''s job type when the tick was decided about.';
+comment on column "app"."schedule_ticks"."parameters" is 'Parameters of its job, with the tick''s time in them.';
+comment on column "app"."schedule_ticks"."submission_key" is 'Idempotency key of its submission: however often that is repeated, one job is made.';
+comment on column "app"."schedule_ticks"."submitted_job_id" is 'Its job. Null: it has none.';
+comment on column "app"."schedule_ticks"."attempt" is 'How often its submission was begun.';
+comment on column "app"."schedule_ticks"."held_until" is 'While due: nobody else submits it before this time.';
+comment on column "app"."schedule_ticks"."actor" is 'Of a manual tick: who asked for it.';
+comment on column "app"."schedule_ticks"."created_at" is 'When it was decided about.';
+comment on column "app"."schedule_ticks"."decided_at" is 'When it was submitted, skipped or failed. Null while it is open.';

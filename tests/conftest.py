@@ -4,13 +4,11 @@ Beside each other (`pytest -n`), each process has a server of its own.
 """
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.scheduler.protocol import Scheduling
 
 from coremachine.local.postgres import LocalPostgres
+from coremachine.testing.database import folder_for_servers, prefix_of_folders
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
 from tests.databases import Engine, LentDatabase, clone_template, make_template, set_defaults
@@ -31,9 +30,6 @@ settings.load_profile("tests")
 # Each starts whole stacks and kills parts of them: two at a time would wait for each other's processor.
 ONE_AT_A_TIME = ("tests/acceptance/", "tests/chaos/test_chaos_short.py")
 MOST_PROCESSES = 8
-MEMORY = Path("/dev/shm")  # noqa: S108 - of a folder with a name of its own in it
-MEMORY_BYTES = 1 << 30
-LEFTOVER = "coremachine-tests-"
 
 
 class ByFile(LoadScopeScheduling):
@@ -58,22 +54,6 @@ def pytest_xdist_auto_num_workers() -> int:
     return min((os.cpu_count() or 1) + 1, MOST_PROCESSES)
 
 
-def folder_for_servers() -> Path | None:
-    """In memory, where there is enough of it: a database is 300 files, and making them is what a test waits for."""
-    remove_leftovers()
-    needed = MEMORY_BYTES * int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    is_large = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > needed
-    return MEMORY if is_large else None
-
-
-def remove_leftovers() -> None:
-    """Data of processes that were killed would fill the memory until the machine starts anew."""
-    for folder in MEMORY.glob(f"{LEFTOVER}*-*"):
-        pid = folder.name.removeprefix(LEFTOVER).split("-", 1)[0]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The embedded server; or the one that COREMACHINE_TEST_POSTGRES names: all of it belongs to one run of tests."""
@@ -84,8 +64,9 @@ def postgres_url() -> Iterator[str]:
         return
     # Not in pytest's own temporary folder: every other run of pytest closes that to all users but its own, and a
     # server that runs as another user (ours does when root starts it) panics at its next checkpoint.
+    place = folder_for_servers(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     with (
-        tempfile.TemporaryDirectory(prefix=f"{LEFTOVER}{os.getpid()}-", dir=folder_for_servers()) as folder,
+        tempfile.TemporaryDirectory(prefix=prefix_of_folders(), dir=place) as folder,
         LocalPostgres(Path(folder) / "data", keep=False) as url,
     ):
         with psycopg.connect(url, autocommit=True) as connection:

@@ -121,6 +121,8 @@ TABLES = (
     "app.job_events",
     "app.dead_letters",
     "app.idempotency_keys",
+    "app.schedules",
+    "app.schedule_ticks",
 )
 EMPTY = [f"truncate {', '.join(TABLES)} restart identity"]
 RESTART = """

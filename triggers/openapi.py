@@ -51,6 +51,10 @@ _EXTRA: dict[str, tuple[int, ...]] = {
     "readyz": (),
     "list_dead_letters": (),
     "redrive_dead_letters": (),
+    "list_schedules": (),
+    "put_schedule": (409,),
+    "resume_schedule": (404, 409),
+    "run_schedule": (404, 409),
 }
 _HEADERS: dict[str, Json] = {
     "submit_job": {**_LOCATION, **_RETRY_AFTER, **_APPLIED, **_REPLAYED},

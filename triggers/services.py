@@ -17,12 +17,14 @@ from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from triggers.ports import Check, ServicesNotReady
 
 if TYPE_CHECKING:
+    from core.scheduling.schedules import Schedules
     from infrastructure.dead_letters import DeadLetterRepository
     from infrastructure.factory import RepositoryFactory
     from infrastructure.failures import FailureQueries
     from infrastructure.insight import InsightQueries
     from infrastructure.queries import JobQueries
     from infrastructure.queue_probe import QueueProbe
+    from infrastructure.schedules import ScheduleRepository
     from infrastructure.settings import Settings
     from jobs.registry import Registry
 
@@ -44,6 +46,8 @@ class Services:
     failures: "FailureQueries"
     insight: "InsightQueries"
     queue_probe: "QueueProbe"
+    schedules: "Schedules"
+    schedule_queries: "ScheduleRepository"
 
     def find_job_status(self, job_id: str) -> str | None:
         """The job's status; None for an unknown job."""
@@ -187,6 +191,8 @@ def _make() -> Services:
             failures=repositories.failures,
             insight=repositories.insight,
             queue_probe=factory.create_queue_probe(),
+            schedules=factory.create_schedules(registry),
+            schedule_queries=repositories.schedules,
         )
     except Exception as error:
         log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})

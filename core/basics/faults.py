@@ -36,6 +36,8 @@ FAULT_POINTS = (
     "job.finalized",
     "job.step_retry_written",
     "job.step_retry_sent",
+    "schedule.decided",
+    "schedule.submitted",
     "janitor.taken_back",
     "janitor.tasks_found",
     "janitor.job_found",

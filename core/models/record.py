@@ -317,8 +317,9 @@ class TaskRecord(FrozenModel):
     error: dict[str, Any] | None = Field(
         default=None,
         description=(
-            "Why its latest failed attempt failed: type, message, retryable, attempt, traceback, at, and log: the last "
-            "lines that the attempt logged and printed, if there are any. Cleared when it completes."
+            "Why its latest failed attempt failed: type, message, retryable, attempt (its number, interrupted ones "
+            "counted, as in the column), traceback, at, and log: the last lines that the attempt logged and printed, "
+            "if there are any. Cleared when it completes."
         ),
     )
     created_at: datetime | None = Field(default=None, description="When it was planned, or when a rerun wrote it anew.")

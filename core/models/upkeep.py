@@ -28,6 +28,11 @@ class SweepReport:
     pruned_jobs: int = 0
     pruned_tasks: int = 0
     pruned_dead_letters: int = 0
+    pruned_ticks: int = 0
+    scheduled_jobs: int = 0
+    failed_ticks: int = 0
+    # How long after its time the latest of this sweep's ticks was decided about.
+    latest_tick_seconds: float = 0.0
     errors: dict[str, str] = field(default_factory=dict)
     # How many of them are an outage of the database, which is logged once for all.
     outages: int = 0

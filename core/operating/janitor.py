@@ -18,7 +18,7 @@ from core.models.transition import DeadlineOutcome
 from core.models.upkeep import SweepReport
 from core.operating.announcer import announce_by_stage, announce_parked_tasks, step_message
 from core.orchestration_manager import OrchestrationManager
-from core.ports import JanitorStore, Pruner, QueueInspector
+from core.ports import JanitorStore, Pruner, QueueInspector, Ticker
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
 
@@ -31,6 +31,8 @@ EXPIRIES_PER_STAGE = 20
 STEP_SECONDS = 20.0
 # A sweep deletes no more old rows than this: a second or so of work that nothing else waits for.
 PRUNED_TASKS_PER_SWEEP = 20_000
+# What became of schedules' ticks is kept this long where jobs are kept for ever.
+TICKS_KEPT_SECONDS = 90 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Janitor:
         queues: Logical names of the task queues that are looked into.
         inspector: None where queues cannot be looked into; messages that a broker lost are then not missed.
         retention_seconds: Jobs that ended longer ago are deleted, by the pruner; None keeps them.
+        ticker: Acts on the schedules' ticks, first of all; None where this app has no schedules.
         timings: Shorter for tests.
     """
 
@@ -72,6 +75,7 @@ class Janitor:
         inspector: QueueInspector | None = None,
         pruner: Pruner | None = None,
         retention_seconds: float | None = None,
+        ticker: Ticker | None = None,
         timings: JanitorTimings = JanitorTimings(),
     ) -> None:
         self._store = store
@@ -81,6 +85,7 @@ class Janitor:
         self._inspector = inspector
         self._pruner = pruner
         self._retention_seconds = retention_seconds
+        self._ticker = ticker
         self._timings = timings
 
     def sweep(self) -> SweepReport:
@@ -118,6 +123,9 @@ class Janitor:
                     break
 
     def _steps(self) -> Iterator[tuple[str, Callable[[SweepReport], None]]]:
+        if self._ticker is not None:
+            # First, so that no repair makes a tick late.
+            yield "tick_schedules", partial(self._tick_schedules, self._ticker)
         yield "enforce_deadlines", self._enforce_deadlines
         yield "take_back_expired_leases", self._take_back_expired_leases
         yield "force_overdue_cancels", self._force_overdue_cancels
@@ -130,6 +138,11 @@ class Janitor:
                 yield f"find_lost_messages_{queue}", partial(self._find_lost_messages, self._inspector, queue)
         yield "renew_patience", self._renew_patience
         yield "prune_old_jobs", self._prune_old_jobs
+
+    def _tick_schedules(self, ticker: Ticker, report: SweepReport) -> None:
+        ticked = ticker.tick()
+        report.scheduled_jobs, report.failed_ticks = ticked.submitted, ticked.failed
+        report.latest_tick_seconds = ticked.late_seconds
 
     def _take_back_expired_leases(self, report: SweepReport) -> None:
         for ref in self._store.find_expired_stages(ROWS_PER_FIND):
@@ -201,7 +214,12 @@ class Janitor:
                 self._store.renew_patience(kind, name, ROWS_PER_FIND)
 
     def _prune_old_jobs(self, report: SweepReport) -> None:
-        if self._pruner is None or self._retention_seconds is None:
+        if self._pruner is None:
+            return
+        report.pruned_ticks = self._pruner.prune_ticks(
+            self._retention_seconds or TICKS_KEPT_SECONDS, most=PRUNED_TASKS_PER_SWEEP
+        )
+        if self._retention_seconds is None:
             return
         pruned = self._pruner.prune_jobs(self._retention_seconds, most_tasks=PRUNED_TASKS_PER_SWEEP)
         report.pruned_jobs, report.pruned_tasks = pruned.jobs, pruned.tasks

@@ -54,7 +54,7 @@ class OutcomeWriter:
         for task in (one.task for one in outcomes if one.task.task_id in failures):
             failure = failures[task.task_id]
             if not (failure.retryable and self._retry(task, failure)):
-                errors[task.task_id] = failure.to_json(task.attempt)
+                errors[task.task_id] = failure.to_json()
         if errors:
             self._note(self._state.fail_tasks(self.ref, lease_id=self.lease_id, errors=errors))
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
+from core.models.schedule import TickStatus
 from core.models.status import JobStatus, StageStatus, TaskStatus
 
 Statuses = tuple[str, ...]
@@ -49,6 +50,9 @@ ANNOUNCED_TASKS = _values((TaskStatus.QUEUED, TaskStatus.PENDING_RETRY))
 # An attempt has ended them.
 DECIDED_TASKS = _values((TaskStatus.COMPLETED, TaskStatus.FAILED))
 
+# Their job is still to be submitted.
+OPEN_TICKS = _values(status for status in TickStatus if status.is_open)
+
 _SETS: dict[str, Statuses] = {
     "open_jobs": OPEN_JOBS,
     "ended_jobs": ENDED_JOBS,
@@ -66,6 +70,7 @@ _SETS: dict[str, Statuses] = {
     "ready_tasks": READY_TASKS,
     "announced_tasks": ANNOUNCED_TASKS,
     "decided_tasks": DECIDED_TASKS,
+    "open_ticks": OPEN_TICKS,
 }
 
 

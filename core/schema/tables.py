@@ -13,7 +13,8 @@ from core.models.record import (
     StageRecord,
     TaskRecord,
 )
-from core.schema.statuses import ACTIVE_JOBS, ENDED_JOBS, OPEN_JOBS, OPEN_STAGES, OPEN_TASKS
+from core.models.schedule import ScheduleRecord, TickRecord
+from core.schema.statuses import ACTIVE_JOBS, ENDED_JOBS, OPEN_JOBS, OPEN_STAGES, OPEN_TASKS, OPEN_TICKS
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Table:
-    """A model's table. Every key starts with job_id, so that tables can be hash-distributed by it."""
+    """A model's table. Every key of what belongs to a job starts with job_id, so that it can be distributed by it."""
 
     name: str
     model: type[FrozenModel]
@@ -139,5 +140,25 @@ TABLES = (
         identity="dead_letter_id",
         bigints=("sequence_number",),
         now_columns=("received_at",),
+    ),
+    Table(
+        "schedules",
+        ScheduleRecord,
+        key=("name",),
+        # The janitor's: the next ticks that are due.
+        indexes=(Index("schedules_by_tick", ("next_tick_at",)),),
+        now_columns=("created_at", "updated_at"),
+    ),
+    Table(
+        "schedule_ticks",
+        TickRecord,
+        key=("schedule", "tick_at"),
+        indexes=(
+            # What waits for its job: a few rows of all.
+            Index("schedule_ticks_open", ("tick_at", "schedule"), OPEN_TICKS),
+            # Retention's.
+            Index("schedule_ticks_by_age", ("decided_at",)),
+        ),
+        references=((("schedule",), "schedules"),),
     ),
 )

@@ -40,6 +40,7 @@ Json = dict[str, Any]
 # What commands rely on in an answer; a server of another kind answers with other JSON.
 _JOB_SHAPE: Mapping[str, type] = {"job_id": str, "status": str, "run": int}
 _PAGE_SHAPE: Mapping[str, type] = {"value": list}
+_SCHEDULE_SHAPE: Mapping[str, type] = {"name": str, "cron": str}
 
 
 def choose_url(given: str | None) -> str:
@@ -189,6 +190,37 @@ class ApiClient:
 
     def redrive(self, request: Mapping[str, Any]) -> Json:
         return self._call("POST", "dead-letters/redrive", json=dict(request))
+
+    def list_schedules(self, *, limit: int, job_type: str | None = None, paused: bool | None = None) -> list[Json]:
+        query = {"job_type": job_type, "paused": None if paused is None else str(paused).lower()}
+        return self._collect("schedules", query, limit)
+
+    def get_schedule(self, name: str) -> Json:
+        return self._call("GET", _path("schedules", name), shape=_SCHEDULE_SHAPE)
+
+    def put_schedule(self, name: str, body: Mapping[str, Any]) -> Json:
+        """Written or replaced; what is None in the body is not sent."""
+        sent = {field: value for field, value in body.items() if value is not None}
+        return self._call("PUT", _path("schedules", name), json=sent, shape=_SCHEDULE_SHAPE)
+
+    def act_on_schedule(self, name: str, action: str, reason: str | None) -> Json:
+        """Pause, resume or run."""
+        shape = {"status": str} if action == "run" else _SCHEDULE_SHAPE
+        body = {} if reason is None else {"json": {"reason": reason}}
+        return self._call("POST", _path("schedules", name, action), shape=shape, **body)
+
+    def delete_schedule(self, name: str) -> Json:
+        return self._call("DELETE", _path("schedules", name))
+
+    def list_ticks(self, name: str, *, limit: int) -> list[Json]:
+        return self._collect(_path("schedules", name, "ticks"), {}, limit)
+
+    def list_next_ticks(self, name: str, count: int) -> list[Any]:
+        answer = self._call("GET", _path("schedules", name, "next"), params={"count": count})
+        return list(answer.get("value") or [])
+
+    def explain_schedule(self, name: str) -> Json:
+        return self._call("GET", _path("schedules", name, "explain"), shape={"findings": list})
 
     def look_whether_ready(self) -> tuple[list[str], str]:
         """What the app reports as missing, and the line about its job types."""

@@ -63,7 +63,7 @@ def demo(
 
         coremachine demo
 
-        coremachine demo --rasters ./my-rasters --output ./cogs
+        coremachine demo --rasters ./my-rasters --output ./floods
     """
     log_to_stderr(logging.ERROR)
     try:

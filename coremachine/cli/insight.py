@@ -1,5 +1,6 @@
 """Commands about jobs that do not move and about failures, over the HTTP API."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -35,7 +36,13 @@ def explain(job_id: JobArgument, output: OutputOption = None, url: UrlOption = N
     head = f"{answer['job_id'][:SHORT_ID]} {status_markup(answer['status'])} · stage {answer['stage']}"
     run = f" · run {answer['run']}" if answer["run"] > 1 else ""
     show.print(f"{head}/{answer['total_stages']}{run}", highlight=False)
-    for finding in answer["findings"]:
+    show_findings(answer["findings"])
+
+
+def show_findings(findings: Iterable[Json]) -> None:
+    """One line for each, with its advice below."""
+    show = console()
+    for finding in findings:
         sign, colour = _SEVERITIES.get(finding["severity"], ("·", "default"))
         show.print(Text.assemble((f"{sign} ", colour), finding["message"]))
         if finding.get("advice"):

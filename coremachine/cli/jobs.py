@@ -1,10 +1,12 @@
 """Commands about jobs, over the HTTP API."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from rich.markup import escape
 
 from core.models import JobStatus
 from core.models.control import IfEnded
@@ -33,6 +35,7 @@ from coremachine.cli.render import (
     print_whole,
     seconds_of_run,
     status_markup,
+    visible,
     visible_lines,
 )
 
@@ -73,7 +76,7 @@ def submit(
 
         coremachine submit hello_world --param n=5 --wait
 
-        coremachine submit flood_risk_cog -p source=./rasters -p output=./cogs
+        coremachine submit flood_risk_cog -p source=./rasters -p output=./floods
 
         coremachine submit hello_world --params-file parameters.json -o json
 
@@ -282,6 +285,23 @@ def print_job(job: Json, output: Output | None) -> None:
             console().print(f"[bold]{name}[/bold] {text}")
             if name == "result" and text.endswith("…"):
                 console().print(f"[dim]whole: coremachine result {job['job_id'][:SHORT_ID]}[/dim]")
+    for name, place in places_of(job).items():
+        console().print(f"[bold]{escape(name)}[/bold] {escape(visible(place))}", highlight=False, soft_wrap=True)
+
+
+def places_of(job: Json) -> dict[str, str]:
+    """Where a result is: the paths and URLs among its values, those of the API with its host."""
+    result = job.get("result")
+    if not isinstance(result, dict):
+        return {}
+    found = {name: value for name, value in result.items() if isinstance(value, str)}
+    own = str((job.get("links") or {}).get("self") or "")
+    host = own.partition("/api/jobs/")[0]
+    return {
+        name: f"{host}{value}" if value.startswith("/api/") else value
+        for name, value in found.items()
+        if value.startswith("/") or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value)
+    }
 
 
 def say(text: str) -> None:

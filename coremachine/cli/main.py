@@ -20,6 +20,7 @@ from coremachine.cli.proof import verify
 from coremachine.cli.render import visible_lines
 from coremachine.cli.run_task import run_task
 from coremachine.cli.scaffold import init, new
+from coremachine.cli.schedules import schedules
 from coremachine.cli.servicebus import servicebus
 from coremachine.cli.up import up
 
@@ -73,6 +74,7 @@ app.command("job-types")(jobs.job_types)
 app.command()(insight.explain)
 app.command()(insight.failures)
 app.add_typer(insight.dead, name="dead")
+app.add_typer(schedules, name="schedules")
 app.add_typer(db, name="db")
 
 

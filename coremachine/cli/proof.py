@@ -10,7 +10,7 @@ from coremachine.cli.client import ApiClient, Json, choose_url
 from coremachine.cli.errors import Exit
 from coremachine.cli.jobs import say
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
-from coremachine.cli.render import error_text, print_json, print_rows
+from coremachine.cli.render import SHORT_ID, error_text, print_json, print_rows
 
 COLUMNS = ["name", "file", "values", "valid", "range"]
 # Shown where an output has any.
@@ -54,6 +54,9 @@ def verify(
         rare = [name for name in RARE_COLUMNS if any(row[name] for row in rows)]
         print_rows(rows, COLUMNS + rare, empty="No task of this job has verified an output.")
     _say_what_was_looked_at(proofs, is_cut=len(tasks) > limit, quick=quick)
+    if any(is_bad(proof["file"]) for proof in proofs):
+        # A rerun of what failed keeps completed tasks, and with them the missing files.
+        say(f"What is missing or changed is made again by: coremachine rerun {job[:SHORT_ID]} --all")
     if any(proof["error"] or proof["verification"].get("problems") or is_bad(proof["file"]) for proof in proofs):
         raise typer.Exit(Exit.FAILED)
 
@@ -155,7 +158,9 @@ def row_of(proof: Json) -> Json:
         "range": _pair(found.get("range")),
         "lost": ", ".join(map(str, found.get("lost") or [])),
         "allowed": "; ".join(map(str, found.get("allowed") or [])),
-        "not_allowed": error_text(error) if error else "; ".join(map(str, found.get("problems") or [])),
+        "not_allowed": error_text(error).replace(f"{proof['name']}: ", "", 1)
+        if error
+        else "; ".join(map(str, found.get("problems") or [])),
     }
 
 

@@ -1,5 +1,6 @@
 """Which function app is meant: that of a folder, or the one for folders without."""
 
+import os
 from pathlib import Path
 
 # The job types that come with CoreMachine.
@@ -7,8 +8,17 @@ BUILT_IN_APP = Path(__file__).resolve().parents[1] / "default_app"
 
 
 def find_app(folder: Path) -> Path | None:
-    """The folder of the function app: this one, or the nearest above it; None outside of one."""
-    return next((place for place in (folder, *folder.parents) if is_app(place)), None)
+    """The folder of the function app: this one, or the nearest above it; None outside of one.
+
+    One above must be this user's: in a folder that all may write to, somebody else's code would be run.
+    """
+    if is_app(folder):
+        return folder
+    return next((place for place in folder.parents if is_app(place) and _is_own(place / "function_app.py")), None)
+
+
+def _is_own(file: Path) -> bool:
+    return file.stat().st_uid in {os.geteuid(), 0}
 
 
 def is_app(folder: Path) -> bool:

@@ -29,7 +29,7 @@ EVENTS = {
     "stage_failed": "The stage failed: too many tasks failed, or a timeout passed.",
     "stage_cancelled": "The stage ended after a cancel.",
     "retry_scheduled": "An attempt failed or ran too long and the task is attempted again after `delay_seconds`; the "
-    "detail is the error.",
+    "detail is the error, whose `attempt` counts interrupted ones too.",
     "task_failed": "The task failed; the detail is the error.",
     "task_interrupted": "A worker (`owner`) was lost with the task, or lost its lease. The attempt does not count; "
     "`interruptions` does.",

@@ -291,6 +291,21 @@ APP = {
         "debug, warning",
         "errors duration_seconds",
     ),
+    "schedule_not_decided": Record(
+        "What becomes of a schedule's due ticks could not be decided; the next sweep tries again.",
+        level="error",
+        fields="schedule",
+    ),
+    "tick_not_submitted": Record(
+        "A schedule's tick got no job, or not yet; `coremachine schedules explain` has the reason.",
+        level="warning",
+        fields="schedule tick_at reason detail attempt",
+    ),
+    "tick_submission_failed": Record(
+        "Submitting a tick's job met an error that is not its fault; it is tried again.",
+        level="error",
+        fields="schedule",
+    ),
     "janitor_step_failed": Record("A step of a sweep failed; the others went on.", "JANITOR", "error", "operation"),
     "sweep_ended": Record(
         "The timer function of the janitor ended.", "SWEEP", fields="past_due repairs failed_steps duration_seconds"

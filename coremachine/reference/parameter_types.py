@@ -10,6 +10,8 @@ _INTRODUCTION = """
 `parameters_schema` of a job's class maps each parameter's name to an entry. A value that does not fit, and a name that
 the schema does not have, are refused at submission with the path, what was expected and what was found. Texts of a
 command line are converted to the entry's type first.
+
+A pydantic model can take the place of the entries: [Declare a job](../howto/declare-a-job.md#parameters-as-a-model).
 """
 TYPES = {
     "int": "an integer; true and false are not integers",

@@ -39,7 +39,10 @@ MEANINGS = {
     "check_threads": ("The threads in which resource validators run.", _PLANS),
     "check_seconds": ("The time for all resource validators of one submission.", _PLANS),
     "raster_roots": ("The places that the flood risk job may read and write.", _EVERY),
-    "jobs": ("The function that returns the registry of job types and handlers.", _EVERY),
+    "jobs": (
+        "Where job types and handlers are. Without it: `jobs` of `[tool.coremachine]` in `pyproject.toml`.",
+        _EVERY,
+    ),
     "unknown_work_patience_seconds": ("How long work waits for an app that knows its job type or handler.", _EVERY),
     "sweep_schedule": ("When the janitor looks for work that got stuck.", _PLANS),
     "retention_days": ("The age at which ended jobs are deleted.", _PLANS),

@@ -15,6 +15,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from core.schema.tables import TABLES
 from coremachine.local.postgres import LocalPostgres
 from infrastructure.connections import own_transaction
 from infrastructure.migrations import Migrator
@@ -23,6 +24,7 @@ from infrastructure.postgresql import Pool, create_pool
 SERVER_VARIABLE = "COREMACHINE_TEST_POSTGRES"
 _MEMORY = Path("/dev/shm")  # noqa: S108 - of a folder with a name of its own in it
 _NEEDED_BYTES = 1 << 30
+_FOLDERS = "coremachine-tests-"
 # Nobody needs a test's data after a crash of the machine.
 _FAST_SETTINGS = ("fsync = off", "full_page_writes = off", "synchronous_commit = off", "max_wal_size = '256MB'")
 _CLOCK = """
@@ -33,11 +35,9 @@ create or replace function app.clock() returns timestamptz language sql stable a
     clock_timestamp() + (select ahead from testing.clock))
 $$;
 """
-_EMPTY = """
-delete from app.jobs;
-truncate app.dead_letters, app.idempotency_keys restart identity;
-update testing.clock set ahead = interval '0';
-"""
+# Deleted: new files for each table would cost a test more than its job does.
+_EMPTY = "".join(f"delete from app.{table.name};" for table in TABLES)  # noqa: S608 - of the schema's own tables
+_RESTART_CLOCK = "update testing.clock set ahead = interval '0';"
 
 
 class EngineDatabase:
@@ -57,7 +57,7 @@ class EngineDatabase:
 
     def empty(self) -> None:
         """Remove all jobs, and turn the clock back to the present."""
-        self._execute(_EMPTY)
+        self._execute(_EMPTY + _RESTART_CLOCK)
 
     def turn_clock(self, ahead_seconds: float) -> None:
         with self.pool.connection() as connection, own_transaction(connection):
@@ -71,7 +71,8 @@ class EngineDatabase:
             connection.execute(text.encode())
 
     def _start_server(self) -> str:
-        folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="coremachine-", dir=_fast_folder()))
+        made = tempfile.TemporaryDirectory(prefix=prefix_of_folders(), dir=folder_for_servers())
+        folder = self._opened.enter_context(made)
         url = self._opened.enter_context(LocalPostgres(Path(folder) / "data", keep=False))
         with psycopg.connect(url, autocommit=True) as connection:
             for setting in _FAST_SETTINGS:
@@ -112,7 +113,23 @@ def _drop_database(server_url: str, name: str) -> None:
         connection.execute(SQL("drop database if exists {} with (force)").format(Identifier(name)))
 
 
-def _fast_folder() -> Path | None:
+def folder_for_servers(servers: int = 1) -> Path | None:
     """In memory, where there is enough of it: a database is 300 files, and making them is what a test waits for."""
-    is_large = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _NEEDED_BYTES
+    remove_leftovers()
+    is_large = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > servers * _NEEDED_BYTES
     return _MEMORY if is_large else None
+
+
+def prefix_of_folders() -> str:
+    """How the names of this process's folders begin, so that others know whose they were."""
+    return f"{_FOLDERS}{os.getpid()}-"
+
+
+def remove_leftovers() -> None:
+    """Data of processes that were killed would fill the memory until the machine starts anew."""
+    import psutil  # noqa: PLC0415 - extra `local`
+
+    for folder in _MEMORY.glob(f"{_FOLDERS}*-*"):
+        pid = folder.name.removeprefix(_FOLDERS).split("-", 1)[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)

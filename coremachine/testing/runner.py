@@ -17,6 +17,9 @@ from jobs.base import JobBase
 from jobs.registry import Handler, Registry
 
 SWEEP_SECONDS = 30.0
+# Each sweep comes later than the one before by this factor: what is due in weeks, such as a time limit, comes too.
+SWEEP_GROWTH = 1.1
+LONGEST_SWEEP_SECONDS = 86_400.0
 # Far more than any job needs: each sweep repairs all that it finds, and one repair may uncover the next.
 MOST_SWEEPS = 100
 _NO_FAULTS = MessageFaults()
@@ -124,12 +127,14 @@ class JobRunner:
 
     def _run_to_end(self, job_id: str, crashes: Crashes, until: float) -> None:
         queries = JobQueries(self.database.pool)
+        seconds = SWEEP_SECONDS
         for _ in range(MOST_SWEEPS):
             self._deliver_all(crashes, until)
             status = queries.find_job_status(job_id)
             if status is not None and status.is_terminal:
                 return
-            self.clock.advance(SWEEP_SECONDS)
+            self.clock.advance(seconds)
+            seconds = min(seconds * SWEEP_GROWTH, LONGEST_SWEEP_SECONDS)
             crashes.survive(self.process.janitor.sweep, self._restart)
         result = self.result(job_id)
         raise JobStuck(f"expected the job to end, found it {result.status} after {MOST_SWEEPS} sweeps\n{result.report}")

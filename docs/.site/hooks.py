@@ -25,6 +25,7 @@ SECTIONS = {
 }
 ORDER = (
     "howto/write-a-job.md",
+    "howto/declare-a-job.md",
     "howto/test-a-job.md",
     "howto/submit-jobs.md",
     "howto/debug-a-failed-job.md",

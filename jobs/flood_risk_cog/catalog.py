@@ -16,6 +16,7 @@ from jobs.flood_risk_cog.facts import DamagedRaster, read_facts
 from jobs.flood_risk_cog.footprint import NoFootprint
 from jobs.flood_risk_cog.geoparquet import geoparquet_of
 from jobs.flood_risk_cog.mosaic import mosaics_of
+from jobs.flood_risk_cog.overlaps import MOST_NAMED, area_of, overlapping
 from jobs.flood_risk_cog.quicklook import Shape, draw_quicklook
 from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import scratch_folder
@@ -256,10 +257,13 @@ def summarise(
     collection_id: str,
     title: str,
 ) -> dict[str, Any]:
+    depths = [raster for raster in rasters if raster.get("kind") != "classes"]
     groups: dict[int | None, list[dict[str, Any]]] = {}
-    for raster in rasters:
-        groups.setdefault(raster["statistics"]["return_period"], []).append(raster["statistics"])
+    for raster in depths:
+        groups.setdefault(raster["statistics"]["return_period"], []).append(raster)
     ordered = sorted(groups.items(), key=lambda group: (group[0] is None, group[0] or 0))
+    pairs = {period: overlapping(group) for period, group in ordered}
+    named = [{"return_period": period, "rasters": list(pair)} for period, found in pairs.items() for pair in found]
     return {
         "collection": collection_id,
         "title": title,
@@ -269,11 +273,21 @@ def summarise(
             "converted": len(rasters),
             "failed": len(failures),
             "bytes": sum(int(raster.get("bytes", 0)) for raster in rasters),
-            **combine([raster["statistics"] for raster in rasters]),
+            # They have no depths: these numbers are without them.
+            "classes": len(rasters) - len(depths),
+            **combine([raster["statistics"] for raster in depths]),
+            **area_of(depths, len(overlapping(depths))),
         },
         "by_return_period": [
-            {"return_period": period, "rasters": len(group), **combine(group)} for period, group in ordered
+            {
+                "return_period": period,
+                "rasters": len(group),
+                **combine([raster["statistics"] for raster in group]),
+                **area_of(group, len(pairs[period])),
+            }
+            for period, group in ordered
         ],
+        "overlaps": named[:MOST_NAMED],
     }
 
 

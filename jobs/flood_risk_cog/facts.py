@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,10 @@ CELL = 512
 MOST_WINDOW_BYTES = 16 << 20
 # A classification has few values; a photograph or a hill shade has most of the 256.
 MOST_CLASSES = 32
+# Bytes of whole numbers that double precision holds, in which rasterio has nodata.
+MOST_EXACT_INTEGER = 4
+# Of a float's own precision: twice as far as GDAL looks.
+NEARLY_EQUAL = 8
 
 Seen = Callable[[Window, Any, Any], None]
 SeenBands = Callable[[Window, list[int], Any, Any], None]
@@ -178,11 +183,38 @@ def validity(dataset: Any, numbers: list[int], window: Window, values: Any) -> A
     if all(MaskFlags.per_dataset in each for each in flags):
         mask = dataset.read_masks(numbers[0], window=window) > 0
         return np.broadcast_to(mask, values.shape)
-    valid = dataset.read_masks(numbers, window=window) > 0
+    valid = _by_nodata(dataset, flags, values)
+    if valid is None:
+        valid = dataset.read_masks(numbers, window=window) > 0
     if all(MaskFlags.nodata in each for each in flags):
         # GDAL hides by nodata alone where there is an alpha band as well.
         valid &= _by_alpha(dataset, numbers, window, values)
     return valid
+
+
+def _by_nodata(dataset: Any, flags: list[Any], values: Any) -> Any:
+    """As GDAL's mask bands, which read and compare every value again; None where only those know.
+
+    GDAL takes floats for equal that differ by a few last digits: of values so near to nodata it is asked.
+    """
+    nodata, dtype = dataset.nodata, values.dtype
+    if any(each != [MaskFlags.nodata] for each in flags) or len(set(map(repr, dataset.nodatavals))) > 1:
+        return None
+    if nodata is None or dtype.kind not in "iuf" or (dtype.kind != "f" and dtype.itemsize > MOST_EXACT_INTEGER):
+        return None
+    if math.isnan(nodata):
+        return ~np.isnan(values) if dtype.kind == "f" else None
+    if dtype.kind != "f":
+        return values != dtype.type(nodata) if float(nodata).is_integer() else None
+    value = dtype.type(nodata)
+    valid = values != value
+    with np.errstate(over="ignore", invalid="ignore"):
+        near = NEARLY_EQUAL * np.finfo(dtype).eps * abs(value)
+        is_near = (values >= value - near) & (values <= value + near)
+    # Around infinity there is nothing: it is equal to itself alone.
+    if math.isinf(value):
+        return valid
+    return valid if np.count_nonzero(is_near) + np.count_nonzero(valid) == valid.size else None
 
 
 def _by_alpha(dataset: Any, numbers: list[int], window: Window, values: Any) -> Any:

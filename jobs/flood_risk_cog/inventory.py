@@ -84,6 +84,7 @@ def list_rasters(source: str, *, recursive: bool = False, leave_out: str | None 
     there = {str(entry["name"]) for entry in entries}
     belonging: set[str] = set()
     others = []
+    seen: dict[str, bool] = {}
     for entry in entries:
         inner = str(entry["name"])
         is_below = bool(top) and inner.startswith(f"{top.rstrip('/')}/")
@@ -96,6 +97,8 @@ def list_rasters(source: str, *, recursive: bool = False, leave_out: str | None 
         reason = _reason_to_ignore(entry, path)
         if leave_out is not None and f"{path}/".startswith(f"{leave_out.rstrip('/')}/cogs/"):
             reason = "a result of this job"
+        elif reason is None and is_of_another_job(filesystem, inner, seen):
+            reason = "a result of another job, whose output folder this is"
         if reason is not None:
             ignored.append({"name": as_text(name), "reason": reason})
         else:
@@ -124,6 +127,22 @@ def is_result(path: str, output: str) -> bool:
     return first in {"cogs", "items", "stale", "items.parquet", MARKER, *FILES} or (
         first.startswith(("mosaic", ".coremachine-")) and first != path
     )
+
+
+def is_of_another_job(filesystem: Any, path: str, seen: dict[str, bool]) -> bool:
+    """Whether a file below the source is in a job's output folder, which the marker in it shows.
+
+    Args:
+        seen: Which folders were looked at before, and whether they have one.
+    """
+    folders = path.split("/")[:-1]
+    for number in (index for index, name in enumerate(folders) if name in {"cogs", "stale"} and index):
+        output = "/".join(folders[:number])
+        if output not in seen:
+            seen[output] = bool(filesystem.exists(f"{output}/{MARKER}"))
+        if seen[output]:
+            return True
+    return False
 
 
 def as_text(name: str) -> str:

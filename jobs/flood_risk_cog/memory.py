@@ -19,6 +19,7 @@ UNTOUCHED_BYTES = 64 * MEGABYTE
 MOST_BLOCK_BYTES = 350 * MEGABYTE
 LEAST_CACHE = 32 * MEGABYTE
 USUAL_CACHE = 96 * MEGABYTE
+MOST_CHECK_CACHE = 160 * MEGABYTE
 SMALL_ROW_BYTES = 8 * MEGABYTE
 IN_TILES = "write it anew in tiles (gdal_translate -co TILED=YES -co COMPRESS=DEFLATE) and submit that"
 
@@ -93,6 +94,13 @@ def cache_bytes(dataset: Any, tile_size: int) -> int:
     """GDAL's cache for one conversion: each block of the source is decoded once for a row of the result's tiles."""
     usual = min(max(_row_of_blocks(dataset, tile_size) + _row_of_tiles(dataset, tile_size), LEAST_CACHE), USUAL_CACHE)
     return int(max(usual, block_bytes(dataset)))
+
+
+def cache_for_check(cog: Any, usual: int) -> int:
+    """GDAL's cache while a COG is compared with its overviews: a tile of each is in use at the same time."""
+    rows, columns = cog.block_shapes[0]
+    tiles = 2 * rows * columns * _pixel_bytes(cog)
+    return int(min(max(usual, tiles + tiles // 8), MOST_CHECK_CACHE))
 
 
 def is_too_wide(dataset: Any, tile_size: int) -> bool:

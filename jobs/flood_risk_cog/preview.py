@@ -219,14 +219,23 @@ def _page_of(summary: Mapping[str, Any], groups: Sequence[Group], deepest: float
 
 def _notes(summary: Mapping[str, Any], cogs: Sequence[Cog], left_out: list[str]) -> Iterator[str]:
     """What the page lacks, in words."""
-    if summary["failures"]:
-        yield f"{len(summary['failures'])} rasters failed and are not shown."
+    if failed := len(summary["failures"]):
+        yield f"{counted(failed, 'raster')} failed and {_is_or_are(failed)} not shown."
     if left_out:
-        yield f"{len(left_out)} results are outside of the job's folder and are not shown."
+        yield f"{counted(len(left_out), 'result')} {_is_or_are(len(left_out))} outside of the job's folder, not shown."
     if len(cogs) > MOST_FOOTPRINTS:
         yield f"The outlines of {MOST_FOOTPRINTS:,} of {len(cogs):,} rasters are drawn."
     if classes := sum(cog.is_classes for cog in cogs):
-        yield f"{classes} rasters hold classes and no depths: their outlines are drawn."
+        outlines = "its outline is" if classes == 1 else "their outlines are"
+        yield f"{counted(classes, 'raster')} with classes and no depths: {outlines} drawn."
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _is_or_are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def rings_of(raster: Json) -> list[Any]:

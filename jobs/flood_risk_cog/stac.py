@@ -128,17 +128,17 @@ def collection_of(
         mosaics: File names of virtual rasters beside it.
         table: File name of the items as STAC GeoParquet.
     """
-    instants = sorted(item["properties"]["datetime"] for item in items if item["properties"]["datetime"])
+    rasters = "raster" if len(items) == 1 else "rasters"
     return {
         "type": "Collection",
         "stac_version": STAC_VERSION,
         "id": collection_id,
         "title": title,
-        "description": f"{title}: {len(items)} flood depth rasters as Cloud Optimized GeoTIFFs.",
+        "description": f"{title}: {len(items)} flood depth {rasters} as Cloud Optimized GeoTIFFs.",
         "license": "other",
         "extent": {
             "spatial": {"bbox": [union([item["bbox"] for item in items])]},
-            "temporal": {"interval": [[instants[0], instants[-1]] if instants else [None, None]]},
+            "temporal": {"interval": [_interval(items)]},
         },
         "links": [
             {"rel": "root", "href": "./collection.json", "type": "application/json"},
@@ -152,6 +152,14 @@ def collection_of(
             **({"items": _table(table)} if table is not None else {}),
         },
     }
+
+
+def _interval(items: Sequence[Json]) -> list[str | None]:
+    """Around the times of all items, those included that are not known."""
+    times = [item["properties"] for item in items]
+    begins = [each["datetime"] or each["start_datetime"] for each in times]
+    ends = [each["datetime"] or each["end_datetime"] for each in times]
+    return [min(begins, default=None), max(ends, default=None)]
 
 
 def _mosaic(name: str) -> Json:

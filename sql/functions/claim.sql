@@ -8,7 +8,7 @@
 -- the message is gone when this returns.
 -- Fence: the status.
 -- Locks: task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
--- being cancelled, the stage's lock instead.
+-- being cancelled, the stage's lock instead, and only if one of these tasks still waits.
 create or replace function {schema}.claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -73,8 +73,17 @@ begin
     if cardinality(v_claimed) = cardinality(p_task_ids) then
       return;
     end if;
-  elsif v_is_dead then
-    -- Rows that others had locked when the rest was cancelled.
+  elsif v_is_dead and exists (
+    select 1 from unnest(p_task_ids) as named(id)
+    cross join lateral (
+      select from {schema}.tasks t
+      where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
+        and t.status in ({waiting_tasks})
+      offset 0
+    ) w
+  ) then
+    -- Another transaction had locked such a row when the rest was cancelled. Without one the stage is not read: most
+    -- messages of a cancelled job name rows that have ended.
     perform {schema}.check_stage(p_job_id, p_run, p_stage, false, null);
   end if;
 

@@ -11,6 +11,13 @@ language sql stable as $$
     'traceback', null, 'at', p_at)
 $$;
 
+-- The error of a task's attempt, as a handler's process gave it, with the number of that attempt.
+-- `attempt` of a task's error means the same wherever it is stored: the row's `attempt`, interrupted ones counted.
+create or replace function {schema}.error_of_attempt(p_error jsonb, p_attempt integer) returns jsonb
+language sql immutable as $$
+  select p_error || jsonb_build_object('attempt', p_attempt)
+$$;
+
 -- The error that a cancelled job's row keeps.
 create or replace function {schema}.cancelled_error(p_reason text) returns jsonb
 language sql stable as $$

@@ -39,6 +39,42 @@ begin
   return next;
 end $$;
 
+-- Deletes the first of these ended jobs that have at most p_limit tasks altogether, whole, and returns their ids.
+-- Their stages have the numbers of their tasks, so that none is counted. A job that is too large goes by prune_job.
+-- Fence: the jobs have ended, read under the locks of their rows.
+-- Locks: job rows; those that another transaction holds are skipped.
+create or replace function {schema}.prune_small_jobs(p_job_ids text[], p_limit integer)
+returns table (pruned_tasks integer, pruned_job_ids text[])
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_places tid[];
+begin
+  select coalesce(array_agg(w.id), array[]::text[]), array_agg(w.place) into pruned_job_ids, v_places
+  from (
+    select named.id, h.place, sum(h.task_count) over (order by named.nth) as total
+    from unnest(p_job_ids) with ordinality as named(id, nth)
+    cross join lateral (
+      select j.ctid as place, coalesce((
+        select sum(s.expected_count) from {schema}.stages s where s.job_id = j.job_id
+      ), 0) as task_count
+      from {schema}.jobs j
+      where j.job_id = named.id and j.status in ({ended_jobs})
+      for update skip locked
+    ) h
+    -- A large job does not count, so that those behind it go now.
+    where h.task_count <= p_limit
+  ) w
+  where w.total <= p_limit;
+  delete from {schema}.tasks t
+  where t.ctid = any (array(
+    select d.place from unnest(pruned_job_ids) as named(id)
+    cross join lateral (select x.ctid as place from {schema}.tasks x where x.job_id = named.id offset 0) d
+  ));
+  get diagnostics pruned_tasks = row_count;
+  delete from {schema}.jobs j where j.ctid = any (v_places);
+  return next;
+end $$;
+
 -- Deletes up to p_limit dead letters without a job that came longer ago than p_older_than_seconds.
 -- Those of a job go after their job. Returns how many it deleted.
 create or replace function {schema}.prune_dead_letters(p_older_than_seconds double precision, p_limit integer)

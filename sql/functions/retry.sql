@@ -28,6 +28,7 @@ language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_pl
 declare
   v_now timestamptz := {schema}.clock();
   v_task record;
+  v_error jsonb;
 begin
   select t.attempt - t.interruptions as spent, (s.settings -> 'retry' ->> 'max_attempts')::integer as allowed,
          {stage_is_open} as is_open
@@ -46,13 +47,13 @@ begin
     outcome := 'exhausted';
   else
     update {schema}.tasks t
-    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second', error = p_error,
-        announced_at = null, lease_id = null, lease_expires_at = null
+    set status = 'pending_retry', due_at = v_now + p_delay_seconds * interval '1 second',
+        error = {schema}.error_of_attempt(p_error, t.attempt), announced_at = null, lease_id = null, lease_expires_at = null
     where t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id
-    returning t.attempt, t.due_at into attempt, due_at;
+    returning t.attempt, t.due_at, t.error into attempt, due_at, v_error;
     outcome := 'scheduled';
     perform {schema}.record_event(p_job_id, p_run, p_stage, p_task_id, 'retry_scheduled',
-      p_error || jsonb_build_object('delay_seconds', p_delay_seconds));
+      v_error || jsonb_build_object('delay_seconds', p_delay_seconds));
   end if;
   return next;
 end $$;

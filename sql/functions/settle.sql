@@ -154,7 +154,8 @@ begin
   update {schema}.tasks t
   set status = p_status, is_watched = false, lease_id = null, lease_expires_at = null, finished_at = p_now,
       result = case p_status when 'completed' then given.payload else t.result end,
-      error = case p_status when 'failed' then given.payload when 'completed' then null else t.error end
+      error = case p_status when 'failed' then {schema}.error_of_attempt(given.payload, t.attempt)
+        when 'completed' then null else t.error end
   from unnest(p_task_ids, p_payloads) as given(task_id, payload)
   where t.ctid = any (p_places) and t.task_id = given.task_id;
 end $$;

@@ -23,7 +23,9 @@ RELEASE_POINTS = ("task.released",)
 WORKER_POINTS = ("job.before_signal",)
 STEP_RETRY_POINTS = ("job.step_retry_written", "job.step_retry_sent")
 ENDING_POINTS = ("job.before_finalize", "job.finalizing", "job.finalized")
-ORDINARY_POINTS = [point for point in FAULT_POINTS if point not in {*CONTROL_POINTS, *RELEASE_POINTS}]
+# `tests/integration/engine/test_schedules.py` has these: no job comes to them.
+SCHEDULE_POINTS = ("schedule.decided", "schedule.submitted")
+ORDINARY_POINTS = [point for point in FAULT_POINTS if point not in {*CONTROL_POINTS, *RELEASE_POINTS, *SCHEDULE_POINTS}]
 
 broker = pytest.mark.parametrize("loses_messages", [False, True], ids=["messages_kept", "messages_lost"])
 nth_hit = pytest.mark.parametrize("nth", [1, 2])

@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-SLOW = ["azure.servicebus", "azure.identity", "azure.core", "fastapi", "rasterio", "fsspec"]
+SLOW = ["azure.servicebus", "azure.identity", "azure.core", "fastapi", "rasterio", "fsspec", "cronsim"]
 
 
 @pytest.mark.parametrize("module", ["core", "core.machine", "infrastructure", "infrastructure.factory"])
@@ -20,6 +20,15 @@ def test_the_packages_alone_import_none_of_their_modules():
     script = (
         "import sys, core, infrastructure; "
         "print([name for name in sys.modules if name.startswith(('core.', 'infrastructure.', 'pydantic', 'psycopg'))])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_pytest_plugin_costs_other_people_s_tests_nothing():
+    script = (
+        "import sys, coremachine.testing.plugin; "
+        "print([name for name in sys.modules if name.startswith(('core.', 'jobs', 'infrastructure', 'psycopg'))])"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "[]"

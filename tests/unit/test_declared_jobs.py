@@ -356,7 +356,11 @@ def test_an_isolated_handler_with_typed_parameters_is_bound_in_its_process():
     from tests.integration.isolation import handlers
 
     registry = Registry([], [Handler("t", handlers.typed, "tasks", isolation="process")], ["tasks"])
-    assert registry.find_handler("t").function._target.startswith("jobs.typed:with_types(")
+    function = registry.find_handler("t").function
+    assert function._target.startswith("jobs.typed:with_types(")
+    # `coremachine run-task` calls it in its own process.
+    context = TaskContext("j", "t", 1, "s1", 0, 1, {})
+    assert function.in_this_process()({"number": 3, "day": "2026-01-31"}, context)["type"] == "Tile"
 
 
 def test_the_decorator_takes_what_a_handler_takes():

@@ -74,6 +74,24 @@ def test_one_module_will_do(package):
     assert discover("mine.one", ["tasks"]).job_types == ("one",)
 
 
+MARKED = """
+from coremachine import handler
+
+@handler("{name}_work")
+def work(params, context):
+    return {{}}
+"""
+
+
+def test_marked_handlers_are_found_in_any_module_and_once(package):
+    """In the job's module or another; a module that imports one does not have it again."""
+    without = job("a", "from .steps import work as b_work")
+    name = package(a=without, steps=MARKED.format(name="a"), z=job("z", MARKED))
+    registry = discover(name, ["tasks"])
+    found = {task_type: registry.find_handler(task_type).function.__module__ for task_type in ("a_work", "z_work")}
+    assert found == {"a_work": "mine.steps", "z_work": "mine.z"}
+
+
 def test_a_class_that_a_module_imports_is_not_there_twice(package):
     package(one=job("one"), two="from mine.one import HANDLERS, one\n")
     assert discover("mine", ["tasks"]).job_types == ("one",)

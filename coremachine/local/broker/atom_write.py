@@ -27,6 +27,8 @@ _DEFAULTS = {
 }
 _CORRELATION = ("CorrelationId", "MessageId", "To", "ReplyTo", "Label", "SessionId", "ReplyToSessionId", "ContentType")
 
+_INT32 = 2**31
+
 Values = list[tuple[str, str]]
 
 
@@ -43,7 +45,7 @@ def queue_entry(entity: Entity) -> str:
         ("DeadLetteringOnMessageExpiration", _flag(settings.dead_letter_on_expiration)),
         ("DuplicateDetectionHistoryTimeWindow", format_duration(settings.duplicate_window_seconds or 600.0)),
         ("MaxDeliveryCount", str(settings.max_delivery_count)),
-        ("SizeInBytes", str(entity.queue.size_bytes)),
+        ("SizeInBytes", _size(entity)),
         ("MessageCount", str(total)),
         *_forwarding(entity),
         *_common(entity),
@@ -58,7 +60,7 @@ def topic_entry(topic: Topic) -> str:
         ("DefaultMessageTimeToLive", format_duration(settings.default_ttl_seconds)),
         ("RequiresDuplicateDetection", _flag(settings.duplicate_window_seconds is not None)),
         ("DuplicateDetectionHistoryTimeWindow", format_duration(settings.duplicate_window_seconds or 600.0)),
-        ("SizeInBytes", str(topic.queue.size_bytes)),
+        ("SizeInBytes", _size(topic)),
         ("SubscriptionCount", str(len(topic.subscriptions))),
         ("SupportOrdering", "true"),
         *_common(topic),
@@ -78,7 +80,7 @@ def subscription_entry(subscription: Subscription) -> str:
         ("MaxDeliveryCount", str(settings.max_delivery_count)),
         ("MessageCount", str(active + counts.deferred + counts.dead_letter)),
         *_forwarding(entity),
-        *_common(entity),
+        *_common(entity, DeadLetteringOnFilterEvaluationExceptions="true"),
     ]
     content = _elements(values) + _counts(active, counts.dead_letter, counts.scheduled)
     return _entry(subscription.name, entity, "SubscriptionDescription", content, path=entity.name)
@@ -139,8 +141,8 @@ def _raw_entry(title: str, path: str, created: str, updated: str, kind: str, con
     )
 
 
-def _common(entity: Entity) -> Values:
-    values = dict(_DEFAULTS) | dict(entity.queue.settings.extras)
+def _common(entity: Entity, **defaults: str) -> Values:
+    values = _DEFAULTS | defaults | dict(entity.queue.settings.extras)
     created, updated = _moment(entity.created_at), _moment(entity.updated_at)
     return [
         *values.items(),
@@ -150,6 +152,10 @@ def _common(entity: Entity) -> Values:
         ("AccessedAt", updated),
         ("EntityAvailabilityStatus", "Available"),
     ]
+
+
+def _size(entity: Entity) -> str:
+    return str(sum(message.content.size for message in entity.queue.peek(0)))
 
 
 def _forwarding(entity: Entity) -> Values:
@@ -186,12 +192,16 @@ def _filter(condition: Filter) -> str:
 
 
 def _property(name: str, value: object) -> str:
-    kinds = {bool: "boolean", int: "long", float: "double"}
+    kinds = {bool: "boolean", int: "int", float: "double"}
     text = _flag(value) if isinstance(value, bool) else str(value)
     kind = kinds.get(type(value), "string")
+    if kind == "int" and not -_INT32 <= int(text) < _INT32:
+        # Not always: the client for JavaScript does not know it.
+        kind = "long"
     return (
         f"<KeyValueOfstringanyType><Key>{escape(name)}</Key>"
-        f'<Value i:type="l28:{kind}" xmlns:l28="{_SCHEMA}">{escape(text)}</Value></KeyValueOfstringanyType>'
+        # The client for JavaScript counts the characters of the prefix.
+        f'<Value i:type="d6p1:{kind}" xmlns:d6p1="{_SCHEMA}">{escape(text)}</Value></KeyValueOfstringanyType>'
     )
 
 

@@ -66,7 +66,7 @@ def _make_authority(folder: Path) -> None:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        # It can vouch for this machine alone, whoever gets its key.
+        # Its key, stolen, is of no use for other names.
         .add_extension(x509.NameConstraints(_permitted(), None), critical=True)
     )
     _write(folder, "ca", key, builder.sign(key, hashes.SHA256()))

@@ -187,6 +187,11 @@ def split_compound(data: bytes, position: int = 0) -> list[bytes]:
     return items
 
 
+def items_start(data: bytes, position: int) -> int:
+    """Where the first item of the list or map at a position is."""
+    return _compound_header(data, position)[1]
+
+
 def _compound_header(data: bytes, position: int) -> tuple[int, int, int]:
     constructor = data[position] if position < len(data) else -1
     end = skip(data, position)

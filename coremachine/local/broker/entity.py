@@ -176,9 +176,11 @@ class Entity:
         self.pump()
 
     def _set_alarm(self) -> None:
+        # An alarm that is too early only costs one look.
+        if self._alarm is not None and self._alarm_due <= self.queue.earliest:
+            return
         due = self.queue.next_due
         if due is None or (self._alarm is not None and self._alarm_due <= due):
-            # An alarm that is too early only costs one look.
             return
         self._cancel_alarm()
         self._alarm_due = due

@@ -17,6 +17,7 @@ MAX_UNFINISHED_BYTES = 32 * 1024 * 1024
 MAX_UNSETTLED = 50_000
 # Messages that one entity hands out before other clients have their turn.
 DELIVERIES_PER_TURN = 100
+EXPIRED_PER_TICK = 10_000
 
 
 @dataclass(frozen=True, slots=True)

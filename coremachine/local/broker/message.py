@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
 from uuid import uuid4
 
 from coremachine.local.broker import codec
@@ -28,6 +30,7 @@ _SYMBOLS = {
     "amqp:amqp-value:*": _VALUE,
     "amqp:footer:map": _FOOTER,
 }
+_SMALL_CODE = b"\x53"
 _REPLY_TO = 4
 _GROUP_ID = 10  # of the properties: the session id
 
@@ -120,8 +123,7 @@ class Content:
         return replace(self, application_properties=section, ttl_seconds=None, scheduled_at=None)
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerProperties:
+class BrokerProperties(NamedTuple):
     """What the broker adds on delivery."""
 
     sequence_number: int
@@ -174,7 +176,7 @@ def encode_delivery(content: Content, added: BrokerProperties) -> bytes:
     """The message as a receiver gets it."""
     return b"".join(
         (
-            _encode_header(content, added),
+            _encode_header(content.durable, content.priority, added.ttl_seconds, added.delivery_count),
             _encode_annotations(content, added),
             content.properties,
             content.application_properties,
@@ -234,7 +236,11 @@ def _sections(data: bytes) -> Iterator[tuple[int, bytes, int]]:
     while position < len(data):
         if data[position] != codec.DESCRIBED:
             raise DecodeError("a message section", f"0x{data[position]:02x}", position)
-        descriptor, value_start = codec.decode(data, position + 1)
+        descriptor: codec.Value
+        if data[position + 1 : position + 2] == _SMALL_CODE and position + 2 < len(data):
+            descriptor, value_start = data[position + 2], position + 3
+        else:
+            descriptor, value_start = codec.decode(data, position + 1)
         end = codec.skip(data, value_start)
         code = _SYMBOLS.get(descriptor) if isinstance(descriptor, str) else descriptor
         if not isinstance(code, int) or not _HEADER <= code <= _FOOTER:
@@ -315,10 +321,10 @@ def property_changes(data: bytes) -> RawPairs:
     return changes
 
 
-def _encode_header(content: Content, added: BrokerProperties) -> bytes:
-    ttl = NULL if added.ttl_seconds is None else codec.uint(min(int(added.ttl_seconds * 1000), 0xFFFFFFFF))
-    first_acquirer = codec.boolean(added.delivery_count == 0)
-    fields = (content.durable, content.priority, ttl, first_acquirer, codec.uint(added.delivery_count))
+@lru_cache(1000)
+def _encode_header(durable: bytes, priority: bytes, ttl_seconds: float | None, delivery_count: int) -> bytes:
+    ttl = NULL if ttl_seconds is None else codec.uint(min(int(ttl_seconds * 1000), 0xFFFFFFFF))
+    fields = (durable, priority, ttl, codec.boolean(delivery_count == 0), codec.uint(delivery_count))
     return codec.described(_HEADER, codec.list_of(fields))
 
 

@@ -8,7 +8,7 @@ import struct
 from typing import NamedTuple
 
 from coremachine.local.broker import codec
-from coremachine.local.broker.codec import NULL, DecodeError
+from coremachine.local.broker.codec import FALSE, NULL, TRUE, DecodeError
 
 AMQP_HEADER = b"AMQP\x00\x01\x00\x00"
 SASL_HEADER = b"AMQP\x03\x01\x00\x00"
@@ -49,6 +49,7 @@ CHANNEL_MAX = 4999
 HANDLE_MAX = 255
 MECHANISMS = ("MSSBCBS", "PLAIN", "ANONYMOUS", "EXTERNAL")
 UINT32 = 0xFFFFFFFF
+_SMALL_CODE = 0x53
 _FIELD_COUNTS = {
     OPEN: 10, BEGIN: 8, ATTACH: 14, FLOW: 11, TRANSFER: 11, DISPOSITION: 6, DETACH: 3, END: 1, CLOSE: 1, SASL_INIT: 3,
 }  # fmt: skip
@@ -154,7 +155,10 @@ def decode_performative(body: bytes) -> Performative:
     """Read the performative at the start of a frame body."""
     if len(body) < 4 or body[0] != codec.DESCRIBED:  # noqa: PLR2004
         raise DecodeError("a described performative", body[:4].hex() or "nothing", 0)
-    descriptor, position = codec.decode(body, 1)
+    descriptor: codec.Value = body[2]
+    position = 3
+    if body[1] != _SMALL_CODE:
+        descriptor, position = codec.decode(body, 1)
     fields, end = codec.decode(body, position)
     code = code_of(descriptor)
     if code is None or not isinstance(fields, list):
@@ -190,6 +194,14 @@ def _wrong_field(code: int, index: int, kind: type, largest: int, value: codec.V
 def raw_fields(body: bytes) -> list[bytes]:
     """The fields of a performative as raw bytes, to hand them back unchanged."""
     return codec.split_compound(body, codec.skip(body, 1))
+
+
+def raw_field(body: bytes, index: int) -> bytes:
+    """One of them, which must be there."""
+    position = codec.items_start(body, codec.skip(body, 1))
+    for _ in range(index):
+        position = codec.skip(body, position)
+    return body[position : codec.skip(body, position)]
 
 
 def frame(channel: int, body: bytes, payload: bytes = b"", *, sasl: bool = False) -> bytes:
@@ -275,18 +287,31 @@ def transfer_body(
     handle: int, delivery_id: int, tag: bytes, *, settled: bool, more: bool, message_format: int = 0
 ) -> bytes:
     """The performative of one transfer frame. Id and tag are in every frame: clients read them from the last one."""
-    fields = [codec.uint(handle), codec.uint(delivery_id), codec.binary(tag), codec.uint(message_format)]
-    return _performative(TRANSFER, *fields, codec.boolean(settled), codec.boolean(more), *[NULL] * 5)
+    data = b"".join(
+        (
+            codec.uint(handle),
+            codec.uint(delivery_id),
+            codec.binary(tag),
+            codec.uint(message_format),
+            TRUE if settled else FALSE,
+            TRUE if more else FALSE,
+            _TRANSFER_END,
+        )
+    )
+    return _TRANSFER_START + bytes((len(data) + 1, 11)) + data
+
+
+_TRANSFER_START, _TRANSFER_END = b"\x00\x53\x14\xc0", NULL * 5
 
 
 def disposition_frame(channel: int, first: int, last: int, state: bytes, *, is_receiver: bool) -> bytes:
-    fields = [codec.boolean(is_receiver), codec.uint(first), codec.uint(last), codec.TRUE, state, NULL]
+    fields = (TRUE if is_receiver else FALSE, codec.uint(first), codec.uint(last), TRUE, state, NULL)
     return frame(channel, _performative(DISPOSITION, *fields))
 
 
 def detach_frame(channel: int, handle: int, error: AmqpError | None = None) -> bytes:
     encoded = error.encoded() if error else NULL
-    return frame(channel, _performative(DETACH, codec.uint(handle), codec.TRUE, encoded))
+    return frame(channel, _performative(DETACH, codec.uint(handle), TRUE, encoded))
 
 
 def end_frame(channel: int, error: AmqpError | None = None) -> bytes:

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from coremachine.local.broker.admin_http import AdminHttp
-from coremachine.local.broker.certificates import server_context
 from coremachine.local.broker.clock import TurnableClock
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.connection import Connection
@@ -113,6 +112,8 @@ class Broker:
             self.amqp_port = await self._listen_amqp(self.amqp_port, amqp, None)
             self.admin_port = await self._listen_admin(self.admin_port, admin, None)
             if self._tls is not None:
+                from coremachine.local.broker.certificates import server_context  # noqa: PLC0415 - slow to import
+
                 context = server_context(self._tls.folder)
                 if self._tls.amqp_port is not None:
                     self.amqps_port = await self._listen_amqp(self._tls.amqp_port, amqp, context)

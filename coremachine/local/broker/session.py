@@ -217,7 +217,7 @@ class Session:
         is_receiver, first, last, settled, state, _ = performative.fields
         if not is_receiver or state is None or not isinstance(first, int):
             return
-        raw_state = perf.raw_fields(body)[4]
+        raw_state = perf.raw_field(body, 4)
         if last is None or last == first:
             self._settle_one(first, raw_state, answered=not settled).pump()
             return
@@ -293,7 +293,7 @@ class Session:
 
 
 class _Nothing:
-    """Stands for the entity of a delivery that is not known."""
+    """In place of the entity of a delivery that is not known."""
 
     def pump(self) -> None:
         pass

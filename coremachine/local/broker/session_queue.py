@@ -38,7 +38,7 @@ class MessageSession:
 
 
 class SessionQueue(Queue):
-    """As `Queue`, with messages by session id. The lock of a session stands for the locks of its messages."""
+    """As `Queue`, with messages by session id. The lock of a session is that of its messages too."""
 
     def __init__(self, settings: QueueSettings, clock: Callable[[], float]) -> None:
         super().__init__(settings, clock)
@@ -125,10 +125,6 @@ class SessionQueue(Queue):
             self._remove(message, popped=True)
         return message
 
-    def has_ready_of(self, session_id: str) -> bool:
-        session = self._sessions.get(session_id)
-        return session is not None and session.ready.first() is not None
-
     def take_woken(self) -> set[str]:
         """The sessions that may have got a ready message since the last call."""
         woken, self._woken = self._woken, set()
@@ -139,6 +135,10 @@ class SessionQueue(Queue):
         now = self._clock()
         while (session_id := self._session_ends.take_due(now)) is not None:
             self._lose(session_id)
+
+    @property
+    def earliest(self) -> float:
+        return min(super().earliest, self._session_ends.earliest)
 
     @property
     def next_due(self) -> float | None:

@@ -1,7 +1,7 @@
 """The nouns of a queue: its settings, a stored message, a lock, and what can go wrong."""
 
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum
 from uuid import UUID
 
 from coremachine.local.broker.message import BrokerProperties, Content, MessageState
@@ -100,14 +100,14 @@ class AlreadyDead(Exception):
         )
 
 
-class Place(Enum):
+class Place(IntEnum):
     """Where a message is."""
 
-    READY = auto()
-    LOCKED = auto()
-    DEFERRED = auto()
-    SCHEDULED = auto()
-    GONE = auto()
+    READY = 0
+    LOCKED = 1
+    DEFERRED = 2
+    SCHEDULED = 3
+    GONE = 4
 
 
 @dataclass(slots=True, eq=False)

@@ -1,6 +1,7 @@
 """Keys by the time at which they fall due: lock ends, expiries, scheduled messages."""
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -33,6 +34,11 @@ class DueHeap(Generic[K]):
             self._heap = [entry for entry in self._heap if self._is_live(*entry)]
             heapq.heapify(self._heap)
             self._limit = max(_MIN_TO_COMPACT, 2 * len(self._heap))
+
+    @property
+    def earliest(self) -> float:
+        """Of all entries, whether they still mean something or not."""
+        return self._heap[0][0] if self._heap else math.inf
 
     @property
     def next_due(self) -> float | None:

@@ -52,7 +52,17 @@ where status = 'processing'
 TASK_UNKNOWN = """
 update app.tasks set waiting_for = jsonb_build_object('name', 'new_type', 'seen_at', now()) where status = 'queued'
 """
+TICK_NOT_DECIDED = """
+insert into app.schedules (name, job_type, cron, time_zone, next_tick_at)
+values ('nightly', 't', '* * * * *', 'UTC', now() - interval '6 minutes')
+"""
+FAILED_TICK = """
+insert into app.schedule_ticks (schedule, tick_at, status, reason, job_type, submission_key, decided_at)
+values ('nightly', now(), 'failed', 'invalid_parameters', 't', 'k', now())
+"""
 TROUBLES = [
+    ("late", [TICK_NOT_DECIDED], "tick not decided"),
+    ("failed_ticks", [TICK_NOT_DECIDED, FAILED_TICK], "nightly"),
     ("late", [LEASE], "lease expired"),
     ("late", [TASK_NOT_ANNOUNCED], "task not announced"),
     ("late", [LEASE, RETRY_NOT_ANNOUNCED], "retry not announced"),
@@ -127,4 +137,4 @@ def test_the_role_of_the_dashboard_reads_and_does_not_write(rig):
 def test_late_is_what_explain_calls_late():
     """One threshold, in the queries and in `coremachine explain`."""
     assert SWEEP_OVERDUE_SECONDS == 300
-    assert QUERIES["late"].count("interval '5 minutes'") == 4
+    assert QUERIES["late"].count("interval '5 minutes'") == 5

@@ -412,7 +412,7 @@ class TestRerun:
             ("s2-00000", "failed"),
             ("s2-00001", "completed"),
         ]
-        assert rows[0]["error"] == ERROR
+        assert rows[0]["error"] == ERROR | {"attempt": 1}
 
     @pytest.mark.parametrize("stage", [0, 3, 4, 9])
     def test_stage_whose_forerunners_did_not_end_cannot_be_the_first(self, engine, stage):

@@ -261,3 +261,20 @@ def test_resume_waits_for_the_stage_before_it_holds_the_job(engine, database_url
         assert free == [{"free": 1}]
         assert last.result(timeout=60).is_last_task_in_stage
         assert resume.result(timeout=60).status == "queued"
+
+
+def test_task_that_was_held_while_its_job_was_cancelled_ends_with_its_message(engine, database_url):
+    """A claim in a cancelled job reads no stage unless it finds such a task; this one was the last that was open."""
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 3)
+    with connect(database_url) as announcer:
+        announcer.execute("select 1 from app.tasks where task_id = 's1-00001' for update")
+        assert engine.jobs.cancel_job(job_id, None) == "cancelling"
+        announcer.rollback()
+    assert statuses(engine, job_id, 1) == {"cancelled": 2, "pending": 1}
+
+    ids = ["s1-00000", "s1-00001"]
+    rows = engine.tasks.claim_tasks(StageRef(job_id, 1, 1), ids, lease=Lease(uuid4(), "late"))
+    assert {row.outcome for row in rows} == {"closed"}
+    assert statuses(engine, job_id, 1) == {"cancelled": 3}
+    assert engine.job_status(job_id) == "cancelled"

@@ -162,3 +162,16 @@ def test_claims_and_completions_read_no_more_of_a_large_stage_than_of_a_small_on
     large = hot_path_blocks(engine, 20_000)
     assert large["claim"] < 2 * small["claim"]
     assert large["complete"] < 2 * small["complete"]
+
+
+def test_message_of_a_cancelled_job_reads_no_more_of_a_large_stage_than_of_a_small_one(engine):
+    """Each message that was left read the whole stage under its lock, and the next job waited behind them."""
+    found = []
+    for tasks in (110, 20_000):
+        job_id = engine.submit()
+        engine.plan(job_id, 1, tasks)
+        engine.jobs.cancel_job(job_id, None)
+        ids = [f"s1-{place:05d}" for place in range(10)]
+        with engine.pool.connection() as connection:
+            found.append(blocks(connection, "app.claim_tasks(%s, 1, 1, %s, %s, 'w')", job_id, ids, uuid4()))
+    assert found[1] < 2 * found[0]

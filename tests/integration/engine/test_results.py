@@ -53,7 +53,7 @@ def test_completed_and_failed_tasks_come_apart_and_in_order(engine, results):
         CompletedTask("s1-00003", 3, None, {"index": 3}, {"value": 3}),
     ]
     assert list(results.stream_failures(StageRef(job_id, 1, 1))) == [
-        FailedTask("s1-00001", 1, None, {"index": 1}, ERROR)
+        FailedTask("s1-00001", 1, None, {"index": 1}, ERROR | {"attempt": 1})
     ]
     assert results.stage_summaries(JobRef(job_id, 1)) == [StageSummary(1, "processing", 2, 1)]
     assert list(results.stream_results(StageRef(job_id, 2, 1))) == []

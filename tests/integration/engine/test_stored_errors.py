@@ -6,7 +6,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from core.errors import Failure
-from core.models import RetryPolicy
+from core.models import RetryPolicy, StageRef
 from core.models.retry import retry_delay
 
 # The bounds of a policy, its defaults, and a cap below the first delay.
@@ -38,3 +38,25 @@ def test_delays_of_one_fan_out_differ(engine):
     assert len(delays) > 80
     assert min(delays) >= 0
     assert max(delays) <= 10
+
+
+def test_attempt_of_a_task_s_error_is_the_row_s_whichever_way_it_failed(engine):
+    """A retry stored the attempts without interruptions, the failure after it the attempts with them."""
+    job_id = engine.submit(failure={"on_failure": "continue"})
+    ref, task_id = StageRef(job_id, 1, 1), "s1-00000"
+    engine.plan(job_id, 1, 2)
+    lease = engine.claim(job_id, 1, task_id)
+    engine.execute("select app.release_tasks(%s, 1, 1, %s, %s, true)", job_id, lease, [task_id])
+    error = Failure("OSError", "disk full", retryable=True).to_json()
+
+    lease = engine.claim(job_id, 1, task_id)
+    engine.stages.increment_task_retry_count(ref, task_id, lease_id=lease, error=error, delay_seconds=0)
+    retried = engine.task(job_id, task_id)
+    (event,) = engine.query("select detail from app.job_events where event = 'retry_scheduled'")
+    assert (retried["attempt"], retried["error"]["attempt"], event["detail"]["attempt"]) == (2, 2, 2)
+
+    lease = engine.claim(job_id, 1, task_id)
+    engine.stages.fail_task_and_check_stage(ref, lease_id=lease, errors={task_id: error})
+    failed = engine.task(job_id, task_id)
+    (event,) = engine.query("select detail from app.job_events where event = 'task_failed'")
+    assert (failed["attempt"], failed["error"]["attempt"], event["detail"]["attempt"]) == (3, 3, 3)

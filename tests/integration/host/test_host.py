@@ -1,6 +1,7 @@
 """The whole host on small apps: HTTP, ASGI, timers, timeouts, restarts, shutdown."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from coremachine.local.host import supervisor
@@ -210,6 +212,43 @@ def test_stop_gives_up_what_outlasts_the_grace_period(start_host, sample_log, tm
         request.join()
     assert answers == [500]
     assert "grace_period_over in_flight=1" in (tmp_path / "host.log").read_text()
+
+
+def test_workers_are_replaced_by_new_ones(start_host, sample_log, tmp_path):
+    """What runs for longer than the grace is given up; the timers go to a new worker; nobody is left."""
+    settings = {"TICK_SCHEDULE": "* * * * * *", "AzureFunctionsJobHost__functionTimeout": "-1"}
+    host = start_host(workers=2, settings=settings)
+    sample_log.wait_for("tick")
+    before = host.worker_pids
+    answers = []
+    with client(host) as http:
+        request = threading.Thread(target=lambda: answers.append(http.post("/api/sleep/60").status_code))
+        request.start()
+        sample_log.wait_for("sleeping")
+        host.replace_workers(0.2)
+        host.wait_ready(120)
+        request.join()
+        assert int(http.get("/api/pid").text) in host.worker_pids
+    assert answers == [500]
+    assert set(before).isdisjoint(host.worker_pids)
+    wait_until(lambda: sample_log.records("tick")[-1]["pid"] in host.worker_pids, "a tick in a new worker")
+    host.stop()
+    assert not any(psutil.pid_exists(pid) for pid in before)
+    assert "worker_died" not in (tmp_path / "host.log").read_text()
+
+
+def test_a_worker_that_could_not_load_the_app_is_replaced_at_once(start_host, tmp_path):
+    app = tmp_path / "app"
+    shutil.copytree(Path(__file__).parent / "sample_app", app)
+    good = (app / "function_app.py").read_text()
+    host = start_host(str(app))
+    (app / "function_app.py").write_text(good + "\ndef broken(:\n")
+    host.replace_workers(0.2)
+    with pytest.raises(HostStartError, match="SyntaxError"):
+        host.wait_ready(120)
+    (app / "function_app.py").write_text(good)
+    host.replace_workers(0.2)
+    host.wait_ready(120)
 
 
 def test_worker_ends_with_its_supervisor(tmp_path, sample_log):

@@ -3,21 +3,37 @@
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
+from pathlib import Path
 from typing import ClassVar
 
+import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
 
 from core.basics.faults import FAULT_POINTS
 from core.errors import RetryableTaskError
 from core.fan_in import load_fan_in_results
 from core.models import TaskDefinition
+from core.schema.tables import TABLES
+from coremachine.local.stack import LocalStack
 from coremachine.testing import JobRunner, JobStuck, MessageFaults, UnreachedCrash, run_job
+from coremachine.testing.database import (
+    SERVER_VARIABLE,
+    EngineDatabase,
+    prefix_of_folders,
+    remove_leftovers,
+    session_database,
+)
+from coremachine.testing.stack import StackRunner
 from jobs.base import JobBase
 from jobs.hello_world import HelloWorldJob
 from jobs.mixins import JobBaseMixin
 from jobs.parameters import ParameterErrors
 from jobs.registry import Handler
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "log_analytics"
 calls: Counter[str] = Counter()
 
 
@@ -117,6 +133,16 @@ def test_each_run_begins_with_nothing():
     assert [event.event for event in run_job(SquaresJob).events].count("job_submitted") == 1
 
 
+def test_an_empty_database_has_no_rows_in_any_table():
+    database = session_database()
+    run_job(SquaresJob)
+    database.empty()
+    with database.pool.connection() as connection:
+        for table in TABLES:
+            found = connection.execute(SQL("select count(*) as rows from app.{}").format(Identifier(table.name)))
+            assert found.fetchone() == {"rows": 0}, table.name
+
+
 def test_a_failed_task_has_its_traceback():
     result = run_job(SquaresJob, {"n": 3, "bad": [1]})
     assert (result.status, result.summary) == ("completed_with_errors", {"total": 4})
@@ -164,6 +190,16 @@ def test_message_faults_change_no_result(faults):
     result = run_job(SquaresJob, parameters, faults=faults)
     assert described(result) == expected
     assert calls["n3"] == 1
+
+
+@pytest.mark.parametrize("seconds", [3600, 86_400])
+def test_a_lost_message_for_later_is_missed_when_it_is_due(seconds, monkeypatch):
+    """The delay as long as it may be: all of it must pass before the message counts as lost."""
+    monkeypatch.setattr("random.random", lambda: 0.999)
+    retry = {"max_attempts": 2, "base_delay_seconds": min(seconds, 3600), "max_delay_seconds": seconds}
+    stages = [SquaresJob.stages[0], {**SquaresJob.stages[1], "retry": retry}, SquaresJob.stages[2]]
+    job = type("LateJob", (SquaresJob,), {"job_type": "late", "stages": stages, "__module__": __name__})
+    assert run_job(job, {"n": 2, "unsteady": [1]}, faults=MessageFaults(lost=1.0)).status == "completed"
 
 
 def test_lost_messages_are_sent_by_the_janitor():
@@ -264,6 +300,31 @@ def test_a_failing_test_shows_the_tracebacks_of_its_jobs(tmp_path):
     assert 'raise ValueError("no greeting today")' in report
 
 
+def test_a_server_that_is_named_gives_the_same_results_and_keeps_nothing(postgres_url, monkeypatch):
+    monkeypatch.setenv(SERVER_VARIABLE, postgres_url)
+    parameters = {"n": 5, "bad": [2], "unsteady": [1]}
+    with closing(EngineDatabase()) as database:
+        result = JobRunner(database).run(SquaresJob, parameters)
+        assert described(result) == described(run_job(SquaresJob, parameters))
+        assert conninfo_to_dict(database.url)["dbname"] in names_of_databases(postgres_url)
+    assert conninfo_to_dict(database.url)["dbname"] not in names_of_databases(postgres_url)
+
+
+def names_of_databases(url):
+    with psycopg.connect(url) as connection:
+        return {name for (name,) in connection.execute("select datname from pg_database")}
+
+
+def test_folders_of_dead_processes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("coremachine.testing.database._MEMORY", tmp_path)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f"coremachine-tests-{ended.pid}-x", f"{prefix_of_folders()}y", "coremachine-tests-z"):
+        (tmp_path / name).mkdir()
+    remove_leftovers()
+    assert {path.name for path in tmp_path.iterdir()} == {f"{prefix_of_folders()}y", "coremachine-tests-z"}
+
+
 @pytest.mark.acceptance
 def test_the_whole_stack_gives_the_same_results(stack):
     parameters = {"n": 5, "message": "hi"}
@@ -272,3 +333,29 @@ def test_the_whole_stack_gives_the_same_results(stack):
         assert described(stack.run(job, parameters)) == expected
     with pytest.raises(AssertionError, match="expected hello_world to be accepted, found 4"):
         stack.run("hello_world", {"nn": 1})
+
+
+@pytest.fixture(scope="module")
+def logs_on_a_stack(tmp_path_factory):
+    """A stack with the job of an example, as a user would start one."""
+    folder = tmp_path_factory.mktemp("logs")
+    settings = {"COREMACHINE_JOBS": "log_analytics", "PYTHONPATH": str(EXAMPLE)}
+    with LocalStack(folder, http_port=0, amqp_port=0, admin_port=0, workers=1, environment=settings) as running:
+        yield StackRunner(running)
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_declared_job_gives_the_same_results_on_a_stack(logs_on_a_stack, is_damaged, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    from log_analytics import LogAnalytics
+
+    request = '"GET /a HTTP/1.1" 200 \n'
+    for number in range(3):
+        (tmp_path / f"{number}.log").write_text(request * number)
+    if is_damaged:
+        (tmp_path / "bad.log.gz").write_bytes(b"no gzip")
+    expected = described(run_job(LogAnalytics, {"folder": str(tmp_path)}))
+    found = described(logs_on_a_stack.run(LogAnalytics, {"folder": str(tmp_path)}))
+    # Which tasks a failing stage had begun when it failed is no part of the result.
+    assert {**found, "stages": None} == {**expected, "stages": None} if is_damaged else found == expected

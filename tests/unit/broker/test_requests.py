@@ -219,3 +219,84 @@ def test_a_message_above_the_limit_is_refused_with_both_sizes(wire):
     condition, description, _ = frames[-1].fields[4][0]
     assert condition == "amqp:link:message-size-exceeded"
     assert "262144 bytes" in description
+
+
+# Sessions
+
+
+def session_source(session_id):
+    filters = codec.map_of([(codec.symbol("com.microsoft:session-filter"), session_id)])
+    return codec.described(0x28, codec.list_of([codec.string("talks"), *[NULL] * 6, filters]))
+
+
+def session_message(session_id):
+    properties = codec.described(0x73, codec.list_of([codec.string("m"), *[NULL] * 9, codec.string(session_id)]))
+    return parse_message(properties + BODY)
+
+
+def test_a_session_is_granted_with_its_id_and_the_end_of_its_lock(wire):
+    [attached] = wire.attach(1, RECEIVES, "talks", source=session_source(codec.string("s")))
+    assert attached.fields[5][7] == {"com.microsoft:session-filter": "s"}
+    ticks = attached.fields[13]["com.microsoft:locked-until-utc"]
+    assert ticks == 621355968000000000 + int((wire.clock.now + 60) * 10_000_000)
+
+
+def test_the_attach_for_any_session_is_answered_when_one_has_a_message(wire):
+    assert wire.attach(1, RECEIVES, "talks", source=session_source(NULL)) == []
+    wire.run(lambda: wire.namespace.get("talks").send([session_message("late")]))
+    [attached] = wire.take()
+    assert attached.fields[5][7] == {"com.microsoft:session-filter": "late"}
+    [delivered] = wire.credit(1, 5)
+    assert delivered.code == perf.TRANSFER
+
+
+def test_a_wait_for_a_session_is_given_up_when_its_link_is_closed(wire):
+    wire.attach(1, RECEIVES, "talks", source=session_source(NULL))
+    wire.feed(wire.frame(perf.DETACH, codec.uint(1), codec.TRUE))
+    wire.run(lambda: wire.namespace.get("talks").send([session_message("late")]))
+    assert wire.take() == []
+
+
+def test_only_the_holder_gets_the_messages_of_a_session(wire):
+    entity = wire.namespace.get("talks")
+    wire.attach(1, RECEIVES, "talks", source=session_source(codec.string("a")))
+    wire.attach(2, RECEIVES, "talks", source=session_source(codec.string("b")))
+    wire.credit(1, 5)
+    wire.credit(2, 5)
+    wire.run(lambda: entity.send([session_message("a"), session_message("c"), session_message("a")]))
+    assert [each.fields[0] for each in wire.take()] == [1, 1]
+
+
+def test_a_session_lock_that_ends_detaches_its_receiver_and_counts_the_delivery(wire):
+    wire.attach(1, RECEIVES, "talks", source=session_source(codec.string("a")))
+    wire.credit(1, 5)
+    wire.run(lambda: wire.namespace.get("talks").send([session_message("a")]))
+    wire.take()
+    wire.clock.now += 61
+    wire.run(wire.namespace.get("talks").pump)
+    [detached] = wire.take()
+    assert detached.fields[2][0] == "com.microsoft:session-lock-lost"
+    [message] = wire.namespace.get("talks").queue.peek(0)
+    assert message.delivery_count == 1
+    [answer] = wire.settle(0, perf.OUTCOME_ACCEPTED)
+    assert answer.fields[4][0][0] == "com.microsoft:session-lock-lost"
+
+
+def test_an_entity_of_sessions_refuses_a_receiver_without_one_and_the_other_way_round(wire):
+    _, detached = wire.attach(1, RECEIVES, "talks")
+    assert detached.fields[2][0] == "amqp:not-allowed"
+    source = codec.described(0x28, codec.list_of([codec.string("orders"), *[NULL] * 6, codec.map_of([])]))
+    [attached] = wire.attach(2, RECEIVES, "orders", source=source)
+    assert attached.fields[5] is not None
+
+
+def test_messages_are_deleted_in_a_batch_and_rules_need_a_subscription(wire, sections):
+    queue = wire.namespace.get("orders").queue
+    for _ in range(3):
+        queue.send(parse_message(BODY))
+    attach_node(wire, "orders/$management")
+    wire.credit(1, 10)
+    body = text_map(message_count=codec.int32(2), enqueued_time_utc=codec.timestamp(wire.clock.now))
+    _, answer = wire.request(0, 0, "com.microsoft:batch-delete-messages", body)
+    assert sections(answer)[0x77] == {"message-count": 2}
+    assert queue.counts().active == 1

@@ -570,6 +570,22 @@ def test_a_result_is_shown_whole(api: FakeApi, run: Run, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out) == result
 
 
+def test_where_a_result_is_is_shown_whole_with_the_host_of_the_api(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = "/data/" + "deep/" * 60
+    preview = f"/api/jobs/{JOB_ID}/preview"
+    result = {"collection": f"{folder}collection.json", "preview": preview, "summary": "s3://b/x.json", "title": "x"}
+    links = {"self": f"http://localhost:7071/api/jobs/{JOB_ID}"}
+    api.answer(f"GET /api/jobs/{JOB_ID}", {**job("completed"), "result": result, "links": links})
+    assert run("status", JOB_ID, "-o", "table") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"collection {folder}collection.json" in lines
+    assert f"preview http://localhost:7071{preview}" in lines
+    assert "summary s3://b/x.json" in lines
+    assert "title x" not in lines
+
+
 @pytest.mark.parametrize(("status", "code"), [("processing", 4), ("failed", 1)])
 def test_a_job_without_a_result_says_so(
     api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], status: str, code: int

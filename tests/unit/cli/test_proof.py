@@ -48,9 +48,10 @@ def test_each_output_is_a_line_of_the_table(api: FakeApi, run: Run, capsys: pyte
 def test_a_raster_that_failed_is_a_line_too_and_the_end_says_so(
     api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answer(api, a={"verification": PROOF}, b="b.tif: its grid is rotated")
+    answer(api, a={"verification": PROOF}, **{"b.tif": "b.tif: its grid is rotated"})
     assert run("verify", JOB_ID, "-o", "table") == 1
-    assert "UnusableRaster: b.tif: its grid is rotated" in capsys.readouterr().out
+    # Its name is in the first column.
+    assert "UnusableRaster: its grid is rotated" in capsys.readouterr().out
 
 
 def test_programs_get_the_whole_of_it(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,8 +92,9 @@ def test_a_file_that_is_gone_or_of_another_size_ends_with_1(
 ) -> None:
     answer(api, a=result_of(cog))
     cog.write_bytes(b"deep")
-    code, file, _ = state(run, capsys, *options)
+    code, file, said = state(run, capsys, *options)
     assert (code, file) == (1, "changed: 4 bytes, 6 when it was verified")
+    assert f"made again by: coremachine rerun {JOB_ID[:12]} --all" in said
     cog.unlink()
     assert state(run, capsys, *options)[:2] == (1, "missing")
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from jobs.base import JobBase, is_job_class
+from jobs.parameter_schema import to_json_schema
 from jobs.registry import Registry
 from tests.documents import ROOT, Block, blocks, blocks_of
 
@@ -45,14 +46,14 @@ def jobs_of(module: types.ModuleType) -> list[type[JobBase]]:
 def registry_of(module: types.ModuleType) -> Registry:
     if hasattr(module, "build_registry"):
         return module.build_registry(["tasks", "raster"])
-    return Registry(jobs_of(module), module.HANDLERS, ["tasks", "raster"])
+    return Registry(jobs_of(module), getattr(module, "HANDLERS", ()), ["tasks", "raster"])
 
 
 def sample(job: type[JobBase], folder) -> dict:
     """Parameters for any job of the documents: those that are required are folders of text files."""
     for name in ("one.txt", "two.txt"):
         (folder / name).write_text(f"the file {name}\n")
-    return {name: str(folder) for name, entry in job.parameters_schema.items() if entry.get("required")}
+    return dict.fromkeys(to_json_schema(job.parameters_schema).get("required", ()), str(folder))
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=str)

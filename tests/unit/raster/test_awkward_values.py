@@ -8,8 +8,10 @@ import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
+from rasterio.windows import Window
 
 from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.facts import validity
 from jobs.flood_risk_cog.plan import UnusableRaster
 from tests.unit.raster.made import pixels_of, write_raster
 
@@ -152,3 +154,29 @@ def test_a_camera_s_model_beside_a_grid_is_kept_with_the_grid_alone(tmp_path, ta
     assert result["bbox"] == pytest.approx([-97.965, 29.799, -97.934, 29.826], abs=0.001)
     with rasterio.open(result["path"]) as cog:
         assert (cog.rpcs is None) is (target is not None)
+
+
+NODATA_VALUES = [-9999.0, 0.0, -3.4028234663852886e38, 1e-30, -9999.1, float("inf"), float("nan")]
+
+
+@pytest.mark.parametrize("nodata", NODATA_VALUES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_validity_by_nodata_is_that_of_gdal_for_each_neighbour_of_it(tmp_path, dtype, nodata):
+    steps = np.full(40, nodata, dtype)
+    for index in range(1, 40):
+        steps[index] = np.nextafter(steps[index - 1], np.asarray(0 if nodata else 1, dtype))
+    pixels = np.concatenate([steps, np.array([0, 1, -1, np.nan, np.inf, -np.inf, nodata], dtype)])[None, None]
+    for part in (pixels, pixels[..., [0, 41, 42, 43]]):
+        path = write_raster(tmp_path / "a.tif", part.astype(dtype), nodata=nodata)
+        with rasterio.open(path) as dataset:
+            window = Window(0, 0, dataset.width, dataset.height)
+            found = validity(dataset, [1], window, dataset.read([1]))
+            assert np.array_equal(found, dataset.read_masks([1]) > 0)
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 0), ("uint8", 1.5), ("int16", -1), ("int64", 5)])
+def test_validity_of_whole_numbers_is_that_of_gdal(tmp_path, dtype, nodata):
+    path = write_raster(tmp_path / "a.tif", np.arange(9).reshape(1, 3, 3).astype(dtype), nodata=nodata)
+    with rasterio.open(path) as dataset:
+        found = validity(dataset, [1], Window(0, 0, 3, 3), dataset.read([1]))
+        assert np.array_equal(found, dataset.read_masks([1]) > 0)

@@ -11,6 +11,7 @@ from jobs.flood_risk_cog.inventory import (
     inspect_rasters,
     list_rasters,
 )
+from jobs.flood_risk_cog.marker import MARKER
 from jobs.flood_risk_cog.source import SourceNotFound
 
 
@@ -188,3 +189,17 @@ def test_a_pattern_says_itself_which_folders_it_is_about(tmp_path):
 
 
 PATTERNS = {"*.tif": ["a.tif"], "**/*.tif": ["a.tif", "deep/b.tif", "deep/er/c.tif"], "*/*.tif": ["deep/b.tif"]}
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.tif"])
+def test_results_of_another_job_below_a_source_are_no_sources(tmp_path, pattern):
+    for name in ("a.tif", "out/cogs/b.tif", "out/stale/cogs/c.tif", "cogs/d.tif"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (tmp_path / "out" / MARKER).write_text("{}")
+    listing = list_rasters(f"{tmp_path}{pattern}", recursive=not pattern)
+    assert [raster["name"] for raster in listing.rasters] == ["a.tif", "cogs/d.tif"]
+    reasons = {each["name"]: each["reason"] for each in listing.ignored if each["name"].endswith(".tif")}
+    assert set(reasons) == {"out/cogs/b.tif", "out/stale/cogs/c.tif"}
+    assert all("a result of another job" in reason for reason in reasons.values())

@@ -16,6 +16,7 @@ from rasterio.transform import from_bounds
 from jobs.flood_risk_cog.catalog import build_catalog
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of, union
+from jobs.flood_risk_cog.stac import UNKNOWN_TIME, collection_of
 from tests.unit.raster.made import pixels_of, write_raster
 
 
@@ -188,3 +189,22 @@ def test_classes_are_not_drawn_as_water(tmp_path):
     with rasterio.open(tmp_path / "out" / "quicklook.png") as picture:
         red, _, blue = picture.read().astype(int)[:, 44:-72, 16:-16]
     assert not ((blue - red) > 40).any()
+
+
+def test_a_collection_s_interval_is_around_all_items_those_of_unknown_time_too():
+    def item(instant):
+        times = {"datetime": instant} if instant else UNKNOWN_TIME
+        return {"bbox": [0, 0, 1, 1], "properties": times}
+
+    def interval(*instants):
+        items = [item(instant) for instant in instants]
+        collection = collection_of(items, ["x"] * len(items), "floods", "Floods")
+        return collection["extent"]["temporal"]["interval"]
+
+    assert interval("2024-05-02T00:00:00Z", "2024-05-01T00:00:00Z") == [
+        ["2024-05-01T00:00:00Z", "2024-05-02T00:00:00Z"]
+    ]
+    unknown = [UNKNOWN_TIME["start_datetime"], UNKNOWN_TIME["end_datetime"]]
+    assert interval("2024-05-02T00:00:00Z", None) == [unknown]
+    assert interval(None) == [unknown]
+    assert interval() == [[None, None]]

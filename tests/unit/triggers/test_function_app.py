@@ -128,6 +128,34 @@ def test_process_that_ran_nothing_imports_nothing_to_end():
     assert run_python(code, COREMACHINE_APP_MODE="worker").strip() == "[]"
 
 
+SHOWS_WHAT_A_PROJECT_HAS = """
+import json, os, pathlib
+from triggers.functions import load_app
+app = load_app(pathlib.Path.cwd())
+names = [function.get_function_name() for function in app.get_functions()]
+print(json.dumps([names, os.environ.get("COREMACHINE_JOBS"), os.environ.get("COREMACHINE_JOBS_QUEUE")]))
+"""
+
+
+def test_a_project_s_own_table_counts_where_a_setting_is_missing(tmp_path, monkeypatch):
+    table = '[tool.coremachine]\njobs = "mine"\nqueues = { jobs = "my-jobs", heavy = "my-heavy" }\n'
+    (tmp_path / "pyproject.toml").write_text(table)
+    monkeypatch.chdir(tmp_path)
+    names, jobs, queue = json.loads(run_python(SHOWS_WHAT_A_PROJECT_HAS))
+    assert "process_tasks_heavy" in names
+    assert "process_tasks_tasks" not in names
+    assert (jobs, queue) == ("mine", "my-jobs")
+    _, jobs, queue = json.loads(run_python(SHOWS_WHAT_A_PROJECT_HAS, COREMACHINE_JOBS="other"))
+    assert (jobs, queue) == ("other", "my-jobs")
+
+
+def test_an_app_with_a_table_that_cannot_be_used_serves_http_to_say_so(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text('[tool.coremachine]\njob = "mine"\n')
+    monkeypatch.chdir(tmp_path)
+    names, _, _ = json.loads(run_python(SHOWS_WHAT_A_PROJECT_HAS))
+    assert names == API
+
+
 def test_worker_imports_no_http_framework_when_it_runs():
     code = (
         "import sys, triggers.queues, triggers.timers; print([n for n in ('fastapi', 'rasterio') if n in sys.modules])"

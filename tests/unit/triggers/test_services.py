@@ -69,9 +69,8 @@ def services_that_lack(queues: dict[str, str]) -> Services:
     settings = load_settings({"COREMACHINE_DATABASE_URL": "postgresql://x/y", "ServiceBusConnection": connection})
     fakes: Any = Fakes(queues)
     registry = load_registry("jobs.all_jobs:build_registry", settings.task_queues)
-    others: dict[str, Any] = dict.fromkeys(
-        ["machine", "janitor", "queries", "dead_letters", "dead_letter_queries", "failures", "insight"]
-    )
+    names = ("machine", "janitor", "queries", "dead_letters", "dead_letter_queries", "failures", "insight")
+    others: dict[str, Any] = dict.fromkeys([*names, "schedules", "schedule_queries"])
     return Services(settings=settings, registry=registry, factory=fakes, queue_probe=fakes, **others)
 
 

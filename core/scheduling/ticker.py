@@ -1,0 +1,132 @@
+"""The look at the schedules that each sweep begins with: decide about due ticks, then submit their jobs."""
+
+import time
+
+from core.advancing.submission import Submitter
+from core.basics.canonical import ValueTooLarge
+from core.basics.faults import fault_point
+from core.errors import (
+    AuthorError,
+    IdempotencyKeyReused,
+    InvalidParameters,
+    OtherParameters,
+    StoreUnavailable,
+    UnknownWork,
+)
+from core.models.schedule import DueTick, ScheduleRecord, TickAnswer, TickReport, TickStatus
+from core.models.submission import SubmitRequest
+from core.ports import ScheduleStore
+from core.safety.credentials import redact
+from core.safety.safe_log import safe_logger
+from core.safety.safe_text import bounded_text
+from core.scheduling.plan import plan_ticks
+
+log = safe_logger(__name__)
+
+SCHEDULES_PER_LOOK = 1000
+TICKS_PER_CLAIM = 10
+# A tick whose submitter died is submitted by another after this time.
+HOLD_SECONDS = 60.0
+# One look goes on no longer; the next one follows in half a minute.
+LOOK_SECONDS = 20.0
+RETRY_SECONDS = 60.0
+MOST_ATTEMPTS = 5
+# A job type that this app does not know may be another release's: its ticks wait an hour for that one.
+MOST_ATTEMPTS_OF_UNKNOWN = 60
+_LONGEST_DETAIL = 2000
+
+
+class ScheduleTicker:
+    """Any number may look at once: rows decide who does what."""
+
+    def __init__(self, store: ScheduleStore, submitter: Submitter) -> None:
+        self._store = store
+        self._submitter = submitter
+
+    def tick(self) -> TickReport:
+        """Decide about all ticks that are due, and submit the jobs of those that get one, up to a bound of time."""
+        report = TickReport()
+        until = time.monotonic() + LOOK_SECONDS
+        for name in self._store.find_due_schedules(SCHEDULES_PER_LOOK):
+            schedule = self._store.find_schedule(name)
+            if schedule is not None:
+                try:
+                    report.decided += self.decide(schedule)
+                except StoreUnavailable:
+                    raise
+                except Exception:
+                    # One schedule keeps none of the others from their ticks.
+                    log.exception("schedule_not_decided", extra={"schedule": name})
+                    report.failed += 1
+            if time.monotonic() >= until:
+                return report
+        self._store.admit_waiting_ticks(SCHEDULES_PER_LOOK)
+        while time.monotonic() < until:
+            ticks = self._store.claim_due_ticks(TICKS_PER_CLAIM, HOLD_SECONDS)
+            for tick in ticks:
+                self.submit(tick, report)
+            if len(ticks) < TICKS_PER_CLAIM:
+                break
+        return report
+
+    def decide(self, schedule: ScheduleRecord) -> int:
+        """Write down what becomes of a schedule's due ticks; how many rows. None where another process did."""
+        now = self._store.read_clock()
+        plan = plan_ticks(schedule, now)
+        if not plan.ticks or not self._store.plan_ticks(schedule, plan):
+            return 0
+        fault_point("schedule.decided")
+        return len(plan.ticks)
+
+    def submit(self, tick: DueTick, report: TickReport | None = None) -> TickAnswer:
+        """Submit a tick's job under the tick's own key: a repetition gives the same job."""
+        answer = self._answer(tick)
+        fault_point("schedule.submitted")
+        self._store.settle_tick(tick, answer)
+        if report is not None:
+            report.submitted += answer.status is TickStatus.SUBMITTED
+            report.failed += answer.status is TickStatus.FAILED
+            report.postponed += answer.status is TickStatus.DUE
+            late = (tick.created_at - tick.tick_at).total_seconds()
+            report.late_seconds = max(report.late_seconds, late)
+        if answer.status is not TickStatus.SUBMITTED:
+            details = {"schedule": tick.schedule, "tick_at": tick.tick_at.isoformat(), "reason": answer.reason}
+            log.warning("tick_not_submitted", extra={**details, "detail": answer.detail, "attempt": tick.attempt})
+        return answer
+
+    def _answer(self, tick: DueTick) -> TickAnswer:
+        request = SubmitRequest(
+            tick.job_type,
+            tick.parameters,
+            force=True,
+            idempotency_key=tick.submission_key,
+            actor=tick.actor if tick.is_manual and tick.actor else f"schedule {tick.schedule}",
+        )
+        try:
+            return TickAnswer(TickStatus.SUBMITTED, self._submitter.submit(request).job_id)
+        except (OtherParameters, IdempotencyKeyReused) as error:
+            # The job is there: an earlier attempt made it, and somebody has run it again since.
+            return TickAnswer(TickStatus.SUBMITTED, error.job_id)
+        except StoreUnavailable:
+            raise
+        except UnknownWork as error:
+            return _again("unknown_job_type", error, is_last=tick.attempt >= MOST_ATTEMPTS_OF_UNKNOWN)
+        except (InvalidParameters, ValueTooLarge) as error:
+            return TickAnswer(TickStatus.FAILED, reason="invalid_parameters", detail=_text(error))
+        except AuthorError as error:
+            return _again("job_type_failed", error, is_last=tick.attempt >= MOST_ATTEMPTS)
+        except Exception as error:
+            log.exception("tick_submission_failed", extra={"schedule": tick.schedule})
+            return _again("internal_error", error, is_last=tick.attempt >= MOST_ATTEMPTS)
+
+
+def _again(reason: str, error: Exception, *, is_last: bool) -> TickAnswer:
+    if is_last:
+        return TickAnswer(TickStatus.FAILED, reason=reason, detail=_text(error))
+    return TickAnswer(TickStatus.DUE, reason=reason, detail=_text(error), delay_seconds=RETRY_SECONDS)
+
+
+def _text(error: Exception) -> str:
+    failure = error.failure if isinstance(error, AuthorError) else None
+    text = str(error) if failure is None else f"{failure.error_type}: {failure.message}"
+    return bounded_text(redact(text), _LONGEST_DETAIL)
