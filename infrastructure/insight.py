@@ -43,7 +43,7 @@ _EVENT = SQL(
     "select at, detail from {events} where job_id = %(job_id)s and run = %(run)s and event = %(event)s"
     " order by event_id desc limit 1"
 )
-# A task that was given back, and that nobody has had since.
+# A task that was postponed, and that nobody has had since.
 _IS_STRANGE = SQL(
     "status = 'pending_retry' and (waiting_for -> 'at' ->> 'attempt')::integer is not distinct from attempt"
 )

@@ -99,7 +99,7 @@ class JobRepository(JobControlRepository):
 
         Args:
             unknown: kind, name, and `by` whom it is not known.
-            patience: Seconds; when it has been given back for this time, it is exhausted and nothing is changed.
+            patience: Seconds; when it has been postponed for this time, it is exhausted and nothing is changed.
             delays: Seconds until it is tried again, after the first time, the second, and so on.
         """
         parameters = (*ref.key, as_jsonb(unknown), patience, list(delays))

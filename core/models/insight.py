@@ -96,12 +96,12 @@ class QueueFacts:
 
 @dataclass(frozen=True)
 class UnknownFacts:
-    """Work of the job that was given back, since the app that took it did not know something.
+    """Work of the job that was postponed, since the app that received it did not know something.
 
     Args:
         kind: What is not known; `name` is its name.
         count: How many tasks; 1 for the job's step.
-        by: The app that gave it back last; `times` is how often, for the task that was given back most often.
+        by: The app that postponed it last; `times` is how often, for the task that was postponed most often.
         waited_seconds: What has been spent of `patience_seconds`. Then it fails.
     """
 
@@ -136,7 +136,7 @@ class JobFacts:
         waiting_queues: Queues (logical names) by which tasks of the stage still have to come: the first and the last.
         missing_queues: Configured queues that are not there, with what to do; not from rows.
         unnamed_queues: Those of the waiting queues that the app which explains has no name for; not from rows.
-        unknown_step: Why its step is given back. `unknown_tasks`: so for tasks of the stage, by what is not known.
+        unknown_step: Why its step is postponed. `unknown_tasks`: so for tasks of the stage, by what is not known.
         lease_seconds: Of the stage's tasks, as `max_interruptions`: the number that each survives.
         interrupted: Its unfinished tasks that lost processes most often; `interrupted_count` counts all of them.
         parked: Tasks whose messages came while the job was paused.

@@ -47,9 +47,9 @@ def judged(failure: Failure, policy: RetryPolicy) -> Failure:
 
 
 def give_back_delays(*, draw: Callable[[], float] = random.random) -> list[float]:
-    """Seconds to wait after work was given back, since this release does not know it: once, twice, and so on.
+    """Seconds to wait after work was postponed, since this release does not know it: once, twice, and so on.
 
-    With jitter of half of it, so that what was given back together comes spread out, and none comes at once.
+    With jitter of half of it, so that what was postponed together comes spread out, and none comes at once.
 
     Args:
         draw: A number in [0, 1).

@@ -66,7 +66,7 @@ class TaskStatus(StoredEnum):
     """The status of a task.
 
     pending: the row is written, no message for it is confirmed. queued: the message is sent.
-    processing: leased by one attempt. pending_retry: to be tried again at `due_at`, or given back until then.
+    processing: leased by one attempt. pending_retry: to be attempted again at `due_at`, or postponed until then.
     """
 
     PENDING = "pending"
@@ -123,7 +123,7 @@ STAGE_TRANSITIONS: dict[StageStatus, frozenset[StageStatus]] = {
 }
 TASK_TRANSITIONS: dict[TaskStatus, frozenset[TaskStatus]] = {
     # From pending, queued and pending_retry to failed: its declared time in the queue ran out, or the patience with
-    # which it waited for a release that knows it. From pending to pending_retry: it was given back for that one.
+    # which it waited for a release that knows it. From pending to pending_retry: it was postponed for that one.
     _T.PENDING: frozenset({_T.QUEUED, _T.PROCESSING, _T.PENDING_RETRY, _T.FAILED, _T.CANCELLED}),
     _T.QUEUED: frozenset({_T.PENDING, _T.PROCESSING, _T.FAILED, _T.CANCELLED}),
     _T.PROCESSING: frozenset({_T.PENDING, _T.PENDING_RETRY, _T.COMPLETED, _T.FAILED, _T.CANCELLED}),

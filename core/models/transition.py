@@ -179,7 +179,7 @@ class Enforcement:
 
 
 class PostponeOutcome(StoredEnum):
-    """What became of work that was given back since this release does not know it.
+    """What became of work that was postponed since this release does not know it.
 
     early: as postponed, but it was postponed before and is not due yet. Of a job's step, exhausted: its patience is
     over and nothing was changed; not_waiting: the job does not wait for it. Of a task, failed: its patience is over.
@@ -194,7 +194,7 @@ class PostponeOutcome(StoredEnum):
 
 @dataclass(frozen=True)
 class PostponedStep:
-    """What became of a job's step that was given back; `error` is there when its patience is over."""
+    """What became of a job's step that was postponed; `error` is there when its patience is over."""
 
     outcome: PostponeOutcome
     delay_seconds: float | None
@@ -203,7 +203,7 @@ class PostponedStep:
 
 @dataclass(frozen=True)
 class PostponedTask:
-    """What became of a task that was given back, and, if it failed, what that did to its stage and job."""
+    """What became of a task that was postponed, and, if it failed, what that did to its stage and job."""
 
     task_id: str
     outcome: PostponeOutcome

@@ -170,7 +170,7 @@ def _wait_for_release(facts: JobFacts, what: str, unknown: UnknownFacts) -> Find
     return Finding(
         "waits_for_release",
         Severity.WARNING,
-        f"waiting for an app that knows the {unknown.kind} {unknown.name}: {what}; given back {_times(unknown.times)} "
+        f"waiting for an app that knows the {unknown.kind} {unknown.name}: {what}; postponed {_times(unknown.times)} "
         f"since {_at(unknown.since, facts.now)}, last by {unknown.by}; offered again {_at(unknown.next_at, facts.now)}",
         since=unknown.since,
         next_at=unknown.next_at,

@@ -1,6 +1,6 @@
 """Work that this release does not know: a job type, a task type, a stage, a definition, a message of a newer release.
 
-During a rolling upgrade, and after a rollback, another app may know it. So it is given back with a growing delay:
+During a rolling upgrade, and after a rollback, another app may know it. So it is postponed with a growing delay:
 nothing fails and no attempt is counted. The row, or the message where there is no row, keeps the time since when it
 waits, so any app may go on with it. After the patience it fails, and the error names what was missing.
 """
@@ -38,11 +38,11 @@ class UnknownTaskType(UnknownWork):
 
 
 class Postponer:
-    """Gives back what this app does not know.
+    """Postpones what this app does not know.
 
     Args:
         owner: The process's name in leases.
-        patience_seconds: How long it is given back before it fails.
+        patience_seconds: How long it is postponed before it fails.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Postponer:
         """Leave tasks to an app that knows them.
 
         Args:
-            rows: As `claim_tasks` gave them: claimed, or not due since they were given back before.
+            rows: As `claim_tasks` gave them: claimed, or not due since they were postponed before.
 
         Returns:
             The job's status, if the stage ended since these were its last and their patience is over; else None.
@@ -141,7 +141,7 @@ def _dead_letter(queue: str, document: Mapping[str, Any], kept: Kept, unknown: U
         enqueued_at=kept.since,
         reference=read_reference(queue, body, {}),
         reason="UnknownWork",
-        description=f"{unknown}; it was given back {kept.times} times since {kept.since:%Y-%m-%d %H:%M:%SZ}",
+        description=f"{unknown}; it was postponed {kept.times} times since {kept.since:%Y-%m-%d %H:%M:%SZ}",
         delivery_count=kept.times,
         correlation_id=correlation_id if isinstance(correlation_id, str) else None,
         body=keep_body(body),

@@ -34,7 +34,8 @@ EVENTS = {
     "task_interrupted": "A worker (`owner`) was lost with the task, or lost its lease. The attempt does not count; "
     "`interruptions` does.",
     "task_runs_alone": "The task spent half of its interruptions and now runs alone in its worker process.",
-    "tasks_handed_back": "A process that is about to end gave back `count` tasks that it had not begun.",
+    "tasks_handed_back": "A process that is about to end released `count` tasks that it had begun; each of them is "
+    "an interruption.",
     "large_value": "A result, a set of parameters or a summary is larger than the size from which the engine warns "
     "(`kind`, `count`, `largest_bytes`, `warned_above_bytes`).",
     "cancel_requested": "Somebody cancelled the job (`reason`, `actor`, `grace_seconds`).",

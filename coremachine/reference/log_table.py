@@ -217,9 +217,9 @@ WORKERS = {
     "too_few_threads": Record(
         "`PYTHON_THREADPOOL_THREAD_COUNT` is too small for this app's functions.", level="warning"
     ),
-    "drained": Record("The process is about to end and gave back tasks.", "DRAIN", fields="count"),
+    "drained": Record("The process is about to end and released its tasks.", "DRAIN", fields="count"),
     "tasks_not_handed_back": Record(
-        "Tasks could not be given back; their leases end instead.", "DRAIN", "error", "count"
+        "Tasks could not be released; their leases end instead.", "DRAIN", "error", "count"
     ),
     "drain_failed": Record("The signal to end was not handled completely.", "DRAIN", "error"),
     "drain_without_signal": Record("The app cannot receive the signal to end here.", level="debug", fields="reason"),

@@ -178,7 +178,7 @@ CASES = {
             (
                 "waits_for_release",
                 "warning",
-                "survey: planning of stage 2 (convert); given back 7 times since 11:45:00Z (15 min ago), last by old",
+                "survey: planning of stage 2 (convert); postponed 7 times since 11:45:00Z (15 min ago), last by old",
             )
         ],
     ),

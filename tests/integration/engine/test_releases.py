@@ -169,7 +169,7 @@ def test_job_type_that_is_not_known_waits_for_the_release_that_knows_it(fleet):
     found = fleet.findings(job_id)
     assert list(found) == ["waits_for_release"]
     assert (
-        "knows the job type fresh: planning of stage 1 (cut); given back 5 times" in found["waits_for_release"].message
+        "knows the job type fresh: planning of stage 1 (cut); postponed 5 times" in found["waits_for_release"].message
     )
     assert "last by test-process" in found["waits_for_release"].message
     assert "6 h more" in found["waits_for_release"].advice
@@ -190,7 +190,7 @@ def test_task_type_of_a_stage_that_is_not_known_waits(fleet):
     assert {(task["status"], task["attempt"], task["interruptions"]) for task in tasks} == {("pending_retry", 0, 0)}
     assert sum(entry.queue == "tasks" for entry in fleet.queues._entries) == 2  # two tasks a message, as before
     found = fleet.findings(job_id)
-    assert "knows the task type polish: 4 tasks of stage 2; given back" in found["waits_for_release"].message
+    assert "knows the task type polish: 4 tasks of stage 2; postponed" in found["waits_for_release"].message
     assert "waiting_for_retry" not in found
     fleet.finish_with_new()
     fleet.check_nothing_was_spent(job_id)
@@ -291,7 +291,7 @@ def test_summary_of_a_job_type_that_is_not_known_waits(fleet):
     fleet.give_to(fleet.new)
     fleet.give_to(fleet.old, times=4)  # runs the task, which both know
 
-    assert "fresh: finalizing; given back 4 times" in fleet.findings(job_id)["waits_for_release"].message
+    assert "fresh: finalizing; postponed 4 times" in fleet.findings(job_id)["waits_for_release"].message
     fleet.finish_with_new()
     fleet.check_nothing_was_spent(job_id)
 
@@ -596,7 +596,7 @@ def test_message_that_nobody_knows_waits_and_is_then_kept_with_its_reason(fleet,
     (letter,) = fleet.engine.query("select queue, reason, description, body from app.dead_letters")
     assert (letter["queue"], letter["reason"]) == (queue, "UnknownWork")
     assert reason in letter["description"]
-    assert f"given back 10 times since {since:%Y-%m-%d}" in letter["description"]
+    assert f"postponed 10 times since {since:%Y-%m-%d}" in letter["description"]
     assert json.loads(letter["body"]) == json.loads(letter["body"]) | document
     assert "kept" not in letter["body"]
 
