@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import sys
 import zipfile
@@ -193,6 +194,7 @@ CHECKS = (
 SHARED = ("tests/*.py", "tests/unit/conftest.py", "tests/integration/conftest.py", "tests/integration/engine/*.py")
 
 
+@pytest.mark.skipif(os.environ.get("COREMACHINE_TEST_INSTALL") != "real", reason="long: make test-package")
 def test_tests_of_the_engine_pass_on_the_wheel(installed, tmp_path):
     """The project's own, with the imports that a user's tests have."""
     spec = importlib.util.spec_from_file_location("one_package", PROJECT_ROOT / ".ci" / "wheel" / "one_package.py")
