@@ -1,7 +1,6 @@
 """TLS by an authority of one's own, a clock that is turned, forced detaches, and the command."""
 
 import http.client
-import json
 import os
 import signal
 import ssl
@@ -18,6 +17,7 @@ from coremachine.local.broker.certificates import server_context
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.server import TlsPorts
 from coremachine.local.broker.thread import BrokerThread
+from tests.integration.broker.test_admin import ask
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,16 +35,6 @@ def client(broker):
         broker.connection_string, retry_total=1, retry_backoff_factor=0.05
     ) as opened:
         yield opened
-
-
-def ask(broker, method, path):
-    connection = http.client.HTTPConnection("127.0.0.1", broker.admin_port, timeout=10)
-    try:
-        connection.request(method, path)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-    finally:
-        connection.close()
 
 
 def test_administration_clients_work_unchanged_when_they_trust_the_authority(tmp_path):
