@@ -4,6 +4,7 @@ Beside each other (`pytest -n`), each process has a server of its own.
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from infrastructure.postgresql import Pool, create_pool
 from infrastructure.verify import verify
 from tests.databases import Engine, LentDatabase, clone_template, make_template, set_defaults
 from tests.pgbouncer import pgbouncer
+from tests.sockets import collect_quietly
 
 # How fast an example is, is the machine's matter.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -52,6 +54,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Schedulin
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`: one more than there are processors, since many tests wait."""
     return min((os.cpu_count() or 1) + 1, MOST_PROCESSES)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_forgotten_sockets(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a file's use of the SDK leaves is not the next file's."""
+    yield
+    if "azure.servicebus" in sys.modules and "unit" not in request.path.parts:
+        collect_quietly()
 
 
 @pytest.fixture(scope="session")

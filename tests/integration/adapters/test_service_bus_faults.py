@@ -1,9 +1,7 @@
 """The sender when queues are missing, connections are cut, and the broker refuses, is silent or gone."""
 
-import gc
 import socket
 import threading
-import warnings
 
 import pytest
 
@@ -11,27 +9,16 @@ from core.errors import DeliveryError, MessageTooLarge, QueueNotFound
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.thread import BrokerThread
 from infrastructure.service_bus import ServiceBusRepository, connect_with_string
+from tests.sockets import collect_quietly
 
-# The SDK leaves the socket of a refused link or a cut connection to the garbage collector, and Python warns.
+# See tests.sockets.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def collect_forgotten_sockets():
     yield
     collect_quietly()
-
-
-@pytest.fixture(autouse=True)
-def collect_forgotten_sockets_early():
-    yield
-    collect_quietly()
-
-
-def collect_quietly():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture(scope="module")

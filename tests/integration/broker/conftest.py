@@ -3,8 +3,6 @@
 Opening and closing the SDK's links takes it most of a second, so tests share long-lived ones where they can.
 """
 
-import gc
-import warnings
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,6 +12,7 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.stored import QueueSettings
 from coremachine.local.broker.thread import BrokerThread
+from tests.sockets import collect_quietly
 
 QUEUES = BrokerConfig(
     (
@@ -29,8 +28,7 @@ QUEUES = BrokerConfig(
 
 HERE = Path(__file__).parent
 
-# The SDK does not close the socket of a link that was refused or a connection that was cut: it leaves it to the garbage
-# collector, and Python warns. test_admin.py, where nothing of that happens, stays strict and so watches the broker.
+# See tests.sockets. test_admin.py, where nothing of that happens, stays strict and so watches the broker.
 FORGETS_SOCKETS = {
     "test_sync_sdk.py",
     "test_aio_sdk.py",
@@ -47,17 +45,16 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_forgotten_sockets():
+    """Per test here, and not at all in the strict file."""
+
+
 @pytest.fixture(autouse=True)
 def collect_forgotten_sockets(request):
     yield
     if request.path.name in FORGETS_SOCKETS:
         collect_quietly()
-
-
-def collect_quietly():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture(scope="session")
