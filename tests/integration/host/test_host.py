@@ -178,7 +178,7 @@ def test_timer_that_was_missed_fires_at_once_as_past_due(start_host, sample_log,
 
 
 def test_worker_with_an_overdue_function_is_replaced(start_host, tmp_path):
-    host = start_host()
+    host = start_host(settings={"AzureFunctionsJobHost__functionTimeout": "00:00:02"})
     before = host.worker_pids
     with client(host) as http:
         assert http.post("/api/sleep/60").status_code == 500
