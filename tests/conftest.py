@@ -29,8 +29,16 @@ from tests.sockets import collect_quietly
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
-# Each starts whole stacks and kills parts of them: two at a time would wait for each other's processor.
-ONE_AT_A_TIME = ("tests/acceptance/", "tests/chaos/test_chaos_short.py", "tests/integration/testing/test_run_job.py")
+# Each starts whole stacks and kills parts of them: more than two at a time would wait for each other's processor.
+# The first group mostly waits for what it broke, the second one works.
+BREAK_STACKS = (
+    "tests/acceptance/test_hostile_handlers.py",
+    "tests/acceptance/test_outages.py",
+    "tests/acceptance/test_processes_that_end.py",
+    "tests/acceptance/test_releases.py",
+    "tests/chaos/test_chaos_short.py",
+)
+USE_STACKS = ("tests/acceptance/", "tests/integration/testing/test_stack_runner.py")
 MOST_PROCESSES = 8
 
 
@@ -42,7 +50,9 @@ class ByFile(LoadScopeScheduling):
         super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
-        return "stacks" if nodeid.startswith(ONE_AT_A_TIME) else nodeid.split("::", 1)[0]
+        if nodeid.startswith(BREAK_STACKS):
+            return "broken stacks"
+        return "used stacks" if nodeid.startswith(USE_STACKS) else nodeid.split("::", 1)[0]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -52,8 +62,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Schedulin
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: one more than there are processors, since many tests wait."""
-    return min((os.cpu_count() or 1) + 1, MOST_PROCESSES)
+    """For `-n auto`: two more than there are processors, since many tests wait."""
+    return min((os.cpu_count() or 1) + 2, MOST_PROCESSES)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
-from pathlib import Path
 from typing import ClassVar
 
 import psycopg
@@ -17,7 +16,6 @@ from core.errors import RetryableTaskError
 from core.fan_in import load_fan_in_results
 from core.models import TaskDefinition
 from core.schema.tables import TABLES
-from coremachine.local.stack import LocalStack
 from coremachine.testing import JobRunner, JobStuck, MessageFaults, UnreachedCrash, run_job
 from coremachine.testing.database import (
     SERVER_VARIABLE,
@@ -26,14 +24,12 @@ from coremachine.testing.database import (
     remove_leftovers,
     session_database,
 )
-from coremachine.testing.stack import StackRunner
 from jobs.base import JobBase
-from jobs.hello_world import HelloWorldJob
 from jobs.mixins import JobBaseMixin
 from jobs.parameters import ParameterErrors
 from jobs.registry import Handler
+from tests.integration.testing.described import described
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "log_analytics"
 calls: Counter[str] = Counter()
 
 
@@ -96,20 +92,6 @@ HANDLERS = (
     Handler("squares_square", square, queue="tasks"),
     Handler("squares_sum", total, queue="tasks"),
 )
-
-
-def described(result):
-    """What authors look at, without times and ids."""
-    return {
-        "status": result.status,
-        "summary": result.summary,
-        "error": None if result.error is None else result.error["message"],
-        "stages": [
-            (stage.number, stage.name, stage.status, [task.name for task in stage.tasks], stage.results)
-            for stage in result.stages
-        ],
-        "failures": [(task.name, task.error["type"], task.error["message"]) for task in result.failures],
-    }
 
 
 def test_a_job_runs_to_its_result():
@@ -323,39 +305,3 @@ def test_folders_of_dead_processes_are_removed(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     remove_leftovers()
     assert {path.name for path in tmp_path.iterdir()} == {f"{prefix_of_folders()}y", "coremachine-tests-z"}
-
-
-@pytest.mark.acceptance
-def test_the_whole_stack_gives_the_same_results(stack):
-    parameters = {"n": 5, "message": "hi"}
-    expected = described(run_job(HelloWorldJob, parameters))
-    for job in (HelloWorldJob, "hello_world"):
-        assert described(stack.run(job, parameters)) == expected
-    with pytest.raises(AssertionError, match="expected hello_world to be accepted, found 4"):
-        stack.run("hello_world", {"nn": 1})
-
-
-@pytest.fixture(scope="module")
-def logs_on_a_stack(tmp_path_factory):
-    """A stack with the job of an example, as a user would start one."""
-    folder = tmp_path_factory.mktemp("logs")
-    settings = {"COREMACHINE_JOBS": "log_analytics", "PYTHONPATH": str(EXAMPLE)}
-    with LocalStack(folder, http_port=0, amqp_port=0, admin_port=0, workers=1, environment=settings) as running:
-        yield StackRunner(running)
-
-
-@pytest.mark.acceptance
-@pytest.mark.parametrize("is_damaged", [False, True])
-def test_a_declared_job_gives_the_same_results_on_a_stack(logs_on_a_stack, is_damaged, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-    from log_analytics import LogAnalytics
-
-    request = '"GET /a HTTP/1.1" 200 \n'
-    for number in range(3):
-        (tmp_path / f"{number}.log").write_text(request * number)
-    if is_damaged:
-        (tmp_path / "bad.log.gz").write_bytes(b"no gzip")
-    expected = described(run_job(LogAnalytics, {"folder": str(tmp_path)}))
-    found = described(logs_on_a_stack.run(LogAnalytics, {"folder": str(tmp_path)}))
-    # Which tasks a failing stage had begun when it failed is no part of the result.
-    assert {**found, "stages": None} == {**expected, "stages": None} if is_damaged else found == expected
