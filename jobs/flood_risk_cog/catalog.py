@@ -17,7 +17,8 @@ from jobs.flood_risk_cog.footprint import NoFootprint
 from jobs.flood_risk_cog.geoparquet import geoparquet_of
 from jobs.flood_risk_cog.mosaic import mosaics_of
 from jobs.flood_risk_cog.overlaps import MOST_NAMED, area_of, overlapping
-from jobs.flood_risk_cog.quicklook import Shape, draw_quicklook
+from jobs.flood_risk_cog.picture_frame import Shape
+from jobs.flood_risk_cog.quicklook import draw_quicklook
 from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import scratch_folder
 from jobs.flood_risk_cog.source import open_raster

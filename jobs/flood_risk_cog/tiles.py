@@ -19,7 +19,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from jobs.flood_risk_cog.ground import around
-from jobs.flood_risk_cog.quicklook import DEEP, GROUND, SHALLOW
+from jobs.flood_risk_cog.panels import DEEP
+from jobs.flood_risk_cog.quicklook import GROUND, SHALLOW
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.units import metres_of
 

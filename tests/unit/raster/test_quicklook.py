@@ -8,7 +8,9 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from jobs.flood_risk_cog.convert import convert_raster
-from jobs.flood_risk_cog.quicklook import DEEP, MOST_PANELS, draw_quicklook, groups_of
+from jobs.flood_risk_cog.panels import DEEP
+from jobs.flood_risk_cog.picture_frame import MOST_PANELS, groups_of
+from jobs.flood_risk_cog.quicklook import draw_quicklook
 from tests.unit.raster.made import write_raster
 
 
@@ -68,11 +70,16 @@ def test_many_places_share_a_bounded_number_of_pictures():
 
 def test_what_is_still_a_speck_has_a_ring_around_it():
     """Rasters in a row without a gap cannot be divided."""
-    shapes = [shape_at(0, 0, 40), shape_at(39.99, 0, 0.02)]
+    shapes = [shape_at(0, 0, 40), shape_at(40, 0, 40), shape_at(79.99, 0, 0.02)]
     assert groups_of(shapes) == [shapes]
     png, _ = draw_quicklook(shapes)
-    without, _ = draw_quicklook(shapes[:1])
+    without, _ = draw_quicklook(shapes[:2])
     assert png != without
+
+
+def test_a_raster_that_covers_all_the_others_is_drawn_apart():
+    world, *small = [shape_at(-80, -80, 160), shape_at(10, 50), shape_at(10.1, 50)]
+    assert groups_of([world, *small]) == [[world], small]
 
 
 def test_the_same_rasters_give_the_same_picture(far):

@@ -7,8 +7,9 @@ import rasterio
 from rasterio.transform import Affine, from_bounds
 
 from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.depth_grid import add_depths
+from jobs.flood_risk_cog.picture_frame import Frame
 from jobs.flood_risk_cog.plan import UnusableRaster
-from jobs.flood_risk_cog.quicklook import Frame, add_depths
 from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.tiles import sample
 from tests.unit.raster.made import pixels_of, write_raster

@@ -14,8 +14,9 @@ from rasterio.warp import reproject
 
 from jobs.flood_risk_cog import tiles
 from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.panels import DEEP
 from jobs.flood_risk_cog.preview import box_of_tile
-from jobs.flood_risk_cog.quicklook import DEEP, GROUND
+from jobs.flood_risk_cog.quicklook import GROUND
 from jobs.flood_risk_cog.tiles import SIDE, depths_of, draw_tile, values_at
 from jobs.flood_risk_cog.web_grid import HALF_WORLD
 
