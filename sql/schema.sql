@@ -3559,8 +3559,7 @@ declare
   v_now timestamptz := "app".clock();
   v_window record;
   v_per_message integer;
-  v_places tid[];
-  v_last text;
+  v_next record;
   v_first text;
   v_open integer;
   v_size integer;
@@ -3586,23 +3585,35 @@ begin
   if v_room <= 0 then
     return;
   end if;
-  select array_agg(n.place), max(n.task_id), coalesce(v_first, min(n.task_id)) into v_places, v_last, v_first from (
-    select t.ctid as place, t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-      and t.task_id > v_window.window_after
-    order by t.task_id limit v_room
-  ) n;
+  select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
+    array_agg(n.status) as statuses, count(*)::integer as count
+  into v_next
+  from "app".tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
   update "app".stages s
-  set window_after = v_last, window_from = v_first, window_size = v_size, window_at = v_now,
-      window_open = v_open + cardinality(v_places)
+  set window_after = v_next.ids[v_next.count], window_from = coalesce(v_first, v_next.ids[1]), window_size = v_size,
+      window_at = v_now, window_open = v_open + v_next.count
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   return query
   select p_job_id, p_run, p_stage, t.task_id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id,
     v_per_message,
     case when v_window.settings ->> 'max_parallel' is null then greatest(v_size / v_per_message / 2, 1) else 1 end
-  from "app".tasks t
-  where t.ctid = any (v_places) and t.job_id = p_job_id and t.run = p_run and t.status = 'pending'
-  order by t.task_id;
+  from unnest(v_next.ids, v_next.queues, v_next.attempts, v_next.statuses) as t(task_id, queue, attempt, status)
+  where t.status = 'pending';
+end $$;
+
+-- The open tasks of a stage after the one with this id, in order.
+-- Without sorts: a planner that does not know how many are asked for would read them all and sort them.
+create or replace function "app".tasks_in_line(
+  p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer
+) returns table (task_id text, queue text, attempt integer, status text)
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
+set enable_bitmapscan = off as $$
+begin
+  return query
+  select t.task_id, t.queue, t.attempt, t.status from "app".tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    and t.task_id > p_after
+  order by t.task_id limit p_limit;
 end $$;
 
 -- Whether a stage has open tasks that wait for their turn.
@@ -3610,12 +3621,7 @@ create or replace function "app".has_tasks_after(p_job_id text, p_run integer, p
 returns boolean
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 begin
-  return (
-    select t.task_id from "app".tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
-      and t.task_id > p_after
-    order by t.task_id limit 1
-  ) is not null;
+  return exists (select from "app".tasks_in_line(p_job_id, p_run, p_stage, p_after, 1));
 end $$;
 
 -- What is open in a window, and the room that is left in it: 0 if it is better used later.
@@ -3683,6 +3689,7 @@ comment on function "app"."open_window"(p_job_id text, p_run integer, p_stage in
 comment on function "app"."window_size"(p_running integer, p_rate double precision, p_per_message integer) is 'How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many ending per second.';
 comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much larger its windows are.';
 comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.';
+comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The open tasks of a stage after the one with this id, in order.';
 comment on function "app"."has_tasks_after"(p_job_id text, p_run integer, p_stage integer, p_after text) is 'Whether a stage has open tasks that wait for their turn.';
 comment on function "app"."look_at_window"(p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer, p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz) is 'What is open in a window, and the room that is left in it: 0 if it is better used later.';
 comment on function "app"."find_idle_windows"(p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision) is 'Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait for their turn: the process that should have died, is of a release that knows no windows, or runs tasks that last long.';

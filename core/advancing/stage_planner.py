@@ -137,7 +137,7 @@ class StagePlanner:
     def _first_window(self, draft: Draft, size: int) -> int:
         """How many tasks are announced at first; what is known of them is only read if that matters."""
         fewest = fewest_in_first_window(draft.stage, size)
-        if len(draft.first) <= fewest:
+        if len(draft.first) <= min(fewest, FEW_TASKS):
             return fewest
         return first_window(draft.stage, size, self._mean_task_seconds(draft.job, draft.stage))
 

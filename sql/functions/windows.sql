@@ -55,8 +55,7 @@ declare
   v_now timestamptz := {schema}.clock();
   v_window record;
   v_per_message integer;
-  v_places tid[];
-  v_last text;
+  v_next record;
   v_first text;
   v_open integer;
   v_size integer;
@@ -82,23 +81,35 @@ begin
   if v_room <= 0 then
     return;
   end if;
-  select array_agg(n.place), max(n.task_id), coalesce(v_first, min(n.task_id)) into v_places, v_last, v_first from (
-    select t.ctid as place, t.task_id from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
-      and t.task_id > v_window.window_after
-    order by t.task_id limit v_room
-  ) n;
+  select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
+    array_agg(n.status) as statuses, count(*)::integer as count
+  into v_next
+  from {schema}.tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
   update {schema}.stages s
-  set window_after = v_last, window_from = v_first, window_size = v_size, window_at = v_now,
-      window_open = v_open + cardinality(v_places)
+  set window_after = v_next.ids[v_next.count], window_from = coalesce(v_first, v_next.ids[1]), window_size = v_size,
+      window_at = v_now, window_open = v_open + v_next.count
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   return query
   select p_job_id, p_run, p_stage, t.task_id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id,
     v_per_message,
     case when v_window.settings ->> 'max_parallel' is null then greatest(v_size / v_per_message / 2, 1) else 1 end
-  from {schema}.tasks t
-  where t.ctid = any (v_places) and t.job_id = p_job_id and t.run = p_run and t.status = 'pending'
-  order by t.task_id;
+  from unnest(v_next.ids, v_next.queues, v_next.attempts, v_next.statuses) as t(task_id, queue, attempt, status)
+  where t.status = 'pending';
+end $$;
+
+-- The open tasks of a stage after the one with this id, in order.
+-- Without sorts: a planner that does not know how many are asked for would read them all and sort them.
+create or replace function {schema}.tasks_in_line(
+  p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer
+) returns table (task_id text, queue text, attempt integer, status text)
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
+set enable_bitmapscan = off as $$
+begin
+  return query
+  select t.task_id, t.queue, t.attempt, t.status from {schema}.tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
+    and t.task_id > p_after
+  order by t.task_id limit p_limit;
 end $$;
 
 -- Whether a stage has open tasks that wait for their turn.
@@ -106,12 +117,7 @@ create or replace function {schema}.has_tasks_after(p_job_id text, p_run integer
 returns boolean
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 begin
-  return (
-    select t.task_id from {schema}.tasks t
-    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
-      and t.task_id > p_after
-    order by t.task_id limit 1
-  ) is not null;
+  return exists (select from {schema}.tasks_in_line(p_job_id, p_run, p_stage, p_after, 1));
 end $$;
 
 -- What is open in a window, and the room that is left in it: 0 if it is better used later.
