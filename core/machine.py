@@ -24,11 +24,11 @@ from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
 from core.operating.job_control import JobControl
 from core.operating.unknown_work import Postponer
+from core.operating.windows import StageWindows
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob, JobCache
 from core.running.message_runner import MessageRunner
 from core.running.process_gate import ProcessGate
-from core.running.windows import StageWindows
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import type_name
 

@@ -14,10 +14,10 @@ from core.models.definition import read_definition
 from core.models.retry import retry_delay
 from core.models.transition import PlanOutcome
 from core.operating.unknown_work import Postponer
+from core.operating.windows import StageWindows
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import JobCache
 from core.running.message_runner import MessageRunner
-from core.running.windows import StageWindows
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)

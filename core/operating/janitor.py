@@ -17,9 +17,9 @@ from core.models.announcement import FoundTask, ParkedTask, UnannouncedJob
 from core.models.transition import DeadlineOutcome
 from core.models.upkeep import SweepReport
 from core.operating.announcer import announce_by_stage, announce_parked_tasks, new_cause, step_message
+from core.operating.windows import StageWindows
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JanitorStore, Pruner, QueueInspector, Ticker
-from core.running.windows import StageWindows
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
 

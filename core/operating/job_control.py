@@ -9,9 +9,9 @@ from core.basics.faults import fault_point
 from core.models import JobRecord, JobRef, JobStatus
 from core.models.control import ControlAnswer, ControlOutcome, RerunMode, RerunRequest
 from core.operating.announcer import announce_parked_tasks, step_message
+from core.operating.windows import StageWindows
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog
-from core.running.windows import StageWindows
 from core.state_manager import StateManager
 
 

@@ -98,8 +98,10 @@ def test_process_dies_in_the_middle_of_planning_many(engine, hit, loses_messages
 
 
 @broker
-@pytest.mark.parametrize("nth", [1, 3])
-@pytest.mark.parametrize("point", [*WINDOW_POINTS, "tasks.sent"])
+@pytest.mark.parametrize(
+    ("point", "nth"),
+    [("window.due", 1), ("window.due", 3), ("window.taken", 1), ("window.taken", 2), ("tasks.sent", 3)],
+)
 def test_process_dies_while_it_takes_tasks_into_a_window(engine, point, nth, loses_messages):
     """Before the take, between it and its messages, and when they are sent and not marked."""
     world = World(engine, loses_messages=loses_messages)

@@ -9,7 +9,7 @@ import pytest
 from core.models import StageRef
 from core.models.control import RerunMode, RerunRequest
 from core.models.message import read_job_message, read_task_message
-from core.running.windows import LOOK_SECONDS
+from core.operating.windows import LOOK_SECONDS
 from infrastructure.verify import verify
 
 from .machine_suite import FAST_RETRY, Rig, ShapesJob
