@@ -9,7 +9,9 @@ import pytest
 from core.models import StageRef
 from core.models.control import RerunMode, RerunRequest
 from core.models.message import read_job_message, read_task_message
+from core.operating.explain import explain
 from core.operating.windows import LOOK_SECONDS
+from infrastructure.insight import InsightQueries
 from infrastructure.verify import verify
 
 from .machine_suite import FAST_RETRY, Rig, ShapesJob
@@ -306,3 +308,30 @@ def test_message_that_is_not_marked_looks_only_if_nobody_has_lately(engine):
     for _ in range(3):
         rig.queues.deliver(rig.machine)
     assert len(takes) == 1
+
+
+def explained(rig, job_id):
+    facts = InsightQueries(rig.engine.pool).get_job_facts(job_id)
+    return {finding.code: finding.message for finding in explain(facts)}
+
+
+def test_explain_says_that_tasks_wait_for_their_turn(rig):
+    job_id = run_to_tasks(rig, n=MANY)
+    found = explained(rig, job_id)
+    assert (
+        f"waiting for their turn: {MANY - FIRST} tasks of stage 2; {FIRST} tasks announced" in found["waits_for_turn"]
+    )
+    assert "tasks_not_announced" not in found
+
+
+def test_explain_names_the_limit_and_who_holds_it(rig, monkeypatch):
+    declare(monkeypatch, max_parallel=2, tasks_per_message=1)
+    seen = []
+    rig.behave.before["s2-n0"] = lambda context: seen.append(explained(rig, context.job_id))
+    job_id = run_to_tasks(rig, n=50)
+    waiting = explained(rig, job_id)["waits_for_limit"]
+    assert waiting.endswith("48 tasks of stage 2; 2 tasks announced, none of which a worker has now")
+    rig.queues.run(rig.machine)
+    (found,) = seen
+    assert "max_parallel 2 of the stage: 48 tasks" in found["waits_for_limit"]
+    assert found["waits_for_limit"].endswith("held by test-process (1)")
