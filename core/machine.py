@@ -24,6 +24,7 @@ from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
 from core.operating.job_control import JobControl
 from core.operating.unknown_work import Postponer
+from core.operating.windows import StageWindows
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob, JobCache
 from core.running.message_runner import MessageRunner
@@ -54,7 +55,8 @@ class CoreMachine:
         self._drain = parts.drain
         self._keeper = parts.keeper
         self._gate = ProcessGate(parts.drain.refuse)
-        self._control = JobControl(parts.catalog, parts.state, parts.orchestration)
+        self._windows = StageWindows(parts.state, parts.orchestration, parts.clock)
+        self._control = JobControl(parts.catalog, parts.state, parts.orchestration, self._windows)
         self._errors = CoreMachineErrorHandler(log)
         self._jobs = JobCache(parts.state)
         self._submitter = Submitter(parts.catalog, parts.state, parts.orchestration)
@@ -65,7 +67,7 @@ class CoreMachine:
             patience_seconds=parts.unknown_work_patience_seconds,
         )
         self._runner = MessageRunner(parts, self._postponer)
-        self._advancer = JobAdvancer(parts, self._runner, self._postponer, self._jobs)
+        self._advancer = JobAdvancer(parts, self._runner, self._postponer, self._jobs, self._windows)
 
     def submit_job(self, request: SubmitRequest) -> Submission:
         """Validate, write the job and its first stage, and tell the jobs queue. The row is the outbox.
@@ -169,10 +171,15 @@ class CoreMachine:
                 log.warning("task_message_without_rows", extra={"checkpoint": "NO_ROWS", "job_id": message.job_id})
                 return
             with log_fields(correlation_id=job.record.correlation_id):
-                self._run_tasks(job, stage, message.task_ids)
+                if not self._run_tasks(job, stage, message.task_ids):
+                    self._windows.after_message(message)
 
-    def _run_tasks(self, job: CachedJob, stage: StageDefinition, task_ids: Sequence[str]) -> None:
-        """All that may run beside others at once; then those that may not, one after the other."""
+    def _run_tasks(self, job: CachedJob, stage: StageDefinition, task_ids: Sequence[str]) -> bool:
+        """All that may run beside others at once; then those that may not, one after the other.
+
+        Returns:
+            Whether they were the last of their stage.
+        """
         suspects: list[str] = []
         with self._gate.shared():
             until = self._clock() + INLINE_SECONDS
@@ -183,6 +190,7 @@ class CoreMachine:
                 until = self._clock() + INLINE_SECONDS
                 status = self._runner.run_message(job, stage, [task_id], is_alone=is_alone)
                 self._advancer.advance_after(job.record, stage.number, status, until)
+        return status is not None
 
     def drain(self) -> int:
         """Take no messages from now on, and hand all tasks back: how many. For a process that is about to end.

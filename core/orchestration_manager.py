@@ -196,15 +196,20 @@ class OrchestrationManager:
         *,
         on_sent: Callable[[list[str]], object],
         cause: str | None = None,
+        mark_each: int | None = None,
     ) -> int:
         """Send messages for tasks, grouped by queue; `on_sent` gets the ids of each confirmed group.
+
+        Args:
+            mark_each: The stage is announced in windows: one message of this number, and the last, takes the next
+                tasks. None: it is not, or nobody knows; what is sent again takes the next then.
 
         Returns:
             How many tasks were announced. Those of a queue that does not take messages stay unannounced.
         """
         count = 0
         for queue, group in itertools.groupby(sorted(tasks, key=_queue_of), key=_queue_of):
-            messages = _task_messages(job, stage, tasks_per_message, group, cause)
+            messages = _marked(_task_messages(job, stage, tasks_per_message, group, cause), mark_each)
             for chunk in _chunks(messages, MESSAGES_PER_SEND):
                 try:
                     self._sender.send_messages(queue, chunk)
@@ -333,8 +338,24 @@ def _task_messages(
             task_ids=tuple(task.task_id for task in chunk),
             attempt=max(task.attempt for task in chunk) + 1,
             cause=cause,
+            takes_next=None if cause is None else True,
             correlation_id=job.correlation_id,
         )
+
+
+def _marked(messages: Iterator[TaskQueueMessage], mark_each: int | None) -> Iterator[TaskQueueMessage]:
+    """The messages, of which one in `mark_each` and the last are to take the next tasks of their window."""
+    if mark_each is None:
+        yield from messages
+        return
+    waiting = next(messages, None)
+    for number in itertools.count(1):
+        if waiting is None:
+            return
+        following = next(messages, None)
+        is_marked = following is None or number % mark_each == 0
+        yield waiting.model_copy(update={"takes_next": is_marked})
+        waiting = following
 
 
 def _chunks(items: Iterator[_T], size: int) -> Iterator[list[_T]]:

@@ -13,7 +13,7 @@ from core.basics.log_fields import log_fields, with_log_fields
 from core.basics.outage import outage
 from core.errors import Failure, StoreUnavailable
 from core.models import JobRecord, JobRef, JobStatus, Lease, RetryPolicy, StageRef
-from core.models.announcement import ParkedTask
+from core.models.announcement import ParkedTask, TakenTask
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.models.retry import retry_delay
@@ -141,6 +141,10 @@ class StateManager:
         """A queue has the messages for these tasks: pending becomes queued."""
         return self._tasks.mark_tasks_announced(ref, task_ids)
 
+    def take_next_tasks(self, ref: StageRef) -> list[TakenTask]:
+        """Take tasks that waited for their turn into their stage's window: the caller sends their messages."""
+        return self._tasks.take_next_tasks(ref)
+
     def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[ClaimedRow]:
         """Lease tasks: one row per id."""
         rows = self._tasks.claim_tasks(ref, task_ids, lease=lease)
@@ -157,15 +161,22 @@ class StateManager:
         return self._tasks.release_tasks(ref, lease_id=lease_id, task_ids=task_ids, started=started)
 
     def plan_stage(
-        self, ref: StageRef, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
+        self,
+        ref: StageRef,
+        tasks: Iterable[TaskRow],
+        *,
+        tasks_per_message: int | None = None,
+        first_window: int | None = None,
     ) -> tuple[PlanOutcome, int]:
-        """Insert a stage's tasks and seal it, or nothing.
+        """Insert a stage's tasks and seal it, or nothing; with `first_window` they wait to be taken into a window.
 
         Returns:
             `planned` and the number of tasks, or why not and 0.
         """
         began = time.monotonic()
-        outcome, count = self._tasks.plan_stage(ref, tasks, tasks_per_message=tasks_per_message)
+        outcome, count = self._tasks.plan_stage(
+            ref, tasks, tasks_per_message=tasks_per_message, first_window=first_window
+        )
         tell_planned(ref, outcome, count, _since(began))
         return outcome, count
 

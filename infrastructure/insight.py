@@ -35,6 +35,7 @@ _JOB = SQL(
     " s.queue_deadline_at, s.settings ->> 'name' as stage_name,"
     " (s.settings ->> 'lease_seconds')::double precision as lease_seconds,"
     " (s.settings ->> 'max_interruptions')::integer as max_interruptions,"
+    " (s.settings ->> 'max_parallel')::integer as max_parallel, s.window_after,"
     " s.status as stage_status, j.paused_at, j.cancel_deadline_at, j.waiting_for"
     " from {jobs} j left join {stages} s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage"
     " where j.job_id = %(job_id)s"
@@ -47,11 +48,14 @@ _EVENT = SQL(
 _IS_STRANGE = SQL(
     "status = 'pending_retry' and (waiting_for -> 'at' ->> 'attempt')::integer is not distinct from attempt"
 )
+# A task that waits for its turn in its stage's window.
+_IS_IN_LINE = SQL("(status = 'pending' and is_windowed and task_id > %(window_after)s)")
 _OPEN = SQL(
-    "select count(*)::integer as open_count,"
-    " count(*) filter (where status = 'pending' and (due_at is null or due_at <= %(now)s))::integer as unannounced,"
-    " min(coalesce(due_at, case when attempt = 0 then created_at end))"
-    "   filter (where status = 'pending' and (due_at is null or due_at <= %(now)s)) as unannounced_since,"
+    "select count(*)::integer as open_count, count(*) filter (where {is_in_line})::integer as in_line,"
+    " (count(*) filter (where status = 'pending' and not {is_in_line} and (due_at is null or due_at <= %(now)s)))"
+    "   ::integer as unannounced,"
+    " min(coalesce(due_at, case when attempt = 0 then created_at end)) filter"
+    "   (where status = 'pending' and not {is_in_line} and (due_at is null or due_at <= %(now)s)) as unannounced_since,"
     " count(*) filter (where status = 'pending' and due_at > %(now)s)::integer as held,"
     " min(due_at) filter (where status = 'pending' and due_at > %(now)s) as held_until,"
     " count(*) filter (where parked_at is not null)::integer as parked,"
@@ -139,12 +143,14 @@ class InsightQueries(PostgreSQLRepository):
         facts["status"] = JobStatus.stored(facts["status"])
         facts["stage_name"] = facts["stage_name"] or ""
         facts["unknown_step"] = _unknown_step(facts)
+        window_after = facts.pop("window_after")
         where = {name: facts[name] for name in ("job_id", "run", "stage", "now")}
         facts |= self._read_events(cursor, where)
         if facts["status"].is_terminal:
             return facts
         where |= {"examples": _EXAMPLES, "groups": _GROUPS}
-        (counts,) = self._select(cursor, _OPEN, where)
+        (counts,) = self._select(cursor, _OPEN, where | {"window_after": window_after})
+        facts["in_line"] = counts["in_line"]
         facts["open_count"], facts["parked"] = counts["open_count"], counts["parked"]
         facts["waiting_queues"] = tuple(sorted({counts["first_queue"], counts["last_queue"]} - {None}))
         facts["unannounced"] = UnannouncedFacts(
@@ -180,6 +186,7 @@ class InsightQueries(PostgreSQLRepository):
             tasks=self._table("tasks"),
             events=self._table("job_events"),
             is_strange=_IS_STRANGE,
+            is_in_line=_IS_IN_LINE,
             **STATUS_SETS,
         )
         return cursor.execute(composed, parameters).fetchall()

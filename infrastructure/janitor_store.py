@@ -33,6 +33,10 @@ class JanitorRepository(PostgreSQLRepository):
         rows = self._call("find_unannounced_tasks", (limit, grace_seconds, hold_seconds))
         return [FoundTask(**row) for row in rows]
 
+    def find_idle_windows(self, limit: int, planned_seconds: float, idle_seconds: float) -> list[StageRef]:
+        """Stages with tasks that wait for their turn, whose window nobody has looked after for a while."""
+        return self._stages("find_idle_windows", (limit, planned_seconds, idle_seconds))
+
     def find_unannounced_jobs(self, limit: int, grace_seconds: float, hold_seconds: float) -> list[UnannouncedJob]:
         """Jobs that wait for a step and have no message confirmed for it; held for the caller."""
         rows = self._call("find_unannounced_jobs", (limit, grace_seconds, hold_seconds))

@@ -10,6 +10,7 @@ from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier
 
 from core.models import JobRecord, JobRef, StageRef
+from core.models.announcement import TakenTask
 from core.models.control import IfEnded
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.models.lease import HeldTask, Lease, LeaseOutcome, RenewedLease
@@ -159,22 +160,31 @@ class TaskRepository(PostgreSQLRepository):
     """Task rows: planned in one transaction, leased in one call."""
 
     def plan_stage(
-        self, ref: StageRef, tasks: Iterable[TaskRow], *, tasks_per_message: int | None = None
+        self,
+        ref: StageRef,
+        tasks: Iterable[TaskRow],
+        *,
+        tasks_per_message: int | None = None,
+        first_window: int | None = None,
     ) -> tuple[PlanOutcome, int]:
         """Insert a stage's tasks and seal it: all of them, or none.
 
         Args:
             tasks: Consumed as a stream (COPY); may be a generator over a hundred thousand.
             tasks_per_message: Kept with the stage, for announcing its tasks again.
+            first_window: The tasks wait to be taken into a window, which has this size at first. None: they do not.
 
         Returns:
             `planned` and the number of tasks, or why not and 0.
         """
         begin = SQL("select {}(%s, %s, %s) as outcome").format(Identifier(self._schema, "begin_stage_plan"))
         seal = SQL("select {}(%s, %s, %s, %s, %s)").format(Identifier(self._schema, "seal_stage"))
+        open_window = SQL("select {}(%s, %s, %s, %s)").format(Identifier(self._schema, "open_window"))
+        columns = (*TASK_COLUMNS, "is_windowed")
         copy_in = SQL("copy {} ({}) from stdin").format(
-            Identifier(self._schema, "tasks"), SQL(", ").join(Identifier(name) for name in TASK_COLUMNS)
+            Identifier(self._schema, "tasks"), SQL(", ").join(Identifier(name) for name in columns)
         )
+        is_windowed = first_window is not None
         with self._get_cursor("plan_stage") as cursor, cursor.connection.transaction():
             cursor.execute(begin, ref.key)
             (row,) = cursor.fetchall()
@@ -183,8 +193,10 @@ class TaskRepository(PostgreSQLRepository):
             count = 0
             with cursor.copy(copy_in) as copy:
                 for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
-                    copy.write_row((*_keys_of(task), as_jsonb(task.parameters)))
+                    copy.write_row((*_keys_of(task), as_jsonb(task.parameters), is_windowed))
             cursor.execute(seal, (*ref.key, count, tasks_per_message))
+            if is_windowed:
+                cursor.execute(open_window, (*ref.key, first_window))
         return PlanOutcome.PLANNED, count
 
     def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> PlanOutcome:
@@ -195,6 +207,10 @@ class TaskRepository(PostgreSQLRepository):
     def mark_tasks_announced(self, ref: JobRef, task_ids: Sequence[str]) -> int:
         (row,) = self._call("mark_tasks_announced", (*ref.key, list(task_ids)))
         return int(row["mark_tasks_announced"])
+
+    def take_next_tasks(self, ref: StageRef) -> list[TakenTask]:
+        """Take the next tasks of a stage into its window, for the caller to announce; none if it is full."""
+        return [TakenTask(**row) for row in self._call("take_next_tasks", ref.key)]
 
     def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[ClaimedRow]:
         """Claim tasks: one row per id, with its outcome."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from core.basics.canonical import shown
 from core.models import JobQueueMessage, JobRecord, StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
-from core.models.definition import JobDefinition, TimeoutSeconds
+from core.models.definition import JobDefinition, Priority, TimeoutSeconds
 from jobs.functions import function_problems
 from jobs.names import job_type_problems, name_problems, text_problems
 from jobs.parameter_schema import check_schema
@@ -36,6 +36,7 @@ class JobBase(ABC):
         stages: One `Stage` or mapping per stage, with `StageDefinition`'s fields.
         parameters_schema: Entries by name, see `jobs.parameters`; or a pydantic model.
         timeout_seconds: How long a run of the job may take, from its submission; None is for ever.
+        priority: "high", "normal" or "low": the share that its large stages have of a queue which other jobs use, too.
         view: A function that shows the job's result as a page, as `package.module:function`; see `jobs.views`.
     """
 
@@ -45,6 +46,7 @@ class JobBase(ABC):
     parameters_schema: ClassVar[Mapping[str, Mapping[str, Any]] | type[BaseModel]] = {}
     resource_validators: ClassVar[Sequence[Mapping[str, Any]]] = ()
     timeout_seconds: ClassVar[float | None] = None
+    priority: ClassVar[Priority | None] = None
     view: ClassVar[str | None] = None
 
     def __init_subclass__(cls, *, is_base: bool = False, **kwargs: Any) -> None:
@@ -104,7 +106,9 @@ class JobBase(ABC):
     def definition(cls) -> JobDefinition:
         declared = (stage_values(stage, place) for place, stage in enumerate(cls.stages))
         stages = tuple(map(StageDefinition.model_validate, declared))
-        return JobDefinition(job_type=cls.job_type, timeout_seconds=cls.timeout_seconds, stages=stages)
+        return JobDefinition(
+            job_type=cls.job_type, timeout_seconds=cls.timeout_seconds, priority=cls.priority, stages=stages
+        )
 
 
 def job_problems(job: type[JobBase]) -> list[str]:
@@ -124,6 +128,7 @@ def job_problems(job: type[JobBase]) -> list[str]:
     if not problems:
         problems += job.planning_problems()
     problems += _timeout_problems(getattr(job, "timeout_seconds", None))
+    problems += _priority_problems(getattr(job, "priority", None))
     problems += view_problems(getattr(job, "view", None))
     problems += _method_problems(job)
     problems += check_schema(job.parameters_schema, "parameters_schema")
@@ -203,6 +208,14 @@ def _timeout_problems(timeout_seconds: Any) -> list[str]:
         TypeAdapter(TimeoutSeconds | None).validate_python(timeout_seconds)
     except ValidationError:
         return [f"timeout_seconds: expected seconds above 0, at most a month of them, found {timeout_seconds!r}"]
+    return []
+
+
+def _priority_problems(priority: Any) -> list[str]:
+    try:
+        TypeAdapter(Priority | None).validate_python(priority)
+    except ValidationError:
+        return [f"priority: expected 'high', 'normal' or 'low', found {priority!r}"]
     return []
 
 

@@ -29,6 +29,7 @@ class Stage:
     description: str | None = None
     queue: str | None = None
     tasks_per_message: int | None = None
+    max_parallel: int | None = None
     lease_seconds: float | None = None
     max_interruptions: int | None = None
     task_timeout_seconds: float | None = None

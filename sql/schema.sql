@@ -69,6 +69,11 @@ create table if not exists "app"."stages" (
   "deadline_at" timestamptz,
   "queue_deadline_at" timestamptz,
   "from_run" integer,
+  "window_after" text collate "C",
+  "window_from" text collate "C",
+  "window_size" integer,
+  "window_open" integer,
+  "window_at" timestamptz,
   primary key ("job_id", "run", "stage"),
   foreign key ("job_id") references "app"."jobs" on delete cascade
 );
@@ -105,6 +110,7 @@ create table if not exists "app"."tasks" (
   "timed_out_at" timestamptz,
   "parked_at" timestamptz,
   "from_run" integer,
+  "is_windowed" boolean not null default false,
   "waiting_for" jsonb,
   primary key ("job_id", "run", "task_id"),
   foreign key ("job_id", "run", "stage") references "app"."stages" on delete cascade
@@ -120,7 +126,7 @@ create index if not exists "tasks_watched" on "app"."tasks" ("job_id", "run", "s
 
 create index if not exists "tasks_leased" on "app"."tasks" ("lease_expires_at") where status in ('processing');
 
-create index if not exists "tasks_unannounced" on "app"."tasks" ("created_at") where status in ('pending');
+create index if not exists "tasks_unannounced" on "app"."tasks" ("created_at") where status in ('pending') and not "is_windowed";
 
 create index if not exists "tasks_due" on "app"."tasks" ("due_at") where status in ('pending_retry');
 
@@ -385,6 +391,17 @@ begin
   return pg_try_advisory_xact_lock("app".stage_lock_key(p_job_id, p_run, p_stage));
 end $$;
 
+-- Serializes those who take tasks into a stage's window. It is taken first, before any row, and waits for nobody who
+-- holds another lock.
+create or replace function "app".lock_window(p_job_id text, p_run integer, p_stage integer) returns void
+language plpgsql as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform "app".refuse_isolation();
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended('window:' || p_job_id || ':' || p_run || ':' || p_stage, 0));
+end $$;
+
 -- Serializes submissions that carry the same idempotency key.
 create or replace function "app".lock_idempotency_key(p_key text) returns void
 language plpgsql as $$
@@ -399,6 +416,7 @@ comment on function "app"."refuse_isolation"() is 'Raises CM005: the transaction
 comment on function "app"."lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Serializes decisions about one stage of one run: waits for all who share its lock, and they wait for it.';
 comment on function "app"."share_stage"(p_job_id text, p_run integer, p_stage integer) is 'Holds off decisions about a stage, side by side with others who share its lock.';
 comment on function "app"."try_lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Takes a stage''s lock without waiting: false when another transaction has it.';
+comment on function "app"."lock_window"(p_job_id text, p_run integer, p_stage integer) is 'Serializes those who take tasks into a stage''s window.';
 comment on function "app"."lock_idempotency_key"(p_key text) is 'Serializes submissions that carry the same idempotency key.';
 
 -- Advance: whether a stage is over is decided here, and its job moves on to the next stage or to its own summary.
@@ -1573,7 +1591,7 @@ comment on function "app"."release_tasks"(p_job_id text, p_run integer, p_stage 
 
 -- Finds tasks that need a message and have none confirmed.
 -- They are older than the grace that their planner has for sending it, or were taken back from a process and nobody is
--- about to announce them, or are due for another attempt.
+-- about to announce them, or are due for another attempt. Tasks of windows that wait for their turn need none.
 create or replace function "app".find_unannounced_tasks(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (
@@ -1587,21 +1605,23 @@ begin
   return query
   with found as (
     select t.job_id, t.run, t.task_id from "app".tasks t
-    where t.status = 'pending' and t.created_at < v_now - p_grace_seconds * interval '1 second'
+    where t.status = 'pending' and not t.is_windowed and t.created_at < v_now - p_grace_seconds * interval '1 second'
       and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
     order by t.created_at limit p_limit for update skip locked
   ), taken_back as (
     select t.job_id, t.run, t.task_id from "app".tasks t
-    where t.status = 'pending' and t.created_at >= v_now - p_grace_seconds * interval '1 second' and t.attempt > 0
-      and (t.due_at is null or t.due_at <= v_now)
+    where t.status = 'pending' and not t.is_windowed and t.created_at >= v_now - p_grace_seconds * interval '1 second'
+      and t.attempt > 0 and (t.due_at is null or t.due_at <= v_now)
     order by t.created_at limit p_limit for update skip locked
+  ), windowed as (
+    select w.job_id, w.run, w.task_id from "app".find_unannounced_in_windows(p_limit, p_grace_seconds) w
   ), due as (
     select t.job_id, t.run, t.task_id from "app".tasks t
     where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
     order by t.due_at limit p_limit for update skip locked
   ), held as (
     update "app".tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
-    from (select * from found union all select * from taken_back) f
+    from (select * from found union all select * from taken_back union all select * from windowed) f
     where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
     returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
   ), retried as (
@@ -1614,6 +1634,42 @@ begin
   join "app".jobs j on j.job_id = h.job_id
   join "app".stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
   order by h.job_id, h.run, h.stage, h.task_id;
+end $$;
+
+-- Finds tasks that were taken into their stage's window and have no message confirmed; locked.
+-- Their process may be about to send it. So a task without an attempt is found at once only if nobody took any of its
+-- stage within the grace; else it is given the grace from now on, and found by a later sweep if it still waits.
+-- Locks: task rows; those that another transaction holds are skipped.
+create or replace function "app".find_unannounced_in_windows(p_limit integer, p_grace_seconds double precision)
+returns table (job_id text, run integer, task_id text)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_grace interval := p_grace_seconds * interval '1 second';
+begin
+  return query
+  with waiting as materialized (
+    select o.* from (
+      select s.job_id, s.run, s.stage, s.window_from, s.window_after, s.window_at
+      from "app".jobs r
+      join "app".stages s on s.job_id = r.job_id and s.run = r.run and s.stage = r.stage
+      where r.status = 'processing' and r.paused_at is null and s.window_at is not null
+      order by random()
+    ) w
+    cross join lateral (
+      select t.job_id, t.run, t.task_id, t.due_at is null and t.attempt = 0 and w.window_at > v_now - v_grace as is_new
+      from "app".tasks t
+      where t.job_id = w.job_id and t.run = w.run and t.stage = w.stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+        and t.task_id >= w.window_from and t.task_id <= w.window_after and t.status = 'pending'
+        and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
+      order by t.task_id limit p_limit for update skip locked
+    ) o
+    limit p_limit
+  ), noted as (
+    update "app".tasks t set due_at = v_now + v_grace from waiting w
+    where w.is_new and t.job_id = w.job_id and t.run = w.run and t.task_id = w.task_id
+  )
+  select w.job_id, w.run, w.task_id from waiting w where not w.is_new;
 end $$;
 
 -- Finds jobs that wait for a step and have no message confirmed for it.
@@ -1756,6 +1812,7 @@ language sql stable as $$
 $$;
 
 comment on function "app"."find_unannounced_tasks"(p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision) is 'Finds tasks that need a message and have none confirmed.';
+comment on function "app"."find_unannounced_in_windows"(p_limit integer, p_grace_seconds double precision) is 'Finds tasks that were taken into their stage''s window and have no message confirmed; locked.';
 comment on function "app"."find_unannounced_jobs"(p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision) is 'Finds jobs that wait for a step and have no message confirmed for it.';
 comment on function "app"."find_lost_tasks"(p_queue text, p_limit integer, p_before timestamptz) is 'Finds tasks whose message is lost: it was confirmed before the oldest message of their queue came there.';
 comment on function "app"."find_lost_jobs"(p_limit integer, p_before timestamptz) is 'Finds jobs whose step''s message is lost, as find_lost_tasks does for tasks.';
@@ -2490,24 +2547,31 @@ begin
 end $$;
 
 -- Copies the tasks of a stage that did not complete into the next run, with all their attempts left.
--- They are parked, since they need a message now. A fan-in task's source moves to the new run with it. Returns their
--- number.
+-- They are parked, since they need a message now; more than a first window are announced in windows instead. A fan-in
+-- task's source moves to the new run with it. Returns their number.
 create or replace function "app".copy_fresh_tasks(p_job_id text, p_run integer, p_stage integer) returns integer
 language plpgsql as $$
 declare
   v_now timestamptz := "app".clock();
   v_count integer;
+  v_window integer;
 begin
+  select count(*) into v_count from "app".tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status <> 'completed';
+  select "app".first_window(s.settings) into v_window from "app".stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   insert into "app".tasks (
-    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters, created_at, parked_at
+    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters, created_at, parked_at, is_windowed
   )
   select t.job_id, t.run + 1, t.task_id, t.stage, t.task_index, t.task_type, t.queue, t.name,
     case when t.parameters ? 'fan_in_source'
       then jsonb_set(t.parameters, array['fan_in_source', 'run'], to_jsonb(t.run + 1)) else t.parameters end,
-    v_now, v_now
+    v_now, case when v_count <= v_window then v_now end, v_count > v_window
   from "app".tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status <> 'completed';
-  get diagnostics v_count = row_count;
+  if v_count > v_window then
+    perform "app".open_window(p_job_id, p_run + 1, p_stage, v_window);
+  end if;
   return v_count;
 end $$;
 
@@ -3438,6 +3502,198 @@ end $$;
 comment on function "app"."pass_watch"(p_job_id text, p_run integer, p_stage integer, p_ending_ids text[]) is 'Passes the watch from tasks that end in this transaction to another open task that nobody holds at this moment.';
 comment on function "app"."ensure_watch"(p_job_id text, p_run integer, p_stage integer) is 'Makes sure that an open task is watched, after others were ended.';
 
+-- Windows: of a large stage only some tasks are announced at a time, more as they end, so that the queue serves the
+-- open stages in turn. Tasks are taken in the order of their ids: those up to `window_after` have been, those after it
+-- wait for their turn. So the window is one update of the stage's row for each take, and of no task row.
+-- docs/adr/0028-announce-stages-in-windows.md has the reasons.
+
+-- How many tasks a stage announces at first, where nothing is known of how long they last.
+create or replace function "app".first_window(p_settings jsonb) returns integer
+language sql immutable as $$
+  select least(32 * coalesce((p_settings ->> 'tasks_per_message')::integer, 1),
+    (p_settings ->> 'max_parallel')::integer)
+$$;
+
+-- Opens the window of a stage, none of whose tasks is announced: nothing is taken yet.
+-- Locks: the stage row, in the transaction that wrote the tasks.
+create or replace function "app".open_window(p_job_id text, p_run integer, p_stage integer, p_tasks integer)
+returns void
+language plpgsql as $$
+begin
+  update "app".stages s set window_after = '', window_from = '', window_size = p_tasks, window_open = 0
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+end $$;
+
+-- How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many
+-- ending per second.
+-- In messages it is four times the root of what half a second takes, or of what runs: enough that no worker waits, and
+-- little for others to wait for. A root, so that stages which share a queue come to have equal windows.
+create or replace function "app".window_size(p_running integer, p_rate double precision, p_per_message integer)
+returns integer
+language sql immutable as $$
+  select ceil(4 * sqrt(greatest(p_running, p_rate / 2, p_per_message) / p_per_message))::integer * p_per_message
+$$;
+
+-- A job's weight among others: how much larger its windows are.
+create or replace function "app".window_weight(p_priority text) returns double precision
+language sql immutable as $$
+  select case p_priority when 'high' then 4.0 when 'low' then 0.25 else 1.0 end
+$$;
+
+-- Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.
+-- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
+-- it. Tasks that are to be tried again later have no place in it, but count for max_parallel. Nothing is taken while
+-- little room is free, as long as the message with the last task is still to end, whose process will call again. What
+-- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for: if a crash undoes
+-- it, the same tasks are taken again.
+-- mark_each: each so many messages one should be marked, whose end calls again; and the last one.
+-- Fence: the stage is open, and its job is not paused. Locks: the window's, then the stage row.
+create or replace function "app".take_next_tasks(p_job_id text, p_run integer, p_stage integer)
+returns table (
+  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
+  correlation_id text, tasks_per_message integer, mark_each integer
+)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := "app".clock();
+  v_window record;
+  v_per_message integer;
+  v_next record;
+  v_first text;
+  v_open integer;
+  v_size integer;
+  v_room integer;
+begin
+  perform set_config('synchronous_commit', 'off', true);
+  perform "app".lock_window(p_job_id, p_run, p_stage);
+  select s.window_after, s.window_from, s.window_size, s.window_open, s.window_at, s.settings, j.job_type,
+    j.correlation_id, "app".window_weight(j.definition ->> 'priority') as weight
+  into v_window
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.window_after is not null
+    and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and j.paused_at is null;
+  if not found or not "app".has_tasks_after(p_job_id, p_run, p_stage, v_window.window_after) then
+    return;
+  end if;
+  v_per_message := least(coalesce((v_window.settings ->> 'tasks_per_message')::integer, 1),
+    (v_window.settings ->> 'max_parallel')::integer);
+  select w.room, w.size, w.open_count, w.first_id into v_room, v_size, v_open, v_first
+  from "app".look_at_window(p_job_id, p_run, p_stage, v_window.window_from, v_window.window_after,
+    v_window.window_size, v_window.window_open, v_window.window_at, v_per_message, v_window.weight,
+    (v_window.settings ->> 'max_parallel')::integer, v_now) w;
+  if v_room <= 0 then
+    return;
+  end if;
+  select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
+    array_agg(n.status) as statuses, count(*)::integer as count
+  into v_next
+  from "app".tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
+  update "app".stages s
+  set window_after = v_next.ids[v_next.count], window_from = coalesce(v_first, v_next.ids[1]), window_size = v_size,
+      window_at = v_now, window_open = v_open + v_next.count
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  return query
+  select p_job_id, p_run, p_stage, t.task_id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id,
+    v_per_message,
+    case when v_window.settings ->> 'max_parallel' is null then greatest(v_size / v_per_message / 2, 1) else 1 end
+  from unnest(v_next.ids, v_next.queues, v_next.attempts, v_next.statuses) as t(task_id, queue, attempt, status)
+  where t.status = 'pending';
+end $$;
+
+-- The open tasks of a stage after the one with this id, in order.
+-- Without sorts: a planner that does not know how many are asked for would read them all and sort them.
+create or replace function "app".tasks_in_line(
+  p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer
+) returns table (task_id text, queue text, attempt integer, status text)
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
+set enable_bitmapscan = off as $$
+begin
+  return query
+  select t.task_id, t.queue, t.attempt, t.status from "app".tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    and t.task_id > p_after
+  order by t.task_id limit p_limit;
+end $$;
+
+-- Whether a stage has open tasks that wait for their turn.
+create or replace function "app".has_tasks_after(p_job_id text, p_run integer, p_stage integer, p_after text)
+returns boolean
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+begin
+  return exists (select from "app".tasks_in_line(p_job_id, p_run, p_stage, p_after, 1));
+end $$;
+
+-- What is open in a window, and the room that is left in it: 0 if it is better used later.
+-- first_id: the first open task. size: what window_size says now, half of it from before, so that one slow or quick
+-- moment changes little; a time below 20 ms says nothing.
+create or replace function "app".look_at_window(
+  p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer,
+  p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz
+) returns table (room integer, size integer, open_count integer, first_id text)
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_seen record;
+  v_seconds double precision := extract(epoch from p_now - p_at);
+  v_wanted integer;
+begin
+  select count(*)::integer as open, count(*) filter (where t.status = 'processing')::integer as running,
+    count(*) filter (where t.status = 'pending_retry' and t.due_at > p_now)::integer as later, min(t.task_id) as first,
+    coalesce(bool_or(t.task_id = p_after and t.status <> 'pending_retry'), false) as has_mark
+  into v_seen
+  from "app".tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+    and t.task_id >= p_from and t.task_id <= p_after;
+  open_count := v_seen.open;
+  first_id := v_seen.first;
+  size := p_size;
+  if v_seconds >= 0.02 then
+    size := greatest(
+      (p_size + "app".window_size(v_seen.running, greatest(p_open - open_count, 0) / v_seconds, p_per_message)) / 2,
+      p_per_message);
+  end if;
+  v_wanted := greatest(ceil(size * p_weight / p_per_message)::integer, 1) * p_per_message;
+  room := v_seen.running + v_wanted - (open_count - v_seen.later);
+  if p_max_parallel is not null then
+    room := least(room, p_max_parallel - open_count);
+  elsif v_seen.has_mark and room < greatest(v_wanted / 4, p_per_message) then
+    room := 0;
+  else
+    -- Whole messages, and at least one.
+    room := greatest(room / p_per_message, 1) * p_per_message;
+  end if;
+  return next;
+end $$;
+
+-- Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait for their turn: the process
+-- that should have died, is of a release that knows no windows, or runs tasks that last long.
+-- Those of p_planned_seconds ago whose first tasks were not taken, too. It looks at up to p_limit jobs, in random order.
+create or replace function "app".find_idle_windows(
+  p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision
+) returns table (job_id text, run integer, stage integer)
+language sql volatile set enable_seqscan = off as $$
+  select w.job_id, w.run, w.stage from (
+    select s.job_id, s.run, s.stage, s.window_after
+    from "app".jobs j
+    join "app".stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
+    where j.status = 'processing' and j.paused_at is null and s.status = 'processing' and s.window_after is not null
+      and coalesce(s.window_at + p_idle_seconds * interval '1 second',
+        s.planned_at + p_planned_seconds * interval '1 second') < "app".clock()
+    order by random() limit p_limit
+  ) w
+  where "app".has_tasks_after(w.job_id, w.run, w.stage, w.window_after)
+$$;
+
+comment on function "app"."first_window"(p_settings jsonb) is 'How many tasks a stage announces at first, where nothing is known of how long they last.';
+comment on function "app"."open_window"(p_job_id text, p_run integer, p_stage integer, p_tasks integer) is 'Opens the window of a stage, none of whose tasks is announced: nothing is taken yet.';
+comment on function "app"."window_size"(p_running integer, p_rate double precision, p_per_message integer) is 'How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many ending per second.';
+comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much larger its windows are.';
+comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.';
+comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The open tasks of a stage after the one with this id, in order.';
+comment on function "app"."has_tasks_after"(p_job_id text, p_run integer, p_stage integer, p_after text) is 'Whether a stage has open tasks that wait for their turn.';
+comment on function "app"."look_at_window"(p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer, p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz) is 'What is open in a window, and the room that is left in it: 0 if it is better used later.';
+comment on function "app"."find_idle_windows"(p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision) is 'Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait for their turn: the process that should have died, is of a release that knows no windows, or runs tasks that last long.';
+
 create or replace function "app"."lacks_jobs_transition"(p_from text, p_to text) returns boolean
 language plpgsql immutable as $$
 begin
@@ -3605,6 +3861,11 @@ comment on column "app"."stages"."is_unwatched" is 'True: other transactions hel
 comment on column "app"."stages"."deadline_at" is 'By when it must have ended, from timeout_seconds of its settings; a pause moves it. The janitor fails the job as StageTimedOut after it. Null: no deadline.';
 comment on column "app"."stages"."queue_deadline_at" is 'By when its tasks must have begun, from queue_timeout_seconds of its settings; a pause moves it. The janitor fails tasks without an attempt as QueueTimeExpired after it. Null: no deadline.';
 comment on column "app"."stages"."from_run" is 'The run in which it ran, where a rerun kept it or a part of its tasks; else null.';
+comment on column "app"."stages"."window_after" is 'Its tasks are announced in windows: those with an id up to this one were taken so far, the others wait for their turn. Empty: none was taken yet. Null: it is announced as a whole. docs/explanation/delivery.md has more.';
+comment on column "app"."stages"."window_from" is 'The first of the tasks that were open in its window when some were last taken.';
+comment on column "app"."stages"."window_size" is 'How many of its tasks are to wait in the queue, beside those that run; set anew by each take.';
+comment on column "app"."stages"."window_open" is 'How many tasks were open in its window after the last take.';
+comment on column "app"."stages"."window_at" is 'When tasks were last taken into its window. Null until the first are.';
 
 comment on table "app"."tasks" is 'One unit of work in one run of a job, retried alone.';
 comment on column "app"."tasks"."job_id" is 'The job.';
@@ -3634,6 +3895,7 @@ comment on column "app"."tasks"."is_watched" is 'True for one open task of a run
 comment on column "app"."tasks"."timed_out_at" is 'When a heartbeat of the running attempt was first refused, since task_timeout_seconds of the stage were over. Its lease then runs out. Cleared by the next claim.';
 comment on column "app"."tasks"."parked_at" is 'It needs another message, since its own came while the job was paused, or since a rerun wrote it. A time in the future: one sender holds it until then. Cleared when the message is confirmed, or by a claim.';
 comment on column "app"."tasks"."from_run" is 'The run in which it ran, where a rerun kept it; else null.';
+comment on column "app"."tasks"."is_windowed" is 'True: its stage is announced in windows. While it is pending and its id is above window_after of the stage, it waits for its turn, and no message is sent for it.';
 comment on column "app"."tasks"."waiting_for" is 'What the app that claimed it did not know: kind, name, by, since, seen_at, times, waited_seconds, patience_seconds, and `at`. It counts only while attempt equals that of `at`.';
 
 comment on table "app"."idempotency_keys" is 'A submission''s own key and the job that it got; kept as long as that job.';

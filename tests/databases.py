@@ -174,7 +174,9 @@ class Engine:
         assert self.jobs.submit_job(job).created
         return job_id
 
-    def plan(self, job_id: str, stage: int, count: int, *, run: int = 1) -> tuple[str, int]:
+    def plan(
+        self, job_id: str, stage: int, count: int, *, run: int = 1, first_window: int | None = None
+    ) -> tuple[str, int]:
         rows = (
             TaskRecord(
                 job_id=job_id,
@@ -188,7 +190,7 @@ class Engine:
             )
             for index in range(count)
         )
-        return self.tasks.plan_stage(StageRef(job_id, run, stage), rows)
+        return self.tasks.plan_stage(StageRef(job_id, run, stage), rows, first_window=first_window)
 
     def claim(self, job_id: str, stage: int, *task_ids: str) -> UUID:
         lease_id = uuid4()

@@ -118,7 +118,7 @@ class InlineStage(OutcomeWriter):
                 step.summary = self._finalizer.summary(self.job, summaries, completed)
                 return
             draft = self._planner.draft(step.job, self._definition.stage(step.job.stage), completed)
-            if draft.is_small and draft.first:
+            if draft.first:
                 step.small = self._planner.small_stage(draft, inline=self._parts.may_run_inline(self._until))
             step.draft = draft
         except StoreUnavailable:

@@ -14,6 +14,7 @@ from core.models.definition import read_definition
 from core.models.retry import retry_delay
 from core.models.transition import PlanOutcome
 from core.operating.unknown_work import Postponer
+from core.operating.windows import StageWindows
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import JobCache
 from core.running.message_runner import MessageRunner
@@ -28,8 +29,16 @@ INLINE_SECONDS = 5.0
 class JobAdvancer:
     """One per process."""
 
-    def __init__(self, parts: EngineParts, runner: MessageRunner, postponer: Postponer, jobs: JobCache) -> None:
+    def __init__(
+        self,
+        parts: EngineParts,
+        runner: MessageRunner,
+        postponer: Postponer,
+        jobs: JobCache,
+        windows: StageWindows,
+    ) -> None:
         self._parts = parts
+        self._windows = windows
         self._state = parts.state
         self._orchestration = parts.orchestration
         self._runner = runner
@@ -102,14 +111,20 @@ class JobAdvancer:
             times = self._times
             stage_run = InlineStage(self._parts, self._planner, self._finalizer, times, step, cached, plan, until=until)
             return stage_run.run(self._runner)
+        self._announce(job, plan)
+        return None
+
+    def _announce(self, job: JobRecord, plan: Plan) -> None:
+        if plan.is_windowed:
+            self._windows.fill(job.stage_ref)
+            return
         self._orchestration.announce_tasks(
             job,
-            stage.number,
+            job.stage,
             plan.tasks_per_message,
             plan.waiting,
             on_sent=lambda ids: self._state.mark_tasks_announced(job.ref, ids),
         )
-        return None
 
     def _plan(self, step: NextStep, stage: StageDefinition, until: float) -> Plan | None:
         """Plan the stage, from what was prepared if there is anything; None if that failed."""

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from threading import Lock
 from uuid import uuid4
 
+from core.advancing.first_window import fewest_in_first_window, first_window
 from core.advancing.message_size import tasks_per_message
 from core.advancing.step_times import StepTimes
 from core.advancing.steps import FEW_TASKS, Draft, Plan
@@ -79,9 +80,9 @@ class StagePlanner:
 
     def write(self, draft: Draft, *, inline: bool) -> Plan:
         """Write a draft: all of it, or nothing."""
-        if not draft.is_small:
-            return self._write_many(draft)
         small = self.small_stage(draft, inline=inline)
+        if small is None:
+            return self._write_many(draft)
         ref = draft.job.stage_ref
         plan = plan_of(small, self._state.plan_small_stage(ref, small))
         if plan.outcome is PlanOutcome.PLANNED:
@@ -92,41 +93,63 @@ class StagePlanner:
         """Warn of large parameters in a small stage that was planned."""
         self._state.note_large_values(ref, "parameters", ((row.task_id, len(row.parameters)) for row in small.tasks))
 
-    def small_stage(self, draft: Draft, *, inline: bool) -> SmallStage:
-        """A draft of few tasks, as it will be written: with a lease of this process, or to be announced."""
+    def small_stage(self, draft: Draft, *, inline: bool) -> SmallStage | None:
+        """A draft of few tasks, as it will be written: with a lease of this process, or to be announced.
+
+        None if they are not few, or more than are to be announced at first.
+        """
+        if not draft.is_few:
+            return None
         size = self._message_size(draft.job, draft.stage, is_many=False)
+        if len(draft.first) > self._first_window(draft, size):
+            return None
         runs_here = inline and self._orchestration.may_run_here(draft.first, size)
         return SmallStage(draft.first, Lease(uuid4(), self._owner) if runs_here else None, size)
 
     def _write_many(self, draft: Draft) -> Plan:
         job, stage = draft.job, draft.stage
-        plan = Plan(tasks_per_message=self._message_size(job, stage, is_many=True))
+        plan = Plan(tasks_per_message=self._message_size(job, stage, is_many=len(draft.first) > FEW_TASKS))
         large: list[tuple[str, int]] = []
 
         def noted() -> Iterator[PlannedTask]:
             for row in chain(draft.first, draft.rest):
-                plan.waiting.append(UnannouncedTask(row.task_id, row.queue))
                 if len(row.parameters) > LARGE_VALUE_BYTES:
                     large.append((row.task_id, len(row.parameters)))
                 yield row
 
         plan.outcome, _ = self._state.plan_stage(
-            job.ref.at_stage(stage.number), noted(), tasks_per_message=plan.tasks_per_message
+            job.ref.at_stage(stage.number),
+            noted(),
+            tasks_per_message=plan.tasks_per_message,
+            first_window=self._first_window(draft, plan.tasks_per_message),
         )
         if plan.outcome is PlanOutcome.PLANNED:
+            plan.is_windowed = True
             self._state.note_large_values(job.ref.at_stage(stage.number), "parameters", large)
         return plan
 
     def _message_size(self, job: JobRecord, stage: StageDefinition, *, is_many: bool) -> int:
-        if stage.tasks_per_message is not None:
-            return stage.tasks_per_message
+        size = stage.tasks_per_message
+        if size is None:
+            size = tasks_per_message(None, self._mean_task_seconds(job, stage), is_many=is_many)
+        return min(size, stage.max_parallel or size)
+
+    def _first_window(self, draft: Draft, size: int) -> int:
+        """How many tasks are announced at first; what is known of them is only read if that matters."""
+        fewest = fewest_in_first_window(draft.stage, size)
+        if len(draft.first) <= min(fewest, FEW_TASKS):
+            return fewest
+        return first_window(draft.stage, size, self._mean_task_seconds(draft.job, draft.stage))
+
+    def _mean_task_seconds(self, job: JobRecord, stage: StageDefinition) -> float | None:
+        """How long tasks of the stage lasted in the last job of the type, as it was read at most a minute ago."""
         key = (job.job_type, stage.number)
         known = self._mean_seconds.get(key)
         if known is None or known.until < time.monotonic():
             mean = self._results.mean_task_seconds(job.job_type, stage.number)
             known = _MeanSeconds(mean, time.monotonic() + MEAN_LIFE_SECONDS)
             self._mean_seconds.put(key, known)
-        return tasks_per_message(None, known.value, is_many=is_many)
+        return known.value
 
     def _draft(
         self, job: JobRecord, stage: StageDefinition, previous: Iterable[CompletedTask], count: int | None

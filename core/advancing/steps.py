@@ -22,6 +22,7 @@ class Plan:
     Args:
         waiting: Tasks that need a message.
         claimed: The stage's tasks, all born under `lease_id`, for this process to run at once; `rows` as planned.
+        is_windowed: The stage has tasks, which wait to be taken into its window.
     """
 
     outcome: PlanOutcome = PlanOutcome.PLANNED
@@ -30,15 +31,16 @@ class Plan:
     rows: Sequence[PlannedTask] = ()
     lease_id: UUID | None = None
     tasks_per_message: int = 1
+    is_windowed: bool = False
 
     @property
     def is_empty_stage(self) -> bool:
-        return self.outcome is PlanOutcome.PLANNED and not self.waiting and not self.claimed
+        return self.outcome is PlanOutcome.PLANNED and not (self.waiting or self.claimed or self.is_windowed)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A stage's tasks as its author makes them; nothing is written. `rest` is empty if the stage is small."""
+    """A stage's tasks as its author makes them; nothing is written. `rest` is empty if they are few."""
 
     job: JobRecord
     stage: StageDefinition
@@ -46,7 +48,8 @@ class Draft:
     rest: Iterator[PlannedTask]
 
     @property
-    def is_small(self) -> bool:
+    def is_few(self) -> bool:
+        """Whether they can be written in one call."""
         return len(self.first) <= FEW_TASKS and sum(len(row.parameters) for row in self.first) <= MOST_BYTES_AT_ONCE
 
 

@@ -29,6 +29,8 @@ FAULT_POINTS = (
     "task.retry_written",
     "task.retry_sent",
     "task.released",
+    "window.due",
+    "window.taken",
     "job.moved",
     "job.before_signal",
     "job.before_finalize",

@@ -32,6 +32,13 @@ class FoundTask(UnannouncedTask):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakenTask(FoundTask):
+    """One that was taken into its stage's window; one message of `mark_each`, and the last, should be marked."""
+
+    mark_each: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParkedTask(FoundTask):
     """One that needs a message once more; `held_until` is the finder's right to send it."""
 

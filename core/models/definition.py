@@ -27,6 +27,9 @@ class Parallelism(StoredEnum):
     FAN_IN = "fan_in"
 
 
+# So many messages of a large stage are sent at first, where nothing is known of how long its tasks last.
+FIRST_MESSAGES = 32
+
 StoredParallelism = Annotated[Parallelism, BeforeValidator(Parallelism.stored)]
 
 
@@ -115,6 +118,10 @@ class FailurePolicy(FrozenModel):
 TimeoutSeconds = Annotated[float, Field(gt=0, le=31 * 86400)]
 
 
+# The weight of a job's windows among others': 4, 1 and 1/4.
+Priority = Literal["high", "normal", "low"]
+
+
 class StageDefinition(FrozenModel):
     """One ordered step of a job, as declared in `stages`.
 
@@ -163,6 +170,11 @@ class StageDefinition(FrozenModel):
         description="How many tasks one message carries. Without it the number is chosen when the stage is planned, "
         "from the duration of its tasks in the last job of the type.",
     )
+    max_parallel: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="How many tasks of the stage may be announced and not ended at a time, over all workers, so that "
+        "no more of them run. Without it only the workers' slots limit them.",
+    )
     task_timeout_seconds: TimeoutSeconds | None = Field(
         default=None, description="How long one attempt at a task may run, from its claim."
     )
@@ -192,11 +204,13 @@ class StageDefinition(FrozenModel):
 class JobDefinition(FrozenModel):
     """The snapshot in a job row: deploying new code never changes a job in flight.
 
-    `timeout_seconds` is for a whole run of the job, from its submission to its end.
+    `timeout_seconds` is for a whole run of the job, from its submission to its end. `priority` is its weight where its
+    large stages share a queue with others: null is normal.
     """
 
     job_type: str
     timeout_seconds: TimeoutSeconds | None = None
+    priority: Priority | None = None
     stages: Annotated[tuple[StageDefinition, ...], Field(min_length=1)]
 
     def stage(self, number: int) -> StageDefinition:

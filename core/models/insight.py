@@ -139,6 +139,8 @@ class JobFacts:
         unknown_step: Why its step is postponed. `unknown_tasks`: so for tasks of the stage, by what is not known.
         lease_seconds: Of the stage's tasks, as `max_interruptions`: the number that each survives.
         interrupted: Its unfinished tasks that lost processes most often; `interrupted_count` counts all of them.
+        in_line: Tasks of the stage that wait for their turn in its window; at most `max_parallel` of it are open at a
+            time, if that is declared.
         parked: Tasks whose messages came while the job was paused.
         cancel_requested_at: None where nobody asked. `cancel_deadline_at`: when it is forced.
         deadline_at: When the job or its stage must have ended; `queue_deadline_at`: when its tasks must have begun.
@@ -170,6 +172,8 @@ class JobFacts:
     cancel_reason: str | None = None
     cancel_deadline_at: datetime | None = None
     open_count: int = 0
+    in_line: int = 0
+    max_parallel: int | None = None
     unannounced: UnannouncedFacts | None = None
     waiting_queues: tuple[str, ...] = ()
     missing_queues: Mapping[str, str] = field(default_factory=dict)

@@ -174,6 +174,8 @@ class TaskQueueMessage(_Message):
     Args:
         attempt: The number of the attempt that it asks for.
         cause: Why it is sent again, where only this distinguishes it from an earlier message (brokers drop doubles).
+        takes_next: Its stage is announced in windows, and whoever handled this message should look whether more of its
+            tasks are to be announced: always, or (False) if nobody in this process has looked lately. None: no need.
     """
 
     message_type: Literal["task"] = Field(default="task", exclude=True)
@@ -184,6 +186,7 @@ class TaskQueueMessage(_Message):
     task_ids: Annotated[tuple[str, ...], Field(min_length=1, max_length=100), AfterValidator(_storable_all)]
     attempt: _Number = 1
     cause: _Cause | None = None
+    takes_next: bool | None = None
     correlation_id: StorableText | None = None
 
     @property

@@ -238,6 +238,27 @@ class StageRecord(FrozenModel):
         default=None,
         description="The run in which it ran, where a rerun kept it or a part of its tasks; else null.",
     )
+    window_after: str | None = Field(
+        default=None,
+        description=(
+            "Its tasks are announced in windows: those with an id up to this one were taken so far, the others wait for"
+            " their turn. Empty: none was taken yet. Null: it is announced as a whole. docs/explanation/delivery.md "
+            "has more."
+        ),
+    )
+    window_from: str | None = Field(
+        default=None, description="The first of the tasks that were open in its window when some were last taken."
+    )
+    window_size: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="How many of its tasks are to wait in the queue, beside those that run; set anew by each take.",
+    )
+    window_open: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="How many tasks were open in its window after the last take."
+    )
+    window_at: datetime | None = Field(
+        default=None, description="When tasks were last taken into its window. Null until the first are."
+    )
 
 
 class TaskRecord(FrozenModel):
@@ -353,6 +374,13 @@ class TaskRecord(FrozenModel):
     )
     from_run: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="The run in which it ran, where a rerun kept it; else null."
+    )
+    is_windowed: bool = Field(
+        default=False,
+        description=(
+            "True: its stage is announced in windows. While it is pending and its id is above window_after of the "
+            "stage, it waits for its turn, and no message is sent for it."
+        ),
     )
     waiting_for: dict[str, Any] | None = Field(
         default=None,

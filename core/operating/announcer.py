@@ -64,7 +64,7 @@ def announce_by_stage(
 
     `mark` gets one of them and the ids of each confirmed group.
     """
-    cause = _new_cause(cause)
+    cause = new_cause(cause)
     for _, group in itertools.groupby(tasks, key=lambda task: task.stage_ref):
         rows = list(group)
         first = rows[0]
@@ -87,11 +87,11 @@ def step_message(job: JobRecord | UnannouncedJob, cause: str) -> JobQueueMessage
         run=job.run,
         stage=job.stage,
         attempt=job.attempt + 1,
-        cause=_new_cause(cause),
+        cause=new_cause(cause),
         correlation_id=job.correlation_id,
     )
 
 
-def _new_cause(cause: str) -> str:
+def new_cause(cause: str) -> str:
     """One that no earlier message had: a broker that drops doubles would drop a message whose id it knows."""
     return f"{cause}-{uuid4().hex[:8]}"

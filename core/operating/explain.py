@@ -354,6 +354,31 @@ def _unannounced(facts: JobFacts) -> Iterator[Finding]:
         )
 
 
+def _in_line(facts: JobFacts) -> Iterator[Finding]:
+    """Tasks whose turn has not come: as it should be, if others of the stage are worked on."""
+    if facts.in_line == 0 or facts.paused_at is not None:
+        return
+    taken = facts.open_count - facts.in_line
+    what = f"{_tasks(facts.in_line)} of stage {facts.stage}"
+    if facts.max_parallel is not None and taken >= facts.max_parallel:
+        holders = ", ".join(f"{lease.owner} ({lease.count})" for lease in facts.leases[:_SHOWN_FAILURES])
+        held = f", held by {holders}" if holders else ", none of which a worker has now"
+        yield Finding(
+            "waits_for_limit",
+            Severity.INFO,
+            f"waiting for the limit max_parallel {facts.max_parallel} of the stage: {what}; {_tasks(taken)} announced"
+            f"{held}",
+            advice="a larger max_parallel in the stage's declaration lets more of them run at a time, in later jobs",
+        )
+        return
+    yield Finding(
+        "waits_for_turn",
+        Severity.INFO,
+        f"waiting for their turn: {what}; {_tasks(taken)} announced, and more as those end",
+        advice="large stages are announced in windows, so that other jobs which use the queue have their turn",
+    )
+
+
 def _queued(facts: JobFacts) -> Iterator[Finding]:
     if facts.paused_at is not None:
         return
@@ -426,6 +451,7 @@ _RULES: tuple[Callable[[JobFacts], Iterator[Finding]], ...] = (
     _waiting_for_step,
     _dead_letters,
     _queued,
+    _in_line,
     _retries,
     _unannounced,
     _stalled,

@@ -16,7 +16,8 @@ from core.models import JobRecord, JobStatus
 from core.models.announcement import FoundTask, ParkedTask, UnannouncedJob
 from core.models.transition import DeadlineOutcome
 from core.models.upkeep import SweepReport
-from core.operating.announcer import announce_by_stage, announce_parked_tasks, step_message
+from core.operating.announcer import announce_by_stage, announce_parked_tasks, new_cause, step_message
+from core.operating.windows import StageWindows
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JanitorStore, Pruner, QueueInspector, Ticker
 from core.safety.safe_log import safe_logger
@@ -87,6 +88,7 @@ class Janitor:
         self._retention_seconds = retention_seconds
         self._ticker = ticker
         self._timings = timings
+        self._windows = StageWindows(state, orchestration)
 
     def sweep(self) -> SweepReport:
         """Do all there is to do, up to a bound. A step that fails is reported; the others go on."""
@@ -131,6 +133,7 @@ class Janitor:
         yield "force_overdue_cancels", self._force_overdue_cancels
         yield "resume_stalled_jobs", self._resume_stalled_jobs
         yield "announce_tasks", self._announce_tasks
+        yield "fill_windows", self._fill_windows
         yield "announce_jobs", self._announce_jobs
         if self._inspector is not None:
             # A queue that cannot be looked into keeps none of the others from it.
@@ -173,6 +176,14 @@ class Janitor:
 
         report.announced_tasks += _repeat(announce)
         report.announced_tasks += announce_parked_tasks(self._state, self._orchestration, None, tell=tell)
+
+    def _fill_windows(self, report: SweepReport) -> None:
+        """The processes that had their last tasks died, or are of a release that knows no windows."""
+        for ref in self._store.find_idle_windows(ROWS_PER_FIND, self._timings.announce, self._timings.job):
+            count = self._windows.fill(ref, new_cause("turn"))
+            if count:
+                self._store.record_repair(ref, "janitor_announced_tasks", {"count": count, "reason": "turn"})
+            report.announced_tasks += count
 
     def _announce_jobs(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:

@@ -6,9 +6,10 @@ from typing import Any
 from core.authors.author_code import call_author
 from core.authors.job_class import record_of, validate
 from core.basics.faults import fault_point
-from core.models import JobRecord, JobStatus
+from core.models import JobRecord, JobRef, JobStatus
 from core.models.control import ControlAnswer, ControlOutcome, RerunMode, RerunRequest
 from core.operating.announcer import announce_parked_tasks, step_message
+from core.operating.windows import StageWindows
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog
 from core.state_manager import StateManager
@@ -17,7 +18,10 @@ from core.state_manager import StateManager
 class JobControl:
     """Each call is one transition, and messages after it. A message that cannot be sent is the janitor's to send."""
 
-    def __init__(self, catalog: JobCatalog, state: StateManager, orchestration: OrchestrationManager) -> None:
+    def __init__(
+        self, catalog: JobCatalog, state: StateManager, orchestration: OrchestrationManager, windows: StageWindows
+    ) -> None:
+        self._windows = windows
         self._catalog = catalog
         self._state = state
         self._orchestration = orchestration
@@ -76,6 +80,7 @@ class JobControl:
         fault_point("control.written")
         if answer.status is JobStatus.PROCESSING:
             announce_parked_tasks(self._state, self._orchestration, job_id)
+            self._windows.fill(JobRef(job_id, answer.run).at_stage(answer.stage))
             return
         job = self._state.find_job(job_id)
         if job is None or job.run != answer.run or job.status not in {JobStatus.QUEUED, JobStatus.FINALIZING}:

@@ -152,6 +152,7 @@ class OutcomeWriter:
             task_ids=(task_id,),
             attempt=attempt + 1,
             cause=cause,
+            takes_next=True,
             correlation_id=self.job.correlation_id,
         )
         queue = self._orchestration.queue_for(self.stage, task_type)

@@ -167,6 +167,8 @@ def _create_index(schema: str, table: Table, index: Index) -> Composed:
     )
     if index.statuses:
         statement += SQL(" where status in ({})").format(literals(index.statuses))
+    if index.unless:
+        statement += SQL(" and not {}").format(Identifier(index.unless))
     if index.condition:
         statement += SQL(" where {}").format(Identifier(index.condition))
     if index.where_set:

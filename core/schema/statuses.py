@@ -2,7 +2,8 @@
 
 A set of statuses is a list of literals, so a new status is added to a set here and in no statement.
 `{stage_is_open}` is a condition on a stage `s` and its job `j`: tasks of that stage may be claimed, and their results
-count. `{cancel_deadline}` is the time when a job `j` that is being cancelled ends anyway.
+count. `{cancel_deadline}` is the time when a job `j` that is being cancelled ends anyway. `{first_messages}` is how
+many messages of a large stage are sent at first.
 """
 
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from enum import StrEnum
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
+from core.models.definition import FIRST_MESSAGES
 from core.models.schedule import TickStatus
 from core.models.status import JobStatus, StageStatus, TaskStatus
 
@@ -93,6 +95,7 @@ _NAMES: dict[str, Composed] = {
     **STATUS_SETS,
     "stage_is_open": STAGE_IS_OPEN,
     "cancel_deadline": CANCEL_DEADLINE,
+    "first_messages": SQL("{}").format(Literal(FIRST_MESSAGES)),
     "cancel_grace_seconds": SQL("{}").format(Literal(DEFAULT_CANCEL_GRACE_SECONDS)),
 }
 

@@ -21,7 +21,8 @@ from core.schema.statuses import ACTIVE_JOBS, ENDED_JOBS, OPEN_JOBS, OPEN_STAGES
 class Index:
     """With `statuses` it covers only rows in one of them, with `condition` those for which that column is true.
 
-    With `where_set` it covers those that have a value in that column.
+    With `where_set` it covers those that have a value in that column; with `unless` only those for which that one is
+    false.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Index:
     statuses: tuple[str, ...] = ()
     condition: str | None = None
     where_set: str | None = None
+    unless: str | None = None
     is_unique: bool = False
 
 
@@ -94,7 +96,8 @@ TABLES = (
             Index("tasks_watched", ("job_id", "run", "stage"), condition="is_watched"),
             # Sweeps across jobs lead with their time; they are not unique, so each shard keeps its own.
             Index("tasks_leased", ("lease_expires_at",), ("processing",)),
-            Index("tasks_unannounced", ("created_at",), ("pending",)),
+            # Without those that wait for their turn in a window, which may be millions.
+            Index("tasks_unannounced", ("created_at",), ("pending",), unless="is_windowed"),
             Index("tasks_due", ("due_at",), ("pending_retry",)),
             Index("tasks_parked", ("parked_at",), where_set="parked_at"),
         ),

@@ -5,7 +5,7 @@
 
 -- Finds tasks that need a message and have none confirmed.
 -- They are older than the grace that their planner has for sending it, or were taken back from a process and nobody is
--- about to announce them, or are due for another attempt.
+-- about to announce them, or are due for another attempt. Tasks of windows that wait for their turn need none.
 create or replace function {schema}.find_unannounced_tasks(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (
@@ -19,21 +19,23 @@ begin
   return query
   with found as (
     select t.job_id, t.run, t.task_id from {schema}.tasks t
-    where t.status = 'pending' and t.created_at < v_now - p_grace_seconds * interval '1 second'
+    where t.status = 'pending' and not t.is_windowed and t.created_at < v_now - p_grace_seconds * interval '1 second'
       and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
     order by t.created_at limit p_limit for update skip locked
   ), taken_back as (
     select t.job_id, t.run, t.task_id from {schema}.tasks t
-    where t.status = 'pending' and t.created_at >= v_now - p_grace_seconds * interval '1 second' and t.attempt > 0
-      and (t.due_at is null or t.due_at <= v_now)
+    where t.status = 'pending' and not t.is_windowed and t.created_at >= v_now - p_grace_seconds * interval '1 second'
+      and t.attempt > 0 and (t.due_at is null or t.due_at <= v_now)
     order by t.created_at limit p_limit for update skip locked
+  ), windowed as (
+    select w.job_id, w.run, w.task_id from {schema}.find_unannounced_in_windows(p_limit, p_grace_seconds) w
   ), due as (
     select t.job_id, t.run, t.task_id from {schema}.tasks t
     where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
     order by t.due_at limit p_limit for update skip locked
   ), held as (
     update {schema}.tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
-    from (select * from found union all select * from taken_back) f
+    from (select * from found union all select * from taken_back union all select * from windowed) f
     where t.job_id = f.job_id and t.run = f.run and t.task_id = f.task_id
     returning t.job_id, t.run, t.stage, t.task_id, t.queue, t.attempt
   ), retried as (
@@ -46,6 +48,42 @@ begin
   join {schema}.jobs j on j.job_id = h.job_id
   join {schema}.stages s on s.job_id = h.job_id and s.run = h.run and s.stage = h.stage
   order by h.job_id, h.run, h.stage, h.task_id;
+end $$;
+
+-- Finds tasks that were taken into their stage's window and have no message confirmed; locked.
+-- Their process may be about to send it. So a task without an attempt is found at once only if nobody took any of its
+-- stage within the grace; else it is given the grace from now on, and found by a later sweep if it still waits.
+-- Locks: task rows; those that another transaction holds are skipped.
+create or replace function {schema}.find_unannounced_in_windows(p_limit integer, p_grace_seconds double precision)
+returns table (job_id text, run integer, task_id text)
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_grace interval := p_grace_seconds * interval '1 second';
+begin
+  return query
+  with waiting as materialized (
+    select o.* from (
+      select s.job_id, s.run, s.stage, s.window_from, s.window_after, s.window_at
+      from {schema}.jobs r
+      join {schema}.stages s on s.job_id = r.job_id and s.run = r.run and s.stage = r.stage
+      where r.status = 'processing' and r.paused_at is null and s.window_at is not null
+      order by random()
+    ) w
+    cross join lateral (
+      select t.job_id, t.run, t.task_id, t.due_at is null and t.attempt = 0 and w.window_at > v_now - v_grace as is_new
+      from {schema}.tasks t
+      where t.job_id = w.job_id and t.run = w.run and t.stage = w.stage and t.status in ({open_tasks})
+        and t.task_id >= w.window_from and t.task_id <= w.window_after and t.status = 'pending'
+        and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
+      order by t.task_id limit p_limit for update skip locked
+    ) o
+    limit p_limit
+  ), noted as (
+    update {schema}.tasks t set due_at = v_now + v_grace from waiting w
+    where w.is_new and t.job_id = w.job_id and t.run = w.run and t.task_id = w.task_id
+  )
+  select w.job_id, w.run, w.task_id from waiting w where not w.is_new;
 end $$;
 
 -- Finds jobs that wait for a step and have no message confirmed for it.

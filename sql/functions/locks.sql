@@ -71,6 +71,17 @@ begin
   return pg_try_advisory_xact_lock({schema}.stage_lock_key(p_job_id, p_run, p_stage));
 end $$;
 
+-- Serializes those who take tasks into a stage's window. It is taken first, before any row, and waits for nobody who
+-- holds another lock.
+create or replace function {schema}.lock_window(p_job_id text, p_run integer, p_stage integer) returns void
+language plpgsql as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform {schema}.refuse_isolation();
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended('window:' || p_job_id || ':' || p_run || ':' || p_stage, 0));
+end $$;
+
 -- Serializes submissions that carry the same idempotency key.
 create or replace function {schema}.lock_idempotency_key(p_key text) returns void
 language plpgsql as $$

@@ -168,23 +168,30 @@ begin
 end $$;
 
 -- Copies the tasks of a stage that did not complete into the next run, with all their attempts left.
--- They are parked, since they need a message now. A fan-in task's source moves to the new run with it. Returns their
--- number.
+-- They are parked, since they need a message now; more than a first window are announced in windows instead. A fan-in
+-- task's source moves to the new run with it. Returns their number.
 create or replace function {schema}.copy_fresh_tasks(p_job_id text, p_run integer, p_stage integer) returns integer
 language plpgsql as $$
 declare
   v_now timestamptz := {schema}.clock();
   v_count integer;
+  v_window integer;
 begin
+  select count(*) into v_count from {schema}.tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status <> 'completed';
+  select {schema}.first_window(s.settings) into v_window from {schema}.stages s
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   insert into {schema}.tasks (
-    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters, created_at, parked_at
+    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters, created_at, parked_at, is_windowed
   )
   select t.job_id, t.run + 1, t.task_id, t.stage, t.task_index, t.task_type, t.queue, t.name,
     case when t.parameters ? 'fan_in_source'
       then jsonb_set(t.parameters, array['fan_in_source', 'run'], to_jsonb(t.run + 1)) else t.parameters end,
-    v_now, v_now
+    v_now, case when v_count <= v_window then v_now end, v_count > v_window
   from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status <> 'completed';
-  get diagnostics v_count = row_count;
+  if v_count > v_window then
+    perform {schema}.open_window(p_job_id, p_run + 1, p_stage, v_window);
+  end if;
   return v_count;
 end $$;

@@ -23,9 +23,12 @@ RELEASE_POINTS = ("task.released",)
 WORKER_POINTS = ("job.before_signal",)
 STEP_RETRY_POINTS = ("job.step_retry_written", "job.step_retry_sent")
 ENDING_POINTS = ("job.before_finalize", "job.finalizing", "job.finalized")
+# A stage of many tasks comes to these.
+WINDOW_POINTS = ("window.due", "window.taken")
 # `tests/integration/engine/test_schedules.py` has these: no job comes to them.
 SCHEDULE_POINTS = ("schedule.decided", "schedule.submitted")
-ORDINARY_POINTS = [point for point in FAULT_POINTS if point not in {*CONTROL_POINTS, *RELEASE_POINTS, *SCHEDULE_POINTS}]
+SPECIAL_POINTS = {*CONTROL_POINTS, *RELEASE_POINTS, *WINDOW_POINTS, *SCHEDULE_POINTS}
+ORDINARY_POINTS = [point for point in FAULT_POINTS if point not in SPECIAL_POINTS]
 
 broker = pytest.mark.parametrize("loses_messages", [False, True], ids=["messages_kept", "messages_lost"])
 nth_hit = pytest.mark.parametrize("nth", [1, 2])
@@ -91,6 +94,23 @@ def test_process_dies_in_the_middle_of_planning_many(engine, hit, loses_messages
         world.run_to_the_end()
     assert world.crashes == ["job.planning"]
     world.assert_all_completed({job_id: {"total": sum(number**2 for number in range(150)), "failed": 0}})
+    assert verify(engine.pool) == []
+
+
+@broker
+@pytest.mark.parametrize(
+    ("point", "nth"),
+    [("window.due", 1), ("window.due", 3), ("window.taken", 1), ("window.taken", 2), ("tasks.sent", 3)],
+)
+def test_process_dies_while_it_takes_tasks_into_a_window(engine, monkeypatch, point, nth, loses_messages):
+    """Before the take, between it and its messages, and when they are sent and not marked."""
+    monkeypatch.setattr("core.advancing.stage_planner.first_window", lambda *_known: 70)
+    world = World(engine, loses_messages=loses_messages)
+    with world.dying_at((point, nth)):
+        job_id = world.submit(n=300)
+        world.run_to_the_end()
+    assert world.crashes == [point]
+    world.assert_all_completed({job_id: {"total": sum(number**2 for number in range(300)), "failed": 0}})
     assert verify(engine.pool) == []
 
 

@@ -51,6 +51,7 @@ def pass_time(rig, seconds=120):
     past = f"- interval '{seconds} seconds'"
     for table, columns in {
         "jobs": ["created_at", "updated_at", "announced_at", "due_at"],
+        "stages": ["planned_at", "window_at"],
         "tasks": ["created_at", "announced_at", "due_at", "lease_expires_at"],
     }.items():
         changes = ", ".join(f"{column} = {column} {past}" for column in columns)

@@ -1,0 +1,32 @@
+"""How many tasks of a stage are announced at first: a pure decision."""
+
+import math
+
+from core.models.definition import FIRST_MESSAGES, StageDefinition
+
+# What is sent at first should be worked off in about half a second by this number of slots.
+TARGET_SECONDS, SLOTS = 0.5, 8
+FEWEST_MESSAGES, MOST_MESSAGES = 16, 256
+# Very short tasks last as long as the database takes for them.
+MOST_TASKS = 2500
+
+
+def first_window(stage: StageDefinition, tasks_per_message: int, mean_seconds: float | None) -> int:
+    """The number of tasks; a stage that has more is announced in windows.
+
+    Args:
+        mean_seconds: How long tasks of this stage lasted in the last job of the type; None if there was none.
+    """
+    messages = FIRST_MESSAGES if mean_seconds is None else _messages(tasks_per_message, mean_seconds)
+    return min(messages * tasks_per_message, stage.max_parallel or messages * tasks_per_message)
+
+
+def fewest_in_first_window(stage: StageDefinition, tasks_per_message: int) -> int:
+    """Whatever is known of its tasks, a stage of no more than this fits into its first window."""
+    return min(FEWEST_MESSAGES * tasks_per_message, stage.max_parallel or FEWEST_MESSAGES * tasks_per_message)
+
+
+def _messages(tasks_per_message: int, mean_seconds: float) -> int:
+    seconds = max(mean_seconds, 0.001) * math.ceil(tasks_per_message / SLOTS)
+    messages = min(int(TARGET_SECONDS * SLOTS / seconds), MOST_MESSAGES, MOST_TASKS // tasks_per_message)
+    return max(messages, FEWEST_MESSAGES)

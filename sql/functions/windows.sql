@@ -1,0 +1,181 @@
+-- Windows: of a large stage only some tasks are announced at a time, more as they end, so that the queue serves the
+-- open stages in turn. Tasks are taken in the order of their ids: those up to `window_after` have been, those after it
+-- wait for their turn. So the window is one update of the stage's row for each take, and of no task row.
+-- docs/adr/0028-announce-stages-in-windows.md has the reasons.
+
+-- How many tasks a stage announces at first, where nothing is known of how long they last.
+create or replace function {schema}.first_window(p_settings jsonb) returns integer
+language sql immutable as $$
+  select least({first_messages} * coalesce((p_settings ->> 'tasks_per_message')::integer, 1),
+    (p_settings ->> 'max_parallel')::integer)
+$$;
+
+-- Opens the window of a stage, none of whose tasks is announced: nothing is taken yet.
+-- Locks: the stage row, in the transaction that wrote the tasks.
+create or replace function {schema}.open_window(p_job_id text, p_run integer, p_stage integer, p_tasks integer)
+returns void
+language plpgsql as $$
+begin
+  update {schema}.stages s set window_after = '', window_from = '', window_size = p_tasks, window_open = 0
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+end $$;
+
+-- How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many
+-- ending per second.
+-- In messages it is four times the root of what half a second takes, or of what runs: enough that no worker waits, and
+-- little for others to wait for. A root, so that stages which share a queue come to have equal windows.
+create or replace function {schema}.window_size(p_running integer, p_rate double precision, p_per_message integer)
+returns integer
+language sql immutable as $$
+  select ceil(4 * sqrt(greatest(p_running, p_rate / 2, p_per_message) / p_per_message))::integer * p_per_message
+$$;
+
+-- A job's weight among others: how much larger its windows are.
+create or replace function {schema}.window_weight(p_priority text) returns double precision
+language sql immutable as $$
+  select case p_priority when 'high' then 4.0 when 'low' then 0.25 else 1.0 end
+$$;
+
+-- Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.
+-- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
+-- it. Tasks that are to be tried again later have no place in it, but count for max_parallel. Nothing is taken while
+-- little room is free, as long as the message with the last task is still to end, whose process will call again. What
+-- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for: if a crash undoes
+-- it, the same tasks are taken again.
+-- mark_each: each so many messages one should be marked, whose end calls again; and the last one.
+-- Fence: the stage is open, and its job is not paused. Locks: the window's, then the stage row.
+create or replace function {schema}.take_next_tasks(p_job_id text, p_run integer, p_stage integer)
+returns table (
+  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
+  correlation_id text, tasks_per_message integer, mark_each integer
+)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := {schema}.clock();
+  v_window record;
+  v_per_message integer;
+  v_next record;
+  v_first text;
+  v_open integer;
+  v_size integer;
+  v_room integer;
+begin
+  perform set_config('synchronous_commit', 'off', true);
+  perform {schema}.lock_window(p_job_id, p_run, p_stage);
+  select s.window_after, s.window_from, s.window_size, s.window_open, s.window_at, s.settings, j.job_type,
+    j.correlation_id, {schema}.window_weight(j.definition ->> 'priority') as weight
+  into v_window
+  from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.window_after is not null
+    and {stage_is_open} and j.paused_at is null;
+  if not found or not {schema}.has_tasks_after(p_job_id, p_run, p_stage, v_window.window_after) then
+    return;
+  end if;
+  v_per_message := least(coalesce((v_window.settings ->> 'tasks_per_message')::integer, 1),
+    (v_window.settings ->> 'max_parallel')::integer);
+  select w.room, w.size, w.open_count, w.first_id into v_room, v_size, v_open, v_first
+  from {schema}.look_at_window(p_job_id, p_run, p_stage, v_window.window_from, v_window.window_after,
+    v_window.window_size, v_window.window_open, v_window.window_at, v_per_message, v_window.weight,
+    (v_window.settings ->> 'max_parallel')::integer, v_now) w;
+  if v_room <= 0 then
+    return;
+  end if;
+  select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
+    array_agg(n.status) as statuses, count(*)::integer as count
+  into v_next
+  from {schema}.tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
+  update {schema}.stages s
+  set window_after = v_next.ids[v_next.count], window_from = coalesce(v_first, v_next.ids[1]), window_size = v_size,
+      window_at = v_now, window_open = v_open + v_next.count
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  return query
+  select p_job_id, p_run, p_stage, t.task_id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id,
+    v_per_message,
+    case when v_window.settings ->> 'max_parallel' is null then greatest(v_size / v_per_message / 2, 1) else 1 end
+  from unnest(v_next.ids, v_next.queues, v_next.attempts, v_next.statuses) as t(task_id, queue, attempt, status)
+  where t.status = 'pending';
+end $$;
+
+-- The open tasks of a stage after the one with this id, in order.
+-- Without sorts: a planner that does not know how many are asked for would read them all and sort them.
+create or replace function {schema}.tasks_in_line(
+  p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer
+) returns table (task_id text, queue text, attempt integer, status text)
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
+set enable_bitmapscan = off as $$
+begin
+  return query
+  select t.task_id, t.queue, t.attempt, t.status from {schema}.tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
+    and t.task_id > p_after
+  order by t.task_id limit p_limit;
+end $$;
+
+-- Whether a stage has open tasks that wait for their turn.
+create or replace function {schema}.has_tasks_after(p_job_id text, p_run integer, p_stage integer, p_after text)
+returns boolean
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+begin
+  return exists (select from {schema}.tasks_in_line(p_job_id, p_run, p_stage, p_after, 1));
+end $$;
+
+-- What is open in a window, and the room that is left in it: 0 if it is better used later.
+-- first_id: the first open task. size: what window_size says now, half of it from before, so that one slow or quick
+-- moment changes little; a time below 20 ms says nothing.
+create or replace function {schema}.look_at_window(
+  p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer,
+  p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz
+) returns table (room integer, size integer, open_count integer, first_id text)
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_seen record;
+  v_seconds double precision := extract(epoch from p_now - p_at);
+  v_wanted integer;
+begin
+  select count(*)::integer as open, count(*) filter (where t.status = 'processing')::integer as running,
+    count(*) filter (where t.status = 'pending_retry' and t.due_at > p_now)::integer as later, min(t.task_id) as first,
+    coalesce(bool_or(t.task_id = p_after and t.status <> 'pending_retry'), false) as has_mark
+  into v_seen
+  from {schema}.tasks t
+  where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ({open_tasks})
+    and t.task_id >= p_from and t.task_id <= p_after;
+  open_count := v_seen.open;
+  first_id := v_seen.first;
+  size := p_size;
+  if v_seconds >= 0.02 then
+    size := greatest(
+      (p_size + {schema}.window_size(v_seen.running, greatest(p_open - open_count, 0) / v_seconds, p_per_message)) / 2,
+      p_per_message);
+  end if;
+  v_wanted := greatest(ceil(size * p_weight / p_per_message)::integer, 1) * p_per_message;
+  room := v_seen.running + v_wanted - (open_count - v_seen.later);
+  if p_max_parallel is not null then
+    room := least(room, p_max_parallel - open_count);
+  elsif v_seen.has_mark and room < greatest(v_wanted / 4, p_per_message) then
+    room := 0;
+  else
+    -- Whole messages, and at least one.
+    room := greatest(room / p_per_message, 1) * p_per_message;
+  end if;
+  return next;
+end $$;
+
+-- Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait for their turn: the process
+-- that should have died, is of a release that knows no windows, or runs tasks that last long.
+-- Those of p_planned_seconds ago whose first tasks were not taken, too. It looks at up to p_limit jobs, in random order.
+create or replace function {schema}.find_idle_windows(
+  p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision
+) returns table (job_id text, run integer, stage integer)
+language sql volatile set enable_seqscan = off as $$
+  select w.job_id, w.run, w.stage from (
+    select s.job_id, s.run, s.stage, s.window_after
+    from {schema}.jobs j
+    join {schema}.stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
+    where j.status = 'processing' and j.paused_at is null and s.status = 'processing' and s.window_after is not null
+      and coalesce(s.window_at + p_idle_seconds * interval '1 second',
+        s.planned_at + p_planned_seconds * interval '1 second') < {schema}.clock()
+    order by random() limit p_limit
+  ) w
+  where {schema}.has_tasks_after(w.job_id, w.run, w.stage, w.window_after)
+$$;

@@ -1,0 +1,190 @@
+"""Whatever happens to messages and processes in whatever order, windows lose and double no task, and no job starves."""
+
+from uuid import uuid4
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from core.models import Lease, StageRef
+from infrastructure.janitor_store import JanitorRepository
+from infrastructure.verify import verify
+
+TASKS, JOBS = 24, 3
+ERROR = {"type": "OSError", "message": "not yet", "retryable": True}
+OPEN = ("pending", "queued", "processing", "pending_retry")
+events = st.one_of(
+    st.tuples(st.sampled_from(["deliver", "deliver", "deliver", "retry", "die_claimed", "die_completed"]), st.just(0)),
+    st.tuples(st.sampled_from(["duplicate", "lose"]), st.just(0)),
+    st.tuples(st.sampled_from(["take", "die_taken", "take_and_lose"]), st.integers(0, JOBS - 1)),
+    st.tuples(st.sampled_from(["sweep", "take_back"]), st.just(0)),
+)
+
+
+class Driver:
+    """Some jobs of one stage each, a queue in memory, and processes that die between any two calls."""
+
+    def __init__(self, engine, first, per_message, most):
+        self.engine = engine
+        self.janitor = JanitorRepository(engine.pool)
+        self.per_message, self.most = per_message, most
+        self.queue = []
+        self.ran = {}
+        self.refs = []
+        for _ in range(JOBS):
+            job_id = engine.submit(
+                stages=1,
+                tasks_per_message=per_message,
+                max_parallel=most,
+                max_interruptions=100,
+                retry={"max_attempts": 100, "base_delay_seconds": 1e-6},
+            )
+            engine.plan(job_id, 1, TASKS, first_window=min(first, most or first))
+            self.refs.append(StageRef(job_id, 1, 1))
+
+    def send(self, event, number):
+        match event:
+            case "deliver":
+                self.deliver(self.queue.pop(0) if self.queue else None)
+            case "duplicate":
+                self.queue += self.queue[:1]
+            case "lose":
+                self.lose(self.queue.pop(0) if self.queue else None)
+            case "retry" | "die_claimed" | "die_completed":
+                self.deliver(self.queue.pop(0) if self.queue else None, ending=event)
+            case "take":
+                self.announce(self.engine.tasks.take_next_tasks(self.refs[number]))
+            case "die_taken":
+                self.engine.tasks.take_next_tasks(self.refs[number])
+            case "take_and_lose":
+                taken = self.engine.tasks.take_next_tasks(self.refs[number])
+                self.mark(self.refs[number], [task.task_id for task in taken])
+                self.lose((self.refs[number], [task.task_id for task in taken]))
+            case "sweep":
+                self.sweep()
+            case "take_back":
+                self.take_back()
+        self.check()
+
+    def announce(self, tasks):
+        for ref in self.refs:
+            ids = [task.task_id for task in tasks if task.stage_ref == ref]
+            self.queue += [(ref, ids[i : i + self.per_message]) for i in range(0, len(ids), self.per_message)]
+            self.mark(ref, ids)
+
+    def mark(self, ref, ids):
+        if ids:
+            self.engine.tasks.mark_tasks_announced(ref.job_ref, ids)
+
+    def lose(self, message):
+        """The janitor's other find shows that it is lost, by the queue; here its dead letter does."""
+        if message is not None:
+            ref, ids = message
+            self.engine.execute(
+                "update app.tasks set status = 'pending', announced_at = null where job_id = %s and task_id = any(%s)"
+                " and status = 'queued'",
+                ref.job_id,
+                ids,
+            )
+
+    def deliver(self, message, *, ending="complete"):
+        if message is None:
+            return
+        ref, ids = message
+        lease = uuid4()
+        rows = self.engine.tasks.claim_tasks(ref, ids, lease=Lease(lease, "w"))
+        claimed = [row.task_id for row in rows if row.outcome == "claimed"]
+        if ending == "die_claimed":
+            return
+        for task_id in claimed:
+            if ending == "retry":
+                self.engine.stages.increment_task_retry_count(
+                    ref, task_id, lease_id=lease, error=ERROR, delay_seconds=0
+                )
+            else:
+                self.ran[ref, task_id] = self.ran.get((ref, task_id), 0) + 1
+                self.engine.stages.complete_task_and_check_stage(ref, lease_id=lease, results={task_id: {}})
+        if ending == "retry":
+            self.queue += [(ref, [task_id]) for task_id in claimed]
+        if ending != "die_completed":
+            self.announce(self.engine.tasks.take_next_tasks(ref))
+
+    def take_back(self):
+        self.engine.execute("update app.tasks set lease_expires_at = now() where status = 'processing'")
+        for ref in self.janitor.find_expired_stages(100):
+            self.engine.stages.take_back_tasks(ref)
+
+    def sweep(self):
+        self.announce(self.janitor.find_unannounced_tasks(1000, 0.0, 0.0))
+        for ref in self.janitor.find_idle_windows(100, 0.0, 0.0):
+            self.announce(self.engine.tasks.take_next_tasks(ref))
+
+    def rows(self, ref):
+        return self.engine.query("select task_id, status from app.tasks where job_id = %s order by task_id", ref.job_id)
+
+    def check(self):
+        for ref in self.refs:
+            (stage,) = self.engine.query("select * from app.stages where job_id = %s", ref.job_id)
+            rows = self.rows(ref)
+            assert len(rows) == TASKS
+            beyond = [row for row in rows if row["task_id"] > stage["window_after"]]
+            assert {row["status"] for row in beyond} <= {"pending"}
+            if self.most is not None:
+                assert sum(row["status"] in OPEN for row in rows) - len(beyond) <= self.most
+
+    def finish(self):
+        """Work goes on without faults: in turn, so that each job has its share until all have ended."""
+        for _ in range(JOBS * TASKS * 4):
+            if not self.queue:
+                self.take_back()
+                self.sweep()
+            if not self.queue:
+                break
+            self.deliver(self.queue.pop(0))
+
+
+@given(
+    story=st.lists(events, max_size=30),
+    first=st.integers(1, 20),
+    per_message=st.sampled_from([1, 3]),
+    most=st.sampled_from([None, None, 1, 4]),
+)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_task_is_run_once_whatever_happens(engine, story, first, per_message, most):
+    driver = Driver(engine, first, min(per_message, most or per_message), most)
+    for ref in driver.refs:
+        driver.announce(engine.tasks.take_next_tasks(ref))
+    driver.check()
+    for event, number in story:
+        driver.send(event, number)
+    driver.finish()
+    for ref in driver.refs:
+        assert {row["status"] for row in driver.rows(ref)} == {"completed"}
+        assert engine.job_status(ref.job_id) == "finalizing"
+    assert set(driver.ran.values()) == {1}
+    assert len(driver.ran) == JOBS * TASKS
+    assert verify(engine.pool) == []
+
+
+@given(first=st.integers(1, 16), per_message=st.integers(1, 4), large=st.integers(100, 400))
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_job_starves_whatever_the_backlog_of_another(engine, first, per_message, large):
+    """A new stage's first message comes after no more than what the window of the other has."""
+    driver = Driver(engine, first, per_message, None)
+    giant = engine.submit(stages=1, tasks_per_message=per_message)
+    engine.plan(giant, 1, large, first_window=first)
+    other = StageRef(giant, 1, 1)
+    driver.refs = [other]
+    driver.announce(engine.tasks.take_next_tasks(other))
+    for _ in range(10):
+        driver.deliver(driver.queue.pop(0) if driver.queue else None)
+    window = len(driver.queue)
+    newcomer = engine.submit(stages=1, tasks_per_message=per_message)
+    engine.plan(newcomer, 1, 2)
+    driver.refs.append(StageRef(newcomer, 1, 1))
+    driver.announce(driver.janitor.find_unannounced_tasks(1000, 0.0, 0.0))
+    delivered = 0
+    while engine.job_status(newcomer) == "processing":
+        driver.deliver(driver.queue.pop(0))
+        delivered += 1
+    assert delivered <= window + 2
+    assert window <= 4 * max(first, 16)

@@ -1,0 +1,337 @@
+"""Large stages are announced in windows: little of them is in the queue, and nothing of them is forgotten."""
+
+import json
+import threading
+from collections import Counter
+
+import pytest
+
+from core.models import StageRef
+from core.models.control import RerunMode, RerunRequest
+from core.models.message import read_job_message, read_task_message
+from core.operating.explain import explain
+from core.operating.windows import LOOK_SECONDS
+from infrastructure.insight import InsightQueries
+from infrastructure.verify import verify
+
+from .machine_suite import FAST_RETRY, Rig, ShapesJob
+from .test_janitor import pass_time, run_to_tasks
+
+PER_MESSAGE = ShapesJob.stages[1]["tasks_per_message"]
+# A first window of 32 messages, of which a stage of a thousand tasks has 143.
+FIRST = 32 * PER_MESSAGE
+MANY = 1_000
+
+
+def stage_row(rig, job_id, stage=2):
+    (row,) = rig.engine.query("select * from app.stages where job_id = %s and stage = %s", job_id, stage)
+    return row
+
+
+def statuses(rig, job_id):
+    return Counter(task["status"] for task in rig.tasks(job_id, 2))
+
+
+def messages_of(rig):
+    """The bodies of the messages that wait, as they will come."""
+    return [json.loads(entry.body) for entry in sorted(rig.queues._entries)]
+
+
+def declare(monkeypatch, **settings):
+    first, second, third = ShapesJob.stages
+    monkeypatch.setattr(ShapesJob, "stages", [first, second | settings, third])
+
+
+def test_a_large_stage_has_few_messages_in_the_queue_and_ends(rig):
+    job_id = run_to_tasks(rig, n=MANY)
+    assert statuses(rig, job_id) == {"queued": FIRST, "pending": MANY - FIRST}
+    most = 0
+    while rig.queues.deliver(rig.machine):
+        most = max(most, len(rig.queues._entries))
+    assert rig.job(job_id).result["total"] == sum(number**2 for number in range(MANY))
+    assert most <= 100
+    assert rig.behave.calls.total() == MANY + 2
+    assert verify(rig.engine.pool) == []
+
+
+def test_a_small_stage_is_announced_as_a_whole(rig):
+    job_id = run_to_tasks(rig, n=100)
+    assert statuses(rig, job_id) == {"queued": 100}
+    assert stage_row(rig, job_id)["window_after"] is None
+    assert {message["takes_next"] for message in messages_of(rig)} == {None}
+
+
+def test_one_message_in_half_a_window_and_the_last_look_for_more(rig):
+    run_to_tasks(rig, n=MANY)
+    marks = [message["takes_next"] for message in messages_of(rig)]
+    assert [place for place, mark in enumerate(marks, start=1) if mark] == [16, 32]
+    assert marks.count(False) == 30
+
+
+def test_a_small_job_waits_for_one_window_and_not_for_the_backlog(engine):
+    rig = Rig(engine, on_the_spot=True)
+    large = run_to_tasks(rig, n=MANY)
+    small = rig.submit(n=3)
+    while not rig.job(small).status.is_terminal:
+        assert rig.queues.deliver(rig.machine)
+    assert rig.job(small).status == "completed"
+    assert statuses(rig, large)["completed"] <= FIRST
+    assert rig.job(large).status == "processing"
+
+
+def shares_of(rig, *job_ids, share):
+    """How many tasks of each have ended when the first has come to this share of its tasks."""
+    while True:
+        ended = [statuses(rig, job_id)["completed"] for job_id in job_ids]
+        if max(ended) >= share * MANY:
+            return ended
+        for _ in range(10):
+            assert rig.queues.deliver(rig.machine)
+
+
+def test_two_large_jobs_share_the_queue(engine):
+    """The second one came when the first had a queue of its own."""
+    rig = Rig(engine, on_the_spot=True)
+    first = run_to_tasks(rig, n=MANY)
+    for _ in range(20):
+        rig.queues.deliver(rig.machine)
+    second = run_to_tasks(rig, n=MANY)
+    before = statuses(rig, first)["completed"]
+    ended = shares_of(rig, first, second, share=0.75)
+    assert ended[1] >= (ended[0] - before) / 3
+
+
+def test_a_job_of_high_priority_is_ahead_of_one_of_low(rig, monkeypatch):
+    monkeypatch.setattr(ShapesJob, "priority", "low")
+    low = run_to_tasks(rig, n=MANY)
+    assert statuses(rig, low)["queued"] == FIRST / 4
+    monkeypatch.setattr(ShapesJob, "priority", "high")
+    high = run_to_tasks(rig, n=MANY)
+    assert statuses(rig, high)["queued"] == FIRST * 4
+    ended = shares_of(rig, low, high, share=0.75)
+    assert ended[1] > 3 * ended[0]
+    rig.queues.run(rig.machine)
+    assert {rig.job(job_id).status for job_id in (low, high)} == {"completed"}
+
+
+@pytest.mark.parametrize("per_message", [1, 7])
+@pytest.mark.parametrize("most", [1, 5])
+def test_no_more_tasks_are_open_at_a_time_than_max_parallel(rig, monkeypatch, most, per_message):
+    """Retries count, too: some attempts fail at first."""
+    declare(monkeypatch, max_parallel=most, tasks_per_message=per_message)
+    running, seen, lock = [0], [], threading.Lock()
+
+    def act(context):
+        with lock:
+            running[0] += 1
+            seen.append(running[0])
+        try:
+            if context.attempt == 1 and context.task_index % 7 == 0:
+                raise OSError("not yet")
+        finally:
+            with lock:
+                running[0] -= 1
+
+    for number in range(60):
+        rig.behave.before[f"s2-n{number}"] = act
+    job_id = rig.submit(n=60)
+    while rig.queues.deliver(rig.machine, skip_delays=True):
+        announced = statuses(rig, job_id)
+        assert announced["queued"] + announced["processing"] + announced["pending_retry"] <= most
+    assert rig.job(job_id).status == "completed"
+    assert max(seen) <= most
+    # Each time all that may run has been sent: nothing waited for a sweep.
+    assert rig.janitor.sweep().repairs == 0
+
+
+def test_max_parallel_holds_over_several_workers(engine, monkeypatch, crowd):
+    declare(monkeypatch, max_parallel=3, tasks_per_message=1)
+    rig = Rig(engine)
+    running, seen, lock = [0], [], threading.Lock()
+    met = threading.Barrier(3)
+
+    def act(context):
+        with lock:
+            running[0] += 1
+            seen.append(running[0])
+        if context.task_index < 3:
+            met.wait(timeout=30)  # three do run at a time
+        with lock:
+            running[0] -= 1
+
+    for number in range(40):
+        rig.behave.before[f"s2-n{number}"] = act
+    job_id = rig.submit(n=40)
+    others = [Rig(engine, rig.queues, behave=rig.behave) for _ in range(2)]
+    rig.queues.deliver(rig.machine)
+    crowd(*(lambda other=other: other.queues.run(other.machine, threads=4) for other in others))
+    assert rig.job(job_id).status == "completed"
+    assert max(seen) == 3
+
+
+def test_tasks_that_wait_for_another_attempt_keep_no_place_from_others(rig, monkeypatch):
+    """A window full of them stood still until they were due."""
+    declare(monkeypatch, retry=FAST_RETRY | {"base_delay_seconds": 3600, "max_delay_seconds": 3600})
+
+    def fail(_context):
+        raise OSError("not yet")
+
+    for number in range(MANY):
+        if number % 3:
+            rig.behave.before[f"s2-n{number}"] = fail
+    job_id = run_to_tasks(rig, n=MANY)
+    while rig.queues.deliver(rig.machine):
+        pass
+    found = statuses(rig, job_id)
+    assert found["completed"] == -(-MANY // 3)
+    assert found["pending_retry"] == MANY - found["completed"]
+
+
+def test_paused_stage_takes_nothing_and_goes_on_when_it_is_resumed(rig):
+    job_id = run_to_tasks(rig, n=MANY)
+    rig.machine.pause_job(job_id)
+    while rig.queues.deliver(rig.machine):
+        pass
+    assert statuses(rig, job_id) == {"queued": FIRST, "pending": MANY - FIRST}
+    pass_time(rig)
+    assert rig.janitor.sweep().repairs == 0
+    rig.machine.resume_job(job_id)
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "completed"
+    assert rig.behave.calls.total() == MANY + 2
+
+
+def test_stage_whose_window_emptied_during_a_pause_goes_on(rig):
+    """All tasks of the window ended after the pause began, so none of them took the next."""
+    job_id = run_to_tasks(rig, n=MANY)
+    rig.behave.before["s2-n0"] = lambda context: rig.machine.pause_job(context.job_id)
+    while rig.queues.deliver(rig.machine):
+        pass
+    for text in (
+        "set parked_at = null, status = 'processing', lease_id = gen_random_uuid(), lease_expires_at = now()",
+        "set status = 'completed', lease_id = null, lease_expires_at = null, finished_at = now(), result = '{}'",
+    ):
+        rig.engine.execute(f"update app.tasks {text} where stage = 2 and status in ('queued', 'processing')")
+    rig.machine.resume_job(job_id)
+    assert statuses(rig, job_id)["queued"] > 0
+
+
+def test_few_messages_of_a_cancelled_job_are_left(rig):
+    job_id = run_to_tasks(rig, n=MANY)
+    assert rig.machine.cancel_job(job_id, "no longer needed") == "cancelled"
+    assert len(rig.queues._entries) <= 32
+    while rig.queues.deliver(rig.machine):
+        pass
+    assert rig.behave.calls.total() == 1
+    assert rig.janitor.sweep().repairs == 0
+
+
+def test_rerun_of_many_failed_tasks_is_announced_in_windows(rig, monkeypatch):
+    declare(monkeypatch, retry=FAST_RETRY | {"max_attempts": 1}, failure={"on_failure": "continue"})
+    bad = list(range(0, MANY, 2))
+    job_id = rig.run(n=MANY, bad=bad)
+    assert rig.job(job_id).status == "completed_with_errors"
+    answer = rig.machine.rerun_job(job_id, RerunRequest(mode=RerunMode.FAILED))
+    assert answer.fresh_count == len(bad)
+    rows = [row for row in rig.tasks(job_id, 2) if row["run"] == 2]
+    assert {row["parked_at"] for row in rows} == {None}
+    found = Counter(row["status"] for row in rows)
+    assert found == {"completed": MANY - len(bad), "queued": FIRST, "pending": len(bad) - FIRST}
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).run == 2
+    assert rig.job(job_id).status.is_terminal
+    assert verify(rig.engine.pool) == []
+
+
+def test_workers_of_the_release_before_are_helped_by_the_janitor(rig):
+    """They do not know what the mark in a message means; each sweep fills the window."""
+    job_id = run_to_tasks(rig, n=MANY)
+
+    def as_before(queue, body):
+        if queue == "tasks":
+            message = read_task_message(queue, body)
+            rig.machine.process_task_message(message.model_copy(update={"takes_next": None}))
+        else:
+            rig.machine.process_job_message(read_job_message(queue, body))
+
+    while not rig.job(job_id).status.is_terminal:
+        if not rig.queues.deliver_to(as_before):
+            assert statuses(rig, job_id)["queued"] == 0
+            pass_time(rig)
+            assert rig.janitor.sweep().announced_tasks > 0
+    assert rig.job(job_id).status == "completed"
+    assert rig.behave.calls.total() == MANY + 2
+
+
+def test_many_who_take_at_once_take_no_task_twice_and_fill_the_window_once(rig, crowd):
+    job_id = run_to_tasks(rig, n=MANY)
+    ref = StageRef(job_id, 1, 2)
+    for _ in range(10):
+        rig.queues.deliver(rig.machine)
+    pass_time(rig, 1)
+    before = statuses(rig, job_id)
+    taken = [task.task_id for tasks in crowd(*[lambda: rig.state.take_next_tasks(ref)] * 8) for task in tasks]
+    assert len(taken) == len(set(taken))
+    assert len(taken) + before["queued"] <= FIRST
+    assert [rig.state.take_next_tasks(ref) for _ in range(3)] == [[], [], []]
+
+
+def test_a_take_reads_as_many_rows_whatever_the_size_of_its_stage(engine):
+    found = []
+    for tasks in (500, 5_000):
+        job_id = engine.submit()
+        ref = StageRef(job_id, 1, 1)
+        engine.plan(job_id, 1, tasks, first_window=100)
+        assert len(engine.tasks.take_next_tasks(ref)) == 100
+        lease = engine.claim(job_id, 1, *(f"s1-{number:05d}" for number in range(60)))
+        results = {f"s1-{number:05d}": {} for number in range(60)}
+        engine.stages.complete_task_and_check_stage(ref, lease_id=lease, results=results)
+        read = "select sum(seq_tup_read + idx_tup_fetch) as n from pg_stat_xact_user_tables where relname = 'tasks'"
+        with engine.pool.connection() as connection, connection.transaction():
+            before = connection.execute(read).fetchone()["n"]
+            taken = connection.execute("select * from app.take_next_tasks(%s, 1, 1)", (job_id,)).fetchall()
+            found.append(connection.execute(read).fetchone()["n"] - before - len(taken))
+        assert taken[0]["task_id"] == "s1-00100"
+    assert 0 < found[1] <= found[0] + 60, found
+
+
+def test_message_that_is_not_marked_looks_only_if_nobody_has_lately(engine):
+    now = [100.0]
+    rig = Rig(engine, clock=lambda: now[0])
+    run_to_tasks(rig, n=MANY)
+    takes = []
+    take = rig.state.take_next_tasks
+    rig.state.take_next_tasks = lambda ref: takes.append(ref) or take(ref)
+    rig.queues.deliver(rig.machine)
+    assert takes == []
+    now[0] += 2 * LOOK_SECONDS
+    for _ in range(3):
+        rig.queues.deliver(rig.machine)
+    assert len(takes) == 1
+
+
+def explained(rig, job_id):
+    facts = InsightQueries(rig.engine.pool).get_job_facts(job_id)
+    return {finding.code: finding.message for finding in explain(facts)}
+
+
+def test_explain_says_that_tasks_wait_for_their_turn(rig):
+    job_id = run_to_tasks(rig, n=MANY)
+    found = explained(rig, job_id)
+    assert (
+        f"waiting for their turn: {MANY - FIRST} tasks of stage 2; {FIRST} tasks announced" in found["waits_for_turn"]
+    )
+    assert "tasks_not_announced" not in found
+
+
+def test_explain_names_the_limit_and_who_holds_it(rig, monkeypatch):
+    declare(monkeypatch, max_parallel=2, tasks_per_message=1)
+    seen = []
+    rig.behave.before["s2-n0"] = lambda context: seen.append(explained(rig, context.job_id))
+    job_id = run_to_tasks(rig, n=50)
+    waiting = explained(rig, job_id)["waits_for_limit"]
+    assert waiting.endswith("48 tasks of stage 2; 2 tasks announced, none of which a worker has now")
+    rig.queues.run(rig.machine)
+    (found,) = seen
+    assert "max_parallel 2 of the stage: 48 tasks" in found["waits_for_limit"]
+    assert found["waits_for_limit"].endswith("held by test-process (1)")
