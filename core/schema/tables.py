@@ -6,6 +6,7 @@ from typing import LiteralString
 from core.models.dead_letter import DeadLetterRecord
 from core.models.definition import FrozenModel
 from core.models.record import (
+    AuditRecord,
     IdempotencyKeyRecord,
     JobEvent,
     JobRecord,
@@ -21,7 +22,7 @@ from core.schema.statuses import ACTIVE_JOBS, ENDED_JOBS, OPEN_JOBS, OPEN_STAGES
 class Index:
     """With `statuses` it covers only rows in one of them, with `condition` those for which that column is true.
 
-    With `where_set` it covers those that have a value in that column.
+    With `where_set` it covers those that have a value in that column. `of_parts`: it finds what a JSON column contains.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Index:
     condition: str | None = None
     where_set: str | None = None
     is_unique: bool = False
+    of_parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,9 @@ TABLES = (
             # Retention's: only ended jobs, by when they ended.
             Index("jobs_finished", ("finished_at",), ENDED_JOBS),
             Index("jobs_by_deadline", ("deadline_at",), ACTIVE_JOBS),
+            # Of those few that have tags; and what a trace begins with.
+            Index("jobs_by_tag", ("tags",), where_set="tags", of_parts=True),
+            Index("jobs_by_correlation", ("correlation_id", "created_at", "job_id")),
         ),
         now_columns=("created_at", "updated_at"),
     ),
@@ -117,6 +122,19 @@ TABLES = (
         key=("job_id", "event_id"),
         references=((("job_id",), "jobs"),),
         identity="event_id",
+        now_columns=(),
+    ),
+    Table(
+        # No foreign key: it outlives its job. Few rows are written by people, and read by age.
+        "audit_log",
+        AuditRecord,
+        key=("job_id", "audit_id"),
+        indexes=(
+            # Lists, the latest first; and retention's.
+            Index("audit_log_in_order", ("audit_id",)),
+            Index("audit_log_by_age", ("at",)),
+        ),
+        identity="audit_id",
         now_columns=(),
     ),
     Table(
