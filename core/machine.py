@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from core.advancing.dry_run import DryRunner
 from core.advancing.job_advancer import INLINE_SECONDS, JobAdvancer, obstacle_of
 from core.advancing.submission import Submitter
 from core.app_queues import JOBS_QUEUE
@@ -20,6 +21,7 @@ from core.errors import (
 )
 from core.models import JobQueueMessage, StageCompleteMessage, StageDefinition, TaskQueueMessage
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
+from core.models.dry_run import JobDraft
 from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
 from core.operating.job_control import JobControl
@@ -57,6 +59,7 @@ class CoreMachine:
         self._control = JobControl(parts.catalog, parts.state, parts.orchestration)
         self._errors = CoreMachineErrorHandler(log)
         self._jobs = JobCache(parts.state)
+        self._dry_runner = DryRunner(parts.catalog, parts.state, parts.orchestration)
         self._submitter = Submitter(parts.catalog, parts.state, parts.orchestration)
         self._postponer = Postponer(
             parts.state,
@@ -82,6 +85,17 @@ class CoreMachine:
             StoreUnavailable: Nothing was written.
         """
         return self._submitter.submit(request)
+
+    def submit_jobs(self, requests: Sequence[SubmitRequest]) -> list[Submission | Exception]:
+        """As `submit_job` for each, in their order, and an error in place of an answer; one transaction a job type."""
+        return self._submitter.submit_many(requests)
+
+    def draft_job(self, request: SubmitRequest) -> JobDraft:
+        """What `submit_job` would write, and the tasks that the first stage would have; nothing is written.
+
+        The author's code is asked as it would be then. Raises what `submit_job` raises before it writes.
+        """
+        return self._dry_runner.draft(request)
 
     def process_job_message(self, message: JobQueueMessage | StageCompleteMessage | UnknownMessage) -> None:
         """Plan the job's stage or finalize it, whichever its row asks for; a message that came late changes nothing.

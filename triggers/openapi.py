@@ -25,8 +25,9 @@ _WHAT = {
     404: "There is no such thing",
     405: "The path does not know this method",
     409: "What the state of the job does not allow",
+    410: "The job has ended",
     411: "A body was announced that did not arrive: send it with a Content-Length",
-    413: "The body is larger than 1 MiB",
+    413: "The body is larger than 1 MiB, that of many submissions than 8 MiB",
     415: "The body is not JSON in UTF-8, or does not say so",
     422: "The Idempotency-Key came before with another content",
     429: "Too many requests wait; come again later",
@@ -37,10 +38,18 @@ _EVERYWHERE = (400, 401, 405, 429, 500, 503)
 _WITH_BODY = (411, 413, 415)
 _RETRY_AFTER = {"Retry-After": ("integer", "Seconds until it is worth asking again.")}
 _LOCATION = {"Location": ("string", "Where to look at the job.")}
+_OPERATION = {"Operation-Location": ("string", "Where Azure's clients poll.")}
+_TAG = {"ETag": ("string", "For `If-None-Match` of the next request.")}
 _APPLIED = {"Preference-Applied": ("string", "`wait=<seconds>`, where it was asked for.")}
 _REPLAYED = {"Idempotency-Replayed": ("string", "`true`: this is what an earlier request with the key made.")}
 _EXTRA: dict[str, tuple[int, ...]] = {
     "submit_job": (404, 409, 422),
+    "submit_batch": (),
+    "start_instance": (404, 409),
+    "terminate_instance": (404, 410),
+    "suspend_instance": (404, 410),
+    "resume_instance": (404, 410),
+    "rewind_instance": (404, 409),
     "cancel_job": (404, 409),
     "pause_job": (404, 409),
     "resume_job": (404, 409),
@@ -57,9 +66,13 @@ _EXTRA: dict[str, tuple[int, ...]] = {
     "run_schedule": (404, 409),
 }
 _HEADERS: dict[str, Json] = {
-    "submit_job": {**_LOCATION, **_RETRY_AFTER, **_APPLIED, **_REPLAYED},
-    "rerun_job": {**_LOCATION, **_RETRY_AFTER},
-    "get_job": {**_RETRY_AFTER, **_APPLIED},
+    "submit_job": {**_LOCATION, **_OPERATION, **_RETRY_AFTER, **_APPLIED, **_REPLAYED},
+    "rerun_job": {**_LOCATION, **_OPERATION, **_RETRY_AFTER},
+    "get_job": {**_RETRY_AFTER, **_APPLIED, **_TAG},
+    "get_operation": {**_RETRY_AFTER, **_TAG},
+    "poll_job": {**_LOCATION, **_RETRY_AFTER},
+    "start_instance": {**_LOCATION, **_RETRY_AFTER},
+    "get_instance": {**_LOCATION, **_RETRY_AFTER},
 }
 
 
