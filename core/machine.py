@@ -20,6 +20,7 @@ from core.errors import (
     UnknownWork,
 )
 from core.models import JobQueueMessage, StageCompleteMessage, StageDefinition, TaskQueueMessage
+from core.models.bulk import DeleteAnswer, HoldAnswer
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
 from core.models.dry_run import JobDraft
 from core.models.message import UnknownMessage
@@ -87,7 +88,7 @@ class CoreMachine:
         return self._submitter.submit(request)
 
     def submit_jobs(self, requests: Sequence[SubmitRequest]) -> list[Submission | Exception]:
-        """As `submit_job` for each, in their order, and an error in place of an answer; one transaction a job type."""
+        """As `submit_job` for each, with the error where it would raise one; one transaction per job type."""
         return self._submitter.submit_many(requests)
 
     def draft_job(self, request: SubmitRequest) -> JobDraft:
@@ -228,3 +229,11 @@ class CoreMachine:
     def rerun_job(self, job_id: str, request: RerunRequest) -> ControlAnswer | None:
         """Begin the next run of a job that has ended; see `core.operating.job_control`. None for an unknown job."""
         return self._control.rerun(job_id, request)
+
+    def delete_job(self, job_id: str, *, reason: str | None, actor: str | None) -> DeleteAnswer | None:
+        """Delete a job that has ended and is under no legal hold, with all its rows. None for an unknown job."""
+        return self._control.delete(job_id, reason=reason, actor=actor)
+
+    def hold_job(self, job_id: str, *, is_held: bool, reason: str | None, actor: str | None) -> HoldAnswer | None:
+        """Keep a job from being deleted, or no more. None for an unknown job."""
+        return self._state.hold_job(job_id, is_held=is_held, reason=reason, actor=actor)

@@ -14,6 +14,7 @@ from core.basics.outage import outage
 from core.errors import Failure, StoreUnavailable
 from core.models import JobRecord, JobRef, JobStatus, Lease, RetryPolicy, StageRef
 from core.models.announcement import ParkedTask
+from core.models.bulk import DeleteAnswer, DeleteOutcome, HoldAnswer
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.models.retry import retry_delay
@@ -382,6 +383,21 @@ class StateManager:
         """Begin the run after `ref.run` of a job that has ended; None for an unknown job."""
         answer = self._jobs.rerun_job(ref, request, definition)
         return _told("job_rerun_asked", ref.job_id, answer)
+
+    def delete_job(self, job_id: str, *, reason: str | None, actor: str | None, limit: int) -> DeleteAnswer | None:
+        """Delete at most so many of an ended job's tasks, and with the last of them the job. None: unknown."""
+        answer = self._jobs.delete_job(job_id, reason=reason, actor=actor, limit=limit)
+        if answer is not None and answer.outcome is not DeleteOutcome.DELETING:
+            record = {"checkpoint": "JOB_DELETE", "job_id": job_id, "outcome": answer.outcome}
+            log.info("job_delete_asked", extra={**record, "status": answer.status})
+        return answer
+
+    def hold_job(self, job_id: str, *, is_held: bool, reason: str | None, actor: str | None) -> HoldAnswer | None:
+        """Keep a job from being deleted, or no more; None for an unknown job."""
+        answer = self._jobs.hold_job(job_id, is_held=is_held, reason=reason, actor=actor)
+        if answer is not None and answer.has_changed:
+            log.info("job_hold_changed", extra={"checkpoint": "JOB_HOLD", "job_id": job_id, "is_held": is_held})
+        return answer
 
     def find_parked_tasks(self, job_id: str | None, limit: int, hold_seconds: float) -> list[ParkedTask]:
         """Tasks that need a message once more, held for the caller; of one job or of all."""

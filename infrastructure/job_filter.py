@@ -48,6 +48,8 @@ def conditions_of(wanted: JobFilter) -> tuple[list[Composable], list[Any]]:
             if wanted.paused
             else SQL("paused_at is null")
         )
+    if wanted.held is not None:
+        conditions.append(SQL("hold is not null" if wanted.held else "hold is null"))
     for name, text in _COMPARED:
         value = getattr(wanted, name)
         if value is not None:

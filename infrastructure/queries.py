@@ -156,6 +156,13 @@ class JobQueries(PostgreSQLRepository):
             rows, JobSummary, limit, lambda row: _JOB_PLACE.dump_json((PLACES[sort], row[column], row["job_id"]))
         )
 
+    def count_jobs(self, wanted: JobFilter) -> int:
+        """How many jobs are like that."""
+        conditions, parameters = conditions_of(wanted)
+        where = SQL(" where ") + SQL(" and ").join(conditions) if conditions else SQL("")
+        query = SQL("select count(*)::integer as count from {}{}").format(self._table("jobs"), where)
+        return int(self._execute_query("count_jobs", query, parameters)[0]["count"])
+
     def list_tasks(
         self,
         job_id: str,

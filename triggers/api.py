@@ -14,6 +14,7 @@ from infrastructure.queries import RunNotFound, TaskNotFound
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
 from triggers import (
+    bulk_api,
     docs,
     durable_api,
     insight_api,
@@ -26,9 +27,9 @@ from triggers import (
 )
 from triggers.api_models import page_of as _page
 from triggers.edge import Edge, MethodTable
-from triggers.endpoints import JobIdPath, NoQuery, OneValueRoute, Services, find_services, job_links, services_of
+from triggers.endpoints import JobIdPath, NoQuery, OneValueRoute, Services, find_services, services_of
 from triggers.entity_tag import answer_with_tag
-from triggers.job_answers import job_answer, read_job, retry_after
+from triggers.job_answers import job_answer, list_item, read_job, retry_after
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
 from triggers.problems import Problem
@@ -62,6 +63,7 @@ def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> 
         submit_api.router,
         operations_api.router,
         durable_api.router,
+        bulk_api.router,
         router,
         job_actions.router,
         insight_api.router,
@@ -120,13 +122,7 @@ def list_jobs(
 ) -> models.Page[models.JobListItem]:
     """Jobs, the newest first unless `sort` asks for another order. What several parameters ask for counts together."""
     page = services.queries.find_jobs(query.to_filter(), sort=query.sort, limit=query.limit, cursor=query.cursor)
-    return _page([_list_item(request, job) for job in page.items], page.next_cursor, request)
-
-
-def _list_item(request: Request, job: view.JobSummary) -> models.JobListItem:
-    started_at, seconds = view.run_times(job)
-    fields = dict(job) | {"run_started_at": started_at, "duration_seconds": seconds}
-    return models.JobListItem(**fields, links=job_links(request, job.job_id))
+    return _page([list_item(request, job) for job in page.items], page.next_cursor, request)
 
 
 @router.get("/jobs/{job_id}/tasks", tags=["jobs"], response_model_exclude_unset=True)

@@ -124,6 +124,7 @@ class JobsQuery(PageQuery):
     status: Annotated[list[JobStatus], BeforeValidator(_job_statuses), Field(max_length=_MOST_FILTERS)] = []
     job_type: Annotated[list[JobTypeText], Field(max_length=_MOST_FILTERS)] = []
     paused: Annotated[bool | None, Field(description="Only paused jobs, or only those that are not.")] = None
+    held: Annotated[bool | None, Field(description="Only jobs under a legal hold, or only the others.")] = None
     tag: Annotated[
         list[str],
         Field(max_length=MOST_TAGS, description="`team=geo`, or `team` for any value of it. Repeated: all of them."),
@@ -146,6 +147,7 @@ class JobsQuery(PageQuery):
             statuses=tuple(self.status),
             job_types=tuple(self.job_type),
             paused=self.paused,
+            held=self.held,
             tags=read_wanted_tags(self.tag),
             correlation_id=self.correlation_id,
             error=self.error,

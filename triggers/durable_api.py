@@ -9,8 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 from fastapi import Query as InQuery
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, Field
 
 from core.models import JobRecord, JobStatus
 from core.models.control import RerunMode, RerunRequest
@@ -34,32 +33,34 @@ _WORDS = {
 }
 
 
-class _CamelCase(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-
-class ManagementPayload(_CamelCase):
-    """Where an instance is looked at and acted on."""
+class ManagementPayload(BaseModel):
+    """Where an instance is looked at and acted on. `{text}` is the reason, for the client to fill in."""
 
     id: str
-    status_query_get_uri: str
-    terminate_post_uri: str
-    suspend_post_uri: str
-    resume_post_uri: str
-    rewind_post_uri: str
+    status: Annotated[str, Field(serialization_alias="statusQueryGetUri")]
+    terminate: Annotated[str, Field(serialization_alias="terminatePostUri")]
+    suspend: Annotated[str, Field(serialization_alias="suspendPostUri")]
+    resume: Annotated[str, Field(serialization_alias="resumePostUri")]
+    rewind: Annotated[str, Field(serialization_alias="rewindPostUri")]
 
 
-class InstanceStatus(_CamelCase):
+class InstanceStatus(BaseModel):
     """A job as an orchestration instance. `customStatus` has its own status, run and stage."""
 
     name: str
-    instance_id: str
-    runtime_status: Annotated[str, Field(description="Pending, Running, Suspended, Completed, Failed or Terminated.")]
+    instance_id: Annotated[str, Field(serialization_alias="instanceId")]
+    runtime_status: Annotated[
+        str,
+        Field(
+            serialization_alias="runtimeStatus",
+            description="Pending, Running, Suspended, Completed, Failed or Terminated.",
+        ),
+    ]
     input: dict[str, Any]
-    custom_status: dict[str, Any]
+    custom_status: Annotated[dict[str, Any], Field(serialization_alias="customStatus")]
     output: dict[str, Any] | None
-    created_time: datetime | None
-    last_updated_time: datetime | None
+    created_at: Annotated[datetime | None, Field(serialization_alias="createdTime")]
+    updated_at: Annotated[datetime | None, Field(serialization_alias="lastUpdatedTime")]
 
 
 class ReasonQuery(api_models.Query):
@@ -84,7 +85,7 @@ def start_instance(
     del query
     submitted = services.machine.submit_job(SubmitRequest(job_type, body, actor=actor))
     payload = _payload(request, submitted.job_id)
-    response.headers.update({"Location": payload.status_query_get_uri, "Retry-After": "1"})
+    response.headers.update({"Location": payload.status, "Retry-After": "1"})
     return payload
 
 
@@ -97,7 +98,7 @@ async def get_instance(
     job = (await run_in_threadpool(services.queries.get_job_detail, job_id)).job
     if not job.status.is_terminal:
         response.status_code = 202
-        response.headers.update({"Location": _payload(request, job_id).status_query_get_uri, **retry_after(job)})
+        response.headers.update({"Location": _payload(request, job_id).status, **retry_after(job)})
     return InstanceStatus(
         name=job.job_type,
         instance_id=job.job_id,
@@ -105,8 +106,8 @@ async def get_instance(
         input=job.parameters,
         custom_status={"status": job.status.value, "run": job.run, "stage": job.stage, "stages": job.total_stages},
         output=job.result if job.error is None else job.error,
-        created_time=job.created_at,
-        last_updated_time=job.updated_at,
+        created_at=job.created_at,
+        updated_at=job.updated_at,
     )
 
 
@@ -178,7 +179,7 @@ def rewind_instance(
 
 def _gone(status: str) -> ProblemError:
     return ProblemError(
-        410, "job_has_ended", f"The job is {status}: nothing more can be done to it.", job_status=status
+        410, "instance_has_ended", f"The job is {status}: nothing more can be done to it.", job_status=status
     )
 
 
@@ -193,13 +194,5 @@ def _runtime_status(job: JobRecord) -> str:
 def _payload(request: Request, job_id: str) -> ManagementPayload:
     own = job_links(request, job_id).self_.removesuffix(f"/jobs/{job_id}")
     instance = f"{own}/durable/instances/{job_id}"
-    # Filled in by the client, as Durable Functions has it.
     actions = {name: f"{instance}/{name}?reason={{text}}" for name in ("terminate", "suspend", "resume", "rewind")}
-    return ManagementPayload(
-        id=job_id,
-        status_query_get_uri=instance,
-        terminate_post_uri=actions["terminate"],
-        suspend_post_uri=actions["suspend"],
-        resume_post_uri=actions["resume"],
-        rewind_post_uri=actions["rewind"],
-    )
+    return ManagementPayload(id=job_id, status=instance, **actions)

@@ -37,6 +37,13 @@ def job_answer(request: Request, detail: JobDetail) -> models.JobAnswer:
     )
 
 
+def list_item(request: Request, job: view.JobSummary) -> models.JobListItem:
+    """A job in a list."""
+    started_at, seconds = view.run_times(job)
+    fields = dict(job) | {"run_started_at": started_at, "duration_seconds": seconds}
+    return models.JobListItem(**fields, links=job_links(request, job.job_id))
+
+
 def retry_after(job: JobRecord) -> dict[str, str]:
     """The header of an answer about a job; none once it has ended."""
     if job.status.is_terminal:

@@ -45,6 +45,11 @@ _REPLAYED = {"Idempotency-Replayed": ("string", "`true`: this is what an earlier
 _EXTRA: dict[str, tuple[int, ...]] = {
     "submit_job": (404, 409, 422),
     "submit_batch": (),
+    "act_on_jobs": (409,),
+    "delete_job": (404, 409),
+    "hold_job": (404,),
+    "release_job": (404,),
+    "list_audit": (),
     "start_instance": (404, 409),
     "terminate_instance": (404, 410),
     "suspend_instance": (404, 410),

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from core.models.fields import MOST_TAGS, TAG_NAME, TAGS, expectation
 from core.models.status import JobStatus
@@ -27,17 +28,32 @@ class JobFilter:
         paused: Only those that are paused, or only those that are not.
         tags: That have all of these; a value of None is any value.
         error: Whose error's type or message contains this text, in any case.
+        held: Only those under a legal hold, or only those that are not.
         created_after: Submitted at this time or later; `created_before`: earlier than that.
     """
 
     statuses: tuple[JobStatus, ...] = ()
     job_types: tuple[str, ...] = ()
     paused: bool | None = None
+    held: bool | None = None
     tags: Mapping[str, str | None] = field(default_factory=dict)
     correlation_id: str | None = None
     error: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What it asks for, and nothing else."""
+        told: dict[str, Any] = {
+            **{name: [str(each) for each in getattr(self, name)] for name in ("statuses", "job_types")},
+            **{name: getattr(self, name) for name in ("paused", "held", "correlation_id", "error")},
+            **{name: at and at.isoformat() for name, at in self._times()},
+            "tags": dict(self.tags),
+        }
+        return {name: value for name, value in told.items() if value not in (None, [], {})}
+
+    def _times(self) -> tuple[tuple[str, datetime | None], ...]:
+        return ("created_after", self.created_after), ("created_before", self.created_before)
 
 
 def read_wanted_tags(texts: Iterable[str]) -> dict[str, str | None]:

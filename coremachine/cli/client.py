@@ -188,6 +188,17 @@ class ApiClient:
         sent = {name: value for name, value in body.items() if value is not None}
         return self._call("POST", _path("jobs", job_id, action), json=sent, shape={"status": str})
 
+    def act_on_many(self, body: Mapping[str, Any]) -> Json:
+        """An action on all jobs of a filter; without `confirm` only their count."""
+        return self._call("POST", "jobs/bulk", json=dict(body), timeout=_BATCH_SECONDS, shape={"matched": int})
+
+    def delete_job(self, job_id: str, reason: str | None) -> Json:
+        query = {} if reason is None else {"reason": reason}
+        return self._call("DELETE", _path("jobs", job_id), params=query, timeout=_BATCH_SECONDS)
+
+    def list_audit(self, *, limit: int, **query: Any) -> list[Json]:
+        return self._collect("audit", query, limit)
+
     def explain(self, job_id: str) -> Json:
         return self._call("GET", _path("jobs", job_id, "explain"))
 

@@ -623,6 +623,11 @@ class TestDocument:
         assert {(path, method) for path, item in document["paths"].items() for method in item} == {
             ("/api/jobs/submit/hello_world", "post"),
             ("/api/jobs/submit:batch", "post"),
+            ("/api/jobs/bulk", "post"),
+            ("/api/jobs/{job_id}", "delete"),
+            ("/api/jobs/{job_id}/hold", "post"),
+            ("/api/jobs/{job_id}/release", "post"),
+            ("/api/audit", "get"),
             ("/api/jobs/{job_id}/poll", "get"),
             ("/api/operations/{job_id}", "get"),
             ("/api/durable/orchestrators/{job_type}", "post"),

@@ -194,7 +194,7 @@ class TestDurable:
 
     def test_ended_instance_is_gone(self):
         answer = Api(FakeServices(cancelled_as="completed")).post(f"/api/durable/instances/{JOB_ID}/terminate")
-        assert_problem(answer, 410, "job_has_ended")
+        assert_problem(answer, 410, "instance_has_ended")
 
 
 class TestBatch:
