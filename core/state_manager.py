@@ -385,7 +385,7 @@ class StateManager:
         return _told("job_rerun_asked", ref.job_id, answer)
 
     def delete_job(self, job_id: str, *, reason: str | None, actor: str | None, limit: int) -> DeleteAnswer | None:
-        """Delete at most so many of an ended job's tasks, and with the last of them the job. None: unknown."""
+        """Delete at most `limit` of an ended job's tasks, and with the last of them the job. None: unknown."""
         answer = self._jobs.delete_job(job_id, reason=reason, actor=actor, limit=limit)
         if answer is not None and answer.outcome is not DeleteOutcome.DELETING:
             record = {"checkpoint": "JOB_DELETE", "job_id": job_id, "outcome": answer.outcome}

@@ -37,7 +37,7 @@ class JobControlRepository(PostgreSQLRepository):
         return self._control("rerun_job", (*ref.key, request.mode, request.from_stage, *changed, *who))
 
     def delete_job(self, job_id: str, *, reason: str | None, actor: str | None, limit: int) -> DeleteAnswer | None:
-        """Delete at most so many of an ended job's tasks, and with the last of them the job."""
+        """Delete at most `limit` of an ended job's tasks, and with the last of them the job."""
         (row,) = self._call("delete_job", (job_id, reason, actor, limit))
         if row["outcome"] == "missing":
             return None

@@ -2728,7 +2728,8 @@ begin
     hold := case when p_is_held then jsonb_strip_nulls(jsonb_build_object(
       'reason', p_reason, 'actor', p_actor, 'at', "app".clock())) end;
     update "app".jobs j set hold = hold_job.hold where j.job_id = p_job_id;
-    perform "app".record_event(p_job_id, v_job.run, null, null, 'job_' || outcome,
+    perform "app".record_event(p_job_id, v_job.run, null, null,
+      case when p_is_held then 'job_held' else 'job_released' end,
       jsonb_build_object('reason', p_reason, 'actor', p_actor));
     perform "app".record_audit(case when p_is_held then 'hold' else 'release' end, p_job_id, p_actor, p_reason,
       jsonb_build_object('status', v_job.status, 'run', v_job.run));
@@ -3866,7 +3867,7 @@ comment on table "app"."audit_log" is 'What somebody did to a job or to many. It
 comment on column "app"."audit_log"."audit_id" is 'Identity; the order in which rows were written.';
 comment on column "app"."audit_log"."job_id" is 'The job; empty for an action on many.';
 comment on column "app"."audit_log"."action" is 'cancel, pause, resume, rerun, delete, hold, release; bulk: the request for many of one of them.';
-comment on column "app"."audit_log"."actor" is 'Who did it; null where nobody vouches for a name.';
+comment on column "app"."audit_log"."actor" is 'The person or app that did it; null where nobody vouches for a name.';
 comment on column "app"."audit_log"."reason" is 'Why, as the actor wrote it.';
 comment on column "app"."audit_log"."detail" is 'What goes with the action, such as from and to.';
 comment on column "app"."audit_log"."at" is 'When, by the database''s clock.';

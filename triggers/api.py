@@ -25,6 +25,7 @@ from triggers import (
     schedules_api,
     submit_api,
 )
+from triggers.access import AccessGate, AccessRules
 from triggers.api_models import page_of as _page
 from triggers.edge import Edge, MethodTable
 from triggers.endpoints import JobIdPath, NoQuery, OneValueRoute, Services, find_services, services_of
@@ -50,13 +51,16 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "desc
 router = APIRouter(route_class=OneValueRoute)
 
 
-def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> FastAPI:
+def create_api(
+    get_services: GetServices, *, trusts_principal: bool = False, access: AccessRules | None = None
+) -> FastAPI:
     """The ASGI application.
 
     Args:
         get_services: Called for each request, so that an app which cannot work yet still answers why. Raises
             ServicesNotReady then.
         trusts_principal: Whether App Service vouches for the headers that name the caller.
+        access: The roles of callers, once they are set up. None: every caller may do everything.
     """
     # Paths that are written out come before those with an id in the same place.
     routers = (
@@ -85,6 +89,8 @@ def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> 
     api.state.ends = EndWatcher(lambda job_ids: get_services().find_ended_jobs(job_ids))
     api.state.trusts_principal = trusts_principal
     problems.install(api)
+    if access is not None and access.are_on:
+        api.add_middleware(AccessGate, rules=access)
     api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router, preview.router), "/api"))
     for routes in routers:
         api.include_router(routes, prefix="/api", responses=PROBLEMS)

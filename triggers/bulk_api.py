@@ -5,12 +5,14 @@ from typing import Annotated, Protocol
 from fastapi import APIRouter, Depends, Request
 from fastapi import Query as InQuery
 
-from core.models.bulk import BulkReport, BulkRequest, DeleteAnswer, DeleteOutcome, HoldAnswer
+from core.models.bulk import BulkAction, BulkReport, BulkRequest, DeleteAnswer, DeleteOutcome, HoldAnswer
 from core.models.record import AuditRecord
 from core.models.view import Page
 from core.operating.bulk import MoreJobsMatch
+from core.safety.roles import Role
 from triggers import api_models, problems
 from triggers import bulk_models as models
+from triggers.access import expect_role
 from triggers.actor import Actor
 from triggers.endpoints import JobIdPath, JsonBody, NoQuery, OneValueRoute, body_schema, parse_body
 from triggers.job_answers import list_item
@@ -76,6 +78,8 @@ def act_on_jobs(
     """
     del query
     asked = parse_body(models.BulkBody, body).to_request(actor)
+    if asked.action is BulkAction.DELETE:
+        expect_role(request, Role.ADMIN)
     try:
         report = services.bulk.run(asked)
     except MoreJobsMatch as error:
@@ -138,7 +142,7 @@ def _hold(
 def list_audit(
     request: Request, services: Services, query: Annotated[models.AuditQuery, InQuery()]
 ) -> api_models.Page[models.AuditEntry]:
-    """Who did what to which job, and why, the latest first. Rows outlive their jobs."""
+    """What was done to which job, by which person or app, and why; the latest first. Rows outlive their jobs."""
     page = services.audit.list_audit(
         job_id=query.job_id, actor=query.actor, action=query.action, limit=query.limit, cursor=query.cursor
     )

@@ -70,7 +70,13 @@ class BulkBody(BaseModel):
         int | None, Field(ge=0, strict=True, description="The count that was seen; nothing is done if more match.")
     ] = None
     limit: Annotated[
-        int, Field(ge=1, le=MOST_JOBS_AT_ONCE, strict=True, description="Act on so many; ask again for the others.")
+        int,
+        Field(
+            ge=1,
+            le=MOST_JOBS_AT_ONCE,
+            strict=True,
+            description="The largest number to act on; ask again for the others.",
+        ),
     ] = MOST_JOBS_AT_ONCE
     cancel_grace_seconds: Annotated[
         float, Field(ge=0, le=86400, strict=True, description="As for the cancel of one job.")

@@ -21,7 +21,8 @@ _KEY = "x-functions-key"
 _SUBMIT = "/api/jobs/submit/{job_type}"
 _WHAT = {
     400: "The request cannot be understood, or its values cannot be used: `errors` names them",
-    401: "A function key is missing or wrong",
+    401: "A key is missing or wrong: the function key, or the one that carries a role",
+    403: "The caller's role is too low",
     404: "There is no such thing",
     405: "The path does not know this method",
     409: "What the state of the job does not allow",
@@ -34,7 +35,7 @@ _WHAT = {
     500: "An error that is not the request's fault",
     503: "The database or a queue cannot be reached, or the app is not set up",
 }
-_EVERYWHERE = (400, 401, 405, 429, 500, 503)
+_EVERYWHERE = (400, 401, 403, 405, 429, 500, 503)
 _WITH_BODY = (411, 413, 415)
 _RETRY_AFTER = {"Retry-After": ("integer", "Seconds until it is worth asking again.")}
 _LOCATION = {"Location": ("string", "Where to look at the job.")}

@@ -74,8 +74,8 @@ class BulkRequest:
     """An action on all jobs of a filter that it can be done to.
 
     Args:
-        confirm: At most so many jobs may match: the count of a dry run. None is the dry run.
-        limit: Act on so many at most; the same request again goes on.
+        confirm: The largest number of jobs that may match: the count of a dry run. None is the dry run.
+        limit: The largest number of jobs to act on; the same request again goes on.
     """
 
     action: BulkAction

@@ -393,7 +393,9 @@ class AuditRecord(FrozenModel):
     action: str = Field(
         description="cancel, pause, resume, rerun, delete, hold, release; bulk: the request for many of one of them."
     )
-    actor: str | None = Field(default=None, description="Who did it; null where nobody vouches for a name.")
+    actor: str | None = Field(
+        default=None, description="The person or app that did it; null where nobody vouches for a name."
+    )
     reason: str | None = Field(default=None, description="Why, as the actor wrote it.")
     detail: dict[str, Any] = Field(default={}, description="What goes with the action, such as from and to.")
     at: datetime = Field(description="When, by the database's clock.")

@@ -15,7 +15,7 @@ from core.safety.safe_log import safe_logger
 log = safe_logger(__name__)
 
 SHOWN_JOBS = 20
-# Azure's front ends cut a request after 230 seconds; what is left is told, and asked for again.
+# Azure's front ends cut a request after 230 seconds; what is left is reported, and asked for again.
 SECONDS_AT_ONCE = 100.0
 _PAGE = 200
 

@@ -16,7 +16,7 @@ from core.ports import JobCatalog
 from core.state_manager import StateManager
 
 TASKS_PER_PIECE = 2000
-# A request that takes longer may be cut by what is between; what is left is told.
+# A request that takes longer may be cut by what is between; what is left is reported.
 DELETE_SECONDS = 60.0
 
 

@@ -40,7 +40,7 @@ def bulk(
     correlation_id: CorrelationOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    everything: Annotated[bool, typer.Option("--all", help="All jobs, where no other option says which.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All jobs, where no other option chooses them.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show how many, and the first of them.")] = False,
     reason: ReasonOption = None,
     yes: YesOption = False,
@@ -72,7 +72,7 @@ def bulk(
     chosen = {name: value for name, value in wanted.items() if value is not None}
     if bool(chosen) == everything:
         found = "both" if everything else "neither"
-        raise UsageProblem(f"expected an option that says which jobs, or --all, found {found}")
+        raise UsageProblem(f"expected an option that chooses jobs, or --all, found {found}")
     body = {"action": action.value, "filter": chosen, **({} if reason is None else {"reason": reason})}
     with ApiClient(choose_url(url)) as client:
         counted = client.act_on_many(body)

@@ -72,12 +72,13 @@ class ApiClient:
         self.url = url
         # Whether the server has answered: one that never did may be the wrong one.
         self._was_reached = False
-        key = os.environ.get("COREMACHINE_FUNCTION_KEY")
+        variables = {"COREMACHINE_FUNCTION_KEY": "x-functions-key", "COREMACHINE_KEY": "x-coremachine-key"}
+        keys = {name: os.environ.get(name) for name in variables}
         self._http = httpx.Client(
             base_url=f"{url}/api/",
             timeout=_TIMEOUT_SECONDS,
             transport=transport,
-            headers={"x-functions-key": _header("COREMACHINE_FUNCTION_KEY", key)} if key else {},
+            headers={variables[name]: _header(name, key) for name, key in keys.items() if key},
             # A proxy of the environment (HTTP_PROXY) does not reach this machine's own servers.
             trust_env=not _is_on_this_machine(url),
         )

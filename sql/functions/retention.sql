@@ -145,7 +145,8 @@ begin
     hold := case when p_is_held then jsonb_strip_nulls(jsonb_build_object(
       'reason', p_reason, 'actor', p_actor, 'at', {schema}.clock())) end;
     update {schema}.jobs j set hold = hold_job.hold where j.job_id = p_job_id;
-    perform {schema}.record_event(p_job_id, v_job.run, null, null, 'job_' || outcome,
+    perform {schema}.record_event(p_job_id, v_job.run, null, null,
+      case when p_is_held then 'job_held' else 'job_released' end,
       jsonb_build_object('reason', p_reason, 'actor', p_actor));
     perform {schema}.record_audit(case when p_is_held then 'hold' else 'release' end, p_job_id, p_actor, p_reason,
       jsonb_build_object('status', v_job.status, 'run', v_job.run));

@@ -54,7 +54,7 @@ class TestBulk:
     @pytest.mark.parametrize("options", [[], ["--all", "--type", "t"]])
     def test_which_jobs_has_to_be_said(self, api, run, capsys, options):
         assert run("bulk", "cancel", *options) == 2
-        assert "which jobs, or --all" in capsys.readouterr().err
+        assert "chooses jobs, or --all" in capsys.readouterr().err
         assert api.requests == []
 
     def test_job_that_refused_is_exit_code_1(self, api, run, capsys):

@@ -540,10 +540,10 @@ class TestErrors:
     def test_unknown_path_and_wrong_method(self):
         problem = assert_problem(Api().get("/api/job"), 404, "not_found")
         assert "/api/docs" in problem["detail"]
-        response = Api()("DELETE", f"/api/jobs/{JOB_ID}")
+        response = Api()("PATCH", f"/api/jobs/{JOB_ID}")
         problem = assert_problem(response, 405, "method_not_allowed")
-        assert response.headers["allow"] == "GET, HEAD, OPTIONS"
-        assert problem["detail"] == f"/api/jobs/{JOB_ID}: expected GET or HEAD or OPTIONS, found DELETE."
+        assert response.headers["allow"] == "DELETE, GET, HEAD, OPTIONS"
+        assert problem["detail"] == f"/api/jobs/{JOB_ID}: expected DELETE or GET or HEAD or OPTIONS, found PATCH."
 
     def test_database_that_does_not_suit_says_what_to_do(self):
         versions = "schema version 7, this release has 8; run `coremachine db migrate`"
