@@ -137,6 +137,8 @@ class CoreMachine:
                 correlation_id=message.correlation_id,
                 idempotency_key=message.idempotency_key,
                 if_ended=message.if_ended or IfEnded.RETURN,
+                tags=message.tags or {},
+                start_at=message.start_at,
             )
             submitted = self.submit_job(request)
         except UnknownWork as unknown:

@@ -46,6 +46,7 @@ _REPLAYED = {"Idempotency-Replayed": ("string", "`true`: this is what an earlier
 _EXTRA: dict[str, tuple[int, ...]] = {
     "submit_job": (404, 409, 422),
     "submit_batch": (),
+    "get_submission_schema": (),
     "act_on_jobs": (409,),
     "delete_job": (404, 409),
     "hold_job": (404,),

@@ -11,6 +11,7 @@ from core.errors import OtherParameters, StoreUnavailable
 from core.models import JobStatus
 from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText
 from core.models.job_filter import read_tags
+from core.models.message_schema import submission_schema
 from core.models.submission import Submission, SubmissionOutcome, SubmitRequest
 from triggers import api_models, problems
 from triggers import submit_models as models
@@ -67,6 +68,13 @@ def submit_batch(
     return models.BatchAnswer(
         value=value, counts=Counter(str(each.job.outcome) if each.job else "refused" for each in value)
     )
+
+
+@router.get("/messages/submission", tags=["messages"])
+async def get_submission_schema(query: NoQuery) -> dict[str, Any]:
+    """The JSON Schema of a message that submits a job, for producers that put it on the jobs queue."""
+    del query
+    return submission_schema()
 
 
 def _outcome(request: Request, index: int, answer: Submission | Exception) -> models.BatchOutcome:

@@ -1,6 +1,11 @@
 """The whole app in the Functions host, on a real PostgreSQL and the project's broker, asked over HTTP alone."""
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -24,6 +29,7 @@ from coremachine.local.host.supervisor import HostSupervisor
 from infrastructure.migrations import Migrator
 
 ROOT = Path(__file__).parents[3]
+NODE_MODULES = ROOT / ".node" / "node_modules"
 
 
 @pytest.fixture(scope="module")
@@ -317,3 +323,48 @@ def test_dry_run_writes_nothing(ready):
     draft = ready.post("/api/jobs/submit/hello_world?dry_run=true", json={"n": 36}).json()
     assert (draft["first_stage"]["task_count"], len(draft["first_stage"]["tasks"])) == (36, 20)
     assert ready.get(f"/api/jobs/{draft['job_id']}").status_code == 404
+
+
+def example_of_producer(language):
+    """The program in the document about submissions, as a reader copies it."""
+    page = (ROOT / "docs" / "howto" / "submit-jobs.md").read_text(encoding="utf-8")
+    (program,) = re.findall(rf"```{language}\n(.*?azure.service-?bus.*?)```", page, re.DOTALL | re.IGNORECASE)
+    return program
+
+
+class TestProducers:
+    @pytest.fixture
+    def run(self, project_broker, tmp_path):
+        def run_program(*command):
+            environment = os.environ | {"ServiceBusConnection": project_broker.connection_string}
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+            )
+            assert done.returncode == 0, done.stderr
+
+        return run_program
+
+    @staticmethod
+    def find_job(http, query):
+        deadline = time.monotonic() + 60
+        while not (found := http.get(f"/api/jobs?{query}").json()["value"]):
+            assert time.monotonic() < deadline, "the submission is expected to make a job"
+            time.sleep(0.1)
+        return http.get(f"/api/jobs/{found[0]['job_id']}?wait=30").json()
+
+    def test_python_example_submits_a_job(self, ready, run, tmp_path):
+        (tmp_path / "send.py").write_text(example_of_producer("python"))
+        run(sys.executable, "send.py")
+        job = self.find_job(ready, "correlation_id=order-4711")
+        assert (job["status"], job["parameters"]["n"], job["tags"]) == ("completed", 5, {"team": "geo"})
+
+    @pytest.mark.skipif(
+        shutil.which("node") is None or not NODE_MODULES.is_dir(),
+        reason="node and @azure/service-bus are not there: make test-programs",
+    )
+    def test_javascript_example_submits_a_job(self, ready, run, tmp_path):
+        (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+        (tmp_path / "send.mjs").write_text(example_of_producer("javascript"))
+        run("node", "send.mjs")
+        job = self.find_job(ready, "tag=order=4712")
+        assert (job["status"], job["parameters"]["n"]) == ("completed", 6)

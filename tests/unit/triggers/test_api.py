@@ -624,6 +624,7 @@ class TestDocument:
             ("/api/jobs/submit/hello_world", "post"),
             ("/api/jobs/submit:batch", "post"),
             ("/api/jobs/bulk", "post"),
+            ("/api/messages/submission", "get"),
             ("/api/jobs/{job_id}", "delete"),
             ("/api/jobs/{job_id}/hold", "post"),
             ("/api/jobs/{job_id}/release", "post"),
