@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from core.advancing.dry_run import DryRunner
 from core.advancing.job_advancer import INLINE_SECONDS, JobAdvancer, obstacle_of
 from core.advancing.submission import Submitter
 from core.app_queues import JOBS_QUEUE
@@ -19,7 +20,9 @@ from core.errors import (
     UnknownWork,
 )
 from core.models import JobQueueMessage, StageCompleteMessage, StageDefinition, TaskQueueMessage
+from core.models.bulk import DeleteAnswer, HoldAnswer
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
+from core.models.dry_run import JobDraft
 from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
 from core.operating.job_control import JobControl
@@ -59,6 +62,7 @@ class CoreMachine:
         self._control = JobControl(parts.catalog, parts.state, parts.orchestration, self._windows)
         self._errors = CoreMachineErrorHandler(log)
         self._jobs = JobCache(parts.state)
+        self._dry_runner = DryRunner(parts.catalog, parts.state, parts.orchestration)
         self._submitter = Submitter(parts.catalog, parts.state, parts.orchestration)
         self._postponer = Postponer(
             parts.state,
@@ -84,6 +88,17 @@ class CoreMachine:
             StoreUnavailable: Nothing was written.
         """
         return self._submitter.submit(request)
+
+    def submit_jobs(self, requests: Sequence[SubmitRequest]) -> list[Submission | Exception]:
+        """As `submit_job` for each, with the error where it would raise one; one transaction per job type."""
+        return self._submitter.submit_many(requests)
+
+    def draft_job(self, request: SubmitRequest) -> JobDraft:
+        """What `submit_job` would write, and the tasks that the first stage would have; nothing is written.
+
+        The author's code is asked as it would be then. Raises what `submit_job` raises before it writes.
+        """
+        return self._dry_runner.draft(request)
 
     def process_job_message(self, message: JobQueueMessage | StageCompleteMessage | UnknownMessage) -> None:
         """Plan the job's stage or finalize it, whichever its row asks for; a message that came late changes nothing.
@@ -124,6 +139,8 @@ class CoreMachine:
                 correlation_id=message.correlation_id,
                 idempotency_key=message.idempotency_key,
                 if_ended=message.if_ended or IfEnded.RETURN,
+                tags=message.tags or {},
+                start_at=message.start_at,
             )
             submitted = self.submit_job(request)
         except UnknownWork as unknown:
@@ -222,3 +239,11 @@ class CoreMachine:
     def rerun_job(self, job_id: str, request: RerunRequest) -> ControlAnswer | None:
         """Begin the next run of a job that has ended; see `core.operating.job_control`. None for an unknown job."""
         return self._control.rerun(job_id, request)
+
+    def delete_job(self, job_id: str, *, reason: str | None, actor: str | None) -> DeleteAnswer | None:
+        """Delete a job that has ended and is under no legal hold, with all its rows. None for an unknown job."""
+        return self._control.delete(job_id, reason=reason, actor=actor)
+
+    def hold_job(self, job_id: str, *, is_held: bool, reason: str | None, actor: str | None) -> HoldAnswer | None:
+        """Keep a job from being deleted, or no more. None for an unknown job."""
+        return self._state.hold_job(job_id, is_held=is_held, reason=reason, actor=actor)

@@ -187,6 +187,18 @@ class OrchestrationManager:
             return False
         return True
 
+    def announce_jobs(self, messages: Sequence[JobQueueMessage]) -> bool:
+        """Tell the jobs queue that jobs wait for a step, in as few sends as it takes; False when not all is confirmed.
+
+        What was sent before a failure is sent again by the janitor, which does no harm.
+        """
+        try:
+            self._sender.send_messages(JOBS_QUEUE, messages)
+        except DeliveryError as error:
+            _tell_undelivered(error, messages[0].job_id)
+            return False
+        return True
+
     def announce_tasks(
         self,
         job: AnnouncedJob,

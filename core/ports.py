@@ -8,9 +8,11 @@ from uuid import UUID
 from core.context import TaskContext
 from core.models import JobQueueMessage, JobRecord, JobRef, QueueMessage, StageRef, TaskDefinition
 from core.models.announcement import FoundTask, ParkedTask, TakenTask, UnannouncedJob
+from core.models.bulk import DeleteAnswer, HoldAnswer
 from core.models.context import CompletedTask, FailedTask, JobExecutionContext, StageSummary
 from core.models.control import ControlAnswer, IfEnded, RerunRequest
 from core.models.dead_letter import DeadLetter, DeadLetterDetail, RecordedLetter, Selection, WaitingRows
+from core.models.job_filter import JobFilter, JobSort
 from core.models.lease import HeldTask, Lease, LeaseOutcome
 from core.models.schedule import (
     DueTick,
@@ -22,7 +24,7 @@ from core.models.schedule import (
     TickRecord,
     TickReport,
 )
-from core.models.submission import ForcedJob, KeyedPayload, Submitted
+from core.models.submission import ForcedJob, JobWish, KeyedPayload, Submitted
 from core.models.transition import (
     ClaimedRow,
     Enforcement,
@@ -37,6 +39,7 @@ from core.models.transition import (
     TaskRow,
 )
 from core.models.upkeep import Pruned
+from core.models.view import JobSummary, Page
 
 
 class JobStore(Protocol):
@@ -51,6 +54,8 @@ class JobStore(Protocol):
         if_ended: IfEnded = IfEnded.RETURN,
         outside_id: Collection[str] = (),
     ) -> Submitted: ...
+    def submit_jobs(self, wishes: Sequence[JobWish]) -> list[Submitted]: ...
+    def mark_jobs_announced(self, refs: Sequence[JobRef]) -> int: ...
     def note_submission(self, ref: JobRef, detail: Mapping[str, Any]) -> None: ...
     def mark_job_announced(self, ref: StageRef) -> bool: ...
     def retry_job_step(self, ref: StageRef, error: Mapping[str, Any], delay_seconds: float) -> int | None: ...
@@ -61,6 +66,8 @@ class JobStore(Protocol):
     def finalize_job(self, ref: JobRef, result: JsonObject | None) -> str | None: ...
     def fail_job(self, ref: JobRef, error: Mapping[str, Any]) -> bool: ...
     def record_event(self, ref: StageRef, task_id: str | None, event: str, detail: Mapping[str, Any]) -> None: ...
+    def delete_job(self, job_id: str, *, reason: str | None, actor: str | None, limit: int) -> DeleteAnswer | None: ...
+    def hold_job(self, job_id: str, *, is_held: bool, reason: str | None, actor: str | None) -> HoldAnswer | None: ...
     def cancel_job(
         self, job_id: str, reason: str | None, *, grace_seconds: float = ..., actor: str | None = None
     ) -> str | None: ...
@@ -250,6 +257,7 @@ class Pruner(Protocol):
 
     def prune_jobs(self, older_than_seconds: float, *, most_tasks: int | None = None) -> Pruned: ...
     def prune_dead_letters(self, older_than_seconds: float, *, most: int | None = None) -> int: ...
+    def prune_audit(self, older_than_seconds: float, *, most: int | None = None) -> int: ...
     def prune_ticks(self, older_than_seconds: float, *, most: int | None = None) -> int: ...
 
 
@@ -324,3 +332,34 @@ class AnnouncedJob(Protocol):
     def run(self) -> int: ...
     @property
     def correlation_id(self) -> str | None: ...
+
+
+class BulkJobs(Protocol):
+    """`infrastructure.queries.JobQueries`."""
+
+    def count_jobs(self, wanted: JobFilter) -> int: ...
+    def find_jobs(
+        self, wanted: JobFilter, *, sort: JobSort = ..., limit: int = 50, cursor: str | None = None
+    ) -> Page[JobSummary]: ...
+
+
+class BulkAudit(Protocol):
+    """`infrastructure.audit.AuditRepository`."""
+
+    def record_bulk(self, actor: str | None, reason: str | None, detail: dict[str, Any]) -> None: ...
+
+
+class BulkCommands(Protocol):
+    """`core.machine.CoreMachine`."""
+
+    def cancel_job(
+        self, job_id: str, reason: str | None, *, grace_seconds: float = ..., actor: str | None = None
+    ) -> str | None: ...
+    def pause_job(
+        self, job_id: str, *, reason: str | None = None, actor: str | None = None
+    ) -> ControlAnswer | None: ...
+    def resume_job(
+        self, job_id: str, *, reason: str | None = None, actor: str | None = None
+    ) -> ControlAnswer | None: ...
+    def rerun_job(self, job_id: str, request: RerunRequest) -> ControlAnswer | None: ...
+    def delete_job(self, job_id: str, *, reason: str | None, actor: str | None) -> DeleteAnswer | None: ...

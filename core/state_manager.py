@@ -14,10 +14,11 @@ from core.basics.outage import outage
 from core.errors import Failure, StoreUnavailable
 from core.models import JobRecord, JobRef, JobStatus, Lease, RetryPolicy, StageRef
 from core.models.announcement import ParkedTask, TakenTask
+from core.models.bulk import DeleteAnswer, DeleteOutcome, HoldAnswer
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.models.retry import retry_delay
-from core.models.submission import ForcedJob, KeyedPayload, Submitted
+from core.models.submission import ForcedJob, JobWish, KeyedPayload, Submitted
 from core.models.transition import (
     ClaimedRow,
     ClaimOutcome,
@@ -37,7 +38,7 @@ from core.models.transition import (
 from core.ports import JobStore, StageStore, TaskStore
 from core.safety.credentials import redacted_start
 from core.safety.safe_log import safe_logger
-from core.state_records import tell_ended, tell_finalized, tell_job_ended, tell_planned, tell_retry
+from core.state_records import tell_ended, tell_finalized, tell_job_ended, tell_planned, tell_retry, tell_submitted
 
 log = safe_logger(__name__)
 
@@ -63,19 +64,15 @@ class StateManager:
     ) -> Submitted:
         """Write the job and its first stage, or find it there: by its id, or by its key. `forced`: beside the first."""
         submitted = self._jobs.submit_job(job, forced=forced, key=key, if_ended=if_ended, outside_id=outside_id)
-        log.info(
-            "job_submitted",
-            extra={
-                "checkpoint": "JOB_SUBMITTED",
-                "job_id": submitted.job_id,
-                "run": submitted.run,
-                "correlation_id": job.correlation_id,
-                "outcome": submitted.outcome,
-                "status": submitted.status,
-                "same_parameters": submitted.same_parameters,
-            },
-        )
+        tell_submitted(job.correlation_id, submitted)
         return submitted
+
+    def submit_jobs(self, wishes: Sequence[JobWish]) -> list[Submitted]:
+        """As `submit_job` for each, in their order: all are written, or none. With tags, start_at and detail."""
+        answers = self._jobs.submit_jobs(wishes)
+        for wish, submitted in zip(wishes, answers, strict=True):
+            tell_submitted(wish.job.correlation_id, submitted)
+        return answers
 
     def note_submission(self, ref: JobRef, detail: Mapping[str, Any]) -> None:
         """Add to the event of a submission that made a job. That is written already: an outage here is only logged."""
@@ -90,6 +87,12 @@ class StateManager:
     def mark_job_announced(self, ref: StageRef) -> bool:
         """The jobs queue has the message for this step. False when the job has moved on meanwhile."""
         return self._jobs.mark_job_announced(ref)
+
+    def mark_jobs_announced(self, refs: Sequence[JobRef]) -> int:
+        """The jobs queue has the messages that begin these jobs: how many still wait for them."""
+        if len(refs) == 1:
+            return int(self._jobs.mark_job_announced(refs[0].at_stage(1)))
+        return self._jobs.mark_jobs_announced(refs)
 
     def retry_job_step(self, job: JobRecord, error: Mapping[str, Any], delay_seconds: float) -> int | None:
         """Planning or finalizing is to be retried: the failed attempts so far, None if the job does not wait for it."""
@@ -391,6 +394,21 @@ class StateManager:
         """Begin the run after `ref.run` of a job that has ended; None for an unknown job."""
         answer = self._jobs.rerun_job(ref, request, definition)
         return _told("job_rerun_asked", ref.job_id, answer)
+
+    def delete_job(self, job_id: str, *, reason: str | None, actor: str | None, limit: int) -> DeleteAnswer | None:
+        """Delete at most `limit` of an ended job's tasks, and with the last of them the job. None: unknown."""
+        answer = self._jobs.delete_job(job_id, reason=reason, actor=actor, limit=limit)
+        if answer is not None and answer.outcome is not DeleteOutcome.DELETING:
+            record = {"checkpoint": "JOB_DELETE", "job_id": job_id, "outcome": answer.outcome}
+            log.info("job_delete_asked", extra={**record, "status": answer.status})
+        return answer
+
+    def hold_job(self, job_id: str, *, is_held: bool, reason: str | None, actor: str | None) -> HoldAnswer | None:
+        """Keep a job from being deleted, or no more; None for an unknown job."""
+        answer = self._jobs.hold_job(job_id, is_held=is_held, reason=reason, actor=actor)
+        if answer is not None and answer.has_changed:
+            log.info("job_hold_changed", extra={"checkpoint": "JOB_HOLD", "job_id": job_id, "is_held": is_held})
+        return answer
 
     def find_parked_tasks(self, job_id: str | None, limit: int, hold_seconds: float) -> list[ParkedTask]:
         """Tasks that need a message once more, held for the caller; of one job or of all."""

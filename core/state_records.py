@@ -6,10 +6,27 @@ from typing import Any
 
 from core.basics.log_fields import bound_field, with_log_fields
 from core.models import JobRef, JobStatus, StageRef, StageStatus
+from core.models.submission import Submitted
 from core.models.transition import PlanOutcome, RetryAnswer, RetryOutcome, StageCheck
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
+
+
+def tell_submitted(correlation_id: str, submitted: Submitted) -> None:
+    """A submission was written, or found its job."""
+    log.info(
+        "job_submitted",
+        extra={
+            "checkpoint": "JOB_SUBMITTED",
+            "job_id": submitted.job_id,
+            "run": submitted.run,
+            "correlation_id": correlation_id,
+            "outcome": submitted.outcome,
+            "status": submitted.status,
+            "same_parameters": submitted.same_parameters,
+        },
+    )
 
 
 def tell_planned(ref: StageRef, outcome: PlanOutcome, count: int, seconds: float) -> None:

@@ -10,6 +10,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, cast
 
 from core.ports import JobCatalog
+from infrastructure.audit import AuditRepository
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.entra import EntraTokens, default_credential
 from infrastructure.failures import FailureQueries
@@ -58,6 +59,7 @@ class Repositories:
     failures: FailureQueries
     insight: InsightQueries
     schedules: ScheduleRepository
+    audit: AuditRepository
 
 
 class RepositoryFactory:
@@ -174,6 +176,7 @@ def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
         failures=FailureQueries(pool, settings.schema_name),
         insight=InsightQueries(pool, settings.schema_name),
         schedules=ScheduleRepository(pool, settings.schema_name),
+        audit=AuditRepository(pool, settings.schema_name),
     )
 
 

@@ -30,7 +30,8 @@ _EXAMPLES = 3
 _GROUPS = 20
 
 _JOB = SQL(
-    "select {clock}() as now, j.job_id, j.status, j.run, j.stage, j.total_stages, j.attempt, j.due_at, j.announced_at,"
+    "select {clock}() as now, j.job_id, j.status, j.run, j.stage, j.total_stages, j.attempt, j.due_at, j.start_at,"
+    " j.announced_at,"
     " j.created_at, j.updated_at, j.finished_at, j.error, least(j.deadline_at, s.deadline_at) as deadline_at,"
     " s.queue_deadline_at, s.settings ->> 'name' as stage_name,"
     " (s.settings ->> 'lease_seconds')::double precision as lease_seconds,"

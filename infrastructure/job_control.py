@@ -6,6 +6,7 @@ from typing import Any
 
 from core.models import JobRef, StageRef
 from core.models.announcement import ParkedTask
+from core.models.bulk import DeleteAnswer, DeleteOutcome, HoldAnswer
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ControlOutcome, RerunRequest
 from core.models.status import JobStatus
 from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
@@ -34,6 +35,21 @@ class JobControlRepository(PostgreSQLRepository):
         changed = as_jsonb(request.parameters), as_jsonb(definition)
         who = request.reason, request.actor
         return self._control("rerun_job", (*ref.key, request.mode, request.from_stage, *changed, *who))
+
+    def delete_job(self, job_id: str, *, reason: str | None, actor: str | None, limit: int) -> DeleteAnswer | None:
+        """Delete at most `limit` of an ended job's tasks, and with the last of them the job."""
+        (row,) = self._call("delete_job", (job_id, reason, actor, limit))
+        if row["outcome"] == "missing":
+            return None
+        outcome, status = DeleteOutcome.stored(row["outcome"]), JobStatus.stored(row["status"])
+        return DeleteAnswer(outcome, status, row["pruned_tasks"])
+
+    def hold_job(self, job_id: str, *, is_held: bool, reason: str | None, actor: str | None) -> HoldAnswer | None:
+        """Put a job under a legal hold, or take it off."""
+        (row,) = self._call("hold_job", (job_id, is_held, reason, actor))
+        if row["outcome"] == "missing":
+            return None
+        return HoldAnswer(JobStatus.stored(row["status"]), row["hold"], row["outcome"] != "unchanged")
 
     def cancel_job(
         self,

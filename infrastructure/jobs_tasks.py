@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from core.models.announcement import TakenTask
 from core.models.control import IfEnded
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.models.lease import HeldTask, Lease, LeaseOutcome, RenewedLease
-from core.models.submission import ForcedJob, KeyedPayload, SubmissionOutcome, Submitted
+from core.models.submission import ForcedJob, JobWish, KeyedPayload, SubmissionOutcome, Submitted
 from core.models.transition import (
     ClaimedRow,
     ClaimOutcome,
@@ -76,8 +76,18 @@ class JobRepository(JobControlRepository):
             list(outside_id),
         )
         (row,) = self._call("submit_job", parameters)
-        outcome, is_same = SubmissionOutcome.stored(row["outcome"]), bool(row["same_parameters"])
-        return Submitted(outcome, row["job_id"], row["status"], row["run"], row["correlation_id"], is_same)
+        return _submitted(row)
+
+    def submit_jobs(self, wishes: Sequence[JobWish]) -> list[Submitted]:
+        """As `submit_job` for each, in their order, in one transaction; with tags, start_at and detail."""
+        rows = self._call("submit_jobs", (JsonbArray(map(_document_of, wishes)),))
+        return [_submitted(row) for row in sorted(rows, key=itemgetter("nth"))]
+
+    def mark_jobs_announced(self, refs: Sequence[JobRef]) -> int:
+        """The messages that begin these jobs are confirmed: how many still wait for them."""
+        parameters = [ref.job_id for ref in refs], [ref.run for ref in refs]
+        (row,) = self._call("mark_jobs_announced", parameters)
+        return int(row["mark_jobs_announced"])
 
     def note_submission(self, ref: JobRef, detail: Mapping[str, Any]) -> None:
         """Add to the event of the submission that made the job."""
@@ -154,6 +164,33 @@ class JobRepository(JobControlRepository):
         return RecordedLetter(
             row["dead_letter_id"], row["outcome"] == "known", row["job_found"], row["released"], row["hold_seconds"]
         )
+
+
+def _submitted(row: DictRow) -> Submitted:
+    outcome, is_same = SubmissionOutcome.stored(row["outcome"]), bool(row["same_parameters"])
+    return Submitted(outcome, row["job_id"], row["status"], row["run"], row["correlation_id"], is_same)
+
+
+def _document_of(wish: JobWish) -> dict[str, Any]:
+    """As `submit_jobs` reads it; what is not wished is left out."""
+    job = wish.job
+    document = {
+        "job_id": job.job_id,
+        "job_type": job.job_type,
+        "parameters": job.parameters,
+        "definition": job.definition,
+        "correlation_id": job.correlation_id,
+        "forced_job_id": wish.forced and wish.forced.job_id,
+        "nonce": wish.forced and wish.forced.nonce,
+        "key": wish.key and wish.key.key,
+        "payload_hash": wish.key and wish.key.payload_hash,
+        "if_ended": wish.if_ended.value,
+        "outside": list(wish.outside_id),
+        "tags": dict(wish.tags) or None,
+        "start_at": wish.start_at and wish.start_at.isoformat(),
+        "detail": dict(wish.detail) or None,
+    }
+    return {name: value for name, value in document.items() if value is not None}
 
 
 class TaskRepository(PostgreSQLRepository):

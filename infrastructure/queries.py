@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Callable, Collection, Iterable
-from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal, LiteralString, TypeVar
 
@@ -13,12 +12,14 @@ from pydantic import AwareDatetime, Field, TypeAdapter
 
 from core.models.definition import FrozenModel
 from core.models.fields import StorableText
+from core.models.job_filter import JobFilter, JobSort
 from core.models.record import JobEvent, JobId, JobRecord
 from core.models.status import JobStatus, TaskStatus
 from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
 from core.schema.statuses import STATUS_SETS, literals
 from infrastructure.base import RepositoryError
 from infrastructure.connections import own_transaction
+from infrastructure.job_filter import ORDERS, PLACES, PlaceWord, conditions_of, in_statuses
 from infrastructure.list_columns import brief_texts, list_columns
 from infrastructure.postgresql import PostgreSQLRepository, columns_of
 
@@ -27,7 +28,7 @@ Row = TypeVar("Row", bound=FrozenModel)
 Place = TypeVar("Place", bound=tuple[Any, ...])
 
 # A place in a list, after which the next page begins. The first word keeps the lists apart.
-_JOB_PLACE = TypeAdapter(tuple[Literal["jobs"], AwareDatetime, JobId])
+_JOB_PLACE = TypeAdapter(tuple[PlaceWord, AwareDatetime, JobId])
 _TASK_PLACE = TypeAdapter(tuple[Literal["tasks"], Annotated[StorableText, Field(max_length=100)]])
 _EVENT_PLACE = TypeAdapter(tuple[Literal["events"], Annotated[int, Field(ge=0, lt=2**63)]])
 _LOG_PLACE = TypeAdapter(tuple[Literal["logs"], Annotated[int, Field(ge=0, lt=2**63)]])
@@ -122,38 +123,45 @@ class JobQueries(PostgreSQLRepository):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[JobSummary]:
-        """Jobs, newest first. A job submitted later comes before the first page and moves no other job.
+        """`find_jobs` by what is asked for most, newest first."""
+        wanted = JobFilter(statuses=tuple(statuses), job_types=tuple(job_types), paused=paused)
+        return self.find_jobs(wanted, limit=limit, cursor=cursor)
+
+    def find_jobs(
+        self, wanted: JobFilter, *, sort: JobSort = JobSort.NEWEST, limit: int = 50, cursor: str | None = None
+    ) -> Page[JobSummary]:
+        """Jobs in order. Newest first, a job submitted later comes before the first page and moves no other job.
 
         Args:
-            statuses: Only jobs in one of them; empty is any. So for `job_types`.
-            paused: Only those that are paused, or only those that are not.
             limit: The largest number, 1 to 1,000.
 
         Raises:
             InvalidCursor: A `cursor` that this list did not give.
             ValueError: A `limit` out of bounds.
         """
-        types = list(job_types)
-        conditions: list[Composable] = _in_statuses(statuses)
-        parameters: list[Any] = []
-        if types:
-            conditions.append(SQL("job_type = %s") if len(types) == 1 else SQL("job_type = any(%s)"))
-            parameters.append(types[0] if len(types) == 1 else types)
-        if paused is not None:
-            # Ended jobs are not paused: of the others there are few, and an index finds them.
-            conditions.append(
-                SQL("paused_at is not null and status in ({})").format(STATUS_SETS["active_jobs"])
-                if paused
-                else SQL("paused_at is null")
-            )
+        conditions, parameters = conditions_of(wanted)
+        column, direction = ORDERS[sort]
+        if column == "finished_at":
+            conditions.append(SQL("status in ({})").format(STATUS_SETS["ended_jobs"]))
         if cursor is not None:
-            _, created_at, job_id = read_cursor(_JOB_PLACE, cursor)
-            conditions.append(SQL("(created_at, job_id) < (%s, %s)"))
-            parameters += [created_at, job_id]
-        rows = self._list("jobs", JobSummary, conditions, "created_at desc, job_id desc", limit, parameters)
+            word, at, job_id = read_cursor(_JOB_PLACE, cursor)
+            if word != PLACES[sort]:
+                raise InvalidCursor(cursor)
+            sign: LiteralString = "<" if direction == "desc" else ">"
+            conditions.append(SQL("({}, job_id) {} (%s, %s)").format(Identifier(column), SQL(sign)))
+            parameters += [at, job_id]
+        order: LiteralString = f"{column} {direction}, job_id {direction}"
+        rows = self._list("jobs", JobSummary, conditions, order, limit, parameters)
         return make_page(
-            rows, JobSummary, limit, lambda row: _JOB_PLACE.dump_json(("jobs", row["created_at"], row["job_id"]))
+            rows, JobSummary, limit, lambda row: _JOB_PLACE.dump_json((PLACES[sort], row[column], row["job_id"]))
         )
+
+    def count_jobs(self, wanted: JobFilter) -> int:
+        """How many jobs are like that."""
+        conditions, parameters = conditions_of(wanted)
+        where = SQL(" where ") + SQL(" and ").join(conditions) if conditions else SQL("")
+        query = SQL("select count(*)::integer as count from {}{}").format(self._table("jobs"), where)
+        return int(self._execute_query("count_jobs", query, parameters)[0]["count"])
 
     def list_tasks(
         self,
@@ -180,7 +188,7 @@ class JobQueries(PostgreSQLRepository):
             # A stage is a range of ids: "s2-" to "s2.", the character after the hyphen.
             conditions.append(SQL("stage = %s and task_id >= %s and task_id < %s"))
             parameters += [stage, f"s{stage}-", f"s{stage}."]
-        conditions += _in_statuses(statuses)
+        conditions += in_statuses(statuses)
         if cursor is not None:
             _, task_id = read_cursor(_TASK_PLACE, cursor)
             conditions.append(SQL("task_id > %s"))
@@ -355,14 +363,6 @@ class JobQueries(PostgreSQLRepository):
             "group by t.stage) c on c.of_stage = s.stage where s.job_id = %s and s.run = %s order by s.stage"
         ).format(stages=self._table("stages"), counts=counts, tasks=self._table("tasks"), **STATUS_SETS)
         return query.as_string()
-
-
-def _in_statuses(statuses: Iterable[StrEnum]) -> list[Composable]:
-    # Written out, not bound: a partial index serves only a statement whose text has the status.
-    values = sorted({status.value for status in statuses})
-    if not values:
-        return []
-    return [SQL("status in ({})").format(literals(values))]
 
 
 def make_page(rows: list[DictRow], model: type[Row], limit: int, place: Callable[[DictRow], bytes]) -> Page[Row]:

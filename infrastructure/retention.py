@@ -12,6 +12,7 @@ JOBS_PER_FIND = 100
 TASKS_PER_CALL = 2000
 DEAD_LETTERS_PER_CALL = 2000
 TICKS_PER_CALL = 2000
+AUDIT_ROWS_PER_CALL = 2000
 # After a piece, so many times as long as it took: old rows have time, running work has not.
 REST = 3.0
 
@@ -80,6 +81,14 @@ class RetentionRepository(PostgreSQLRepository):
             most: Stop after about this number; the next call goes on. None: all.
         """
         return self._prune_rows("prune_ticks", older_than_seconds, TICKS_PER_CALL, most)
+
+    def prune_audit(self, older_than_seconds: float, *, most: int | None = None) -> int:
+        """Delete rows of the audit log that are older than that: how many went.
+
+        Args:
+            most: Stop after about this number; the next call goes on. None: all.
+        """
+        return self._prune_rows("prune_audit", older_than_seconds, AUDIT_ROWS_PER_CALL, most)
 
     def _prune_rows(self, function: str, older_than_seconds: float, per_call: int, most: int | None) -> int:
         count = 0

@@ -31,6 +31,7 @@ from core.app_queues import (
 )
 from core.basics.canonical import MOST_JSONB_BYTES, MOST_VALUE_BYTES
 from core.errors import QueueNotFound
+from core.safety.roles import read_role_keys
 from core.safety.safe_text import bounded_text, brief_text
 
 SCHEMA_NAME = r"^[a-z_][a-z0-9_]{0,62}$"
@@ -74,6 +75,13 @@ def _pairs(value: object) -> object:
 
 def _names(value: object) -> object:
     return read_names(value) if isinstance(value, str) else value
+
+
+def _check_role_keys(value: str) -> str:
+    _, problems = read_role_keys(value)
+    if problems:
+        raise SettingsError([f"COREMACHINE_ROLE_KEYS: {problem}" for problem in problems])
+    return value
 
 
 def _is_connection_string(text: str) -> bool:
@@ -176,6 +184,16 @@ class Settings(BaseSettings):
         ge=0.1,
         le=60,
         description="seconds from 0.1 to 60, after which a submission is accepted without that look",
+    )
+    role_keys: Annotated[str, AfterValidator(_check_role_keys)] = Field(
+        "",
+        alias="COREMACHINE_ROLE_KEYS",
+        max_length=20_000,
+        description="role=digest or role:name=digest with commas between; a role is viewer, submitter, operator or "
+        "admin, a digest the SHA-256 of a key in 64 hexadecimal digits",
+    )
+    entra_roles: bool = Field(
+        False, alias="COREMACHINE_ENTRA_ROLES", description="true, where app roles of Entra decide who may do what"
     )
     raster_roots: str = Field(
         "",

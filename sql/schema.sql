@@ -25,6 +25,9 @@ create table if not exists "app"."jobs" (
   "cancel_deadline_at" timestamptz,
   "waiting_for" jsonb,
   "run_started_at" timestamptz,
+  "tags" jsonb,
+  "start_at" timestamptz,
+  "hold" jsonb,
   primary key ("job_id")
 );
 
@@ -39,6 +42,10 @@ create index if not exists "jobs_open" on "app"."jobs" ("updated_at", "job_id") 
 create index if not exists "jobs_finished" on "app"."jobs" ("finished_at") where status in ('completed', 'completed_with_errors', 'failed', 'cancelled');
 
 create index if not exists "jobs_by_deadline" on "app"."jobs" ("deadline_at") where status in ('queued', 'processing', 'finalizing');
+
+create index if not exists "jobs_by_tag" on "app"."jobs" using gin ("tags") where "tags" is not null;
+
+create index if not exists "jobs_by_correlation" on "app"."jobs" ("correlation_id", "created_at", "job_id");
 
 create table if not exists "app"."job_runs" (
   "job_id" text collate "C" not null,
@@ -156,6 +163,21 @@ create table if not exists "app"."job_events" (
   foreign key ("job_id") references "app"."jobs" on delete cascade
 );
 
+create table if not exists "app"."audit_log" (
+  "audit_id" bigint generated always as identity,
+  "job_id" text collate "C" not null,
+  "action" text collate "C" not null,
+  "actor" text collate "C",
+  "reason" text collate "C",
+  "detail" jsonb not null default '{}',
+  "at" timestamptz not null,
+  primary key ("job_id", "audit_id")
+);
+
+create index if not exists "audit_log_in_order" on "app"."audit_log" ("audit_id");
+
+create index if not exists "audit_log_by_age" on "app"."audit_log" ("at");
+
 create table if not exists "app"."dead_letters" (
   "job_id" text collate "C" not null,
   "dead_letter_id" bigint generated always as identity,
@@ -235,6 +257,39 @@ create table if not exists "app"."schedule_ticks" (
 create index if not exists "schedule_ticks_open" on "app"."schedule_ticks" ("tick_at", "schedule") where status in ('waiting', 'due');
 
 create index if not exists "schedule_ticks_by_age" on "app"."schedule_ticks" ("decided_at");
+
+-- Audit: who did what to which job, and why. The rows outlive their jobs; prune_audit deletes them by age.
+
+-- Writes down what somebody did, in the transaction that does it; p_job_id is empty for an action on many. Locks: none but the new row's.
+create or replace function "app".record_audit(
+  p_action text, p_job_id text, p_actor text, p_reason text, p_detail jsonb
+) returns void
+language plpgsql as $$
+begin
+  insert into "app".audit_log (action, job_id, actor, reason, detail, at)
+  values (p_action, p_job_id, p_actor, p_reason, coalesce(jsonb_strip_nulls(p_detail), jsonb_build_object()),
+    "app".clock());
+end $$;
+
+-- Deletes up to p_limit rows that are older than p_older_than_seconds; returns how many.
+-- Locks: rows of the log; those that others hold are skipped.
+create or replace function "app".prune_audit(p_older_than_seconds double precision, p_limit integer) returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  delete from "app".audit_log a
+  where a.ctid = any (array(
+    select o.ctid from "app".audit_log o
+    where o.at < "app".clock() - p_older_than_seconds * interval '1 second'
+    order by o.at limit p_limit for update skip locked
+  ));
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+comment on function "app"."record_audit"(p_action text, p_job_id text, p_actor text, p_reason text, p_detail jsonb) is 'Writes down what somebody did, in the transaction that does it; p_job_id is empty for an action on many.';
+comment on function "app"."prune_audit"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit rows that are older than p_older_than_seconds; returns how many.';
 
 -- The clock of the schema: every time that decides something is read here.
 
@@ -805,6 +860,8 @@ begin
   end if;
   perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'cancel_requested',
     jsonb_build_object('reason', p_reason, 'actor', p_actor, 'grace_seconds', p_grace_seconds));
+  perform "app".record_audit('cancel', p_job_id, p_actor, p_reason,
+    jsonb_build_object('from', v_job.status, 'run', v_job.run, 'grace_seconds', p_grace_seconds));
   if v_job.status in ('processing', 'cancelling') then
     perform "app".cancel_open_tasks(p_job_id, v_job.run, v_job.stage, p_grace_seconds <= 0);
     if "app".ensure_watch(p_job_id, v_job.run, v_job.stage) then
@@ -913,6 +970,8 @@ begin
     update "app".jobs j set paused_at = v_now, updated_at = v_now where j.job_id = p_job_id;
     perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'job_paused',
       jsonb_build_object('reason', p_reason, 'actor', p_actor));
+    perform "app".record_audit('pause', p_job_id, p_actor, p_reason,
+      jsonb_build_object('from', v_job.status, 'run', v_job.run));
   end if;
   return next;
 end $$;
@@ -963,6 +1022,8 @@ begin
     perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'job_resumed',
       jsonb_build_object('reason', p_reason, 'actor', p_actor,
         'paused_seconds', round(extract(epoch from v_now - v_job.paused_at)::numeric, 3)));
+    perform "app".record_audit('resume', p_job_id, p_actor, p_reason,
+      jsonb_build_object('from', v_job.status, 'run', v_job.run));
   end if;
   return next;
 end $$;
@@ -1673,6 +1734,7 @@ begin
 end $$;
 
 -- Finds jobs that wait for a step and have no message confirmed for it.
+-- One with a start_at was not announced when it was submitted: it is found as soon as its time has come.
 create or replace function "app".find_unannounced_jobs(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
@@ -1680,7 +1742,7 @@ language sql volatile as $$
   with found as (
     select j.job_id from "app".jobs j
     where j.status in ('queued', 'finalizing') and j.announced_at is null and j.paused_at is null
-      and j.updated_at < "app".clock() - p_grace_seconds * interval '1 second'
+      and (j.updated_at < "app".clock() - p_grace_seconds * interval '1 second' or j.start_at > j.updated_at)
       and (j.due_at is null or j.due_at <= "app".clock())
     order by j.updated_at limit p_limit for update skip locked
   )
@@ -2460,12 +2522,14 @@ begin
       total_stages = jsonb_array_length(v_definition -> 'stages'), definition = v_definition,
       parameters = coalesce(p_parameters, j.parameters), result = null, error = null, attempt = 0, due_at = null,
       announced_at = null, paused_at = null, cancel_deadline_at = null, finished_at = null,
-      run_started_at = v_now, updated_at = v_now
+      run_started_at = v_now, updated_at = v_now, start_at = null
   where j.job_id = p_job_id
   returning j.status, j.stage into status, stage;
   perform "app".record_event(p_job_id, rerun_job.run, v_first, null, 'job_rerun',
     jsonb_build_object('mode', p_mode, 'kept_count', kept_count, 'fresh_count', fresh_count, 'reason', p_reason,
       'actor', p_actor, 'from_run', v_job.run, 'parameters', p_parameters));
+  perform "app".record_audit('rerun', p_job_id, p_actor, p_reason,
+    jsonb_build_object('from', v_job.status, 'run', v_job.run, 'mode', p_mode, 'to_run', rerun_job.run));
   if v_planned then
     -- Out of the usual order, but nobody can hold the lock of a run that begins here.
     perform "app".lock_stage(p_job_id, rerun_job.run, v_first);
@@ -2584,19 +2648,21 @@ comment on function "app"."copy_fresh_tasks"(p_job_id text, p_run integer, p_sta
 -- Retention: only jobs that have ended are ever pruned, and in pieces. Each call is one short transaction that no
 -- running work waits for.
 
+-- A job under a legal hold is kept, however old it is.
+
 -- Finds jobs that ended longer ago than p_older_than_seconds, the oldest first.
 create or replace function "app".find_prunable_jobs(p_older_than_seconds double precision, p_limit integer)
 returns table (job_id text, job_type text, status text, finished_at timestamptz)
 language sql stable as $$
   select j.job_id, j.job_type, j.status, j.finished_at from "app".jobs j
-  where j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+  where j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled') and j.hold is null
     and j.finished_at < "app".clock() - p_older_than_seconds * interval '1 second'
   order by j.finished_at limit p_limit
 $$;
 
 -- Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.
 -- Returns how many tasks it deleted, and whether the job.
--- Fence: the job has ended, read under its row's lock.
+-- Fence: the job has ended and is under no hold, read under its row's lock.
 -- Locks: the job row; one that another transaction holds is skipped.
 create or replace function "app".prune_job(p_job_id text, p_limit integer)
 returns table (pruned_tasks integer, is_job_pruned boolean)
@@ -2605,7 +2671,7 @@ begin
   pruned_tasks := 0;
   is_job_pruned := false;
   perform 1 from "app".jobs j
-  where j.job_id = p_job_id and j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+  where j.job_id = p_job_id and j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled') and j.hold is null
   for update skip locked;
   if found then
     delete from "app".tasks t
@@ -2624,7 +2690,7 @@ end $$;
 
 -- Deletes the first of these ended jobs that have at most p_limit tasks altogether, whole, and returns their ids.
 -- Their stages have the numbers of their tasks, so that none is counted. A job that is too large goes by prune_job.
--- Fence: the jobs have ended, read under the locks of their rows.
+-- Fence: the jobs have ended and are under no hold, read under the locks of their rows.
 -- Locks: job rows; those that another transaction holds are skipped.
 create or replace function "app".prune_small_jobs(p_job_ids text[], p_limit integer)
 returns table (pruned_tasks integer, pruned_job_ids text[])
@@ -2641,7 +2707,7 @@ begin
         select sum(s.expected_count) from "app".stages s where s.job_id = j.job_id
       ), 0) as task_count
       from "app".jobs j
-      where j.job_id = named.id and j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled')
+      where j.job_id = named.id and j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled') and j.hold is null
       for update skip locked
     ) h
     -- A large job does not count, so that those behind it go now.
@@ -2677,10 +2743,70 @@ begin
   return v_count;
 end $$;
 
+-- Deletes up to p_limit tasks of an ended job because somebody asked for it, and with the last of them the job.
+-- Outcome: deleted; deleting (tasks are left: call again); refused (it has not ended); held (it is under a legal hold);
+-- busy (another transaction has its row: call again); missing. The first call and the last one are in the audit log.
+-- Fence and locks: those of prune_job.
+create or replace function "app".delete_job(p_job_id text, p_reason text, p_actor text, p_limit integer)
+returns table (outcome text, status text, pruned_tasks integer)
+language plpgsql as $$
+declare
+  v_job record;
+  v_pruned record;
+begin
+  pruned_tasks := 0;
+  select j.status, j.run, j.job_type, j.status in ('completed', 'completed_with_errors', 'failed', 'cancelled') as has_ended, j.hold, exists (
+    select from "app".job_events e where e.job_id = p_job_id and e.event = 'pruning_begun') as has_begun
+  into v_job
+  from "app".jobs j where j.job_id = p_job_id;
+  status := v_job.status;
+  outcome := case when not found then 'missing' when not v_job.has_ended then 'refused'
+    when v_job.hold is not null then 'held' end;
+  if outcome is null then
+    select p.pruned_tasks, p.is_job_pruned into v_pruned from "app".prune_job(p_job_id, p_limit) p;
+    pruned_tasks := v_pruned.pruned_tasks;
+    outcome := case when v_pruned.is_job_pruned then 'deleted' when v_pruned.pruned_tasks > 0 then 'deleting'
+      else 'busy' end;
+    if outcome = 'deleted' or (outcome = 'deleting' and not v_job.has_begun) then
+      perform "app".record_audit('delete', p_job_id, p_actor, p_reason, jsonb_build_object(
+        'from', v_job.status, 'run', v_job.run, 'job_type', v_job.job_type, 'is_done', outcome = 'deleted'));
+    end if;
+  end if;
+  return next;
+end $$;
+
+-- Puts a job under a legal hold, or takes it off (p_is_held false); again changes nothing.
+-- Outcome: held; released; unchanged; missing. Locks: the job row.
+create or replace function "app".hold_job(p_job_id text, p_is_held boolean, p_reason text, p_actor text)
+returns table (outcome text, status text, hold jsonb)
+language plpgsql as $$
+declare
+  v_job record;
+begin
+  select j.status, j.run, j.hold into v_job from "app".jobs j where j.job_id = p_job_id for update;
+  status := v_job.status;
+  outcome := case when not found then 'missing' when (v_job.hold is not null) = p_is_held then 'unchanged'
+    when p_is_held then 'held' else 'released' end;
+  hold := v_job.hold;
+  if outcome in ('held', 'released') then
+    hold := case when p_is_held then jsonb_strip_nulls(jsonb_build_object(
+      'reason', p_reason, 'actor', p_actor, 'at', "app".clock())) end;
+    update "app".jobs j set hold = hold_job.hold where j.job_id = p_job_id;
+    perform "app".record_event(p_job_id, v_job.run, null, null,
+      case when p_is_held then 'job_held' else 'job_released' end,
+      jsonb_build_object('reason', p_reason, 'actor', p_actor));
+    perform "app".record_audit(case when p_is_held then 'hold' else 'release' end, p_job_id, p_actor, p_reason,
+      jsonb_build_object('status', v_job.status, 'run', v_job.run));
+  end if;
+  return next;
+end $$;
+
 comment on function "app"."find_prunable_jobs"(p_older_than_seconds double precision, p_limit integer) is 'Finds jobs that ended longer ago than p_older_than_seconds, the oldest first.';
 comment on function "app"."prune_job"(p_job_id text, p_limit integer) is 'Deletes up to p_limit tasks of an ended job, and with the last of them the job, its stages and its events.';
 comment on function "app"."prune_small_jobs"(p_job_ids text[], p_limit integer) is 'Deletes the first of these ended jobs that have at most p_limit tasks altogether, whole, and returns their ids.';
 comment on function "app"."prune_dead_letters"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit dead letters without a job that came longer ago than p_older_than_seconds.';
+comment on function "app"."delete_job"(p_job_id text, p_reason text, p_actor text, p_limit integer) is 'Deletes up to p_limit tasks of an ended job because somebody asked for it, and with the last of them the job.';
+comment on function "app"."hold_job"(p_job_id text, p_is_held boolean, p_reason text, p_actor text) is 'Puts a job under a legal hold, or takes it off (p_is_held false); again changes nothing.';
 
 -- Retries: a failed attempt, of a task or of a job's step, is tried again after a delay.
 
@@ -3430,12 +3556,94 @@ language sql as $$
     p_idempotency_key, p_payload_hash, 'return', array[]::text[]) s;
 $$;
 
+-- Writes many submissions in one transaction: all of them, or none. One row each, by its place (nth, from 1).
+-- p_jobs: objects with what submit_job takes by name, and with tags, start_at and detail (note_submission's).
+-- Tags and start_at count for a job or a run that begins here; a job that was there keeps its own.
+-- Fence: that of submit_job. Locks: all keys in their order, then those of submit_job job by job in the order of ids, so
+-- that two calls at one moment do not wait for each other.
+create or replace function "app".submit_jobs(p_jobs jsonb[]) returns table (
+  nth integer, status text, run integer, outcome text, job_id text, correlation_id text, same_parameters boolean
+)
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  v_item record;
+  v_key text;
+begin
+  for v_key in
+    select distinct u.item ->> 'key' collate "C" as key from unnest(p_jobs) u(item)
+    where u.item ->> 'key' is not null order by 1
+  loop
+    perform "app".lock_idempotency_key(v_key);
+  end loop;
+  for v_item in
+    select u.place, u.item from unnest(p_jobs) with ordinality as u(item, place)
+    order by u.item ->> 'job_id' collate "C", u.place
+  loop
+    nth := v_item.place;
+    select s.status, s.run, s.outcome, s.job_id, s.correlation_id, s.same_parameters
+    into submit_jobs.status, submit_jobs.run, submit_jobs.outcome, submit_jobs.job_id, submit_jobs.correlation_id,
+      submit_jobs.same_parameters
+    from "app".submit_job(
+      v_item.item ->> 'job_id', v_item.item ->> 'job_type', v_item.item -> 'parameters', v_item.item -> 'definition',
+      v_item.item ->> 'correlation_id', v_item.item ->> 'forced_job_id', v_item.item ->> 'nonce',
+      v_item.item ->> 'key', v_item.item ->> 'payload_hash', v_item.item ->> 'if_ended',
+      array(select jsonb_array_elements_text(v_item.item -> 'outside'))) s;
+    if submit_jobs.outcome in ('created', 'forced', 'rerun') then
+      perform "app".mark_submission(submit_jobs.job_id, submit_jobs.run, v_item.item);
+    end if;
+    return next;
+  end loop;
+end $$;
+
+-- Gives a run that a submission began what its submitter wished beside its parameters: tags, start_at, detail.
+-- A start in the past is none. Deadlines count from the start. Locks: the job row and the stage row, both new.
+create or replace function "app".mark_submission(p_job_id text, p_run integer, p_item jsonb) returns void
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_start timestamptz := nullif(greatest((p_item ->> 'start_at')::timestamptz, v_now), v_now);
+  v_tags jsonb := nullif(p_item -> 'tags', jsonb_build_object());
+begin
+  if v_start is not null or v_tags is not null then
+    update "app".jobs j set tags = coalesce(v_tags, j.tags), start_at = v_start, due_at = v_start,
+      deadline_at = j.deadline_at + coalesce(v_start - v_now, interval '0')
+    where j.job_id = p_job_id and j.run = p_run;
+  end if;
+  if v_start is not null then
+    update "app".stages s
+    set deadline_at = s.deadline_at + (v_start - v_now), queue_deadline_at = s.queue_deadline_at + (v_start - v_now)
+    where s.job_id = p_job_id and s.run = p_run and s.stage = 1;
+  end if;
+  if p_item -> 'detail' <> jsonb_build_object() then
+    perform "app".note_submission(p_job_id, p_run, p_item -> 'detail');
+  end if;
+end $$;
+
+-- Notes that the messages which begin these jobs are confirmed: mark_job_announced for many, of stage 1.
+-- Locks: job rows by id.
+create or replace function "app".mark_jobs_announced(p_job_ids text[], p_runs integer[]) returns integer
+language plpgsql as $$
+declare
+  v_item record;
+  v_count integer := 0;
+begin
+  for v_item in
+    select u.id, u.run from unnest(p_job_ids, p_runs) as u(id, run) order by u.id collate "C"
+  loop
+    v_count := v_count + "app".mark_job_announced(v_item.id, v_item.run, 1)::integer;
+  end loop;
+  return v_count;
+end $$;
+
 comment on function "app"."submit_job"(p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text, p_forced_job_id text, p_nonce text, p_idempotency_key text, p_payload_hash text, p_if_ended text, p_outside text[]) is 'Writes a job and its first stage, or answers with the job that is there already.';
 comment on function "app"."outcome_of_found_job"(p_job_id text, p_parameters jsonb, p_definition jsonb, p_has_nonce boolean, p_if_ended text, p_outside text[]) is 'What becomes of a submission whose job is there: existing, forced (which the caller carries out), refused, or rerun.';
 comment on function "app"."has_own_parameters"(p_job_id text, p_run integer, p_parameters jsonb, p_submitted jsonb, p_outside text[]) is 'Whether the job''s present run has the parameters that its id was made of: those submitted, or those of its first run.';
 comment on function "app"."insert_job"(p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text, p_nonce text, p_forced_from text) is 'Inserts a new job with its first stage; false when its id is taken.';
 comment on function "app"."note_submission"(p_job_id text, p_run integer, p_detail jsonb) is 'Adds to the event of a submission that began this run: who asked, and what could not be checked.';
 comment on function "app"."submit_job"(p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text, p_forced_job_id text, p_nonce text, p_idempotency_key text, p_payload_hash text) is 'Writes a job and its first stage, as a process of the release before calls it.';
+comment on function "app"."submit_jobs"(p_jobs jsonb[]) is 'Writes many submissions in one transaction: all of them, or none.';
+comment on function "app"."mark_submission"(p_job_id text, p_run integer, p_item jsonb) is 'Gives a run that a submission began what its submitter wished beside its parameters: tags, start_at, detail.';
+comment on function "app"."mark_jobs_announced"(p_job_ids text[], p_runs integer[]) is 'Notes that the messages which begin these jobs are confirmed: mark_job_announced for many, of stage 1.';
 
 -- The watch: while a stage runs, exactly one of its open tasks is watched. A process that ends any other task knows
 -- that it is not the last, and does not look at its neighbours; the one that ends the watched task passes the watch on,
@@ -3834,6 +4042,9 @@ comment on column "app"."jobs"."paused_at" is 'Since when it is paused: nothing 
 comment on column "app"."jobs"."cancel_deadline_at" is 'When a job that is cancelling ends whether its tasks have stopped or not: request plus grace. The janitor then revokes their leases.';
 comment on column "app"."jobs"."waiting_for" is 'What an app did not know that was to take the job''s step: kind, name, by, since, seen_at, times, waited_seconds, patience_seconds, due_at, and `at`. It counts only while run, stage, status and attempt equal `at`; nobody clears it.';
 comment on column "app"."jobs"."run_started_at" is 'When the current run began. Null in the first run, which began at created_at.';
+comment on column "app"."jobs"."tags" is 'Short texts by name, given by the submitter, to find it by. Null: it has none.';
+comment on column "app"."jobs"."start_at" is 'The current run does not begin before this time, as its submitter wished. Null: at once.';
+comment on column "app"."jobs"."hold" is 'Legal hold: reason, actor, at. While it is set, neither retention nor people delete the job.';
 
 comment on table "app"."job_runs" is 'A run of a job as it ended, written when a rerun followed it; the current run is in the job''s row.';
 comment on column "app"."job_runs"."job_id" is 'The job.';
@@ -3913,6 +4124,15 @@ comment on column "app"."job_events"."task_id" is 'The task that it concerns; nu
 comment on column "app"."job_events"."event" is 'What happened, such as stage_completed or task_interrupted.';
 comment on column "app"."job_events"."detail" is 'What goes with this event, such as an error, a reason, an actor or delay_seconds.';
 comment on column "app"."job_events"."at" is 'When it happened, by the database''s clock.';
+
+comment on table "app"."audit_log" is 'What somebody did to a job or to many. It outlives the job.';
+comment on column "app"."audit_log"."audit_id" is 'Identity; the order in which rows were written.';
+comment on column "app"."audit_log"."job_id" is 'The job; empty for an action on many.';
+comment on column "app"."audit_log"."action" is 'cancel, pause, resume, rerun, delete, hold, release; bulk: the request for many of one of them.';
+comment on column "app"."audit_log"."actor" is 'The person or app that did it; null where nobody vouches for a name.';
+comment on column "app"."audit_log"."reason" is 'Why, as the actor wrote it.';
+comment on column "app"."audit_log"."detail" is 'What goes with the action, such as from and to.';
+comment on column "app"."audit_log"."at" is 'When, by the database''s clock.';
 
 comment on table "app"."dead_letters" is 'One message that its queue gave up, kept with what it was about.';
 comment on column "app"."dead_letters"."job_id" is 'The job that it names; empty where none can be read.';

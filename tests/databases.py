@@ -123,11 +123,13 @@ TABLES = (
     "app.idempotency_keys",
     "app.schedules",
     "app.schedule_ticks",
+    "app.audit_log",
 )
 EMPTY = [f"truncate {', '.join(TABLES)} restart identity"]
 RESTART = """
 select setval(pg_get_serial_sequence('app.job_events', 'event_id'), 1, false),
-  setval(pg_get_serial_sequence('app.dead_letters', 'dead_letter_id'), 1, false)
+  setval(pg_get_serial_sequence('app.dead_letters', 'dead_letter_id'), 1, false),
+  setval(pg_get_serial_sequence('app.audit_log', 'audit_id'), 1, false)
 """
 DELETE = [*(f"delete from {table}" for table in TABLES), RESTART]  # noqa: S608 - of these
 # After this number of tests the files are new: dead rows would be read by all later ones.

@@ -18,10 +18,10 @@ def is_authentication_on(environment: Mapping[str, str]) -> bool:
 
 
 def find_actor(request: Request) -> str | None:
-    """The principal's name, or None where nobody vouches for one."""
-    if not request.app.state.trusts_principal:
-        return None
-    name = next((request.headers[header] for header in _HEADERS if request.headers.get(header)), None)
+    """The principal's name, else that of the key with which it came, or None where nobody vouches for one."""
+    name: str | None = getattr(request.state, "key_name", None)
+    if request.app.state.trusts_principal:
+        name = next((request.headers[header] for header in _HEADERS if request.headers.get(header)), name)
     return storable_text(name)[:_LONGEST_NAME] if name else None
 
 

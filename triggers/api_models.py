@@ -4,22 +4,28 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from fastapi import Request
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from core.basics.canonical import shown
 from core.models import JobStatus, TaskStatus, control, view
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, IfEnded, JobAction, RerunMode
 from core.models.fields import (
+    MOST_TAGS,
+    CorrelationId,
     Cursor,
     EventId,
     JobTypeText,
     Reason,
     RunNumber,
     StageNumber,
+    StartAt,
+    StorableText,
     TaskIdText,
     check_digits,
     expectation,
 )
+from core.models.job_filter import JobFilter, JobSort, read_tags, read_wanted_tags
 from core.models.submission import SubmissionOutcome, expect_one_wish
 from jobs.parameters import nearest_name_hint
 
@@ -31,7 +37,7 @@ T = TypeVar("T")
 
 
 class Query(BaseModel):
-    """A query string: other names than the model's are refused. `code` and `clientId` are the Functions host's."""
+    """A query string: other names than the model's are refused. These four are a gateway's, and mean nothing here."""
 
     model_config = ConfigDict(extra="forbid")
     # What to do about a name that is known elsewhere.
@@ -39,13 +45,25 @@ class Query(BaseModel):
 
     code: Annotated[str | None, Field(description="The function key, where the host asks for one.")] = None
     clientId: Annotated[str | None, Field(description="The function key's name.")] = None  # noqa: N815 - the host's
+    api_version: Annotated[
+        str | None,
+        Field(
+            alias="api-version",
+            pattern=r"^(v?[0-9]{1,3}(\.[0-9]{1,3})?|[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?)$",
+            description="Accepted where Azure clients send it, such as 1 or 2026-11-01. There is one version.",
+        ),
+    ] = None
+    subscription_key: Annotated[
+        str | None, Field(alias="subscription-key", description="Of API Management, which checks it.")
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
     def _knows_all_names(cls, values: dict[str, Any]) -> dict[str, Any]:
         own = [name for name in cls.model_fields if name not in Query.model_fields]
+        known = {field.alias or name for name, field in cls.model_fields.items()}
         for name in values:
-            if name not in cls.model_fields:
+            if name not in known:
                 hint = cls.hints.get(name) or nearest_name_hint(name, own)
                 error = expectation("a known query parameter", shown(name, 100), hint)
                 error.context["field"] = name  # type: ignore[index]
@@ -78,10 +96,18 @@ def _rerun_mode(value: Any) -> Any:
     return RerunMode(value)
 
 
-def _if_ended(value: Any) -> Any:
+def read_if_ended(value: Any) -> Any:
+    """One of the words, or an error with the nearest one."""
     known = [each.value for each in IfEnded]
     if value not in known:
         raise expectation(f"one of {', '.join(known)}", repr(value)[:100], nearest_name_hint(str(value)[:50], known))
+    return value
+
+
+def _sort(value: Any) -> Any:
+    known = [each.value for each in JobSort]
+    if value not in known:
+        raise expectation(f"one of {', '.join(known)}", shown(value, 100), nearest_name_hint(str(value)[:50], known))
     return value
 
 
@@ -98,6 +124,41 @@ class JobsQuery(PageQuery):
     status: Annotated[list[JobStatus], BeforeValidator(_job_statuses), Field(max_length=_MOST_FILTERS)] = []
     job_type: Annotated[list[JobTypeText], Field(max_length=_MOST_FILTERS)] = []
     paused: Annotated[bool | None, Field(description="Only paused jobs, or only those that are not.")] = None
+    held: Annotated[bool | None, Field(description="Only jobs under a legal hold, or only the others.")] = None
+    tag: Annotated[
+        list[str],
+        Field(max_length=MOST_TAGS, description="`team=geo`, or `team` for any value of it. Repeated: all of them."),
+    ] = []
+    correlation_id: CorrelationId | None = None
+    error: Annotated[
+        StorableText | None,
+        Field(min_length=1, max_length=200, description="A part of the error's type or message, in any case."),
+    ] = None
+    created_after: Annotated[AwareDatetime | None, Field(description="Submitted at this time or later.")] = None
+    created_before: Annotated[AwareDatetime | None, Field(description="Submitted before this time.")] = None
+    sort: Annotated[
+        JobSort,
+        BeforeValidator(_sort),
+        Field(description="Newest first, if left out. By finished_at: ended jobs alone."),
+    ] = JobSort.NEWEST
+
+    def to_filter(self) -> JobFilter:
+        return JobFilter(
+            statuses=tuple(self.status),
+            job_types=tuple(self.job_type),
+            paused=self.paused,
+            held=self.held,
+            tags=read_wanted_tags(self.tag),
+            correlation_id=self.correlation_id,
+            error=self.error,
+            created_after=self.created_after,
+            created_before=self.created_before,
+        )
+
+    @model_validator(mode="after")
+    def _has_tags(self) -> "JobsQuery":
+        read_wanted_tags(self.tag)
+        return self
 
 
 class TasksQuery(PageQuery):
@@ -131,16 +192,26 @@ class SubmitQuery(Query):
     ] = False
     if_ended: Annotated[
         IfEnded,
-        BeforeValidator(_if_ended),
+        BeforeValidator(read_if_ended),
         Field(
             description="What is wanted where the job of these parameters is there and does not run with them: the job "
             "as it is (return), another run of it (rerun), a new job (force), or 409 (fail)."
         ),
     ] = IfEnded.RETURN
 
+    tag: Annotated[
+        list[str],
+        Field(max_length=MOST_TAGS, description="`team=geo`: to find the job by. A job that is there keeps its own."),
+    ] = []
+    start_at: StartAt | None = None
+    dry_run: Annotated[
+        bool, Field(description="Write nothing: answer with the checked parameters and the tasks of the first stage.")
+    ] = False
+
     @model_validator(mode="after")
     def _says_one_thing(self) -> "SubmitQuery":
         expect_one_wish(self.if_ended, force=self.force)
+        read_tags(self.tag)
         return self
 
 
@@ -183,20 +254,28 @@ class RerunRequest(ActionRequest):
 
 
 class Page(BaseModel, Generic[T]):
-    """One page; `next_cursor` is absent on the last."""
+    """One page; `next_cursor` and `nextLink` are absent on the last."""
 
     value: list[T]
     next_cursor: str | None = None
+    nextLink: Annotated[  # noqa: N815 - as Azure's clients read it
+        str | None, Field(description="Where the next page is; without a key that was in the address of this one.")
+    ] = None
 
 
-def page_of(value: Iterable[T], next_cursor: str | None) -> Page[T]:
+def page_of(value: Iterable[T], next_cursor: str | None, request: Request) -> Page[T]:
     """A page whose `next_cursor` is left out of the answer where there is none: a field that is not set is."""
     items = list(value)
-    return Page[T](value=items) if next_cursor is None else Page[T](value=items, next_cursor=next_cursor)
+    if next_cursor is None:
+        return Page[T](value=items)
+    link = request.url.remove_query_params(["code", "subscription-key"]).include_query_params(cursor=next_cursor)
+    return Page[T](value=items, next_cursor=next_cursor, nextLink=str(link))
 
 
 class JobLinks(BaseModel):
     self_: Annotated[str, Field(serialization_alias="self")]
+    poll: Annotated[str, Field(description="202 until the job has ended, then 200.")]
+    operation: Annotated[str, Field(description="Its status in the words of Azure's clients.")]
     tasks: str
     events: str
     runs: str
@@ -271,6 +350,9 @@ class JobAnswer(BaseModel):
     paused: bool
     paused_at: datetime | None
     cancel_deadline_at: datetime | None
+    tags: dict[str, str] | None
+    start_at: datetime | None
+    hold: Annotated[dict[str, Any] | None, Field(description="Legal hold: reason, actor, at; it is not deleted.")]
     allowed_actions: list[JobAction]
     stages: list[view.StageDetail]
     links: JobLinks

@@ -113,6 +113,9 @@ def job_links(request: Request, job_id: str) -> models.JobLinks:
     """Absolute, at the host that the client asked."""
     scope = request.scope
     root = scope.get("app_root_path", scope.get("root_path", ""))
-    job = f"{_base_url(scope['scheme'], request.headers.get('host'), scope['server'], root)}/api/jobs/{job_id}"
-    names = ("tasks", "events", "runs", "cancel", "pause", "resume", "rerun")
-    return models.JobLinks(self_=job, **{name: f"{job}/{name}" for name in names})
+    api = f"{_base_url(scope['scheme'], request.headers.get('host'), scope['server'], root)}/api"
+    job = f"{api}/jobs/{job_id}"
+    names = ("poll", "tasks", "events", "runs", "cancel", "pause", "resume", "rerun")
+    return models.JobLinks(
+        self_=job, operation=f"{api}/operations/{job_id}", **{name: f"{job}/{name}" for name in names}
+    )

@@ -8,6 +8,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import azure.functions as func
 
 from core.safety.safe_log import safe_logger
+from triggers.access import AccessRules
 from triggers.actor import is_authentication_on
 from triggers.api import create_api
 from triggers.edge import HEADERS, find_host_problem
@@ -58,5 +59,7 @@ def _middleware(problems: tuple[str, ...]) -> func.AsgiMiddleware:
     def refuse() -> ApiServices:
         raise ServicesNotReady("; ".join(problems))
 
-    api = create_api(refuse if problems else get_services, trusts_principal=is_authentication_on(os.environ))
+    trusts = is_authentication_on(os.environ)
+    access = AccessRules.read(os.environ, trusts_principal=trusts)
+    api = create_api(refuse if problems else get_services, trusts_principal=trusts, access=access)
     return func.AsgiMiddleware(api)  # type: ignore[no-untyped-call]

@@ -135,7 +135,7 @@ def explain_job(
 
 @router.get("/failures", tags=["failures"], response_model_exclude_unset=True)
 def list_failures(
-    services: Services, query: Annotated[models.FailuresQuery, InQuery()]
+    request: Request, services: Services, query: Annotated[models.FailuresQuery, InQuery()]
 ) -> api_models.Page[FailureGroup] | api_models.Page[FailedTaskSummary]:
     """Failed tasks of the jobs' current runs, grouped by what went wrong or one by one.
 
@@ -153,12 +153,12 @@ def list_failures(
         cursor=query.cursor,
     )
     _check_job_is_there(services, query.job_id, page.items)
-    return api_models.page_of(page.items, page.next_cursor)
+    return api_models.page_of(page.items, page.next_cursor, request)
 
 
 @router.get("/dead-letters", tags=["failures"], response_model_exclude_unset=True)
 def list_dead_letters(
-    services: Services, query: Annotated[models.DeadLettersQuery, InQuery()]
+    request: Request, services: Services, query: Annotated[models.DeadLettersQuery, InQuery()]
 ) -> api_models.Page[DeadLetterSummary] | api_models.Page[DeadLetterGroup]:
     """Messages that their queue gave up, the newest first; those that wait to be dealt with, unless asked otherwise."""
     resolved = None if query.resolved == "all" else query.resolved
@@ -175,7 +175,7 @@ def list_dead_letters(
         limit=query.limit,
         cursor=query.cursor,
     )
-    return api_models.page_of(page.items, page.next_cursor)
+    return api_models.page_of(page.items, page.next_cursor, request)
 
 
 @router.get("/dead-letters/{dead_letter_id}", tags=["failures"])

@@ -92,7 +92,8 @@ def rerun_job(
         detail = f"The job is there; this app does not know its type, another release or app may: ask that one. {error}"
         raise ProblemError(404, "unknown_job_type", detail) from error
     done = _answer(request, job_id, JobAction.RERUN, answer)
-    response.headers.update({"Location": done.links.self_, "Retry-After": "1"})
+    headers = {"Location": done.links.poll, "Operation-Location": done.links.operation, "Retry-After": "1"}
+    response.headers.update(headers)
     return models.RerunAnswer(
         **dict(done),
         kept_count=answer.kept_count or 0 if answer else 0,

@@ -21,26 +21,42 @@ _KEY = "x-functions-key"
 _SUBMIT = "/api/jobs/submit/{job_type}"
 _WHAT = {
     400: "The request cannot be understood, or its values cannot be used: `errors` names them",
-    401: "A function key is missing or wrong",
+    401: "A key is missing or wrong: the function key, or the one that carries a role",
+    403: "The caller's role is too low",
     404: "There is no such thing",
     405: "The path does not know this method",
     409: "What the state of the job does not allow",
+    410: "The job has ended",
     411: "A body was announced that did not arrive: send it with a Content-Length",
-    413: "The body is larger than 1 MiB",
+    413: "The body is larger than 1 MiB, that of many submissions than 8 MiB",
     415: "The body is not JSON in UTF-8, or does not say so",
     422: "The Idempotency-Key came before with another content",
     429: "Too many requests wait; come again later",
     500: "An error that is not the request's fault",
     503: "The database or a queue cannot be reached, or the app is not set up",
 }
-_EVERYWHERE = (400, 401, 405, 429, 500, 503)
+_EVERYWHERE = (400, 401, 403, 405, 429, 500, 503)
 _WITH_BODY = (411, 413, 415)
 _RETRY_AFTER = {"Retry-After": ("integer", "Seconds until it is worth asking again.")}
 _LOCATION = {"Location": ("string", "Where to look at the job.")}
+_OPERATION = {"Operation-Location": ("string", "Where Azure's clients poll.")}
+_TAG = {"ETag": ("string", "For `If-None-Match` of the next request.")}
 _APPLIED = {"Preference-Applied": ("string", "`wait=<seconds>`, where it was asked for.")}
 _REPLAYED = {"Idempotency-Replayed": ("string", "`true`: this is what an earlier request with the key made.")}
 _EXTRA: dict[str, tuple[int, ...]] = {
     "submit_job": (404, 409, 422),
+    "submit_batch": (),
+    "get_submission_schema": (),
+    "act_on_jobs": (409,),
+    "delete_job": (404, 409),
+    "hold_job": (404,),
+    "release_job": (404,),
+    "list_audit": (),
+    "start_instance": (404, 409),
+    "terminate_instance": (404, 410),
+    "suspend_instance": (404, 410),
+    "resume_instance": (404, 410),
+    "rewind_instance": (404, 409),
     "cancel_job": (404, 409),
     "pause_job": (404, 409),
     "resume_job": (404, 409),
@@ -57,9 +73,13 @@ _EXTRA: dict[str, tuple[int, ...]] = {
     "run_schedule": (404, 409),
 }
 _HEADERS: dict[str, Json] = {
-    "submit_job": {**_LOCATION, **_RETRY_AFTER, **_APPLIED, **_REPLAYED},
-    "rerun_job": {**_LOCATION, **_RETRY_AFTER},
-    "get_job": {**_RETRY_AFTER, **_APPLIED},
+    "submit_job": {**_LOCATION, **_OPERATION, **_RETRY_AFTER, **_APPLIED, **_REPLAYED},
+    "rerun_job": {**_LOCATION, **_OPERATION, **_RETRY_AFTER},
+    "get_job": {**_RETRY_AFTER, **_APPLIED, **_TAG},
+    "get_operation": {**_RETRY_AFTER, **_TAG},
+    "poll_job": {**_LOCATION, **_RETRY_AFTER},
+    "start_instance": {**_LOCATION, **_RETRY_AFTER},
+    "get_instance": {**_LOCATION, **_RETRY_AFTER},
 }
 
 

@@ -4,8 +4,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from core.models import JobEvent, JobQueueMessage, JobStatus, StageCompleteMessage, TaskQueueMessage, TaskStatus
+from core.models import JobEvent, JobQueueMessage, StageCompleteMessage, TaskQueueMessage, TaskStatus
 from core.models.control import ControlAnswer, RerunRequest
+from core.models.dry_run import JobDraft
+from core.models.job_filter import JobFilter, JobSort
 from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
 from core.models.view import JobDetail, JobRun, JobSummary, Page, TaskSummary
@@ -29,6 +31,8 @@ class JobCommands(Protocol):
     """`core.machine.CoreMachine`, as the API sees it."""
 
     def submit_job(self, request: SubmitRequest) -> Submission: ...
+    def submit_jobs(self, requests: Sequence[SubmitRequest]) -> list[Submission | Exception]: ...
+    def draft_job(self, request: SubmitRequest) -> JobDraft: ...
     def cancel_job(
         self, job_id: str, reason: str | None, *, grace_seconds: float = ..., actor: str | None = None
     ) -> str | None: ...
@@ -53,14 +57,8 @@ class JobReads(Protocol):
 
     def get_job_detail(self, job_id: str) -> JobDetail: ...
     def find_ended_job_detail(self, job_id: str) -> JobDetail | None: ...
-    def list_jobs(
-        self,
-        *,
-        statuses: Iterable[JobStatus] = (),
-        job_types: Iterable[str] = (),
-        paused: bool | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
+    def find_jobs(
+        self, wanted: JobFilter, *, sort: JobSort = ..., limit: int = 50, cursor: str | None = None
     ) -> Page[JobSummary]: ...
     def list_tasks(
         self,

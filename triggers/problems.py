@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -13,15 +13,17 @@ from pydantic import AfterValidator, BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.basics.canonical import ValueTooLarge, shown
+from core.basics.canonical import NotJson, ValueTooLarge, shown
 from core.basics.outage import outage
 from core.errors import (
     AuthorError,
+    DataRefused,
     DeliveryError,
     IdempotencyKeyReused,
     InvalidParameters,
     StoreUnavailable,
     SubmissionRefused,
+    UnknownWork,
 )
 from core.safety.credentials import redact
 from core.safety.safe_log import safe_logger
@@ -114,13 +116,8 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(ProblemError, _own)
     api.add_exception_handler(HTTPException, _from_framework)
     api.add_exception_handler(RequestValidationError, _from_validation)
-    api.add_exception_handler(ParameterErrors, _from_parameters)
-    api.add_exception_handler(InvalidParameters, _from_refused_parameters)
-    api.add_exception_handler(ValueTooLarge, _from_large_parameters)
-    api.add_exception_handler(AuthorError, _from_author)
-    api.add_exception_handler(UnknownJobType, _from_unknown_job_type)
-    api.add_exception_handler(IdempotencyKeyReused, _from_reused_key)
-    api.add_exception_handler(SubmissionRefused, _from_refused_submission)
+    for kind in _SUBMISSIONS.keys() - {StoreUnavailable, DataRefused}:
+        api.add_exception_handler(kind, _from_submission)
     api.add_exception_handler(JobNotFound, _from_unknown_job)
     api.add_exception_handler(InvalidCursor, _from_cursor)
     api.add_exception_handler(DatabaseUnsuitable, _from_unsuitable)
@@ -164,7 +161,12 @@ def answer(instance: str, problem: ProblemError) -> JSONResponse:
 
 def problem_document(instance: str, problem: ProblemError) -> dict[str, Any]:
     """The problem as JSON: bounded, and encodable whatever the request held."""
-    body = Problem(
+    return problem_of(instance, problem).model_dump(exclude_none=True)
+
+
+def problem_of(instance: str, problem: ProblemError) -> Problem:
+    """The problem as a part of an answer."""
+    return Problem(
         type=f"urn:coremachine:problem:{problem.code}",
         title=HTTPStatus(problem.status).phrase,
         status=problem.status,
@@ -178,7 +180,6 @@ def problem_document(instance: str, problem: ProblemError) -> dict[str, Any]:
         run_url=problem.run_url,
         allowed_actions=None if problem.allowed_actions is None else list(problem.allowed_actions),
     )
-    return body.model_dump(exclude_none=True)
 
 
 # Each handler is registered for its type alone; the framework's signature has Exception.
@@ -199,43 +200,57 @@ def _from_validation(request: Request, error: Any) -> JSONResponse:
     return answer(request.scope["path"], invalid_request([field_problem(item) for item in error.errors()]))
 
 
-def _from_parameters(request: Request, error: Any) -> JSONResponse:
+def _from_submission(request: Request, error: Exception) -> JSONResponse:
+    return answer(request.scope["path"], submission_problem(error))
+
+
+def submission_problem(error: Exception) -> ProblemError:
+    """What is wrong with a submission, whether it came alone or among others."""
+    found = next((_SUBMISSIONS[kind] for kind in type(error).__mro__ if kind in _SUBMISSIONS), None)
+    if found is None:
+        raise error
+    return found(error)
+
+
+def _parameters(error: Any) -> ProblemError:
     errors = [FieldProblem.model_validate(item) for item in error.as_list()]
-    return answer(
-        request.scope["path"],
-        ProblemError(400, "invalid_parameters", str(error), errors=errors, more_errors=error.more),
-    )
+    return ProblemError(400, "invalid_parameters", str(error), errors=errors, more_errors=error.more)
 
 
-def _from_refused_parameters(request: Request, error: Exception) -> JSONResponse:
-    return answer(request.scope["path"], ProblemError(400, "invalid_parameters", str(error)))
-
-
-def _from_large_parameters(request: Request, error: Any) -> JSONResponse:
+def _large_parameters(error: Any) -> ProblemError:
     expected, found = f"at most {error.most_bytes} bytes of JSON", str(error.size)
     problem = FieldProblem(field="parameters", expected=expected, found=found, message=str(error))
-    return answer(request.scope["path"], ProblemError(400, "invalid_parameters", str(error), errors=[problem]))
+    return ProblemError(400, "invalid_parameters", str(error), errors=[problem])
 
 
-def _from_author(request: Request, error: Any) -> JSONResponse:
+def _author(error: Any) -> ProblemError:
     """The request may be right: the job type's own code is not."""
-    log.error("job_type_failed", exc_info=error, extra={"path": request.scope["path"], "code": "job_type_failed"})
+    log.error("job_type_failed", exc_info=error, extra={"code": "job_type_failed"})
     reason = bounded_text(error.failure.message, _LONGEST_REASON)
     detail = f"The job type's own code failed; nothing was written. {error.failure.error_type}: {reason}"
-    return answer(request.scope["path"], ProblemError(500, "job_type_failed", detail))
+    return ProblemError(500, "job_type_failed", detail)
 
 
-def _from_unknown_job_type(request: Request, error: Exception) -> JSONResponse:
-    return answer(request.scope["path"], ProblemError(404, "unknown_job_type", str(error)))
+def _unavailable(error: Exception) -> ProblemError:
+    """Of a submission among others; one alone is answered by `_from_unavailable`."""
+    outage.note(redact(str(error)))
+    return ProblemError(503, "database_unavailable", "The database cannot be reached now; send it again later.")
 
 
-def _from_reused_key(request: Request, error: Exception) -> JSONResponse:
-    return answer(request.scope["path"], ProblemError(422, "idempotency_key_reused", str(error)))
-
-
-def _from_refused_submission(request: Request, error: Any) -> JSONResponse:
-    problem = ProblemError(409, "job_is_there", str(error), job_status=error.status)
-    return answer(request.scope["path"], problem)
+# The nearest class of an error counts.
+_SUBMISSIONS: dict[type[Exception], Callable[[Any], ProblemError]] = {
+    ParameterErrors: _parameters,
+    InvalidParameters: lambda error: ProblemError(400, "invalid_parameters", str(error)),
+    ValueTooLarge: _large_parameters,
+    NotJson: lambda error: ProblemError(400, "invalid_parameters", str(error)),
+    DataRefused: lambda error: ProblemError(400, "invalid_parameters", redact(str(error))),
+    AuthorError: _author,
+    UnknownJobType: lambda error: ProblemError(404, "unknown_job_type", str(error)),
+    UnknownWork: lambda error: ProblemError(409, "unknown_work", str(error)),
+    IdempotencyKeyReused: lambda error: ProblemError(422, "idempotency_key_reused", str(error)),
+    SubmissionRefused: lambda error: ProblemError(409, "job_is_there", str(error), job_status=error.status),
+    StoreUnavailable: _unavailable,
+}
 
 
 def _from_unknown_job(request: Request, error: Any) -> JSONResponse:

@@ -18,7 +18,14 @@ from pydantic import ValidationError
 
 from core.app_queues import JOBS_QUEUE
 from core.errors import DeliveryError, Draining, MessageRefused, StoreUnavailable
-from core.models.message import JOB_KIND, STAGE_KIND, JobQueueMessage, read_job_message, read_task_message
+from core.models.message import (
+    JOB_KIND,
+    STAGE_KIND,
+    SUBMISSION_FIELDS,
+    JobQueueMessage,
+    read_job_message,
+    read_task_message,
+)
 from core.operating.dead_letters import keep_text
 from core.safety.credentials import redacted_start
 from core.safety.safe_log import safe_logger
@@ -32,8 +39,6 @@ log = safe_logger(__name__)
 
 _SHOWN_PROBLEMS, _SHOWN_FIELDS = 3, 20
 _LONGEST_NAME = 100
-# What a submission may say; the others are the engine's own.
-_SUBMISSION_FIELDS = ("job_type", "parameters", "correlation_id", "if_ended", "idempotency_key")
 
 M = TypeVar("M")
 
@@ -112,7 +117,7 @@ def _tell_strange(message: Delivery, parsed: object, names: list[str]) -> None:
     if not (isinstance(parsed, JobQueueMessage) and parsed.job_id is None):
         log.info("message_fields_not_known", extra={**_context(message), "fields": told})
         return
-    hints = [f"{name!r}: {nearest_name_hint(name, _SUBMISSION_FIELDS)}" for name in told[:_SHOWN_PROBLEMS]]
+    hints = [f"{name!r}: {nearest_name_hint(name, SUBMISSION_FIELDS)}" for name in told[:_SHOWN_PROBLEMS]]
     extra = {"checkpoint": "SUBMISSION_FIELDS_NOT_KNOWN", **_context(message), "fields": told, "hint": "; ".join(hints)}
     log.warning("submission_fields_not_known", extra=extra)
 

@@ -10,6 +10,8 @@ from core.basics.strict_json import NotAnObject, parse_object
 from triggers.problems import ProblemError, invalid_request, wrong_field
 
 MAX_BODY_BYTES = 1024 * 1024
+# Of a thousand submissions.
+MAX_LARGE_BODY_BYTES = 8 * 1024 * 1024
 _JSON_TYPE = re.compile(r"application/(?:json|[a-z0-9!#$&^_.+-]{1,100}\+json)", re.IGNORECASE)
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\";\s]*)", re.IGNORECASE)
 _EXAMPLE = 'for example {"n": 3}, or nothing at all for the defaults'
@@ -25,8 +27,17 @@ async def read_json_object(request: Request) -> dict[str, Any]:
         ProblemError: 411 for a body that did not arrive, 413 for more than MAX_BODY_BYTES, 415 for another type than
             JSON in UTF-8, 400 for anything but an object.
     """
+    return await _read_object(request, MAX_BODY_BYTES)
+
+
+async def read_large_object(request: Request) -> dict[str, Any]:
+    """The same, for at most MAX_LARGE_BODY_BYTES."""
+    return await _read_object(request, MAX_LARGE_BODY_BYTES)
+
+
+async def _read_object(request: Request, most_bytes: int) -> dict[str, Any]:
     declared = _declared_length(request)
-    body = await _read_limited(request, declared)
+    body = await _read_limited(request, declared, most_bytes)
     if not body and (declared or _announces_body(request)):
         raise _did_not_arrive(request)
     if not body:
@@ -75,22 +86,22 @@ def _did_not_arrive(request: Request) -> ProblemError:
     )
 
 
-async def _read_limited(request: Request, declared: int | None) -> bytes:
-    if declared is not None and declared > MAX_BODY_BYTES:
-        raise _too_large()
+async def _read_limited(request: Request, declared: int | None, most_bytes: int) -> bytes:
+    if declared is not None and declared > most_bytes:
+        raise _too_large(most_bytes)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large()
+        if len(body) > most_bytes:
+            raise _too_large(most_bytes)
     return bytes(body)
 
 
-def _too_large() -> ProblemError:
+def _too_large(most_bytes: int) -> ProblemError:
     return ProblemError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "body_too_large",
-        f"body: expected at most {MAX_BODY_BYTES} bytes, found more; "
+        f"body: expected at most {most_bytes} bytes, found more; "
         "put large values where tasks can read them, and pass their address",
     )
 

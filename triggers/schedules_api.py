@@ -67,13 +67,13 @@ NamePath = Annotated[models.ScheduleName, Path()]
 
 @router.get("/schedules", response_model_exclude_unset=True)
 def list_schedules(
-    services: Services, query: Annotated[models.SchedulesQuery, InQuery()]
+    request: Request, services: Services, query: Annotated[models.SchedulesQuery, InQuery()]
 ) -> api_models.Page[models.ScheduleAnswer]:
     """Schedules by name."""
     page = services.schedule_queries.list_schedules(
         job_type=query.job_type, paused=query.paused, limit=query.limit, cursor=query.cursor
     )
-    return api_models.page_of(map(_answer, page.items), page.next_cursor)
+    return api_models.page_of(map(_answer, page.items), page.next_cursor, request)
 
 
 @router.get("/schedules/{name}")
@@ -157,23 +157,23 @@ def run_schedule(name: NamePath, services: Services, query: NoQuery, actor: Acto
 
 @router.get("/schedules/{name}/next", response_model_exclude_unset=True)
 def list_next_ticks(
-    name: NamePath, services: Services, query: Annotated[models.NextQuery, InQuery()]
+    name: NamePath, request: Request, services: Services, query: Annotated[models.NextQuery, InQuery()]
 ) -> api_models.Page[datetime]:
     """The next times of its expression, on the clock of its zone, whether it is paused or not."""
     schedule = _find(services, name)
-    return api_models.page_of(services.schedules.next_times(schedule, query.count), None)
+    return api_models.page_of(services.schedules.next_times(schedule, query.count), None, request)
 
 
 @router.get("/schedules/{name}/ticks", response_model_exclude_unset=True)
 def list_ticks(
-    name: NamePath, services: Services, query: Annotated[models.TicksQuery, InQuery()]
+    name: NamePath, request: Request, services: Services, query: Annotated[models.TicksQuery, InQuery()]
 ) -> api_models.Page[models.ScheduleTick]:
     """What became of its ticks, the newest first."""
     statuses = () if query.status is None else (query.status,)
     page = services.schedule_queries.list_ticks(name, statuses=statuses, limit=query.limit, cursor=query.cursor)
     if not page.items:
         _find(services, name)
-    return api_models.page_of(map(models.tick_of, page.items), page.next_cursor)
+    return api_models.page_of(map(models.tick_of, page.items), page.next_cursor, request)
 
 
 @router.get("/schedules/{name}/explain")

@@ -10,6 +10,7 @@ from core.basics.outage import outage
 from core.errors import StoreUnavailable
 from core.isolation.function import process_pool
 from core.machine import CoreMachine
+from core.operating.bulk import BulkControl
 from core.operating.dead_letters import DeadLetters
 from core.operating.janitor import Janitor
 from core.safety.safe_log import safe_logger
@@ -18,6 +19,7 @@ from triggers.ports import Check, ServicesNotReady
 
 if TYPE_CHECKING:
     from core.scheduling.schedules import Schedules
+    from infrastructure.audit import AuditRepository
     from infrastructure.dead_letters import DeadLetterRepository
     from infrastructure.factory import RepositoryFactory
     from infrastructure.failures import FailureQueries
@@ -48,6 +50,8 @@ class Services:
     queue_probe: "QueueProbe"
     schedules: "Schedules"
     schedule_queries: "ScheduleRepository"
+    bulk: BulkControl
+    audit: "AuditRepository"
 
     def find_job_status(self, job_id: str) -> str | None:
         """The job's status; None for an unknown job."""
@@ -179,11 +183,12 @@ def _make() -> Services:
         OUTSIDE.configure(threads=settings.check_threads, seconds=settings.check_seconds)
         factory = RepositoryFactory(settings)
         repositories = factory.create_repositories()
+        machine = factory.create_machine(registry)
         return Services(
             settings=settings,
             registry=registry,
             factory=factory,
-            machine=factory.create_machine(registry),
+            machine=machine,
             janitor=factory.create_janitor(registry),
             queries=repositories.queries,
             dead_letters=factory.create_dead_letters(),
@@ -193,6 +198,8 @@ def _make() -> Services:
             queue_probe=factory.create_queue_probe(),
             schedules=factory.create_schedules(registry),
             schedule_queries=repositories.schedules,
+            bulk=BulkControl(machine, repositories.queries, repositories.audit),
+            audit=repositories.audit,
         )
     except Exception as error:
         log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})

@@ -2,23 +2,37 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 from core.advancing.unchecked import note_unchecked
 from core.authors.author_code import call_author
 from core.authors.job_class import first_message, new_record, validate
-from core.basics.canonical import canonical_json, forced_job_id_for
+from core.basics.canonical import NotJson, ValueTooLarge, canonical_json, forced_job_id_for
 from core.basics.faults import fault_point
 from core.errors import (
     AuthorError,
+    DataRefused,
     IdempotencyKeyReused,
+    InvalidParameters,
     OtherParameters,
+    StoreUnavailable,
     SubmissionRefused,
+    UnknownWork,
 )
-from core.models import JobStatus
+from core.models import JobQueueMessage, JobRef, JobStatus
 from core.models.control import IfEnded
-from core.models.submission import ForcedJob, KeyedPayload, Submission, SubmissionOutcome, SubmitRequest, Submitted
+from core.models.submission import (
+    ForcedJob,
+    JobWish,
+    KeyedPayload,
+    Submission,
+    SubmissionOutcome,
+    SubmitRequest,
+    Submitted,
+)
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, JobType
 from core.safety.safe_log import safe_logger
@@ -46,6 +60,20 @@ _RESUBMIT = "submit with if_ended=rerun (?if_ended=rerun, --if-ended rerun) to r
 _FORCE = "submit with force (?force=true, --force) to make a new job of the same parameters."
 
 
+# What is wrong with a submission itself; nothing was written.
+REFUSALS = (InvalidParameters, ValueTooLarge, NotJson, DataRefused, UnknownWork, AuthorError)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A submission that was validated."""
+
+    request: SubmitRequest
+    job_class: JobType
+    wish: JobWish
+    size: int
+
+
 class Submitter:
     """Writes submissions and sends their job messages. The row is the outbox."""
 
@@ -56,42 +84,112 @@ class Submitter:
 
     def submit(self, request: SubmitRequest) -> Submission:
         """See `CoreMachine.submit_job`."""
+        draft = self._draft(request)
+        wish = draft.wish
+        if wish.is_plain:
+            submitted = self._state.submit_job(
+                wish.job, forced=wish.forced, key=wish.key, if_ended=wish.if_ended, outside_id=wish.outside_id
+            )
+        else:
+            (submitted,) = self._state.submit_jobs([wish])
+        submission = _answer(draft, submitted)
+        if submitted.begins_run:
+            if wish.is_plain and wish.detail:
+                self._state.note_submission(submitted.ref, wish.detail)
+            fault_point("submit.written")
+            self._follow([(draft, submitted)])
+        return submission
+
+    def submit_many(self, requests: Sequence[SubmitRequest]) -> list[Submission | Exception]:
+        """Submissions in their order, each as `submit` would answer or raise it.
+
+        Those of one job type are one transaction: while the database cannot be reached, all of them are refused.
+        """
+        answers: list[Submission | Exception | None] = [None] * len(requests)
+        groups: dict[str, list[tuple[int, _Draft]]] = {}
+        for place, request in enumerate(requests):
+            try:
+                groups.setdefault(request.job_type, []).append((place, self._draft(request)))
+            except REFUSALS as error:
+                answers[place] = error
+        for group in groups.values():
+            for (place, _), answer in zip(group, self._submit_group([draft for _, draft in group]), strict=True):
+                answers[place] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def _submit_group(self, drafts: Sequence[_Draft]) -> list[Submission | Exception]:
+        """All of them in one transaction, and then their messages together."""
+        if not drafts:
+            return []
+        try:
+            written = self._state.submit_jobs([draft.wish for draft in drafts])
+        except (StoreUnavailable, DataRefused) as error:
+            return [error] * len(drafts)
+        answers: list[Submission | Exception] = []
+        for draft, submitted in zip(drafts, written, strict=True):
+            try:
+                answers.append(_answer(draft, submitted))
+            except (IdempotencyKeyReused, SubmissionRefused, OtherParameters) as error:
+                answers.append(error)
+        fault_point("submit.written")
+        begun = [each for each in zip(drafts, written, strict=True) if each[1].begins_run]
+        self._follow(begun)
+        return answers
+
+    def _draft(self, request: SubmitRequest) -> _Draft:
         job_type, key = request.job_type, request.idempotency_key
         job_class = self._catalog.get_job(job_type)
         with note_unchecked() as unchecked:
             validated, encoded = validate(job_class, job_type, request.parameters, self._orchestration.role.most_bytes)
         record = call_author(new_record, job_class, job_type, validated, request.correlation_id or uuid4().hex)
-        submitted = self._state.submit_job(
+        is_future = request.start_at is not None and request.start_at > datetime.now(UTC)
+        wish = JobWish(
             record,
             forced=_forced_job(job_type, validated) if request.makes_new_job else None,
             key=_keyed_payload(key, request) if key else None,
             if_ended=IfEnded.RETURN if request.force else request.if_ended,
-            outside_id=getattr(job_class, "parameters_outside_job_id", ()),
+            outside_id=tuple(getattr(job_class, "parameters_outside_job_id", ())),
+            tags=dict(request.tags),
+            start_at=request.start_at if is_future else None,
+            detail=_detail(request.actor, unchecked),
         )
-        if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
-            raise IdempotencyKeyReused(key or "", submitted.job_id)
-        _refuse(submitted)
-        submission = _submission(job_type, submitted)
-        if submitted.begins_run:
-            detail = _detail(request.actor, unchecked)
-            if detail:
-                self._state.note_submission(submitted.ref, detail)
-            fault_point("submit.written")
-            large = [(None, len(encoded))]
-            self._state.note_large_values(submitted.ref.at_stage(1), "parameters", large)
-            self._announce(job_class, job_type, submitted, validated)
-        return submission
+        return _Draft(request, job_class, wish, len(encoded))
 
-    def _announce(self, job_class: JobType, job_type: str, submitted: Submitted, validated: Mapping[str, Any]) -> None:
-        """The job is written down: whatever keeps its message from being made or sent, the janitor sends one."""
+    def _follow(self, begun: Sequence[tuple[_Draft, Submitted]]) -> None:
+        """What comes after runs were written: notes, and the messages of those that may begin now.
+
+        The others wait for the janitor, as each does whose message cannot be made or sent.
+        """
+        messages: list[JobQueueMessage] = []
+        refs: list[JobRef] = []
+        for draft, submitted in begun:
+            self._state.note_large_values(submitted.ref.at_stage(1), "parameters", [(None, draft.size)])
+            if draft.wish.start_at is None and (message := self._message(draft, submitted)) is not None:
+                messages.append(message)
+                refs.append(submitted.ref)
+        if messages and self._orchestration.announce_jobs(messages):
+            fault_point("submit.sent")
+            self._state.mark_jobs_announced(refs)
+
+    def _message(self, draft: _Draft, submitted: Submitted) -> JobQueueMessage | None:
+        job = draft.wish.job
         try:
-            message = call_author(first_message, job_class, job_type, submitted, validated)
+            return call_author(first_message, draft.job_class, job.job_type, submitted, job.parameters)
         except AuthorError:
             log.exception("job_message_not_made", extra={"job_id": submitted.job_id})
-            return
-        if self._orchestration.announce_job(message):
-            fault_point("submit.sent")
-            self._state.mark_job_announced(submitted.ref.at_stage(1))
+            return None
+
+
+def _answer(draft: _Draft, submitted: Submitted) -> Submission:
+    """The answer to a submission, or why the job that is there is none.
+
+    Raises:
+        IdempotencyKeyReused, SubmissionRefused, OtherParameters: As `CoreMachine.submit_job`.
+    """
+    if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
+        raise IdempotencyKeyReused(draft.request.idempotency_key or "", submitted.job_id)
+    _refuse(submitted)
+    return _submission(draft.request.job_type, submitted)
 
 
 def _submission(job_type: str, submitted: Submitted) -> Submission:
@@ -153,5 +251,8 @@ def _keyed_payload(key: str, request: SubmitRequest) -> KeyedPayload:
     # Without an `if_ended` it is the content of the releases that knew none.
     if request.if_ended is not IfEnded.RETURN:
         content.append(request.if_ended.value)
+    # So is it without these.
+    if request.tags or request.start_at is not None:
+        content.append({"tags": dict(request.tags), "start_at": request.start_at and request.start_at.isoformat()})
     text = canonical_json(content)
     return KeyedPayload(key, hashlib.sha256(text.encode("ascii")).hexdigest())

@@ -5,9 +5,10 @@ database which it cannot hold: NUL, half a surrogate pair, a number beyond its c
 """
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Strict, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 from core.safety.credentials import find_credential
@@ -89,3 +90,29 @@ RunNumber = Annotated[int, BeforeValidator(check_digits), Field(ge=1, le=MAX_INT
 EventId = Annotated[int, BeforeValidator(check_digits), Field(ge=0, le=MAX_BIGINT)]
 DeadLetterId = Annotated[int, BeforeValidator(check_digits), Field(ge=1, le=MAX_BIGINT)]
 StrictDeadLetterId = Annotated[int, Strict(), Field(ge=1, le=MAX_BIGINT)]
+# Tags of a job, to find it by.
+MOST_TAGS = 20
+TAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
+TagName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
+TagValue = Annotated[StorableText, AfterValidator(check_no_credential), Field(min_length=1, max_length=200)]
+Tags = Annotated[
+    dict[TagName, TagValue],
+    Field(max_length=MOST_TAGS, description="Short texts by name, to find the job by.", examples=[{"team": "geo"}]),
+]
+TAGS: TypeAdapter[dict[str, str]] = TypeAdapter(Tags)
+
+
+def check_start(at: datetime) -> datetime:
+    """The time itself, if it is no further away than a job may wait."""
+    latest = datetime.now(UTC) + LONGEST_DELAY
+    if at > latest:
+        raise expectation(f"a time within {LONGEST_DELAY.days} days", at.isoformat())
+    return at.astimezone(UTC)
+
+
+LONGEST_DELAY = timedelta(days=366)
+StartAt = Annotated[
+    AwareDatetime,
+    AfterValidator(check_start),
+    Field(description="Not before this time; with its offset, such as 2026-03-01T06:00:00Z. In the past: at once."),
+]

@@ -157,6 +157,7 @@ class JobFacts:
     finished_at: datetime | None = None
     attempt: int = 0
     due_at: datetime | None = None
+    start_at: datetime | None = None
     announced_at: datetime | None = None
     error: Mapping[str, Any] | None = None
     deadline_at: datetime | None = None

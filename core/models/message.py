@@ -36,7 +36,9 @@ from core.models.fields import (
     CorrelationId,
     IdempotencyKey,
     JobTypeText,
+    StartAt,
     StorableText,
+    Tags,
     check_storable,
     expectation,
 )
@@ -47,6 +49,10 @@ MESSAGE_FORMAT = 1
 _KINDS = frozenset({"job", "stage_complete", "task"})
 _CORRELATION_ID: TypeAdapter[str] = TypeAdapter(CorrelationId)
 _FIELDS_OF_ONE_KIND = frozenset({"completed_stage", "parameters", "task_ids"})
+
+# What a producer may write; the other fields are the engine's own.
+SUBMISSION_FIELDS = ("job_type", "parameters", "correlation_id", "if_ended", "idempotency_key", "tags", "start_at")
+_OF_SUBMISSIONS = ("if_ended", "idempotency_key", "tags", "start_at")
 
 # As rows hold it: a call with a larger one would find no function of the database that takes it.
 _Number = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
@@ -110,6 +116,8 @@ class JobQueueMessage(_Message):
     correlation_id: StorableText | None = None
     if_ended: IfEnded | None = None
     idempotency_key: IdempotencyKey | None = None
+    tags: Tags | None = None
+    start_at: StartAt | None = None
 
     @field_validator("correlation_id")
     @classmethod
@@ -139,8 +147,9 @@ class JobQueueMessage(_Message):
                 f"expected an idempotency_key with if_ended {self.if_ended.value!r}, found none; add one, "
                 "since a message may come twice"
             )
-        if self.job_id is not None and (self.if_ended is not None or self.idempotency_key is not None):
-            raise ValueError("expected if_ended and idempotency_key only where a job is submitted, found a job_id")
+        given = [name for name in _OF_SUBMISSIONS if getattr(self, name) is not None]
+        if self.job_id is not None and given:
+            raise ValueError(f"expected {' and '.join(given)} only where a job is submitted, found a job_id")
         return self
 
     @property

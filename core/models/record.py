@@ -133,6 +133,17 @@ class JobRecord(FrozenModel):
     run_started_at: datetime | None = Field(
         default=None, description="When the current run began. Null in the first run, which began at created_at."
     )
+    tags: dict[str, Any] | None = Field(
+        default=None, description="Short texts by name, given by the submitter, to find it by. Null: it has none."
+    )
+    start_at: datetime | None = Field(
+        default=None,
+        description="The current run does not begin before this time, as its submitter wished. Null: at once.",
+    )
+    hold: dict[str, Any] | None = Field(
+        default=None,
+        description="Legal hold: reason, actor, at. While it is set, neither retention nor people delete the job.",
+    )
 
     def queued_for(self, stage: int) -> "JobRecord":
         """The job as its row is when it waits for this stage to be planned."""
@@ -400,6 +411,22 @@ class IdempotencyKeyRecord(FrozenModel):
         description="SHA-256 over the submission that it came with. A second one must have the same."
     )
     created_at: datetime | None = Field(default=None, description="When the key first came.")
+
+
+class AuditRecord(FrozenModel):
+    """What somebody did to a job or to many. It outlives the job."""
+
+    audit_id: int = Field(description="Identity; the order in which rows were written.")
+    job_id: str = Field(description="The job; empty for an action on many.")
+    action: str = Field(
+        description="cancel, pause, resume, rerun, delete, hold, release; bulk: the request for many of one of them."
+    )
+    actor: str | None = Field(
+        default=None, description="The person or app that did it; null where nobody vouches for a name."
+    )
+    reason: str | None = Field(default=None, description="Why, as the actor wrote it.")
+    detail: dict[str, Any] = Field(default={}, description="What goes with the action, such as from and to.")
+    at: datetime = Field(description="When, by the database's clock.")
 
 
 class JobEvent(FrozenModel):

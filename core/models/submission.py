@@ -1,11 +1,13 @@
 """A submission, and what became of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from core.models.control import IfEnded
 from core.models.fields import expectation
+from core.models.record import JobRecord
 from core.models.refs import JobRef
 from core.models.status import StoredEnum
 
@@ -19,6 +21,8 @@ class SubmitRequest:
         idempotency_key: The same key with the same payload gives the job that it gave before, forced ones too.
         actor: The caller's name, for the timeline of a job that the request makes.
         if_ended: What to do with a job of these parameters that is there and does not run with them.
+        tags: To find the job by, if the request makes it; one that is there keeps its own.
+        start_at: A job or run that the request begins waits until then.
     """
 
     job_type: str
@@ -28,6 +32,8 @@ class SubmitRequest:
     idempotency_key: str | None = None
     actor: str | None = None
     if_ended: IfEnded = IfEnded.RETURN
+    tags: Mapping[str, str] = field(default_factory=dict)
+    start_at: datetime | None = None
 
     def __post_init__(self) -> None:
         expect_one_wish(self.if_ended, force=self.force)
@@ -106,6 +112,33 @@ class KeyedPayload:
 
     key: str
     payload_hash: str
+
+
+@dataclass(frozen=True)
+class JobWish:
+    """A submission as it is written: the row that it makes, and what counts where that is there already.
+
+    Args:
+        forced: Make a new job under this id where the job's own is taken.
+        key: Find the job that this key got before, or keep the key with the job.
+        if_ended: Of force: `forced` only where the job that is there does not run with these parameters.
+        outside_id: Names of parameters that are not in the id.
+        detail: For the event of the run that it begins: who asked, and what could not be checked.
+    """
+
+    job: JobRecord
+    forced: ForcedJob | None = None
+    key: KeyedPayload | None = None
+    if_ended: IfEnded = IfEnded.RETURN
+    outside_id: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    start_at: datetime | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the run that it begins has nothing beside its parameters."""
+        return not self.tags and self.start_at is None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ class JobSummary(FrozenModel):
     paused_at: datetime | None
     # Null in the first run, which began at `created_at`.
     run_started_at: datetime | None = None
+    tags: dict[str, Any] | None = None
+    start_at: datetime | None = None
 
 
 class JobRun(FrozenModel):

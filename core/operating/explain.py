@@ -197,6 +197,12 @@ def _waiting_for_step(facts: JobFacts) -> Iterator[Finding]:
             next_at=facts.due_at,
             advice="the error is the job class's own: create_tasks_for_stage when planning, finalize_job at the end",
         )
+    elif facts.start_at is not None and facts.start_at > facts.now:
+        message = f"begins at the first sweep after {_at(facts.start_at, facts.now)}, as it was submitted"
+        advice = f"to begin now: coremachine cancel {facts.job_id[:12]}, and rerun it"
+        yield Finding(
+            "starts_later", Severity.INFO, message, since=facts.created_at, next_at=facts.start_at, advice=advice
+        )
     elif facts.announced_at is not None:
         yield from _announced_step(facts)
     elif facts.due_at is not None and facts.due_at > facts.now:

@@ -34,6 +34,8 @@ STEP_SECONDS = 20.0
 PRUNED_TASKS_PER_SWEEP = 20_000
 # What became of schedules' ticks is kept this long where jobs are kept for ever.
 TICKS_KEPT_SECONDS = 90 * 86_400.0
+# Who did what is asked for long after the job: a year, and a month to ask.
+AUDIT_KEPT_SECONDS = 396 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,7 @@ class Janitor:
         report.pruned_ticks = self._pruner.prune_ticks(
             self._retention_seconds or TICKS_KEPT_SECONDS, most=PRUNED_TASKS_PER_SWEEP
         )
+        report.pruned_audit_rows = self._pruner.prune_audit(AUDIT_KEPT_SECONDS, most=PRUNED_TASKS_PER_SWEEP)
         if self._retention_seconds is None:
             return
         pruned = self._pruner.prune_jobs(self._retention_seconds, most_tasks=PRUNED_TASKS_PER_SWEEP)

@@ -1,5 +1,6 @@
 """What operators do to a job: pause, resume, rerun, cancel. The row decides; what then waits is announced at once."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -7,12 +8,17 @@ from core.authors.author_code import call_author
 from core.authors.job_class import record_of, validate
 from core.basics.faults import fault_point
 from core.models import JobRecord, JobRef, JobStatus
+from core.models.bulk import DeleteAnswer, DeleteOutcome
 from core.models.control import ControlAnswer, ControlOutcome, RerunMode, RerunRequest
 from core.operating.announcer import announce_parked_tasks, step_message
 from core.operating.windows import StageWindows
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog
 from core.state_manager import StateManager
+
+TASKS_PER_PIECE = 2000
+# A request that takes longer may be cut by what is between; what is left is reported.
+DELETE_SECONDS = 60.0
 
 
 class JobControl:
@@ -56,6 +62,18 @@ class JobControl:
         if answer is not None and answer.has_changed:
             self._announce(job_id, answer)
         return answer
+
+    def delete(self, job_id: str, *, reason: str | None, actor: str | None) -> DeleteAnswer | None:
+        """Delete a job that has ended, in pieces that no running work waits for, for at most DELETE_SECONDS."""
+        until = time.monotonic() + DELETE_SECONDS
+        pruned = 0
+        while True:
+            answer = self._state.delete_job(job_id, reason=reason, actor=actor, limit=TASKS_PER_PIECE)
+            if answer is None:
+                return None
+            pruned += answer.pruned_tasks
+            if answer.outcome is not DeleteOutcome.DELETING or time.monotonic() > until:
+                return replace(answer, pruned_tasks=pruned)
 
     def _renewed(self, job: JobRecord, request: RerunRequest) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """The parameters, if any change, and the definition, if nothing of the old one's work is kept."""

@@ -28,7 +28,7 @@ COLUMN_TYPES: dict[type, LiteralString] = {
     UUID: "uuid",
 }
 # PostgreSQL looks for what a function `language sql` calls when it is created, so what others call comes first.
-LOADED_FIRST = ("clock.sql", "errors.sql", "events.sql", "locks.sql")
+LOADED_FIRST = ("clock.sql", "errors.sql", "events.sql", "locks.sql", "audit.sql")
 _TRANSITIONS: dict[str, Mapping[Any, Iterable[StrEnum]]] = {
     "jobs": JOB_TRANSITIONS,
     "stages": STAGE_TRANSITIONS,
@@ -160,9 +160,10 @@ def _plain_type(annotation: Any) -> tuple[type, bool]:
 
 def _create_index(schema: str, table: Table, index: Index) -> Composed:
     create = SQL("create unique index if not exists " if index.is_unique else "create index if not exists ")
-    statement = create + SQL("{} on {} ({})").format(
+    statement = create + SQL("{} on {}{} ({})").format(
         Identifier(index.name),
         Identifier(schema, table.name),
+        SQL(" using gin" if index.of_parts else ""),
         _names(index.columns),
     )
     if index.statuses:

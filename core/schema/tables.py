@@ -6,6 +6,7 @@ from typing import LiteralString
 from core.models.dead_letter import DeadLetterRecord
 from core.models.definition import FrozenModel
 from core.models.record import (
+    AuditRecord,
     IdempotencyKeyRecord,
     JobEvent,
     JobRecord,
@@ -22,7 +23,7 @@ class Index:
     """With `statuses` it covers only rows in one of them, with `condition` those for which that column is true.
 
     With `where_set` it covers those that have a value in that column; with `unless` only those for which that one is
-    false.
+    false. `of_parts`: it finds what a JSON column contains.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Index:
     where_set: str | None = None
     unless: str | None = None
     is_unique: bool = False
+    of_parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ TABLES = (
             # Retention's: only ended jobs, by when they ended.
             Index("jobs_finished", ("finished_at",), ENDED_JOBS),
             Index("jobs_by_deadline", ("deadline_at",), ACTIVE_JOBS),
+            # Of those few that have tags; and what a trace begins with.
+            Index("jobs_by_tag", ("tags",), where_set="tags", of_parts=True),
+            Index("jobs_by_correlation", ("correlation_id", "created_at", "job_id")),
         ),
         now_columns=("created_at", "updated_at"),
     ),
@@ -120,6 +125,19 @@ TABLES = (
         key=("job_id", "event_id"),
         references=((("job_id",), "jobs"),),
         identity="event_id",
+        now_columns=(),
+    ),
+    Table(
+        # No foreign key: it outlives its job. Few rows are written by people, and read by age.
+        "audit_log",
+        AuditRecord,
+        key=("job_id", "audit_id"),
+        indexes=(
+            # Lists, the latest first; and retention's.
+            Index("audit_log_in_order", ("audit_id",)),
+            Index("audit_log_by_age", ("at",)),
+        ),
+        identity="audit_id",
         now_columns=(),
     ),
     Table(

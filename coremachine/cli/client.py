@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,8 @@ LONGEST_POLL_SECONDS = 20.0
 _POLL_SECONDS = 0.25
 _SLOW_POLL_SECONDS = 1.0
 _TIMEOUT_SECONDS = 30.0
+# A thousand submissions, or an action on a thousand jobs; Azure's front ends cut what takes longer.
+_BATCH_SECONDS = 230.0
 # Near a deadline the wait for an answer is shorter, but never shorter than this.
 _LEAST_TIMEOUT_SECONDS = 5.0
 # A wait without a deadline goes on over an outage of this length; a submission is repeated for a shorter one.
@@ -70,12 +72,13 @@ class ApiClient:
         self.url = url
         # Whether the server has answered: one that never did may be the wrong one.
         self._was_reached = False
-        key = os.environ.get("COREMACHINE_FUNCTION_KEY")
+        variables = {"COREMACHINE_FUNCTION_KEY": "x-functions-key", "COREMACHINE_KEY": "x-coremachine-key"}
+        keys = {name: os.environ.get(name) for name in variables}
         self._http = httpx.Client(
             base_url=f"{url}/api/",
             timeout=_TIMEOUT_SECONDS,
             transport=transport,
-            headers={"x-functions-key": _header("COREMACHINE_FUNCTION_KEY", key)} if key else {},
+            headers={variables[name]: _header(name, key) for name, key in keys.items() if key},
             # A proxy of the environment (HTTP_PROXY) does not reach this machine's own servers.
             trust_env=not _is_on_this_machine(url),
         )
@@ -99,6 +102,8 @@ class ApiClient:
         force: bool = False,
         idempotency_key: str | None = None,
         if_ended: str | None = None,
+        tags: Sequence[str] = (),
+        start_at: str | None = None,
         say: Say | None = None,
     ) -> Json:
         """The job that the submission made or found.
@@ -109,8 +114,10 @@ class ApiClient:
             force: A new job, even if one of the same parameters is there.
             idempotency_key: The same key again gives the same job.
             if_ended: return, rerun, force or fail, where the job is there and does not run with these parameters.
+            tags: `name=value` each.
+            start_at: RFC 3339.
         """
-        query = {"force": "true" if force else None, "if_ended": if_ended}
+        query = {"force": "true" if force else None, "if_ended": if_ended, "tag": list(tags), "start_at": start_at}
         if idempotency_key is not None:
             _header("--idempotency-key", idempotency_key)
 
@@ -119,7 +126,7 @@ class ApiClient:
                 "POST",
                 _path("jobs", "submit", job_type),
                 json=dict(parameters),
-                params={name: value for name, value in query.items() if value is not None},
+                params={name: value for name, value in query.items() if value},
                 headers={} if idempotency_key is None else {"Idempotency-Key": idempotency_key},
                 shape=_JOB_SHAPE,
             )
@@ -129,17 +136,26 @@ class ApiClient:
             return send()
         return self._patience(say, outage_seconds=_SUBMIT_OUTAGE_SECONDS).ask(send)
 
+    def draft(self, job_type: str, parameters: Mapping[str, Any]) -> Json:
+        """What a submission would write; nothing is."""
+        path = _path("jobs", "submit", job_type)
+        return self._call("POST", path, json=dict(parameters), params={"dry_run": "true"}, shape={"first_stage": dict})
+
+    def submit_batch(self, jobs: Sequence[Json]) -> Json:
+        """Up to 1,000 submissions: an outcome for each, in their order."""
+        return self._call(
+            "POST", "jobs/submit:batch", json={"jobs": list(jobs)}, timeout=_BATCH_SECONDS, shape=_PAGE_SHAPE
+        )
+
     def get_job(self, job_id: str, *, wait_seconds: float = 0.0, timeout_seconds: float = _TIMEOUT_SECONDS) -> Json:
         """The job. With a wait, the server may answer when the job has ended, at the latest after that time."""
         query = {"wait": f"{wait_seconds:g}"} if wait_seconds else {}
         timeout = timeout_seconds + wait_seconds
         return self._call("GET", _path("jobs", job_id), params=query, timeout=timeout, shape=_JOB_SHAPE)
 
-    def list_jobs(
-        self, *, status: str | None = None, job_type: str | None = None, paused: bool | None = None, limit: int = 20
-    ) -> list[Json]:
-        query = {"status": status, "job_type": job_type, "paused": None if paused is None else str(paused).lower()}
-        return self._collect("jobs", query, limit)
+    def list_jobs(self, *, limit: int = 20, paused: bool | None = None, **query: Any) -> list[Json]:
+        """`query`: status, job_type, tag, correlation_id, error, created_after, created_before, sort."""
+        return self._collect("jobs", {**query, "paused": None if paused is None else str(paused).lower()}, limit)
 
     def list_tasks(
         self, job_id: str, *, status: str | None = None, stage: int | None = None, run: int | None = None, limit: int
@@ -172,6 +188,17 @@ class ApiClient:
         """Cancel, pause, resume or rerun; what is None in the body is not sent."""
         sent = {name: value for name, value in body.items() if value is not None}
         return self._call("POST", _path("jobs", job_id, action), json=sent, shape={"status": str})
+
+    def act_on_many(self, body: Mapping[str, Any]) -> Json:
+        """An action on all jobs of a filter; without `confirm` only their count."""
+        return self._call("POST", "jobs/bulk", json=dict(body), timeout=_BATCH_SECONDS, shape={"matched": int})
+
+    def delete_job(self, job_id: str, reason: str | None) -> Json:
+        query = {} if reason is None else {"reason": reason}
+        return self._call("DELETE", _path("jobs", job_id), params=query, timeout=_BATCH_SECONDS)
+
+    def list_audit(self, *, limit: int, **query: Any) -> list[Json]:
+        return self._collect("audit", query, limit)
 
     def explain(self, job_id: str) -> Json:
         return self._call("GET", _path("jobs", job_id, "explain"))

@@ -10,15 +10,23 @@ from rich.markup import escape
 
 from core.models import JobStatus
 from core.models.control import IfEnded
+from core.models.job_filter import JobSort
+from coremachine.cli.batch import submit_lines
 from coremachine.cli.client import ApiClient, Json, choose_url, is_terminal
+from coremachine.cli.draft import show_draft
 from coremachine.cli.errors import Exit, NoResult, UsageProblem
 from coremachine.cli.options import (
+    CorrelationOption,
+    ErrorOption,
     JobArgument,
     LimitOption,
     Output,
     OutputOption,
+    SinceOption,
     StrictOption,
+    TagOption,
     TimeoutOption,
+    UntilOption,
     UrlOption,
     wants_json,
 )
@@ -38,13 +46,14 @@ from coremachine.cli.render import (
     visible,
     visible_lines,
 )
+from coremachine.cli.times import read_time
 
 _UNSUCCESSFUL = {JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.CANCELLING}
 _INTERRUPTED = 130
 
 
 def submit(
-    job_type: Annotated[str, typer.Argument(help="See `coremachine job-types`.")],
+    job_type: Annotated[str, typer.Argument(help="See `coremachine job-types`; none with --from-jsonl.")] = "",
     param: Annotated[list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Repeatable.")] = None,
     params_file: Annotated[Path | None, typer.Option(help="A JSON object; - is stdin.")] = None,
     force: Annotated[
@@ -61,13 +70,27 @@ def submit(
             "default), another run of it (rerun), a new job (force), or exit code 4 (fail).",
         ),
     ] = None,
+    tag: TagOption = None,
+    start_at: Annotated[
+        str | None,
+        typer.Option("--start-at", metavar="TIME", help="Not before it; this machine's clock, or with zone."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Submit nothing; show the tasks that the first stage would have.")
+    ] = False,
+    from_jsonl: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-jsonl", metavar="FILE", help='Submit each line, such as {"job_type": ..., "parameters": {}}.'
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 if the job fails.")] = False,
     strict: StrictOption = False,
     timeout: TimeoutOption = None,
     output: OutputOption = None,
     url: UrlOption = None,
 ) -> None:
-    """Submit a job. The same parameters are the same job: submitting twice runs it once.
+    """Submit a job, or with --from-jsonl many. The same parameters are the same job: submitting twice runs it once.
 
     Exit code 1 if nothing was run since the job had failed or was cancelled, 4 if a rerun gave it other parameters: its
     result is not of this submission.
@@ -83,19 +106,33 @@ def submit(
         coremachine submit hello_world --if-ended rerun --wait --strict
 
         coremachine submit hello_world --force
+
+        coremachine submit hello_world --tag team=geo --start-at 2026-03-01T06:00
+
+        coremachine submit --from-jsonl orders.jsonl
     """
+    if from_jsonl is not None:
+        _refuse_beside_lines(job_type, param or tag, params_file, force or wait or dry_run)
+        raise typer.Exit(submit_lines(from_jsonl, output, url))
+    if not job_type:
+        raise UsageProblem("expected JOB_TYPE or --from-jsonl, found neither; see `coremachine job-types`")
     if force and if_ended not in {None, IfEnded.FORCE}:
         raise UsageProblem(f"expected --force or --if-ended, found --force and --if-ended {if_ended}; leave one out")
     with ApiClient(choose_url(url)) as client:
         parameters, warnings = gather_parameters(client, job_type, param or [], params_file)
         for warning in warnings:
             say(warning)
+        if dry_run:
+            show_draft(client.draft(job_type, parameters), output)
+            return
         answer = client.submit(
             job_type,
             parameters,
             force=force,
             idempotency_key=idempotency_key,
             if_ended=if_ended,
+            tags=tag or [],
+            start_at=read_time("--start-at", start_at),
             say=say if wait else None,
         )
         if answer.get("advice"):
@@ -105,6 +142,14 @@ def submit(
     _print_submission(answer, output)
     # Without a wait: whether what was submitted runs, or has run well.
     raise typer.Exit(_exit_code_of(answer["status"], strict=strict))
+
+
+def _refuse_beside_lines(job_type: str, texts: object, file: object, flags: object) -> None:
+    if job_type or texts or file is not None or flags:
+        raise UsageProblem(
+            "--from-jsonl: expected it alone, found options of one submission beside it; "
+            "each line has its own job_type, parameters, tags, force and start_at"
+        )
 
 
 def status(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None) -> None:
@@ -149,16 +194,37 @@ def list_jobs(
     paused: Annotated[
         bool | None, typer.Option("--paused/--not-paused", help="Paused jobs only, or only the others.")
     ] = None,
+    tag: TagOption = None,
+    error: ErrorOption = None,
+    correlation_id: CorrelationOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    sort: Annotated[JobSort | None, typer.Option("--sort", help="Default: the newest first.")] = None,
     limit: LimitOption = 20,
     output: OutputOption = None,
     url: UrlOption = None,
 ) -> None:
-    """List jobs, the newest first.
+    """List jobs, the newest first. What several options ask for counts together.
 
-    For example: coremachine list --status failed --type flood_risk_cog --limit 50
+    For example:
+
+        coremachine list --status failed --type flood_risk_cog --limit 50
+
+        coremachine list --tag team=geo --since 2026-03-01T06:00 --error "no space"
     """
     with ApiClient(choose_url(url)) as client:
-        jobs = client.list_jobs(status=status, job_type=job_type, paused=paused, limit=limit)
+        jobs = client.list_jobs(
+            status=status,
+            job_type=job_type,
+            paused=paused,
+            tag=tag or None,
+            error=error,
+            correlation_id=correlation_id,
+            created_after=read_time("--since", since),
+            created_before=read_time("--until", until),
+            sort=sort,
+            limit=limit,
+        )
     if wants_json(output):
         print_json({"value": jobs})
         return
@@ -279,7 +345,7 @@ def print_job(job: Json, output: Output | None) -> None:
         print_json(job)
         return
     console().print(render_job(job))
-    for name in ("parameters", "result"):
+    for name in ("tags", "parameters", "result"):
         if job.get(name):
             text = cell(name, job[name])
             console().print(f"[bold]{name}[/bold] {text}")

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from core.basics.version import VERSION
-from coremachine.cli import control, insight, jobs, tasks
+from coremachine.cli import bulk, control, insight, jobs, tasks
 from coremachine.cli.db import db
 from coremachine.cli.demo import demo
 from coremachine.cli.errors import CliError, Exit
@@ -70,6 +70,11 @@ app.command()(control.pause)
 app.command()(control.resume)
 app.command()(control.rerun)
 app.command()(control.runs)
+app.command()(bulk.bulk)
+app.command()(bulk.delete)
+app.command()(bulk.hold)
+app.command()(bulk.release)
+app.command()(bulk.audit)
 app.command("job-types")(jobs.job_types)
 app.command()(insight.explain)
 app.command()(insight.failures)

@@ -47,6 +47,15 @@ OutputOption = Annotated[
     ),
 ]
 JobArgument = Annotated[str, typer.Argument(help="Job id, or enough of its beginning.", metavar="JOB_ID")]
+TagOption = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="To find jobs by. Repeatable: all of them.")
+]
+ErrorOption = Annotated[
+    str | None, typer.Option("--error", help="A part of the type or text of the job's error, in any case.")
+]
+CorrelationOption = Annotated[str | None, typer.Option("--correlation-id", help="Jobs with this correlation id.")]
+SinceOption = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Submitted then or later.")]
+UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Submitted before it.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most that many.")]
 TimeoutOption = Annotated[
     float | None, typer.Option("--timeout", min=0, help="Seconds to wait, then exit code 5. Default: without end.")

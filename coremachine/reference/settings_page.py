@@ -38,6 +38,11 @@ MEANINGS = {
     "max_value_bytes": ("The largest size of one result, one set of parameters or one summary.", _EVERY),
     "check_threads": ("The threads in which resource validators run.", _PLANS),
     "check_seconds": ("The time for all resource validators of one submission.", _PLANS),
+    "role_keys": (
+        "Keys that carry a role ([Roles](../howto/give-roles.md)). With one, a request needs a role.",
+        _PLANS,
+    ),
+    "entra_roles": ("Whether app roles of Entra count as roles. With it, a request needs a role.", _PLANS),
     "raster_roots": ("The places that the flood risk job may read and write.", _EVERY),
     "jobs": (
         "Where job types and handlers are. Without it: `jobs` of `[tool.coremachine]` in `pyproject.toml`.",
@@ -79,6 +84,7 @@ OTHERS = {
         "Set by App Service: the job then uses no place that `COREMACHINE_RASTER_ROOTS` does not list.",
     ),
     "COREMACHINE_URL": ("the command line", "the stack of this folder", "The server, where `--url` is not given."),
+    "COREMACHINE_KEY": ("the command line", "", "The key that carries a role on the server."),
     "COREMACHINE_FUNCTION_KEY": ("the command line", "", "The function key for the server's requests."),
 }
 

@@ -27,6 +27,8 @@ begin
   end if;
   perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'cancel_requested',
     jsonb_build_object('reason', p_reason, 'actor', p_actor, 'grace_seconds', p_grace_seconds));
+  perform {schema}.record_audit('cancel', p_job_id, p_actor, p_reason,
+    jsonb_build_object('from', v_job.status, 'run', v_job.run, 'grace_seconds', p_grace_seconds));
   if v_job.status in ({running_jobs}) then
     perform {schema}.cancel_open_tasks(p_job_id, v_job.run, v_job.stage, p_grace_seconds <= 0);
     if {schema}.ensure_watch(p_job_id, v_job.run, v_job.stage) then
@@ -135,6 +137,8 @@ begin
     update {schema}.jobs j set paused_at = v_now, updated_at = v_now where j.job_id = p_job_id;
     perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'job_paused',
       jsonb_build_object('reason', p_reason, 'actor', p_actor));
+    perform {schema}.record_audit('pause', p_job_id, p_actor, p_reason,
+      jsonb_build_object('from', v_job.status, 'run', v_job.run));
   end if;
   return next;
 end $$;
@@ -185,6 +189,8 @@ begin
     perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'job_resumed',
       jsonb_build_object('reason', p_reason, 'actor', p_actor,
         'paused_seconds', round(extract(epoch from v_now - v_job.paused_at)::numeric, 3)));
+    perform {schema}.record_audit('resume', p_job_id, p_actor, p_reason,
+      jsonb_build_object('from', v_job.status, 'run', v_job.run));
   end if;
   return next;
 end $$;

@@ -87,6 +87,7 @@ begin
 end $$;
 
 -- Finds jobs that wait for a step and have no message confirmed for it.
+-- One with a start_at was not announced when it was submitted: it is found as soon as its time has come.
 create or replace function {schema}.find_unannounced_jobs(
   p_limit integer, p_grace_seconds double precision, p_hold_seconds double precision
 ) returns table (job_id text, run integer, stage integer, attempt integer, job_type text, correlation_id text)
@@ -94,7 +95,7 @@ language sql volatile as $$
   with found as (
     select j.job_id from {schema}.jobs j
     where j.status in ({waiting_jobs}) and j.announced_at is null and j.paused_at is null
-      and j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second'
+      and (j.updated_at < {schema}.clock() - p_grace_seconds * interval '1 second' or j.start_at > j.updated_at)
       and (j.due_at is null or j.due_at <= {schema}.clock())
     order by j.updated_at limit p_limit for update skip locked
   )

@@ -81,12 +81,14 @@ begin
       total_stages = jsonb_array_length(v_definition -> 'stages'), definition = v_definition,
       parameters = coalesce(p_parameters, j.parameters), result = null, error = null, attempt = 0, due_at = null,
       announced_at = null, paused_at = null, cancel_deadline_at = null, finished_at = null,
-      run_started_at = v_now, updated_at = v_now
+      run_started_at = v_now, updated_at = v_now, start_at = null
   where j.job_id = p_job_id
   returning j.status, j.stage into status, stage;
   perform {schema}.record_event(p_job_id, rerun_job.run, v_first, null, 'job_rerun',
     jsonb_build_object('mode', p_mode, 'kept_count', kept_count, 'fresh_count', fresh_count, 'reason', p_reason,
       'actor', p_actor, 'from_run', v_job.run, 'parameters', p_parameters));
+  perform {schema}.record_audit('rerun', p_job_id, p_actor, p_reason,
+    jsonb_build_object('from', v_job.status, 'run', v_job.run, 'mode', p_mode, 'to_run', rerun_job.run));
   if v_planned then
     -- Out of the usual order, but nobody can hold the lock of a run that begins here.
     perform {schema}.lock_stage(p_job_id, rerun_job.run, v_first);

@@ -164,3 +164,82 @@ language sql as $$
   from {schema}.submit_job(p_job_id, p_job_type, p_parameters, p_definition, p_correlation_id, p_forced_job_id, p_nonce,
     p_idempotency_key, p_payload_hash, 'return', array[]::text[]) s;
 $$;
+
+-- Writes many submissions in one transaction: all of them, or none. One row each, by its place (nth, from 1).
+-- p_jobs: objects with what submit_job takes by name, and with tags, start_at and detail (note_submission's).
+-- Tags and start_at count for a job or a run that begins here; a job that was there keeps its own.
+-- Fence: that of submit_job. Locks: all keys in their order, then those of submit_job job by job in the order of ids, so
+-- that two calls at one moment do not wait for each other.
+create or replace function {schema}.submit_jobs(p_jobs jsonb[]) returns table (
+  nth integer, status text, run integer, outcome text, job_id text, correlation_id text, same_parameters boolean
+)
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  v_item record;
+  v_key text;
+begin
+  for v_key in
+    select distinct u.item ->> 'key' collate "C" as key from unnest(p_jobs) u(item)
+    where u.item ->> 'key' is not null order by 1
+  loop
+    perform {schema}.lock_idempotency_key(v_key);
+  end loop;
+  for v_item in
+    select u.place, u.item from unnest(p_jobs) with ordinality as u(item, place)
+    order by u.item ->> 'job_id' collate "C", u.place
+  loop
+    nth := v_item.place;
+    select s.status, s.run, s.outcome, s.job_id, s.correlation_id, s.same_parameters
+    into submit_jobs.status, submit_jobs.run, submit_jobs.outcome, submit_jobs.job_id, submit_jobs.correlation_id,
+      submit_jobs.same_parameters
+    from {schema}.submit_job(
+      v_item.item ->> 'job_id', v_item.item ->> 'job_type', v_item.item -> 'parameters', v_item.item -> 'definition',
+      v_item.item ->> 'correlation_id', v_item.item ->> 'forced_job_id', v_item.item ->> 'nonce',
+      v_item.item ->> 'key', v_item.item ->> 'payload_hash', v_item.item ->> 'if_ended',
+      array(select jsonb_array_elements_text(v_item.item -> 'outside'))) s;
+    if submit_jobs.outcome in ('created', 'forced', 'rerun') then
+      perform {schema}.mark_submission(submit_jobs.job_id, submit_jobs.run, v_item.item);
+    end if;
+    return next;
+  end loop;
+end $$;
+
+-- Gives a run that a submission began what its submitter wished beside its parameters: tags, start_at, detail.
+-- A start in the past is none. Deadlines count from the start. Locks: the job row and the stage row, both new.
+create or replace function {schema}.mark_submission(p_job_id text, p_run integer, p_item jsonb) returns void
+language plpgsql as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_start timestamptz := nullif(greatest((p_item ->> 'start_at')::timestamptz, v_now), v_now);
+  v_tags jsonb := nullif(p_item -> 'tags', jsonb_build_object());
+begin
+  if v_start is not null or v_tags is not null then
+    update {schema}.jobs j set tags = coalesce(v_tags, j.tags), start_at = v_start, due_at = v_start,
+      deadline_at = j.deadline_at + coalesce(v_start - v_now, interval '0')
+    where j.job_id = p_job_id and j.run = p_run;
+  end if;
+  if v_start is not null then
+    update {schema}.stages s
+    set deadline_at = s.deadline_at + (v_start - v_now), queue_deadline_at = s.queue_deadline_at + (v_start - v_now)
+    where s.job_id = p_job_id and s.run = p_run and s.stage = 1;
+  end if;
+  if p_item -> 'detail' <> jsonb_build_object() then
+    perform {schema}.note_submission(p_job_id, p_run, p_item -> 'detail');
+  end if;
+end $$;
+
+-- Notes that the messages which begin these jobs are confirmed: mark_job_announced for many, of stage 1.
+-- Locks: job rows by id.
+create or replace function {schema}.mark_jobs_announced(p_job_ids text[], p_runs integer[]) returns integer
+language plpgsql as $$
+declare
+  v_item record;
+  v_count integer := 0;
+begin
+  for v_item in
+    select u.id, u.run from unnest(p_job_ids, p_runs) as u(id, run) order by u.id collate "C"
+  loop
+    v_count := v_count + {schema}.mark_job_announced(v_item.id, v_item.run, 1)::integer;
+  end loop;
+  return v_count;
+end $$;

@@ -1,13 +1,26 @@
 """The whole app in the Functions host, on a real PostgreSQL and the project's broker, asked over HTTP alone."""
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
+from azure.core import PipelineClient
+from azure.core.exceptions import HttpResponseError
+from azure.core.pipeline import PipelineContext, PipelineResponse
+from azure.core.pipeline.policies import HeadersPolicy, RequestIdPolicy, UserAgentPolicy
+from azure.core.polling import LROPoller
+from azure.core.polling.base_polling import LROBasePolling
+from azure.core.rest import HttpRequest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from psycopg.conninfo import make_conninfo
 
@@ -16,6 +29,7 @@ from coremachine.local.host.supervisor import HostSupervisor
 from infrastructure.migrations import Migrator
 
 ROOT = Path(__file__).parents[3]
+NODE_MODULES = ROOT / ".node" / "node_modules"
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +242,129 @@ def test_cursor_of_another_list_is_refused(ready):
     job_id = "ab" * 32
     refused = ready.get(f"/api/jobs/{job_id}/events", params={"cursor": cursor})
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, "cursor")
+
+
+class TestPollers:
+    """A job that has not ended when it is first looked at, followed by clients of other systems."""
+
+    @pytest.fixture
+    def azure(self, ready):
+        with PipelineClient(
+            str(ready.base_url), policies=[RequestIdPolicy(), HeadersPolicy(), UserAgentPolicy()]
+        ) as client:
+            yield client
+
+    @staticmethod
+    def begin(ready, azure, parameters, **query):
+        url = ready.base_url.join("/api/jobs/submit/hello_world").copy_merge_params({"api-version": "1", **query})
+        request = HttpRequest("POST", str(url), json=parameters)
+        first = azure.send_request(request)
+        assert first.status_code == 202
+        response = PipelineResponse(request, first, PipelineContext(azure))
+        return LROPoller(azure, response, lambda found: found.http_response.json(), LROBasePolling(timeout=0.1))
+
+    def test_azure_core_follows_a_job_to_its_result(self, ready, azure):
+        poller = self.begin(ready, azure, {"n": 31})
+        job = poller.result(timeout=60)
+        assert (poller.status(), job["status"], job["result"]["greetings"]) == ("Succeeded", "completed", 31)
+
+    def test_azure_core_raises_for_a_job_that_was_cancelled(self, ready, azure):
+        later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        poller = self.begin(ready, azure, {"n": 32}, start_at=later)
+        (job,) = ready.get("/api/jobs?limit=1").json()["value"]
+        assert ready.post(f"/api/jobs/{job['job_id']}/cancel", json={"reason": "not needed"}).status_code == 202
+        with pytest.raises(HttpResponseError, match="not needed"):
+            poller.result(timeout=60)
+        assert poller.status() == "Canceled"
+
+    def test_location_is_202_until_the_end_as_logic_apps_follow_it(self, ready):
+        answer = ready.post("/api/jobs/submit/hello_world", json={"n": 33})
+        seen = []
+        while answer.status_code == 202:
+            answer = ready.get(answer.headers["location"])
+            seen.append(answer.status_code)
+        assert set(seen) <= {200, 202}
+        assert answer.json()["status"] == "completed"
+
+    def test_durable_payload_is_followed_and_acted_on(self, ready):
+        payload = ready.post("/api/durable/orchestrators/hello_world", json={"n": 34}).json()
+        while (answer := ready.get(payload["statusQueryGetUri"])).status_code == 202:
+            pass
+        assert (answer.status_code, answer.json()["runtimeStatus"]) == (200, "Completed")
+        gone = ready.post(payload["terminatePostUri"].replace("{text}", "too late"))
+        assert gone.status_code == 410
+
+
+def test_hundreds_in_one_call_all_complete(ready):
+    jobs = [
+        {"job_type": "hello_world", "parameters": {"n": 1, "message": f"m{n}"}, "tags": {"b": "1"}} for n in range(60)
+    ]
+    answer = ready.post("/api/jobs/submit:batch", json={"jobs": jobs})
+    assert (answer.status_code, answer.json()["counts"]) == (200, {"created": 60})
+    for outcome in answer.json()["value"]:
+        assert ready.get(f"/api/jobs/{outcome['job']['job_id']}?wait=30").json()["status"] == "completed"
+    counted = ready.post("/api/jobs/bulk", json={"action": "delete", "filter": {"tags": {"b": "1"}}}).json()
+    assert (counted["dry_run"], counted["matched"]) == (True, 60)
+    acted = {"action": "delete", "filter": {"tags": {"b": "1"}}, "confirm": 60, "reason": "done"}
+    assert ready.post("/api/jobs/bulk", json=acted).json()["counts"] == {"deleted": 60}
+    assert ready.get("/api/jobs?tag=b=1").json()["value"] == []
+    assert len(ready.get("/api/audit?action=delete&limit=1000").json()["value"]) == 60
+
+
+def test_delayed_job_begins_by_itself(ready):
+    at = datetime.now(UTC) + timedelta(seconds=2)
+    sent = ready.post("/api/jobs/submit/hello_world", params={"start_at": at.isoformat()}, json={"n": 35}).json()
+    ended = ready.get(f"/api/jobs/{sent['job_id']}?wait=30").json()
+    assert ended["status"] == "completed"
+    assert datetime.fromisoformat(ended["stages"][0]["planned_at"]) >= at
+
+
+def test_dry_run_writes_nothing(ready):
+    draft = ready.post("/api/jobs/submit/hello_world?dry_run=true", json={"n": 36}).json()
+    assert (draft["first_stage"]["task_count"], len(draft["first_stage"]["tasks"])) == (36, 20)
+    assert ready.get(f"/api/jobs/{draft['job_id']}").status_code == 404
+
+
+def example_of_producer(language):
+    """The program in the document about submissions, as a reader copies it."""
+    page = (ROOT / "docs" / "howto" / "submit-jobs.md").read_text(encoding="utf-8")
+    (program,) = re.findall(rf"```{language}\n(.*?azure.service-?bus.*?)```", page, re.DOTALL | re.IGNORECASE)
+    return program
+
+
+class TestProducers:
+    @pytest.fixture
+    def run(self, project_broker, tmp_path):
+        def run_program(*command):
+            environment = os.environ | {"ServiceBusConnection": project_broker.connection_string}
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+            )
+            assert done.returncode == 0, done.stderr
+
+        return run_program
+
+    @staticmethod
+    def find_job(http, query):
+        deadline = time.monotonic() + 60
+        while not (found := http.get(f"/api/jobs?{query}").json()["value"]):
+            assert time.monotonic() < deadline, "the submission is expected to make a job"
+            time.sleep(0.1)
+        return http.get(f"/api/jobs/{found[0]['job_id']}?wait=30").json()
+
+    def test_python_example_submits_a_job(self, ready, run, tmp_path):
+        (tmp_path / "send.py").write_text(example_of_producer("python"))
+        run(sys.executable, "send.py")
+        job = self.find_job(ready, "correlation_id=order-4711")
+        assert (job["status"], job["parameters"]["n"], job["tags"]) == ("completed", 5, {"team": "geo"})
+
+    @pytest.mark.skipif(
+        shutil.which("node") is None or not NODE_MODULES.is_dir(),
+        reason="node and @azure/service-bus are not there: make test-programs",
+    )
+    def test_javascript_example_submits_a_job(self, ready, run, tmp_path):
+        (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+        (tmp_path / "send.mjs").write_text(example_of_producer("javascript"))
+        run("node", "send.mjs")
+        job = self.find_job(ready, "tag=order=4712")
+        assert (job["status"], job["parameters"]["n"]) == ("completed", 6)

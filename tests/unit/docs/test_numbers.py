@@ -31,10 +31,10 @@ from infrastructure.results import ROWS_PER_PAGE
 from infrastructure.settings import Settings
 from jobs.parameters import MAX_PROBLEMS
 from tests.documents import ROOT
-from triggers.api import MAX_WAITING
 from triggers.api_models import MAX_WAIT_SECONDS
 from triggers.app_shape import read_shape, threads_needed
 from triggers.insight_models import _MOST_IDS
+from triggers.job_answers import MAX_WAITING
 from triggers.request_body import MAX_BODY_BYTES
 
 KB, MB = 1024, 1024 * 1024

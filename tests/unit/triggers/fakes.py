@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from core.models import JobEvent, JobRecord, JobStatus
 from core.models.control import ControlAnswer, ControlOutcome
+from core.models.dry_run import DraftTask, JobDraft
 from core.models.submission import Submission, SubmissionOutcome
 from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
 from core.operating.dead_letters import RedriveReport
@@ -47,6 +48,9 @@ COUNTS = {
 DETAIL = {
     **SUMMARY,
     "deadline_at": AT,
+    "start_at": None,
+    "tags": {"team": "geo"},
+    "hold": None,
     "forced_from": None,
     "parameters": {"n": 3},
     "result": None,
@@ -177,6 +181,17 @@ class FakeServices:
         submission = Submission(job_id, request.job_type, created, "queued", self.run, correlation_id, outcome)
         return replace(submission, advice=self.advice)
 
+    def submit_jobs(self, requests):
+        return [self.submit_job(request) for request in requests]
+
+    def draft_job(self, request):
+        self._called("draft_job", **asdict(request))
+        job = self.registry.get_job(request.job_type)
+        parameters = job.validate_job_parameters(request.parameters)
+        tasks = (DraftTask("s1-a", "a", "hello_world_greeting", "tasks", {"number": 0}),)
+        stages = job.definition().stages
+        return JobDraft(JOB_ID, request.job_type, parameters, None, stages, tasks, 1, is_counted=True)
+
     @property
     def dead_letters(self):
         return self
@@ -231,8 +246,8 @@ class FakeServices:
         record = JobRecord.model_validate({**job, "job_id": job_id, "status": status, "definition": {}})
         return JobDetail(record, tuple(StageDetail.model_validate(stage) for stage in DETAIL["stages"]))
 
-    def list_jobs(self, **arguments):
-        self._called("list_jobs", **arguments)
+    def find_jobs(self, wanted, **arguments):
+        self._called("find_jobs", wanted=wanted, **arguments)
         if arguments["cursor"] not in {None, "next"}:
             raise InvalidCursor(arguments["cursor"])
         return Page((JobSummary.model_validate(SUMMARY),), "next" if arguments["cursor"] is None else None)

@@ -24,7 +24,8 @@ from core.models.submission import SubmissionOutcome
 from infrastructure.base import DatabaseUnsuitable
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.registry import Registry
-from triggers.api import MAX_WAITING, create_api
+from triggers.api import create_api
+from triggers.job_answers import MAX_WAITING
 from triggers.ports import Check, ServicesNotReady
 from triggers.request_body import MAX_BODY_BYTES
 
@@ -36,8 +37,9 @@ UNKNOWN_JOB = "cd" * 32
 
 def links(job_id: str) -> dict:
     job = f"{BASE}/{job_id}"
-    names = ("tasks", "events", "runs", "cancel", "pause", "resume", "rerun")
-    return {"self": job, **{name: f"{job}/{name}" for name in names}}
+    names = ("poll", "tasks", "events", "runs", "cancel", "pause", "resume", "rerun")
+    operation = f"{BASE.removesuffix('/jobs')}/operations/{job_id}"
+    return {"self": job, "operation": operation, **{name: f"{job}/{name}" for name in names}}
 
 
 def assert_problem(response, status: int, code: str) -> dict:
@@ -74,7 +76,8 @@ class TestSubmit:
             "links": links(job_id),
             "job": None,
         }
-        assert response.headers["location"] == f"{BASE}/{job_id}"
+        assert response.headers["location"] == links(job_id)["poll"]
+        assert response.headers["operation-location"] == links(job_id)["operation"]
         assert response.headers["retry-after"] == "1"
         assert response.headers["content-type"] == "application/json"
 
@@ -253,7 +256,8 @@ class TestJob:
         assert set(job) == set(DETAIL) | times | {"paused", "cancel_deadline_at", "allowed_actions"}
         assert set(stage) == set(DETAIL["stages"][0])
         assert job["created_at"] == AT.replace("+00:00", "Z")
-        assert response.headers["retry-after"] == "1"
+        # It has run since long, so that it need not be looked at again soon.
+        assert response.headers["retry-after"] == "30"
 
     def test_ended_job_needs_no_retry(self):
         response = Api(FakeServices(statuses=["completed"])).get(f"/api/jobs/{JOB_ID}")
@@ -409,9 +413,10 @@ class TestLists:
         first = api.get("/api/jobs?limit=1")
         assert first.status_code == 200
         assert first.json()["next_cursor"] == "next"
+        assert first.json()["nextLink"] == f"{BASE}?limit=1&cursor=next"
         (job,) = first.json()["value"]
         assert job.pop("links") == links(JOB_ID)
-        assert set(job) == set(SUMMARY) | {"run_started_at", "duration_seconds"}
+        assert set(job) == set(SUMMARY) | {"run_started_at", "duration_seconds", "tags", "start_at"}
         last = api.get("/api/jobs?limit=1&cursor=next").json()
         assert set(last) == {"value"}
 
@@ -426,8 +431,8 @@ class TestLists:
         api = Api()
         api.get("/api/jobs?status=failed,cancelled&status=queued&job_type=hello_world")
         asked = api.services.calls[0][1]
-        assert [str(status) for status in asked["statuses"]] == ["failed", "cancelled", "queued"]
-        assert asked["job_types"] == ["hello_world"]
+        assert [str(status) for status in asked["wanted"].statuses] == ["failed", "cancelled", "queued"]
+        assert asked["wanted"].job_types == ("hello_world",)
         assert (asked["limit"], asked["cursor"]) == (100, None)
 
     def test_tasks_are_filtered_by_run_stage_and_status(self):
@@ -535,10 +540,10 @@ class TestErrors:
     def test_unknown_path_and_wrong_method(self):
         problem = assert_problem(Api().get("/api/job"), 404, "not_found")
         assert "/api/docs" in problem["detail"]
-        response = Api()("DELETE", f"/api/jobs/{JOB_ID}")
+        response = Api()("PATCH", f"/api/jobs/{JOB_ID}")
         problem = assert_problem(response, 405, "method_not_allowed")
-        assert response.headers["allow"] == "GET, HEAD, OPTIONS"
-        assert problem["detail"] == f"/api/jobs/{JOB_ID}: expected GET or HEAD or OPTIONS, found DELETE."
+        assert response.headers["allow"] == "DELETE, GET, HEAD, OPTIONS"
+        assert problem["detail"] == f"/api/jobs/{JOB_ID}: expected DELETE or GET or HEAD or OPTIONS, found PATCH."
 
     def test_database_that_does_not_suit_says_what_to_do(self):
         versions = "schema version 7, this release has 8; run `coremachine db migrate`"
@@ -617,6 +622,22 @@ class TestDocument:
         document = Api().get("/api/openapi.json").json()
         assert {(path, method) for path, item in document["paths"].items() for method in item} == {
             ("/api/jobs/submit/hello_world", "post"),
+            ("/api/jobs/submit:batch", "post"),
+            ("/api/jobs/bulk", "post"),
+            ("/api/messages/submission", "get"),
+            ("/api/jobs/{job_id}", "delete"),
+            ("/api/jobs/{job_id}/hold", "post"),
+            ("/api/jobs/{job_id}/release", "post"),
+            ("/api/audit", "get"),
+            ("/api/jobs/{job_id}/poll", "get"),
+            ("/api/operations/{job_id}", "get"),
+            ("/api/durable/orchestrators/{job_type}", "post"),
+            ("/api/durable/instances/{job_id}", "get"),
+            ("/api/durable/instances/{job_id}/management", "get"),
+            ("/api/durable/instances/{job_id}/terminate", "post"),
+            ("/api/durable/instances/{job_id}/suspend", "post"),
+            ("/api/durable/instances/{job_id}/resume", "post"),
+            ("/api/durable/instances/{job_id}/rewind", "post"),
             ("/api/jobs/{job_id}", "get"),
             ("/api/jobs", "get"),
             ("/api/jobs/{job_id}/tasks", "get"),
@@ -654,7 +675,7 @@ class TestDocument:
                 assert "default" not in responses
                 assert {"400", "401", "405", "429", "500", "503"} <= set(responses)
                 assert ("requestBody" in operation) == ({"411", "413", "415"} <= set(responses))
-                may_be_missing = ("{" in path and method != "put") or "submit" in path or path == "/api/failures"
+                may_be_missing = ("{" in path and method != "put") or "submit/" in path or path == "/api/failures"
                 assert ("404" in responses) == may_be_missing, path
                 problems = [each for status, each in responses.items() if status >= "4"]
                 assert {name for each in problems for name in each["content"]} <= {

@@ -109,7 +109,7 @@ class TestRerun:
         body = {"mode": "from_stage", "from_stage": 2, "parameters": {"n": 4}, "reason": "mended"}
         response = api.post(f"/api/jobs/{JOB_ID}/rerun", json=body, headers=ACTOR)
         assert response.status_code == 202
-        assert response.headers["location"] == links(JOB_ID)["self"]
+        assert response.headers["location"] == links(JOB_ID)["poll"]
         answer = response.json()
         assert (answer["run"], answer["kept_count"], answer["fresh_count"], answer["changed"]) == (2, 7, None, True)
         (call,) = api.services.calls

@@ -1,0 +1,103 @@
+"""Commands for many jobs, deletions, holds and the audit log. Over real HTTP."""
+
+import json
+
+import pytest
+
+from tests.unit.cli.conftest import JOB_ID, job
+
+COUNTED = {
+    "action": "cancel",
+    "dry_run": True,
+    "matched": 2,
+    "remaining": 2,
+    "counts": {},
+    "value": [],
+    "sample": [job()],
+}
+
+
+def acted(outcome="cancelled", *, remaining=0):
+    value = [{"job_id": JOB_ID, "outcome": outcome}]
+    return {**COUNTED, "dry_run": False, "remaining": remaining, "value": value}
+
+
+class TestBulk:
+    def test_dry_run_sends_the_filter_and_no_confirm(self, api, run, capsys):
+        api.answer("POST /api/jobs/bulk", COUNTED)
+        options = ["--type", "t", "--tag", "team=geo", "--tag", "order", "--until", "2026-01-01T00:00+00:00"]
+        assert run("bulk", "cancel", *options, "--dry-run", "--reason", "why", "-o", "table") == 0
+        ((_, _, body),) = api.requests
+        assert body == {
+            "action": "cancel",
+            "filter": {
+                "job_type": ["t"],
+                "tags": {"team": "geo", "order": None},
+                "created_before": "2026-01-01T00:00:00+00:00",
+            },
+            "reason": "why",
+        }
+        assert "2 jobs match; nothing was done" in capsys.readouterr().out
+
+    def test_goes_on_until_all_that_were_counted_are_done(self, api, run, capsys):
+        api.answer("POST /api/jobs/bulk", COUNTED, acted(remaining=1), acted())
+        assert run("bulk", "cancel", "--all", "--yes") == 0
+        assert [body.get("confirm") for _, _, body in api.requests] == [None, 2, 1]
+        assert len(json.loads(capsys.readouterr().out)["value"]) == 2
+
+    def test_nobody_is_asked_in_a_script(self, api, run, capsys):
+        api.answer("POST /api/jobs/bulk", COUNTED)
+        assert run("bulk", "cancel", "--all") == 2
+        assert "expected --yes" in capsys.readouterr().err
+        assert len(api.requests) == 1
+
+    @pytest.mark.parametrize("options", [[], ["--all", "--type", "t"]])
+    def test_which_jobs_has_to_be_said(self, api, run, capsys, options):
+        assert run("bulk", "cancel", *options) == 2
+        assert "chooses jobs, or --all" in capsys.readouterr().err
+        assert api.requests == []
+
+    def test_job_that_refused_is_exit_code_1(self, api, run, capsys):
+        api.answer("POST /api/jobs/bulk", {**COUNTED, "matched": 1}, acted("refused"))
+        assert run("bulk", "cancel", "--all", "--yes", "-o", "table") == 1
+        assert "refused" in capsys.readouterr().out
+
+
+def test_delete_goes_on_while_a_part_is_left(api, run):
+    api.answer("GET /api/jobs", {"value": [job()]})
+    api.answer(f"DELETE /api/jobs/{JOB_ID}", {"outcome": "deleting"}, {"outcome": "deleted"})
+    assert run("delete", JOB_ID, "--reason", "test data", "--yes") == 0
+    assert [(call, query) for call, query, _ in api.requests] == [
+        (f"DELETE /api/jobs/{JOB_ID}", {"reason": "test data"})
+    ] * 2
+
+
+def test_delete_asks_for_yes_in_a_script(api, run, capsys):
+    assert run("delete", JOB_ID) == 2
+    assert "expected --yes" in capsys.readouterr().err
+
+
+def test_hold_and_release(api, run, capsys):
+    api.answer(f"POST /api/jobs/{JOB_ID}/hold", {"status": "completed", "hold": {"reason": "x"}, "changed": True})
+    api.answer(f"POST /api/jobs/{JOB_ID}/release", {"status": "completed", "hold": None, "changed": False})
+    assert run("hold", JOB_ID, "--reason", "x", "-o", "table") == 0
+    assert run("release", JOB_ID, "-o", "table") == 0
+    shown = capsys.readouterr().out
+    assert "under a legal hold" in shown
+    assert "under no hold (as before)" in shown
+
+
+def test_audit_shows_who_did_what(api, run, capsys):
+    row = {
+        "audit_id": 1,
+        "job_id": JOB_ID,
+        "action": "cancel",
+        "actor": "kim",
+        "reason": "why",
+        "detail": {},
+        "at": "x",
+    }
+    api.answer("GET /api/audit", {"value": [row]})
+    assert run("audit", "--action", "cancel", "--actor", "kim", "-o", "table") == 0
+    assert api.requests[-1][1] == {"action": "cancel", "actor": "kim", "limit": "50"}
+    assert "kim" in capsys.readouterr().out

@@ -1,0 +1,237 @@
+"""Submissions with tags and start times, many at once, and those that are only tried."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from core.errors import StoreUnavailable
+from core.models.job_filter import JobSort
+from core.models.submission import SubmissionOutcome
+from tests.unit.triggers.fakes import JOB_ID, Api, FakeServices
+from tests.unit.triggers.test_api import assert_problem, errors_of, links
+
+
+class TestTags:
+    def test_are_part_of_the_submission(self):
+        api = Api()
+        answer = api.post("/api/jobs/submit/hello_world?tag=team=geo&tag=order=a=b", json={})
+        assert answer.status_code == 202
+        assert api.services.calls[0][1]["tags"] == {"team": "geo", "order": "a=b"}
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [
+            ("tag=team", "'team'"),
+            ("tag=te am=geo", "'te am=geo'"),
+            ("tag==geo", "'=geo'"),
+            ("tag=team=geo&tag=team=ops", "'team' twice"),
+        ],
+    )
+    def test_that_are_none_are_refused(self, query, found):
+        problem = assert_problem(Api().post(f"/api/jobs/submit/hello_world?{query}", json={}), 400, "invalid_request")
+        assert found in problem["detail"]
+
+    def test_with_a_credential_is_refused(self):
+        query = "tag=url=postgresql://user:hunter2secret@host/db"
+        problem = assert_problem(Api().post(f"/api/jobs/submit/hello_world?{query}", json={}), 400, "invalid_request")
+        assert "hunter2secret" not in problem["detail"]
+
+    def test_filter_lists_by_value_or_by_name(self):
+        api = Api()
+        assert api.get("/api/jobs?tag=team=geo&tag=order").status_code == 200
+        assert api.services.calls[0][1]["wanted"].tags == {"team": "geo", "order": None}
+
+
+class TestFilters:
+    def test_time_error_correlation_id_and_order_are_passed_on(self):
+        api = Api()
+        query = (
+            "created_after=2026-01-01T00:00:00Z&created_before=2026-02-01T00:00:00%2B01:00&error=no space"
+            "&correlation_id=order-7&sort=finished_at"
+        )
+        assert api.get(f"/api/jobs?{query}").status_code == 200
+        asked = api.services.calls[0][1]
+        wanted = asked["wanted"]
+        assert wanted.created_after == datetime(2026, 1, 1, tzinfo=UTC)
+        assert wanted.created_before == datetime(2026, 1, 31, 23, tzinfo=UTC)
+        assert (wanted.error, wanted.correlation_id, asked["sort"]) == ("no space", "order-7", JobSort.FIRST_ENDED)
+
+    def test_order_that_is_not_known_is_refused_with_the_nearest(self):
+        errors = errors_of(assert_problem(Api().get("/api/jobs?sort=createdat"), 400, "invalid_request"))
+        assert errors["sort"]["hint"] == "did you mean 'created_at'?"
+
+    def test_time_without_a_zone_is_refused(self):
+        errors = errors_of(
+            assert_problem(Api().get("/api/jobs?created_after=2026-01-01T00:00:00"), 400, "invalid_request")
+        )
+        assert "created_after" in errors
+
+
+class TestGateways:
+    @pytest.mark.parametrize("query", ["api-version=2026-11-01", "api-version=1", "subscription-key=k", "code=x"])
+    def test_their_parameters_mean_nothing(self, query):
+        assert Api().get(f"/api/jobs?{query}").status_code == 200
+        assert Api().post(f"/api/jobs/submit/hello_world?{query}", json={}).status_code == 202
+
+    def test_version_that_is_none_is_refused(self):
+        assert_problem(Api().get("/api/jobs?api-version=latest"), 400, "invalid_request")
+
+    def test_next_link_holds_no_key(self):
+        page = Api().get("/api/jobs?limit=1&code=secret&subscription-key=secret").json()
+        assert "secret" not in page["nextLink"]
+        assert "cursor=next" in page["nextLink"]
+
+
+class TestStart:
+    def test_is_part_of_the_submission(self):
+        api = Api()
+        at = datetime.now(UTC) + timedelta(hours=1)
+        answer = api.post("/api/jobs/submit/hello_world", params={"start_at": at.isoformat()}, json={})
+        assert answer.status_code == 202
+        assert api.services.calls[0][1]["start_at"] == at
+
+    def test_too_far_away_is_refused(self):
+        answer = Api().post("/api/jobs/submit/hello_world?start_at=2999-01-01T00:00:00Z", json={})
+        assert errors_of(assert_problem(answer, 400, "invalid_request"))["start_at"]["expected"].endswith("366 days")
+
+
+def test_dry_run_answers_with_the_first_stage():
+    api = Api()
+    answer = api.post("/api/jobs/submit/hello_world?dry_run=true", json={"n": 2})
+    assert answer.status_code == 200
+    draft = answer.json()
+    assert (draft["dry_run"], draft["job_id"], draft["found_status"]) == (True, JOB_ID, None)
+    assert draft["parameters"]["n"] == 2
+    assert draft["first_stage"] == {
+        "number": 1,
+        "name": "greet",
+        "task_count": 1,
+        "is_counted": True,
+        "tasks": [
+            {
+                "task_id": "s1-a",
+                "name": "a",
+                "task_type": "hello_world_greeting",
+                "queue": "tasks",
+                "parameters": {"number": 0},
+            }
+        ],
+    }
+    assert [name for name, _ in api.services.calls] == ["draft_job"]
+
+
+class TestPolls:
+    def test_tag_of_an_answer_spares_the_next_one(self):
+        api = Api()
+        first = api.get(f"/api/jobs/{JOB_ID}")
+        tag = first.headers["etag"]
+        again = api.get(f"/api/jobs/{JOB_ID}", headers={"If-None-Match": f'"other", {tag}'})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        api.services.statuses = ["completed"]
+        changed = api.get(f"/api/jobs/{JOB_ID}", headers={"If-None-Match": tag})
+        assert changed.status_code == 200
+        assert changed.headers["etag"] != tag
+
+    @pytest.mark.parametrize(
+        ("status", "word"),
+        [
+            ("queued", "Running"),  # for its second stage
+            ("processing", "Running"),
+            ("finalizing", "Running"),
+            ("cancelling", "Running"),
+            ("completed", "Succeeded"),
+            ("completed_with_errors", "Succeeded"),
+            ("failed", "Failed"),
+            ("cancelled", "Canceled"),
+        ],
+    )
+    def test_operation_has_the_word_of_azure_clients(self, status, word):
+        answer = Api(FakeServices(statuses=[status])).get(f"/api/operations/{JOB_ID}")
+        assert answer.status_code == 200
+        assert (answer.json()["status"], answer.json()["jobStatus"]) == (word, status)
+        assert ("retry-after" in answer.headers) == (word == "Running")
+        assert (answer.json()["error"] is not None) == (word in {"Failed", "Canceled"})
+
+    def test_poll_is_202_until_the_end(self):
+        api = Api()
+        answer = api.get(f"/api/jobs/{JOB_ID}/poll")
+        assert answer.status_code == 202
+        assert answer.headers["location"] == links(JOB_ID)["poll"]
+        api.services.statuses = ["failed"]
+        ended = api.get(f"/api/jobs/{JOB_ID}/poll")
+        assert (ended.status_code, ended.json()["status"]) == (200, "failed")
+        assert "location" not in ended.headers
+
+
+class TestDurable:
+    def test_start_answers_with_the_addresses(self):
+        api = Api()
+        answer = api.post("/api/durable/orchestrators/hello_world", json={"n": 2})
+        assert answer.status_code == 202
+        payload = answer.json()
+        instance = f"http://jobs.example:8080/api/durable/instances/{payload['id']}"
+        assert payload["statusQueryGetUri"] == answer.headers["location"] == instance
+        assert payload["terminatePostUri"] == f"{instance}/terminate?reason={{text}}"
+        assert api.get(f"/api/durable/instances/{payload['id']}/management").json() == payload
+
+    @pytest.mark.parametrize(
+        ("status", "code", "word"),
+        [("processing", 202, "Running"), ("completed", 200, "Completed"), ("failed", 200, "Failed")],
+    )
+    def test_status_document(self, status, code, word):
+        answer = Api(FakeServices(statuses=[status])).get(f"/api/durable/instances/{JOB_ID}")
+        assert (answer.status_code, answer.json()["runtimeStatus"]) == (code, word)
+        assert answer.json()["instanceId"] == JOB_ID
+
+    def test_actions_pass_the_reason_on(self):
+        api = Api()
+        assert api.post(f"/api/durable/instances/{JOB_ID}/terminate?reason=wrong").status_code == 202
+        assert api.post(f"/api/durable/instances/{JOB_ID}/suspend?reason=full").status_code == 202
+        assert [(name, asked["reason"]) for name, asked in api.services.calls] == [
+            ("cancel_job", "wrong"),
+            ("pause_job", "full"),
+        ]
+
+    def test_ended_instance_is_gone(self):
+        answer = Api(FakeServices(cancelled_as="completed")).post(f"/api/durable/instances/{JOB_ID}/terminate")
+        assert_problem(answer, 410, "instance_has_ended")
+
+
+class TestBatch:
+    def test_each_has_its_own_outcome(self):
+        api = Api()
+        jobs = [
+            {"job_type": "hello_world", "parameters": {"n": 1}, "tags": {"team": "geo"}},
+            {"job_type": "hello_world", "parameters": {"n": 1}},
+            {"job_type": "hello_world", "paramters": {}},
+            {"job_type": "hello_world", "idempotency_key": "a b"},
+        ]
+        answer = api.post("/api/jobs/submit:batch", json={"jobs": jobs})
+        assert answer.status_code == 200
+        value = answer.json()["value"]
+        assert [each["index"] for each in value] == [0, 1, 2, 3]
+        assert [each["status"] for each in value] == [202, 202, 400, 400]
+        assert [value[0]["job"]["outcome"], value[1]["job"]["outcome"]] == ["created", "existing"]
+        assert value[0]["job"]["links"] == links(value[0]["job"]["job_id"])
+        assert value[2]["problem"]["errors"][0]["hint"] == "did you mean 'parameters'?"
+        assert answer.json()["counts"] == {"created": 1, "existing": 1, "refused": 2}
+        assert api.services.calls[0][1]["tags"] == {"team": "geo"}
+
+    @pytest.mark.parametrize("jobs", [[], [{}] * 1001, "x", None, [1]])
+    def test_that_is_none_is_refused(self, jobs):
+        answer = Api().post("/api/jobs/submit:batch", json={"jobs": jobs})
+        assert_problem(answer, 400, "invalid_request")
+
+    def test_is_refused_as_a_whole_where_the_database_is_away(self):
+        class Away(FakeServices):
+            def submit_jobs(self, requests):
+                return [StoreUnavailable("away")] * len(requests)
+
+        answer = Api(Away()).post("/api/jobs/submit:batch", json={"jobs": [{"job_type": "hello_world"}]})
+        assert assert_problem(answer, 503, "database_unavailable")
+        assert answer.headers["retry-after"] == "5"
+
+    def test_that_was_sent_before_is_told_as_such(self):
+        api = Api(FakeServices(outcome=SubmissionOutcome.REPLAYED))
+        answer = api.post("/api/jobs/submit:batch", json={"jobs": [{"job_type": "hello_world"}]})
+        assert answer.json()["counts"] == {"replayed": 1}

@@ -1,0 +1,141 @@
+"""The gate before the API: once roles are set up, a request needs one, and what is not listed here needs the highest.
+
+A caller's role is that of its key (`x-coremachine-key`), or of the app roles that Entra put into its token, where App
+Service's authentication hands them over. Both are off unless a setting turns them on.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.safety.roles import KeyHolder, Role, digest_of, find_role, read_role_keys
+from triggers.problems import ProblemError, answer
+
+KEY_HEADER = "x-coremachine-key"
+ROLE_KEYS_SETTING, ENTRA_ROLES_SETTING = "COREMACHINE_ROLE_KEYS", "COREMACHINE_ENTRA_ROLES"
+_ROLE_CLAIMS = frozenset({"roles", "http://schemas.microsoft.com/ws/2008/06/identity/claims/role"})
+_PRINCIPAL = b"x-ms-client-principal"
+_LONGEST_PRINCIPAL = 64 * 1024
+
+# Probes have no key.
+_OPEN = frozenset({"/api/livez", "/api/readyz"})
+_RULES: tuple[tuple[str, re.Pattern[str], Role], ...] = (
+    ("POST", re.compile(r"/api/jobs/submit(/[^/]+|:batch)"), Role.SUBMITTER),
+    ("POST", re.compile(r"/api/durable/orchestrators/[^/]+"), Role.SUBMITTER),
+    ("POST", re.compile(r"/api/jobs/[^/]+/(cancel|pause|resume|rerun)"), Role.OPERATOR),
+    ("POST", re.compile(r"/api/jobs/bulk"), Role.OPERATOR),
+    ("POST", re.compile(r"/api/durable/instances/[^/]+/(terminate|suspend|resume|rewind)"), Role.OPERATOR),
+    ("POST", re.compile(r"/api/dead-letters/redrive"), Role.OPERATOR),
+    ("POST", re.compile(r"/api/schedules/[^/]+/(pause|resume|run)"), Role.OPERATOR),
+    ("PUT", re.compile(r"/api/schedules/[^/]+"), Role.OPERATOR),
+    ("DELETE", re.compile(r"/api/schedules/[^/]+"), Role.OPERATOR),
+    ("GET", re.compile(r"/api/audit"), Role.OPERATOR),
+    ("GET", re.compile(r".*"), Role.VIEWER),
+)
+
+
+def role_needed(method: str, path: str) -> Role | None:
+    """None: anybody. What no rule names needs the highest role."""
+    if path in _OPEN and method == "GET":
+        return None
+    return next((role for verb, paths, role in _RULES if verb == method and paths.fullmatch(path)), Role.ADMIN)
+
+
+@dataclass(frozen=True)
+class AccessRules:
+    """How a caller's role is found.
+
+    Args:
+        keys: Holders by the digest of their key.
+        uses_entra: Whether app roles in the principal's claims count.
+        trusts_principal: Whether App Service vouches for the header that has them.
+        is_broken: The setting cannot be read: nobody has a role.
+    """
+
+    keys: Mapping[str, KeyHolder] = field(default_factory=dict)
+    uses_entra: bool = False
+    trusts_principal: bool = False
+    is_broken: bool = False
+
+    @property
+    def are_on(self) -> bool:
+        return bool(self.keys) or self.uses_entra or self.is_broken
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str], *, trusts_principal: bool) -> "AccessRules":
+        """From the settings; what cannot be read lets nobody in, and the app names it."""
+        keys, problems = read_role_keys(environment.get(ROLE_KEYS_SETTING, ""))
+        entra = environment.get(ENTRA_ROLES_SETTING, "").strip().lower()
+        is_broken = bool(problems) or entra not in {"", "true", "false", "1", "0"}
+        return cls(keys, entra in {"true", "1"}, trusts_principal, is_broken)
+
+    def find_caller(self, headers: list[tuple[bytes, bytes]]) -> tuple[Role | None, str | None]:
+        """The caller's highest role, and the name of its key; None for what there is not."""
+        if self.is_broken:
+            return None, None
+        given = [value.decode("latin-1") for name, value in headers if name == KEY_HEADER.encode()]
+        holder = self.keys.get(digest_of(given[0])) if len(given) == 1 else None
+        roles = [holder.role] if holder else []
+        if self.uses_entra and self.trusts_principal:
+            roles += _roles_of_principal([value for name, value in headers if name == _PRINCIPAL])
+        return max(roles, default=None), holder.name if holder else None
+
+
+def _roles_of_principal(values: list[bytes]) -> Iterator[Role]:
+    """The app roles among the claims, as App Service's authentication encodes them."""
+    if len(values) != 1 or len(values[0]) > _LONGEST_PRINCIPAL:
+        return
+    try:
+        document: Any = json.loads(base64.b64decode(values[0], validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        return
+    claims = document.get("claims") if isinstance(document, dict) else None
+    for claim in claims if isinstance(claims, list) else ():
+        if isinstance(claim, dict) and claim.get("typ") in _ROLE_CLAIMS:
+            role = find_role(str(claim.get("val")))
+            if role is not None:
+                yield role
+
+
+class AccessGate:
+    """ASGI middleware: lets through who has the role, and notes the role and the key's name for the endpoints."""
+
+    def __init__(self, app: ASGIApp, rules: AccessRules) -> None:
+        self._app = app
+        self._rules = rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        needed = role_needed(scope["method"], scope["path"])
+        role, name = self._rules.find_caller(scope["headers"])
+        if needed is not None and (role is None or role < needed):
+            await answer(scope["path"], _refusal(role, needed))(scope, receive, send)
+            return
+        state = {**scope.get("state", {}), "role": role, "key_name": name}
+        await self._app({**scope, "state": state}, receive, send)
+
+
+def expect_role(request: Request, needed: Role) -> None:
+    """For what an endpoint learns from the body alone. Raises ProblemError where the caller's role is lower."""
+    if not hasattr(request.state, "role"):
+        return  # no roles are set up
+    role: Role | None = request.state.role
+    if role is None or role < needed:
+        raise _refusal(role, needed)
+
+
+def _refusal(role: Role | None, needed: Role) -> ProblemError:
+    if role is None:
+        detail = f"expected a caller with the role {needed.word}, found none: send {KEY_HEADER}, or sign in"
+        return ProblemError(401, "no_role", detail, headers={"WWW-Authenticate": "CoreMachineKey"})
+    detail = f"expected the role {needed.word} or a higher one, found {role.word}; ask an administrator for it"
+    return ProblemError(403, "role_too_low", detail)
