@@ -123,6 +123,7 @@ TABLES = (
     "app.idempotency_keys",
     "app.schedules",
     "app.schedule_ticks",
+    "app.app_instances",
 )
 EMPTY = [f"truncate {', '.join(TABLES)} restart identity"]
 RESTART = """

@@ -18,7 +18,7 @@ from core.safety.safe_log import safe_logger
 from infrastructure.queries import RunNotFound, TaskNotFound
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
-from triggers import docs, insight_api, job_actions, preview, problems, schedules_api
+from triggers import apps_api, docs, insight_api, job_actions, preview, problems, schedules_api
 from triggers.actor import find_actor
 from triggers.api_models import page_of as _page
 from triggers.edge import Edge, MethodTable
@@ -63,7 +63,7 @@ def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> 
             ServicesNotReady then.
         trusts_principal: Whether App Service vouches for the headers that name the caller.
     """
-    routers = (router, job_actions.router, insight_api.router, schedules_api.router)
+    routers = (router, job_actions.router, insight_api.router, schedules_api.router, apps_api.router)
     api = FastAPI(
         title="CoreMachine",
         version=VERSION,

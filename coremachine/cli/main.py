@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from core.basics.version import VERSION
-from coremachine.cli import control, insight, jobs, tasks
+from coremachine.cli import apps, control, insight, jobs, tasks
 from coremachine.cli.db import db
 from coremachine.cli.demo import demo
 from coremachine.cli.errors import CliError, Exit
@@ -73,6 +73,8 @@ app.command()(control.runs)
 app.command("job-types")(jobs.job_types)
 app.command()(insight.explain)
 app.command()(insight.failures)
+app.command("apps")(apps.list_apps)
+app.command("queues")(apps.list_queues)
 app.add_typer(insight.dead, name="dead")
 app.add_typer(schedules, name="schedules")
 app.add_typer(db, name="db")
