@@ -83,6 +83,11 @@ OTHERS = {
         "",
         "Set by App Service: the job then uses no place that `COREMACHINE_RASTER_ROOTS` does not list.",
     ),
+    "COREMACHINE_LOG_FORMAT": (
+        "the local host, `coremachine serve`",
+        "`text`",
+        "`json`: one JSON object per line of the log.",
+    ),
     "COREMACHINE_URL": ("the command line", "the stack of this folder", "The server, where `--url` is not given."),
     "COREMACHINE_FUNCTION_KEY": ("the command line", "", "The function key for the server's requests."),
 }
