@@ -21,6 +21,7 @@ from coremachine.cli.render import visible_lines
 from coremachine.cli.run_task import run_task
 from coremachine.cli.scaffold import init, new
 from coremachine.cli.schedules import schedules
+from coremachine.cli.serve import serve
 from coremachine.cli.servicebus import servicebus
 from coremachine.cli.up import up
 
@@ -50,6 +51,7 @@ def _options(
 
 
 app.command()(up)
+app.command()(serve)
 app.command()(servicebus)
 app.command()(demo)
 app.command()(init)

@@ -18,16 +18,16 @@ from coremachine.local.app_folder import BUILT_IN_APP
 from coremachine.local.broker_process import BrokerProcess
 from coremachine.local.host.errors import HostError
 from coremachine.local.host.logs import line_formatter
-from coremachine.local.host.settings import app_environment, read_host_settings
+from coremachine.local.host.settings import app_environment
 from coremachine.local.host.supervisor import HostSupervisor
 from coremachine.local.postgres import LocalPostgres, PostgresError, remove_data
 from coremachine.local.queue_config import queue_names, write_config
 from coremachine.local.restart_log import RestartLog
 from coremachine.local.stack_file import StackError, StackInfo, StackLock, remove_stack_file, shown_in
+from coremachine.local.thread_settings import thread_settings
 from infrastructure.base import RepositoryError
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import create_pool
-from triggers.app_shape import THREADS_SETTING, read_shape, threads_needed
 
 log = logging.getLogger(__name__)
 
@@ -310,15 +310,6 @@ def migrate(database_url: str, schema: str) -> None:
     """Bring the schema up to date."""
     with create_pool(database_url, max_size=1) as pool:
         Migrator(pool, schema).migrate()
-
-
-def thread_settings(app_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Room for timers and requests while every message's handler works; nothing where somebody chose a number."""
-    environment = app_environment(app_dir, environment)
-    if environment.get(THREADS_SETTING):
-        return {}
-    calls = read_host_settings(app_dir, environment).service_bus.max_concurrent_calls
-    return {THREADS_SETTING: str(threads_needed(read_shape(environment), calls))}
 
 
 def check_port_free(port: int, option: str) -> None:

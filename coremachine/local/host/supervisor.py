@@ -135,6 +135,12 @@ class HostSupervisor:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
+    def is_ready(self) -> bool:
+        """Whether every worker has loaded the app and serves it now."""
+        with self._lock:
+            return all(slot.is_ready and slot.process is not None for slot in self._slots)
+
+    @property
     def worker_pids(self) -> list[int]:
         """The processes that live now."""
         with self._lock:
