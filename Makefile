@@ -7,7 +7,8 @@ BIN := .venv/bin
 .PHONY: help demo up fast engine emulator test coverage mutants chaos bench bench-quick bench-against check format clean
 help:
 	@echo "make demo    rasters to Cloud Optimized GeoTIFFs from end to end (RASTERS=folder for your own)"
-	@echo "make up      the whole stack on this machine, until Ctrl-C (UP='--port 0 --fresh' for options)"
+	@echo "make up      the whole stack on this machine, until Ctrl-C (UP='--port 0 --fresh' for options;"
+	@echo "             APPS=platform,worker:raster,worker:tasks for several apps)"
 	@echo "make test    the environment and all tests that need no Docker, several at a time (TESTERS=1 for one)"
 	@echo "make fast    ruff and the unit tests: no server, no process of the stack"
 	@echo "make engine  the engine's suite on queues in memory, with a real PostgreSQL"
@@ -48,7 +49,7 @@ demo: .venv/.ready
 	RASTERS="$(RASTERS)" $(BIN)/coremachine demo $(DEMO)
 
 up: .venv/.ready
-	$(BIN)/coremachine up $(UP)
+	$(BIN)/coremachine up $(if $(APPS),--apps $(APPS)) $(UP)
 
 PYTEST = $(BIN)/python -m pytest -n $(or $(TESTERS),auto)
 ENGINE = tests/integration/engine -k 'not broker and not emulator'

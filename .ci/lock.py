@@ -2,6 +2,7 @@
 
 requirements-dev.txt  all that a checkout needs: the app, every extra, the build system. `make` installs it.
 requirements.txt      what the deployed Function App needs, in the same versions.
+deploy/container/requirements.txt  what the container needs, in the same versions.
 .ci/installer.txt     the installer, uv.
 """
 
@@ -17,8 +18,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLER, EVERYTHING, APP = ".ci/installer.txt", "requirements-dev.txt", "requirements.txt"
+CONTAINER = "deploy/container/requirements.txt"
 # The app brings every job type, and the raster jobs need these where their tasks run.
-APP_EXTRAS = ("raster", "azure-storage")
+EXTRAS = {APP: ("raster", "azure-storage"), CONTAINER: ("raster", "azure-storage", "serve")}
 # One file for every Python and system that the project supports; the markers in it choose.
 COMPILE = ("pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate")
 PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*==[^\s;]+)", re.MULTILINE)
@@ -51,8 +53,9 @@ def write_files(*, upgrade: bool) -> None:
     build = "\n".join(read_project(ROOT)["build"])
     write_file(INSTALLER, "-", *options, lines="uv")
     write_file(EVERYTHING, "pyproject.toml -", "--all-extras", *options, lines=build)
-    app_extras = [word for extra in APP_EXTRAS for word in ("--extra", extra)]
-    write_file(APP, "pyproject.toml", *app_extras, "--constraint", EVERYTHING, *options)
+    for name, extras in EXTRAS.items():
+        chosen = [word for extra in extras for word in ("--extra", extra)]
+        write_file(name, "pyproject.toml", *chosen, "--constraint", EVERYTHING, *options)
 
 
 def blocks_of(text: str) -> dict[str, str]:
@@ -63,7 +66,7 @@ def blocks_of(text: str) -> dict[str, str]:
 
 def find_problems(root: Path = ROOT) -> list[str]:
     """What is wrong with the files, a sentence each."""
-    texts = {name: (root / name).read_text(encoding="utf-8") for name in (INSTALLER, EVERYTHING, APP)}
+    texts = {name: (root / name).read_text(encoding="utf-8") for name in (INSTALLER, EVERYTHING, *EXTRAS)}
     found = [
         f"{name} was not written for this pyproject.toml: run `make lock`"
         for name, text in texts.items()
@@ -75,8 +78,9 @@ def find_problems(root: Path = ROOT) -> list[str]:
         if "://" in text:
             found.append(f"{name} names a package index: an installation chooses its own")
     found += [
-        f"{APP} and {EVERYTHING} differ in {pin}: run `make lock`"
-        for pin, hashes in blocks[APP].items()
+        f"{name} and {EVERYTHING} differ in {pin}: run `make lock`"
+        for name in EXTRAS
+        for pin, hashes in blocks[name].items()
         if blocks[EVERYTHING].get(pin) != hashes
     ]
     return found

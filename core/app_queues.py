@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 JOBS_QUEUE_SETTING = "COREMACHINE_JOBS_QUEUE"
 TASK_QUEUES_SETTING = "COREMACHINE_TASK_QUEUES"
 WORKER_QUEUES_SETTING = "COREMACHINE_WORKER_QUEUES"
+TASK_ROUTES_SETTING = "COREMACHINE_TASK_ROUTES"
 DEFAULT_JOBS_QUEUE = "coremachine-jobs"
 DEFAULT_TASK_QUEUES = "tasks=coremachine-tasks,raster=coremachine-raster-tasks"
 DEFAULT_SWEEP_SCHEDULE = "*/30 * * * * *"
@@ -45,6 +46,31 @@ def read_task_queues(text: str) -> tuple[dict[str, str], list[str]]:
     if not queues and not problems:
         problems.append(f"expected pairs such as 'tasks=coremachine-tasks', found {text!r}")
     return queues, [f"{TASK_QUEUES_SETTING}: {problem}" for problem in problems]
+
+
+def read_task_routes(text: str) -> tuple[dict[str, str], list[str]]:
+    """Logical queues by task types, from `convert=raster,catalog=tasks`; and what is wrong with the text."""
+    routes: dict[str, str] = {}
+    problems: list[str] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        task_type, _, queue = (piece.strip() for piece in part.partition("="))
+        if not (task_type and _LOGICAL_NAME.fullmatch(queue)):
+            problems.append(f"expected pairs such as 'my_task_type=raster', found {part!r}")
+        elif task_type in routes:
+            problems.append(f"expected each task type once, found {task_type!r} twice")
+        else:
+            routes[task_type] = queue
+    return routes, [f"{TASK_ROUTES_SETTING}: {problem}" for problem in problems]
+
+
+def find_route_problems(routes: Mapping[str, str], task_queues: Mapping[str, str]) -> list[str]:
+    """Task types that are sent to queues which are not there."""
+    return [
+        f"{TASK_ROUTES_SETTING}: task type {task_type!r}: expected one of the queues {', '.join(task_queues)}, found "
+        f"{queue!r}; add {queue}=<its real name> to {TASK_QUEUES_SETTING}, or name another queue"
+        for task_type, queue in routes.items()
+        if queue not in task_queues
+    ]
 
 
 def find_queue_problems(jobs_queue: str, task_queues: Mapping[str, str], worker_queues: Sequence[str]) -> list[str]:

@@ -50,9 +50,10 @@ _REFUSALS = (
 
 
 class CoreMachine:
-    """Takes queue messages, creates a stage's tasks, runs handlers, advances jobs."""
+    """Takes queue messages, creates a stage's tasks, runs handlers, advances jobs. `owner` is its name in leases."""
 
     def __init__(self, parts: EngineParts) -> None:
+        self.owner = parts.owner
         self._state = parts.state
         self._clock = parts.clock
         self._drain = parts.drain

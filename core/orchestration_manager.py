@@ -5,7 +5,7 @@ import itertools
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from typing import TypeVar
@@ -76,12 +76,14 @@ class AppRole:
         app_name: Its name in leases and signals.
         moves_jobs: Whether it plans stages and finalizes jobs; a worker app signals the platform app instead.
         served_queues: Logical names of the task queues whose tasks it runs.
+        routes: Logical queues by task type, as the deployment has them; they win over stages and handlers.
         most_bytes: How large one result, one set of parameters and one summary may be, as JSON.
     """
 
     app_name: str = "local"
     moves_jobs: bool = True
     served_queues: frozenset[str] = frozenset()
+    routes: Mapping[str, str] = field(default_factory=dict)
     most_bytes: int = MOST_VALUE_BYTES
 
 
@@ -151,9 +153,9 @@ class OrchestrationManager:
             raise UnknownWork("stage", f"{count} of {job.job_type!r}, of which it has {known}")
 
     def queue_for(self, stage: StageDefinition, task_type: str) -> str:
-        """The logical queue of a task: the stage's own, else its handler's."""
+        """The logical queue of a task: the deployment's for its type, else the stage's own, else its handler's."""
         handler = self._catalog.find_handler(task_type)
-        queue = stage.queue or (handler.queue if handler else None)
+        queue = self.role.routes.get(task_type) or stage.queue or (handler.queue if handler else None)
         if queue is None:
             raise NoQueueForTask(stage.number, task_type)
         return queue

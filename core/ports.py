@@ -8,6 +8,7 @@ from uuid import UUID
 from core.context import TaskContext
 from core.models import JobQueueMessage, JobRecord, JobRef, QueueMessage, StageRef, TaskDefinition
 from core.models.announcement import FoundTask, ParkedTask, TakenTask, UnannouncedJob
+from core.models.app import AppProfile, FleetFacts
 from core.models.bulk import DeleteAnswer, HoldAnswer
 from core.models.context import CompletedTask, FailedTask, JobExecutionContext, StageSummary
 from core.models.control import ControlAnswer, IfEnded, RerunRequest
@@ -250,6 +251,21 @@ class JanitorStore(Protocol):
     def find_lost_jobs(self, limit: int, before: datetime) -> list[UnannouncedJob]: ...
     def find_unknown_work(self, limit: int) -> list[tuple[str, str]]: ...
     def renew_patience(self, kind: str, name: str, limit: int) -> int: ...
+
+
+class FleetStore(Protocol):
+    """The processes of all apps; `infrastructure.apps.AppRepository` describes each call."""
+
+    def record_app_instance(self, profile: AppProfile) -> None: ...
+    def end_app_instance(self, instance: str) -> None: ...
+    def prune_app_instances(self, older_than_seconds: float, *, most: int) -> int: ...
+    def read_fleet(self, job_id: str | None = None) -> FleetFacts: ...
+
+
+class Watch(Protocol):
+    """Looks for work that no live app can take; `core.operating.fleet_watch.FleetWatch` is one."""
+
+    def look(self) -> int: ...
 
 
 class Pruner(Protocol):

@@ -9,7 +9,10 @@ from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, cast
 
+from core.basics.version import VERSION
+from core.models.app import AppProfile
 from core.ports import JobCatalog
+from infrastructure.apps import AppRepository
 from infrastructure.audit import AuditRepository
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.entra import EntraTokens, default_credential
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from core.machine import CoreMachine
     from core.operating.dead_letters import DeadLetters
+    from core.operating.fleet_watch import Presence
     from core.operating.janitor import Janitor, JanitorTimings
     from core.orchestration_manager import OrchestrationManager
     from core.scheduling.schedules import Schedules
@@ -60,6 +64,7 @@ class Repositories:
     insight: InsightQueries
     schedules: ScheduleRepository
     audit: AuditRepository
+    apps: AppRepository
 
 
 class RepositoryFactory:
@@ -116,6 +121,24 @@ class RepositoryFactory:
         found = self.create_repositories()
         state = _make_state(found)
         return DeadLetters(found.dead_letters, state, found.service_bus, self.settings.queue_names)
+
+    def create_presence(self, instance: str, *, task_types: tuple[str, ...], job_types: tuple[str, ...]) -> "Presence":
+        """Announces this process under its name in leases. An app makes one."""
+        from core.operating.fleet_watch import Presence  # noqa: PLC0415 - as for the machine
+
+        settings = self.settings
+        profile = AppProfile(
+            instance=instance,
+            app_name=settings.app_name,
+            mode=settings.app_mode.value,
+            version=VERSION,
+            release=settings.release or None,
+            queues=tuple(sorted(settings.read_queues)),
+            task_types=task_types,
+            job_types=job_types,
+            slots=settings.task_threads if settings.served_queues else 0,
+        )
+        return Presence(self.create_repositories().apps, profile)
 
     def create_queue_probe(self) -> QueueProbe:
         """Keeps `service_bus.missing_queues` up to date where nothing is sent. An app makes one."""
@@ -177,6 +200,7 @@ def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
         insight=InsightQueries(pool, settings.schema_name),
         schedules=ScheduleRepository(pool, settings.schema_name),
         audit=AuditRepository(pool, settings.schema_name),
+        apps=AppRepository(pool, settings.schema_name),
     )
 
 
@@ -212,7 +236,8 @@ def _make_machine(
 def _make_janitor(
     settings: Settings, repositories: Repositories, catalog: JobCatalog, timings: "JanitorTimings | None"
 ) -> "Janitor":
-    from core.operating.janitor import Janitor, JanitorTimings  # noqa: PLC0415 - only apps with timers have one
+    from core.operating.fleet_watch import FleetWatch  # noqa: PLC0415 - only apps with timers have one
+    from core.operating.janitor import Janitor, JanitorTimings  # noqa: PLC0415
 
     state, orchestration = _make_rules(settings, repositories, catalog)
     return Janitor(
@@ -224,6 +249,7 @@ def _make_janitor(
         retention_seconds=settings.retention_days * 86_400 if settings.retention_days else None,
         inspector=repositories.service_bus,
         ticker=_make_ticker(settings, repositories, catalog),
+        watch=FleetWatch(repositories.apps),
         timings=timings or JanitorTimings(),
     )
 
@@ -245,6 +271,7 @@ def _make_rules(
         app_name=settings.app_name,
         moves_jobs=settings.app_mode is not AppMode.WORKER,
         served_queues=frozenset(settings.served_queues),
+        routes=settings.task_routes,
         most_bytes=settings.max_value_bytes,
     )
     return _make_state(repositories), OrchestrationManager(catalog, repositories.service_bus, role)

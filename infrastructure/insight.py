@@ -19,6 +19,7 @@ from core.models.insight import (
 )
 from core.models.status import JobStatus
 from core.schema.statuses import STATUS_SETS
+from infrastructure.apps import AppRepository
 from infrastructure.connections import snapshot
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import FailureQueries
@@ -123,6 +124,7 @@ class InsightQueries(PostgreSQLRepository):
         super().__init__(pool, schema)
         self._failures = FailureQueries(pool, schema)
         self._dead_letters = DeadLetterRepository(pool, schema)
+        self._apps = AppRepository(pool, schema)
 
     def get_job_facts(self, job_id: str) -> JobFacts:
         """What `core.operating.explain` wants to know of a job.
@@ -134,6 +136,8 @@ class InsightQueries(PostgreSQLRepository):
             facts = self._read(cursor, job_id)
         facts["failures"] = tuple(self._failures.group_failures(job_id=job_id, limit=_GROUPS))
         facts["dead_letters"] = tuple(self._dead_letters.group_dead_letters(job_id=job_id))
+        if not facts["status"].is_terminal:
+            facts["fleet"] = self._apps.read_fleet(job_id)
         return JobFacts(**facts)
 
     def _read(self, cursor: Cursor[DictRow], job_id: str) -> dict[str, Any]:

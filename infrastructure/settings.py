@@ -26,8 +26,10 @@ from core.app_queues import (
     DEFAULT_TASK_QUEUES,
     JOBS_QUEUE,
     find_queue_problems,
+    find_route_problems,
     read_names,
     read_task_queues,
+    read_task_routes,
 )
 from core.basics.canonical import MOST_JSONB_BYTES, MOST_VALUE_BYTES
 from core.errors import QueueNotFound
@@ -73,6 +75,15 @@ def _pairs(value: object) -> object:
     return queues
 
 
+def _routes(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    routes, problems = read_task_routes(value)
+    if problems:
+        raise SettingsError(problems)
+    return routes
+
+
 def _names(value: object) -> object:
     return read_names(value) if isinstance(value, str) else value
 
@@ -94,6 +105,14 @@ _RealName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([\w\-./]*[A-Za-z0-9])?$"
 _TaskQueues = Annotated[
     Mapping[str, str],
     BeforeValidator(_pairs),
+    AfterValidator(lambda pairs: MappingProxyType(dict(pairs))),
+    PlainSerializer(dict),
+]
+
+
+_TaskRoutes = Annotated[
+    Mapping[str, str],
+    BeforeValidator(_routes),
     AfterValidator(lambda pairs: MappingProxyType(dict(pairs))),
     PlainSerializer(dict),
 ]
@@ -139,6 +158,11 @@ class Settings(BaseSettings):
         alias="COREMACHINE_TASK_QUEUES",
         description="logical=real queue names with commas between",
     )
+    task_routes: _TaskRoutes = Field(
+        "",  # type: ignore[arg-type]
+        alias="COREMACHINE_TASK_ROUTES",
+        description="task_type=logical queue names with commas between",
+    )
     app_mode: AppMode = Field(
         AppMode.STANDALONE, alias="COREMACHINE_APP_MODE", description="standalone, platform or worker"
     )
@@ -152,6 +176,12 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("COREMACHINE_APP_NAME", "WEBSITE_SITE_NAME"),
         max_length=100,
         description="a name of at most 100 characters",
+    )
+    release: str = Field(
+        "",
+        alias="COREMACHINE_RELEASE",
+        max_length=100,
+        description="a name of at most 100 characters for the release of your code, such as its commit",
     )
     task_threads: int = Field(
         8, alias="COREMACHINE_TASK_THREADS", ge=1, le=64, description="a number of threads from 1 to 64"
@@ -274,6 +304,7 @@ class Settings(BaseSettings):
         problems = [
             *self._database_problems(),
             *find_queue_problems(self.jobs_queue, self.task_queues, self.worker_queues),
+            *find_route_problems(self.task_routes, self.task_queues),
             *self._service_bus_problems(),
         ]
         if problems:
@@ -283,7 +314,7 @@ class Settings(BaseSettings):
     def to_environment(self) -> dict[str, str]:
         """The variables that give these settings, secrets too: for a process that is to work with the same."""
         found = {variables_of(field)[0]: getattr(self, name) for name, field in type(self).model_fields.items()}
-        return {variable: _as_text(value) for variable, value in found.items() if value not in (None, "", ())}
+        return {variable: _as_text(value) for variable, value in found.items() if value not in (None, "", (), {})}
 
     def queue_name(self, logical: str) -> str:
         """The real name of `jobs` or of a task queue.
@@ -310,6 +341,11 @@ class Settings(BaseSettings):
         if self.app_mode is AppMode.PLATFORM:
             return ()
         return self.worker_queues or tuple(self.task_queues)
+
+    @property
+    def read_queues(self) -> tuple[str, ...]:
+        """Logical names of all queues that this app takes messages from."""
+        return self.served_queues if self.app_mode is AppMode.WORKER else (JOBS_QUEUE, *self.served_queues)
 
     def _database_problems(self) -> list[str]:
         import psycopg  # noqa: PLC0415 - slow to import for those who only read names

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
+from core.app_queues import TASK_QUEUES_SETTING
 from core.basics.canonical import shown
 from core.errors import UnknownWork
 from core.isolation.function import ProcessFunction
@@ -81,6 +82,17 @@ class Registry:
     @property
     def job_types(self) -> tuple[str, ...]:
         return tuple(sorted(self._jobs))
+
+    @property
+    def task_types(self) -> tuple[str, ...]:
+        """Those that have a handler here."""
+        return tuple(sorted(self._handlers))
+
+    @property
+    def named_task_types(self) -> frozenset[str]:
+        """Those that have a handler here or that a stage names."""
+        declared = {stage.task_type for job in self._jobs.values() for stage in job.definition().stages}
+        return frozenset(declared.union(self._handlers))
 
     def get_job(self, job_type: str) -> type[JobBase]:
         """The class of a job type.
@@ -160,10 +172,15 @@ def _handler_problems(handlers: Sequence[object], queues: set[str]) -> tuple[lis
         unusable = function_problems(what, handler.function, ("params", "context"))
         problems += unusable or [*_type_problems(what, handler.function), *_isolation_problems(what, handler)]
         if handler.queue not in queues:
-            problems.append(
-                f"handler of {handler.task_type!r}: expected a queue of {sorted(queues)}, found {handler.queue!r}"
-            )
+            problems.append(_queue_problem(what, handler.queue, queues))
     return problems, seen
+
+
+def _queue_problem(what: str, queue: str, queues: set[str]) -> str:
+    return (
+        f"{what}: expected a queue of {sorted(queues)}, found {queue!r}; add {queue}=<its real name> to "
+        f"{TASK_QUEUES_SETTING}, or name another queue"
+    )
 
 
 def _isolation_problems(what: str, handler: Handler) -> list[str]:
@@ -205,7 +222,7 @@ def _job_problems(jobs: Sequence[object], task_types: set[str], queues: set[str]
         for stage in job.definition().stages:
             where = f"job {job.job_type!r}, stage {stage.number} ({stage.name})"
             if stage.queue is not None and stage.queue not in queues:
-                problems.append(f"{where}: expected a queue of {sorted(queues)}, found {stage.queue!r}")
+                problems.append(_queue_problem(f"{where}: task type {stage.task_type!r}", stage.queue, queues))
             if stage.queue is None and stage.task_type not in task_types:
                 problems.append(
                     f"{where}: no handler for task type {stage.task_type!r}; register it, or name in `queue` the queue "

@@ -258,6 +258,22 @@ create index if not exists "schedule_ticks_open" on "app"."schedule_ticks" ("tic
 
 create index if not exists "schedule_ticks_by_age" on "app"."schedule_ticks" ("decided_at");
 
+create table if not exists "app"."app_instances" (
+  "instance" text collate "C" not null,
+  "app_name" text collate "C" not null,
+  "mode" text collate "C" not null,
+  "version" text collate "C" not null,
+  "release" text collate "C",
+  "queues" text[] not null,
+  "task_types" text[] not null,
+  "job_types" text[] not null,
+  "slots" integer not null,
+  "started_at" timestamptz not null,
+  "seen_at" timestamptz not null,
+  "ended_at" timestamptz,
+  primary key ("instance")
+);
+
 -- Audit: who did what to which job, and why. The rows outlive their jobs; prune_audit deletes them by age.
 
 -- Writes down what somebody did, in the transaction that does it; p_job_id is empty for an action on many. Locks: none but the new row's.
@@ -685,6 +701,53 @@ comment on function "app"."mark_tasks_announced"(p_job_id text, p_run integer, p
 comment on function "app"."mark_job_announced"(p_job_id text, p_run integer, p_stage integer) is 'Notes that the message for the job''s step is confirmed.';
 comment on function "app"."let_go_of_tasks"(p_job_id text, p_run integer, p_task_ids text[]) is 'Ends the hold of tasks that a find has for the caller, whose messages no queue took.';
 comment on function "app"."let_go_of_job"(p_job_id text, p_run integer, p_attempt integer) is 'Ends the hold of a job that a find has for the caller, whose message no queue took.';
+
+-- The processes of all apps, as they announce themselves. Nothing decides by these rows.
+
+-- Writes that a process is here, and what it can do. One that said that it ends does not come back.
+-- Fence: ended_at. Locks: the process's own row, which nobody else writes while it lives.
+create or replace function "app".record_app_instance(
+  p_instance text, p_app_name text, p_mode text, p_version text, p_release text, p_queues text[], p_task_types text[],
+  p_job_types text[], p_slots integer
+) returns void
+language sql as $$
+  insert into "app".app_instances as a (
+    instance, app_name, mode, version, release, queues, task_types, job_types, slots, started_at, seen_at
+  ) values (
+    p_instance, p_app_name, p_mode, p_version, p_release, p_queues, p_task_types, p_job_types, p_slots,
+    "app".clock(), "app".clock()
+  )
+  on conflict (instance) do update set seen_at = excluded.seen_at where a.ended_at is null
+$$;
+
+-- Writes that a process ends, in order.
+-- Fence: ended_at. Locks: the process's own row.
+create or replace function "app".end_app_instance(p_instance text) returns void
+language sql as $$
+  update "app".app_instances a set ended_at = "app".clock() where a.instance = p_instance and a.ended_at is null
+$$;
+
+-- Deletes up to p_limit rows of processes that were last heard of longer ago than p_older_than_seconds.
+-- Returns how many it deleted. Locks: those rows; one that another transaction holds is skipped.
+create or replace function "app".prune_app_instances(p_older_than_seconds double precision, p_limit integer)
+returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  delete from "app".app_instances a
+  where a.ctid = any (array(
+    select o.ctid from "app".app_instances o
+    where o.seen_at < "app".clock() - p_older_than_seconds * interval '1 second'
+    order by o.seen_at limit p_limit for update skip locked
+  ));
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+comment on function "app"."record_app_instance"(p_instance text, p_app_name text, p_mode text, p_version text, p_release text, p_queues text[], p_task_types text[], p_job_types text[], p_slots integer) is 'Writes that a process is here, and what it can do.';
+comment on function "app"."end_app_instance"(p_instance text) is 'Writes that a process ends, in order.';
+comment on function "app"."prune_app_instances"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit rows of processes that were last heard of longer ago than p_older_than_seconds.';
 
 -- Claims: an attempt gets its lease. One task takes a short way (claim_task), all others claim_tasks.
 
@@ -4192,3 +4255,17 @@ comment on column "app"."schedule_ticks"."held_until" is 'While due: nobody else
 comment on column "app"."schedule_ticks"."actor" is 'Of a manual tick: who asked for it.';
 comment on column "app"."schedule_ticks"."created_at" is 'When it was decided about.';
 comment on column "app"."schedule_ticks"."decided_at" is 'When it was submitted, skipped or failed. Null while it is open.';
+
+comment on table "app"."app_instances" is 'A process of an app: what it is and what it can do. Nothing decides by it; it is for people and warnings.';
+comment on column "app"."app_instances"."instance" is 'The name of the process, as in lease_owner of tasks.';
+comment on column "app"."app_instances"."app_name" is 'The app that the process belongs to: COREMACHINE_APP_NAME.';
+comment on column "app"."app_instances"."mode" is 'What the app does: standalone, platform or worker.';
+comment on column "app"."app_instances"."version" is 'The version of CoreMachine that it runs.';
+comment on column "app"."app_instances"."release" is 'The release of the app''s own code: COREMACHINE_RELEASE; null if it is not set.';
+comment on column "app"."app_instances"."queues" is 'Logical names of the queues that it reads, sorted.';
+comment on column "app"."app_instances"."task_types" is 'The task types that it has handlers for, sorted.';
+comment on column "app"."app_instances"."job_types" is 'The job types that it has, sorted.';
+comment on column "app"."app_instances"."slots" is 'The largest number of tasks of one message that it runs at once; 0 if it runs none.';
+comment on column "app"."app_instances"."started_at" is 'When it announced itself first.';
+comment on column "app"."app_instances"."seen_at" is 'When it announced itself last. A live process does so every 20 seconds.';
+comment on column "app"."app_instances"."ended_at" is 'When it said that it ends. Null while it runs, and after a crash.';

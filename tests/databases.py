@@ -124,6 +124,7 @@ TABLES = (
     "app.schedules",
     "app.schedule_ticks",
     "app.audit_log",
+    "app.app_instances",
 )
 EMPTY = [f"truncate {', '.join(TABLES)} restart identity"]
 RESTART = """

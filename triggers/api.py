@@ -14,6 +14,7 @@ from infrastructure.queries import RunNotFound, TaskNotFound
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
 from triggers import (
+    apps_api,
     bulk_api,
     docs,
     durable_api,
@@ -72,6 +73,7 @@ def create_api(
         job_actions.router,
         insight_api.router,
         schedules_api.router,
+        apps_api.router,
     )
     api = FastAPI(
         title="CoreMachine",

@@ -13,10 +13,13 @@ from core.app_queues import (
     JOBS_QUEUE,
     JOBS_QUEUE_SETTING,
     TASK_QUEUES_SETTING,
+    TASK_ROUTES_SETTING,
     WORKER_QUEUES_SETTING,
     find_queue_problems,
+    find_route_problems,
     read_names,
     read_task_queues,
+    read_task_routes,
 )
 
 MODES = ("standalone", "platform", "worker")
@@ -59,6 +62,8 @@ def read_shape(environment: Mapping[str, str]) -> AppShape:
     jobs_queue = environment.get(JOBS_QUEUE_SETTING) or DEFAULT_JOBS_QUEUE
     served = read_names(environment.get(WORKER_QUEUES_SETTING) or "") or tuple(queues)
     problems += queue_problems or find_queue_problems(jobs_queue, queues, served)
+    routes, route_problems = read_task_routes(environment.get(TASK_ROUTES_SETTING) or "")
+    problems += route_problems or find_route_problems(routes, queues)
     if problems:
         return AppShape(http_auth=http_auth, problems=tuple(problems))
     moves_jobs = mode != "worker"

@@ -8,9 +8,12 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.safety.safe_log import safe_logger
+
+if TYPE_CHECKING:
+    from triggers.services import Services
 
 log = safe_logger(__name__)
 
@@ -37,8 +40,20 @@ def drain_made_services() -> int:
     """Hand back what this process holds: how many tasks. Makes nothing if nothing was needed so far."""
     # Looked up, not imported: an app that never ran anything has none, and its process is about to end.
     module = sys.modules.get("triggers.services")
-    services = module.find_services() if module is not None else None
-    return services.machine.drain() if services is not None else 0
+    services: Services | None = module.find_services() if module is not None else None
+    if services is None:
+        return 0
+    count = services.machine.drain()
+    _end_presence(services)
+    return count
+
+
+def _end_presence(services: "Services") -> None:
+    """Others need not wait until this process has been silent for a time. Its tasks are given back already."""
+    try:
+        services.presence.end()
+    except Exception as error:  # noqa: BLE001 - the process is about to end, in whatever state the database is
+        log.info("end_not_announced", extra={"reason": f"{type(error).__name__}: {error}"})
 
 
 @cache

@@ -15,6 +15,7 @@ from core.project_file import ProjectFileError, read_project_settings
 from core.safety.safe_log import safe_logger
 from triggers.app_shape import AppShape, find_thread_shortage, read_shape
 from triggers.drain import install_drain
+from triggers.presence import start_presence
 
 CONNECTION = "ServiceBusConnection"
 # All: what a path does not know is answered by the API, not by the host. By name, since the library's list grows.
@@ -121,4 +122,6 @@ def load_app(folder: Path) -> func.FunctionApp:
     shortage = find_thread_shortage(shape, os.environ, folder / "host.json")
     if shortage is not None:
         safe_logger(__name__).warning("too_few_threads %s", shortage)
+    if not shape.problems:
+        start_presence()
     return create_app(shape)

@@ -68,6 +68,8 @@ _EXTRA: dict[str, tuple[int, ...]] = {
     "list_dead_letters": (),
     "redrive_dead_letters": (),
     "list_schedules": (),
+    "list_apps": (),
+    "list_queues": (),
     "put_schedule": (409,),
     "resume_schedule": (404, 409),
     "run_schedule": (404, 409),

@@ -18,7 +18,9 @@ from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from triggers.ports import Check, ServicesNotReady
 
 if TYPE_CHECKING:
+    from core.operating.fleet_watch import Presence
     from core.scheduling.schedules import Schedules
+    from infrastructure.apps import AppRepository
     from infrastructure.audit import AuditRepository
     from infrastructure.dead_letters import DeadLetterRepository
     from infrastructure.factory import RepositoryFactory
@@ -52,6 +54,13 @@ class Services:
     schedule_queries: "ScheduleRepository"
     bulk: BulkControl
     audit: "AuditRepository"
+    apps: "AppRepository"
+    presence: "Presence"
+
+    @property
+    def queue_names(self) -> Mapping[str, str]:
+        """Real names of the queues by logical names, the jobs queue first."""
+        return self.settings.queue_names
 
     def find_job_status(self, job_id: str) -> str | None:
         """The job's status; None for an unknown job."""
@@ -178,6 +187,7 @@ def _make() -> Services:
 
         settings = load_settings()
         registry = load_registry(settings.jobs, settings.task_queues)
+        _tell_unused_routes(settings, registry)
         if settings.task_processes:
             process_pool().configure(settings.task_processes)
         OUTSIDE.configure(threads=settings.check_threads, seconds=settings.check_seconds)
@@ -200,7 +210,17 @@ def _make() -> Services:
             schedule_queries=repositories.schedules,
             bulk=BulkControl(machine, repositories.queries, repositories.audit),
             audit=repositories.audit,
+            apps=repositories.apps,
+            presence=factory.create_presence(
+                machine.owner, task_types=registry.task_types, job_types=registry.job_types
+            ),
         )
     except Exception as error:
         log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})
         raise ServicesNotReady(str(error)) from error
+
+
+def _tell_unused_routes(settings: "Settings", registry: "Registry") -> None:
+    """A route for a task type that nothing here names: another app or release may have it, or it is spelled wrong."""
+    for task_type in sorted(settings.task_routes.keys() - registry.named_task_types):
+        log.warning("task_route_not_used", extra={"task_type": task_type, "queue": settings.task_routes[task_type]})

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from core.models.app import FleetFacts
 from core.models.dead_letter import DeadLetterGroup, FailureGroup
 from core.models.status import JobStatus
 
@@ -143,6 +144,7 @@ class JobFacts:
             time, if that is declared.
         parked: Tasks whose messages came while the job was paused.
         cancel_requested_at: None where nobody asked. `cancel_deadline_at`: when it is forced.
+        fleet: The apps that run, and the work of this job that waits for one; None where it is over.
         deadline_at: When the job or its stage must have ended; `queue_deadline_at`: when its tasks must have begun.
     """
 
@@ -190,6 +192,7 @@ class JobFacts:
     retries: RetryFacts | None = None
     failures: tuple[FailureGroup, ...] = ()
     dead_letters: tuple[DeadLetterGroup, ...] = ()
+    fleet: FleetFacts | None = None
 
     @property
     def step(self) -> str:

@@ -30,6 +30,7 @@ class SweepReport:
     pruned_dead_letters: int = 0
     pruned_ticks: int = 0
     pruned_audit_rows: int = 0
+    pruned_apps: int = 0
     scheduled_jobs: int = 0
     failed_ticks: int = 0
     # How long after its time the latest of this sweep's ticks was decided about.

@@ -7,6 +7,7 @@ from typing import Any
 from core.app_queues import JOBS_QUEUE
 from core.models.insight import Finding, JobFacts, LeaseFacts, Severity, UnknownFacts
 from core.models.status import JobStatus
+from core.operating.fleet import find_missing_app, unread_queues
 from core.safety.safe_text import brief_text
 
 # A sweep runs every half minute by default; a row that waits this much longer shows that there is none.
@@ -388,6 +389,7 @@ def _in_line(facts: JobFacts) -> Iterator[Finding]:
 def _queued(facts: JobFacts) -> Iterator[Finding]:
     if facts.paused_at is not None:
         return
+    unread = _unread_queues(facts)
     for queue in facts.queues:
         told = f"on queue {queue.queue!r}: {_tasks(queue.count)} of stage {facts.stage}, the first since "
         told += _at(queue.announced_at, facts.now)
@@ -397,6 +399,8 @@ def _queued(facts: JobFacts) -> Iterator[Finding]:
             continue
         last = f"the last task of this job began {_at(queue.last_start, facts.now)}" if queue.last_start else "none yet"
         is_long = _seconds(queue.last_start or queue.announced_at, facts.now) > QUEUE_PATIENCE_SECONDS
+        # A queue that no app reads is explained by `_without_app`.
+        is_long = is_long and queue.queue not in unread
         yield Finding(
             "no_worker_seen" if is_long else "waiting_in_queue",
             Severity.WARNING if is_long else Severity.INFO,
@@ -409,6 +413,21 @@ def _queued(facts: JobFacts) -> Iterator[Finding]:
             if is_long
             else None,
         )
+
+
+def _without_app(facts: JobFacts) -> Iterator[Finding]:
+    """Work that no app which announces itself can take; one that does not is seen by its leases."""
+    if facts.fleet is None or facts.paused_at is not None:
+        return
+    busy = {queue.queue for queue in facts.queues if queue.busy}
+    for work in facts.fleet.waiting:
+        finding = find_missing_app(work, facts.fleet)
+        if finding is not None and work.queue not in busy:
+            yield finding
+
+
+def _unread_queues(facts: JobFacts) -> frozenset[str]:
+    return unread_queues(facts.fleet) if facts.fleet is not None else frozenset()
 
 
 def _stalled(facts: JobFacts) -> Iterator[Finding]:
@@ -458,6 +477,7 @@ _RULES: tuple[Callable[[JobFacts], Iterator[Finding]], ...] = (
     _dead_letters,
     _queued,
     _in_line,
+    _without_app,
     _retries,
     _unannounced,
     _stalled,

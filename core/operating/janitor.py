@@ -19,7 +19,7 @@ from core.models.upkeep import SweepReport
 from core.operating.announcer import announce_by_stage, announce_parked_tasks, new_cause, step_message
 from core.operating.windows import StageWindows
 from core.orchestration_manager import OrchestrationManager
-from core.ports import JanitorStore, Pruner, QueueInspector, Ticker
+from core.ports import JanitorStore, Pruner, QueueInspector, Ticker, Watch
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
 
@@ -65,6 +65,7 @@ class Janitor:
         inspector: None where queues cannot be looked into; messages that a broker lost are then not missed.
         retention_seconds: Jobs that ended longer ago are deleted, by the pruner; None keeps them.
         ticker: Acts on the schedules' ticks, first of all; None where this app has no schedules.
+        watch: Warns of work that no live app can take; None where nobody is to be warned.
         timings: Shorter for tests.
     """
 
@@ -79,6 +80,7 @@ class Janitor:
         pruner: Pruner | None = None,
         retention_seconds: float | None = None,
         ticker: Ticker | None = None,
+        watch: Watch | None = None,
         timings: JanitorTimings = JanitorTimings(),
     ) -> None:
         self._store = store
@@ -89,6 +91,7 @@ class Janitor:
         self._pruner = pruner
         self._retention_seconds = retention_seconds
         self._ticker = ticker
+        self._watch = watch
         self._timings = timings
         self._windows = StageWindows(state, orchestration)
 
@@ -143,6 +146,8 @@ class Janitor:
                 yield f"find_lost_messages_{queue}", partial(self._find_lost_messages, self._inspector, queue)
         yield "renew_patience", self._renew_patience
         yield "prune_old_jobs", self._prune_old_jobs
+        if self._watch is not None:
+            yield "watch_fleet", partial(self._watch_fleet, self._watch)
 
     def _tick_schedules(self, ticker: Ticker, report: SweepReport) -> None:
         ticked = ticker.tick()
@@ -225,6 +230,9 @@ class Janitor:
         for kind, name in self._store.find_unknown_work(ROWS_PER_FIND):
             if self._orchestration.knows(kind, name):
                 self._store.renew_patience(kind, name, ROWS_PER_FIND)
+
+    def _watch_fleet(self, watch: Watch, report: SweepReport) -> None:
+        report.pruned_apps = watch.look()
 
     def _prune_old_jobs(self, report: SweepReport) -> None:
         if self._pruner is None:

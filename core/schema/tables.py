@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import LiteralString
 
+from core.models.app import AppInstanceRecord
 from core.models.dead_letter import DeadLetterRecord
 from core.models.definition import FrozenModel
 from core.models.record import (
@@ -182,4 +183,6 @@ TABLES = (
         ),
         references=((("schedule",), "schedules"),),
     ),
+    # Tens of rows, read whole: no index beside the key, so that an announcement writes no index.
+    Table("app_instances", AppInstanceRecord, key=("instance",), now_columns=()),
 )

@@ -249,6 +249,12 @@ class ApiClient:
     def explain_schedule(self, name: str) -> Json:
         return self._call("GET", _path("schedules", name, "explain"), shape={"findings": list})
 
+    def list_apps(self) -> Json:
+        return self._call("GET", "apps", shape={"value": list, "findings": list})
+
+    def list_queues(self) -> Json:
+        return self._call("GET", "queues", shape={"value": list, "findings": list})
+
     def look_whether_ready(self) -> tuple[list[str], str]:
         """What the app reports as missing, and the line about its job types."""
         try:

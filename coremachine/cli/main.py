@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from core.basics.version import VERSION
-from coremachine.cli import bulk, control, insight, jobs, tasks
+from coremachine.cli import apps, bulk, control, insight, jobs, tasks
 from coremachine.cli.db import db
 from coremachine.cli.demo import demo
 from coremachine.cli.errors import CliError, Exit
@@ -21,6 +21,7 @@ from coremachine.cli.render import visible_lines
 from coremachine.cli.run_task import run_task
 from coremachine.cli.scaffold import init, new
 from coremachine.cli.schedules import schedules
+from coremachine.cli.serve import serve
 from coremachine.cli.servicebus import servicebus
 from coremachine.cli.up import up
 
@@ -50,6 +51,7 @@ def _options(
 
 
 app.command()(up)
+app.command()(serve)
 app.command()(servicebus)
 app.command()(demo)
 app.command()(init)
@@ -78,6 +80,8 @@ app.command()(bulk.audit)
 app.command("job-types")(jobs.job_types)
 app.command()(insight.explain)
 app.command()(insight.failures)
+app.command("apps")(apps.list_apps)
+app.command("queues")(apps.list_queues)
 app.add_typer(insight.dead, name="dead")
 app.add_typer(schedules, name="schedules")
 app.add_typer(db, name="db")

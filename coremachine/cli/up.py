@@ -2,19 +2,22 @@
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
+from core.project_file import ProjectFileError, read_project_settings
 from coremachine.cli.client import ApiClient
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.render import console
+from coremachine.local.app_fleet import ONE_APP, LocalApp, find_unread_queues, read_apps
 from coremachine.local.app_folder import BUILT_IN_APP, find_app
 from coremachine.local.source_watch import SourceWatch
 from coremachine.local.stack_file import USUAL_DATA, StackError
@@ -27,6 +30,10 @@ _MOST_NAMES = 5
 _APP_DIR_HELP = (
     "Holds function_app.py. Default: this folder, or the nearest above it that does; elsewhere the job types that come "
     "with CoreMachine."
+)
+_APPS_HELP = (
+    "Several apps, each in a host of its own: platform,worker:raster,worker:tasks. A worker without queues reads all; "
+    "queues are joined by +. Default: one app of the mode that its settings name."
 )
 
 
@@ -42,6 +49,7 @@ def up(
     fresh: Annotated[bool, typer.Option("--fresh", help="Drop the data of earlier runs first.")] = False,
     reload: Annotated[bool, typer.Option("--reload", help="Start the workers anew when a .py file is saved.")] = False,
     app_dir: Annotated[Path | None, typer.Option("--app-dir", help=_APP_DIR_HELP)] = None,
+    apps: Annotated[str | None, typer.Option("--apps", help=_APPS_HELP)] = None,
     database_url: Annotated[
         str | None, typer.Option("--database-url", help="Use this PostgreSQL instead of starting one.")
     ] = None,
@@ -56,6 +64,8 @@ def up(
 
         coremachine up --reload
 
+        coremachine up --apps platform,worker:raster,worker:tasks
+
         coremachine up --port 0 --amqp-port 0 --admin-port 0 --data /tmp/stack --fresh
     """
     from coremachine.local.stack import LocalStack  # noqa: PLC0415 - other commands start faster without
@@ -66,6 +76,8 @@ def up(
     home = found or Path.cwd()
     try:
         with stop_signals_interrupt():
+            settings = {**read_project_settings(app_dir or home), **os.environ}
+            chosen = read_apps(apps, settings) if apps is not None else ONE_APP
             stack = LocalStack(
                 data or home / USUAL_DATA,
                 http_port=port,
@@ -77,10 +89,12 @@ def up(
                 database_url=database_url,
                 on_step=lambda step: show.print(f"[dim]{step}[/dim]"),
                 home=home,
+                apps=chosen,
             )
             with stack:
                 info = stack.info
                 show_state(info.url, began="started")
+                show_apps(chosen, settings)
                 show.print(f"database {info.database_url}", soft_wrap=True, highlight=False)
                 show.print(f"broker   {info.admin_url}/queues   logs {info.data_dir}/logs", soft_wrap=True)
                 with contextlib.suppress(KeyboardInterrupt):
@@ -88,7 +102,7 @@ def up(
                     sys.stdout.flush()
                     reload_on_change(stack, app_dir or home) if reload else stack.wait()
                 show.print("[dim]stopping[/dim]")
-    except StackError as error:
+    except (StackError, ProjectFileError) as error:
         raise StackCannotStart(str(error)) from error
     except KeyboardInterrupt:
         raise typer.Exit(Exit.FAILED) from None
@@ -109,6 +123,18 @@ def show_state(url: str, *, began: str) -> None:
         show.print(escape(job_types), soft_wrap=True, highlight=False)
     for problem in problems:
         show.print(f"[yellow]not ready[/yellow] {escape(problem)}", soft_wrap=True, highlight=False)
+
+
+def show_apps(apps: Sequence[LocalApp], settings: Mapping[str, str]) -> None:
+    """What each app of several reads, and the queues that are left over."""
+    if len(apps) == 1:
+        return
+    show = console()
+    for app in apps:
+        reads = [*(["jobs"] if app.serves_http else []), *(app.queues or ([] if app.mode == "platform" else ["all"]))]
+        show.print(f"{app.name} reads {', '.join(reads)}", highlight=False)
+    for queue in find_unread_queues(apps, settings):
+        show.print(f"[yellow]no app reads the queue {escape(queue)}[/yellow]: its tasks wait", highlight=False)
 
 
 def reload_on_change(stack: "LocalStack", folder: Path) -> None:

@@ -7,26 +7,27 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, Self
 
 from core.project_file import ProjectFileError, read_project_settings
+from coremachine.local.app_fleet import ONE_APP, AppFleet, LocalApp, name_app, state_folder
 from coremachine.local.app_folder import BUILT_IN_APP
 from coremachine.local.broker_process import BrokerProcess
 from coremachine.local.host.errors import HostError
 from coremachine.local.host.logs import line_formatter
-from coremachine.local.host.settings import app_environment, read_host_settings
+from coremachine.local.host.settings import app_environment
 from coremachine.local.host.supervisor import HostSupervisor
 from coremachine.local.postgres import LocalPostgres, PostgresError, remove_data
 from coremachine.local.queue_config import queue_names, write_config
 from coremachine.local.restart_log import RestartLog
 from coremachine.local.stack_file import StackError, StackInfo, StackLock, remove_stack_file, shown_in
+from coremachine.local.thread_settings import thread_settings
 from infrastructure.base import RepositoryError
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import create_pool
-from triggers.app_shape import THREADS_SETTING, read_shape, threads_needed
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class LocalStack:
         broker_config: Another `Config.json` than the broker's own.
         on_step: Called with what is done next, for people who wait.
         home: A folder whose commands find this stack, wherever its data are.
+        apps: Those of the stack, the one with HTTP first; `read_apps` makes them of a text. By default one app.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class LocalStack:
         broker_config: Path | None = None,
         on_step: Callable[[str], None] = lambda _step: None,
         home: Path | None = None,
+        apps: Sequence[LocalApp] = ONE_APP,
     ) -> None:
         self.data_dir = data_dir.expanduser().resolve()
         self._ports = {"--port": http_port, "--amqp-port": amqp_port, "--admin-port": admin_port}
@@ -88,6 +91,7 @@ class LocalStack:
         # In Azure the two are the same folder.
         self._work_dir = Path.cwd() if self._app_dir == BUILT_IN_APP else self._app_dir
         self._home = home
+        self._apps = tuple(apps)
         self._environment = dict(environment or {})
         self._database_url = database_url
         self._broker_config = broker_config
@@ -98,7 +102,9 @@ class LocalStack:
         self._restarting = threading.Lock()
         self.postgres: LocalPostgres | None = None
         self.broker: BrokerProcess | None = None
+        # That of the app with HTTP, and those of all.
         self.host: HostSupervisor | None = None
+        self.fleet: AppFleet | None = None
         self._info: StackInfo | None = None
 
     @property
@@ -170,10 +176,9 @@ class LocalStack:
             # What a shell for Azure may have set: an empty one counts as not set.
             "ServiceBusConnection__fullyQualifiedNamespace": "",
             "ServiceBusConnection__clientId": "",
-            **thread_settings(self._app_dir, environment),
             **self._environment,
         }
-        host = self._start_host(started, logs, settings)
+        host = self._start_hosts(started, logs, settings)
         self._info = StackInfo(
             pid=os.getpid(),
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -186,6 +191,7 @@ class LocalStack:
             workers=self._workers,
             ports={"http": host.port, "amqp": broker.amqp_port, "admin": broker.admin_port},
             environment=settings,
+            apps=[app.name for app in self._apps if app.name],
         )
         self._info.write()
         started.callback(remove_stack_file, self.data_dir)
@@ -198,10 +204,9 @@ class LocalStack:
         Raises:
             StackError: A worker cannot load the app; saving another version helps.
         """
-        assert self.host is not None  # noqa: S101 - the stack runs
-        self.host.replace_workers(_RELOAD_GRACE_SECONDS)
+        assert self.fleet is not None  # noqa: S101 - the stack runs
         try:
-            self.host.wait_ready(_READY_SECONDS)
+            self.fleet.replace_workers(_RELOAD_GRACE_SECONDS, _READY_SECONDS)
         except HostError as error:
             raise StackError(str(error)) from error
 
@@ -244,25 +249,28 @@ class LocalStack:
         self.broker = broker
         return broker
 
-    def _start_host(self, started: contextlib.ExitStack, logs: Path, settings: Mapping[str, str]) -> HostSupervisor:
-        self._on_step("starting the Functions host")
-        state_dir = self.data_dir / "host"
-        state_dir.mkdir(exist_ok=True)
-        host = HostSupervisor(
+    def _start_hosts(self, started: contextlib.ExitStack, logs: Path, settings: Mapping[str, str]) -> HostSupervisor:
+        names = ", ".join(app.name for app in self._apps if app.name)
+        self._on_step(f"starting the Functions host{f's: {names}' if names else ''}")
+        fleet = AppFleet(self._apps, lambda app: self._make_host(app, logs, settings))
+        started.callback(fleet.stop)
+        fleet.start(_READY_SECONDS)
+        self.fleet, self.host = fleet, fleet.hosts[0]
+        return self.host
+
+    def _make_host(self, app: LocalApp, logs: Path, settings: Mapping[str, str]) -> HostSupervisor:
+        mine = {**settings, **app.settings()}
+        return HostSupervisor(
             self._app_dir,
             host=_ADDRESS,
-            port=self._ports["--port"],
+            port=self._ports["--port"] if app.serves_http else 0,
             workers=self._workers,
-            environment=settings,
+            environment={**thread_settings(self._app_dir, {**self._read_environment(), **mine}), **mine},
             log_file=logs / "host.log",
-            state_dir=state_dir,
+            state_dir=state_folder(self.data_dir / "host", app),
             work_dir=self._work_dir,
+            name=app.name,
         )
-        started.callback(host.stop)
-        host.start()
-        host.wait_ready(_READY_SECONDS)
-        self.host = host
-        return host
 
     def _keep(self, started: contextlib.ExitStack, name: str, part: _Part) -> None:
         """Start a part again when it dies, until `stop`."""
@@ -304,15 +312,6 @@ def migrate(database_url: str, schema: str) -> None:
         Migrator(pool, schema).migrate()
 
 
-def thread_settings(app_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Room for timers and requests while every message's handler works; nothing where somebody chose a number."""
-    environment = app_environment(app_dir, environment)
-    if environment.get(THREADS_SETTING):
-        return {}
-    calls = read_host_settings(app_dir, environment).service_bus.max_concurrent_calls
-    return {THREADS_SETTING: str(threads_needed(read_shape(environment), calls))}
-
-
 def check_port_free(port: int, option: str) -> None:
     """Find out early, and name the option.
 
@@ -333,6 +332,7 @@ def _log_to_file(path: Path) -> Iterator[None]:
     """The stack's own log records, beside those of its workers."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(line_formatter("stack"))
+    handler.addFilter(name_app)
     logger = logging.getLogger("coremachine.local")
     level = logger.level
     logger.addHandler(handler)

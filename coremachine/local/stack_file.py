@@ -38,7 +38,10 @@ class StackRunning(StackError):
 
 @dataclass(frozen=True)
 class StackInfo:
-    """How to reach a running stack. `environment` holds the settings that its workers got."""
+    """How to reach a running stack.
+
+    `environment` holds the settings that all its workers got, `apps` the names of its apps where there are several.
+    """
 
     pid: int
     started_at: str
@@ -51,6 +54,7 @@ class StackInfo:
     workers: int
     ports: dict[str, int]
     environment: dict[str, str] = field(default_factory=dict)
+    apps: list[str] = field(default_factory=list)
 
     def write(self) -> None:
         """Put the file in place in one step; only its owner can read it."""

@@ -352,6 +352,27 @@ APP = {
     "request_refused": Record("A request was answered with 503.", level="debug, warning", fields="path code reason"),
     "request_failed": Record("A request was answered with 500.", level="error", fields="method path"),
     "request_unreadable": Record("A request's address or headers cannot be read.", level="error", fields="method"),
+    "work_without_app": Record(
+        "Work waits that no live app can take: once for each queue and task type, until it is over.",
+        "FLEET",
+        "warning",
+        "queue task_type problem reason",
+    ),
+    "work_has_app_again": Record("What `work_without_app` reported is over.", "FLEET", fields="queue task_type"),
+    "task_route_not_used": Record(
+        "COREMACHINE_TASK_ROUTES names a task type that no job or handler of this app has.",
+        level="warning",
+        fields="task_type queue",
+    ),
+    "presence_not_started": Record(
+        "The system gave no thread, so that the other apps do not see this process.", level="warning", fields="error"
+    ),
+    "presence_not_announced": Record(
+        "This process could not announce itself; it tries again.", level="warning", fields="reason"
+    ),
+    "end_not_announced": Record(
+        "This process could not write that it ends; it counts as silent after a minute.", fields="reason"
+    ),
     "job_type_failed": Record("A job type's own code failed during a request.", level="error", fields="path code"),
     "wait_given_up": Record("A request stopped waiting for a job to end.", level="warning", fields="job_id reason"),
     "resource_not_checked": Record(

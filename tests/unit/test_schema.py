@@ -28,8 +28,9 @@ def test_schema_name_is_only_ever_a_quoted_identifier(name):
 
 
 def test_every_key_starts_with_the_job():
-    """So that tables can be hash-distributed by it without a change of code; schedules belong to no job."""
-    assert {table.key[0] for table in TABLES if not table.name.startswith("schedule")} == {"job_id"}
+    """So that tables can be hash-distributed by it without a change of code; schedules and apps belong to no job."""
+    others = ("schedule", "app_")
+    assert {table.key[0] for table in TABLES if not table.name.startswith(others)} == {"job_id"}
 
 
 @pytest.mark.parametrize("transitions", [JOB_TRANSITIONS, STAGE_TRANSITIONS, TASK_TRANSITIONS])

@@ -124,10 +124,31 @@ def test_secrets_are_not_shown():
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
+def test_routes_of_task_types():
+    settings = load_settings(GIVEN | {"COREMACHINE_TASK_ROUTES": "convert = raster, catalog=tasks,"})
+    assert dict(settings.task_routes) == {"convert": "raster", "catalog": "tasks"}
+    assert settings.to_environment()["COREMACHINE_TASK_ROUTES"] == "convert=raster,catalog=tasks"
+    assert dict(load_settings(GIVEN).task_routes) == {}
+    assert "COREMACHINE_TASK_ROUTES" not in load_settings(GIVEN).to_environment()
+
+
+@pytest.mark.parametrize(("mode", "queues"), [("platform", ("jobs",)), ("worker", ("raster",))])
+def test_all_queues_that_an_app_reads(mode, queues):
+    variables = {"COREMACHINE_APP_MODE": mode, "COREMACHINE_WORKER_QUEUES": "raster"}
+    assert load_settings(GIVEN | variables).read_queues == queues
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "problem"),
     [
         ("COREMACHINE_DATABASE_URL", "", "expected a PostgreSQL URL .*, found nothing; set it"),
+        (
+            "COREMACHINE_TASK_ROUTES",
+            "convert=gpu",
+            "task type 'convert': expected one of the queues tasks, raster, found 'gpu'; add gpu=<its real name> to",
+        ),
+        ("COREMACHINE_TASK_ROUTES", "convert", "expected pairs such as 'my_task_type=raster', found 'convert'"),
+        ("COREMACHINE_TASK_ROUTES", "a=tasks,a=raster", "expected each task type once, found 'a' twice"),
         ("COREMACHINE_DATABASE_URL", f"host {SECRET} x", "found something else .not shown"),
         ("COREMACHINE_DATABASE_AUTH", "kerberos", "expected password or entra, found 'kerberos'; .* to use password"),
         ("COREMACHINE_SCHEMA", "a-b", "found 'a-b'; fix it, or remove it to use app"),

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 _NOISY = ("azure", "uamqp", "asyncio", "urllib3", "uvicorn", "httpx")
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _LONGEST_VALUE = 300
+# The app's name before that of the worker, where several apps write to one place.
+SPEAKER_SETTING = "LOCAL_HOST_SPEAKER"
+# `json` for one JSON object a line, as collectors of logs read them; otherwise lines for people.
+FORMAT_SETTING = "COREMACHINE_LOG_FORMAT"
+LOG_FORMATS = ("text", "json")
 
 
 def configure_logging(speaker: str, level: str) -> None:
@@ -21,8 +28,10 @@ def configure_logging(speaker: str, level: str) -> None:
 
     The SDK reports every refused connection with a traceback; the pump reports the same in one line.
     """
+    speaker = f"{os.environ.get(SPEAKER_SETTING, '')} {speaker}".strip()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(line_formatter(speaker))
+    is_json = os.environ.get(FORMAT_SETTING) == "json"
+    handler.setFormatter(JsonFormatter(speaker) if is_json else line_formatter(speaker))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
@@ -45,6 +54,29 @@ class _LineFormatter(logging.Formatter):
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802 - the name is the library's
         return _set_in(super().formatStack(stack_info))
+
+
+class JsonFormatter(logging.Formatter):
+    """`{"time", "level", "process", "logger", "message", <the record's fields>, "exception"}` on one line."""
+
+    def __init__(self, speaker: str) -> None:
+        super().__init__()
+        self._speaker = speaker
+
+    def format(self, record: logging.LogRecord) -> str:
+        document = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "process": self._speaker,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        fields = {name: value for name, value in vars(record).items() if name not in _OWN_FIELDS}
+        document |= {name: value for name, value in fields.items() if value is not None and name not in document}
+        if record.exc_info:
+            document["exception"] = self.formatException(record.exc_info)
+        # Escapes for all that is not ASCII: no character of a value ends the line or turns its direction.
+        return json.dumps(document, default=str)
 
 
 def printable(text: str) -> str:

@@ -80,6 +80,7 @@ class HostSupervisor:
         log_file: Receives the output of all workers; otherwise it goes to stderr.
         state_dir: Keeps what timers missed across runs of the host; otherwise it is forgotten at the end.
         work_dir: The workers' own folder, from which they take relative paths; app_dir by default, as in Azure.
+        name: Of the app, where there are several: the supervisor's thread has it.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class HostSupervisor:
         state_dir: Path | None = None,
         work_dir: Path | None = None,
         grace_seconds: float = 10.0,
+        name: str = "",
     ) -> None:
         self._app_dir = app_dir.resolve()
         self._work_dir = (work_dir or app_dir).resolve()
@@ -106,6 +108,7 @@ class HostSupervisor:
         self._log_file = log_file
         self._state_dir = state_dir
         self._grace_seconds = grace_seconds
+        self._thread_name = f"host-supervisor {name}".strip()
         self.keys = self._read_keys() if enable_auth else None
         self._slots = [_Slot(index) for index in range(workers)]
         self._lock = threading.RLock()
@@ -130,6 +133,12 @@ class HostSupervisor:
         """Scheme, address and port, without a slash at the end."""
         host = self._address[0]
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every worker has loaded the app and serves it now."""
+        with self._lock:
+            return all(slot.is_ready and slot.process is not None for slot in self._slots)
 
     @property
     def worker_pids(self) -> list[int]:
@@ -169,7 +178,7 @@ class HostSupervisor:
         with self._lock:
             for slot in self._slots:
                 self._spawn(slot)
-        self._monitor = threading.Thread(target=self._watch, name="host-supervisor", daemon=True)
+        self._monitor = threading.Thread(target=self._watch, name=self._thread_name, daemon=True)
         self._monitor.start()
 
     def wait_ready(self, timeout_seconds: float) -> None:

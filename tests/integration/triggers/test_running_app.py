@@ -81,6 +81,19 @@ def test_migrated_app_is_ready(ready):
     assert [check["name"] for check in response.json()["checks"]] == ["database", "service_bus", "registry"]
 
 
+def test_process_announces_itself_and_is_the_consumer_of_its_queues(ready):
+    deadline = time.monotonic() + 30
+    while not (apps := ready.get("/api/apps").json()["value"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (app,) = apps
+    assert (app["status"], app["mode"], app["queues"]) == ("live", "standalone", ["jobs", "raster", "tasks"])
+    assert "hello_world_reply" in app["task_types"]
+    assert app["job_types"] == ["flood_risk_cog", "hello_world"]
+    queues = {each["queue"]: each for each in ready.get("/api/queues").json()["value"]}
+    assert {name: each["consumers"] for name, each in queues.items()} == {"jobs": 1, "tasks": 1, "raster": 1}
+
+
 def test_job_runs_to_its_end_and_is_told_stage_by_stage(ready):
     submitted = ready.post("/api/jobs/submit/hello_world", json={"n": 25}, headers={"X-Correlation-Id": "order-7"})
     assert submitted.status_code == 202

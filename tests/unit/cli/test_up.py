@@ -13,13 +13,16 @@ Run = Callable[..., int]
 CHECKS = [{"name": "settings", "ok": False, "detail": "expected a queue, found none"}]
 
 
+chosen: list[Any] = []
+
+
 @pytest.fixture
 def started(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stack:
         info = SimpleNamespace(url=api.url, database_url="postgresql://x", admin_url="http://x", data_dir="/x")
 
-        def __init__(self, *_: Any, **__: Any) -> None:
-            """Takes what the real one takes."""
+        def __init__(self, *_: Any, **options: Any) -> None:
+            chosen.append(options["apps"])
 
         def __enter__(self) -> Self:
             return self
@@ -45,3 +48,22 @@ def test_ready_is_said_of_what_is_ready(api: FakeApi, run: Run, capsys: pytest.C
     assert lines[0] == f"started {api.url}/api/docs"
     assert "not ready settings: expected a queue, found none" in lines
     assert not any(line.startswith("ready") for line in lines)
+
+
+@pytest.mark.usefixtures("started")
+def test_apps_are_told_with_the_queues_that_nobody_reads(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.answer("GET /api/readyz", {"checks": []})
+    assert run("up", "--apps", "worker:raster,platform") == 0
+    assert [app.name for app in chosen[-1]] == ["platform", "worker-raster"]
+    lines = capsys.readouterr().out.splitlines()
+    assert "platform reads jobs" in lines
+    assert "worker-raster reads raster" in lines
+    assert "no app reads the queue tasks: its tasks wait" in lines
+
+
+@pytest.mark.usefixtures("started")
+def test_apps_that_cannot_be_are_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("up", "--apps", "worker:gpu,platform") == 1
+    assert "expected queues of tasks, raster, found 'gpu'" in capsys.readouterr().err

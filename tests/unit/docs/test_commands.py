@@ -15,7 +15,21 @@ TARGETS = set(re.findall(r"^([a-z][\w-]*)(?: [\w-]+)*:", (ROOT / "Makefile").rea
 TARGETS |= set(" ".join(re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)).split())
 VARIABLES = set(re.findall(r"\$[({](?:or \$\()?([A-Z]+)\b", (ROOT / "Makefile").read_text()))
 # Of every system, of Python, and of PostgreSQL.
-OTHER_PROGRAMS = {"cd", "cat", "cp", "echo", "export", "git", "mkdir", "pip", "printf", "psql", "rm", "source"}
+OTHER_PROGRAMS = {
+    "cd",
+    "cat",
+    "cp",
+    "echo",
+    "export",
+    "git",
+    "kubectl",
+    "mkdir",
+    "pip",
+    "printf",
+    "psql",
+    "rm",
+    "source",
+}
 
 
 def problem_with(words: tuple[str, ...]) -> str | None:

@@ -17,7 +17,7 @@ from coremachine.local.host.invoker import Call, PortableInvoker
 from coremachine.local.host.messages import body_datum, trigger_metadata
 from coremachine.local.host.settings import read_host_settings
 from coremachine.local.host.timer import timer_call
-from coremachine.local.stack import thread_settings
+from coremachine.local.thread_settings import thread_settings
 from tests.integration.host.conftest import received_message
 from triggers.app_shape import RESERVE_THREADS, read_shape, threads_needed
 

@@ -651,6 +651,8 @@ class TestDocument:
             ("/api/jobs/{job_id}/resume", "post"),
             ("/api/jobs/{job_id}/rerun", "post"),
             ("/api/jobs/{job_id}/explain", "get"),
+            ("/api/apps", "get"),
+            ("/api/queues", "get"),
             ("/api/failures", "get"),
             ("/api/dead-letters", "get"),
             ("/api/dead-letters/{dead_letter_id}", "get"),

@@ -97,6 +97,8 @@ def test_functions_are_those_that_the_settings_of_the_engine_name(mode, variable
         {"COREMACHINE_TASK_QUEUES": "jobs=x"},
         {"COREMACHINE_WORKER_QUEUES": "nobody"},
         {"COREMACHINE_TASK_QUEUES": "a=-x"},
+        {"COREMACHINE_TASK_ROUTES": "convert=gpu"},
+        {"COREMACHINE_TASK_ROUTES": "convert"},
         {"COREMACHINE_TASK_QUEUES": "a=" + "x" * 261},
     ],
 )

@@ -85,13 +85,25 @@ class _Services:
     class machine:  # noqa: N801 - stands for an attribute
         @staticmethod
         def drain() -> int:
+            done.append("drained")
             return 4
 
+    class presence:  # noqa: N801 - stands for an attribute
+        @staticmethod
+        def end() -> None:
+            done.append("ended")
+            raise OSError("the database is away")
 
-@pytest.mark.parametrize(("made", "count"), [(None, 0), (_Services, 4)])
-def test_services_are_drained_if_there_are_any(monkeypatch, made, count):
+
+done: list[str] = []
+
+
+@pytest.mark.parametrize(("made", "count", "steps"), [(None, 0, []), (_Services, 4, ["drained", "ended"])])
+def test_services_are_drained_if_there_are_any(monkeypatch, made, count, steps):
+    done.clear()
     monkeypatch.setattr(services, "_services", made)
     assert drain_made_services() == count
+    assert done == steps
 
 
 # Ends with the child's status, or 100 and its signal's number.

@@ -1,0 +1,53 @@
+"""Commands about the apps that run, and the queues between them."""
+
+from typing import Annotated
+
+import typer
+
+from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.insight import show_findings
+from coremachine.cli.options import OutputOption, UrlOption, wants_json
+from coremachine.cli.render import print_json, print_rows
+
+_APP_COLUMNS = ["app", "mode", "release", "status", "queues", "slots", "started_at", "seen_at", "instance"]
+_QUEUE_COLUMNS = ["queue", "waiting", "oldest_at", "running", "dead", "consumers", "slots", "apps"]
+
+
+def list_apps(
+    gone: Annotated[bool, typer.Option("--all", help="Also processes of the last day that are gone.")] = False,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """List the processes of all apps, with release and queues, and work that none of them can take.
+
+    For example: coremachine apps --all
+    """
+    with ApiClient(choose_url(url)) as client:
+        answer = client.list_apps()
+    if wants_json(output):
+        print_json(answer)
+        return
+    shown = [each for each in answer["value"] if gone or each["status"] != "ended"]
+    print_rows(map(_app_row, shown), _APP_COLUMNS, empty="No app has announced itself.")
+    show_findings(answer["findings"])
+
+
+def list_queues(output: OutputOption = None, url: UrlOption = None) -> None:
+    """List the queues: what waits on each and since when, dead messages, and who reads it.
+
+    For example: coremachine queues
+    """
+    with ApiClient(choose_url(url)) as client:
+        answer = client.list_queues()
+    if wants_json(output):
+        print_json(answer)
+        return
+    rows = [{**each, "apps": ", ".join(each["apps"])} for each in answer["value"]]
+    print_rows(rows, _QUEUE_COLUMNS, empty="No queues.")
+    show_findings(answer["findings"])
+
+
+def _app_row(instance: Json) -> Json:
+    release = " on ".join(filter(None, [instance.get("release"), instance["version"]]))
+    queues = ", ".join(instance["queues"])
+    return {**instance, "app": instance["app_name"], "release": release, "queues": queues}

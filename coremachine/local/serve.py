@@ -1,0 +1,155 @@
+"""One app outside of Azure Functions, as in a container: the same functions, run by the project's own host.
+
+One process tree: this process supervises the workers, and none of them outlives it. SIGTERM drains: no message is
+taken any more, what runs gets the grace period, and the rest goes back to its queue.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from core.project_file import ProjectFileError, read_project_settings
+from coremachine.local.app_folder import BUILT_IN_APP
+from coremachine.local.health import HealthServer
+from coremachine.local.host.errors import HostError
+from coremachine.local.host.settings import app_environment
+from coremachine.local.host.supervisor import HOST_KEY_SETTING, HostSupervisor
+from coremachine.local.thread_settings import thread_settings
+from infrastructure.settings import SettingsError, load_settings
+from triggers.app_shape import AppShape, read_shape
+
+log = logging.getLogger(__name__)
+
+KEY_SETTING = "COREMACHINE_FUNCTION_KEY"
+_READY_SECONDS = 120.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class CannotServe(RuntimeError):
+    """The app cannot be served as it is set up; `problems` has a line for each reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What to serve, and where.
+
+    Args:
+        address: What HTTP and the probes listen on.
+        port: Of the app's HTTP; 0 for any free one, as `health_port`, which is that of the probes.
+        workers: Worker processes.
+        grace_seconds: What running functions get when the process is asked to end.
+    """
+
+    app_dir: Path
+    address: str = "127.0.0.1"
+    port: int = 8080
+    health_port: int = 8081
+    workers: int = 1
+    grace_seconds: float = 25.0
+
+    @property
+    def work_dir(self) -> Path:
+        """What relative paths begin at, and where pyproject.toml is looked for."""
+        return Path.cwd() if self.app_dir == BUILT_IN_APP else self.app_dir
+
+
+def check_environment(serving: Serving, environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings of the workers, complete.
+
+    Raises:
+        CannotServe: A setting cannot be used, or is missing. In Azure such an app serves HTTP to say so; a container
+            had better not start.
+    """
+    try:
+        given = app_environment(serving.app_dir, environment)
+        settings = {**read_project_settings(serving.work_dir), **given}
+        load_settings(settings)
+        shape = read_shape(settings)
+        problems = [*shape.problems, *_key_problems(shape, settings)]
+        threads = thread_settings(serving.app_dir, settings)
+    except (SettingsError, ProjectFileError) as error:
+        raise CannotServe(error.problems) from error
+    except HostError as error:
+        raise CannotServe([str(error)]) from error
+    if problems:
+        raise CannotServe(problems)
+    return {**settings, **threads, HOST_KEY_SETTING: settings.get(KEY_SETTING) or settings.get(HOST_KEY_SETTING, "")}
+
+
+def _key_problems(shape: AppShape, settings: Mapping[str, str]) -> list[str]:
+    has_key = settings.get(KEY_SETTING) or settings.get(HOST_KEY_SETTING)
+    if not shape.serves_http or shape.http_auth == "anonymous" or has_key:
+        return []
+    expected = "expected the key that requests have to send (COREMACHINE_HTTP_AUTH is function), found none"
+    advice = "set it to a long random text, or COREMACHINE_HTTP_AUTH to anonymous behind a proxy that knows its callers"
+    return [f"{KEY_SETTING}: {expected}; {advice}"]
+
+
+class AppServer:
+    """Serves until SIGTERM or SIGINT. Use `run` in the main thread."""
+
+    def __init__(self, serving: Serving, environment: Mapping[str, str]) -> None:
+        self._serving = serving
+        self._state = "starting"
+        self._host = HostSupervisor(
+            serving.app_dir,
+            host=serving.address,
+            port=serving.port,
+            workers=serving.workers,
+            environment=check_environment(serving, environment),
+            enable_auth=True,
+            log_level=None,
+            work_dir=serving.work_dir,
+            grace_seconds=serving.grace_seconds,
+        )
+
+    def run(self) -> None:
+        """Serve, and drain at the end.
+
+        Raises:
+            CannotServe: The app cannot be loaded, or a port is in use.
+        """
+        before = [signal.signal(number, _interrupt_once) for number in _SIGNALS]
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            log.info("serve_ended")
+        except (HostError, OSError) as error:
+            raise CannotServe([str(error)]) from error
+        finally:
+            for number, handler in zip(_SIGNALS, before, strict=True):
+                signal.signal(number, handler)
+
+    def _run(self) -> None:
+        serving = self._serving
+        with HealthServer(serving.address, serving.health_port, self.look) as health:
+            try:
+                self._host.start()
+                self._host.wait_ready(_READY_SECONDS)
+                self._state = "ready"
+                log.info("serve_ready url=%s health_port=%d pid=%d", self._host.url, health.port, os.getpid())
+                while True:
+                    signal.pause()
+            finally:
+                self._state = "draining"
+                self._host.stop()
+
+    def look(self) -> str:
+        """starting, ready or draining; ready only while every worker serves the app."""
+        return "starting" if self._state == "ready" and not self._host.is_ready else self._state
+
+
+def _interrupt_once(_number: int, _frame: FrameType | None) -> None:
+    """The first signal ends the wait; later ones change nothing, since the drain is under way."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    log.info("serve_draining")
+    raise KeyboardInterrupt

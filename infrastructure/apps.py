@@ -1,0 +1,106 @@
+"""The processes of all apps, the work that waits for one, and the queues as the rows show them."""
+
+from collections.abc import Iterable
+
+from psycopg.sql import SQL
+
+from core.app_queues import JOBS_QUEUE
+from core.models.app import AppInstanceRecord, AppProfile, FleetFacts, QueueLoad, WaitingWork
+from core.schema.statuses import STATUS_SETS
+from infrastructure.connections import snapshot
+from infrastructure.postgresql import PostgreSQLRepository, columns_of
+
+# The largest numbers that an operator's question reads.
+_STAGES, _TASKS_PER_STAGE, _INSTANCES = 200, 20, 1000
+
+# Stages are few. Of each, a few of its waiting tasks show the types that wait: all of a stage are read by no sweep.
+_WAITING = SQL(
+    "select w.queue, w.task_type, min(w.since) as since"
+    " from (select s.job_id, s.run, s.stage from {stages} s join {jobs} j on j.job_id = s.job_id and j.run = s.run"
+    "   where s.status in ({open_stages}) and j.paused_at is null and j.status in ({open_jobs})"
+    "     and (%(job_id)s::text is null or s.job_id = %(job_id)s) limit %(stages)s) o"
+    " cross join lateral (select t.queue, t.task_type,"
+    "     coalesce((t.waiting_for ->> 'since')::timestamptz, t.announced_at, t.created_at) as since"
+    "   from {tasks} t where t.job_id = o.job_id and t.run = o.run and t.stage = o.stage"
+    "     and t.status in ({waiting_tasks}) and t.parked_at is null"
+    "     and (t.due_at is null or t.due_at <= {clock}() or t.waiting_for is not null)"
+    "   limit %(tasks)s) w"
+    " group by w.queue, w.task_type order by since"
+)
+_INSTANCES_OF = SQL("select {columns} from {instances} order by app_name, started_at, instance limit %s")
+_TASK_LOADS = SQL(
+    "select queue, count(*) filter (where lease_id is null)::integer as waiting,"
+    " count(*) filter (where lease_id is not null)::integer as running,"
+    " min(announced_at) filter (where lease_id is null) as oldest_at"
+    " from {tasks} where status in ({open_tasks}) and (lease_id is not null or announced_at is not null) group by queue"
+)
+_JOB_LOAD = SQL(
+    "select count(*)::integer as waiting, 0 as running, min(announced_at) as oldest_at"
+    " from {jobs} where status in ({waiting_jobs}) and announced_at is not null"
+)
+_DEAD = SQL("select queue, count(*)::integer as dead from {letters} where resolved_at is null group by queue")
+
+
+class AppRepository(PostgreSQLRepository):
+    """`sql/functions/apps.sql`, and what people ask of queues."""
+
+    def record_app_instance(self, profile: AppProfile) -> None:
+        """The process is here."""
+        self._call(
+            "record_app_instance",
+            (
+                profile.instance,
+                profile.app_name,
+                profile.mode,
+                profile.version,
+                profile.release,
+                list(profile.queues),
+                list(profile.task_types),
+                list(profile.job_types),
+                profile.slots,
+            ),
+        )
+
+    def end_app_instance(self, instance: str) -> None:
+        """The process ends, in order."""
+        self._call("end_app_instance", (instance,))
+
+    def prune_app_instances(self, older_than_seconds: float, *, most: int) -> int:
+        """Delete the rows of processes that are long gone: how many."""
+        (row,) = self._call("prune_app_instances", (older_than_seconds, most))
+        return int(row["prune_app_instances"])
+
+    def read_fleet(self, job_id: str | None = None) -> FleetFacts:
+        """All processes, and the work that waits: of one job, or of all."""
+        with self._get_cursor("read_fleet") as cursor, snapshot(cursor.connection):
+            now = cursor.execute(SQL("select {}() as now").format(self._table("clock"))).fetchone()
+            instances = cursor.execute(
+                _INSTANCES_OF.format(columns=columns_of(AppInstanceRecord), instances=self._table("app_instances")),
+                (_INSTANCES,),
+            ).fetchall()
+            waiting = cursor.execute(
+                _WAITING.format(**self._names()),
+                {"job_id": job_id, "stages": _STAGES, "tasks": _TASKS_PER_STAGE},
+            ).fetchall()
+        assert now is not None  # noqa: S101 - a select without a table has one row
+        return FleetFacts(
+            now=now["now"],
+            instances=tuple(AppInstanceRecord.model_validate(row) for row in instances),
+            waiting=tuple(WaitingWork(**row) for row in waiting),
+        )
+
+    def read_queue_loads(self, queues: Iterable[str]) -> list[QueueLoad]:
+        """These queues (logical names, the jobs queue among them), then others that rows name."""
+        with self._get_cursor("read_queue_loads") as cursor, snapshot(cursor.connection):
+            tasks = cursor.execute(_TASK_LOADS.format(**self._names())).fetchall()
+            (jobs,) = cursor.execute(_JOB_LOAD.format(**self._names())).fetchall()
+            dead = cursor.execute(_DEAD.format(letters=self._table("dead_letters"))).fetchall()
+        loads = {row["queue"]: row for row in tasks} | {JOBS_QUEUE: {**jobs, "queue": JOBS_QUEUE}}
+        died = {row["queue"]: row["dead"] for row in dead}
+        names = dict.fromkeys([*queues, *sorted(loads), *sorted(died)])
+        empty = {"waiting": 0, "running": 0, "oldest_at": None}
+        return [QueueLoad(**{**loads.get(name, empty), "queue": name, "dead": died.get(name, 0)}) for name in names]
+
+    def _names(self) -> dict[str, object]:
+        tables = {name: self._table(name) for name in ("jobs", "stages", "tasks", "clock")}
+        return {**tables, **STATUS_SETS}

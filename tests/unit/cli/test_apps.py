@@ -1,0 +1,52 @@
+"""apps and queues over real HTTP, against a fake API."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.unit.cli.conftest import FakeApi
+
+Run = Callable[..., int]
+AT = "2026-01-02T03:04:05Z"
+FINDING = {"code": "queue_without_app", "severity": "warning", "message": "no live app reads it", "advice": "start one"}
+LIVE = {
+    "instance": "raster:h:1:a",
+    "app_name": "raster",
+    "mode": "worker",
+    "version": "1.0",
+    "release": "r7",
+    "queues": ["raster"],
+    "task_types": ["cut"],
+    "job_types": [],
+    "slots": 8,
+    "started_at": AT,
+    "seen_at": AT,
+    "ended_at": None,
+    "status": "live",
+}
+APPS = {"at": AT, "value": [LIVE, {**LIVE, "instance": "old:1", "status": "ended"}], "findings": [FINDING]}
+QUEUE = {"queue": "raster", "waiting": 7, "oldest_at": AT, "running": 2, "dead": 1, "consumers": 1, "slots": 8}
+QUEUES = {"at": AT, "value": [{**QUEUE, "apps": ["raster", "spare"]}], "findings": []}
+
+
+def test_apps_are_listed_with_what_is_wrong(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer("GET /api/apps", APPS)
+    assert run("apps", "-o", "table") == 0
+    shown = capsys.readouterr().out
+    assert "raster:h:1:a" in shown
+    assert "r7 on 1.0" in shown
+    assert "old:1" not in shown
+    assert "! no live app reads it\n  → start one" in shown
+    assert run("apps", "--all", "-o", "table") == 0
+    assert "old:1" in capsys.readouterr().out
+    assert run("apps") == 0
+    assert json.loads(capsys.readouterr().out) == APPS
+
+
+def test_queues_are_listed_with_their_readers(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer("GET /api/queues", QUEUES)
+    assert run("queues", "-o", "table") == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["queue", "waiting", "oldest", "at", "running", "dead", "consumers", "slots", "apps"]
+    assert row.split()[-6:] == ["2", "1", "1", "8", "raster,", "spare"]

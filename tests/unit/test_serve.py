@@ -1,0 +1,82 @@
+"""What `coremachine serve` refuses before anything starts, and its log of JSON lines."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coremachine.local.host.logs import FORMAT_SETTING, JsonFormatter
+from coremachine.local.serve import CannotServe, Serving, check_environment
+
+ROOT = Path(__file__).parents[2]
+SERVING = Serving(ROOT)
+GIVEN = {
+    "COREMACHINE_DATABASE_URL": "postgresql://x/y",
+    "ServiceBusConnection": "Endpoint=sb://x;SharedAccessKeyName=n;SharedAccessKey=k",
+    "COREMACHINE_FUNCTION_KEY": "k",
+}
+
+
+def test_settings_are_completed_with_threads_and_key():
+    settings = check_environment(SERVING, GIVEN)
+    assert settings["LOCAL_HOST_FUNCTION_KEY"] == "k"
+    assert int(settings["PYTHON_THREADPOOL_THREAD_COUNT"]) > 8
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"COREMACHINE_DATABASE_URL": ""}, "COREMACHINE_DATABASE_URL: expected a PostgreSQL URL"),
+        ({"COREMACHINE_FUNCTION_KEY": ""}, "COREMACHINE_FUNCTION_KEY: expected the key that requests have to send"),
+        ({"COREMACHINE_HTTP_AUTH": "none"}, "COREMACHINE_HTTP_AUTH: expected one of function, anonymous, found 'none'"),
+        (
+            {"COREMACHINE_TASK_ROUTES": "cut=gpu"},
+            "COREMACHINE_TASK_ROUTES: task type 'cut': expected one of the queues tasks, raster, found 'gpu'",
+        ),
+        ({"AzureFunctionsJobHost__functionTimeout": "soon"}, "functionTimeout must be a TimeSpan"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(changed, problem):
+    with pytest.raises(CannotServe) as refused:
+        check_environment(SERVING, GIVEN | changed)
+    assert [problem in found for found in refused.value.problems] == [True]
+
+
+@pytest.mark.parametrize("changed", [{"COREMACHINE_APP_MODE": "worker"}, {"COREMACHINE_HTTP_AUTH": "anonymous"}])
+def test_no_key_is_needed_where_none_is_asked_for(changed):
+    assert check_environment(SERVING, GIVEN | {"COREMACHINE_FUNCTION_KEY": ""} | changed)
+
+
+def test_command_ends_with_the_reason(tmp_path):
+    command = [sys.executable, "-m", "coremachine.cli", "serve", "--port", "0", "--health-port", "0"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "", FORMAT_SETTING: "json"}
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "COREMACHINE_DATABASE_URL: expected a PostgreSQL URL" in done.stdout
+
+
+def formatted(**fields):
+    record = logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": "a %s", "args": ("b\u2028\n",), **fields})
+    (line,) = JsonFormatter("worker 0").format(record).split("\n")
+    return json.loads(line)
+
+
+def test_record_is_one_line_of_json_with_its_fields():
+    found = formatted(job_id="j", count=3, when=Path("x"), nothing=None)
+    assert found.pop("time").endswith("+00:00")
+    base = {"level": "INFO", "process": "worker 0", "logger": "n", "message": "a b\u2028\n"}
+    assert found == {**base, "job_id": "j", "count": 3, "when": "x"}
+
+
+def test_exception_is_a_field():
+    try:
+        int("no luck")
+    except ValueError:
+        found = formatted(exc_info=sys.exc_info(), level="mine")
+    assert found["exception"].splitlines()[-1] == "ValueError: invalid literal for int() with base 10: 'no luck'"
+    assert found["level"] == "INFO"

@@ -1,0 +1,119 @@
+"""Endpoints about the apps that run, and the queues between them."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Annotated, Protocol
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from core.models.app import AppInstanceRecord, FleetFacts, InstanceState, QueueLoad
+from core.models.insight import Finding
+from core.operating.fleet import LIVE_SECONDS, find_fleet_problems, live_instances
+from triggers.endpoints import NoQuery, OneValueRoute
+from triggers.insight_models import FindingAnswer
+
+router = APIRouter(tags=["apps"], route_class=OneValueRoute)
+
+
+class FleetReads(Protocol):
+    """`infrastructure.apps.AppRepository`."""
+
+    def read_fleet(self, job_id: str | None = None) -> FleetFacts: ...
+    def read_queue_loads(self, queues: Iterable[str]) -> list[QueueLoad]: ...
+
+
+class AppServices(Protocol):
+    """All that these endpoints need."""
+
+    @property
+    def apps(self) -> FleetReads: ...
+    @property
+    def queue_names(self) -> Mapping[str, str]: ...
+    def find_missing_queues(self) -> Mapping[str, str]: ...
+
+
+class AppInstance(AppInstanceRecord):
+    """A process, and whether it is heard of."""
+
+    status: InstanceState = Field(
+        description="live: announced itself lately. silent: it did not, and may be dead. ended: it said so."
+    )
+
+
+class AppsAnswer(BaseModel):
+    """The processes of the last day by app, as they were at `at`; and what is wrong with them together."""
+
+    at: datetime
+    value: list[AppInstance]
+    findings: list[FindingAnswer]
+
+
+class Queue(QueueLoad):
+    """A queue, who reads it, and which task types these can run."""
+
+    real_name: str | None = Field(description="Its name in Service Bus; null if this app's settings do not have it.")
+    is_missing: bool = Field(description="Whether a look found that Service Bus does not have it.")
+    consumers: int = Field(description="Live processes that read it.")
+    slots: int = Field(description="How many tasks these run at once, if each works on one message.")
+    apps: list[str] = Field(description="The names of their apps.")
+    task_types: list[str] = Field(description="The task types that at least one of these has a handler for.")
+
+
+class QueuesAnswer(BaseModel):
+    """All queues, the jobs queue first, as the rows show them at `at`; and work that nobody can take."""
+
+    at: datetime
+    value: list[Queue]
+    findings: list[FindingAnswer]
+
+
+def _services(request: Request) -> AppServices:
+    services: AppServices = request.app.state.get_services()
+    return services
+
+
+Services = Annotated[AppServices, Depends(_services)]
+
+
+@router.get("/apps")
+def list_apps(services: Services, query: NoQuery) -> AppsAnswer:
+    """The processes of all apps, with their releases, queues and task types; a process announces itself every 20 s.
+
+    `findings` has work that no live process can take (it waits), and releases that run side by side.
+    """
+    del query
+    facts = services.apps.read_fleet()
+    value = [AppInstance(**dict(each), status=each.state(facts.now, LIVE_SECONDS)) for each in facts.instances]
+    return AppsAnswer(at=facts.now, value=value, findings=_answers(find_fleet_problems(facts)))
+
+
+@router.get("/queues")
+def list_queues(services: Services, query: NoQuery) -> QueuesAnswer:
+    """The queues: what waits and runs, since when, dead messages, and the live processes that read each.
+
+    The numbers are of the rows, so a message that is scheduled for later or was lost counts where its row does.
+    """
+    del query
+    facts = services.apps.read_fleet()
+    missing = services.find_missing_queues()
+    loads = services.apps.read_queue_loads(services.queue_names)
+    value = [_queue(load, facts, services.queue_names, missing) for load in loads]
+    return QueuesAnswer(at=facts.now, value=value, findings=_answers(find_fleet_problems(facts)))
+
+
+def _queue(load: QueueLoad, facts: FleetFacts, names: Mapping[str, str], missing: Mapping[str, str]) -> Queue:
+    readers = [each for each in live_instances(facts) if load.queue in each.queues]
+    return Queue(
+        **dict(load),
+        real_name=names.get(load.queue),
+        is_missing=load.queue in missing,
+        consumers=len(readers),
+        slots=sum(each.slots for each in readers),
+        apps=sorted({each.app_name for each in readers}),
+        task_types=sorted({name for each in readers for name in each.task_types}),
+    )
+
+
+def _answers(findings: Iterable[Finding]) -> list[FindingAnswer]:
+    return [FindingAnswer.model_validate(vars(finding)) for finding in findings]

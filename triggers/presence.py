@@ -1,0 +1,48 @@
+"""The thread that announces this process to the other apps, from its start on: also while no message comes."""
+
+import random
+import threading
+
+from core.basics.outage import outage
+from core.errors import StoreUnavailable
+from core.safety.safe_log import safe_logger
+
+log = safe_logger(__name__)
+
+# The first message or request of a process that was just started goes first.
+_FIRST_SECONDS = 1.0
+# core.operating.fleet counts with it; it is not imported, for the sake of cold start.
+_BEAT_SECONDS = 20.0
+_LONGEST_SECONDS = 320.0
+
+
+def start_presence() -> None:
+    """Begin to announce this process. If the system gives no thread, the app works all the same."""
+    try:
+        threading.Thread(target=_run, name="presence", daemon=True).start()
+    except RuntimeError as error:
+        log.warning("presence_not_started", extra={"error": repr(error)})
+
+
+def _run() -> None:
+    pause = threading.Event()
+    seconds = _FIRST_SECONDS
+    while not pause.wait(seconds * random.uniform(0.8, 1.0)):
+        # An app that cannot work reports that elsewhere; it is tried again ever more rarely.
+        seconds = _BEAT_SECONDS if _announce() else min(max(seconds, _BEAT_SECONDS) * 2, _LONGEST_SECONDS)
+
+
+def _announce() -> bool:
+    # Imported when the first announcement is due, as for the first message.
+    from triggers.ports import ServicesNotReady  # noqa: PLC0415
+    from triggers.services import get_services  # noqa: PLC0415
+
+    try:
+        get_services().presence.announce()
+    except ServicesNotReady:
+        return False
+    except StoreUnavailable as error:
+        outage.note(str(error))
+    except Exception as error:  # noqa: BLE001 - the thread goes on; the next announcement may succeed
+        log.warning("presence_not_announced", extra={"reason": f"{type(error).__name__}: {error}"})
+    return True
