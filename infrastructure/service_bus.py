@@ -17,6 +17,7 @@ from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, Tas
 from core.models.message import KeptMessage
 from core.ports import NOT_SEEN_THROUGH
 from core.safety.safe_log import safe_logger
+from core.telemetry.observer import observer
 
 if TYPE_CHECKING:
     from azure.servicebus import (
@@ -439,9 +440,10 @@ def _outgoing(message: QueueMessage, due_at: datetime | None = None) -> Outgoing
 
     body = message.model_dump_json(exclude_none=True).encode()
     properties: dict[str | bytes, Any] = {}
+    properties.update(observer().outgoing_headers())
     if not isinstance(message, KeptMessage):
         stage = message.completed_stage if isinstance(message, StageCompleteMessage) else message.stage
-        properties = {"run": message.run, "stage": stage}
+        properties |= {"run": message.run, "stage": stage}
         if message.job_id is not None:
             properties["job_id"] = message.job_id
     wrapped = ServiceBusMessage(

@@ -25,6 +25,7 @@ create table if not exists "app"."jobs" (
   "cancel_deadline_at" timestamptz,
   "waiting_for" jsonb,
   "run_started_at" timestamptz,
+  "traceparent" text collate "C",
   primary key ("job_id")
 );
 
@@ -3351,6 +3352,13 @@ language sql as $$
   where e.job_id = p_job_id and e.run = p_run and e.event in ('job_submitted', 'job_rerun');
 $$;
 
+-- Keeps the trace of the submission that began this run. It is a call of its own, since most apps record no traces.
+-- Fence: the run. Locks: the job row.
+create or replace function "app".note_trace(p_job_id text, p_run integer, p_traceparent text) returns void
+language sql as $$
+  update "app".jobs j set traceparent = p_traceparent where j.job_id = p_job_id and j.run = p_run;
+$$;
+
 -- Writes a job and its first stage, as a process of the release before calls it.
 -- Its statements are prepared, so neither the arguments nor the result of a function that it knows may change while it
 -- runs. Outcomes that it does not know are not returned to it.
@@ -3371,6 +3379,7 @@ comment on function "app"."outcome_of_found_job"(p_job_id text, p_parameters jso
 comment on function "app"."has_own_parameters"(p_job_id text, p_run integer, p_parameters jsonb, p_submitted jsonb, p_outside text[]) is 'Whether the job''s present run has the parameters that its id was made of: those submitted, or those of its first run.';
 comment on function "app"."insert_job"(p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text, p_nonce text, p_forced_from text) is 'Inserts a new job with its first stage; false when its id is taken.';
 comment on function "app"."note_submission"(p_job_id text, p_run integer, p_detail jsonb) is 'Adds to the event of a submission that began this run: who asked, and what could not be checked.';
+comment on function "app"."note_trace"(p_job_id text, p_run integer, p_traceparent text) is 'Keeps the trace of the submission that began this run.';
 comment on function "app"."submit_job"(p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text, p_forced_job_id text, p_nonce text, p_idempotency_key text, p_payload_hash text) is 'Writes a job and its first stage, as a process of the release before calls it.';
 
 -- The watch: while a stage runs, exactly one of its open tasks is watched. A process that ends any other task knows
@@ -3578,6 +3587,7 @@ comment on column "app"."jobs"."paused_at" is 'Since when it is paused: nothing 
 comment on column "app"."jobs"."cancel_deadline_at" is 'When a job that is cancelling ends whether its tasks have stopped or not: request plus grace. The janitor then revokes their leases.';
 comment on column "app"."jobs"."waiting_for" is 'What an app did not know that was to take the job''s step: kind, name, by, since, seen_at, times, waited_seconds, patience_seconds, due_at, and `at`. It counts only while run, stage, status and attempt equal `at`; nobody clears it.';
 comment on column "app"."jobs"."run_started_at" is 'When the current run began. Null in the first run, which began at created_at.';
+comment on column "app"."jobs"."traceparent" is 'The trace of its submission, as W3C writes it. Null where no trace was recorded when it came.';
 
 comment on table "app"."job_runs" is 'A run of a job as it ended, written when a rerun followed it; the current run is in the job''s row.';
 comment on column "app"."job_runs"."job_id" is 'The job.';

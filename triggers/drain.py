@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from core.safety.safe_log import safe_logger
+from core.telemetry.observer import observer
 
 log = safe_logger(__name__)
 
@@ -38,7 +39,10 @@ def drain_made_services() -> int:
     # Looked up, not imported: an app that never ran anything has none, and its process is about to end.
     module = sys.modules.get("triggers.services")
     services = module.find_services() if module is not None else None
-    return services.machine.drain() if services is not None else 0
+    try:
+        return services.machine.drain() if services is not None else 0
+    finally:
+        observer().flush()
 
 
 @cache

@@ -14,6 +14,7 @@ from triggers.edge import HEADERS, find_host_problem
 from triggers.ports import ApiServices, ServicesNotReady
 from triggers.problems import PROBLEM_MEDIA_TYPE, ProblemError, invalid_request, problem_document, wrong_field
 from triggers.services import get_services
+from triggers.traces import TracedRequests
 
 log = safe_logger(__name__)
 
@@ -59,4 +60,4 @@ def _middleware(problems: tuple[str, ...]) -> func.AsgiMiddleware:
         raise ServicesNotReady("; ".join(problems))
 
     api = create_api(refuse if problems else get_services, trusts_principal=is_authentication_on(os.environ))
-    return func.AsgiMiddleware(api)  # type: ignore[no-untyped-call]
+    return func.AsgiMiddleware(TracedRequests(api))  # type: ignore[no-untyped-call]

@@ -23,6 +23,8 @@ from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, JobType
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
+from core.telemetry.instruments import SUBMISSIONS
+from core.telemetry.observer import observer
 
 log = safe_logger(__name__)
 
@@ -56,6 +58,12 @@ class Submitter:
 
     def submit(self, request: SubmitRequest) -> Submission:
         """See `CoreMachine.submit_job`."""
+        with observer().submission(request.job_type) as traceparent:
+            submission = self._submit(request, traceparent)
+        observer().measure(SUBMISSIONS, 1, job_type=submission.job_type, outcome=submission.outcome)
+        return submission
+
+    def _submit(self, request: SubmitRequest, traceparent: str | None) -> Submission:
         job_type, key = request.job_type, request.idempotency_key
         job_class = self._catalog.get_job(job_type)
         with note_unchecked() as unchecked:
@@ -76,6 +84,8 @@ class Submitter:
             detail = _detail(request.actor, unchecked)
             if detail:
                 self._state.note_submission(submitted.ref, detail)
+            if traceparent is not None:
+                self._state.note_trace(submitted.ref, traceparent)
             fault_point("submit.written")
             large = [(None, len(encoded))]
             self._state.note_large_values(submitted.ref.at_stage(1), "parameters", large)

@@ -133,6 +133,10 @@ class JobRecord(FrozenModel):
     run_started_at: datetime | None = Field(
         default=None, description="When the current run began. Null in the first run, which began at created_at."
     )
+    traceparent: str | None = Field(
+        default=None,
+        description="The trace of its submission, as W3C writes it. Null where no trace was recorded when it came.",
+    )
 
     def queued_for(self, stage: int) -> "JobRecord":
         """The job as its row is when it waits for this stage to be planned."""
