@@ -153,7 +153,7 @@ class RepositoryFactory:
 def _make_pool(settings: Settings) -> Pool:
     tokens = None
     if settings.database_auth is DatabaseAuth.ENTRA:
-        tokens = EntraTokens(partial(default_credential, settings.service_bus_client_id))
+        tokens = EntraTokens(partial(default_credential, settings.database_client_id))
     return create_pool(
         settings.database_url.get_secret_value(),
         password=tokens,

@@ -91,9 +91,10 @@ def connect_with_identity(namespace: str, client_id: str | None = None, **option
     return ServiceBusClient(namespace, default_credential(client_id), **_client_options(**options))
 
 
-def _client_options(*, try_timeout: float = 10.0) -> dict[str, Any]:
+def _client_options(*, try_timeout: float = 10.0, **options: Any) -> dict[str, Any]:
+    """Those of `ServiceBusClient`; `connection_verify` names a certificate authority that is to be trusted."""
     # The repository tries again itself, at once and on a new connection; the SDK would wait a second or two first.
-    return {"retry_total": 0, "try_timeout": try_timeout}
+    return {"retry_total": 0, "try_timeout": try_timeout, **options}
 
 
 class ServiceBusRepository:

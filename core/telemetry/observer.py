@@ -69,8 +69,3 @@ def observe_with(chosen: Observer | None) -> None:
     """From now on the process reports to this one; None: to nobody."""
     global _observer  # noqa: PLW0603 - one for the process, as there is one log
     _observer = chosen or _NOBODY
-
-
-def is_observed() -> bool:
-    """Whether anybody listens."""
-    return _observer is not _NOBODY
