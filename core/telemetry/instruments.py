@@ -18,7 +18,7 @@ class Instrument:
 
     Args:
         unit: As UCUM writes it: `s`, or a noun in braces.
-        attributes: The names of what its values are told apart by.
+        attributes: The names of what distinguishes its values.
     """
 
     name: str

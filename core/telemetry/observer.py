@@ -1,6 +1,6 @@
 """Where the engine reports what it does. Without an observer of its own, a process reports to nobody.
 
-An observer never raises, and nothing depends on it: what it is told of is done, or is done whatever it says.
+An observer never raises, and nothing depends on it: what is reported happens in the same way without it.
 """
 
 from collections.abc import Callable, Mapping

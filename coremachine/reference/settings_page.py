@@ -75,6 +75,16 @@ OTHERS = {
         "",
         "The identity for everything that has no client id of its own.",
     ),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": (
+        "every app",
+        "",
+        "Where traces, metrics and records go: [Traces and metrics](../howto/trace.md).",
+    ),
+    "PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY": (
+        "Azure's worker",
+        "",
+        "The worker sets OpenTelemetry up for Application Insights, and the engine uses that.",
+    ),
     "PYTHON_THREADPOOL_THREAD_COUNT": (
         "every app",
         "",

@@ -1,4 +1,4 @@
-"""Trace and span ids of a job's parts: anybody can name a part of a job as a parent, whoever reports it, and when.
+"""Trace and span ids of a job's parts: every process can name a part as a parent, before it is reported and after.
 
 A stage begins in one process and ends in another, and an attempt may be reported hours before its stage is. So the ids
 of jobs, stages and attempts are made from what names them.
