@@ -37,6 +37,7 @@ from core.ports import JobStore, StageStore, TaskStore
 from core.safety.credentials import redacted_start
 from core.safety.safe_log import safe_logger
 from core.state_records import (
+    tell_cancel,
     tell_claims,
     tell_ended,
     tell_finalized,
@@ -365,7 +366,7 @@ class StateManager:
             grace_seconds: When they have not stopped after it, the job ends without them.
         """
         status = self._jobs.cancel_job(job_id, reason, grace_seconds=grace_seconds, actor=actor)
-        log.info("job_cancel_asked", extra={"checkpoint": "JOB_CANCEL", "job_id": job_id, "status": status})
+        tell_cancel(job_id, status)
         return status
 
     def force_cancel(self, ref: StageRef) -> int | None:

@@ -55,6 +55,13 @@ def tell_job_failed(job: JobRecord, error: Mapping[str, Any]) -> None:
     observer().job_ended(job.ref, JobStatus.FAILED)
 
 
+def tell_cancel(job_id: str, status: str | None) -> None:
+    """A cancel was asked for, and left the job so."""
+    log.info("job_cancel_asked", extra={"checkpoint": "JOB_CANCEL", "job_id": job_id, "status": status})
+    if status == JobStatus.CANCELLED:
+        observer().job_cancelled(job_id)
+
+
 def tell_claims(ref: StageRef, refused: Mapping[str, ClaimOutcome]) -> None:
     """Tasks of a message were not claimed, and why, by their ids."""
     log.info("tasks_not_claimed", extra={"checkpoint": "NOT_CLAIMED", **ref.log_fields, "outcomes": refused})

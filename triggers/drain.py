@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any
 
 from core.safety.safe_log import safe_logger
-from core.telemetry.observer import observer
 
 log = safe_logger(__name__)
 
@@ -42,7 +41,9 @@ def drain_made_services() -> int:
     try:
         return services.machine.drain() if services is not None else 0
     finally:
-        observer().flush()
+        telemetry = sys.modules.get("core.telemetry.observer")
+        if telemetry is not None:
+            telemetry.observer().flush()
 
 
 @cache

@@ -40,6 +40,9 @@ class Observer:
     def job_ended(self, ref: JobRef, status: str) -> None:
         """A run of a job has ended, and that is committed."""
 
+    def job_cancelled(self, job_id: str) -> None:
+        """A cancel left the job cancelled: now, or it was so before."""
+
     def sweep_ended(self, report: SweepReport) -> None:
         """A sweep of the janitor has ended."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from opentelemetry import context as contexts
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.trace import (
+    INVALID_SPAN,
     Link,
     NonRecordingSpan,
     Span,
@@ -21,11 +22,12 @@ from opentelemetry.trace import (
     StatusCode,
     get_current_span,
     set_span_in_context,
+    use_span,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from core.basics.version import VERSION
-from core.models import JobRecord, JobRef, StageDefinition
+from core.models import JobRecord, JobRef, JobStatus, StageDefinition
 from core.models.upkeep import SweepReport
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import text_of, type_name
@@ -105,6 +107,12 @@ class OpenTelemetryObserver(Observer):
             if run is not None:
                 self._report_run(ref, run)
 
+    def job_cancelled(self, job_id: str) -> None:
+        with _quietly("job_cancelled"):
+            run = self._rows.find_cancelled_run(job_id) if self._rows is not None else None
+            if run is not None:
+                self.job_ended(JobRef(job_id, run), JobStatus.CANCELLED)
+
     def sweep_ended(self, report: SweepReport) -> None:
         with _quietly("sweep_ended"):
             self.measure(instruments.SWEEP_DURATION, report.duration_seconds)
@@ -149,16 +157,19 @@ class OpenTelemetryObserver(Observer):
     ) -> Iterator[Span]:
         """An exception is reported by its type alone: its text may hold what is nobody's business."""
         context = None if parent is None else set_span_in_context(NonRecordingSpan(parent))
-        options: dict[str, Any] = {"record_exception": False, "set_status_on_exception": False}
-        with self.tracer.start_as_current_span(
-            name, context, kind=kind, attributes=attributes, links=links, **options
-        ) as span:
-            try:
+        span: Span = INVALID_SPAN
+        with _quietly("start_span"):
+            span = self.tracer.start_span(name, context, kind, attributes, links)
+        try:
+            with use_span(span, record_exception=False, set_status_on_exception=False):
                 yield span
-            except BaseException as error:
-                span.set_attribute("error.type", type_name(error))
-                span.set_status(Status(StatusCode.ERROR))
-                raise
+        except BaseException as error:
+            span.set_attribute("error.type", type_name(error))
+            span.set_status(Status(StatusCode.ERROR))
+            raise
+        finally:
+            with _quietly("end_span"):
+                span.end()
 
     def _report_run(self, ref: JobRef, run: EndedRun) -> None:
         submission = submission_of(ref, run.traceparent)

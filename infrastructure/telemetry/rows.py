@@ -14,6 +14,10 @@ _RUN = SQL(
     "select job_type, status, correlation_id, traceparent, coalesce(run_started_at, created_at) as began_at,"
     " finished_at from {jobs} where job_id = %s and run = %s and finished_at is not null"
 )
+_CANCELLED = SQL(
+    "select run from {jobs}"
+    " where job_id = %s and status = 'cancelled' and finished_at > {clock}() - interval '5 seconds'"
+)
 _STAGES = SQL(
     "select stage, status, settings ->> 'name' as name, coalesce(expected_count, 0) as tasks, failed_count as failed,"
     " created_at as began_at, finished_at from {stages}"
@@ -79,6 +83,11 @@ class TelemetryRows(PostgreSQLRepository):
             return None
         stages = tuple(EndedStage(**row) for row in self._select("find_ended_run", _STAGES, ref.key))
         return EndedRun(**rows[0], stages=stages)
+
+    def find_cancelled_run(self, job_id: str) -> int | None:
+        """The job's run if it was cancelled just now: a later cancel of a cancelled job changes nothing."""
+        rows = self._select("find_cancelled_run", _CANCELLED, (job_id,))
+        return int(rows[0]["run"]) if rows else None
 
     def read_queues(self) -> list[WaitingTasks]:
         """The open tasks of all queues; a hundred thousand take about a tenth of a second."""

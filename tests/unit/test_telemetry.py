@@ -173,3 +173,58 @@ def test_an_observer_is_for_the_process_and_can_be_taken_away():
     assert observer() is not mine
     with observer().submission("a") as traceparent, observer().receiving({}):
         assert traceparent is None
+
+
+def run_script(script, folder, **environment):
+    """In a process of its own: providers are set once per process."""
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f".:{folder}", **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
+    return done.stdout.splitlines()
+
+
+SUBMIT = """
+import sys
+from core.telemetry.observer import observer
+from infrastructure.telemetry.start import start_telemetry
+{before}
+assert start_telemetry({{"OTEL_TRACES_EXPORTER": "{exporter}"}})
+with observer().submission("a") as traceparent:
+    print(traceparent)
+observer().flush()
+"""
+
+
+def test_an_exporter_of_any_package_is_found_by_its_name(tmp_path):
+    """As that of Azure Monitor, which registers itself."""
+    (tmp_path / "pigeons.py").write_text(
+        "from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult\n"
+        "class Pigeon(SpanExporter):\n"
+        "    def export(self, spans):\n"
+        "        print(*[span.name for span in spans], flush=True)\n"
+        "        return SpanExportResult.SUCCESS\n"
+    )
+    info = tmp_path / "pigeons-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pigeons\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[opentelemetry_traces_exporter]\npigeon = pigeons:Pigeon\n")
+    traceparent, *names = run_script(SUBMIT.format(before="", exporter="pigeon"), tmp_path)
+    assert traceparent.startswith("00-")
+    assert names == ["submit a"]
+
+
+def test_providers_that_the_worker_has_made_are_used(tmp_path):
+    """As with PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY: no variable of OpenTelemetry is set then."""
+    before = (
+        "from opentelemetry import trace\n"
+        "from opentelemetry.sdk.trace import TracerProvider\n"
+        "from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor\n"
+        "provider = TracerProvider()\n"
+        "exporter = ConsoleSpanExporter(formatter=lambda span: span.name + chr(10))\n"
+        "provider.add_span_processor(SimpleSpanProcessor(exporter))\n"
+        "trace.set_tracer_provider(provider)"
+    )
+    traceparent, *names = run_script(SUBMIT.format(before=before, exporter="none"), tmp_path)
+    assert traceparent.startswith("00-")
+    assert names == ["submit a"]
