@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -38,7 +37,19 @@ from core.models.transition import (
 from core.ports import JobStore, StageStore, TaskStore
 from core.safety.credentials import redacted_start
 from core.safety.safe_log import safe_logger
-from core.state_records import tell_ended, tell_finalized, tell_job_ended, tell_planned, tell_retry, tell_submitted
+from core.state_records import (
+    tell_cancel,
+    tell_claims,
+    tell_ended,
+    tell_finalized,
+    tell_interrupted,
+    tell_job_ended,
+    tell_job_failed,
+    tell_planned,
+    tell_released,
+    tell_retry,
+    tell_submitted,
+)
 
 log = safe_logger(__name__)
 
@@ -78,6 +89,13 @@ class StateManager:
         """Add to the event of a submission that made a job. That is written already: an outage here is only logged."""
         try:
             self._jobs.note_submission(ref, detail)
+        except StoreUnavailable as error:
+            log.warning("submission_not_noted", exc_info=error, extra=ref.log_fields)
+
+    def note_trace(self, ref: JobRef, traceparent: str) -> None:
+        """Keep the trace of a submission that made a job. The job is written already: an outage is only logged."""
+        try:
+            self._jobs.note_trace(ref, traceparent)
         except StoreUnavailable as error:
             log.warning("submission_not_noted", exc_info=error, extra=ref.log_fields)
 
@@ -153,15 +171,15 @@ class StateManager:
         rows = self._tasks.claim_tasks(ref, task_ids, lease=lease)
         refused = {row.task_id: row.outcome for row in rows if row.outcome is not ClaimOutcome.CLAIMED}
         if refused:
-            log.info(
-                "tasks_not_claimed",
-                extra={"checkpoint": "NOT_CLAIMED", **ref.log_fields, "outcomes": refused},
-            )
+            tell_claims(ref, refused)
         return rows
 
     def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
         """Give tasks back before their lease ends: the ids that are pending again."""
-        return self._tasks.release_tasks(ref, lease_id=lease_id, task_ids=task_ids, started=started)
+        released = self._tasks.release_tasks(ref, lease_id=lease_id, task_ids=task_ids, started=started)
+        if started:
+            tell_released(len(released))
+        return released
 
     def plan_stage(
         self,
@@ -264,10 +282,7 @@ class StateManager:
         """Take back tasks whose lease ran out."""
         answer = self._stages.take_back_tasks(ref)
         if answer.taken_back or answer.given_up:
-            log.warning(
-                "tasks_interrupted",
-                extra={"checkpoint": "TASKS_INTERRUPTED", **ref.log_fields, **asdict(answer)},
-            )
+            tell_interrupted(ref, answer)
         if answer.is_last_task_in_stage:
             self._tell_end(ref)
         return answer
@@ -349,9 +364,7 @@ class StateManager:
             return False
         failed = self._jobs.fail_job(job.ref, error)
         if failed:
-            record = {"checkpoint": "JOB_FAILED", **job.stage_ref.log_fields}
-            record |= {"correlation_id": job.correlation_id, "error": dict(error)}
-            log.error("job_failed", extra=record)
+            tell_job_failed(job, error)
         return failed
 
     def cancel_job(
@@ -368,7 +381,7 @@ class StateManager:
             grace_seconds: When they have not stopped after it, the job ends without them.
         """
         status = self._jobs.cancel_job(job_id, reason, grace_seconds=grace_seconds, actor=actor)
-        log.info("job_cancel_asked", extra={"checkpoint": "JOB_CANCEL", "job_id": job_id, "status": status})
+        tell_cancel(job_id, status)
         return status
 
     def force_cancel(self, ref: StageRef) -> int | None:

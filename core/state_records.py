@@ -1,14 +1,18 @@
 """The log's records of what happened to tasks, stages and jobs. Nothing is recorded where nothing changed."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from core.basics.log_fields import bound_field, with_log_fields
-from core.models import JobRef, JobStatus, StageRef, StageStatus
+from core.models import JobRecord, JobRef, JobStatus, StageRef, StageStatus
 from core.models.submission import Submitted
-from core.models.transition import PlanOutcome, RetryAnswer, RetryOutcome, StageCheck
+from core.models.transition import ClaimOutcome, PlanOutcome, RetryAnswer, RetryOutcome, StageCheck, TakenBack
 from core.safety.safe_log import safe_logger
+from core.telemetry.instruments import INTERRUPTIONS, REFUSED_CLAIMS, REFUSED_LEASES, RETRIES, TASKS_ENDED
+from core.telemetry.observer import observer
 
 log = safe_logger(__name__)
 
@@ -44,6 +48,7 @@ def tell_finalized(ref: JobRef, status: str | None) -> None:
     if began is not None:
         record["duration_seconds"] = round((datetime.now(UTC) - began).total_seconds(), 3)
     log.info("job_finalized", extra=record)
+    observer().job_ended(ref, status)
 
 
 def tell_job_ended(ref: StageRef, status: str | None) -> None:
@@ -54,6 +59,44 @@ def tell_job_ended(ref: StageRef, status: str | None) -> None:
     elif status == JobStatus.CANCELLED:
         record = with_log_fields(checkpoint="JOB_CANCEL", **ref.log_fields, status=status)
         log.info("job_cancelled", extra=record)
+    else:
+        return
+    observer().job_ended(ref.job_ref, status)
+
+
+def tell_job_failed(job: JobRecord, error: Mapping[str, Any]) -> None:
+    """A job failed as a whole, outside of its tasks."""
+    record = {"checkpoint": "JOB_FAILED", **job.stage_ref.log_fields}
+    record |= {"correlation_id": job.correlation_id, "error": dict(error)}
+    log.error("job_failed", extra=record)
+    observer().job_ended(job.ref, JobStatus.FAILED)
+
+
+def tell_cancel(job_id: str, status: str | None) -> None:
+    """A cancel was asked for, and left the job so."""
+    log.info("job_cancel_asked", extra={"checkpoint": "JOB_CANCEL", "job_id": job_id, "status": status})
+    if status == JobStatus.CANCELLED:
+        observer().job_cancelled(job_id)
+
+
+def tell_claims(ref: StageRef, refused: Mapping[str, ClaimOutcome]) -> None:
+    """Tasks of a message were not claimed, and why, by their ids."""
+    log.info("tasks_not_claimed", extra={"checkpoint": "NOT_CLAIMED", **ref.log_fields, "outcomes": refused})
+    for outcome, count in Counter(refused.values()).items():
+        observer().measure(REFUSED_CLAIMS, count, outcome=outcome)
+
+
+def tell_released(count: int) -> None:
+    """Tasks were handed back while their handlers ran; the log has a record of that already."""
+    observer().measure(INTERRUPTIONS, count, reason="drain")
+
+
+def tell_interrupted(ref: StageRef, answer: TakenBack) -> None:
+    """Tasks were taken back from processes whose leases expired."""
+    record = {"checkpoint": "TASKS_INTERRUPTED", **ref.log_fields, **asdict(answer)}
+    log.warning("tasks_interrupted", extra=record)
+    observer().measure(INTERRUPTIONS, answer.taken_back, reason="lease_expired")
+    observer().measure(INTERRUPTIONS, answer.given_up, reason="given_up")
 
 
 def tell_ended(checkpoint: str, ref: StageRef, asked: Iterable[str], check: StageCheck) -> None:
@@ -62,10 +105,14 @@ def tell_ended(checkpoint: str, ref: StageRef, asked: Iterable[str], check: Stag
     refused = sorted(set(asked) - set(check.updated_ids))
     if refused:
         log.warning("stale_lease_refused", extra={**where, "checkpoint": "STALE_LEASE", "task_ids": refused})
+        observer().measure(REFUSED_LEASES, len(refused))
     if not check.updated_ids:
         return
     ended = {"stage_complete": check.is_last_task_in_stage, **_of_attempts(check.updated_ids)}
-    if _is_kept_out(checkpoint, check):
+    is_late = _is_kept_out(checkpoint, check)
+    outcome = "too_late" if is_late else "completed" if checkpoint == "TASK_COMPLETE" else "failed"
+    observer().measure(TASKS_ENDED, len(check.updated_ids), outcome=outcome)
+    if is_late:
         log.info("task_came_too_late", extra={**where, "checkpoint": "TASK_TOO_LATE", **ended})
     else:
         log.info(checkpoint.lower(), extra={**where, **ended})
@@ -78,6 +125,7 @@ def tell_retry(ref: StageRef, task_id: str, answer: RetryAnswer) -> None:
     record = with_log_fields(checkpoint="RETRY_SCHEDULED", **ref.log_fields)
     record |= {**_of_attempts([task_id]), "outcome": answer.outcome, "delay_seconds": answer.delay_seconds}
     log.warning("retry_scheduled" if answer.outcome is RetryOutcome.SCHEDULED else "retry_refused", extra=record)
+    observer().measure(RETRIES, 1, outcome=answer.outcome)
 
 
 def _is_kept_out(checkpoint: str, check: StageCheck) -> bool:

@@ -30,6 +30,7 @@ from infrastructure.schedules import ScheduleRepository
 from infrastructure.service_bus import ServiceBusRepository, connect_with_identity, connect_with_string
 from infrastructure.settings import AppMode, DatabaseAuth, Settings
 from infrastructure.stand_in import LeaseStandIn
+from infrastructure.telemetry.start import let_observer_read
 
 if TYPE_CHECKING:
     from azure.servicebus import ServiceBusClient
@@ -88,6 +89,7 @@ class RepositoryFactory:
             if self._repositories is None:
                 self._pool = _make_pool(self.settings)
                 self._repositories = _make_repositories(self.settings, self._pool)
+                let_observer_read(self._pool, self.settings.schema_name)
             return self._repositories
 
     def create_machine(self, catalog: JobCatalog) -> "CoreMachine":
@@ -176,7 +178,7 @@ class RepositoryFactory:
 def _make_pool(settings: Settings) -> Pool:
     tokens = None
     if settings.database_auth is DatabaseAuth.ENTRA:
-        tokens = EntraTokens(partial(default_credential, settings.service_bus_client_id))
+        tokens = EntraTokens(partial(default_credential, settings.database_client_id))
     return create_pool(
         settings.database_url.get_secret_value(),
         password=tokens,

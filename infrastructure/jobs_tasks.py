@@ -93,6 +93,10 @@ class JobRepository(JobControlRepository):
         """Add to the event of the submission that made the job."""
         self._call("note_submission", (*ref.key, as_jsonb(detail)))
 
+    def note_trace(self, ref: JobRef, traceparent: str) -> None:
+        """Keep the trace of the submission that began this run."""
+        self._call("note_trace", (*ref.key, traceparent))
+
     def mark_job_announced(self, ref: StageRef) -> bool:
         """The message for this step is confirmed. False when the job has moved on meanwhile."""
         (row,) = self._call("mark_job_announced", ref.key)

@@ -17,6 +17,7 @@ from core.models import JobQueueMessage, QueueMessage, StageCompleteMessage, Tas
 from core.models.message import KeptMessage
 from core.ports import NOT_SEEN_THROUGH
 from core.safety.safe_log import safe_logger
+from core.telemetry.observer import observer
 
 if TYPE_CHECKING:
     from azure.servicebus import (
@@ -90,9 +91,10 @@ def connect_with_identity(namespace: str, client_id: str | None = None, **option
     return ServiceBusClient(namespace, default_credential(client_id), **_client_options(**options))
 
 
-def _client_options(*, try_timeout: float = 10.0) -> dict[str, Any]:
+def _client_options(*, try_timeout: float = 10.0, **options: Any) -> dict[str, Any]:
+    """Those of `ServiceBusClient`; `connection_verify` names a certificate authority that is to be trusted."""
     # The repository tries again itself, at once and on a new connection; the SDK would wait a second or two first.
-    return {"retry_total": 0, "try_timeout": try_timeout}
+    return {"retry_total": 0, "try_timeout": try_timeout, **options}
 
 
 class ServiceBusRepository:
@@ -439,9 +441,10 @@ def _outgoing(message: QueueMessage, due_at: datetime | None = None) -> Outgoing
 
     body = message.model_dump_json(exclude_none=True).encode()
     properties: dict[str | bytes, Any] = {}
+    properties.update(observer().outgoing_headers())
     if not isinstance(message, KeptMessage):
         stage = message.completed_stage if isinstance(message, StageCompleteMessage) else message.stage
-        properties = {"run": message.run, "stage": stage}
+        properties |= {"run": message.run, "stage": stage}
         if message.job_id is not None:
             properties["job_id"] = message.job_id
     wrapped = ServiceBusMessage(

@@ -133,6 +133,11 @@ class Settings(BaseSettings):
     database_auth: DatabaseAuth = Field(
         DatabaseAuth.PASSWORD, alias="COREMACHINE_DATABASE_AUTH", description="password or entra"
     )
+    database_client_id: str | None = Field(
+        None,
+        alias="COREMACHINE_DATABASE_CLIENT_ID",
+        description="the client id of the user-assigned identity that is the database's user",
+    )
     schema_name: str = Field(
         "app",
         alias="COREMACHINE_SCHEMA",
@@ -356,6 +361,12 @@ class Settings(BaseSettings):
             parsed = conninfo_to_dict(self.database_url.get_secret_value())
         except psycopg.ProgrammingError:
             return [_problem(field, _NOT_SHOWN)]
+        if self.database_client_id is not None and self.database_auth is not DatabaseAuth.ENTRA:
+            problem = (
+                "COREMACHINE_DATABASE_CLIENT_ID: expected COREMACHINE_DATABASE_AUTH to be entra with it, "
+                f"found {self.database_auth}; set that to entra, or remove the client id"
+            )
+            return [problem]
         if self.database_auth is DatabaseAuth.ENTRA and parsed.get("password"):
             problem = (
                 f"{field.alias}: expected no password in it, since COREMACHINE_DATABASE_AUTH is entra, found one; "

@@ -28,6 +28,7 @@ create table if not exists "app"."jobs" (
   "tags" jsonb,
   "start_at" timestamptz,
   "hold" jsonb,
+  "traceparent" text collate "C",
   primary key ("job_id")
 );
 
@@ -3604,6 +3605,13 @@ language sql as $$
   where e.job_id = p_job_id and e.run = p_run and e.event in ('job_submitted', 'job_rerun');
 $$;
 
+-- Keeps the trace of the submission that began this run. It is a call of its own, since most apps record no traces.
+-- Fence: the run. Locks: the job row.
+create or replace function "app".note_trace(p_job_id text, p_run integer, p_traceparent text) returns void
+language sql as $$
+  update "app".jobs j set traceparent = p_traceparent where j.job_id = p_job_id and j.run = p_run;
+$$;
+
 -- Writes a job and its first stage, as a process of the release before calls it.
 -- Its statements are prepared, so neither the arguments nor the result of a function that it knows may change while it
 -- runs. Outcomes that it does not know are not returned to it.
@@ -3703,6 +3711,7 @@ comment on function "app"."outcome_of_found_job"(p_job_id text, p_parameters jso
 comment on function "app"."has_own_parameters"(p_job_id text, p_run integer, p_parameters jsonb, p_submitted jsonb, p_outside text[]) is 'Whether the job''s present run has the parameters that its id was made of: those submitted, or those of its first run.';
 comment on function "app"."insert_job"(p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text, p_nonce text, p_forced_from text) is 'Inserts a new job with its first stage; false when its id is taken.';
 comment on function "app"."note_submission"(p_job_id text, p_run integer, p_detail jsonb) is 'Adds to the event of a submission that began this run: who asked, and what could not be checked.';
+comment on function "app"."note_trace"(p_job_id text, p_run integer, p_traceparent text) is 'Keeps the trace of the submission that began this run.';
 comment on function "app"."submit_job"(p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text, p_forced_job_id text, p_nonce text, p_idempotency_key text, p_payload_hash text) is 'Writes a job and its first stage, as a process of the release before calls it.';
 comment on function "app"."submit_jobs"(p_jobs jsonb[]) is 'Writes many submissions in one transaction: all of them, or none.';
 comment on function "app"."mark_submission"(p_job_id text, p_run integer, p_item jsonb) is 'Gives a run that a submission began what its submitter wished beside its parameters: tags, start_at, detail.';
@@ -4108,6 +4117,7 @@ comment on column "app"."jobs"."run_started_at" is 'When the current run began. 
 comment on column "app"."jobs"."tags" is 'Short texts by name, given by the submitter, to find it by. Null: it has none.';
 comment on column "app"."jobs"."start_at" is 'The current run does not begin before this time, as its submitter wished. Null: at once.';
 comment on column "app"."jobs"."hold" is 'Legal hold: reason, actor, at. While it is set, neither retention nor people delete the job.';
+comment on column "app"."jobs"."traceparent" is 'The trace of its submission, as W3C writes it. Null where no trace was recorded when it came.';
 
 comment on table "app"."job_runs" is 'A run of a job as it ended, written when a rerun followed it; the current run is in the job''s row.';
 comment on column "app"."job_runs"."job_id" is 'The job.';

@@ -41,11 +41,16 @@ def drain_made_services() -> int:
     # Looked up, not imported: an app that never ran anything has none, and its process is about to end.
     module = sys.modules.get("triggers.services")
     services: Services | None = module.find_services() if module is not None else None
-    if services is None:
-        return 0
-    count = services.machine.drain()
-    _end_presence(services)
-    return count
+    try:
+        if services is None:
+            return 0
+        count = services.machine.drain()
+        _end_presence(services)
+        return count
+    finally:
+        telemetry = sys.modules.get("core.telemetry.observer")
+        if telemetry is not None:
+            telemetry.observer().flush()
 
 
 def _end_presence(services: "Services") -> None:

@@ -16,6 +16,7 @@ from core.safety.safe_log import safe_logger
 from triggers.app_shape import AppShape, find_thread_shortage, read_shape
 from triggers.drain import install_drain
 from triggers.presence import start_presence
+from triggers.worker_log import show_fields_in_worker_log
 
 CONNECTION = "ServiceBusConnection"
 # All: what a path does not know is answered by the API, not by the host. By name, since the library's list grows.
@@ -113,6 +114,7 @@ def load_app(folder: Path) -> func.FunctionApp:
         folder: Holds host.json, and perhaps pyproject.toml with the project's jobs and queues.
     """
     install_drain()
+    show_fields_in_worker_log()
     try:
         # In the environment, so that everything else in this process and its children has them.
         os.environ.update(read_project_settings(folder) | os.environ)

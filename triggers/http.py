@@ -15,6 +15,7 @@ from triggers.edge import HEADERS, find_host_problem
 from triggers.ports import ApiServices, ServicesNotReady
 from triggers.problems import PROBLEM_MEDIA_TYPE, ProblemError, invalid_request, problem_document, wrong_field
 from triggers.services import get_services
+from triggers.traces import TracedRequests
 
 log = safe_logger(__name__)
 
@@ -62,4 +63,4 @@ def _middleware(problems: tuple[str, ...]) -> func.AsgiMiddleware:
     trusts = is_authentication_on(os.environ)
     access = AccessRules.read(os.environ, trusts_principal=trusts)
     api = create_api(refuse if problems else get_services, trusts_principal=trusts, access=access)
-    return func.AsgiMiddleware(api)  # type: ignore[no-untyped-call]
+    return func.AsgiMiddleware(TracedRequests(api))  # type: ignore[no-untyped-call]

@@ -34,6 +34,7 @@ from triggers.dead_letters import LetterRecorder, find_recorder, read_letter
 from triggers.delivery import Delivery, pause_seconds
 from triggers.ports import MessageProcessor, ServicesNotReady
 from triggers.services import get_services
+from triggers.traces import in_trace_of
 
 log = safe_logger(__name__)
 
@@ -66,7 +67,11 @@ def receive_job_message(
     Raises:
         StoreUnavailable, DeliveryError, Draining, ServicesNotReady: The message stays with the broker.
     """
-    with _pausing_while_unavailable(message, pause), _recording_refusals(JOBS_QUEUE, message, get_recorder):
+    with (
+        in_trace_of(message.application_properties),
+        _pausing_while_unavailable(message, pause),
+        _recording_refusals(JOBS_QUEUE, message, get_recorder),
+    ):
         parsed = _read(message, "a JobQueueMessage or StageCompleteMessage", partial(read_job_message, JOBS_QUEUE))
         get_machine().process_job_message(parsed)
 
@@ -84,7 +89,11 @@ def receive_task_message(
     Args:
         queue: Logical name of the queue that it came from.
     """
-    with _pausing_while_unavailable(message, pause), _recording_refusals(queue, message, get_recorder):
+    with (
+        in_trace_of(message.application_properties),
+        _pausing_while_unavailable(message, pause),
+        _recording_refusals(queue, message, get_recorder),
+    ):
         parsed = _read(message, "a TaskQueueMessage", partial(read_task_message, queue))
         get_machine().process_task_message(parsed)
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 from core.operating.janitor import Janitor
 from core.safety.safe_log import safe_logger
+from core.telemetry.observer import observer
 from triggers.services import get_services
+from triggers.traces import in_trace_of
 
 log = safe_logger(__name__)
 
@@ -25,8 +27,10 @@ def sweep(*, past_due: bool, get_janitor: Callable[[], Janitor] | None = None) -
     Raises:
         SweepIncomplete: So that the host counts the invocation as failed; the schedule goes on.
     """
-    janitor = get_janitor() if get_janitor else get_services().janitor
-    report = janitor.sweep()
+    with in_trace_of(None):
+        janitor = get_janitor() if get_janitor else get_services().janitor
+        report = janitor.sweep()
+        observer().sweep_ended(report)
     log.info(
         "sweep_ended",
         extra={

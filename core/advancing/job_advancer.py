@@ -19,6 +19,7 @@ from core.running.engine_parts import EngineParts
 from core.running.job_cache import JobCache
 from core.running.message_runner import MessageRunner
 from core.safety.safe_log import safe_logger
+from core.telemetry.observer import observer
 
 log = safe_logger(__name__)
 
@@ -84,9 +85,11 @@ class JobAdvancer:
         began = job.created_at if job.run == 1 else None
         with log_fields(correlation_id=job.correlation_id, _run_began=began):
             while step is not None and step.job.status is JobStatus.QUEUED:
-                step = self._take_stage(step, until)
+                with observer().step(step.job, "plan_stage"):
+                    step = self._take_stage(step, until)
             if step is not None and step.job.status is JobStatus.FINALIZING:
-                self._finalize(step)
+                with observer().step(step.job, "finalize_job"):
+                    self._finalize(step)
 
     def _take_stage(self, step: NextStep, until: float) -> NextStep | None:
         """Plan the job's stage, and announce or run its tasks. Returns the step after it, if this process takes it."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -37,6 +37,8 @@ from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, JobType
 from core.safety.safe_log import safe_logger
 from core.state_manager import StateManager
+from core.telemetry.instruments import SUBMISSIONS
+from core.telemetry.observer import observer
 
 log = safe_logger(__name__)
 
@@ -72,6 +74,7 @@ class _Draft:
     job_class: JobType
     wish: JobWish
     size: int
+    traceparent: str | None = None
 
 
 class Submitter:
@@ -84,7 +87,10 @@ class Submitter:
 
     def submit(self, request: SubmitRequest) -> Submission:
         """See `CoreMachine.submit_job`."""
-        draft = self._draft(request)
+        with observer().submission(request.job_type) as traceparent:
+            return self._submit(replace(self._draft(request), traceparent=traceparent))
+
+    def _submit(self, draft: _Draft) -> Submission:
         wish = draft.wish
         if wish.is_plain:
             submitted = self._state.submit_job(
@@ -109,7 +115,9 @@ class Submitter:
         groups: dict[str, list[tuple[int, _Draft]]] = {}
         for place, request in enumerate(requests):
             try:
-                groups.setdefault(request.job_type, []).append((place, self._draft(request)))
+                with observer().submission(request.job_type) as traceparent:
+                    draft = replace(self._draft(request), traceparent=traceparent)
+                groups.setdefault(request.job_type, []).append((place, draft))
             except REFUSALS as error:
                 answers[place] = error
         for group in groups.values():
@@ -163,6 +171,8 @@ class Submitter:
         messages: list[JobQueueMessage] = []
         refs: list[JobRef] = []
         for draft, submitted in begun:
+            if draft.traceparent is not None:
+                self._state.note_trace(submitted.ref, draft.traceparent)
             self._state.note_large_values(submitted.ref.at_stage(1), "parameters", [(None, draft.size)])
             if draft.wish.start_at is None and (message := self._message(draft, submitted)) is not None:
                 messages.append(message)
@@ -189,6 +199,7 @@ def _answer(draft: _Draft, submitted: Submitted) -> Submission:
     if submitted.outcome is SubmissionOutcome.KEY_CONFLICT:
         raise IdempotencyKeyReused(draft.request.idempotency_key or "", submitted.job_id)
     _refuse(submitted)
+    observer().measure(SUBMISSIONS, 1, job_type=draft.request.job_type, outcome=submitted.outcome)
     return _submission(draft.request.job_type, submitted)
 
 

@@ -144,6 +144,10 @@ class JobRecord(FrozenModel):
         default=None,
         description="Legal hold: reason, actor, at. While it is set, neither retention nor people delete the job.",
     )
+    traceparent: str | None = Field(
+        default=None,
+        description="The trace of its submission, as W3C writes it. Null where no trace was recorded when it came.",
+    )
 
     def queued_for(self, stage: int) -> "JobRecord":
         """The job as its row is when it waits for this stage to be planned."""

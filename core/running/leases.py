@@ -9,6 +9,8 @@ from core.errors import StoreUnavailable
 from core.models.lease import HeldTask, LeaseOutcome
 from core.ports import LeaseStore, StandIn
 from core.safety.safe_log import safe_logger
+from core.telemetry.instruments import RENEWAL_FAILURES, RENEWAL_LAG
+from core.telemetry.observer import observer
 
 log = safe_logger(__name__)
 
@@ -116,17 +118,23 @@ class LeaseKeeper:
                 self._changed.wait(timeout=max(0.0, due - time.monotonic()))
             if time.monotonic() < due:
                 continue  # woken for a shorter lease
-            due = time.monotonic() + RETRY_SECONDS * random.uniform(0.5, 1.5) if not self._try_to_renew() else None
+            is_renewed = self._try_to_renew()
+            observer().measure(RENEWAL_LAG, time.monotonic() - due)
+            due = None if is_renewed else time.monotonic() + RETRY_SECONDS * random.uniform(0.5, 1.5)
 
     def _try_to_renew(self) -> bool:
         try:
             self.renew_now()
         except StoreUnavailable as error:
-            self.renewal_failures += 1
+            self._note_failure()
             outage.note(str(error))
             return False
         except Exception as error:  # noqa: BLE001 - the thread must outlive a database that is away
-            self.renewal_failures += 1
+            self._note_failure()
             log.warning("lease_renewal_failed", extra={"checkpoint": "LEASE", "error": repr(error)})
             return False
         return True
+
+    def _note_failure(self) -> None:
+        self.renewal_failures += 1
+        observer().measure(RENEWAL_FAILURES, 1)

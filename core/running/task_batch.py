@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from core.ports import HandlerFunction, JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
 from core.running.threads import ThreadReserve
 from core.safety.safe_log import safe_logger
+from core.telemetry.observer import observer
 
 if TYPE_CHECKING:
     from core.isolation.pool import ProcessPool
@@ -100,6 +102,8 @@ class TaskBatch:
         self._is_abandoned = False
         self._tasks = tuple(tasks)
         self._pool = self._find_pool()
+        watch = observer().attempts_of(job, stage)
+        self._observed: Callable[[ClaimedRow], TaskOutcome] = partial(watch, self._attempt) if watch else self._attempt
         self.leases = {
             task.task_id: HeldTask(
                 job.job_id,
@@ -245,7 +249,7 @@ class TaskBatch:
         """One attempt. Whatever happens there is an outcome, at once: a task never holds up or fails its neighbours."""
         untold = TaskOutcome(task, failure=_UNTOLD)  # made before: where the memory is used up, nothing can be
         try:
-            return self._attempt(task)
+            return self._observed(task)
         except BaseException:  # noqa: BLE001 - it is said to have no reason; the log may be what broke
             return untold
 

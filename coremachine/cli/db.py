@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from infrastructure.postgresql import Pool
     from infrastructure.verify import Violation
 
-CLIENT_ID_SETTING = "ServiceBusConnection__clientId"
+CLIENT_ID_SETTING = "COREMACHINE_DATABASE_CLIENT_ID"
 
 db = typer.Typer(
     help="The database: bring its schema up to date, see which migrations it has, check its data, delete old jobs.",

@@ -290,6 +290,23 @@ MESSAGES = {
 }
 
 APP = {
+    "telemetry_started": Record(
+        "Spans, measures and records go to these OpenTelemetry exporters from now on.",
+        "TELEMETRY",
+        fields="traces metrics logs",
+    ),
+    "telemetry_not_started": Record(
+        "What the OTEL_ variables ask for cannot be used: `reason`. The app works without it.",
+        "TELEMETRY",
+        "error",
+        "reason",
+    ),
+    "telemetry_failed": Record(
+        "A report to OpenTelemetry failed (`operation`). What it was about is done.",
+        "TELEMETRY",
+        "warning",
+        "operation error",
+    ),
     "janitor_swept": Record(
         "A sweep ended; one more field per kind of repair counts it. Warning where there was something to repair.",
         "JANITOR",

@@ -10,6 +10,7 @@ from coremachine.reference import (
     http_api,
     log_page,
     message_page,
+    metrics_page,
     parameter_types,
     problem_codes,
     public_api,
@@ -33,6 +34,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "states.md": render_states,
     "events.md": events.render,
     "log.md": log_page.render,
+    "metrics.md": metrics_page.render,
     "sql-functions.md": sql_page.render,
     "tables.md": tables_page.render,
 }

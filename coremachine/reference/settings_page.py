@@ -22,6 +22,10 @@ _EVERY, _PLANS, _RUNS = "all", "standalone, platform", "standalone, worker"
 MEANINGS = {
     "database_url": ("The PostgreSQL database of the jobs.", _EVERY),
     "database_auth": ("How the app proves its identity to the database.", _EVERY),
+    "database_client_id": (
+        "The identity for the database, where the app has several; without it `AZURE_CLIENT_ID`, or the system's own.",
+        _EVERY,
+    ),
     "schema_name": ("The schema of the app's tables and functions.", _EVERY),
     "pool_size": ("The largest number of database connections of one process.", _EVERY),
     "connection_max_lifetime_seconds": ("The age at which a database connection is replaced.", _EVERY),
@@ -63,7 +67,10 @@ MEANINGS = {
     ),
     "service_bus_connection": ("Service Bus by a connection string.", _EVERY),
     "service_bus_namespace": ("Service Bus by its host name, with the app's managed identity.", _EVERY),
-    "service_bus_client_id": ("The identity, where the app has several.", _EVERY),
+    "service_bus_client_id": (
+        "The identity for Service Bus, where the app has several; without it `AZURE_CLIENT_ID`, or the system's own.",
+        _EVERY,
+    ),
 }
 
 # Variables that are no fields of the model: who reads each, its default and meaning.
@@ -72,6 +79,21 @@ OTHERS = {
         "apps with HTTP",
         "`function`",
         "`function`: requests need a function key. `anonymous`: they do not.",
+    ),
+    "AZURE_CLIENT_ID": (
+        "every app",
+        "",
+        "The identity for everything that has no client id of its own.",
+    ),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": (
+        "every app",
+        "",
+        "Where traces, metrics and records go: [Traces and metrics](../howto/trace.md).",
+    ),
+    "PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY": (
+        "Azure's worker",
+        "",
+        "The worker sets OpenTelemetry up for Application Insights, and the engine uses that.",
     ),
     "PYTHON_THREADPOOL_THREAD_COUNT": (
         "every app",

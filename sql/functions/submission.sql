@@ -150,6 +150,13 @@ language sql as $$
   where e.job_id = p_job_id and e.run = p_run and e.event in ('job_submitted', 'job_rerun');
 $$;
 
+-- Keeps the trace of the submission that began this run. It is a call of its own, since most apps record no traces.
+-- Fence: the run. Locks: the job row.
+create or replace function {schema}.note_trace(p_job_id text, p_run integer, p_traceparent text) returns void
+language sql as $$
+  update {schema}.jobs j set traceparent = p_traceparent where j.job_id = p_job_id and j.run = p_run;
+$$;
+
 -- Writes a job and its first stage, as a process of the release before calls it.
 -- Its statements are prepared, so neither the arguments nor the result of a function that it knows may change while it
 -- runs. Outcomes that it does not know are not returned to it.

@@ -44,6 +44,7 @@ def test_everything_can_be_set():
         {
             "COREMACHINE_DATABASE_URL": "host=db user=identity dbname=app",
             "COREMACHINE_DATABASE_AUTH": "entra",
+            "COREMACHINE_DATABASE_CLIENT_ID": "id-of-database",
             "COREMACHINE_SCHEMA": "other",
             "COREMACHINE_POOL_SIZE": "2",
             "COREMACHINE_CONNECTION_MAX_LIFETIME_SECONDS": "600",
@@ -72,7 +73,15 @@ def test_everything_can_be_set():
     assert settings.sweep_schedule == "0 * * * * *"
     assert settings.service_bus_connection is None
     assert settings.service_bus_namespace == "x.servicebus.windows.net"
-    assert settings.service_bus_client_id == "id"
+    assert (settings.database_client_id, settings.service_bus_client_id) == ("id-of-database", "id")
+
+
+def test_an_identity_for_the_database_needs_it_to_take_tokens():
+    (problem,) = problems(COREMACHINE_DATABASE_CLIENT_ID="id")
+    assert problem.startswith(
+        "COREMACHINE_DATABASE_CLIENT_ID: expected COREMACHINE_DATABASE_AUTH to be entra with it, "
+    )
+    assert "found password" in problem
 
 
 def test_the_process_environment_is_read_when_no_mapping_is_given(monkeypatch):

@@ -16,7 +16,7 @@ from jobs.registry import Registry
 from tests.documents import ROOT, Block, blocks, blocks_of
 
 # Without a language: commands, or what they print.
-TEXTS = {"", "bash", "console", "http", "mermaid", "sh", "text"}
+TEXTS = {"", "bash", "console", "http", "kql", "mermaid", "sh", "text"}
 LANGUAGES = TEXTS | {"javascript", "json", "python", "sql", "toml", "yaml"}
 PYTHON = [block for block in blocks() if block.language == "python"]
 

@@ -17,6 +17,11 @@ OF_OTHERS = {
     "my_package": "an author's",
     "account_name": "adlfs",
     "pg_control": "PostgreSQL",
+    "OTEL_TRACES_SAMPLER": "OpenTelemetry",
+    "OTEL_TRACES_SAMPLER_ARG": "OpenTelemetry",
+    "parentbased_traceidratio": "OpenTelemetry",
+    "APPLICATIONINSIGHTS_CONNECTION_STRING": "Azure",
+    "AZURE_FEDERATED_TOKEN_FILE": "Azure",
 }
 MODULES_OF_OTHERS = {"psycopg.sql"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

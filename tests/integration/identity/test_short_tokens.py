@@ -1,0 +1,215 @@
+"""An app whose only credential is its identity, on a database that checks each connection's token.
+
+The tokens live for twenty seconds, or until a test ends them: it waits for no clock. A token in PostgreSQL is a role's
+password, valid until it expires.
+"""
+
+import json
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+from azure.servicebus import TransportType
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier, Literal
+
+from core.models import TaskQueueMessage
+from coremachine.local.broker.config import default_config_path, load_config
+from coremachine.local.broker.queue import Queue
+from coremachine.local.broker.server import TlsPorts
+from coremachine.local.broker.thread import BrokerThread
+from coremachine.local.host.supervisor import HostSupervisor
+from infrastructure.entra import EntraTokens, default_credential
+from infrastructure.postgresql import PostgreSQLRepository, create_pool
+from infrastructure.service_bus import ServiceBusRepository, connect_with_identity
+from tests.databases import clone_template
+from tests.token_endpoint import APP_SERVICE_PATH, TokenEndpoint, serving
+
+ROOT = Path(__file__).parents[3]
+ROLE = "app_identity"
+LIVES_SECONDS = 20.0
+DATABASE = "https://ossrdbms-aad.database.windows.net"
+SECRETS = {"identity header": "secret-header-" + "h" * 20, "bus key": "c2VjcmV0LWJ1cy1rZXk-c2VjcmV0LWJ1cw=="}
+
+
+@pytest.fixture(scope="module")
+def checked(postgres_url, template_url):
+    """A database whose role has to show its password, and what sets that to a token."""
+    if "host=/" not in postgres_url and "host=%2F" not in postgres_url:
+        pytest.skip("the server is not this test's own")
+    with clone_template(template_url) as database, psycopg.connect(database, autocommit=True) as admin:
+        role = Identifier(ROLE)
+        admin.execute(SQL("drop role if exists {}").format(role))
+        admin.execute(SQL("create role {} login superuser").format(role))
+        rules = admin.execute("select pg_read_file(current_setting('hba_file'))").fetchone()[0].splitlines()
+        ask_for_password = [f"local all {ROLE} scram-sha-256", f"host all {ROLE} all scram-sha-256"]
+        write_rules(admin, [*ask_for_password, *rules])
+
+        def set_token(resource, token):
+            if resource.rstrip("/") == DATABASE:
+                until = Literal((datetime.now(UTC) + timedelta(seconds=LIVES_SECONDS)).isoformat())
+                query = SQL("alter role {} password {} valid until {}")
+                admin.execute(query.format(role, Literal(token), until))
+
+        yield make_conninfo(database, user=ROLE), set_token, database
+        write_rules(admin, rules)
+        admin.execute(SQL("drop role {}").format(role))
+
+
+def write_rules(admin, lines):
+    """Who may connect, and how. The server writes its own file, whose user may be another."""
+    (place,) = admin.execute("show hba_file").fetchone()
+    rules = [" ".join(line.split()) for line in lines if line.strip() and not line.startswith("#")]
+    admin.execute(SQL("copy (select unnest({}::text[])) to {}").format(Literal(rules), Literal(place)))
+    admin.execute("select pg_reload_conf()")
+
+
+@pytest.fixture
+def endpoint(checked, monkeypatch):
+    _, set_token, _ = checked
+    endpoint = TokenEndpoint(lives_seconds=LIVES_SECONDS, on_new=set_token)
+    with serving(endpoint) as address:
+        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", address)
+        yield endpoint
+
+
+def expire(admin):
+    """The role's present password is not valid any more."""
+    admin.execute(SQL("alter role {} valid until '2000-01-01'").format(Identifier(ROLE)))
+
+
+def expire_and_cut(endpoint, admin):
+    """The time of all tokens is over, and connections are lost, as at a failover."""
+    endpoint.end_all(lambda: expire(admin))
+    admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", (ROLE,))
+
+
+def test_the_server_refuses_a_token_that_has_expired(checked):
+    """Otherwise this file would show nothing."""
+    conninfo, set_token, database = checked
+    token = "a-token"  # noqa: S105 - until the next token is set
+    set_token(DATABASE, token)
+    psycopg.connect(conninfo, password=token).close()
+    with psycopg.connect(database, autocommit=True) as admin:
+        expire(admin)
+    for password in (token, "another"):
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(conninfo, password=password)
+
+
+def test_each_new_connection_has_a_token_that_is_valid(checked, endpoint):
+    """On a virtual machine: the endpoint of IMDS, and a user-assigned identity."""
+    conninfo, _, database = checked
+    tokens = EntraTokens(lambda: default_credential("id-of-database"))
+    with psycopg.connect(database, autocommit=True) as admin, create_pool(conninfo, password=tokens) as pool:
+        repository = PostgreSQLRepository(pool)
+        for _ in range(2):
+            assert repository._execute("look", "select 1 as one", ()) == [{"one": 1}]
+            expire_and_cut(endpoint, admin)
+        assert repository._execute("look", "select 1 as one", ()) == [{"one": 1}]
+    assert len(endpoint.tokens) >= 3
+    assert set(endpoint.asked) == {("imds", DATABASE, "id-of-database")}
+
+
+def test_service_bus_and_storage_have_identities_of_their_own(endpoint, tmp_path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    with BrokerThread(load_config(default_config_path()), tls=TlsPorts(tmp_path, 0, None)) as broker:
+        address = f"sb://localhost:{broker.amqps_port}"
+        options = {"connection_verify": str(tmp_path / "ca.pem"), "transport_type": TransportType.Amqp}
+        queues = ServiceBusRepository(
+            {"tasks": "coremachine-tasks"},
+            lambda: connect_with_identity("localhost", "id-of-bus", custom_endpoint_address=address, **options),
+        )
+        message = TaskQueueMessage(job_id="ab" * 32, job_type="a", stage=1, task_ids=("s1-a",))
+        queues.send_messages("tasks", [message])
+        assert broker.counts("coremachine-tasks")["active"] == 1
+        queues.close()
+    assert ("imds", "https://servicebus.azure.net", "id-of-bus") in {
+        (form, resource.rstrip("/"), client_id) for form, resource, client_id in endpoint.asked
+    }
+    assert {client_id for _, _, client_id in endpoint.asked} == {"id-of-bus"}
+    # As fsspec reads FSSPEC_ABFS.
+    told = {"account_name": "floods", "anon": False, "managed_identity_client_id": "id-of-storage"}
+    monkeypatch.setitem(fsspec.config.conf, "abfs", told)
+    system, _ = fsspec.core.url_to_fs("abfs://rasters/a.tif")
+    system.sync_credential.get_token("https://storage.azure.com/.default")
+    assert endpoint.asked[-1] == ("imds", "https://storage.azure.com", "id-of-storage")
+
+
+@pytest.fixture(scope="module")
+def app(checked, tmp_path_factory):
+    """The whole app in the Functions host, as in App Service: its identity's endpoint and a secret header."""
+    conninfo, set_token, database = checked
+    endpoint = TokenEndpoint(lives_seconds=LIVES_SECONDS, header=SECRETS["identity header"], on_new=set_token)
+    log_file = tmp_path_factory.mktemp("host") / "host.log"
+    messages, send = [], Queue.send
+
+    def keep(queue, content, **options):
+        messages.append(repr(content))
+        return send(queue, content, **options)
+
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Queue, "send", keep)
+        address = stack.enter_context(serving(endpoint))
+        broker = stack.enter_context(BrokerThread(load_config(default_config_path())))
+        bus = broker.connection_string
+        key = dict(part.split("=", 1) for part in bus.split(";") if part)["SharedAccessKey"]
+        environment = {
+            "COREMACHINE_DATABASE_URL": conninfo,
+            "COREMACHINE_DATABASE_AUTH": "entra",
+            "COREMACHINE_DATABASE_CLIENT_ID": "id-of-database",
+            "COREMACHINE_SWEEP_SCHEDULE": "* * * * * *",
+            "ServiceBusConnection": bus.replace(key, SECRETS["bus key"]),
+            "IDENTITY_ENDPOINT": f"{address}{APP_SERVICE_PATH}",
+            "IDENTITY_HEADER": SECRETS["identity header"],
+        }
+        host = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
+        host.start()
+        stack.callback(host.stop)
+        host.wait_ready(120)
+        admin = stack.enter_context(psycopg.connect(database, autocommit=True))
+        http = stack.enter_context(httpx.Client(base_url=host.url, timeout=60))
+        yield endpoint, http, admin, host, log_file, messages
+
+
+def test_jobs_run_on_while_tokens_expire_and_connections_are_lost(app):
+    endpoint, http, admin, host, log_file, messages = app
+    workers = host.worker_pids
+    seen = [http.get("/api/readyz").text]
+    for number in range(3):
+        answer = http.post("/api/jobs/submit/hello_world", json={"n": 20 + number, "failure_rate": 0.0})
+        assert answer.status_code == 202, answer.text
+        expire_and_cut(endpoint, admin)
+        job = get_again(http, answer.json()["links"]["self"])
+        assert job.json()["status"] == "completed", job.text
+        seen += [answer.text, job.text, http.get(f"{answer.json()['links']['self']}/events").text]
+    assert host.worker_pids == workers
+    assert len(endpoint.tokens) >= 3
+    assert set(endpoint.asked) == {("app_service", DATABASE, "id-of-database")}
+    records = log_file.read_text()
+    assert "password authentication failed" not in records
+    assert len(messages) > 6
+    expect_no_secrets(admin, [*seen, *messages, records], [*endpoint.tokens, *SECRETS.values()])
+
+
+def get_again(http, link):
+    """A request during the loss may be answered 503, with the advice to send it again."""
+    until = time.monotonic() + 60
+    while (answer := http.get(link, params={"wait": 30})).status_code == 503:
+        assert time.monotonic() < until, answer.text
+    return answer
+
+
+def expect_no_secrets(admin, texts, secrets):
+    """Neither in what was answered, sent and logged, nor in any row."""
+    tables = admin.execute("select tablename from pg_tables where schemaname = 'app'").fetchall()
+    for (table,) in tables:
+        query = SQL("select coalesce(jsonb_agg(to_jsonb(t)), '[]')::text from {} t").format(Identifier("app", table))
+        texts.append(admin.execute(query).fetchone()[0])
+    assert sum(len(json.loads(text)) for text in texts[-len(tables) :]) > 60
+    found = [(secret, text[:200]) for text in texts for secret in secrets if secret in text]
+    assert found == []

@@ -1,0 +1,147 @@
+"""A job over two apps, in the Functions host, reports one trace, measures and records over real OTLP."""
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from coremachine.local.host.supervisor import HostSupervisor
+from tests.databases import clone_template
+from tests.otlp import Received, attributes_of, grpc_receiver, http_receiver
+
+ROOT = Path(__file__).parents[3]
+CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+TRACE_ID, CALLER_SPAN = CALLER.split("-")[1:3]
+QUIET = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_BLRP_SCHEDULE_DELAY": "100", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
+
+
+@pytest.fixture(scope="module")
+def database(template_url):
+    with clone_template(template_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def job(database, project_broker, tmp_path_factory):
+    """A job that has run over a platform app, which reports over gRPC, and a worker app, which does over HTTP."""
+    received = Received()
+    for queue in ("coremachine-jobs", "coremachine-tasks", "coremachine-raster-tasks"):
+        project_broker.purge(queue)
+    with ExitStack() as stack:
+        apps = {
+            "platform": {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": stack.enter_context(grpc_receiver(received)),
+                "COREMACHINE_SWEEP_SCHEDULE": "* * * * * *",
+            },
+            "worker": {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": stack.enter_context(http_receiver(received)),
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            },
+        }
+        hosts = {}
+        for mode, settings in apps.items():
+            environment = {
+                "COREMACHINE_DATABASE_URL": database,
+                "COREMACHINE_APP_MODE": mode,
+                "COREMACHINE_APP_NAME": f"the-{mode}",
+                "ServiceBusConnection": project_broker.connection_string,
+                **settings,
+                **QUIET,
+            }
+            log_file = tmp_path_factory.mktemp("host") / f"{mode}.log"
+            hosts[mode] = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
+            hosts[mode].start()
+            stack.callback(hosts[mode].stop)
+        for host in hosts.values():
+            host.wait_ready(120)
+        with httpx.Client(base_url=hosts["platform"].url, timeout=60) as http:
+            parameters = {"n": 3, "failure_rate": 0.0}
+            answer = http.post("/api/jobs/submit/hello_world", json=parameters, headers={"traceparent": CALLER})
+            assert answer.status_code == 202, answer.text
+            job = http.get(answer.json()["links"]["self"], params={"wait": 30}).json()
+            assert job["status"] == "completed", job
+            wait_for(lambda: any(name == "coremachine.queue.tasks" for name, *_ in received.points))
+            wait_for(lambda: any(name == "coremachine.attempt.duration" for name, *_ in received.points))
+            wait_for(lambda: any(span.name == "job hello_world" for span in received.spans))
+        for host in hosts.values():
+            host.stop()
+    return job, received
+
+
+def wait_for(is_so):
+    until = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def spans_of(job):
+    return [span for span in job[1].spans if span.trace_id == TRACE_ID]
+
+
+def test_one_trace_spans_the_whole_job(job):
+    spans = spans_of(job)
+    by_id = {span.span_id: span for span in spans}
+    assert len(by_id) == len(spans)
+    (submit,) = [span for span in spans if span.name == "submit hello_world"]
+    assert submit.service == "the-platform"
+    (top,) = [span for span in spans if span.name == "job hello_world"]
+    assert top.parent_id == submit.span_id
+    stages = [span for span in spans if span.name.startswith("stage ")]
+    assert {span.name: by_id[span.parent_id].name for span in stages} == {
+        "stage 1 greet": "job hello_world",
+        "stage 2 reply": "job hello_world",
+    }
+    attempts = [span for span in spans if span.name.startswith("task ")]
+    assert {span.service for span in attempts} == {"the-worker"}
+    parents = sorted(by_id[span.parent_id].name for span in attempts)
+    assert parents == ["stage 1 greet"] * 3 + ["stage 2 reply"] * 3
+    steps = {(span.name, by_id[span.parent_id].name) for span in spans if span.name in {"plan_stage", "finalize_job"}}
+    assert steps == {
+        ("plan_stage", "stage 1 greet"),
+        ("plan_stage", "stage 2 reply"),
+        ("finalize_job", "job hello_world"),
+    }
+    # All of it hangs together: nothing but the caller is outside.
+    assert {span.parent_id for span in spans} - set(by_id) == {CALLER_SPAN}
+
+
+def test_spans_name_the_message_that_led_to_them_and_the_stage_whose_results_they_read(job):
+    spans = spans_of(job)
+    by_id = {span.span_id: span for span in spans}
+    for attempt in (span for span in spans if span.name.startswith("task ")):
+        sender = by_id[attempt.links["message"]]
+        assert (sender.name, sender.parent_id) == ("plan_stage", attempt.parent_id)
+    (second,) = [s for s in spans if s.name == "plan_stage" and by_id[s.parent_id].name == "stage 2 reply"]
+    assert by_id[second.links["previous_stage"]].name == "stage 1 greet"
+
+
+def test_measures_come_over_both_ways(job):
+    _, received = job
+    names = {name for name, *_ in received.points}
+    assert names >= {
+        "coremachine.submissions",
+        "coremachine.jobs.ended",
+        "coremachine.job.duration",
+        "coremachine.stage.duration",
+        "coremachine.tasks.ended",
+        "coremachine.attempt.duration",
+        "coremachine.janitor.sweep.duration",
+        "coremachine.queue.tasks",
+        "coremachine.unannounced",
+        "coremachine.pool.connections",
+        "coremachine.pool.waiting",
+    }
+    counts = [point.count for name, attributes, point in received.points if name == "coremachine.attempt.duration"]
+    assert max(counts) == 3  # of each of the two stages
+    assert received.ways == {(signal, way) for signal in ("traces", "metrics", "logs") for way in ("grpc", "http")}
+
+
+def test_records_have_their_fields_and_the_trace(job):
+    found, received = job
+    records = [record for record in received.records if record.body.string_value == "job_finalized"]
+    (record,) = [one for one in records if one.trace_id.hex() == TRACE_ID]
+    assert attributes_of(record)["job_id"] == found["job_id"]
+    assert attributes_of(record)["checkpoint"] == "JOB_COMPLETE"
