@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import sys
 import uuid
 from concurrent.futures import Future
@@ -20,6 +21,7 @@ from typing import Any
 
 from azure.functions.meta import Datum
 
+from coremachine.local.host.app_loading import SCRIPT_SETTING, USUAL_SCRIPT
 from coremachine.local.host.errors import AppLoadError, HostError
 from coremachine.local.host.invoker import Call
 
@@ -79,7 +81,7 @@ class MsRuntimeInvoker:
             raise AppLoadError("azure-functions-runtime 1.3 or later is not installed; it needs Python 3.13") from exc
         if str(app_dir) not in sys.path:
             sys.path.insert(0, str(app_dir))
-        sys.modules.pop("function_app", None)
+        sys.modules.pop(Path(os.environ.get(SCRIPT_SETTING) or USUAL_SCRIPT).stem, None)
         runtime.start_threadpool_executor()
         init = SimpleNamespace(capabilities={}, function_app_directory=str(app_dir))
         request = SimpleNamespace(

@@ -32,8 +32,9 @@ from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.edge import EdgeLimits, EdgeProtocol
 from coremachine.local.host.errors import HostError
 from coremachine.local.host.forks import keep_from_children
-from coremachine.local.host.functions import AppIndex, ServiceBusTrigger, TimerTrigger, index_app
+from coremachine.local.host.functions import AppIndex, ServiceBusTrigger, TimerTrigger
 from coremachine.local.host.http import HttpApp, build_routes
+from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Invoker, PortableInvoker
 from coremachine.local.host.logs import configure_logging
 from coremachine.local.host.ncrontab import local_zone

@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from coremachine.local.host.functions import HttpTrigger, IndexedFunction, ServiceBusTrigger, index_app
+from coremachine.local.host.functions import HttpTrigger, IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.http import Request, http_call
+from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Call, PortableInvoker
 from coremachine.local.host.messages import body_datum, trigger_metadata
 from coremachine.local.host.ms_runtime import MsInvocationError, MsRuntimeInvoker
@@ -22,7 +23,7 @@ from coremachine.local.host.timer import timer_call
 PATHS = {
     "echo": ("POST", "/api/echo/Bob?x=1", {"name": "Bob", "count": "3"}),
     "sleep": ("POST", "/", {"seconds": "0"}),
-    "http_api": ("GET", "/api/readyz", {"route": "api/readyz"}),
+    "web_api": ("GET", "/api/readyz", {"route": "api/readyz"}),
 }
 
 HEADERS = {"x-test": "v", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}

@@ -14,7 +14,7 @@ from .conftest import HERE, SETTINGS
 ROOT = HERE.parents[2]
 APPS = {"sample": HERE / "sample_app", "asgi": HERE / "asgi_app", "coremachine": ROOT}
 
-pytestmark = pytest.mark.skipif(
+microsoft = pytest.mark.skipif(
     importlib.util.find_spec("azure_functions_runtime") is None,
     reason="azure-functions-runtime is not installed (it needs Python 3.13)",
 )
@@ -32,6 +32,7 @@ def run_app(kind: str, app_dir: Path, log: Path) -> tuple[dict, list]:
     return json.loads(done.stdout.splitlines()[-1]), records
 
 
+@microsoft
 @pytest.mark.parametrize("name", APPS)
 def test_functions_get_and_return_the_same_in_microsofts_runtime(name, tmp_path):
     app_dir = APPS[name]
