@@ -16,8 +16,9 @@ from core.project_file import ProjectFileError, read_project_settings
 from coremachine.local.app_folder import BUILT_IN_APP
 from coremachine.local.broker_process import BrokerProcess
 from coremachine.local.host.errors import HostError
+from coremachine.local.host.local_settings import app_environment
 from coremachine.local.host.logs import line_formatter
-from coremachine.local.host.settings import app_environment, read_host_settings
+from coremachine.local.host.settings import read_host_settings
 from coremachine.local.host.supervisor import HostSupervisor
 from coremachine.local.postgres import LocalPostgres, PostgresError, remove_data
 from coremachine.local.queue_config import queue_names, write_config

@@ -20,6 +20,7 @@ from azure.functions.meta import Datum
 
 from coremachine.local.host.forks import ends_children
 from coremachine.local.host.functions import IndexedFunction
+from coremachine.local.host.logs import current_function
 from coremachine.local.host.outputs import HttpTarget
 from coremachine.local.host.retry import NOT_RETRIED, Retrying
 from coremachine.local.host.signature import RETURN, BoundType, converter_of
@@ -151,6 +152,7 @@ class PortableInvoker:
 
     def _run_sync(self, call: Call) -> Datum | None:
         self._storage.invocation_id = call.invocation_id
+        current_function.set(call.function.name)
         arguments = self._arguments(call)
         with ends_children():
             returned = call.function.handler(**arguments)
@@ -161,6 +163,7 @@ class PortableInvoker:
 
     async def _run_async(self, call: Call) -> Datum | None:
         self._storage.invocation_id = call.invocation_id
+        current_function.set(call.function.name)
         arguments = self._arguments(call)
         coroutine: Coroutine[Any, Any, Any] = call.function.handler(**arguments)
         with ends_children():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,6 +36,8 @@ class WorkerOptions:
     state_dir: str
     master_key: str | None
     host_key: str | None
+    cors_origins: Sequence[str] = ()
+    cors_credentials: bool = False
 
     def to_message(self) -> dict[str, Any]:
         return asdict(self)

@@ -24,9 +24,10 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from azure.functions.meta import Datum
-from azure.servicebus import ServiceBusClient, ServiceBusReceivedMessage, ServiceBusReceiver, ServiceBusSubQueue
+from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiver, ServiceBusSubQueue
 from azure.servicebus.exceptions import ServiceBusError
 
+from coremachine.local.host.clients import service_bus_client
 from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.invoker import Call
@@ -39,8 +40,6 @@ log = logging.getLogger(__name__)
 
 # How long one request for a message stays open: bounds how late a slot notices that it should stop.
 _RECEIVE_SECONDS = 0.5
-# What a link gets to open: several round trips, and all slots of all workers open theirs when the broker comes back.
-_OPEN_SECONDS = 10.0
 _IDLE_SECONDS = 60.0
 # Below the idle timeouts of the service's connections (120 s and more): a lock may last longer than a connection does.
 _LONGEST_SILENCE_SECONDS = 30.0
@@ -77,7 +76,7 @@ class SdkReceivers:
 
     def __init__(self, trigger: ServiceBusTrigger, environment: Mapping[str, str]) -> None:
         self._trigger = trigger
-        self._client = _client(trigger.connection, environment)
+        self._client = service_bus_client(trigger.connection, environment)
         self._lock = threading.Lock()  # the client keeps its receivers in a set that is not made for threads
 
     def open(self) -> Receiver:
@@ -113,25 +112,6 @@ def _turn_off_keep_alive(receiver: ServiceBusReceiver) -> None:
         receiver._handler._keep_alive_interval = 0  # noqa: SLF001
 
     receiver._create_handler = create_without_thread  # type: ignore[method-assign]  # noqa: SLF001
-
-
-def _client(connection: str, environment: Mapping[str, str]) -> ServiceBusClient:
-    """`<connection>` holds a connection string, or `<connection>__fullyQualifiedNamespace` asks for an identity."""
-    # Short retries: the pump backs off by itself, and must notice a stop meanwhile.
-    retry: dict[str, Any] = {
-        "retry_total": 2,
-        "retry_backoff_factor": 0.2,
-        "retry_backoff_max": 2,
-        "try_timeout": _OPEN_SECONDS,
-    }
-    connection_string = environment.get(connection)
-    if connection_string:
-        return ServiceBusClient.from_connection_string(connection_string, **retry)
-    # Late: azure-identity takes a quarter of a second to import, and a connection string does not need it.
-    from azure.identity import DefaultAzureCredential  # noqa: PLC0415
-
-    credential = DefaultAzureCredential(managed_identity_client_id=environment.get(f"{connection}__clientId"))
-    return ServiceBusClient(environment[f"{connection}__fullyQualifiedNamespace"], credential, **retry)
 
 
 class QueuePump:

@@ -23,8 +23,9 @@ from typing import IO, Any, Self
 
 from coremachine.local.host.access import AccessKeys
 from coremachine.local.host.errors import HostStartError
+from coremachine.local.host.local_settings import LocalSettings, read_local_settings
 from coremachine.local.host.protocol import EXIT_FUNCTION_TIMEOUT, Channel, WorkerOptions
-from coremachine.local.host.settings import HostSettings, app_environment, read_host_settings
+from coremachine.local.host.settings import HostSettings, read_host_settings
 from coremachine.local.own_path import path_setting
 from coremachine.local.web_guard import is_loopback_address
 
@@ -100,7 +101,8 @@ class HostSupervisor:
         self._app_dir = app_dir.resolve()
         self._work_dir = (work_dir or app_dir).resolve()
         self._address = (host, port)
-        self._environment = app_environment(self._app_dir, {**os.environ, **(environment or {})})
+        self._local: LocalSettings = read_local_settings(self._app_dir)
+        self._environment = {**self._local.values, **os.environ, **(environment or {})}
         self._settings: HostSettings = read_host_settings(self._app_dir, self._environment)
         self._log_level = (log_level or self._settings.log_level).upper()
         self._log_file = log_file
@@ -143,7 +145,7 @@ class HostSupervisor:
         Raises:
             HostStartError: the address cannot be bound.
         """
-        for warning in self._settings.warnings:
+        for warning in (*self._settings.warnings, *self._local.warnings):
             log.warning("%s", warning)
         try:
             family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
@@ -277,6 +279,8 @@ class HostSupervisor:
             state_dir=str(self._state_dir),
             master_key=self.keys.master if self.keys else None,
             host_key=self.keys.host if self.keys else None,
+            cors_origins=self._local.cors_origins,
+            cors_credentials=self._local.cors_credentials,
         )
 
     def _watch(self) -> None:

@@ -28,6 +28,7 @@ from coremachine.local.descriptors import raise_descriptor_limit
 from coremachine.local.host.acceptor import Acceptor
 from coremachine.local.host.access import AccessKeys
 from coremachine.local.host.admin import AdminApi
+from coremachine.local.host.cors import CorsApp, CorsPolicy
 from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.edge import EdgeLimits, EdgeProtocol
 from coremachine.local.host.errors import HostError
@@ -36,7 +37,7 @@ from coremachine.local.host.functions import AppIndex, ServiceBusTrigger, TimerT
 from coremachine.local.host.http import HttpApp, build_routes
 from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Invoker, PortableInvoker
-from coremachine.local.host.logs import configure_logging
+from coremachine.local.host.logs import configure_logging, set_levels
 from coremachine.local.host.ncrontab import local_zone
 from coremachine.local.host.protocol import (
     ALIVE_SECONDS,
@@ -45,6 +46,7 @@ from coremachine.local.host.protocol import (
     Channel,
     WorkerOptions,
 )
+from coremachine.local.host.sending import OutputSender
 from coremachine.local.host.service_bus import QueuePump, SdkReceivers
 from coremachine.local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
 from coremachine.local.host.timer import TimerGroup, TimerRunner, TimerStatusStore
@@ -104,7 +106,8 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stop_requested = asyncio.Event()
         self._grace_seconds = options.grace_seconds
-        self._invoker: Invoker = PortableInvoker(self._loop, os.environ)
+        self._sender = OutputSender(os.environ, queue_messages_are_base64=settings.queue_messages_are_base64)
+        self._invoker: Invoker = PortableInvoker(self._loop, os.environ, self._sender)
         self._dispatcher = Dispatcher(self._invoker, timeout_seconds=settings.function_timeout_seconds)
         self._pumps = self._build_pumps()
         self._timers = self._build_timers()
@@ -177,6 +180,7 @@ class Worker:
             await asyncio.to_thread(_hand_back, self._dispatcher, self._pumps, "the host is shutting down")
         await server.finish(serving)
         self._invoker.close()
+        self._sender.close()
         for thread in ending:
             await asyncio.to_thread(thread.join, max(_FINISH_SECONDS, deadline - time.monotonic()))
         log.info("worker_stopped")
@@ -208,10 +212,11 @@ class Worker:
             admin=AdminApi(self._index, self._dispatcher),
         )
         book = ConnectionBook("http", connection_limit(raise_descriptor_limit()))
+        cors = CorsPolicy(tuple(options.cors_origins), options.cors_credentials)
         config = uvicorn.Config(
-            app,
+            CorsApp(app, cors) if cors.origins else app,
             # A factory does where uvicorn's signature asks for a class.
-            http=cast("type[asyncio.Protocol]", partial(EdgeProtocol, book, EdgeLimits())),
+            http=cast("type[asyncio.Protocol]", partial(EdgeProtocol, book, EdgeLimits(), cors)),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -293,14 +298,17 @@ def exit_now(status: int) -> NoReturn:
 def _load(options: WorkerOptions) -> tuple[HostSettings, AppIndex]:
     app_dir = Path(options.app_dir)
     settings = read_host_settings(app_dir, os.environ)
+    set_levels(options.log_level, settings.log_levels)
     started = time.monotonic()
-    index = index_app(app_dir, os.environ)
+    index = index_app(app_dir, os.environ, only=settings.functions)
     log.info(
         "app_indexed functions=%s disabled=%s seconds=%.2f",
         ",".join(index.functions) or "none",
         ",".join(index.disabled) or "none",
         time.monotonic() - started,
     )
+    for warning in index.warnings:
+        log.warning("%s", warning)
     for error in index.errors:
         log.error("%s", error)
     return settings, index
