@@ -62,16 +62,16 @@ def _import_script(app_dir: Path, path: Path) -> ModuleType:
     sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise AppLoadError(f"importing {path} failed: {_reason(exc)}{_advice(exc)}") from exc
     return module
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _advice(error: Exception) -> str:
+def _advice(error: BaseException) -> str:
     if not isinstance(error, ModuleNotFoundError):
         return ""
     return (

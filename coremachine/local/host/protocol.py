@@ -38,6 +38,8 @@ class WorkerOptions:
     host_key: str | None
     cors_origins: Sequence[str] = ()
     cors_credentials: bool = False
+    # The reason why the app is not loaded again: the worker answers with it.
+    broken: str | None = None
 
     def to_message(self) -> dict[str, Any]:
         return asdict(self)

@@ -38,6 +38,8 @@ _TICK_SECONDS = 0.1
 _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # A worker that lived this long was well: its death starts the back-off anew.
 _HEALTHY_SECONDS = 20.0
+# After so many the app is not loaded again.
+_MOST_DEATHS_AT_LOAD = 3
 # What a worker gets beyond the grace period, and beyond its announcement of a function timeout, before it is killed.
 _KILL_AFTER_SECONDS = 10.0
 # The same for one that is to be replaced.
@@ -59,10 +61,17 @@ class _Slot:
     kill_at: float | None = None
     failures: int = 0
     error: str | None = None
+    # How many of its processes have died one after another before they were ready.
+    deaths_at_load: int = 0
     # When it last said that it is alive; None until it is ready.
     heard_at: float | None = None
     is_blocked: bool = False
     has_ended: bool = False
+
+    @property
+    def broken(self) -> str | None:
+        """Why its next process does not load the app."""
+        return self.error if self.deaths_at_load >= _MOST_DEATHS_AT_LOAD else None
 
     def silence(self, now: float) -> float:
         """For how long its event loop has said nothing."""
@@ -204,6 +213,7 @@ class HostSupervisor:
         with self._changed:
             for slot in self._slots:
                 slot.failures, slot.error, slot.is_ready, slot.restart_at = 0, None, False, 0.0
+                slot.deaths_at_load = 0
                 if slot.process is not None and slot.channel is not None:
                     slot.channel.send({"command": "stop", "grace_seconds": grace_seconds})
                     kill_at = time.monotonic() + grace_seconds + _REPLACE_SECONDS
@@ -261,17 +271,19 @@ class HostSupervisor:
                 stderr=self._output or _STDERR,
             )
         slot.channel = Channel(ours)
-        slot.is_ready, slot.error, slot.heard_at = False, None, None
+        slot.is_ready, slot.heard_at = False, None
+        if slot.broken is None:
+            slot.error = None
         slot.is_blocked = slot.has_ended = False
         slot.started_at, slot.restart_at, slot.kill_at = time.monotonic(), None, None
-        slot.channel.send(self._options(slot.index).to_message())
+        slot.channel.send(self._options(slot).to_message())
         log.info("worker_started worker=%d pid=%d", slot.index, slot.process.pid)
 
-    def _options(self, index: int) -> WorkerOptions:
+    def _options(self, slot: _Slot) -> WorkerOptions:
         assert self._listener is not None  # noqa: S101 - start() has bound it
         return WorkerOptions(
             app_dir=str(self._app_dir),
-            index=index,
+            index=slot.index,
             workers=len(self._slots),
             listener_fd=self._listener.fileno(),
             log_level=self._log_level,
@@ -281,6 +293,7 @@ class HostSupervisor:
             host_key=self.keys.host if self.keys else None,
             cors_origins=self._local.cors_origins,
             cors_credentials=self._local.cors_credentials,
+            broken=slot.broken,
         )
 
     def _watch(self) -> None:
@@ -321,13 +334,14 @@ class HostSupervisor:
     def _on_event(self, slot: _Slot, message: dict[str, Any]) -> None:
         match message["event"]:
             case "ready":
-                slot.is_ready = True
+                slot.is_ready, slot.deaths_at_load = True, 0
                 log.info("worker_ready worker=%d seconds=%.2f", slot.index, time.monotonic() - slot.started_at)
                 self._appoint_leader()
             case "alive":
                 self._hear(slot)
             case "failed":
                 slot.error = message["error"]
+                log.error("app_cannot_be_loaded worker=%d; requests are answered with the reason", slot.index)
             case "function_timeout":
                 log.error("function_timeout worker=%d function=%s", slot.index, message["function"])
                 slot.kill_at = time.monotonic() + _KILL_AFTER_SECONDS
@@ -342,6 +356,10 @@ class HostSupervisor:
             slot.failures = 0
         delay = 0.0 if status == EXIT_FUNCTION_TIMEOUT else _BACK_OFF_SECONDS[min(slot.failures, 6)]
         slot.failures += 1
+        if not slot.is_ready:
+            slot.deaths_at_load += 1
+            if slot.deaths_at_load == _MOST_DEATHS_AT_LOAD:
+                slot.error = f"its process ended {slot.deaths_at_load} times while it loaded, last with status {status}"
         slot.process, slot.is_ready = None, False
         slot.restart_at = time.monotonic() + delay
         log.error("worker_died worker=%d exit_status=%d; restarting in %.1f s", slot.index, status, delay)

@@ -6,7 +6,6 @@ Started by the supervisor as `python -m coremachine.local.host.worker FD`, FD be
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -18,20 +17,16 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
-import uvicorn
 import uvloop
 
-from coremachine.local.connections import ConnectionBook, connection_limit
-from coremachine.local.descriptors import raise_descriptor_limit
-from coremachine.local.host.acceptor import Acceptor
 from coremachine.local.host.access import AccessKeys
 from coremachine.local.host.admin import AdminApi
-from coremachine.local.host.cors import CorsApp, CorsPolicy
+from coremachine.local.host.broken_app import serve_broken
+from coremachine.local.host.cors import CorsPolicy
 from coremachine.local.host.dispatcher import Dispatcher
-from coremachine.local.host.edge import EdgeLimits, EdgeProtocol
-from coremachine.local.host.errors import HostError
+from coremachine.local.host.errors import AppLoadError, HostError
 from coremachine.local.host.forks import keep_from_children
 from coremachine.local.host.functions import AppIndex, ServiceBusTrigger, TimerTrigger
 from coremachine.local.host.http import HttpApp, build_routes
@@ -47,6 +42,7 @@ from coremachine.local.host.protocol import (
     WorkerOptions,
 )
 from coremachine.local.host.sending import OutputSender
+from coremachine.local.host.server import FINISH_SECONDS, HttpServer, make_server
 from coremachine.local.host.service_bus import QueuePump, SdkReceivers
 from coremachine.local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
 from coremachine.local.host.timer import TimerGroup, TimerRunner, TimerStatusStore
@@ -56,42 +52,8 @@ log = logging.getLogger("coremachine.local.host.worker")  # __name__ is __main__
 _WATCH_SECONDS = 0.2
 # What triggers get to hand messages back once their invocations have been given up.
 _ABANDON_SECONDS = 3.0
-# The same for HTTP; and how long a blocked event loop is waited for.
-_FINISH_SECONDS = 1.5
+# How long a blocked event loop is waited for.
 _LOOP_SECONDS = 2.0
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the worker decides when to stop. Reports when it listens."""
-
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._listener = listener
-        self._on_started = on_started
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        acceptor = Acceptor(asyncio.get_running_loop(), self._listener, self._make_protocol)
-        acceptor.start()
-        self.servers.append(cast("asyncio.Server", acceptor))
-        self._on_started()
-
-    def _make_protocol(self) -> asyncio.Protocol:
-        kind: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-
-    async def stop_listening(self) -> None:
-        for listener in self.servers:
-            listener.close()
-
-    async def finish(self, serving: asyncio.Task[None]) -> None:
-        """Answer what has been accepted, then end the serving task."""
-        self.should_exit = True
-        await asyncio.wait([serving], timeout=_FINISH_SECONDS)
 
 
 class Worker:
@@ -146,7 +108,7 @@ class Worker:
                 break
         self._loop.call_soon_threadsafe(self._stop_requested.set)
 
-    def _watch_timeouts(self, server: _Server, serving: asyncio.Task[None]) -> None:
+    def _watch_timeouts(self, server: HttpServer, serving: asyncio.Task[None]) -> None:
         """A thread, because a function that blocks the event loop must be found as well."""
         while (call := self._dispatcher.overdue()) is None:
             time.sleep(_WATCH_SECONDS)
@@ -165,7 +127,7 @@ class Worker:
         except TimeoutError:
             log.warning("event_loop_blocked: a function holds it; going on without it")
 
-    async def _shut_down(self, server: _Server, serving: asyncio.Task[None]) -> None:
+    async def _shut_down(self, server: HttpServer, serving: asyncio.Task[None]) -> None:
         log.info("worker_stopping in_flight=%d", self._dispatcher.in_flight)
         deadline = time.monotonic() + self._grace_seconds
         for pump in self._pumps:
@@ -182,7 +144,7 @@ class Worker:
         self._invoker.close()
         self._sender.close()
         for thread in ending:
-            await asyncio.to_thread(thread.join, max(_FINISH_SECONDS, deadline - time.monotonic()))
+            await asyncio.to_thread(thread.join, max(FINISH_SECONDS, deadline - time.monotonic()))
         log.info("worker_stopped")
 
     def _tell_app(self) -> list[threading.Thread]:
@@ -196,7 +158,7 @@ class Worker:
             log.exception("app_signal_handler_failed")
         return [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
 
-    def _build_server(self, listener: socket.socket) -> _Server:
+    def _build_server(self, listener: socket.socket) -> HttpServer:
         options = self._options
         keys = AccessKeys(options.master_key, options.host_key) if options.master_key and options.host_key else None
         http = self._settings.http
@@ -211,20 +173,8 @@ class Worker:
             keys=keys,
             admin=AdminApi(self._index, self._dispatcher),
         )
-        book = ConnectionBook("http", connection_limit(raise_descriptor_limit()))
         cors = CorsPolicy(tuple(options.cors_origins), options.cors_credentials)
-        config = uvicorn.Config(
-            CorsApp(app, cors) if cors.origins else app,
-            # A factory does where uvicorn's signature asks for a class.
-            http=cast("type[asyncio.Protocol]", partial(EdgeProtocol, book, EdgeLimits(), cors)),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            server_header=False,
-            timeout_graceful_shutdown=max(1, int(options.grace_seconds)),
-        )
-        return _Server(config, listener, on_started=self._say_ready)
+        return make_server(app, listener, cors, grace_seconds=options.grace_seconds, on_started=self._say_ready)
 
     def _say_ready(self) -> None:
         self._channel.send({"event": "ready"})
@@ -316,12 +266,15 @@ def _load(options: WorkerOptions) -> tuple[HostSettings, AppIndex]:
 
 async def _run(options: WorkerOptions, channel: Channel, messages: Iterator[dict[str, Any]]) -> int:
     try:
+        if options.broken is not None:
+            raise AppLoadError(options.broken)
         settings, index = _load(options)
         worker = Worker(options, channel, settings, index)
     except (HostError, ValueError) as exc:
-        log.exception("worker_cannot_start")
-        channel.send({"event": "failed", "error": str(exc)})
-        return EXIT_LOAD_FAILED
+        log.exception("app_cannot_be_loaded worker=%d", options.index)
+        failed = {"event": "failed", "error": str(exc)}
+        await serve_broken(str(exc), options, messages, on_started=partial(channel.send, failed))
+        return 0
     await worker.run(messages)
     return 0
 
