@@ -28,7 +28,7 @@ from coremachine.local.host.cors import CorsPolicy
 from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.errors import AppLoadError, HostError
 from coremachine.local.host.forks import keep_from_children
-from coremachine.local.host.functions import AppIndex, ServiceBusTrigger, TimerTrigger
+from coremachine.local.host.functions import AppIndex, TimerTrigger
 from coremachine.local.host.http import HttpApp, build_routes
 from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Invoker, PortableInvoker
@@ -41,9 +41,9 @@ from coremachine.local.host.protocol import (
     Channel,
     WorkerOptions,
 )
+from coremachine.local.host.pumps import Pump, build_pumps
 from coremachine.local.host.sending import OutputSender
 from coremachine.local.host.server import FINISH_SECONDS, HttpServer, make_server
-from coremachine.local.host.service_bus import QueuePump, SdkReceivers
 from coremachine.local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
 from coremachine.local.host.timer import TimerGroup, TimerRunner, TimerStatusStore
 
@@ -71,7 +71,14 @@ class Worker:
         self._sender = OutputSender(os.environ, queue_messages_are_base64=settings.queue_messages_are_base64)
         self._invoker: Invoker = PortableInvoker(self._loop, os.environ, self._sender)
         self._dispatcher = Dispatcher(self._invoker, timeout_seconds=settings.function_timeout_seconds)
-        self._pumps = self._build_pumps()
+        self._pumps = build_pumps(
+            index,
+            self._dispatcher,
+            settings.service_bus,
+            os.environ,
+            workers=options.workers,
+            worker=options.index,
+        )
         self._timers = self._build_timers()
 
     async def run(self, messages: Iterator[dict[str, Any]]) -> None:
@@ -187,22 +194,6 @@ class Worker:
     def _share(self, limit: int | None) -> int | None:
         return None if limit is None else share_of(limit, self._options.workers, self._options.index)
 
-    def _build_pumps(self) -> list[QueuePump]:
-        options = self._settings.service_bus
-        slots = share_of(options.max_concurrent_calls, self._options.workers, self._options.index)
-        return [
-            QueuePump(
-                function,
-                function.trigger,
-                SdkReceivers(function.trigger, os.environ),
-                self._dispatcher,
-                options,
-                max_concurrent_calls=slots,
-            )
-            for function in self._index.functions.values()
-            if isinstance(function.trigger, ServiceBusTrigger)
-        ]
-
     def _build_timers(self) -> TimerGroup:
         store = TimerStatusStore(Path(self._options.state_dir) / "timers")
         zone = local_zone(os.environ)
@@ -221,13 +212,13 @@ def _app_handler() -> Callable[[int, FrameType | None], object] | None:
     return handler if callable(handler) and not isinstance(handler, signal.Handlers) else None
 
 
-def _join(pumps: Sequence[QueuePump], timeout_seconds: float) -> bool:
+def _join(pumps: Sequence[Pump], timeout_seconds: float) -> bool:
     deadline = time.monotonic() + timeout_seconds
     joined = [pump.join(max(0.0, deadline - time.monotonic())) for pump in pumps]  # each one, also after a False
     return all(joined)
 
 
-def _hand_back(dispatcher: Dispatcher, pumps: Sequence[QueuePump], reason: str) -> None:
+def _hand_back(dispatcher: Dispatcher, pumps: Sequence[Pump], reason: str) -> None:
     """Give up all invocations, so that their messages are abandoned now and not when their locks end."""
     for pump in pumps:
         pump.stop()
