@@ -52,7 +52,7 @@ class CorsApp:
         if not origin or not self._policy.allows(origin):  # the edge has let it pass: a page of the listener itself
             await self._app(scope, receive, send)
             return
-        if scope["path"].lower().startswith("/admin"):
+        if f"{scope['path'].lower()}/".startswith("/admin/"):
             await _answer(send, 403, list(_encoded(_CLOSED)), _CLOSED.body(scope["path"]))
         elif scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
             await _answer(send, 204, [*self._policy.headers(origin), *_preflight(headers)])

@@ -3,8 +3,9 @@
 The first line to a worker holds its options; the later ones are
 `{"command": "stop"}` (with `"grace_seconds"` for another time than that of the options),
 `{"command": "lead_timers", "is_host_start": true}` and `{"command": "leave_timers"}`. A worker
-sends `{"event": "ready"}`, `{"event": "failed", "error": "..."}`, `{"event": "function_timeout", "function": "..."}`,
-and each second, from its event loop, `{"event": "alive"}`: when that does not come, something holds the loop.
+sends `{"event": "ready", "app": {...}}` (an `AppSummary`), `{"event": "failed", "error": "..."}`,
+`{"event": "function_timeout", "function": "..."}`, and each second, from its event loop, `{"event": "alive"}`: when
+that does not come, something holds the loop.
 When the supervisor's end closes, the worker stops: no worker outlives its supervisor.
 """
 

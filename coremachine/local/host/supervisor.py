@@ -26,6 +26,7 @@ from coremachine.local.host.errors import HostStartError
 from coremachine.local.host.local_settings import LocalSettings, read_local_settings
 from coremachine.local.host.protocol import EXIT_FUNCTION_TIMEOUT, Channel, WorkerOptions
 from coremachine.local.host.settings import HostSettings, read_host_settings
+from coremachine.local.host.summary import AppSummary
 from coremachine.local.own_path import path_setting
 from coremachine.local.web_guard import is_loopback_address
 
@@ -89,6 +90,7 @@ class HostSupervisor:
         log_level: A name of the logging module; host.json's default level counts when it is None.
         log_file: Receives the output of all workers; otherwise it goes to stderr.
         state_dir: Keeps what timers missed across runs of the host; otherwise it is forgotten at the end.
+        cors_origins: Pages of these origins may send requests, beside those that local.settings.json names.
         work_dir: The workers' own folder, from which they take relative paths; app_dir by default, as in Azure.
     """
 
@@ -106,6 +108,7 @@ class HostSupervisor:
         state_dir: Path | None = None,
         work_dir: Path | None = None,
         grace_seconds: float = 10.0,
+        cors_origins: tuple[str, ...] = (),
     ) -> None:
         self._app_dir = app_dir.resolve()
         self._work_dir = (work_dir or app_dir).resolve()
@@ -117,6 +120,7 @@ class HostSupervisor:
         self._log_file = log_file
         self._state_dir = state_dir
         self._grace_seconds = grace_seconds
+        self._cors_origins = cors_origins
         self.keys = self._read_keys() if enable_auth else None
         self._slots = [_Slot(index) for index in range(workers)]
         self._lock = threading.RLock()
@@ -128,6 +132,8 @@ class HostSupervisor:
         self._monitor: threading.Thread | None = None
         self._leader: int | None = None
         self._timers_started = False
+        # What the last worker that was ready has loaded.
+        self.app: AppSummary | None = None
         # Workers that are ending, each with the time when it is killed.
         self._replaced: list[tuple[subprocess.Popen[bytes], Channel, float]] = []
 
@@ -291,7 +297,7 @@ class HostSupervisor:
             state_dir=str(self._state_dir),
             master_key=self.keys.master if self.keys else None,
             host_key=self.keys.host if self.keys else None,
-            cors_origins=self._local.cors_origins,
+            cors_origins=(*self._local.cors_origins, *self._cors_origins),
             cors_credentials=self._local.cors_credentials,
             broken=slot.broken,
         )
@@ -335,6 +341,7 @@ class HostSupervisor:
         match message["event"]:
             case "ready":
                 slot.is_ready, slot.deaths_at_load = True, 0
+                self.app = AppSummary.from_message(message["app"])
                 log.info("worker_ready worker=%d seconds=%.2f", slot.index, time.monotonic() - slot.started_at)
                 self._appoint_leader()
             case "alive":

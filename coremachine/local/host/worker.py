@@ -45,6 +45,7 @@ from coremachine.local.host.pumps import Pump, build_pumps
 from coremachine.local.host.sending import OutputSender
 from coremachine.local.host.server import FINISH_SECONDS, HttpServer, make_server
 from coremachine.local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
+from coremachine.local.host.summary import summary_of
 from coremachine.local.host.timer import TimerGroup, TimerRunner, TimerStatusStore
 
 log = logging.getLogger("coremachine.local.host.worker")  # __name__ is __main__ here
@@ -184,7 +185,8 @@ class Worker:
         return make_server(app, listener, cors, grace_seconds=options.grace_seconds, on_started=self._say_ready)
 
     def _say_ready(self) -> None:
-        self._channel.send({"event": "ready"})
+        prefix = self._settings.http.route_prefix
+        self._channel.send({"event": "ready", "app": summary_of(self._index, prefix).to_message()})
         self._say_alive()
 
     def _say_alive(self) -> None:
