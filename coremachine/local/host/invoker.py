@@ -215,6 +215,11 @@ def encode(call: Call, returned: Any, arguments: Mapping[str, Any]) -> tuple[Dat
     }
     if function.returns is not None:
         data[RETURN] = _encoded(function, function.returns, returned)
+    return split_outputs(function, data)
+
+
+def split_outputs(function: IndexedFunction, data: Mapping[str, Datum | None]) -> tuple[Datum | None, dict[str, Datum]]:
+    """The HTTP response among the values of a function's output bindings, and the values that are sent elsewhere."""
     response = None
     outputs = {}
     for name, datum in data.items():

@@ -23,7 +23,8 @@ from azure.functions.meta import Datum
 
 from coremachine.local.host.app_loading import SCRIPT_SETTING, USUAL_SCRIPT
 from coremachine.local.host.errors import AppLoadError, HostError
-from coremachine.local.host.invoker import Call
+from coremachine.local.host.invoker import Call, OutputSink, split_outputs
+from coremachine.local.host.signature import RETURN
 
 _SUCCESS = 1
 
@@ -62,13 +63,16 @@ class _Protos:
 class MsRuntimeInvoker:
     """An `Invoker` on Microsoft's runtime; all functions run on, or are awaited by, the loop that created it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, runtime: Any, native: Any) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, runtime: Any, native: Any, sink: OutputSink | None = None
+    ) -> None:
+        self._sink = sink
         self._loop = loop
         self._runtime = runtime
         self._native = native
 
     @classmethod
-    async def create(cls, app_dir: Path) -> MsRuntimeInvoker:
+    async def create(cls, app_dir: Path, sink: OutputSink | None = None) -> MsRuntimeInvoker:
         """Load the app in app_dir anew, also where it has been indexed in this process before.
 
         Raises:
@@ -91,7 +95,7 @@ class MsRuntimeInvoker:
         response = await runtime.worker_init_request(request)
         if response.result.status != _SUCCESS:
             raise AppLoadError(f"Microsoft's runtime cannot load {app_dir}: {response.result.exception}")
-        return cls(asyncio.get_running_loop(), runtime, native)
+        return cls(asyncio.get_running_loop(), runtime, native, sink)
 
     async def raw_bindings(self) -> dict[str, list[str]]:
         """The bindings of every function as the runtime would report them to the host, in JSON."""
@@ -105,15 +109,21 @@ class MsRuntimeInvoker:
         self._runtime.stop_threadpool_executor()
 
     async def _invoke(self, call: Call) -> Datum | None:
-        succeeded, returned, _outputs, error, trace = await self._native.invocation_request_native(
+        succeeded, returned, outputs, error, trace = await self._native.invocation_request_native(
             call.invocation_id,
             str(uuid.uuid5(uuid.NAMESPACE_OID, call.function.name)),
             [(call.function.trigger_parameter, call.data)],
             call.metadata,
             trace_parent=call.trace_parent,
             trace_state=call.trace_state,
+            retry_count=call.retrying.count,
+            max_retry_count=call.retrying.limit,
         )
         if not succeeded:
             raise MsInvocationError(error, trace)
-        datum: Datum | None = returned
-        return datum
+        # A function that returns nothing may come back as a datum without a value.
+        data = dict(outputs) | ({} if returned is None or returned.type is None else {RETURN: returned})
+        response, others = split_outputs(call.function, data)
+        if others and self._sink is not None:
+            self._sink.put(call, others)
+        return response

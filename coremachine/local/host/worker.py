@@ -154,6 +154,8 @@ class Worker:
         for thread in ending:
             await asyncio.to_thread(thread.join, max(FINISH_SECONDS, deadline - time.monotonic()))
         log.info("worker_stopped")
+        # Its lifespan task is cancelled with the loop, and it would report that with a traceback.
+        logging.getLogger("azure.functions.AsgiMiddleware").setLevel(logging.CRITICAL)
 
     def _tell_app(self) -> list[threading.Thread]:
         """Call the app's own SIGTERM handler; what it leaves running in threads, for which an orderly exit waits."""
@@ -264,7 +266,8 @@ async def _run(options: WorkerOptions, channel: Channel, messages: Iterator[dict
         settings, index = _load(options)
         worker = Worker(options, channel, settings, index)
     except (HostError, ValueError) as exc:
-        log.exception("app_cannot_be_loaded worker=%d", options.index)
+        # The traceback is the app's own; the host's says nothing more than the message.
+        log.error("app_cannot_be_loaded worker=%d: %s", options.index, exc, exc_info=exc.__cause__)  # noqa: TRY400
         failed = {"event": "failed", "error": str(exc)}
         await serve_broken(str(exc), options, messages, on_started=partial(channel.send, failed))
         return 0
