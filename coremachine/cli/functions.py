@@ -105,7 +105,7 @@ def start(
 
 
 def _folder(app_dir: Path | None) -> Path:
-    """The app's folder; one with a host.json will do, since loading it tells best what is missing."""
+    """The app's folder; one with a host.json will do, since loading it reports best what is missing."""
     found = app_dir or find_app(Path.cwd()) or Path.cwd()
     if not (found / "host.json").is_file():
         raise NoApp(

@@ -1,6 +1,6 @@
 """The keys of host.json: what this host obeys, what changes nothing on one machine, what it ignores, what nobody knows.
 
-Keys are lower-case dotted paths; one that ends in a dot stands for everything below it.
+Keys are lower-case dotted paths; one that ends in a dot includes everything below it.
 """
 
 from __future__ import annotations
@@ -68,15 +68,25 @@ _IGNORED = (
     "extensions.servicebus.webproxy",
     "retry.",
 )
+_OF_VERSION_4 = (
+    "extensions.servicebus.batchoptions.",
+    "extensions.servicebus.messagehandleroptions.",
+    "extensions.servicebus.sessionhandleroptions.",
+)
 
 
 def warnings_of(file_name: str, keys: Iterable[str]) -> Iterator[str]:
-    """One line for each key that does not do here what it says."""
+    """One line for each key that has another effect here than in Azure, or none."""
     for key in keys:
         if _is_in(key, _HONOURED) or _is_in(key, _WITHOUT_EFFECT):
             continue
         if _is_in(key, _IGNORED):
             yield f"{file_name}: {key!r} is not supported by the local host and is ignored"
+        elif _is_in(key, _OF_VERSION_4):
+            yield (
+                f"{file_name}: {key!r} belongs to version 4 of the Service Bus extension and is ignored, in Azure as "
+                "well: today's keys are one level higher, such as extensions.serviceBus.maxConcurrentCalls"
+            )
         else:
             yield f"{file_name}: {key!r} is unknown and ignored, in Azure as well: is it misspelt or misplaced?"
 

@@ -139,7 +139,7 @@ class TimerRunner:
         return self._trigger.schedule.next_after(first, self._zone) - first >= _SHORTEST_MONITORED
 
     async def _fire(self, *, past_due: bool, status: TimerStatus | None) -> None:
-        """Run the function, again as its retry policy says. The dispatcher logs failures; the schedule goes on."""
+        """Run the function, again by its retry policy. The dispatcher logs failures; the schedule goes on."""
         policy = self._function.retry
         limit = 0 if policy is None else policy.max_retry_count
         retry = 0

@@ -40,5 +40,5 @@ class Trouble:
 
 
 def back_off(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
+    """Seconds to wait after this number of failures in a row."""
     return BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)]

@@ -266,7 +266,7 @@ async def _run(options: WorkerOptions, channel: Channel, messages: Iterator[dict
         settings, index = _load(options)
         worker = Worker(options, channel, settings, index)
     except (HostError, ValueError) as exc:
-        # The traceback is the app's own; the host's says nothing more than the message.
+        # The traceback is the app's own; that of the host adds nothing to the message.
         log.error("app_cannot_be_loaded worker=%d: %s", options.index, exc, exc_info=exc.__cause__)  # noqa: TRY400
         failed = {"event": "failed", "error": str(exc)}
         await serve_broken(str(exc), options, messages, on_started=partial(channel.send, failed))
