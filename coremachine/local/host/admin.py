@@ -7,11 +7,14 @@ import time
 import uuid
 from typing import Any
 
+from azure.functions.meta import Datum
+
 from coremachine.local.host.dispatcher import Dispatcher
-from coremachine.local.host.functions import AppIndex, HttpTrigger, IndexedFunction, TimerTrigger
+from coremachine.local.host.functions import AppIndex, HttpTrigger, IndexedFunction, QueueTrigger, TimerTrigger
 from coremachine.local.host.http import Request, Response, http_call
 from coremachine.local.host.invoker import Call
 from coremachine.local.host.message_calls import manual_call
+from coremachine.local.host.storage_pump import queue_call
 from coremachine.local.host.timer import timer_call
 from coremachine.local.problem import Problem
 
@@ -86,6 +89,8 @@ class AdminApi:
         if isinstance(function.trigger, HttpTrigger):
             stand_in = Request("POST", request.path, request.url, request.headers, {}, text.encode())
             return http_call(function, stand_in, {})
+        if isinstance(function.trigger, QueueTrigger):
+            return queue_call(function, text, {"QueueTrigger": Datum(text, "string")})
         return manual_call(function, function.trigger, text)
 
 

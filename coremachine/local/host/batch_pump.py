@@ -51,7 +51,8 @@ class BatchPump(LoopPump):
         dispatcher: Dispatcher,
         options: ServiceBusOptions,
     ) -> None:
-        super().__init__(function, trigger, limit=1)
+        super().__init__(function, trigger.entity, limit=1)
+        self._trigger = trigger
         self._receivers = receivers
         self._dispatcher = dispatcher
         self._most = trigger.max_batch_size or options.max_message_batch_size

@@ -14,7 +14,7 @@ from coremachine.local.host.retry import RetryPolicy
 from coremachine.local.host.routes import RouteTemplate
 from coremachine.local.host.signature import RETURN, BoundType
 
-HTTP, SERVICE_BUS, TIMER = "httpTrigger", "serviceBusTrigger", "timerTrigger"
+HTTP, QUEUE, SERVICE_BUS, TIMER = "httpTrigger", "queueTrigger", "serviceBusTrigger", "timerTrigger"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,25 @@ class TimerTrigger:
     use_monitor: bool
 
 
-Trigger = HttpTrigger | ServiceBusTrigger | TimerTrigger
+@dataclass(frozen=True)
+class QueueTrigger:
+    """A queue of a storage account, and the name of the setting with its address."""
+
+    connection: str
+    queue_name: str
+
+
+@dataclass(frozen=True)
+class Input:
+    """A blob that the function reads; its path may hold expressions such as {name}."""
+
+    bound: BoundType
+    connection: str
+    path: str
+    is_text: bool
+
+
+Trigger = HttpTrigger | ServiceBusTrigger | QueueTrigger | TimerTrigger
 
 
 @dataclass(frozen=True)
@@ -82,6 +100,7 @@ class IndexedFunction:
     directory: Path
     returns: BoundType | None = None
     outputs: Mapping[str, Output] = field(default_factory=dict)
+    inputs: Mapping[str, Input] = field(default_factory=dict)
     retry: RetryPolicy | None = None
 
     @property

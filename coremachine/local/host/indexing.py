@@ -22,23 +22,27 @@ from coremachine.local.host.errors import (
 )
 from coremachine.local.host.functions import (
     HTTP,
+    QUEUE,
     SERVICE_BUS,
     TIMER,
     AppIndex,
     HttpTrigger,
     IndexedFunction,
+    Input,
+    QueueTrigger,
     ServiceBusTrigger,
     TimerTrigger,
     Trigger,
 )
 from coremachine.local.host.ncrontab import parse_schedule
-from coremachine.local.host.outputs import Output, check_connection, read_target
+from coremachine.local.host.outputs import Output, check_connection, check_storage, read_target
 from coremachine.local.host.retry import RetryPolicy, parse_retry_policy
 from coremachine.local.host.routes import RouteTemplate
 from coremachine.local.host.settings import is_disabled, resolve_references
 from coremachine.local.host.signature import RETURN, Signature, read_signature
 
-_TRIGGERS = (HTTP, SERVICE_BUS, TIMER)
+_TRIGGERS = (HTTP, QUEUE, SERVICE_BUS, TIMER)
+_BLOB = "blob"
 
 
 def index_app(app_dir: Path, environment: Mapping[str, str], *, only: Collection[str] | None = None) -> AppIndex:
@@ -116,6 +120,7 @@ class _Reader:
             raw_bindings=bindings,
             directory=self._app_dir,
             returns=signature.returns,
+            inputs=_inputs(name, bindings, raw["name"], signature, self._environment),
             outputs=_outputs(name, bindings, signature, self._environment),
             retry=self._retry(function, name, raw["type"]),
         )
@@ -125,6 +130,10 @@ class _Reader:
             return _http_trigger(raw, name, self._environment)
         if raw["type"] == TIMER:
             return _timer_trigger(raw, self._environment)
+        if raw["type"] == QUEUE:
+            connection = raw.get("connection") or "AzureWebJobsStorage"
+            check_storage(name, "queue", connection, self._environment)
+            return QueueTrigger(connection, resolve_references(raw["queueName"], self._environment, "its queueTrigger"))
         trigger = _service_bus_trigger(raw, self._environment, name)
         if trigger.is_batch and trigger.data_type == "UNDEFINED":
             self._warnings.append(
@@ -155,10 +164,30 @@ def _trigger_binding(name: str, bindings: Sequence[dict[str, Any]]) -> dict[str,
     if len(triggers) != 1 or triggers[0]["type"] not in _TRIGGERS:
         found = ", ".join(binding["type"] for binding in triggers) or "none"
         raise FunctionIndexError(name, f"expected one trigger out of {', '.join(_TRIGGERS)}, found {found}")
-    for binding in bindings:
-        if binding is not triggers[0] and str(binding.get("direction", "")).upper() != "OUT":
-            raise FunctionIndexError(name, f"the input binding {binding['type']!r} is not supported by the local host")
     return triggers[0]
+
+
+def _inputs(
+    name: str,
+    bindings: Sequence[dict[str, Any]],
+    trigger: str,
+    signature: Signature,
+    environment: Mapping[str, str],
+) -> dict[str, Input]:
+    """The input bindings: what is neither the trigger nor an output."""
+    inputs = {}
+    for binding in bindings:
+        parameter = binding["name"]
+        if parameter == trigger or parameter not in signature.inputs:
+            continue
+        if binding["type"] != _BLOB:
+            raise FunctionIndexError(name, f"the input binding {binding['type']!r} is not supported by the local host")
+        connection = binding.get("connection") or "AzureWebJobsStorage"
+        check_storage(name, _BLOB, connection, environment)
+        bound = signature.inputs[parameter]
+        path = resolve_references(binding.get("path") or "", environment, f"its input binding {parameter!r}")
+        inputs[parameter] = Input(bound, connection, path, is_text=bound.python_type is str)
+    return inputs
 
 
 def _outputs(

@@ -19,7 +19,7 @@ import azure.functions as func
 from azure.functions.meta import Datum
 
 from coremachine.local.host.forks import ends_children
-from coremachine.local.host.functions import IndexedFunction
+from coremachine.local.host.functions import IndexedFunction, Input
 from coremachine.local.host.logs import current_function
 from coremachine.local.host.outputs import HttpTarget
 from coremachine.local.host.retry import NOT_RETRIED, Retrying
@@ -44,6 +44,14 @@ class OutputSink(Protocol):
 
     def put(self, call: Call, outputs: Mapping[str, Datum]) -> None:
         """Send each value to the target of its binding; in the function's thread, or in one of the loop's executor."""
+        ...
+
+
+class InputSource(Protocol):
+    """Reads what input bindings name. The invocation fails if it raises."""
+
+    def get(self, call: Call, wanted: Input) -> Datum:
+        """The value of a binding; in the function's thread, or in one of the loop's executor."""
         ...
 
 
@@ -127,13 +135,18 @@ class PortableInvoker:
     """Public converters; async functions on the given loop, the others in a thread pool."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, environment: Mapping[str, str], sink: OutputSink | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        environment: Mapping[str, str],
+        sink: OutputSink | None = None,
+        source: InputSource | None = None,
     ) -> None:
         self._loop = loop
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself does not keep them
         self._pool = ThreadPoolExecutor(thread_count(environment), thread_name_prefix="function")
         self._storage = threading.local()
         self._sink = sink
+        self._source = source
 
     def submit(self, call: Call) -> Future[Datum | None]:
         if not call.function.is_async:
@@ -154,6 +167,8 @@ class PortableInvoker:
         self._storage.invocation_id = call.invocation_id
         current_function.set(call.function.name)
         arguments = self._arguments(call)
+        if call.function.inputs:
+            arguments |= self._inputs(call)
         with ends_children():
             returned = call.function.handler(**arguments)
         response, outputs = encode(call, returned, arguments)
@@ -165,6 +180,8 @@ class PortableInvoker:
         self._storage.invocation_id = call.invocation_id
         current_function.set(call.function.name)
         arguments = self._arguments(call)
+        if call.function.inputs:
+            arguments |= await asyncio.to_thread(self._inputs, call)
         coroutine: Coroutine[Any, Any, Any] = call.function.handler(**arguments)
         with ends_children():
             returned = await coroutine
@@ -172,6 +189,14 @@ class PortableInvoker:
         if outputs:
             await asyncio.to_thread(self._put, call, outputs)
         return response
+
+    def _inputs(self, call: Call) -> dict[str, Any]:
+        if self._source is None:
+            raise RuntimeError(f"function {call.function.name!r}: expected a source for its inputs, found none")
+        return {
+            name: converter_of(wanted.bound.binding).decode(self._source.get(call, wanted), trigger_metadata={})
+            for name, wanted in call.function.inputs.items()
+        }
 
     def _put(self, call: Call, outputs: Mapping[str, Datum]) -> None:
         if self._sink is None:

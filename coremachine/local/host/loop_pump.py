@@ -12,7 +12,7 @@ from typing import Protocol
 
 from azure.servicebus import ServiceBusReceivedMessage
 
-from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
+from coremachine.local.host.functions import IndexedFunction
 from coremachine.local.host.trouble import Trouble, back_off
 
 log = logging.getLogger(__name__)
@@ -32,19 +32,19 @@ class Settler(Protocol):
 class LoopPump(ABC):
     """Moves messages of one entity to one function, in up to `limit` threads."""
 
-    def __init__(self, function: IndexedFunction, trigger: ServiceBusTrigger, *, limit: int) -> None:
+    def __init__(self, function: IndexedFunction, entity: str, *, limit: int) -> None:
         self._function = function
-        self._trigger = trigger
+        self._entity = entity
         self._limit = limit
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._threads: set[threading.Thread] = set()
         self._opened = 0
         self._asking = 0
-        self._trouble = Trouble(trigger.entity, log)
+        self._trouble = Trouble(entity, log)
 
     def start(self) -> None:
-        log.info("pump_started function=%s entity=%s loops<=%d", self._function.name, self._trigger.entity, self._limit)
+        log.info("pump_started function=%s entity=%s loops<=%d", self._function.name, self._entity, self._limit)
         self._add_thread()
 
     def stop(self) -> None:

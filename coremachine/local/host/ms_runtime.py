@@ -23,7 +23,7 @@ from azure.functions.meta import Datum
 
 from coremachine.local.host.app_loading import SCRIPT_SETTING, USUAL_SCRIPT
 from coremachine.local.host.errors import AppLoadError, HostError
-from coremachine.local.host.invoker import Call, OutputSink, split_outputs
+from coremachine.local.host.invoker import Call, InputSource, OutputSink, split_outputs
 from coremachine.local.host.signature import RETURN
 
 _SUCCESS = 1
@@ -64,15 +64,23 @@ class MsRuntimeInvoker:
     """An `Invoker` on Microsoft's runtime; all functions run on, or are awaited by, the loop that created it."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, runtime: Any, native: Any, sink: OutputSink | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        runtime: Any,
+        native: Any,
+        sink: OutputSink | None = None,
+        source: InputSource | None = None,
     ) -> None:
         self._sink = sink
+        self._source = source
         self._loop = loop
         self._runtime = runtime
         self._native = native
 
     @classmethod
-    async def create(cls, app_dir: Path, sink: OutputSink | None = None) -> MsRuntimeInvoker:
+    async def create(
+        cls, app_dir: Path, sink: OutputSink | None = None, source: InputSource | None = None
+    ) -> MsRuntimeInvoker:
         """Load the app in app_dir anew, also where it has been indexed in this process before.
 
         Raises:
@@ -95,7 +103,7 @@ class MsRuntimeInvoker:
         response = await runtime.worker_init_request(request)
         if response.result.status != _SUCCESS:
             raise AppLoadError(f"Microsoft's runtime cannot load {app_dir}: {response.result.exception}")
-        return cls(asyncio.get_running_loop(), runtime, native, sink)
+        return cls(asyncio.get_running_loop(), runtime, native, sink, source)
 
     async def raw_bindings(self) -> dict[str, list[str]]:
         """The bindings of every function as the runtime would report them to the host, in JSON."""
@@ -108,11 +116,15 @@ class MsRuntimeInvoker:
     def close(self) -> None:
         self._runtime.stop_threadpool_executor()
 
+    def _inputs(self, call: Call) -> list[tuple[str, Datum]]:
+        wanted = call.function.inputs if self._source is not None else {}
+        return [(name, self._source.get(call, one)) for name, one in wanted.items() if self._source is not None]
+
     async def _invoke(self, call: Call) -> Datum | None:
         succeeded, returned, outputs, error, trace = await self._native.invocation_request_native(
             call.invocation_id,
             str(uuid.uuid5(uuid.NAMESPACE_OID, call.function.name)),
-            [(call.function.trigger_parameter, call.data)],
+            [(call.function.trigger_parameter, call.data), *self._inputs(call)],
             call.metadata,
             trace_parent=call.trace_parent,
             trace_state=call.trace_state,

@@ -13,10 +13,12 @@ from azure.servicebus.exceptions import OperationTimeoutError
 from coremachine.local.host.batch_pump import BatchPump, BatchReceiver
 from coremachine.local.host.clients import service_bus_client
 from coremachine.local.host.dispatcher import Dispatcher
-from coremachine.local.host.functions import AppIndex, IndexedFunction, ServiceBusTrigger
+from coremachine.local.host.functions import AppIndex, IndexedFunction, QueueTrigger, ServiceBusTrigger
 from coremachine.local.host.service_bus import QueuePump, SdkReceivers
 from coremachine.local.host.session_pump import SessionPump, SessionReceiver
-from coremachine.local.host.settings import ServiceBusOptions, share_of
+from coremachine.local.host.settings import HostSettings, ServiceBusOptions, share_of
+from coremachine.local.host.storage import Storage
+from coremachine.local.host.storage_pump import StoragePump
 
 # How long a thread asks for a session: it cannot be interrupted meanwhile.
 _SESSION_SECONDS = 3.0
@@ -81,16 +83,21 @@ def _opened(receiver: ServiceBusReceiver) -> ServiceBusReceiver:
 def build_pumps(
     index: AppIndex,
     dispatcher: Dispatcher,
-    options: ServiceBusOptions,
+    settings: HostSettings,
+    storage: Storage,
     environment: Mapping[str, str],
     *,
     workers: int,
     worker: int,
 ) -> list[Pump]:
     """The pumps of one worker. A batch function has one loop in the whole host: the first worker has it."""
+    options = settings.service_bus
     pumps: list[Pump] = []
     for function in index.functions.values():
         trigger = function.trigger
+        if isinstance(trigger, QueueTrigger):
+            size = share_of(settings.storage_queues.batch_size, workers, worker)
+            pumps.append(StoragePump(function, trigger, storage, dispatcher, settings.storage_queues, batch_size=size))
         if not isinstance(trigger, ServiceBusTrigger):
             continue
         if trigger.has_sessions:

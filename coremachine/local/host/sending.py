@@ -6,8 +6,6 @@ the invocation fails, and a message comes again, although other outputs of it ma
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
 import threading
 from collections.abc import Mapping
@@ -16,10 +14,12 @@ from typing import Any
 from azure.functions.meta import Datum
 from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusSender
 
-from coremachine.local.host.clients import service_bus_client, storage_address
+from coremachine.local.host.clients import service_bus_client
 from coremachine.local.host.expressions import resolve_expressions
+from coremachine.local.host.functions import Input
 from coremachine.local.host.invoker import Call
 from coremachine.local.host.outputs import BlobTarget, HttpTarget, QueueTarget, ServiceBusTarget
+from coremachine.local.host.storage import Storage
 
 
 class OutputSender:
@@ -28,13 +28,12 @@ class OutputSender:
     The SDK's senders are not made for several threads: each has a lock, under which it opens its link as well.
     """
 
-    def __init__(self, environment: Mapping[str, str], *, queue_messages_are_base64: bool = True) -> None:
+    def __init__(self, environment: Mapping[str, str], storage: Storage) -> None:
         self._environment = environment
-        self._is_base64 = queue_messages_are_base64
+        self._storage = storage
         self._lock = threading.Lock()
         self._clients: dict[str, ServiceBusClient] = {}
         self._senders: dict[ServiceBusTarget, tuple[ServiceBusSender, threading.Lock]] = {}
-        self._known: set[tuple[str, str, str]] = set()  # queues and containers that are there
 
     def put(self, call: Call, outputs: Mapping[str, Datum]) -> None:
         for name, datum in outputs.items():
@@ -42,9 +41,13 @@ class OutputSender:
                 case ServiceBusTarget() as target:
                     self._send(target, values_of(datum), call.trace_parent)
                 case QueueTarget() as target:
-                    self._enqueue(target, resolve_expressions(target.queue_name, call), values_of(datum))
+                    self._storage.enqueue(
+                        target.connection,
+                        resolve_expressions(target.queue_name, call),
+                        [_bytes(one) for one in values_of(datum)],
+                    )
                 case BlobTarget() as target:
-                    self._upload(target, resolve_expressions(target.path, call), datum)
+                    self._storage.upload(target.connection, resolve_expressions(target.path, call), _bytes(datum.value))
                 case HttpTarget():
                     raise TypeError(f"{name}: an HTTP response is not sent")
 
@@ -72,50 +75,18 @@ class OutputSender:
                 self._senders[target] = (get(target.entity), threading.Lock())
             return self._senders[target]
 
-    def _enqueue(self, target: QueueTarget, queue_name: str, values: list[str | bytes]) -> None:
-        from azure.core.exceptions import ResourceExistsError  # noqa: PLC0415 - an extra
-        from azure.storage.queue import QueueClient  # noqa: PLC0415 - an extra
 
-        address, credential = storage_address("queue", target.connection, self._environment)
-        if credential is None:
-            client = QueueClient.from_connection_string(address, queue_name)
-        else:
-            client = QueueClient(address, queue_name, credential=credential)
-        with client:
-            if self._is_new("queue", target.connection, queue_name):
-                with contextlib.suppress(ResourceExistsError):
-                    client.create_queue()
-            for value in values:
-                client.send_message(self._queue_text(value))
+class StorageSource:
+    """An `InputSource` on the blobs of storage accounts."""
 
-    def _queue_text(self, value: str | bytes) -> str:
-        return base64.b64encode(_bytes(value)).decode() if self._is_base64 else _bytes(value).decode()
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
 
-    def _upload(self, target: BlobTarget, path: str, datum: Datum) -> None:
-        from azure.core.exceptions import ResourceExistsError  # noqa: PLC0415 - an extra
-        from azure.storage.blob import BlobServiceClient  # noqa: PLC0415 - an extra
-
-        container, slash, name = path.partition("/")
-        if not (container and slash and name):
-            raise ValueError(f"path of a blob: expected container/name, found {path!r}")
-        address, credential = storage_address("blob", target.connection, self._environment)
-        if credential is None:
-            client = BlobServiceClient.from_connection_string(address)
-        else:
-            client = BlobServiceClient(address, credential=credential)
-        with client:
-            if self._is_new("blob", target.connection, container):
-                with contextlib.suppress(ResourceExistsError):
-                    client.create_container(container)
-            client.get_blob_client(container, name).upload_blob(_bytes(datum.value), overwrite=True)
-
-    def _is_new(self, service: str, connection: str, name: str) -> bool:
-        key = (service, connection, name)
-        with self._lock:
-            if key in self._known:
-                return False
-            self._known.add(key)
-            return True
+    def get(self, call: Call, wanted: Input) -> Datum:
+        datum = self._storage.download(wanted.connection, resolve_expressions(wanted.path, call))
+        if wanted.is_text and datum.type == "bytes":
+            return Datum(datum.value.decode(), "string")
+        return datum
 
 
 def values_of(datum: Datum) -> list[str | bytes]:

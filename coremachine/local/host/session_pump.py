@@ -65,7 +65,8 @@ class SessionPump(LoopPump):
         *,
         max_concurrent_sessions: int,
     ) -> None:
-        super().__init__(function, trigger, limit=max_concurrent_sessions)
+        super().__init__(function, trigger.entity, limit=max_concurrent_sessions)
+        self._trigger = trigger
         self._receivers = receivers
         self._dispatcher = dispatcher
         self._options = options

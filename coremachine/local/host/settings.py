@@ -42,6 +42,17 @@ class ServiceBusOptions:
 
 
 @dataclass(frozen=True)
+class StorageQueueOptions:
+    """extensions.queues; durations in seconds."""
+
+    is_base64: bool = True
+    batch_size: int = 16
+    max_dequeue_count: int = 5
+    visibility_seconds: float = 0.0
+    max_polling_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
 class HttpOptions:
     """extensions.http; None is no limit."""
 
@@ -61,7 +72,7 @@ class HostSettings:
     # By category in lower case, such as function.orders.user; the longest one that fits counts.
     log_levels: Mapping[str, str] = field(default_factory=dict)
     functions: tuple[str, ...] | None = None
-    queue_messages_are_base64: bool = True
+    storage_queues: StorageQueueOptions = field(default_factory=StorageQueueOptions)
     warnings: tuple[str, ...] = ()
 
 
@@ -94,7 +105,7 @@ def read_host_settings(app_dir: Path, environment: Mapping[str, str]) -> HostSet
         log_level=reader.log_level("logging.logLevel.default", default.log_level),
         log_levels=reader.log_levels(),
         functions=reader.texts("functions"),
-        queue_messages_are_base64=reader.choice("extensions.queues.messageEncoding", ("base64", "none")) == "base64",
+        storage_queues=_storage_queue_options(reader, default.storage_queues),
         warnings=tuple(warnings_of(path.name, values)),
     )
 
@@ -112,6 +123,17 @@ def _service_bus_options(reader: _Reader, default: ServiceBusOptions) -> Service
         max_batch_wait_seconds=reader.bounded_seconds(prefix + "maxBatchWaitTime", default.max_batch_wait_seconds),
         max_concurrent_sessions=reader.positive(prefix + "maxConcurrentSessions", default.max_concurrent_sessions),
         session_idle_seconds=reader.bounded_seconds(prefix + "sessionIdleTimeout", default.session_idle_seconds),
+    )
+
+
+def _storage_queue_options(reader: _Reader, default: StorageQueueOptions) -> StorageQueueOptions:
+    prefix = "extensions.queues."
+    return StorageQueueOptions(
+        is_base64=reader.choice(prefix + "messageEncoding", ("base64", "none")) == "base64",
+        batch_size=reader.positive(prefix + "batchSize", default.batch_size),
+        max_dequeue_count=reader.positive(prefix + "maxDequeueCount", default.max_dequeue_count),
+        visibility_seconds=reader.bounded_seconds(prefix + "visibilityTimeout", default.visibility_seconds),
+        max_polling_seconds=reader.bounded_seconds(prefix + "maxPollingInterval", default.max_polling_seconds),
     )
 
 

@@ -8,11 +8,13 @@ from typing import Any, Self
 
 from coremachine.local.host.functions import (
     HTTP,
+    QUEUE,
     SERVICE_BUS,
     TIMER,
     AppIndex,
     HttpTrigger,
     IndexedFunction,
+    QueueTrigger,
     ServiceBusTrigger,
 )
 
@@ -64,5 +66,7 @@ def _summaries(functions: Iterable[IndexedFunction], route_prefix: str) -> Itera
         elif isinstance(trigger, ServiceBusTrigger):
             kinds = [word for word, is_so in (("batch", trigger.is_batch), ("sessions", trigger.has_sessions)) if is_so]
             yield FunctionSummary(function.name, SERVICE_BUS, detail=" ".join([trigger.entity, *kinds]))
+        elif isinstance(trigger, QueueTrigger):
+            yield FunctionSummary(function.name, QUEUE, detail=trigger.queue_name)
         else:
             yield FunctionSummary(function.name, TIMER, detail=trigger.schedule_text)

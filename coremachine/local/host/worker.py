@@ -42,9 +42,10 @@ from coremachine.local.host.protocol import (
     WorkerOptions,
 )
 from coremachine.local.host.pumps import Pump, build_pumps
-from coremachine.local.host.sending import OutputSender
+from coremachine.local.host.sending import OutputSender, StorageSource
 from coremachine.local.host.server import FINISH_SECONDS, HttpServer, make_server
 from coremachine.local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
+from coremachine.local.host.storage import Storage
 from coremachine.local.host.summary import summary_of
 from coremachine.local.host.timer import TimerGroup, TimerRunner, TimerStatusStore
 
@@ -69,13 +70,15 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stop_requested = asyncio.Event()
         self._grace_seconds = options.grace_seconds
-        self._sender = OutputSender(os.environ, queue_messages_are_base64=settings.queue_messages_are_base64)
-        self._invoker: Invoker = PortableInvoker(self._loop, os.environ, self._sender)
+        storage = Storage(os.environ, is_base64=settings.storage_queues.is_base64)
+        self._sender = OutputSender(os.environ, storage)
+        self._invoker: Invoker = PortableInvoker(self._loop, os.environ, self._sender, StorageSource(storage))
         self._dispatcher = Dispatcher(self._invoker, timeout_seconds=settings.function_timeout_seconds)
         self._pumps = build_pumps(
             index,
             self._dispatcher,
-            settings.service_bus,
+            settings,
+            storage,
             os.environ,
             workers=options.workers,
             worker=options.index,

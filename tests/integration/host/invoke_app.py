@@ -9,16 +9,21 @@ import asyncio
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from coremachine.local.host.functions import HttpTrigger, IndexedFunction, ServiceBusTrigger
+from azure.functions.meta import Datum
+from azure.storage.queue import QueueMessage
+
+from coremachine.local.host.functions import HttpTrigger, IndexedFunction, QueueTrigger, ServiceBusTrigger
 from coremachine.local.host.http import Request, http_call
 from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Call, PortableInvoker
 from coremachine.local.host.message_calls import batch_call, message_call
 from coremachine.local.host.ms_runtime import MsInvocationError, MsRuntimeInvoker
 from coremachine.local.host.retry import Retrying
+from coremachine.local.host.storage_pump import metadata_of, queue_call
 from coremachine.local.host.timer import timer_call
 
 PATHS = {
@@ -50,7 +55,19 @@ def calls_for(function: IndexedFunction) -> list[Call]:
             received_message(b"fail", time_to_live_seconds=60, subject="s"),
         ]
         return [message_call(function, trigger, message) for message in messages]
+    if isinstance(trigger, QueueTrigger):
+        message = QueueMessage(content="b25l")
+        message.id, message.dequeue_count, message.pop_receipt = "m1", 2, "p"
+        message.inserted_on = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        return [queue_call(function, text, metadata_of(message, text)) for text in ("one", "two")]
     return [timer_call(function, past_due=True), timer_call(function, retrying=Retrying(1, 2))]
+
+
+class Fixed:
+    """A blob that is always there."""
+
+    def get(self, call: Call, wanted: Any) -> Datum:
+        return Datum("content", "string") if wanted.is_text else Datum(b"content", "bytes")
 
 
 class Sent:
@@ -94,10 +111,10 @@ async def outcome_of(invoker: Any, call: Call) -> Any:
 async def run(kind: str, app_dir: Path) -> dict[str, Any]:
     index, sent = index_app(app_dir, os.environ), Sent()
     if kind == "microsoft":
-        invoker: Any = await MsRuntimeInvoker.create(app_dir, sent)
+        invoker: Any = await MsRuntimeInvoker.create(app_dir, sent, Fixed())
         bindings = {name: [json.loads(text) for text in raw] for name, raw in (await invoker.raw_bindings()).items()}
     else:
-        invoker = PortableInvoker(asyncio.get_running_loop(), os.environ, sent)
+        invoker = PortableInvoker(asyncio.get_running_loop(), os.environ, sent, Fixed())
         bindings = {function.name: list(function.raw_bindings) for function in index.functions.values()}
     # Side by side, since functions that cannot do their work pause first.
     calls = {name: [outcome_of(invoker, call) for call in calls_for(one)] for name, one in index.functions.items()}

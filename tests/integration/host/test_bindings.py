@@ -116,12 +116,20 @@ def test_sessions_keep_their_order(broker, host, records):
 
 
 @pytest.mark.skipif(AZURITE is None, reason="azurite is not installed (make test-programs)")
-def test_outputs_reach_a_storage_queue_and_a_blob(http, storage):
+def test_storage_queues_and_blobs_are_written_and_read(http, records, storage):
+    """A queue's function gets the messages; one that always fails ends in the poison queue after five attempts."""
+    assert http.get("/api/read/Bob").text == "read None"
     assert http.post("/api/store/Bob", content=b'{"kind": "report"}').text == "stored"
-    with QueueClient.from_connection_string(storage, "orders") as queue:
-        bodies = sorted(message.content for message in queue.receive_messages())
-    assert bodies == ["b25l", "dHdv"]  # Base64 of one and two
+    orders = records.wait_for("order", 6)
+    assert sorted((order["body"], order["count"]) for order in orders) == [
+        ("one", 1),
+        *(("two", count) for count in range(1, 6)),
+    ]
+    with QueueClient.from_connection_string(storage, "orders-poison") as queue:
+        poisoned = wait_until(lambda: list(queue.receive_messages()), "the poisoned message")
+    assert [message.content for message in poisoned] == ["dHdv"]  # Base64 of two
     with BlobServiceClient.from_connection_string(storage) as blobs:
+        assert http.get("/api/read/Bob").text == 'read {"kind": "report"}'
         assert blobs.get_blob_client("files", "Bob/report.txt").download_blob().readall() == b'{"kind": "report"}'
 
 

@@ -64,8 +64,8 @@ def test_microsofts_runtime_loads_and_refuses_the_same(tmp_path):
             "cosmosDBTrigger",
         ),
         (
-            HTTP + "@app.blob_input(arg_name='b', path='c/b', connection='C')\n" + REQ + ", b: bytes) -> str: ...\n",
-            "input binding 'blob'",
+            HTTP + "@app.table_input(arg_name='b', table_name='t', connection='C')\n" + REQ + ", b: str) -> str: ...\n",
+            "input binding 'table'",
         ),
         (
             HTTP

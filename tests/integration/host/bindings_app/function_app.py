@@ -67,6 +67,20 @@ def store(req: func.HttpRequest, orders: func.Out[typing.List[str]], file: func.
     return "stored"
 
 
+@more.queue_trigger(arg_name="order", queue_name="orders", connection="Storage")
+def on_order(order: func.QueueMessage) -> None:
+    body = order.get_body().decode()
+    record(kind="order", body=body, count=order.dequeue_count, has_id=bool(order.id), naive=str(order.insertion_time))
+    if body == "two":
+        raise RuntimeError("always fails")
+
+
+@more.route(route="read/{name}", methods=["GET"])
+@more.blob_input(arg_name="file", path="files/{name}/report.txt", connection="Storage")
+async def read(req: func.HttpRequest, file: str) -> str:
+    return f"read {file}"
+
+
 @more.route(route="respond", methods=["GET"], binding_arg_name="response")
 def respond(req: func.HttpRequest, response: func.Out[func.HttpResponse]) -> None:
     response.set(func.HttpResponse("set", status_code=203))
