@@ -43,7 +43,7 @@ def create_app(shape: AppShape) -> func.FunctionApp:
 
 
 def _add_http(function_app: func.FunctionApp, problems: tuple[str, ...]) -> None:
-    # Before the catch-all, since the host takes the first route that fits: probes have no key.
+    # Before the catch-all, also by name: Azure tries routes in the order of names, and probes have no key.
     @function_app.function_name("livez")
     @function_app.route(route="api/livez", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
     async def livez(req: func.HttpRequest) -> func.HttpResponse:
@@ -52,9 +52,9 @@ def _add_http(function_app: func.FunctionApp, problems: tuple[str, ...]) -> None
         headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
         return func.HttpResponse('{"status":"alive"}', mimetype="application/json", headers=headers)
 
-    @function_app.function_name("http_api")
+    @function_app.function_name("web_api")
     @function_app.route(route="{*route}", methods=HTTP_METHODS)
-    async def http_api(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
+    async def web_api(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
         with IMPORTS:
             from triggers.http import answer  # noqa: PLC0415 - FastAPI is for apps that get requests
 

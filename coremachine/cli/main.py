@@ -15,6 +15,7 @@ from coremachine.cli import apps, bulk, control, insight, jobs, tasks
 from coremachine.cli.db import db
 from coremachine.cli.demo import demo
 from coremachine.cli.errors import CliError, Exit
+from coremachine.cli.functions import functions
 from coremachine.cli.options import begin_command, errors_are_json
 from coremachine.cli.proof import verify
 from coremachine.cli.render import visible_lines
@@ -53,6 +54,7 @@ def _options(
 app.command()(up)
 app.command()(serve)
 app.command()(servicebus)
+app.add_typer(functions, name="functions")
 app.command()(demo)
 app.command()(init)
 app.add_typer(new, name="new")

@@ -118,7 +118,7 @@ def _context_of(client: ApiClient, job_id: str, task: Json) -> TaskContext:
 
 def _adopt_environment(url: str, app_dir: Path | None) -> None:
     """Settings and module path as the app has them: of the stack, if the server is the one of this folder."""
-    from coremachine.local.host.settings import app_environment  # noqa: PLC0415 - other commands start faster without
+    from coremachine.local.host.local_settings import app_environment  # noqa: PLC0415 - other commands start faster without
 
     stack = find_stack_of(Path.cwd())
     stack = stack if stack is not None and stack.url == url else None

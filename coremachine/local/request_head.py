@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote_to_bytes
 
 from coremachine.local.problem import Problem, RefusedError
@@ -28,13 +28,21 @@ _VERSIONS = frozenset({"1.0", "1.1"})
 _SHOWN = 100
 
 
-def check_head(version: str, target: bytes, headers: Headers, *, on_loopback: bool) -> tuple[bytes, int]:
+def check_head(
+    version: str,
+    target: bytes,
+    headers: Headers,
+    *,
+    on_loopback: bool,
+    lets_in: Callable[[str], bool] = lambda _origin: False,
+) -> tuple[bytes, int]:
     """Check a whole head; the target as path and query, and the length of the body that the head announces.
 
     Args:
         version: Such as 1.1.
         headers: Names in lower case.
         on_loopback: The connection arrived at a loopback address.
+        lets_in: Whether pages of a foreign origin may send requests all the same.
 
     Raises:
         RefusedError: 400, 403 or 505 with what is wrong.
@@ -47,6 +55,7 @@ def check_head(version: str, target: bytes, headers: Headers, *, on_loopback: bo
         sites=checked.get(b"sec-fetch-site", ()),
         on_loopback=on_loopback,
         host_optional=version == "1.0",
+        lets_in=lets_in,
     )
     return origin_form(target, own), length
 

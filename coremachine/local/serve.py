@@ -16,7 +16,7 @@ from core.project_file import ProjectFileError, read_project_settings
 from coremachine.local.app_folder import BUILT_IN_APP
 from coremachine.local.health import HealthServer
 from coremachine.local.host.errors import HostError
-from coremachine.local.host.settings import app_environment
+from coremachine.local.host.local_settings import app_environment
 from coremachine.local.host.supervisor import HOST_KEY_SETTING, HostSupervisor
 from coremachine.local.thread_settings import thread_settings
 from infrastructure.settings import SettingsError, load_settings

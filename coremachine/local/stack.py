@@ -17,8 +17,8 @@ from coremachine.local.app_fleet import ONE_APP, AppFleet, LocalApp, name_app, s
 from coremachine.local.app_folder import BUILT_IN_APP
 from coremachine.local.broker_process import BrokerProcess
 from coremachine.local.host.errors import HostError
+from coremachine.local.host.local_settings import app_environment
 from coremachine.local.host.logs import line_formatter
-from coremachine.local.host.settings import app_environment
 from coremachine.local.host.supervisor import HostSupervisor
 from coremachine.local.postgres import LocalPostgres, PostgresError, remove_data
 from coremachine.local.queue_config import queue_names, write_config

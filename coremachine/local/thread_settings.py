@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from coremachine.local.host.settings import app_environment, read_host_settings
+from coremachine.local.host.local_settings import app_environment
+from coremachine.local.host.settings import read_host_settings
 from triggers.app_shape import THREADS_SETTING, read_shape, threads_needed
 
 

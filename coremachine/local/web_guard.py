@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -84,12 +84,14 @@ def check_sender(
     sites: Sequence[str],
     on_loopback: bool,
     host_optional: bool = False,
+    lets_in: Callable[[str], bool] = lambda _origin: False,
 ) -> Authority | None:
     """Check who sends a request, by the values of its Host, Origin and Sec-Fetch-Site headers.
 
     Args:
         on_loopback: The connection arrived at a loopback address.
         host_optional: HTTP/1.0, which no browser speaks, may leave Host out.
+        lets_in: Whether pages of a foreign origin may send requests all the same.
 
     Returns:
         The authority that Host names, None without the header.
@@ -98,6 +100,8 @@ def check_sender(
         RefusedError: 400 for a malformed Host, 403 for a page's request.
     """
     own = _check_host(hosts, on_loopback=on_loopback, host_optional=host_optional)
+    if len(origins) == 1 and lets_in(origins[0]):
+        return own
     if origins and not (len(origins) == 1 and own is not None and _authority_of(origins[0]) == own):
         raise _foreign(f"a request of the page {_shown(origins)}")
     if sites and not (len(sites) == 1 and sites[0].strip().lower() in _OWN_SITES):

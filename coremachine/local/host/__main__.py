@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 
 from coremachine.local.host.errors import HostError
+from coremachine.local.host.local_settings import read_local_settings
 from coremachine.local.host.logs import configure_logging
-from coremachine.local.host.settings import local_http_port
 from coremachine.local.host.supervisor import HostSupervisor
 
 log = logging.getLogger("coremachine.local.host")
@@ -25,10 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
+        local = read_local_settings(options.app_dir)
         supervisor = HostSupervisor(
             options.app_dir,
-            host=options.host,
-            port=local_http_port(options.app_dir, 7071) if options.port is None else options.port,
+            host=options.host or local.address or "127.0.0.1",
+            port=(local.port or 7071) if options.port is None else options.port,
             workers=options.workers,
             enable_auth=options.enable_auth,
             log_level="debug" if options.verbose else None,
@@ -51,7 +52,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--app-dir", type=Path, default=Path(), help="holds function_app.py and host.json (default: here)"
     )
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--host", help="(default: LocalHttpAddress of local.settings.json, 127.0.0.1)")
     parser.add_argument(
         "--port", type=int, help="0 takes a free one (default: LocalHttpPort of local.settings.json, 7071)"
     )

@@ -10,12 +10,12 @@ from typing import Any
 from azure.functions.meta import Datum
 
 from coremachine.local.host.dispatcher import Dispatcher
-from coremachine.local.host.functions import AppIndex, HttpTrigger, IndexedFunction, TimerTrigger
+from coremachine.local.host.functions import AppIndex, HttpTrigger, IndexedFunction, QueueTrigger, TimerTrigger
 from coremachine.local.host.http import Request, Response, http_call
 from coremachine.local.host.invoker import Call
-from coremachine.local.host.messages import manual_metadata
+from coremachine.local.host.message_calls import manual_call
+from coremachine.local.host.storage_pump import queue_call
 from coremachine.local.host.timer import timer_call
-from coremachine.local.host.tracing import child_trace_parent
 from coremachine.local.problem import Problem
 
 _VERSION = "4.0.0-local"
@@ -89,13 +89,9 @@ class AdminApi:
         if isinstance(function.trigger, HttpTrigger):
             stand_in = Request("POST", request.path, request.url, request.headers, {}, text.encode())
             return http_call(function, stand_in, {})
-        binary = function.trigger.data_type == "BINARY"
-        return Call(
-            function=function,
-            data=Datum(text.encode(), "bytes") if binary else Datum(text, "string"),
-            metadata=manual_metadata(),
-            trace_parent=child_trace_parent(""),
-        )
+        if isinstance(function.trigger, QueueTrigger):
+            return queue_call(function, text, {"QueueTrigger": Datum(text, "string")})
+        return manual_call(function, function.trigger, text)
 
 
 def _json(status: int, document: object) -> Response:

@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from coremachine.local.connections import ConnectionBook
+from coremachine.local.host.cors import NO_CORS, CorsPolicy
 from coremachine.local.problem import Problem, RefusedError
 from coremachine.local.request_head import check_head
 from coremachine.local.web_guard import is_loopback_address
@@ -95,6 +96,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self,
         book: ConnectionBook,
         limits: EdgeLimits,
+        cors: CorsPolicy = NO_CORS,
         *,
         config: Config,
         server_state: ServerState,
@@ -106,6 +108,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         self._book = book
         self._limits = limits
+        self._cors = cors
         self._phase = _BETWEEN
         self._ticks = 0
         self._fed = 0  # bytes since this head or body began
@@ -239,7 +242,9 @@ class EdgeProtocol(HttpToolsProtocol):
         header_bytes = sum(len(name) + len(value) + len(": \r\n") for name, value in headers)
         if len(headers) > limits.header_count or header_bytes > limits.header_bytes:
             raise too_large_head(limits)
-        self.url, length = check_head(version, self.url, headers, on_loopback=self._on_loopback)
+        self.url, length = check_head(
+            version, self.url, headers, on_loopback=self._on_loopback, lets_in=self._cors.allows
+        )
         if length > limits.body_bytes:
             raise too_large_body(limits.body_bytes)
 

@@ -3,6 +3,7 @@
 HostError
 +-- SettingsError           host.json, local.settings.json or an app setting cannot be used
 +-- AppLoadError            function_app.py cannot be loaded: nothing can run
+|   +-- SignatureError      a function does not fit its bindings: Azure's worker refuses the app
 +-- FunctionIndexError      one function cannot be indexed: the others still run
 +-- ScheduleError           an NCRONTAB expression or TimeSpan cannot be parsed
 +-- RouteTemplateError      an HTTP route template cannot be parsed
@@ -32,6 +33,15 @@ class MissingSettingError(SettingsError):
 
 class AppLoadError(HostError):
     """function_app.py cannot be loaded: nothing can run."""
+
+
+class SignatureError(AppLoadError):
+    """A function does not fit its bindings, and Azure's worker refuses the whole app."""
+
+    def __init__(self, function_name: str, problem: str) -> None:
+        super().__init__(f"function {function_name!r} keeps the whole app from loading, as in Azure: {problem}")
+        self.function_name = function_name
+        self.problem = problem
 
 
 class FunctionIndexError(HostError):

@@ -113,9 +113,9 @@ Admin = Callable[[Request], Awaitable[Response | None]]
 
 
 def build_routes(functions: Iterable[IndexedFunction], prefix: str) -> RouteTable[IndexedFunction]:
-    """The HTTP functions' routes below the prefix, in order of registration."""
+    """The HTTP functions' routes below the prefix, in the order of the functions' names, as in Azure."""
     routes = []
-    for function in functions:
+    for function in sorted(functions, key=lambda function: function.name.lower()):
         trigger = function.trigger
         if isinstance(trigger, HttpTrigger):
             template = RouteTemplate.parse(f"{prefix}/{trigger.route.text.strip('/')}")
@@ -193,7 +193,7 @@ class HttpApp:
             return Response.of(_FAILED, request.path)
         datum = outcome.result()
         if datum is None:
-            log.warning("function=%s returned None: return an HttpResponse; answering 204", function.name)
+            log.warning("function=%s set no HTTP response: set its func.Out[func.HttpResponse]", function.name)
             return Response(204)
         return _response(datum)
 

@@ -16,10 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import azure.functions as func
-from azure.functions.meta import Datum, get_binding_registry
+from azure.functions.meta import Datum
 
 from coremachine.local.host.forks import ends_children
-from coremachine.local.host.functions import HTTP, IndexedFunction
+from coremachine.local.host.functions import IndexedFunction, Input
+from coremachine.local.host.logs import current_function
+from coremachine.local.host.outputs import HttpTarget
+from coremachine.local.host.retry import NOT_RETRIED, Retrying
+from coremachine.local.host.signature import RETURN, BoundType, converter_of
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,27 @@ class Call:
     trace_parent: str = ""
     trace_state: str = ""
     invocation_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    retrying: Retrying = NOT_RETRIED
+
+
+class OutputSink(Protocol):
+    """Takes what a function put into its output bindings. The invocation fails if it raises."""
+
+    def put(self, call: Call, outputs: Mapping[str, Datum]) -> None:
+        """Send each value to the target of its binding; in the function's thread, or in one of the loop's executor."""
+        ...
+
+
+class InputSource(Protocol):
+    """Reads what input bindings name. The invocation fails if it raises."""
+
+    def get(self, call: Call, wanted: Input) -> Datum:
+        """The value of a binding; in the function's thread, or in one of the loop's executor."""
+        ...
 
 
 class Invoker(Protocol):
-    """Runs calls; the future carries the encoded `$return` value (or None), or what the function raised."""
+    """Runs calls; the future carries the HTTP response (None without one), or what the function raised."""
 
     def submit(self, call: Call) -> Future[Datum | None]:
         """Start the call. May be used from any thread."""
@@ -57,11 +78,24 @@ class _Trace:
 
 @dataclass(frozen=True)
 class _Retry:
-    """`azure.functions.RetryContext` by shape: Service Bus has no retry policy, so it is empty."""
+    """`azure.functions.RetryContext` by shape."""
 
-    retry_count: int = 0
-    max_retry_count: int = 0
+    retry_count: int
+    max_retry_count: int
     exception: None = None
+
+
+class _Out(func.Out[Any]):
+    """What a `func.Out` parameter receives."""
+
+    def __init__(self) -> None:
+        self._value: Any = None
+
+    def set(self, val: Any) -> None:
+        self._value = val
+
+    def get(self) -> Any:
+        return self._value
 
 
 class InvocationContext(func.Context):
@@ -94,18 +128,25 @@ class InvocationContext(func.Context):
 
     @property
     def retry_context(self) -> Any:
-        return _Retry()
+        return _Retry(self._call.retrying.count, self._call.retrying.limit)
 
 
 class PortableInvoker:
     """Public converters; async functions on the given loop, the others in a thread pool."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        environment: Mapping[str, str],
+        sink: OutputSink | None = None,
+        source: InputSource | None = None,
+    ) -> None:
         self._loop = loop
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself does not keep them
         self._pool = ThreadPoolExecutor(thread_count(environment), thread_name_prefix="function")
         self._storage = threading.local()
-        self._registry = get_binding_registry()  # type: ignore[no-untyped-call]
+        self._sink = sink
+        self._source = source
 
     def submit(self, call: Call) -> Future[Datum | None]:
         if not call.function.is_async:
@@ -124,16 +165,45 @@ class PortableInvoker:
 
     def _run_sync(self, call: Call) -> Datum | None:
         self._storage.invocation_id = call.invocation_id
+        current_function.set(call.function.name)
+        arguments = self._arguments(call)
+        if call.function.inputs:
+            arguments |= self._inputs(call)
         with ends_children():
-            returned = call.function.handler(**self._arguments(call))
-        return self._encode(call, returned)
+            returned = call.function.handler(**arguments)
+        response, outputs = encode(call, returned, arguments)
+        if outputs:
+            self._put(call, outputs)
+        return response
 
     async def _run_async(self, call: Call) -> Datum | None:
         self._storage.invocation_id = call.invocation_id
-        coroutine: Coroutine[Any, Any, Any] = call.function.handler(**self._arguments(call))
+        current_function.set(call.function.name)
+        arguments = self._arguments(call)
+        if call.function.inputs:
+            arguments |= await asyncio.to_thread(self._inputs, call)
+        coroutine: Coroutine[Any, Any, Any] = call.function.handler(**arguments)
         with ends_children():
             returned = await coroutine
-        return self._encode(call, returned)
+        response, outputs = encode(call, returned, arguments)
+        if outputs:
+            await asyncio.to_thread(self._put, call, outputs)
+        return response
+
+    def _inputs(self, call: Call) -> dict[str, Any]:
+        if self._source is None:
+            raise RuntimeError(f"function {call.function.name!r}: expected a source for its inputs, found none")
+        return {
+            name: converter_of(wanted.bound.binding).decode(self._source.get(call, wanted), trigger_metadata={})
+            for name, wanted in call.function.inputs.items()
+        }
+
+    def _put(self, call: Call, outputs: Mapping[str, Datum]) -> None:
+        if self._sink is None:
+            raise RuntimeError(
+                f"function {call.function.name!r} has output bindings, and this host has no sink for them"
+            )
+        self._sink.put(call, outputs)
 
     async def _run_into(self, outcome: Future[Datum | None], call: Call) -> None:
         try:
@@ -148,25 +218,55 @@ class PortableInvoker:
 
     def _arguments(self, call: Call) -> dict[str, Any]:
         function = call.function
-        if function.wants_raw:
-            value: Any = call.data.python_value
-        else:
-            converter = self._registry.get(function.trigger_type)
-            value = converter.decode(call.data, trigger_metadata=call.metadata)
-        arguments = {function.trigger_parameter: value}
+        converter = converter_of(function.trigger_type)
+        arguments = {function.trigger_parameter: converter.decode(call.data, trigger_metadata=call.metadata)}
+        if function.outputs:
+            arguments |= {name: _Out() for name in function.out_parameters}
         if function.context_parameter is not None:
             arguments[function.context_parameter] = InvocationContext(call, self._storage)
         return arguments
 
-    def _encode(self, call: Call, returned: Any) -> Datum | None:
-        if returned is None:
-            return None
-        if not call.function.has_return:
-            raise RuntimeError(f"function {call.function.name!r} without a $return binding returned a non-None value")
-        if call.function.trigger_type != HTTP:
-            return None
-        datum: Datum = self._registry.get("http").encode(returned, expected_type=None)
-        return datum
+
+def encode(call: Call, returned: Any, arguments: Mapping[str, Any]) -> tuple[Datum | None, dict[str, Datum]]:
+    """What a function returned and set, as data of the host's protocol: the HTTP response, and the other outputs."""
+    function = call.function
+    if returned is not None and function.returns is None:
+        raise RuntimeError(f"function {function.name!r} without a $return binding returned a non-None value")
+    values = {name: arguments[name].get() for name in function.out_parameters} if function.outputs else {}
+    data = {
+        name: _encoded(function, function.outputs[name].bound, value)
+        for name, value in values.items()
+        if value is not None
+    }
+    if function.returns is not None:
+        data[RETURN] = _encoded(function, function.returns, returned)
+    return split_outputs(function, data)
+
+
+def split_outputs(function: IndexedFunction, data: Mapping[str, Datum | None]) -> tuple[Datum | None, dict[str, Datum]]:
+    """The HTTP response among the values of a function's output bindings, and the values that are sent elsewhere."""
+    response = None
+    outputs = {}
+    for name, datum in data.items():
+        if name not in function.outputs or datum is None:
+            continue
+        if isinstance(function.outputs[name].target, HttpTarget):
+            response = datum
+        else:
+            outputs[name] = datum
+    return response, outputs
+
+
+def _encoded(function: IndexedFunction, bound: BoundType, value: Any) -> Datum | None:
+    """A value that the worker cannot encode fails the invocation there, None where a result is expected among them."""
+    try:
+        datum: Datum | None = converter_of(bound.binding).encode(value, expected_type=bound.python_type)
+    except NotImplementedError as exc:
+        raise TypeError(
+            f"function {function.name!r}: expected a value for its binding {bound.binding!r}, found "
+            f"{type(value).__name__}; Azure fails with it as well"
+        ) from exc
+    return datum
 
 
 def _is_inside(loop: asyncio.AbstractEventLoop) -> bool:

@@ -10,6 +10,8 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +23,10 @@ SPEAKER_SETTING = "LOCAL_HOST_SPEAKER"
 # `json` for one JSON object a line, as collectors of logs read them; otherwise lines for people.
 FORMAT_SETTING = "COREMACHINE_LOG_FORMAT"
 LOG_FORMATS = ("text", "json")
+_HOST = __name__.rpartition(".")[0]
+_DISPATCHER = f"{_HOST}.dispatcher"
+# The function that runs in this thread or task, for the category of its records.
+current_function: ContextVar[str | None] = ContextVar("current_function", default=None)
 
 
 def configure_logging(speaker: str, level: str) -> None:
@@ -36,6 +42,57 @@ def configure_logging(speaker: str, level: str) -> None:
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     logging.getLogger("azure.servicebus").setLevel(logging.CRITICAL)
+
+
+def set_levels(default: str, by_category: Mapping[str, str]) -> None:
+    """Obey `logging.logLevel`: records below the level of their category are dropped."""
+    root = logging.getLogger()
+    levels = CategoryLevels(default, by_category)
+    root.setLevel(levels.lowest)
+    for handler in root.handlers:
+        handler.addFilter(levels)
+
+
+class CategoryLevels(logging.Filter):
+    """The levels of the longest category of each record that is in host.json.
+
+    The categories are those of Azure's host: `Function.<name>.User` for what a function logs, `Function.<name>` for its
+    invocations, `Host` for the host itself.
+    """
+
+    def __init__(self, default: str, by_category: Mapping[str, str]) -> None:
+        super().__init__()
+        self._default = logging.getLevelNamesMapping()[default]
+        self._levels = {name: logging.getLevelNamesMapping()[level] for name, level in by_category.items()}
+        self._cache: dict[str, int] = {}
+
+    @property
+    def lowest(self) -> int:
+        return min([self._default, *self._levels.values()])
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        category = category_of(record)
+        level = self._cache.get(category)
+        if level is None:
+            level = self._cache[category] = self._level_of(category)
+        return record.levelno >= level
+
+    def _level_of(self, category: str) -> int:
+        while category:
+            if category in self._levels:
+                return self._levels[category]
+            category = category.rpartition(".")[0]
+        return self._default
+
+
+def category_of(record: logging.LogRecord) -> str:
+    """In lower case; empty for what is logged outside of invocations."""
+    if record.name == _DISPATCHER and isinstance(record.args, tuple) and record.args:
+        return f"function.{record.args[0]}".lower()
+    if record.name.startswith(_HOST):
+        return "host.general"
+    function = current_function.get()
+    return "" if function is None else f"function.{function}.user".lower()
 
 
 def line_formatter(speaker: str) -> logging.Formatter:

@@ -42,9 +42,22 @@ def body_datum(message: ServiceBusReceivedMessage, data_type: str) -> Datum:
     Raises:
         ValueError: the body is an AMQP value or sequence, which the real host cannot convert either.
     """
+    return as_datum(content_of(message), data_type)
+
+
+def content_of(message: ServiceBusReceivedMessage) -> bytes:
+    """The body.
+
+    Raises:
+        ValueError: it is an AMQP value or sequence.
+    """
     if message.body_type is not AmqpMessageBodyType.DATA:
         raise ValueError(f"expected a message body of AMQP data sections, found {message.body_type}")
-    content = b"".join(message.body)
+    return b"".join(message.body)
+
+
+def as_datum(content: bytes, data_type: str) -> Datum:
+    """A body: bytes for data type BINARY, else text."""
     return Datum(content, "bytes") if data_type == "BINARY" else Datum(content.decode(errors="replace"), "string")
 
 

@@ -3,8 +3,9 @@
 The first line to a worker holds its options; the later ones are
 `{"command": "stop"}` (with `"grace_seconds"` for another time than that of the options),
 `{"command": "lead_timers", "is_host_start": true}` and `{"command": "leave_timers"}`. A worker
-sends `{"event": "ready"}`, `{"event": "failed", "error": "..."}`, `{"event": "function_timeout", "function": "..."}`,
-and each second, from its event loop, `{"event": "alive"}`: when that does not come, something holds the loop.
+sends `{"event": "ready", "app": {...}}` (an `AppSummary`), `{"event": "failed", "error": "..."}`,
+`{"event": "function_timeout", "function": "..."}`, and each second, from its event loop, `{"event": "alive"}`: when
+that does not come, something holds the loop.
 When the supervisor's end closes, the worker stops: no worker outlives its supervisor.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,6 +37,10 @@ class WorkerOptions:
     state_dir: str
     master_key: str | None
     host_key: str | None
+    cors_origins: Sequence[str] = ()
+    cors_credentials: bool = False
+    # The reason why the app is not loaded again: the worker answers with it.
+    broken: str | None = None
 
     def to_message(self) -> dict[str, Any]:
         return asdict(self)

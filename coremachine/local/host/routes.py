@@ -1,7 +1,7 @@
 """HTTP route templates with the inline constraints of ASP.NET Core.
 
-A request matches the first route, in the order in which the functions were registered, whose template fits its path and
-whose methods contain its method: a wrong method is a missed route (404), not a 405.
+A request matches the first route, in the order of the functions' names, whose template fits its path and whose methods
+contain its method: a wrong method is a missed route (404), not a 405.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Route(Generic[T]):
 
 
 class RouteTable(Generic[T]):
-    """Routes in order of registration."""
+    """Routes in the order in which they are tried."""
 
     def __init__(self, routes: Iterable[Route[T]]) -> None:
         self._routes: Sequence[Route[T]] = tuple(routes)

@@ -24,28 +24,24 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from azure.functions.meta import Datum
-from azure.servicebus import ServiceBusClient, ServiceBusReceivedMessage, ServiceBusReceiver, ServiceBusSubQueue
+from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiver, ServiceBusSubQueue
 from azure.servicebus.exceptions import ServiceBusError
 
+from coremachine.local.host.clients import service_bus_client
 from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
-from coremachine.local.host.invoker import Call
-from coremachine.local.host.messages import body_datum, properties_of, trigger_metadata
+from coremachine.local.host.message_calls import message_call
 from coremachine.local.host.settings import ServiceBusOptions
 from coremachine.local.host.slots import PATIENCE_SECONDS, SlotDemand
-from coremachine.local.host.tracing import child_trace_parent
+from coremachine.local.host.trouble import Trouble, back_off
 
 log = logging.getLogger(__name__)
 
 # How long one request for a message stays open: bounds how late a slot notices that it should stop.
 _RECEIVE_SECONDS = 0.5
-# What a link gets to open: several round trips, and all slots of all workers open theirs when the broker comes back.
-_OPEN_SECONDS = 10.0
 _IDLE_SECONDS = 60.0
 # Below the idle timeouts of the service's connections (120 s and more): a lock may last longer than a connection does.
 _LONGEST_SILENCE_SECONDS = 30.0
-_BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
-_REPEAT_TROUBLE_SECONDS = 30.0
 
 
 class Receiver(Protocol):
@@ -77,7 +73,7 @@ class SdkReceivers:
 
     def __init__(self, trigger: ServiceBusTrigger, environment: Mapping[str, str]) -> None:
         self._trigger = trigger
-        self._client = _client(trigger.connection, environment)
+        self._client = service_bus_client(trigger.connection, environment)
         self._lock = threading.Lock()  # the client keeps its receivers in a set that is not made for threads
 
     def open(self) -> Receiver:
@@ -115,25 +111,6 @@ def _turn_off_keep_alive(receiver: ServiceBusReceiver) -> None:
     receiver._create_handler = create_without_thread  # type: ignore[method-assign]  # noqa: SLF001
 
 
-def _client(connection: str, environment: Mapping[str, str]) -> ServiceBusClient:
-    """`<connection>` holds a connection string, or `<connection>__fullyQualifiedNamespace` asks for an identity."""
-    # Short retries: the pump backs off by itself, and must notice a stop meanwhile.
-    retry: dict[str, Any] = {
-        "retry_total": 2,
-        "retry_backoff_factor": 0.2,
-        "retry_backoff_max": 2,
-        "try_timeout": _OPEN_SECONDS,
-    }
-    connection_string = environment.get(connection)
-    if connection_string:
-        return ServiceBusClient.from_connection_string(connection_string, **retry)
-    # Late: azure-identity takes a quarter of a second to import, and a connection string does not need it.
-    from azure.identity import DefaultAzureCredential  # noqa: PLC0415
-
-    credential = DefaultAzureCredential(managed_identity_client_id=environment.get(f"{connection}__clientId"))
-    return ServiceBusClient(environment[f"{connection}__fullyQualifiedNamespace"], credential, **retry)
-
-
 class QueuePump:
     """Moves the messages of one entity to one function, `max_concurrent_calls` at a time."""
 
@@ -163,7 +140,7 @@ class QueuePump:
         self._clock = clock
         self._demand = SlotDemand(max_concurrent_calls, clock)
         self._asking = 0
-        self._trouble = _Trouble(trigger.entity)
+        self._trouble = Trouble(trigger.entity, log)
 
     def start(self) -> None:
         log.info("pump_started function=%s entity=%s slots<=%d", self._function.name, self._trigger.entity, self._limit)
@@ -216,7 +193,7 @@ class QueuePump:
                     self._trouble.report(exc)
                     if self._leave_to_others():
                         return
-                    self._stopping.wait(_BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
+                    self._stopping.wait(back_off(failures))
                     failures += 1
         finally:
             with self._lock:
@@ -279,23 +256,14 @@ class QueuePump:
 
     def _invoke(self, receiver: Receiver, message: ServiceBusReceivedMessage) -> bool:
         try:
-            outcome = self._dispatcher.submit(self._call(message), f"message on {self._trigger.entity}")
+            outcome = self._dispatcher.submit(
+                message_call(self._function, self._trigger, message), f"message on {self._trigger.entity}"
+            )
         except Exception:  # a message that cannot be converted fails like a function that raises
             log.exception("message_unreadable function=%s message_id=%s", self._function.name, message.message_id)
             return False
         self._wait(receiver, message, outcome)
         return outcome.exception() is None
-
-    def _call(self, message: ServiceBusReceivedMessage) -> Call:
-        properties = properties_of(message)
-        parent = str(properties.get("Diagnostic-Id") or properties.get("traceparent") or "")
-        return Call(
-            function=self._function,
-            data=body_datum(message, self._trigger.data_type),
-            metadata=trigger_metadata(message),
-            trace_parent=child_trace_parent(parent),
-            trace_state=str(properties.get("tracestate") or ""),
-        )
 
     def _wait(self, receiver: Receiver, message: ServiceBusReceivedMessage, outcome: Future[Datum | None]) -> None:
         """Wait for the outcome, renewing the lock at half of what is left of it, or after a long silence.
@@ -349,31 +317,3 @@ def _is_done(outcome: Future[Datum | None], timeout_seconds: float | None) -> bo
 
 def _seconds_until(moment: datetime | None) -> float:
     return 0.0 if moment is None else (moment - datetime.now(UTC)).total_seconds()
-
-
-class _Trouble:
-    """Logs once, not at each attempt of each slot, that an entity cannot be read, and once that it can again."""
-
-    def __init__(self, entity: str) -> None:
-        self._entity = entity
-        self._lock = threading.Lock()
-        self._said_at: float | None = None
-
-    def report(self, error: Exception) -> None:
-        with self._lock:
-            now = time.monotonic()
-            if self._said_at is None or now - self._said_at > _REPEAT_TROUBLE_SECONDS:
-                log.warning(
-                    "entity_unavailable entity=%s error=%s: %s; trying again",
-                    self._entity,
-                    type(error).__name__,
-                    str(error).splitlines()[0] if str(error) else "",
-                )
-                self._said_at = now
-
-    def clear(self) -> None:
-        if self._said_at is None:  # read without the lock: this runs for every message
-            return
-        with self._lock:
-            self._said_at = None
-            log.info("entity_available entity=%s", self._entity)

@@ -1,4 +1,4 @@
-"""host.json, local.settings.json and the environment, read once into frozen values."""
+"""host.json and its overrides in the environment, read once into frozen values."""
 
 from __future__ import annotations
 
@@ -10,28 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from coremachine.local.host.errors import MissingSettingError, SettingsError
+from coremachine.local.host.host_keys import warnings_of
 from coremachine.local.host.timespan import parse_timespan
 
 _OVERRIDE_PREFIX = "AzureFunctionsJobHost__"
 _SETTING_REFERENCE = re.compile(r"%([^%]+)%")
 
-# Lower-case dotted paths that change what this host does; a path ending in ".*" includes everything below it.
-_HONOURED = frozenset(
-    {
-        "version",
-        "functiontimeout",
-        "extensions.http.routeprefix",
-        "extensions.http.maxconcurrentrequests",
-        "extensions.http.maxoutstandingrequests",
-        "extensions.servicebus.maxconcurrentcalls",
-        "extensions.servicebus.autocompletemessages",
-        "extensions.servicebus.maxautolockrenewalduration",
-        "extensions.servicebus.maxmessagebatchsize",
-        "logging.loglevel.default",
-    }
-)
-# They configure the cloud platform or its telemetry; ignoring them changes nothing about what an app does.
-_IRRELEVANT = ("extensionbundle.", "logging.", "telemetrymode", "aggregator.", "healthmonitor.", "functions", "$schema")
 _LOG_LEVELS = {
     "trace": "DEBUG",
     "debug": "DEBUG",
@@ -51,6 +35,21 @@ class ServiceBusOptions:
     auto_complete_messages: bool = True
     max_auto_lock_renewal_seconds: float | None = 300.0
     max_message_batch_size: int = 1000
+    min_message_batch_size: int = 1
+    max_batch_wait_seconds: float = 30.0
+    max_concurrent_sessions: int = 8
+    session_idle_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class StorageQueueOptions:
+    """extensions.queues; durations in seconds."""
+
+    is_base64: bool = True
+    batch_size: int = 16
+    max_dequeue_count: int = 5
+    visibility_seconds: float = 0.0
+    max_polling_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,10 @@ class HostSettings:
     http: HttpOptions = field(default_factory=HttpOptions)
     service_bus: ServiceBusOptions = field(default_factory=ServiceBusOptions)
     log_level: str = "INFO"
+    # By category in lower case, such as function.orders.user; the longest one that fits counts.
+    log_levels: Mapping[str, str] = field(default_factory=dict)
+    functions: tuple[str, ...] | None = None
+    storage_queues: StorageQueueOptions = field(default_factory=StorageQueueOptions)
     warnings: tuple[str, ...] = ()
 
 
@@ -80,7 +83,7 @@ def read_host_settings(app_dir: Path, environment: Mapping[str, str]) -> HostSet
         SettingsError: the file is missing, is no JSON, has another version than "2.0", or a value has the wrong type.
     """
     path = app_dir / "host.json"
-    document = _read_json(path)
+    document = read_json(path)
     if document.get("version") != "2.0":
         raise SettingsError(f'{path}: expected "version": "2.0", found {document.get("version")!r}')
     values = {key.lower(): value for key, value in _flatten(document)}
@@ -100,7 +103,10 @@ def read_host_settings(app_dir: Path, environment: Mapping[str, str]) -> HostSet
         ),
         service_bus=_service_bus_options(reader, default.service_bus),
         log_level=reader.log_level("logging.logLevel.default", default.log_level),
-        warnings=tuple(_ignored_keys(path, values)),
+        log_levels=reader.log_levels(),
+        functions=reader.texts("functions"),
+        storage_queues=_storage_queue_options(reader, default.storage_queues),
+        warnings=tuple(warnings_of(path.name, values)),
     )
 
 
@@ -113,13 +119,22 @@ def _service_bus_options(reader: _Reader, default: ServiceBusOptions) -> Service
             prefix + "maxAutoLockRenewalDuration", default.max_auto_lock_renewal_seconds
         ),
         max_message_batch_size=reader.positive(prefix + "maxMessageBatchSize", default.max_message_batch_size),
+        min_message_batch_size=reader.positive(prefix + "minMessageBatchSize", default.min_message_batch_size),
+        max_batch_wait_seconds=reader.bounded_seconds(prefix + "maxBatchWaitTime", default.max_batch_wait_seconds),
+        max_concurrent_sessions=reader.positive(prefix + "maxConcurrentSessions", default.max_concurrent_sessions),
+        session_idle_seconds=reader.bounded_seconds(prefix + "sessionIdleTimeout", default.session_idle_seconds),
     )
 
 
-def _ignored_keys(path: Path, values: Mapping[str, Any]) -> Iterator[str]:
-    for key in values:
-        if key not in _HONOURED and not key.startswith(_IRRELEVANT):
-            yield f"{path.name}: {key!r} is not supported by the local host and is ignored"
+def _storage_queue_options(reader: _Reader, default: StorageQueueOptions) -> StorageQueueOptions:
+    prefix = "extensions.queues."
+    return StorageQueueOptions(
+        is_base64=reader.choice(prefix + "messageEncoding", ("base64", "none")) == "base64",
+        batch_size=reader.positive(prefix + "batchSize", default.batch_size),
+        max_dequeue_count=reader.positive(prefix + "maxDequeueCount", default.max_dequeue_count),
+        visibility_seconds=reader.bounded_seconds(prefix + "visibilityTimeout", default.visibility_seconds),
+        max_polling_seconds=reader.bounded_seconds(prefix + "maxPollingInterval", default.max_polling_seconds),
+    )
 
 
 def _flatten(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -130,7 +145,7 @@ def _flatten(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
             yield prefix + key, value
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -154,6 +169,24 @@ class _Reader:
         if not isinstance(value, str):
             raise self._wrong(key, "a string", value)
         return value
+
+    def texts(self, key: str) -> tuple[str, ...] | None:
+        """A list of strings, or its elements as `key.0`, `key.1` from the environment; None without it."""
+        value = self.values.get(key.lower())
+        if value is None:
+            value = [text for name, text in self.values.items() if name.startswith(f"{key.lower()}.")] or None
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._wrong(key, "a list of strings", value)
+        return tuple(value)
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str:
+        """One of the choices, of which the first is the default; upper and lower case are the same."""
+        value = self.values.get(key.lower(), choices[0])
+        if str(value).lower() not in choices:
+            raise self._wrong(key, f"one of {', '.join(choices)}", value)
+        return str(value).lower()
 
     def boolean(self, key: str, default: bool) -> bool:  # noqa: FBT001 - a value, not a switch
         value = self.values.get(key.lower(), default)
@@ -186,6 +219,18 @@ class _Reader:
             raise self._wrong(key, "a TimeSpan such as '00:05:00'", value)
         return duration.total_seconds() if duration.total_seconds() >= 0 else None
 
+    def bounded_seconds(self, key: str, default: float) -> float:
+        """A TimeSpan that ends."""
+        found = self.seconds(key, default)
+        if found is None:
+            raise self._wrong(key, "a TimeSpan of zero or more", self.values[key.lower()])
+        return found
+
+    def log_levels(self) -> dict[str, str]:
+        prefix = "logging.loglevel."
+        names = [key.removeprefix(prefix) for key in self.values if key.startswith(prefix)]
+        return {name: self.log_level(prefix + name, "INFO") for name in names if name != "default"}
+
     def log_level(self, key: str, default: str) -> str:
         value = self.values.get(key.lower())
         if value is None:
@@ -206,35 +251,6 @@ class _Reader:
         return SettingsError(
             f"{self.path.name} (or its override in the environment): {key} must be {expected}, found {found!r}"
         )
-
-
-def app_environment(app_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the app: `Values` of local.settings.json where the given environment has no such name.
-
-    Raises:
-        SettingsError: local.settings.json exists and cannot be read, or holds a value that is no string.
-    """
-    return {**_local_settings(app_dir, "Values"), **environment}
-
-
-def local_http_port(app_dir: Path, default: int) -> int:
-    """`Host.LocalHttpPort` of local.settings.json, else the default."""
-    path = app_dir / "local.settings.json"
-    value = (_read_json(path).get("Host") or {}).get("LocalHttpPort", default) if path.exists() else default
-    if not isinstance(value, int):
-        raise SettingsError(f"{path}: Host.LocalHttpPort must be a number, found {value!r}")
-    return value
-
-
-def _local_settings(app_dir: Path, section: str) -> dict[str, str]:
-    path = app_dir / "local.settings.json"
-    if not path.exists():
-        return {}
-    values = _read_json(path).get(section) or {}
-    for name, value in values.items():
-        if not isinstance(value, str):
-            raise SettingsError(f"{path}: {section}.{name} must be a string, found {type(value).__name__}")
-    return dict(values)
 
 
 def resolve_references(text: str, environment: Mapping[str, str], used_by: str) -> str:

@@ -23,8 +23,10 @@ from typing import IO, Any, Self
 
 from coremachine.local.host.access import AccessKeys
 from coremachine.local.host.errors import HostStartError
+from coremachine.local.host.local_settings import LocalSettings, read_local_settings
 from coremachine.local.host.protocol import EXIT_FUNCTION_TIMEOUT, Channel, WorkerOptions
-from coremachine.local.host.settings import HostSettings, app_environment, read_host_settings
+from coremachine.local.host.settings import HostSettings, read_host_settings
+from coremachine.local.host.summary import AppSummary
 from coremachine.local.own_path import path_setting
 from coremachine.local.web_guard import is_loopback_address
 
@@ -37,6 +39,8 @@ _TICK_SECONDS = 0.1
 _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # A worker that lived this long was well: its death starts the back-off anew.
 _HEALTHY_SECONDS = 20.0
+# After this number the app is not loaded again.
+_MOST_DEATHS_AT_LOAD = 3
 # What a worker gets beyond the grace period, and beyond its announcement of a function timeout, before it is killed.
 _KILL_AFTER_SECONDS = 10.0
 # The same for one that is to be replaced.
@@ -58,10 +62,17 @@ class _Slot:
     kill_at: float | None = None
     failures: int = 0
     error: str | None = None
+    # How many of its processes have died one after another before they were ready.
+    deaths_at_load: int = 0
     # When it last said that it is alive; None until it is ready.
     heard_at: float | None = None
     is_blocked: bool = False
     has_ended: bool = False
+
+    @property
+    def broken(self) -> str | None:
+        """Why its next process does not load the app."""
+        return self.error if self.deaths_at_load >= _MOST_DEATHS_AT_LOAD else None
 
     def silence(self, now: float) -> float:
         """For how long its event loop has said nothing."""
@@ -79,6 +90,7 @@ class HostSupervisor:
         log_level: A name of the logging module; host.json's default level counts when it is None.
         log_file: Receives the output of all workers; otherwise it goes to stderr.
         state_dir: Keeps what timers missed across runs of the host; otherwise it is forgotten at the end.
+        cors_origins: Pages of these origins may send requests, beside those that local.settings.json names.
         work_dir: The workers' own folder, from which they take relative paths; app_dir by default, as in Azure.
         name: Of the app, where there are several: the supervisor's thread has it.
     """
@@ -98,17 +110,20 @@ class HostSupervisor:
         work_dir: Path | None = None,
         grace_seconds: float = 10.0,
         name: str = "",
+        cors_origins: tuple[str, ...] = (),
     ) -> None:
         self._app_dir = app_dir.resolve()
         self._work_dir = (work_dir or app_dir).resolve()
         self._address = (host, port)
-        self._environment = app_environment(self._app_dir, {**os.environ, **(environment or {})})
+        self._local: LocalSettings = read_local_settings(self._app_dir)
+        self._environment = {**self._local.values, **os.environ, **(environment or {})}
         self._settings: HostSettings = read_host_settings(self._app_dir, self._environment)
         self._log_level = (log_level or self._settings.log_level).upper()
         self._log_file = log_file
         self._state_dir = state_dir
         self._grace_seconds = grace_seconds
         self._thread_name = f"host-supervisor {name}".strip()
+        self._cors_origins = cors_origins
         self.keys = self._read_keys() if enable_auth else None
         self._slots = [_Slot(index) for index in range(workers)]
         self._lock = threading.RLock()
@@ -120,6 +135,8 @@ class HostSupervisor:
         self._monitor: threading.Thread | None = None
         self._leader: int | None = None
         self._timers_started = False
+        # What the last worker that was ready has loaded.
+        self.app: AppSummary | None = None
         # Workers that are ending, each with the time when it is killed.
         self._replaced: list[tuple[subprocess.Popen[bytes], Channel, float]] = []
 
@@ -152,7 +169,7 @@ class HostSupervisor:
         Raises:
             HostStartError: the address cannot be bound.
         """
-        for warning in self._settings.warnings:
+        for warning in (*self._settings.warnings, *self._local.warnings):
             log.warning("%s", warning)
         try:
             family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
@@ -211,6 +228,7 @@ class HostSupervisor:
         with self._changed:
             for slot in self._slots:
                 slot.failures, slot.error, slot.is_ready, slot.restart_at = 0, None, False, 0.0
+                slot.deaths_at_load = 0
                 if slot.process is not None and slot.channel is not None:
                     slot.channel.send({"command": "stop", "grace_seconds": grace_seconds})
                     kill_at = time.monotonic() + grace_seconds + _REPLACE_SECONDS
@@ -268,17 +286,19 @@ class HostSupervisor:
                 stderr=self._output or _STDERR,
             )
         slot.channel = Channel(ours)
-        slot.is_ready, slot.error, slot.heard_at = False, None, None
+        slot.is_ready, slot.heard_at = False, None
+        if slot.broken is None:
+            slot.error = None
         slot.is_blocked = slot.has_ended = False
         slot.started_at, slot.restart_at, slot.kill_at = time.monotonic(), None, None
-        slot.channel.send(self._options(slot.index).to_message())
+        slot.channel.send(self._options(slot).to_message())
         log.info("worker_started worker=%d pid=%d", slot.index, slot.process.pid)
 
-    def _options(self, index: int) -> WorkerOptions:
+    def _options(self, slot: _Slot) -> WorkerOptions:
         assert self._listener is not None  # noqa: S101 - start() has bound it
         return WorkerOptions(
             app_dir=str(self._app_dir),
-            index=index,
+            index=slot.index,
             workers=len(self._slots),
             listener_fd=self._listener.fileno(),
             log_level=self._log_level,
@@ -286,6 +306,9 @@ class HostSupervisor:
             state_dir=str(self._state_dir),
             master_key=self.keys.master if self.keys else None,
             host_key=self.keys.host if self.keys else None,
+            cors_origins=(*self._local.cors_origins, *self._cors_origins),
+            cors_credentials=self._local.cors_credentials,
+            broken=slot.broken,
         )
 
     def _watch(self) -> None:
@@ -326,13 +349,15 @@ class HostSupervisor:
     def _on_event(self, slot: _Slot, message: dict[str, Any]) -> None:
         match message["event"]:
             case "ready":
-                slot.is_ready = True
+                slot.is_ready, slot.deaths_at_load = True, 0
+                self.app = AppSummary.from_message(message["app"])
                 log.info("worker_ready worker=%d seconds=%.2f", slot.index, time.monotonic() - slot.started_at)
                 self._appoint_leader()
             case "alive":
                 self._hear(slot)
             case "failed":
                 slot.error = message["error"]
+                log.error("app_cannot_be_loaded worker=%d; requests are answered with the reason", slot.index)
             case "function_timeout":
                 log.error("function_timeout worker=%d function=%s", slot.index, message["function"])
                 slot.kill_at = time.monotonic() + _KILL_AFTER_SECONDS
@@ -347,6 +372,10 @@ class HostSupervisor:
             slot.failures = 0
         delay = 0.0 if status == EXIT_FUNCTION_TIMEOUT else _BACK_OFF_SECONDS[min(slot.failures, 6)]
         slot.failures += 1
+        if not slot.is_ready:
+            slot.deaths_at_load += 1
+            if slot.deaths_at_load == _MOST_DEATHS_AT_LOAD:
+                slot.error = f"its process ended {slot.deaths_at_load} times while it loaded, last with status {status}"
         slot.process, slot.is_ready = None, False
         slot.restart_at = time.monotonic() + delay
         log.error("worker_died worker=%d exit_status=%d; restarting in %.1f s", slot.index, status, delay)

@@ -16,6 +16,7 @@ from azure.functions.meta import Datum
 from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.functions import IndexedFunction, TimerTrigger
 from coremachine.local.host.invoker import Call
+from coremachine.local.host.retry import NOT_RETRIED, Retrying
 from coremachine.local.host.tracing import child_trace_parent
 
 log = logging.getLogger(__name__)
@@ -73,13 +74,20 @@ def timer_datum(*, past_due: bool, status: TimerStatus | None) -> Datum:
     return Datum(json.dumps(document), "json")
 
 
-def timer_call(function: IndexedFunction, *, past_due: bool = False, status: TimerStatus | None = None) -> Call:
+def timer_call(
+    function: IndexedFunction,
+    *,
+    past_due: bool = False,
+    status: TimerStatus | None = None,
+    retrying: Retrying = NOT_RETRIED,
+) -> Call:
     """An invocation of a timer function."""
     return Call(
         function=function,
         data=timer_datum(past_due=past_due, status=status),
         metadata={},
         trace_parent=child_trace_parent(""),
+        retrying=retrying,
     )
 
 
@@ -131,9 +139,18 @@ class TimerRunner:
         return self._trigger.schedule.next_after(first, self._zone) - first >= _SHORTEST_MONITORED
 
     async def _fire(self, *, past_due: bool, status: TimerStatus | None) -> None:
-        outcome = self._dispatcher.submit(timer_call(self._function, past_due=past_due, status=status), "timer")
-        # The dispatcher has logged a failure; the schedule goes on in any case.
-        await asyncio.gather(asyncio.wrap_future(outcome), return_exceptions=True)
+        """Run the function, again by its retry policy. The dispatcher logs failures; the schedule goes on."""
+        policy = self._function.retry
+        limit = 0 if policy is None else policy.max_retry_count
+        retry = 0
+        while True:
+            call = timer_call(self._function, past_due=past_due, status=status, retrying=Retrying(retry, limit or 0))
+            outcome = self._dispatcher.submit(call, "timer" if retry == 0 else f"retry {retry} of a timer")
+            await asyncio.gather(asyncio.wrap_future(outcome), return_exceptions=True)
+            if policy is None or outcome.exception() is None or (limit is not None and retry >= limit):
+                return
+            retry += 1
+            await asyncio.sleep(policy.delay(retry))
 
     async def _sleep_until(self, moment: datetime) -> None:
         while (left := (moment - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 - it is the clock that is waited for

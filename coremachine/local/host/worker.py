@@ -6,7 +6,6 @@ Started by the supervisor as `python -m coremachine.local.host.worker FD`, FD be
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -18,24 +17,22 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
-import uvicorn
 import uvloop
 
-from coremachine.local.connections import ConnectionBook, connection_limit
-from coremachine.local.descriptors import raise_descriptor_limit
-from coremachine.local.host.acceptor import Acceptor
 from coremachine.local.host.access import AccessKeys
 from coremachine.local.host.admin import AdminApi
+from coremachine.local.host.broken_app import serve_broken
+from coremachine.local.host.cors import CorsPolicy
 from coremachine.local.host.dispatcher import Dispatcher
-from coremachine.local.host.edge import EdgeLimits, EdgeProtocol
-from coremachine.local.host.errors import HostError
+from coremachine.local.host.errors import AppLoadError, HostError
 from coremachine.local.host.forks import keep_from_children
-from coremachine.local.host.functions import AppIndex, ServiceBusTrigger, TimerTrigger, index_app
+from coremachine.local.host.functions import AppIndex, TimerTrigger
 from coremachine.local.host.http import HttpApp, build_routes
+from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Invoker, PortableInvoker
-from coremachine.local.host.logs import configure_logging
+from coremachine.local.host.logs import configure_logging, set_levels
 from coremachine.local.host.ncrontab import local_zone
 from coremachine.local.host.protocol import (
     ALIVE_SECONDS,
@@ -44,8 +41,12 @@ from coremachine.local.host.protocol import (
     Channel,
     WorkerOptions,
 )
-from coremachine.local.host.service_bus import QueuePump, SdkReceivers
+from coremachine.local.host.pumps import Pump, build_pumps
+from coremachine.local.host.sending import OutputSender, StorageSource
+from coremachine.local.host.server import FINISH_SECONDS, HttpServer, make_server
 from coremachine.local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
+from coremachine.local.host.storage import Storage
+from coremachine.local.host.summary import summary_of
 from coremachine.local.host.timer import TimerGroup, TimerRunner, TimerStatusStore
 
 log = logging.getLogger("coremachine.local.host.worker")  # __name__ is __main__ here
@@ -53,42 +54,8 @@ log = logging.getLogger("coremachine.local.host.worker")  # __name__ is __main__
 _WATCH_SECONDS = 0.2
 # What triggers get to hand messages back once their invocations have been given up.
 _ABANDON_SECONDS = 3.0
-# The same for HTTP; and how long a blocked event loop is waited for.
-_FINISH_SECONDS = 1.5
+# How long a blocked event loop is waited for.
 _LOOP_SECONDS = 2.0
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the worker decides when to stop. Reports when it listens."""
-
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._listener = listener
-        self._on_started = on_started
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        acceptor = Acceptor(asyncio.get_running_loop(), self._listener, self._make_protocol)
-        acceptor.start()
-        self.servers.append(cast("asyncio.Server", acceptor))
-        self._on_started()
-
-    def _make_protocol(self) -> asyncio.Protocol:
-        kind: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-
-    async def stop_listening(self) -> None:
-        for listener in self.servers:
-            listener.close()
-
-    async def finish(self, serving: asyncio.Task[None]) -> None:
-        """Answer what has been accepted, then end the serving task."""
-        self.should_exit = True
-        await asyncio.wait([serving], timeout=_FINISH_SECONDS)
 
 
 class Worker:
@@ -103,9 +70,19 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stop_requested = asyncio.Event()
         self._grace_seconds = options.grace_seconds
-        self._invoker: Invoker = PortableInvoker(self._loop, os.environ)
+        storage = Storage(os.environ, is_base64=settings.storage_queues.is_base64)
+        self._sender = OutputSender(os.environ, storage)
+        self._invoker: Invoker = PortableInvoker(self._loop, os.environ, self._sender, StorageSource(storage))
         self._dispatcher = Dispatcher(self._invoker, timeout_seconds=settings.function_timeout_seconds)
-        self._pumps = self._build_pumps()
+        self._pumps = build_pumps(
+            index,
+            self._dispatcher,
+            settings,
+            storage,
+            os.environ,
+            workers=options.workers,
+            worker=options.index,
+        )
         self._timers = self._build_timers()
 
     async def run(self, messages: Iterator[dict[str, Any]]) -> None:
@@ -142,7 +119,7 @@ class Worker:
                 break
         self._loop.call_soon_threadsafe(self._stop_requested.set)
 
-    def _watch_timeouts(self, server: _Server, serving: asyncio.Task[None]) -> None:
+    def _watch_timeouts(self, server: HttpServer, serving: asyncio.Task[None]) -> None:
         """A thread, because a function that blocks the event loop must be found as well."""
         while (call := self._dispatcher.overdue()) is None:
             time.sleep(_WATCH_SECONDS)
@@ -161,7 +138,7 @@ class Worker:
         except TimeoutError:
             log.warning("event_loop_blocked: a function holds it; going on without it")
 
-    async def _shut_down(self, server: _Server, serving: asyncio.Task[None]) -> None:
+    async def _shut_down(self, server: HttpServer, serving: asyncio.Task[None]) -> None:
         log.info("worker_stopping in_flight=%d", self._dispatcher.in_flight)
         deadline = time.monotonic() + self._grace_seconds
         for pump in self._pumps:
@@ -176,9 +153,12 @@ class Worker:
             await asyncio.to_thread(_hand_back, self._dispatcher, self._pumps, "the host is shutting down")
         await server.finish(serving)
         self._invoker.close()
+        self._sender.close()
         for thread in ending:
-            await asyncio.to_thread(thread.join, max(_FINISH_SECONDS, deadline - time.monotonic()))
+            await asyncio.to_thread(thread.join, max(FINISH_SECONDS, deadline - time.monotonic()))
         log.info("worker_stopped")
+        # Its lifespan task is cancelled with the loop, and it would report that with a traceback.
+        logging.getLogger("azure.functions.AsgiMiddleware").setLevel(logging.CRITICAL)
 
     def _tell_app(self) -> list[threading.Thread]:
         """Call the app's own SIGTERM handler; what it leaves running in threads, for which an orderly exit waits."""
@@ -191,7 +171,7 @@ class Worker:
             log.exception("app_signal_handler_failed")
         return [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
 
-    def _build_server(self, listener: socket.socket) -> _Server:
+    def _build_server(self, listener: socket.socket) -> HttpServer:
         options = self._options
         keys = AccessKeys(options.master_key, options.host_key) if options.master_key and options.host_key else None
         http = self._settings.http
@@ -206,22 +186,12 @@ class Worker:
             keys=keys,
             admin=AdminApi(self._index, self._dispatcher),
         )
-        book = ConnectionBook("http", connection_limit(raise_descriptor_limit()))
-        config = uvicorn.Config(
-            app,
-            # A factory does where uvicorn's signature asks for a class.
-            http=cast("type[asyncio.Protocol]", partial(EdgeProtocol, book, EdgeLimits())),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            server_header=False,
-            timeout_graceful_shutdown=max(1, int(options.grace_seconds)),
-        )
-        return _Server(config, listener, on_started=self._say_ready)
+        cors = CorsPolicy(tuple(options.cors_origins), options.cors_credentials)
+        return make_server(app, listener, cors, grace_seconds=options.grace_seconds, on_started=self._say_ready)
 
     def _say_ready(self) -> None:
-        self._channel.send({"event": "ready"})
+        prefix = self._settings.http.route_prefix
+        self._channel.send({"event": "ready", "app": summary_of(self._index, prefix).to_message()})
         self._say_alive()
 
     def _say_alive(self) -> None:
@@ -230,22 +200,6 @@ class Worker:
 
     def _share(self, limit: int | None) -> int | None:
         return None if limit is None else share_of(limit, self._options.workers, self._options.index)
-
-    def _build_pumps(self) -> list[QueuePump]:
-        options = self._settings.service_bus
-        slots = share_of(options.max_concurrent_calls, self._options.workers, self._options.index)
-        return [
-            QueuePump(
-                function,
-                function.trigger,
-                SdkReceivers(function.trigger, os.environ),
-                self._dispatcher,
-                options,
-                max_concurrent_calls=slots,
-            )
-            for function in self._index.functions.values()
-            if isinstance(function.trigger, ServiceBusTrigger)
-        ]
 
     def _build_timers(self) -> TimerGroup:
         store = TimerStatusStore(Path(self._options.state_dir) / "timers")
@@ -265,13 +219,13 @@ def _app_handler() -> Callable[[int, FrameType | None], object] | None:
     return handler if callable(handler) and not isinstance(handler, signal.Handlers) else None
 
 
-def _join(pumps: Sequence[QueuePump], timeout_seconds: float) -> bool:
+def _join(pumps: Sequence[Pump], timeout_seconds: float) -> bool:
     deadline = time.monotonic() + timeout_seconds
     joined = [pump.join(max(0.0, deadline - time.monotonic())) for pump in pumps]  # each one, also after a False
     return all(joined)
 
 
-def _hand_back(dispatcher: Dispatcher, pumps: Sequence[QueuePump], reason: str) -> None:
+def _hand_back(dispatcher: Dispatcher, pumps: Sequence[Pump], reason: str) -> None:
     """Give up all invocations, so that their messages are abandoned now and not when their locks end."""
     for pump in pumps:
         pump.stop()
@@ -292,14 +246,17 @@ def exit_now(status: int) -> NoReturn:
 def _load(options: WorkerOptions) -> tuple[HostSettings, AppIndex]:
     app_dir = Path(options.app_dir)
     settings = read_host_settings(app_dir, os.environ)
+    set_levels(options.log_level, settings.log_levels)
     started = time.monotonic()
-    index = index_app(app_dir, os.environ)
+    index = index_app(app_dir, os.environ, only=settings.functions)
     log.info(
         "app_indexed functions=%s disabled=%s seconds=%.2f",
         ",".join(index.functions) or "none",
         ",".join(index.disabled) or "none",
         time.monotonic() - started,
     )
+    for warning in index.warnings:
+        log.warning("%s", warning)
     for error in index.errors:
         log.error("%s", error)
     return settings, index
@@ -307,12 +264,16 @@ def _load(options: WorkerOptions) -> tuple[HostSettings, AppIndex]:
 
 async def _run(options: WorkerOptions, channel: Channel, messages: Iterator[dict[str, Any]]) -> int:
     try:
+        if options.broken is not None:
+            raise AppLoadError(options.broken)
         settings, index = _load(options)
         worker = Worker(options, channel, settings, index)
     except (HostError, ValueError) as exc:
-        log.exception("worker_cannot_start")
-        channel.send({"event": "failed", "error": str(exc)})
-        return EXIT_LOAD_FAILED
+        # The traceback is the app's own; that of the host adds nothing to the message.
+        log.error("app_cannot_be_loaded worker=%d: %s", options.index, exc, exc_info=exc.__cause__)  # noqa: TRY400
+        failed = {"event": "failed", "error": str(exc)}
+        await serve_broken(str(exc), options, messages, on_started=partial(channel.send, failed))
+        return 0
     await worker.run(messages)
     return 0
 

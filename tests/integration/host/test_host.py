@@ -246,6 +246,10 @@ def test_a_worker_that_could_not_load_the_app_is_replaced_at_once(start_host, tm
     host.replace_workers(0.2)
     with pytest.raises(HostStartError, match="SyntaxError"):
         host.wait_ready(120)
+    (broken,) = host.worker_pids
+    with client(host) as http:
+        assert "SyntaxError" in http.get("/api/text").json()["detail"]
+    assert host.worker_pids == [broken]  # not started again and again
     (app / "function_app.py").write_text(good)
     host.replace_workers(0.2)
     host.wait_ready(120)
@@ -297,14 +301,26 @@ def test_interrupt_stops_the_command_cleanly(tmp_path, sample_log):
     assert "host_stopped" in (tmp_path / "out.log").read_text()
 
 
-def test_app_that_cannot_be_loaded_is_reported_to_the_caller(tmp_path):
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise ValueError('no such luck')", "no such luck"),
+        ("import sys\nsys.exit('leave')", "SystemExit: leave"),
+        ("import os\nos._exit(9)", "3 times while it loaded, last with status 9"),
+    ],
+)
+def test_app_that_cannot_be_loaded_is_reported_and_answered(tmp_path, source, reason):
     (tmp_path / "host.json").write_text('{"version": "2.0"}')
-    (tmp_path / "function_app.py").write_text("raise ValueError('no such luck')")
+    (tmp_path / "function_app.py").write_text(source)
     supervisor = HostSupervisor(tmp_path, port=0, workers=1, log_file=tmp_path / "host.log")
     supervisor.start()
     try:
-        with pytest.raises(HostStartError, match="no such luck"):
+        with pytest.raises(HostStartError, match=reason):
             supervisor.wait_ready(120)
+        with client(supervisor) as http:
+            answer = http.get("/api/anything")
+        assert (answer.status_code, answer.json()["code"]) == (503, "app_cannot_be_loaded")
+        assert reason in answer.json()["detail"]
     finally:
         supervisor.stop()
 

@@ -11,6 +11,7 @@ import pytest
 from coremachine.local.host.functions import SERVICE_BUS, IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.invoker import Call, PortableInvoker
 from coremachine.local.host.messages import body_datum, trigger_metadata
+from coremachine.local.host.signature import GENERIC
 
 from .conftest import received_message
 
@@ -41,12 +42,10 @@ def deliver(loop):
             name="f",
             handler=on_message,
             is_async=False,
-            trigger_type=SERVICE_BUS,
+            trigger_type=GENERIC if wants_raw else SERVICE_BUS,
             trigger_parameter="message",
             trigger=ServiceBusTrigger("C", "q", "", "", False, data_type, None),
             context_parameter=None,
-            has_return=False,
-            wants_raw=wants_raw,
             raw_bindings=(),
             directory=Path(),
         )

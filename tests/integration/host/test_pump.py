@@ -163,8 +163,6 @@ class Bench:
             trigger_parameter="message",
             trigger=trigger,
             context_parameter=None,
-            has_return=False,
-            wants_raw=False,
             raw_bindings=(),
             directory=Path(),
         )

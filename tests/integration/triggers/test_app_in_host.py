@@ -41,7 +41,7 @@ def test_each_function_runs_and_says_what_is_missing(kind):
     results = invoke(kind)
     assert list(results) == [
         "livez",
-        "http_api",
+        "web_api",
         "process_jobs",
         "process_tasks_tasks",
         "process_tasks_raster",
@@ -52,7 +52,7 @@ def test_each_function_runs_and_says_what_is_missing(kind):
     ]
     (outcome, (_, response)) = results["livez"][0]
     assert (outcome, response["status_code"][1]) == ("returned", "200")
-    (outcome, (_, response)) = results["http_api"][0]
+    (outcome, (_, response)) = results["web_api"][0]
     assert (outcome, response["status_code"][1]) == ("returned", "503")
     assert "COREMACHINE_DATABASE_URL" in response["body"][1]
     # Two messages each that no queue of the app carries: they stay with the broker while they cannot be written down.

@@ -11,8 +11,9 @@ import pytest
 import triggers.dead_letters
 import triggers.queues
 import triggers.timers
-from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger, index_app
+from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.http import Request, http_call
+from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Call, PortableInvoker
 from coremachine.local.host.messages import body_datum, trigger_metadata
 from coremachine.local.host.settings import read_host_settings

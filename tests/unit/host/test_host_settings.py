@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from coremachine.local.host.access import AccessKeys
 from coremachine.local.host.errors import MissingSettingError, SettingsError
 from coremachine.local.host.settings import (
-    app_environment,
     is_disabled,
-    local_http_port,
     read_host_settings,
     resolve_references,
     share_of,
@@ -82,9 +80,36 @@ def test_keys_that_change_nothing_here_are_named_in_a_warning(write_host):
     assert "bundle" not in warnings
 
 
+def test_unknown_keys_are_told_from_those_that_are_not_supported(write_host):
+    document = {"version": "2.0", "extension": {"http": {"routePrefix": ""}}, "retry": {"strategy": "fixed_delay"}}
+    document["extensions"] = {"serviceBus": {"messageHandlerOptions": {"maxConcurrentCalls": 1}}}
+    unknown, ignored, old = read_host_settings(write_host(document), {}).warnings
+    assert "'extension.http.routeprefix' is unknown" in unknown
+    assert "'retry.strategy' is not supported" in ignored
+    assert "version 4" in old
+
+
+def test_functions_to_run_may_be_listed(write_host):
+    assert read_host_settings(write_host({"version": "2.0", "functions": ["a", "b"]}), {}).functions == ("a", "b")
+    overrides = {"AzureFunctionsJobHost__functions__0": "c"}
+    assert read_host_settings(write_host({"version": "2.0"}), overrides).functions == ("c",)
+    assert read_host_settings(write_host({"version": "2.0"}), {}).functions is None
+
+
+def test_log_levels_are_read_by_category(write_host):
+    levels = {"default": "Warning", "Function.orders": "Debug", "Host": "None"}
+    settings = read_host_settings(write_host({"version": "2.0", "logging": {"logLevel": levels}}), {})
+    assert settings.log_level == "WARNING"
+    assert settings.log_levels == {"function.orders": "DEBUG", "host": "CRITICAL"}
+
+
 @pytest.mark.parametrize(
     ("document", "named"),
     [
+        ({"version": "2.0", "functions": "all"}, "functions"),
+        ({"version": "2.0", "extensions": {"queues": {"messageEncoding": "utf8"}}}, "messageEncoding"),
+        ({"version": "2.0", "extensions": {"serviceBus": {"maxBatchWaitTime": "-1"}}}, "maxBatchWaitTime"),
+        ({"version": "2.0", "logging": {"logLevel": {"Host": "Loud"}}}, "host"),
         ({}, '"version": "2.0"'),
         ({"version": "1.0"}, "'1.0'"),
         ([], "JSON object"),
@@ -107,19 +132,6 @@ def test_missing_or_broken_host_json_is_refused(tmp_path):
     (tmp_path / "host.json").write_text("{")
     with pytest.raises(SettingsError, match="not valid JSON"):
         read_host_settings(tmp_path, {})
-
-
-def test_real_environment_wins_over_local_settings(tmp_path):
-    document = {"Values": {"A": "file", "B": "file"}, "Host": {"LocalHttpPort": 7000}}
-    (tmp_path / "local.settings.json").write_text(json.dumps(document))
-    assert app_environment(tmp_path, {"B": "real"}) == {"A": "file", "B": "real"}
-    assert local_http_port(tmp_path, 7071) == 7000
-
-
-def test_local_settings_hold_strings_only(tmp_path):
-    (tmp_path / "local.settings.json").write_text('{"Values": {"A": 1}}')
-    with pytest.raises(SettingsError, match=r"Values\.A must be a string"):
-        app_environment(tmp_path, {})
 
 
 def test_references_are_replaced_and_a_missing_one_is_named():

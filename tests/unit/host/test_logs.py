@@ -1,10 +1,11 @@
 """What a log line of the local host shows."""
 
+import contextvars
 import logging
 
 import pytest
 
-from coremachine.local.host.logs import line_formatter
+from coremachine.local.host.logs import CategoryLevels, current_function, line_formatter
 
 
 def line_of(**extra):
@@ -57,3 +58,24 @@ def test_text_of_an_exception_makes_no_line_of_its_own():
     first, *others = line_formatter("worker 1").format(record).split("\n")
     assert first.endswith("failed")
     assert all(line.startswith("    ") and line.isprintable() for line in others)
+
+
+def record_of(name: str, level: int = logging.INFO, args: tuple = ()):
+    return logging.makeLogRecord({"name": name, "levelno": level, "msg": "m", "args": args})
+
+
+def test_level_of_the_longest_category_counts():
+    levels = CategoryLevels(
+        "WARNING", {"function": "ERROR", "function.orders": "INFO", "function.orders.user": "DEBUG"}
+    )
+    dispatcher = "coremachine.local.host.dispatcher"
+    assert levels.lowest == logging.DEBUG
+    assert levels.filter(record_of(dispatcher, args=("orders", "id")))
+    assert not levels.filter(record_of(dispatcher, args=("others", "id")))
+    assert not levels.filter(record_of("coremachine.local.host.worker"))
+    assert not levels.filter(record_of("shop"))
+    context = contextvars.copy_context()
+    context.run(current_function.set, "Orders")
+    assert context.run(levels.filter, record_of("shop", logging.DEBUG))
+    context.run(current_function.set, "others")
+    assert not context.run(levels.filter, record_of("shop", logging.WARNING))

@@ -31,7 +31,7 @@ import json, sys
 import function_app
 print(json.dumps([name for name in json.loads(sys.argv[1]) if name in sys.modules]))
 """
-API = ["livez", "http_api"]
+API = ["livez", "web_api"]
 JOBS = ["process_jobs"]
 TASKS = ["process_tasks_tasks", "process_tasks_raster"]
 DEAD = ["dead_letters_jobs", "dead_letters_tasks", "dead_letters_raster"]
@@ -91,8 +91,8 @@ def test_http_asks_for_a_key_except_for_the_probe():
     functions = bindings()
     assert [functions[name][0]["authLevel"] for name in API] == ["ANONYMOUS", "FUNCTION"]
     assert [functions[name][0]["route"] for name in API] == ["api/livez", "{*route}"]
-    assert "DELETE" in functions["http_api"][0]["methods"]
-    assert bindings(COREMACHINE_HTTP_AUTH="anonymous")["http_api"][0]["authLevel"] == "ANONYMOUS"
+    assert "DELETE" in functions["web_api"][0]["methods"]
+    assert bindings(COREMACHINE_HTTP_AUTH="anonymous")["web_api"][0]["authLevel"] == "ANONYMOUS"
 
 
 def test_janitor_sweeps_on_the_schedule_of_the_settings():

@@ -1,0 +1,126 @@
+"""Which pump a function with a Service Bus trigger gets in one worker."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusReceiver, ServiceBusSubQueue
+from azure.servicebus.exceptions import OperationTimeoutError
+
+from coremachine.local.host.batch_pump import BatchPump, BatchReceiver
+from coremachine.local.host.clients import service_bus_client
+from coremachine.local.host.dispatcher import Dispatcher
+from coremachine.local.host.functions import AppIndex, IndexedFunction, QueueTrigger, ServiceBusTrigger
+from coremachine.local.host.service_bus import QueuePump, SdkReceivers
+from coremachine.local.host.session_pump import SessionPump, SessionReceiver
+from coremachine.local.host.settings import HostSettings, ServiceBusOptions, share_of
+from coremachine.local.host.storage import Storage
+from coremachine.local.host.storage_pump import StoragePump
+
+# How long a thread asks for a session: it cannot be interrupted meanwhile.
+_SESSION_SECONDS = 3.0
+
+
+class Pump(Protocol):
+    """What a worker does with every pump."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def quiesce(self, timeout_seconds: float) -> None: ...
+    def join(self, timeout_seconds: float) -> bool: ...
+
+
+class PlainReceivers:
+    """Receivers of the real SDK for batches: with its keep-alive, since no lock is renewed meanwhile."""
+
+    def __init__(self, trigger: ServiceBusTrigger, environment: Mapping[str, str]) -> None:
+        self._trigger = trigger
+        self._client = service_bus_client(trigger.connection, environment)
+        self._lock = threading.Lock()  # the client keeps its receivers in a set that is not made for threads
+
+    def open(self) -> BatchReceiver:
+        return cast("BatchReceiver", _opened(self._make()))
+
+    def _make(self, session_id: object = None, max_wait_time: float | None = None) -> ServiceBusReceiver:
+        trigger = self._trigger
+        options = {
+            "sub_queue": ServiceBusSubQueue.DEAD_LETTER if trigger.is_dead_letter else None,
+            "session_id": session_id,
+            "max_wait_time": max_wait_time,
+        }
+        with self._lock:
+            if trigger.queue_name:
+                return self._client.get_queue_receiver(trigger.queue_name, **options)  # type: ignore[arg-type]
+            names = trigger.topic_name, trigger.subscription_name
+            return self._client.get_subscription_receiver(*names, **options)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class NextSessions(PlainReceivers):
+    """Receivers of the real SDK that each hold one session."""
+
+    def open(self) -> SessionReceiver | None:  # type: ignore[override]
+        try:
+            receiver = _opened(self._make(NEXT_AVAILABLE_SESSION, _SESSION_SECONDS))
+        except OperationTimeoutError:
+            return None
+        return cast("SessionReceiver", receiver)
+
+
+def _opened(receiver: ServiceBusReceiver) -> ServiceBusReceiver:
+    try:
+        return contextlib.ExitStack().enter_context(receiver)
+    except BaseException:
+        receiver.close()
+        raise
+
+
+def build_pumps(
+    index: AppIndex,
+    dispatcher: Dispatcher,
+    settings: HostSettings,
+    storage: Storage,
+    environment: Mapping[str, str],
+    *,
+    workers: int,
+    worker: int,
+) -> list[Pump]:
+    """The pumps of one worker. A batch function has one loop in the whole host: the first worker has it."""
+    options = settings.service_bus
+    pumps: list[Pump] = []
+    for function in index.functions.values():
+        trigger = function.trigger
+        if isinstance(trigger, QueueTrigger):
+            size = share_of(settings.storage_queues.batch_size, workers, worker)
+            pumps.append(StoragePump(function, trigger, storage, dispatcher, settings.storage_queues, batch_size=size))
+        if not isinstance(trigger, ServiceBusTrigger):
+            continue
+        if trigger.has_sessions:
+            sessions = share_of(options.max_concurrent_sessions, workers, worker)
+            receivers = NextSessions(trigger, environment)
+            pumps.append(
+                SessionPump(function, trigger, receivers, dispatcher, options, max_concurrent_sessions=sessions)
+            )
+        elif not trigger.is_batch:
+            calls = share_of(options.max_concurrent_calls, workers, worker)
+            pumps.append(_queue_pump(function, trigger, dispatcher, options, environment, calls))
+        elif worker == 0:
+            pumps.append(BatchPump(function, trigger, PlainReceivers(trigger, environment), dispatcher, options))
+    return pumps
+
+
+def _queue_pump(
+    function: IndexedFunction,
+    trigger: ServiceBusTrigger,
+    dispatcher: Dispatcher,
+    options: ServiceBusOptions,
+    environment: Mapping[str, str],
+    calls: int,
+) -> Pump:
+    receivers = SdkReceivers(trigger, environment)
+    return QueuePump(function, trigger, receivers, dispatcher, options, max_concurrent_calls=calls)

@@ -1,0 +1,44 @@
+"""What a pump reports about an entity that cannot be read, and how long it waits before it tries again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+_REPEAT_SECONDS = 30.0
+
+
+class Trouble:
+    """Logs once, not at each attempt of each slot, that an entity cannot be read, and once that it can again."""
+
+    def __init__(self, entity: str, log: logging.Logger) -> None:
+        self._entity = entity
+        self._log = log
+        self._lock = threading.Lock()
+        self._said_at: float | None = None
+
+    def report(self, error: Exception) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if self._said_at is None or now - self._said_at > _REPEAT_SECONDS:
+                self._log.warning(
+                    "entity_unavailable entity=%s error=%s: %s; trying again",
+                    self._entity,
+                    type(error).__name__,
+                    str(error).splitlines()[0] if str(error) else "",
+                )
+                self._said_at = now
+
+    def clear(self) -> None:
+        if self._said_at is None:  # read without the lock: this runs for every message
+            return
+        with self._lock:
+            self._said_at = None
+            self._log.info("entity_available entity=%s", self._entity)
+
+
+def back_off(failures: int) -> float:
+    """Seconds to wait after this number of failures in a row."""
+    return BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)]
