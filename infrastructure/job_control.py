@@ -8,7 +8,8 @@ from core.models import JobRef, StageRef
 from core.models.announcement import ParkedTask
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ControlOutcome, RerunRequest
 from core.models.status import JobStatus
-from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
+from infrastructure.parameters import as_jsonb
+from infrastructure.postgresql import PostgreSQLRepository
 
 
 class JobControlRepository(PostgreSQLRepository):

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import azure.functions as func
-from azure.functions.meta import Datum, get_binding_registry
+from azure.functions.meta import Datum
 
+from coremachine.local.host.converters import converter_of
 from coremachine.local.host.forks import ends_children
 from coremachine.local.host.functions import HTTP, IndexedFunction
 
@@ -105,7 +106,6 @@ class PortableInvoker:
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself does not keep them
         self._pool = ThreadPoolExecutor(thread_count(environment), thread_name_prefix="function")
         self._storage = threading.local()
-        self._registry = get_binding_registry()  # type: ignore[no-untyped-call]
 
     def submit(self, call: Call) -> Future[Datum | None]:
         if not call.function.is_async:
@@ -151,7 +151,7 @@ class PortableInvoker:
         if function.wants_raw:
             value: Any = call.data.python_value
         else:
-            converter = self._registry.get(function.trigger_type)
+            converter = converter_of(function.trigger_type)
             value = converter.decode(call.data, trigger_metadata=call.metadata)
         arguments = {function.trigger_parameter: value}
         if function.context_parameter is not None:
@@ -165,7 +165,7 @@ class PortableInvoker:
             raise RuntimeError(f"function {call.function.name!r} without a $return binding returned a non-None value")
         if call.function.trigger_type != HTTP:
             return None
-        datum: Datum = self._registry.get("http").encode(returned, expected_type=None)
+        datum: Datum = converter_of("http").encode(returned, expected_type=None)
         return datum
 
 
