@@ -11,16 +11,19 @@ from uuid import UUID
 from core.basics.canonical import LARGE_VALUE_BYTES
 from core.basics.log_fields import log_fields, with_log_fields
 from core.basics.outage import outage
+from core.basics.strict_json import EncodedJson
 from core.errors import Failure, StoreUnavailable
-from core.models import JobRecord, JobRef, JobStatus, Lease, RetryPolicy, StageRef
+from core.joined_tasks import JoinedTasks
+from core.models import JobRecord, JobRef, JobStatus, RetryPolicy, StageRef
 from core.models.announcement import ParkedTask
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.models.retry import retry_delay
 from core.models.submission import ForcedJob, KeyedPayload, Submitted
 from core.models.transition import (
-    ClaimedRow,
+    Claim,
     ClaimOutcome,
+    Completion,
     DeadlineOutcome,
     Enforcement,
     JsonObject,
@@ -51,6 +54,7 @@ class StateManager:
         self._jobs = jobs
         self._tasks = tasks
         self._stages = stages
+        self._joined = JoinedTasks(tasks, stages)
 
     def submit_job(
         self,
@@ -141,16 +145,16 @@ class StateManager:
         """A queue has the messages for these tasks: pending becomes queued."""
         return self._tasks.mark_tasks_announced(ref, task_ids)
 
-    def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[ClaimedRow]:
-        """Lease tasks: one row per id."""
-        rows = self._tasks.claim_tasks(ref, task_ids, lease=lease)
-        refused = {row.task_id: row.outcome for row in rows if row.outcome is not ClaimOutcome.CLAIMED}
+    def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, owner: str) -> Claim:
+        """Lease tasks: one row per id. Small messages of one stage that are claimed at the same time share a call."""
+        claim = self._joined.claim(ref, task_ids, owner)
+        refused = {row.task_id: row.outcome for row in claim.rows if row.outcome is not ClaimOutcome.CLAIMED}
         if refused:
             log.info(
                 "tasks_not_claimed",
                 extra={"checkpoint": "NOT_CLAIMED", **ref.log_fields, "outcomes": refused},
             )
-        return rows
+        return claim
 
     def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
         """Give tasks back before their lease ends: the ids that are pending again."""
@@ -176,9 +180,9 @@ class StateManager:
         tell_planned(ref, outcome, len(planned.tasks), _since(began))
         return outcome
 
-    def complete_tasks(self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, JsonObject]) -> StageCheck:
-        """End tasks as completed and see whether they were the stage's last."""
-        check = self._stages.complete_task_and_check_stage(ref, lease_id=lease_id, results=results)
+    def complete_tasks(self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, EncodedJson]) -> StageCheck:
+        """End tasks as completed and see whether they were the stage's last. Small messages share a call, as claims."""
+        check = self._joined.complete(ref, Completion(lease_id, results))
         tell_ended("TASK_COMPLETE", ref, results, check)
         return check
 

@@ -17,6 +17,7 @@ from core.models.submission import ForcedJob, KeyedPayload, SubmissionOutcome, S
 from core.models.transition import (
     ClaimedRow,
     ClaimOutcome,
+    Completion,
     DeadlineOutcome,
     Enforcement,
     JsonObject,
@@ -249,6 +250,13 @@ class StageCompletionRepository(PostgreSQLRepository):
         """End tasks as completed: task id -> result. What the lease no longer holds is left alone."""
         return self._settle("complete_task_and_check_stage", ref, lease_id, results)
 
+    def complete_tasks_and_check_stage(self, ref: StageRef, completions: Sequence[Completion]) -> StageCheck:
+        """End tasks of several messages as completed, each under the lease of its message, in one call."""
+        results = {task_id: result for one in completions for task_id, result in one.results.items()}
+        leases = UuidArray(one.lease_id for one in completions for _ in one.results)
+        (row,) = self._call("complete_tasks_and_check_stage", (*ref.key, leases, *_payloads(results)))
+        return _check(row)
+
     def complete_stage_and_plan_next(
         self,
         ref: StageRef,
@@ -339,8 +347,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         payloads: Mapping[str, JsonObject],
     ) -> StageCheck:
         (row,) = self._call(function, (*ref.key, lease_id, *_payloads(payloads)))
-        ids = tuple(row["updated_ids"])
-        return StageCheck(ids, row["is_last_task_in_stage"], row["stage_status"], row["job_status"])
+        return _check(row)
 
     def _call_if_as_expected(self, function: str, parameters: Sequence[Any]) -> list[DictRow]:
         """A call that does all or nothing: no rows when something is not as the caller expects."""
@@ -349,6 +356,11 @@ class StageCompletionRepository(PostgreSQLRepository):
         except PreconditionFailed as error:
             self._log.info("not_as_expected", extra={"operation": function, "reason": error.reason})
             return []
+
+
+def _check(row: DictRow) -> StageCheck:
+    ids = tuple(row["updated_ids"])
+    return StageCheck(ids, row["is_last_task_in_stage"], row["stage_status"], row["job_status"])
 
 
 def _payloads(payloads: Mapping[str, JsonObject]) -> tuple[TextArray, JsonbArray]:
