@@ -28,6 +28,7 @@ from core.models.schedule import (
 from core.models.submission import ForcedJob, JobWish, KeyedPayload, Submitted
 from core.models.transition import (
     ClaimedRow,
+    Completion,
     Enforcement,
     JsonObject,
     PlanOutcome,
@@ -118,6 +119,7 @@ class StageStore(Protocol):
     def complete_task_and_check_stage(
         self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, JsonObject]
     ) -> StageCheck: ...
+    def complete_tasks_and_check_stage(self, ref: StageRef, completions: Sequence[Completion]) -> StageCheck: ...
     def complete_stage_and_plan_next(
         self,
         ref: StageRef,

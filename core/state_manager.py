@@ -10,8 +10,10 @@ from uuid import UUID
 from core.basics.canonical import LARGE_VALUE_BYTES
 from core.basics.log_fields import log_fields, with_log_fields
 from core.basics.outage import outage
+from core.basics.strict_json import EncodedJson
 from core.errors import Failure, StoreUnavailable
-from core.models import JobRecord, JobRef, JobStatus, Lease, RetryPolicy, StageRef
+from core.joined_tasks import JoinedTasks
+from core.models import JobRecord, JobRef, JobStatus, RetryPolicy, StageRef
 from core.models.announcement import ParkedTask, TakenTask
 from core.models.bulk import DeleteAnswer, DeleteOutcome, HoldAnswer
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
@@ -19,8 +21,9 @@ from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.models.retry import retry_delay
 from core.models.submission import ForcedJob, JobWish, KeyedPayload, Submitted
 from core.models.transition import (
-    ClaimedRow,
+    Claim,
     ClaimOutcome,
+    Completion,
     DeadlineOutcome,
     Enforcement,
     JsonObject,
@@ -63,6 +66,7 @@ class StateManager:
         self._jobs = jobs
         self._tasks = tasks
         self._stages = stages
+        self._joined = JoinedTasks(tasks, stages)
 
     def submit_job(
         self,
@@ -166,13 +170,13 @@ class StateManager:
         """Take tasks that waited for their turn into their stage's window: the caller sends their messages."""
         return self._tasks.take_next_tasks(ref)
 
-    def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[ClaimedRow]:
-        """Lease tasks: one row per id."""
-        rows = self._tasks.claim_tasks(ref, task_ids, lease=lease)
-        refused = {row.task_id: row.outcome for row in rows if row.outcome is not ClaimOutcome.CLAIMED}
+    def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, owner: str) -> Claim:
+        """Lease tasks: one row per id. Small messages of one stage that are claimed at the same time share a call."""
+        claim = self._joined.claim(ref, task_ids, owner)
+        refused = {row.task_id: row.outcome for row in claim.rows if row.outcome is not ClaimOutcome.CLAIMED}
         if refused:
             tell_claims(ref, refused)
-        return rows
+        return claim
 
     def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
         """Give tasks back before their lease ends: the ids that are pending again."""
@@ -208,9 +212,9 @@ class StateManager:
         tell_planned(ref, outcome, len(planned.tasks), _since(began))
         return outcome
 
-    def complete_tasks(self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, JsonObject]) -> StageCheck:
-        """End tasks as completed and see whether they were the stage's last."""
-        check = self._stages.complete_task_and_check_stage(ref, lease_id=lease_id, results=results)
+    def complete_tasks(self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, EncodedJson]) -> StageCheck:
+        """End tasks as completed and see whether they were the stage's last. Small messages share a call, as claims."""
+        check = self._joined.complete(ref, Completion(lease_id, results))
         tell_ended("TASK_COMPLETE", ref, results, check)
         return check
 

@@ -7,7 +7,8 @@ from pydantic import Field, TypeAdapter
 
 from core.models.record import AuditRecord
 from core.models.view import Page
-from infrastructure.postgresql import PostgreSQLRepository, as_jsonb, columns_of
+from infrastructure.parameters import as_jsonb
+from infrastructure.postgresql import PostgreSQLRepository, columns_of
 from infrastructure.queries import MAX_LIMIT, make_page, read_cursor
 
 _PLACE = TypeAdapter(tuple[Literal["audit"], Annotated[int, Field(ge=0, lt=2**63)]])

@@ -6,7 +6,8 @@ from typing import Any
 
 from core.models import JobRef, StageRef
 from core.models.announcement import FoundTask, UnannouncedJob
-from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
+from infrastructure.parameters import as_jsonb
+from infrastructure.postgresql import PostgreSQLRepository
 
 
 class JanitorRepository(PostgreSQLRepository):

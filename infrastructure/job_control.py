@@ -9,7 +9,8 @@ from core.models.announcement import ParkedTask
 from core.models.bulk import DeleteAnswer, DeleteOutcome, HoldAnswer
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ControlOutcome, RerunRequest
 from core.models.status import JobStatus
-from infrastructure.postgresql import PostgreSQLRepository, as_jsonb
+from infrastructure.parameters import as_jsonb
+from infrastructure.postgresql import PostgreSQLRepository
 
 
 class JobControlRepository(PostgreSQLRepository):

@@ -18,6 +18,7 @@ from core.models.submission import ForcedJob, JobWish, KeyedPayload, SubmissionO
 from core.models.transition import (
     ClaimedRow,
     ClaimOutcome,
+    Completion,
     DeadlineOutcome,
     Enforcement,
     JsonObject,
@@ -34,7 +35,8 @@ from core.models.transition import (
 )
 from infrastructure.base import PreconditionFailed
 from infrastructure.job_control import JobControlRepository
-from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, as_jsonb, columns_of
+from infrastructure.parameters import JsonbArray, TextArray, UuidArray, as_jsonb
+from infrastructure.postgresql import PostgreSQLRepository, columns_of
 
 # parameters come last: they are encoded.
 TASK_COLUMNS = ("job_id", "run", "task_id", "stage", "task_index", "task_type", "queue", "name", "parameters")
@@ -246,7 +248,7 @@ class TaskRepository(PostgreSQLRepository):
         return PlanOutcome.stored(row["plan_small_stage"])
 
     def mark_tasks_announced(self, ref: JobRef, task_ids: Sequence[str]) -> int:
-        (row,) = self._call("mark_tasks_announced", (*ref.key, list(task_ids)))
+        (row,) = self._call("mark_tasks_announced", (*ref.key, TextArray(task_ids)))
         return int(row["mark_tasks_announced"])
 
     def take_next_tasks(self, ref: StageRef) -> list[TakenTask]:
@@ -255,16 +257,16 @@ class TaskRepository(PostgreSQLRepository):
 
     def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[ClaimedRow]:
         """Claim tasks: one row per id, with its outcome."""
-        rows = self._call("claim_tasks", (*ref.key, list(task_ids), lease.lease_id, lease.owner))
+        rows = self._call("claim_tasks", (*ref.key, TextArray(task_ids), lease.lease_id, lease.owner))
         return [ClaimedRow(**row | {"outcome": ClaimOutcome.stored(row["outcome"])}) for row in rows]
 
     def renew_leases(self, held: Sequence[HeldTask]) -> dict[tuple[UUID, str], LeaseOutcome]:
         """Extend a process's leases in one call, by lease id and task id; one that is missing is lost."""
         parameters = (
-            [lease.job_id for lease in held],
+            TextArray(lease.job_id for lease in held),
             [lease.run for lease in held],
-            [lease.task_id for lease in held],
-            [lease.lease_id for lease in held],
+            TextArray(lease.task_id for lease in held),
+            UuidArray(lease.lease_id for lease in held),
             JsonbArray(lease.progress for lease in held),
         )
         rows = self._call("renew_leases", parameters)
@@ -277,7 +279,7 @@ class TaskRepository(PostgreSQLRepository):
 
     def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
         """Give tasks back before their lease ends. Returns those that are pending again and want a message."""
-        (row,) = self._call("release_tasks", (*ref.key, lease_id, list(task_ids), started))
+        (row,) = self._call("release_tasks", (*ref.key, lease_id, TextArray(task_ids), started))
         return list(row["release_tasks"])
 
     def postpone_tasks(
@@ -291,7 +293,7 @@ class TaskRepository(PostgreSQLRepository):
         delays: Sequence[float],
     ) -> list[PostponedTask]:
         """Leave claimed tasks to an app that knows them: which are postponed, and which failed beyond the patience."""
-        parameters = (*ref.key, lease_id, list(task_ids), as_jsonb(unknown), patience_seconds, list(delays))
+        parameters = (*ref.key, lease_id, TextArray(task_ids), as_jsonb(unknown), patience_seconds, list(delays))
         rows = self._call("postpone_tasks", parameters)
         return [PostponedTask(**row | {"outcome": PostponeOutcome.stored(row["outcome"])}) for row in rows]
 
@@ -304,6 +306,13 @@ class StageCompletionRepository(PostgreSQLRepository):
     ) -> StageCheck:
         """End tasks as completed: task id -> result. What the lease no longer holds is left alone."""
         return self._settle("complete_task_and_check_stage", ref, lease_id, results)
+
+    def complete_tasks_and_check_stage(self, ref: StageRef, completions: Sequence[Completion]) -> StageCheck:
+        """End tasks of several messages as completed, each under the lease of its message, in one call."""
+        results = {task_id: result for one in completions for task_id, result in one.results.items()}
+        leases = UuidArray(one.lease_id for one in completions for _ in one.results)
+        (row,) = self._call("complete_tasks_and_check_stage", (*ref.key, leases, *_payloads(results)))
+        return _check(row)
 
     def complete_stage_and_plan_next(
         self,
@@ -395,8 +404,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         payloads: Mapping[str, JsonObject],
     ) -> StageCheck:
         (row,) = self._call(function, (*ref.key, lease_id, *_payloads(payloads)))
-        ids = tuple(row["updated_ids"])
-        return StageCheck(ids, row["is_last_task_in_stage"], row["stage_status"], row["job_status"])
+        return _check(row)
 
     def _call_if_as_expected(self, function: str, parameters: Sequence[Any]) -> list[DictRow]:
         """A call that does all or nothing: no rows when something is not as the caller expects."""
@@ -407,17 +415,22 @@ class StageCompletionRepository(PostgreSQLRepository):
             return []
 
 
-def _payloads(payloads: Mapping[str, JsonObject]) -> tuple[list[str], JsonbArray]:
-    return list(payloads), JsonbArray(payloads.values())
+def _check(row: DictRow) -> StageCheck:
+    ids = tuple(row["updated_ids"])
+    return StageCheck(ids, row["is_last_task_in_stage"], row["stage_status"], row["job_status"])
+
+
+def _payloads(payloads: Mapping[str, JsonObject]) -> tuple[TextArray, JsonbArray]:
+    return TextArray(payloads), JsonbArray(payloads.values())
 
 
 def _columns_of(planned: SmallStage) -> tuple[Any, ...]:
     tasks = planned.tasks
     return (
-        [task.task_id for task in tasks],
-        [task.task_type for task in tasks],
-        [task.queue for task in tasks],
-        [task.name for task in tasks],
+        TextArray(task.task_id for task in tasks),
+        TextArray(task.task_type for task in tasks),
+        TextArray(task.queue for task in tasks),
+        TextArray(task.name for task in tasks),
         JsonbArray(task.parameters for task in tasks),
         planned.lease.lease_id if planned.lease else None,
         planned.lease.owner if planned.lease else None,

@@ -1,10 +1,8 @@
 """PostgreSQL through one pool per process: few connections, a fresh password or token for each new one."""
 
 import itertools
-import json
 import logging
 import os
-import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,17 +10,14 @@ from functools import cache
 from typing import Any, Protocol, Self
 
 import psycopg
-from psycopg import Cursor, adapters
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
+from psycopg import Cursor
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
-from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+import infrastructure.parameters  # noqa: F401 - registers the types that connections send; before one is made
 from core.authors.forks import this_process
 from core.basics.outage import outage
-from core.basics.strict_json import EncodedJson
 from core.models.definition import FrozenModel
 from infrastructure.base import (
     BaseRepository,
@@ -33,7 +28,7 @@ from infrastructure.base import (
     RepositoryError,
     ValuesRefused,
 )
-from infrastructure.connections import ADAPTERS, PooledConnection, connect_with, connection_settings, execute
+from infrastructure.connections import PooledConnection, connect_with, connection_settings, execute
 from infrastructure.database_errors import (
     NOT_READ_COMMITTED,
     POOLED,
@@ -342,47 +337,3 @@ def build_where_clause(conditions: Mapping[str, Any]) -> tuple[Composed, list[An
 def columns_of(model: type[FrozenModel]) -> Composed:
     """The model's columns for a select list. Never `*`: a later release may have added columns to the table."""
     return SQL(", ").join(Identifier(name) for name in model.model_fields)
-
-
-class JsonbArray(list[Mapping[str, Any] | EncodedJson | None]):
-    """Values for a parameter of type jsonb[]."""
-
-
-class _JsonbArrayDumper(Dumper):
-    """In the binary format: as text each quote of each value is escaped, which takes four times as long."""
-
-    format = Format.BINARY
-    oid = adapters.types["jsonb"].array_oid
-
-    _HEAD = struct.Struct("!5i")
-    _LENGTH = struct.Struct("!i")
-    _NULL = _LENGTH.pack(-1)
-    _VERSION = b"\x01"
-
-    def dump(self, obj: JsonbArray) -> bytes:
-        if not obj:
-            return struct.pack("!3i", 0, 0, adapters.types["jsonb"].oid)
-        parts = [self._HEAD.pack(1, None in obj, adapters.types["jsonb"].oid, len(obj), 1)]
-        for value in obj:
-            if value is None:
-                parts.append(self._NULL)
-                continue
-            data = (value if isinstance(value, EncodedJson) else json.dumps(dict(value))).encode()
-            parts += (self._LENGTH.pack(len(data) + 1), self._VERSION, data)
-        return b"".join(parts)
-
-
-class _EncodedJsonDumper(Dumper):
-    oid = adapters.types["jsonb"].oid
-
-    def dump(self, obj: EncodedJson) -> bytes:
-        return obj.encode()
-
-
-ADAPTERS.register_dumper(JsonbArray, _JsonbArrayDumper)
-ADAPTERS.register_dumper(EncodedJson, _EncodedJsonDumper)
-
-
-def as_jsonb(value: Mapping[str, Any] | EncodedJson | None) -> Jsonb | EncodedJson | None:
-    """A value for a parameter of type jsonb."""
-    return value if value is None or isinstance(value, EncodedJson) else Jsonb(dict(value))

@@ -10,18 +10,20 @@ from psycopg.sql import SQL, Composable, Composed, Identifier
 from psycopg.sql import Literal as SqlLiteral
 from pydantic import AwareDatetime, Field, TypeAdapter
 
+from core.models import JobRef
 from core.models.definition import FrozenModel
 from core.models.fields import StorableText
 from core.models.job_filter import JobFilter, JobSort
 from core.models.record import JobEvent, JobId, JobRecord
 from core.models.status import JobStatus, TaskStatus
-from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
+from core.models.view import JobDetail, JobRun, JobSummary, Page, TaskSummary
 from core.schema.statuses import STATUS_SETS, literals
 from infrastructure.base import RepositoryError
 from infrastructure.connections import own_transaction
 from infrastructure.job_filter import ORDERS, PLACES, PlaceWord, conditions_of, in_statuses
 from infrastructure.list_columns import brief_texts, list_columns
-from infrastructure.postgresql import PostgreSQLRepository, columns_of
+from infrastructure.postgresql import Pool, PostgreSQLRepository, columns_of
+from infrastructure.stage_counts import StageCounts
 
 MAX_LIMIT = 1000
 Row = TypeVar("Row", bound=FrozenModel)
@@ -79,8 +81,12 @@ class RunNotFound(RepositoryError):
 class JobQueries(PostgreSQLRepository):
     """Reads only. A page costs the same anywhere in its list: it begins at a key, not at an offset."""
 
+    def __init__(self, pool: Pool, schema: str = "app") -> None:
+        super().__init__(pool, schema)
+        self._counts = StageCounts(pool, schema)
+
     def get_job_detail(self, job_id: str) -> JobDetail:
-        """The job and the stages of its current run, with tasks counted by status.
+        """The job and the stages of its current run, with tasks counted by status; see `infrastructure.stage_counts`.
 
         Raises:
             JobNotFound: No such job.
@@ -100,8 +106,8 @@ class JobQueries(PostgreSQLRepository):
                 raise JobNotFound(job_id)
             if only_ended and not JobStatus.stored(row["status"]).is_terminal:
                 return None
-            stages = cursor.execute(self._stages_text, (job_id, row["run"]) * 3).fetchall()
-        return JobDetail(JobRecord.model_validate(row), tuple(map(_stage_detail, stages)))
+            stages = self._counts.read_stages(cursor, JobRef(job_id, row["run"]), row["status"])
+        return JobDetail(JobRecord.model_validate(row), stages)
 
     def find_job_status(self, job_id: str) -> JobStatus | None:
         """One look at one row; None for an unknown job."""
@@ -345,25 +351,6 @@ class JobQueries(PostgreSQLRepository):
             .as_string()
         )
 
-    @cached_property
-    def _stages_text(self) -> str:
-        """Tasks are counted where a stage is open or was stopped; a completed one has their numbers."""
-        counts = SQL(", ").join(
-            SQL("count(*) filter (where t.status = {})::integer as {}").format(
-                SqlLiteral(status.value), Identifier(f"count_{status.value}")
-            )
-            for status in TaskStatus
-        )
-        query = SQL(
-            "select s.stage, s.settings, s.status, s.expected_count, s.failed_count, s.created_at, s.planned_at, "
-            "s.finished_at, s.deadline_at, s.queue_deadline_at, s.from_run, c.* "
-            "from {stages} s left join (select t.stage as of_stage, {counts} "
-            "from {tasks} t where t.job_id = %s and t.run = %s and t.stage in (select o.stage from {stages} o "
-            "where o.job_id = %s and o.run = %s and o.status not in ({completed_stages})) "
-            "group by t.stage) c on c.of_stage = s.stage where s.job_id = %s and s.run = %s order by s.stage"
-        ).format(stages=self._table("stages"), counts=counts, tasks=self._table("tasks"), **STATUS_SETS)
-        return query.as_string()
-
 
 def make_page(rows: list[DictRow], model: type[Row], limit: int, place: Callable[[DictRow], bytes]) -> Page[Row]:
     """The rows as a page, of which there is one more than it holds if another page follows.
@@ -384,24 +371,3 @@ def read_cursor(kind: TypeAdapter[Place], cursor: str) -> Place:
         return kind.validate_json(text)
     except ValueError as error:  # not base64, not JSON, or not such a place
         raise InvalidCursor(cursor) from error
-
-
-def _stage_detail(row: DictRow) -> StageDetail:
-    settings = row["settings"]
-    columns = (
-        *("stage", "status", "expected_count", "failed_count", "created_at", "planned_at", "finished_at"),
-        *("deadline_at", "queue_deadline_at", "from_run"),
-    )
-    return StageDetail.model_validate(
-        {name: settings[name] for name in ("name", "task_type", "parallelism")}
-        | {name: row[name] for name in columns}
-        | {"counts": _counts(row)}
-    )
-
-
-def _counts(row: DictRow) -> dict[TaskStatus, int]:
-    counts = {status: row[f"count_{status.value}"] or 0 for status in TaskStatus}
-    if row["status"] in {"completed", "completed_with_errors"}:
-        counts[TaskStatus.FAILED] = row["failed_count"]
-        counts[TaskStatus.COMPLETED] = row["expected_count"] - row["failed_count"]
-    return counts

@@ -22,7 +22,8 @@ from core.models.schedule import (
 )
 from core.models.view import Page
 from core.schema.statuses import STATUS_SETS
-from infrastructure.postgresql import PostgreSQLRepository, as_jsonb, columns_of
+from infrastructure.parameters import as_jsonb
+from infrastructure.postgresql import PostgreSQLRepository, columns_of
 from infrastructure.queries import MAX_LIMIT, make_page, read_cursor
 
 _SCHEDULES = TypeAdapter(tuple[Literal["schedules"], str])

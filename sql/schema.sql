@@ -3286,7 +3286,8 @@ comment on function "app"."delete_schedule"(p_name text) is 'Deletes a schedule 
 comment on function "app"."prune_ticks"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit ticks that were decided about longer ago than p_older_than_seconds; returns how many.';
 
 -- Settlement: attempts end their tasks as completed or failed, and the last one of a stage ends the stage. Processes
--- call complete_task_and_check_stage and fail_task_and_check_stage; the others are parts of them.
+-- call complete_task_and_check_stage, complete_tasks_and_check_stage and fail_task_and_check_stage; the others are parts
+-- of them.
 -- docs/explanation/locking.md shows how completions of one stage commit side by side.
 
 -- Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.
@@ -3307,6 +3308,18 @@ begin
   end if;
   return query
   select * from "app".settle_tasks(p_job_id, p_run, p_stage, p_lease_id, p_task_ids, p_results, 'completed');
+end $$;
+
+-- As complete_task_and_check_stage, for tasks of several messages in one call: each has the lease of its own message.
+-- One whose lease is lost is missing from updated_ids, and costs the others nothing.
+create or replace function "app".complete_tasks_and_check_stage(
+  p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[]
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language plpgsql as $$
+begin
+  return query
+  select * from "app".settle_tasks_of_leases(
+    p_job_id, p_run, p_stage, p_lease_ids, p_task_ids, p_results, 'completed');
 end $$;
 
 -- Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.
@@ -3356,8 +3369,19 @@ begin
   return true;
 end $$;
 
--- Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.
--- Tasks that the lease does not hold any more are left alone and missing from updated_ids. A task of a stage or job
+-- Ends tasks of one stage, all held under one lease: settle_tasks_of_leases.
+create or replace function "app".settle_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
+) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
+language plpgsql as $$
+begin
+  return query
+  select * from "app".settle_tasks_of_leases(p_job_id, p_run, p_stage,
+    array_fill(p_lease_id, array[cardinality(p_task_ids)]), p_task_ids, p_payloads, p_status);
+end $$;
+
+-- Ends tasks of one stage, each named once with its lease, as completed or failed, and looks whether the stage is over.
+-- Tasks that their lease does not hold any more are left alone and missing from updated_ids. A task of a stage or job
 -- that has ended meanwhile becomes cancelled: late results are kept out. job_status is where the job goes on; null
 -- while it is paused. `is not distinct from`, here and wherever ids name the rows: with `=` a plan may read all of
 -- `tasks_leased`, entries of dead rows included, and filter by id.
@@ -3366,8 +3390,8 @@ end $$;
 -- the job row.
 -- Raises CM001 when the stage was closed or lost its watch between the look at it and the lock: call again, it then
 -- decides.
-create or replace function "app".settle_tasks(
-  p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text
+create or replace function "app".settle_tasks_of_leases(
+  p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_payloads jsonb[], p_status text
 ) returns table (updated_ids text[], is_last_task_in_stage boolean, stage_status text, job_status text)
 language plpgsql set enable_seqscan = off as $$
 declare
@@ -3386,11 +3410,13 @@ begin
       where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
     )
   into updated_ids, v_places, v_was_watched, v_decides
-  from "app".ids_in_order(p_task_ids) as named
+  from (
+    select distinct n.id collate "C" as id, n.lease_id from unnest(p_task_ids, p_lease_ids) as n(id, lease_id) order by 1
+  ) as named
   cross join lateral (
     select t.ctid as place, t.is_watched from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
-      and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
+      and t.status is not distinct from 'processing' and t.lease_id = named.lease_id
     for update
   ) h;
   is_last_task_in_stage := false;
@@ -3448,9 +3474,11 @@ begin
 end $$;
 
 comment on function "app"."complete_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_results jsonb[]) is 'Ends tasks of one stage as completed, and looks whether the stage is over: settle_task if it can, else settle_tasks.';
+comment on function "app"."complete_tasks_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_results jsonb[]) is 'As complete_task_and_check_stage, for tasks of several messages in one call: each has the lease of its own message.';
 comment on function "app"."fail_task_and_check_stage"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_errors jsonb[]) is 'Ends tasks of one stage as failed, applies its failure policy, and looks whether the stage is over: settle_tasks.';
 comment on function "app"."settle_task"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_id text, p_result jsonb) is 'Completes one task that is not watched, of a stage that goes on: most completions of a large stage, in few statements.';
-comment on function "app"."settle_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text) is 'Ends tasks of one stage, all held under one lease, as completed or failed, and looks whether the stage is over.';
+comment on function "app"."settle_tasks"(p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_payloads jsonb[], p_status text) is 'Ends tasks of one stage, all held under one lease: settle_tasks_of_leases.';
+comment on function "app"."settle_tasks_of_leases"(p_job_id text, p_run integer, p_stage integer, p_lease_ids uuid[], p_task_ids text[], p_payloads jsonb[], p_status text) is 'Ends tasks of one stage, each named once with its lease, as completed or failed, and looks whether the stage is over.';
 comment on function "app"."end_tasks"(p_places tid[], p_status text, p_task_ids text[], p_payloads jsonb[], p_now timestamptz) is 'Writes the end of tasks whose rows the caller has locked, at these places; their payloads are among those given.';
 
 -- Submissions: a job is written once for one id; a further submission gets the job that is there.

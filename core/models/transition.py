@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from core.basics.strict_json import EncodedJson
 from core.models.lease import Lease
@@ -100,6 +101,27 @@ class ClaimedRow:
     def counted_attempt(self) -> int:
         """What the retry policy counts: interruptions are not among it."""
         return self.attempt - self.interruptions
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer to a message's claim: the lease of those that are claimed, and a row for each of its tasks."""
+
+    lease_id: UUID
+    rows: tuple[ClaimedRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The results of one message's tasks, by their ids, and the lease under which they ran."""
+
+    lease_id: UUID
+    results: Mapping[str, EncodedJson]
+
+    @property
+    def size(self) -> int:
+        """Characters of JSON."""
+        return sum(map(len, self.results.values()))
 
 
 @dataclass(frozen=True)

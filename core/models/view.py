@@ -80,7 +80,11 @@ class TaskSummary(FrozenModel):
 
 
 class StageDetail(FrozenModel):
-    """A stage that a job has come to. `counts` has every task status; all are 0 until the stage is planned."""
+    """A stage that a job has come to. `counts` has every task status; all are 0 until the stage is planned.
+
+    Args:
+        counted_at: When `counts` was counted, for a large stage that has not completed; None: they are those of now.
+    """
 
     stage: int
     name: str
@@ -90,6 +94,7 @@ class StageDetail(FrozenModel):
     expected_count: int | None
     failed_count: int
     counts: dict[TaskStatus, int]
+    counted_at: datetime | None = None
     created_at: datetime
     planned_at: datetime | None
     finished_at: datetime | None

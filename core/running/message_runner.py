@@ -1,11 +1,11 @@
 """Runs the tasks of one message: claims them, runs them and writes their outcomes. Advancing the job is for others."""
 
-from collections.abc import Iterable, Sequence
-from uuid import UUID, uuid4
+from collections.abc import Sequence
+from uuid import UUID
 
 from core.basics.faults import fault_point
 from core.errors import UnknownWork
-from core.models import JobRecord, Lease, StageDefinition, TaskQueueMessage
+from core.models import JobRecord, StageDefinition, TaskQueueMessage
 from core.models.transition import ClaimedRow, ClaimOutcome
 from core.operating.unknown_work import Postponer, UnknownTaskType
 from core.running.engine_parts import EngineParts
@@ -31,7 +31,7 @@ class MessageRunner:
         self,
         job: CachedJob,
         stage: StageDefinition,
-        task_ids: Iterable[str],
+        task_ids: Sequence[str],
         *,
         suspects: list[str] | None = None,
         is_alone: bool = False,
@@ -45,8 +45,8 @@ class MessageRunner:
         """
         record = job.record
         ref = record.ref.at_stage(stage.number)
-        lease_id = uuid4()
-        rows = self._state.claim_tasks(ref, list(task_ids), lease=Lease(lease_id, self._owner))
+        claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
+        lease_id, rows = claim.lease_id, claim.rows
         strange = self._find_strange(rows)
         moved_to = self._give_back(record, stage.number, strange, lease_id) if strange else None
         claimed_rows = [row for row in rows if row.outcome is ClaimOutcome.CLAIMED and row not in strange]
@@ -82,11 +82,10 @@ class MessageRunner:
 
     def give_back(self, message: TaskQueueMessage, unknown: UnknownWork) -> None:
         """Leave a message's tasks to an app that knows them."""
-        lease_id = uuid4()
-        rows = self._state.claim_tasks(message.stage_ref, message.task_ids, lease=Lease(lease_id, self._owner))
-        waiting = [row for row in rows if row.outcome in _STILL_TO_RUN]
+        claim = self._state.claim_tasks(message.stage_ref, message.task_ids, owner=self._owner)
+        waiting = [row for row in claim.rows if row.outcome in _STILL_TO_RUN]
         if waiting:
-            self._postponer.postpone_tasks(message, message.stage, waiting, unknown, lease_id)
+            self._postponer.postpone_tasks(message, message.stage, waiting, unknown, claim.lease_id)
 
     def _give_back(self, job: JobRecord, stage: int, rows: Sequence[ClaimedRow], lease_id: UUID) -> str | None:
         """Leave tasks that this app has no handler for to another. The job's status if it moved on by that."""

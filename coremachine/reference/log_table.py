@@ -207,6 +207,11 @@ WORKERS = {
     "thread_not_started": Record(
         "The system gave the process fewer threads than it asked for.", "THREADS", "warning", "started"
     ),
+    "stage_not_counted": Record(
+        "The tasks of a large stage could not be counted; the next look at its job tries again.",
+        level="error",
+        fields="job_id run stage",
+    ),
     "memory_limit_not_enforced": Record(
         "A handler declares `memory_limit_mb`, and this system does not show how much memory a process takes.",
         "PROCESSES",

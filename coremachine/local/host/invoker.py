@@ -18,12 +18,13 @@ from typing import Any, Protocol
 import azure.functions as func
 from azure.functions.meta import Datum
 
+from coremachine.local.host.converters import converter_of
 from coremachine.local.host.forks import ends_children
 from coremachine.local.host.functions import IndexedFunction, Input
 from coremachine.local.host.logs import current_function
 from coremachine.local.host.outputs import HttpTarget
 from coremachine.local.host.retry import NOT_RETRIED, Retrying
-from coremachine.local.host.signature import RETURN, BoundType, converter_of
+from coremachine.local.host.signature import RETURN, BoundType
 
 
 @dataclass(frozen=True)

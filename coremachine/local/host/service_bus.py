@@ -39,6 +39,13 @@ log = logging.getLogger(__name__)
 
 # How long one request for a message stays open: bounds how late a slot notices that it should stop.
 _RECEIVE_SECONDS = 0.5
+# Where no message came for a while, a request stays open longer: each costs a millisecond of the two processes' time.
+_QUIET_SECONDS = 30.0
+_RECEIVE_SECONDS_WHERE_QUIET = 2.0
+# A read that brings nothing ends after this time; one that brings something ends at once.
+_READ_SECONDS = 0.5
+# What a link gets to open: several round trips, and all slots of all workers open theirs when the broker comes back.
+_OPEN_SECONDS = 10.0
 _IDLE_SECONDS = 60.0
 # Below the idle timeouts of the service's connections (120 s and more): a lock may last longer than a connection does.
 _LONGEST_SILENCE_SECONDS = 30.0
@@ -91,9 +98,11 @@ class SdkReceivers:
         sub_queue = ServiceBusSubQueue.DEAD_LETTER if trigger.is_dead_letter else None
         with self._lock:
             if trigger.queue_name:
-                return self._client.get_queue_receiver(trigger.queue_name, sub_queue=sub_queue)
+                return self._client.get_queue_receiver(
+                    trigger.queue_name, sub_queue=sub_queue, socket_timeout=_READ_SECONDS
+                )
             return self._client.get_subscription_receiver(
-                trigger.topic_name, trigger.subscription_name, sub_queue=sub_queue
+                trigger.topic_name, trigger.subscription_name, sub_queue=sub_queue, socket_timeout=_READ_SECONDS
             )
 
     def close(self) -> None:
@@ -202,27 +211,28 @@ class QueuePump:
     def _consume(self) -> bool:
         """Receive and handle until stopped (True) or until this slot is not needed any more (False)."""
         receiver = self._receivers.open()
-        idle_since = time.monotonic()
+        idle_since = self._clock()
         try:
             while not self._stopping.is_set():
-                message = self._ask(receiver)
+                is_quiet = self._clock() - idle_since > _QUIET_SECONDS
+                message = self._ask(receiver, _RECEIVE_SECONDS_WHERE_QUIET if is_quiet else _RECEIVE_SECONDS)
                 self._trouble.clear()
                 if message is not None:
                     self._handle(receiver, message)
-                    idle_since = time.monotonic()
-                if time.monotonic() - idle_since > _IDLE_SECONDS and self._leave_to_others():
+                    idle_since = self._clock()
+                if self._clock() - idle_since > _IDLE_SECONDS and self._leave_to_others():
                     return False
             return True
         finally:
             receiver.close()
 
-    def _ask(self, receiver: Receiver) -> ServiceBusReceivedMessage | None:
+    def _ask(self, receiver: Receiver, seconds: float) -> ServiceBusReceivedMessage | None:
         messages: Sequence[ServiceBusReceivedMessage] = ()
         with self._lock:
             self._asking += 1
         asked_at = self._clock()
         try:
-            messages = receiver.receive_messages(max_message_count=1, max_wait_time=_RECEIVE_SECONDS)
+            messages = receiver.receive_messages(max_message_count=1, max_wait_time=seconds)
         finally:
             with self._changed:
                 self._asking -= 1

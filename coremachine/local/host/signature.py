@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
-import json
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from azure.functions.meta import Datum, get_binding_registry
-
+from coremachine.local.host.converters import converter_of
 from coremachine.local.host.errors import SignatureError
 
 RETURN = "$return"
@@ -40,45 +38,6 @@ class Signature:
     outputs: Mapping[str, BoundType]
     returns: BoundType | None
     context_parameter: str | None
-
-
-class GenericConverter:
-    """The worker's converter for text and bytes as they came, and for bindings that azure.functions has none for."""
-
-    @staticmethod
-    def check_input_type_annotation(python_type: Any) -> bool:
-        return issubclass(python_type, (str, bytes))
-
-    @staticmethod
-    def check_output_type_annotation(python_type: Any) -> bool:
-        return issubclass(python_type, (str, bytes, bytearray))
-
-    @staticmethod
-    def decode(data: Datum, *, trigger_metadata: Mapping[str, Datum]) -> Any:
-        del trigger_metadata
-        if data.type not in {"string", "bytes", "json", None}:
-            raise ValueError(f"expected text or bytes for a str or bytes parameter, found a datum of type {data.type}")
-        return data.value
-
-    @staticmethod
-    def encode(value: Any, *, expected_type: Any) -> Datum | None:
-        del expected_type
-        match value:
-            case None:
-                return None
-            case str():
-                return Datum(value, "string")
-            case bytes() | bytearray():
-                return Datum(bytes(value), "bytes")
-            case dict() | list() | int() | float():
-                return Datum(json.dumps(value), "json")
-        raise NotImplementedError
-
-
-def converter_of(binding: str) -> Any:
-    """The converter that azure.functions registers for a binding type, else the generic one."""
-    registry = get_binding_registry()  # type: ignore[no-untyped-call]
-    return registry.get(binding) or GenericConverter
 
 
 def read_signature(name: str, handler: Callable[..., Any], bindings: Sequence[Mapping[str, Any]]) -> Signature:

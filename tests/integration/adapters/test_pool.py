@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -18,8 +19,9 @@ from core.basics.outage import OutageLog
 from core.errors import StoreUnavailable
 from coremachine.local.postgres import LocalPostgres
 from infrastructure import postgresql
-from infrastructure.base import DatabaseUnavailable
-from infrastructure.postgresql import JsonbArray, PostgreSQLRepository, create_pool
+from infrastructure.base import DatabaseUnavailable, ValuesRefused
+from infrastructure.parameters import JsonbArray, TextArray, UuidArray
+from infrastructure.postgresql import PostgreSQLRepository, create_pool
 
 
 def ask(pool):
@@ -88,6 +90,21 @@ def test_arrays_of_jsonb_arrive_as_they_were_sent(url, values):
                 "ask", SQL("select %s as found, cardinality(%s) as count"), (array, array)
             )
             assert row == {"found": values, "count": len(values)}
+
+
+def test_texts_and_ids_are_sent_as_typed_arrays(url):
+    """Whatever is in them: psycopg would find out the type from the items, and of an empty list it is none."""
+    texts = TextArray(["a", None, "", "NULL", '{"x, \\y"}', "\u00e9\u4e2d"])
+    ids = UuidArray([uuid4(), uuid4()])
+    query = SQL("select pg_typeof(%s)::text as texts, pg_typeof(%s)::text as ids, %s as found, %s as same")
+    with create_pool(url) as pool:
+        for sent, keys in ((texts, ids), (TextArray(), UuidArray())):
+            [row] = PostgreSQLRepository(pool)._execute_query("ask", query, (sent, keys, sent, keys))
+            assert row == {"texts": "text[]", "ids": "uuid[]", "found": list(sent), "same": list(keys)}
+        with pytest.raises(ValuesRefused):
+            PostgreSQLRepository(pool)._execute_query("ask", SQL("select %s"), (TextArray(["a\x00b"]),))
+        with pytest.raises(ValuesRefused):
+            PostgreSQLRepository(pool)._execute_query("ask", SQL("select %s"), (TextArray(["\ud800"]),))
 
 
 def test_a_refused_token_is_renewed(url):

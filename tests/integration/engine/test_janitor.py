@@ -3,13 +3,12 @@
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from uuid import uuid4
 
 import pytest
 
 from core.basics.outage import OutageLog
 from core.errors import DeliveryError, StoreUnavailable
-from core.models import JobRef, Lease, StageRef, TaskQueueMessage
+from core.models import JobRef, StageRef, TaskQueueMessage
 from core.operating import janitor as janitor_module
 from core.operating.janitor import Janitor, JanitorTimings
 from infrastructure.janitor_store import JanitorRepository
@@ -301,7 +300,7 @@ def test_only_who_claims_a_suspect_notes_that_it_is_alone(rig):
     job_id = run_to_tasks(rig, n=1)
     (task,) = rig.tasks(job_id, 2)
     job = rig.machine._jobs.find(JobRef(job_id, 1))
-    rig.machine._state.claim_tasks(StageRef(job_id, 1, 2), [task["task_id"]], lease=Lease(uuid4(), "another process"))
+    rig.machine._state.claim_tasks(StageRef(job_id, 1, 2), [task["task_id"]], owner="another process")
     rig.machine._runner.run_message(job, job.definition.stage(2), [task["task_id"]], is_alone=True)
     assert rig.engine.query("select 1 from app.job_events where event = 'task_runs_alone'") == []
 

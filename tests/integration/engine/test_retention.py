@@ -4,7 +4,7 @@ import pytest
 
 from core.models import JobRef, StageRef
 from infrastructure import retention as retention_module
-from infrastructure.retention import REST, TASKS_PER_CALL, RetentionRepository
+from infrastructure.retention import REST, REST_AFTER_SMALL, TASKS_PER_CALL, RetentionRepository
 
 DAY = 86_400
 
@@ -156,3 +156,17 @@ def test_each_piece_is_followed_by_a_rest_of_several_times_its_length(engine, re
     monkeypatch.setattr(retention_module, "time", Clock)
     retention.prune_jobs(30 * DAY)
     assert rests == [2.0 * REST] * 2
+
+
+def test_a_piece_of_small_jobs_is_followed_by_a_rest_as_long_as_it(engine, retention, monkeypatch):
+    for _ in range(3):
+        ended_job(engine, days_ago=31, tasks=1)
+    seconds, rests = iter(range(0, 1000, 2)), []
+
+    class Clock:
+        monotonic = staticmethod(lambda: float(next(seconds)))
+        sleep = staticmethod(rests.append)
+
+    monkeypatch.setattr(retention_module, "time", Clock)
+    assert retention.prune_jobs(30 * DAY).jobs == 3
+    assert rests == [2.0 * REST_AFTER_SMALL]

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import azure.functions as func
 import pytest
+from azure.functions.servicebus import ServiceBusMessageInConverter
 
+from coremachine.local.host.converters import QuickTimes
 from coremachine.local.host.functions import SERVICE_BUS, IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.invoker import Call, PortableInvoker
 from coremachine.local.host.messages import body_datum, trigger_metadata
@@ -54,6 +56,39 @@ def deliver(loop):
 
     yield run
     invoker.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-29T01:20:11",
+        "2026-11-29T01:20:11.1",
+        "2026-11-29T01:20:11.123456",
+        "2026-11-29T01:20:11.1234567",
+        "9999-12-31T23:59:59.9999999",
+        "2026-11-29T01:20:11Z",
+        "2026-11-29T01:20:11.1234567Z",
+        "2026-11-29T01:20:11.1234567+00:00",
+        "11/29/2026T01:20:11",
+        "",
+        None,
+        "2026-02-30T01:20:11",
+        "2026-11-29T25:20:11",
+        "2026-11-29T01:20:61",
+        "2026-11-29",
+        "2026-11-29 01:20:11",
+        "\u0662026-11-29T01:20:11",
+        "yesterday",
+    ],
+)
+def test_a_time_is_read_as_the_library_reads_it(text):
+    def read(converter):
+        try:
+            return converter._parse_datetime(text)
+        except ValueError as error:
+            return type(error), str(error)
+
+    assert read(QuickTimes) == read(ServiceBusMessageInConverter)
 
 
 def test_function_gets_what_the_real_host_sends(deliver):
