@@ -47,7 +47,6 @@ SCOPE = "coremachine"
 _PROPAGATOR = TraceContextTextMapPropagator()
 # Messages of Azure's own SDKs have it under this name.
 _OTHER_NAME = "Diagnostic-Id"
-_NOT_REPAIRS = frozenset({"errors", "outages", "duration_seconds", "latest_tick_seconds"})
 
 
 class OpenTelemetryObserver(Observer):
@@ -116,8 +115,8 @@ class OpenTelemetryObserver(Observer):
     def sweep_ended(self, report: SweepReport) -> None:
         with _quietly("sweep_ended"):
             self.measure(instruments.SWEEP_DURATION, report.duration_seconds)
-            for name, count in vars(report).items():
-                if name not in _NOT_REPAIRS and count:
+            for name, count in report.repairs_by_kind.items():
+                if count:
                     self.measure(instruments.JANITOR_REPAIRS, count, repair=name)
             for step in report.errors:
                 self.measure(instruments.SWEEP_FAILURES, 1, step=step)
