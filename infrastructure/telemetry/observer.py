@@ -47,7 +47,6 @@ SCOPE = "coremachine"
 _PROPAGATOR = TraceContextTextMapPropagator()
 # Messages of Azure's own SDKs have it under this name.
 _OTHER_NAME = "Diagnostic-Id"
-_NOT_REPAIRS = frozenset({"errors", "outages", "duration_seconds", "latest_tick_seconds"})
 
 
 class OpenTelemetryObserver(Observer):
@@ -77,8 +76,11 @@ class OpenTelemetryObserver(Observer):
         self._rows, self._pool = TelemetryRows(pool, schema), pool
 
     def measure(self, instrument: Instrument, value: float, **attributes: str) -> None:
-        with _quietly("measure"):
+        # Without `_quietly`, which would take longer than the rest.
+        try:
             self._instruments[instrument.name](value, attributes)
+        except Exception as error:  # noqa: BLE001 - see there
+            _tell_failure("measure", error)
 
     @contextmanager
     def submission(self, job_type: str) -> Iterator[str | None]:
@@ -116,8 +118,8 @@ class OpenTelemetryObserver(Observer):
     def sweep_ended(self, report: SweepReport) -> None:
         with _quietly("sweep_ended"):
             self.measure(instruments.SWEEP_DURATION, report.duration_seconds)
-            for name, count in vars(report).items():
-                if name not in _NOT_REPAIRS and count:
+            for name, count in report.repairs_by_kind.items():
+                if count:
                     self.measure(instruments.JANITOR_REPAIRS, count, repair=name)
             for step in report.errors:
                 self.measure(instruments.SWEEP_FAILURES, 1, step=step)

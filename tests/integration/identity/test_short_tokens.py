@@ -5,6 +5,7 @@ password, valid until it expires.
 """
 
 import json
+import os
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -113,6 +114,24 @@ def test_each_new_connection_has_a_token_that_is_valid(checked, endpoint):
         assert repository._execute("look", "select 1 as one", ()) == [{"one": 1}]
     assert len(endpoint.tokens) >= 3
     assert set(endpoint.asked) == {("imds", DATABASE, "id-of-database")}
+
+
+def test_on_a_laptop_it_is_whom_az_has_signed_in(checked, tmp_path, monkeypatch):
+    conninfo, set_token, _ = checked
+    token = "of-the-signed-in-user"  # noqa: S105 - until the next token is set
+    set_token(DATABASE, token)
+    answer = {"accessToken": token, "expires_on": int(time.time()) + 3600, "tokenType": "Bearer"}
+    program = tmp_path / "az"
+    program.write_text(f"#!/bin/sh\necho \"$@\" >> {tmp_path}/asked\necho '{json.dumps(answer)}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    # As people set it who do not want to wait until no endpoint of Azure has answered.
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "dev")
+    with create_pool(conninfo, password=EntraTokens(default_credential)) as pool:
+        assert PostgreSQLRepository(pool)._execute("look", "select 1 as one", ()) == [{"one": 1}]
+    asked = (tmp_path / "asked").read_text()
+    assert "account get-access-token" in asked
+    assert DATABASE in asked
 
 
 def test_service_bus_and_storage_have_identities_of_their_own(endpoint, tmp_path, monkeypatch):

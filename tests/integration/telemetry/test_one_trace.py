@@ -1,11 +1,13 @@
 """A job over two apps, in the Functions host, reports one trace, measures and records over real OTLP."""
 
+import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
+from azure.servicebus import ServiceBusClient, ServiceBusMessage
 
 from coremachine.local.host.supervisor import HostSupervisor
 from tests.databases import clone_template
@@ -13,6 +15,7 @@ from tests.otlp import Received, attributes_of, grpc_receiver, http_receiver
 
 ROOT = Path(__file__).parents[3]
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+PRODUCER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 TRACE_ID, CALLER_SPAN = CALLER.split("-")[1:3]
 QUIET = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_BLRP_SCHEDULE_DELAY": "100", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
 
@@ -64,10 +67,22 @@ def job(database, project_broker, tmp_path_factory):
             assert job["status"] == "completed", job
             wait_for(lambda: any(name == "coremachine.queue.tasks" for name, *_ in received.points))
             wait_for(lambda: any(name == "coremachine.attempt.duration" for name, *_ in received.points))
-            wait_for(lambda: any(span.name == "job hello_world" for span in received.spans))
+            submit_over_queue(project_broker)
+            wait_for(lambda: sum(span.name == "job hello_world" for span in received.spans) == 2)
         for host in hosts.values():
             host.stop()
     return job, received
+
+
+def submit_over_queue(broker):
+    """As another program does, in a trace of its own."""
+    body = json.dumps({"job_type": "hello_world", "parameters": {"n": 2, "failure_rate": 0.0}})
+    message = ServiceBusMessage(body, application_properties={"traceparent": PRODUCER})
+    with (
+        ServiceBusClient.from_connection_string(broker.connection_string) as client,
+        client.get_queue_sender("coremachine-jobs") as sender,
+    ):
+        sender.send_messages(message)
 
 
 def wait_for(is_so):
@@ -118,6 +133,13 @@ def test_spans_name_the_message_that_led_to_them_and_the_stage_whose_results_the
     assert by_id[second.links["previous_stage"]].name == "stage 1 greet"
 
 
+def test_a_queue_producer_s_trace_goes_on(job):
+    spans = [span for span in job[1].spans if span.trace_id == PRODUCER.split("-")[1]]
+    (submit,) = [span for span in spans if span.name == "submit hello_world"]
+    assert submit.parent_id == PRODUCER.split("-")[2]
+    assert len([span for span in spans if span.name.startswith("task ")]) == 4
+
+
 def test_measures_come_over_both_ways(job):
     _, received = job
     names = {name for name, *_ in received.points}
@@ -135,7 +157,7 @@ def test_measures_come_over_both_ways(job):
         "coremachine.pool.waiting",
     }
     counts = [point.count for name, attributes, point in received.points if name == "coremachine.attempt.duration"]
-    assert max(counts) == 3  # of each of the two stages
+    assert max(counts) == 3 + 2  # the tasks of one stage of both jobs
     assert received.ways == {(signal, way) for signal in ("traces", "metrics", "logs") for way in ("grpc", "http")}
 
 

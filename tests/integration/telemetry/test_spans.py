@@ -9,6 +9,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from core.errors import PermanentTaskError, RetryableTaskError
 from core.models.control import RerunMode, RerunRequest
+from core.models.upkeep import SweepReport
 from core.telemetry.observer import observe_with
 from infrastructure.telemetry.ids import ChosenIds
 from infrastructure.telemetry.observer import OpenTelemetryObserver
@@ -140,6 +141,15 @@ def test_what_waits_is_measured_after_each_sweep(reported):
     assert reported.total("coremachine.unannounced", kind="jobs") == 0
     assert reported.total("coremachine.queue.tasks") == 0
     assert reported.total("coremachine.pool.connections") >= 1
+
+
+def test_repairs_are_counted_by_what_was_done(reported):
+    """What a sweep deletes because it is old is no repair."""
+    report = SweepReport(taken_back=2, announced_tasks=3, pruned_jobs=5, errors={"announce_jobs": "no queue"})
+    reported.observer.sweep_ended(report)
+    assert reported.total("coremachine.janitor.repairs") == 5
+    assert reported.total("coremachine.janitor.repairs", repair="taken_back") == 2
+    assert reported.total("coremachine.janitor.failures", step="announce_jobs") == 1
 
 
 def test_an_observer_that_fails_costs_no_task_its_result(reported, monkeypatch, caplog):
