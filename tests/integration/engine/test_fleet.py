@@ -1,4 +1,4 @@
-"""Processes that announce themselves in a real database, and work that waits for one of them."""
+"""Processes that register themselves in a real database, and work that waits for one of them."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def age(engine, seconds):
     engine.execute("update app.app_instances set seen_at = seen_at - %s * interval '1 s'", seconds)
 
 
-def test_announcements_of_a_process_are_one_row_that_ages(engine, apps):
+def test_registrations_of_a_process_are_one_row_that_ages(engine, apps):
     for _ in range(2):
         apps.record_app_instance(profile())
     (row,) = apps.read_fleet().instances
@@ -42,9 +42,9 @@ def test_announcements_of_a_process_are_one_row_that_ages(engine, apps):
 
 def test_process_that_ended_stays_ended(apps):
     presence = Presence(apps, profile())
-    presence.announce()
+    presence.register()
     presence.end()
-    # An announcement that was under way.
+    # A registration that was under way.
     apps.record_app_instance(profile())
     facts = apps.read_fleet()
     assert [each.state(facts.now, LIVE_SECONDS) for each in facts.instances] == ["ended"]
