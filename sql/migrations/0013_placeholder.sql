@@ -1,1 +1,0 @@
--- Holds the number for a change that is made beside this one; the merge replaces this file.
