@@ -12,7 +12,10 @@ from infrastructure.postgresql import PostgreSQLRepository, columns_of
 
 # The largest numbers that an operator's question reads.
 _STAGES, _TASKS_PER_STAGE, _INSTANCES = 200, 20, 1000
+# Open tasks of a stage that are looked through for those: behind as many that run or are not due, others are alike.
+_LOOKED_AT = 1000
 
+# In the order of the index `tasks_open`, since a plan would read the whole table for some rows in any order.
 # Stages are few. Of each, a few of its waiting tasks show the types that wait: all of a stage are read by no sweep.
 _WAITING = SQL(
     "select w.queue, w.task_type, min(w.since) as since"
@@ -21,8 +24,10 @@ _WAITING = SQL(
     "     and (%(job_id)s::text is null or s.job_id = %(job_id)s) limit %(stages)s) o"
     " cross join lateral (select t.queue, t.task_type,"
     "     coalesce((t.waiting_for ->> 'since')::timestamptz, t.announced_at, t.created_at) as since"
-    "   from {tasks} t where t.job_id = o.job_id and t.run = o.run and t.stage = o.stage"
-    "     and t.status in ({waiting_tasks}) and t.parked_at is null"
+    "   from (select x.queue, x.task_type, x.status, x.due_at, x.parked_at, x.waiting_for, x.announced_at, x.created_at"
+    "     from {tasks} x where x.job_id = o.job_id and x.run = o.run and x.stage = o.stage"
+    "     and x.status in ({open_tasks}) order by x.job_id, x.run, x.stage, x.task_id limit %(looked_at)s) t"
+    "   where t.status in ({waiting_tasks}) and t.parked_at is null"
     "     and (t.due_at is null or t.due_at <= {clock}() or t.waiting_for is not null)"
     "   limit %(tasks)s) w"
     " group by w.queue, w.task_type order by since"
@@ -80,7 +85,7 @@ class AppRepository(PostgreSQLRepository):
             ).fetchall()
             waiting = cursor.execute(
                 _WAITING.format(**self._names()),
-                {"job_id": job_id, "stages": _STAGES, "tasks": _TASKS_PER_STAGE},
+                {"job_id": job_id, "stages": _STAGES, "tasks": _TASKS_PER_STAGE, "looked_at": _LOOKED_AT},
             ).fetchall()
         assert now is not None  # noqa: S101 - a select without a table has one row
         return FleetFacts(

@@ -125,7 +125,7 @@ class RepositoryFactory:
         return DeadLetters(found.dead_letters, state, found.service_bus, self.settings.queue_names)
 
     def create_presence(self, instance: str, *, task_types: tuple[str, ...], job_types: tuple[str, ...]) -> "Presence":
-        """Announces this process under its name in leases. An app makes one."""
+        """Registers this process under its name in leases. An app makes one."""
         from core.operating.fleet_watch import Presence  # noqa: PLC0415 - as for the machine
 
         settings = self.settings

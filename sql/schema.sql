@@ -703,7 +703,7 @@ comment on function "app"."mark_job_announced"(p_job_id text, p_run integer, p_s
 comment on function "app"."let_go_of_tasks"(p_job_id text, p_run integer, p_task_ids text[]) is 'Ends the hold of tasks that a find has for the caller, whose messages no queue took.';
 comment on function "app"."let_go_of_job"(p_job_id text, p_run integer, p_attempt integer) is 'Ends the hold of a job that a find has for the caller, whose message no queue took.';
 
--- The processes of all apps, as they announce themselves. Nothing decides by these rows.
+-- The processes of all apps, as they register themselves. Nothing decides by these rows.
 
 -- Writes that a process is here, and what it can do. One that said that it ends does not come back.
 -- Fence: ended_at. Locks: the process's own row, which nobody else writes while it lives.
@@ -4304,6 +4304,6 @@ comment on column "app"."app_instances"."queues" is 'Logical names of the queues
 comment on column "app"."app_instances"."task_types" is 'The task types that it has handlers for, sorted.';
 comment on column "app"."app_instances"."job_types" is 'The job types that it has, sorted.';
 comment on column "app"."app_instances"."slots" is 'The largest number of tasks of one message that it runs at once; 0 if it runs none.';
-comment on column "app"."app_instances"."started_at" is 'When it announced itself first.';
-comment on column "app"."app_instances"."seen_at" is 'When it announced itself last. A live process does so every 20 seconds.';
+comment on column "app"."app_instances"."started_at" is 'When it registered itself first.';
+comment on column "app"."app_instances"."seen_at" is 'When it registered itself last. A live process does so every 20 seconds.';
 comment on column "app"."app_instances"."ended_at" is 'When it said that it ends. Null while it runs, and after a crash.';

@@ -37,7 +37,7 @@ class AppInstance(AppInstanceRecord):
     """A process, and whether it is heard of."""
 
     status: InstanceState = Field(
-        description="live: announced itself lately. silent: it did not, and may be dead. ended: it said so."
+        description="live: registered itself lately. silent: it did not, and may be dead. ended: it said so."
     )
 
 
@@ -78,7 +78,7 @@ Services = Annotated[AppServices, Depends(_services)]
 
 @router.get("/apps")
 def list_apps(services: Services, query: NoQuery) -> AppsAnswer:
-    """The processes of all apps, with their releases, queues and task types; a process announces itself every 20 s.
+    """The processes of all apps, with their releases, queues and task types; a process registers itself every 20 s.
 
     `findings` has work that no live process can take (it waits), and releases that run side by side.
     """

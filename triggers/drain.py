@@ -58,7 +58,7 @@ def _end_presence(services: "Services") -> None:
     try:
         services.presence.end()
     except Exception as error:  # noqa: BLE001 - the process is about to end, in whatever state the database is
-        log.info("end_not_announced", extra={"reason": f"{type(error).__name__}: {error}"})
+        log.info("end_not_registered", extra={"reason": f"{type(error).__name__}: {error}"})
 
 
 @cache

@@ -19,6 +19,8 @@ from triggers.presence import start_presence
 from triggers.worker_log import show_fields_in_worker_log
 
 CONNECTION = "ServiceBusConnection"
+# Without it there is nothing to register with.
+DATABASE_SETTING = "COREMACHINE_DATABASE_URL"
 # All: what a path does not know is answered by the API, not by the host. By name, since the library's list grows.
 HTTP_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -124,6 +126,6 @@ def load_app(folder: Path) -> func.FunctionApp:
     shortage = find_thread_shortage(shape, os.environ, folder / "host.json")
     if shortage is not None:
         safe_logger(__name__).warning("too_few_threads %s", shortage)
-    if not shape.problems:
+    if not shape.problems and os.environ.get(DATABASE_SETTING):
         start_presence()
     return create_app(shape)

@@ -1,4 +1,4 @@
-"""The thread that announces this process to the other apps, from its start on: also while no message comes."""
+"""The thread that registers this process to the other apps, from its start on: also while no message comes."""
 
 import random
 import threading
@@ -17,7 +17,7 @@ _LONGEST_SECONDS = 320.0
 
 
 def start_presence() -> None:
-    """Begin to announce this process. If the system gives no thread, the app works all the same."""
+    """Begin to register this process. If the system gives no thread, the app works all the same."""
     try:
         threading.Thread(target=_run, name="presence", daemon=True).start()
     except RuntimeError as error:
@@ -29,20 +29,20 @@ def _run() -> None:
     seconds = _FIRST_SECONDS
     while not pause.wait(seconds * random.uniform(0.8, 1.0)):
         # An app that cannot work reports that elsewhere; it is tried again ever more rarely.
-        seconds = _BEAT_SECONDS if _announce() else min(max(seconds, _BEAT_SECONDS) * 2, _LONGEST_SECONDS)
+        seconds = _BEAT_SECONDS if _register() else min(max(seconds, _BEAT_SECONDS) * 2, _LONGEST_SECONDS)
 
 
-def _announce() -> bool:
-    # Imported when the first announcement is due, as for the first message.
+def _register() -> bool:
+    # Imported when the first registration is due, as for the first message.
     from triggers.ports import ServicesNotReady  # noqa: PLC0415
     from triggers.services import get_services  # noqa: PLC0415
 
     try:
-        get_services().presence.announce()
+        get_services().presence.register()
     except ServicesNotReady:
         return False
     except StoreUnavailable as error:
         outage.note(str(error))
-    except Exception as error:  # noqa: BLE001 - the thread goes on; the next announcement may succeed
-        log.warning("presence_not_announced", extra={"reason": f"{type(error).__name__}: {error}"})
+    except Exception as error:  # noqa: BLE001 - the thread goes on; the next registration may succeed
+        log.warning("presence_not_registered", extra={"reason": f"{type(error).__name__}: {error}"})
     return True

@@ -1,4 +1,4 @@
-"""The processes that run this project's apps, as they announce themselves, and work that waits for one of them."""
+"""The processes that run this project's apps, as they register themselves, and work that waits for one of them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,8 +36,8 @@ class AppInstanceRecord(FrozenModel):
     slots: Annotated[int, Field(ge=0)] = Field(
         description="The largest number of tasks of one message that it runs at once; 0 if it runs none."
     )
-    started_at: datetime = Field(description="When it announced itself first.")
-    seen_at: datetime = Field(description="When it announced itself last. A live process does so every 20 seconds.")
+    started_at: datetime = Field(description="When it registered itself first.")
+    seen_at: datetime = Field(description="When it registered itself last. A live process does so every 20 seconds.")
     ended_at: datetime | None = Field(
         default=None, description="When it said that it ends. Null while it runs, and after a crash."
     )
@@ -52,7 +52,7 @@ class AppInstanceRecord(FrozenModel):
 
 @dataclass(frozen=True)
 class AppProfile:
-    """What a process announces; the fields are those of `AppInstanceRecord`."""
+    """What a process registers; the fields are those of `AppInstanceRecord`."""
 
     instance: str
     app_name: str

@@ -416,7 +416,7 @@ def _queued(facts: JobFacts) -> Iterator[Finding]:
 
 
 def _without_app(facts: JobFacts) -> Iterator[Finding]:
-    """Work that no app which announces itself can take; one that does not is seen by its leases."""
+    """Work that no app which registers itself can take; one that does not is seen by its leases."""
     if facts.fleet is None or facts.paused_at is not None:
         return
     busy = {queue.queue for queue in facts.queues if queue.busy}

@@ -6,7 +6,7 @@ from datetime import datetime
 from core.models.app import AppInstanceRecord, FleetFacts, InstanceState, WaitingWork
 from core.models.insight import Finding, Severity
 
-# A process announces itself at this interval; one that missed three announcements counts as silent.
+# A process registers itself at this interval; one that missed three of them counts as silent.
 BEAT_SECONDS = 20.0
 LIVE_SECONDS = 65.0
 # Rows of processes that are gone stay for a day, to show who was here.
@@ -34,7 +34,7 @@ def find_missing_app(work: WaitingWork, facts: FleetFacts) -> Finding | None:
 
 
 def unread_queues(facts: FleetFacts) -> frozenset[str]:
-    """Queues with waiting work that no live process reads; none where nobody announces itself."""
+    """Queues with waiting work that no live process reads; none where nobody registers itself."""
     live = live_instances(facts)
     read = {queue for each in live for queue in each.queues}
     return frozenset(work.queue for work in facts.waiting if live and work.queue not in read)
@@ -42,7 +42,7 @@ def unread_queues(facts: FleetFacts) -> frozenset[str]:
 
 def _without_app(work: WaitingWork, facts: FleetFacts, live: Sequence[AppInstanceRecord]) -> Finding | None:
     if not live:
-        # Nobody announces itself: apps of a release that does not, or a database nobody could write to.
+        # Nobody registers itself: apps of a release that does not, or a database nobody could write to.
         return None
     readers = [each for each in live if work.queue in each.queues]
     if any(work.task_type in each.task_types for each in readers):

@@ -1,4 +1,4 @@
-"""Announces this process to the others, and warns when work waits that no live app can take."""
+"""Registers this process to the others, and warns when work waits that no live app can take."""
 
 import threading
 
@@ -20,24 +20,24 @@ class Presence:
         self._store = store
         self._profile = profile
         self._lock = threading.Lock()
-        self._is_announced = self._has_ended = False
+        self._is_registered = self._has_ended = False
 
-    def announce(self) -> None:
+    def register(self) -> None:
         """Say that the process is here: one statement.
 
         Raises:
-            StoreUnavailable: The database is away; the next announcement makes good for it.
+            StoreUnavailable: The database is away; the next call makes good for it.
         """
         with self._lock:
             if not self._has_ended:
                 self._store.record_app_instance(self._profile)
-                self._is_announced = True
+                self._is_registered = True
 
     def end(self) -> None:
-        """Say that the process ends, if it ever said that it is here. Raises as `announce`."""
+        """Say that the process ends, if it ever said that it is here. Raises as `register`."""
         with self._lock:
             self._has_ended = True
-            if self._is_announced:
+            if self._is_registered:
                 self._store.end_app_instance(self._profile.instance)
 
 

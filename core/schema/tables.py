@@ -183,6 +183,6 @@ TABLES = (
         ),
         references=((("schedule",), "schedules"),),
     ),
-    # Tens of rows, read whole: no index beside the key, so that an announcement writes no index.
+    # Tens of rows, read whole: no index beside the key, so that a registration writes no index.
     Table("app_instances", AppInstanceRecord, key=("instance",), now_columns=()),
 )

@@ -28,7 +28,7 @@ def list_apps(
         print_json(answer)
         return
     shown = [each for each in answer["value"] if gone or each["status"] != "ended"]
-    print_rows(map(_app_row, shown), _APP_COLUMNS, empty="No app has announced itself.")
+    print_rows(map(_app_row, shown), _APP_COLUMNS, empty="No app has registered itself.")
     show_findings(answer["findings"])
 
 

@@ -1,6 +1,7 @@
 """Whether this process is alive and ready, for probes. It has a port of its own, for apps without HTTP."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -33,7 +34,10 @@ class HealthServer:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
                 """Probes come every few seconds: no line for each."""
 
-        self._server = ThreadingHTTPServer((address, port), Handler)
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+        self._server = Server((address, port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
     @property

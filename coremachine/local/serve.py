@@ -7,6 +7,7 @@ taken any more, what runs gets the grace period, and the rest goes back to its q
 import logging
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,8 +137,7 @@ class AppServer:
                 self._host.wait_ready(_READY_SECONDS)
                 self._state = "ready"
                 log.info("serve_ready url=%s health_port=%d pid=%d", self._host.url, health.port, os.getpid())
-                while True:
-                    signal.pause()
+                threading.Event().wait()
             finally:
                 self._state = "draining"
                 self._host.stop()

@@ -389,10 +389,10 @@ APP = {
     "presence_not_started": Record(
         "The system gave no thread, so that the other apps do not see this process.", level="warning", fields="error"
     ),
-    "presence_not_announced": Record(
-        "This process could not announce itself; it tries again.", level="warning", fields="reason"
+    "presence_not_registered": Record(
+        "This process could not register itself; it tries again.", level="warning", fields="reason"
     ),
-    "end_not_announced": Record(
+    "end_not_registered": Record(
         "This process could not write that it ends; it counts as silent after a minute.", fields="reason"
     ),
     "job_type_failed": Record("A job type's own code failed during a request.", level="error", fields="path code"),

@@ -1,4 +1,4 @@
--- The processes of all apps, as they announce themselves. Nothing decides by these rows.
+-- The processes of all apps, as they register themselves. Nothing decides by these rows.
 
 -- Writes that a process is here, and what it can do. One that said that it ends does not come back.
 -- Fence: ended_at. Locks: the process's own row, which nobody else writes while it lives.

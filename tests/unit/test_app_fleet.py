@@ -112,6 +112,10 @@ def test_hosts_start_together_and_end_beside_each_other():
         fleet.start(1)
     assert calls == [("start", "platform"), ("start", "worker"), ("ready", "platform"), ("ready", "worker")]
     calls.clear()
+    with pytest.raises(HostStartError):
+        fleet.replace_workers(0.1, 1)
+    assert calls == [("replace", "platform"), ("replace", "worker"), ("ready", "platform"), ("ready", "worker")]
+    calls.clear()
     fleet.stop()
     assert sorted(calls) == [("stop", "platform"), ("stop", "worker")]
 

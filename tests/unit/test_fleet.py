@@ -84,7 +84,7 @@ def test_task_type_without_a_handler_at_its_queue_names_who_has_one():
 
 
 def test_nothing_is_said_while_nobody_announces_itself():
-    """Apps of a release that does not announce itself run beside a database of this one."""
+    """Apps of a release that does not register itself run beside a database of this one."""
     assert codes() == []
     assert codes(app("worker", ["tasks"], ended_at=ago(1))) == []
 
@@ -115,8 +115,8 @@ def test_explain_names_the_missing_app_instead_of_an_unseen_worker():
     assert [each.code for each in explain(job_facts(fleet=fleet))] == ["queue_without_app", "waiting_in_queue"]
 
 
-def test_explain_believes_leases_more_than_announcements():
-    """A worker of a release that does not announce itself has tasks of the queue."""
+def test_explain_believes_leases_more_than_registrations():
+    """A worker of a release that does not register itself has tasks of the queue."""
     busy = QueueFacts("raster", 3, ago(100), 2, ("old:1",), ago(50))
     fleet = FleetFacts(NOW, (PLATFORM,), (WAITING,))
     assert [each.code for each in explain(job_facts(queues=(busy,), fleet=fleet))] == ["waiting_in_queue"]
@@ -159,9 +159,9 @@ def test_process_that_ended_does_not_announce_itself_again():
     store = FakeStore()
     profile = AppProfile("app:1", "app", "worker", "1", None, ("tasks",), ("cut",), (), 8)
     presence = Presence(store, profile)
-    presence.announce()
+    presence.register()
     presence.end()
-    presence.announce()
+    presence.register()
     assert store.calls == ["here", "ended app:1"]
     never = FakeStore()
     Presence(never, profile).end()

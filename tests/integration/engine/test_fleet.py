@@ -1,13 +1,16 @@
-"""Processes that announce themselves in a real database, and work that waits for one of them."""
+"""Processes that register themselves in a real database, and work that waits for one of them."""
+
+import json
 
 import pytest
+from psycopg.sql import SQL
 
 from core.models.app import AppProfile
 from core.operating.explain import explain
 from core.operating.fleet import KEPT_SECONDS, LIVE_SECONDS, live_instances
 from core.operating.fleet_watch import FleetWatch, Presence
 from core.operating.janitor import Janitor
-from infrastructure.apps import AppRepository
+from infrastructure.apps import _WAITING, AppRepository
 from infrastructure.insight import InsightQueries
 from infrastructure.janitor_store import JanitorRepository
 
@@ -27,7 +30,7 @@ def age(engine, seconds):
     engine.execute("update app.app_instances set seen_at = seen_at - %s * interval '1 s'", seconds)
 
 
-def test_announcements_of_a_process_are_one_row_that_ages(engine, apps):
+def test_registrations_of_a_process_are_one_row_that_ages(engine, apps):
     for _ in range(2):
         apps.record_app_instance(profile())
     (row,) = apps.read_fleet().instances
@@ -42,9 +45,9 @@ def test_announcements_of_a_process_are_one_row_that_ages(engine, apps):
 
 def test_process_that_ended_stays_ended(apps):
     presence = Presence(apps, profile())
-    presence.announce()
+    presence.register()
     presence.end()
-    # An announcement that was under way.
+    # A registration that was under way.
     apps.record_app_instance(profile())
     facts = apps.read_fleet()
     assert [each.state(facts.now, LIVE_SECONDS) for each in facts.instances] == ["ended"]
@@ -112,3 +115,30 @@ def test_sweep_looks_for_work_without_an_app(rig, engine, apps, caplog):
     assert (first.errors, second.errors, first.pruned_apps) == ({}, {}, 1)
     told = [record for record in caplog.records if record.message == "work_without_app"]
     assert [record.problem for record in told] == ["queue_without_app"]
+
+
+@pytest.mark.breaks_invariants
+def test_look_for_waiting_work_reads_a_few_rows_of_a_large_stage(rig, engine, apps):
+    """Any rows would do for the query, so the planner read the whole table for them: 0.2 s in every sweep."""
+    job_id = planned(rig, n=1)
+    engine.execute(
+        "insert into app.tasks (job_id, run, task_id, stage, task_index, task_type, queue, status, announced_at)"
+        " select %s, 1, 'x' || lpad(n::text, 6, '0'), 2, n, 'square', 'tasks', 'queued', now()"
+        " from generate_series(10, 20000) n",
+        job_id,
+    )
+    engine.execute("analyze app.tasks")
+    query = SQL("explain (analyze, format json) ") + _WAITING.format(**apps._names())
+    with engine.pool.connection() as connection:
+        (row,) = connection.execute(query, {"job_id": None, "stages": 200, "tasks": 20, "looked_at": 1000}).fetchall()
+    text = json.dumps(row["QUERY PLAN"])
+    assert '"Index Name": "tasks_open"' in text
+    rows = [plan["Actual Rows"] for plan in plans_of(row["QUERY PLAN"][0]["Plan"]) if plan.get("Alias") == "x"]
+    assert rows, text
+    assert max(rows) <= 1000
+
+
+def plans_of(plan):
+    yield plan
+    for inner in plan.get("Plans", []):
+        yield from plans_of(inner)

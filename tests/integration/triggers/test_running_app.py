@@ -81,7 +81,7 @@ def test_migrated_app_is_ready(ready):
     assert [check["name"] for check in response.json()["checks"]] == ["database", "service_bus", "registry"]
 
 
-def test_process_announces_itself_and_is_the_consumer_of_its_queues(ready):
+def test_process_registers_itself_and_is_the_consumer_of_its_queues(ready):
     deadline = time.monotonic() + 30
     while not (apps := ready.get("/api/apps").json()["value"]):
         assert time.monotonic() < deadline
