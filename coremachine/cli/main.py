@@ -13,6 +13,7 @@ import typer
 from core.basics.version import VERSION
 from coremachine.cli import control, insight, jobs, tasks
 from coremachine.cli.db import db
+from coremachine.cli.db_grant import grant
 from coremachine.cli.demo import demo
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.options import begin_command, errors_are_json
@@ -75,6 +76,7 @@ app.command()(insight.explain)
 app.command()(insight.failures)
 app.add_typer(insight.dead, name="dead")
 app.add_typer(schedules, name="schedules")
+db.command()(grant)
 app.add_typer(db, name="db")
 
 

@@ -22,7 +22,14 @@ _FILES = {
     "local.settings.example.json": "settings.txt",
 }
 _JOB_FILES = {"@package@/@job@.py": "job.txt", "tests/test_@job@.py": "test_job.txt"}
-_AZURE_FILES = {"requirements.txt": "requirements.txt", "azure.sh": "azure.txt"}
+_NEW_JOB_FILES = {"@package@/@job@.py": "new_job.txt", "tests/test_@job@.py": "test_new_job.txt"}
+_AZURE_FILES = {
+    "requirements.txt": "requirements.txt",
+    "azure.sh": "azure.txt",
+    "azure.yaml": "azure_yaml.txt",
+    "infra/main.parameters.json": "parameters.txt",
+}
+_INFRASTRUCTURE = {".bicep", ".sh"}
 _APP_FILES = ("function_app.py", "host.json")
 _FIRST_JOB = "word_count"
 
@@ -45,6 +52,7 @@ class Names:
             "@package@": self.package,
             "@job@": self.job,
             "@Job@": "".join(part.capitalize() for part in self.job.split("_")),
+            "@words@": self.job.replace("_", " ").capitalize(),
             "@range@": version_range(VERSION),
         }
         for placeholder, value in values.items():
@@ -78,7 +86,8 @@ def write_project(folder: Path, *, azure: bool) -> list[Path]:
         raise ScaffoldProblem(f"expected no folder or an empty one at {folder}, found files in it; choose another one")
     names = Names(project=package.replace("_", "-"), package=package, job=_FIRST_JOB)
     texts = {path: _template(template) for path, template in (_FILES | _JOB_FILES).items()}
-    texts |= {path: _template(template) for path, template in _AZURE_FILES.items() if azure}
+    if azure:
+        texts |= {path: _template(template) for path, template in _AZURE_FILES.items()} | _infrastructure()
     texts |= {path: files("coremachine").joinpath("default_app", path).read_text("utf-8") for path in _APP_FILES}
     texts["@package@/__init__.py"] = '"""Jobs of @project@."""\n'
     return _write_all(folder, names, texts)
@@ -102,7 +111,7 @@ def write_job(folder: Path, name: str) -> list[Path]:
             f"{package or 'none'}; make a project with `coremachine init NAME`, or write the job by hand"
         )
     names = Names(project=folder.name, package=package, job=job)
-    texts = {path: _template(template) for path, template in _JOB_FILES.items()}
+    texts = {path: _template(template) for path, template in _NEW_JOB_FILES.items()}
     return _write_all(
         folder, names, {path.replace("@package@", package.replace(".", "/")): texts[path] for path in texts}
     )
@@ -113,14 +122,23 @@ def _checked(name: str, what: str) -> str:
     module = name.replace("-", "_")
     if _NAME.fullmatch(name) is None or len(name) > _LONGEST_NAME or keyword.iskeyword(module):
         raise ScaffoldProblem(
-            f"expected {what} of lower-case letters, digits and hyphens, beginning with a letter, at most "
-            f"{_LONGEST_NAME} characters, found {name!r:.200}; choose another one"
+            f"expected {what} of lower-case letters, digits, single hyphens or underscores, beginning with a letter, "
+            f"no word of Python, at most {_LONGEST_NAME} characters, found {name!r:.200}; choose another one"
         )
     return module
 
 
 def _template(name: str) -> str:
     return files("coremachine.scaffold").joinpath("templates", name).read_text("utf-8")
+
+
+def _infrastructure() -> dict[str, str]:
+    """The Bicep files and the scripts around them: beside the templates in a wheel, at the top of a checkout."""
+    installed = Path(str(files("coremachine.scaffold"))) / "infra"
+    folder = installed if installed.is_dir() else installed.parents[2] / "infra"
+    return {
+        f"infra/{path.name}": path.read_text("utf-8") for path in folder.iterdir() if path.suffix in _INFRASTRUCTURE
+    }
 
 
 def _write_all(folder: Path, names: Names, texts: dict[str, str]) -> list[Path]:
