@@ -44,9 +44,9 @@ def show_findings(findings: Iterable[Json]) -> None:
     show = console()
     for finding in findings:
         sign, colour = _SEVERITIES.get(finding["severity"], ("·", "default"))
-        show.print(Text.assemble((f"{sign} ", colour), finding["message"]))
+        show.print(Text.assemble((f"{sign} ", colour), finding["message"]), soft_wrap=True)
         if finding.get("advice"):
-            show.print(Text(f"  → {finding['advice']}", style="dim"))
+            show.print(Text(f"  → {finding['advice']}", style="dim"), soft_wrap=True)
 
 
 def failures(

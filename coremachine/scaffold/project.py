@@ -4,6 +4,7 @@ import keyword
 import re
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 
@@ -31,6 +32,8 @@ _AZURE_FILES = {
 }
 _INFRASTRUCTURE = {".bicep", ".sh"}
 _APP_FILES = ("function_app.py", "host.json")
+# `infra` has the files for Azure.
+_OWN_NAMES = frozenset({"coremachine", "function_app", "infra", "tests"})
 _FIRST_JOB = "word_count"
 
 
@@ -80,7 +83,7 @@ def write_project(folder: Path, *, azure: bool) -> list[Path]:
     """
     name = folder.resolve().name
     package = _checked(name, "a project's name")
-    if package in sys.stdlib_module_names or package in {"coremachine", "function_app", "tests"}:
+    if package in sys.stdlib_module_names or package in {*_OWN_NAMES, *_needed_modules()}:
         raise ScaffoldProblem(f"expected a name that no module has yet, found {name!r}; choose another one")
     if folder.is_dir() and any(folder.iterdir()):
         raise ScaffoldProblem(f"expected no folder or an empty one at {folder}, found files in it; choose another one")
@@ -104,6 +107,11 @@ def write_job(folder: Path, name: str) -> list[Path]:
         ProjectFileError: pyproject.toml cannot be used.
     """
     job = _checked(name, "a job's name")
+    if job.startswith("test_") or job in {"tests", "conftest"}:
+        raise ScaffoldProblem(
+            f"expected a job's name that is not one of tests, since modules of these are no jobs, found {name!r}; "
+            "choose another one"
+        )
     package = read_project_settings(folder).get(JOBS_SETTING, "")
     if not package or ":" in package:
         raise ScaffoldProblem(
@@ -130,6 +138,18 @@ def _checked(name: str, what: str) -> str:
 
 def _template(name: str) -> str:
     return files("coremachine.scaffold").joinpath("templates", name).read_text("utf-8")
+
+
+def _needed_modules() -> set[str]:
+    """Modules of what CoreMachine needs: a project of such a name would hide one."""
+    needed = {_distribution(requirement) for requirement in metadata.requires("coremachine") or ()}
+    found = metadata.packages_distributions().items()
+    return {module for module, names in found if not needed.isdisjoint(map(_distribution, names))}
+
+
+def _distribution(requirement: str) -> str:
+    """The normal form of the name that a requirement begins with."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement, maxsplit=1)[0]).lower()
 
 
 def _infrastructure() -> dict[str, str]:

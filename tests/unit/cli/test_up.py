@@ -45,3 +45,12 @@ def test_ready_is_said_of_what_is_ready(api: FakeApi, run: Run, capsys: pytest.C
     assert lines[0] == f"started {api.url}/api/docs"
     assert "not ready settings: expected a queue, found none" in lines
     assert not any(line.startswith("ready") for line in lines)
+
+
+@pytest.mark.usefixtures("started")
+def test_an_app_that_cannot_answer_is_not_ready(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer("GET /api/readyz", {"title": "Internal Server Error", "detail": "see the log"}, status=500)
+    assert run("up") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"started {api.url}/api/docs"
+    assert any(line.startswith("not ready Internal Server Error") for line in lines)
