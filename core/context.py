@@ -57,6 +57,7 @@ class TaskContext:
     _report: Callable[[Mapping[str, Any]], None] | None = field(default=None, repr=False)
     _stop_requested: Callable[[], bool] = field(default=_never, repr=False)
     _timed_out: Callable[[], bool] = field(default=_never, repr=False)
+    _timeout_seconds: float | None = field(default=None, repr=False)
 
     def progress(self, percent: float, message: str | None = None) -> None:
         """Say how far the work is; the next heartbeat stores it.
@@ -87,6 +88,10 @@ class TaskContext:
                 and another follows if the stage's retries allow it.
         """
         if self._timed_out():
-            raise TaskTimedOut(f"attempt {self.attempt} of task {self.task_id} ran longer than its stage allows")
+            limit = "" if self._timeout_seconds is None else f"{self._timeout_seconds:g} s, "
+            raise TaskTimedOut(
+                f"attempt {self.attempt} of task {self.task_id} ran longer than {limit}the task_timeout_seconds of its "
+                f"stage {self.stage}"
+            )
         if self._stop_requested():
             raise TaskCancelled(f"task {self.task_id} of job {self.job_id} is not wanted any more")

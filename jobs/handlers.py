@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Literal, TypeVar
 
+from core.basics.keywords import suggests_names
 from core.isolation.limits import TASKS_PER_PROCESS
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -21,6 +22,7 @@ class HandlerMark:
     options: Mapping[str, Any]
 
 
+@suggests_names
 def handler(
     task_type: str,
     *,

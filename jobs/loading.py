@@ -6,6 +6,7 @@ A module that cannot be imported is reported by its file, its line and what to d
 import importlib
 import pkgutil
 import sysconfig
+import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -59,7 +60,9 @@ def load_module(name: str) -> ModuleType:
     """
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except BaseException as error:  # sys.exit() at the end of a script is an author's code, too
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
         raise ModuleNotLoaded(_reason_of(error, name)) from error
 
 
@@ -92,7 +95,7 @@ def _values_of(module: ModuleType) -> list[object]:
     return list(vars(module).values())
 
 
-def _reason_of(error: Exception, name: str) -> str:
+def _reason_of(error: BaseException, name: str) -> str:
     if isinstance(error, SyntaxError):
         text = f": {error.text.strip()}" if error.text else ""
         return f"{_shown(error.filename)}, line {error.lineno}: {type(error).__name__}: {error.msg}{text}"
@@ -102,10 +105,13 @@ def _reason_of(error: Exception, name: str) -> str:
             return f"expected a module {name} that can be imported, found none; is it in the folder of function_app.py?"
         advice = f"install what has it (pip install ...), and add that to the dependencies in {_PROJECT}"
         return f"{place}expected the module {error.name!r}, found none; {advice}"
+    if isinstance(error, SystemExit):
+        found = f"found sys.exit({error.code!r}) when it is imported"
+        return f"{place}expected a module that can be imported, {found}; put that into a function"
     return f"{place}{type(error).__name__}: {error}"
 
 
-def _place_of(error: Exception) -> str:
+def _place_of(error: BaseException) -> str:
     """The line of the author's that the error came from: the last that is no library's."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]

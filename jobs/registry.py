@@ -7,6 +7,7 @@ from typing import Literal, cast
 
 from core.app_queues import TASK_QUEUES_SETTING
 from core.basics.canonical import shown
+from core.basics.keywords import constructor_suggests_names
 from core.errors import UnknownWork
 from core.isolation.function import ProcessFunction
 from core.isolation.limits import TASKS_PER_PROCESS, Limits
@@ -20,6 +21,7 @@ from jobs.typed import UnknownAnnotation, with_types
 from jobs.validators import find_unknown_validators
 
 
+@constructor_suggests_names
 @dataclass(frozen=True)
 class Handler:
     """What runs a task type, and the logical queue that its messages go to.
@@ -50,6 +52,7 @@ class UnknownJobType(UnknownWork, LookupError):
         super().__init__("job type", job_type, f"job type: expected one of {self.known}, found {job_type!r}{hint}")
 
 
+@constructor_suggests_names
 class Registry:
     """Job classes and handlers that fit together.
 

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal
 
+from core.basics.keywords import constructor_suggests_names
 from core.models.definition import FailurePolicy, RetryPolicy
 
 
+@constructor_suggests_names
 @dataclass(frozen=True)
 class Stage:
     """An entry of `stages`; the same keys as a dict, checked when the job class is made.

@@ -1341,13 +1341,13 @@ language sql stable as $$
   cross join lateral (
     select * from (values
       (1, 'JobTimedOut', j.deadline_at, j.status in ('queued', 'processing', 'finalizing'),
-        format('the job was to end within %s s and stood at stage %s of %s',
+        format('the job was to end within %s s, its timeout_seconds, and was at stage %s of %s',
           (j.definition ->> 'timeout_seconds')::double precision, j.stage, j.total_stages)),
       (2, 'StageTimedOut', s.deadline_at, s.status in ('queued', 'processing') and j.status in ('queued', 'processing', 'finalizing'),
-        format('stage %s was to end within %s s and was %s',
+        format('stage %s was to end within %s s, its timeout_seconds, and was %s',
           s.stage, (s.settings ->> 'timeout_seconds')::double precision, s.status)),
       (3, 'QueueTimeExpired', s.queue_deadline_at, s.status = 'queued' and j.status = 'queued',
-        format('stage %s was to begin within %s s and was not planned by then',
+        format('stage %s was to begin within %s s, its queue_timeout_seconds, and was not planned by then',
           s.stage, (s.settings ->> 'queue_timeout_seconds')::double precision))
     ) as d(place, type, deadline_at, is_open, message)
     where d.is_open and d.deadline_at <= p_now
@@ -1376,7 +1376,7 @@ begin
   update "app".tasks t
   set status = 'failed', is_watched = false, due_at = null, parked_at = null, finished_at = v_now,
       error = "app".stored_error('QueueTimeExpired',
-        format('was to begin within %s s of its stage and had not by then',
+        format('was to begin within %s s of its stage, the queue_timeout_seconds of that, and had not by then',
           (s.settings ->> 'queue_timeout_seconds')::double precision), false, 0, v_now)
   from "app".stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
@@ -1644,8 +1644,8 @@ begin
           * "app".retry_delay(v_settings -> 'retry', t.attempt - t.interruptions) end,
         finished_at = case when t.attempt - t.interruptions >= v_allowed then v_now end,
         error = "app".stored_error('TaskTimedOut',
-          format('ran for more than %s s and did not stop when it was told; its worker was %s',
-            (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner), true, t.attempt, v_now)
+          format('ran longer than %s s, the task_timeout_seconds of its stage %s, and did not stop when it was asked to; '
+            'its worker was %s', (v_settings ->> 'task_timeout_seconds')::double precision, p_stage, t.lease_owner), true, t.attempt, v_now)
     where t.ctid = any (p_places)
     returning t.task_id, t.status, t.error, extract(epoch from t.due_at - v_now)::double precision as delay_seconds
   ), noted as (

@@ -19,6 +19,8 @@ TOP = "coremachine"
 MOVED = ("core", "infrastructure", "jobs", "sql", "triggers")
 # Writes the documents of the checkout, from the checkout.
 LEFT_OUT = ("coremachine/reference",)
+# Folders without Python, by their place in the wheel.
+DATA = {"infra": f"{TOP}/scaffold/infra"}
 OTHER_FILES = ("pyproject.toml", "README.md", "LICENSE")
 
 _ROOTS = "|".join(MOVED)
@@ -145,6 +147,8 @@ def stage(root: Path, folder: Path) -> None:
     for name in (TOP, *MOVED):
         target = folder / TOP if name == TOP else folder / TOP / name
         shutil.copytree(root / name, target, dirs_exist_ok=True, ignore=_ignored(root))
+    for name, place in DATA.items():
+        shutil.copytree(root / name, folder / place)
     for path in sorted(folder.rglob("*.py")):
         _replace(path, lambda text, path=path: rewrite_source(text, modules, str(path.relative_to(folder))))
     for name in OTHER_FILES:

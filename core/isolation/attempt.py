@@ -29,11 +29,13 @@ class ProcessEnded(RetryableTaskError):
 
     def __init__(self, status: int) -> None:
         self.status = status
-        hint = "; the system ends a process by it where memory runs out" if status == -signal.SIGKILL else ""
-        super().__init__(
-            "expected a result or an exception from the attempt's own process, found that it ended by "
-            f"{end_of(status)}{hint}; the last lines that it printed may say why"
+        is_killed = status == -signal.SIGKILL
+        advice = (
+            "see whether memory ran out (memory_limit_mb makes it certain)"
+            if is_killed
+            else "see its last printed lines"
         )
+        super().__init__(f"{advice}: the attempt's process ended by {end_of(status)}, without a result")
 
 
 class MemoryLimitExceeded(PermanentTaskError):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from core.basics.keywords import constructor_suggests_names
 from core.errors import UnknownWork
 from core.models.status import StoredEnum
 
@@ -47,6 +48,7 @@ def _check_class_name(name: str) -> str:
 ClassNames = Annotated[tuple[Annotated[str, AfterValidator(_check_class_name)], ...], Field(min_length=1)]
 
 
+@constructor_suggests_names
 class RetryPolicy(FrozenModel):
     """Exponential back-off, capped, with full jitter. Seconds; `max_attempts` counts the first attempt too.
 
@@ -80,6 +82,7 @@ class RetryPolicy(FrozenModel):
         return self
 
 
+@constructor_suggests_names
 class FailurePolicy(FrozenModel):
     """When failed tasks fail their stage, and with it the job.
 
@@ -250,6 +253,7 @@ def _without(document: Mapping[str, Any], places: Iterable[Sequence[int | str]])
     return left
 
 
+@constructor_suggests_names
 class TaskDefinition(FrozenModel):
     """One task that `create_tasks_for_stage` asks for.
 

@@ -15,6 +15,15 @@ SWEEP_OVERDUE_SECONDS = 300.0
 # A message that waits this long, while no worker is seen on its queue, is worth a look.
 QUEUE_PATIENCE_SECONDS = 60.0
 _SHOWN_FAILURES = 5
+# What helps where a limit of time was passed, by the stored error's type. A rerun that keeps results keeps the limits.
+_NEW_LIMIT = "(`rerun --all` takes the new one, `--failed` keeps the old one)"
+_TIMEOUTS = {
+    "TaskTimedOut": f"raise the stage's task_timeout_seconds {_NEW_LIMIT}, or give one task less to do",
+    "JobTimedOut": f"raise the job's timeout_seconds {_NEW_LIMIT}, or find out what was slow",
+    "StageTimedOut": f"raise the stage's timeout_seconds {_NEW_LIMIT}, or find out what was slow",
+    "QueueTimeExpired": "see whether a worker reads the stage's queue, or raise its queue_timeout_seconds "
+    f"{_NEW_LIMIT}",
+}
 # A lease is renewed when a third of it is over; beyond that and this margin, its process is silent.
 _BEAT_MARGIN_SECONDS = 5.0
 
@@ -41,7 +50,11 @@ def _finished(facts: JobFacts) -> Iterator[Finding]:
             f"finished {at}; tasks failed, and the stage's failure policy lets that pass",
             f"see what failed below; if it matters: {_rerun(facts)}",
         ),
-        JobStatus.FAILED: (Severity.ERROR, f"failed {at}: {reason}", f"fix the cause, then: {_rerun(facts)}"),
+        JobStatus.FAILED: (
+            Severity.ERROR,
+            f"failed {at}: {reason}",
+            f"{_timeout_advice((facts.error or {}).get('type')) or 'fix the cause, '}then: {_rerun(facts)}",
+        ),
         JobStatus.CANCELLED: (
             Severity.WARNING,
             f"cancelled {at}: {reason}",
@@ -50,6 +63,11 @@ def _finished(facts: JobFacts) -> Iterator[Finding]:
     }
     severity, message, advice = words[facts.status]
     yield Finding(str(facts.status), severity, message, since=facts.finished_at, advice=advice)
+
+
+def _timeout_advice(error_type: str | None) -> str:
+    advice = _TIMEOUTS.get(error_type or "")
+    return f"{advice}; " if advice else ""
 
 
 def _failed_tasks(facts: JobFacts) -> Iterator[Finding]:
@@ -64,7 +82,8 @@ def _failed_tasks(facts: JobFacts) -> Iterator[Finding]:
             f"{_error_text({'type': group.error_type, 'message': group.message}, _all_tasks(facts))} (for example "
             f"{examples})",
             since=group.first_at,
-            advice=f"all of them: coremachine failures {facts.job_id[:12]} --fingerprint {group.fingerprint}",
+            advice=f"{_timeout_advice(group.error_type)}all of them: coremachine failures {facts.job_id[:12]} "
+            f"--fingerprint {group.fingerprint}",
         )
     rest = facts.failures[_SHOWN_FAILURES:]
     if rest:

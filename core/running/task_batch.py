@@ -325,4 +325,5 @@ class TaskBatch:
             _report=lease.report,
             _stop_requested=lambda: lease.is_stop_requested,
             _timed_out=lambda: lease.is_timed_out,
+            _timeout_seconds=self.stage.task_timeout_seconds,
         )

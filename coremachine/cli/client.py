@@ -261,7 +261,8 @@ class ApiClient:
             answer = self._call("GET", "readyz")
         except ApiError as error:
             checks = error.problem.get("checks") or []
-            return [f"{check['name']}: {check['detail']}" for check in checks if not check.get("ok")], ""
+            failed = [f"{check['name']}: {check['detail']}" for check in checks if not check.get("ok")]
+            return failed or [str(error)], ""
         names = [check["detail"] for check in answer.get("checks") or [] if check.get("name") == "registry"]
         return [], names[0] if names else ""
 

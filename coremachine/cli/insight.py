@@ -44,13 +44,15 @@ def show_findings(findings: Iterable[Json]) -> None:
     show = console()
     for finding in findings:
         sign, colour = _SEVERITIES.get(finding["severity"], ("·", "default"))
-        show.print(Text.assemble((f"{sign} ", colour), finding["message"]))
+        show.print(Text.assemble((f"{sign} ", colour), finding["message"]), soft_wrap=True)
         if finding.get("advice"):
-            show.print(Text(f"  → {finding['advice']}", style="dim"))
+            show.print(Text(f"  → {finding['advice']}", style="dim"), soft_wrap=True)
 
 
 def failures(
-    job_id: Annotated[str | None, typer.Argument(help="Job id, or enough of its beginning. Default: all jobs.")] = None,
+    job_id: Annotated[
+        str | None, typer.Argument(metavar="JOB_ID", help="Job id, or enough of its beginning. Default: all jobs.")
+    ] = None,
     job_type: Annotated[str | None, typer.Option("--type", help="Jobs of this type only.")] = None,
     fingerprint: FingerprintOption = None,
     each: Annotated[bool, typer.Option("--each", help="One line per task instead of one per group.")] = False,
@@ -148,7 +150,7 @@ def show_dead(
 
 @dead.command()
 def redrive(
-    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="See `dead list`.")] = None,
+    ids: Annotated[list[int] | None, typer.Argument(metavar="ID", min=1, help="See `dead list`.")] = None,
     queue: QueueOption = None,
     job: JobOption = None,
     fingerprint: FingerprintOption = None,

@@ -53,7 +53,9 @@ _INTERRUPTED = 130
 
 
 def submit(
-    job_type: Annotated[str, typer.Argument(help="See `coremachine job-types`; none with --from-jsonl.")] = "",
+    job_type: Annotated[
+        str, typer.Argument(metavar="JOB_TYPE", help="See `coremachine job-types`; none with --from-jsonl.")
+    ] = "",
     param: Annotated[list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Repeatable.")] = None,
     params_file: Annotated[Path | None, typer.Option(help="A JSON object; - is stdin.")] = None,
     force: Annotated[

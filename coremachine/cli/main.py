@@ -13,6 +13,7 @@ import typer
 from core.basics.version import VERSION
 from coremachine.cli import apps, bulk, control, insight, jobs, tasks
 from coremachine.cli.db import db
+from coremachine.cli.db_grant import grant
 from coremachine.cli.demo import demo
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.functions import functions
@@ -86,6 +87,7 @@ app.command("apps")(apps.list_apps)
 app.command("queues")(apps.list_queues)
 app.add_typer(insight.dead, name="dead")
 app.add_typer(schedules, name="schedules")
+db.command()(grant)
 app.add_typer(db, name="db")
 
 

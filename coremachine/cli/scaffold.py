@@ -15,8 +15,16 @@ new = typer.Typer(help="Add something to a project.", no_args_is_help=True)
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="A new folder, or an empty one; its name is the project's.")],
-    azure: Annotated[bool, typer.Option("--azure", help="With the files for a deployment by hand.")] = False,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="A new folder, or an empty one; its name is the project's: lower-case letters, digits, hyphens.",
+        ),
+    ],
+    azure: Annotated[
+        bool, typer.Option("--azure", help="With the files for a deployment: by hand, and by azd.")
+    ] = False,
 ) -> None:
     """Write a project of your own: a function app, a package with one job, and a test of it.
 
@@ -33,7 +41,16 @@ def init(
 
 
 @new.command("job")
-def new_job(name: Annotated[str, typer.Argument(help="Lower-case words with hyphens between.")]) -> None:
+def new_job(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Lower-case letters and digits in words with hyphens or underscores between, beginning with a "
+            "letter, at most 50 characters: resize-images.",
+        ),
+    ],
+) -> None:
     """Add a job and its test to the project of this folder.
 
     For example: coremachine new job resize-images

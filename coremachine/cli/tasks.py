@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.text import Text
 
@@ -33,6 +32,7 @@ from coremachine.cli.render import (
     visible_lines,
 )
 from coremachine.cli.stack_log import StackLog, find_stack_log
+from coremachine.cli.trace import without_engine
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK_ID", help="See `coremachine tasks JOB_ID`.")]
 RunOption = Annotated[int | None, typer.Option("--run", min=1, help="Default: the job's current run.")]
@@ -48,6 +48,7 @@ def task(
     job_id: JobArgument,
     task_id: TaskArgument,
     run: RunOption = None,
+    full: Annotated[bool, typer.Option("--full", help="The traceback with the frames of the engine, too.")] = False,
     output: OutputOption = None,
     url: UrlOption = None,
 ) -> None:
@@ -62,7 +63,7 @@ def task(
     if wants_json(output):
         print_json({**found, "attempts": attempts})
         return
-    show_task(found, attempts, console())
+    show_task(found, attempts, console(), full=full)
 
 
 def _attempts(client: ApiClient, job_id: str, task_id: str, run: int | None) -> list[Json]:
@@ -75,7 +76,7 @@ def _attempts(client: ApiClient, job_id: str, task_id: str, run: int | None) -> 
         return []
 
 
-def show_task(found: Json, attempts: list[Json], show: Console) -> None:
+def show_task(found: Json, attempts: list[Json], show: Console, *, full: bool = False) -> None:
     head = f"[bold]{_text(found.get('name') or found.get('task_id'))}[/bold] {status_markup(str(found.get('status')))}"
     show.print(head, highlight=False, soft_wrap=True)
     for name, value in _facts(found):
@@ -89,7 +90,7 @@ def show_task(found: Json, attempts: list[Json], show: Console) -> None:
     for attempt in attempts:
         show.print(Text.assemble("  ", (f"{local_time(attempt['at'])}  ", "dim"), _sentence(attempt)), soft_wrap=True)
     if found.get("error"):
-        _show_error(found["error"], show)
+        _show_error(found["error"], show, full=full)
 
 
 def _facts(found: Json) -> Iterator[tuple[str, str]]:
@@ -116,7 +117,7 @@ def _facts(found: Json) -> Iterator[tuple[str, str]]:
         yield "ran in", f"run {found['from_run']}"
 
 
-def _show_error(error: Json, show: Console) -> None:
+def _show_error(error: Json, show: Console, *, full: bool) -> None:
     show.print(f"[bold]error[/bold] [dim]of attempt {error.get('attempt')}[/dim]", highlight=False)
     kind = Text(f"  {visible(str(error.get('type')))}: ", style="red")
     show.print(kind.append(visible_lines(str(error.get("message"))), style="default"), soft_wrap=True)
@@ -126,8 +127,10 @@ def _show_error(error: Json, show: Console) -> None:
     if error.get("traceback"):
         show.print("[bold]traceback[/bold]")
         text = visible_lines(str(error["traceback"]).rstrip())
-        code = Syntax(text, "pytb", theme="ansi_dark", background_color="default", word_wrap=True)
-        show.print(Padding(code, (0, 0, 0, 2)))
+        lines = text if full else without_engine(text)
+        code = Syntax("", "pytb", theme="ansi_dark", background_color="default").highlight(lines)
+        for line in code.split("\n"):
+            show.print(Text("  ").append(line), soft_wrap=True)
 
 
 def show_lines(log: str, show: Console, indent: str) -> None:

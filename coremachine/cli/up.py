@@ -151,7 +151,9 @@ def reload_on_change(stack: "LocalStack", folder: Path) -> None:
             show.print(f"[dim]workers started anew in {time.monotonic() - began:.1f} s[/dim]", highlight=False)
             show_state(stack.info.url, began="reloaded")
         except (StackError, CliError) as error:
-            show.print(f"[red]not loaded[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+            is_gone = isinstance(error, CliError) and error.exit_code == Exit.UNREACHABLE
+            reason = "the workers end while they load the app; its log has how and why" if is_gone else str(error)
+            show.print(f"[red]not loaded[/red] {escape(reason)}", soft_wrap=True, highlight=False)
         sys.stdout.flush()
 
 

@@ -4,6 +4,7 @@ import keyword
 import re
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,8 +23,17 @@ _FILES = {
     "local.settings.example.json": "settings.txt",
 }
 _JOB_FILES = {"@package@/@job@.py": "job.txt", "tests/test_@job@.py": "test_job.txt"}
-_AZURE_FILES = {"requirements.txt": "requirements.txt", "azure.sh": "azure.txt"}
+_NEW_JOB_FILES = {"@package@/@job@.py": "new_job.txt", "tests/test_@job@.py": "test_new_job.txt"}
+_AZURE_FILES = {
+    "requirements.txt": "requirements.txt",
+    "azure.sh": "azure.txt",
+    "azure.yaml": "azure_yaml.txt",
+    "infra/main.parameters.json": "parameters.txt",
+}
+_INFRASTRUCTURE = {".bicep", ".sh"}
 _APP_FILES = ("function_app.py", "host.json")
+# `infra` has the files for Azure.
+_OWN_NAMES = frozenset({"coremachine", "function_app", "infra", "tests"})
 _FIRST_JOB = "word_count"
 
 
@@ -45,6 +55,7 @@ class Names:
             "@package@": self.package,
             "@job@": self.job,
             "@Job@": "".join(part.capitalize() for part in self.job.split("_")),
+            "@words@": self.job.replace("_", " ").capitalize(),
             "@range@": version_range(VERSION),
         }
         for placeholder, value in values.items():
@@ -72,13 +83,14 @@ def write_project(folder: Path, *, azure: bool) -> list[Path]:
     """
     name = folder.resolve().name
     package = _checked(name, "a project's name")
-    if package in sys.stdlib_module_names or package in {"coremachine", "function_app", "tests"}:
+    if package in sys.stdlib_module_names or package in {*_OWN_NAMES, *_needed_modules()}:
         raise ScaffoldProblem(f"expected a name that no module has yet, found {name!r}; choose another one")
     if folder.is_dir() and any(folder.iterdir()):
         raise ScaffoldProblem(f"expected no folder or an empty one at {folder}, found files in it; choose another one")
     names = Names(project=package.replace("_", "-"), package=package, job=_FIRST_JOB)
     texts = {path: _template(template) for path, template in (_FILES | _JOB_FILES).items()}
-    texts |= {path: _template(template) for path, template in _AZURE_FILES.items() if azure}
+    if azure:
+        texts |= {path: _template(template) for path, template in _AZURE_FILES.items()} | _infrastructure()
     texts |= {path: files("coremachine").joinpath("default_app", path).read_text("utf-8") for path in _APP_FILES}
     texts["@package@/__init__.py"] = '"""Jobs of @project@."""\n'
     return _write_all(folder, names, texts)
@@ -95,6 +107,11 @@ def write_job(folder: Path, name: str) -> list[Path]:
         ProjectFileError: pyproject.toml cannot be used.
     """
     job = _checked(name, "a job's name")
+    if job.startswith("test_") or job in {"tests", "conftest"}:
+        raise ScaffoldProblem(
+            f"expected a job's name that is not one of tests, since modules of these are no jobs, found {name!r}; "
+            "choose another one"
+        )
     package = read_project_settings(folder).get(JOBS_SETTING, "")
     if not package or ":" in package:
         raise ScaffoldProblem(
@@ -102,7 +119,7 @@ def write_job(folder: Path, name: str) -> list[Path]:
             f"{package or 'none'}; make a project with `coremachine init NAME`, or write the job by hand"
         )
     names = Names(project=folder.name, package=package, job=job)
-    texts = {path: _template(template) for path, template in _JOB_FILES.items()}
+    texts = {path: _template(template) for path, template in _NEW_JOB_FILES.items()}
     return _write_all(
         folder, names, {path.replace("@package@", package.replace(".", "/")): texts[path] for path in texts}
     )
@@ -113,14 +130,35 @@ def _checked(name: str, what: str) -> str:
     module = name.replace("-", "_")
     if _NAME.fullmatch(name) is None or len(name) > _LONGEST_NAME or keyword.iskeyword(module):
         raise ScaffoldProblem(
-            f"expected {what} of lower-case letters, digits and hyphens, beginning with a letter, at most "
-            f"{_LONGEST_NAME} characters, found {name!r:.200}; choose another one"
+            f"expected {what} of lower-case letters, digits, single hyphens or underscores, beginning with a letter, "
+            f"no word of Python, at most {_LONGEST_NAME} characters, found {name!r:.200}; choose another one"
         )
     return module
 
 
 def _template(name: str) -> str:
     return files("coremachine.scaffold").joinpath("templates", name).read_text("utf-8")
+
+
+def _needed_modules() -> set[str]:
+    """Modules of what CoreMachine needs: a project of such a name would hide one."""
+    needed = {_distribution(requirement) for requirement in metadata.requires("coremachine") or ()}
+    found = metadata.packages_distributions().items()
+    return {module for module, names in found if not needed.isdisjoint(map(_distribution, names))}
+
+
+def _distribution(requirement: str) -> str:
+    """The normal form of the name that a requirement begins with."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement, maxsplit=1)[0]).lower()
+
+
+def _infrastructure() -> dict[str, str]:
+    """The Bicep files and the scripts around them: beside the templates in a wheel, at the top of a checkout."""
+    installed = Path(str(files("coremachine.scaffold"))) / "infra"
+    folder = installed if installed.is_dir() else installed.parents[2] / "infra"
+    return {
+        f"infra/{path.name}": path.read_text("utf-8") for path in folder.iterdir() if path.suffix in _INFRASTRUCTURE
+    }
 
 
 def _write_all(folder: Path, names: Names, texts: dict[str, str]) -> list[Path]:

@@ -128,13 +128,13 @@ language sql stable as $$
   cross join lateral (
     select * from (values
       (1, 'JobTimedOut', j.deadline_at, j.status in ({active_jobs}),
-        format('the job was to end within %s s and stood at stage %s of %s',
+        format('the job was to end within %s s, its timeout_seconds, and was at stage %s of %s',
           (j.definition ->> 'timeout_seconds')::double precision, j.stage, j.total_stages)),
       (2, 'StageTimedOut', s.deadline_at, s.status in ({open_stages}) and j.status in ({active_jobs}),
-        format('stage %s was to end within %s s and was %s',
+        format('stage %s was to end within %s s, its timeout_seconds, and was %s',
           s.stage, (s.settings ->> 'timeout_seconds')::double precision, s.status)),
       (3, 'QueueTimeExpired', s.queue_deadline_at, s.status = 'queued' and j.status = 'queued',
-        format('stage %s was to begin within %s s and was not planned by then',
+        format('stage %s was to begin within %s s, its queue_timeout_seconds, and was not planned by then',
           s.stage, (s.settings ->> 'queue_timeout_seconds')::double precision))
     ) as d(place, type, deadline_at, is_open, message)
     where d.is_open and d.deadline_at <= p_now
@@ -163,7 +163,7 @@ begin
   update {schema}.tasks t
   set status = 'failed', is_watched = false, due_at = null, parked_at = null, finished_at = v_now,
       error = {schema}.stored_error('QueueTimeExpired',
-        format('was to begin within %s s of its stage and had not by then',
+        format('was to begin within %s s of its stage, the queue_timeout_seconds of that, and had not by then',
           (s.settings ->> 'queue_timeout_seconds')::double precision), false, 0, v_now)
   from {schema}.stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage

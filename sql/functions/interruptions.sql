@@ -124,8 +124,8 @@ begin
           * {schema}.retry_delay(v_settings -> 'retry', t.attempt - t.interruptions) end,
         finished_at = case when t.attempt - t.interruptions >= v_allowed then v_now end,
         error = {schema}.stored_error('TaskTimedOut',
-          format('ran for more than %s s and did not stop when it was told; its worker was %s',
-            (v_settings ->> 'task_timeout_seconds')::double precision, t.lease_owner), true, t.attempt, v_now)
+          format('ran longer than %s s, the task_timeout_seconds of its stage %s, and did not stop when it was asked to; '
+            'its worker was %s', (v_settings ->> 'task_timeout_seconds')::double precision, p_stage, t.lease_owner), true, t.attempt, v_now)
     where t.ctid = any (p_places)
     returning t.task_id, t.status, t.error, extract(epoch from t.due_at - v_now)::double precision as delay_seconds
   ), noted as (

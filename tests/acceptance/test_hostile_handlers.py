@@ -59,6 +59,7 @@ def block_one_worker(host: HostSupervisor, folder: Path, job_type: str) -> tuple
 def test_blocked_interpreter_costs_no_lease_no_request_and_no_sweep(
     start_host: StartHost, engine: Engine, tmp_path: Path, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")  # at which a new worker's silence is reported
     host = start_host(workers=2, COREMACHINE_SWEEP_SCHEDULE=EVERY_SECOND)
     job_id, blocked = block_one_worker(host, tmp_path, "blocked")
     # One of as many would wait for the blocked worker if that accepted a single one.

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from infrastructure.verify import verify
@@ -41,6 +42,29 @@ def test_task_of_a_host_that_stops_is_at_once_another_hosts(
     (task,) = engine.query("select attempt, interruptions, error from app.tasks where job_id = %s", job_id)
     assert task == {"attempt": 2, "interruptions": 1, "error": None}
     assert "tasks_handed_back" in {row["event"] for row in engine.query("select event from app.job_events")}
+
+
+def test_an_isolated_attempt_of_a_host_that_stops_ends_before_another_hosts_begins_to_count(
+    start_host: StartHost, engine: Engine, tmp_path: Path
+) -> None:
+    """Its process looks at no signal and at no context: it is given back, it ends, and nothing is done twice."""
+    leaving = start_host()
+    with client(leaving) as http:
+        job_id = submit(http, "isolated", folder=str(tmp_path))
+    (first,) = beginnings(tmp_path, 1)
+    staying = start_host()
+    stopping = threading.Thread(target=leaving.stop)
+    stopping.start()
+    second = beginnings(tmp_path, 2)[1]
+    stopping.join()
+    wait_until(lambda: not psutil.pid_exists(first["pid"]), "the first attempt's process to end")
+    (tmp_path / "open").touch()
+    with client(staying) as http:
+        job = wait_for_end(http, job_id)
+    assert (job["status"], job["result"]) == ("completed", {"pid": second["pid"], "attempt": 2})
+    (task,) = engine.query("select attempt, interruptions, error from app.tasks where job_id = %s", job_id)
+    assert task == {"attempt": 2, "interruptions": 1, "error": None}
+    assert [path.name for path in tmp_path.glob("ended-*")] == ["ended-2"]
 
 
 def test_task_that_kills_its_process_every_time_fails_with_that_reason(

@@ -14,6 +14,7 @@ from tests.acceptance.steps import wait_until
 
 pytestmark = pytest.mark.acceptance
 
+ROOT = Path(__file__).parents[2]
 FILES = [
     ".funcignore",
     ".github/workflows/ci.yml",
@@ -56,7 +57,8 @@ def files_of(folder: Path) -> list[str]:
 
 def test_a_new_project_passes_its_own_checks(installed, project):
     """What init and new write passes ruff, mypy --strict and its own tests, before anybody changes it."""
-    assert sorted([*FILES, "azure.sh", "requirements.txt"]) == files_of(project)
+    infra = [f"infra/{path.name}" for path in (ROOT / "infra").iterdir()]
+    assert sorted([*FILES, "azure.sh", "azure.yaml", "requirements.txt", *infra]) == files_of(project)
     below = project / "my_pipelines"
     installed.run("coremachine", "new", "job", "resize-images", cwd=below)
     assert "class ResizeImagesJob(" in (below / "resize_images.py").read_text()

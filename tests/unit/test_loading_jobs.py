@@ -127,13 +127,25 @@ def test_what_does_not_fit_together_is_told(package):
         ("\n\nA = B\n", "mine/one.py, line 3: NameError: name 'B' is not defined"),
         ("from coremachine import Nothing\n", "mine/one.py, line 1: ImportError: cannot import name 'Nothing'"),
         ("import json\njson.loads('{')\n", "mine/one.py, line 2: JSONDecodeError: "),
+        (
+            "import sys\nsys.exit(4)\n",
+            "mine/one.py, line 2: expected a module that can be imported, found sys.exit(4) when it is imported; ",
+        ),
+        ("class Stop(BaseException):\n    pass\nraise Stop('no')\n", "mine/one.py, line 3: Stop: no"),
+        ("import mine.two\n", "mine/three.py, line 1: ImportError: cannot import name 'y' from partially initialized"),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_told_with_its_place(package, text, reason):
-    package(one=text)
+    package(one=text, two="from mine.three import x\n", three="from mine.two import y\nx = 1\n")
     with pytest.raises(ModuleNotLoaded) as refused:
         discover("mine", ["tasks"])
     assert reason in str(refused.value)
+
+
+def test_ctrl_c_is_no_fault_of_the_module_that_is_imported(package):
+    package(one="raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        discover("mine", ["tasks"])
 
 
 def test_a_module_that_was_fixed_is_imported_anew(package, tmp_path):

@@ -65,7 +65,9 @@ def test_dependencies_are_the_releases_that_work_as_this_one(tmp_path):
     assert tables["project"]["dependencies"] == [(tmp_path / "mine" / "requirements.txt").read_text().strip()]
 
 
-@pytest.mark.parametrize("name", ["My-Pipelines", "1st", "a b", "-a", "class", "a" * 51, "json", "tests"])
+@pytest.mark.parametrize(
+    "name", ["My-Pipelines", "1st", "a b", "-a", "class", "a" * 51, "json", "tests", "infra", "pytest", "azure"]
+)
 def test_a_name_that_no_package_can_have_is_refused(tmp_path, name):
     with pytest.raises(ScaffoldProblem, match=r"expected a .*name"):
         write_project(tmp_path / name, azure=False)
@@ -89,6 +91,22 @@ def test_a_job_is_added_once(tmp_path):
     ]
     with pytest.raises(ScaffoldProblem, match=r"expected no file .*resize_images\.py, .*found one"):
         write_job(tmp_path / "mine", "resize-images")
+
+
+@pytest.mark.parametrize("name", ["test-uploads", "tests", "conftest"])
+def test_a_job_that_would_never_be_found_is_refused(tmp_path, name):
+    """Modules of tests are left out where jobs are looked for."""
+    write_project(tmp_path / "mine", azure=False)
+    with pytest.raises(ScaffoldProblem, match=r"expected a job's name that is not one of tests"):
+        write_job(tmp_path / "mine", name)
+
+
+def test_a_second_job_is_no_copy_of_the_first(tmp_path):
+    write_project(tmp_path / "mine", azure=False)
+    write_job(tmp_path / "mine", "resize-images")
+    text = (tmp_path / "mine" / "mine" / "resize_images.py").read_text()
+    assert '"""Resize images: ' in text
+    assert "words" not in text
 
 
 def test_a_job_needs_a_project(tmp_path):

@@ -47,6 +47,8 @@ _KILL_AFTER_SECONDS = 10.0
 _REPLACE_SECONDS = 2.0
 # A worker that sends nothing for this time is blocked: it sends a sign of life each second.
 _BLOCKED_SECONDS = 5.0
+# For this time from its start, that is no news.
+_NEW_SECONDS = 60.0
 
 
 @dataclass
@@ -77,6 +79,10 @@ class _Slot:
     def silence(self, now: float) -> float:
         """For how long its event loop has said nothing."""
         return 0.0 if self.heard_at is None or self.process is None else now - self.heard_at
+
+    def level(self, now: float) -> int:
+        """How much its silence matters: a new one imports what its first functions need, slowly on a busy machine."""
+        return logging.INFO if now - self.started_at < _NEW_SECONDS else logging.WARNING
 
 
 class HostSupervisor:
@@ -403,7 +409,7 @@ class HostSupervisor:
         slot.heard_at = time.monotonic()
         if slot.is_blocked:
             slot.is_blocked = False
-            log.warning("worker_at_work_again worker=%d", slot.index)
+            log.log(slot.level(slot.heard_at), "worker_at_work_again worker=%d", slot.index)
             self._appoint_leader()
 
     def _on_silence(self, slot: _Slot, seconds: float) -> None:
@@ -411,7 +417,8 @@ class HostSupervisor:
         assert slot.process is not None  # noqa: S101 - otherwise nothing is expected of it
         if not slot.is_blocked:
             slot.is_blocked = True
-            log.warning("worker_blocked worker=%d pid=%d seconds=%.0f", slot.index, slot.process.pid, seconds)
+            place = (slot.index, slot.process.pid, seconds)
+            log.log(slot.level(time.monotonic()), "worker_blocked worker=%d pid=%d seconds=%.0f", *place)
             self._appoint_leader()
         limit = self._settings.function_timeout_seconds
         if limit is not None and seconds > limit + _KILL_AFTER_SECONDS and slot.kill_at is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from hostile_jobs import HOSTILE_HANDLERS, HOSTILE_JOBS
+from isolated_jobs import ISOLATED_HANDLER, IsolatedJob
 
 from core.models import TaskDefinition
 from jobs import all_jobs
@@ -115,11 +116,12 @@ def run_deadly(params, context):
     os._exit(9)
 
 
-all_jobs.ALL_JOBS += (LongJob, DeadlyJob, KillerJob, *HOSTILE_JOBS)
+all_jobs.ALL_JOBS += (LongJob, DeadlyJob, KillerJob, IsolatedJob, *HOSTILE_JOBS)
 all_jobs.ALL_HANDLERS += (
     Handler("long", run_long, queue="tasks"),
     Handler("deadly", run_deadly, queue="tasks"),
     Handler("killer", run_killer, queue="tasks"),
+    ISOLATED_HANDLER,
     *HOSTILE_HANDLERS,
 )
 

@@ -347,6 +347,7 @@ def test_function_that_keeps_the_interpreter_is_ended_by_function_timeout(start_
     """Its worker's own watch is a thread, and has no interpreter to run in."""
     monkeypatch.setattr(supervisor, "_KILL_AFTER_SECONDS", 1.0)
     monkeypatch.setattr(supervisor, "_BLOCKED_SECONDS", 1.5)
+    caplog.set_level("INFO")  # at which a new worker's silence is reported
     pipe = tmp_path / "never"
     os.mkfifo(pipe)
     host = start_host("rough_app", settings={"AzureFunctionsJobHost__functionTimeout": "00:00:02"})
@@ -362,6 +363,7 @@ def test_function_that_keeps_the_interpreter_is_ended_by_function_timeout(start_
 
 def test_new_connections_go_to_the_workers_that_run(start_host, tmp_path, caplog):
     """One of them was accepted by the worker without an interpreter, and waited with it."""
+    caplog.set_level("INFO")  # at which a new worker's silence is reported
     pipe = tmp_path / "gate"
     os.mkfifo(pipe)
     host = start_host("rough_app", workers=2, settings={"AzureFunctionsJobHost__functionTimeout": "-1"})

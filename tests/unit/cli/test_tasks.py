@@ -200,3 +200,21 @@ def test_errors_are_json_where_json_was_asked_for(api: FakeApi, run: Run, capsys
     assert capsys.readouterr().err.startswith("No such job (404, unknown_job)")
     assert run("rerun", JOB_ID, "--all", "--failed", "-o", "json") == 2
     assert json.loads(capsys.readouterr().err)["exit_code"] == 2
+
+
+def test_the_engine_s_frames_are_shown_on_request_and_no_line_of_code_is_broken(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = '  File "/x/site-packages/coremachine/core/running/task_batch.py", line 3, in _run\n    handler()\n'
+    own = f'  File "/home/ann/a.py", line 3, in read\n    open_tile({"7" * 300})\n'
+    trace = f"Traceback (most recent call last):\n{engine}{own}NoTile: none"
+    for _ in range(2):
+        api.answer(TASK_CALL, {**TASK, "error": {**ERROR, "traceback": trace}})
+        api.answer(LOGS_CALL, {"value": []})
+    assert run("task", JOB_ID, "s1-a", "-o", "table") == 0
+    out = capsys.readouterr().out
+    assert f"      open_tile({'7' * 300})\n" in out
+    assert "    (1 frame of CoreMachine left out; --full shows all)\n" in out
+    assert "task_batch.py" not in out
+    assert run("task", JOB_ID, "s1-a", "--full", "-o", "table") == 0
+    assert '    File "/x/site-packages/coremachine/core/running/task_batch.py", line 3' in capsys.readouterr().out

@@ -67,3 +67,12 @@ def test_apps_are_told_with_the_queues_that_nobody_reads(
 def test_apps_that_cannot_be_are_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("up", "--apps", "worker:gpu,platform") == 1
     assert "expected queues of tasks, raster, found 'gpu'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("started")
+def test_an_app_that_cannot_answer_is_not_ready(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer("GET /api/readyz", {"title": "Internal Server Error", "detail": "see the log"}, status=500)
+    assert run("up") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"started {api.url}/api/docs"
+    assert any(line.startswith("not ready Internal Server Error") for line in lines)

@@ -1,0 +1,189 @@
+"""The files that deploy to Azure: whole in themselves, and in agreement with the code. Nobody runs them here."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coremachine.reference.settings_page import OTHERS
+from coremachine.scaffold.project import write_project
+from infrastructure.settings import Settings, load_settings, variables_of
+from tests.bicep import Expression, Template, read_template
+from triggers.app_shape import RESERVE_THREADS, read_shape, threads_needed
+
+ROOT = Path(__file__).parents[2]
+INFRA = ROOT / "infra"
+TEMPLATES = {path.name: read_template(path) for path in sorted(INFRA.glob("*.bicep"))}
+PAGE = (ROOT / "docs" / "howto" / "deploy-with-azd.md").read_text()
+CONCURRENT_CALLS = json.loads((ROOT / "host.json").read_text())["extensions"]["serviceBus"]["maxConcurrentCalls"]
+# Read by the Functions host and by the SDKs, not by us.
+OF_THE_HOST = re.compile(
+    r"AzureWebJobsStorage__\w+|APPLICATIONINSIGHTS_\w+|AZURE_CLIENT_ID|ServiceBusConnection__credential"
+)
+# What Azure allows apps of each database, by Microsoft's page of limits.
+CONNECTIONS = {"Standard_B2s": 414, "Standard_D2ds_v5": 844, "Standard_D8ds_v5": 3422}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_a_file_is_whole(template: Template) -> None:
+    """No syntax error, and nothing that is declared and not used: the compiler's linter would refuse both."""
+    assert template.errors == []
+    assert [name for name, count in template.mentions.items() if count < 1 and name not in template.exported] == []
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_modules_get_what_they_declare_and_imports_are_exported(template: Template) -> None:
+    for module in template.modules:
+        target = TEMPLATES[module.path]
+        assert set(module.parameters) <= set(target.parameters), module.symbol
+        assert target.required <= set(module.parameters), module.symbol
+        used = set(re.findall(rf"\b{module.symbol}(?:\[[^\]]+\])?\.\??outputs\.(\w+)", template.path.read_text()))
+        assert used <= set(target.outputs), module.symbol
+    for path, names in template.imports.items():
+        assert names <= TEMPLATES[path].exported
+
+
+def test_every_parameter_is_given_or_explained() -> None:
+    main = TEMPLATES["main.bicep"]
+    given = json.loads((INFRA / "main.parameters.json").read_text())["parameters"]
+    assert set(given) == set(main.parameters)
+    assert [name for name, description in main.parameters.items() if not description] == []
+    assert [name for name in main.parameters if f"`{name}`" not in PAGE] == []
+
+
+def test_the_files_of_the_checkout_are_those_of_a_new_project(tmp_path: Path) -> None:
+    write_project(tmp_path / "mine", azure=True)
+    for path in INFRA.iterdir():
+        if path.name != "main.parameters.json":
+            assert (tmp_path / "mine" / "infra" / path.name).read_text() == path.read_text()
+    ours, theirs = ((folder / "azure.yaml").read_text() for folder in (ROOT, tmp_path / "mine"))
+    assert ours == theirs.replace("name: mine", "name: coremachine")
+    parameters = [json.loads((f / "infra" / "main.parameters.json").read_text()) for f in (ROOT, tmp_path / "mine")]
+    for each in parameters:
+        del each["parameters"]["jobsQueue"], each["parameters"]["taskQueues"]
+    assert parameters[0] == parameters[1]
+
+
+def test_the_queues_of_a_new_project_are_those_that_it_names(tmp_path: Path) -> None:
+    write_project(tmp_path / "my-pipelines", azure=True)
+    given = json.loads((tmp_path / "my-pipelines/infra/main.parameters.json").read_text())["parameters"]
+    assert given["jobsQueue"]["value"] == "my-pipelines-jobs"
+    assert given["taskQueues"]["value"] == {"tasks": "my-pipelines-tasks"}
+
+
+def test_azd_finds_scripts_and_an_app_for_each_service() -> None:
+    project = yaml.safe_load((ROOT / "azure.yaml").read_text())
+    assert (ROOT / project["infra"]["path"] / f"{project['infra']['module']}.bicep").is_file()
+    for hook in project["hooks"].values():
+        assert (ROOT / hook["run"]).stat().st_mode & 0o100
+    assert list(project["services"]) == [TEMPLATES["resources.bicep"].variables["firstApp"]["service"]]
+
+
+def app_settings() -> dict[str, Any]:
+    settings: dict[str, Any] = TEMPLATES["app.bicep"].resource("Microsoft.Web/sites/config").body["properties"]
+    return settings
+
+
+def test_every_app_setting_is_one_that_somebody_reads() -> None:
+    ours = {name for field in Settings.model_fields.values() for name in variables_of(field)} | set(OTHERS)
+    assert [name for name in app_settings() if name not in ours and OF_THE_HOST.fullmatch(name) is None] == []
+
+
+@pytest.mark.parametrize("mode", ["standalone", "platform", "worker"])
+def test_the_app_starts_with_its_settings(mode: str) -> None:
+    """The literal ones as they are, and for each expression what a deployment makes of it."""
+    made = {
+        "app.mode": mode,
+        "jobsQueue": "j",
+        "namespaceHost": "b.servicebus.windows.net",
+        "identity.properties.clientId": "0c4f",
+        "join(app.queues, ',')": "tasks",
+        "'${retentionDays}'": "30",
+        "join(map(items(taskQueues), queue => '${queue.key}=${queue.value}'), ',')": "tasks=t,heavy=h",
+    }
+    values = {name: value for name, value in app_settings().items() if OF_THE_HOST.fullmatch(name) is None}
+    url = values.pop("COREMACHINE_DATABASE_URL").text.strip("'")
+    values.pop("PYTHON_THREADPOOL_THREAD_COUNT")
+    if mode != "worker":
+        del values["COREMACHINE_WORKER_QUEUES"]
+    text = {name: made[value.text] if isinstance(value, Expression) else value for name, value in values.items()}
+    settings = load_settings(text | {"COREMACHINE_DATABASE_URL": re.sub(r"\$\{\w+\}", "x", url)})
+    assert settings.database_auth == "entra"
+    assert settings.served_queues == {"standalone": ("tasks", "heavy"), "platform": (), "worker": ("tasks",)}[mode]
+
+
+@pytest.mark.parametrize(
+    ("mode", "served"), [("standalone", ["tasks", "heavy"]), ("platform", []), ("worker", ["heavy"])]
+)
+def test_the_number_of_threads_is_what_the_app_needs(mode: str, served: list[str]) -> None:
+    app, resources = TEMPLATES["app.bicep"].variables, TEMPLATES["resources.bicep"].variables
+    names = {"logicalQueues": ["tasks", "heavy"], "readsTasks": mode == "standalone", "length": len}
+    text = {name: resources[name].text for name in ("deadLetterFunctions", "workerApps")}
+    names["deadLetterFunctions"] = eval(text["deadLetterFunctions"], dict(names))  # noqa: S307 - our own file
+    first = resources["firstApp"]["queueFunctions"].text.replace(
+        "(readsTasks ? length(logicalQueues) : 0)", "(length(logicalQueues) if readsTasks else 0)"
+    )
+    functions = len(served) if mode == "worker" else eval(first, dict(names))  # noqa: S307 - our own file
+    assert "queueFunctions: length(worker.queues)" in text["workerApps"]
+    environment = {
+        "COREMACHINE_APP_MODE": mode,
+        "COREMACHINE_TASK_QUEUES": "tasks=t,heavy=h",
+        "COREMACHINE_WORKER_QUEUES": ",".join(served),
+    }
+    assert (app["concurrentCalls"], app["reserveThreads"]) == (CONCURRENT_CALLS, RESERVE_THREADS)
+    wanted = threads_needed(read_shape(environment), CONCURRENT_CALLS)
+    assert functions * app["concurrentCalls"] + app["reserveThreads"] == wanted
+    formula = "'${app.queueFunctions * concurrentCalls + reserveThreads}'"
+    assert app_settings()["PYTHON_THREADPOOL_THREAD_COUNT"].text == formula
+
+
+def test_the_queues_are_those_of_the_local_stack() -> None:
+    """Also of the page for a deployment by hand. How long a message lives differs: the emulator allows an hour."""
+    queue = TEMPLATES["service_bus.bicep"].resource("Microsoft.ServiceBus/namespaces/queues").body["properties"]
+    config = json.loads((ROOT / "coremachine" / "local" / "broker" / "Config.json").read_text())
+    for local in config["UserConfig"]["Namespaces"][0]["Queues"]:
+        for name, value in local["Properties"].items():
+            if name != "DefaultMessageTimeToLive":
+                assert queue[name[0].lower() + name[1:]] == value
+    by_hand = (ROOT / "docs" / "howto" / "deploy.md").read_text()
+    assert f"--lock-duration {queue['lockDuration']} --max-delivery-count {queue['maxDeliveryCount']} " in by_hand
+
+
+def test_nothing_is_reached_with_a_key_or_a_password() -> None:
+    properties = {
+        ("service_bus.bicep", "Microsoft.ServiceBus/namespaces"): {"disableLocalAuth": True},
+        ("storage.bicep", "Microsoft.Storage/storageAccounts"): {
+            "allowSharedKeyAccess": False,
+            "allowBlobPublicAccess": False,
+        },
+        ("monitoring.bicep", "Microsoft.Insights/components"): {"DisableLocalAuth": True},
+    }
+    for (file, type_), expected in properties.items():
+        assert expected.items() <= TEMPLATES[file].resource(type_).body["properties"].items()
+    server = TEMPLATES["database.bicep"].resource("Microsoft.DBforPostgreSQL/flexibleServers").body["properties"]
+    assert server["authConfig"]["passwordAuth"] == "Disabled"
+    text = "".join(path.read_text() for path in INFRA.glob("*.bicep"))
+    assert re.findall(r"(?i)listKeys|@secure|loginPassword|SharedAccessKey|AccountKey", text) == []
+
+
+def test_a_private_network_closes_every_public_endpoint() -> None:
+    for file in ("service_bus.bicep", "storage.bicep", "database.bicep"):
+        template = TEMPLATES[file]
+        assert "publicNetworkAccess: isPrivate ? 'Disabled' : 'Enabled'" in template.path.read_text()
+        assert [module.path for module in template.modules] == ["endpoint.bicep"]
+    assert "sku: privateNetwork ? 'Premium' : chosen.serviceBus" in TEMPLATES["resources.bicep"].path.read_text()
+
+
+def test_a_size_has_connections_for_the_instances_of_three_apps() -> None:
+    """One that has more instances than the database has connections is slow, then broken."""
+    sizes = TEMPLATES["sizes.bicep"].variables["sizes"]
+    allowed = re.findall(r"@allowed\(\[(.*?)\]\)\n@description\('How large", TEMPLATES["main.bicep"].path.read_text())
+    assert allowed == [", ".join(f"'{name}'" for name in sizes)]
+    pool = Settings.model_fields["pool_size"].default
+    for name, size in sizes.items():
+        assert 3 * size["maximumInstances"] * pool <= CONNECTIONS[size["database"]["name"]]
+        row = [name, size["database"]["name"], str(size["database"]["storage"]), size["serviceBus"]]
+        assert "| " + " | ".join([*row, str(size["maximumInstances"]), str(size["instanceMemory"])]) in PAGE
