@@ -10,6 +10,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, cast
 
 from core.ports import JobCatalog
+from infrastructure.dashboard import DashboardQueries
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.entra import EntraTokens, default_credential
 from infrastructure.failures import FailureQueries
@@ -57,6 +58,7 @@ class Repositories:
     dead_letters: DeadLetterRepository
     failures: FailureQueries
     insight: InsightQueries
+    dashboard: DashboardQueries
     schedules: ScheduleRepository
 
 
@@ -173,6 +175,7 @@ def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
         dead_letters=DeadLetterRepository(pool, settings.schema_name),
         failures=FailureQueries(pool, settings.schema_name),
         insight=InsightQueries(pool, settings.schema_name),
+        dashboard=DashboardQueries(pool, settings.schema_name),
         schedules=ScheduleRepository(pool, settings.schema_name),
     )
 

@@ -27,6 +27,7 @@ from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
 from triggers.problems import Problem
 from triggers.request_body import read_json_object
+from triggers.ui.router import ROUTERS as PAGES
 from triggers.waiting import EndWatcher
 
 log = safe_logger(__name__)
@@ -80,10 +81,10 @@ def create_api(get_services: GetServices, *, trusts_principal: bool = False) -> 
     api.state.ends = EndWatcher(lambda job_ids: get_services().find_ended_jobs(job_ids))
     api.state.trusts_principal = trusts_principal
     problems.install(api)
-    api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router, preview.router), "/api"))
+    api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router, preview.router, *PAGES), "/api"))
     for routes in routers:
         api.include_router(routes, prefix="/api", responses=PROBLEMS)
-    for pages in (docs.router, preview.router):
+    for pages in (docs.router, preview.router, *PAGES):
         api.include_router(pages, prefix="/api", include_in_schema=False)
     return api
 

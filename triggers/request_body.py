@@ -26,7 +26,7 @@ async def read_json_object(request: Request) -> dict[str, Any]:
             JSON in UTF-8, 400 for anything but an object.
     """
     declared = _declared_length(request)
-    body = await _read_limited(request, declared)
+    body = await read_limited(request)
     if not body and (declared or _announces_body(request)):
         raise _did_not_arrive(request)
     if not body:
@@ -75,7 +75,9 @@ def _did_not_arrive(request: Request) -> ProblemError:
     )
 
 
-async def _read_limited(request: Request, declared: int | None) -> bytes:
+async def read_limited(request: Request) -> bytes:
+    """The body. Raises ProblemError (413) for more than MAX_BODY_BYTES."""
+    declared = _declared_length(request)
     if declared is not None and declared > MAX_BODY_BYTES:
         raise _too_large()
     body = bytearray()

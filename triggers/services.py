@@ -18,6 +18,7 @@ from triggers.ports import Check, ServicesNotReady
 
 if TYPE_CHECKING:
     from core.scheduling.schedules import Schedules
+    from infrastructure.dashboard import DashboardQueries
     from infrastructure.dead_letters import DeadLetterRepository
     from infrastructure.factory import RepositoryFactory
     from infrastructure.failures import FailureQueries
@@ -45,6 +46,7 @@ class Services:
     dead_letter_queries: "DeadLetterRepository"
     failures: "FailureQueries"
     insight: "InsightQueries"
+    dashboard: "DashboardQueries"
     queue_probe: "QueueProbe"
     schedules: "Schedules"
     schedule_queries: "ScheduleRepository"
@@ -190,6 +192,7 @@ def _make() -> Services:
             dead_letter_queries=repositories.dead_letters,
             failures=repositories.failures,
             insight=repositories.insight,
+            dashboard=repositories.dashboard,
             queue_probe=factory.create_queue_probe(),
             schedules=factory.create_schedules(registry),
             schedule_queries=repositories.schedules,

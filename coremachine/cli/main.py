@@ -22,6 +22,7 @@ from coremachine.cli.run_task import run_task
 from coremachine.cli.scaffold import init, new
 from coremachine.cli.schedules import schedules
 from coremachine.cli.servicebus import servicebus
+from coremachine.cli.ui import ui
 from coremachine.cli.up import up
 
 app = typer.Typer(
@@ -50,6 +51,7 @@ def _options(
 
 
 app.command()(up)
+app.command()(ui)
 app.command()(servicebus)
 app.command()(demo)
 app.command()(init)

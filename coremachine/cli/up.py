@@ -105,6 +105,7 @@ def show_state(url: str, *, began: str) -> None:
         problems, job_types = client.look_whether_ready()
     state = f"[bold yellow]{began}[/bold yellow]" if problems else "[bold green]ready[/bold green]"
     show.print(f"{state} {url}/api/docs", soft_wrap=True)
+    show.print(f"dashboard {url}/api/ui", soft_wrap=True, highlight=False)
     if job_types:
         show.print(escape(job_types), soft_wrap=True, highlight=False)
     for problem in problems:

@@ -13,6 +13,7 @@ CODES = {
     "invalid_request": ("400", "The path, the query, a header or the body has a wrong value or an unknown name."),
     "invalid_parameters": ("400", "The job's parameters do not fit its schema, or a resource validator refused them."),
     "malformed_request": ("400", "The request's address or headers cannot be read."),
+    "foreign_origin": ("403", "A change on the dashboard that no page of this app asked for; programs use the API."),
     "not_found": ("404", "There is nothing at this address."),
     "unknown_job": ("404", "There is no job with this id."),
     "unknown_job_type": ("404", "This app does not know the job type."),
