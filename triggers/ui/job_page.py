@@ -1,6 +1,6 @@
 """A job: why it does not move, its stages, its timeline, its tasks, its events, its data and its runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -13,8 +13,10 @@ from core.models import JobStatus, TaskStatus
 from core.models.control import JobAction, allowed_actions
 from core.models.dashboard import PulseCell
 from core.models.fields import Cursor, Fingerprint, RunNumber, StageNumber, TaskIdText, expectation
+from core.models.insight import JobFacts
 from core.models.refs import JobRef
 from core.models.view import JobDetail, Page, TaskSummary, run_times
+from core.operating.explain import explain
 from infrastructure.queries import TaskNotFound
 from triggers import insight_api, problems
 from triggers.api_models import Query
@@ -25,12 +27,14 @@ from triggers.ui.jobs_page import blank_is_none
 from triggers.ui.page import PageRoute, render
 from triggers.ui.paging import Chain
 from triggers.ui.ports import Services, UiServices
+from triggers.ui.recent import RecentReads, recent_reads
 from triggers.ui.texts import seconds_between
 
 router = APIRouter(route_class=PageRoute)
 PAGE = 50
 _MOST_MARKS = 2000
-_MOST_GROUPS = 20
+# To group them, this number of a job's failed tasks is looked at.
+_MOST_FAILURES = 10_000
 _ATTEMPTS = 100
 # The order of a list that shows first what people look for.
 _TASK_ORDER = (
@@ -73,8 +77,7 @@ def show_job(
 ) -> Response:
     """The job, with one of its tabs."""
     detail = services.queries.get_job_detail(job_id)
-    explanation = insight_api.explain_job(job_id, services, Query())
-    pulse = _read_pulse(services, detail, explanation.at)
+    view = _look(services, detail, query, recent_reads(request))
     return render(
         request,
         "job.html",
@@ -82,12 +85,58 @@ def show_job(
         tab=query.tab,
         query=query,
         note=_NOTES.get(query.note or ""),
-        head=_head(services, detail, explanation.at),
-        findings=explanation.findings,
-        cards=_cards(detail, pulse, explanation.at),
-        at=explanation.at,
-        **_TABS[query.tab](services, detail, query, pulse, explanation.at),
+        head=_head(services, detail, view.now),
+        findings=explain(view.facts),
+        sampled=view.sampled,
+        cards=_cards(view),
+        groups=view.facts.failures,
+        at=view.now,
+        **_TABS[query.tab](services, view),
     )
+
+
+@dataclass(frozen=True)
+class View:
+    """What the parts of a job's page are made from.
+
+    Args:
+        sampled: How many failed tasks there are where they are too many to be grouped; else 0.
+    """
+
+    detail: JobDetail
+    query: JobPageQuery
+    facts: JobFacts
+    pulse: Sequence[PulseCell]
+    sampled: int
+    now: datetime
+
+    @property
+    def ref(self) -> JobRef:
+        return JobRef(self.detail.job.job_id, self.detail.job.run)
+
+    @property
+    def task_count(self) -> int:
+        return sum(stage.expected_count or 0 for stage in self.detail.stages)
+
+    def count(self, statuses: tuple[TaskStatus, ...]) -> int:
+        """Tasks in these statuses, of the stage that is asked for or of all."""
+        stages = (stage for stage in self.detail.stages if self.query.stage in (None, stage.stage))
+        return sum(stage.counts[status] for stage in stages for status in statuses)
+
+
+def _look(services: UiServices, detail: JobDetail, query: JobPageQuery, reads: RecentReads) -> View:
+    job, now = detail.job, datetime.now(UTC)
+    state = (job.job_id, job.run, job.status, job.updated_at, job.paused_at)
+    facts = reads.get(
+        ("facts", *state), lambda: services.insight.get_job_facts(job.job_id, most_failures=_MOST_FAILURES)
+    )
+    failed = sum(stage.failed_count for stage in detail.stages)
+    pulse: Sequence[PulseCell] = ()
+    # For the rate of a job that runs; of one that has ended only the heat strips need it.
+    if not job.status.is_terminal or query.tab == "overview":
+        pulse = reads.get(("pulse", *state), lambda: _read_pulse(services, detail, now))
+    sampled = failed if failed > _MOST_FAILURES else 0
+    return View(detail, query, insight_api.add_queues(facts, services), pulse, sampled, now)
 
 
 @dataclass(frozen=True)
@@ -142,81 +191,69 @@ def _read_pulse(services: UiServices, detail: JobDetail, now: datetime) -> list[
     return services.dashboard.read_pulse(JobRef(detail.job.job_id, detail.job.run), window)
 
 
-def _cards(detail: JobDetail, pulse: Sequence[PulseCell], now: datetime) -> list[StageCard]:
+def _cards(view: View) -> list[StageCard]:
     recent: dict[int, int] = {}
-    for cell in pulse:
+    for cell in view.pulse:
         recent[cell.stage] = recent.get(cell.stage, 0) + cell.recent
-    return stage_cards(detail.job.definition, detail.stages, recent, now)
+    return stage_cards(view.detail.job.definition, view.detail.stages, recent, view.now)
 
 
-def _overview(
-    services: UiServices, detail: JobDetail, query: JobPageQuery, pulse: Sequence[PulseCell], now: datetime
-) -> dict[str, Any]:
-    del query
-    job = detail.job
-    ref = JobRef(job.job_id, job.run)
-    started_at, _ = run_times(detail.job)
-    window = timeline.window_of(started_at or job.created_at or now, job.finished_at or now)
-    tasks = sum(stage.expected_count or 0 for stage in detail.stages)
-    if tasks > timeline.MOST_BARS:
-        times = timeline.RunTimes(window, detail.stages, pulse=pulse)
+def _overview(services: UiServices, view: View) -> dict[str, Any]:
+    job, stages = view.detail.job, view.detail.stages
+    started_at, _ = run_times(job)
+    window = timeline.window_of(started_at or job.created_at or view.now, job.finished_at or view.now)
+    if view.task_count > timeline.MOST_BARS:
+        times = timeline.RunTimes(window, stages, pulse=view.pulse)
     else:
-        bars = services.dashboard.list_bars(ref, timeline.MOST_BARS)
-        times = timeline.RunTimes(window, detail.stages, bars, services.dashboard.list_marks(ref, _MOST_MARKS))
-    return {"timeline": timeline.draw(times), "task_count": tasks, "groups": _groups(services, detail)}
+        bars = services.dashboard.list_bars(view.ref, timeline.MOST_BARS)
+        times = timeline.RunTimes(window, stages, bars, services.dashboard.list_marks(view.ref, _MOST_MARKS))
+    return {"timeline": timeline.draw(times), "task_count": view.task_count}
 
 
-def _groups(services: UiServices, detail: JobDetail) -> list[Any]:
-    if not any(stage.failed_count for stage in detail.stages):
-        return []
-    return services.failures.group_failures(job_id=detail.job.job_id, limit=_MOST_GROUPS)
-
-
-def _tasks(
-    services: UiServices, detail: JobDetail, query: JobPageQuery, pulse: Sequence[PulseCell], now: datetime
-) -> dict[str, Any]:
-    del pulse, now
-    job = detail.job
+def _tasks(services: UiServices, view: View) -> dict[str, Any]:
+    query, ref = view.query, view.ref
     if query.fingerprint is not None:
         failures = services.failures.list_failures(
-            job_id=job.job_id, fingerprint=query.fingerprint, limit=PAGE, cursor=query.cursor
+            job_id=ref.job_id, fingerprint=query.fingerprint, limit=PAGE, cursor=query.cursor
         )
-        found = [services.queries.get_task(job.job_id, each.task_id, run=each.run) for each in failures.items]
-        return {"tasks": found, "next_cursor": failures.next_cursor, "groups": _groups(services, detail)}
+        found = [services.queries.get_task(ref.job_id, each.task_id, run=each.run) for each in failures.items]
+        return {"tasks": found, "next_cursor": failures.next_cursor}
 
     def fetch(statuses: tuple[TaskStatus, ...], limit: int, cursor: str | None) -> Page[TaskSummary]:
+        # To look for what is not there takes a large stage longer than all else.
+        if not view.count(statuses):
+            return Page((), None)
         return services.queries.list_tasks(
-            job.job_id, run=job.run, stage=query.stage, statuses=statuses, limit=limit, cursor=cursor
+            ref.job_id, run=ref.run, stage=query.stage, statuses=statuses, limit=limit, cursor=cursor
         )
 
     groups = _TASK_ORDER if query.status is None else ((TaskStatus(query.status),),)
     page = Chain(groups, fetch).read(PAGE, query.cursor)
-    return {"tasks": page.items, "next_cursor": page.next_cursor, "groups": _groups(services, detail)}
+    return {"tasks": page.items, "next_cursor": page.next_cursor}
 
 
-def _events(
-    services: UiServices, detail: JobDetail, query: JobPageQuery, pulse: Sequence[PulseCell], now: datetime
-) -> dict[str, Any]:
-    del pulse, now
-    page = services.dashboard.list_latest_events(detail.job.job_id, limit=PAGE, cursor=query.cursor)
+def _events(services: UiServices, view: View) -> dict[str, Any]:
+    page = services.dashboard.list_latest_events(view.ref.job_id, limit=PAGE, cursor=view.query.cursor)
     return {"events": page.items, "next_cursor": page.next_cursor}
 
 
-def _data(
-    services: UiServices, detail: JobDetail, query: JobPageQuery, pulse: Sequence[PulseCell], now: datetime
-) -> dict[str, Any]:
-    del services, detail, query, pulse, now
+def _data(services: UiServices, view: View) -> dict[str, Any]:
+    """The row of the job has it all."""
+    del services, view
     return {}
 
 
-def _runs(
-    services: UiServices, detail: JobDetail, query: JobPageQuery, pulse: Sequence[PulseCell], now: datetime
-) -> dict[str, Any]:
-    del query, pulse, now
-    return {"runs": services.queries.list_runs(detail.job.job_id)}
+def _runs(services: UiServices, view: View) -> dict[str, Any]:
+    return {"runs": services.queries.list_runs(view.ref.job_id)}
 
 
-_TABS = {"overview": _overview, "tasks": _tasks, "events": _events, "data": _data, "runs": _runs}
+_TABS: Mapping[str, Callable[[UiServices, View], dict[str, Any]]] = {
+    "overview": _overview,
+    "tasks": _tasks,
+    "events": _events,
+    "data": _data,
+    "runs": _runs,
+}
 
 
 class TaskPageQuery(Query):

@@ -17,6 +17,7 @@ from triggers.ui.bars import JobRow, job_row
 from triggers.ui.page import PageRoute, render
 from triggers.ui.paging import Chain
 from triggers.ui.ports import Services, UiServices
+from triggers.ui.recent import recent_reads
 
 router = APIRouter(route_class=PageRoute)
 PAGE = 50
@@ -89,7 +90,7 @@ def show_jobs(request: Request, services: Services, query: Annotated[JobsPageQue
     """The jobs, with their progress."""
     wish = query.to_wish()
     page = _find(services, wish)
-    counts = services.dashboard.count_jobs()
+    counts = recent_reads(request).get("counts", services.dashboard.count_jobs)
     chips = [
         (name, counts.by_status.get(name, 0))
         for name in _ORDER

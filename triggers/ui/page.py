@@ -39,7 +39,7 @@ class PageRoute(OneValueRoute):
         async def answer(request: Request) -> Response:
             try:
                 if request.method == "POST":
-                    check_same_site(request.headers, request.url.scheme)
+                    check_same_site(request.headers)
                 return await handle(request)
             except Exception as error:
                 problem = _problem_of(request, error)

@@ -1,6 +1,7 @@
 """The dashboard in this process: the real engine on a real database, queues in memory, and the API in a thread."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ from jobs.registry import Handler, Registry
 from triggers.api import create_api
 from triggers.ports import Check
 
-PUMPS = 4
+PUMPS = 6
 _PATIENCE = {"max_attempts": 2, "base_delay_seconds": 0.01, "max_delay_seconds": 0.02}
 
 
@@ -45,15 +46,21 @@ class Gate:
     """Tasks that are to be seen at work wait here until the test has seen them."""
 
     def __init__(self) -> None:
-        self.opened = threading.Event()
+        self._opened = threading.Event()
         # What converting a scene takes, by its number.
         self.work: Callable[[int], None] = lambda _number: None
         # Broken scenes that a rerun finds repaired.
         self.is_repaired = False
 
     def wait(self, context: Any) -> None:
-        while not self.opened.wait(0.02):
+        opened = self._opened
+        while not opened.wait(0.02):
             context.check_cancelled()
+
+    def open(self) -> None:
+        """Let all go that wait now; who comes later waits again."""
+        opened, self._opened = self._opened, threading.Event()
+        opened.set()
 
 
 class SceneJob(JobBaseMixin, JobBase):
@@ -225,7 +232,7 @@ def running_app(pool: Pool) -> Iterator[DashboardApp]:
         try:
             yield DashboardApp(url, services, gate, is_pumping)
         finally:
-            gate.opened.set()
+            gate.open()
             stopped.set()
             for thread in threads:
                 thread.join()
@@ -238,6 +245,8 @@ def serving(get_services: Callable[[], Any]) -> Iterator[str]:
     socket = server.config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.01)
     try:
         yield f"http://127.0.0.1:{socket.getsockname()[1]}/api/ui"
     finally:
