@@ -81,6 +81,7 @@ def up(
             with stack:
                 info = stack.info
                 show_state(info.url, began="started")
+                show.print(f"dashboard {info.url}/api/ui", soft_wrap=True, highlight=False)
                 show.print(f"database {info.database_url}", soft_wrap=True, highlight=False)
                 show.print(f"broker   {info.admin_url}/queues   logs {info.data_dir}/logs", soft_wrap=True)
                 with contextlib.suppress(KeyboardInterrupt):
@@ -105,7 +106,6 @@ def show_state(url: str, *, began: str) -> None:
         problems, job_types = client.look_whether_ready()
     state = f"[bold yellow]{began}[/bold yellow]" if problems else "[bold green]ready[/bold green]"
     show.print(f"{state} {url}/api/docs", soft_wrap=True)
-    show.print(f"dashboard {url}/api/ui", soft_wrap=True, highlight=False)
     if job_types:
         show.print(escape(job_types), soft_wrap=True, highlight=False)
     for problem in problems:
