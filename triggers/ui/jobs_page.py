@@ -85,6 +85,7 @@ class ListWish:
 
 
 @router.get("/ui")
+@router.get("/ui/")
 @router.get("/ui/jobs")
 def show_jobs(request: Request, services: Services, query: Annotated[JobsPageQuery, InQuery()]) -> Response:
     """The jobs, with their progress."""

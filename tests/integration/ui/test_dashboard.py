@@ -1,7 +1,6 @@
 """The dashboard in a real browser: the flows that people use it for, the keyboard, a phone, and what may not happen."""
 
 import json
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,8 +31,8 @@ def app(template_url: str) -> Iterator[DashboardApp]:
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Browser]:
-    with tempfile.TemporaryDirectory() as folder, Browser(Path(folder), seconds=280) as browser:
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile"), seconds=280) as browser:
         browser.look(1280, 900)
         yield browser
 
