@@ -238,6 +238,21 @@ def test_a_read_is_shared_for_a_while_and_an_error_is_not_kept():
     assert reads.get("key", make) == 4
 
 
+def test_what_took_long_is_kept_longer():
+    now = [0.0]
+    reads = RecentReads(lambda: now[0])
+
+    def make():
+        now[0] += 3
+        return now[0]
+
+    assert reads.get("key", make) == 3
+    now[0] += 29
+    assert reads.get("key", make) == 3
+    now[0] += 1
+    assert reads.get("key", make) == 36
+
+
 class TestTimeline:
     WINDOW = timeline.window_of(NOW, NOW + timedelta(seconds=10))
 
