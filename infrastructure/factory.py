@@ -14,6 +14,7 @@ from core.models.app import AppProfile
 from core.ports import JobCatalog
 from infrastructure.apps import AppRepository
 from infrastructure.audit import AuditRepository
+from infrastructure.dashboard import DashboardQueries
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.entra import EntraTokens, default_credential
 from infrastructure.failures import FailureQueries
@@ -63,6 +64,7 @@ class Repositories:
     dead_letters: DeadLetterRepository
     failures: FailureQueries
     insight: InsightQueries
+    dashboard: DashboardQueries
     schedules: ScheduleRepository
     audit: AuditRepository
     apps: AppRepository
@@ -200,6 +202,7 @@ def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
         dead_letters=DeadLetterRepository(pool, settings.schema_name),
         failures=FailureQueries(pool, settings.schema_name),
         insight=InsightQueries(pool, settings.schema_name),
+        dashboard=DashboardQueries(pool, settings.schema_name),
         schedules=ScheduleRepository(pool, settings.schema_name),
         audit=AuditRepository(pool, settings.schema_name),
         apps=AppRepository(pool, settings.schema_name),

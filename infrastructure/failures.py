@@ -23,9 +23,9 @@ class FailureQueries(PostgreSQLRepository):
     """Failed tasks of the current runs of jobs, read over the partial index of failed tasks alone."""
 
     def group_failures(
-        self, *, job_id: str | None = None, job_type: str | None = None, limit: int = 100
+        self, *, job_id: str | None = None, job_type: str | None = None, limit: int = 100, rows: int = GROUPED_ROWS
     ) -> list[FailureGroup]:
-        """Failed tasks by fingerprint, the largest group first; at most GROUPED_ROWS tasks are looked at."""
+        """Failed tasks by fingerprint, the largest group first; at most `rows` tasks are looked at."""
         where, parameters = _where(job_id, job_type)
         query = SQL(
             "select fingerprint, (array_agg(error_type))[1] as error_type, (array_agg(message))[1] as message,"
@@ -39,9 +39,9 @@ class FailureQueries(PostgreSQLRepository):
             "   row_number() over (partition by fingerprint order by finished_at desc, task_id) as place"
             "   from ({failures}) f) p"
             " group by fingerprint order by count desc, last_at desc limit %s"
-        ).format(examples=_EXAMPLES, failures=self._failures(where))
-        rows = self._execute_query("group_failures", query, [*parameters, limit])
-        return [FailureGroup.model_validate(row) for row in rows]
+        ).format(examples=_EXAMPLES, failures=self._failures(where, rows))
+        found = self._execute_query("group_failures", query, [*parameters, limit])
+        return [FailureGroup.model_validate(row) for row in found]
 
     def list_failures(
         self,
@@ -87,7 +87,7 @@ class FailureQueries(PostgreSQLRepository):
             lambda row: _PLACE.dump_json(("failures", row["job_id"], row["run"], row["stage"], row["task_index"])),
         )
 
-    def _failures(self, where: list[Composable]) -> Composed:
+    def _failures(self, where: list[Composable], rows: int) -> Composed:
         return SQL(
             "select t.job_id, j.job_type, t.run, t.stage, t.task_id, t.task_type, t.name, t.finished_at,"
             " t.error ->> 'type' as error_type, left(t.error ->> 'message', {most}) as message,"
@@ -99,7 +99,7 @@ class FailureQueries(PostgreSQLRepository):
             tasks=self._table("tasks"),
             jobs=self._table("jobs"),
             where=SQL(" and ").join(where),
-            rows=GROUPED_ROWS,
+            rows=rows,
         )
 
     def _fingerprint(self) -> Composed:

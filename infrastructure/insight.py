@@ -22,7 +22,7 @@ from core.schema.statuses import STATUS_SETS
 from infrastructure.apps import AppRepository
 from infrastructure.connections import snapshot
 from infrastructure.dead_letters import DeadLetterRepository
-from infrastructure.failures import FailureQueries
+from infrastructure.failures import GROUPED_ROWS, FailureQueries
 from infrastructure.postgresql import Pool, PostgreSQLRepository
 from infrastructure.queries import JobNotFound
 
@@ -126,15 +126,18 @@ class InsightQueries(PostgreSQLRepository):
         self._dead_letters = DeadLetterRepository(pool, schema)
         self._apps = AppRepository(pool, schema)
 
-    def get_job_facts(self, job_id: str) -> JobFacts:
+    def get_job_facts(self, job_id: str, *, most_failures: int = GROUPED_ROWS) -> JobFacts:
         """What `core.operating.explain` wants to know of a job.
+
+        Args:
+            most_failures: The number of failed tasks that are looked at to group them.
 
         Raises:
             JobNotFound: No such job.
         """
         with self._get_cursor("get_job_facts") as cursor, snapshot(cursor.connection):
             facts = self._read(cursor, job_id)
-        facts["failures"] = tuple(self._failures.group_failures(job_id=job_id, limit=_GROUPS))
+        facts["failures"] = tuple(self._failures.group_failures(job_id=job_id, limit=_GROUPS, rows=most_failures))
         facts["dead_letters"] = tuple(self._dead_letters.group_dead_letters(job_id=job_id))
         if not facts["status"].is_terminal:
             facts["fleet"] = self._apps.read_fleet(job_id)

@@ -35,6 +35,7 @@ from triggers.job_answers import job_answer, list_item, read_job, retry_after
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
 from triggers.problems import Problem
+from triggers.ui.router import ROUTERS as PAGES
 from triggers.waiting import EndWatcher
 
 DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resume and rerun them.
@@ -93,10 +94,10 @@ def create_api(
     problems.install(api)
     if access is not None and access.are_on:
         api.add_middleware(AccessGate, rules=access)
-    api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router, preview.router), "/api"))
+    api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router, preview.router, *PAGES), "/api"))
     for routes in routers:
         api.include_router(routes, prefix="/api", responses=PROBLEMS)
-    for pages in (docs.router, preview.router):
+    for pages in (docs.router, preview.router, *PAGES):
         api.include_router(pages, prefix="/api", include_in_schema=False)
     return api
 

@@ -79,7 +79,7 @@ class DeadLetterCommands(Protocol):
 class Insight(Protocol):
     """`infrastructure.insight.InsightQueries`."""
 
-    def get_job_facts(self, job_id: str) -> JobFacts: ...
+    def get_job_facts(self, job_id: str, *, most_failures: int = ...) -> JobFacts: ...
 
 
 class InsightServices(Protocol):
@@ -115,13 +115,7 @@ def explain_job(
 ) -> models.Explanation:
     """Why the job does not move, and what would help."""
     del query
-    facts = services.insight.get_job_facts(job_id)
-    if not facts.status.is_terminal:
-        facts = replace(
-            facts,
-            missing_queues=services.find_missing_queues(),
-            unnamed_queues=services.find_unnamed_queues(facts.waiting_queues),
-        )
+    facts = add_queues(services.insight.get_job_facts(job_id), services)
     return models.Explanation(
         job_id=facts.job_id,
         status=facts.status,
@@ -130,6 +124,17 @@ def explain_job(
         total_stages=facts.total_stages,
         at=facts.now,
         findings=[models.FindingAnswer.model_validate(vars(finding)) for finding in explain(facts)],
+    )
+
+
+def add_queues(facts: JobFacts, services: InsightServices) -> JobFacts:
+    """With what the app knows of the queues, which no row has."""
+    if facts.status.is_terminal:
+        return facts
+    return replace(
+        facts,
+        missing_queues=services.find_missing_queues(),
+        unnamed_queues=services.find_unnamed_queues(facts.waiting_queues),
     )
 
 

@@ -37,7 +37,7 @@ async def read_large_object(request: Request) -> dict[str, Any]:
 
 async def _read_object(request: Request, most_bytes: int) -> dict[str, Any]:
     declared = _declared_length(request)
-    body = await _read_limited(request, declared, most_bytes)
+    body = await read_limited(request, most_bytes)
     if not body and (declared or _announces_body(request)):
         raise _did_not_arrive(request)
     if not body:
@@ -86,7 +86,9 @@ def _did_not_arrive(request: Request) -> ProblemError:
     )
 
 
-async def _read_limited(request: Request, declared: int | None, most_bytes: int) -> bytes:
+async def read_limited(request: Request, most_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """The body. Raises ProblemError (413) for more bytes."""
+    declared = _declared_length(request)
     if declared is not None and declared > most_bytes:
         raise _too_large(most_bytes)
     body = bytearray()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from core.scheduling.schedules import Schedules
     from infrastructure.apps import AppRepository
     from infrastructure.audit import AuditRepository
+    from infrastructure.dashboard import DashboardQueries
     from infrastructure.dead_letters import DeadLetterRepository
     from infrastructure.factory import RepositoryFactory
     from infrastructure.failures import FailureQueries
@@ -49,6 +50,7 @@ class Services:
     dead_letter_queries: "DeadLetterRepository"
     failures: "FailureQueries"
     insight: "InsightQueries"
+    dashboard: "DashboardQueries"
     queue_probe: "QueueProbe"
     schedules: "Schedules"
     schedule_queries: "ScheduleRepository"
@@ -205,6 +207,7 @@ def _make() -> Services:
             dead_letter_queries=repositories.dead_letters,
             failures=repositories.failures,
             insight=repositories.insight,
+            dashboard=repositories.dashboard,
             queue_probe=factory.create_queue_probe(),
             schedules=factory.create_schedules(registry),
             schedule_queries=repositories.schedules,

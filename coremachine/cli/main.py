@@ -25,6 +25,7 @@ from coremachine.cli.scaffold import init, new
 from coremachine.cli.schedules import schedules
 from coremachine.cli.serve import serve
 from coremachine.cli.servicebus import servicebus
+from coremachine.cli.ui import ui
 from coremachine.cli.up import up
 
 app = typer.Typer(
@@ -54,6 +55,7 @@ def _options(
 
 app.command()(up)
 app.command()(serve)
+app.command()(ui)
 app.command()(servicebus)
 app.add_typer(functions, name="functions")
 app.command()(demo)

@@ -95,6 +95,7 @@ def up(
                 info = stack.info
                 show_state(info.url, began="started")
                 show_apps(chosen, settings)
+                show.print(f"dashboard {info.url}/api/ui", soft_wrap=True, highlight=False)
                 show.print(f"database {info.database_url}", soft_wrap=True, highlight=False)
                 show.print(f"broker   {info.admin_url}/queues   logs {info.data_dir}/logs", soft_wrap=True)
                 with contextlib.suppress(KeyboardInterrupt):

@@ -15,6 +15,7 @@ CODES = {
     "malformed_request": ("400", "The request's address or headers cannot be read."),
     "no_role": ("401", "Roles are set up, and the caller has none: its key is missing or wrong, or nobody signed in."),
     "role_too_low": ("403", "The caller's role does not allow this request."),
+    "foreign_origin": ("403", "A change on the dashboard that no page of this app asked for; programs use the API."),
     "not_found": ("404", "There is nothing at this address."),
     "unknown_job": ("404", "There is no job with this id."),
     "unknown_job_type": ("404", "This app does not know the job type."),

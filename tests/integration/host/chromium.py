@@ -23,6 +23,8 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 
+_PATIENCE_SECONDS = 15
+
 
 class Browser:
     """One page; what it requests and logs is noted."""
@@ -31,6 +33,7 @@ class Browser:
         self._profile, self._seconds = profile, seconds
         self._numbers = itertools.count(1)
         self._loads = 0
+        self._loaded: set[str] = set()
         self.requested: list[str] = []
         self.complaints: list[str] = []
 
@@ -55,6 +58,7 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,12 +89,23 @@ class Browser:
         return answer["result"].get("value")
 
     def wait_for(self, script: str) -> None:
-        """Until an expression in the page is true."""
-        self.run(f"new Promise(done => {{ const look = () => ({script}) ? done() : setTimeout(look, 20); look(); }})")
+        """Until an expression in the page is true; an error, with the page's text, if that takes too long."""
+        failure = "`not true in time: ${document.body?.innerText}`"
+        self.run(
+            f"new Promise((done, fail) => {{ setTimeout(() => fail(new Error({failure})), {_PATIENCE_SECONDS * 1000});"
+            f" const look = () => ({script}) ? done() : setTimeout(look, 20); look(); }})"
+        )
 
     def open(self, url: str) -> None:
+        loader = self.call("Page.navigate", url=url)["loaderId"]
+        # Not any load: that of the browser's first, empty page may come late.
+        while loader not in self._loaded:
+            self._note(self._read())
+
+    def follow(self, script: str) -> None:
+        """Run what leads to another page, and wait until that is loaded."""
         loads = self._loads
-        self.call("Page.navigate", url=url)
+        self.call("Runtime.evaluate", expression=f"setTimeout(() => {{ {script} }}); 0")
         while self._loads == loads:
             self._note(self._read())
 
@@ -126,6 +141,8 @@ class Browser:
             self.requested.append(parameters["request"]["url"])
         elif event.get("method") == "Page.loadEventFired":
             self._loads += 1
+        elif event.get("method") == "Page.lifecycleEvent" and parameters["name"] == "load":
+            self._loaded.add(parameters["loaderId"])
         elif event.get("method") == "Log.entryAdded":
             self.complaints.append(parameters["entry"]["text"])
         elif event.get("method") == "Runtime.exceptionThrown":

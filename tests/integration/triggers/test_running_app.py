@@ -381,3 +381,19 @@ class TestProducers:
         run("node", "send.mjs")
         job = self.find_job(ready, "tag=order=4712")
         assert (job["status"], job["parameters"]["n"]) == ("completed", 6)
+
+
+def test_the_dashboard_is_served_by_the_host_and_its_forms_arrive(ready):
+    page = ready.get("/api/ui")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert ready.get("/api/ui/static/ui.css").headers["content-type"] == "text/css; charset=utf-8"
+    origin = {"Origin": str(ready.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
+    form = {"p.n": "2", "p.message": "by form\r\nin two lines", "if_ended": "return"}
+    sent = ready.post("/api/ui/submit/hello_world", data=form, headers=origin)
+    assert sent.status_code == 303, sent.text
+    job_id = sent.headers["location"].partition("?")[0].rpartition("/")[2]
+    job = ready.get(f"/api/jobs/{job_id}?wait=30").json()
+    assert (job["status"], job["parameters"]["message"]) == ("completed", "by form\nin two lines")
+    for path in (f"jobs/{job_id}", f"jobs/{job_id}?tab=tasks", "schedules", "dead-letters", "queues"):
+        assert ready.get(f"/api/ui/{path}").status_code == 200, path

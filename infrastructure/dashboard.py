@@ -1,0 +1,256 @@
+"""What the dashboard counts and draws. Each read is bounded, whatever the number of jobs and tasks."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from psycopg.rows import DictRow
+from psycopg.sql import SQL, Composable, Composed
+from pydantic import Field, TypeAdapter
+
+from core.models.dashboard import (
+    AttemptMark,
+    JobCounts,
+    OpenStep,
+    PulseCell,
+    PulseWindow,
+    QueueLoad,
+    StageProgress,
+    TaskBar,
+)
+from core.models.record import JobEvent
+from core.models.refs import JobRef
+from core.models.status import JobStatus, TaskStatus
+from core.models.view import JobSummary, Page
+from core.schema.statuses import STATUS_SETS, literals
+from infrastructure.list_columns import list_columns
+from infrastructure.postgresql import PostgreSQLRepository
+from infrastructure.queries import ATTEMPT_EVENTS, make_page, read_cursor
+
+# A status with more jobs is shown as this number and a plus sign.
+MOST_COUNTED = 10_000
+# Tasks of the stages in one page of jobs: beyond them bars have no numbers.
+_MOST_TASKS = 500_000
+# A correlation id has no index: this number of newest jobs is looked through.
+_SEARCHED_JOBS = 100_000
+_OPEN_ROWS = 200_000
+_EVENT_PLACE = TypeAdapter(tuple[Literal["latest_events"], Annotated[int, Field(ge=0, lt=2**63)]])
+
+_OPEN_COUNT = SQL(
+    "(select count(*) from {tasks} t where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage"
+    " and t.status in ({open_tasks}))"
+)
+_COMPLETED_COUNT = SQL(
+    "(select count(*) from {tasks} t where t.job_id = s.job_id and t.run = s.run and t.stage = s.stage"
+    " and t.status in ('completed'))"
+)
+_STAGES = SQL(
+    "select s.job_id, s.stage, s.settings ->> 'name' as name, s.status, s.expected_count, s.failed_count"
+    " from unnest(%s::text[], %s::integer[], %s::integer[]) w(job_id, run, stage)"
+    " join {stages} s on s.job_id = w.job_id and s.run = w.run and s.stage = w.stage"
+)
+# Few: each is an attempt that a process has.
+_RUNNING = SQL(
+    "select job_id, stage, count(*)::integer as count from {tasks}"
+    " where status in ('processing') and job_id = any(%s) group by job_id, stage"
+)
+_TOTALS = SQL(
+    "select s.job_id, sum(s.expected_count)::integer as expected, sum(s.failed_count)::integer as failed"
+    " from {stages} s join {jobs} j on j.job_id = s.job_id and j.run = s.run"
+    " where s.job_id = any(%s) group by s.job_id"
+)
+_BARS = SQL(
+    "select task_id, stage, name, status, attempt, interruptions, created_at, started_at, finished_at, due_at, from_run"
+    " from {tasks} where job_id = %s and run = %s order by stage, task_index limit %s"
+)
+_MARKS = SQL(
+    "select task_id, event, at, detail ->> 'type' as error_type from {events}"
+    " where job_id = %s and run = %s and event in ({attempts}) and task_id is not null order by event_id limit %s"
+)
+_PULSE = SQL(
+    "select stage, greatest(0, least(%(cells)s - 1, floor(%(cells)s * extract(epoch from finished_at - %(begin)s)"
+    " / %(seconds)s)))::integer as cell, count(*) filter (where status = 'completed')::integer as completed,"
+    " count(*) filter (where status = 'failed')::integer as failed,"
+    " count(*) filter (where finished_at > %(end)s - interval '1 minute')::integer as recent"
+    " from {tasks} where job_id = %(job_id)s and run = %(run)s and finished_at is not null and from_run is null"
+    " group by 1, 2 order by 1, 2"
+)
+_QUEUES = SQL(
+    "select queue, count(*) filter (where status = 'queued' and parked_at is null)::integer as waiting,"
+    " min(announced_at) filter (where status = 'queued' and parked_at is null) as oldest_at,"
+    " count(*) filter (where status = 'processing')::integer as running,"
+    " count(*) filter (where status = 'pending_retry')::integer as retrying,"
+    " count(*) filter (where status = 'pending')::integer as unannounced,"
+    " coalesce(array_agg(distinct lease_owner) filter (where status = 'processing' and lease_owner is not null),"
+    "   array[]::text[]) as owners"
+    " from (select * from {tasks} where status in ({open_tasks}) limit {rows}) t group by queue order by queue"
+)
+_STEPS = SQL(
+    "select count(*)::integer as waiting, min(updated_at) as oldest_at from (select updated_at from {jobs}"
+    " where status in ('queued', 'finalizing') and paused_at is null limit {most}) j"
+)
+
+
+class DashboardQueries(PostgreSQLRepository):
+    """Reads only."""
+
+    def count_jobs(self) -> JobCounts:
+        """By an index, and not beyond MOST_COUNTED for each status."""
+        statuses = [status.value for status in JobStatus]
+        one = "(select count(*) from (select 1 from {jobs} where status = {status} limit {most}) c)::integer"
+        columns = [self._filled(SQL(one), status=SQL("{}").format(status)) for status in statuses]
+        paused = self._filled(
+            SQL(
+                "(select count(*) from (select 1 from {jobs} where paused_at is not null"
+                " and status in ({active_jobs}) limit {most}) c)::integer"
+            )
+        )
+        query = SQL("select array[{}] as counts, {} as paused").format(SQL(", ").join(columns), paused)
+        (row,) = self._execute_query("count_jobs", query)
+        return JobCounts(dict(zip(statuses, row["counts"], strict=True)), row["paused"], MOST_COUNTED)
+
+    def search_jobs(self, text: str, limit: int) -> list[JobSummary]:
+        """Jobs whose id begins with the text, else those with this correlation id, the newest first."""
+        columns = list_columns(JobSummary)
+        digits = text.lower()
+        if digits and set(digits) <= set("0123456789abcdef"):
+            # A range of the primary key: no digit comes after `g`.
+            query = self._filled(
+                SQL(
+                    "select {columns} from {jobs} where job_id >= %s and job_id < %s || 'g'"
+                    " order by created_at desc, job_id desc limit %s"
+                ),
+                columns=columns,
+            )
+            rows = self._execute_query("search_jobs", query, (digits, digits, limit))
+            if rows:
+                return [JobSummary.model_validate(row) for row in rows]
+        query = self._filled(
+            SQL(
+                "select {columns} from (select * from {jobs} order by created_at desc, job_id desc limit {searched}) j"
+                " where correlation_id = %s limit %s"
+            ),
+            columns=columns,
+            searched=SQL("{}").format(_SEARCHED_JOBS),
+        )
+        rows = self._execute_query("search_jobs", query, (text, limit))
+        return [JobSummary.model_validate(row) for row in rows]
+
+    def read_progress(self, jobs: Collection[JobSummary]) -> dict[str, StageProgress]:
+        """Where each job is, by job id; a job whose first stage is still to be written is left out."""
+        ids = [job.job_id for job in jobs]
+        rows = self._execute_query(
+            "read_progress",
+            self._filled(_STAGES),
+            (ids, [job.run for job in jobs], [job.stage for job in jobs]),
+        )
+        running = {
+            (row["job_id"], row["stage"]): row["count"]
+            for row in self._execute_query("read_progress", self._filled(_RUNNING), (ids,))
+        }
+        counted = self._count_completed([row for row in rows if row["expected_count"]])
+        return {
+            row["job_id"]: StageProgress(
+                row["stage"],
+                row["name"],
+                row["expected_count"],
+                counted.get(row["job_id"], 0),
+                row["failed_count"],
+                running.get((row["job_id"], row["stage"]), 0),
+                is_counted=not row["expected_count"] or row["job_id"] in counted,
+            )
+            for row in rows
+        }
+
+    def read_totals(self, job_ids: Collection[str]) -> dict[str, tuple[int, int]]:
+        """Expected and failed tasks of all stages of the present run, by job id."""
+        rows = self._execute_query("read_totals", self._filled(_TOTALS), (list(job_ids),))
+        return {row["job_id"]: (row["expected"] or 0, row["failed"] or 0) for row in rows}
+
+    def _count_completed(self, stages: Sequence[DictRow]) -> dict[str, int]:
+        """By job id. A stage that has completed needs no count; an open one is counted by what is left of it."""
+        done = {
+            row["job_id"]: row["expected_count"] - row["failed_count"]
+            for row in stages
+            if row["status"] in {"completed", "completed_with_errors"}
+        }
+        left, room = [], _MOST_TASKS
+        for row in sorted(stages, key=lambda row: int(row["expected_count"])):
+            room -= row["expected_count"]
+            if row["job_id"] not in done and room >= 0:
+                left.append(row)
+        if left:
+            query = self._filled(
+                SQL(
+                    "select s.job_id, case when s.status in ({open_stages}) and j.status <> 'cancelling'"
+                    " then s.expected_count - s.failed_count - {open} else {completed} end::integer as completed"
+                    " from unnest(%s::text[], %s::integer[]) w(job_id, stage) join {jobs} j on j.job_id = w.job_id"
+                    " join {stages} s on s.job_id = w.job_id and s.run = j.run and s.stage = w.stage"
+                ),
+                open=self._filled(_OPEN_COUNT),
+                completed=self._filled(_COMPLETED_COUNT),
+            )
+            parameters = ([row["job_id"] for row in left], [row["stage"] for row in left])
+            found = self._execute_query("read_progress", query, parameters)
+            done |= {row["job_id"]: max(0, row["completed"]) for row in found}
+        return done
+
+    def list_bars(self, ref: JobRef, limit: int) -> list[TaskBar]:
+        """The first tasks of a run, by stage and place."""
+        rows = self._execute_query("list_bars", self._filled(_BARS), (ref.job_id, ref.run, limit))
+        return [TaskBar(**{**row, "status": TaskStatus.stored(row["status"])}) for row in rows]
+
+    def list_marks(self, ref: JobRef, limit: int) -> list[AttemptMark]:
+        """The ends of attempts that did not succeed, the oldest first."""
+        query = self._filled(_MARKS, attempts=literals(ATTEMPT_EVENTS))
+        return [AttemptMark(**row) for row in self._execute_query("list_marks", query, (ref.job_id, ref.run, limit))]
+
+    def read_pulse(self, ref: JobRef, window: PulseWindow) -> list[PulseCell]:
+        """How many tasks of each stage ended when; tasks that a rerun kept do not count."""
+        seconds = max(0.001, (window.end - window.begin).total_seconds())
+        parameters: Mapping[str, Any] = {
+            "job_id": ref.job_id,
+            "run": ref.run,
+            "begin": window.begin,
+            "end": window.end,
+            "cells": window.cells,
+            "seconds": seconds,
+        }
+        with self._get_cursor("read_pulse") as cursor:
+            rows = cursor.execute(self._filled(_PULSE), parameters).fetchall()
+        return [PulseCell(**row) for row in rows]
+
+    def list_latest_events(self, job_id: str, *, limit: int, cursor: str | None = None) -> Page[JobEvent]:
+        """The job's timeline over all its runs, the newest first.
+
+        Raises:
+            InvalidCursor: A `cursor` that this list did not give.
+        """
+        before = 2**63 - 1 if cursor is None else read_cursor(_EVENT_PLACE, cursor)[1]
+        query = self._filled(
+            SQL("select {columns} from {events} where job_id = %s and event_id < %s order by event_id desc limit %s"),
+            columns=list_columns(JobEvent),
+        )
+        rows = self._execute_query("list_latest_events", query, (job_id, before, limit + 1))
+        return make_page(rows, JobEvent, limit, lambda row: _EVENT_PLACE.dump_json(("latest_events", row["event_id"])))
+
+    def read_queues(self) -> list[QueueLoad]:
+        """The queues that open tasks are on; of at most 200,000 open tasks."""
+        rows = self._execute_query("read_queues", self._filled(_QUEUES, rows=SQL("{}").format(_OPEN_ROWS)))
+        return [QueueLoad(**{**row, "owners": tuple(row["owners"])}) for row in rows]
+
+    def read_steps(self) -> OpenStep:
+        """Jobs that wait for the jobs queue."""
+        (row,) = self._execute_query("read_steps", self._filled(_STEPS))
+        return OpenStep(**row)
+
+    def _filled(self, query: SQL, **more: Composable) -> Composed:
+        names: dict[str, Composable] = {
+            "jobs": self._table("jobs"),
+            "stages": self._table("stages"),
+            "tasks": self._table("tasks"),
+            "events": self._table("job_events"),
+            "most": SQL("{}").format(MOST_COUNTED),
+            **STATUS_SETS,
+            **more,
+        }
+        return query.format(**names)

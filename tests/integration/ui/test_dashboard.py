@@ -1,0 +1,318 @@
+"""The dashboard in a real browser: the flows that people use it for, the keyboard, a phone, and what may not happen."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from core.models.dead_letter import DeadLetter
+from core.models.submission import SubmitRequest
+from core.operating.dead_letters import read_reference
+from core.scheduling.schedules import ScheduleWish
+from infrastructure.postgresql import create_pool
+from tests.databases import clone_template
+from tests.integration.host.chromium import CHROMIUM, Browser
+from tests.integration.ui.dashboard_app import DashboardApp, running_app
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+
+AXE = Path(__file__).parents[3] / ".node" / "node_modules" / "axe-core" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+FROM_PAGE = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.fixture(scope="module")
+def app(template_url: str) -> Iterator[DashboardApp]:
+    with clone_template(template_url) as url, create_pool(url, max_size=20) as pool, running_app(pool) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile"), seconds=280) as browser:
+        browser.look(1280, 900)
+        yield browser
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_wrong(page: Browser, app: DashboardApp) -> Iterator[None]:
+    """No test leaves a violation of the policy, an error of the script, or a request to another host behind."""
+    page.complaints.clear()
+    page.requested.clear()
+    app.gate.is_repaired = False
+    yield
+    app.gate.open()
+    host = app.url.removesuffix("/api/ui")
+    assert [url for url in page.requested if not url.startswith((host, "data:", "about:"))] == []
+    # The browser notes each answer from 400 on: refused forms are part of the tests.
+    assert [text for text in page.complaints if "the server responded with a status of 4" not in text] == []
+
+
+def submit(app: DashboardApp, **parameters: object) -> str:
+    given = {"folder": "abfs://scenes", "scenes": 4} | parameters
+    return app.machine.submit_job(SubmitRequest("scene_catalog", given, correlation_id="corr-7", force=True)).job_id
+
+
+def ended(app: DashboardApp, **parameters: object) -> str:
+    """A job that has ended."""
+    job_id = submit(app, **parameters)
+    answer = httpx.get(f"{app.url.removesuffix('/ui')}/jobs/{job_id}?wait=30", timeout=60).json()
+    assert answer["finished_at"], answer
+    return job_id
+
+
+def text(page: Browser, selector: str) -> str:
+    found = page.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
+    return " ".join(found.split())
+
+
+def click(page: Browser, selector: str) -> None:
+    """Click an element that leads to another page, and wait until that is there."""
+    assert page.run(f"document.querySelector({json.dumps(selector)}) !== null"), (selector, text(page, "body"))
+    page.follow(f"document.querySelector({json.dumps(selector)}).click()")
+
+
+def fill(page: Browser, name: str, value: str) -> None:
+    page.run(f"document.querySelector('[name={json.dumps(name)}]').value = {json.dumps(value)}")
+
+
+def confirm(page: Browser, dialog: str, reason: str = "") -> None:
+    """Press a button that asks first, give the reason, and confirm."""
+    page.run(f"document.querySelector('[data-open={dialog}]').click()")
+    assert page.run(f"document.getElementById('{dialog}').open") is True
+    if reason:
+        page.run(f"document.querySelector('#{dialog} [name=reason]').value = {json.dumps(reason)}")
+    click(page, f"#{dialog} button:not([type])")
+
+
+def test_a_job_is_submitted_by_form_and_watched_to_its_end(app: DashboardApp, page: Browser) -> None:
+    page.open(f"{app.url}/submit")
+    click(page, "a[href$='/ui/submit/scene_catalog']")
+    fill(page, "p.folder", "ab")
+    fill(page, "p.scenes", "many")
+    click(page, "form.form button")
+    # What is no number is found first; nothing was submitted.
+    assert "whole number, 1 to 5,000, found" in text(page, ".has-error")
+    fill(page, "p.scenes", "6")
+    click(page, "form.form button")
+    assert page.run("document.querySelector('[aria-invalid]').name") == "p.folder"
+    assert "expected a length of at least 3, found length 2" in text(page, ".has-error")
+    assert page.run("document.querySelector('[name=\"p.scenes\"]').value") == "6"
+    fill(page, "p.folder", "abfs://scenes/new")
+    fill(page, "p.held", "[5]")
+    click(page, "form.form button")
+    page.wait_for("document.querySelector('.job-title .s-processing')")
+    # The page refreshes itself while one task is still at work.
+    page.wait_for("document.querySelector('.st-processing .stage-count')?.innerText === '5 / 6'")
+    assert "running in geo-worker" in text(page, ".why")
+    app.gate.open()
+    page.wait_for("document.querySelector('.job-title .s-completed')")
+    assert [text(page, f".stage:nth-child({number}) .stage-count") for number in (1, 2, 3)] == [
+        "1 / 1",
+        "6 / 6",
+        "1 / 1",
+    ]
+    assert page.run("document.querySelectorAll('.lane-task').length") == 8
+
+
+def test_a_running_job_is_paused_resumed_and_cancelled_with_a_reason(app: DashboardApp, page: Browser) -> None:
+    job_id = submit(app, held=[0, 1, 2, 3])
+    page.open(f"{app.url}/jobs/{job_id}")
+    page.wait_for("document.querySelector('.st-processing .stage-notes')?.innerText.includes('4 running')")
+    confirm(page, "d-pause", "the source is being replaced")
+    assert "The job is paused" in text(page, ".ok-banner")
+    assert "(the source is being replaced)" in text(page, ".why")
+    confirm(page, "d-resume")
+    page.run("document.querySelector('[data-open=d-cancel]').click()")
+    assert "4 tasks that run are asked to stop" in text(page, "#d-cancel")
+    page.run("document.querySelector('#d-cancel').close()")
+    confirm(page, "d-cancel", "wrong folder")
+    page.wait_for("document.querySelector('.job-title .s-cancelling, .job-title .s-cancelled')")
+    page.open(f"{app.url}/jobs/{job_id}?tab=events")
+    assert "cancel requested" in text(page, ".events-table")
+    assert "wrong folder" in text(page, ".events-table")
+
+
+def test_a_failed_job_is_understood_and_what_failed_runs_again(app: DashboardApp, page: Browser) -> None:
+    job_id = ended(app, scenes=12, broken=[0, 1, 2, 3, 4, 5], unsteady=[7])
+    page.open(f"{app.url}/jobs/{job_id}?tab=tasks")
+    assert "6 of 5 permitted failures" in text(page, ".st-failed")
+    assert text(page, ".groups .group-count") == "6"
+    statuses = page.run("[...document.querySelectorAll('.tasks-table .c-status')].map(each => each.innerText.trim())")
+    assert statuses[:7] == ["failed"] * 6 + [statuses[6]]
+    assert statuses[6] != "failed"
+    click(page, ".groups a")
+    assert page.run("document.querySelectorAll('.tasks-table tbody tr').length") == 6
+    click(page, ".tasks-table .main-link")
+    assert "TIFFFillTile: read error" in text(page, ".error-line")
+    assert "reading block 12" in text(page, "#log")
+    assert "Traceback (most recent call last)" in text(page, "#traceback")
+    app.gate.is_repaired = True
+    page.open(f"{app.url}/jobs/{job_id}")
+    confirm(page, "d-rerun-failed")
+    page.wait_for("document.querySelector('.job-title .s-completed')")
+    assert text(page, ".job-title .tag") == "run 2"
+    page.open(f"{app.url}/jobs/{job_id}?tab=runs")
+    assert page.run("[...document.querySelectorAll('.tab-panel .c-status')].map(each => each.innerText.trim())") == [
+        "completed",
+        "failed",
+    ]
+
+
+def test_many_tasks_are_a_heat_strip_and_come_in_pages(app: DashboardApp, page: Browser) -> None:
+    job_id = ended(app, scenes=230)
+    page.open(f"{app.url}/jobs/{job_id}")
+    assert page.run("document.querySelectorAll('.lane-task').length") == 0
+    assert "230 tasks" in text(page, ".lane-heat:nth-of-type(5)")
+    page.open(f"{app.url}/jobs/{job_id}?tab=tasks&stage=2")
+    seen = set()
+    for _ in range(5):
+        names = page.run("[...document.querySelectorAll('.main-link')].map(each => each.innerText)")
+        assert not seen & set(names)
+        seen |= set(names)
+        if page.run("document.querySelector('[rel=next]') !== null"):
+            click(page, "[rel=next]")
+    assert len(seen) == 230
+
+
+def test_jobs_are_filtered_searched_and_paged_in_the_address(app: DashboardApp, page: Browser) -> None:
+    failed = ended(app, broken=[0, 1, 2, 3], scenes=9, unsteady=[8])
+    many = ended(app, broken=[0, 1, 2, 3, 4, 5], scenes=6)
+    page.open(f"{app.url}?status=completed_with_errors")
+    assert page.run("document.querySelectorAll('.jobs-table tbody tr').length") == 1
+    assert "4 failed" in text(page, ".jobs-table")
+    click(page, "[name=failed_first]")
+    assert page.run("location.search") == "?status=completed_with_errors&failed_first=true"
+    page.open(f"{app.url}/jobs?failed_first=true")
+    first = page.run("document.querySelector('.jobs-table tbody tr').innerText")
+    assert "failed" in first
+    assert many[:12] in first
+    page.run("document.querySelector('[data-search]').value = " + json.dumps(failed[:9]))
+    click(page, ".filters button")
+    assert page.run("[...document.querySelectorAll('.jobs-table code')].map(each => each.innerText)") == [failed[:12]]
+    page.open(f"{app.url}/jobs?q=corr-7")
+    assert page.run("document.querySelectorAll('.jobs-table tbody tr').length") > 3
+    page.open(f"{app.url}/jobs?q=nothing-like-it")
+    assert "No job has this id" in text(page, ".empty")
+
+
+def test_the_keyboard_is_enough(app: DashboardApp, page: Browser) -> None:
+    job_id = ended(app)
+    page.open(app.url)
+    page.press("j")
+    assert page.run("document.querySelector('.selected').innerText").startswith("scene_catalog")
+    page.press("j")
+    page.press("k")
+    assert job_id[:12] in page.run("document.querySelector('.selected').innerText")
+    # The link has the focus, and Enter follows it.
+    assert page.run("document.activeElement.className") == "main-link"
+    page.follow("document.activeElement.click()")
+    assert page.run("location.pathname").endswith(job_id)
+    page.press("?")
+    assert page.run("document.querySelector('#help').open") is True
+    page.run("document.querySelector('#help').close()")
+    before = page.run("getComputedStyle(document.body).backgroundColor")
+    page.press("t")
+    assert page.run("getComputedStyle(document.body).backgroundColor") != before
+    page.press("t")
+    page.press("p")
+    assert text(page, "[data-live-text]") == "paused"
+    page.open(app.url)
+    page.press("/")
+    assert page.run("document.activeElement.name") == "q"
+
+
+def test_a_schedule_is_paused_resumed_and_run_now(app: DashboardApp, page: Browser) -> None:
+    wish = ScheduleWish("nightly", "scene_catalog", "30 2 * * *", {"folder": "abfs://{tick:%Y-%m-%d}", "scenes": 2})
+    app.services.schedules.put(wish)
+    page.open(f"{app.url}/schedules")
+    click(page, ".main-link")
+    confirm(page, "d-pause")
+    assert "it is paused" in text(page, ".why")
+    confirm(page, "d-resume")
+    assert "its next tick is" in text(page, ".why")
+    confirm(page, "d-run")
+    assert "submitted" in text(page, "[data-live=ticks]")
+    assert "by hand" in text(page, "[data-live=ticks]")
+    click(page, "[data-live=ticks] a")
+    page.wait_for("document.querySelector('.job-title .s-completed')")
+
+
+def test_dead_letters_are_redriven_by_their_reason(app: DashboardApp, page: Browser) -> None:
+    body = json.dumps({"job_type": "hello_world", "parameters": {"n": 1, "message": "again"}}).encode()
+    for number in range(3):
+        app.services.state.record_dead_letter(
+            DeadLetter(
+                *("jobs", f"m{number}", number, datetime.now(UTC), read_reference("jobs", body, {})),
+                reason="MaxDeliveryCountExceeded",
+                description=f"delivery {number} failed",
+                delivery_count=10,
+                correlation_id=None,
+                body=body.decode(),
+                body_size=len(body),
+            )
+        )
+    page.open(f"{app.url}/dead-letters")
+    assert text(page, ".group-count") == "3"
+    click(page, ".groups a")
+    page.run("document.querySelector('[data-open=d-redrive]').click()")
+    assert "3 are sent again" in text(page, "#d-redrive")
+    click(page, "#d-redrive button:not([type])")
+    assert text(page, ".ok-banner") == "Redriven: 3 sent."
+    page.open(f"{app.url}/jobs?job_type=hello_world")
+    page.wait_for("document.querySelector('.jobs-table .s-completed')")
+
+
+def pages_of(app: DashboardApp) -> list[str]:
+    job_id = ended(app, scenes=8, broken=[0, 1], unsteady=[3])
+    job = f"/jobs/{job_id}"
+    tabs = [f"{job}?tab={tab}" for tab in ("overview", "tasks", "events", "data", "runs")]
+    others = ["/submit", "/submit/scene_catalog", "/schedules", "/dead-letters", "/queues", "/jobs?q=none", "/jobs/0"]
+    return ["", *tabs, f"{job}/tasks/s2-scene-0000.tif", *others]
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_axe_finds_nothing_and_a_phone_is_wide_enough(app: DashboardApp, page: Browser, colours: str) -> None:
+    if not AXE.is_file():
+        pytest.skip("no axe-core here: make test-programs")
+    found: dict[str, object] = {}
+    page.look(390, 844, dark=colours == "dark", phone=True)
+    for path in pages_of(app):
+        page.open(app.url + path)
+        assert page.run("document.documentElement.scrollWidth") <= 390, path
+        page.run(AXE.read_text(encoding="utf-8") + ";0")
+        violations = page.run(
+            f"axe.run(document, {{runOnly: {json.dumps(RULES)}}}).then(found => found.violations"
+            ".map(each => [each.id, each.impact, each.nodes.map(node => node.target.join(' ') + ' ' + node.html)]))"
+        )
+        if violations:
+            found[path] = violations
+    page.look(1280, 900)
+    assert found == {}
+
+
+def test_another_site_changes_nothing(app: DashboardApp) -> None:
+    job_id = ended(app)
+    address = f"{app.url}/jobs/{job_id}/rerun"
+    plain = {"Content-Type": FROM_PAGE["Content-Type"]}
+    for headers in (plain, {**plain, "Sec-Fetch-Site": "cross-site"}, {**plain, "Origin": "https://evil.example"}):
+        answer = httpx.post(address, content="mode=all", headers=headers, timeout=30)
+        assert (answer.status_code, "foreign_origin" in answer.text) == (403, True), headers
+    answer = httpx.post(address, content="mode=all", headers=FROM_PAGE, timeout=30)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/api/ui/jobs/{job_id}?note=rerun")
+
+
+def test_a_key_is_passed_on_and_errors_are_pages(app: DashboardApp) -> None:
+    page = httpx.get(f"{app.url}?code=k%26y", timeout=30)
+    links = [part.split('"')[0] for part in page.text.split('href="')[1:]]
+    assert len(links) > 8
+    assert [link for link in links if "code=k%26y" not in link and not link.startswith("#")] == []
+    missing = httpx.get(f"{app.url}/jobs/{'0' * 64}", timeout=30)
+    assert (missing.status_code, missing.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "unknown_job" in missing.text
+    wrong = httpx.get(f"{app.url}/jobs?status=finished", timeout=30)
+    assert (wrong.status_code, "one of processing" in wrong.text) == (400, True)
+    assert "default-src 'none'" in wrong.headers["content-security-policy"]

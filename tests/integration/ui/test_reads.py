@@ -1,0 +1,83 @@
+"""What the dashboard counts, against rows in each state."""
+
+import pytest
+
+from core.models.refs import JobRef
+from core.models.view import JobSummary
+from infrastructure import dashboard
+from infrastructure.dashboard import DashboardQueries
+from infrastructure.queries import InvalidCursor, JobQueries
+from tests.databases import Engine
+
+
+@pytest.fixture
+def reads(engine: Engine) -> DashboardQueries:
+    return DashboardQueries(engine.pool)
+
+
+def summaries(engine: Engine) -> dict[str, JobSummary]:
+    return {job.job_id: job for job in JobQueries(engine.pool).list_jobs().items}
+
+
+def test_jobs_are_counted_up_to_a_bound(engine, reads, monkeypatch):
+    for _ in range(3):
+        engine.submit()
+    paused = engine.submit()
+    engine.jobs.pause_job(paused, reason=None, actor=None)
+    counts = reads.count_jobs()
+    assert (counts.by_status["queued"], counts.by_status["failed"], counts.paused) == (4, 0, 1)
+    monkeypatch.setattr(dashboard, "MOST_COUNTED", 2)
+    counts = reads.count_jobs()
+    assert (counts.by_status["queued"], counts.most) == (2, 2)
+
+
+@pytest.mark.breaks_invariants
+def test_progress_is_that_of_the_present_stage(engine, reads, monkeypatch):
+    open_job, unplanned = engine.submit(), engine.submit()
+    engine.plan(open_job, 1, 5)
+    engine.claim(open_job, 1, "s1-00000", "s1-00001")
+    engine.execute(
+        "update app.tasks set status = 'completed', finished_at = now(), lease_id = null, lease_expires_at = null"
+        " where job_id = %s and task_id = 's1-00001'",
+        open_job,
+    )
+    found = reads.read_progress(summaries(engine).values())
+    at = found[open_job]
+    assert (at.stage, at.name, at.expected, at.completed, at.running, at.is_counted) == (1, "s1", 5, 1, 1, True)
+    assert (found[unplanned].expected, found[unplanned].completed) == (None, 0)
+    # Where a page of jobs has too many tasks, a bar has no numbers: it never has wrong ones.
+    monkeypatch.setattr(dashboard, "_MOST_TASKS", 4)
+    assert reads.read_progress(summaries(engine).values())[open_job].is_counted is False
+
+
+def test_a_job_is_found_by_the_beginning_of_its_id_or_its_correlation_id(engine, reads):
+    first, second = engine.submit(), engine.submit()
+    assert [job.job_id for job in reads.search_jobs(first[:12].upper(), 10)] == [first]
+    assert {job.job_id for job in reads.search_jobs("corr", 10)} == {first, second}
+    assert reads.search_jobs("zzz", 10) == []
+    assert len(reads.search_jobs("corr", 1)) == 1
+
+
+def test_the_latest_events_come_first_in_pages(engine, reads):
+    job_id = engine.submit()
+    engine.jobs.pause_job(job_id, reason="a", actor=None)
+    engine.jobs.resume_job(job_id, reason="b", actor=None)
+    first = reads.list_latest_events(job_id, limit=2)
+    rest = reads.list_latest_events(job_id, limit=2, cursor=first.next_cursor)
+    assert [event.event for event in (*first.items, *rest.items)] == ["job_resumed", "job_paused", "job_submitted"]
+    assert rest.next_cursor is None
+    with pytest.raises(InvalidCursor):
+        reads.list_latest_events(job_id, limit=2, cursor="bm90aGluZw")
+
+
+def test_queues_have_what_waits_and_who_works(engine, reads):
+    job_id = engine.submit()
+    engine.plan(job_id, 1, 4)
+    engine.tasks.mark_tasks_announced(JobRef(job_id, 1), ["s1-00000", "s1-00001", "s1-00002"])
+    engine.claim(job_id, 1, "s1-00000")
+    (load,) = reads.read_queues()
+    assert (load.queue, load.waiting, load.running, load.unannounced, load.owners) == ("q", 2, 1, 1, ("test",))
+    assert load.oldest_at is not None
+    assert reads.read_steps().waiting == 0
+    engine.submit()
+    assert reads.read_steps().waiting == 1

@@ -1,0 +1,301 @@
+"""What pages are put together from: numbers, bars, pages of lists, forms, timelines, shared reads."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from starlette.datastructures import Headers
+
+from core.models import TaskStatus
+from core.models.dashboard import AttemptMark, PulseCell, StageProgress, TaskBar
+from core.models.view import JobSummary, Page, StageDetail
+from infrastructure.queries import InvalidCursor
+from jobs.parameter_schema import to_json_schema
+from tests.unit.triggers.fakes import SUMMARY
+from triggers.problems import ProblemError
+from triggers.ui import texts, timeline
+from triggers.ui.bars import bar_label, bar_parts, failure_budget, job_row, stage_cards
+from triggers.ui.guard import check_same_site
+from triggers.ui.paging import Chain
+from triggers.ui.recent import SECONDS, RecentReads
+from triggers.ui.schema_form import make_fields, read_values
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+NO_COUNTS = dict.fromkeys(TaskStatus, 0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "\u2013"),
+        (0.0804, "80 ms"),
+        (1.23, "1.2 s"),
+        (59.2, "59 s"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (100_000, "1 d 3 h"),
+    ],
+)
+def test_durations_have_two_units_at_most(seconds, shown):
+    assert texts.duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(2, "just now"), (59, "59 s ago"), (7300, "2 h ago"), (-90, "in 1 min"), (200_000, "2 d ago")],
+)
+def test_ages_have_one_unit(seconds, shown):
+    assert texts.ago(NOW - timedelta(seconds=seconds), NOW) == shown
+
+
+def test_short_lists_are_one_line_of_json_and_long_values_are_cut():
+    assert texts.pretty_json({"a": [1, 2], "b": []}) == '{\n  "a": [1, 2],\n  "b": []\n}'
+    assert texts.pretty_json("x" * 30_000).endswith("more characters: the API has the whole value")
+
+
+def test_the_parts_of_a_bar_are_side_by_side():
+    parts = bar_parts(8, {"done": 4, "failed": 0, "running": 2})
+    assert [(part.kind, part.x, part.width) for part in parts] == [("done", 0, 50), ("running", 50, 25)]
+    assert bar_parts(None, {"done": 4}) == []
+    assert bar_label(8, {"done": 4, "failed": 0}) == "4 done of 8"
+
+
+def test_a_job_in_the_list_shows_its_present_stage():
+    job = JobSummary.model_validate(SUMMARY)
+    row = job_row(job, StageProgress(2, "reply", 10, 4, 1, 2), (0, 0), NOW + timedelta(minutes=1))
+    assert (row.stage, row.count, row.failed, row.seconds) == ("2/2 reply", "5 / 10", 1, pytest.approx(59.3, abs=0.1))
+    assert [part.kind for part in row.parts] == ["done", "failed", "running"]
+    uncounted = job_row(job, StageProgress(2, "reply", 9, 0, 0, 0, is_counted=False), (0, 0), NOW)
+    assert uncounted.count == "9 tasks"
+
+
+def stage(**fields) -> StageDetail:
+    given = {
+        "stage": 1,
+        "name": "greet",
+        "task_type": "t",
+        "parallelism": "single",
+        "status": "processing",
+        "expected_count": 100,
+        "failed_count": 3,
+        "counts": {**NO_COUNTS, TaskStatus.COMPLETED: 40, TaskStatus.FAILED: 3, TaskStatus.PROCESSING: 2},
+        "created_at": NOW - timedelta(seconds=120),
+        "planned_at": NOW - timedelta(seconds=120),
+        "finished_at": None,
+    }
+    return StageDetail.model_validate(given | fields)
+
+
+def test_a_stage_shows_its_rate_and_when_the_rest_is_done():
+    (first, later) = stage_cards({"stages": [{}, {"name": "reply"}]}, (stage(),), {1: 30}, NOW)
+    assert (first.count, first.speed) == ("43 / 100", "30.0 tasks/min · about 1 min 54 s left")
+    assert (later.name, later.status) == ("reply", "later")
+
+
+@pytest.mark.parametrize(
+    ("failure", "shown", "is_spent"),
+    [
+        ({}, "none may fail", True),
+        ({"on_failure": "continue"}, "any number may fail", False),
+        ({"on_failure": "tolerate", "max_failed": 5}, "3 of 5 permitted failures", False),
+        ({"on_failure": "tolerate", "max_failed": 5, "max_failed_percent": 2.5}, "3 of 2 permitted failures", True),
+    ],
+)
+def test_the_failure_budget_is_the_least_limit(failure, shown, is_spent):
+    assert failure_budget(failure, stage()) == (shown, is_spent)
+
+
+class TestChain:
+    LISTS = {"failed": [1, 2, 3], "none": [], "done": [4, 5]}
+
+    def chain(self):
+        def fetch(group, limit, cursor):
+            begin = int(cursor or 0)
+            items = self.LISTS[group][begin : begin + limit]
+            more = begin + limit < len(self.LISTS[group])
+            return Page(tuple(items), str(begin + limit) if more else None)
+
+        return Chain(list(self.LISTS), fetch)
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 9])
+    def test_every_item_comes_once_and_pages_are_full(self, limit):
+        found, cursor, sizes = [], None, []
+        while True:
+            page = self.chain().read(limit, cursor)
+            found += page.items
+            sizes.append(len(page.items))
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert found == [1, 2, 3, 4, 5]
+        assert all(size == limit for size in sizes[:-1])
+        assert sizes[-1] > 0
+
+    @pytest.mark.parametrize("cursor", ["x", "3-", "-1", "1", "\u0662-"])
+    def test_a_foreign_cursor_is_refused(self, cursor):
+        with pytest.raises(InvalidCursor):
+            self.chain().read(2, cursor)
+
+
+class TestForm:
+    SCHEMA = to_json_schema(
+        {
+            "n": {"type": "int", "default": 3, "min": 1, "max": 9},
+            "name": {"type": "str", "required": True, "pattern": "[a-z]+"},
+            "kind": {"type": "str", "allowed": ["a", "b"], "nullable": True},
+            "flag": {"type": "bool", "default": True},
+            "places": {"type": "list", "items": {"type": "str"}, "example": ["x"]},
+        }
+    )
+
+    def test_fields_come_from_the_schema_required_ones_first(self):
+        fields = make_fields(self.SCHEMA, {"n": "7"}, {"name": "expected a name"})
+        assert [field.name for field in fields] == ["name", "n", "kind", "flag", "places"]
+        assert {field.name: field.kind for field in fields} == {
+            "name": "text",
+            "n": "integer",
+            "kind": "choice",
+            "flag": "boolean",
+            "places": "json",
+        }
+        assert (fields[0].error, fields[1].value, fields[1].bounds) == ("expected a name", "7", "whole number, 1 to 9")
+        assert (fields[3].value, fields[4].placeholder) == ("true", '["x"]')
+
+    def test_texts_become_values_and_what_is_left_out_stays_out(self):
+        form = {"p.n": "4", "p.name": "abc", "p.kind": "b", "p.flag": "false", "p.places": '["u", "v"]', "other": "1"}
+        values, errors = read_values(self.SCHEMA, form)
+        assert (values, errors) == ({"n": 4, "name": "abc", "kind": "b", "flag": False, "places": ["u", "v"]}, [])
+        assert read_values(self.SCHEMA, {}) == ({}, [])
+
+    @pytest.mark.parametrize(
+        ("name", "text"), [("n", "four"), ("n", "true"), ("flag", "1"), ("places", "[1,"), ("n", "NaN")]
+    )
+    def test_what_cannot_be_read_names_the_field(self, name, text):
+        values, (error,) = read_values(self.SCHEMA, {f"p.{name}": text})
+        assert (values, error.field) == ({}, name)
+        assert text in error.found
+
+    def test_fields_of_a_pydantic_model_are_resolved(self):
+        schema = {
+            "properties": {
+                "size": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None},
+                "mode": {"$ref": "#/$defs/Mode"},
+            },
+            "$defs": {"Mode": {"enum": ["fast", "slow"], "type": "string"}},
+        }
+        assert [field.kind for field in make_fields(schema, {})] == ["integer", "choice"]
+
+
+class TestGuard:
+    def check(self, **headers):
+        check_same_site(Headers({name.replace("_", "-"): value for name, value in headers.items()}))
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"sec_fetch_site": "same-origin"},
+            {"origin": "https://app.example", "host": "app.example"},
+            {"origin": "https://app.example", "host": "app.example:443"},
+            {"origin": "http://127.0.0.1:7071", "host": "127.0.0.1:7071"},
+        ],
+    )
+    def test_a_page_of_the_app_is_answered(self, headers):
+        self.check(**headers)
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {"host": "app.example"},
+            {"sec_fetch_site": "cross-site", "origin": "https://app.example", "host": "app.example"},
+            {"sec_fetch_site": "none"},
+            {"sec_fetch_site": "same-site"},
+            {"origin": "null", "host": "app.example"},
+            {"origin": "https://evil.example", "host": "app.example"},
+            {"origin": "http://127.0.0.1:9999", "host": "127.0.0.1:7071"},
+            {"origin": "https://app.example:bad", "host": "app.example"},
+        ],
+    )
+    def test_any_other_is_refused(self, headers):
+        with pytest.raises(ProblemError) as refused:
+            self.check(**headers)
+        assert (refused.value.status, refused.value.code) == (403, "foreign_origin")
+
+
+def test_a_read_is_shared_for_a_while_and_an_error_is_not_kept():
+    now, calls = [0.0], []
+    reads = RecentReads(lambda: now[0])
+
+    def make():
+        calls.append(now[0])
+        if len(calls) == 1:
+            raise LookupError("not there")
+        return len(calls)
+
+    with pytest.raises(LookupError, match="not there"):
+        reads.get("key", make)
+    assert [reads.get("key", make), reads.get("key", make), reads.get("other", make)] == [2, 2, 3]
+    now[0] = SECONDS
+    assert reads.get("key", make) == 4
+
+
+def test_what_took_long_is_kept_longer():
+    now = [0.0]
+    reads = RecentReads(lambda: now[0])
+
+    def make():
+        now[0] += 3
+        return now[0]
+
+    assert reads.get("key", make) == 3
+    now[0] += 29
+    assert reads.get("key", make) == 3
+    now[0] += 1
+    assert reads.get("key", make) == 36
+
+
+class TestTimeline:
+    WINDOW = timeline.window_of(NOW, NOW + timedelta(seconds=10))
+
+    def bar(self, **fields):
+        given = {
+            "task_id": "s1-a",
+            "stage": 1,
+            "name": "a",
+            "status": TaskStatus.COMPLETED,
+            "attempt": 2,
+            "interruptions": 0,
+            "created_at": NOW,
+            "started_at": NOW + timedelta(seconds=5),
+            "finished_at": NOW + timedelta(seconds=8),
+            "due_at": None,
+            "from_run": None,
+        }
+        return TaskBar(**given | fields)
+
+    def test_a_task_has_its_latest_attempt_and_a_mark_for_each_that_failed(self):
+        mark = AttemptMark("s1-a", "retry_scheduled", NOW + timedelta(seconds=2), "OSError")
+        own = stage(created_at=NOW, planned_at=NOW)
+        drawn = timeline.draw(timeline.RunTimes(self.WINDOW, [own], [self.bar()], [mark]))
+        (of_stage, of_task) = drawn.lanes
+        assert of_stage.name == "1  greet"
+        assert [(block.kind, block.x, block.width) for block in of_task.blocks] == [
+            ("waiting", 0, 50),
+            ("task-done", 50, 30),
+        ]
+        assert [(each.kind, each.x, each.title) for each in of_task.marks] == [
+            ("retried", 20, "attempt failed, to be tried again: OSError")
+        ]
+        assert drawn.ticks[0] == (0, "0")
+        assert all(0 <= x <= 100 for x, _ in drawn.ticks)
+
+    def test_a_kept_task_took_no_time_in_this_run(self):
+        own = stage(created_at=NOW, planned_at=NOW)
+        drawn = timeline.draw(timeline.RunTimes(self.WINDOW, [own], [self.bar(from_run=1)]))
+        assert (drawn.lanes[1].blocks, drawn.lanes[1].text) == ((), "kept from run 1")
+
+    def test_many_tasks_are_cells_and_failures_are_seen_among_them(self):
+        pulse = [PulseCell(1, 3, 10, 0, 0), PulseCell(1, 4, 1, 1, 0)]
+        own = stage(created_at=NOW, planned_at=NOW)
+        drawn = timeline.draw(timeline.RunTimes(self.WINDOW, [own], pulse=pulse))
+        assert [block.kind for block in drawn.lanes[1].blocks] == ["heat-done-5", "heat-done-1", "heat-failed"]
+        assert (drawn.is_heat, drawn.most, drawn.lanes[1].text) == (True, 10, "12 tasks")

@@ -1,0 +1,68 @@
+"""What people ask of a job with a button: the API's own endpoints do it, with the values of the form."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from core.models.control import RerunMode
+from triggers import job_actions
+from triggers.actor import Actor
+from triggers.api_models import Query
+from triggers.endpoints import JobIdPath, NoQuery
+from triggers.problems import invalid_request, wrong_field
+from triggers.ui.forms import Form
+from triggers.ui.page import PageRoute, go_to
+from triggers.ui.ports import Services
+
+router = APIRouter(route_class=PageRoute)
+
+
+@router.post("/ui/jobs/{job_id}/cancel")
+def cancel_job(
+    job_id: JobIdPath, request: Request, services: Services, form: Form, query: NoQuery, actor: Actor
+) -> Response:
+    """Cancel it."""
+    del query
+    job_actions.cancel_job(job_id, request, services, dict(form), Query(), actor)
+    return go_to(request, "jobs", job_id, note="cancel")
+
+
+@router.post("/ui/jobs/{job_id}/pause")
+def pause_job(
+    job_id: JobIdPath, request: Request, services: Services, form: Form, query: NoQuery, actor: Actor
+) -> Response:
+    """Pause it."""
+    del query
+    job_actions.pause_job(job_id, request, services, dict(form), Query(), actor)
+    return go_to(request, "jobs", job_id, note="pause")
+
+
+@router.post("/ui/jobs/{job_id}/resume")
+def resume_job(
+    job_id: JobIdPath, request: Request, services: Services, form: Form, query: NoQuery, actor: Actor
+) -> Response:
+    """Let it go on."""
+    del query
+    job_actions.resume_job(job_id, request, services, dict(form), Query(), actor)
+    return go_to(request, "jobs", job_id, note="resume")
+
+
+@router.post("/ui/jobs/{job_id}/rerun")
+def rerun_job(
+    job_id: JobIdPath, request: Request, services: Services, form: Form, query: NoQuery, actor: Actor
+) -> Response:
+    """Begin its next run."""
+    del query
+    body: dict[str, Any] = dict(form)
+    if form.get("mode") != RerunMode.FROM_STAGE:
+        # The choice of a stage is in the form whatever is to run.
+        body.pop("from_stage", None)
+    body |= {name: _whole(name, form[name]) for name in ("from_stage", "expected_run") if name in body}
+    job_actions.rerun_job(job_id, request, Response(), services, body, Query(), actor)
+    return go_to(request, "jobs", job_id, note="rerun")
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(2**31)):
+        raise invalid_request([wrong_field(name, "a whole number", repr(text[:100]))])
+    return int(text)

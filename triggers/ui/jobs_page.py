@@ -1,0 +1,142 @@
+"""The list of jobs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as InQuery
+from pydantic import BeforeValidator, Field
+
+from core.models import JobStatus
+from core.models.fields import Cursor, JobTypeText, StorableText, expectation
+from core.models.job_filter import JobFilter
+from core.models.view import JobSummary, Page
+from triggers.api_models import Query
+from triggers.ui.bars import JobRow, job_row
+from triggers.ui.page import PageRoute, render
+from triggers.ui.paging import Chain
+from triggers.ui.ports import Services, UiServices
+from triggers.ui.recent import recent_reads
+
+router = APIRouter(route_class=PageRoute)
+PAGE = 50
+
+_FAILED_FIRST = ((JobStatus.FAILED,), (JobStatus.COMPLETED_WITH_ERRORS,))
+_OPEN = tuple(status for status in JobStatus if not status.is_terminal)
+# What a chip chooses: statuses of its own, or one status.
+_SETS: Mapping[str, tuple[JobStatus, ...]] = {"open": _OPEN}
+_ORDER = (
+    "processing",
+    "queued",
+    "finalizing",
+    "cancelling",
+    "failed",
+    "completed_with_errors",
+    "completed",
+    "cancelled",
+)
+# Chips that are there even if no job is in their status: a page that changes its shape is hard to use.
+_ALWAYS = {"processing", "queued", "failed", "completed"}
+
+
+def blank_is_none(value: Any) -> Any:
+    """A form sends its empty fields too."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _known_choice(value: str | None) -> str | None:
+    known = [*_ORDER, "open", "paused"]
+    if value is not None and value not in known:
+        raise expectation(f"one of {', '.join(known)}", repr(value)[:100])
+    return value
+
+
+class JobsPageQuery(Query):
+    status: Annotated[str | None, BeforeValidator(_known_choice), BeforeValidator(blank_is_none)] = None
+    job_type: Annotated[JobTypeText | None, BeforeValidator(blank_is_none)] = None
+    q: Annotated[
+        Annotated[StorableText, Field(max_length=200)] | None,
+        BeforeValidator(lambda text: text.strip() if isinstance(text, str) else text),
+        BeforeValidator(blank_is_none),
+    ] = None
+    failed_first: bool = False
+    cursor: Annotated[Cursor | None, BeforeValidator(blank_is_none)] = None
+
+    def to_wish(self) -> "ListWish":
+        return ListWish(self.status, self.job_type, self.q, self.cursor, failed_first=self.failed_first)
+
+
+@dataclass(frozen=True)
+class ListWish:
+    """Which jobs to list. `text` looks for an id or a correlation id, whatever else is chosen."""
+
+    status: str | None
+    job_type: str | None
+    text: str | None
+    cursor: str | None
+    failed_first: bool
+
+    @property
+    def statuses(self) -> tuple[JobStatus, ...]:
+        if self.status is None or self.status == "paused":
+            return ()
+        return _SETS.get(self.status) or (JobStatus(self.status),)
+
+
+@router.get("/ui")
+@router.get("/ui/")
+@router.get("/ui/jobs")
+def show_jobs(request: Request, services: Services, query: Annotated[JobsPageQuery, InQuery()]) -> Response:
+    """The jobs, with their progress."""
+    wish = query.to_wish()
+    page = _find(services, wish)
+    counts = recent_reads(request).get("counts", services.dashboard.count_jobs)
+    chips = [
+        (name, counts.by_status.get(name, 0))
+        for name in _ORDER
+        if counts.by_status.get(name) or name in _ALWAYS or name == wish.status
+    ]
+    return render(
+        request,
+        "jobs.html",
+        nav="jobs",
+        wish=wish,
+        rows=rows_of(services, page.items),
+        next_cursor=page.next_cursor,
+        chips=[*chips, ("paused", counts.paused)],
+        most=counts.most,
+        total=sum(counts.by_status.values()),
+        is_total_capped=any(count >= counts.most for count in counts.by_status.values()),
+        job_types=services.registry.job_types,
+    )
+
+
+def rows_of(services: UiServices, jobs: tuple[JobSummary, ...]) -> list[JobRow]:
+    """The jobs with their bars."""
+    if not jobs:
+        return []
+    now = datetime.now(UTC)
+    progress = services.dashboard.read_progress(jobs)
+    totals = services.dashboard.read_totals([job.job_id for job in jobs if job.status.is_terminal])
+    return [job_row(job, progress.get(job.job_id), totals.get(job.job_id, (0, 0)), now) for job in jobs]
+
+
+def _find(services: UiServices, wish: ListWish) -> Page[JobSummary]:
+    if wish.text:
+        return Page(tuple(services.dashboard.search_jobs(wish.text, PAGE)), None)
+    groups: list[tuple[JobStatus, ...]] = [wish.statuses]
+    if wish.failed_first and wish.status is None:
+        first = {status for group in _FAILED_FIRST for status in group}
+        groups = [*_FAILED_FIRST, tuple(status for status in JobStatus if status not in first)]
+
+    def fetch(statuses: tuple[JobStatus, ...], limit: int, cursor: str | None) -> Page[JobSummary]:
+        wanted = JobFilter(
+            statuses=statuses,
+            job_types=(wish.job_type,) if wish.job_type else (),
+            paused=True if wish.status == "paused" else None,
+        )
+        return services.queries.find_jobs(wanted, limit=limit, cursor=cursor)
+
+    return Chain(groups, fetch).read(PAGE, wish.cursor)

@@ -1,0 +1,118 @@
+"""How a page is made: its template, its links, its answer where something is wrong."""
+
+import json
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from fastapi import Request, Response
+
+from core.basics.first_imports import IMPORTS
+from core.basics.version import VERSION
+from triggers.endpoints import OneValueRoute
+from triggers.ui import texts
+from triggers.ui.guard import check_same_site
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_FOLDER = Path(__file__).parent
+# Nothing from elsewhere, nothing inline, no other page around it.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {"Content-Security-Policy": POLICY}
+# The key that the Functions host asks for goes with each link, as people opened the page with it.
+_PASSED_ON = ("code", "clientId")
+
+
+class PageRoute(OneValueRoute):
+    """An endpoint whose errors are pages, and whose POST is for pages of this app alone."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                if request.method == "POST":
+                    check_same_site(request.headers)
+                return await handle(request)
+            except Exception as error:
+                problem = _problem_of(request, error)
+                if problem is None:
+                    raise
+                return problem
+
+        return answer
+
+
+def _problem_of(request: Request, error: Exception) -> Response | None:
+    """The API's own answer to this error as a page; None for an error that it has no answer to."""
+    handlers = request.app.exception_handlers
+    handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
+    if handler is None:
+        return None
+    answer: Response = handler(request, error)
+    problem = json.loads(bytes(answer.body))
+    page = render(request, "error.html", problem=problem)
+    page.status_code = answer.status_code
+    if "retry-after" in answer.headers:
+        page.headers["Retry-After"] = answer.headers["retry-after"]
+    return page
+
+
+def render(request: Request, template: str, **values: Any) -> Response:
+    """The page. Templates have `url`, `now` and the values."""
+    values = {"now": datetime.now(UTC), "version": VERSION, **values}
+    text = environment().get_template(template).render(url=links_of(request), request=request, **values)
+    return Response(text, media_type="text/html; charset=utf-8", headers=_HEADERS)
+
+
+def links_of(request: Request) -> Callable[..., str]:
+    """A function that makes links to pages of this app: `url("jobs", job_id, tab="events")`."""
+    root = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+    given = {name: request.query_params[name] for name in _PASSED_ON if request.query_params.get(name)}
+
+    def url(*parts: object, **query: object) -> str:
+        path = "/".join(quote(str(part), safe="") for part in ("api", *parts))
+        asked = {name: value for name, value in query.items() if value not in (None, "", False)}
+        asked = {name: "true" if value is True else value for name, value in asked.items()} | given
+        return f"{root}/{path}" + (f"?{urlencode(asked)}" if asked else "")
+
+    return url
+
+
+def go_to(request: Request, *parts: str, **query: object) -> Response:
+    """After a change: the browser asks for a page, so that a reload repeats nothing."""
+    return Response(status_code=303, headers={"Location": links_of(request)("ui", *parts, **query), **_HEADERS})
+
+
+@lru_cache(maxsize=1)
+def environment() -> "Environment":
+    """The templates. Jinja2 is imported for the first page, and never at a cold start."""
+    with IMPORTS:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
+
+    made = Environment(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for text in (
+        texts.number,
+        texts.capped,
+        texts.duration,
+        texts.ago,
+        texts.exact,
+        texts.short_id,
+        texts.pretty_json,
+        texts.words,
+    ):
+        made.filters[text.__name__] = text
+    return made

@@ -1,0 +1,166 @@
+"""A form made from a job type's JSON Schema: its fields, and the values of what was filled in."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.basics.canonical import shown
+from core.basics.strict_json import NotAnObject, parse_object
+from jobs.parameters import ParameterError
+
+# So that no parameter is taken for something else of the form.
+PREFIX = "p."
+_KINDS = {"integer": "integer", "number": "number", "boolean": "boolean", "string": "text"}
+_LONG_TEXT = 500
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field. `kind`: integer, number, boolean, text, long, choice, or json for all other values.
+
+    Args:
+        value: What is in it, as text; of a choice or a truth value, one of `options`.
+        bounds: What is expected, in words.
+    """
+
+    name: str
+    kind: str
+    value: str
+    is_required: bool
+    description: str
+    bounds: str
+    options: tuple[str, ...] = ()
+    placeholder: str = ""
+    error: str = ""
+
+
+def make_fields(
+    schema: Mapping[str, Any], given: Mapping[str, str], errors: Mapping[str, str] | None = None
+) -> list[Field]:
+    """The fields of a schema, required ones first.
+
+    Args:
+        given: Texts by parameter name, as they were sent or as an earlier job had them.
+    """
+    required = set(schema.get("required", ()))
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    fields = [
+        _field(
+            name,
+            _resolved(entry, schema),
+            given.get(name),
+            is_required=name in required,
+            error=(errors or {}).get(name, ""),
+        )
+        for name, entry in properties.items()
+    ]
+    return sorted(fields, key=lambda field: not field.is_required)
+
+
+def _field(name: str, entry: Mapping[str, Any], given: str | None, *, is_required: bool, error: str) -> Field:
+    kind = _kind(entry)
+    options: tuple[str, ...] = ()
+    if kind == "choice":
+        options = tuple(as_text(value) for value in entry["enum"])
+    elif kind == "boolean":
+        options = ("true", "false")
+    default = as_text(entry["default"]) if entry.get("default") is not None else ""
+    examples = entry.get("examples") or [""]
+    return Field(
+        name=name,
+        kind=kind,
+        value=default if given is None else given,
+        is_required=is_required,
+        description=str(entry.get("description", "")),
+        bounds=_bounds(entry, kind),
+        options=options,
+        placeholder=as_text(examples[0]) if examples[0] not in (None, "") else "",
+        error=error,
+    )
+
+
+def _resolved(entry: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without references and without `null` beside one other kind, as pydantic writes them."""
+    reference = entry.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/$defs/"):
+        target = schema.get("$defs", {}).get(reference.removeprefix("#/$defs/"), {})
+        entry = {**target, **{key: value for key, value in entry.items() if key != "$ref"}}
+    kinds = [each for each in entry.get("anyOf", ()) if each.get("type") != "null"]
+    if len(kinds) == 1:
+        rest = {key: value for key, value in entry.items() if key != "anyOf"}
+        return _resolved({**kinds[0], **rest}, schema)
+    return entry
+
+
+def _kind(entry: Mapping[str, Any]) -> str:
+    if entry.get("enum"):
+        return "choice"
+    types = entry.get("type")
+    names = [each for each in (types if isinstance(types, list) else [types]) if each != "null"]
+    kind = _KINDS.get(str(names[0])) if len(names) == 1 else None
+    if kind == "text" and entry.get("maxLength", 0) > _LONG_TEXT and "pattern" not in entry:
+        return "long"
+    return kind or "json"
+
+
+def _bounds(entry: Mapping[str, Any], kind: str) -> str:
+    words = {
+        "integer": "whole number",
+        "number": "number",
+        "text": "text",
+        "long": "text",
+        "boolean": "true or false",
+        "choice": "one of the list",
+    }.get(kind, f"{entry.get('type') if isinstance(entry.get('type'), str) else 'value'} as JSON")
+    least = next((entry[key] for key in ("minimum", "exclusiveMinimum", "minLength", "minItems") if key in entry), None)
+    most = next((entry[key] for key in ("maximum", "exclusiveMaximum", "maxLength", "maxItems") if key in entry), None)
+    unit = " characters" if kind in {"text", "long"} else ""
+    if least is not None and most is not None:
+        return f"{words}, {least:,} to {most:,}{unit}"
+    if least is not None:
+        return f"{words}, {least:,}{unit} or more"
+    return f"{words}, at most {most:,}{unit}" if most is not None else words
+
+
+def as_text(value: Any) -> str:
+    """A value as its field shows it."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def read_values(schema: Mapping[str, Any], form: Mapping[str, str]) -> tuple[dict[str, Any], list[ParameterError]]:
+    """The parameters that a form has, and what could not be read; an empty field leaves its parameter out."""
+    values: dict[str, Any] = {}
+    errors: list[ParameterError] = []
+    for name, entry in schema.get("properties", {}).items():
+        text = form.get(PREFIX + name)
+        if text is None:
+            continue
+        try:
+            values[name] = _read(_resolved(entry, schema), text)
+        except ValueError as error:
+            errors.append(ParameterError(name, str(error), shown(text, 100)))
+    return values, errors
+
+
+def _read(entry: Mapping[str, Any], text: str) -> Any:
+    """Raises ValueError with what is expected."""
+    kind = _kind(entry)
+    if kind in {"text", "long"}:
+        return text
+    if kind == "choice":
+        found = [value for value in entry["enum"] if as_text(value) == text]
+        return found[0] if found else text
+    try:
+        # As strict as a body of the API: no double names, no NaN.
+        value = parse_object(b'{"value": ' + text.strip().encode("utf-8", "surrogatepass") + b"}")["value"]
+    except (NotAnObject, KeyError) as problem:
+        raise ValueError(_bounds(entry, kind)) from problem
+    expects_number = kind in {"integer", "number"}
+    if expects_number and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ValueError(_bounds(entry, kind))
+    if kind == "boolean" and not isinstance(value, bool):
+        raise ValueError(_bounds(entry, kind))
+    return value

@@ -1,0 +1,185 @@
+// Refreshes the parts of a page that live on, listens to keys, opens dialogs. Every page works without it.
+(() => {
+  'use strict';
+  const LEAST_SECONDS = 3;
+  const MOST_SECONDS = 60;
+  const find = (selector, within = document) => within.querySelector(selector);
+  const findAll = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const remember = (name, value) => { try { localStorage.setItem(name, value); } catch { /* a page without storage works too */ } };
+
+  // --- live: the page asks for itself again, and takes the parts that changed -----------------------------------------
+  const live = { isPaused: false, timer: 0 };
+
+  function isBusy() {
+    const active = document.activeElement;
+    return Boolean(find('dialog[open]')) || (active && active.closest('[data-live]') && active.matches('input, select, textarea'))
+      || !getSelection().isCollapsed;
+  }
+
+  function replace(part, fresh) {
+    if (part.innerHTML === fresh.innerHTML) return;
+    const wasOpen = new Map(findAll('details[id]', part).map(each => [each.id, each.open]));
+    const selected = find('.selected', part)?.id;
+    const focused = part.contains(document.activeElement) ? document.activeElement.closest('[id]')?.id : undefined;
+    part.innerHTML = fresh.innerHTML;
+    for (const each of findAll('details[id]', part)) if (wasOpen.has(each.id)) each.open = wasOpen.get(each.id);
+    if (selected) document.getElementById(selected)?.classList.add('selected');
+    if (focused) find('a, button', document.getElementById(focused) ?? part)?.focus({ preventScroll: true });
+  }
+
+  async function refresh() {
+    const began = performance.now();
+    const answer = await fetch(location.href, { headers: { Accept: 'text/html' }, cache: 'no-store' });
+    if (!answer.ok) throw new Error(`the page answered ${answer.status}`);
+    const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
+    if (!live.isPaused && !isBusy()) {
+      for (const part of findAll('[data-live]')) {
+        const other = find(`[data-live="${CSS.escape(part.dataset.live)}"]`, fresh);
+        if (other) replace(part, other);
+      }
+      document.title = fresh.title;
+    }
+    return (performance.now() - began) / 1000;
+  }
+
+  function show(text) {
+    const state = find('[data-live-state]');
+    if (!state) return;
+    state.hidden = false;
+    find('[data-live-text]', state).textContent = text;
+    find('[data-live-switch]', state).setAttribute('aria-pressed', String(live.isPaused));
+  }
+
+  function plan(seconds) {
+    clearTimeout(live.timer);
+    live.timer = setTimeout(step, seconds * 1000);
+  }
+
+  async function step() {
+    if (live.isPaused || document.hidden) return;
+    if (isBusy()) { plan(LEAST_SECONDS); return; }
+    try {
+      const took = await refresh();
+      show(live.isPaused ? 'paused' : 'live');
+      // A slow answer means a busy server: it is asked less often.
+      plan(Math.min(MOST_SECONDS, Math.max(LEAST_SECONDS, took * 10)));
+    } catch (error) {
+      show(`no answer (${error.message}); asks again`);
+      plan(10);
+    }
+  }
+
+  function switchLive() {
+    if (!find('[data-live]')) return;
+    live.isPaused = !live.isPaused;
+    show(live.isPaused ? 'paused' : 'live');
+    if (!live.isPaused) step();
+  }
+
+  // --- rows: j, k and Enter ------------------------------------------------------------------------------------------
+  const rows = () => findAll('[data-row]').filter(row => row.offsetParent !== null);
+
+  function select(change) {
+    const all = rows();
+    if (!all.length) return;
+    const present = all.findIndex(row => row.classList.contains('selected'));
+    const next = Math.min(all.length - 1, Math.max(0, present + change));
+    all[present]?.classList.remove('selected');
+    all[next].classList.add('selected');
+    all[next].scrollIntoView({ block: 'nearest' });
+    const link = all[next].matches('a') ? all[next] : find('.main-link', all[next]);
+    link?.focus({ preventScroll: true });
+  }
+
+  function openSelected() {
+    const row = find('[data-row].selected');
+    if (!row) return false;
+    (row.matches('a') ? row : find('.main-link', row))?.click();
+    return true;
+  }
+
+  // --- dialogs, copies, the theme ------------------------------------------------------------------------------------
+  function open(id) {
+    const dialog = document.getElementById(id);
+    if (!dialog || dialog.open) return;
+    dialog.showModal();
+    (find('input:not([type="hidden"]):not([type="radio"])', dialog) ?? find('button', dialog))?.focus();
+  }
+
+  async function copy(button) {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.classList.add('copied');
+    setTimeout(() => button.classList.remove('copied'), 1200);
+  }
+
+  function switchTheme() {
+    const root = document.documentElement;
+    const isDark = (root.dataset.theme ?? (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light')) === 'dark';
+    root.dataset.theme = isDark ? 'light' : 'dark';
+    remember('theme', root.dataset.theme);
+  }
+
+  document.addEventListener('click', event => {
+    const target = event.target.closest('[data-open], [data-close], [data-copy], [data-theme-switch], [data-live-switch], [data-back]');
+    if (target) {
+      if (target.dataset.open) open(target.dataset.open);
+      else if (target.dataset.copy) copy(target).catch(() => prompt('Copy', target.dataset.copy));
+      else if ('close' in target.dataset) target.closest('dialog').close();
+      else if ('themeSwitch' in target.dataset) switchTheme();
+      else if ('liveSwitch' in target.dataset) switchLive();
+      else if ('back' in target.dataset) history.back();
+      return;
+    }
+    // The whole row leads where its link leads.
+    const row = event.target.closest('tr[data-row]');
+    if (row && !event.target.closest('a, button, summary, input') && getSelection().isCollapsed) find('.main-link', row)?.click();
+  });
+  document.addEventListener('change', event => {
+    if (event.target.matches('[data-submit]')) event.target.form.requestSubmit();
+    // A choice of a stage means that one.
+    if (event.target.matches('select[name="from_stage"]')) find('input', event.target.closest('label')).checked = true;
+  });
+  // Empty fields do not go into the address; a form is sent once.
+  document.addEventListener('submit', event => {
+    const form = event.target;
+    if (form.method === 'get') for (const field of form.elements) if (field.name && !field.value) field.disabled = true;
+    if (form.method === 'post') setTimeout(() => { for (const button of findAll('button', form)) button.disabled = true; });
+  });
+  addEventListener('pageshow', () => {
+    for (const field of findAll('form :disabled')) field.disabled = false;
+  });
+
+  // --- keys ----------------------------------------------------------------------------------------------------------
+  const PLACES = { j: 'jobs', s: 'schedules', d: 'dead-letters', q: 'queues' };
+  let isGoing = false;
+
+  function go(place) {
+    find(`.nav a[href*="/ui/${place}"]`)?.click();
+  }
+
+  const KEYS = {
+    j: () => select(1),
+    k: () => select(-1),
+    n: () => find('.tools .primary').click(),
+    p: switchLive,
+    t: switchTheme,
+    '?': () => open('help'),
+    '/': () => { const field = find('[data-search]'); if (field) { field.focus(); field.select(); } else go('jobs'); },
+    g: () => { isGoing = true; setTimeout(() => { isGoing = false; }, 1500); },
+  };
+  document.addEventListener('keydown', event => {
+    if (event.ctrlKey || event.metaKey || event.altKey || find('dialog[open]')) return;
+    if (event.target.matches('input, select, textarea')) {
+      if (event.key === 'Escape') event.target.blur();
+      return;
+    }
+    if (isGoing && PLACES[event.key]) { isGoing = false; go(PLACES[event.key]); return; }
+    if (event.key === 'Enter' && !event.target.matches('a, button, summary')) { if (openSelected()) event.preventDefault(); return; }
+    const act = KEYS[event.key];
+    if (act) { event.preventDefault(); act(); }
+  });
+  document.addEventListener('visibilitychange', () => { if (!document.hidden && find('[data-live]')) step(); });
+
+  find('[data-focus]')?.focus();
+  if (find('[data-live]')) { show('live'); plan(LEAST_SECONDS); }
+})();

@@ -1,0 +1,127 @@
+"""Submitting a job: a form made from the job type's schema, with what is wrong beside each field."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi import Query as InQuery
+from pydantic import BeforeValidator
+
+from core.errors import InvalidParameters, SubmissionRefused
+from core.models.control import IfEnded
+from core.models.fields import JobIdText, JobTypeText
+from core.models.submission import SubmitRequest
+from jobs.base import JobBase
+from jobs.parameter_schema import to_json_schema
+from jobs.parameters import ParameterError, ParameterErrors
+from triggers.actor import Actor
+from triggers.api_models import Query
+from triggers.endpoints import NoQuery
+from triggers.problems import invalid_request, wrong_field
+from triggers.ui.forms import Form
+from triggers.ui.jobs_page import blank_is_none
+from triggers.ui.page import PageRoute, go_to, render
+from triggers.ui.ports import Services
+from triggers.ui.schema_form import PREFIX, as_text, make_fields, read_values
+
+router = APIRouter(route_class=PageRoute)
+
+JobTypePath = Annotated[JobTypeText, Path()]
+_TOP_NAME = re.compile(r"[^.\[]+")
+
+
+class SubmitPageQuery(Query):
+    like: Annotated[JobIdText | None, BeforeValidator(blank_is_none)] = None
+
+
+@router.get("/ui/submit")
+def choose_job_type(request: Request, services: Services, query: NoQuery) -> Response:
+    """The job types of this app."""
+    del query
+    jobs = [services.registry.get_job(name) for name in services.registry.job_types]
+    kinds = [(job.job_type, job.description, [stage.name for stage in job.definition().stages]) for job in jobs]
+    return render(request, "job_types.html", nav="submit", kinds=kinds)
+
+
+@router.get("/ui/submit/{job_type}")
+def show_form(
+    job_type: JobTypePath, request: Request, services: Services, query: Annotated[SubmitPageQuery, InQuery()]
+) -> Response:
+    """The form; `like` fills it with the parameters of a job."""
+    job = services.registry.get_job(job_type)
+    given: dict[str, str] = {}
+    if query.like is not None:
+        earlier = services.queries.get_job_detail(query.like).job
+        given = {name: as_text(value) for name, value in earlier.parameters.items() if value is not None}
+    return _form(request, job, given)
+
+
+@router.post("/ui/submit/{job_type}")
+def submit(
+    job_type: JobTypePath, request: Request, services: Services, form: Form, query: NoQuery, actor: Actor
+) -> Response:
+    """Submit it and go to its page; or the form again, with what is wrong."""
+    del query
+    job = services.registry.get_job(job_type)
+    values, errors = read_values(to_json_schema(job.parameters_schema), form)
+    given = {name.removeprefix(PREFIX): text for name, text in form.items() if name.startswith(PREFIX)}
+    if errors:
+        return _form(request, job, given, errors)
+    if_ended = _read_if_ended(form.get("if_ended"))
+    try:
+        done = services.machine.submit_job(SubmitRequest(job_type, values, actor=actor, if_ended=if_ended))
+    except ParameterErrors as error:
+        return _form(request, job, given, error.errors)
+    except (InvalidParameters, SubmissionRefused) as error:
+        return _form(request, job, given, [ParameterError("", str(error), "")])
+    note = "submitted" if done.created else ("rerun" if str(done.outcome) == "rerun" else "existing")
+    return go_to(request, "jobs", done.job_id, note=note)
+
+
+def _read_if_ended(text: str | None) -> IfEnded:
+    known = [each.value for each in IfEnded]
+    if text is not None and text not in known:
+        raise invalid_request([wrong_field("if_ended", f"one of {', '.join(known)}", repr(text[:100]))])
+    return IfEnded.RETURN if text is None else IfEnded(text)
+
+
+def _form(
+    request: Request,
+    job: type[JobBase],
+    given: Mapping[str, str],
+    errors: list[ParameterError] | tuple[ParameterError, ...] = (),
+) -> Response:
+    schema = to_json_schema(job.parameters_schema)
+    of_fields: dict[str, str] = {}
+    others: list[str] = []
+    for error in errors:
+        name = _name_of(error)
+        if name in schema.get("properties", {}):
+            of_fields[name] = _words_of(error)
+        else:
+            others.append(error.expected if not error.field else error.message)
+    page = render(
+        request,
+        "submit.html",
+        nav="submit",
+        job_type=job.job_type,
+        description=job.description,
+        fields=make_fields(schema, given, of_fields),
+        others=others,
+        error_count=len(of_fields) + len(others),
+        prefix=PREFIX,
+    )
+    page.status_code = 400 if errors else 200
+    return page
+
+
+def _name_of(error: ParameterError) -> str:
+    found = _TOP_NAME.match(error.field)
+    return found[0] if found is not None else ""
+
+
+def _words_of(error: ParameterError) -> str:
+    place = f"{error.field}: " if error.field != _name_of(error) else ""
+    hint = f"; {error.hint}" if error.hint else ""
+    return f"{place}expected {error.expected}, found {error.found}{hint}"

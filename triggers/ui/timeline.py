@@ -1,0 +1,202 @@
+"""A run's time as lanes: a line for each stage, and one for each task; many tasks become a heat strip."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from core.models.dashboard import AttemptMark, PulseCell, PulseWindow, TaskBar
+from core.models.status import TaskStatus
+from core.models.view import StageDetail
+from triggers.ui.texts import duration, seconds_between
+
+# A run of more tasks is drawn as heat strips.
+MOST_BARS = 200
+CELLS = 100
+_MOST_TICKS = 6
+_LEAST_WIDTH = 0.35
+_HEAT_STEPS = 5
+_STEPS = (
+    *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
+    *(3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600, 2_592_000, 7_776_000, 31_536_000),
+)
+_MARK_WORDS = {
+    "retry_scheduled": "attempt failed, to be tried again",
+    "task_failed": "task failed",
+    "task_interrupted": "interrupted: its process was lost",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a lane; `x` and `width` are percent of the run's time."""
+
+    kind: str
+    x: float
+    width: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment of a lane."""
+
+    kind: str
+    x: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A line. `task_id` is empty for a stage's own."""
+
+    name: str
+    task_id: str = ""
+    status: str = ""
+    blocks: Sequence[Block] = ()
+    marks: Sequence[Mark] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """`ticks`: places on the axis, with the time since the run began."""
+
+    ticks: Sequence[tuple[float, str]]
+    lanes: Sequence[Lane]
+    is_heat: bool = False
+    # The greatest number of tasks that one cell of a heat strip holds.
+    most: int = 0
+
+
+@dataclass(frozen=True)
+class RunTimes:
+    """What a timeline is drawn from."""
+
+    window: PulseWindow
+    stages: Sequence[StageDetail]
+    bars: Sequence[TaskBar] = ()
+    marks: Sequence[AttemptMark] = ()
+    pulse: Sequence[PulseCell] = field(default=())
+
+
+def window_of(begin: datetime, end: datetime) -> PulseWindow:
+    """At least 100 ms long, so that everything in it has a place."""
+    return PulseWindow(begin, max(end, begin + timedelta(milliseconds=100)), CELLS)
+
+
+def draw(times: RunTimes) -> Timeline:
+    """With a lane for each task if `bars` has them, else with heat strips."""
+    place = _Scale(times.window)
+    most = max((cell.completed + cell.failed for cell in times.pulse), default=0)
+    marks: dict[str, list[AttemptMark]] = {}
+    for mark in times.marks:
+        marks.setdefault(mark.task_id, []).append(mark)
+    lanes: list[Lane] = []
+    for stage in times.stages:
+        lanes.append(_stage_lane(stage, place))
+        if times.pulse:
+            lanes.append(_heat_lane([cell for cell in times.pulse if cell.stage == stage.stage], most))
+        bars = [bar for bar in times.bars if bar.stage == stage.stage]
+        lanes += [_task_lane(bar, marks.get(bar.task_id, ()), stage, place) for bar in bars]
+    return Timeline(place.ticks(), lanes, is_heat=bool(times.pulse), most=most)
+
+
+class _Scale:
+    """Moments to percent."""
+
+    def __init__(self, window: PulseWindow) -> None:
+        self._begin, self.end = window.begin, window.end
+        self._seconds = (window.end - window.begin).total_seconds()
+
+    def at(self, moment: datetime) -> float:
+        share = (moment - self._begin).total_seconds() / self._seconds
+        return round(100.0 * min(1.0, max(0.0, share)), 3)
+
+    def block(self, kind: str, begin: datetime, end: datetime, title: str) -> Block:
+        x = self.at(begin)
+        width = max(_LEAST_WIDTH, round(self.at(end) - x, 3))
+        return Block(kind, min(x, 100.0 - _LEAST_WIDTH), min(width, 100.0 - min(x, 100.0 - _LEAST_WIDTH)), title)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        step = next((step for step in _STEPS if self._seconds / step <= _MOST_TICKS), self._seconds / _MOST_TICKS)
+        count = int(self._seconds / step)
+        return [
+            (round(100.0 * index * step / self._seconds, 3), "0" if not index else duration(index * step))
+            for index in range(count + 1)
+        ]
+
+
+def _stage_lane(stage: StageDetail, place: _Scale) -> Lane:
+    blocks = []
+    planned = stage.planned_at or stage.finished_at or place.end
+    if stage.from_run is None or stage.planned_at is not None:
+        blocks.append(place.block("planning", stage.created_at, planned, "waited to be planned"))
+    if stage.planned_at is not None:
+        end = stage.finished_at or place.end
+        text = f"{stage.name}: {duration(seconds_between(stage.planned_at, end))}"
+        blocks.append(place.block(f"stage-{_tone(str(stage.status))}", stage.planned_at, end, text))
+    seconds = seconds_between(stage.created_at, stage.finished_at or place.end)
+    kept = f" · kept from run {stage.from_run}" if stage.from_run else ""
+    return Lane(f"{stage.stage}  {stage.name}{kept}", status=str(stage.status), blocks=blocks, text=duration(seconds))
+
+
+def _task_lane(bar: TaskBar, marks: Iterable[AttemptMark], stage: StageDetail, place: _Scale) -> Lane:
+    if bar.from_run is not None:
+        return Lane(bar.name or bar.task_id, bar.task_id, str(bar.status), text=f"kept from run {bar.from_run}")
+    waited_from = stage.planned_at or bar.created_at
+    end = bar.finished_at or place.end
+    blocks = []
+    if bar.started_at is None:
+        blocks.append(place.block("waiting", waited_from, end, "waited"))
+    else:
+        blocks.append(place.block("waiting", waited_from, bar.started_at, "waited, or earlier attempts"))
+        is_waiting_again = bar.status in {TaskStatus.PENDING_RETRY, TaskStatus.PENDING, TaskStatus.QUEUED}
+        if not is_waiting_again:
+            text = f"attempt {bar.attempt}: {duration(seconds_between(bar.started_at, end))}"
+            blocks.append(place.block(f"task-{_tone(str(bar.status))}", bar.started_at, end, text))
+        else:
+            blocks.append(place.block("waiting", bar.started_at, end, "waits for its next attempt"))
+    shown = [
+        Mark(
+            _mark_kind(mark.event),
+            place.at(mark.at),
+            f"{_MARK_WORDS.get(mark.event, mark.event)}: {mark.error_type or ''}".rstrip(": "),
+        )
+        for mark in marks
+    ]
+    ran = seconds_between(bar.started_at, end) if bar.started_at else None
+    text = duration(ran) + (f" · attempt {bar.attempt}" if bar.attempt > 1 else "")
+    return Lane(bar.name or bar.task_id, bar.task_id, str(bar.status), blocks, shown, text)
+
+
+def _heat_lane(cells: Sequence[PulseCell], most: int) -> Lane:
+    blocks = []
+    for cell in cells:
+        total = cell.completed + cell.failed
+        if not total:
+            continue
+        step = max(1, min(_HEAT_STEPS, -(-_HEAT_STEPS * total // max(most, 1))))
+        title = f"{cell.completed:,} completed" + (f", {cell.failed:,} failed" if cell.failed else "")
+        x, width = cell.cell * 100.0 / CELLS, 100.0 / CELLS
+        blocks.append(Block(f"heat-done-{step}", x, width, title))
+        if cell.failed:
+            blocks.append(Block("heat-failed", x, width, title))
+    ended = sum(cell.completed + cell.failed for cell in cells)
+    return Lane("tasks that ended", blocks=blocks, text=f"{ended:,} tasks" if ended != 1 else "1 task")
+
+
+_TONES: Mapping[str, str] = {
+    "completed": "done",
+    "completed_with_errors": "warned",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "processing": "running",
+}
+
+
+def _tone(status: str) -> str:
+    return _TONES.get(status, "waiting")
+
+
+def _mark_kind(event: str) -> str:
+    return {"task_interrupted": "interrupted", "task_failed": "failed"}.get(event, "retried")
