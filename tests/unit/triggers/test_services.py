@@ -70,7 +70,7 @@ def services_that_lack(queues: dict[str, str]) -> Services:
     fakes: Any = Fakes(queues)
     registry = load_registry("jobs.all_jobs:build_registry", settings.task_queues)
     names = ("machine", "janitor", "queries", "dead_letters", "dead_letter_queries", "failures", "insight")
-    others: dict[str, Any] = dict.fromkeys([*names, "schedules", "schedule_queries"])
+    others: dict[str, Any] = dict.fromkeys([*names, "schedules", "schedule_queries", "bulk", "audit"])
     return Services(settings=settings, registry=registry, factory=fakes, queue_probe=fakes, **others)
 
 
