@@ -44,6 +44,8 @@ Lists come in pages: repeat the request with `cursor=<next_cursor>`, or follow `
 In lists, parameters, results and progress above 64 KB of JSON are
 `{"truncated": true, "stored_bytes": n, "whole": "..."}`: `whole` is where they are read, `stored_bytes` what they take
 in the database, perhaps compressed. Texts of errors and events are cut there to 1,000 characters, and say so.
+Every request may have the query parameters `api-version` (such as 1 or 2026-11-01: there is one version), `code`,
+`clientId` and `subscription-key`, which mean nothing to the app; other names that it does not know are refused.
 Every error is `application/problem+json` with a stable `code`. Submitting the same parameters again gives the same job.
 """
 GetServices = Callable[[], ApiServices]

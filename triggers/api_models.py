@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from fastapi import Request
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from core.basics.canonical import shown
 from core.models import JobStatus, TaskStatus, control, view
@@ -15,6 +15,7 @@ from core.models.fields import (
     CorrelationId,
     Cursor,
     EventId,
+    Instant,
     JobTypeText,
     Reason,
     RunNumber,
@@ -134,8 +135,8 @@ class JobsQuery(PageQuery):
         StorableText | None,
         Field(min_length=1, max_length=200, description="A part of the error's type or message, in any case."),
     ] = None
-    created_after: Annotated[AwareDatetime | None, Field(description="Submitted at this time or later.")] = None
-    created_before: Annotated[AwareDatetime | None, Field(description="Submitted before this time.")] = None
+    created_after: Annotated[Instant | None, Field(description="Submitted at this time or later.")] = None
+    created_before: Annotated[Instant | None, Field(description="Submitted before this time.")] = None
     sort: Annotated[
         JobSort,
         BeforeValidator(_sort),

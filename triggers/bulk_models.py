@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from core.basics.canonical import shown
 from core.models import JobStatus
@@ -12,6 +12,7 @@ from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
 from core.models.fields import (
     MOST_TAGS,
     CorrelationId,
+    Instant,
     JobIdText,
     JobTypeText,
     Reason,
@@ -49,8 +50,8 @@ class BulkFilter(BaseModel):
     tags: Annotated[dict[TagName, StorableText | None], Field(max_length=MOST_TAGS)] = {}
     correlation_id: CorrelationId | None = None
     error: Annotated[StorableText | None, Field(min_length=1, max_length=200)] = None
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
+    created_after: Instant | None = None
+    created_before: Instant | None = None
 
     def to_filter(self) -> JobFilter:
         fields = dict(self)

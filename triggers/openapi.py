@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from jobs.parameter_schema import to_json_schema
+from triggers.api_models import Query
 from triggers.ports import JobTypes
 from triggers.problems import PROBLEM_MEDIA_TYPE
 
@@ -18,6 +19,7 @@ Json = dict[str, Any]
 
 # Of the Functions host, which checks it.
 _KEY = "x-functions-key"
+_OF_GATEWAYS = {field.alias or name for name, field in Query.model_fields.items()}
 _SUBMIT = "/api/jobs/submit/{job_type}"
 _WHAT = {
     400: "The request cannot be understood, or its values cannot be used: `errors` names them",
@@ -115,6 +117,11 @@ def _complete(operation: Json, schemas: Json) -> None:
         if status.startswith("2"):
             responses[status]["headers"] = _headers(_HEADERS.get(name, {}))
     operation["responses"] = dict(sorted(responses.items()))
+    # Those of gateways mean nothing here; the document names them once, at its beginning.
+    given = [found for found in operation.get("parameters", []) if found["name"] not in _OF_GATEWAYS]
+    operation.pop("parameters", None)
+    if given:
+        operation["parameters"] = given
     if has_body:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         schemas.update(schema.pop("$defs", {}))

@@ -102,7 +102,6 @@ class Submitter:
         if submitted.begins_run:
             if wish.is_plain and wish.detail:
                 self._state.note_submission(submitted.ref, wish.detail)
-            fault_point("submit.written")
             self._follow([(draft, submitted)])
         return submission
 
@@ -139,9 +138,9 @@ class Submitter:
                 answers.append(_answer(draft, submitted))
             except (IdempotencyKeyReused, SubmissionRefused, OtherParameters) as error:
                 answers.append(error)
-        fault_point("submit.written")
         begun = [each for each in zip(drafts, written, strict=True) if each[1].begins_run]
-        self._follow(begun)
+        if begun:
+            self._follow(begun)
         return answers
 
     def _draft(self, request: SubmitRequest) -> _Draft:
@@ -168,6 +167,7 @@ class Submitter:
 
         The others wait for the janitor, as each does whose message cannot be made or sent.
         """
+        fault_point("submit.written")
         messages: list[JobQueueMessage] = []
         refs: list[JobRef] = []
         for draft, submitted in begun:

@@ -110,9 +110,20 @@ def check_start(at: datetime) -> datetime:
     return at.astimezone(UTC)
 
 
+def check_instant(value: Any) -> Any:
+    """The value itself; a number is no time, though it could be read as one."""
+    if isinstance(value, str) and not _INSTANT.match(value):
+        raise expectation("a time with its offset, such as 2026-03-01T06:00:00Z", repr(value[:50]))
+    if isinstance(value, int | float):
+        raise expectation("a time with its offset, such as 2026-03-01T06:00:00Z", repr(value)[:50])
+    return value
+
+
+_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+Instant = Annotated[AwareDatetime, BeforeValidator(check_instant)]
 LONGEST_DELAY = timedelta(days=366)
 StartAt = Annotated[
-    AwareDatetime,
+    Instant,
     AfterValidator(check_start),
     Field(description="Not before this time; with its offset, such as 2026-03-01T06:00:00Z. In the past: at once."),
 ]

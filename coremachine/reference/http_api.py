@@ -9,12 +9,11 @@ from triggers.api import create_api
 from triggers.openapi import describe
 from triggers.ports import ServicesNotReady
 
-# Every request may carry them: the function key and its name.
-_KEY_PARAMETERS = ("code", "clientId")
 _INTRODUCTION = """
 Each app serves the same description: `GET /api/openapi.json` as OpenAPI, `GET /api/docs` as a page to try requests.
 Each request takes the function key, where the host asks for one, as the header `x-functions-key` or the query
-parameter `code`. [Problem codes](problem-codes.md) lists the codes of errors.
+parameter `code`, and the parameters of gateways ([Follow jobs](../howto/follow-jobs.md)).
+[Problem codes](problem-codes.md) lists the codes of errors.
 """
 
 
@@ -49,7 +48,7 @@ def _first_line(operation: Mapping[str, Any]) -> str:
 
 def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
     parts = [f"## {method} {path}", str(operation["description"])]
-    parameters = [found for found in operation.get("parameters", []) if found["name"] not in _KEY_PARAMETERS]
+    parameters = operation.get("parameters", [])
     if parameters:
         rows = (
             [

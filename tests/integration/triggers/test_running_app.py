@@ -98,7 +98,7 @@ def test_job_runs_to_its_end_and_is_told_stage_by_stage(ready):
     submitted = ready.post("/api/jobs/submit/hello_world", json={"n": 25}, headers={"X-Correlation-Id": "order-7"})
     assert submitted.status_code == 202
     links = submitted.json()["links"]
-    assert submitted.headers["location"] == links["self"]
+    assert submitted.headers["location"] == links["poll"]
     job = ready.get(links["self"], params={"wait": 30}).json()
     assert job["status"] == "completed", job
     assert job["result"] == {"greetings": 25, "replies": 25}

@@ -199,7 +199,7 @@ class TestMethods:
         assert Api()("HEAD", "/api/none").status_code == 404
 
     @pytest.mark.parametrize("method", ["DELETE", "PUT", "PATCH", "POST", "TRACE", "BREW"])
-    @pytest.mark.parametrize("path", [f"/api/jobs/{JOB_ID}", "/api/docs/start.js", "/api/openapi.json"])
+    @pytest.mark.parametrize("path", [f"/api/jobs/{JOB_ID}/runs", "/api/docs/start.js", "/api/openapi.json"])
     def test_method_that_a_path_has_not_is_405_with_those_it_has(self, method, path):
         response = Api()(method, path)
         assert_problem(response, 405, "method_not_allowed")
