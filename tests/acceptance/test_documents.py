@@ -100,7 +100,8 @@ def with_output() -> Iterator[tuple[Block, str]]:
     """The tutorial's blocks of commands for the running stack, each with the block behind it that shows what comes."""
     for block, following in zip(TUTORIAL, [*TUTORIAL[1:], None], strict=True):
         typed = list(commands_of(block.text))
-        if not block.language and typed and all(words[0] == "coremachine" for words in typed):
+        is_for_stack = typed and all(words[0] == "coremachine" and words[1] != "up" for words in typed)
+        if not block.language and is_for_stack:
             is_output = following is not None and not following.language and not list(commands_of(following.text))
             yield block, following.text if following is not None and is_output else ""
 
