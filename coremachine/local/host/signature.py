@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from azure.functions.meta import Datum, get_binding_registry
@@ -75,6 +76,7 @@ class GenericConverter:
         raise NotImplementedError
 
 
+@cache
 def converter_of(binding: str) -> Any:
     """The converter that azure.functions registers for a binding type, else the generic one."""
     registry = get_binding_registry()  # type: ignore[no-untyped-call]
