@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from azure.functions.meta import Datum, get_binding_registry
@@ -66,6 +67,7 @@ class GenericConverter:
         raise NotImplementedError
 
 
+@cache
 def converter_of(binding: str) -> Any:
     """The converter that azure.functions registers for a binding's type, else the generic one."""
     found = get_binding_registry().get(binding)  # type: ignore[no-untyped-call]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class IndexedFunction:
     inputs: Mapping[str, Input] = field(default_factory=dict)
     retry: RetryPolicy | None = None
 
-    @property
+    @cached_property
     def out_parameters(self) -> list[str]:
         return [name for name in self.outputs if name != RETURN]
 

@@ -28,7 +28,11 @@ _HONOURED = (
     "extensions.servicebus.maxmessagebatchsize",
     "extensions.servicebus.minmessagebatchsize",
     "extensions.servicebus.sessionidletimeout",
-    "logging.loglevel.",
+    "logging.loglevel.default",
+    "logging.loglevel.function",
+    "logging.loglevel.function.",
+    "logging.loglevel.host",
+    "logging.loglevel.host.",
 )
 # They configure the cloud platform, its telemetry, or triggers that no function has here (which is refused as such).
 _WITHOUT_EFFECT = (
@@ -51,6 +55,14 @@ _WITHOUT_EFFECT = (
     "logging.console.",
     "logging.debuglogging",
     "logging.filelogging",
+    # The .NET host's own parts.
+    "logging.loglevel.azure.",
+    "logging.loglevel.microsoft",
+    "logging.loglevel.microsoft.",
+    "logging.loglevel.system",
+    "logging.loglevel.system.",
+    "logging.loglevel.worker",
+    "logging.loglevel.worker.",
     "manageddependency.",
     "singleton.",
     "telemetrymode",

@@ -233,7 +233,9 @@ def encode(call: Call, returned: Any, arguments: Mapping[str, Any]) -> tuple[Dat
     function = call.function
     if returned is not None and function.returns is None:
         raise RuntimeError(f"function {function.name!r} without a $return binding returned a non-None value")
-    values = {name: arguments[name].get() for name in function.out_parameters} if function.outputs else {}
+    if not function.outputs:
+        return None, {}
+    values = {name: arguments[name].get() for name in function.out_parameters}
     data = {
         name: _encoded(function, function.outputs[name].bound, value)
         for name, value in values.items()

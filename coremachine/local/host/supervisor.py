@@ -17,7 +17,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -27,6 +26,7 @@ from coremachine.local.host.local_settings import LocalSettings, read_local_sett
 from coremachine.local.host.protocol import EXIT_FUNCTION_TIMEOUT, Channel, WorkerOptions
 from coremachine.local.host.settings import HostSettings, read_host_settings
 from coremachine.local.host.summary import AppSummary
+from coremachine.local.host.worker_slot import WorkerSlot, end_process
 from coremachine.local.own_path import path_setting
 from coremachine.local.web_guard import is_loopback_address
 
@@ -39,50 +39,12 @@ _TICK_SECONDS = 0.1
 _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # A worker that lived this long was well: its death starts the back-off anew.
 _HEALTHY_SECONDS = 20.0
-# After this number the app is not loaded again.
-_MOST_DEATHS_AT_LOAD = 3
 # What a worker gets beyond the grace period, and beyond its announcement of a function timeout, before it is killed.
 _KILL_AFTER_SECONDS = 10.0
 # The same for one that is to be replaced.
 _REPLACE_SECONDS = 2.0
 # A worker that sends nothing for this time is blocked: it sends a sign of life each second.
 _BLOCKED_SECONDS = 5.0
-# For this time from its start, that is no news.
-_NEW_SECONDS = 60.0
-
-
-@dataclass
-class _Slot:
-    """One place for a worker, and the process that has it now."""
-
-    index: int
-    process: subprocess.Popen[bytes] | None = None
-    channel: Channel | None = None
-    is_ready: bool = False
-    started_at: float = 0.0
-    restart_at: float | None = 0.0
-    kill_at: float | None = None
-    failures: int = 0
-    error: str | None = None
-    # How many of its processes have died one after another before they were ready.
-    deaths_at_load: int = 0
-    # When it last said that it is alive; None until it is ready.
-    heard_at: float | None = None
-    is_blocked: bool = False
-    has_ended: bool = False
-
-    @property
-    def broken(self) -> str | None:
-        """Why its next process does not load the app."""
-        return self.error if self.deaths_at_load >= _MOST_DEATHS_AT_LOAD else None
-
-    def silence(self, now: float) -> float:
-        """For how long its event loop has said nothing."""
-        return 0.0 if self.heard_at is None or self.process is None else now - self.heard_at
-
-    def level(self, now: float) -> int:
-        """How much its silence matters: a new one imports what its first functions need, slowly on a busy machine."""
-        return logging.INFO if now - self.started_at < _NEW_SECONDS else logging.WARNING
 
 
 class HostSupervisor:
@@ -131,7 +93,7 @@ class HostSupervisor:
         self._thread_name = f"host-supervisor {name}".strip()
         self._cors_origins = cors_origins
         self.keys = self._read_keys() if enable_auth else None
-        self._slots = [_Slot(index) for index in range(workers)]
+        self._slots = [WorkerSlot(index) for index in range(workers)]
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._stopping = threading.Event()
@@ -254,13 +216,13 @@ class HostSupervisor:
         deadline = time.monotonic() + self._grace_seconds + _KILL_AFTER_SECONDS
         for slot in self._slots:
             if slot.process is not None:
-                self._end(slot.process, max(0.1, deadline - time.monotonic()))
+                end_process(slot.process, max(0.1, deadline - time.monotonic()))
                 slot.process = None
             if slot.channel is not None:
                 slot.channel.close()
                 slot.channel = None
         for process, channel, _ in self._replaced:
-            self._end(process, _REPLACE_SECONDS)
+            end_process(process, _REPLACE_SECONDS)
             channel.close()
         self._resources.close()
         log.info("host_stopped")
@@ -278,7 +240,7 @@ class HostSupervisor:
             host=self._environment.get(HOST_KEY_SETTING) or secrets.token_urlsafe(32),
         )
 
-    def _spawn(self, slot: _Slot) -> None:
+    def _spawn(self, slot: WorkerSlot) -> None:
         assert self._listener is not None  # noqa: S101 - start() has bound it
         ours, theirs = socket.socketpair()
         with theirs:
@@ -300,7 +262,7 @@ class HostSupervisor:
         slot.channel.send(self._options(slot).to_message())
         log.info("worker_started worker=%d pid=%d", slot.index, slot.process.pid)
 
-    def _options(self, slot: _Slot) -> WorkerOptions:
+    def _options(self, slot: WorkerSlot) -> WorkerOptions:
         assert self._listener is not None  # noqa: S101 - start() has bound it
         return WorkerOptions(
             app_dir=str(self._app_dir),
@@ -343,7 +305,7 @@ class HostSupervisor:
             elif now > kill_at:
                 process.kill()
 
-    def _read(self, slot: _Slot) -> None:
+    def _read(self, slot: WorkerSlot) -> None:
         assert slot.channel is not None  # noqa: S101 - only slots with a channel are selected
         messages = slot.channel.receive()
         if messages is None:
@@ -352,7 +314,7 @@ class HostSupervisor:
         for message in messages:
             self._on_event(slot, message)
 
-    def _on_event(self, slot: _Slot, message: dict[str, Any]) -> None:
+    def _on_event(self, slot: WorkerSlot, message: dict[str, Any]) -> None:
         match message["event"]:
             case "ready":
                 slot.is_ready, slot.deaths_at_load = True, 0
@@ -368,20 +330,18 @@ class HostSupervisor:
                 log.error("function_timeout worker=%d function=%s", slot.index, message["function"])
                 slot.kill_at = time.monotonic() + _KILL_AFTER_SECONDS
 
-    def _on_death(self, slot: _Slot) -> None:
+    def _on_death(self, slot: WorkerSlot) -> None:
         assert slot.process is not None  # noqa: S101 - it had a channel
         assert slot.channel is not None  # noqa: S101 - its end was read just now
         slot.channel.close()
         slot.channel = None
-        status = self._end(slot.process, 1.0)
+        status = end_process(slot.process, 1.0)
         if status == EXIT_FUNCTION_TIMEOUT or time.monotonic() - slot.started_at > _HEALTHY_SECONDS:
             slot.failures = 0
         delay = 0.0 if status == EXIT_FUNCTION_TIMEOUT else _BACK_OFF_SECONDS[min(slot.failures, 6)]
         slot.failures += 1
         if not slot.is_ready:
-            slot.deaths_at_load += 1
-            if slot.deaths_at_load == _MOST_DEATHS_AT_LOAD:
-                slot.error = f"its process ended {slot.deaths_at_load} times while it loaded, last with status {status}"
+            slot.count_death_at_load(status)
         slot.process, slot.is_ready = None, False
         slot.restart_at = time.monotonic() + delay
         log.error("worker_died worker=%d exit_status=%d; restarting in %.1f s", slot.index, status, delay)
@@ -389,7 +349,7 @@ class HostSupervisor:
             self._leader = None
             self._appoint_leader()
 
-    def _look_after(self, slot: _Slot, *, is_quiet: bool) -> None:
+    def _look_after(self, slot: WorkerSlot, *, is_quiet: bool) -> None:
         now = time.monotonic()
         if slot.process is not None and slot.kill_at is not None and now > slot.kill_at:
             slot.kill_at = None
@@ -405,14 +365,14 @@ class HostSupervisor:
         if slot.silence(now) > _BLOCKED_SECONDS:
             self._on_silence(slot, slot.silence(now))
 
-    def _hear(self, slot: _Slot) -> None:
+    def _hear(self, slot: WorkerSlot) -> None:
         slot.heard_at = time.monotonic()
         if slot.is_blocked:
             slot.is_blocked = False
             log.log(slot.level(slot.heard_at), "worker_at_work_again worker=%d", slot.index)
             self._appoint_leader()
 
-    def _on_silence(self, slot: _Slot, seconds: float) -> None:
+    def _on_silence(self, slot: WorkerSlot, seconds: float) -> None:
         """A function holds its interpreter or its event loop. It may do so until functionTimeout is over."""
         assert slot.process is not None  # noqa: S101 - otherwise nothing is expected of it
         if not slot.is_blocked:
@@ -441,13 +401,3 @@ class HostSupervisor:
                     if leader is not None and leader.channel is not None:
                         leader.channel.send({"command": "leave_timers"})  # read when it is no longer blocked
                     return
-
-    @staticmethod
-    def _end(process: subprocess.Popen[bytes], patience_seconds: float) -> int:
-        """Wait for our child; then ask it to go, then make it."""
-        for act, patience in ((None, patience_seconds), (process.terminate, 2.0), (process.kill, 5.0)):
-            if act is not None:
-                act()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.wait(patience)
-        raise HostStartError(f"process {process.pid} does not end even when killed")

@@ -201,7 +201,7 @@ def test_session_is_read_in_order_and_left_when_idle(pump_session):
 
 def test_lock_of_a_session_is_renewed_while_its_function_runs(pump_session):
     source = Source(b"hold")
-    source.session.locked_until_utc = datetime.now(UTC) + timedelta(seconds=0.1)
+    source.session.locked_until_utc = datetime.now(UTC) + timedelta(seconds=3)
     recorder = pump_session(source, session_idle_seconds=0.1)
     wait_until(lambda: source.renewed, "a renewal")
     recorder.held.set_result(None)

@@ -1,5 +1,6 @@
 """Output bindings, batches, sessions and topics: a host on the real SDK, the broker, and azurite."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from azure.core.exceptions import ResourceExistsError
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueClient
@@ -126,6 +128,8 @@ def test_storage_queues_and_blobs_are_written_and_read(http, records, storage):
         *(("two", count) for count in range(1, 6)),
     ]
     with QueueClient.from_connection_string(storage, "orders-poison") as queue:
+        with contextlib.suppress(ResourceExistsError):
+            queue.create_queue()  # the host makes it as well
         poisoned = wait_until(lambda: list(queue.receive_messages()), "the poisoned message")
     assert [message.content for message in poisoned] == ["dHdv"]  # Base64 of two
     with BlobServiceClient.from_connection_string(storage) as blobs:

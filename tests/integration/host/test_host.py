@@ -1,5 +1,6 @@
 """The whole host on small apps: HTTP, ASGI, timers, timeouts, restarts, shutdown."""
 
+import functools
 import os
 import shutil
 import signal
@@ -369,7 +370,8 @@ def test_new_connections_go_to_the_workers_that_run(start_host, tmp_path, caplog
     host = start_host("rough_app", workers=2, settings={"AzureFunctionsJobHost__functionTimeout": "-1"})
     answers = []
     with client(host) as http:
-        request = threading.Thread(target=lambda: answers.append(http.post("/api/block", content=bytes(pipe)).text))
+        block = functools.partial(http.post, "/api/block", content=bytes(pipe), timeout=120)
+        request = threading.Thread(target=lambda: answers.append(block().text))
         request.start()
         wait_until(lambda: "worker_blocked" in caplog.text, "the host to notice")
         others = {httpx.get(f"{host.url}/api/pid", timeout=10).text for _ in range(50)}

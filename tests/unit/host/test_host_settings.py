@@ -83,10 +83,12 @@ def test_keys_that_change_nothing_here_are_named_in_a_warning(write_host):
 def test_unknown_keys_are_told_from_those_that_are_not_supported(write_host):
     document = {"version": "2.0", "extension": {"http": {"routePrefix": ""}}, "retry": {"strategy": "fixed_delay"}}
     document["extensions"] = {"serviceBus": {"messageHandlerOptions": {"maxConcurrentCalls": 1}}}
-    unknown, ignored, old = read_host_settings(write_host(document), {}).warnings
+    document["logging"] = {"logLevel": {"Azure.Core": "Warning", "orders": "Debug"}}
+    unknown, ignored, old, category = read_host_settings(write_host(document), {}).warnings
     assert "'extension.http.routeprefix' is unknown" in unknown
     assert "'retry.strategy' is not supported" in ignored
     assert "version 4" in old
+    assert "'logging.loglevel.orders' is unknown" in category
 
 
 def test_functions_to_run_may_be_listed(write_host):

@@ -1,0 +1,68 @@
+"""One place for a worker process, and how such a process is ended."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import subprocess
+from dataclasses import dataclass
+
+from coremachine.local.host.errors import HostStartError
+from coremachine.local.host.protocol import Channel
+
+# After this number the app is not loaded again.
+_MOST_DEATHS_AT_LOAD = 3
+
+
+# For this time from its start, a silence is no news.
+_NEW_SECONDS = 60.0
+
+
+@dataclass
+class WorkerSlot:
+    """One place for a worker, and the process that has it now."""
+
+    index: int
+    process: subprocess.Popen[bytes] | None = None
+    channel: Channel | None = None
+    is_ready: bool = False
+    started_at: float = 0.0
+    restart_at: float | None = 0.0
+    kill_at: float | None = None
+    failures: int = 0
+    error: str | None = None
+    # How many of its processes have died one after another before they were ready.
+    deaths_at_load: int = 0
+    # When it last said that it is alive; None until it is ready.
+    heard_at: float | None = None
+    is_blocked: bool = False
+    has_ended: bool = False
+
+    @property
+    def broken(self) -> str | None:
+        """Why its next process does not load the app."""
+        return self.error if self.deaths_at_load >= _MOST_DEATHS_AT_LOAD else None
+
+    def count_death_at_load(self, status: int) -> None:
+        """Its process has ended before it was ready."""
+        self.deaths_at_load += 1
+        if self.deaths_at_load == _MOST_DEATHS_AT_LOAD:
+            self.error = f"its process ended {self.deaths_at_load} times while it loaded, last with status {status}"
+
+    def silence(self, now: float) -> float:
+        """For how long its event loop has said nothing."""
+        return 0.0 if self.heard_at is None or self.process is None else now - self.heard_at
+
+    def level(self, now: float) -> int:
+        """How much its silence matters: a new one imports what its first functions need, slowly on a busy machine."""
+        return logging.INFO if now - self.started_at < _NEW_SECONDS else logging.WARNING
+
+
+def end_process(process: subprocess.Popen[bytes], patience_seconds: float) -> int:
+    """Wait for our child; then ask it to go, then make it."""
+    for act, patience in ((None, patience_seconds), (process.terminate, 2.0), (process.kill, 5.0)):
+        if act is not None:
+            act()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(patience)
+    raise HostStartError(f"process {process.pid} does not end even when killed")
