@@ -42,7 +42,7 @@ $$;
 -- little room is free, as long as the message with the last task is still to end, whose process will call again. What
 -- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
 -- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again.
--- mark_each: each so many messages one should be marked, whose end calls again; and the last one.
+-- mark_each: one message of this number should be marked, whose end calls again; and the last one.
 -- Fence: the stage is open, and its job is not paused. Locks: the window's, then the stage row.
 create or replace function {schema}.take_next_tasks(p_job_id text, p_run integer, p_stage integer)
 returns table (
@@ -123,8 +123,8 @@ begin
 end $$;
 
 -- What is open in a window, and the room that is left in it: 0 if it is better used later.
--- first_id: the first open task. size: what window_size says now, half of it from before, so that one slow or quick
--- moment changes little; a time below 20 ms says nothing.
+-- first_id: the first open task. size: the mean of what it was and of what window_size returns now, so that one
+-- slow or quick moment changes little; less than 20 ms after the last take it stays.
 create or replace function {schema}.look_at_window(
   p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer,
   p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz
