@@ -131,9 +131,9 @@ def measure(jobs: Jobs) -> dict[str, float]:
     jobs.cancel(large)
     found["3 tasks after 20,000 were cancelled"] = jobs.seconds("bench_rest_small", 3, 1)
     jobs.seconds("bench_rest_batched", 1_000, 0)
-    found["20,000 tasks of 0 ms, a hundred a message"] = jobs.seconds("bench_rest_batched", 20_000, 0)
-    found["3,000 tasks of 0 ms, one a message"] = jobs.seconds("bench_rest", 3_000, 0)
-    found["1,000 tasks of 20 ms, one a message"] = jobs.seconds("bench_rest", 1_000, 20)
+    found["20,000 tasks of 0 ms, 100 per message"] = jobs.seconds("bench_rest_batched", 20_000, 0)
+    found["3,000 tasks of 0 ms, one per message"] = jobs.seconds("bench_rest", 3_000, 0)
+    found["1,000 tasks of 20 ms, one per message"] = jobs.seconds("bench_rest", 1_000, 20)
     return found
 
 

@@ -3852,9 +3852,9 @@ $$;
 -- It may be called at any time and any number of times: it fills the window and no more, by a count of what is open in
 -- it. Tasks that are to be tried again later have no place in it, but count for max_parallel. Nothing is taken while
 -- little room is free, as long as the message with the last task is still to end, whose process will call again. What
--- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for: if a crash undoes
--- it, the same tasks are taken again.
--- mark_each: each so many messages one should be marked, whose end calls again; and the last one.
+-- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
+-- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again.
+-- mark_each: one message of this number should be marked, whose end calls again; and the last one.
 -- Fence: the stage is open, and its job is not paused. Locks: the window's, then the stage row.
 create or replace function "app".take_next_tasks(p_job_id text, p_run integer, p_stage integer)
 returns table (
@@ -3873,7 +3873,6 @@ declare
   v_size integer;
   v_room integer;
 begin
-  perform set_config('synchronous_commit', 'off', true);
   perform "app".lock_window(p_job_id, p_run, p_stage);
   select s.window_after, s.window_from, s.window_size, s.window_open, s.window_at, s.settings, j.job_type,
     j.correlation_id, "app".window_weight(j.definition ->> 'priority') as weight
@@ -3883,6 +3882,9 @@ begin
     and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and j.paused_at is null;
   if not found or not "app".has_tasks_after(p_job_id, p_run, p_stage, v_window.window_after) then
     return;
+  end if;
+  if v_window.settings ->> 'max_parallel' is null then
+    perform set_config('synchronous_commit', 'off', true);
   end if;
   v_per_message := least(coalesce((v_window.settings ->> 'tasks_per_message')::integer, 1),
     (v_window.settings ->> 'max_parallel')::integer);
@@ -3933,8 +3935,8 @@ begin
 end $$;
 
 -- What is open in a window, and the room that is left in it: 0 if it is better used later.
--- first_id: the first open task. size: what window_size says now, half of it from before, so that one slow or quick
--- moment changes little; a time below 20 ms says nothing.
+-- first_id: the first open task. size: the mean of what it was and of what window_size returns now, so that one
+-- slow or quick moment changes little; less than 20 ms after the last take it stays.
 create or replace function "app".look_at_window(
   p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer,
   p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz

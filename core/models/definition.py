@@ -28,7 +28,7 @@ class Parallelism(StoredEnum):
     FAN_IN = "fan_in"
 
 
-# So many messages of a large stage are sent at first, where nothing is known of how long its tasks last.
+# The number of messages of a large stage that are sent at first, where nothing is known of how long its tasks last.
 FIRST_MESSAGES = 32
 
 StoredParallelism = Annotated[Parallelism, BeforeValidator(Parallelism.stored)]

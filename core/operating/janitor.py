@@ -185,12 +185,9 @@ class Janitor:
         report.announced_tasks += announce_parked_tasks(self._state, self._orchestration, None, tell=tell)
 
     def _fill_windows(self, report: SweepReport) -> None:
-        """The processes that had their last tasks died, or are of a release that knows no windows."""
+        """Their tasks last long, or the processes that had the last ones died or are of a release without windows."""
         for ref in self._store.find_idle_windows(ROWS_PER_FIND, self._timings.announce, self._timings.job):
-            count = self._windows.fill(ref, new_cause("turn"))
-            if count:
-                self._store.record_repair(ref, "janitor_announced_tasks", {"count": count, "reason": "turn"})
-            report.announced_tasks += count
+            report.taken_tasks += self._windows.fill(ref, new_cause("turn"))
 
     def _announce_jobs(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:

@@ -34,6 +34,8 @@ BREAKS = {
     "i3_ended_task_is_over": "update app.tasks set result = null where status = 'completed'",
     "i3_older_runs_are_closed": "update app.jobs set run = 2 where status = 'queued'",
     "i3_runs_do_not_run_ahead": "update app.job_events set run = 7",
+    "i4_tasks_in_line_have_a_window": "update app.tasks set is_windowed = true, status = 'pending'"
+    " where status = 'failed'",
     "i4_waiting_rows_can_be_found": "update app.tasks set status = 'pending_retry' where status = 'failed'",
     "i5_budgets_hold": "update app.tasks set attempt = 99 where status = 'failed'",
     "i6_failed_work_stays_failed": "update app.jobs set status = 'completed' where status = 'completed_with_errors'",

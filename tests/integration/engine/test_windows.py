@@ -258,7 +258,7 @@ def test_workers_of_the_release_before_are_helped_by_the_janitor(rig):
         if not rig.queues.deliver_to(as_before):
             assert statuses(rig, job_id)["queued"] == 0
             pass_time(rig)
-            assert rig.janitor.sweep().announced_tasks > 0
+            assert rig.janitor.sweep().taken_tasks > 0
     assert rig.job(job_id).status == "completed"
     assert rig.behave.calls.total() == MANY + 2
 
