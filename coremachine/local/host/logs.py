@@ -14,6 +14,8 @@ from typing import Any
 _NOISY = ("azure", "uamqp", "asyncio", "urllib3", "uvicorn", "httpx")
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _LONGEST_VALUE = 300
+# Made once: `json.dumps` with an option makes one for each value.
+_encode = json.JSONEncoder(default=str).encode
 
 
 def configure_logging(speaker: str, level: str) -> None:
@@ -61,5 +63,5 @@ def _set_in(text: str) -> str:
 def _short(value: object) -> str:
     """The value on one line, cut where it is long: a batch of a hundred ids is no reading matter."""
     is_word = isinstance(value, str) and value.isprintable() and " " not in value and '"' not in value
-    text = str(value) if is_word else json.dumps(value, default=str)
+    text = str(value) if is_word else _encode(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
