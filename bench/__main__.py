@@ -18,7 +18,7 @@ def read_plan(arguments: list[str] | None = None) -> tuple[Plan, str, bool]:
     parser.add_argument("--no-measures", action="store_true", help="contenders alone, not our own figures and limits")
     asked = parser.parse_args(arguments)
     if asked.quick:
-        only = ("floor", "engine1", "engine2", "stack", "pgqueuer")
+        only = ("floor", "engine1", "engine2", "stack1", "stack", "pgqueuer")
         return Plan(only, (100, 1_000), 2, chains=10, many=20, with_measures=False), "quick", False
     only = tuple(asked.only.split(",")) if asked.only else tuple(CONTENDERS)
     unknown = set(only) - set(CONTENDERS)

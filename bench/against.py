@@ -50,6 +50,8 @@ def measure(root: Path, server_url: str) -> Found:
             found |= _timed(f"{name}: chain", roots, CHAINS, lambda: process.call("run_chain"))
             found |= _timed(f"{name}: {MANY} chains", roots, 4, lambda: process.call("run_many", MANY))
             if name == "stack":
+                singles = f"stack: {SINGLES:,} single messages"
+                found |= _timed(singles, roots, 1, lambda: process.call("run_job", "bench_fan_single", SINGLES))
                 found |= _measure_load(str(process.call("address")), url)
     with _running("engine8", server_url, root) as (process, url):
         single = f"engine8: {SINGLES:,} single messages"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from core.errors import DataRefused, StoreUnavailable
 from core.safety.safe_log import safe_logger
@@ -47,11 +48,15 @@ class BaseRepository:
         """Translate the store's errors once, by type or code, never by text."""
         try:
             yield
-        except Exception as error:
-            translated = self._translate(operation, error)
-            if translated is error:
-                raise
-            raise translated from error
+        except Exception as error:  # noqa: BLE001 - raised again as what it means
+            self._raise_translated(operation, error)
+
+    def _raise_translated(self, operation: str, error: Exception) -> NoReturn:
+        """Raise what an error is to those who called; for an `except`, where it costs nothing when there is none."""
+        translated = self._translate(operation, error)
+        if translated is error:
+            raise error
+        raise translated from error
 
     def _translate(self, operation: str, error: Exception) -> Exception:
         del operation

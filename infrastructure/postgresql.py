@@ -239,14 +239,14 @@ class PostgreSQLRepository(BaseRepository):
         Nobody knows then whether the first was committed. Each of our statements either only reads, or is fenced so
         that the second finds the first done and changes nothing; docs/reference/operations.md has the answers.
         """
+        try:
+            return self._execute_once(text, parameters)
+        except Exception as error:  # noqa: BLE001 - raised again as what it means
+            if not (isinstance(error, Refused) and error.is_again):
+                self._raise_translated(operation, error)
+            details = {"operation": operation, "reason": _first_line(error.__cause__)}
+            self._log.info("called_over_another_connection", extra=details)
         with self._error_context(operation):
-            try:
-                return self._execute_once(text, parameters)
-            except Refused as refused:
-                if not refused.is_again:
-                    raise
-                details = {"operation": operation, "reason": _first_line(refused.__cause__)}
-                self._log.info("called_over_another_connection", extra=details)
             return self._execute_once(text, parameters)
 
     def _execute_once(self, text: str, parameters: Sequence[Any]) -> list[DictRow]:

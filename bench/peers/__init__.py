@@ -25,6 +25,7 @@ CONTENDERS: dict[str, Contender] = {
     "floor": Contender("floor: the same SQL functions, no engine", "floor:FloorPeer", is_ours=True, largest=100_000),
     "engine1": Contender("CoreMachine, engine alone, 1 process", "engine:one", is_ours=True, largest=100_000),
     "engine2": Contender("CoreMachine, engine alone, 2 processes", "engine:two", is_ours=True, largest=100_000),
+    "stack1": Contender("CoreMachine, whole stack over HTTP, one task per message", "stack:single", is_ours=True),
     "stack": Contender("CoreMachine, whole stack over HTTP", "stack:StackPeer", is_ours=True, largest=100_000),
     "dbos_steps": Contender("DBOS, steps", "dbos_peer:steps"),
     "dbos_queue": Contender("DBOS, queued children", "dbos_peer:queued"),

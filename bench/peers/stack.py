@@ -29,7 +29,14 @@ ENVIRONMENT = {"COREMACHINE_JOBS": "bench.jobs:build_registry", "COREMACHINE_HTT
 
 
 class StackPeer:
-    """Jobs are submitted over HTTP, and their end is seen by the API's long poll; a lone chain's by `Prefer: wait`."""
+    """Jobs are submitted over HTTP, and their end is seen by the API's long poll; a lone chain's by `Prefer: wait`.
+
+    Args:
+        fan: The job type of a fan-out.
+    """
+
+    def __init__(self, fan: str = "bench_fan") -> None:
+        self._fan = fan
 
     def versions(self) -> dict[str, str]:
         return {name: version(name) for name in ("coremachine", "azure-functions", "azure-servicebus")}
@@ -52,7 +59,7 @@ class StackPeer:
         self.run_many(16)
 
     def run_fan(self, n: int) -> float:
-        return self.run_job("bench_fan", n)
+        return self.run_job(self._fan, n)
 
     def run_job(self, job_type: str, n: int, jobs: int = 1, fail_every: int = 0) -> float:
         """So many fan jobs at once."""
@@ -131,6 +138,11 @@ class StackPeer:
             detail: dict[str, Any] = answer.json()
             if detail["finished_at"] is not None:
                 return detail
+
+
+def single() -> StackPeer:
+    """A message, a claim and a completion for each task, as the peers' queues have."""
+    return StackPeer("bench_fan_single")
 
 
 def _chain() -> tuple[str, dict[str, str]]:

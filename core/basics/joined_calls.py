@@ -70,29 +70,32 @@ class JoinedCalls(Generic[K, A, R]):
             CallerEnded: The thread that called for this one was ended.
             Exception: What `call` raises for this item.
         """
-        own: _Caller[A, R] = _Caller(item)
-        if not self._begins(key, own):
-            own.turn.acquire()
-        if not own.is_answered:
-            self._lead(key, own)
-        if own.error is not None:
-            raise own.error
-        return own.answers[0]
+        with self._lock:
+            others = self._waiting.get(key)
+            if others is None:
+                self._waiting[key] = deque()
+            else:
+                own: _Caller[A, R] = _Caller(item)
+                others.append(own)
+        if others is not None:
+            return self._wait(key, own)
+        try:
+            return self._call(key, [item])[0]
+        finally:
+            self._pass_on(key)
 
     def waiting(self, key: K) -> int:
         """How many wait for the call that is under way."""
         with self._lock:
             return len(self._waiting.get(key, ()))
 
-    def _begins(self, key: K, own: _Caller[A, R]) -> bool:
-        """Whether this caller makes the next call; if not, it waits among others."""
-        with self._lock:
-            others = self._waiting.get(key)
-            if others is None:
-                self._waiting[key] = deque()
-                return True
-            others.append(own)
-            return False
+    def _wait(self, key: K, own: _Caller[A, R]) -> R:
+        own.turn.acquire()
+        if not own.is_answered:
+            self._lead(key, own)
+        if own.error is not None:
+            raise own.error
+        return own.answers[0]
 
     def _lead(self, key: K, own: _Caller[A, R]) -> None:
         group = [own]
@@ -100,7 +103,8 @@ class JoinedCalls(Generic[K, A, R]):
             self._take_others(key, group)
             self._answer(key, group)
         finally:
-            self._pass_on(key, group)
+            self._release(group[1:])
+            self._pass_on(key)
 
     def _take_others(self, key: K, group: list[_Caller[A, R]]) -> None:
         named = set(self._names(group[0].item))
@@ -128,12 +132,15 @@ class JoinedCalls(Generic[K, A, R]):
         for one in group:
             self._answer(key, [one])
 
-    def _pass_on(self, key: K, group: Sequence[_Caller[A, R]]) -> None:
-        """Wake those who have their answers, and one that makes the next call."""
-        for one in group[1:]:
+    @staticmethod
+    def _release(answered: Sequence[_Caller[A, R]]) -> None:
+        for one in answered:
             if not one.is_answered:
                 one.error = CallerEnded("the thread that called for this one and others was ended")
             one.turn.release()
+
+    def _pass_on(self, key: K) -> None:
+        """Wake the first of those who came meanwhile: it makes the next call."""
         with self._lock:
             others = self._waiting[key]
             if others:

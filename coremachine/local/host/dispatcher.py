@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from azure.functions.meta import Datum
 
 from coremachine.local.host.errors import InvocationAbortedError
+from coremachine.local.host.functions import SERVICE_BUS
 from coremachine.local.host.invoker import Call, Invoker
 
 log = logging.getLogger(__name__)
@@ -91,8 +92,10 @@ class Dispatcher:
         milliseconds = (time.monotonic() - running.started) * 1000
         if error is None:
             self._settle(running, lambda: running.outcome.set_result(done.result()))
+            # Of a message the app records what came of it; a second line would be a third of a short task's log.
+            is_message = running.call.function.trigger_type == SERVICE_BUS
             _tell(
-                logging.INFO,
+                logging.DEBUG if is_message else logging.INFO,
                 "invocation_succeeded function=%s id=%s duration_ms=%.1f",
                 *_names(running.call),
                 milliseconds,

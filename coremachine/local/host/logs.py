@@ -27,6 +27,8 @@ _HOST = __name__.rpartition(".")[0]
 _DISPATCHER = f"{_HOST}.dispatcher"
 # The function that runs in this thread or task, for the category of its records.
 current_function: ContextVar[str | None] = ContextVar("current_function", default=None)
+# Made once: `json.dumps` with an option makes one for each value.
+_encode = json.JSONEncoder(default=str).encode
 
 
 def configure_logging(speaker: str, level: str) -> None:
@@ -150,5 +152,5 @@ def _set_in(text: str) -> str:
 def _short(value: object) -> str:
     """The value on one line, cut where it is long: a batch of a hundred ids is no reading matter."""
     is_word = isinstance(value, str) and value.isprintable() and " " not in value and '"' not in value
-    text = str(value) if is_word else json.dumps(value, default=str)
+    text = str(value) if is_word else _encode(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

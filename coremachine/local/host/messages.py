@@ -21,7 +21,8 @@ from azure.servicebus.amqp import AmqpMessageBodyType
 
 # DateTimeOffset.MaxValue: what .NET computes as the expiry of a message without time to live.
 _NEVER = "9999-12-31T23:59:59.9999999"
-_STRINGS = {
+# Names of metadata, and of the AMQP properties that they show. Each of the SDK's own attributes looks at all of them.
+_PROPERTIES = {
     "MessageId": "message_id",
     "ContentType": "content_type",
     "ReplyTo": "reply_to",
@@ -29,11 +30,10 @@ _STRINGS = {
     "Subject": "subject",
     "Label": "subject",
     "CorrelationId": "correlation_id",
-    "SessionId": "session_id",
-    "ReplyToSessionId": "reply_to_session_id",
-    "PartitionKey": "partition_key",
-    "DeadLetterSource": "dead_letter_source",
+    "SessionId": "group_id",
+    "ReplyToSessionId": "reply_to_group_id",
 }
+_ATTRIBUTES = {"PartitionKey": "partition_key", "DeadLetterSource": "dead_letter_source"}
 
 
 def body_datum(message: ServiceBusReceivedMessage, data_type: str) -> Datum:
@@ -63,11 +63,15 @@ def as_datum(content: bytes, data_type: str) -> Datum:
 
 def trigger_metadata(message: ServiceBusReceivedMessage) -> dict[str, Datum]:
     """All metadata of one message; what is null is left out."""
+    amqp = message.raw_amqp_message.properties
     metadata = {
-        name: Datum(str(value), "string")
-        for name, attribute in _STRINGS.items()
-        if (value := getattr(message, attribute)) is not None
+        name: Datum(_text(value), "string")
+        for name, held in _PROPERTIES.items()
+        if (value := getattr(amqp, held, None)) is not None
     }
+    for name, attribute in _ATTRIBUTES.items():
+        if (value := getattr(message, attribute)) is not None:
+            metadata[name] = Datum(str(value), "string")
     if message.lock_token is not None:
         metadata["LockToken"] = Datum(str(message.lock_token), "string")
     properties = _json(properties_of(message))
@@ -99,6 +103,16 @@ def properties_of(message: ServiceBusReceivedMessage) -> dict[str, Any]:
     """Application properties as JSON values; the SDK leaves names and texts as bytes."""
     properties: Mapping[Any, Any] = message.application_properties or {}
     return {str(_plain(name)): _plain(value) for name, value in properties.items()}
+
+
+def _text(value: Any) -> str:
+    """As the SDK shows a property: bytes that are text as such."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return str(value)
+    return str(value)
 
 
 def _plain(value: Any) -> Any:
