@@ -10,7 +10,7 @@ from core.orchestration_manager import OrchestrationManager
 from core.state_manager import StateManager
 
 # A process looks at a stage's window after any of its messages, if it has not for this long; after a marked one always.
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.5
 
 
 class StageWindows:
