@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from coremachine.local.host.supervisor import HostSupervisor, _Slot
+from coremachine.local.host.supervisor import HostSupervisor
+from coremachine.local.host.worker_slot import WorkerSlot
 
 HOST = cast(
     "Any", SimpleNamespace(_appoint_leader=lambda: None, _settings=SimpleNamespace(function_timeout_seconds=60))
@@ -15,7 +16,7 @@ HOST = cast(
 
 
 def silent_slot(age_seconds: float) -> _Slot:
-    slot = _Slot(0)
+    slot = WorkerSlot(0)
     slot.process, slot.is_ready = cast("Any", SimpleNamespace(pid=7)), True
     slot.started_at = time.monotonic() - age_seconds
     return slot
