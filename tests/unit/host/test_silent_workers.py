@@ -15,7 +15,7 @@ HOST = cast(
 )
 
 
-def silent_slot(age_seconds: float) -> _Slot:
+def silent_slot(age_seconds: float) -> WorkerSlot:
     slot = WorkerSlot(0)
     slot.process, slot.is_ready = cast("Any", SimpleNamespace(pid=7)), True
     slot.started_at = time.monotonic() - age_seconds
