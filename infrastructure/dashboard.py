@@ -86,7 +86,7 @@ _QUEUES = SQL(
 )
 _STEPS = SQL(
     "select count(*)::integer as waiting, min(updated_at) as oldest_at from (select updated_at from {jobs}"
-    " where status in ('queued', 'finalizing') and paused_at is null limit {most}) j"
+    " where status in ({waiting_jobs}) and paused_at is null limit {most}) j"
 )
 
 

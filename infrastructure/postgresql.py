@@ -15,10 +15,10 @@ from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-import infrastructure.parameters  # noqa: F401 - registers the types that connections send; before one is made
 from core.authors.forks import this_process
 from core.basics.outage import outage
 from core.models.definition import FrozenModel
+from infrastructure import parameters as sent_types  # noqa: F401 - registers them, before a connection is made
 from infrastructure.base import (
     BaseRepository,
     ChangedMeanwhile,

@@ -32,7 +32,7 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask. Needed where
 
 
 def bulk(
-    action: Annotated[BulkAction, typer.Argument(help="retry: what failed. rerun: everything.")],
+    action: Annotated[BulkAction, typer.Argument(metavar="ACTION", help="retry: what failed. rerun: everything.")],
     status: Annotated[list[str] | None, typer.Option("--status", help="Repeatable: any of them.")] = None,
     job_type: Annotated[list[str] | None, typer.Option("--type", help="Repeatable: any of them.")] = None,
     tag: TagOption = None,

@@ -29,10 +29,15 @@ _QUEUES = SQL(
     "   as age_seconds"
     " from {tasks} where status in ({open_tasks}) and parked_at is null group by queue, status"
 )
+# Tasks that wait for their turn in a window are no part of it, those that were taken into one are.
 _UNANNOUNCED = SQL(
-    "select (select count(*)::integer from {tasks} where status = 'pending' and parked_at is null"
-    "   and coalesce(due_at, created_at) <= {clock}()) as tasks,"
-    " (select count(*)::integer from {jobs} where status in ('queued', 'finalizing') and announced_at is null"
+    "select (select count(*)::integer from {tasks} where status = 'pending' and not is_windowed and parked_at is null"
+    "   and coalesce(due_at, created_at) <= {clock}())"
+    " + (select count(*)::integer from {stages} s join {tasks} t using (job_id, run, stage)"
+    "   where s.status in ({open_stages}) and t.status = 'pending' and t.task_id >= s.window_from"
+    "   and t.task_id <= s.window_after and t.parked_at is null and coalesce(t.due_at, s.window_at) <= {clock}())"
+    " as tasks,"
+    " (select count(*)::integer from {jobs} where status in ({waiting_jobs}) and announced_at is null"
     "   and paused_at is null and coalesce(due_at, updated_at) <= {clock}()) as jobs"
 )
 

@@ -3,17 +3,21 @@
 import logging
 import sys
 from collections.abc import Mapping
+from threading import Lock
+from typing import TYPE_CHECKING
 
 from core.basics.first_imports import IMPORTS
 from core.safety.safe_log import safe_logger
-from core.telemetry.observer import observe_with, observer
+from core.telemetry.observer import observe_with
 from infrastructure.postgresql import Pool
 from infrastructure.telemetry.wanted import Exporters, read_exporters
+
+if TYPE_CHECKING:
+    from infrastructure.telemetry.observer import OpenTelemetryObserver
 
 log = safe_logger(__name__)
 
 _NAMES = ("COREMACHINE_APP_NAME", "WEBSITE_SITE_NAME")
-_OBSERVER = "infrastructure.telemetry.observer"
 
 
 def start_telemetry(environ: Mapping[str, str]) -> bool:
@@ -32,11 +36,30 @@ def start_telemetry(environ: Mapping[str, str]) -> bool:
     return True
 
 
+class _Meeting:
+    """Where the observer meets the database: either may come first, and in another thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._observer: OpenTelemetryObserver | None = None
+        self._database: tuple[Pool, str] | None = None
+
+    def join(
+        self, *, observer: "OpenTelemetryObserver | None" = None, database: tuple[Pool, str] | None = None
+    ) -> None:
+        with self._lock:
+            self._observer = observer or self._observer
+            self._database = database or self._database
+            if self._observer is not None and self._database is not None:
+                self._observer.read_from(*self._database)
+
+
+_meeting = _Meeting()
+
+
 def let_observer_read(pool: Pool, schema: str) -> None:
-    """The observer, if it is one for OpenTelemetry, reports from the rows of this database."""
-    module = sys.modules.get(_OBSERVER)
-    if module is not None and isinstance(observer(), module.OpenTelemetryObserver):
-        observer().read_from(pool, schema)  # type: ignore[attr-defined]
+    """The observer, if one reports, or as soon as one does, reports from the rows of this database."""
+    _meeting.join(database=(pool, schema))
 
 
 def _start(exporters: Exporters, environ: Mapping[str, str]) -> None:
@@ -47,7 +70,9 @@ def _start(exporters: Exporters, environ: Mapping[str, str]) -> None:
 
     name = next((environ[name] for name in _NAMES if environ.get(name)), "coremachine")
     providers, ids = make_providers(exporters, name, environ)
-    observe_with(OpenTelemetryObserver(providers, ids))
+    made = OpenTelemetryObserver(providers, ids)
+    observe_with(made)
+    _meeting.join(observer=made)
     if providers.logs is not None:
         logging.getLogger().addHandler(RecordExporter(providers.logs))
     log.info("telemetry_started", extra={"checkpoint": "TELEMETRY", **vars(exporters)})

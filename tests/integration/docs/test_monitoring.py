@@ -137,4 +137,4 @@ def test_the_role_of_the_dashboard_reads_and_does_not_write(rig):
 def test_late_is_what_explain_calls_late():
     """One threshold, in the queries and in `coremachine explain`."""
     assert SWEEP_OVERDUE_SECONDS == 300
-    assert QUERIES["late"].count("interval '5 minutes'") == 5
+    assert QUERIES["late"].count("interval '5 minutes'") == 6

@@ -44,28 +44,32 @@ def job(database, project_broker, tmp_path_factory):
             },
         }
         hosts = {}
-        for mode, settings in apps.items():
+
+        def start(mode):
             environment = {
                 "COREMACHINE_DATABASE_URL": database,
                 "COREMACHINE_APP_MODE": mode,
                 "COREMACHINE_APP_NAME": f"the-{mode}",
                 "ServiceBusConnection": project_broker.connection_string,
-                **settings,
+                **apps[mode],
                 **QUIET,
             }
             log_file = tmp_path_factory.mktemp("host") / f"{mode}.log"
             hosts[mode] = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
             hosts[mode].start()
             stack.callback(hosts[mode].stop)
-        for host in hosts.values():
-            host.wait_ready(120)
+            hosts[mode].wait_ready(120)
+
+        start("platform")
         with httpx.Client(base_url=hosts["platform"].url, timeout=60) as http:
             parameters = {"n": 3, "failure_rate": 0.0}
             answer = http.post("/api/jobs/submit/hello_world", json=parameters, headers={"traceparent": CALLER})
             assert answer.status_code == 202, answer.text
+            # Its tasks wait until there is an app that runs them, so that a sweep sees them.
+            wait_for(lambda: any(name == "coremachine.queue.tasks" for name, *_ in received.points))
+            start("worker")
             job = http.get(answer.json()["links"]["self"], params={"wait": 30}).json()
             assert job["status"] == "completed", job
-            wait_for(lambda: any(name == "coremachine.queue.tasks" for name, *_ in received.points))
             wait_for(lambda: any(name == "coremachine.attempt.duration" for name, *_ in received.points))
             submit_over_queue(project_broker)
             wait_for(lambda: sum(span.name == "job hello_world" for span in received.spans) == 2)

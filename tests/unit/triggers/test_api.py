@@ -254,7 +254,7 @@ class TestJob:
         assert stage["counts"] == COUNTS
         times = {"run_started_at", "duration_seconds"}
         assert set(job) == set(DETAIL) | times | {"paused", "cancel_deadline_at", "allowed_actions"}
-        assert set(stage) == set(DETAIL["stages"][0])
+        assert set(stage) == set(DETAIL["stages"][0]) | {"counted_at"}
         assert job["created_at"] == AT.replace("+00:00", "Z")
         # It has run since long, so that it need not be looked at again soon.
         assert response.headers["retry-after"] == "30"
