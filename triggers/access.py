@@ -27,7 +27,7 @@ _ROLE_CLAIMS = frozenset({"roles", "http://schemas.microsoft.com/ws/2008/06/iden
 _PRINCIPAL = b"x-ms-client-principal"
 _LONGEST_PRINCIPAL = 64 * 1024
 
-# Probes have no key; and who is to sign in has none yet.
+# Probes have no key, and a browser that is to sign in has none yet.
 _OPEN = (
     ("GET", re.compile(r"/api/(livez|readyz)")),
     ("GET", re.compile(r"/api/ui/static/[^/]+")),

@@ -45,7 +45,7 @@ class SignInQuery(Query):
 
 
 def refuse_page(scope: Scope, problem: ProblemError) -> Response:
-    """For the gate: who has no role is led to the sign-in page, with the way back; everybody else reads why not."""
+    """For the gate: a browser without a role is led to the sign-in page, with the way back; others read why not."""
     request = Request(scope)
     if problem.status == 401 and request.method == "GET":  # noqa: PLR2004
         return go_to(request, "sign-in", next=_place_of(request))

@@ -1,4 +1,4 @@
-"""Who looks at a page, and what the page may offer. What is refused is refused by the gate before the API, not here."""
+"""The reader of a page, and what the page may offer. Requests are refused by the gate before the API, not here."""
 
 from dataclasses import dataclass
 
@@ -24,10 +24,6 @@ class Visitor:
     def may(self, word: str) -> bool:
         """Whether it has the role of this word, or a higher one."""
         return not self.has_roles or (self.role is not None and self.role >= Role[word.upper()])
-
-    @property
-    def role_word(self) -> str:
-        return self.role.word if self.role is not None else "none"
 
 
 def visitor_of(request: Request) -> Visitor:
