@@ -1,14 +1,18 @@
 """Roles in the dashboard: who has no role signs in, and a form needs the role that the API's own path needs."""
 
+import asyncio
 import base64
 import logging
 from http.cookies import SimpleCookie
 
+import azure.functions as func
 import pytest
+from azure.functions.http import HttpResponseConverter
 
 from core.safety.roles import Role, digest_of
 from tests.unit.triggers.fakes import JOB_ID
 from tests.unit.triggers.test_access import KEYS, SETTING, Guarded, principal
+from triggers import http
 from triggers.access import KEY_COOKIE, cookie_of_key, role_needed
 from triggers.ui.router import ROUTERS
 
@@ -184,6 +188,26 @@ class TestSigningIn:
         guarded = Guarded({"COREMACHINE_ROLE_KEYS": "operator=no digest"})
         assert "Nobody can sign in" in guarded("GET", "/api/ui/sign-in").text
         assert sign_in(guarded, "no digest").status_code == 401
+
+
+def test_host_gets_the_cookie_and_no_log_gets_the_key(monkeypatch, caplog):
+    """Azure's adapter between the host and the app makes the cookie an object of its own, and logs at debug."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("COREMACHINE_ROLE_KEYS", SETTING)
+    http._middleware.cache_clear()
+    key = KEYS[Role.OPERATOR]
+    headers = {**FROM_PAGE, "host": "app.example"}
+    request = func.HttpRequest(
+        "POST", "https://app.example/api/ui/sign-in", headers=headers, body=f"key={key}".encode()
+    )
+    answer = asyncio.run(http.answer(request, None, problems=()))
+    http._middleware.cache_clear()
+    (jar,) = HttpResponseConverter.encode(answer, expected_type=None).value["cookies"]
+    kept = jar[KEY_COOKIE]
+    assert (kept.value, kept["samesite"], kept["secure"]) == (cookie_of_key(key), "strict", True)
+    assert "from ASGI worker" not in caplog.text
+    assert cookie_of_key(key) not in caplog.text
+    assert key not in caplog.text
 
 
 class TestPages:
