@@ -78,6 +78,11 @@ class AccessRules:
     def are_on(self) -> bool:
         return bool(self.keys) or self.uses_entra or self.is_broken
 
+    @property
+    def takes_principals(self) -> bool:
+        """Whether app roles of Entra count here."""
+        return self.uses_entra and self.trusts_principal
+
     @classmethod
     def read(cls, environment: Mapping[str, str], *, trusts_principal: bool) -> "AccessRules":
         """From the settings; what cannot be read lets nobody in, and the app names it."""
@@ -99,7 +104,7 @@ class AccessRules:
             given = list(_keys_of_cookies(headers))
         holder = self.find_holder(given[0]) if len(given) == 1 else None
         roles = [holder.role] if holder else []
-        if self.uses_entra and self.trusts_principal:
+        if self.takes_principals:
             roles += _roles_of_principal([value for name, value in headers if name == _PRINCIPAL])
         return max(roles, default=None), holder.name if holder else None
 

@@ -98,20 +98,28 @@ def sign_out(request: Request, form: Form, query: NoQuery) -> Response:
 def _form(
     request: Request, rules: AccessRules, place: str | None, *, error: str = "", asks_again: bool = False
 ) -> Response:
+    back = root_of(request) + (place or PAGES)
     page = render(
         request,
         "sign_in.html",
         place=place or "",
         error=error,
         asks_again=asks_again,
-        takes_keys=bool(rules.keys),
-        entra=f"{_ENTRA}?{urlencode({'post_login_redirect_uri': root_of(request) + (place or PAGES)})}"
-        if rules.uses_entra
-        else "",
-        is_broken=rules.is_broken,
+        takes_keys=bool(rules.keys) and not rules.is_broken,
+        entra=f"{_ENTRA}?{urlencode({'post_login_redirect_uri': back})}" if rules.takes_principals else "",
+        nobody=_why_nobody(rules),
     )
     page.status_code = 401 if error else 200
     return page
+
+
+def _why_nobody(rules: AccessRules) -> str:
+    """Why no caller at all has a role; empty where some can have one."""
+    if rules.is_broken:
+        return "The setting for roles cannot be read; the log of the app names what is wrong with it."
+    if not rules.keys and not rules.takes_principals:
+        return "Roles of Entra are switched on, App Service's authentication is not, and there are no keys."
+    return ""
 
 
 def _read_place(text: str | None) -> str | None:

@@ -186,7 +186,9 @@ class TestSigningIn:
 
     def test_setting_that_cannot_be_read_is_said(self):
         guarded = Guarded({"COREMACHINE_ROLE_KEYS": "operator=no digest"})
-        assert "Nobody can sign in" in guarded("GET", "/api/ui/sign-in").text
+        page = guarded("GET", "/api/ui/sign-in").text
+        assert "The setting for roles cannot be read" in page
+        assert 'type="password"' not in page
         assert sign_in(guarded, "no digest").status_code == 401
 
 
@@ -208,6 +210,12 @@ def test_host_gets_the_cookie_and_no_log_gets_the_key(monkeypatch, caplog):
     assert "from ASGI worker" not in caplog.text
     assert cookie_of_key(key) not in caplog.text
     assert key not in caplog.text
+
+
+def test_entra_without_app_service_in_front_is_said():
+    page = Guarded({"COREMACHINE_ENTRA_ROLES": "true"}, trusts=False)("GET", "/api/ui/sign-in").text
+    assert "App Service&#39;s authentication is not" in page
+    assert "/.auth/login" not in page
 
 
 class TestPages:
