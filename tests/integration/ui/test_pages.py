@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 from core.models.app import AppProfile
+from core.models.dead_letter import DeadLetter
 from core.models.submission import SubmitRequest
+from core.operating.dead_letters import read_reference
 from core.safety.roles import Role, digest_of
 from core.scheduling.schedules import ScheduleWish
 from infrastructure.postgresql import create_pool
@@ -71,6 +73,26 @@ def test_schedule_offers_what_the_role_may(services, read):
     viewer, operator = (read("/schedules/nightly", role) for role in (Role.VIEWER, Role.OPERATOR))
     assert ('id="d-run"' in viewer, "needs the role <b>operator</b>" in viewer) == (False, True)
     assert ('id="d-run"' in operator, "needs the role" in operator) == (True, False)
+
+
+def test_dead_letters_offer_what_the_role_may(services, read):
+    body = json.dumps({"job_type": "hello_world", "parameters": {"n": 1}}).encode()
+    letter = DeadLetter(
+        *("jobs", "m1", 1, datetime.now(UTC), read_reference("jobs", body, {})),
+        reason="MaxDeliveryCountExceeded",
+        description="it failed",
+        delivery_count=10,
+        correlation_id=None,
+        body=body.decode(),
+        body_size=len(body),
+    )
+    services.state.record_dead_letter(letter)
+    (group,) = services.dead_letter_queries.group_dead_letters()
+    (kept,) = services.dead_letter_queries.list_dead_letters(limit=1).items
+    for path in (f"/dead-letters?fingerprint={group.fingerprint}", f"/dead-letters/{kept.dead_letter_id}"):
+        submitter, operator = (read(path, role) for role in (Role.SUBMITTER, Role.OPERATOR))
+        assert ("d-redrive" in submitter, "needs the role <b>operator</b>" in submitter) == (False, True)
+        assert ("d-redrive" in operator, "needs the role" in operator) == (True, False)
 
 
 def test_processes_are_shown_by_app_with_what_none_of_them_can_run(services, read):
