@@ -10,10 +10,9 @@ from pydantic import Field, TypeAdapter
 from core.models.dashboard import (
     AttemptMark,
     JobCounts,
-    OpenStep,
+    OpenTasks,
     PulseCell,
     PulseWindow,
-    QueueLoad,
     StageProgress,
     TaskBar,
 )
@@ -74,19 +73,12 @@ _PULSE = SQL(
     " from {tasks} where job_id = %(job_id)s and run = %(run)s and finished_at is not null and from_run is null"
     " group by 1, 2 order by 1, 2"
 )
-_QUEUES = SQL(
-    "select queue, count(*) filter (where status = 'queued' and parked_at is null)::integer as waiting,"
-    " min(announced_at) filter (where status = 'queued' and parked_at is null) as oldest_at,"
-    " count(*) filter (where status = 'processing')::integer as running,"
-    " count(*) filter (where status = 'pending_retry')::integer as retrying,"
+_OPEN_TASKS = SQL(
+    "select queue, count(*) filter (where status = 'pending_retry')::integer as retrying,"
     " count(*) filter (where status = 'pending')::integer as unannounced,"
     " coalesce(array_agg(distinct lease_owner) filter (where status = 'processing' and lease_owner is not null),"
     "   array[]::text[]) as owners"
     " from (select * from {tasks} where status in ({open_tasks}) limit {rows}) t group by queue order by queue"
-)
-_STEPS = SQL(
-    "select count(*)::integer as waiting, min(updated_at) as oldest_at from (select updated_at from {jobs}"
-    " where status in ({waiting_jobs}) and paused_at is null limit {most}) j"
 )
 
 
@@ -233,15 +225,10 @@ class DashboardQueries(PostgreSQLRepository):
         rows = self._execute_query("list_latest_events", query, (job_id, before, limit + 1))
         return make_page(rows, JobEvent, limit, lambda row: _EVENT_PLACE.dump_json(("latest_events", row["event_id"])))
 
-    def read_queues(self) -> list[QueueLoad]:
-        """The queues that open tasks are on; of at most 200,000 open tasks."""
-        rows = self._execute_query("read_queues", self._filled(_QUEUES, rows=SQL("{}").format(_OPEN_ROWS)))
-        return [QueueLoad(**{**row, "owners": tuple(row["owners"])}) for row in rows]
-
-    def read_steps(self) -> OpenStep:
-        """Jobs that wait for the jobs queue."""
-        (row,) = self._execute_query("read_steps", self._filled(_STEPS))
-        return OpenStep(**row)
+    def read_open_tasks(self) -> list[OpenTasks]:
+        """By queue; of at most 200,000 open tasks."""
+        rows = self._execute_query("read_open_tasks", self._filled(_OPEN_TASKS, rows=SQL("{}").format(_OPEN_ROWS)))
+        return [OpenTasks(**{**row, "owners": tuple(row["owners"])}) for row in rows]
 
     def _filled(self, query: SQL, **more: Composable) -> Composed:
         names: dict[str, Composable] = {

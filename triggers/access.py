@@ -1,49 +1,59 @@
 """The gate before the API: once roles are set up, a request needs one, and what is not listed here needs the highest.
 
-A caller's role is that of its key (`x-coremachine-key`), or of the app roles that Entra put into its token, where App
-Service's authentication hands them over. Both are off unless a setting turns them on.
+A caller's role is that of its key, or of the app roles that Entra put into its token, where App Service's
+authentication hands them over. Both are off unless a setting turns them on. Programs send the key in the header
+`x-coremachine-key`; a browser, which cannot, gets a cookie from the sign-in page, for the pages alone.
 """
 
 import base64
 import binascii
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.safety.roles import KeyHolder, Role, digest_of, find_role, read_role_keys
 from triggers.problems import ProblemError, answer
 
-KEY_HEADER = "x-coremachine-key"
+KEY_HEADER, KEY_COOKIE = "x-coremachine-key", "coremachine_key"
+PAGES = "/api/ui"
 ROLE_KEYS_SETTING, ENTRA_ROLES_SETTING = "COREMACHINE_ROLE_KEYS", "COREMACHINE_ENTRA_ROLES"
 _ROLE_CLAIMS = frozenset({"roles", "http://schemas.microsoft.com/ws/2008/06/identity/claims/role"})
 _PRINCIPAL = b"x-ms-client-principal"
 _LONGEST_PRINCIPAL = 64 * 1024
 
-# Probes have no key.
-_OPEN = frozenset({"/api/livez", "/api/readyz"})
+# Probes have no key, and a browser that is to sign in has none yet.
+_OPEN = (
+    ("GET", re.compile(r"/api/(livez|readyz)")),
+    ("GET", re.compile(r"/api/ui/static/[^/]+")),
+    ("GET", re.compile(r"/api/ui/sign-in")),
+    ("POST", re.compile(r"/api/ui/sign-(in|out)")),
+)
+# What a page's form asks for needs the role that the API's own path needs: one rule is for both.
 _RULES: tuple[tuple[str, re.Pattern[str], Role], ...] = (
-    ("POST", re.compile(r"/api/jobs/submit(/[^/]+|:batch)"), Role.SUBMITTER),
+    ("POST", re.compile(r"/api/jobs/submit(/[^/]+|:batch)|/api/ui/submit/[^/]+"), Role.SUBMITTER),
     ("POST", re.compile(r"/api/durable/orchestrators/[^/]+"), Role.SUBMITTER),
-    ("POST", re.compile(r"/api/jobs/[^/]+/(cancel|pause|resume|rerun)"), Role.OPERATOR),
+    ("POST", re.compile(r"/api(/ui)?/jobs/[^/]+/(cancel|pause|resume|rerun)"), Role.OPERATOR),
     ("POST", re.compile(r"/api/jobs/bulk"), Role.OPERATOR),
     ("POST", re.compile(r"/api/durable/instances/[^/]+/(terminate|suspend|resume|rewind)"), Role.OPERATOR),
-    ("POST", re.compile(r"/api/dead-letters/redrive"), Role.OPERATOR),
-    ("POST", re.compile(r"/api/schedules/[^/]+/(pause|resume|run)"), Role.OPERATOR),
+    ("POST", re.compile(r"/api(/ui)?/dead-letters/redrive"), Role.OPERATOR),
+    ("POST", re.compile(r"/api(/ui)?/schedules/[^/]+/(pause|resume|run)"), Role.OPERATOR),
     ("PUT", re.compile(r"/api/schedules/[^/]+"), Role.OPERATOR),
     ("DELETE", re.compile(r"/api/schedules/[^/]+"), Role.OPERATOR),
     ("GET", re.compile(r"/api/audit"), Role.OPERATOR),
     ("GET", re.compile(r".*"), Role.VIEWER),
 )
+RefusePage = Callable[[Scope, ProblemError], Response]
 
 
 def role_needed(method: str, path: str) -> Role | None:
     """None: anybody. What no rule names needs the highest role."""
-    if path in _OPEN and method == "GET":
+    if any(verb == method and paths.fullmatch(path) for verb, paths in _OPEN):
         return None
     return next((role for verb, paths, role in _RULES if verb == method and paths.fullmatch(path)), Role.ADMIN)
 
@@ -68,6 +78,11 @@ class AccessRules:
     def are_on(self) -> bool:
         return bool(self.keys) or self.uses_entra or self.is_broken
 
+    @property
+    def takes_principals(self) -> bool:
+        """Whether app roles of Entra count here."""
+        return self.uses_entra and self.trusts_principal
+
     @classmethod
     def read(cls, environment: Mapping[str, str], *, trusts_principal: bool) -> "AccessRules":
         """From the settings; what cannot be read lets nobody in, and the app names it."""
@@ -76,16 +91,43 @@ class AccessRules:
         is_broken = bool(problems) or entra not in {"", "true", "false", "1", "0"}
         return cls(keys, entra in {"true", "1"}, trusts_principal, is_broken)
 
-    def find_caller(self, headers: list[tuple[bytes, bytes]]) -> tuple[Role | None, str | None]:
+    def find_holder(self, key: str) -> KeyHolder | None:
+        """Whose key it is; None if nobody has it."""
+        return None if self.is_broken else self.keys.get(digest_of(key))
+
+    def find_caller(self, headers: list[tuple[bytes, bytes]], path: str) -> tuple[Role | None, str | None]:
         """The caller's highest role, and the name of its key; None for what there is not."""
         if self.is_broken:
             return None, None
         given = [value.decode("latin-1") for name, value in headers if name == KEY_HEADER.encode()]
-        holder = self.keys.get(digest_of(given[0])) if len(given) == 1 else None
+        if not given and is_page(path):
+            given = list(_keys_of_cookies(headers))
+        holder = self.find_holder(given[0]) if len(given) == 1 else None
         roles = [holder.role] if holder else []
-        if self.uses_entra and self.trusts_principal:
+        if self.takes_principals:
             roles += _roles_of_principal([value for name, value in headers if name == _PRINCIPAL])
         return max(roles, default=None), holder.name if holder else None
+
+
+def is_page(path: str) -> bool:
+    """Whether it is one of the pages for people: only these take the cookie."""
+    return path == PAGES or path.startswith(f"{PAGES}/")
+
+
+def cookie_of_key(key: str) -> str:
+    """The key as a cookie can carry it, whatever characters it has."""
+    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def _keys_of_cookies(headers: list[tuple[bytes, bytes]]) -> Iterator[str]:
+    pairs = [pair for name, value in headers if name == b"cookie" for pair in value.decode("latin-1").split(";")]
+    for pair in pairs:
+        name, _, value = pair.strip().partition("=")
+        if name == KEY_COOKIE:
+            try:
+                yield base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True).decode()
+            except ValueError:
+                yield ""  # a cookie that nobody here made: no key
 
 
 def _roles_of_principal(values: list[bytes]) -> Iterator[Role]:
@@ -105,23 +147,32 @@ def _roles_of_principal(values: list[bytes]) -> Iterator[Role]:
 
 
 class AccessGate:
-    """ASGI middleware: lets through who has the role, and notes the role and the key's name for the endpoints."""
+    """ASGI middleware: lets through who has the role, and notes the role and the key's name for the endpoints.
 
-    def __init__(self, app: ASGIApp, rules: AccessRules) -> None:
+    Args:
+        refuse_page: Makes the answer where a person is refused a page.
+    """
+
+    def __init__(self, app: ASGIApp, rules: AccessRules, refuse_page: RefusePage) -> None:
         self._app = app
         self._rules = rules
+        self._refuse_page = refuse_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         needed = role_needed(scope["method"], scope["path"])
-        role, name = self._rules.find_caller(scope["headers"])
+        role, name = self._rules.find_caller(scope["headers"], scope["path"])
+        scope = {**scope, "state": {**scope.get("state", {}), "role": role, "key_name": name}}
         if needed is not None and (role is None or role < needed):
-            await answer(scope["path"], _refusal(role, needed))(scope, receive, send)
+            await self._refuse(scope, _refusal(role, needed))(scope, receive, send)
             return
-        state = {**scope.get("state", {}), "role": role, "key_name": name}
-        await self._app({**scope, "state": state}, receive, send)
+        await self._app(scope, receive, send)
+
+    def _refuse(self, scope: Scope, problem: ProblemError) -> Response:
+        path: str = scope["path"]
+        return self._refuse_page(scope, problem) if is_page(path) else answer(path, problem)
 
 
 def expect_role(request: Request, needed: Role) -> None:

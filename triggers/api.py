@@ -36,6 +36,7 @@ from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
 from triggers.problems import Problem
 from triggers.ui.router import ROUTERS as PAGES
+from triggers.ui.sign_in import refuse_page
 from triggers.waiting import EndWatcher
 
 DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resume and rerun them.
@@ -94,8 +95,9 @@ def create_api(
     api.state.ends = EndWatcher(lambda job_ids: get_services().find_ended_jobs(job_ids))
     api.state.trusts_principal = trusts_principal
     problems.install(api)
-    if access is not None and access.are_on:
-        api.add_middleware(AccessGate, rules=access)
+    api.state.access = access if access is not None and access.are_on else None
+    if api.state.access is not None:
+        api.add_middleware(AccessGate, rules=api.state.access, refuse_page=refuse_page)
     api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router, preview.router, *PAGES), "/api"))
     for routes in routers:
         api.include_router(routes, prefix="/api", responses=PROBLEMS)

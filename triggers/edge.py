@@ -38,7 +38,10 @@ class MethodTable:
 
     def __init__(self, paths: Iterable[tuple[str, Iterable[str]]]) -> None:
         known = [(path, frozenset(methods)) for path, methods in paths]
-        self._whole = {path: methods for path, methods in known if "{" not in path}
+        self._whole: dict[str, frozenset[str]] = {}
+        for path, methods in known:
+            if "{" not in path:
+                self._whole[path] = self._whole.get(path, frozenset()) | methods
         # By how many parts they have: a look at each pattern takes a request longer than all else here.
         self._paths: dict[int, list[tuple[re.Pattern[str], frozenset[str]]]] = {}
         for path, methods in known:

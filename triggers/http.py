@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import os
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -55,6 +56,11 @@ def _refusal(problem: ProblemError) -> func.HttpResponse:
     )
 
 
+def _is_no_answer(record: logging.LogRecord) -> bool:
+    """Azure's library logs each answer whole at debug: the cookie that has a key, parameters and results."""
+    return record.msg != "Received %s from ASGI worker."
+
+
 @functools.cache
 def _middleware(problems: tuple[str, ...]) -> func.AsgiMiddleware:
     def refuse() -> ApiServices:
@@ -63,4 +69,5 @@ def _middleware(problems: tuple[str, ...]) -> func.AsgiMiddleware:
     trusts = is_authentication_on(os.environ)
     access = AccessRules.read(os.environ, trusts_principal=trusts)
     api = create_api(refuse if problems else get_services, trusts_principal=trusts, access=access)
+    logging.getLogger().addFilter(_is_no_answer)
     return func.AsgiMiddleware(TracedRequests(api))  # type: ignore[no-untyped-call]

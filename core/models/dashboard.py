@@ -81,21 +81,13 @@ class PulseWindow:
 
 
 @dataclass(frozen=True)
-class QueueLoad:
-    """What the rows say of one queue: tasks whose message waits, runs or is due again, and who works on them."""
+class OpenTasks:
+    """What the rows say of the open tasks of one queue: those that are due again or to be sent, and who has some.
+
+    Others are counted with the queues of the fleet.
+    """
 
     queue: str
-    waiting: int
-    oldest_at: datetime | None
-    running: int
     retrying: int
     unannounced: int
     owners: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class OpenStep:
-    """How many jobs wait for a step: planning a stage, or their summary. `oldest_at`: since when the first one does."""
-
-    waiting: int
-    oldest_at: datetime | None

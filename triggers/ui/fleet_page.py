@@ -1,42 +1,51 @@
-"""The queues: what waits on each, who works on it, and whether the app has what it needs."""
+"""The queues and the processes that read them: what waits, who can run it, and whether the app has what it needs."""
+
+from collections.abc import Iterable
+from itertools import groupby
 
 from fastapi import APIRouter, Request, Response
 
-from core.models.dashboard import QueueLoad
+from core.models.app import InstanceState
+from core.models.dashboard import OpenTasks
+from triggers.api_models import Query
+from triggers.apps_api import AppInstance, list_apps, list_queues
 from triggers.endpoints import NoQuery
 from triggers.ui.page import PageRoute, render
 from triggers.ui.ports import Services
+from triggers.ui.recent import recent_reads
 
 router = APIRouter(route_class=PageRoute)
+_NONE = OpenTasks(queue="", retrying=0, unannounced=0, owners=())
 
 
 @router.get("/ui/queues")
 def show_queues(request: Request, services: Services, query: NoQuery) -> Response:
-    """The queues that open tasks are on, those that are not there, and the checks of readiness."""
+    """The queues and the apps as the API has them, and the checks of readiness."""
     del query
-    loads = services.dashboard.read_queues()
-    dead: dict[str, int] = {}
-    for group in services.dead_letter_queries.group_dead_letters():
-        # A group may be of several queues: it counts for each of them.
-        for queue in group.queues:
-            dead[queue] = dead.get(queue, 0) + group.count
+    reads = recent_reads(request)
+    apps = reads.get("apps", lambda: list_apps(services, Query()))
+    queues = reads.get("queues", lambda: list_queues(services, Query()))
+    tasks = reads.get("open_tasks", services.dashboard.read_open_tasks)
+    by_queue = {each.queue: each for each in tasks}
+    busy = {owner: [each.queue for each in tasks if owner in each.owners] for each in tasks for owner in each.owners}
+    known = {each.instance for each in apps.value}
     return render(
         request,
         "queues.html",
         nav="queues",
-        loads=loads,
-        dead=dead,
-        steps=services.dashboard.read_steps(),
+        queues=[(queue, by_queue.get(queue.queue, _NONE)) for queue in queues.value],
+        apps=_by_app(apps.value),
+        at=apps.at,
+        findings=apps.findings,
+        busy=busy,
+        unregistered=sorted(busy.keys() - known),
         missing=services.find_missing_queues(),
         checks=services.check_readiness(),
-        processes=_processes(loads),
     )
 
 
-def _processes(loads: list[QueueLoad]) -> list[tuple[str, str, list[str]]]:
-    """Processes that have a lease now: app, the rest of the name, and their queues."""
-    queues: dict[str, list[str]] = {}
-    for load in loads:
-        for owner in load.owners:
-            queues.setdefault(owner, []).append(load.queue)
-    return [(owner.partition(":")[0], owner.partition(":")[2], queues[owner]) for owner in sorted(queues)]
+def _by_app(instances: Iterable[AppInstance]) -> list[tuple[str, list[AppInstance]]]:
+    """By the name of the app; of each, those that are heard of first."""
+    order = list(InstanceState)
+    found = sorted(instances, key=lambda each: (each.app_name, order.index(each.status), each.instance))
+    return [(name, list(group)) for name, group in groupby(found, key=lambda each: each.app_name)]

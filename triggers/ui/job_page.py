@@ -28,7 +28,7 @@ from triggers.ui.page import PageRoute, render
 from triggers.ui.paging import Chain
 from triggers.ui.ports import Services, UiServices
 from triggers.ui.recent import RecentReads, recent_reads
-from triggers.ui.texts import seconds_between
+from triggers.ui.texts import seconds_between, trace_id_of
 
 router = APIRouter(route_class=PageRoute)
 PAGE = 50
@@ -156,6 +156,7 @@ class Head:
     waiting: int
     completed: int
     not_completed: int
+    trace_id: str | None
 
 
 def _head(services: UiServices, detail: JobDetail, now: datetime) -> Head:
@@ -179,6 +180,7 @@ def _head(services: UiServices, detail: JobDetail, now: datetime) -> Head:
         waiting=waiting,
         completed=counts[TaskStatus.COMPLETED],
         not_completed=waiting + counts[TaskStatus.FAILED] + counts[TaskStatus.CANCELLED],
+        trace_id=trace_id_of(job.traceparent),
     )
 
 

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as InQuery
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from core.models import JobStatus
-from core.models.fields import Cursor, JobTypeText, StorableText, expectation
-from core.models.job_filter import JobFilter
+from core.models.fields import MOST_TAGS, Cursor, JobTypeText, StorableText, expectation
+from core.models.job_filter import JobFilter, read_wanted_tags
 from core.models.view import JobSummary, Page
 from triggers.api_models import Query
 from triggers.ui.bars import JobRow, job_row
@@ -46,6 +46,14 @@ def blank_is_none(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _without_blanks(values: Any) -> Any:
+    """Those that were filled in, each once: a form asks for one more tag beside those that are asked for."""
+    if not isinstance(values, list):
+        return values
+    given = (value.strip() if isinstance(value, str) else value for value in values)
+    return list(dict.fromkeys(value for value in given if value != ""))
+
+
 def _known_choice(value: str | None) -> str | None:
     known = [*_ORDER, "open", "paused"]
     if value is not None and value not in known:
@@ -61,11 +69,19 @@ class JobsPageQuery(Query):
         BeforeValidator(lambda text: text.strip() if isinstance(text, str) else text),
         BeforeValidator(blank_is_none),
     ] = None
+    tag: Annotated[list[str], Field(max_length=MOST_TAGS), BeforeValidator(_without_blanks)] = Field(default=[])
     failed_first: bool = False
     cursor: Annotated[Cursor | None, BeforeValidator(blank_is_none)] = None
 
     def to_wish(self) -> "ListWish":
-        return ListWish(self.status, self.job_type, self.q, self.cursor, failed_first=self.failed_first)
+        return ListWish(
+            self.status, self.job_type, self.q, tuple(self.tag), self.cursor, failed_first=self.failed_first
+        )
+
+    @model_validator(mode="after")
+    def _has_tags(self) -> "JobsPageQuery":
+        read_wanted_tags(self.tag)
+        return self
 
 
 @dataclass(frozen=True)
@@ -75,8 +91,19 @@ class ListWish:
     status: str | None
     job_type: str | None
     text: str | None
+    tags: tuple[str, ...]
     cursor: str | None
     failed_first: bool
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What a link has that keeps the choice: all but the text and the place in the list."""
+        return {
+            "status": self.status,
+            "job_type": self.job_type,
+            "tag": list(self.tags),
+            "failed_first": self.failed_first,
+        }
 
     @property
     def statuses(self) -> tuple[JobStatus, ...]:
@@ -105,12 +132,18 @@ def show_jobs(request: Request, services: Services, query: Annotated[JobsPageQue
         wish=wish,
         rows=rows_of(services, page.items),
         next_cursor=page.next_cursor,
+        tag_chips=_tag_chips(wish),
         chips=[*chips, ("paused", counts.paused)],
         most=counts.most,
         total=sum(counts.by_status.values()),
         is_total_capped=any(count >= counts.most for count in counts.by_status.values()),
         job_types=services.registry.job_types,
     )
+
+
+def _tag_chips(wish: ListWish) -> list[tuple[str, dict[str, Any]]]:
+    """Each tag that is asked for, and the choice without it."""
+    return [(tag, wish.asked | {"tag": [each for each in wish.tags if each != tag]}) for tag in wish.tags]
 
 
 def rows_of(services: UiServices, jobs: tuple[JobSummary, ...]) -> list[JobRow]:
@@ -136,6 +169,7 @@ def _find(services: UiServices, wish: ListWish) -> Page[JobSummary]:
             statuses=statuses,
             job_types=(wish.job_type,) if wish.job_type else (),
             paused=True if wish.status == "paused" else None,
+            tags=read_wanted_tags(wish.tags),
         )
         return services.queries.find_jobs(wanted, limit=limit, cursor=cursor)
 

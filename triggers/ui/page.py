@@ -15,6 +15,7 @@ from core.basics.version import VERSION
 from triggers.endpoints import OneValueRoute
 from triggers.ui import texts
 from triggers.ui.guard import check_same_site
+from triggers.ui.visitor import visitor_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -25,7 +26,8 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-_HEADERS = {"Content-Security-Policy": POLICY}
+HEADERS = {"Content-Security-Policy": POLICY}
+_KEPT_HEADERS = {"retry-after", "www-authenticate"}
 # The key that the Functions host asks for goes with each link, as people opened the page with it.
 _PASSED_ON = ("code", "clientId")
 
@@ -56,39 +58,48 @@ def _problem_of(request: Request, error: Exception) -> Response | None:
     handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
     if handler is None:
         return None
-    answer: Response = handler(request, error)
-    problem = json.loads(bytes(answer.body))
-    page = render(request, "error.html", problem=problem)
+    return problem_page(request, handler(request, error))
+
+
+def problem_page(request: Request, answer: Response) -> Response:
+    """The page of a problem that the API answers as JSON."""
+    page = render(request, "error.html", problem=json.loads(bytes(answer.body)))
     page.status_code = answer.status_code
-    if "retry-after" in answer.headers:
-        page.headers["Retry-After"] = answer.headers["retry-after"]
+    for name in _KEPT_HEADERS & set(answer.headers):
+        page.headers[name] = answer.headers[name]
     return page
 
 
 def render(request: Request, template: str, **values: Any) -> Response:
-    """The page. Templates have `url`, `now` and the values."""
-    values = {"now": datetime.now(UTC), "version": VERSION, **values}
+    """The page. Templates have `url`, `now`, `visitor` and the values."""
+    values = {"now": datetime.now(UTC), "version": VERSION, "visitor": visitor_of(request), **values}
     text = environment().get_template(template).render(url=links_of(request), request=request, **values)
-    return Response(text, media_type="text/html; charset=utf-8", headers=_HEADERS)
+    return Response(text, media_type="text/html; charset=utf-8", headers=HEADERS)
+
+
+def root_of(request: Request) -> str:
+    """What is before the app's own paths; mostly nothing."""
+    root: str = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+    return root
 
 
 def links_of(request: Request) -> Callable[..., str]:
     """A function that makes links to pages of this app: `url("jobs", job_id, tab="events")`."""
-    root = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+    root = root_of(request)
     given = {name: request.query_params[name] for name in _PASSED_ON if request.query_params.get(name)}
 
     def url(*parts: object, **query: object) -> str:
         path = "/".join(quote(str(part), safe="") for part in ("api", *parts))
-        asked = {name: value for name, value in query.items() if value not in (None, "", False)}
+        asked = {name: value for name, value in query.items() if value not in (None, "", False, [])}
         asked = {name: "true" if value is True else value for name, value in asked.items()} | given
-        return f"{root}/{path}" + (f"?{urlencode(asked)}" if asked else "")
+        return f"{root}/{path}" + (f"?{urlencode(asked, doseq=True)}" if asked else "")
 
     return url
 
 
 def go_to(request: Request, *parts: str, **query: object) -> Response:
     """After a change: the browser asks for a page, so that a reload repeats nothing."""
-    return Response(status_code=303, headers={"Location": links_of(request)("ui", *parts, **query), **_HEADERS})
+    return Response(status_code=303, headers={"Location": links_of(request)("ui", *parts, **query), **HEADERS})
 
 
 @lru_cache(maxsize=1)

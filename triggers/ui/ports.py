@@ -5,12 +5,13 @@ from typing import Annotated, Protocol
 from fastapi import Depends, Request
 
 from infrastructure.dashboard import DashboardQueries
+from triggers.apps_api import AppServices
 from triggers.insight_api import InsightServices
 from triggers.ports import ApiServices
 from triggers.schedules_api import ScheduleServices
 
 
-class UiServices(ApiServices, InsightServices, ScheduleServices, Protocol):
+class UiServices(ApiServices, InsightServices, ScheduleServices, AppServices, Protocol):
     """What the API has, and reads of their own."""
 
     @property

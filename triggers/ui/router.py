@@ -1,5 +1,8 @@
 """All pages, for the app to include."""
 
+from fastapi import APIRouter
+
+from triggers import preview
 from triggers.ui import (
     actions,
     assets,
@@ -8,11 +11,19 @@ from triggers.ui import (
     job_page,
     jobs_page,
     schedule_pages,
+    sign_in,
     submit_page,
 )
 
+# Here too, since a browser that signed in has its cookie for these paths alone.
+_previews = APIRouter(prefix="/ui")
+_previews.get("/jobs/{job_id}/preview")(preview.show_preview)
+_previews.get("/jobs/{job_id}/preview/{part}")(preview.get_preview_part)
+
 ROUTERS = (
     assets.router,
+    sign_in.router,
+    _previews,
     jobs_page.router,
     job_page.router,
     actions.router,

@@ -22,6 +22,7 @@ from core.scheduling.schedules import Schedules
 from core.scheduling.ticker import ScheduleTicker
 from core.state_manager import StateManager
 from coremachine.local.memory_queue import MemoryQueues
+from infrastructure.apps import AppRepository
 from infrastructure.dashboard import DashboardQueries
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import FailureQueries
@@ -35,6 +36,7 @@ from jobs.base import JobBase
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.mixins import JobBaseMixin
 from jobs.registry import Handler, Registry
+from triggers.access import AccessRules
 from triggers.api import create_api
 from triggers.ports import Check
 
@@ -148,7 +150,12 @@ class AppServices:
     state: StateManager
     missing: dict[str, str] = field(default_factory=dict)
 
+    queue_names: dict[str, str] = field(
+        default_factory=lambda: {"jobs": "cm-jobs", "tasks": "cm-tasks", "raster": "cm-raster"}
+    )
+
     def __post_init__(self) -> None:
+        self.apps = AppRepository(self.pool)
         self.queries, self.dashboard = JobQueries(self.pool), DashboardQueries(self.pool)
         self.failures, self.insight = FailureQueries(self.pool), InsightQueries(self.pool)
         self.dead_letter_queries = DeadLetterRepository(self.pool)
@@ -239,9 +246,10 @@ def running_app(pool: Pool) -> Iterator[DashboardApp]:
 
 
 @contextmanager
-def serving(get_services: Callable[[], Any]) -> Iterator[str]:
+def serving(get_services: Callable[[], Any], access: AccessRules | None = None) -> Iterator[str]:
     """The address of the dashboard over these services."""
-    server = uvicorn.Server(uvicorn.Config(create_api(get_services), port=0, log_level="warning"))
+    api = create_api(get_services, access=access)
+    server = uvicorn.Server(uvicorn.Config(api, port=0, log_level="warning"))
     socket = server.config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()

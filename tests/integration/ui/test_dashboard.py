@@ -11,11 +11,13 @@ import pytest
 from core.models.dead_letter import DeadLetter
 from core.models.submission import SubmitRequest
 from core.operating.dead_letters import read_reference
+from core.safety.roles import digest_of
 from core.scheduling.schedules import ScheduleWish
 from infrastructure.postgresql import create_pool
 from tests.databases import clone_template
 from tests.integration.host.chromium import CHROMIUM, Browser
-from tests.integration.ui.dashboard_app import DashboardApp, running_app
+from tests.integration.ui.dashboard_app import DashboardApp, running_app, serving
+from triggers.access import AccessRules
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 
@@ -292,6 +294,39 @@ def test_axe_finds_nothing_and_a_phone_is_wide_enough(app: DashboardApp, page: B
             found[path] = violations
     page.look(1280, 900)
     assert found == {}
+
+
+def test_person_signs_in_acts_and_signs_out(app: DashboardApp, page: Browser) -> None:
+    job_id = submit(app, held=[0])
+    setting = f"operator:kim={digest_of('key of kim')}"
+    rules = AccessRules.read({"COREMACHINE_ROLE_KEYS": setting}, trusts_principal=False)
+    with serving(lambda: app.services, rules) as url:
+        page.open(f"{url}/jobs/{job_id}?tab=events")
+        assert text(page, "h1") == "Sign in"
+        fill(page, "key", "another key")
+        click(page, "form.form button")
+        assert "has no role here" in text(page, ".bad-banner")
+        fill(page, "key", "key of kim")
+        click(page, "form.form button")
+        # Back at the page that was asked for; no address has the key, and no script sees it.
+        assert page.run("location.href") == f"{url}/jobs/{job_id}?tab=events"
+        assert page.run("document.cookie") == ""
+        confirm(page, "d-pause", "a look at the source")
+        page.open(f"{url}/jobs/{job_id}?tab=events")
+        assert "kim" in text(page, "[data-live=tab]")
+        click(page, ".foot form button")
+        page.open(f"{url}/jobs")
+        assert text(page, "h1") == "Sign in"
+        fill(page, "key", "key of kim")
+        click(page, "form.form button")
+        # A page that refreshes itself leads there too, once its cookie has gone: it never shows old numbers as live.
+        page.call("Network.clearBrowserCookies")
+        page.press("p")
+        page.follow("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'p', bubbles: true}))")
+        assert page.run("document.querySelector('[name=next]').value") == "/api/ui/jobs"
+        assert [asked for asked in page.requested if not asked.startswith(url) or "kim" in asked] == []
+        page.requested.clear()
+        page.open("about:blank")
 
 
 def test_another_site_changes_nothing(app: DashboardApp) -> None:

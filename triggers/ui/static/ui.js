@@ -30,6 +30,8 @@
   async function refresh() {
     const began = performance.now();
     const answer = await fetch(location.href, { headers: { Accept: 'text/html' }, cache: 'no-store' });
+    // Nobody is signed in any more: the page that asks for that leads back here.
+    if (answer.redirected) location.assign(answer.url);
     if (!answer.ok) throw new Error(`the page answered ${answer.status}`);
     const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
     if (!live.isPaused && !isBusy()) {
@@ -160,7 +162,7 @@
   const KEYS = {
     j: () => select(1),
     k: () => select(-1),
-    n: () => find('.tools .primary').click(),
+    n: () => find('.tools .primary')?.click(),
     p: switchLive,
     t: switchTheme,
     '?': () => open('help'),

@@ -1,0 +1,151 @@
+"""Pages over a real database, without a browser: roles, the fleet, tags and what else a job's row has."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from core.models.app import AppProfile
+from core.models.dead_letter import DeadLetter
+from core.models.submission import SubmitRequest
+from core.operating.dead_letters import read_reference
+from core.safety.roles import Role, digest_of
+from core.scheduling.schedules import ScheduleWish
+from infrastructure.postgresql import create_pool
+from tests.databases import clone_template
+from tests.integration.ui.dashboard_app import AppServices, Gate, make_services, serving
+from triggers.access import KEY_COOKIE, AccessRules, cookie_of_key
+
+SETTING = ",".join(f"{role.word}={digest_of(role.word)}" for role in Role)
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+Read = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def services(template_url: str) -> Iterator[AppServices]:
+    with clone_template(template_url) as url, create_pool(url, max_size=10) as pool:
+        yield make_services(pool, Gate())
+
+
+@pytest.fixture(scope="module")
+def read(services: AppServices) -> Iterator[Read]:
+    """A page below `/api/ui` as a caller with this role reads it."""
+    rules = AccessRules.read({"COREMACHINE_ROLE_KEYS": SETTING}, trusts_principal=False)
+    with serving(lambda: services, rules) as url, httpx.Client(timeout=30) as http:
+
+        def ask(path: str, role: Role = Role.ADMIN) -> str:
+            answer = http.get(url + path, headers={"Cookie": f"{KEY_COOKIE}={cookie_of_key(role.word)}"})
+            assert answer.status_code == 200, answer.text
+            return answer.text
+
+        yield ask
+
+
+def submit(services: AppServices, **more: object) -> str:
+    request = SubmitRequest("scene_catalog", {"folder": "abfs://scenes", "scenes": 4}, force=True, **more)
+    return services.machine.submit_job(request).job_id
+
+
+def execute(services: AppServices, query: str, *values: object) -> None:
+    with services.pool.connection() as connection:
+        connection.execute(query, values)
+
+
+def test_job_offers_what_the_role_may(services, read):
+    path = f"/jobs/{submit(services)}"
+    viewer, submitter, operator = (read(path, role) for role in (Role.VIEWER, Role.SUBMITTER, Role.OPERATOR))
+    for page in (viewer, submitter):
+        assert 'data-open="d-cancel"' not in page
+        assert 'id="d-cancel"' not in page
+        assert "needs the role <b>operator</b>" in page
+    assert "needs the role <b>submitter</b>" in viewer
+    assert 'href="/api/ui/submit"' not in viewer
+    assert "Submit one like this</a>" in submitter
+    assert 'data-open="d-cancel"' in operator
+    assert 'id="d-cancel"' in operator
+    assert "needs the role" not in operator
+
+
+def test_schedule_offers_what_the_role_may(services, read):
+    services.schedules.put(ScheduleWish(name="nightly", job_type="hello_world", cron="0 3 * * *", parameters={}))
+    viewer, operator = (read("/schedules/nightly", role) for role in (Role.VIEWER, Role.OPERATOR))
+    assert ('id="d-run"' in viewer, "needs the role <b>operator</b>" in viewer) == (False, True)
+    assert ('id="d-run"' in operator, "needs the role" in operator) == (True, False)
+
+
+def test_dead_letters_offer_what_the_role_may(services, read):
+    body = json.dumps({"job_type": "hello_world", "parameters": {"n": 1}}).encode()
+    letter = DeadLetter(
+        *("jobs", "m1", 1, datetime.now(UTC), read_reference("jobs", body, {})),
+        reason="MaxDeliveryCountExceeded",
+        description="it failed",
+        delivery_count=10,
+        correlation_id=None,
+        body=body.decode(),
+        body_size=len(body),
+    )
+    services.state.record_dead_letter(letter)
+    (group,) = services.dead_letter_queries.group_dead_letters()
+    (kept,) = services.dead_letter_queries.list_dead_letters(limit=1).items
+    for path in (f"/dead-letters?fingerprint={group.fingerprint}", f"/dead-letters/{kept.dead_letter_id}"):
+        submitter, operator = (read(path, role) for role in (Role.SUBMITTER, Role.OPERATOR))
+        assert ("d-redrive" in submitter, "needs the role <b>operator</b>" in submitter) == (False, True)
+        assert ("d-redrive" in operator, "needs the role" in operator) == (True, False)
+
+
+def test_processes_are_shown_by_app_with_what_none_of_them_can_run(services, read):
+    services.apps.record_app_instance(
+        AppProfile("raster:vm:1:a", "raster", "worker", "1.0", "r42", ("raster",), ("scene_convert",), (), 8)
+    )
+    submit(services)
+    # Plans its first stage, whose task then waits.
+    services.queues.deliver(services.machine)
+    page = read("/queues")
+    assert "<h3>raster</h3>" in page
+    for shown in ("raster:vm:1:a", "r42", "CoreMachine 1.0", "<td>worker</td>", "1 process, 8 slots", "live"):
+        assert shown in page, shown
+    assert "no live app reads the queue &#39;tasks&#39;" in page
+
+
+def test_jobs_are_filtered_by_tags_that_links_keep(services, read):
+    both = submit(services, tags={"team": "geo", "site": "x y"})
+    other = submit(services, tags={"team": "sea"})
+    found = read("/jobs?tag=team=geo&tag=site&tag=&status=open")
+    assert (f"jobs/{both}" in found, f"jobs/{other}" in found) == (True, False)
+    # Each chip leads to the choice without its tag; those of statuses keep the tags.
+    assert 'href="/api/ui/jobs?status=open&amp;tag=site" aria-current="true"' in found
+    assert 'href="/api/ui/jobs?status=failed&amp;tag=team%3Dgeo&amp;tag=site"' in found
+    assert 'type="hidden" name="tag" value="team=geo"' in found
+    # A tag of a row narrows the choice.
+    everything = read("/jobs")
+    assert 'href="/api/ui/jobs?tag=site%3Dx+y"' in everything
+    assert 'href="/api/ui/jobs?tag=team%3Dsea"' in everything
+
+
+def test_wrong_tag_is_named(services):
+    rules = AccessRules()
+    with serving(lambda: services, rules) as url:
+        answer = httpx.get(f"{url}/jobs?tag=no%20tag", timeout=30)
+    assert (answer.status_code, "expected a tag, name=value" in answer.text) == (400, True)
+
+
+def test_job_shows_its_tags_later_start_hold_and_trace(services, read):
+    job_id = submit(services, tags={"team": "geo"}, start_at=datetime.now(UTC) + timedelta(hours=3))
+    hold = json.dumps({"reason": "case 7", "actor": "kim", "at": "2026-01-02T03:04:05+00:00"})
+    execute(
+        services,
+        "update app.jobs set hold = %s::jsonb, traceparent = %s where job_id = %s",
+        *(hold, f"00-{TRACE}-b7ad6b7169203331-01", job_id),
+    )
+    page = read(f"/jobs/{job_id}")
+    assert 'href="/api/ui/jobs?tag=team%3Dgeo"' in page
+    assert "<dt>Begins</dt>" in page
+    assert "Under a legal hold" in page
+    assert "case 7" in page
+    assert f'data-copy="{TRACE}"' in page
+    plain = read(f"/jobs/{submit(services)}")
+    assert [shown in plain for shown in ("<dt>Begins</dt>", "<dt>Tags</dt>", "<dt>Trace</dt>", "legal hold")] == [
+        False
+    ] * 4
