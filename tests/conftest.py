@@ -40,6 +40,7 @@ BREAK_STACKS = (
 )
 USE_STACKS = ("tests/acceptance/", "tests/integration/testing/test_stack_runner.py")
 MOST_PROCESSES = 8
+MAY_HAVE_LEFT_SOCKETS = pytest.StashKey[bool]()
 
 
 class ByFile(LoadScopeScheduling):
@@ -68,10 +69,15 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_forgotten_sockets(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a file's use of the SDK leaves is not the next file's."""
-    yield
-    if "azure.servicebus" in sys.modules and "unit" not in request.path.parts:
+    """What an earlier file's use of the SDK left is not this file's.
+
+    Before the file and not after the earlier one: that one's own fixtures may hold it until they all have ended.
+    """
+    if request.config.stash.get(MAY_HAVE_LEFT_SOCKETS, False):
         collect_quietly()
+    yield
+    uses_sdk = "azure.servicebus" in sys.modules and "unit" not in request.path.parts
+    request.config.stash[MAY_HAVE_LEFT_SOCKETS] = uses_sdk
 
 
 @pytest.fixture(scope="session")

@@ -206,6 +206,6 @@ def test_engine_has_no_other_loggers(place):
     own = {
         "core": ["core/isolation/log_records.py", "core/safety/safe_log.py"],
         "infrastructure": ["infrastructure/postgresql.py", "infrastructure/telemetry/start.py"],
-        "triggers": ["triggers/worker_log.py"],
+        "triggers": ["triggers/http.py", "triggers/worker_log.py"],
     }
     assert others == own.get(place, [])

@@ -45,11 +45,6 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_forgotten_sockets():
-    """Per test here, and not at all in the strict file."""
-
-
 @pytest.fixture(autouse=True)
 def collect_forgotten_sockets(request):
     yield
