@@ -182,7 +182,7 @@ def test_connections_that_the_server_closed_cost_no_call(url, admin):
     """Each pooled connection refused one submission after `idle_session_timeout` or a failover."""
     with create_pool(url) as pool:
         pids = fill(pool)
-        admin.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) pid", (list(pids),))
+        admin.execute("select pg_terminate_backend(pid, 10000) from unnest(%s::int[]) pid", (list(pids),))
         wait_until_closed(pool)
         assert [ask(pool) for _ in range(8)] == [1] * 8
 

@@ -86,7 +86,8 @@ def expire(admin):
 def expire_and_cut(endpoint, admin):
     """The time of all tokens is over, and connections are lost, as at a failover."""
     endpoint.end_all(lambda: expire(admin))
-    admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", (ROLE,))
+    # Waits until they have ended: otherwise the next query might still come through.
+    admin.execute("select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = %s", (ROLE,))
 
 
 def test_the_server_refuses_a_token_that_has_expired(checked):
