@@ -44,7 +44,7 @@ class DeadLetterRepository(PostgreSQLRepository):
             resolved: None is both.
 
         Raises:
-            InvalidCursor, ValueError: As for `JobQueries.list_jobs`.
+            InvalidCursor, ValueError: As for `JobQueries.find_jobs`.
         """
         conditions, parameters = _conditions(queue=queue, job_id=job_id, fingerprint=fingerprint, resolved=resolved)
         if cursor is not None:

@@ -55,7 +55,7 @@ class FailureQueries(PostgreSQLRepository):
         """Failed tasks by job, stage and index.
 
         Raises:
-            InvalidCursor, ValueError: As for `JobQueries.list_jobs`.
+            InvalidCursor, ValueError: As for `JobQueries.find_jobs`.
         """
         if not 1 <= limit <= MAX_LIMIT:
             raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")

@@ -120,19 +120,6 @@ class JobQueries(PostgreSQLRepository):
         rows = self._execute("find_ended_jobs", self._ended_text, (list(job_ids),))
         return {row["job_id"] for row in rows}
 
-    def list_jobs(
-        self,
-        *,
-        statuses: Iterable[JobStatus] = (),
-        job_types: Iterable[str] = (),
-        paused: bool | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page[JobSummary]:
-        """`find_jobs` by what is asked for most, newest first."""
-        wanted = JobFilter(statuses=tuple(statuses), job_types=tuple(job_types), paused=paused)
-        return self.find_jobs(wanted, limit=limit, cursor=cursor)
-
     def find_jobs(
         self, wanted: JobFilter, *, sort: JobSort = JobSort.NEWEST, limit: int = 50, cursor: str | None = None
     ) -> Page[JobSummary]:
@@ -186,7 +173,7 @@ class JobQueries(PostgreSQLRepository):
             stage: None is all stages.
 
         Raises:
-            InvalidCursor, ValueError: As for `list_jobs`.
+            InvalidCursor, ValueError: As for `find_jobs`.
         """
         of_run, parameters = self._of_run(job_id, run)
         conditions: list[Composable] = [of_run]
@@ -261,7 +248,7 @@ class JobQueries(PostgreSQLRepository):
         """The job's timeline over all its runs, oldest first; none for an unknown job.
 
         Raises:
-            InvalidCursor, ValueError: As for `list_jobs`.
+            InvalidCursor, ValueError: As for `find_jobs`.
         """
         conditions: list[Composable] = [SQL("job_id = %s")]
         parameters: list[Any] = [job_id]
@@ -289,7 +276,7 @@ class JobQueries(PostgreSQLRepository):
             after: The event after which the list begins.
 
         Raises:
-            InvalidCursor, ValueError: As for `list_jobs`.
+            InvalidCursor, ValueError: As for `find_jobs`.
         """
         conditions: list[Composable] = [SQL("job_id = %s and event in ({})").format(literals(ATTEMPT_EVENTS))]
         parameters: list[Any] = [job_id]

@@ -141,7 +141,7 @@ class ScheduleRepository(PostgreSQLRepository):
         """Schedules by name.
 
         Raises:
-            InvalidCursor, ValueError: As for `JobQueries.list_jobs`.
+            InvalidCursor, ValueError: As for `JobQueries.find_jobs`.
         """
         conditions: list[Composable] = []
         parameters: list[Any] = []

@@ -5,12 +5,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
+
+from tests.loopback import QuietHandler, http_server
 
 _REQUESTS = {
     "traces": traces.ExportTraceServiceRequest,
@@ -100,28 +101,14 @@ def grpc_receiver(received: Received) -> Iterator[str]:
 def http_receiver(received: Received) -> Iterator[str]:
     """Its endpoint."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
+    class Handler(QuietHandler):
+        def do_POST(self):  # noqa: N802 - what the library calls
             body = self.rfile.read(int(self.headers["content-length"]))
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
             signal = self.path.removeprefix("/v1/")
             received.take(signal, _REQUESTS[signal].FromString(body), "http")
-            answer = _RESPONSES[signal]().SerializeToString()
-            self.send_response(200)
-            self.send_header("content-type", "application/x-protobuf")
-            self.send_header("content-length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            self.answer(200, "application/x-protobuf", _RESPONSES[signal]().SerializeToString())
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with http_server(Handler) as address:
+        yield address

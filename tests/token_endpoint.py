@@ -5,8 +5,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
+
+from tests.loopback import QuietHandler, http_server
 
 IMDS_PATH, APP_SERVICE_PATH = "/metadata/identity/oauth2/token", "/msi/token"
 
@@ -60,27 +61,13 @@ class TokenEndpoint:
 def serving(endpoint: TokenEndpoint) -> Iterator[str]:
     """The address below which both forms are."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
+    class Handler(QuietHandler):
+        def do_GET(self):  # noqa: N802 - what the library calls
             address = urlsplit(self.path)
             form = {IMDS_PATH: "imds", APP_SERVICE_PATH: "app_service"}[address.path]
             problem = endpoint.problem(form, self.headers)
             told = {"error": problem} if problem else endpoint.answer(form, parse_qs(address.query))
-            body = json.dumps(told).encode()
-            self.send_response(400 if problem else 200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(400 if problem else 200, "application/json", json.dumps(told).encode())
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with http_server(Handler) as address:
+        yield address

@@ -3,7 +3,6 @@
 Where the host asks for a key, `/api/docs?code=<key>` passes it on to what the page loads.
 """
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -13,8 +12,8 @@ from fastapi import Path as InPath
 
 from triggers.endpoints import NoQuery, find_services
 from triggers.openapi import describe
+from triggers.package_files import answer_with_file, read_file
 from triggers.ports import ServicesNotReady
-from triggers.problems import ProblemError
 
 router = APIRouter()
 
@@ -51,7 +50,11 @@ async def get_document(request: Request, query: NoQuery) -> dict[str, Any]:
 def show_page(query: NoQuery) -> Response:
     """The page."""
     given = {name: value for name, value in (("code", query.code), ("clientId", query.clientId)) if value}
-    text = _read("page.html").decode().replace("{query}", f"?{urlencode(given)}".replace("&", "&amp;") if given else "")
+    text = (
+        read_file(_FOLDER / "page.html")
+        .decode()
+        .replace("{query}", f"?{urlencode(given)}".replace("&", "&amp;") if given else "")
+    )
     return Response(text, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY})
 
 
@@ -59,11 +62,4 @@ def show_page(query: NoQuery) -> Response:
 def get_asset(name: Annotated[str, InPath(max_length=100)], query: NoQuery) -> Response:
     """What the page is made of."""
     del query
-    if name not in _TYPES:
-        raise ProblemError(404, "not_found", f"There is no {name!r} here; /api/docs is the page.")
-    return Response(_read(name), media_type=_TYPES[name])
-
-
-@lru_cache(maxsize=8)
-def _read(name: str) -> bytes:
-    return (_FOLDER / name).read_bytes()
+    return answer_with_file(_FOLDER, _TYPES, name, "/api/docs is the page")

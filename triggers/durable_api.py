@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from core.models import JobRecord, JobStatus
-from core.models.control import RerunMode, RerunRequest
+from core.models.control import ControlAnswer, RerunMode, RerunRequest
 from core.models.fields import JobTypeText, Reason
 from core.models.submission import SubmitRequest
 from jobs.registry import UnknownJobType
@@ -139,11 +139,7 @@ def suspend_instance(
 ) -> Response:
     """Pause the job. 410 where it has ended."""
     answer = services.machine.pause_job(job_id, reason=query.reason, actor=actor)
-    if answer is None:
-        raise problems.unknown_job(job_id)
-    if not answer.is_done:
-        raise _gone(answer.status)
-    return Response(status_code=202)
+    return _accepted(job_id, answer)
 
 
 @router.post("/instances/{job_id}/resume", status_code=202)
@@ -152,11 +148,7 @@ def resume_instance(
 ) -> Response:
     """Let a paused job go on. 410 where it has ended."""
     answer = services.machine.resume_job(job_id, reason=query.reason, actor=actor)
-    if answer is None:
-        raise problems.unknown_job(job_id)
-    if not answer.is_done:
-        raise _gone(answer.status)
-    return Response(status_code=202)
+    return _accepted(job_id, answer)
 
 
 @router.post("/instances/{job_id}/rewind", status_code=202)
@@ -174,6 +166,14 @@ def rewind_instance(
     if not answer.is_done:
         detail = f"The job is {answer.status.value}: expected one that has ended with failed tasks."
         raise ProblemError(409, "nothing_to_rewind", detail, job_status=answer.status)
+    return Response(status_code=202)
+
+
+def _accepted(job_id: str, answer: ControlAnswer | None) -> Response:
+    if answer is None:
+        raise problems.unknown_job(job_id)
+    if not answer.is_done:
+        raise _gone(answer.status)
     return Response(status_code=202)
 
 

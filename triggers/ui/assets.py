@@ -1,6 +1,5 @@
 """What pages are made of: the style sheet, the scripts and the icon, from this package."""
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ from fastapi import APIRouter, Response
 from fastapi import Path as InPath
 
 from triggers.endpoints import NoQuery
-from triggers.problems import ProblemError
+from triggers.package_files import answer_with_file
 
 router = APIRouter()
 
@@ -25,11 +24,4 @@ _TYPES = {
 def get_asset(name: Annotated[str, InPath(max_length=100)], query: NoQuery) -> Response:
     """One of the files."""
     del query
-    if name not in _TYPES:
-        raise ProblemError(404, "not_found", f"There is no {name!r} here; /api/ui is the dashboard.")
-    return Response(_read(name), media_type=_TYPES[name])
-
-
-@lru_cache(maxsize=8)
-def _read(name: str) -> bytes:
-    return (_FOLDER / name).read_bytes()
+    return answer_with_file(_FOLDER, _TYPES, name, "/api/ui is the dashboard")

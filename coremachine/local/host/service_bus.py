@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Protocol
 
 from azure.functions.meta import Datum
@@ -30,6 +30,7 @@ from azure.servicebus.exceptions import ServiceBusError
 from coremachine.local.host.clients import service_bus_client
 from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
+from coremachine.local.host.lock_times import is_done, seconds_until
 from coremachine.local.host.message_calls import message_call
 from coremachine.local.host.settings import ServiceBusOptions
 from coremachine.local.host.slots import PATIENCE_SECONDS, SlotDemand
@@ -281,16 +282,16 @@ class QueuePump:
         When renewal is over, or fails, the function still runs on: the message is then delivered again meanwhile.
         """
         started = time.monotonic()
-        if _is_done(outcome, min(PATIENCE_SECONDS, max(0.0, _seconds_until(message.locked_until_utc) / 2))):
+        if is_done(outcome, min(PATIENCE_SECONDS, max(0.0, seconds_until(message.locked_until_utc) / 2))):
             return
         self._grow()
         renewing = True
         while renewing:
-            pause = min(_seconds_until(message.locked_until_utc) / 2, _LONGEST_SILENCE_SECONDS)
+            pause = min(seconds_until(message.locked_until_utc) / 2, _LONGEST_SILENCE_SECONDS)
             over = self._renewal_seconds is not None and time.monotonic() + pause - started > self._renewal_seconds
             if over or pause <= 0:
                 break
-            if _is_done(outcome, pause):
+            if is_done(outcome, pause):
                 return
             self._grow()
             try:
@@ -299,7 +300,7 @@ class QueuePump:
             except (ServiceBusError, ValueError) as exc:
                 log.warning("lock_renewal_failed function=%s message_id=%s error=%r", *self._subject(message), exc)
                 renewing = False
-        _is_done(outcome, None)
+        is_done(outcome, None)
 
     def _settle(self, receiver: Receiver, message: ServiceBusReceivedMessage, *, succeeded: bool) -> None:
         """Complete or abandon. A failure is logged only: the broker delivers the message again when the lock ends."""
@@ -314,16 +315,3 @@ class QueuePump:
 
     def _subject(self, message: ServiceBusReceivedMessage) -> tuple[str, str | None]:
         return self._function.name, message.message_id
-
-
-def _is_done(outcome: Future[Datum | None], timeout_seconds: float | None) -> bool:
-    """Wait for it, whatever it is; `concurrent.futures.wait` is made for many, and costs several times as much."""
-    try:
-        outcome.exception(timeout_seconds)
-    except TimeoutError:
-        return False
-    return True
-
-
-def _seconds_until(moment: datetime | None) -> float:
-    return 0.0 if moment is None else (moment - datetime.now(UTC)).total_seconds()

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from azure.functions.meta import Datum
@@ -19,6 +18,7 @@ from azure.servicebus.exceptions import ServiceBusError
 
 from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
+from coremachine.local.host.lock_times import is_done, seconds_until
 from coremachine.local.host.loop_pump import RECEIVE_SECONDS, LoopPump, Settler
 from coremachine.local.host.message_calls import batch_call, message_call
 from coremachine.local.host.settings import ServiceBusOptions
@@ -108,7 +108,7 @@ class SessionPump(LoopPump):
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since >= self._options.session_idle_seconds:
                 return
-            elif _seconds_until(receiver.session.locked_until_utc) < _LONGEST_SILENCE_SECONDS / 2:
+            elif seconds_until(receiver.session.locked_until_utc) < _LONGEST_SILENCE_SECONDS / 2:
                 receiver.session.renew_lock()
 
     def _handle(self, receiver: SessionReceiver, messages: Sequence[ServiceBusReceivedMessage]) -> None:
@@ -133,25 +133,13 @@ class SessionPump(LoopPump):
         limit = self._options.max_auto_lock_renewal_seconds
         started = time.monotonic()
         while True:
-            pause = min(_seconds_until(receiver.session.locked_until_utc) / 2, _LONGEST_SILENCE_SECONDS)
+            pause = min(seconds_until(receiver.session.locked_until_utc) / 2, _LONGEST_SILENCE_SECONDS)
             is_over = limit is not None and time.monotonic() + pause - started > limit
-            if _is_done(outcome, None if is_over or pause <= 0 else pause):
+            if is_done(outcome, None if is_over or pause <= 0 else pause):
                 return
             try:
                 receiver.session.renew_lock()
             except (ServiceBusError, ValueError) as exc:
                 log.warning("lock_renewal_failed function=%s error=%r", self._function.name, exc)
-                _is_done(outcome, None)
+                is_done(outcome, None)
                 return
-
-
-def _is_done(outcome: Future[Datum | None], timeout_seconds: float | None) -> bool:
-    try:
-        outcome.exception(timeout_seconds)
-    except TimeoutError:
-        return False
-    return True
-
-
-def _seconds_until(moment: datetime | None) -> float:
-    return 0.0 if moment is None else (moment - datetime.now(UTC)).total_seconds()

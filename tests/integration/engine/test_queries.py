@@ -4,6 +4,7 @@ import base64
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from core.models import JobRef, JobStatus, StageRef, StageStatus, TaskStatus
 from core.models.control import RerunMode, RerunRequest
+from core.models.job_filter import JobFilter
 from infrastructure.failures import FailureQueries
 from infrastructure.list_columns import MOST_VALUE_BYTES
 from infrastructure.postgresql import create_pool
@@ -111,7 +113,7 @@ def test_jobs_come_newest_first_and_each_once(engine, queries):
         "update app.jobs set created_at = '2026-01-01 00:00:00.123456+00' where job_id = any(%s)", submitted[:4]
     )
 
-    found = pages(queries.list_jobs, limit=2)
+    found = pages(partial(queries.find_jobs, JobFilter()), limit=2)
 
     assert [len(items) for items in found] == [2, 2, 2, 1]
     flat = [job.job_id for items in found for job in items]
@@ -144,18 +146,18 @@ def test_jobs_are_filtered(engine, queries, filters, expected):
             job_type,
             status,
         )
-    found = pages(queries.list_jobs, limit=1, **filters)
+    found = pages(partial(queries.find_jobs, JobFilter(**filters)), limit=1)
     assert sorted(job.job_id[0] for items in found for job in items) == list(expected)
 
 
 def test_rows_added_between_pages_move_no_other_row(engine, queries):
     """Jobs submitted, and tasks of a later stage planned, while somebody walks the pages."""
     submitted = [engine.submit() for _ in range(4)]
-    first = queries.list_jobs(limit=2)
+    first = queries.find_jobs(JobFilter(), limit=2)
     newer = engine.submit()
-    second = queries.list_jobs(limit=2, cursor=first.next_cursor)
+    second = queries.find_jobs(JobFilter(), limit=2, cursor=first.next_cursor)
     assert [job.job_id for job in first.items + second.items] == submitted[::-1]
-    assert queries.list_jobs(limit=1).items[0].job_id == newer
+    assert queries.find_jobs(JobFilter(), limit=1).items[0].job_id == newer
 
     engine.plan(newer, 1, 3)
     tasks = queries.list_tasks(newer, limit=2)
@@ -177,15 +179,15 @@ def test_paused_jobs_are_those_that_wait_for_a_resume(engine, queries):
     for job_id in (held, ended):
         engine.jobs.pause_job(job_id, reason=None, actor=None)
     engine.jobs.fail_job(JobRef(ended, 1), {"type": "X", "message": "x"})
-    assert [job.job_id for job in queries.list_jobs(paused=True).items] == [held]
-    assert [job.job_id for job in queries.list_jobs(paused=False).items] == [ended, runs]
+    assert [job.job_id for job in queries.find_jobs(JobFilter(paused=True)).items] == [held]
+    assert [job.job_id for job in queries.find_jobs(JobFilter(paused=False)).items] == [ended, runs]
 
 
 def test_a_job_that_changes_keeps_its_place(engine, queries):
     submitted = [engine.submit() for _ in range(3)]
-    first = queries.list_jobs(limit=1)
+    first = queries.find_jobs(JobFilter(), limit=1)
     engine.plan(submitted[0], 1, 1)
-    rest = queries.list_jobs(limit=5, cursor=first.next_cursor)
+    rest = queries.find_jobs(JobFilter(), limit=5, cursor=first.next_cursor)
     assert [job.job_id for job in rest.items] == [submitted[1], submitted[0]]
 
 
@@ -274,7 +276,7 @@ def test_texts_of_errors_are_cut_in_every_list(engine, queries, pool):
     failures = FailureQueries(pool)
 
     (task,) = queries.list_tasks(job_id, statuses=[TaskStatus.FAILED]).items
-    (job,) = queries.list_jobs().items
+    (job,) = queries.find_jobs(JobFilter()).items
     (run,) = queries.list_runs(job_id)
     (failed,) = failures.list_failures(job_id=job_id).items
     for found in (task.error, job.error, run.error, failed.error):
@@ -365,7 +367,7 @@ def encode(value):
 )
 def test_a_broken_cursor_is_refused_by_every_list(queries, cursor):
     for read in (
-        queries.list_jobs,
+        partial(queries.find_jobs, JobFilter()),
         lambda **page: queries.list_tasks(BIG_JOB, **page),
         lambda **page: queries.list_events(BIG_JOB, **page),
     ):
@@ -377,13 +379,13 @@ def test_a_cursor_of_another_list_is_refused(engine, queries):
     for _ in range(2):
         engine.submit()
     with pytest.raises(ValueError, match="of this list"):
-        queries.list_events(BIG_JOB, cursor=queries.list_jobs(limit=1).next_cursor)
+        queries.list_events(BIG_JOB, cursor=queries.find_jobs(JobFilter(), limit=1).next_cursor)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1001])
 def test_a_limit_out_of_bounds_is_refused(queries, limit):
     with pytest.raises(ValueError, match="limit: expected 1 to 1000"):
-        queries.list_jobs(limit=limit)
+        queries.find_jobs(JobFilter(), limit=limit)
 
 
 @dataclass
@@ -465,12 +467,12 @@ MIDDLE_OF_TASKS = encode(["tasks", f"s1-{ROWS // 2:06d}"])
 @pytest.mark.parametrize(
     ("read", "arguments", "index"),
     [
-        ("list_jobs", {}, "jobs_by_age"),
-        ("list_jobs", {"cursor": MIDDLE_OF_JOBS}, "jobs_by_age"),
-        ("list_jobs", {"statuses": [JobStatus.FAILED], "cursor": MIDDLE_OF_JOBS}, "jobs_by_status"),
-        ("list_jobs", {"statuses": [JobStatus.QUEUED]}, ("jobs_by_status", "jobs_open")),
-        ("list_jobs", {"job_types": ["type3"], "cursor": MIDDLE_OF_JOBS}, "jobs_by_type"),
-        ("list_jobs", {"job_types": ["nobody's"]}, "jobs_by_type"),
+        ("find_jobs", {"wanted": JobFilter()}, "jobs_by_age"),
+        ("find_jobs", {"wanted": JobFilter(), "cursor": MIDDLE_OF_JOBS}, "jobs_by_age"),
+        ("find_jobs", {"wanted": JobFilter((JobStatus.FAILED,)), "cursor": MIDDLE_OF_JOBS}, "jobs_by_status"),
+        ("find_jobs", {"wanted": JobFilter((JobStatus.QUEUED,))}, ("jobs_by_status", "jobs_open")),
+        ("find_jobs", {"wanted": JobFilter(job_types=("type3",)), "cursor": MIDDLE_OF_JOBS}, "jobs_by_type"),
+        ("find_jobs", {"wanted": JobFilter(job_types=("nobody's",))}, "jobs_by_type"),
         ("list_tasks", {"run": 1}, "tasks_pkey"),
         ("list_tasks", {"cursor": MIDDLE_OF_TASKS}, "tasks_pkey"),
         ("list_tasks", {"stage": 1, "cursor": MIDDLE_OF_TASKS}, "tasks_pkey"),
@@ -480,7 +482,7 @@ MIDDLE_OF_TASKS = encode(["tasks", f"s1-{ROWS // 2:06d}"])
     ],
 )
 def test_a_page_among_20000_rows_reads_about_as_many_rows_as_it_holds(crowded, read, arguments, index):
-    about = () if read == "list_jobs" else (BIG_JOB,)
+    about = () if read == "find_jobs" else (BIG_JOB,)
     getattr(crowded, read)(*about, limit=50, **arguments)
 
     plan = crowded.plan

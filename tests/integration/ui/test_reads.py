@@ -2,6 +2,7 @@
 
 import pytest
 
+from core.models.job_filter import JobFilter
 from core.models.refs import JobRef
 from core.models.view import JobSummary
 from infrastructure import dashboard
@@ -16,7 +17,7 @@ def reads(engine: Engine) -> DashboardQueries:
 
 
 def summaries(engine: Engine) -> dict[str, JobSummary]:
-    return {job.job_id: job for job in JobQueries(engine.pool).list_jobs().items}
+    return {job.job_id: job for job in JobQueries(engine.pool).find_jobs(JobFilter()).items}
 
 
 def test_jobs_are_counted_up_to_a_bound(engine, reads, monkeypatch):
