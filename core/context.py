@@ -42,7 +42,8 @@ class TaskContext:
         job_parameters: The job's validated parameters; a task's own parameters hold only what differs. The attempt's
             own copy: nobody else sees what is changed in it.
         attempt: From 1; counts interrupted attempts too.
-        lease_id: This attempt's own; a name for what it writes that no other attempt has.
+        lease_id: This attempt's own, made from the row's `lease_id` and the task's index; a name for what it writes
+            that no other attempt has, of this task or of another.
     """
 
     job_id: str

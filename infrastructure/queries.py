@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any, Literal, LiteralString, TypeVar
 
@@ -132,26 +133,23 @@ class JobQueries(PostgreSQLRepository):
             InvalidCursor: A `cursor` that this list did not give.
             ValueError: A `limit` out of bounds.
         """
-        conditions, parameters = conditions_of(wanted)
+        conditions, parameters = _conditions_from(wanted, sort, cursor)
         column, direction = ORDERS[sort]
-        if column == "finished_at":
-            conditions.append(SQL("status in ({})").format(STATUS_SETS["ended_jobs"]))
-        if cursor is not None:
-            word, at, job_id = read_cursor(_JOB_PLACE, cursor)
-            if word != PLACES[sort]:
-                raise InvalidCursor(cursor)
-            sign: LiteralString = "<" if direction == "desc" else ">"
-            conditions.append(SQL("({}, job_id) {} (%s, %s)").format(Identifier(column), SQL(sign)))
-            parameters += [at, job_id]
         order: LiteralString = f"{column} {direction}, job_id {direction}"
         rows = self._list("jobs", JobSummary, conditions, order, limit, parameters)
-        return make_page(
-            rows, JobSummary, limit, lambda row: _JOB_PLACE.dump_json((PLACES[sort], row[column], row["job_id"]))
-        )
+        return make_page(rows, JobSummary, limit, lambda row: _job_place(sort, row[column], row["job_id"]))
 
-    def count_jobs(self, wanted: JobFilter) -> int:
-        """How many jobs are like that."""
-        conditions, parameters = conditions_of(wanted)
+    def cursor_after(self, job: JobSummary) -> str:
+        """The cursor of those that were submitted after this job, for `JobSort.OLDEST`."""
+        return _cursor(_job_place(JobSort.OLDEST, job.created_at, job.job_id))
+
+    def count_jobs(self, wanted: JobFilter, *, cursor: str | None = None) -> int:
+        """How many jobs are like that; with a cursor of `JobSort.OLDEST`, only those that come after it.
+
+        Raises:
+            InvalidCursor: A `cursor` that no list in that order gave.
+        """
+        conditions, parameters = _conditions_from(wanted, JobSort.OLDEST, cursor)
         where = SQL(" where ") + SQL(" and ").join(conditions) if conditions else SQL("")
         query = SQL("select count(*)::integer as count from {}{}").format(self._table("jobs"), where)
         return int(self._execute_query("count_jobs", query, parameters)[0]["count"])
@@ -339,6 +337,26 @@ class JobQueries(PostgreSQLRepository):
         )
 
 
+def _conditions_from(wanted: JobFilter, sort: JobSort, cursor: str | None) -> tuple[list[Composable], list[Any]]:
+    """Of jobs that are wanted, and come after the cursor's."""
+    conditions, parameters = conditions_of(wanted)
+    column, direction = ORDERS[sort]
+    if column == "finished_at":
+        conditions.append(SQL("status in ({})").format(STATUS_SETS["ended_jobs"]))
+    if cursor is not None:
+        word, at, job_id = read_cursor(_JOB_PLACE, cursor)
+        if word != PLACES[sort]:
+            raise InvalidCursor(cursor)
+        sign: LiteralString = "<" if direction == "desc" else ">"
+        conditions.append(SQL("({}, job_id) {} (%s, %s)").format(Identifier(column), SQL(sign)))
+        parameters += [at, job_id]
+    return conditions, parameters
+
+
+def _job_place(sort: JobSort, at: datetime, job_id: str) -> bytes:
+    return _JOB_PLACE.dump_json((PLACES[sort], at, job_id))
+
+
 def make_page(rows: list[DictRow], model: type[Row], limit: int, place: Callable[[DictRow], bytes]) -> Page[Row]:
     """The rows as a page, of which there is one more than it holds if another page follows.
 
@@ -348,7 +366,11 @@ def make_page(rows: list[DictRow], model: type[Row], limit: int, place: Callable
     items = tuple(model.model_validate(row) for row in rows[:limit])
     if len(rows) <= limit:
         return Page(items, None)
-    return Page(items, base64.urlsafe_b64encode(place(rows[limit - 1])).decode().rstrip("="))
+    return Page(items, _cursor(place(rows[limit - 1])))
+
+
+def _cursor(place: bytes) -> str:
+    return base64.urlsafe_b64encode(place).decode().rstrip("=")
 
 
 def read_cursor(kind: TypeAdapter[Place], cursor: str) -> Place:

@@ -74,7 +74,8 @@ def act_on_jobs(
     """Cancel, pause, resume, retry, rerun or delete all jobs of a filter that it can be done to, the oldest first.
 
     Without `confirm` it only counts them. With the count as `confirm` it acts, on at most `limit` of them, as long as
-    no more match than that (409, `more_jobs_match`). While `remaining` is not 0, the same request goes on.
+    no more match than that (409, `more_jobs_match`). While `remaining` is not 0, the request goes on with that number
+    as `confirm` and with `cursor` from `next_cursor`: a job that was acted on may match again.
     """
     del query
     asked = parse_body(models.BulkBody, body).to_request(actor)
@@ -90,6 +91,7 @@ def act_on_jobs(
         matched=report.matched,
         remaining=report.remaining,
         counts=report.counts,
+        next_cursor=report.next_cursor,
         value=[models.BulkItemAnswer.model_validate(vars(item)) for item in report.items],
         sample=[list_item(request, job) for job in report.sample],
     )

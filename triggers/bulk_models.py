@@ -79,6 +79,9 @@ class BulkBody(BaseModel):
             description="The largest number to act on; ask again for the others.",
         ),
     ] = MOST_JOBS_AT_ONCE
+    cursor: Annotated[
+        StorableText | None, Field(max_length=1000, description="`next_cursor` of the request before.")
+    ] = None
     cancel_grace_seconds: Annotated[
         float, Field(ge=0, le=86400, strict=True, description="As for the cancel of one job.")
     ] = DEFAULT_CANCEL_GRACE_SECONDS
@@ -101,7 +104,7 @@ class BulkItemAnswer(BaseModel):
 
 
 class BulkAnswer(BaseModel):
-    """What was found and done. `remaining` jobs matched and were not come to: send the request again.
+    """What was found and done. `remaining` jobs matched and were not come to: go on from `next_cursor`.
 
     Of a dry run, `value` is empty and `sample` has the first jobs.
     """
@@ -111,6 +114,7 @@ class BulkAnswer(BaseModel):
     matched: int
     remaining: int
     counts: dict[str, int]
+    next_cursor: str | None
     value: list[BulkItemAnswer]
     sample: list[JobListItem]
 

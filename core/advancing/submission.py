@@ -1,6 +1,7 @@
 """Submitting a job: the same type and parameters are the same job, unless a new one is forced."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -108,18 +109,23 @@ class Submitter:
     def submit_many(self, requests: Sequence[SubmitRequest]) -> list[Submission | Exception]:
         """Submissions in their order, each as `submit` would answer or raise it.
 
-        Those of one job type are one transaction: while the database cannot be reached, all of them are refused.
+        Those of one job type are one transaction: while the database cannot be reached, all of them are refused. One
+        whose idempotency key comes earlier in the list is in a later transaction than that one.
         """
         answers: list[Submission | Exception | None] = [None] * len(requests)
-        groups: dict[str, list[tuple[int, _Draft]]] = {}
+        groups: dict[tuple[int, str], list[tuple[int, _Draft]]] = {}
+        seen: Counter[str | None] = Counter()
         for place, request in enumerate(requests):
             try:
                 with observer().submission(request.job_type) as traceparent:
                     draft = replace(self._draft(request), traceparent=traceparent)
-                groups.setdefault(request.job_type, []).append((place, draft))
             except REFUSALS as error:
                 answers[place] = error
-        for group in groups.values():
+                continue
+            key = request.idempotency_key
+            groups.setdefault((seen[key] if key else 0, request.job_type), []).append((place, draft))
+            seen[key] += 1
+        for _, group in sorted(groups.items()):
             for (place, _), answer in zip(group, self._submit_group([draft for _, draft in group]), strict=True):
                 answers[place] = answer
         return [answer for answer in answers if answer is not None]

@@ -18,7 +18,8 @@ from functools import wraps
 from typing import Any, Self
 
 from core.basics.log_fields import bind, log_fields, unbind, with_log_fields
-from core.safety.safe_log import safe_logger
+from core.safety.credentials import redact
+from core.safety.safe_log import safe_logger, without_credentials
 from core.safety.safe_text import text_of, trace_of
 
 # The last ones are kept; `core.errors.MOST_LOG_BYTES` bounds them too.
@@ -89,9 +90,9 @@ def print_line(line: str, otherwise: Callable[[str], object] | None = None) -> N
         return
     kept = _attempt.get()
     if kept is not None:
-        kept.add(f"{_now()} {line}")
+        kept.add(f"{_now()} {redact(line)}")
     if otherwise is not None:
-        otherwise(line)
+        otherwise(redact(line))
 
 
 def _now() -> str:
@@ -105,6 +106,20 @@ def _line_of(record: logging.LogRecord) -> str:
         text = text_of(record.msg)
     at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return f"{at} {record.levelname} {record.name}: {text}"
+
+
+def _blank(record: logging.LogRecord) -> None:
+    """Blank what looks like a credential in a record's text and trace, for each listener of `logging`."""
+    try:
+        text = record.getMessage()
+    except Exception:  # noqa: BLE001 - an author's arguments, which logging's own handlers report
+        return
+    blanked = redact(text)
+    if blanked != text:
+        record.msg, record.args = blanked, ()
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        record.exc_info = without_credentials(error)
 
 
 def _note(record: logging.LogRecord, kept: AttemptLog) -> None:
@@ -160,6 +175,7 @@ def _with_fields(call_handlers: Any) -> Any:
         if kept is None:
             call_handlers(self, record)
             return
+        _blank(record)
         _note(record, kept)
         _writing.depth = getattr(_writing, "depth", 0) + 1
         try:

@@ -75,7 +75,8 @@ class BulkRequest:
 
     Args:
         confirm: The largest number of jobs that may match: the count of a dry run. None is the dry run.
-        limit: The largest number of jobs to act on; the same request again goes on.
+        limit: The largest number of jobs to act on.
+        cursor: `next_cursor` of the request before, to go on after the last job that it came to.
     """
 
     action: BulkAction
@@ -84,6 +85,7 @@ class BulkRequest:
     actor: str | None = None
     confirm: int | None = None
     limit: int = MOST_JOBS_AT_ONCE
+    cursor: str | None = None
     cancel_grace_seconds: float = DEFAULT_CANCEL_GRACE_SECONDS
 
     def matching(self) -> JobFilter | None:
@@ -111,14 +113,17 @@ class BulkReport:
     """What was found and done.
 
     Args:
-        matched: How many jobs the action could be done to.
+        matched: How many jobs the action could be done to, from the request's cursor on.
         sample: Of a dry run: the first of them.
+        next_cursor: Where the next request goes on; None where nothing remains. A job that was acted on may match
+            again (a rerun ends, too), so the filter alone cannot tell.
     """
 
     matched: int
     is_dry_run: bool
     sample: Sequence[JobSummary] = ()
     items: list[BulkItem] = field(default_factory=list)
+    next_cursor: str | None = None
 
     @property
     def remaining(self) -> int:

@@ -107,7 +107,7 @@ def check_start(at: datetime) -> datetime:
     latest = datetime.now(UTC) + LONGEST_DELAY
     if at > latest:
         raise expectation(f"a time within {LONGEST_DELAY.days} days", at.isoformat())
-    return at.astimezone(UTC)
+    return at
 
 
 def check_instant(value: Any) -> Any:
@@ -120,7 +120,17 @@ def check_instant(value: Any) -> Any:
 
 
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
-Instant = Annotated[AwareDatetime, BeforeValidator(check_instant)]
+
+
+def to_utc(at: datetime) -> datetime:
+    """The same time in UTC, if there is such a one: the first and the last day of all have offsets beyond it."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise expectation("a time between the years 1 and 9999 in UTC", at.isoformat()) from None
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(check_instant), AfterValidator(to_utc)]
 LONGEST_DELAY = timedelta(days=366)
 StartAt = Annotated[
     Instant,

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from core.models.fields import MOST_TAGS, TAG_NAME, TAGS, expectation
+from core.models.fields import MOST_TAGS, TAG_NAME, TAGS, check_storable, expectation
 from core.models.status import JobStatus
 
 
@@ -69,7 +69,7 @@ def read_wanted_tags(texts: Iterable[str]) -> dict[str, str | None]:
             raise _no_tag(text)
         if name in wanted:
             raise expectation("each tag once", f"{name!r} twice", "a job has one value for a tag")
-        wanted[name] = value if equals else None
+        wanted[name] = check_storable(value) if equals else None
     return wanted
 
 

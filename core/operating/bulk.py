@@ -1,7 +1,8 @@
 """One action on many jobs: found by a filter, counted first, done one by one as each alone would be."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from core.errors import AuthorError, CoreMachineError, InvalidParameters, UnknownWork
@@ -26,8 +27,8 @@ class MoreJobsMatch(CoreMachineError):
     def __init__(self, matched: int, confirmed: int) -> None:
         self.matched, self.confirmed = matched, confirmed
         super().__init__(
-            f"expected at most {confirmed} jobs, as confirmed, found {matched}; nothing was done. Look at them again "
-            "without `confirm`, and confirm that count"
+            f"expected at most {confirmed} jobs, as confirmed, found {matched}; this request did nothing. Look at them "
+            "again without `confirm`, and confirm that count"
         )
 
 
@@ -52,12 +53,13 @@ class BulkControl:
 
         Raises:
             MoreJobsMatch: More than were confirmed; nothing was done.
-            StoreUnavailable: Some may have been done; the same request again goes on.
+            InvalidCursor: The `cursor` is not one that an earlier request gave.
+            StoreUnavailable: Some may have been done; the audit log has which.
         """
         wanted = request.matching()
-        matched = 0 if wanted is None else self._jobs.count_jobs(wanted)
+        matched = 0 if wanted is None else self._jobs.count_jobs(wanted, cursor=request.cursor)
         if wanted is None or request.confirm is None:
-            sample = () if wanted is None else self._jobs.find_jobs(wanted, sort=JobSort.OLDEST, limit=SHOWN_JOBS).items
+            sample = () if wanted is None else next(self._pages(wanted, request.cursor, SHOWN_JOBS))
             return BulkReport(matched, is_dry_run=request.confirm is None, sample=sample)
         if matched > request.confirm:
             raise MoreJobsMatch(matched, request.confirm)
@@ -65,8 +67,9 @@ class BulkControl:
         self._audit.record_bulk(request.actor, request.reason, detail)
         report = BulkReport(matched, is_dry_run=False)
         until = self._clock() + SECONDS_AT_ONCE
-        for job in self._matching(wanted, min(request.limit, request.confirm)):
+        for job in chain.from_iterable(self._pages(wanted, request.cursor, min(request.limit, request.confirm))):
             report.items.append(self._act_on(job, request))
+            report.next_cursor = self._jobs.cursor_after(job) if report.remaining else None
             if self._clock() > until:
                 break
         log.info(
@@ -75,13 +78,12 @@ class BulkControl:
         )
         return report
 
-    def _matching(self, wanted: JobFilter, limit: int) -> Iterator[JobSummary]:
-        """The oldest first, page by page: what was acted on is in no later one."""
-        cursor: str | None = None
+    def _pages(self, wanted: JobFilter, cursor: str | None, limit: int) -> Iterator[Sequence[JobSummary]]:
+        """The oldest first, from the cursor on, page by page: what was acted on is in no later one."""
         count = 0
         while count < limit:
             page = self._jobs.find_jobs(wanted, sort=JobSort.OLDEST, limit=min(_PAGE, limit - count), cursor=cursor)
-            yield from page.items
+            yield page.items
             count += len(page.items)
             cursor = page.next_cursor
             if cursor is None:

@@ -321,7 +321,8 @@ class TaskBatch:
             attempt=task.attempt,
             job_parameters=self.job.parameters,
             correlation_id=self.job.correlation_id,
-            lease_id=self.lease_id,
+            # The tasks of a message share one lease, and no attempt shares the name of its files with another.
+            lease_id=UUID(int=self.lease_id.int ^ task.task_index),
             _report=lease.report,
             _stop_requested=lambda: lease.is_stop_requested,
             _timed_out=lambda: lease.is_timed_out,

@@ -68,7 +68,7 @@ class SafeLogger:
             if not logger.isEnabledFor(level):
                 return
             error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1] if exc_info else None
-            trace = None if error is None else _without_credentials(error)
+            trace = None if error is None else without_credentials(error)
             path, line, function, _ = logger.findCaller(stacklevel=_CALLERS)
             record = logger.makeRecord(logger.name, level, path, line, message, args, trace, function)
             # Here and not in `makeRecord`, which refuses a record with a field whose name is taken.
@@ -114,7 +114,8 @@ class WithoutCredentials(Exception):
     """What a log shows of an exception whose text, or that of one which led to it, holds a credential."""
 
 
-def _without_credentials(error: BaseException) -> Any:
+def without_credentials(error: BaseException) -> Any:
+    """The exception as a record's `exc_info`, or a stand-in whose text has its credentials blanked."""
     told = trace_of(error) or f"{type_name(error)}: {text_of(error)}"
     blanked = redact(told)
     if blanked == told:

@@ -1,14 +1,20 @@
 """The times that a cron expression names in a time zone."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from core.basics.canonical import shown
 from core.models.fields import expectation
 
+# How far clocks go back at most, and more.
+_LONGEST_FOLD = timedelta(hours=2)
+_MINUTE = timedelta(minutes=1)
 _FIELDS = 5
+# Names of the database that are no place: the zone of whichever machine decides, and the lack of one.
+_NO_ZONES = {"localtime", "posixrules", "Factory"}
+_EXPRESSION = "a cron expression such as '30 2 * * *', with fields and dates that there are"
 _EXAMPLE = "five fields (minute, hour, day of month, month, day of week) such as '30 2 * * *'"
 
 
@@ -25,18 +31,46 @@ def ticks_after(cron: str, time_zone: str, after: datetime) -> Iterator[datetime
     # Imported here: most processes never look at a schedule.
     from cronsim import CronSim, CronSimError  # noqa: PLC0415
 
-    zone = find_zone(time_zone)
+    zone, text = find_zone(time_zone), _five_fields(cron)
+    begin = (after.astimezone(zone) - _LONGEST_FOLD).replace(tzinfo=None)
     try:
-        times = CronSim(_five_fields(cron), after.astimezone(zone))
+        # On a clock without changes; cronsim knows those of whole hours only.
+        times = CronSim(text, begin)
     except CronSimError as error:
-        raise expectation(_EXAMPLE, shown(cron, 100), str(error).lower()) from error
-    latest = after.astimezone(UTC)
+        raise expectation(_EXPRESSION, shown(cron, 100), f"{error}".lower()) from error
+    goes_on = any(field.startswith("*") for field in text.split()[:2])
+    latest, waiting = after.astimezone(UTC), list[datetime]()
     for local in times:
-        moment = local.astimezone(UTC)
-        # Two fixed times in a gap are the same moment; in the second pass of an hour, those of the first are over.
-        if moment > latest:
-            latest = moment
-            yield moment
+        moments = _moments_of(local, zone, goes_on=goes_on)
+        waiting += moments
+        # What is left waits for the second pass. Two fixed times in a gap are the same moment.
+        for moment in sorted(moment for moment in waiting if moment <= moments[0]) if moments else ():
+            waiting.remove(moment)
+            if moment > latest:
+                latest = moment
+                yield moment
+
+
+def _moments_of(local: datetime, zone: ZoneInfo, *, goes_on: bool) -> list[datetime]:
+    """The moments, in UTC, at which the zone's clocks show this time; see `ticks_after`."""
+    first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if first == second:
+        return [first]
+    if first < second:  # doubled
+        return [first, second] if goes_on else [first]
+    return [] if goes_on else [_end_of_gap(second, first, zone)]
+
+
+def _end_of_gap(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
+    """When the zone's clocks go forward, between these moments: to the minute, as all time zones of today do."""
+    old = before.astimezone(zone).utcoffset()
+    while after - before > _MINUTE:
+        middle = before + (after - before) // _MINUTE // 2 * _MINUTE
+        if middle.astimezone(zone).utcoffset() == old:
+            before = middle
+        else:
+            after = middle
+    return after
 
 
 def first_tick(
@@ -75,7 +109,7 @@ def find_zone(name: str) -> ZoneInfo:
 
 @lru_cache(maxsize=1)
 def _names() -> frozenset[str]:
-    return frozenset(available_timezones())
+    return frozenset(available_timezones() - _NO_ZONES)
 
 
 def _five_fields(cron: str) -> str:

@@ -1,15 +1,16 @@
 """Commands for many jobs, for deleting and keeping them, and for who did what."""
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from core.models.bulk import BulkAction
+from core.models.bulk import MOST_JOBS_AT_ONCE, BulkAction
 from coremachine.cli.client import ApiClient, Json, choose_url
 from coremachine.cli.control import ReasonOption
-from coremachine.cli.errors import Exit, UsageProblem
+from coremachine.cli.errors import CliError, Exit, UsageProblem
 from coremachine.cli.options import (
     CorrelationOption,
     ErrorOption,
@@ -81,11 +82,9 @@ def bulk(
             return
         if not yes:
             _ask(action, counted)
-        report = _act(client, body, counted["matched"])
-    if wants_json(output):
-        print_json(report)
-    else:
-        _show_report(report)
+        show = print_json if wants_json(output) else _show_report
+        report = _act(client, body, counted["matched"], show)
+    show(report)
     refused = [each for each in report["value"] if each["outcome"] not in _AS_WISHED]
     raise typer.Exit(Exit.FAILED if refused else Exit.OK)
 
@@ -95,17 +94,27 @@ def _tags_of(texts: list[str]) -> Json:
     return {name: value if equals else None for name, equals, value in (text.partition("=") for text in texts)}
 
 
-def _act(client: ApiClient, body: Json, count: int) -> Json:
-    """Request by request, each of at most a thousand jobs, until all that were counted are done."""
-    value: list[Json] = []
-    matched = count
+def _act(client: ApiClient, body: Json, count: int, show: Callable[[Json], None]) -> Json:
+    """Request by request, each of at most a thousand jobs, until all that were counted are done.
+
+    Raises:
+        CliError: A request failed; what those before it did is shown.
+    """
+    report: Json = {"action": body["action"], "matched": count, "value": []}
+    cursor: str | None = None
     while count > 0:
-        answer = client.act_on_many({**body, "confirm": count, "limit": min(count, 1000)})
-        value += answer["value"]
-        count -= len(answer["value"])
-        if not answer["value"] or not answer["remaining"]:
+        asked = {**body, "confirm": count, "limit": min(count, MOST_JOBS_AT_ONCE)}
+        try:
+            answer = client.act_on_many(asked | ({} if cursor is None else {"cursor": cursor}))
+        except CliError:
+            if report["value"]:
+                show(report)
+            raise
+        report["value"] += answer["value"]
+        count, cursor = answer["remaining"], answer.get("next_cursor")
+        if cursor is None:
             break
-    return {"action": body["action"], "matched": matched, "value": value}
+    return report
 
 
 def _ask(action: BulkAction, counted: Json) -> None:

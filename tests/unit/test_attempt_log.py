@@ -45,6 +45,22 @@ def test_engines_own_records_keep_their_field_names(caplog):
     assert caplog.records[0].job_id == "another"
 
 
+def test_what_looks_like_a_credential_is_blanked_for_every_listener(caplog):
+    caplog.set_level(logging.INFO)
+    with attempt_log() as kept:
+        print("password=hunter2hunter2 and postgresql://u:s3cr3tpw@h/db")
+        log.info("with %s", "https://u:s3cr3tpw@h/db")
+        try:
+            int("postgresql://u:s3cr3tpw@h/db")
+        except ValueError:
+            log.exception("it failed")
+    shown = caplog.text + (kept.text() or "")
+    assert "it failed" in shown
+    assert "***" in shown
+    for secret in ("hunter2", "s3cr3tpw"):
+        assert secret not in shown
+
+
 def test_last_lines_are_kept_with_the_trace_of_an_exception(caplog):
     caplog.set_level(logging.INFO)
     with attempt_log() as kept:

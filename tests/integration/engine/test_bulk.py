@@ -9,7 +9,7 @@ from core.models.job_filter import JobFilter
 from core.models.submission import SubmitRequest
 from core.operating.bulk import BulkControl, MoreJobsMatch
 from infrastructure.audit import AuditRepository
-from infrastructure.queries import JobQueries
+from infrastructure.queries import InvalidCursor, JobQueries
 from infrastructure.retention import RetentionRepository
 
 
@@ -75,10 +75,24 @@ class TestBulk:
     def test_limit_leaves_the_rest_to_the_next_request(self, rig, bulk, waiting):
         first = bulk.run(BulkRequest(BulkAction.PAUSE, GEO, confirm=3, limit=2))
         assert (len(first.items), first.remaining) == (2, 1)
-        second = bulk.run(BulkRequest(BulkAction.PAUSE, GEO, confirm=3, limit=2))
-        assert (second.counts, second.remaining) == ({"paused": 1}, 0)
+        second = bulk.run(BulkRequest(BulkAction.PAUSE, GEO, confirm=1, limit=2, cursor=first.next_cursor))
+        assert (second.counts, second.remaining, second.next_cursor) == ({"paused": 1}, 0, None)
         resumed = bulk.run(BulkRequest(BulkAction.RESUME, JobFilter(), confirm=3))
         assert resumed.counts == {"resumed": 3}
+
+    def test_jobs_that_match_again_are_acted_on_once(self, rig, bulk, waiting):
+        """A rerun that ends between two requests is among those of the filter again."""
+        rig.queues.run(rig.machine)
+        cursor, left = None, 3
+        while left:
+            report = bulk.run(BulkRequest(BulkAction.RERUN, GEO, confirm=left, limit=1, cursor=cursor))
+            cursor, left = report.next_cursor, report.remaining
+            rig.queues.run(rig.machine)
+        assert [rig.job(job_id).run for job_id in waiting] == [2, 2, 2, 1]
+
+    def test_cursor_of_another_list_is_refused(self, bulk, waiting):
+        with pytest.raises(InvalidCursor):
+            bulk.run(BulkRequest(BulkAction.CANCEL, GEO, confirm=3, cursor="bm9uZQ"))
 
     def test_time_that_is_over_leaves_the_rest(self, rig, audit, waiting):
         moments = iter(range(0, 1000, 60))

@@ -164,12 +164,21 @@ class TestMany:
         first, second = rig.machine.submit_jobs([wanted(1, idempotency_key="k", force=True)] * 2)
         assert (second.job_id, second.outcome) == (first.job_id, SubmissionOutcome.REPLAYED)
 
+    def test_first_item_of_a_key_counts_whatever_the_ids(self, rig):
+        for order in ([1, 2, 1], [2, 1, 2]):
+            answers = rig.machine.submit_jobs([wanted(n, idempotency_key=f"k{order}") for n in order])
+            told = [getattr(each, "outcome", None) or type(each).__name__ for each in answers]
+            assert told[1:] == ["IdempotencyKeyReused", "replayed"]
+
     def test_ended_job_runs_again_where_that_is_wished(self, rig):
         job_id = rig.machine.submit_job(wanted(1)).job_id
         rig.queues.run(rig.machine)
-        (answer,) = rig.machine.submit_jobs([wanted(1, if_ended=IfEnded.RERUN, tags={"again": "yes"})])
+        again = wanted(1, if_ended=IfEnded.RERUN, tags={"again": "yes"}, actor="kim")
+        (answer,) = rig.machine.submit_jobs([again])
         assert (answer.job_id, answer.outcome, answer.run) == (job_id, SubmissionOutcome.RERUN, 2)
         assert rig.job(job_id).tags == {"again": "yes"}
+        (redone,) = rig.engine.query("select actor from app.audit_log where job_id = %s and action = 'rerun'", job_id)
+        assert redone["actor"] == "kim"
         rig.queues.run(rig.machine)
         assert rig.job(job_id).status is JobStatus.COMPLETED
 

@@ -19,7 +19,8 @@ COUNTED = {
 
 def acted(outcome="cancelled", *, remaining=0):
     value = [{"job_id": JOB_ID, "outcome": outcome}]
-    return {**COUNTED, "dry_run": False, "remaining": remaining, "value": value}
+    cursor = "place" if remaining else None
+    return {**COUNTED, "dry_run": False, "remaining": remaining, "next_cursor": cursor, "value": value}
 
 
 class TestBulk:
@@ -42,8 +43,17 @@ class TestBulk:
     def test_goes_on_until_all_that_were_counted_are_done(self, api, run, capsys):
         api.answer("POST /api/jobs/bulk", COUNTED, acted(remaining=1), acted())
         assert run("bulk", "cancel", "--all", "--yes") == 0
-        assert [body.get("confirm") for _, _, body in api.requests] == [None, 2, 1]
+        sent = [(body.get("confirm"), body.get("cursor")) for _, _, body in api.requests]
+        assert sent == [(None, None), (2, None), (1, "place")]
         assert len(json.loads(capsys.readouterr().out)["value"]) == 2
+
+    def test_request_that_fails_comes_after_what_was_done(self, api, run, capsys):
+        """The jobs of the requests before it are not lost from the answer."""
+        api.answer("POST /api/jobs/bulk", COUNTED, acted(remaining=1), (409, {"title": "Conflict", "detail": "more"}))
+        assert run("bulk", "rerun", "--all", "--yes") == 4
+        said = capsys.readouterr()
+        assert [each["job_id"] for each in json.loads(said.out)["value"]] == [JOB_ID]
+        assert "more" in said.err
 
     def test_nobody_is_asked_in_a_script(self, api, run, capsys):
         api.answer("POST /api/jobs/bulk", COUNTED)

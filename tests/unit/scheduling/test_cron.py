@@ -42,7 +42,6 @@ def test_a_fixed_time_in_the_doubled_hour_is_once_at_its_first_pass():
 
 
 def test_looked_at_from_the_second_pass_the_first_one_is_over():
-    """From there the library names the first pass once more, which is in the past."""
     assert times("45 2 * * *", BERLIN, "2026-10-25 01:30", 1) == ["10-26 01:45"]
 
 
@@ -86,6 +85,30 @@ def test_any_text_is_an_expression_or_is_refused(text):
     except ValueError:
         return
     assert next(ticks_after(cron, BERLIN, at("2026-01-01"))) > at("2026-01-01")
+
+
+GOING_ON = {
+    "*/20 3 * * *": lambda at: at.minute % 20 == 0 and at.hour == 3,
+    "0 */3 * * *": lambda at: at.minute == 0 and at.hour % 3 == 0,
+    "30 * * * *": lambda at: at.minute == 30,
+    "*/15 1,2 * * *": lambda at: at.minute % 15 == 0 and at.hour in (1, 2),
+}
+
+
+@pytest.mark.parametrize("day", ["2027-10-02", "2027-04-03"])
+@pytest.mark.parametrize("cron", GOING_ON)
+@pytest.mark.parametrize("zone", ["Australia/Lord_Howe", "Australia/Sydney"])
+def test_what_goes_on_is_each_minute_that_the_clocks_show_so(cron, day, zone):
+    """Where clocks change by half an hour, too: the minutes of two days, looked at one by one."""
+    begin = at(day)
+    minutes = [begin + timedelta(minutes=minute) for minute in range(1, 2 * 24 * 60)]
+    expected = [minute for minute in minutes if GOING_ON[cron](minute.astimezone(ZoneInfo(zone)))]
+    assert list(islice(ticks_after(cron, zone, begin), len(expected))) == expected
+
+
+def test_a_fixed_time_in_a_gap_of_half_an_hour_is_at_its_end():
+    """On 3 October 2027, 02:00 on Lord Howe is 02:30, which is 15:30 UTC."""
+    assert times("10 2 * * *", "Australia/Lord_Howe", "2027-10-02 12:00", 2) == ["10-02 15:30", "10-03 15:10"]
 
 
 CRONS = st.sampled_from(
