@@ -3626,11 +3626,14 @@ end $$;
 
 -- Adds to the event of a submission that began this run: who asked, and what could not be checked.
 -- It is a call of its own, since most submissions have nothing to add; a second one changes nothing.
--- Fence: only that run's event. Locks: the event.
+-- Fence: only that run's event, and the rerun's row in the audit log that names nobody. Locks: these rows.
 create or replace function "app".note_submission(p_job_id text, p_run integer, p_detail jsonb) returns void
 language sql as $$
   update "app".job_events e set detail = e.detail || p_detail
   where e.job_id = p_job_id and e.run = p_run and e.event in ('job_submitted', 'job_rerun');
+  update "app".audit_log a set actor = p_detail ->> 'actor'
+  where p_run > 1 and p_detail ->> 'actor' is not null and a.job_id = p_job_id and a.action = 'rerun'
+    and a.actor is null and (a.detail ->> 'to_run')::integer = p_run;
 $$;
 
 -- Keeps the trace of the submission that began this run. It is a call of its own, since most apps record no traces.

@@ -33,7 +33,7 @@ _AZURE_FILES = {
 _INFRASTRUCTURE = {".bicep", ".sh"}
 _APP_FILES = ("function_app.py", "host.json")
 # `infra` has the files for Azure.
-_OWN_NAMES = frozenset({"coremachine", "function_app", "infra", "tests"})
+_OWN_NAMES = frozenset({"coremachine", "function_app", "infra", "test", "tests"})
 _FIRST_JOB = "word_count"
 
 

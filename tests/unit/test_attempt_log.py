@@ -167,3 +167,20 @@ def test_lines_are_kept_with_a_failed_attempt_alone(caplog, fails):
         assert outcome.failure.log.endswith("INFO handler.output: reading tile 7")
     else:
         assert outcome.failure is None
+
+
+def test_attempts_of_one_message_have_lease_ids_of_their_own():
+    """Authors name files by it, which tasks that run at the same time would overwrite."""
+    seen = []
+    catalog = SimpleNamespace(
+        find_handler=lambda _: SimpleNamespace(function=lambda _, c: seen.append(c.lease_id) or {})
+    )
+    job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
+    stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single", lease_seconds=3600)
+    renewed = SimpleNamespace(renew_leases=lambda held: {(h.lease_id, h.task_id): LeaseOutcome.RENEWED for h in held})
+    tasks = [ClaimedRow(f"t{n}", ClaimOutcome.CLAIMED, 1, 0, "work", n, None, {}) for n in range(20)]
+    parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed), "threads": 4}
+    for _ in range(2):
+        with TaskBatch(job, stage, uuid4(), tasks, **parts) as batch:
+            assert sum(len(outcomes) for outcomes in batch.outcomes()) == 20
+    assert len(set(seen)) == 40

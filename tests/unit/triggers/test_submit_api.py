@@ -23,6 +23,7 @@ class TestTags:
         [
             ("tag=team", "'team'"),
             ("tag=te am=geo", "'te am=geo'"),
+            ("tag=team=%00", "NUL at 0"),
             ("tag==geo", "'=geo'"),
             ("tag=team=geo&tag=team=ops", "'team' twice"),
         ],
@@ -40,6 +41,9 @@ class TestTags:
         api = Api()
         assert api.get("/api/jobs?tag=team=geo&tag=order").status_code == 200
         assert api.services.calls[0][1]["wanted"].tags == {"team": "geo", "order": None}
+
+    def test_filter_that_no_row_can_hold_is_refused(self):
+        assert_problem(Api().get("/api/jobs?tag=team=%00"), 400, "invalid_request")
 
 
 class TestFilters:
@@ -91,6 +95,9 @@ class TestStart:
         assert api.services.calls[0][1]["start_at"] == at
 
     def test_too_far_away_is_refused(self):
+        for edge in ("0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:00-12:00"):
+            answer = Api().post(f"/api/jobs/submit/hello_world?start_at={edge}", json={})
+            assert "start_at" in errors_of(assert_problem(answer, 400, "invalid_request"))
         answer = Api().post("/api/jobs/submit/hello_world?start_at=2999-01-01T00:00:00Z", json={})
         assert errors_of(assert_problem(answer, 400, "invalid_request"))["start_at"]["expected"].endswith("366 days")
 
