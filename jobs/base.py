@@ -7,12 +7,14 @@ from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar, TypeGuard
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from core.basics.canonical import shown
 from core.models import JobQueueMessage, JobRecord, StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
 from core.models.definition import JobDefinition, Priority, TimeoutSeconds
 from jobs.functions import function_problems
+from jobs.model_problems import name_problem
 from jobs.names import job_type_problems, name_problems, text_problems
 from jobs.parameter_schema import check_schema
 from jobs.stages import Stage, stage_values
@@ -180,11 +182,7 @@ def _stage_problems(stages: Any) -> list[str]:
         try:
             checked = StageDefinition.model_validate(stage_values(stage, place))
         except ValidationError as error:
-            problems += [
-                f"{'.'.join([f'stages[{place}]', *map(str, item['loc'])])}: {item['msg']}, "
-                f"found {shown(item['input'], 120)}"
-                for item in error.errors()
-            ]
+            problems += [_told_problem(f"stages[{place}]", item) for item in error.errors()]
             continue
         if checked.number != place + 1:
             found = checked.number
@@ -194,6 +192,15 @@ def _stage_problems(stages: Any) -> list[str]:
     if isinstance(first, Mapping) and first.get("parallelism") in {"fan_out", "fan_in"}:
         problems.append("stages[0].parallelism: the first stage has no earlier results; expected 'single'")
     return problems
+
+
+def _told_problem(what: str, item: ErrorDetails) -> str:
+    path = ".".join([what, *map(str, item["loc"])])
+    told = name_problem(item, StageDefinition) if item["type"] == "extra_forbidden" else None
+    if told is None:
+        return f"{path}: {item['msg']}, found {shown(item['input'], 120)}"
+    expected, found, *hint = told
+    return "; ".join([f"{path}: expected {expected}, found {found}", *filter(None, hint)])
 
 
 def _text_problems(what: str, stage: StageDefinition) -> list[str]:

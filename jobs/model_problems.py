@@ -59,11 +59,11 @@ def _problem_of(detail: ErrorDetails, kind: type) -> Told:
     name, value = detail["type"], detail["input"]
     if name in _TYPES:
         return _TYPES[name], describe(value), type_hint(_TYPES[name], value)
-    return _name_problem(detail, kind) or _value_problem(detail) or (_sentence(detail), describe(value))
+    return name_problem(detail, kind) or _value_problem(detail) or (_sentence(detail), describe(value))
 
 
-def _name_problem(detail: ErrorDetails, kind: type) -> Told | None:
-    """Of a name that is missing, or that is not known."""
+def name_problem(detail: ErrorDetails, kind: type) -> Told | None:
+    """Of a name that is missing, or that is not known: expected, found and a hint. None for any other problem."""
     if detail["type"] in {"missing", "missing_argument"}:
         return "a value", "nothing", "this parameter is required"
     if detail["type"] not in {"extra_forbidden", "unexpected_keyword_argument"}:

@@ -65,6 +65,7 @@ def test_everything_wrong_with_a_class_is_said_at_once():
                 {"number": 1, "name": "a", "task_type": "t", "parallelism": "fan_out"},
                 {"number": 3, "name": "b", "task_type": "t", "parallelism": "parallel"},
                 {"number": 2, "name": "c", "task_type": "t", "parallelism": "single"},
+                {"number": 4, "name": "d", "task_type": "t", "parallelism": "single", "failure": {"max_fail": 1}},
             )
             parameters_schema = {"n": {"type": "integer"}}
 
@@ -77,6 +78,7 @@ def test_everything_wrong_with_a_class_is_said_at_once():
         "stages[0].parallelism: the first stage has no earlier results",
         "stages[1].parallelism",
         "stages[2].number: expected 3",
+        "stages[3].failure.max_fail: expected a known name, found unknown name 'max_fail'; did you mean 'max_failed'?",
         "parameters_schema",
     ):
         assert expected in message
