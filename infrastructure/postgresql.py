@@ -28,7 +28,7 @@ from infrastructure.base import (
     RepositoryError,
     ValuesRefused,
 )
-from infrastructure.connections import PooledConnection, connect_with, connection_settings, execute
+from infrastructure.connections import PooledConnection, connect_with, connection_settings
 from infrastructure.database_errors import (
     NOT_READ_COMMITTED,
     POOLED,
@@ -253,7 +253,7 @@ class PostgreSQLRepository(BaseRepository):
         # Without the pool's own `with`, which also commits: this connection has no open transaction.
         connection = self._pool.getconn()
         try:
-            rows = execute(connection, text, parameters)
+            rows = connection.run(text, parameters)
         except _REFUSALS as error:
             raise self._pool.judge(connection, error) from error
         finally:
