@@ -171,11 +171,10 @@ class OrchestrationManager:
 
     def may_run_here(self, tasks: Sequence[PlannedTask], tasks_per_message: int) -> bool:
         """Whether the process that planned these tasks may run them without a message: one message's worth, ours."""
-        return (
-            0 < len(tasks) <= tasks_per_message
-            and all(task.queue in self.role.served_queues for task in tasks)
-            and all(self._catalog.find_handler(task.task_type) is not None for task in tasks)
-        )
+        if not 0 < len(tasks) <= tasks_per_message:
+            return False
+        handlers = map(self._catalog.find_handler, {task.task_type for task in tasks})
+        return self.role.served_queues.issuperset([task.queue for task in tasks]) and None not in handlers
 
     def announce_job(self, message: JobQueueMessage, *, delay_seconds: float = 0.0) -> bool:
         """Tell the jobs queue that a job waits for a step; False when that was not confirmed."""

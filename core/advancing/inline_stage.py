@@ -74,13 +74,10 @@ class InlineStage(OutcomeWriter):
     def run(self, runner: MessageRunner) -> NextStep | None:
         """Run the stage. Returns the step that the job waits for then; None if it waits for none."""
         runner.run_claimed(self, self._plan.claimed)
+        if self._next is not None and self._next.job.status == self.job_status:
+            return self._next
         job = self.job.after_stage(self.stage.number, self.job_status)
-        if job is None:
-            return None
-        if self._next is None:
-            return NextStep(job)
-        self._next.job = job
-        return self._next
+        return None if job is None else NextStep(job)
 
     def _complete(self, results: Mapping[str, EncodedJson]) -> Collection[str]:
         if self.job_status is not None:

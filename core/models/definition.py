@@ -224,7 +224,7 @@ class JobDefinition(FrozenModel):
         return self.stages[number - 1]
 
 
-# The latest snapshot of a job type, and what it says.
+# The latest snapshot of a job type, and the definition read from it.
 _read: LatestCache[str, tuple[Mapping[str, Any], JobDefinition]] = LatestCache(256)
 
 

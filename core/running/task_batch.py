@@ -22,7 +22,7 @@ from core.models import JobRecord, StageDefinition
 from core.models.lease import HeldTask, LeaseOutcome
 from core.models.retry import judged
 from core.models.transition import ClaimedRow
-from core.ports import HandlerFunction, JobCatalog, ResultStore
+from core.ports import JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
 from core.running.threads import ThreadReserve
 from core.safety.safe_log import safe_logger
@@ -105,9 +105,7 @@ class TaskBatch:
         self._is_abandoned = False
         self._tasks = tuple(tasks)
         # Of processes, if a task's handler is to have one.
-        has_process = any(
-            each is not None and isinstance(each.function, ProcessFunction) for each in self._handlers.values()
-        )
+        has_process = any(each and isinstance(each.function, ProcessFunction) for each in self._handlers.values())
         self._pool = process_pool() if has_process else None
         watch = observer().attempts_of(job, stage)
         self._observed: Callable[[ClaimedRow], TaskOutcome] = partial(watch, self._attempt) if watch else self._attempt
@@ -266,10 +264,10 @@ class TaskBatch:
         }
         with AttemptLog(fields) as kept:
             try:
-                outcome = call_author(self._call_handler, self._handler(task.task_type), task)
+                outcome = call_author(self._call_handler, task)
             except AuthorError as error:
                 outcome = TaskOutcome(task, failure=error.failure)
-            except Exception as error:  # noqa: BLE001 - no handler; or the database is away, which a handler may meet
+            except Exception as error:  # noqa: BLE001 - the database is away, which a handler may meet
                 outcome = TaskOutcome(task, failure=classify(error))
         if outcome.failure is not None:
             outcome.failure = replace(outcome.failure, log=kept.text())
@@ -279,22 +277,19 @@ class TaskBatch:
             _tell_failure(fields, outcome.duration_seconds, outcome.failure)
         return outcome
 
-    def _call_handler(self, function: HandlerFunction, task: ClaimedRow) -> TaskOutcome:
+    def _call_handler(self, task: ClaimedRow) -> TaskOutcome:
         lease = self.leases[task.task_id]
+        handler = self._handlers[task.task_type]
+        if handler is None:
+            raise HandlerMissing(task.task_type)
         try:
-            returned = function(dict(task.parameters), self._context(task, lease))
+            returned = handler.function(dict(task.parameters), self._context(task, lease))
             judged = judge_returned(task.task_type, returned, self._most_bytes)
         except TaskCancelled as error:
             return TaskOutcome(task, failure=classify(error), stopped=lease.is_stop_requested)
         if isinstance(judged, Failure):
             return TaskOutcome(task, failure=judged)
         return TaskOutcome(task, result=judged)
-
-    def _handler(self, task_type: str) -> HandlerFunction:
-        entry = self._handlers[task_type]
-        if entry is None:
-            raise HandlerMissing(task_type)
-        return entry.function
 
     def _context(self, task: ClaimedRow, lease: HeldTask) -> TaskContext:
         return TaskContext(
