@@ -49,10 +49,9 @@ class JoinedTasks:
 
     def complete(self, ref: StageRef, completion: Completion) -> StageCheck:
         """End a message's tasks as completed. If the call ended the stage, one of its callers learns it."""
-        if len(completion.results) > MOST_JOINED_TASKS or completion.size > MOST_JOINED_CHARACTERS:
-            return self._stages.complete_task_and_check_stage(
-                ref, lease_id=completion.lease_id, results=completion.results
-            )
+        results = completion.results
+        if len(results) > MOST_JOINED_TASKS or sum(map(len, results.values())) > MOST_JOINED_CHARACTERS:
+            return self._stages.complete_task_and_check_stage(ref, lease_id=completion.lease_id, results=results)
         return self._completions.call(ref, completion)
 
     def _claim_all(self, ref: StageRef, asked: Sequence[_Asked]) -> list[Claim]:

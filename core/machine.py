@@ -19,7 +19,7 @@ from core.errors import (
     SubmissionRefused,
     UnknownWork,
 )
-from core.models import JobQueueMessage, StageCompleteMessage, StageDefinition, TaskQueueMessage
+from core.models import JobQueueMessage, JobRef, StageCompleteMessage, StageDefinition, TaskQueueMessage
 from core.models.bulk import DeleteAnswer, HoldAnswer
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
 from core.models.dry_run import JobDraft
@@ -180,7 +180,7 @@ class CoreMachine:
             raise ContractViolationError(f"expected a TaskQueueMessage, found {type(message).__name__}")
         with self._errors.handle_operation("process_task_message", job_id=message.job_id, stage=message.stage):
             try:
-                job = self._jobs.find(message.stage_ref.job_ref)
+                job = self._jobs.find(JobRef(message.job_id, message.run))
                 stage = None if job is None else job.definition.stage(message.stage)
             except UnknownWork as unknown:
                 self._runner.give_back(message, unknown)
@@ -189,7 +189,8 @@ class CoreMachine:
                 log.warning("task_message_without_rows", extra={"checkpoint": "NO_ROWS", "job_id": message.job_id})
                 return
             with log_fields(correlation_id=job.record.correlation_id):
-                if not self._run_tasks(job, stage, message.task_ids):
+                is_stage_over = self._run_tasks(job, stage, message.task_ids)
+                if message.takes_next is not None and not is_stage_over:
                     self._windows.after_message(message)
 
     def _run_tasks(self, job: CachedJob, stage: StageDefinition, task_ids: Sequence[str]) -> bool:
@@ -202,12 +203,14 @@ class CoreMachine:
         with self._gate.shared():
             until = self._clock() + INLINE_SECONDS
             status = self._runner.run_message(job, stage, task_ids, suspects=suspects)
-            self._advancer.advance_after(job.record, stage.number, status, until)
+            if status is not None:
+                self._advancer.advance_after(job.record, stage.number, status, until)
         for task_id in suspects:
             with self._gate.exclusive() as is_alone:
                 until = self._clock() + INLINE_SECONDS
                 status = self._runner.run_message(job, stage, [task_id], is_alone=is_alone)
-                self._advancer.advance_after(job.record, stage.number, status, until)
+                if status is not None:
+                    self._advancer.advance_after(job.record, stage.number, status, until)
         return status is not None
 
     def drain(self) -> int:

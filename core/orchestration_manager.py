@@ -171,11 +171,10 @@ class OrchestrationManager:
 
     def may_run_here(self, tasks: Sequence[PlannedTask], tasks_per_message: int) -> bool:
         """Whether the process that planned these tasks may run them without a message: one message's worth, ours."""
-        return (
-            0 < len(tasks) <= tasks_per_message
-            and all(task.queue in self.role.served_queues for task in tasks)
-            and all(self._catalog.find_handler(task.task_type) is not None for task in tasks)
-        )
+        if not 0 < len(tasks) <= tasks_per_message:
+            return False
+        handlers = map(self._catalog.find_handler, {task.task_type for task in tasks})
+        return self.role.served_queues.issuperset([task.queue for task in tasks]) and None not in handlers
 
     def announce_job(self, message: JobQueueMessage, *, delay_seconds: float = 0.0) -> bool:
         """Tell the jobs queue that a job waits for a step; False when that was not confirmed."""
@@ -349,8 +348,8 @@ def _task_messages(
             job_type=job.job_type,
             run=job.run,
             stage=stage,
-            task_ids=tuple(task.task_id for task in chunk),
-            attempt=max(task.attempt for task in chunk) + 1,
+            task_ids=tuple([task.task_id for task in chunk]),
+            attempt=max([task.attempt for task in chunk]) + 1,
             cause=cause,
             takes_next=None if cause is None else True,
             correlation_id=job.correlation_id,

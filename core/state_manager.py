@@ -210,12 +210,15 @@ class StateManager:
         began = time.monotonic()
         outcome = self._tasks.plan_small_stage(ref, planned)
         tell_planned(ref, outcome, len(planned.tasks), _since(began))
+        if outcome is PlanOutcome.PLANNED:
+            self._note_if_large(ref, "parameters", {task.task_id: task.parameters for task in planned.tasks})
         return outcome
 
     def complete_tasks(self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, EncodedJson]) -> StageCheck:
         """End tasks as completed and see whether they were the stage's last. Small messages share a call, as claims."""
         check = self._joined.complete(ref, Completion(lease_id, results))
         tell_ended("TASK_COMPLETE", ref, results, check)
+        self._note_if_large(ref, "result", results)
         return check
 
     def complete_stage_and_plan_next(
@@ -230,8 +233,11 @@ class StateManager:
         began = time.monotonic()
         done = self._stages.complete_stage_and_plan_next(ref, lease_id=lease_id, results=results, following=following)
         if done:
+            after = StageRef(ref.job_id, ref.run, ref.stage + 1)
             tell_ended("TASK_COMPLETE", ref, results, _all_of(results))
-            tell_planned(ref.job_ref.at_stage(ref.stage + 1), PlanOutcome.PLANNED, len(following.tasks), _since(began))
+            tell_planned(after, PlanOutcome.PLANNED, len(following.tasks), _since(began))
+            self._note_if_large(ref, "result", results)
+            self._note_if_large(after, "parameters", {task.task_id: task.parameters for task in following.tasks})
         return done
 
     def complete_stage_and_finalize(
@@ -247,6 +253,8 @@ class StateManager:
         if status is not None:
             tell_ended("TASK_COMPLETE", ref, results, _all_of(results))
             tell_finalized(ref.job_ref, status)
+            self._note_if_large(ref, "result", results)
+            self._note_if_large(ref, "summary", {None: summary})
         return status
 
     def fail_tasks(self, ref: StageRef, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]) -> StageCheck:
@@ -341,6 +349,11 @@ class StateManager:
         status = self._jobs.finalize_job(ref, result)
         tell_finalized(ref, status)
         return status
+
+    def _note_if_large(self, ref: StageRef, kind: str, values: Mapping[Any, JsonObject]) -> None:
+        """As `note_large_values`, of the values themselves, by the tasks' ids."""
+        if max(map(len, values.values()), default=0) > LARGE_VALUE_BYTES:
+            self.note_large_values(ref, kind, ((task_id, len(value)) for task_id, value in values.items()))
 
     def note_large_values(self, ref: StageRef, kind: str, sizes: Iterable[tuple[str | None, int]]) -> None:
         """Warn in the job's timeline of values that are large, in one line. Nothing else depends on it.

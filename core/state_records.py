@@ -1,5 +1,6 @@
 """The log's records of what happened to tasks, stages and jobs. Nothing is recorded where nothing changed."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -35,8 +36,9 @@ def tell_submitted(correlation_id: str, submitted: Submitted) -> None:
 
 def tell_planned(ref: StageRef, outcome: PlanOutcome, count: int, seconds: float) -> None:
     """A stage was planned, or was not to be."""
-    record = with_log_fields(checkpoint="STAGE_PLAN", **ref.log_fields)
-    log.info("stage_plan_ended", extra={**record, "outcome": outcome, "count": count, "duration_seconds": seconds})
+    if log.is_enabled_for(logging.INFO):
+        record = with_log_fields(checkpoint="STAGE_PLAN", **ref.log_fields)
+        log.info("stage_plan_ended", extra={**record, "outcome": outcome, "count": count, "duration_seconds": seconds})
 
 
 def tell_finalized(ref: JobRef, status: str | None) -> None:
@@ -101,21 +103,20 @@ def tell_interrupted(ref: StageRef, answer: TakenBack) -> None:
 
 def tell_ended(checkpoint: str, ref: StageRef, asked: Iterable[str], check: StageCheck) -> None:
     """Tasks ended as asked, came too late for it, or are no longer ours."""
-    where = with_log_fields(checkpoint=checkpoint, **ref.log_fields)
     refused = sorted(set(asked) - set(check.updated_ids))
     if refused:
-        log.warning("stale_lease_refused", extra={**where, "checkpoint": "STALE_LEASE", "task_ids": refused})
+        record = with_log_fields(checkpoint="STALE_LEASE", **ref.log_fields)
+        log.warning("stale_lease_refused", extra={**record, "task_ids": refused})
         observer().measure(REFUSED_LEASES, len(refused))
     if not check.updated_ids:
         return
-    ended = {"stage_complete": check.is_last_task_in_stage, **_of_attempts(check.updated_ids)}
     is_late = _is_kept_out(checkpoint, check)
     outcome = "too_late" if is_late else "completed" if checkpoint == "TASK_COMPLETE" else "failed"
     observer().measure(TASKS_ENDED, len(check.updated_ids), outcome=outcome)
-    if is_late:
-        log.info("task_came_too_late", extra={**where, "checkpoint": "TASK_TOO_LATE", **ended})
-    else:
-        log.info(checkpoint.lower(), extra={**where, **ended})
+    if log.is_enabled_for(logging.INFO):
+        record = with_log_fields(checkpoint="TASK_TOO_LATE" if is_late else checkpoint, **ref.log_fields)
+        record |= {"stage_complete": check.is_last_task_in_stage, **_of_attempts(check.updated_ids)}
+        log.info("task_came_too_late" if is_late else checkpoint.lower(), extra=record)
     if check.is_last_task_in_stage:
         tell_job_ended(ref, check.job_status)
 
@@ -138,7 +139,8 @@ def _is_kept_out(checkpoint: str, check: StageCheck) -> bool:
 
 def _of_attempts(task_ids: Sequence[str]) -> dict[str, Any]:
     """A record's fields for attempts that ended together: lists in one order; for a single one, its values too."""
-    attempts: Mapping[str, tuple[int, float]] = bound_field("_attempts") or {}
+    outcomes = bound_field("_outcomes") or ()
+    attempts = {one.task.task_id: (one.task.attempt, round(one.duration_seconds, 3)) for one in outcomes}
     known = [attempts.get(task_id, (None, None)) for task_id in task_ids]
     told: dict[str, Any] = {"task_ids": list(task_ids)}
     if len(known) == 1:

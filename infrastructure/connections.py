@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import psycopg
-from psycopg import Connection, IsolationLevel
+from psycopg import Connection, Cursor, IsolationLevel
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.conninfo import conninfo_to_dict
@@ -31,6 +31,8 @@ C = TypeVar("C")
 ISOLATION = "default_transaction_isolation"
 READ_COMMITTED = "read committed"
 ENCODING = "UTF8"
+# The engine has about 60 statements; more come from the filters of lists.
+MOST_CURSORS = 100
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,39 @@ class PooledConnection(Connection[DictRow]):
     names_isolation = False
     _input: "select.poll | None" = None
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._cursors: dict[str, Cursor[DictRow]] = {}
+
+    def run(self, text: str, parameters: Sequence[Any]) -> list[DictRow]:
+        """Run one statement in a transaction of its own, at read committed; its rows, if it has any."""
+        cursor = self._cursors.get(text) or self._cursor_for(text)
+        if not self.names_isolation:
+            cursor.execute(cast("Any", text), parameters)
+        else:
+            # Begin, statement and commit travel together.
+            with self.pipeline(), self.transaction():
+                cursor.execute(cast("Any", text), parameters)
+        # `description` would make an object of each column.
+        result = cursor.pgresult
+        if result is None or not result.nfields:
+            return []
+        rows = cursor.fetchall()
+        # The cursor stays, its rows do not: they may be large.
+        result.clear()
+        return rows
+
+    def _cursor_for(self, text: str) -> Cursor[DictRow]:
+        """A statement's own cursor, which keeps how its parameters and columns are converted."""
+        if len(self._cursors) >= MOST_CURSORS:
+            self._cursors.clear()
+        cursor = self._cursors[text] = self.cursor()
+        return cursor
+
+    def close(self) -> None:
+        self._cursors.clear()
+        super().close()
+
     def prepare(self, *, is_pooled: bool, names_isolation: bool) -> None:
         """Look at the session, and set what has to be set.
 
@@ -218,18 +253,6 @@ def connection_settings(conninfo: str) -> dict[str, Any]:
         "client_encoding": "utf8",
         **{name: value for name, value in _CONNINFO_DEFAULTS.items() if name not in given},
     }
-
-
-def execute(connection: PooledConnection, text: str, parameters: Sequence[Any]) -> list[DictRow]:
-    """Run one statement in a transaction of its own, at read committed; its rows, if it has any."""
-    if not connection.names_isolation:
-        cursor = connection.execute(cast("Any", text), parameters)
-    else:
-        # Begin, statement and commit travel together.
-        with connection.pipeline(), connection.transaction():
-            cursor = connection.execute(cast("Any", text), parameters)
-    # `description` would make an object of each column.
-    return cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []
 
 
 def own_transaction(connection: Connection[Any]) -> AbstractContextManager[object]:

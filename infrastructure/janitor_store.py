@@ -45,15 +45,15 @@ class JanitorRepository(PostgreSQLRepository):
 
     def let_go_of_tasks(self, ref: JobRef, task_ids: list[str]) -> None:
         """Found tasks whose messages no queue took: the next sweep finds them again."""
-        self._call("let_go_of_tasks", (*ref.key, task_ids))
+        self._call("let_go_of_tasks", (*ref, task_ids))
 
     def let_go_of_job(self, ref: JobRef, attempt: int) -> None:
         """The same for a job."""
-        self._call("let_go_of_job", (*ref.key, attempt))
+        self._call("let_go_of_job", (*ref, attempt))
 
     def record_repair(self, ref: StageRef, event: str, detail: Mapping[str, Any]) -> None:
         """A line in the job's timeline."""
-        self._call("record_event", (*ref.key, None, event, as_jsonb(detail)))
+        self._call("record_event", (*ref, None, event, as_jsonb(detail)))
 
     def read_clock(self) -> datetime:
         """The database's time."""

@@ -35,7 +35,7 @@ class JobControlRepository(PostgreSQLRepository):
         """
         changed = as_jsonb(request.parameters), as_jsonb(definition)
         who = request.reason, request.actor
-        return self._control("rerun_job", (*ref.key, request.mode, request.from_stage, *changed, *who))
+        return self._control("rerun_job", (*ref, request.mode, request.from_stage, *changed, *who))
 
     def delete_job(self, job_id: str, *, reason: str | None, actor: str | None, limit: int) -> DeleteAnswer | None:
         """Delete at most `limit` of an ended job's tasks, and with the last of them the job."""
@@ -66,7 +66,7 @@ class JobControlRepository(PostgreSQLRepository):
 
     def force_cancel(self, ref: StageRef) -> int | None:
         """Revoke the leases of a job whose cancel is overdue and end it: how many tasks had not stopped."""
-        (row,) = self._call("force_cancel", ref.key)
+        (row,) = self._call("force_cancel", ref)
         return row["force_cancel"]  # type: ignore[no-any-return]
 
     def find_parked_tasks(self, job_id: str | None, limit: int, hold_seconds: float) -> list[ParkedTask]:
@@ -75,7 +75,7 @@ class JobControlRepository(PostgreSQLRepository):
 
     def unpark_tasks(self, ref: JobRef, task_ids: Sequence[str], held_until: datetime) -> int:
         """Their messages are confirmed. Those that are not held until then any more stay parked."""
-        (row,) = self._call("unpark_tasks", (*ref.key, list(task_ids), held_until))
+        (row,) = self._call("unpark_tasks", (*ref, list(task_ids), held_until))
         return int(row["unpark_tasks"])
 
     def _control(self, function: str, parameters: Sequence[Any]) -> ControlAnswer | None:

@@ -93,20 +93,20 @@ class JobRepository(JobControlRepository):
 
     def note_submission(self, ref: JobRef, detail: Mapping[str, Any]) -> None:
         """Add to the event of the submission that made the job."""
-        self._call("note_submission", (*ref.key, as_jsonb(detail)))
+        self._call("note_submission", (*ref, as_jsonb(detail)))
 
     def note_trace(self, ref: JobRef, traceparent: str) -> None:
         """Keep the trace of the submission that began this run."""
-        self._call("note_trace", (*ref.key, traceparent))
+        self._call("note_trace", (*ref, traceparent))
 
     def mark_job_announced(self, ref: StageRef) -> bool:
         """The message for this step is confirmed. False when the job has moved on meanwhile."""
-        (row,) = self._call("mark_job_announced", ref.key)
+        (row,) = self._call("mark_job_announced", ref)
         return bool(row["mark_job_announced"])
 
     def retry_job_step(self, ref: StageRef, error: Mapping[str, Any], delay_seconds: float) -> int | None:
         """Planning or finalizing failed: repeat it after the delay. The failed attempts; None if not waited for."""
-        (row,) = self._call("retry_job_step", (*ref.key, as_jsonb(error), delay_seconds))
+        (row,) = self._call("retry_job_step", (*ref, as_jsonb(error), delay_seconds))
         return row["retry_job_step"]  # type: ignore[no-any-return]
 
     def postpone_job_step(
@@ -119,7 +119,7 @@ class JobRepository(JobControlRepository):
             patience: Seconds; when it has been postponed for this time, it is exhausted and nothing is changed.
             delays: Seconds until it is tried again, after the first time, the second, and so on.
         """
-        parameters = (*ref.key, as_jsonb(unknown), patience, list(delays))
+        parameters = (*ref, as_jsonb(unknown), patience, list(delays))
         (row,) = self._call("postpone_job_step", parameters)
         return PostponedStep(**row | {"outcome": PostponeOutcome.stored(row["outcome"])})
 
@@ -135,16 +135,16 @@ class JobRepository(JobControlRepository):
 
     def finalize_job(self, ref: JobRef, result: JsonObject | None) -> str | None:
         """Store the job's summary and end it. None when it does not wait for that."""
-        (row,) = self._call("finalize_job", (*ref.key, as_jsonb(result)))
+        (row,) = self._call("finalize_job", (*ref, as_jsonb(result)))
         return row["finalize_job"]  # type: ignore[no-any-return]
 
     def fail_job(self, ref: JobRef, error: Mapping[str, Any]) -> bool:
-        (row,) = self._call("fail_job", (*ref.key, as_jsonb(error)))
+        (row,) = self._call("fail_job", (*ref, as_jsonb(error)))
         return bool(row["fail_job"])
 
     def record_event(self, ref: StageRef, task_id: str | None, event: str, detail: Mapping[str, Any]) -> None:
         """A line in the job's timeline, where no transition writes it."""
-        self._call("record_event", (*ref.key, task_id, event, as_jsonb(detail)))
+        self._call("record_event", (*ref, task_id, event, as_jsonb(detail)))
 
     def record_dead_letter(self, letter: DeadLetter) -> RecordedLetter:
         """Keep a dead message once, and let the rows that it named be announced again after a hold."""
@@ -229,7 +229,7 @@ class TaskRepository(PostgreSQLRepository):
         )
         is_windowed = first_window is not None
         with self._get_cursor("plan_stage") as cursor, cursor.connection.transaction():
-            cursor.execute(begin, ref.key)
+            cursor.execute(begin, ref)
             (row,) = cursor.fetchall()
             if row["outcome"] != "ready":
                 return PlanOutcome.stored(row["outcome"]), 0
@@ -237,28 +237,30 @@ class TaskRepository(PostgreSQLRepository):
             with cursor.copy(copy_in) as copy:
                 for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
                     copy.write_row((*_keys_of(task), as_jsonb(task.parameters), is_windowed))
-            cursor.execute(seal, (*ref.key, count, tasks_per_message))
+            cursor.execute(seal, (*ref, count, tasks_per_message))
             if is_windowed:
-                cursor.execute(open_window, (*ref.key, first_window))
+                cursor.execute(open_window, (*ref, first_window))
         return PlanOutcome.PLANNED, count
 
     def plan_small_stage(self, ref: StageRef, planned: SmallStage) -> PlanOutcome:
         """Insert and seal a stage of few tasks in one call; with a lease they are born claimed."""
-        (row,) = self._call("plan_small_stage", (*ref.key, *_columns_of(planned)))
+        (row,) = self._call("plan_small_stage", (*ref, *_columns_of(planned)))
         return PlanOutcome.stored(row["plan_small_stage"])
 
     def mark_tasks_announced(self, ref: JobRef, task_ids: Sequence[str]) -> int:
-        (row,) = self._call("mark_tasks_announced", (*ref.key, TextArray(task_ids)))
+        (row,) = self._call("mark_tasks_announced", (*ref, TextArray(task_ids)))
         return int(row["mark_tasks_announced"])
 
     def take_next_tasks(self, ref: StageRef) -> list[TakenTask]:
         """Take the next tasks of a stage into its window, for the caller to announce; none if it is full."""
-        return [TakenTask(**row) for row in self._call("take_next_tasks", ref.key)]
+        return [TakenTask(**row) for row in self._call("take_next_tasks", ref)]
 
     def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[ClaimedRow]:
         """Claim tasks: one row per id, with its outcome."""
-        rows = self._call("claim_tasks", (*ref.key, TextArray(task_ids), lease.lease_id, lease.owner))
-        return [ClaimedRow(**row | {"outcome": ClaimOutcome.stored(row["outcome"])}) for row in rows]
+        rows = self._call("claim_tasks", (*ref, TextArray(task_ids), lease.lease_id, lease.owner))
+        for row in rows:
+            row["outcome"] = ClaimOutcome.stored(row["outcome"])
+        return [ClaimedRow(**row) for row in rows]
 
     def renew_leases(self, held: Sequence[HeldTask]) -> dict[tuple[UUID, str], LeaseOutcome]:
         """Extend a process's leases in one call, by lease id and task id; one that is missing is lost."""
@@ -279,7 +281,7 @@ class TaskRepository(PostgreSQLRepository):
 
     def release_tasks(self, ref: StageRef, *, lease_id: UUID, task_ids: Sequence[str], started: bool) -> list[str]:
         """Give tasks back before their lease ends. Returns those that are pending again and want a message."""
-        (row,) = self._call("release_tasks", (*ref.key, lease_id, TextArray(task_ids), started))
+        (row,) = self._call("release_tasks", (*ref, lease_id, TextArray(task_ids), started))
         return list(row["release_tasks"])
 
     def postpone_tasks(
@@ -293,7 +295,7 @@ class TaskRepository(PostgreSQLRepository):
         delays: Sequence[float],
     ) -> list[PostponedTask]:
         """Leave claimed tasks to an app that knows them: which are postponed, and which failed beyond the patience."""
-        parameters = (*ref.key, lease_id, TextArray(task_ids), as_jsonb(unknown), patience_seconds, list(delays))
+        parameters = (*ref, lease_id, TextArray(task_ids), as_jsonb(unknown), patience_seconds, list(delays))
         rows = self._call("postpone_tasks", parameters)
         return [PostponedTask(**row | {"outcome": PostponeOutcome.stored(row["outcome"])}) for row in rows]
 
@@ -305,13 +307,16 @@ class StageCompletionRepository(PostgreSQLRepository):
         self, ref: StageRef, *, lease_id: UUID, results: Mapping[str, JsonObject]
     ) -> StageCheck:
         """End tasks as completed: task id -> result. What the lease no longer holds is left alone."""
-        return self._settle("complete_task_and_check_stage", ref, lease_id, results)
+        parameters = (*ref, lease_id, TextArray(results), JsonbArray(results.values()))
+        (row,) = self._call("complete_task_and_check_stage", parameters)
+        return _check(row)
 
     def complete_tasks_and_check_stage(self, ref: StageRef, completions: Sequence[Completion]) -> StageCheck:
         """End tasks of several messages as completed, each under the lease of its message, in one call."""
         results = {task_id: result for one in completions for task_id, result in one.results.items()}
         leases = UuidArray(one.lease_id for one in completions for _ in one.results)
-        (row,) = self._call("complete_tasks_and_check_stage", (*ref.key, leases, *_payloads(results)))
+        parameters = (*ref, leases, TextArray(results), JsonbArray(results.values()))
+        (row,) = self._call("complete_tasks_and_check_stage", parameters)
         return _check(row)
 
     def complete_stage_and_plan_next(
@@ -323,7 +328,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         following: SmallStage,
     ) -> bool:
         """End all tasks of a stage and plan the next, in one call. False: not all is as expected, nothing was done."""
-        parameters = (*ref.key, lease_id, *_payloads(results), *_columns_of(following))
+        parameters = (*ref, lease_id, TextArray(results), JsonbArray(results.values()), *_columns_of(following))
         return bool(self._call_if_as_expected("complete_stage_and_plan_next", parameters))
 
     def complete_stage_and_finalize(
@@ -335,7 +340,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         summary: JsonObject,
     ) -> str | None:
         """End all tasks of the last stage and the job, in one call. None: not all is as expected, nothing was done."""
-        parameters = (*ref.key, lease_id, *_payloads(results), as_jsonb(summary))
+        parameters = (*ref, lease_id, TextArray(results), JsonbArray(results.values()), as_jsonb(summary))
         rows = self._call_if_as_expected("complete_stage_and_finalize", parameters)
         return rows[0]["complete_stage_and_finalize"] if rows else None
 
@@ -343,7 +348,9 @@ class StageCompletionRepository(PostgreSQLRepository):
         self, ref: StageRef, *, lease_id: UUID, errors: Mapping[str, Mapping[str, Any]]
     ) -> StageCheck:
         """End tasks as failed: task id -> error. The stage's policy may fail the job."""
-        return self._settle("fail_task_and_check_stage", ref, lease_id, errors)
+        parameters = (*ref, lease_id, TextArray(errors), JsonbArray(errors.values()))
+        (row,) = self._call("fail_task_and_check_stage", parameters)
+        return _check(row)
 
     def increment_task_retry_count(
         self,
@@ -355,7 +362,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         delay_seconds: float,
     ) -> RetryAnswer:
         """Schedule another attempt."""
-        parameters = (*ref.key, lease_id, task_id, as_jsonb(error), delay_seconds)
+        parameters = (*ref, lease_id, task_id, as_jsonb(error), delay_seconds)
         (row,) = self._call("increment_task_retry_count", parameters)
         outcome = RetryOutcome.stored(row["outcome"])
         return RetryAnswer(outcome, row["attempt"], row["due_at"], delay_seconds)
@@ -365,7 +372,7 @@ class StageCompletionRepository(PostgreSQLRepository):
         query = SQL("select expected_count from {} where job_id = %s and run = %s and stage = %s").format(
             Identifier(self._schema, "stages")
         )
-        rows = self._execute_query("expected_count", query, ref.key)
+        rows = self._execute_query("expected_count", query, ref)
         return (rows[0]["expected_count"] or 0) if rows else 0
 
     def count_lost_processes(self, ref: JobRef, task_ids: Sequence[str]) -> dict[str, int]:
@@ -374,37 +381,27 @@ class StageCompletionRepository(PostgreSQLRepository):
             "select task_id, count(*)::integer as count from {} where job_id = %s and run = %s"
             " and event = 'task_interrupted' and task_id = any (%s) group by task_id"
         ).format(Identifier(self._schema, "job_events"))
-        rows = self._execute_query("count_lost_processes", query, (*ref.key, list(task_ids)))
+        rows = self._execute_query("count_lost_processes", query, (*ref, list(task_ids)))
         return {row["task_id"]: row["count"] for row in rows}
 
     def take_back_tasks(self, ref: StageRef) -> TakenBack:
         """Take tasks back whose lease ran out."""
-        (row,) = self._call("take_back_tasks", (*ref.key, SHOWN_INTERRUPTED))
+        (row,) = self._call("take_back_tasks", (*ref, SHOWN_INTERRUPTED))
         return TakenBack(**row)
 
     def enforce_deadlines(self, ref: StageRef, limit: int) -> Enforcement:
         """End what is overdue at the job's current stage: the job, or at most `limit` tasks not begun."""
-        (row,) = self._call("enforce_deadlines", (*ref.key, limit))
+        (row,) = self._call("enforce_deadlines", (*ref, limit))
         return Enforcement(**row | {"outcome": DeadlineOutcome.stored(row["outcome"])})
 
     def resume_stalled_job(self, ref: StageRef) -> bool:
         """Close the stage or advance the job where its last task's process did not: whether the job moved."""
-        (row,) = self._call("resume_stalled_job", ref.key)
+        (row,) = self._call("resume_stalled_job", ref)
         return bool(row["resume_stalled_job"])
 
     def check_job_completion(self, job_id: str) -> list[dict[str, Any]]:
         """How far a job is: one row per stage of its current run, with counts."""
         return self._call("check_job_completion", (job_id,))
-
-    def _settle(
-        self,
-        function: str,
-        ref: StageRef,
-        lease_id: UUID,
-        payloads: Mapping[str, JsonObject],
-    ) -> StageCheck:
-        (row,) = self._call(function, (*ref.key, lease_id, *_payloads(payloads)))
-        return _check(row)
 
     def _call_if_as_expected(self, function: str, parameters: Sequence[Any]) -> list[DictRow]:
         """A call that does all or nothing: no rows when something is not as the caller expects."""
@@ -420,18 +417,14 @@ def _check(row: DictRow) -> StageCheck:
     return StageCheck(ids, row["is_last_task_in_stage"], row["stage_status"], row["job_status"])
 
 
-def _payloads(payloads: Mapping[str, JsonObject]) -> tuple[TextArray, JsonbArray]:
-    return TextArray(payloads), JsonbArray(payloads.values())
-
-
 def _columns_of(planned: SmallStage) -> tuple[Any, ...]:
     tasks = planned.tasks
     return (
-        TextArray(task.task_id for task in tasks),
-        TextArray(task.task_type for task in tasks),
-        TextArray(task.queue for task in tasks),
-        TextArray(task.name for task in tasks),
-        JsonbArray(task.parameters for task in tasks),
+        TextArray([task.task_id for task in tasks]),
+        TextArray([task.task_type for task in tasks]),
+        TextArray([task.queue for task in tasks]),
+        TextArray([task.name for task in tasks]),
+        JsonbArray([task.parameters for task in tasks]),
         planned.lease.lease_id if planned.lease else None,
         planned.lease.owner if planned.lease else None,
         planned.tasks_per_message,

@@ -6,7 +6,7 @@ travel in the binary format.
 
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -37,9 +37,8 @@ _LENGTH = struct.Struct("!i")
 _NULL = _LENGTH.pack(-1)
 
 
-def _packed(element_oid: int, items: Iterable[bytes | None]) -> bytes:
+def _packed(element_oid: int, values: Sequence[bytes | None]) -> bytes:
     """The binary format of an array with one dimension."""
-    values = list(items)
     if not values:
         return _EMPTY.pack(0, 0, element_oid)
     parts = [_HEAD.pack(1, None in values, element_oid, len(values), 1)]
@@ -55,7 +54,8 @@ class _JsonbArrayDumper(Dumper):
     _OID = adapters.types["jsonb"].oid
 
     def dump(self, obj: JsonbArray) -> bytes:
-        return _packed(self._OID, (None if value is None else b"\x01" + _json_bytes(value) for value in obj))
+        texts = [value if value is None or isinstance(value, EncodedJson) else json.dumps(dict(value)) for value in obj]
+        return _packed(self._OID, [None if text is None else b"\x01" + text.encode() for text in texts])
 
 
 class _TextArrayDumper(Dumper):
@@ -65,7 +65,7 @@ class _TextArrayDumper(Dumper):
     _OID = adapters.types["text"].oid
 
     def dump(self, obj: TextArray) -> bytes:
-        return _packed(self._OID, (None if text is None else text.encode() for text in obj))
+        return _packed(self._OID, [None if text is None else text.encode() for text in obj])
 
 
 class _UuidArrayDumper(Dumper):
@@ -75,7 +75,7 @@ class _UuidArrayDumper(Dumper):
     _OID = adapters.types["uuid"].oid
 
     def dump(self, obj: UuidArray) -> bytes:
-        return _packed(self._OID, (value.bytes for value in obj))
+        return _packed(self._OID, [value.bytes for value in obj])
 
 
 class _EncodedJsonDumper(Dumper):
@@ -94,7 +94,3 @@ ADAPTERS.register_dumper(EncodedJson, _EncodedJsonDumper)
 def as_jsonb(value: Mapping[str, Any] | EncodedJson | None) -> Jsonb | EncodedJson | None:
     """A value for a parameter of type jsonb."""
     return value if value is None or isinstance(value, EncodedJson) else Jsonb(dict(value))
-
-
-def _json_bytes(value: Mapping[str, Any] | EncodedJson) -> bytes:
-    return (value if isinstance(value, EncodedJson) else json.dumps(dict(value))).encode()

@@ -15,7 +15,7 @@ from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from core.authors.forks import this_process
+from core.authors import forks
 from core.basics.outage import outage
 from core.models.definition import FrozenModel
 from infrastructure import parameters as sent_types  # noqa: F401 - registers them, before a connection is made
@@ -28,7 +28,7 @@ from infrastructure.base import (
     RepositoryError,
     ValuesRefused,
 )
-from infrastructure.connections import PooledConnection, connect_with, connection_settings, execute
+from infrastructure.connections import PooledConnection, connect_with, connection_settings
 from infrastructure.database_errors import (
     NOT_READ_COMMITTED,
     POOLED,
@@ -81,7 +81,7 @@ class Pool(ConnectionPool[PooledConnection]):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._made_in, self._pid = this_process(), os.getpid()
+        self._made_in, self._pid = forks.process, os.getpid()
 
     def getconn(self, timeout: float | None = None) -> PooledConnection:
         """A connection that the server has not closed meanwhile, as far as it has said so: that is a look, no call.
@@ -89,7 +89,7 @@ class Pool(ConnectionPool[PooledConnection]):
         Raises:
             NotThisProcess: This is a forked child: it would write into the parent's conversation.
         """
-        if this_process() is not self._made_in:
+        if forks.process is not self._made_in:
             raise NotThisProcess(self._pid)
         while True:
             connection = super().getconn(timeout)
@@ -253,7 +253,7 @@ class PostgreSQLRepository(BaseRepository):
         # Without the pool's own `with`, which also commits: this connection has no open transaction.
         connection = self._pool.getconn()
         try:
-            rows = execute(connection, text, parameters)
+            rows = connection.run(text, parameters)
         except _REFUSALS as error:
             raise self._pool.judge(connection, error) from error
         finally:

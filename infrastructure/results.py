@@ -52,7 +52,7 @@ class ResultRepository(PostgreSQLRepository):
             "  and t.status = 'completed')::integer end as completed"
             " from {stages} s where s.job_id = %s and s.run = %s order by s.stage"
         ).format(stages=Identifier(self._schema, "stages"), tasks=Identifier(self._schema, "tasks"), **STATUS_SETS)
-        rows = self._execute_query("stage_summaries", query, ref.key)
+        rows = self._execute_query("stage_summaries", query, ref)
         return [StageSummary(row["stage"], row["status"], row["completed"], row["failed"]) for row in rows]
 
     def _pages(self, ref: StageRef, status: str, payload: str) -> Iterator[DictRow]:
@@ -62,7 +62,7 @@ class ResultRepository(PostgreSQLRepository):
         ).format(Identifier(payload), Identifier(self._schema, "tasks"), Literal(status))
         after = -1
         while True:
-            parameters: tuple[Any, ...] = (*ref.key, after, ROWS_PER_PAGE)
+            parameters: tuple[Any, ...] = (*ref, after, ROWS_PER_PAGE)
             rows = self._execute_query(f"stream_{status}", query, parameters)
             yield from rows
             if len(rows) < ROWS_PER_PAGE:

@@ -90,7 +90,7 @@ class StageCounts(PostgreSQLRepository):
 
     def read_stages(self, cursor: Cursor[DictRow], ref: JobRef, job_status: str) -> tuple[StageDetail, ...]:
         """The stages that the job's run has come to, in order, with tasks counted by status."""
-        rows = cursor.execute(self._stages_text, ref.key * 3).fetchall()
+        rows = cursor.execute(self._stages_text, ref * 3).fetchall()
         return tuple(self._detail(cursor, ref, row, job_status) for row in rows)
 
     def _detail(self, cursor: Cursor[DictRow], ref: JobRef, row: DictRow, job_status: str) -> StageDetail:
@@ -118,7 +118,7 @@ class StageCounts(PostgreSQLRepository):
 
     def _count(self, cursor: Cursor[DictRow], ref: StageRef, statuses: _Statuses) -> _Counted:
         began = self._clock()
-        row = cursor.execute(self._count_text, ref.key).fetchone()
+        row = cursor.execute(self._count_text, ref).fetchone()
         assert row is not None  # noqa: S101 - an aggregate without groups
         ended = self._clock()
         fresh = max(FRESH_SECONDS, (ended - began) * TIMES_ITS_COST)

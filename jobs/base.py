@@ -1,5 +1,6 @@
 """The contract of a job class: six methods and a list of stages, checked when the class is made."""
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +51,7 @@ class JobBase(ABC):
     timeout_seconds: ClassVar[float | None] = None
     priority: ClassVar[Priority | None] = None
     view: ClassVar[str | None] = None
+    _checked: ClassVar[tuple[object, JobDefinition] | None] = None
 
     def __init_subclass__(cls, *, is_base: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -106,11 +108,16 @@ class JobBase(ABC):
 
     @classmethod
     def definition(cls) -> JobDefinition:
-        declared = (stage_values(stage, place) for place, stage in enumerate(cls.stages))
-        stages = tuple(map(StageDefinition.model_validate, declared))
-        return JobDefinition(
-            job_type=cls.job_type, timeout_seconds=cls.timeout_seconds, priority=cls.priority, stages=stages
-        )
+        """What it declares, checked again only if that has changed."""
+        declared = cls.job_type, cls.timeout_seconds, cls.priority, cls.stages
+        if cls._checked is None or cls._checked[0] != declared:
+            values = (stage_values(stage, place) for place, stage in enumerate(cls.stages))
+            stages = tuple(map(StageDefinition.model_validate, values))
+            definition = JobDefinition(
+                job_type=cls.job_type, timeout_seconds=cls.timeout_seconds, priority=cls.priority, stages=stages
+            )
+            cls._checked = copy.deepcopy(declared), definition
+        return cls._checked[1]
 
 
 def job_problems(job: type[JobBase]) -> list[str]:

@@ -39,7 +39,7 @@ class Finalizer:
         fault_point("job.finalizing")
         self._parts.state.finalize_job(job.ref, summary)
         fault_point("job.finalized")
-        self.note_large_summary(job, summary)
+        self._parts.state.note_large_values(job.stage_ref, "summary", [(None, len(summary))])
 
     def summary(
         self, job: JobRecord, stages: tuple[StageSummary, ...], last_results: Sequence[CompletedTask] | None
@@ -66,10 +66,6 @@ class Finalizer:
         )
         with self._times.measured(job.job_type, job.total_stages + 1):
             return call_author(_summary_of, job_class, context, self._parts.orchestration.role.most_bytes)
-
-    def note_large_summary(self, job: JobRecord, summary: EncodedJson) -> None:
-        """Warn of a summary that is large."""
-        self._parts.state.note_large_values(job.stage_ref, "summary", [(None, len(summary))])
 
 
 def _summary_of(job_class: JobType, context: JobExecutionContext, most_bytes: int) -> EncodedJson:

@@ -12,7 +12,7 @@ The way of such a stage, all of it in `InlineStage`:
 This saves two of three round trips a stage, and the delay of a message. A crash before 4 repeats the last results.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from core.advancing.finalizer import Finalizer
 from core.advancing.stage_planner import StagePlanner, plan_of
@@ -74,27 +74,24 @@ class InlineStage(OutcomeWriter):
     def run(self, runner: MessageRunner) -> NextStep | None:
         """Run the stage. Returns the step that the job waits for then; None if it waits for none."""
         runner.run_claimed(self, self._plan.claimed)
+        if self._next is not None and self._next.job.status == self.job_status:
+            return self._next
         job = self.job.after_stage(self.stage.number, self.job_status)
-        if job is None:
-            return None
-        if self._next is None:
-            return NextStep(job)
-        self._next.job = job
-        return self._next
+        return None if job is None else NextStep(job)
 
-    def _complete(self, results: Mapping[str, EncodedJson]) -> None:
+    def _complete(self, results: Mapping[str, EncodedJson]) -> Collection[str]:
         if self.job_status is not None:
             # The stage has ended: these came too late, and change nothing of the next step.
-            self._complete_alone(results)
-            return
+            return super()._complete(results)
         self._next = self._prepare(results)
         if self._next is not None and self._commit_with(self._next, results):
-            return
-        written = self._complete_alone(results).updated_ids
+            return results
+        written = super()._complete(results)
         self._written |= {task_id: results[task_id] for task_id in written}
         if len(written) < len(results):
             # Another process ended the others: their results are not those that the step was prepared from.
             self._next = None
+        return written
 
     def _prepare(self, results: Mapping[str, EncodedJson]) -> NextStep | None:
         """The next step, if with these results no task's is missing and they are not large."""
@@ -154,14 +151,7 @@ class InlineStage(OutcomeWriter):
         except Exception:
             # The results must not suffer from it: they are written alone, and the step meets the error again.
             log.exception("stage_not_ended_with_next_step", extra={"job_id": self.job.job_id})
-        if self.job_status is None:
-            return False
-        self._note_large_results(results)
-        if step.small is not None:
-            self._planner.note_large_parameters(step.job.stage_ref, step.small)
-        elif step.summary is not None:
-            self._finalizer.note_large_summary(step.job, step.summary)
-        return True
+        return self.job_status is not None
 
 
 def _completed(task: PlannedTask, result: EncodedJson) -> CompletedTask:

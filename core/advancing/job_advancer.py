@@ -50,13 +50,13 @@ class JobAdvancer:
         self._planner = StagePlanner(parts, self._times)
         self._finalizer = Finalizer(parts, self._times)
 
-    def advance_after(self, job: JobRecord, stage: int, status: str | None, until: float) -> None:
-        """Take the job's next step after a message's tasks, if they ended its stage.
+    def advance_after(self, job: JobRecord, stage: int, status: str, until: float) -> None:
+        """Take the job's next step after a message's tasks that ended its stage.
 
         The row already has the next step, so an error here loses nothing.
 
         Args:
-            status: The job's, if the stage ended; else None.
+            status: The job's, as the end of the stage left it.
         """
         moved = job.after_stage(stage, status)
         if moved is None:

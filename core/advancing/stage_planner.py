@@ -14,7 +14,7 @@ from core.advancing.step_times import StepTimes
 from core.advancing.steps import FEW_TASKS, Draft, Plan
 from core.basics.cache import LatestCache
 from core.basics.canonical import LARGE_VALUE_BYTES, MOST_BYTES_AT_ONCE, as_stored
-from core.models import JobRecord, Lease, Parallelism, StageDefinition, StageRef
+from core.models import JobRecord, Lease, Parallelism, StageDefinition
 from core.models.announcement import UnannouncedTask
 from core.models.context import CompletedTask
 from core.models.transition import ClaimedRow, ClaimOutcome, PlannedTask, PlanOutcome, SmallStage
@@ -83,15 +83,7 @@ class StagePlanner:
         small = self.small_stage(draft, inline=inline)
         if small is None:
             return self._write_many(draft)
-        ref = draft.job.stage_ref
-        plan = plan_of(small, self._state.plan_small_stage(ref, small))
-        if plan.outcome is PlanOutcome.PLANNED:
-            self.note_large_parameters(ref, small)
-        return plan
-
-    def note_large_parameters(self, ref: StageRef, small: SmallStage) -> None:
-        """Warn of large parameters in a small stage that was planned."""
-        self._state.note_large_values(ref, "parameters", ((row.task_id, len(row.parameters)) for row in small.tasks))
+        return plan_of(small, self._state.plan_small_stage(draft.job.stage_ref, small))
 
     def small_stage(self, draft: Draft, *, inline: bool) -> SmallStage | None:
         """A draft of few tasks, as it will be written: with a lease of this process, or to be announced.

@@ -50,7 +50,7 @@ class Draft:
     @property
     def is_few(self) -> bool:
         """Whether they can be written in one call."""
-        return len(self.first) <= FEW_TASKS and sum(len(row.parameters) for row in self.first) <= MOST_BYTES_AT_ONCE
+        return len(self.first) <= FEW_TASKS and sum([len(row.parameters) for row in self.first]) <= MOST_BYTES_AT_ONCE
 
 
 @dataclass

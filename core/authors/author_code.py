@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
-from core.authors.forks import end_forked_child, this_process
+from core.authors import forks
 from core.errors import AuthorError, ContractViolationError, Failure, StoreUnavailable, classify
 from core.safety.safe_text import repr_of, type_name
 
@@ -48,16 +48,18 @@ def call_author(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         AuthorError: It raised something, SystemExit and KeyboardInterrupt among it.
         StoreUnavailable: Earlier results were being read (`read_once`), and the database is away.
     """
-    process = this_process()
+    process = forks.process
     try:
         returned = function(*args, **kwargs)
     except BaseException as error:
-        end_forked_child(process, error)
+        if forks.process is not process:
+            forks.end_forked_child(error)
         if type(error) is _EngineStoreUnavailable:
             raise
         failure = classify(error)
     else:
-        end_forked_child(process)
+        if forks.process is not process:
+            forks.end_forked_child()
         return returned
     # Out here, so that it has no context: what was raised would hold on to all that its frames held.
     raise AuthorError(failure)

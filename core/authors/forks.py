@@ -13,36 +13,27 @@ from core.safety.safe_text import bounded_text, trace_of, type_name
 log = safe_logger(__name__)
 
 
-# Another object in each forked child. A system call for the process id, twice a task, would cost more than it.
-_process = object()
-
-
-def this_process() -> object:
-    """What is the same as long as no fork came between; compare it with `is`."""
-    return _process
+# What is the same, by `is`, as long as no fork came between. Read it as `forks.process`: each forked child has another.
+# A system call for the process id, twice a task, would cost more.
+process = object()
 
 
 def _be_another() -> None:
-    global _process  # noqa: PLW0603 - that is what a fork changes
-    _process = object()
+    global process  # noqa: PLW0603 - that is what a fork changes
+    process = object()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_be_another)
 
 
-def end_forked_child(process: object, error: BaseException | None = None) -> None:
-    """Where an author's code comes back: only the process that went in (`this_process()`) goes on.
+def end_forked_child(error: BaseException | None = None) -> NoReturn:
+    """End this process, which is not the one that called the author's code that comes back here.
 
     A child that leaves by SystemExit ends with its status, after another exception with 1, and after a plain return,
     for which `os._exit(0)` was forgotten, with 0. What it still has in buffers is not written: it is the
     parent's too.
     """
-    if _process is not process:
-        _leave(error)
-
-
-def _leave(error: BaseException | None) -> NoReturn:
     status = 1
     try:
         status = _status_of(error)

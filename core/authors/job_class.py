@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.authors.author_code import call_author, describe_returned
+from core.basics.cache import LatestCache
 from core.basics.canonical import ValueTooLarge, canonical_json, copied, encode_storable
 from core.basics.strict_json import EncodedJson
 from core.errors import ContractViolationError, InvalidParameters
@@ -21,6 +22,8 @@ from core.models.submission import Submitted
 from core.ports import JobType
 from core.safety.safe_text import bounded_text, repr_of, text_of
 
+# The latest definition of a job type, as it is stored.
+_definitions: LatestCache[str, dict[str, Any]] = LatestCache(256)
 _A_JOB_ID = "64 hexadecimal digits in lower case"
 
 
@@ -100,23 +103,33 @@ def record_of(
     if not _is_same(record.parameters, validated):
         expected = "the parameters that it was given; validate_job_parameters is where they change"
         raise ContractViolationError(f"{what}: parameters: expected {expected}, found {repr_of(record.parameters)}")
-    definition = JobDefinition.model_validate(record.definition)
+    document = _definition_of(what, job_type, record.definition)
+    _expect(what, record, {"total_stages": len(document["stages"])})
+    return JobRecord(
+        job_id=job_id,
+        job_type=job_type,
+        total_stages=record.total_stages,
+        parameters=dict(validated),
+        definition=document,
+        correlation_id=correlation_id,
+    )
+
+
+def _definition_of(what: str, job_type: str, made: Any) -> dict[str, Any]:
+    """The definition as it is stored. Most jobs of a type have the one that was looked at before."""
+    known = _definitions.get(job_type)
+    if known is not None and type(made) is dict and made == known:
+        return known
+    definition = JobDefinition.model_validate(made)
     numbers = [stage.number for stage in definition.stages]
     if definition.job_type != job_type or numbers != list(range(1, len(numbers) + 1)):
         expected = f"one of {job_type!r} with stages numbered from 1"
         found = f"one of {repr_of(definition.job_type)} with {repr_of(numbers)}"
         raise ContractViolationError(f"{what}: definition: expected {expected}, found {found}")
-    _expect(what, record, {"total_stages": len(numbers)})
     document = definition.model_dump(mode="json", exclude_none=True)
     encode_storable(document, f"{what}: definition")
-    return JobRecord(
-        job_id=job_id,
-        job_type=job_type,
-        total_stages=len(numbers),
-        parameters=dict(validated),
-        definition=document,
-        correlation_id=correlation_id,
-    )
+    _definitions.put(job_type, document)
+    return document
 
 
 def first_message(

@@ -33,7 +33,8 @@ def judge_returned(task_type: str, returned: object, most_bytes: int | None = No
         raise ContractViolationError(
             f"handler of {task_type!r}: expected it to return a mapping or None, found {describe_returned(returned)}"
         )
-    if _is_told_failure(task_type, returned):
+    success = returned.get("success", True)
+    if success is not True and _is_told_failure(task_type, returned, success):
         return _told_failure(returned)
     try:
         return encode_storable(returned, "result", most_bytes=most_bytes)
@@ -41,9 +42,8 @@ def judge_returned(task_type: str, returned: object, most_bytes: int | None = No
         raise ContractViolationError(f"handler of {task_type!r}: {text_of(problem)}") from problem
 
 
-def _is_told_failure(task_type: str, returned: Mapping[str, Any]) -> bool:
+def _is_told_failure(task_type: str, returned: Mapping[str, Any], success: object) -> bool:
     """`success` false; where an error is reported, it must say true or false: 0 or "false" would pass for a result."""
-    success = returned.get("success", True)
     if not isinstance(success, bool) and (returned.get("error") or returned.get("error_type")):
         raise ContractViolationError(
             f"handler of {task_type!r}: success: expected true or false beside error, found {describe(success)}; "

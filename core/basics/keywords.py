@@ -45,7 +45,7 @@ def _checked_model(construct: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(construct)
     def checked(self: Any, /, **values: Any) -> None:
-        known = type(self).model_fields.keys()
+        known = type(self).__pydantic_fields__.keys()
         if not known >= values.keys():
             raise TypeError(_refusal(type(self).__name__, sorted(values.keys() - known), sorted(known)))
         construct(self, **values)

@@ -6,7 +6,8 @@ from datetime import datetime
 from core.models.refs import JobRef, StageRef
 
 
-@dataclass(frozen=True, slots=True)
+# Those of tasks come by the thousand: to make a frozen one would take three times as long.
+@dataclass(slots=True)
 class UnannouncedTask:
     """A task that needs a message."""
 
@@ -15,7 +16,7 @@ class UnannouncedTask:
     attempt: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class FoundTask(UnannouncedTask):
     """One that a search found, with its job's values for the message."""
 
@@ -31,14 +32,14 @@ class FoundTask(UnannouncedTask):
         return StageRef(self.job_id, self.run, self.stage)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class TakenTask(FoundTask):
     """One that was taken into its stage's window; one message of `mark_each`, and the last, should be marked."""
 
     mark_each: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ParkedTask(FoundTask):
     """One that needs a message once more; `held_until` is the finder's right to send it."""
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from core.basics.cache import LatestCache
 from core.basics.keywords import constructor_suggests_names
 from core.errors import UnknownWork
 from core.models.status import StoredEnum
@@ -223,6 +224,10 @@ class JobDefinition(FrozenModel):
         return self.stages[number - 1]
 
 
+# The latest snapshot of a job type, and the definition read from it.
+_read: LatestCache[str, tuple[Mapping[str, Any], JobDefinition]] = LatestCache(256)
+
+
 def read_definition(document: Mapping[str, Any]) -> JobDefinition:
     """The snapshot in a job row, which a newer release may have written.
 
@@ -232,6 +237,16 @@ def read_definition(document: Mapping[str, Any]) -> JobDefinition:
     Raises:
         UnknownWork: It has something that this release does not know.
     """
+    job_type = str(document.get("job_type"))
+    known = _read.get(job_type)
+    if known is not None and known[0] == document:
+        return known[1]
+    definition = _read_new(document)
+    _read.put(job_type, (document, definition))
+    return definition
+
+
+def _read_new(document: Mapping[str, Any]) -> JobDefinition:
     try:
         return JobDefinition.model_validate(document)
     except ValidationError as error:
@@ -240,7 +255,7 @@ def read_definition(document: Mapping[str, Any]) -> JobDefinition:
         if problem["type"] != "extra_forbidden" or problem["input"] is not None:
             place = ".".join(map(str, problem["loc"]))
             raise UnknownWork("definition", f"{place} = {problem['input']!r:.100} ({problem['msg']})")
-    return read_definition(_without(document, [problem["loc"] for problem in problems]))
+    return _read_new(_without(document, [problem["loc"] for problem in problems]))
 
 
 def _without(document: Mapping[str, Any], places: Iterable[Sequence[int | str]]) -> Mapping[str, Any]:

@@ -1,20 +1,13 @@
 """Which run of a job, and which stage of it."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class JobRef:
-    """One run of a job."""
+class JobRef(NamedTuple):
+    """One run of a job: the values of its key's columns, in their order."""
 
     job_id: str
     run: int
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """The values of its key's columns, in their order."""
-        return self.job_id, self.run
 
     @property
     def log_fields(self) -> dict[str, Any]:
@@ -25,9 +18,8 @@ class JobRef:
         return StageRef(self.job_id, self.run, stage)
 
 
-@dataclass(frozen=True, slots=True)
-class StageRef:
-    """One stage of one run of a job. No JobRef, so that neither is taken for the other in a call."""
+class StageRef(NamedTuple):
+    """One stage of one run of a job, as `JobRef`. No JobRef, so that neither is taken for the other in a call."""
 
     job_id: str
     run: int
@@ -36,11 +28,6 @@ class StageRef:
     @property
     def job_ref(self) -> JobRef:
         return JobRef(self.job_id, self.run)
-
-    @property
-    def key(self) -> tuple[str, int, int]:
-        """The values of its key's columns, in their order."""
-        return self.job_id, self.run, self.stage
 
     @property
     def log_fields(self) -> dict[str, Any]:

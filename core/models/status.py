@@ -1,7 +1,7 @@
 """Statuses, and the one table of transitions that Python, SQL and the documents share."""
 
 from enum import StrEnum
-from typing import Annotated, Self, cast
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator
 
@@ -13,9 +13,9 @@ class StoredEnum(StrEnum):
     def stored(cls, value: str) -> Self:
         """The member that a row holds. One that is not known here can be shown, and is like none of the others."""
         # The look that `cls(value)` makes, without its steps: each claimed row comes through here.
-        known = cls._value2member_map_.get(value)
+        known: Self | None = cls._value2member_map_.get(value)  # type: ignore[assignment]
         if known is not None:
-            return cast("Self", known)
+            return known
         stranger = str.__new__(cls, value)
         stranger._name_, stranger._value_ = value, value
         return stranger

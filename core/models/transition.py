@@ -6,7 +6,7 @@ Outcomes are the words that the functions of `sql/functions` return; a test hold
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from core.basics.strict_json import EncodedJson
@@ -18,8 +18,7 @@ from core.models.status import StoredEnum
 JsonObject = Mapping[str, Any] | EncodedJson
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedTask:
+class PlannedTask(NamedTuple):
     """A task row to insert. `parameters` is checked JSON text."""
 
     job_id: str
@@ -78,8 +77,7 @@ class ClaimOutcome(StoredEnum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedRow:
+class ClaimedRow(NamedTuple):
     """The answer to the claim of one task, which runs if it is claimed. Of a missing one only the id is known.
 
     Args:
@@ -117,11 +115,6 @@ class Completion:
 
     lease_id: UUID
     results: Mapping[str, EncodedJson]
-
-    @property
-    def size(self) -> int:
-        """Characters of JSON."""
-        return sum(map(len, self.results.values()))
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,7 @@ class StageWindows:
         self._looked_at: LatestCache[StageRef, float] = LatestCache(256)
 
     def after_message(self, message: TaskQueueMessage) -> None:
-        """Some tasks of the message's stage may have ended, and the stage goes on."""
-        if message.takes_next is None:
-            return
+        """Some tasks of the message's stage, which is announced in windows, may have ended, and the stage goes on."""
         looked_at = self._looked_at.get(message.stage_ref)
         if message.takes_next or looked_at is None or self._clock() - looked_at >= LOOK_SECONDS:
             self.fill(message.stage_ref)

@@ -40,14 +40,15 @@ class LeaseKeeper:
         self.lost_leases = 0
 
     def hold(self, leases: list[HeldTask]) -> None:
+        has_timeout = False
         for lease in leases:
             if lease.timeout_seconds is not None:
                 lease.ask_at = time.monotonic() + lease.timeout_seconds + ASK_MARGIN_SECONDS
-        shortest = min(lease.lease_seconds for lease in leases)
+                has_timeout = True
+        shortest = min([lease.lease_seconds for lease in leases])
         if self._stand_in is not None:
             self._stand_in.watch(shortest)
         with self._changed:
-            has_timeout = any(lease.ask_at is not None for lease in leases)
             needs_attention = not self._held or has_timeout or shortest < self._shortest
             self._held.update(leases)
             if self._thread is None:

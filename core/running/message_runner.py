@@ -5,7 +5,7 @@ from uuid import UUID
 
 from core.basics.faults import fault_point
 from core.errors import UnknownWork
-from core.models import JobRecord, StageDefinition, TaskQueueMessage
+from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
 from core.models.transition import ClaimedRow, ClaimOutcome
 from core.operating.unknown_work import Postponer, UnknownTaskType
 from core.running.engine_parts import EngineParts
@@ -43,35 +43,48 @@ class MessageRunner:
             is_alone: Nothing else runs in this process: if it dies, nothing else can have been the reason. Each task
                 that was claimed is noted so; another process may have been quicker, and then nothing runs here.
         """
-        record = job.record
-        ref = record.ref.at_stage(stage.number)
+        ref = StageRef(job.record.job_id, job.record.run, stage.number)
         claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
-        lease_id, rows = claim.lease_id, claim.rows
-        strange = self._find_strange(rows)
-        moved_to = self._give_back(record, stage.number, strange, lease_id) if strange else None
-        claimed_rows = [row for row in rows if row.outcome is ClaimOutcome.CLAIMED and row not in strange]
-        if suspects is not None:
-            suspects += self._find_suspects(record, stage, claimed_rows)
-        if suspects:
-            self._state.release_tasks(ref, lease_id=lease_id, task_ids=suspects, started=False)
-        claimed = [row for row in claimed_rows if row.task_id not in (suspects or ())]
-        early = [row for row in rows if row.outcome is ClaimOutcome.NOT_DUE and row not in strange]
-        writer = OutcomeWriter(self._state, self._parts.orchestration, record, stage, lease_id)
-        writer.send_again(early)
-        if any(row.outcome is ClaimOutcome.EXPIRED for row in rows):
-            enforced = self._state.enforce_deadlines(ref)
-            moved_to = enforced.job_status if enforced.is_last_task_in_stage else None
+        writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, claim.lease_id)
+        claimed: Sequence[ClaimedRow] = claim.rows
+        if not self._may_all_run(claim.rows):
+            claimed = self._set_aside(writer, claim.rows, suspects)
+        if not claimed:
+            return writer.job_status
         for task in claimed if is_alone else ():
             self._state.note_alone(ref, task.task_id)
-        if not claimed:
-            return moved_to
         self.run_claimed(writer, claimed)
         return writer.job_status
 
-    def _find_strange(self, rows: Sequence[ClaimedRow]) -> list[ClaimedRow]:
-        """Tasks that this app has no handler for."""
-        unknown = {name for name in {row.task_type for row in rows} if self._catalog.find_handler(name) is None}
-        return [row for row in rows if row.task_type in unknown and row.outcome in _STILL_TO_RUN] if unknown else []
+    def _may_all_run(self, rows: Sequence[ClaimedRow]) -> bool:
+        """Whether all were claimed, were never interrupted, and have a handler here. Most messages are so."""
+        are_usual = all([row.outcome is ClaimOutcome.CLAIMED and not row.interruptions for row in rows])  # noqa: C419 - quicker
+        return are_usual and not self._unknown_types(rows)
+
+    def _unknown_types(self, rows: Sequence[ClaimedRow]) -> set[str]:
+        """Task types that this app has no handler for."""
+        return {name for name in {row.task_type for row in rows} if self._catalog.find_handler(name) is None}
+
+    def _set_aside(
+        self, writer: OutcomeWriter, rows: Sequence[ClaimedRow], suspects: list[str] | None
+    ) -> list[ClaimedRow]:
+        """Settle the tasks that are not to run now; those that are. `suspects` as for `run_message`."""
+        unknown = self._unknown_types(rows)
+        strange = [row for row in rows if row.task_type in unknown and row.outcome in _STILL_TO_RUN]
+        moved_to = self._give_back(writer.job, writer.stage.number, strange, writer.lease_id) if strange else None
+        claimed = [row for row in rows if row.outcome is ClaimOutcome.CLAIMED and row not in strange]
+        if suspects is not None:
+            suspects += self._find_suspects(writer.job, writer.stage, claimed)
+        if suspects:
+            self._state.release_tasks(writer.ref, lease_id=writer.lease_id, task_ids=suspects, started=False)
+        writer.send_again([row for row in rows if row.outcome is ClaimOutcome.NOT_DUE and row not in strange])
+        if any(row.outcome is ClaimOutcome.EXPIRED for row in rows):
+            enforced = self._state.enforce_deadlines(writer.ref)
+            moved_to = enforced.job_status if enforced.is_last_task_in_stage else None
+        running = [row for row in claimed if row.task_id not in (suspects or ())]
+        if not running:
+            writer.job_status = moved_to
+        return running
 
     def _find_suspects(self, job: JobRecord, stage: StageDefinition, rows: Sequence[ClaimedRow]) -> list[str]:
         """Tasks that may be what ends their processes. Few were interrupted so often; the others cost no look."""

@@ -1,6 +1,6 @@
 """Writes the outcomes of a message's tasks: completed, failed, to be retried, released."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,9 +9,9 @@ from core.basics.faults import fault_point
 from core.basics.log_fields import log_fields
 from core.basics.strict_json import EncodedJson
 from core.errors import AttemptsExhausted, DataRefused, Failure, classify
-from core.models import JobRecord, StageDefinition, TaskQueueMessage
+from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
 from core.models.announcement import UnannouncedTask
-from core.models.transition import ClaimedRow, RetryOutcome, StageCheck
+from core.models.transition import ClaimedRow, RetryOutcome
 from core.orchestration_manager import OrchestrationManager
 from core.running.task_batch import TaskOutcome
 from core.safety.safe_log import safe_logger
@@ -35,28 +35,30 @@ class OutcomeWriter:
         self._orchestration = orchestration
         self.job = job
         self.stage = stage
-        self.ref = job.ref.at_stage(stage.number)
+        self.ref = StageRef(job.job_id, job.run, stage.number)
         self.lease_id = lease_id
         # The job's status if one of these tasks was its stage's last.
         self.job_status: str | None = None
 
     def write(self, outcomes: Sequence[TaskOutcome]) -> None:
         """Write each outcome by its kind; successes first, in one call unless they are very large."""
-        attempts = {one.task.task_id: (one.task.attempt, round(one.duration_seconds, 3)) for one in outcomes}
-        with log_fields(correlation_id=self.job.correlation_id, _attempts=attempts):
-            self._write(outcomes)
+        with log_fields(_outcomes=outcomes):
+            failures = {one.task.task_id: one.failure for one in outcomes if one.failure is not None}
+            for results in _portions(outcomes):
+                failures |= self._complete_all(results)
+            if failures:
+                self._retry_or_fail([one.task for one in outcomes if one.task.task_id in failures], failures)
 
-    def _write(self, outcomes: Sequence[TaskOutcome]) -> None:
-        failures = {one.task.task_id: one.failure for one in outcomes if one.failure is not None}
-        for results in _portions(outcomes):
-            failures |= self._complete_all(results)
+    def _retry_or_fail(self, tasks: Sequence[ClaimedRow], failures: Mapping[str, Failure]) -> None:
         errors: dict[str, Mapping[str, Any]] = {}
-        for task in (one.task for one in outcomes if one.task.task_id in failures):
+        for task in tasks:
             failure = failures[task.task_id]
             if not (failure.retryable and self._retry(task, failure)):
                 errors[task.task_id] = failure.to_json()
         if errors:
-            self._note(self._state.fail_tasks(self.ref, lease_id=self.lease_id, errors=errors))
+            check = self._state.fail_tasks(self.ref, lease_id=self.lease_id, errors=errors)
+            if check.is_last_task_in_stage:
+                self.job_status = check.job_status
 
     def release(self, tasks: Sequence[ClaimedRow], *, started: bool = False) -> int:
         """Give tasks back, and announce them for others; how many were still this process's.
@@ -105,23 +107,12 @@ class OutcomeWriter:
             return refused
         return {}
 
-    def _complete(self, results: Mapping[str, EncodedJson]) -> None:
-        self._complete_alone(results)
-
-    def _complete_alone(self, results: Mapping[str, EncodedJson]) -> StageCheck:
-        """Write results, and nothing with them."""
+    def _complete(self, results: Mapping[str, EncodedJson]) -> Collection[str]:
+        """Write results; the ids of the tasks that ended with them. The others were no longer this process's."""
         check = self._state.complete_tasks(self.ref, lease_id=self.lease_id, results=results)
-        self._note_large_results(results)
-        self._note(check)
-        return check
-
-    def _note_large_results(self, results: Mapping[str, EncodedJson]) -> None:
-        sizes = ((task_id, len(result)) for task_id, result in results.items())
-        self._state.note_large_values(self.ref, "result", sizes)
-
-    def _note(self, check: StageCheck) -> None:
         if check.is_last_task_in_stage:
             self.job_status = check.job_status
+        return check.updated_ids
 
     def _retry(self, task: ClaimedRow, failure: Failure) -> bool:
         """Whether another attempt is scheduled."""

@@ -29,7 +29,8 @@ class ProcessGate:
     def shared(self) -> Iterator[None]:
         """Run beside others."""
         with self._changed:
-            self._wait(lambda: not self._is_alone and not self._waiting)
+            if self._is_alone or self._waiting:
+                self._wait(lambda: not self._is_alone and not self._waiting)
             self._present += 1
         try:
             yield

@@ -3,7 +3,7 @@
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +22,7 @@ from core.models import JobRecord, StageDefinition
 from core.models.lease import HeldTask, LeaseOutcome
 from core.models.retry import judged
 from core.models.transition import ClaimedRow
-from core.ports import HandlerFunction, JobCatalog, ResultStore
+from core.ports import JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
 from core.running.threads import ThreadReserve
 from core.safety.safe_log import safe_logger
@@ -92,7 +92,10 @@ class TaskBatch:
     ) -> None:
         self._most_bytes = most_bytes
         self.job, self.stage, self.lease_id = job, stage, lease_id
-        self._catalog, self._results, self._keeper = catalog, results, keeper
+        self._results, self._keeper = results, keeper
+        self._handlers = {
+            task_type: catalog.find_handler(task_type) for task_type in {task.task_type for task in tasks}
+        }
         self._waiting = deque(tasks)
         self._unsettled = len(tasks)
         self._threads = min(threads, len(tasks))
@@ -101,7 +104,9 @@ class TaskBatch:
         self._ended: queue.SimpleQueue[TaskOutcome | None] = queue.SimpleQueue()
         self._is_abandoned = False
         self._tasks = tuple(tasks)
-        self._pool = self._find_pool()
+        # Of processes, if a task's handler is to have one.
+        has_process = any(each and isinstance(each.function, ProcessFunction) for each in self._handlers.values())
+        self._pool = process_pool() if has_process else None
         watch = observer().attempts_of(job, stage)
         self._observed: Callable[[ClaimedRow], TaskOutcome] = partial(watch, self._attempt) if watch else self._attempt
         self.leases = {
@@ -239,12 +244,6 @@ class TaskBatch:
             finally:
                 pool.release()
 
-    def _find_pool(self) -> "ProcessPool | None":
-        """The pool of processes, if a task's handler is to have one."""
-        entries = map(self._catalog.find_handler, {task.task_type for task in self._tasks})
-        has_process = any(entry is not None and isinstance(entry.function, ProcessFunction) for entry in entries)
-        return process_pool() if has_process else None
-
     def _run(self, task: ClaimedRow) -> TaskOutcome:
         """One attempt. Whatever happens there is an outcome, at once: a task never holds up or fails its neighbours."""
         untold = TaskOutcome(task, failure=_UNTOLD)  # made before: where the memory is used up, nothing can be
@@ -255,48 +254,7 @@ class TaskBatch:
 
     def _attempt(self, task: ClaimedRow) -> TaskOutcome:
         began = time.monotonic()
-        with AttemptLog(self._log_fields(task)) as kept:
-            try:
-                outcome = call_author(self._call_handler, self._handler(task.task_type), task)
-            except AuthorError as error:
-                outcome = TaskOutcome(task, failure=error.failure)
-            except Exception as error:  # noqa: BLE001 - no handler; or the database is away, which a handler may meet
-                outcome = TaskOutcome(task, failure=classify(error))
-        if outcome.failure is not None:
-            outcome.failure = replace(outcome.failure, log=kept.text())
-        outcome.duration_seconds = time.monotonic() - began
-        if outcome.failure is not None and not outcome.stopped:
-            outcome.failure = judged(outcome.failure, self.stage.retry)
-            self._tell_failure(outcome, outcome.failure)
-        return outcome
-
-    def _call_handler(self, function: HandlerFunction, task: ClaimedRow) -> TaskOutcome:
-        lease = self.leases[task.task_id]
-        try:
-            returned = function(dict(task.parameters), self._context(task, lease))
-            judged = judge_returned(task.task_type, returned, self._most_bytes)
-        except TaskCancelled as error:
-            return TaskOutcome(task, failure=classify(error), stopped=lease.is_stop_requested)
-        if isinstance(judged, Failure):
-            return TaskOutcome(task, failure=judged)
-        return TaskOutcome(task, result=judged)
-
-    def _tell_failure(self, outcome: TaskOutcome, failure: Failure) -> None:
-        log.warning(
-            "task_attempt_failed",
-            # What is stored, and not the exception itself: it is bounded, and its text can be read.
-            exc_info=AuthorError(failure),
-            extra={
-                "checkpoint": "TASK_ATTEMPT_FAILED",
-                **self._log_fields(outcome.task),
-                "duration_seconds": round(outcome.duration_seconds, 3),
-                "error_type": failure.error_type,
-            },
-        )
-
-    def _log_fields(self, task: ClaimedRow) -> dict[str, Any]:
-        """What all records of an attempt carry."""
-        return {
+        fields = {
             "job_id": self.job.job_id,
             "run": self.job.run,
             "correlation_id": self.job.correlation_id,
@@ -304,12 +262,34 @@ class TaskBatch:
             "task_id": task.task_id,
             "attempt": task.attempt,
         }
+        with AttemptLog(fields) as kept:
+            try:
+                outcome = call_author(self._call_handler, task)
+            except AuthorError as error:
+                outcome = TaskOutcome(task, failure=error.failure)
+            except Exception as error:  # noqa: BLE001 - the database is away, which a handler may meet
+                outcome = TaskOutcome(task, failure=classify(error))
+        if outcome.failure is not None:
+            outcome.failure = replace(outcome.failure, log=kept.text())
+        outcome.duration_seconds = time.monotonic() - began
+        if outcome.failure is not None and not outcome.stopped:
+            outcome.failure = judged(outcome.failure, self.stage.retry)
+            _tell_failure(fields, outcome.duration_seconds, outcome.failure)
+        return outcome
 
-    def _handler(self, task_type: str) -> HandlerFunction:
-        entry = self._catalog.find_handler(task_type)
-        if entry is None:
-            raise HandlerMissing(task_type)
-        return entry.function
+    def _call_handler(self, task: ClaimedRow) -> TaskOutcome:
+        lease = self.leases[task.task_id]
+        handler = self._handlers[task.task_type]
+        if handler is None:
+            raise HandlerMissing(task.task_type)
+        try:
+            returned = handler.function(dict(task.parameters), self._context(task, lease))
+            judged = judge_returned(task.task_type, returned, self._most_bytes)
+        except TaskCancelled as error:
+            return TaskOutcome(task, failure=classify(error), stopped=lease.is_stop_requested)
+        if isinstance(judged, Failure):
+            return TaskOutcome(task, failure=judged)
+        return TaskOutcome(task, result=judged)
 
     def _context(self, task: ClaimedRow, lease: HeldTask) -> TaskContext:
         return TaskContext(
@@ -328,3 +308,17 @@ class TaskBatch:
             _timed_out=lambda: lease.is_timed_out,
             _timeout_seconds=self.stage.task_timeout_seconds,
         )
+
+
+def _tell_failure(fields: Mapping[str, Any], seconds: float, failure: Failure) -> None:
+    log.warning(
+        "task_attempt_failed",
+        # What is stored, and not the exception itself: it is bounded, and its text can be read.
+        exc_info=AuthorError(failure),
+        extra={
+            "checkpoint": "TASK_ATTEMPT_FAILED",
+            **fields,
+            "duration_seconds": round(seconds, 3),
+            "error_type": failure.error_type,
+        },
+    )

@@ -21,15 +21,15 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 def job_span(submission: SpanContext, ref: JobRef) -> SpanContext:
-    return _part(submission, "job", *ref.key)
+    return _part(submission, "job", *ref)
 
 
 def stage_span(submission: SpanContext, ref: StageRef) -> SpanContext:
-    return _part(submission, "stage", *ref.key)
+    return _part(submission, "stage", *ref)
 
 
 def attempt_span(submission: SpanContext, ref: JobRef, task_id: str, attempt: int) -> SpanContext:
-    return _part(submission, "attempt", *ref.key, task_id, attempt)
+    return _part(submission, "attempt", *ref, task_id, attempt)
 
 
 def submission_of(ref: JobRef, traceparent: str | None) -> SpanContext:
@@ -38,8 +38,8 @@ def submission_of(ref: JobRef, traceparent: str | None) -> SpanContext:
         found = get_current_span(_PROPAGATOR.extract({"traceparent": traceparent})).get_span_context()
         if found.is_valid:
             return found
-    trace_id = _digest("trace", *ref.key)[:16]
-    return SpanContext(int.from_bytes(trace_id), _span_id("submission", *ref.key), is_remote=True, trace_flags=_SAMPLED)
+    trace_id = _digest("trace", *ref)[:16]
+    return SpanContext(int.from_bytes(trace_id), _span_id("submission", *ref), is_remote=True, trace_flags=_SAMPLED)
 
 
 def _part(submission: SpanContext, *names: str | int) -> SpanContext:

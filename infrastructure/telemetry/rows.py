@@ -83,10 +83,10 @@ class TelemetryRows(PostgreSQLRepository):
 
     def find_ended_run(self, ref: JobRef) -> EndedRun | None:
         """None if the job is in another run by now."""
-        rows = self._select("find_ended_run", _RUN, ref.key)
+        rows = self._select("find_ended_run", _RUN, ref)
         if not rows:
             return None
-        stages = tuple(EndedStage(**row) for row in self._select("find_ended_run", _STAGES, ref.key))
+        stages = tuple(EndedStage(**row) for row in self._select("find_ended_run", _STAGES, ref))
         return EndedRun(**rows[0], stages=stages)
 
     def find_cancelled_run(self, job_id: str) -> int | None:

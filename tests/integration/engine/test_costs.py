@@ -1,6 +1,9 @@
 """What a job costs in statements, transactions and connections: counted, not timed."""
 
+import logging
+import sys
 from collections import Counter
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg
@@ -8,11 +11,16 @@ import pytest
 from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
+from core.models import TaskQueueMessage
 from infrastructure.postgresql import create_pool
 from tests.databases import Engine
 
 from .machine_suite import Rig, ShapesJob
 
+ROOT = Path(__file__).resolve().parents[3]
+OURS = (f"{ROOT}/core/", f"{ROOT}/infrastructure/")
+# What every part of the engine uses is on no path of its own.
+OF_ALL = (f"{ROOT}/core/basics/", f"{ROOT}/core/safety/")
 TASKS_PER_MESSAGE = ShapesJob.stages[1]["tasks_per_message"]
 
 
@@ -175,3 +183,38 @@ def test_message_of_a_cancelled_job_reads_no_more_of_a_large_stage_than_of_a_sma
         with engine.pool.connection() as connection:
             found.append(blocks(connection, "app.claim_tasks(%s, 1, 1, %s, %s, 'w')", job_id, ids, uuid4()))
     assert found[1] < 2 * found[0]
+
+
+def test_message_of_one_task_enters_few_functions_before_it_is_committed(engine, caplog):
+    """Each of them is one more to read and to pay for: the path had grown to 93 functions in 32 files."""
+    caplog.set_level(logging.WARNING)
+    rig = Rig(engine)
+    job_id = rig.submit(n=3)
+    rig.queues.deliver(rig.machine)
+    rig.queues.deliver(rig.machine)
+    first, second, _ = (task["task_id"] for task in rig.tasks(job_id, 2))
+    # What is made once for a process is made.
+    rig.machine.process_task_message(message_of(job_id, first))
+    message, entered = message_of(job_id, second), set()
+
+    def note(frame, event, _):
+        if event == "call":
+            entered.add((frame.f_code.co_filename, frame.f_code.co_qualname))
+
+    sys.setprofile(note)
+    try:
+        rig.machine.process_task_message(message)
+    finally:
+        sys.setprofile(None)
+    assert rig.engine.task(job_id, second)["status"] == "completed"
+    functions = {
+        (path, name)
+        for path, name in entered
+        if path.startswith(OURS) and not path.startswith(OF_ALL) and not name.endswith(">")
+    }
+    files = {path for path, _ in functions}
+    assert (30 <= len(functions) <= 66, 15 <= len(files) <= 24) == (True, True), sorted(functions)
+
+
+def message_of(job_id, task_id):
+    return TaskQueueMessage(job_id=job_id, job_type="shapes", stage=2, task_ids=(task_id,))

@@ -140,7 +140,7 @@ class Driver:
             case "take_back":
                 engine.stages.take_back_tasks(where)
             case "advance_again":
-                engine.query("select app.advance_job_stage(%s, %s, %s)", *where.key)
+                engine.query("select app.advance_job_stage(%s, %s, %s)", *where)
             case "stage_overdue" | "queue_overdue":
                 column = "deadline_at" if event == "stage_overdue" else "queue_deadline_at"
                 query = f"update app.stages set {column} = now() where job_id = %s and stage = %s"  # noqa: S608 - of two

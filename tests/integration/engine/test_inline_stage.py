@@ -455,7 +455,7 @@ def let_another_complete(engine, job_id, task_id, result):
     where = StageRef(job_id, 1, 2)
     with engine.pool.connection() as connection, connection.transaction():  # no heartbeat comes in between
         connection.execute("update app.tasks set lease_expires_at = now() where task_id = %s", (task_id,))
-        connection.execute("select app.take_back_tasks(%s, %s, %s)", where.key)
+        connection.execute("select app.take_back_tasks(%s, %s, %s)", where)
     lease = engine.claim(job_id, 2, task_id)
     assert engine.stages.complete_task_and_check_stage(where, lease_id=lease, results={task_id: result}).updated_ids
 
