@@ -6,6 +6,7 @@ does not read its answers is not read from either.
 
 import asyncio
 import logging
+from typing import Protocol
 
 from coremachine.local.broker import performatives as perf
 from coremachine.local.broker.codec import DecodeError
@@ -25,6 +26,20 @@ _AUTHENTICATED, _AUTHENTICATION_FAILED = 0, 1
 _CONTAINER = "coremachine-broker"
 # A client that has not opened the connection after this many ticks is none.
 _SILENCE_TICKS = 30
+
+
+class Wire(Protocol):
+    """What carries bytes to the client: an asyncio.Transport, or a WebSocket on one."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -50,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._idle = idle or IdleLimits()
         self._ticks = 0
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
+        self._transport: Wire | None = None
         self._input = bytearray()
         self._output: list[bytes] = []
         self._output_size = 0
@@ -74,6 +89,11 @@ class Connection(asyncio.Protocol):
         self._connections.add(self)
         if not self._book.admit(self):
             self.abort()
+
+    def speak_through(self, wire: Wire) -> None:
+        """Write to another wire than the transport, which it uses."""
+        if self._transport is not None:
+            self._transport = wire
 
     def data_received(self, data: bytes) -> None:
         self._watch.heard()

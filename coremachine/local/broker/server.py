@@ -12,6 +12,7 @@ from coremachine.local.broker.connection import Connection
 from coremachine.local.broker.limits import IdleLimits
 from coremachine.local.broker.namespace import Namespace
 from coremachine.local.broker.performatives import AmqpError
+from coremachine.local.broker.websocket import Doorway
 from coremachine.local.connections import ConnectionBook, connection_limit
 from coremachine.local.descriptors import descriptor_limit
 
@@ -128,7 +129,10 @@ class Broker:
         loop = asyncio.get_running_loop()
         try:
             server = await loop.create_server(
-                lambda: Connection(self.namespace, self._connections, book, self._idle), self.host, port, ssl=context
+                lambda: Doorway(Connection(self.namespace, self._connections, book, self._idle)),
+                self.host,
+                port,
+                ssl=context,
             )
         except OSError as exc:
             raise PortInUse(self.host, port, "AMQP", exc.strerror or str(exc)) from exc
