@@ -10,6 +10,7 @@ from typing import Protocol
 
 from coremachine.local.broker import performatives as perf
 from coremachine.local.broker.codec import DecodeError
+from coremachine.local.broker.durable_error import DurableError
 from coremachine.local.broker.idle import IdleWatch
 from coremachine.local.broker.limits import HARD_OUTPUT_BYTES, MAX_UNFINISHED_BYTES, SOFT_OUTPUT_BYTES, IdleLimits
 from coremachine.local.broker.namespace import Namespace
@@ -317,11 +318,20 @@ class Connection(asyncio.Protocol):
         self._flush_planned = False
         output, self._output = self._output, []
         self._output_size = 0
-        if output and self._transport is not None:
+        if output and self._transport is not None and self._has_committed():
             self._transport.write(b"".join(output))
         if self._starved and not self._paused:
             self._starved = False
             self._loop.call_soon(self._feed)
+
+    def _has_committed(self) -> bool:
+        try:
+            self._namespace.commit()
+        except DurableError:
+            # The broker stops; what was not written must not be confirmed.
+            self.abort()
+            return False
+        return True
 
     def _feed(self) -> None:
         for session in list(self._sessions.values()):

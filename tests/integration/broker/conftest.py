@@ -37,6 +37,7 @@ FORGETS_SOCKETS = {
     "test_topics_sdk.py",
     "test_options.py",
     "test_websockets.py",
+    "test_durable_kill.py",
 }
 
 
