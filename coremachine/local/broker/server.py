@@ -208,6 +208,13 @@ class Broker:
         """Forget all messages of a queue; `<queue>/$DeadLetterQueue` names its dead letters."""
         return self.namespace.get(queue).queue.purge()
 
+    def purge_all(self) -> None:
+        """Forget all messages of all entities, dead letters too."""
+        for entity in [*self.namespace.topics, *self.namespace.entities]:
+            entity.queue.purge()
+            if entity.queue.dead_letters is not None:
+                entity.queue.dead_letters.purge()
+
     def drop_connections(self) -> int:
         """Cut every AMQP connection without a word; returns how many there were."""
         connections = list(self._connections)

@@ -113,6 +113,10 @@ class BrokerThread:
     def purge(self, queue: str) -> int:
         return self._call(lambda: self._running().purge(queue))
 
+    def purge_all(self) -> None:
+        """Forget all messages, dead letters too; queues, topics and rules stay."""
+        self._call(lambda: self._running().purge_all())
+
     def drop_connections(self) -> int:
         return self._call(lambda: self._running().drop_connections())
 

@@ -99,9 +99,6 @@ class WebSocket(asyncio.Protocol):
             log.warning("websocket_closed", extra={"reason": str(exc)})
             self._close_with(exc.code)
 
-    def eof_received(self) -> None:
-        """The client sends no more: the transport closes itself."""
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.connection_lost(exc)
 
