@@ -67,7 +67,7 @@ class Keeper:
         later: Calls something in the next turn of the event loop.
 
     Raises:
-        DurableError: The file cannot be used, or an entity in it cannot become what the configuration says.
+        DurableError: The file cannot be used, or an entity in it cannot become what the configuration asks for.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float], later: Callable[[Callable[[], None]], object]) -> None:

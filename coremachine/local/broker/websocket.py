@@ -58,7 +58,7 @@ class Doorway(asyncio.Protocol):
 
 
 class _Violation(Exception):
-    """The client breaks the rules of WebSocket; the code says how."""
+    """The client breaks the rules of WebSocket; the code names how."""
 
     def __init__(self, code: int, text: str) -> None:
         self.code = code
