@@ -24,7 +24,7 @@ help:
 	@echo "make docs    the documents as a site to read in a browser, without a network"
 	@echo "make reference  the generated pages of docs/reference, after a change of what they describe"
 	@echo "make lock    write the exact versions after a change of dependencies (UPGRADE=1 for the newest)"
-	@echo "make packages  the wheel and the source archive, in dist/"
+	@echo "make packages  the wheel, the source archive, and the wheel of the broker alone, in dist/"
 	@echo "make test-package  the wheel, installed as a user installs it"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and local data"
@@ -173,6 +173,7 @@ test-package: .venv/.ready
 packages: .venv/.ready
 	rm -rf dist
 	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist
+	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist --wheel packages/servicebus
 
 clean:
 	rm -rf .venv .bench-venv .coremachine build dist site *.egg-info

@@ -27,6 +27,10 @@ def servicebus(
     tls_dir: Annotated[
         Path, typer.Option("--tls-dir", help="Certificates; clients have to trust ca.pem in it.")
     ] = Path(".coremachine/servicebus-tls"),
+    durable: Annotated[
+        Path | None,
+        typer.Option("--durable", help="A file that keeps entities and messages. Default: memory does."),
+    ] = None,
     idle_connection_seconds: Annotated[
         float | None, typer.Option("--idle-connection-seconds", min=1, help="Close silent connections; Azure: 240.")
     ] = None,
@@ -34,7 +38,7 @@ def servicebus(
         float | None, typer.Option("--idle-link-seconds", min=1, help="Detach links without use; Azure: 600.")
     ] = None,
 ) -> None:
-    """Run a local Azure Service Bus alone, without Docker; Ctrl-C ends it. Messages are kept in memory.
+    """Run a local Azure Service Bus alone, without Docker; Ctrl-C ends it.
 
     The first line of its output is the connection string for applications, the second the address of its
     administration (`/health`, `/queues`), a third one the connection string for administration clients.
@@ -46,9 +50,12 @@ def servicebus(
         coremachine servicebus --amqp-port 0 --admin-port 0
 
         coremachine servicebus --config Config.json --admin-tls-port 5301
+
+        coremachine servicebus --config Config.json --durable messages.db
     """
     # Other commands start faster without.
     from coremachine.local.broker.config import ConfigError, default_config_path, load_config  # noqa: PLC0415
+    from coremachine.local.broker.durable_error import DurableError  # noqa: PLC0415
     from coremachine.local.broker.limits import IdleLimits  # noqa: PLC0415
     from coremachine.local.broker.serve import serve  # noqa: PLC0415
     from coremachine.local.broker.server import Broker, PortInUse, TlsPorts  # noqa: PLC0415
@@ -62,11 +69,12 @@ def servicebus(
             admin_port=admin_port,
             tls=TlsPorts(tls_dir, amqps_port, admin_tls_port) if has_tls else None,
             idle=IdleLimits(idle_connection_seconds, idle_link_seconds),
+            durable=durable,
         )
         serve(broker)
     except ConfigError as error:
         raise CannotServe(str(error), Exit.USAGE) from error
-    except PortInUse as error:
+    except (DurableError, PortInUse) as error:
         raise CannotServe(str(error), Exit.FAILED) from error
 
 

@@ -50,11 +50,11 @@ class Installed:
         return done
 
     def run_tool(
-        self, module: str, *arguments: str, cwd: Path, code: int | None = 0
+        self, module: str, *arguments: str, cwd: Path, code: int | None = 0, **settings: str
     ) -> "subprocess.CompletedProcess[str]":
         """A tool of Python, by its module; mypy as a program would be, since it looks where it was started."""
         start = f"import sys, runpy; sys.argv[0] = {module!r}; runpy.run_module({module!r}, run_name='__main__')"
-        return self.run("python", "-c", start, *arguments, cwd=cwd, code=code)
+        return self.run("python", "-c", start, *arguments, cwd=cwd, code=code, **settings)
 
     def environment(self, **settings: str) -> dict[str, str]:
         hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
@@ -88,11 +88,11 @@ class Installed:
                 process.wait(60)
 
 
-def build_wheel(folder: Path) -> Path:
+def build_wheel(folder: Path, project: Path = PROJECT_ROOT) -> Path:
     """Without a network, by the build system of this environment."""
     options = ["--wheel", "--quiet", "--offline", "--no-build-isolation", "--python", sys.executable]
     done = subprocess.run(
-        [UV, "build", *options, "--out-dir", str(folder)], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
+        [UV, "build", *options, "--out-dir", str(folder)], cwd=project, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr.lower()

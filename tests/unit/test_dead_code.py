@@ -32,6 +32,7 @@ SHAPES = {
 HOOKS = {
     "settings_customise_sources",  # pydantic-settings
     "dump",  # psycopg
+    "pytest_addoption",
     "pytest_unconfigure",
     "capture_signals",  # uvicorn, as are the next two
     "send_400_response",
@@ -46,7 +47,6 @@ HOOKS = {
 # For those who test or deploy an app, or write a repository of their own.
 TOOLS = {
     "worker_pids",
-    "BrokerThread",
     "for_queues",
     "_ensure_schema_exists",
     "build_where_clause",

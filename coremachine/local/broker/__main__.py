@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coremachine.local.broker.config import ConfigError, default_config_path, load_config
+from coremachine.local.broker.durable_error import DurableError
 from coremachine.local.broker.limits import IdleLimits
 from coremachine.local.broker.serve import serve
 from coremachine.local.broker.server import Broker, PortInUse, TlsPorts
@@ -24,9 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             admin_port=options.admin_port,
             tls=tls,
             idle=IdleLimits(options.idle_connection_seconds, options.idle_link_seconds),
+            durable=options.durable,
         )
         serve(broker, exit_with_parent=options.exit_with_parent)
-    except (ConfigError, PortInUse) as exc:
+    except (ConfigError, DurableError, PortInUse) as exc:
         sys.stderr.write(f"{exc}\n")
         return 1
     return 0
@@ -45,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tls-dir", default=".coremachine/servicebus-tls", help="certificates; ca.pem is to be trusted"
     )
+    parser.add_argument("--durable", type=Path, help="a file that keeps entities and messages; without it, memory does")
     parser.add_argument("--idle-connection-seconds", type=float, help="close silent connections; the service: 240")
     parser.add_argument("--idle-link-seconds", type=float, help="detach links without use; the service: 600")
     parser.add_argument(

@@ -135,7 +135,11 @@ class AdminHttp:
     async def _respond(self, reader: asyncio.StreamReader, *, on_loopback: bool) -> bytes:
         try:
             request = await _read_request(reader, on_loopback=on_loopback)
-            return b"" if request is None else self.answer(request).encoded()
+            if request is None:
+                return b""
+            response = self.answer(request)
+            self._operations.namespace.commit()
+            return response.encoded()
         except RefusedError as exc:
             return exc.problem.as_bytes("/")
         except (ConnectionError, TimeoutError):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from xml.etree import ElementTree as ET
 
+from coremachine.local.broker import codec
 from coremachine.local.broker.durations import parse_duration, parse_limit
 from coremachine.local.broker.rules import CorrelationFilter, FalseFilter, Filter, Rule, TrueFilter
 from coremachine.local.broker.sql_action import SqlAction
@@ -114,7 +115,9 @@ def read_rule(name: str, description: ET.Element) -> Rule:
     has_action = action is not None and action.get(_TYPE) == "SqlRuleAction" and expression
     condition = description.find(f"{{{SERVICE}}}Filter")
     chosen: Filter = TrueFilter() if condition is None else _read_filter(condition)
-    return Rule(name, chosen, SqlAction(expression) if has_action and expression else None)
+    if not has_action or action is None or not expression:
+        return Rule(name, chosen)
+    return Rule(name, chosen, SqlAction(expression, _read_parameters(action)))
 
 
 def _read_filter(condition: ET.Element) -> Filter:
@@ -124,21 +127,24 @@ def _read_filter(condition: ET.Element) -> Filter:
     if kind == "FalseFilter":
         return FalseFilter()
     if kind == "SqlFilter":
-        if next(condition.iter(f"{{{SERVICE}}}KeyValueOfstringanyType"), None) is not None:
-            raise ValueError("expected a filter without parameters, since the broker does not know them; found some")
-        return SqlFilter(_text(condition, "SqlExpression") or "")
+        return SqlFilter(_text(condition, "SqlExpression") or "", _read_parameters(condition))
     if kind == "CorrelationFilter":
         system = {name.lower(): text for name in _CORRELATION if (text := _text(condition, name)) is not None}
         return CorrelationFilter(system, _read_properties(condition))
     raise ValueError(f"expected a TrueFilter, FalseFilter, SqlFilter or CorrelationFilter, found {kind or 'no type'!r}")
 
 
-def _read_properties(condition: ET.Element) -> dict[str, object]:
-    found: dict[str, object] = {}
+def _read_parameters(sql: ET.Element) -> dict[str, codec.Value]:
+    """Of a filter or an action, by their names, which begin with @ whether they were sent so or not."""
+    return {f"@{name.removeprefix('@')}": value for name, value in _read_properties(sql).items()}
+
+
+def _read_properties(condition: ET.Element) -> dict[str, codec.Value]:
+    found: dict[str, codec.Value] = {}
     for entry in condition.iter(f"{{{SERVICE}}}KeyValueOfstringanyType"):
         key, value = _text(entry, "Key"), entry.find(f"{{{SERVICE}}}Value")
         if key is None or value is None:
-            raise ValueError("expected a Key and a Value in each property of a correlation filter")
+            raise ValueError("expected a Key and a Value in each property or parameter of a rule")
         kind = value.get(_TYPE, "string").rpartition(":")[2]
         if kind not in _VALUES:
             raise ValueError(f"expected a value of type {', '.join(_VALUES)} for '{key}', found {kind!r}")

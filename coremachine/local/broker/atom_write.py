@@ -3,7 +3,7 @@
 Clients look for the prefixes and default namespaces that the service writes, so that they are written by hand.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from xml.sax.saxutils import escape, quoteattr
 
@@ -90,7 +90,7 @@ def rule_entry(subscription: Subscription, rule: Rule) -> str:
     if rule.action is None:
         action = '<Action i:type="EmptyRuleAction"/>'
     else:
-        action = f'<Action i:type="SqlRuleAction">{_sql(rule.action.expression)}</Action>'
+        action = f'<Action i:type="SqlRuleAction">{_sql(rule.action.expression, rule.action.parameters)}</Action>'
     created = _elements([("CreatedAt", _moment(subscription.entity.created_at)), ("Name", rule.name)])
     path = f"{subscription.entity.name}/Rules/{rule.name}"
     content = _filter(rule.filter) + action + created
@@ -183,7 +183,7 @@ def _filter(condition: Filter) -> str:
         inner = _elements(values) + (f"<Properties>{pairs}</Properties>" if pairs else "")
         return f'<Filter i:type="CorrelationFilter">{inner}</Filter>'
     if isinstance(condition, SqlFilter):
-        return f'<Filter i:type="SqlFilter">{_sql(condition.expression)}</Filter>'
+        return f'<Filter i:type="SqlFilter">{_sql(condition.expression, condition.parameters)}</Filter>'
     if isinstance(condition, FalseFilter):
         return f'<Filter i:type="FalseFilter">{_sql("1=0")}</Filter>'
     if isinstance(condition, TrueFilter):
@@ -205,8 +205,10 @@ def _property(name: str, value: object) -> str:
     )
 
 
-def _sql(expression: str) -> str:
-    return _elements([("SqlExpression", expression), ("CompatibilityLevel", "20")])
+def _sql(expression: str, parameters: Mapping[str, object] | None = None) -> str:
+    pairs = "".join(_property(name, value) for name, value in (parameters or {}).items())
+    shown = f"<Parameters>{pairs}</Parameters>" if pairs else ""
+    return _elements([("SqlExpression", expression), ("CompatibilityLevel", "20")]) + shown
 
 
 def _elements(values: Values) -> str:

@@ -6,9 +6,11 @@ does not read its answers is not read from either.
 
 import asyncio
 import logging
+from typing import Protocol
 
 from coremachine.local.broker import performatives as perf
 from coremachine.local.broker.codec import DecodeError
+from coremachine.local.broker.durable_error import DurableError
 from coremachine.local.broker.idle import IdleWatch
 from coremachine.local.broker.limits import HARD_OUTPUT_BYTES, MAX_UNFINISHED_BYTES, SOFT_OUTPUT_BYTES, IdleLimits
 from coremachine.local.broker.namespace import Namespace
@@ -25,6 +27,20 @@ _AUTHENTICATED, _AUTHENTICATION_FAILED = 0, 1
 _CONTAINER = "coremachine-broker"
 # A client that has not opened the connection after this many ticks is none.
 _SILENCE_TICKS = 30
+
+
+class Wire(Protocol):
+    """What carries bytes to the client: an asyncio.Transport, or a WebSocket on one."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -50,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._idle = idle or IdleLimits()
         self._ticks = 0
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
+        self._transport: Wire | None = None
         self._input = bytearray()
         self._output: list[bytes] = []
         self._output_size = 0
@@ -74,6 +90,11 @@ class Connection(asyncio.Protocol):
         self._connections.add(self)
         if not self._book.admit(self):
             self.abort()
+
+    def speak_through(self, wire: Wire) -> None:
+        """Write to another wire than the transport, which it uses."""
+        if self._transport is not None:
+            self._transport = wire
 
     def data_received(self, data: bytes) -> None:
         self._watch.heard()
@@ -297,11 +318,20 @@ class Connection(asyncio.Protocol):
         self._flush_planned = False
         output, self._output = self._output, []
         self._output_size = 0
-        if output and self._transport is not None:
+        if output and self._transport is not None and self._has_committed():
             self._transport.write(b"".join(output))
         if self._starved and not self._paused:
             self._starved = False
             self._loop.call_soon(self._feed)
+
+    def _has_committed(self) -> bool:
+        try:
+            self._namespace.commit()
+        except DurableError:
+            # The broker stops; what was not written must not be confirmed.
+            self.abort()
+            return False
+        return True
 
     def _feed(self) -> None:
         for session in list(self._sessions.values()):

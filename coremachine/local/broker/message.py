@@ -185,6 +185,14 @@ def encode_delivery(content: Content, added: BrokerProperties) -> bytes:
     )
 
 
+def encode_stored(content: Content) -> bytes:
+    """A message as `parse_message` reads it again, without what the broker adds on delivery."""
+    ttl = NULL if content.ttl_seconds is None else codec.uint(min(round(content.ttl_seconds * 1000), 0xFFFFFFFF))
+    header = codec.described(_HEADER, codec.list_of((content.durable, content.priority, ttl)))
+    annotations = _annotations_map(content.annotations, 2 * content.annotation_count) if content.annotations else b""
+    return b"".join((header, annotations, content.properties, content.application_properties, content.body))
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request to `$cbs` or `$management`: its message id as raw bytes, the body's value decoded and raw."""
@@ -345,5 +353,9 @@ def _encode_annotations(content: Content, added: BrokerProperties) -> bytes:
         parts += (_ORIGINAL_SEQUENCE_KEY, codec.long(added.original_sequence_number))
     data = content.annotations + b"".join(parts)
     count = 2 * content.annotation_count + len(parts)
+    return _annotations_map(data, count)
+
+
+def _annotations_map(data: bytes, count: int) -> bytes:
     # The map is assembled from raw pairs, so its header is written here.
     return codec.described(_ANNOTATIONS, struct.pack(">BII", 0xD1, len(data) + 4, count) + data)

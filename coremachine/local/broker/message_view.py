@@ -46,6 +46,19 @@ class MessageView:
         return {str(key): value for key, value in decoded.items()} if isinstance(decoded, dict) else {}
 
     @cached_property
+    def _names(self) -> dict[str, str]:
+        return {name.lower(): name for name in reversed(self.properties)}
+
+    def name_of(self, name: str) -> str | None:
+        """The name of an application property as the message has it, None if it has none; case does not matter."""
+        return name if name in self.properties else self._names.get(name.lower())
+
+    def user(self, name: str) -> codec.Value:
+        """An application property, None where the message has none."""
+        known = self.name_of(name)
+        return None if known is None else self.properties[known]
+
+    @cached_property
     def _fields(self) -> list[codec.Value]:
         decoded = codec.decode(self._content.properties)[0] if self._content.properties else []
         return decoded if isinstance(decoded, list) else []

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.entity import CallLater, Entity, SessionEntity, call_later
@@ -37,24 +37,53 @@ class Faults:
             raise AmqpError("com.microsoft:server-busy", "The request was rejected on demand of a test. Try again.")
 
 
+class Keeper(Protocol):
+    """What durable mode wants to know; see `durable.Keeper`."""
+
+    def added(self, kind: str, entity: Entity, topic: str | None = None, rules: RuleBook | None = None) -> None: ...
+
+    def changed(self, entity: Entity) -> None: ...
+
+    def removed(self, entity: Entity) -> None: ...
+
+    def commit(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Namespace:
-    """Queues, topics and subscriptions by name, without regard to case."""
+    """Queues, topics and subscriptions by name, without regard to case.
+
+    Args:
+        keeper: In durable mode.
+    """
 
     def __init__(
-        self, queues: Iterable[QueueSettings], clock: Callable[[], float], later: CallLater = call_later
+        self,
+        queues: Iterable[QueueSettings],
+        clock: Callable[[], float],
+        later: CallLater = call_later,
+        keeper: Keeper | None = None,
     ) -> None:
         self.clock = clock
         self.started_at = clock()
         self._call_later = later
+        self._keeper = keeper
         self._entities: dict[str, Entity] = {}
         self.faults = Faults()
         for settings in queues:
             self.add_queue(settings)
 
     @classmethod
-    def of(cls, config: BrokerConfig, clock: Callable[[], float], later: CallLater = call_later) -> "Namespace":
+    def of(
+        cls,
+        config: BrokerConfig,
+        clock: Callable[[], float],
+        later: CallLater = call_later,
+        keeper: Keeper | None = None,
+    ) -> "Namespace":
         """All entities of a configuration."""
-        namespace = cls(config.queues, clock, later)
+        namespace = cls(config.queues, clock, later, keeper)
         for each in config.topics:
             topic = namespace.add_topic(each.settings)
             for subscription in each.subscriptions:
@@ -66,12 +95,16 @@ class Namespace:
         """Add a queue; one of the same name is an error of the caller."""
         entity = self._make_queue(settings)
         self._add(entity)
+        if self._keeper is not None:
+            self._keeper.added("queue", entity)
         return entity
 
     def add_topic(self, settings: QueueSettings) -> Topic:
         """Add a topic; an entity of the same name is an error of the caller."""
         topic = Topic(settings.name, Queue(settings, self.clock), self.clock, self._call_later)
         self._add(topic)
+        if self._keeper is not None:
+            self._keeper.added("topic", topic)
         return topic
 
     def add_subscription(self, topic: Topic, settings: QueueSettings, rules: list[Rule] | None = None) -> Subscription:
@@ -82,12 +115,15 @@ class Namespace:
         entity = self._make_queue(replace(settings, name=path))
         subscription = Subscription(settings.name, entity, RuleBook(rules))
         topic.add(subscription)
+        if self._keeper is not None:
+            self._keeper.added("subscription", entity, topic.name, subscription.rules)
         return subscription
 
     def remove(self, path: str) -> None:
         """Delete a queue, topic or subscription: links are detached, messages are gone."""
         entity = self.get(path)
         subscription = self.find_subscription(path)
+        self._forget(entity)
         if subscription is not None:
             topic, found = subscription
             topic.remove_subscription(found.name, _not_found(path))
@@ -102,6 +138,17 @@ class Namespace:
         if entity.queue.dead_letters is not None:
             entity.queue.dead_letters.settings = settings
         self._connect(entity)
+        if self._keeper is not None:
+            self._keeper.changed(entity)
+
+    def commit(self) -> None:
+        """In durable mode, return when all that happened is on the disk: before anything is said to a client.
+
+        Raises:
+            DurableError: It cannot be written; nothing may be said.
+        """
+        if self._keeper is not None:
+            self._keeper.commit()
 
     @property
     def queues(self) -> list[Entity]:
@@ -156,6 +203,14 @@ class Namespace:
     def close(self) -> None:
         for entity in list(self._entities.values()):
             entity.close()
+        if self._keeper is not None:
+            self._keeper.close()
+
+    def _forget(self, entity: Entity) -> None:
+        if self._keeper is not None:
+            for each in entity.subscriptions if isinstance(entity, Topic) else []:
+                self._keeper.removed(each.entity)
+            self._keeper.removed(entity)
 
     def _add(self, entity: Entity) -> None:
         key = entity.name.lower()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from uuid import UUID, uuid4
 
+from coremachine.local.broker.changes import QueueChanges
 from coremachine.local.broker.limits import EXPIRED_PER_TICK
 from coremachine.local.broker.message import Content, RawPairs
 from coremachine.local.broker.ready import ReadyList
@@ -42,6 +43,8 @@ class Queue:
     def __init__(self, settings: QueueSettings, clock: Callable[[], float], *, is_dead_letter: bool = False) -> None:
         self.settings = settings
         self.forward: Forward | None = None
+        # In durable mode alone.
+        self.changes: QueueChanges | None = None
         self._clock = clock
         self._last_number = 0
         # In the order of sequence numbers, because a message that gets a new number is inserted anew.
@@ -56,6 +59,26 @@ class Queue:
 
     def check(self, content: Content) -> None:
         """Raise what `send` would refuse a message with, so that a batch is taken as a whole or not at all."""
+
+    def restore(self, messages: Iterable[Message], last_number: int, seen_ids: Iterable[tuple[object, float]]) -> None:
+        """Take what an empty queue held before: messages by number, and ids with until when they are remembered."""
+        self._last_number = last_number
+        self._seen_ids.restore(seen_ids)
+        for message in messages:
+            self._messages[message.sequence_number] = message
+            self._places[message.place] += 1
+            if message.place is Place.SCHEDULED:
+                self._message_times.add(message.content.scheduled_at or 0.0, message.sequence_number)
+                continue
+            if message.expires_at is not None:
+                self._message_times.add(message.expires_at, message.sequence_number)
+            if message.place is Place.READY:
+                self._ready_of(message).append(message)
+
+    @property
+    def last_number(self) -> int:
+        """The highest sequence number that was given away."""
+        return self._last_number
 
     def send(self, content: Content, *, original_sequence_number: int | None = None) -> int:
         """Accept a message, at once or at its scheduled time. A duplicate is accepted and dropped.
@@ -215,6 +238,8 @@ class Queue:
         self._message_times.clear()
         self._lock_ends.clear()
         self._clear_ready()
+        if self.changes is not None:
+            self.changes.purged()
         return gone
 
     def delete_oldest(self, limit: int, before: float) -> int:
@@ -248,6 +273,8 @@ class Queue:
 
     def _next_number(self) -> int:
         self._last_number += 1
+        if self.changes is not None:
+            self.changes.number_given()
         return self._last_number
 
     @property
@@ -280,12 +307,19 @@ class Queue:
 
     def _is_duplicate(self, content: Content, now: float) -> bool:
         window = None if self._is_dead_letter or content.message_id is None else self.settings.duplicate_window_seconds
-        return window is not None and self._seen_ids.is_repeated(content.message_id, now, window)
+        if window is None:
+            return False
+        is_repeated = self._seen_ids.is_repeated(content.message_id, now, window)
+        if not is_repeated and self.changes is not None:
+            self.changes.id_seen(content.message_id, now + window)
+        return is_repeated
 
     def _store(self, content: Content, number: int, place: Place) -> Message:
         message = Message(content, number, self._clock(), place)
         self._messages[number] = message
         self._places[place] += 1
+        if self.changes is not None:
+            self.changes.stored(message)
         return message
 
     def _enqueue(self, message: Message) -> None:
@@ -331,18 +365,24 @@ class Queue:
     def _modify(self, message: Message, changes: RawPairs | None) -> Message:
         if changes:
             message.content = message.content.modified(changes)
+            if self.changes is not None:
+                self.changes.rewritten(message)
         return message
 
     def _move(self, message: Message, place: Place) -> None:
         self._places[message.place] -= 1
         self._places[place] += 1
         message.place = place
+        if self.changes is not None and place is not Place.LOCKED:
+            self.changes.moved(message)
 
     def _remove(self, message: Message, *, popped: bool = False) -> None:
         was_ready = message.place is Place.READY
         self._places[message.place] -= 1
         message.place = Place.GONE
         del self._messages[message.sequence_number]
+        if self.changes is not None:
+            self.changes.removed(message)
         if was_ready and not popped:
             self._ready_of(message).moved_on()
 

@@ -1,6 +1,6 @@
 """Rules of a subscription: which messages it takes, and what an action changes in them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,6 +68,7 @@ class RuleBook:
 
     def __init__(self, rules: list[Rule] | None = None) -> None:
         self._rules: dict[str, Rule] = {}
+        self.on_change: Callable[[], None] | None = None
         for rule in [Rule(DEFAULT_RULE)] if rules is None else rules:
             self.add(rule)
 
@@ -88,14 +89,21 @@ class RuleBook:
         """
         if self.find(rule.name) is not None:
             raise ValueError(f"expected a new rule name, found that '{rule.name}' exists already")
-        self._rules[rule.name.lower()] = rule
+        self.replace(rule)
 
     def replace(self, rule: Rule) -> None:
         self._rules[rule.name.lower()] = rule
+        self._changed()
 
     def remove(self, name: str) -> bool:
         """Remove a rule; False if there is none of this name."""
-        return self._rules.pop(name.lower(), None) is not None
+        is_removed = self._rules.pop(name.lower(), None) is not None
+        self._changed()
+        return is_removed
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
 
     def copies_of(self, content: Content) -> list[Content]:
         """What the subscription gets: a copy for each matching rule with an action, one for all others together."""

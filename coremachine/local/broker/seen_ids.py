@@ -1,6 +1,7 @@
 """Duplicate detection: the message ids of a while."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 
 class SeenIds:
@@ -17,6 +18,10 @@ class SeenIds:
             return True
         self._until[message_id] = now + window
         return False
+
+    def restore(self, ids: Iterable[tuple[object, float]]) -> None:
+        """Remember ids until a time each, the first to be forgotten first."""
+        self._until.update(ids)
 
     def clear(self) -> None:
         self._until.clear()

@@ -22,6 +22,7 @@ def serve(broker: Broker, *, exit_with_parent: bool = False) -> None:
 
     Raises:
         PortInUse: One of its ports is taken.
+        DurableError: What it must keep can no longer be written.
     """
     raise_descriptor_limit()
     asyncio.run(_serve(broker, exit_with_parent=exit_with_parent))
@@ -35,6 +36,7 @@ async def _serve(broker: Broker, *, exit_with_parent: bool) -> None:
         loop.add_signal_handler(number, stopped.set)
     if exit_with_parent:
         threading.Thread(target=_stop_at_eof, args=(loop, stopped), name="parent", daemon=True).start()
+    broker.on_failure = stopped.set
     await broker.start()
     lines = [broker.connection_string, broker.admin_url]
     if broker.admin_tls_port is not None:
@@ -45,6 +47,8 @@ async def _serve(broker: Broker, *, exit_with_parent: bool) -> None:
         await stopped.wait()
     finally:
         await broker.stop()
+    if broker.failure is not None:
+        raise broker.failure
 
 
 def _stop_at_eof(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:

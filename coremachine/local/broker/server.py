@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from coremachine.local.broker.admin_http import AdminHttp
 from coremachine.local.broker.clock import TurnableClock
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.connection import Connection
+from coremachine.local.broker.durable_error import DurableError
 from coremachine.local.broker.limits import IdleLimits
 from coremachine.local.broker.namespace import Namespace
 from coremachine.local.broker.performatives import AmqpError
+from coremachine.local.broker.websocket import Doorway
 from coremachine.local.connections import ConnectionBook, connection_limit
 from coremachine.local.descriptors import descriptor_limit
 
@@ -43,7 +46,7 @@ class TlsPorts:
 
 
 class Broker:
-    """A local Service Bus namespace. Messages live in memory and are gone when it stops.
+    """A local Service Bus namespace. Without a file, messages are gone when it stops.
 
     Args:
         config: The queues and topics.
@@ -53,6 +56,10 @@ class Broker:
         tls: Ports with TLS beside them.
         idle: When silent connections and links are closed; never by default.
         clock: Seconds since the Unix epoch; tests can turn the default one.
+        durable: A file that keeps all entities and messages, made where missing.
+
+    Raises:
+        DurableError: The file cannot be used.
     """
 
     def __init__(
@@ -65,9 +72,12 @@ class Broker:
         tls: TlsPorts | None = None,
         idle: IdleLimits | None = None,
         clock: TurnableClock | None = None,
+        durable: Path | None = None,
     ) -> None:
         self._clock = clock or TurnableClock()
-        self.namespace = Namespace.of(config, self._clock)
+        self.failure: DurableError | None = None
+        self.on_failure: Callable[[], None] | None = None
+        self.namespace = self._durable_namespace(config, durable) if durable else Namespace.of(config, self._clock)
         self.host = host
         self.amqp_port = amqp_port
         self.admin_port = admin_port
@@ -78,6 +88,25 @@ class Broker:
         self._idle_timer: asyncio.TimerHandle | None = None
         self._connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
+
+    def _durable_namespace(self, config: BrokerConfig, path: Path) -> Namespace:
+        from coremachine.local.broker.durable import Keeper  # noqa: PLC0415 - only then is SQLite loaded
+
+        keeper = Keeper(path, self._clock, lambda action: asyncio.get_running_loop().call_soon(action))
+        try:
+            namespace = Namespace.of(keeper.merged(config), self._clock, keeper=keeper)
+            keeper.commit()
+        except BaseException:
+            keeper.abandon()
+            raise
+        keeper.on_failure = self._fail
+        return namespace
+
+    def _fail(self, failure: DurableError) -> None:
+        self.failure = failure
+        self.drop_connections()
+        if self.on_failure is not None:
+            self.on_failure()
 
     @property
     def connection_string(self) -> str:
@@ -123,12 +152,17 @@ class Broker:
             await self.stop()
             raise
         self._watch_idle_links()
+        # What a file kept may be due.
+        self.namespace.clock_turned()
 
     async def _listen_amqp(self, port: int, book: ConnectionBook, context: ssl.SSLContext | None) -> int:
         loop = asyncio.get_running_loop()
         try:
             server = await loop.create_server(
-                lambda: Connection(self.namespace, self._connections, book, self._idle), self.host, port, ssl=context
+                lambda: Doorway(Connection(self.namespace, self._connections, book, self._idle)),
+                self.host,
+                port,
+                ssl=context,
             )
         except OSError as exc:
             raise PortInUse(self.host, port, "AMQP", exc.strerror or str(exc)) from exc
@@ -173,6 +207,13 @@ class Broker:
     def purge(self, queue: str) -> int:
         """Forget all messages of a queue; `<queue>/$DeadLetterQueue` names its dead letters."""
         return self.namespace.get(queue).queue.purge()
+
+    def purge_all(self) -> None:
+        """Forget all messages of all entities, dead letters too."""
+        for entity in [*self.namespace.topics, *self.namespace.entities]:
+            entity.queue.purge()
+            if entity.queue.dead_letters is not None:
+                entity.queue.dead_letters.purge()
 
     def drop_connections(self) -> int:
         """Cut every AMQP connection without a word; returns how many there were."""

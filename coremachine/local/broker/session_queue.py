@@ -105,6 +105,13 @@ class SessionQueue(Queue):
         """
         session = self._held_session(session_id)
         session.state, session.updated_at = state, self._clock()
+        if self.changes is not None:
+            self.changes.session_changed(session_id, state, session.updated_at)
+
+    def restore_state(self, session_id: str, state: bytes, updated_at: float) -> None:
+        """A session's state as it was before."""
+        session = self._session(session_id)
+        session.state, session.updated_at = state, updated_at
 
     def session_ids(self, updated_after: float | None) -> list[str]:
         """Sessions whose state was set after a time; without a time, those with messages."""

@@ -1,6 +1,6 @@
-"""SQL actions of rules: `SET name = value` and `REMOVE name`, with `;` between them."""
+"""SQL actions of rules: `SET name = value` and `REMOVE name`; a `;` between them may be left out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from uuid import UUID
 
@@ -20,20 +20,23 @@ Step = Callable[[Content], Content]
 class SqlAction:
     """What a rule changes in its copy of a message.
 
+    Args:
+        parameters: Values for names in the expression that begin with @.
+
     Raises:
         SqlError: The expression is not understood.
-        ValueError: It names a system property that cannot be set.
     """
 
-    def __init__(self, expression: str) -> None:
+    def __init__(self, expression: str, parameters: Mapping[str, codec.Value] | None = None) -> None:
         self.expression = expression
-        reader = Reader(expression)
-        self._steps = [_parse_statement(reader)]
-        while reader.take_if("sign", ";") is not None and reader.next.kind != "end":
-            self._steps.append(_parse_statement(reader))
-            if len(self._steps) > _MAX_STATEMENTS:
+        reader = Reader(expression, parameters)
+        self.parameters = reader.parameters
+        self._steps: list[Step] = []
+        while not self._steps or reader.next.kind != "end":
+            if len(self._steps) == _MAX_STATEMENTS:
                 raise reader.unexpected(f"at most {_MAX_STATEMENTS} statements")
-        reader.expect_end()
+            self._steps.append(_parse_statement(reader))
+            reader.take_if("sign", ";")
 
     def applied(self, content: Content, more: dict[str, str]) -> Content:
         """A changed copy, with more application properties."""
@@ -49,13 +52,48 @@ def _parse_statement(reader: Reader) -> Step:
         value = parse_value(reader)
         if scope == "sys":
             return _set_system(position_of(name), value)
-        return lambda content: content.modified([(codec.string(name), encode(value(MessageView(content))))])
+        return _set_user(name, value)
     if reader.take_if("keyword", "remove") is not None:
         scope, name = reader.take_property()
         if scope == "sys":
             return _set_system(position_of(name), lambda _message: None)
-        return lambda content: content.without(name)
+        return lambda content: content.without(MessageView(content).name_of(name) or name)
     raise reader.unexpected("SET or REMOVE")
+
+
+def _set_user(name: str, value: Expression) -> Step:
+    def step(content: Content) -> Content:
+        view = MessageView(content)
+        known = view.name_of(name)
+        found = value(view)
+        if known is not None:
+            found = _converted(found, view.properties[known])
+        return content.modified([(codec.string(known or name), encode(found))])
+
+    return step
+
+
+def _converted(value: codec.Value, known: codec.Value) -> codec.Value:
+    """A value in the type of the one that it replaces, where that is possible."""
+    if value is None or known is None or type(value) is type(known):
+        return value
+    if isinstance(known, str):
+        return str(value)
+    for kind in (bool, int, float):
+        if isinstance(known, kind) and isinstance(value, str | int | float):
+            return _number_from(value, kind)
+    return value
+
+
+def _number_from(value: str | float, kind: type[bool | int | float]) -> codec.Value:
+    if kind is bool:
+        return {"true": True, "false": False}.get(str(value).lower(), value)
+    try:
+        number = kind(value)
+    except (ValueError, OverflowError):
+        return value
+    # A half is not cut off.
+    return value if isinstance(value, float) and number != value else number
 
 
 def _set_system(position: int, value: Expression) -> Step:

@@ -1,10 +1,10 @@
-"""SQL filters: the subset of SQL-92 conditions that Service Bus knows.
+"""SQL filters: the subset of SQL-92 conditions that Service Bus knows, with its names of properties in any case.
 
 Conditions have three values: true, false and None for unknown; a filter takes a message only where it is true.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from coremachine.local.broker import codec
 from coremachine.local.broker.message_view import MessageView
@@ -28,13 +28,17 @@ _EQUALITIES = {"=", "<>", "!="}
 class SqlFilter:
     """A filter by an expression such as `colour = 'red' AND sys.Label LIKE 'order-%'`.
 
+    Args:
+        parameters: Values for names in the expression that begin with @.
+
     Raises:
         SqlError: The expression is not understood.
     """
 
-    def __init__(self, expression: str) -> None:
+    def __init__(self, expression: str, parameters: Mapping[str, codec.Value] | None = None) -> None:
         self.expression = expression
-        reader = Reader(expression)
+        reader = Reader(expression, parameters)
+        self.parameters = reader.parameters
         self._condition = _parse_or(reader)
         reader.expect_end()
 
@@ -114,7 +118,7 @@ def _parse_exists(reader: Reader) -> Condition:
     reader.expect("sign", ")")
     if scope == "sys":
         return lambda message: message.system(name) is not None
-    return lambda message: name in message.properties
+    return lambda message: message.name_of(name) is not None
 
 
 def _parse_comparison(reader: Reader, left: Expression) -> Condition:
@@ -170,8 +174,10 @@ def _parse_like(reader: Reader, left: Expression) -> Condition:
         text, wanted = left(message), pattern(message)
         if not isinstance(text, str) or not isinstance(wanted, str):
             return None
-        mark = escape(message) if escape is not None else None
-        return _is_like(text, _wildcards(wanted, mark if isinstance(mark, str) else ""))
+        mark = "" if escape is None else escape(message)
+        if not isinstance(mark, str) or (escape is not None and len(mark) != 1):
+            return None
+        return _is_like(text, _wildcards(wanted, mark))
 
     return value
 

@@ -1,9 +1,12 @@
 """The words of a rule's SQL: names, texts, numbers and signs."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
+
+from coremachine.local.broker import codec
+from coremachine.local.broker.message_view import SYSTEM_PROPERTIES
 
 T = TypeVar("T")
 
@@ -12,7 +15,8 @@ _PATTERN = re.compile(
       (?P<text>'(?:[^']|'')*')
     | (?P<number>0[xX][0-9a-fA-F]+|\d+\.\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|\d+(?:[eE][+-]?\d+)?)
     | (?P<quoted>\[(?:[^\]]|\]\])*\]|"(?:[^"]|"")*")
-    | (?P<name>[A-Za-z_\$][\w$]*)
+    | (?P<name>[^\W\d_]\w*)
+    | (?P<parameter>@\w+)
     | (?P<sign><>|!=|>=|<=|[=<>+\-*/%(),.;])
     | (?P<end>$)
     )""",
@@ -23,20 +27,30 @@ KEYWORDS = frozenset(
 )
 _OF_CONDITIONS = frozenset({"=", "<>", "!=", ">", ">=", "<", "<=", "and", "or", "not", "is", "in", "like", "exists"})
 MAX_EXPRESSION = 1024
+_SHOWN = 40
 MAX_DEPTH = 32
 
 
 class SqlError(ValueError):
-    """An expression that cannot be understood; names the place in it."""
+    """An expression that cannot be understood, worded as Service Bus does.
 
-    def __init__(self, expected: str, found: str, position: int) -> None:
-        self.position = position
-        super().__init__(f"expected {expected}, found {found} at position {position} of the SQL expression")
+    Attributes:
+        line: From 1, as `column` is from 0.
+    """
+
+    def __init__(self, text: str, position: int, token: str, expected: str) -> None:
+        before = text[:position]
+        self.line, self.column = before.count("\n") + 1, position - (before.rfind("\n") + 1)
+        shown = token[:_SHOWN]
+        super().__init__(
+            f"There was an error parsing the SQL expression. [Token line={self.line}, column={self.column}, "
+            f"Token in error= {shown}, Additional details= expected {expected}, found {shown or 'the end'}]"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word with its kind: text, number, name, quoted, keyword, sign or end."""
+    """A word with its kind: text, number, name, quoted, parameter, keyword, sign or end."""
 
     kind: str
     value: str
@@ -50,13 +64,14 @@ def tokens_of(text: str) -> list[Token]:
         SqlError: It is too long, or has a character that begins no word.
     """
     if len(text) > MAX_EXPRESSION:
-        raise SqlError(f"at most {MAX_EXPRESSION} characters", str(len(text)), MAX_EXPRESSION)
+        raise SqlError(text, MAX_EXPRESSION, text[MAX_EXPRESSION:], f"at most {MAX_EXPRESSION} characters")
     found: list[Token] = []
     position = 0
     while not found or found[-1].kind != "end":
         match = _PATTERN.match(text, position)
         if match is None or match.lastgroup is None:
-            raise SqlError("a name, a text, a number or an operator", repr(text[position : position + 20]), position)
+            place = position + len(text[position:]) - len(text[position:].lstrip())
+            raise SqlError(text, place, text[place : place + 1], "a name, a text, a number or an operator")
         kind, value = match.lastgroup, match.group(match.lastgroup)
         if kind == "name" and value.lower() in KEYWORDS:
             kind, value = "keyword", value.lower()
@@ -66,9 +81,15 @@ def tokens_of(text: str) -> list[Token]:
 
 
 class Reader:
-    """Reads tokens one after the other."""
+    """Reads tokens one after the other.
 
-    def __init__(self, text: str) -> None:
+    Args:
+        parameters: Values by their names, which begin with @.
+    """
+
+    def __init__(self, text: str, parameters: Mapping[str, codec.Value] | None = None) -> None:
+        self._text = text
+        self.parameters = dict(parameters or {})
         self._tokens = tokens_of(text)
         self._index = 0
         self._depth = 0
@@ -96,7 +117,7 @@ class Reader:
             raise self.unexpected("the end")
 
     def unexpected(self, expected: str) -> SqlError:
-        return SqlError(expected, repr(self.next.value) if self.next.value else "the end", self.next.position)
+        return SqlError(self._text, self.next.position, self.next.value, expected)
 
     def nested(self, parse: Callable[[], T]) -> T:
         """Parse one level deeper.
@@ -124,12 +145,26 @@ class Reader:
                 return True
         return False
 
+    def calls(self, *names: str) -> bool:
+        """Whether a function of one of these names is called here."""
+        following = self._tokens[min(self._index + 1, len(self._tokens) - 1)]
+        is_open = following.kind == "sign" and following.value == "("
+        return self.next.kind == "name" and self.next.value.lower() in names and is_open
+
     def take_property(self) -> tuple[str, str]:
-        """A property's scope (`sys` or `user`) and its name."""
+        """A property's scope (`sys` or `user`) and its name.
+
+        Raises:
+            SqlError: There is none, or no such system property.
+        """
+        is_plain = self.next.kind == "name"
         name = self._take_name()
-        if name.lower() in {"sys", "user"} and self.take_if("sign", ".") is not None:
-            return name.lower(), self._take_name()
-        return "user", name
+        if not is_plain or name.lower() not in {"sys", "user"} or self.take_if("sign", ".") is None:
+            return "user", name
+        scope = name.lower()
+        if scope == "sys" and self.next.value.lower() not in SYSTEM_PROPERTIES:
+            raise self.unexpected(f"a system property among {', '.join(sorted(SYSTEM_PROPERTIES))}")
+        return scope, self._take_name()
 
     def _take_name(self) -> str:
         token = self.next

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -30,10 +31,11 @@ class BrokerThread:
         admin_port: int = 0,
         tls: TlsPorts | None = None,
         idle: IdleLimits | None = None,
+        durable: Path | None = None,
     ) -> None:
         self._config = config
         self._address = (host, amqp_port, admin_port)
-        self._tls, self._idle = tls, idle
+        self._tls, self._idle, self._durable = tls, idle, durable
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._broker: Broker | None = None
@@ -49,14 +51,20 @@ class BrokerThread:
 
     def start(self) -> None:
         """Start the thread and wait until both ports are open; raises what `Broker.start()` raises."""
+        host, amqp_port, admin_port = self._address
+        broker = Broker(
+            self._config,
+            host=host,
+            amqp_port=amqp_port,
+            admin_port=admin_port,
+            tls=self._tls,
+            idle=self._idle,
+            durable=self._durable,
+        )
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="service-bus-broker", daemon=True)
         thread.start()
         self._loop, self._thread = loop, thread
-        host, amqp_port, admin_port = self._address
-        broker = Broker(
-            self._config, host=host, amqp_port=amqp_port, admin_port=admin_port, tls=self._tls, idle=self._idle
-        )
         try:
             asyncio.run_coroutine_threadsafe(broker.start(), loop).result(_CALL_TIMEOUT_SECONDS)
         except BaseException:
@@ -104,6 +112,10 @@ class BrokerThread:
 
     def purge(self, queue: str) -> int:
         return self._call(lambda: self._running().purge(queue))
+
+    def purge_all(self) -> None:
+        """Forget all messages, dead letters too; queues, topics and rules stay."""
+        self._call(lambda: self._running().purge_all())
 
     def drop_connections(self) -> int:
         return self._call(lambda: self._running().drop_connections())

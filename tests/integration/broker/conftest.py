@@ -36,6 +36,8 @@ FORGETS_SOCKETS = {
     "test_sessions_sdk.py",
     "test_topics_sdk.py",
     "test_options.py",
+    "test_websockets.py",
+    "test_durable_kill.py",
 }
 
 

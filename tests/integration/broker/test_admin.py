@@ -213,7 +213,7 @@ def test_exhausted_descriptors_are_said_once_and_got_over(tmp_path):
 
 def test_garbage_on_the_amqp_port_closes_the_connection(broker):
     with socket.create_connection(("127.0.0.1", broker.amqp_port), timeout=10) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        connection.sendall(b"POST / HTTP/1.1\r\n\r\n")
         received = b""
         while chunk := connection.recv(1000):
             received += chunk

@@ -64,7 +64,7 @@ def receive(client, topic, subscription, count=10):
 def test_each_subscription_gets_what_its_rules_take(administration, client, topic):
     administration.create_subscription(topic, "all")
     for name, condition in {
-        "red": SqlRuleFilter("colour = 'red'"),
+        "red": SqlRuleFilter("p('Colour') = @wanted", parameters={"@wanted": "red"}),
         "urgent": CorrelationRuleFilter(label="urgent", properties={"level": 5}),
         "none": FalseRuleFilter(),
     }.items():
@@ -108,13 +108,14 @@ def test_rules_are_read_changed_listed_and_deleted(administration, topic):
     found = administration.get_rule(topic, "s", "r")
     assert (found.filter.correlation_id, found.filter.properties) == ("c", {"n": 1, "t": "x", "b": True, "f": 1.5})
     assert found.action.sql_expression == "SET a = 1"
-    found.filter = SqlRuleFilter("a = 1")
+    found.filter = SqlRuleFilter("a = @a AND b = @b", parameters={"@a": 1, "@b": "<x>"})
     administration.update_rule(topic, "s", found)
-    assert administration.get_rule(topic, "s", "r").filter.sql_expression == "a = 1"
+    changed = administration.get_rule(topic, "s", "r").filter
+    assert (changed.sql_expression, changed.parameters) == ("a = @a AND b = @b", {"@a": 1, "@b": "<x>"})
     assert [each.name for each in administration.list_rules(topic, "s")] == ["$Default", "r"]
     with pytest.raises(ResourceExistsError):
         administration.create_rule(topic, "s", "r")
-    with pytest.raises(HttpResponseError, match="position"):
+    with pytest.raises(HttpResponseError, match="error parsing the SQL expression"):
         administration.create_rule(topic, "s", "wrong", filter=SqlRuleFilter("a ="))
     administration.delete_rule(topic, "s", "r")
     with pytest.raises(ResourceNotFoundError):

@@ -89,7 +89,7 @@ def test_the_sample_of_the_emulators_documentation_is_read_unchanged():
 def test_a_wrong_rule_is_named_with_its_path(tmp_path):
     rule = {"Name": "r", "Properties": {"FilterType": "Sql", "SqlFilter": {"SqlExpression": "a = "}}}
     topic = {"Name": "t", "Subscriptions": [{"Name": "s", "Rules": [rule]}]}
-    with pytest.raises(ConfigError, match=r"Topics\[0\]\.Subscriptions\[0\]\.Rules\[0\]\.Properties: .*position 4"):
+    with pytest.raises(ConfigError, match=r"Topics\[0\]\.Subscriptions\[0\]\.Rules\[0\]\.Properties: .*column=4"):
         load_config(write(tmp_path, [], topics=[topic]))
 
 

@@ -1,0 +1,44 @@
+"""Fixtures for tests of code that uses Service Bus: a broker on free ports, without messages at the start of each test.
+
+    def test_an_order_is_confirmed(servicebus):
+        with ServiceBusClient.from_connection_string(servicebus.connection_string) as client: ...
+        servicebus.turn_clock(61)
+        assert servicebus.counts("orders")["active"] == 1
+
+The setting `servicebus_config` of pytest names the Config.json with the queues and topics. A test's own
+`servicebus_config` fixture may return another `BrokerConfig` instead.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from coremachine.local.broker.config import BrokerConfig, default_config_path, load_config
+from coremachine.local.broker.thread import BrokerThread
+
+_SETTING = "servicebus_config"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini(_SETTING, "Config.json with the queues and topics of the fixture `servicebus`", "string", default="")
+
+
+@pytest.fixture(scope="session")
+def servicebus_config(pytestconfig: pytest.Config) -> BrokerConfig:
+    """The queues and topics of `servicebus`."""
+    name = str(pytestconfig.getini(_SETTING))
+    return load_config(pytestconfig.rootpath / name if name else default_config_path())
+
+
+@pytest.fixture(scope="session")
+def servicebus_broker(servicebus_config: BrokerConfig) -> Iterator[BrokerThread]:
+    """One for all tests of this process."""
+    with BrokerThread(servicebus_config) as broker:
+        yield broker
+
+
+@pytest.fixture
+def servicebus(servicebus_broker: BrokerThread) -> BrokerThread:
+    """The broker without messages. Its clock, once turned, stays so."""
+    servicebus_broker.purge_all()
+    return servicebus_broker
