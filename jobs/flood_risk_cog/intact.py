@@ -1,4 +1,4 @@
-"""Damage that GDAL reads over: blocks whose own checksum says otherwise, and errors that it reports and goes on.
+"""Damage that GDAL reads over: blocks that differ from their own checksum, and errors that it reports and goes on.
 
 libtiff stops to decompress DEFLATE when a block is full. Damage that makes the rest of a block longer is values then.
 """
