@@ -18,7 +18,7 @@ from rio_cogeo.cogeo import cog_validate
 from jobs.flood_risk_cog.facts import DamagedRaster, Facts, cause, read_facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
 from jobs.flood_risk_cog.gdal_errors import failure_of
-from jobs.flood_risk_cog.intact import check_blocks, nothing_made_up
+from jobs.flood_risk_cog.intact import BlockCheck, check_blocks, nothing_made_up
 from jobs.flood_risk_cog.inventory import describe, has_code
 from jobs.flood_risk_cog.memory import LEAST_CACHE, cache_bytes, is_too_wide, problem_with_blocks, rows_of_small_tiles
 from jobs.flood_risk_cog.nodata import nodata_as_json
@@ -276,10 +276,13 @@ def _read_source(
             check_mask_size(path, dataset)
             footprint_of(dataset)
             meter = FloodMeter(dataset, PurePosixPath(path).name)
-            for each in (source, f"{source}{MASK}"):
-                check_blocks(each)
+            check_blocks(f"{source}{MASK}")
+            blocks = BlockCheck(dataset, source)
             with nothing_made_up():
-                facts = read_facts(dataset, seen=meter.see, report=lambda share: report("read", share))
+                facts = read_facts(
+                    dataset, seen=meter.see, seen_bands=blocks.see, report=lambda share: report("read", share)
+                )
+            blocks.finish()
             return make_plan(path, dataset, facts, options), facts, meter
     except RasterioError as error:
         raise _not_opened(path, source, error) from error

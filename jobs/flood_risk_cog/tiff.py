@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-_SUBFILE, _COMPRESSION, _NODATA = 254, 259, 42113
+_SUBFILE, _COMPRESSION, _PREDICTOR, _NODATA = 254, 259, 317, 42113
 _OFFSETS, _SIZES = (273, 324), (279, 325)
 _TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 # Of an overview, a page, a mask.
@@ -18,10 +18,20 @@ _MOST_DIRECTORIES = 1000
 
 @dataclass(frozen=True)
 class Directory:
-    """One image of a TIFF. `offsets` and `sizes` are of its blocks, in bytes; `nodata` is None where it has none."""
+    """One image of a TIFF.
+
+    Args:
+        subfile, compression, predictor: Numbers of the TIFF's own.
+        order: Of its bytes, as numpy has it.
+        offsets, sizes: Of its blocks, in bytes.
+        nodata: None where it has none.
+    """
 
     subfile: int
     compression: int
+    predictor: int
+    order: str
+    is_tiled: bool
     offsets: Any
     sizes: Any
     nodata: str | None
@@ -75,7 +85,16 @@ def _directory(file: BinaryIO, order: str, entries: dict[int, list[Any]]) -> Dir
         for tags in (_OFFSETS, _SIZES)
     )
     text = _values(file, order, entries.get(_NODATA)).tobytes().split(b"\0")[0].decode("latin-1")
-    return Directory(first(_SUBFILE, 0), first(_COMPRESSION, 1), offsets, sizes, text or None)
+    return Directory(
+        subfile=first(_SUBFILE, 0),
+        compression=first(_COMPRESSION, 1),
+        predictor=first(_PREDICTOR, 1),
+        order=order,
+        is_tiled=_OFFSETS[1] in entries,
+        offsets=offsets,
+        sizes=sizes,
+        nodata=text or None,
+    )
 
 
 def _values(file: BinaryIO, order: str, entry: list[Any] | None) -> Any:

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import rasterio
 
+from jobs.flood_risk_cog import intact
 from jobs.flood_risk_cog.convert import convert_raster
-from jobs.flood_risk_cog.facts import DamagedRaster
-from jobs.flood_risk_cog.intact import check_blocks
+from jobs.flood_risk_cog.facts import DamagedRaster, read_facts
+from jobs.flood_risk_cog.intact import BlockCheck, check_blocks
 from jobs.flood_risk_cog.plan import UnusableRaster
+from jobs.flood_risk_cog.source import open_raster
 from jobs.flood_risk_cog.tiff import full_size_directories
 from tests.unit.raster.made import hidden, pixels_of, write_raster
 
@@ -116,3 +118,44 @@ def test_a_reason_does_not_name_the_folder_in_which_it_was_read(tmp_path):
         convert_raster(str(path), str(tmp_path / "out"))
     assert "scratch" not in str(caught.value)
     assert "source.tif" not in str(caught.value)
+
+
+TILES = {"tiled": True, "blockxsize": 64, "blockysize": 128}
+WHOLE_TILES = {"tiled": True, "blockxsize": 320, "blockysize": 304}
+
+
+@pytest.mark.parametrize("form", [{"interleave": "pixel"}, {"interleave": "band"}, {"ENDIANNESS": "BIG"}])
+@pytest.mark.parametrize(
+    ("layout", "unread"),
+    # Tiles at the edge have values that no reader sees.
+    [(TILES, 7), (WHOLE_TILES, 1), ({"blockysize": 1}, 0), ({"blockysize": 7}, 0), ({"blockysize": 600}, 0)],
+)
+def test_blocks_are_compared_with_the_values_that_were_read(tmp_path, monkeypatch, layout, unread, form):
+    rows = 600 if layout.get("blockysize") == 600 else 300
+    pixels = np.random.default_rng(1).integers(0, 9, (2, rows, 300)).astype("float32")
+    path = write_raster(tmp_path / "a.tif", pixels, compress="deflate", **layout, **form)
+    inflated = []
+    monkeypatch.setattr(intact, "_inflate", inflated.append)
+    with open_raster(str(path)) as dataset:
+        blocks = BlockCheck(dataset, str(path))
+        read_facts(dataset, seen_bands=blocks.see)
+        blocks.finish()
+    separate = 2 if form.get("interleave") == "band" else 1
+    assert len(inflated) == unread * separate
+
+
+@pytest.mark.parametrize("layout", [TILES, {"blockysize": 7}])
+@pytest.mark.parametrize("predictor", [1, 3])
+def test_a_block_with_another_checksum_is_named(tmp_path, layout, predictor):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), compress="deflate", predictor=predictor, **layout)
+    (main,) = full_size_directories(str(path))
+    content = bytearray(path.read_bytes())
+    content[int(main.offsets[2]) + int(main.sizes[2]) - 1] ^= 1
+    path.write_bytes(bytes(content))
+    with open_raster(str(path)) as dataset:
+        blocks = BlockCheck(dataset, str(path))
+        with suppress(DamagedRaster):
+            # GDAL may notice it, too.
+            read_facts(dataset, seen_bands=blocks.see)
+        with pytest.raises(DamagedRaster, match=r"block 3 of \d+ \(.*incorrect data check"):
+            blocks.finish()
