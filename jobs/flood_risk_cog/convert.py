@@ -18,15 +18,17 @@ from rio_cogeo.cogeo import cog_validate
 from jobs.flood_risk_cog.facts import DamagedRaster, Facts, cause, read_facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
 from jobs.flood_risk_cog.gdal_errors import failure_of
+from jobs.flood_risk_cog.intact import BlockCheck, check_blocks, nothing_made_up
 from jobs.flood_risk_cog.inventory import describe, has_code
 from jobs.flood_risk_cog.memory import LEAST_CACHE, cache_bytes, is_too_wide, problem_with_blocks, rows_of_small_tiles
+from jobs.flood_risk_cog.nodata import nodata_as_json
 from jobs.flood_risk_cog.places import check_place
 from jobs.flood_risk_cog.plan import ConversionOptions, ConversionPlan, UnusableRaster, check_source, make_plan
 from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
 from jobs.flood_risk_cog.source import fetch_raster, open_raster, version_of
 from jobs.flood_risk_cog.stac import datetime_of
-from jobs.flood_risk_cog.stage import UnreadableSidecar, stage_raster
+from jobs.flood_risk_cog.stage import MASK, UnreadableSidecar, stage_raster
 from jobs.flood_risk_cog.statistics import FloodMeter
 from jobs.flood_risk_cog.target import join, open_file, put_file, read_text, remove_beside, short_name, size_of
 from jobs.flood_risk_cog.verification import verify_cog
@@ -40,7 +42,7 @@ Report = Callable[[str, float], None]
 # Of classes, whose numbers are none.
 NO_DEPTHS = dict.fromkeys(("min_depth", "mean_depth", "max_depth"))
 # Enters the fingerprint: results of a release that makes other files of the same source are made anew.
-RELEASE = 4
+RELEASE = 5
 GDAL_OPTIONS = {"GDAL_TIFF_INTERNAL_MASK": True, "GDAL_CACHEMAX": LEAST_CACHE}
 
 
@@ -271,15 +273,35 @@ def _read_source(
     try:
         with open_raster(source) as dataset:
             check_source(path, dataset)
+            check_mask_size(path, dataset)
             footprint_of(dataset)
             meter = FloodMeter(dataset, PurePosixPath(path).name)
-            facts = read_facts(dataset, seen=meter.see, report=lambda share: report("read", share))
+            check_blocks(f"{source}{MASK}")
+            blocks = BlockCheck(dataset, source)
+            with nothing_made_up():
+                facts = read_facts(
+                    dataset, seen=meter.see, seen_bands=blocks.see, report=lambda share: report("read", share)
+                )
+            blocks.finish()
             return make_plan(path, dataset, facts, options), facts, meter
     except RasterioError as error:
         raise _not_opened(path, source, error) from error
     except UnicodeError as error:
         reason = f"its metadata is no UTF-8 ({error}); write it anew (gdal_edit -units, -a_srs, -mo)"
         raise UnusableRaster(path, reason) from error
+
+
+def check_mask_size(path: str, dataset: Any) -> None:
+    """Refuse a mask of another size beside the raster."""
+    beside = f"{dataset.name}{MASK}"
+    if not Path(beside).is_file():
+        return
+    with open_raster(beside, sidecars=False) as mask:
+        if mask.shape != dataset.shape:
+            found, expected = (f"{each.width} x {each.height}" for each in (mask, dataset))
+            raise UnusableRaster(
+                path, f"its mask ({MASK}) has {found} pixels, and it has {expected}; remove the mask or make it anew"
+            )
 
 
 def describe_cog(cog: str) -> dict[str, Any]:
@@ -289,6 +311,7 @@ def describe_cog(cog: str) -> dict[str, Any]:
         return {
             "name": PurePosixPath(cog).name,
             **describe(dataset),
+            "nodata": nodata_as_json(dataset),
             "wkt": None if has_code(dataset.crs) else dataset.crs.to_wkt(version=WktVersion.WKT2_2019),
             "transform": list(dataset.transform)[:6],
             "geometry": footprint.geometry,

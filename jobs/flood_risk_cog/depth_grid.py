@@ -24,7 +24,8 @@ def add_depths(depths: Any, frame: Frame, path: str, box: list[float]) -> str | 
     (west, top), (east, bottom) = ~place @ (box[0], box[3]), ~place @ (box[2], box[1])
     in_row, in_column = centres_between(top, bottom, rows), centres_between(west, east, columns)
     part = depths[in_row, in_column]
-    with open_raster(path) as dataset:
+    # Beyond what a picture's numbers hold, a depth is infinite.
+    with open_raster(path) as dataset, np.errstate(over="ignore"):
         shrink = max(dataset.width, dataset.height) / SAMPLE_SIDE
         shape = [max(1, round(side / max(shrink, 1))) for side in (dataset.height, dataset.width)]
         band = dataset.read(1, out_shape=tuple(shape), masked=True, resampling=Resampling.nearest)

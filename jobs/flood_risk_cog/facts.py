@@ -5,6 +5,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,9 @@ MOST_CLASSES = 32
 MOST_EXACT_INTEGER = 4
 # Of a float's own precision: twice as far as GDAL looks.
 NEARLY_EQUAL = 8
+
+# As `stage` calls it.
+_STAGED = re.compile(r"(?:/\S*/)?source\.tiff?:\s*")
 
 Seen = Callable[[Window, Any, Any], None]
 SeenBands = Callable[[Window, list[int], Any, Any], None]
@@ -122,7 +126,8 @@ def read_facts(
             _add_digests(whole, cells)
         for index, number in enumerate(numbers):
             bands[number - 1].see(values[index], valid[index])
-        _add_to_cells(cells, window, numbers, values, valid)
+        has_nan = any(bands[number - 1].has_nan for number in numbers)
+        _add_to_cells(cells, window, numbers, _one_nan(values) if has_nan else values, valid)
         if seen is not None and numbers[0] == 1:
             seen(window, values[0], valid[0])
         if seen_bands is not None:
@@ -211,10 +216,20 @@ def _by_nodata(dataset: Any, flags: list[Any], values: Any) -> Any:
     with np.errstate(over="ignore", invalid="ignore"):
         near = NEARLY_EQUAL * np.finfo(dtype).eps * abs(value)
         is_near = (values >= value - near) & (values <= value + near)
+        if (far := _endless(value)) is not None:
+            is_near |= values <= -far if value < 0 else values >= far
     # Around infinity there is nothing: it is equal to itself alone.
     if math.isinf(value):
         return valid
     return valid if np.count_nonzero(is_near) + np.count_nonzero(valid) == valid.size else None
+
+
+def _endless(nodata: Any) -> Any:
+    """From where on values of its sign are equal to a huge nodata for GDAL: their sum is infinite. Else None."""
+    kind = np.finfo(nodata.dtype)
+    if math.isinf(nodata) or abs(nodata) < kind.max * kind.eps:
+        return None
+    return max(kind.max - abs(nodata), kind.max * kind.eps / 4)
 
 
 def _by_alpha(dataset: Any, numbers: list[int], window: Window, values: Any) -> Any:
@@ -229,14 +244,16 @@ def _by_alpha(dataset: Any, numbers: list[int], window: Window, values: Any) -> 
     return valid
 
 
+def _one_nan(values: Any) -> Any:
+    """NaN has many patterns of bits, and lerc keeps one."""
+    return np.where(np.isnan(values), values.dtype.type(np.nan), values)
+
+
 def _add_to_cells(
     cells: dict[tuple[int, int, int, bool], Any], window: Window, numbers: list[int], values: Any, valid: Any
 ) -> None:
     """Each band of each cell has two digests, which are fed row after row: of values, and of which are valid."""
     known = values if valid.all() else np.where(valid, values, values.dtype.type(0))
-    if known.dtype.kind == "f" and (is_nan := np.isnan(known)).any():
-        # NaN has many patterns of bits, and lerc keeps one.
-        known = np.where(is_nan, known.dtype.type(np.nan), known)
     row = window.row_off // CELL
     for index, number in enumerate(numbers):
         for column in range(0, window.width, CELL):
@@ -259,7 +276,7 @@ def _digest(cells: dict[tuple[int, int, int, bool], Any], key: tuple[int, int, i
 
 
 def cause(error: BaseException) -> str:
-    """The innermost reason: GDAL's own words."""
+    """The innermost reason: GDAL's own words, without the name of the link that it read."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error)
+    return _STAGED.sub("", str(error))

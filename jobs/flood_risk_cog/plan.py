@@ -14,6 +14,8 @@ from rasterio.errors import CRSError, RasterioError
 from jobs.flood_risk_cog.facts import Facts
 from jobs.flood_risk_cog.footprint import NoFootprint, footprint_of
 from jobs.flood_risk_cog.inventory import crs_text
+from jobs.flood_risk_cog.memory import MEGABYTE, MOST_BLOCK_BYTES
+from jobs.flood_risk_cog.nodata import problem_with_nodata
 from jobs.flood_risk_cog.places import COMPUTABLE_CRS, NAMED_CRS, is_computable, is_named_crs
 from jobs.flood_risk_cog.target_grid import MERCATOR_ENDS, TargetGrid, lost_rows, own_grid
 from jobs.flood_risk_cog.web_grid import WEB_MERCATOR, WebGrid, web_grid
@@ -25,6 +27,7 @@ KINDS = ("auto", "continuous", "classes")
 OVERVIEW_RESAMPLING = {"nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "gauss", "rms"}
 # They give one of the values that they are given.
 OF_CLASSES = {"nearest", "mode", "min", "max"}
+LEAST_TILE = 256
 NO_LERC = {"int64", "uint64"}
 # GDAL reprojects in double precision.
 MOST_EXACT = 1 << 53
@@ -92,7 +95,8 @@ class ConversionPlan:
         kind: Classes are never averaged.
         validity: How the source says which pixels are valid, and the result after it: all are, those other than
             `nodata`, those of a mask, those of an alpha band.
-        fill_nodata: The source has both, a mask and nodata: where the mask hides, nodata is written before the warp.
+        fill_nodata: The source has a mask and nodata, or NaN beside one of them: where the mask hides, and in the place
+            of NaN, nodata is written before the warp.
         nodata: Of the result.
         web: The grid that it is put on, where web maps are to show it.
         grid: The grid that it is put on, where GDAL's own choice would be wrong.
@@ -127,11 +131,12 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
     target = CRS.from_user_input(target_crs) if target_crs else None
     warped = options.web_optimized or (target is not None and target != dataset.crs)
     warp, overview = choose_resampling(options.resampling, kind)
-    found, nodata, changed = validity_of(dataset), dataset.nodata, []
+    found, nodata, changed, fill_nodata = validity_of(dataset), dataset.nodata, [], False
     dtype = dataset.dtypes[0]
     if options.compression == "lerc" and dtype in NO_LERC:
         raise UnusableRaster(path, f"lerc cannot hold its type {dtype}; choose the compression deflate or zstd")
     check_form(path, dataset, options)
+    check_bands(path, dataset, options.tile_size, warped=warped)
     if kind == "classes" and options.resampling not in {"auto", *OF_CLASSES}:
         changed.append(f"its classes are not mixed: nearest and mode in the place of {options.resampling}")
     if warped and options.resampling == "auto" and warp != "nearest" and is_near_limit(dtype, facts):
@@ -142,24 +147,16 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         check_exact(path, dtype, facts, nodata)
         if PER_BAND in dataset.tags():
             changed.append(f"its {PER_BAND} become a mask")
-        if found == "all" and any(band.has_nan for band in facts.bands):
-            nodata, found = float("nan"), "nodata"
-            changed.append("NaN, which was a value, is its nodata")
-        elif found == "all":
-            found = "mask"
-            changed.append("a mask tells what lies outside of the source")
+        found, nodata, fill_nodata, words = hidden_after_warp(facts, found, nodata)
+        changed += words
         changed += _beyond_mercator(path, dataset, CRS.from_user_input(target_crs))
-    fill_nodata = warped and found == "mask" and nodata is not None
-    if fill_nodata:
-        changed.append("its mask becomes nodata, and pixels that had this value under the mask are not valid any more")
-    validity: Validity = "nodata" if fill_nodata else found
-    if not makes_overviews_right(overview, validity, dtype, nodata, facts):
+    if not makes_overviews_right(overview, found, dtype, nodata, facts):
         overview = "nearest"
     return ConversionPlan(
         warped=warped,
         target_crs=target_crs if warped else None,
         kind=kind,
-        validity=validity,
+        validity=found,
         fill_nodata=fill_nodata,
         nodata=nodata,
         warp_resampling=warp,
@@ -171,6 +168,28 @@ def make_plan(path: str, dataset: Any, facts: Facts, options: ConversionOptions)
         nbits=dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"),
         changed=tuple(changed),
     )
+
+
+def hidden_after_warp(
+    facts: Facts, found: Validity, nodata: float | None
+) -> tuple[Validity, float | None, bool, list[str]]:
+    """How a reprojected raster says what is valid: as ConversionPlan has it, with `fill_nodata`, and what changes."""
+    # A warp makes NaN of each pixel around one that is a value.
+    has_nan = any(band.has_nan for band in facts.bands) and not (nodata is not None and math.isnan(nodata))
+    if found == "all":
+        if has_nan:
+            return "nodata", float("nan"), False, ["NaN, which was a value, is its nodata"]
+        return "mask", None, False, ["a mask tells what lies outside of the source"]
+    if found == "alpha":
+        return found, nodata, False, []
+    words = []
+    if has_nan:
+        nodata = float("nan") if nodata is None else nodata
+        words.append(f"NaN, which was a value, becomes its nodata {nodata:g}")
+    if found == "mask" and nodata is not None:
+        words.append("its mask becomes nodata, and pixels that had this value under the mask are not valid any more")
+        return "nodata", nodata, True, words
+    return found, nodata, has_nan, words
 
 
 def _beyond_mercator(path: str, dataset: Any, target: CRS) -> list[str]:
@@ -242,6 +261,20 @@ def check_form(path: str, dataset: Any, options: ConversionOptions) -> None:
         )
 
 
+def check_bands(path: str, dataset: Any, tile_size: int, *, warped: bool) -> None:
+    """Refuse more bands than a tile of all of them can be made of within the bound of memory."""
+    tile = tile_size**2 * np.dtype(dataset.dtypes[0]).itemsize * dataset.count
+    # As it is read and as it is written; a reprojected one as it is made, too.
+    if tile * (3 if warped else 2) <= MOST_BLOCK_BYTES:
+        return
+    smaller = "set tile_size to 256, or " if tile_size > LEAST_TILE else ""
+    raise UnusableRaster(
+        path,
+        f"a tile of {tile_size} x {tile_size} pixels of its {dataset.count} bands takes {tile // MEGABYTE} MB, more "
+        f"than a conversion has memory for; {smaller}divide its bands into several rasters (gdal_translate -b)",
+    )
+
+
 def validity_of(dataset: Any) -> Validity:
     flags = dataset.mask_flag_enums[0]
     if ColorInterp.alpha in dataset.colorinterp:
@@ -279,6 +312,13 @@ def check_warp(path: str, dataset: Any, nodata: float | None) -> None:
     dtype = np.dtype(dataset.dtypes[0])
     if nodata is not None and dtype.kind in "iu" and not float(nodata).is_integer():
         reason = f"its nodata {nodata:g} is no value of its type {dtype}; give it a whole number (gdal_edit -a_nodata)"
+        raise UnusableRaster(path, reason)
+    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+    if nodata is not None and bits and dtype.kind == "u" and nodata >= 1 << int(bits):
+        reason = f"its nodata {nodata:g} is more than its {bits} bits hold; give it a smaller one (gdal_edit -a_nodata)"
+        raise UnusableRaster(path, reason)
+    if ColorInterp.alpha in dataset.colorinterp and dataset.mask_flag_enums[0] == [MaskFlags.per_dataset]:
+        reason = "it has an alpha band and a mask; leave target_crs out, or write it with one of them (gdal_translate)"
         raise UnusableRaster(path, reason)
     if all(each is ColorInterp.alpha for each in dataset.colorinterp):
         raise UnusableRaster(path, "it has an alpha band and no other to reproject; leave target_crs out")
@@ -319,12 +359,19 @@ def check_source(path: str, dataset: Any) -> None:
         raise UnusableRaster(
             path, f"its bands have different nodata values ({found}), a GeoTIFF has one; give them one"
         )
+    if problem := problem_with_nodata(dataset):
+        raise UnusableRaster(path, problem)
     check_grid(path, dataset)
     check_place(path, dataset)
 
 
 def check_grid(path: str, dataset: Any) -> None:
     transform = dataset.transform
+    if not all(map(math.isfinite, transform)) or not (transform.is_identity or transform.determinant):
+        size = f"{transform.a:g} x {transform.e:g}"
+        raise UnusableRaster(
+            path, f"its pixels have no size ({size}), so its place is unknown; assign one (gdal_edit -a_ullr)"
+        )
     if abs(transform.b) > 1e-9 * abs(transform.a) or abs(transform.d) > 1e-9 * abs(transform.e):
         reason = "its grid is rotated or skewed, not aligned north up; warp it to a regular grid first (gdalwarp)"
         raise UnusableRaster(path, reason)
@@ -355,6 +402,9 @@ def check_place(path: str, dataset: Any) -> None:
     try:
         footprint_of(dataset)
     except NoFootprint as error:
+        if "celestial body" in str(error):
+            reason = f"its coordinate system {crs} is not of the Earth, on which results have their place; leave it out"
+            raise UnusableRaster(path, reason) from error
         bounds = ", ".join(f"{value:g}" for value in dataset.bounds)
         raise UnusableRaster(
             path, f"its bounds ({bounds}) lie outside of its coordinate system {crs}: {error}"

@@ -16,7 +16,8 @@ FINGERPRINT_TAG = "COREMACHINE_SOURCE"
 # GDAL opens a mask with whatever driver fits.
 TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Appended to the whole name, and to the name without its suffix.
-APPENDED = (".msk", ".aux.xml")
+MASK = ".msk"
+APPENDED = (MASK, ".aux.xml")
 # World files; GDAL takes them in upper and lower case.
 REPLACING = tuple(
     spelt
@@ -65,7 +66,7 @@ def stage_raster(path: str, folder: Path, fingerprint: str) -> Path:
         if sidecar.name.endswith(".aux.xml"):
             aux = sidecar
             continue
-        if sidecar.suffix == ".msk":
+        if sidecar.suffix == MASK:
             _check_mask(sidecar)
         ending = sidecar.name.removeprefix(source.name) if sidecar.name.startswith(source.name) else sidecar.suffix
         name = staged.name + ending if sidecar.name.startswith(source.name) else staged.stem + ending.lower()

@@ -163,7 +163,8 @@ def find_problems(facts: Facts, found: Facts, plan: ConversionPlan, alpha: int |
         if number == alpha:
             # It is 0 outside of the source, where that has no pixels.
             continue
-        if (before.valid == 0) != (after.valid == 0):
+        # NaN may become nodata: of a raster that has nothing else, nothing is valid then.
+        if (before.valid == 0) != (after.valid == 0) and not (before.low is None and before.has_nan):
             expected = "valid pixels" if before.valid else "no valid pixel"
             problems.append(f"band {number}: expected {expected}, as in its source, found {after.valid}")
         if plan.kind == "classes" and before.classes is not None and not (after.classes or set()) <= before.classes:

@@ -135,7 +135,7 @@ def _plain_profile(dataset: Any, plan: ConversionPlan) -> dict[str, Any]:
 
 
 def _write_filled(dataset: Any, target: Path, plan: ConversionPlan) -> None:
-    """The source on its own grid, with nodata where its mask hides values: a warp heeds one of the two."""
+    """The source on its own grid, with nodata where its mask hides values or NaN is: a warp heeds nodata alone."""
     profile = _plain_profile(dataset, plan) | {
         "width": dataset.width,
         "height": dataset.height,
@@ -145,7 +145,8 @@ def _write_filled(dataset: Any, target: Path, plan: ConversionPlan) -> None:
     with rasterio.open(target, "w", **profile) as written:
         _copy_descriptions(dataset, written)
         for window, numbers, values, valid in read_pieces(dataset):
-            written.write(np.where(valid, values, values.dtype.type(plan.nodata)), numbers, window=window)
+            known = valid & ~np.isnan(values) if values.dtype.kind == "f" else valid
+            written.write(np.where(known, values, values.dtype.type(plan.nodata)), numbers, window=window)
 
 
 def _copy_descriptions(source: Any, target: Any) -> None:

@@ -1,5 +1,6 @@
 """GeoTIFFs of every kind of value and validity, made by rasterio alone."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ VALIDITIES = ("none", "nodata", "nan", "mask", "msk", "alpha", "nodata and mask"
 PLACE = Affine(10, 0, 600_000, 0, -10, 3_300_000)
 NODATA = 99
 SIDE = 300
+NODATA_TAG = 42113
 
 
 def pixels_of(dtype: str, validity: str = "none", *, bands: int = 1, side: int = SIDE, seed: int = 0) -> Any:
@@ -66,4 +68,25 @@ def write_raster(path: Path, pixels: Any, validity: str = "none", **profile: Any
             dataset.colorinterp = [*dataset.colorinterp[:bands], ColorInterp.alpha]
         if "mask" in validity or validity == "msk":
             dataset.write_mask(~hidden(rows))
+    return path
+
+
+def write_nodata_text(path: Path, text: str) -> Path:
+    """Have a small TIFF (little-endian, not BigTIFF) say this of its nodata, whatever GDAL would write."""
+    content = bytearray(path.read_bytes())
+    (begin,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, begin)
+    size = 2 + 12 * count
+    entries = [bytes(content[at : at + 12]) for at in range(begin + 2, begin + size, 12)]
+    entries = [entry for entry in entries if struct.unpack_from("<H", entry)[0] != NODATA_TAG]
+    following = content[begin + size : begin + size + 4]
+    value = text.encode() + b"\0"
+    content += bytes(len(content) % 2)
+    place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", len(content))
+    content += value if len(value) > 4 else b""
+    content += bytes(len(content) % 2)
+    entries.append(struct.pack("<HHI", NODATA_TAG, 2, len(value)) + place)
+    struct.pack_into("<I", content, 4, len(content))
+    content += struct.pack("<H", len(entries)) + b"".join(sorted(entries, key=lambda each: each[:2][::-1])) + following
+    path.write_bytes(bytes(content))
     return path

@@ -180,3 +180,49 @@ def test_validity_of_whole_numbers_is_that_of_gdal(tmp_path, dtype, nodata):
     with rasterio.open(path) as dataset:
         found = validity(dataset, [1], Window(0, 0, 3, 3), dataset.read([1]))
         assert np.array_equal(found, dataset.read_masks([1]) > 0)
+
+
+@pytest.mark.parametrize(("validity", "nodata"), [("none", 7), ("mask", None), ("mask", 7)])
+def test_nan_beside_other_nodata_takes_nothing_from_its_neighbours(tmp_path, validity, nodata):
+    """GDAL's warp makes NaN of each pixel around one, where NaN is a value."""
+    pixels = np.full((1, 300, 300), 2, "float32")
+    pixels[0, 150:160, 100:200] = np.nan
+    path = write_raster(tmp_path / "a.tif", pixels, validity, nodata=nodata)
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:32613")
+    with rasterio.open(path) as source, rasterio.open(result["path"]) as cog:
+        known = cog.read(1)[cog.read_masks(1) > 0]
+        expected = (source.read_masks(1) > 0) & ~np.isnan(source.read(1))
+        assert set(known) == {2.0}
+        ground = abs(cog.transform.determinant / source.transform.determinant)
+        assert known.size * ground == pytest.approx(expected.sum(), rel=0.02)
+    assert result["changed"][0].startswith("NaN, which was a value, becomes its nodata")
+
+
+def test_a_raster_of_nan_alone_has_no_valid_pixel_when_it_is_reprojected(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.full((1, 100, 100), np.nan, "float32"))
+    result = convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+    assert result["verification"]["valid_pixels"] == {"source": [10_000], "cog": [0]}
+
+
+@pytest.mark.parametrize(
+    ("validity", "profile", "reason"),
+    [
+        ("none", {"nodata": 255, "nbits": 7}, "its nodata 255 is more than its 7 bits hold"),
+        ("alpha", {}, "it has an alpha band and a mask"),
+    ],
+)
+def test_two_ways_to_hide_that_a_warp_would_mix_are_refused(tmp_path, validity, profile, reason):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8"), validity, **profile)
+    if validity == "alpha":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+            dataset.write_mask(pixels_of("uint8")[0] > 30)
+    assert convert_raster(str(path), str(tmp_path / "kept"))["verification"]["values"] == "identical"
+    with pytest.raises(UnusableRaster, match=reason):
+        convert_raster(str(path), str(tmp_path / "out"), target_crs="EPSG:4326")
+
+
+def test_more_bands_than_a_tile_can_hold_are_refused(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.zeros((400, 4, 4), "float32"))
+    with pytest.raises(UnusableRaster, match=r"its 400 bands takes 400 MB.* set tile_size to 256, or divide its bands"):
+        convert_raster(str(path), str(tmp_path / "out"))
+    assert convert_raster(str(path), str(tmp_path / "out"), tile_size=256)["bands"] == 400

@@ -1,0 +1,112 @@
+"""What a TIFF's directories say and GDAL does not pass on: its text of nodata, and where its blocks are."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+_SUBFILE, _COMPRESSION, _PREDICTOR, _NODATA = 254, 259, 317, 42113
+_OFFSETS, _SIZES = (273, 324), (279, 325)
+_TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+# Of an overview, a page, a mask.
+_IS_MASK = 4
+_MOST_DIRECTORIES = 1000
+
+
+@dataclass(frozen=True)
+class Directory:
+    """One image of a TIFF.
+
+    Args:
+        subfile, compression, predictor: Numbers of the TIFF's own.
+        order: Of its bytes, as numpy has it.
+        offsets, sizes: Of its blocks, in bytes.
+        nodata: None where it has none.
+    """
+
+    subfile: int
+    compression: int
+    predictor: int
+    order: str
+    is_tiled: bool
+    offsets: Any
+    sizes: Any
+    nodata: str | None
+
+
+def full_size_directories(path: str) -> list[Directory]:
+    """The first image and its masks, without overviews and their masks; empty where there is no TIFF."""
+    with Path(path).open("rb") as file:
+        found = list(_directories(file))
+    return [*found[:1], *(each for each in found[1:] if each.subfile == _IS_MASK)]
+
+
+def nodata_text(path: str) -> str | None:
+    """The nodata of a local TIFF as it is written in it."""
+    first = full_size_directories(path)[:1]
+    return first[0].nodata if first else None
+
+
+def _directories(file: BinaryIO) -> Iterator[Directory]:
+    """Of the chain that begins in the header; it ends where the file does, as it does for GDAL."""
+    header = file.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(header[:2])
+    if order is None or len(header) < 8:  # noqa: PLR2004 - the shorter header
+        return
+    is_big = header[2:4] in {b"+\0", b"\0+"}
+    pointer = struct.Struct(f"{order}{'Q' if is_big else 'I'}")
+    entry = struct.Struct(f"{order}HH{'Q8s' if is_big else 'I4s'}")
+    number = struct.Struct(f"{order}{'Q' if is_big else 'H'}")
+    (offset,) = pointer.unpack_from(header, 8 if is_big else 4)
+    seen: set[int] = set()
+    while offset and offset not in seen and len(seen) < _MOST_DIRECTORIES:
+        seen.add(offset)
+        file.seek(offset)
+        if len(count := file.read(number.size)) < number.size:
+            return
+        size = number.unpack(count)[0] * entry.size
+        content = file.read(size + pointer.size)
+        if len(content) < size + pointer.size:
+            return
+        yield _directory(file, order, {tag: rest for tag, *rest in entry.iter_unpack(content[:size])})
+        (offset,) = pointer.unpack_from(content, size)
+
+
+def _directory(file: BinaryIO, order: str, entries: dict[int, list[Any]]) -> Directory:
+    def first(tag: int, default: int) -> int:
+        values = _values(file, order, entries.get(tag))
+        return int(values[0]) if len(values) else default
+
+    offsets, sizes = (
+        next((_values(file, order, entries[tag]) for tag in tags if tag in entries), np.empty(0, "u8"))
+        for tags in (_OFFSETS, _SIZES)
+    )
+    text = _values(file, order, entries.get(_NODATA)).tobytes().split(b"\0")[0].decode("latin-1")
+    return Directory(
+        subfile=first(_SUBFILE, 0),
+        compression=first(_COMPRESSION, 1),
+        predictor=first(_PREDICTOR, 1),
+        order=order,
+        is_tiled=_OFFSETS[1] in entries,
+        offsets=offsets,
+        sizes=sizes,
+        nodata=text or None,
+    )
+
+
+def _values(file: BinaryIO, order: str, entry: list[Any] | None) -> Any:
+    """Numbers or bytes of an entry; as many of them as the file has."""
+    if entry is None or entry[0] not in _TYPES:
+        return np.empty(0, "u1")
+    kind, count, inline = entry
+    dtype = np.dtype(order + _TYPES[kind])
+    size = count * dtype.itemsize
+    if size <= len(inline):
+        content = inline[:size]
+    else:
+        file.seek(int.from_bytes(inline, "little" if order == "<" else "big"))
+        content = file.read(size)
+    return np.frombuffer(content[: len(content) // dtype.itemsize * dtype.itemsize], dtype)

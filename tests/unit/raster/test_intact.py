@@ -1,0 +1,161 @@
+"""Damage that GDAL reads over is a reason, and not a COG of the values that it made of it."""
+
+import logging
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import rasterio
+
+from jobs.flood_risk_cog import intact
+from jobs.flood_risk_cog.convert import convert_raster
+from jobs.flood_risk_cog.facts import DamagedRaster, read_facts
+from jobs.flood_risk_cog.intact import BlockCheck, check_blocks
+from jobs.flood_risk_cog.plan import UnusableRaster
+from jobs.flood_risk_cog.source import open_raster
+from jobs.flood_risk_cog.tiff import full_size_directories
+from tests.unit.raster.made import hidden, pixels_of, write_raster
+
+FORMS = [{}, {"BIGTIFF": "YES"}, {"ENDIANNESS": "BIG"}, {"ENDIANNESS": "BIG", "BIGTIFF": "YES"}]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("layout", [{"tiled": True, "blockxsize": 128, "blockysize": 128}, {"interleave": "band"}])
+def test_directories_tell_where_blocks_are_as_gdal_does(tmp_path, layout, form):
+    pixels = pixels_of("float32", bands=2)
+    path = write_raster(tmp_path / "a.tif", pixels, "mask", compress="deflate", nodata=-5, **layout, **form)
+    main, mask = full_size_directories(str(path))
+    with rasterio.open(path) as dataset:
+        blocks = [
+            tuple(int(dataset.get_tag_item(f"BLOCK_{what}_{x}_{y}", "TIFF", bidx=bidx)) for what in ("OFFSET", "SIZE"))
+            for bidx in ((1, 2) if dataset.interleaving is not rasterio.enums.Interleaving.pixel else (1,))
+            for (y, x), _ in dataset.block_windows(bidx)
+        ]
+    assert list(zip(main.offsets.tolist(), main.sizes.tolist(), strict=True)) == blocks
+    assert (main.compression, main.nodata, mask.compression, mask.nodata) == (8, "-5", 8, None)
+
+
+def damage_unnoticed(path, directory):
+    """Change a bit of the first block so that it decompresses to more than it should, which GDAL does not look at."""
+    content = bytearray(path.read_bytes())
+    begin, size = int(directory.offsets[0]), int(directory.sizes[0])
+    for at in range(begin + size // 3, begin + size - 8):
+        changed = content.copy()
+        changed[at] ^= 0x10
+        path.write_bytes(bytes(changed))
+        with suppress(rasterio.errors.RasterioError), rasterio.open(path) as dataset:
+            dataset.read()
+            return
+    raise AssertionError("expected GDAL to read over some damage, found that it noticed all")
+
+
+def test_a_damaged_block_that_gdal_reads_is_found_by_its_checksum(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 1000, (1, 300, 300)).astype("float32")
+    path = write_raster(tmp_path / "a.tif", pixels, compress="deflate")
+    damage_unnoticed(path, full_size_directories(str(path))[0])
+    with pytest.raises(UnusableRaster, match=r"its data is damaged in block 1 of \d+ .* get a fresh copy"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+def test_a_damaged_block_of_a_mask_is_found_by_its_checksum(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), "mask", compress="deflate")
+    check_blocks(str(path))
+    mask = full_size_directories(str(path))[1]
+    content = bytearray(path.read_bytes())
+    # The last byte of the checksum.
+    content[int(mask.offsets[0]) + int(mask.sizes[0]) - 1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(DamagedRaster, match=r"block 1 of .*incorrect data check"):
+        check_blocks(str(path))
+
+
+def test_an_error_that_gdal_reports_and_goes_on_is_damage(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8", bands=3), compress="jpeg", interleave="pixel")
+    (main,) = full_size_directories(str(path))
+    content = bytearray(path.read_bytes())
+    middle = int(main.offsets[0]) + int(main.sizes[0]) // 2
+    content[middle : middle + 20] = b"\xff" * 20
+    path.write_bytes(bytes(content))
+    level = logging.getLogger("rasterio._err").level
+    with pytest.raises(UnusableRaster, match=r"its data is damaged in some of its blocks .*JPEG"):
+        convert_raster(str(path), str(tmp_path / "out"))
+    assert logging.getLogger("rasterio._err").level == level
+
+
+@pytest.mark.parametrize("compress", ["jpeg", "deflate", "zstd", "lzw"])
+def test_a_whole_raster_is_not_damaged(tmp_path, compress):
+    path = write_raster(tmp_path / "a.tif", pixels_of("uint8"), compress=compress, sparse_ok=True)
+    assert convert_raster(str(path), str(tmp_path / "out"))["verification"]["values"] == "identical"
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_mask_of_another_size_is_named(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), "msk")
+    with rasterio.open(tmp_path / "a.tif.msk") as mask:
+        profile = mask.profile | {"width": 30, "height": 20}
+        tags = mask.tags()
+    with rasterio.open(tmp_path / "a.tif.msk", "w", **profile) as mask:
+        mask.write(np.where(hidden(300), 0, 255)[None, :20, :30].astype("uint8"))
+        mask.update_tags(**tags)
+    with pytest.raises(UnusableRaster, match=r"its mask \(.msk\) has 30 x 20 pixels, and it has 300 x 300; remove"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("size", [0.0, float("nan")])
+def test_pixels_without_a_size_are_refused(tmp_path, size):
+    place = rasterio.Affine(size, 0, 10, 0, size, 10)
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), crs="EPSG:4326", transform=place)
+    with pytest.raises(UnusableRaster, match="its pixels have no size"):
+        convert_raster(str(path), str(tmp_path / "out"))
+
+
+def test_a_reason_does_not_name_the_folder_in_which_it_was_read(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), compress="lzw")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 50] = b"\xff" * 50
+    path.write_bytes(bytes(content))
+    with pytest.raises(UnusableRaster, match="its data is damaged") as caught:
+        convert_raster(str(path), str(tmp_path / "out"))
+    assert "scratch" not in str(caught.value)
+    assert "source.tif" not in str(caught.value)
+
+
+TILES = {"tiled": True, "blockxsize": 64, "blockysize": 128}
+WHOLE_TILES = {"tiled": True, "blockxsize": 320, "blockysize": 304}
+
+
+@pytest.mark.parametrize("form", [{"interleave": "pixel"}, {"interleave": "band"}, {"ENDIANNESS": "BIG"}])
+@pytest.mark.parametrize(
+    ("layout", "unread"),
+    # Tiles at the edge have values that no reader sees.
+    [(TILES, 7), (WHOLE_TILES, 1), ({"blockysize": 1}, 0), ({"blockysize": 7}, 0), ({"blockysize": 600}, 0)],
+)
+def test_blocks_are_compared_with_the_values_that_were_read(tmp_path, monkeypatch, layout, unread, form):
+    rows = 600 if layout.get("blockysize") == 600 else 300
+    pixels = np.random.default_rng(1).integers(0, 9, (2, rows, 300)).astype("float32")
+    path = write_raster(tmp_path / "a.tif", pixels, compress="deflate", **layout, **form)
+    inflated = []
+    monkeypatch.setattr(intact, "_inflate", inflated.append)
+    with open_raster(str(path)) as dataset:
+        blocks = BlockCheck(dataset, str(path))
+        read_facts(dataset, seen_bands=blocks.see)
+        blocks.finish()
+    separate = 2 if form.get("interleave") == "band" else 1
+    assert len(inflated) == unread * separate
+
+
+@pytest.mark.parametrize("layout", [TILES, {"blockysize": 7}])
+@pytest.mark.parametrize("predictor", [1, 3])
+def test_a_block_with_another_checksum_is_named(tmp_path, layout, predictor):
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), compress="deflate", predictor=predictor, **layout)
+    (main,) = full_size_directories(str(path))
+    content = bytearray(path.read_bytes())
+    content[int(main.offsets[2]) + int(main.sizes[2]) - 1] ^= 1
+    path.write_bytes(bytes(content))
+    with open_raster(str(path)) as dataset:
+        blocks = BlockCheck(dataset, str(path))
+        with suppress(DamagedRaster):
+            # GDAL may notice it, too.
+            read_facts(dataset, seen_bands=blocks.see)
+        with pytest.raises(DamagedRaster, match=r"block 3 of \d+ \(.*incorrect data check"):
+            blocks.finish()
