@@ -14,6 +14,7 @@ from core.errors import PermanentTaskError, RetryableTaskError
 from core.fan_in import load_fan_in_results
 from core.machine import CoreMachine
 from core.models import TaskDefinition
+from core.operating.bulk import BulkControl
 from core.operating.dead_letters import DeadLetters
 from core.orchestration_manager import AppRole, OrchestrationManager
 from core.running.engine_parts import EngineParts
@@ -23,6 +24,7 @@ from core.scheduling.ticker import ScheduleTicker
 from core.state_manager import StateManager
 from coremachine.local.memory_queue import MemoryQueues
 from infrastructure.apps import AppRepository
+from infrastructure.audit import AuditRepository
 from infrastructure.dashboard import DashboardQueries
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import FailureQueries
@@ -160,6 +162,8 @@ class AppServices:
         self.failures, self.insight = FailureQueries(self.pool), InsightQueries(self.pool)
         self.dead_letter_queries = DeadLetterRepository(self.pool)
         self.dead_letters = DeadLetters(self.dead_letter_queries, self.state, self.queues, ["jobs", "tasks", "raster"])
+        self.audit = AuditRepository(self.pool)
+        self.bulk = BulkControl(self.machine, self.queries, self.audit)
         self.schedule_queries = ScheduleRepository(self.pool)
         orchestration = OrchestrationManager(self.registry, self.queues, AppRole("test"))
         submitter = Submitter(self.registry, self.state, orchestration)

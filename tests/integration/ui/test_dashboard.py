@@ -201,11 +201,32 @@ def test_jobs_are_filtered_searched_and_paged_in_the_address(app: DashboardApp, 
     assert "No job has this id" in text(page, ".empty")
 
 
+def test_chosen_rows_stay_chosen_and_are_acted_on_after_a_look(app: DashboardApp, page: Browser) -> None:
+    for _ in range(2):
+        ended(app, scenes=2)
+    page.open(f"{app.url}/jobs?status=completed")
+    assert page.run("getComputedStyle(document.querySelector('.picked')).display") == "none"
+    page.press("j")
+    page.press("x")
+    page.run("document.querySelectorAll('[data-pick]')[1].click()")
+    assert text(page, ".picked-count") == "2 chosen"
+    # The list refreshes itself, and the choice stays.
+    page.run("document.querySelector('[data-live=rows] tbody').dataset.old = 'yes'; document.activeElement.blur()")
+    page.run("document.querySelector('.c-age').textContent = ''")
+    page.wait_for("!document.querySelector('[data-live=rows] tbody').dataset.old")
+    assert text(page, ".picked-count") == "2 chosen"
+    click(page, ".picked [value=rerun]")
+    assert text(page, "h1") == "Rerun 2 jobs?"
+    fill(page, "reason", "new data")
+    click(page, ".bulk button.primary")
+    assert text(page, ".ok-banner") == "Rerun: 2 run again."
+
+
 def test_the_keyboard_is_enough(app: DashboardApp, page: Browser) -> None:
     job_id = ended(app)
     page.open(app.url)
     page.press("j")
-    assert page.run("document.querySelector('.selected').innerText").startswith("scene_catalog")
+    assert page.run("document.querySelector('.selected').innerText").strip().startswith("scene_catalog")
     page.press("j")
     page.press("k")
     assert job_id[:12] in page.run("document.querySelector('.selected').innerText")
