@@ -177,4 +177,7 @@ def _speed(stage: StageDetail, ended: int, recent: int | None, now: datetime) ->
     rate = recent / window
     left = stage.expected_count - ended
     pace = f"{rate:.1f} tasks/s" if rate >= 1 else f"{rate * 60:.1f} tasks/min"
-    return f"{pace} · about {duration(max(1.0, left / rate))} left" if left > 0 else pace
+    # How long the last ones take, which all run, has nothing to do with the rate.
+    if left <= stage.counts[TaskStatus.PROCESSING]:
+        return ""
+    return f"{pace} · about {duration(max(1.0, left / rate))} left"
