@@ -124,6 +124,21 @@ def test_jobs_are_filtered_by_tags_that_links_keep(services, read):
     assert 'href="/api/ui/jobs?tag=team%3Dsea"' in everything
 
 
+def test_job_type_that_offers_a_figure_has_its_map_and_picture_on_the_job_page(services, read):
+    job_id = submit(services)
+    assert ">Figure</a>" not in read(f"/jobs/{job_id}")
+    assert "The catalog has no scenes." in read(f"/jobs/{job_id}?tab=figure")
+    while services.queues.deliver(services.machine):
+        pass
+    page = read(f"/jobs/{job_id}?tab=figure")
+    assert ">Figure</a>" in page
+    assert page.count('class="outline') == 4
+    assert "<title>scene-0003.tif, north</title>" in page
+    picture = f"/jobs/{job_id}/preview/picture.gif"
+    assert f'<img src="/api/ui{picture}"' in page
+    assert read(picture).startswith("GIF89a")
+
+
 FROM_PAGE = {"Sec-Fetch-Site": "same-origin"}
 Send = Callable[..., httpx.Response]
 
