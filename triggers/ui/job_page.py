@@ -38,6 +38,8 @@ _MOST_MARKS = 2000
 # To group them, this number of a job's failed tasks is looked at.
 _MOST_FAILURES = 10_000
 _ATTEMPTS = 100
+# A job that has ended may be rerun: its page is asked for again, seldom.
+_ENDED_SECONDS = 30
 # The order of a list that shows first what people look for.
 _TASK_ORDER = (
     (TaskStatus.FAILED,),
@@ -80,6 +82,7 @@ def show_job(
     """The job, with one of its tabs."""
     detail = services.queries.get_job_detail(job_id)
     view = _look(services, detail, query, recent_reads(request))
+    head = _head(services, detail, view.now)
     return render(
         request,
         "job.html",
@@ -87,12 +90,13 @@ def show_job(
         tab=query.tab,
         query=query,
         note=_NOTES.get(query.note or ""),
-        head=_head(services, detail, view.now),
+        head=head,
         findings=explain(view.facts),
         sampled=view.sampled,
         cards=_cards(view),
         groups=view.facts.failures,
         at=view.now,
+        **({} if head.is_open else {"refresh_seconds": _ENDED_SECONDS}),
         **_TABS[query.tab](services, view),
     )
 
@@ -130,14 +134,18 @@ class View:
 def _look(services: UiServices, detail: JobDetail, query: JobPageQuery, reads: RecentReads) -> View:
     job, now = detail.job, datetime.now(UTC)
     state = (job.job_id, job.run, job.status, job.updated_at, job.paused_at)
+    # What an ended job left changes no more; its page says how long ago that was.
+    seconds = _ENDED_SECONDS if job.status.is_terminal else 0
     facts = reads.get(
-        ("facts", *state), lambda: services.insight.get_job_facts(job.job_id, most_failures=_MOST_FAILURES)
+        ("facts", *state),
+        lambda: services.insight.get_job_facts(job.job_id, most_failures=_MOST_FAILURES),
+        seconds=seconds,
     )
     failed = sum(stage.failed_count for stage in detail.stages)
     pulse: Sequence[PulseCell] = ()
     # For the rate of a job that runs; of one that has ended only the heat strips need it.
     if not job.status.is_terminal or query.tab == "overview":
-        pulse = reads.get(("pulse", *state), lambda: _read_pulse(services, detail, now))
+        pulse = reads.get(("pulse", *state), lambda: _read_pulse(services, detail, now), seconds=seconds)
     sampled = failed if failed > _MOST_FAILURES else 0
     return View(detail, query, insight_api.add_queues(facts, services), pulse, sampled, now, reads)
 

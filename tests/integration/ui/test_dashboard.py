@@ -292,7 +292,7 @@ def test_dead_letters_are_redriven_by_their_reason(app: DashboardApp, page: Brow
 def pages_of(app: DashboardApp) -> list[str]:
     job_id = ended(app, scenes=8, broken=[0, 1], unsteady=[3])
     job = f"/jobs/{job_id}"
-    tabs = [f"{job}?tab={tab}" for tab in ("overview", "tasks", "events", "data", "runs")]
+    tabs = [f"{job}?tab={tab}" for tab in ("overview", "tasks", "figure", "events", "data", "runs")]
     others = ["/submit", "/submit/scene_catalog", "/schedules", "/dead-letters", "/queues", "/jobs?q=none", "/jobs/0"]
     return ["", *tabs, f"{job}/tasks/s2-scene-0000.tif", *others]
 
@@ -303,16 +303,25 @@ def test_axe_finds_nothing_and_a_phone_is_wide_enough(app: DashboardApp, page: B
         pytest.skip("no axe-core here: make test-programs")
     found: dict[str, object] = {}
     page.look(390, 844, dark=colours == "dark", phone=True)
-    for path in pages_of(app):
-        page.open(app.url + path)
-        assert page.run("document.documentElement.scrollWidth") <= 390, path
+
+    def examine(name: str) -> None:
+        assert page.run("document.documentElement.scrollWidth") <= 390, name
         page.run(AXE.read_text(encoding="utf-8") + ";0")
         violations = page.run(
             f"axe.run(document, {{runOnly: {json.dumps(RULES)}}}).then(found => found.violations"
             ".map(each => [each.id, each.impact, each.nodes.map(node => node.target.join(' ') + ' ' + node.html)]))"
         )
         if violations:
-            found[path] = violations
+            found[name] = violations
+
+    for path in pages_of(app):
+        page.open(app.url + path)
+        examine(path)
+    page.open(f"{app.url}/jobs")
+    page.run("document.querySelector('[data-pick]').click()")
+    examine("rows chosen")
+    click(page, ".picked [value=delete]")
+    examine("what would be done to them")
     page.look(1280, 900)
     assert found == {}
 

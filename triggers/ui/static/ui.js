@@ -1,7 +1,8 @@
 // Refreshes the parts of a page that live on, listens to keys, opens dialogs. Every page works without it.
 (() => {
   'use strict';
-  const LEAST_SECONDS = 3;
+  // A page that hardly changes, such as that of a job that has ended, says how seldom it is asked for.
+  const LEAST_SECONDS = Number(document.querySelector('main')?.dataset.refresh ?? 3);
   const MOST_SECONDS = 60;
   const find = (selector, within = document) => within.querySelector(selector);
   const findAll = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -181,12 +182,8 @@
   });
 
   // --- keys ----------------------------------------------------------------------------------------------------------
-  const PLACES = { j: 'jobs', s: 'schedules', d: 'dead-letters', q: 'queues' };
+  const placeOf = key => find(`.nav [data-key="${CSS.escape(key)}"]`);
   let isGoing = false;
-
-  function go(place) {
-    find(`.nav a[href*="/ui/${place}"]`)?.click();
-  }
 
   const KEYS = {
     j: () => select(1),
@@ -196,7 +193,7 @@
     p: switchLive,
     t: switchTheme,
     '?': () => open('help'),
-    '/': () => { const field = find('[data-search]'); if (field) { field.focus(); field.select(); } else go('jobs'); },
+    '/': () => { const field = find('[data-search]'); if (field) { field.focus(); field.select(); } else placeOf('j')?.click(); },
     g: () => { isGoing = true; setTimeout(() => { isGoing = false; }, 1500); },
   };
   document.addEventListener('keydown', event => {
@@ -205,7 +202,7 @@
       if (event.key === 'Escape') event.target.blur();
       return;
     }
-    if (isGoing && PLACES[event.key]) { isGoing = false; go(PLACES[event.key]); return; }
+    if (isGoing && placeOf(event.key)) { isGoing = false; placeOf(event.key).click(); return; }
     if (event.key === 'Enter' && !event.target.matches('a, button, summary')) { if (openSelected()) event.preventDefault(); return; }
     const act = KEYS[event.key];
     if (act) { event.preventDefault(); act(); }
