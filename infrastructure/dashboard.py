@@ -29,8 +29,6 @@ from infrastructure.queries import ATTEMPT_EVENTS, make_page, read_cursor
 MOST_COUNTED = 10_000
 # Tasks of the stages in one page of jobs: beyond them bars have no numbers.
 _MOST_TASKS = 500_000
-# A correlation id has no index: this number of newest jobs is looked through.
-_SEARCHED_JOBS = 100_000
 _OPEN_ROWS = 200_000
 _EVENT_PLACE = TypeAdapter(tuple[Literal["latest_events"], Annotated[int, Field(ge=0, lt=2**63)]])
 
@@ -118,11 +116,9 @@ class DashboardQueries(PostgreSQLRepository):
                 return [JobSummary.model_validate(row) for row in rows]
         query = self._filled(
             SQL(
-                "select {columns} from (select * from {jobs} order by created_at desc, job_id desc limit {searched}) j"
-                " where correlation_id = %s limit %s"
+                "select {columns} from {jobs} where correlation_id = %s order by created_at desc, job_id desc limit %s"
             ),
             columns=columns,
-            searched=SQL("{}").format(_SEARCHED_JOBS),
         )
         rows = self._execute_query("search_jobs", query, (text, limit))
         return [JobSummary.model_validate(row) for row in rows]

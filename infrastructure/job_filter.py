@@ -37,6 +37,9 @@ def conditions_of(wanted: JobFilter) -> tuple[list[Composable], list[Any]]:
     """Conditions, and the parameters in their order. None: all jobs."""
     conditions: list[Composable] = in_statuses(wanted.statuses)
     parameters: list[Any] = []
+    if wanted.job_ids:
+        conditions.append(SQL("job_id = any(%s)"))
+        parameters.append(list(wanted.job_ids))
     types = list(wanted.job_types)
     if types:
         conditions.append(SQL("job_type = %s") if len(types) == 1 else SQL("job_type = any(%s)"))

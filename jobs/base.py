@@ -41,6 +41,7 @@ class JobBase(ABC):
         timeout_seconds: How long a run of the job may take, from its submission; None is for ever.
         priority: "high", "normal" or "low": the share that its large stages have of a queue which other jobs use, too.
         view: A function that shows the job's result as a page, as `package.module:function`; see `jobs.views`.
+        figure: One that gives the image and the places that the dashboard shows of the result, named in the same way.
     """
 
     job_type: ClassVar[str]
@@ -52,6 +53,7 @@ class JobBase(ABC):
     priority: ClassVar[Priority | None] = None
     view: ClassVar[str | None] = None
     _checked: ClassVar[tuple[object, JobDefinition] | None] = None
+    figure: ClassVar[str | None] = None
 
     def __init_subclass__(cls, *, is_base: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -138,7 +140,8 @@ def job_problems(job: type[JobBase]) -> list[str]:
         problems += job.planning_problems()
     problems += _timeout_problems(getattr(job, "timeout_seconds", None))
     problems += _priority_problems(getattr(job, "priority", None))
-    problems += view_problems(getattr(job, "view", None))
+    for name in ("view", "figure"):
+        problems += view_problems(getattr(job, name, None), name)
     problems += _method_problems(job)
     problems += check_schema(job.parameters_schema, "parameters_schema")
     problems += _list_problems("resource_validators", job.resource_validators, Mapping, "dicts")

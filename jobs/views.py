@@ -1,12 +1,15 @@
-"""A page about a job's result that its job type offers; the API serves it and does not know what it shows.
+"""A page and a figure of a job's result that its job type offers; the API does not know what they show.
 
 A job class names a function in `view`, as `package.module:function`. It is called with a `ViewRequest` and returns a
 `ViewAnswer`, or raises a `ViewProblem`. Its module is imported at the first request for it and never at a cold start.
+
+`figure` names a function in the same way. It is called with a `ViewRequest` and returns a `Figure`, or raises a
+`ViewProblem`: the dashboard draws it on the job's own page.
 """
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +45,36 @@ class ViewAnswer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Outline:
+    """A place on the map of a figure.
+
+    Args:
+        rings: Each a list of points, longitude and latitude in degrees.
+        group: What it belongs to, for the legend; outlines of one group have one colour.
+    """
+
+    name: str
+    rings: Sequence[Sequence[Sequence[float]]]
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A job's result at a glance: an image, a map, or both.
+
+    Args:
+        title: What it shows, for people.
+        picture: The part of the job's `view` that is an image; empty for none.
+        notes: What it lacks, a sentence each.
+    """
+
+    title: str
+    outlines: Sequence[Outline] = ()
+    picture: str = ""
+    notes: Sequence[str] = ()
+
+
 class ViewProblem(Exception):
     """There is nothing to show; has the reason and what to do."""
 
@@ -67,13 +100,14 @@ class ViewNotInstalled(ViewProblem):
 
 
 View = Callable[[ViewRequest], ViewAnswer]
+DrawFigure = Callable[[ViewRequest], Figure]
 
 
-def view_problems(name: object) -> list[str]:
-    """What is wrong with the `view` of a job class, a sentence each; nothing is imported."""
+def view_problems(name: object, attribute: str = "view") -> list[str]:
+    """What is wrong with the `view`, or the `figure`, of a job class, a sentence each; nothing is imported."""
     if name is None or (isinstance(name, str) and _NAME.fullmatch(name)):
         return []
-    return [f"view: expected 'package.module:function' or None, found {name!r}"]
+    return [f"{attribute}: expected 'package.module:function' or None, found {name!r}"]
 
 
 def load_view(name: str) -> View:
@@ -82,10 +116,24 @@ def load_view(name: str) -> View:
     Raises:
         ViewNotInstalled: Its module cannot be imported here.
     """
+    view: View = _load(name)
+    return view
+
+
+def load_figure(name: str) -> DrawFigure:
+    """The function of that name.
+
+    Raises:
+        ViewNotInstalled: Its module cannot be imported here.
+    """
+    draw: DrawFigure = _load(name)
+    return draw
+
+
+def _load(name: str) -> Any:
     module, _, function = name.partition(":")
     try:
         with IMPORTS:
-            view: View = getattr(importlib.import_module(module), function)
+            return getattr(importlib.import_module(module), function)
     except ImportError as error:
         raise ViewNotInstalled(f"This app cannot show it: {error}. Install what the job type needs.") from error
-    return view

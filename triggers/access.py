@@ -39,7 +39,7 @@ _RULES: tuple[tuple[str, re.Pattern[str], Role], ...] = (
     ("POST", re.compile(r"/api/jobs/submit(/[^/]+|:batch)|/api/ui/submit/[^/]+"), Role.SUBMITTER),
     ("POST", re.compile(r"/api/durable/orchestrators/[^/]+"), Role.SUBMITTER),
     ("POST", re.compile(r"/api(/ui)?/jobs/[^/]+/(cancel|pause|resume|rerun)"), Role.OPERATOR),
-    ("POST", re.compile(r"/api/jobs/bulk"), Role.OPERATOR),
+    ("POST", re.compile(r"/api(/ui)?/jobs/bulk"), Role.OPERATOR),
     ("POST", re.compile(r"/api/durable/instances/[^/]+/(terminate|suspend|resume|rewind)"), Role.OPERATOR),
     ("POST", re.compile(r"/api(/ui)?/dead-letters/redrive"), Role.OPERATOR),
     ("POST", re.compile(r"/api(/ui)?/schedules/[^/]+/(pause|resume|run)"), Role.OPERATOR),

@@ -45,8 +45,10 @@ class BulkFilter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    job_id: Annotated[list[JobIdText], Field(max_length=MOST_JOBS_AT_ONCE)] = []
     status: Annotated[list[JobStatus], BeforeValidator(_known_statuses), Field(max_length=100)] = []
     job_type: Annotated[list[JobTypeText], Field(max_length=100)] = []
+    paused: Annotated[bool | None, Field(strict=True)] = None
     tags: Annotated[dict[TagName, StorableText | None], Field(max_length=MOST_TAGS)] = {}
     correlation_id: CorrelationId | None = None
     error: Annotated[StorableText | None, Field(min_length=1, max_length=200)] = None
@@ -54,9 +56,10 @@ class BulkFilter(BaseModel):
     created_before: Instant | None = None
 
     def to_filter(self) -> JobFilter:
-        fields = dict(self)
-        statuses, job_types = fields.pop("status"), fields.pop("job_type")
-        return JobFilter(statuses=tuple(statuses), job_types=tuple(job_types), **fields)
+        fields: dict[str, Any] = dict(self)
+        lists = {"job_ids": "job_id", "statuses": "status", "job_types": "job_type"}
+        fields |= {name: tuple(fields.pop(given)) for name, given in lists.items()}
+        return JobFilter(**fields)
 
 
 class BulkBody(BaseModel):

@@ -120,7 +120,7 @@ def get_management(job_id: JobIdPath, request: Request, services: Services, quer
     return _payload(request, job_id)
 
 
-@router.post("/instances/{job_id}/terminate", status_code=202)
+@router.post("/instances/{job_id}/terminate", status_code=202, response_class=Response)
 def terminate_instance(
     job_id: JobIdPath, services: Services, query: Annotated[ReasonQuery, InQuery()], actor: Actor
 ) -> Response:
@@ -133,7 +133,7 @@ def terminate_instance(
     return Response(status_code=202)
 
 
-@router.post("/instances/{job_id}/suspend", status_code=202)
+@router.post("/instances/{job_id}/suspend", status_code=202, response_class=Response)
 def suspend_instance(
     job_id: JobIdPath, services: Services, query: Annotated[ReasonQuery, InQuery()], actor: Actor
 ) -> Response:
@@ -142,7 +142,7 @@ def suspend_instance(
     return _accepted(job_id, answer)
 
 
-@router.post("/instances/{job_id}/resume", status_code=202)
+@router.post("/instances/{job_id}/resume", status_code=202, response_class=Response)
 def resume_instance(
     job_id: JobIdPath, services: Services, query: Annotated[ReasonQuery, InQuery()], actor: Actor
 ) -> Response:
@@ -151,7 +151,7 @@ def resume_instance(
     return _accepted(job_id, answer)
 
 
-@router.post("/instances/{job_id}/rewind", status_code=202)
+@router.post("/instances/{job_id}/rewind", status_code=202, response_class=Response)
 def rewind_instance(
     job_id: JobIdPath, services: Services, query: Annotated[ReasonQuery, InQuery()], actor: Actor
 ) -> Response:

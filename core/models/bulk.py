@@ -11,6 +11,10 @@ from core.models.status import JobStatus, StoredEnum
 from core.models.view import JobSummary
 
 MOST_JOBS_AT_ONCE = 1000
+# Outcomes of jobs that are now as the action wants them.
+AS_WISHED = frozenset(
+    {"cancelled", "cancelling", "paused", "already_paused", "resumed", "not_paused", "rerun", "deleted"}
+)
 
 
 class BulkAction(StrEnum):

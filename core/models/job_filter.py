@@ -24,7 +24,7 @@ class JobFilter:
     """Jobs that are all of this; what is empty or None is no condition.
 
     Args:
-        statuses: In one of them. So for `job_types`.
+        job_ids: One of them. So for `statuses` and `job_types`.
         paused: Only those that are paused, or only those that are not.
         tags: That have all of these; a value of None is any value.
         error: Whose error's type or message contains this text, in any case.
@@ -32,6 +32,7 @@ class JobFilter:
         created_after: Submitted at this time or later; `created_before`: earlier than that.
     """
 
+    job_ids: tuple[str, ...] = ()
     statuses: tuple[JobStatus, ...] = ()
     job_types: tuple[str, ...] = ()
     paused: bool | None = None
@@ -45,7 +46,7 @@ class JobFilter:
     def to_json(self) -> dict[str, Any]:
         """What it asks for, and nothing else."""
         told: dict[str, Any] = {
-            **{name: [str(each) for each in getattr(self, name)] for name in ("statuses", "job_types")},
+            **{name: [str(each) for each in getattr(self, name)] for name in ("job_ids", "statuses", "job_types")},
             **{name: getattr(self, name) for name in ("paused", "held", "correlation_id", "error")},
             **{name: at and at.isoformat() for name, at in self._times()},
             "tags": dict(self.tags),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from core.models.bulk import MOST_JOBS_AT_ONCE, BulkAction
+from core.models.bulk import AS_WISHED, MOST_JOBS_AT_ONCE, BulkAction
 from coremachine.cli.client import ApiClient, Json, choose_url
 from coremachine.cli.control import ReasonOption
 from coremachine.cli.errors import CliError, Exit, UsageProblem
@@ -26,9 +26,6 @@ from coremachine.cli.options import (
 from coremachine.cli.render import SHORT_ID, console, print_json, print_rows, visible
 from coremachine.cli.times import read_time
 
-_AS_WISHED = frozenset(
-    {"cancelled", "cancelling", "paused", "already_paused", "resumed", "not_paused", "rerun", "deleted"}
-)
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask. Needed where nobody can be asked.")]
 
 
@@ -85,7 +82,7 @@ def bulk(
         show = print_json if wants_json(output) else _show_report
         report = _act(client, body, counted["matched"], show)
     show(report)
-    refused = [each for each in report["value"] if each["outcome"] not in _AS_WISHED]
+    refused = [each for each in report["value"] if each["outcome"] not in AS_WISHED]
     raise typer.Exit(Exit.FAILED if refused else Exit.OK)
 
 
@@ -136,7 +133,7 @@ def _show_report(report: Json) -> None:
     value = report["value"]
     console().print(f"{report['action']}: {len(value)} of {report['matched']} jobs", highlight=False)
     for each in value:
-        if each["outcome"] not in _AS_WISHED:
+        if each["outcome"] not in AS_WISHED:
             told = f"{each['job_id'][:SHORT_ID]} {each['outcome']} {each.get('detail') or ''}"
             console().print(escape(visible(told)), soft_wrap=True)
 

@@ -22,6 +22,7 @@ class FloodRiskCOGJob(JobBaseMixin, JobBase):
     job_type = "flood_risk_cog"
     description = "flood depth rasters to Cloud Optimized GeoTIFFs, with a STAC catalog and flood statistics"
     view = "jobs.flood_risk_cog.preview:show"
+    figure = "jobs.flood_risk_cog.preview:draw_figure"
     stages: ClassVar = [
         {"number": 1, "name": "inventory", "task_type": "flood_risk_inventory", "parallelism": "single", **WORK},
         {"number": 2, "name": "convert", "task_type": "flood_risk_convert", "parallelism": "fan_out", **WORK, **GO_ON},

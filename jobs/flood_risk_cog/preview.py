@@ -26,14 +26,26 @@ from core.models import JobStatus
 from jobs.flood_risk_cog.places import PlaceRefused, check_place
 from jobs.flood_risk_cog.process import ConversionEnded, ConversionProcesses
 from jobs.flood_risk_cog.remote import is_remote
-from jobs.flood_risk_cog.target import join, text_of
-from jobs.views import NoSuchPart, NothingToShow, ViewAnswer, ViewBusy, ViewFailed, ViewNotInstalled, ViewRequest
+from jobs.flood_risk_cog.target import base64_of, join, text_of
+from jobs.views import (
+    Figure,
+    NoSuchPart,
+    NothingToShow,
+    Outline,
+    ViewAnswer,
+    ViewBusy,
+    ViewFailed,
+    ViewNotInstalled,
+    ViewRequest,
+)
 
 # Drawn at once, waiting for their turn, and for how long one may take; the first of a child imports its libraries.
 AT_WORK, MOST_WAITING, MOST_SECONDS = 2, 8, 20.0
 MOST_RASTERS, MOST_VALUES, MOST_FOOTPRINTS = 40, 20, 5000
 MOST_ZOOM = 24
 MOST_SUMMARY_BYTES = 64 << 20
+MOST_PICTURE_BYTES = 16 << 20
+QUICKLOOK = "quicklook.png"
 MOST_KEPT_TILES, MOST_KEPT_BYTES = 400, 16 << 20
 NEEDED = ("rasterio", "numpy", "pyproj", "PIL", "fsspec")
 HALF_TURN = 180.0
@@ -86,11 +98,38 @@ def show(request: ViewRequest) -> ViewAnswer:
         return ViewAnswer(text.encode(), "text/html; charset=utf-8")
     if request.part == "layers.json":
         return ViewAnswer(shown.page, JSON)
+    if request.part == QUICKLOOK:
+        return quicklook(request)
     if found := _TILE.fullmatch(request.part):
         return tile(request, shown, *(int(number) for number in found.groups()))
     if found := _PLACE.fullmatch(request.part):
         return values(shown, float(found[1]), float(found[2]))
-    raise NoSuchPart(f"expected layers.json, tile-LAYER-Z-X-Y.png or values-LON,LAT.json, found {request.part[:100]!r}")
+    expected = f"layers.json, {QUICKLOOK}, tile-LAYER-Z-X-Y.png or values-LON,LAT.json"
+    raise NoSuchPart(f"expected {expected}, found {request.part[:100]!r}")
+
+
+def draw_figure(request: ViewRequest) -> Figure:
+    """The job's quicklook, and where its rasters are; see `jobs.views`."""
+    check_installed()
+    page = json.loads(find_shown(request).page)
+    names = [layer["name"] for layer in page["layers"]]
+    outlines = [Outline(each["name"], each["rings"], names[each["layer"]]) for each in page["footprints"]]
+    has_picture = isinstance((request.result or {}).get("quicklook"), str)
+    return Figure(page["title"], outlines, QUICKLOOK if has_picture else "", page["notes"])
+
+
+def quicklook(request: ViewRequest) -> ViewAnswer:
+    """The picture that the job wrote beside its summary."""
+    result = request.result or {}
+    path = str(result.get("quicklook"))
+    if not is_own_file(path, str(result.get("summary")).removesuffix("summary.json").rstrip("/") or "/"):
+        raise NothingToShow("The job has no picture in its own folder; run it again.")
+    wanted: Json = {"path": path, "most_bytes": MOST_PICTURE_BYTES}
+    found = in_child({"work": "base64", **wanted}) if is_remote(path) else base64_of(**wanted)
+    if found["base64"] is None:
+        size = "none" if found["bytes"] is None else f"{found['bytes']:,} bytes"
+        raise NothingToShow(f"{path}: expected a picture of at most {MOST_PICTURE_BYTES:,} bytes, found {size}.")
+    return ViewAnswer(base64.b64decode(found["base64"]), PNG)
 
 
 def check_installed() -> None:

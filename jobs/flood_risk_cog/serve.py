@@ -30,6 +30,7 @@ WORK = {
     "inspect": ("jobs.flood_risk_cog.inventory", "inspect_all"),
     "draw": ("jobs.flood_risk_cog.quicklook", "draw_as_text"),
     "text": ("jobs.flood_risk_cog.target", "text_of"),
+    "base64": ("jobs.flood_risk_cog.target", "base64_of"),
     "tile": ("jobs.flood_risk_cog.tiles", "draw_tile"),
     "values": ("jobs.flood_risk_cog.tiles", "values_at"),
 }

@@ -1,5 +1,6 @@
 """Where results go: a local folder, or any place that fsspec writes to."""
 
+import base64
 import hashlib
 import os
 import tempfile
@@ -75,6 +76,15 @@ def text_of(path: str, most_bytes: int) -> dict[str, Any]:
     size = size_of(path)
     is_readable = size is not None and size <= most_bytes
     return {"bytes": size, "text": read_text(path) if is_readable else None}
+
+
+def base64_of(path: str, most_bytes: int) -> dict[str, Any]:
+    """Size and content of a file in the same way; no content of one that is too large."""
+    size = size_of(path)
+    if size is None or size > most_bytes:
+        return {"bytes": size, "base64": None}
+    with open_file(path) as file:
+        return {"bytes": size, "base64": base64.b64encode(file.read()).decode()}
 
 
 def put_text(text: str, target: str) -> None:

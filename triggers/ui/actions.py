@@ -9,8 +9,7 @@ from triggers import job_actions
 from triggers.actor import Actor
 from triggers.api_models import Query
 from triggers.endpoints import JobIdPath, NoQuery
-from triggers.problems import invalid_request, wrong_field
-from triggers.ui.forms import Form
+from triggers.ui.forms import Form, whole_number
 from triggers.ui.page import PageRoute, go_to
 from triggers.ui.ports import Services
 
@@ -57,12 +56,6 @@ def rerun_job(
     if form.get("mode") != RerunMode.FROM_STAGE:
         # The choice of a stage is in the form whatever is to run.
         body.pop("from_stage", None)
-    body |= {name: _whole(name, form[name]) for name in ("from_stage", "expected_run") if name in body}
+    body |= {name: whole_number(name, form[name]) for name in ("from_stage", "expected_run") if name in body}
     job_actions.rerun_job(job_id, request, Response(), services, body, Query(), actor)
     return go_to(request, "jobs", job_id, note="rerun")
-
-
-def _whole(name: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > len(str(2**31)):
-        raise invalid_request([wrong_field(name, "a whole number", repr(text[:100]))])
-    return int(text)

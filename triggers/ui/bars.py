@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from core.models.dashboard import StageProgress
-from core.models.status import TaskStatus
+from core.models.status import JobStatus, TaskStatus
 from core.models.view import JobSummary, StageDetail, run_times
 from triggers.ui.texts import NOTHING, duration, seconds_between
 
@@ -62,7 +62,8 @@ def job_row(job: JobSummary, progress: StageProgress | None, totals: tuple[int, 
     started_at, seconds = run_times(job)
     is_running = not job.status.is_terminal
     if is_running:
-        seconds = seconds_between(started_at, now)
+        # One that nobody has begun lasts no time: when it was submitted is beside it.
+        seconds = None if job.status is JobStatus.QUEUED else seconds_between(started_at, now)
     expected, failed = totals
     counts: dict[str, int] = {}
     total: int | None = None
@@ -176,4 +177,7 @@ def _speed(stage: StageDetail, ended: int, recent: int | None, now: datetime) ->
     rate = recent / window
     left = stage.expected_count - ended
     pace = f"{rate:.1f} tasks/s" if rate >= 1 else f"{rate * 60:.1f} tasks/min"
-    return f"{pace} · about {duration(max(1.0, left / rate))} left" if left > 0 else pace
+    # How long the last ones take, which all run, has nothing to do with the rate.
+    if left <= stage.counts[TaskStatus.PROCESSING]:
+        return ""
+    return f"{pace} · about {duration(max(1.0, left / rate))} left"

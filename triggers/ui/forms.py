@@ -31,4 +31,11 @@ async def read_form(request: Request) -> dict[str, str]:
     return {name: text.replace("\r\n", "\n") for name, text in pairs if text.strip()}
 
 
+def whole_number(name: str, text: str) -> int:
+    """What a field has; a ProblemError (400) if that is no whole number."""
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(2**31)):
+        raise invalid_request([wrong_field(name, "a whole number", repr(text[:100]))])
+    return int(text)
+
+
 Form = Annotated[dict[str, str], Depends(read_form)]

@@ -18,12 +18,14 @@ from core.models.refs import JobRef
 from core.models.view import JobDetail, Page, TaskSummary, run_times
 from core.operating.explain import explain
 from infrastructure.queries import TaskNotFound
+from jobs.views import ViewProblem, ViewRequest, load_figure
 from triggers import insight_api, problems
 from triggers.api_models import Query
 from triggers.endpoints import JobIdPath
 from triggers.ui import timeline
 from triggers.ui.bars import StageCard, stage_cards
 from triggers.ui.jobs_page import blank_is_none
+from triggers.ui.outline_map import MOST_NAMED, draw_map
 from triggers.ui.page import PageRoute, render
 from triggers.ui.paging import Chain
 from triggers.ui.ports import Services, UiServices
@@ -36,6 +38,8 @@ _MOST_MARKS = 2000
 # To group them, this number of a job's failed tasks is looked at.
 _MOST_FAILURES = 10_000
 _ATTEMPTS = 100
+# A job that has ended may be rerun: its page is asked for again, seldom.
+_ENDED_SECONDS = 30
 # The order of a list that shows first what people look for.
 _TASK_ORDER = (
     (TaskStatus.FAILED,),
@@ -63,7 +67,7 @@ def _task_status(value: str | None) -> str | None:
 
 
 class JobPageQuery(Query):
-    tab: Literal["overview", "tasks", "events", "data", "runs"] = "overview"
+    tab: Literal["overview", "tasks", "figure", "events", "data", "runs"] = "overview"
     status: Annotated[str | None, BeforeValidator(_task_status), BeforeValidator(blank_is_none)] = None
     stage: Annotated[StageNumber | None, BeforeValidator(blank_is_none)] = None
     fingerprint: Annotated[Fingerprint | None, BeforeValidator(blank_is_none)] = None
@@ -78,6 +82,7 @@ def show_job(
     """The job, with one of its tabs."""
     detail = services.queries.get_job_detail(job_id)
     view = _look(services, detail, query, recent_reads(request))
+    head = _head(services, detail, view.now)
     return render(
         request,
         "job.html",
@@ -85,12 +90,13 @@ def show_job(
         tab=query.tab,
         query=query,
         note=_NOTES.get(query.note or ""),
-        head=_head(services, detail, view.now),
+        head=head,
         findings=explain(view.facts),
         sampled=view.sampled,
         cards=_cards(view),
         groups=view.facts.failures,
         at=view.now,
+        **({} if head.is_open else {"refresh_seconds": _ENDED_SECONDS}),
         **_TABS[query.tab](services, view),
     )
 
@@ -109,6 +115,7 @@ class View:
     pulse: Sequence[PulseCell]
     sampled: int
     now: datetime
+    reads: RecentReads
 
     @property
     def ref(self) -> JobRef:
@@ -127,16 +134,20 @@ class View:
 def _look(services: UiServices, detail: JobDetail, query: JobPageQuery, reads: RecentReads) -> View:
     job, now = detail.job, datetime.now(UTC)
     state = (job.job_id, job.run, job.status, job.updated_at, job.paused_at)
+    # What an ended job left changes no more; its page says how long ago that was.
+    seconds = _ENDED_SECONDS if job.status.is_terminal else 0
     facts = reads.get(
-        ("facts", *state), lambda: services.insight.get_job_facts(job.job_id, most_failures=_MOST_FAILURES)
+        ("facts", *state),
+        lambda: services.insight.get_job_facts(job.job_id, most_failures=_MOST_FAILURES),
+        seconds=seconds,
     )
     failed = sum(stage.failed_count for stage in detail.stages)
     pulse: Sequence[PulseCell] = ()
     # For the rate of a job that runs; of one that has ended only the heat strips need it.
     if not job.status.is_terminal or query.tab == "overview":
-        pulse = reads.get(("pulse", *state), lambda: _read_pulse(services, detail, now))
+        pulse = reads.get(("pulse", *state), lambda: _read_pulse(services, detail, now), seconds=seconds)
     sampled = failed if failed > _MOST_FAILURES else 0
-    return View(detail, query, insight_api.add_queues(facts, services), pulse, sampled, now)
+    return View(detail, query, insight_api.add_queues(facts, services), pulse, sampled, now, reads)
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,7 @@ class Head:
     started_at: datetime | None
     seconds: float | None
     has_view: bool
+    has_figure: bool
     can_rerun_failed: bool
     is_known_type: bool
     running: int
@@ -166,6 +178,7 @@ def _head(services: UiServices, detail: JobDetail, now: datetime) -> Head:
     counts = {status: sum(stage.counts[status] for stage in detail.stages) for status in TaskStatus}
     waiting = counts[TaskStatus.PENDING] + counts[TaskStatus.QUEUED] + counts[TaskStatus.PENDING_RETRY]
     is_known_type = job.job_type in services.registry.job_types
+    kind = services.registry.get_job(job.job_type) if is_known_type and job.result is not None else None
     return Head(
         job=job,
         actions=allowed_actions(job.status, is_paused=job.paused_at is not None),
@@ -173,7 +186,8 @@ def _head(services: UiServices, detail: JobDetail, now: datetime) -> Head:
         is_open=is_open,
         started_at=started_at,
         seconds=seconds_between(started_at, now) if is_open else seconds,
-        has_view=is_known_type and services.registry.get_job(job.job_type).view is not None and job.result is not None,
+        has_view=kind is not None and kind.view is not None,
+        has_figure=kind is not None and kind.figure is not None,
         can_rerun_failed=not is_open and job.status is not JobStatus.COMPLETED,
         is_known_type=is_known_type,
         running=counts[TaskStatus.PROCESSING],
@@ -195,7 +209,8 @@ def _read_pulse(services: UiServices, detail: JobDetail, now: datetime) -> list[
 
 def _cards(view: View) -> list[StageCard]:
     recent: dict[int, int] = {}
-    for cell in view.pulse:
+    # Of a paused job no rate says when it will be done.
+    for cell in view.pulse if view.detail.job.paused_at is None else ():
         recent[cell.stage] = recent.get(cell.stage, 0) + cell.recent
     return stage_cards(view.detail.job.definition, view.detail.stages, recent, view.now)
 
@@ -245,6 +260,26 @@ def _data(services: UiServices, view: View) -> dict[str, Any]:
     return {}
 
 
+def _figure(services: UiServices, view: View) -> dict[str, Any]:
+    """What the job type shows of the result; or why it cannot."""
+    job = view.detail.job
+    registry = services.registry
+    name = registry.get_job(job.job_type).figure if job.job_type in registry.job_types else None
+    if name is None:
+        return {"figure": None, "problem": f"Jobs of type {job.job_type} have no figure."}
+    asked = ViewRequest(job.job_id, job.run, str(job.status), job.result)
+    try:
+        # Drawn once for all who look at it, as an ended job's figure stays what it is.
+        return view.reads.get(("figure", job.job_id, job.run, job.updated_at), lambda: _draw(name, asked))
+    except ViewProblem as problem:
+        return {"figure": None, "problem": str(problem)}
+
+
+def _draw(name: str, asked: ViewRequest) -> dict[str, Any]:
+    figure = load_figure(name)(asked)
+    return {"figure": figure, "map": draw_map(figure.outlines), "most_named": MOST_NAMED}
+
+
 def _runs(services: UiServices, view: View) -> dict[str, Any]:
     return {"runs": services.queries.list_runs(view.ref.job_id)}
 
@@ -253,6 +288,7 @@ _TABS: Mapping[str, Callable[[UiServices, View], dict[str, Any]]] = {
     "overview": _overview,
     "tasks": _tasks,
     "events": _events,
+    "figure": _figure,
     "data": _data,
     "runs": _runs,
 }

@@ -10,6 +10,7 @@ from fastapi import Query as InQuery
 from pydantic import BeforeValidator, Field, model_validator
 
 from core.models import JobStatus
+from core.models.bulk import AS_WISHED, BulkAction
 from core.models.fields import MOST_TAGS, Cursor, JobTypeText, StorableText, expectation
 from core.models.job_filter import JobFilter, read_wanted_tags
 from core.models.view import JobSummary, Page
@@ -37,6 +38,15 @@ _ORDER = (
     "completed",
     "cancelled",
 )
+# What a button for many jobs does, in a word or two.
+BULK_WORDS: Mapping[BulkAction, str] = {
+    BulkAction.PAUSE: "Pause",
+    BulkAction.RESUME: "Resume",
+    BulkAction.RETRY: "Retry failed",
+    BulkAction.RERUN: "Rerun",
+    BulkAction.CANCEL: "Cancel",
+    BulkAction.DELETE: "Delete",
+}
 # Chips that are there even if no job is in their status: a page that changes its shape is hard to use.
 _ALWAYS = {"processing", "queued", "failed", "completed"}
 
@@ -61,7 +71,9 @@ def _known_choice(value: str | None) -> str | None:
     return value
 
 
-class JobsPageQuery(Query):
+class ListQuery(Query):
+    """Which jobs."""
+
     status: Annotated[str | None, BeforeValidator(_known_choice), BeforeValidator(blank_is_none)] = None
     job_type: Annotated[JobTypeText | None, BeforeValidator(blank_is_none)] = None
     q: Annotated[
@@ -73,15 +85,29 @@ class JobsPageQuery(Query):
     failed_first: bool = False
     cursor: Annotated[Cursor | None, BeforeValidator(blank_is_none)] = None
 
+    @model_validator(mode="after")
+    def _has_tags(self) -> "ListQuery":
+        read_wanted_tags(self.tag)
+        return self
+
     def to_wish(self) -> "ListWish":
         return ListWish(
             self.status, self.job_type, self.q, tuple(self.tag), self.cursor, failed_first=self.failed_first
         )
 
-    @model_validator(mode="after")
-    def _has_tags(self) -> "JobsPageQuery":
-        read_wanted_tags(self.tag)
-        return self
+
+class JobsPageQuery(ListQuery):
+    """And, after an action on many, what came of it: `cancelled-17` for each outcome, and how many jobs are left."""
+
+    did: BulkAction | None = None
+    outcome: Annotated[list[Annotated[str, Field(pattern=r"^[a-z_]{1,20}-[0-9]{1,7}$")]], Field(max_length=20)] = Field(
+        default=[]
+    )
+    left: Annotated[int, Field(ge=0, lt=10**7)] = 0
+
+    @property
+    def outcomes(self) -> list[tuple[str, int]]:
+        return [(word, int(count)) for word, _, count in (each.partition("-") for each in self.outcome)]
 
 
 @dataclass(frozen=True)
@@ -106,10 +132,19 @@ class ListWish:
         }
 
     @property
+    def place(self) -> dict[str, Any]:
+        """The same with the text, which other filters do not narrow."""
+        return self.asked | {"q": self.text}
+
+    @property
     def statuses(self) -> tuple[JobStatus, ...]:
         if self.status is None or self.status == "paused":
             return ()
         return _SETS.get(self.status) or (JobStatus(self.status),)
+
+    @property
+    def paused(self) -> bool | None:
+        return True if self.status == "paused" else None
 
 
 @router.get("/ui")
@@ -138,6 +173,9 @@ def show_jobs(request: Request, services: Services, query: Annotated[JobsPageQue
         total=sum(counts.by_status.values()),
         is_total_capped=any(count >= counts.most for count in counts.by_status.values()),
         job_types=services.registry.job_types,
+        query=query,
+        as_wished=AS_WISHED,
+        actions=BULK_WORDS,
     )
 
 
@@ -168,7 +206,7 @@ def _find(services: UiServices, wish: ListWish) -> Page[JobSummary]:
         wanted = JobFilter(
             statuses=statuses,
             job_types=(wish.job_type,) if wish.job_type else (),
-            paused=True if wish.status == "paused" else None,
+            paused=wish.paused,
             tags=read_wanted_tags(wish.tags),
         )
         return services.queries.find_jobs(wanted, limit=limit, cursor=cursor)

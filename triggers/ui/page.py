@@ -28,6 +28,13 @@ POLICY = (
 )
 HEADERS = {"Content-Security-Policy": POLICY}
 _KEPT_HEADERS = {"retry-after", "www-authenticate"}
+# The pages of the navigation: place below /ui, name, and the key that goes there after `g`.
+NAVIGATION = (
+    ("jobs", "Jobs", "j"),
+    ("schedules", "Schedules", "s"),
+    ("dead-letters", "Dead letters", "d"),
+    ("queues", "Queues", "q"),
+)
 # The key that the Functions host asks for goes with each link, as people opened the page with it.
 _PASSED_ON = ("code", "clientId")
 
@@ -73,7 +80,8 @@ def problem_page(request: Request, answer: Response) -> Response:
 def render(request: Request, template: str, **values: Any) -> Response:
     """The page. Templates have `url`, `now`, `visitor` and the values."""
     values = {"now": datetime.now(UTC), "version": VERSION, "visitor": visitor_of(request), **values}
-    text = environment().get_template(template).render(url=links_of(request), request=request, **values)
+    links = {"url": links_of(request), "navigation": NAVIGATION}
+    text = environment().get_template(template).render(request=request, **links, **values)
     return Response(text, media_type="text/html; charset=utf-8", headers=HEADERS)
 
 

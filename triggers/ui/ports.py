@@ -6,6 +6,7 @@ from fastapi import Depends, Request
 
 from infrastructure.dashboard import DashboardQueries
 from triggers.apps_api import AppServices
+from triggers.bulk_api import BulkActions
 from triggers.insight_api import InsightServices
 from triggers.ports import ApiServices
 from triggers.schedules_api import ScheduleServices
@@ -16,6 +17,8 @@ class UiServices(ApiServices, InsightServices, ScheduleServices, AppServices, Pr
 
     @property
     def dashboard(self) -> DashboardQueries: ...
+    @property
+    def bulk(self) -> BulkActions: ...
 
 
 def _services(request: Request) -> UiServices:

@@ -32,8 +32,12 @@ class RecentReads:
         self._clock = clock
         self._slots: LatestCache[Hashable, _Slot] = LatestCache(_SIZE)
 
-    def get(self, key: Hashable, make: Callable[[], V]) -> V:
-        """What `make` returned lately for this key, or returns now; what it raises is raised."""
+    def get(self, key: Hashable, make: Callable[[], V], *, seconds: float = 0.0) -> V:
+        """What `make` returned lately for this key, or returns now; what it raises is raised.
+
+        Args:
+            seconds: For so long it is good, if that is longer than for others.
+        """
         slot = self._slots.get(key)
         if slot is None:
             slot = _Slot()
@@ -43,7 +47,7 @@ class RecentReads:
             if began >= slot.good_until:
                 slot.value = make()
                 ended = self._clock()
-                slot.good_until = ended + max(SECONDS, _TIMES_ITS_COST * (ended - began))
+                slot.good_until = ended + max(SECONDS, seconds, _TIMES_ITS_COST * (ended - began))
             value: V = slot.value
             return value
 

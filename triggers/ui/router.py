@@ -6,6 +6,7 @@ from triggers import preview
 from triggers.ui import (
     actions,
     assets,
+    bulk_page,
     dead_letter_pages,
     fleet_page,
     job_page,
@@ -25,6 +26,7 @@ ROUTERS = (
     sign_in.router,
     _previews,
     jobs_page.router,
+    bulk_page.router,
     job_page.router,
     actions.router,
     submit_page.router,

@@ -50,6 +50,12 @@ class TestBulk:
         assert statuses(rig, waiting) == ["queued"] * 4
         assert done(audit) == []
 
+    def test_jobs_by_id_are_acted_on_and_no_others(self, rig, bulk, waiting):
+        chosen = JobFilter(job_ids=(waiting[3], waiting[1]))
+        assert bulk.run(BulkRequest(BulkAction.PAUSE, chosen)).matched == 2
+        assert bulk.run(BulkRequest(BulkAction.CANCEL, chosen, confirm=2)).counts == {"cancelled": 2}
+        assert statuses(rig, waiting) == ["queued", "cancelled", "queued", "cancelled"]
+
     def test_confirmed_count_is_cancelled_and_told(self, rig, bulk, waiting, audit):
         report = bulk.run(BulkRequest(BulkAction.CANCEL, GEO, reason="wrong", actor="kim", confirm=3))
         assert (report.counts, report.remaining) == ({"cancelled": 3}, 0)

@@ -1,5 +1,6 @@
 """The dashboard in this process: the real engine on a real database, queues in memory, and the API in a thread."""
 
+import base64
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from core.errors import PermanentTaskError, RetryableTaskError
 from core.fan_in import load_fan_in_results
 from core.machine import CoreMachine
 from core.models import TaskDefinition
+from core.operating.bulk import BulkControl
 from core.operating.dead_letters import DeadLetters
 from core.orchestration_manager import AppRole, OrchestrationManager
 from core.running.engine_parts import EngineParts
@@ -23,6 +25,7 @@ from core.scheduling.ticker import ScheduleTicker
 from core.state_manager import StateManager
 from coremachine.local.memory_queue import MemoryQueues
 from infrastructure.apps import AppRepository
+from infrastructure.audit import AuditRepository
 from infrastructure.dashboard import DashboardQueries
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import FailureQueries
@@ -36,6 +39,7 @@ from jobs.base import JobBase
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.mixins import JobBaseMixin
 from jobs.registry import Handler, Registry
+from jobs.views import Figure, NothingToShow, Outline, ViewAnswer, ViewRequest
 from triggers.access import AccessRules
 from triggers.api import create_api
 from triggers.ports import Check
@@ -65,10 +69,36 @@ class Gate:
         opened.set()
 
 
+PICTURE = base64.b64decode("R0lGODlhAQABAIAAAGeZpwAAACwAAAAAAQABAAACAkQBADs=")
+
+
+def show_scenes(request: ViewRequest) -> ViewAnswer:
+    """The preview of a catalog: a page, and a picture."""
+    if request.part == "picture.gif":
+        return ViewAnswer(PICTURE, "image/gif")
+    return ViewAnswer(b"<!doctype html><title>Scenes</title>", "text/html; charset=utf-8")
+
+
+def draw_scenes(request: ViewRequest) -> Figure:
+    """The scenes side by side, at the coast of Portugal."""
+    count = (request.result or {}).get("items")
+    if not count:
+        raise NothingToShow("The catalog has no scenes.")
+
+    def square(number: int) -> Outline:
+        west, south = -9.4 + number % 6 * 0.22, 38.5 + number // 6 * 0.18
+        ring = [(west, south), (west + 0.2, south), (west + 0.2, south + 0.16), (west, south + 0.16), (west, south)]
+        return Outline(f"scene-{number:04d}.tif", [ring], "north" if number >= count / 2 else "south")
+
+    return Figure("Scenes of the folder", [square(number) for number in range(count)], "picture.gif")
+
+
 class SceneJob(JobBaseMixin, JobBase):
     """Scenes are listed, each is converted, and a catalog is made of them."""
 
     job_type = "scene_catalog"
+    view = "tests.integration.ui.dashboard_app:show_scenes"
+    figure = "tests.integration.ui.dashboard_app:draw_scenes"
     description = "Convert the scenes of a folder and make a catalog of them"
     stages: ClassVar = [
         {"number": 1, "name": "list scenes", "task_type": "scene_list", "parallelism": "single"},
@@ -160,6 +190,8 @@ class AppServices:
         self.failures, self.insight = FailureQueries(self.pool), InsightQueries(self.pool)
         self.dead_letter_queries = DeadLetterRepository(self.pool)
         self.dead_letters = DeadLetters(self.dead_letter_queries, self.state, self.queues, ["jobs", "tasks", "raster"])
+        self.audit = AuditRepository(self.pool)
+        self.bulk = BulkControl(self.machine, self.queries, self.audit)
         self.schedule_queries = ScheduleRepository(self.pool)
         orchestration = OrchestrationManager(self.registry, self.queues, AppRole("test"))
         submitter = Submitter(self.registry, self.state, orchestration)

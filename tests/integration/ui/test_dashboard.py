@@ -201,11 +201,32 @@ def test_jobs_are_filtered_searched_and_paged_in_the_address(app: DashboardApp, 
     assert "No job has this id" in text(page, ".empty")
 
 
+def test_chosen_rows_stay_chosen_and_are_acted_on_after_a_look(app: DashboardApp, page: Browser) -> None:
+    for _ in range(2):
+        ended(app, scenes=2)
+    page.open(f"{app.url}/jobs?status=completed")
+    assert page.run("getComputedStyle(document.querySelector('.picked')).display") == "none"
+    page.press("j")
+    page.press("x")
+    page.run("document.querySelectorAll('[data-pick]')[1].click()")
+    assert text(page, ".picked-count") == "2 chosen"
+    # The list refreshes itself, and the choice stays.
+    page.run("document.querySelector('[data-live=rows] tbody').dataset.old = 'yes'; document.activeElement.blur()")
+    page.run("document.querySelector('.c-age').textContent = ''")
+    page.wait_for("!document.querySelector('[data-live=rows] tbody').dataset.old")
+    assert text(page, ".picked-count") == "2 chosen"
+    click(page, ".picked [value=rerun]")
+    assert text(page, "h1") == "Rerun 2 jobs?"
+    fill(page, "reason", "new data")
+    click(page, ".bulk button.primary")
+    assert text(page, ".ok-banner") == "Rerun: 2 run again."
+
+
 def test_the_keyboard_is_enough(app: DashboardApp, page: Browser) -> None:
     job_id = ended(app)
     page.open(app.url)
     page.press("j")
-    assert page.run("document.querySelector('.selected').innerText").startswith("scene_catalog")
+    assert page.run("document.querySelector('.selected').innerText").strip().startswith("scene_catalog")
     page.press("j")
     page.press("k")
     assert job_id[:12] in page.run("document.querySelector('.selected').innerText")
@@ -271,7 +292,7 @@ def test_dead_letters_are_redriven_by_their_reason(app: DashboardApp, page: Brow
 def pages_of(app: DashboardApp) -> list[str]:
     job_id = ended(app, scenes=8, broken=[0, 1], unsteady=[3])
     job = f"/jobs/{job_id}"
-    tabs = [f"{job}?tab={tab}" for tab in ("overview", "tasks", "events", "data", "runs")]
+    tabs = [f"{job}?tab={tab}" for tab in ("overview", "tasks", "figure", "events", "data", "runs")]
     others = ["/submit", "/submit/scene_catalog", "/schedules", "/dead-letters", "/queues", "/jobs?q=none", "/jobs/0"]
     return ["", *tabs, f"{job}/tasks/s2-scene-0000.tif", *others]
 
@@ -282,16 +303,25 @@ def test_axe_finds_nothing_and_a_phone_is_wide_enough(app: DashboardApp, page: B
         pytest.skip("no axe-core here: make test-programs")
     found: dict[str, object] = {}
     page.look(390, 844, dark=colours == "dark", phone=True)
-    for path in pages_of(app):
-        page.open(app.url + path)
-        assert page.run("document.documentElement.scrollWidth") <= 390, path
+
+    def examine(name: str) -> None:
+        assert page.run("document.documentElement.scrollWidth") <= 390, name
         page.run(AXE.read_text(encoding="utf-8") + ";0")
         violations = page.run(
             f"axe.run(document, {{runOnly: {json.dumps(RULES)}}}).then(found => found.violations"
             ".map(each => [each.id, each.impact, each.nodes.map(node => node.target.join(' ') + ' ' + node.html)]))"
         )
         if violations:
-            found[path] = violations
+            found[name] = violations
+
+    for path in pages_of(app):
+        page.open(app.url + path)
+        examine(path)
+    page.open(f"{app.url}/jobs")
+    page.run("document.querySelector('[data-pick]').click()")
+    examine("rows chosen")
+    click(page, ".picked [value=delete]")
+    examine("what would be done to them")
     page.look(1280, 900)
     assert found == {}
 

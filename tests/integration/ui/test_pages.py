@@ -124,6 +124,99 @@ def test_jobs_are_filtered_by_tags_that_links_keep(services, read):
     assert 'href="/api/ui/jobs?tag=team%3Dsea"' in everything
 
 
+def test_job_type_that_offers_a_figure_has_its_map_and_picture_on_the_job_page(services, read):
+    job_id = submit(services)
+    assert ">Figure</a>" not in read(f"/jobs/{job_id}")
+    assert "The catalog has no scenes." in read(f"/jobs/{job_id}?tab=figure")
+    while services.queues.deliver(services.machine):
+        pass
+    page = read(f"/jobs/{job_id}?tab=figure")
+    assert ">Figure</a>" in page
+    assert page.count('class="outline') == 4
+    assert "<title>scene-0003.tif, north</title>" in page
+    picture = f"/jobs/{job_id}/preview/picture.gif"
+    assert f'<img src="/api/ui{picture}"' in page
+    assert read(picture).startswith("GIF89a")
+
+
+FROM_PAGE = {"Sec-Fetch-Site": "same-origin"}
+Send = Callable[..., httpx.Response]
+
+
+@pytest.fixture(scope="module")
+def send(services: AppServices) -> Iterator[Send]:
+    """A form of the list of jobs, sent by a caller with this role."""
+    rules = AccessRules.read({"COREMACHINE_ROLE_KEYS": SETTING}, trusts_principal=False)
+    with serving(lambda: services, rules) as url, httpx.Client(timeout=30) as http:
+
+        def ask(form: dict[str, str], role: Role = Role.ADMIN, *, listed: str = "") -> httpx.Response:
+            headers = FROM_PAGE | {"Cookie": f"{KEY_COOKIE}={cookie_of_key(role.word)}"}
+            return http.post(f"{url}/jobs/bulk{listed}", data=form, headers=headers)
+
+        yield ask
+
+
+def status_of(services: AppServices, job_id: str) -> str:
+    return services.queries.get_job_detail(job_id).job.status.value
+
+
+def test_chosen_jobs_are_counted_then_acted_on_and_the_audit_log_has_it(services, read, send):
+    chosen, other = [submit(services), submit(services)], submit(services)
+    form = {"action": "cancel", **{f"job.{job_id}": "1" for job_id in chosen}}
+    asked = send(form)
+    assert (asked.status_code, "Cancel 2 jobs?" in asked.text) == (200, True)
+    assert 'name="confirm" value="2"' in asked.text
+    assert [status_of(services, job_id) for job_id in chosen] == ["queued", "queued"]
+    done = send(form | {"confirm": "2", "reason": "wrong folder"}, listed="?status=queued&tag=team=geo")
+    place = "/api/ui/jobs?status=queued&tag=team%3Dgeo&did=cancel&outcome=cancelled-2"
+    assert (done.status_code, done.headers["location"]) == (303, place)
+    assert [status_of(services, job_id) for job_id in (*chosen, other)] == ["cancelled", "cancelled", "queued"]
+    assert "2 cancelled." in read(place.removeprefix("/api/ui"))
+    rows = services.audit.list_audit(limit=3).items
+    assert [(row.action, row.reason) for row in rows] == [("cancel", "wrong folder")] * 2 + [("bulk", "wrong folder")]
+    # Again: none of them can be cancelled, and the page says so.
+    assert "No job fits" in send(form).text
+
+
+def test_all_that_a_filter_matches_are_acted_on_and_no_more_than_were_confirmed(services, send):
+    tag = "?tag=site=harbour"
+    matching = [submit(services, tags={"site": "harbour"}) for _ in range(3)]
+    form = {"action": "pause", "scope": "matching"}
+    assert "Pause 3 jobs?" in send(form, listed=tag).text
+    more = send(form | {"confirm": "2"}, listed=tag)
+    assert "More jobs match now than the 2 that were confirmed" in more.text
+    assert 'name="confirm" value="3"' in more.text
+    assert [services.queries.get_job_detail(job_id).job.paused_at for job_id in matching] == [None] * 3
+    assert "outcome=paused-3" in send(form | {"confirm": "3"}, listed=tag).headers["location"]
+    assert "Resume 3 jobs?" in send(form | {"action": "resume"}, listed=f"{tag}&status=paused").text
+
+
+def test_many_jobs_are_deleted_by_an_administrator_alone(services, read, send):
+    form = {"action": "delete", f"job.{submit(services)}": "1"}
+    assert send(form, Role.VIEWER).status_code == 403
+    refused = send(form, Role.OPERATOR)
+    assert (refused.status_code, "expected the role admin" in refused.text) == (403, True)
+    assert send(form).status_code == 200
+    viewer, operator, admin = (read("/jobs", role) for role in (Role.VIEWER, Role.OPERATOR, Role.ADMIN))
+    assert ["data-pick" in page for page in (viewer, operator, admin)] == [False, True, True]
+    assert ['value="delete"' in page for page in (viewer, operator, admin)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("form", "listed", "expected"),
+    [
+        ({"action": "cancel"}, "", "at least one job that is chosen in the list"),
+        ({"action": "stop", "scope": "matching"}, "", "one of cancel, pause, resume"),
+        ({"action": "cancel", "scope": "matching"}, "?q=import-7", "a filter without a search"),
+        ({"action": "cancel", "job.7": "1"}, "", "64 hexadecimal digits"),
+        ({"action": "cancel", "scope": "matching", "confirm": "all"}, "", "a whole number"),
+    ],
+)
+def test_wrong_request_for_many_jobs_is_named(send, form, listed, expected):
+    answer = send(form, listed=listed)
+    assert (answer.status_code, expected in answer.text) == (400, True), answer.text
+
+
 def test_wrong_tag_is_named(services):
     rules = AccessRules()
     with serving(lambda: services, rules) as url:

@@ -14,10 +14,11 @@ from jobs.flood_risk_cog import preview
 from jobs.flood_risk_cog.preview import Kept, Turns, shown_of
 from jobs.flood_risk_cog.samples import generate_samples
 from jobs.flood_risk_cog.target import text_of
-from jobs.views import ViewAnswer, ViewBusy, ViewFailed, ViewNotInstalled, load_view, view_problems
+from jobs.views import ViewAnswer, ViewBusy, ViewFailed, ViewNotInstalled, ViewRequest, load_view, view_problems
 from tests.unit.raster.previews import PREVIEW, PreviewServices, make_results
 from tests.unit.raster.test_tiles import tile_of
 from tests.unit.triggers.fakes import JOB_ID, Api
+from triggers.ui.outline_map import draw_map
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,26 @@ def test_the_page_loads_nothing_but_its_own_parts(api):
         part = api.get(f"{PREVIEW}/{name}")
         assert part.status_code == 200
         assert "://" not in part.text
+
+
+def test_figure_has_the_quicklook_and_the_outlines_by_return_period(api, output):
+    request = ViewRequest(JOB_ID, 1, "completed", output[1])
+    figure = preview.draw_figure(request)
+    assert (figure.title, figure.picture) == ("A <b>valley</b>", "quicklook.png")
+    assert {outline.group for outline in figure.outlines} == {"10 years", "50 years", "100 years", "500 years"}
+    assert len(figure.outlines) == 4
+    assert draw_map(figure.outlines) is not None
+    picture = api.get(f"{PREVIEW}/quicklook.png")
+    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/png")
+    assert Image.open(io.BytesIO(picture.content)).width > 100
+
+
+def test_picture_outside_of_the_jobs_folder_is_not_read(api, output, tmp_path):
+    elsewhere = tmp_path / "quicklook.png"
+    elsewhere.write_bytes(b"somebody's")
+    for path in (str(elsewhere), str(output[0] / "gone.png")):
+        answer = Api(PreviewServices(output[1] | {"quicklook": path})).get(f"{PREVIEW}/quicklook.png")
+        assert (answer.status_code, answer.json()["code"]) == (409, "nothing_to_show")
 
 
 def test_layers_are_those_of_the_summary(api):

@@ -19,6 +19,7 @@ from triggers.ui.router import ROUTERS
 FROM_PAGE = {"sec-fetch-site": "same-origin", "content-type": "application/x-www-form-urlencoded"}
 # The API's path for each form. Sign-in and sign-out have none: who has no role needs them.
 TWINS = {
+    "/ui/jobs/bulk": "/jobs/bulk",
     "/ui/jobs/{job_id}/cancel": "/jobs/{job_id}/cancel",
     "/ui/jobs/{job_id}/pause": "/jobs/{job_id}/pause",
     "/ui/jobs/{job_id}/resume": "/jobs/{job_id}/resume",

@@ -1,7 +1,8 @@
 // Refreshes the parts of a page that live on, listens to keys, opens dialogs. Every page works without it.
 (() => {
   'use strict';
-  const LEAST_SECONDS = 3;
+  // A page that hardly changes, such as that of a job that has ended, says how seldom it is asked for.
+  const LEAST_SECONDS = Number(document.querySelector('main')?.dataset.refresh ?? 3);
   const MOST_SECONDS = 60;
   const find = (selector, within = document) => within.querySelector(selector);
   const findAll = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -12,7 +13,7 @@
 
   function isBusy() {
     const active = document.activeElement;
-    return Boolean(find('dialog[open]')) || (active && active.closest('[data-live]') && active.matches('input, select, textarea'))
+    return Boolean(find('dialog[open]')) || (active && active.closest('[data-live]') && active.matches('input:not([type="checkbox"]), select, textarea'))
       || !getSelection().isCollapsed;
   }
 
@@ -21,10 +22,16 @@
     const wasOpen = new Map(findAll('details[id]', part).map(each => [each.id, each.open]));
     const selected = find('.selected', part)?.id;
     const focused = part.contains(document.activeElement) ? document.activeElement.closest('[id]')?.id : undefined;
+    const picked = new Set(findAll('[data-pick]:checked', part).map(each => each.name));
     part.innerHTML = fresh.innerHTML;
+    for (const each of findAll('[data-pick]', part)) each.checked = picked.has(each.name);
+    showPicked();
     for (const each of findAll('details[id]', part)) if (wasOpen.has(each.id)) each.open = wasOpen.get(each.id);
     if (selected) document.getElementById(selected)?.classList.add('selected');
-    if (focused) find('a, button', document.getElementById(focused) ?? part)?.focus({ preventScroll: true });
+    if (focused) {
+      const again = document.getElementById(focused) ?? part;
+      (again.matches('input') ? again : find('a, button', again))?.focus({ preventScroll: true });
+    }
   }
 
   async function refresh() {
@@ -100,6 +107,26 @@
     return true;
   }
 
+  // --- the choice of rows: it outlives a refresh ---------------------------------------------------------------------
+  function showPicked() {
+    const form = find('[data-picks]');
+    if (!form) return;
+    const all = findAll('[data-pick]', form);
+    const count = all.filter(each => each.checked).length;
+    find('[data-picked-count]', form).textContent = count;
+    const head = find('[data-pick-all]', form);
+    if (!head) return;
+    head.checked = count > 0 && count === all.length;
+    head.indeterminate = count > 0 && count < all.length;
+  }
+
+  function pickSelected() {
+    const box = find('[data-row].selected [data-pick]');
+    if (!box) return;
+    box.checked = !box.checked;
+    showPicked();
+  }
+
   // --- dialogs, copies, the theme ------------------------------------------------------------------------------------
   function open(id) {
     const dialog = document.getElementById(id);
@@ -134,9 +161,11 @@
     }
     // The whole row leads where its link leads.
     const row = event.target.closest('tr[data-row]');
-    if (row && !event.target.closest('a, button, summary, input') && getSelection().isCollapsed) find('.main-link', row)?.click();
+    if (row && !event.target.closest('a, button, summary, input, label, .c-pick') && getSelection().isCollapsed) find('.main-link', row)?.click();
   });
   document.addEventListener('change', event => {
+    if (event.target.matches('[data-pick-all]')) for (const each of findAll('[data-pick]')) each.checked = event.target.checked;
+    if (event.target.matches('[data-pick], [data-pick-all]')) showPicked();
     if (event.target.matches('[data-submit]')) event.target.form.requestSubmit();
     // A choice of a stage means that one.
     if (event.target.matches('select[name="from_stage"]')) find('input', event.target.closest('label')).checked = true;
@@ -149,24 +178,22 @@
   });
   addEventListener('pageshow', () => {
     for (const field of findAll('form :disabled')) field.disabled = false;
+    showPicked();
   });
 
   // --- keys ----------------------------------------------------------------------------------------------------------
-  const PLACES = { j: 'jobs', s: 'schedules', d: 'dead-letters', q: 'queues' };
+  const placeOf = key => find(`.nav [data-key="${CSS.escape(key)}"]`);
   let isGoing = false;
-
-  function go(place) {
-    find(`.nav a[href*="/ui/${place}"]`)?.click();
-  }
 
   const KEYS = {
     j: () => select(1),
     k: () => select(-1),
+    x: pickSelected,
     n: () => find('.tools .primary')?.click(),
     p: switchLive,
     t: switchTheme,
     '?': () => open('help'),
-    '/': () => { const field = find('[data-search]'); if (field) { field.focus(); field.select(); } else go('jobs'); },
+    '/': () => { const field = find('[data-search]'); if (field) { field.focus(); field.select(); } else placeOf('j')?.click(); },
     g: () => { isGoing = true; setTimeout(() => { isGoing = false; }, 1500); },
   };
   document.addEventListener('keydown', event => {
@@ -175,7 +202,7 @@
       if (event.key === 'Escape') event.target.blur();
       return;
     }
-    if (isGoing && PLACES[event.key]) { isGoing = false; go(PLACES[event.key]); return; }
+    if (isGoing && placeOf(event.key)) { isGoing = false; placeOf(event.key).click(); return; }
     if (event.key === 'Enter' && !event.target.matches('a, button, summary')) { if (openSelected()) event.preventDefault(); return; }
     const act = KEYS[event.key];
     if (act) { event.preventDefault(); act(); }

@@ -1,0 +1,89 @@
+"""An action on many jobs of the list: first what it would do and to how many; then, once confirmed, it is done."""
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as InQuery
+
+from core.models.bulk import BulkAction, BulkReport, BulkRequest
+from core.models.job_filter import read_wanted_tags
+from core.operating.bulk import MoreJobsMatch
+from core.safety.roles import Role
+from triggers.access import expect_role
+from triggers.actor import Actor
+from triggers.bulk_models import BulkBody
+from triggers.endpoints import parse_body
+from triggers.problems import invalid_request, wrong_field
+from triggers.ui.forms import Form, whole_number
+from triggers.ui.jobs_page import BULK_WORDS, ListQuery, ListWish
+from triggers.ui.page import PageRoute, go_to, render
+from triggers.ui.ports import Services
+
+router = APIRouter(route_class=PageRoute)
+
+# The name of a chosen job's field; its value says nothing.
+PICK = "job."
+_MATCHING = "matching"
+
+
+@router.post("/ui/jobs/bulk")
+def act_on_jobs(
+    request: Request, services: Services, form: Form, query: Annotated[ListQuery, InQuery()], actor: Actor
+) -> Response:
+    """Without `confirm`: what would be done. With it: do that, and back to the list with what came of it."""
+    wish = query.to_wish()
+    picked = [name.removeprefix(PICK) for name in form if name.startswith(PICK)]
+    asked = _read(form, wish, picked).to_request(actor)
+    if asked.action is BulkAction.DELETE:
+        expect_role(request, Role.ADMIN)
+    try:
+        report = services.bulk.run(asked)
+    except MoreJobsMatch:
+        # More than were seen: they are shown again, and nothing was done.
+        report = services.bulk.run(replace(asked, confirm=None))
+    if report.is_dry_run:
+        return _ask(request, asked, report, wish, picked)
+    outcomes = [f"{word}-{count}" for word, count in report.counts.items()]
+    return go_to(request, "jobs", **wish.place, did=asked.action.value, outcome=outcomes, left=report.remaining)
+
+
+def _read(form: dict[str, str], wish: ListWish, picked: list[str]) -> BulkBody:
+    """The form as the API's own request.
+
+    Raises:
+        ProblemError: 400 where no jobs are chosen, or a field is wrong.
+    """
+    chosen: dict[str, Any] = {"job_id": picked}
+    if form.get("scope") == _MATCHING:
+        if wish.text:
+            raise invalid_request([wrong_field("scope", "a filter without a search", f"the search {wish.text!r}")])
+        chosen = {
+            "status": list(wish.statuses),
+            "job_type": [wish.job_type] if wish.job_type else [],
+            "tags": read_wanted_tags(wish.tags),
+            "paused": wish.paused,
+        }
+    elif not picked:
+        raise invalid_request([wrong_field("job", "at least one job that is chosen in the list", "none")])
+    body: dict[str, Any] = {"action": form.get("action"), "filter": chosen, "reason": form.get("reason")}
+    if "confirm" in form:
+        body["confirm"] = whole_number("confirm", form["confirm"])
+    return parse_body(BulkBody, body)
+
+
+def _ask(request: Request, asked: BulkRequest, report: BulkReport, wish: ListWish, picked: list[str]) -> Response:
+    return render(
+        request,
+        "jobs_bulk.html",
+        nav="jobs",
+        action=asked.action,
+        verb=BULK_WORDS[asked.action],
+        report=report,
+        wish=wish,
+        # Nothing is chosen by hand where all that match are meant.
+        picked=picked if asked.wanted.job_ids else [],
+        has_grown=asked.confirm is not None,
+        confirmed=asked.confirm,
+        reason=asked.reason or "",
+    )
