@@ -12,6 +12,7 @@ from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
 from core.models.fields import (
     MOST_TAGS,
     CorrelationId,
+    Cursor,
     Instant,
     JobIdText,
     JobTypeText,
@@ -41,13 +42,16 @@ def _action(value: Any) -> Any:
 
 
 class BulkFilter(BaseModel):
-    """As the filters of a list of jobs; those that the action cannot be done to are left out by themselves."""
+    """As the filters of a list of jobs; those that the action cannot be done to are left out by themselves.
+
+    A list that is left out is no condition. An empty one is refused, since it may mean none of them or all.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    job_id: Annotated[list[JobIdText], Field(max_length=MOST_JOBS_AT_ONCE)] = []
-    status: Annotated[list[JobStatus], BeforeValidator(_known_statuses), Field(max_length=100)] = []
-    job_type: Annotated[list[JobTypeText], Field(max_length=100)] = []
+    job_id: Annotated[list[JobIdText], Field(min_length=1, max_length=MOST_JOBS_AT_ONCE)] = []
+    status: Annotated[list[JobStatus], BeforeValidator(_known_statuses), Field(min_length=1, max_length=100)] = []
+    job_type: Annotated[list[JobTypeText], Field(min_length=1, max_length=100)] = []
     paused: Annotated[bool | None, Field(strict=True)] = None
     tags: Annotated[dict[TagName, StorableText | None], Field(max_length=MOST_TAGS)] = {}
     correlation_id: CorrelationId | None = None
@@ -82,9 +86,7 @@ class BulkBody(BaseModel):
             description="The largest number to act on; ask again for the others.",
         ),
     ] = MOST_JOBS_AT_ONCE
-    cursor: Annotated[
-        StorableText | None, Field(max_length=1000, description="`next_cursor` of the request before.")
-    ] = None
+    cursor: Annotated[Cursor | None, Field(description="`next_cursor` of the request before.")] = None
     cancel_grace_seconds: Annotated[
         float, Field(ge=0, le=86400, strict=True, description="As for the cancel of one job.")
     ] = DEFAULT_CANCEL_GRACE_SECONDS

@@ -45,7 +45,8 @@ def act_on_jobs(
     if report.is_dry_run:
         return _ask(request, asked, report, wish, picked)
     outcomes = [f"{word}-{count}" for word, count in report.counts.items()]
-    return go_to(request, "jobs", **wish.place, did=asked.action.value, outcome=outcomes, left=report.remaining)
+    left = {"left": report.remaining, "done_until": report.next_cursor} if report.next_cursor else {}
+    return go_to(request, "jobs", **wish.place, did=asked.action.value, outcome=outcomes, **left)
 
 
 def _read(form: dict[str, str], wish: ListWish, picked: list[str]) -> BulkBody:
@@ -58,15 +59,13 @@ def _read(form: dict[str, str], wish: ListWish, picked: list[str]) -> BulkBody:
     if form.get("scope") == _MATCHING:
         if wish.text:
             raise invalid_request([wrong_field("scope", "a filter without a search", f"the search {wish.text!r}")])
-        chosen = {
-            "status": list(wish.statuses),
-            "job_type": [wish.job_type] if wish.job_type else [],
-            "tags": read_wanted_tags(wish.tags),
-            "paused": wish.paused,
-        }
+        lists = {"status": list(wish.statuses), "job_type": [wish.job_type] if wish.job_type else []}
+        chosen = {name: values for name, values in lists.items() if values}
+        chosen |= {"tags": read_wanted_tags(wish.tags), "paused": wish.paused}
     elif not picked:
         raise invalid_request([wrong_field("job", "at least one job that is chosen in the list", "none")])
-    body: dict[str, Any] = {"action": form.get("action"), "filter": chosen, "reason": form.get("reason")}
+    named = {name: form.get(name) for name in ("action", "reason")}
+    body: dict[str, Any] = {**named, "filter": chosen, "cursor": form.get("cursor")}
     if "confirm" in form:
         body["confirm"] = whole_number("confirm", form["confirm"])
     return parse_body(BulkBody, body)
@@ -86,4 +85,5 @@ def _ask(request: Request, asked: BulkRequest, report: BulkReport, wish: ListWis
         has_grown=asked.confirm is not None,
         confirmed=asked.confirm,
         reason=asked.reason or "",
+        cursor=asked.cursor,
     )

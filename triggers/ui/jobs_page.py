@@ -104,6 +104,7 @@ class JobsPageQuery(ListQuery):
         default=[]
     )
     left: Annotated[int, Field(ge=0, lt=10**7)] = 0
+    done_until: Cursor | None = None
 
     @property
     def outcomes(self) -> list[tuple[str, int]]:

@@ -1,6 +1,7 @@
 """Pages over a real database, without a browser: roles, the fleet, tags and what else a job's row has."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +11,7 @@ import pytest
 from core.models.app import AppProfile
 from core.models.dead_letter import DeadLetter
 from core.models.submission import SubmitRequest
+from core.operating import bulk
 from core.operating.dead_letters import read_reference
 from core.safety.roles import Role, digest_of
 from core.scheduling.schedules import ScheduleWish
@@ -189,6 +191,21 @@ def test_all_that_a_filter_matches_are_acted_on_and_no_more_than_were_confirmed(
     assert [services.queries.get_job_detail(job_id).job.paused_at for job_id in matching] == [None] * 3
     assert "outcome=paused-3" in send(form | {"confirm": "3"}, listed=tag).headers["location"]
     assert "Resume 3 jobs?" in send(form | {"action": "resume"}, listed=f"{tag}&status=paused").text
+
+
+def test_rest_of_many_goes_on_after_the_last_one_that_was_done(services, read, send, monkeypatch):
+    """A job that was rerun may match again before the rest is asked for."""
+    monkeypatch.setattr(bulk, "SECONDS_AT_ONCE", -1.0)
+    tag = "?tag=site=quay"
+    jobs = [submit(services, tags={"site": "quay"}) for _ in range(2)]
+    form = {"action": "pause", "scope": "matching"}
+    place = send(form | {"confirm": "2"}, listed=tag).headers["location"]
+    page = read(place.removeprefix("/api/ui"))
+    assert "1 are left" in page
+    cursor = re.search('name="cursor" value="([^"]+)"', page)[1]
+    assert f'name="cursor" value="{cursor}"' in send(form | {"cursor": cursor}, listed=tag).text
+    assert "outcome=paused-1" in send(form | {"cursor": cursor, "confirm": "1"}, listed=tag).headers["location"]
+    assert all(services.queries.get_job_detail(job_id).job.paused_at for job_id in jobs)
 
 
 def test_many_jobs_are_deleted_by_an_administrator_alone(services, read, send):

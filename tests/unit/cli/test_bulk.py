@@ -49,7 +49,9 @@ class TestBulk:
 
     def test_request_that_fails_comes_after_what_was_done(self, api, run, capsys):
         """The jobs of the requests before it are not lost from the answer."""
-        api.answer("POST /api/jobs/bulk", COUNTED, acted(remaining=1), (409, {"title": "Conflict", "detail": "more"}))
+        refused = {"title": "Conflict", "status": 409, "code": "more_jobs_match", "detail": "more"}
+        answers = [(200, COUNTED), (200, acted(remaining=1)), (409, refused)]
+        api.answers["POST /api/jobs/bulk"] = answers
         assert run("bulk", "rerun", "--all", "--yes") == 4
         said = capsys.readouterr()
         assert [each["job_id"] for each in json.loads(said.out)["value"]] == [JOB_ID]
