@@ -348,7 +348,12 @@ def make_page(rows: list[DictRow], model: type[Row], limit: int, place: Callable
     items = tuple(model.model_validate(row) for row in rows[:limit])
     if len(rows) <= limit:
         return Page(items, None)
-    return Page(items, base64.urlsafe_b64encode(place(rows[limit - 1])).decode().rstrip("="))
+    return Page(items, encode_cursor(place(rows[limit - 1])))
+
+
+def encode_cursor(place: bytes) -> str:
+    """A cursor for the rows after this place, which is JSON."""
+    return base64.urlsafe_b64encode(place).decode().rstrip("=")
 
 
 def read_cursor(kind: TypeAdapter[Place], cursor: str) -> Place:

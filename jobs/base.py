@@ -12,6 +12,7 @@ from core.basics.canonical import shown
 from core.models import JobQueueMessage, JobRecord, StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
 from core.models.definition import JobDefinition, Priority, TimeoutSeconds
+from core.models.limit import limit_name_problems
 from jobs.functions import function_problems
 from jobs.names import job_type_problems, name_problems, text_problems
 from jobs.parameter_schema import check_schema
@@ -126,7 +127,7 @@ def job_problems(job: type[JobBase]) -> list[str]:
     problems += text_problems("description", job.description)
     problems += _stage_problems(getattr(job, "stages", None))
     if not problems:
-        problems += job.planning_problems()
+        problems += job.planning_problems() + _limit_problems(job)
     problems += _timeout_problems(getattr(job, "timeout_seconds", None))
     problems += _priority_problems(getattr(job, "priority", None))
     problems += view_problems(getattr(job, "view", None))
@@ -194,6 +195,17 @@ def _stage_problems(stages: Any) -> list[str]:
     if isinstance(first, Mapping) and first.get("parallelism") in {"fan_out", "fan_in"}:
         problems.append("stages[0].parallelism: the first stage has no earlier results; expected 'single'")
     return problems
+
+
+def _limit_problems(job: type[JobBase]) -> list[str]:
+    """Places in the names of limits that no parameter could fill."""
+    schema = job.parameters_schema if isinstance(job.parameters_schema, Mapping) else {}
+    return [
+        f"stages[{stage.number - 1}].{problem}"
+        for stage in job.definition().stages
+        for limit in stage.limits or ()
+        for problem in limit_name_problems(limit.name, schema)
+    ]
 
 
 def _text_problems(what: str, stage: StageDefinition) -> list[str]:
