@@ -94,7 +94,7 @@ class RetentionRepository(PostgreSQLRepository):
         return self._prune_rows("prune_audit", older_than_seconds, AUDIT_ROWS_PER_CALL, most)
 
     def prune_limits(self, idle_seconds: float, *, most: int | None = None) -> int:
-        """Delete limits that no stage has needed for so long, and places whose time is over: how many limits went.
+        """Delete limits that no stage has needed for this time, and places whose time is over: how many limits went.
 
         Args:
             most: Stop after about this number; the next call goes on. None: all.

@@ -102,7 +102,9 @@ class LimitAnswer(BaseModel):
     edited_by: str | None
     edited_at: datetime | None
     reason: str | None
-    holders: list[LimitHolding] = Field(description="Who holds places, those with most of them first; at most 20.")
+    holders: list[LimitHolding] = Field(
+        description="The stages that hold places, those with most of them first; at most 20."
+    )
 
 
 class ForgottenLimit(BaseModel):

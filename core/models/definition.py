@@ -183,7 +183,7 @@ class StageDefinition(FrozenModel):
         default=None,
         description="Limits that its tasks share with those of all stages, jobs and apps that name the same ones: a "
         "list of names, or of objects with `name`, `at_once` (how many tasks run at a time) and `rate` (how many begin "
-        "in a time, such as `100/min`). `{params.x}` in a name stands for the job's parameter `x`. Operators change "
+        "in a time, such as `100/min`). `{params.x}` in a name becomes the job's parameter `x`. Operators change "
         "the numbers at run time. Its tasks go one per message unless tasks_per_message is declared.",
     )
     task_timeout_seconds: TimeoutSeconds | None = Field(

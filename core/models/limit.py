@@ -26,7 +26,7 @@ class _Frozen(BaseModel):
 
 
 class Rate(_Frozen):
-    """How many tasks may begin in any period of so many seconds. Written as `100/min`, `10/s`, `1000/h` or `5/30s`."""
+    """How many tasks may begin in any period of this length. Written as `100/min`, `10/s`, `1000/h` or `5/30s`."""
 
     count: Annotated[int, Field(ge=0, le=999_999_999)]
     seconds: Annotated[float, Field(ge=1, le=_LONGEST_PERIOD)]
@@ -66,7 +66,7 @@ class Limit(_Frozen):
     """A limit as a stage declares it. Without `at_once` and `rate` it is whatever its row has; none at first.
 
     Args:
-        name: Its name in all apps; `{params.x}` stands for the job's parameter `x`.
+        name: Its name in all apps; `{params.x}` is replaced by the job's parameter `x`.
         at_once: How many tasks may run at a time; 0 lets none begin.
         rate: How many may begin in a time, such as `100/min`.
     """
@@ -77,7 +77,7 @@ class Limit(_Frozen):
 
 
 def named_limit(value: object) -> object:
-    """A name alone stands for a limit of that name."""
+    """A name alone is a limit of that name."""
     return {"name": value} if isinstance(value, str) else value
 
 

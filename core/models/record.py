@@ -462,7 +462,9 @@ class LimitRecord(FrozenModel):
     created_at: datetime | None = Field(default=None, description="When a stage first named it, or an operator.")
     used_at: datetime = Field(description="When it was last needed, give or take ten minutes; the janitor's.")
     edited_at: datetime | None = Field(default=None, description="When an operator last changed it.")
-    edited_by: str | None = Field(default=None, description="Who did; null where nobody vouches for a name.")
+    edited_by: str | None = Field(
+        default=None, description="The person or app that did; null where nobody vouches for a name."
+    )
     reason: str | None = Field(default=None, description="Why, as the operator wrote it.")
 
 

@@ -1,6 +1,6 @@
 -- Limits: how many tasks run at once, and how many begin in a time, over all stages that name the same limit.
--- A task of such a stage has a place in each of its limits from its claim until its row leaves `processing`, whoever
--- writes that: the place is freed by a trigger, in the same transaction. So a place is lost or leaked as little as a
+-- A task of such a stage has a place in each of its limits from its claim until its row leaves `processing`, in every
+-- way out: the place is freed by a trigger, in the same transaction. So a place is lost or leaked as little as a
 -- lease is. What is announced has a place kept for it for a while, so that no more is announced than may run; a claim is
 -- the wall. docs/adr/0035-limits-are-places-in-postgresql.md has the reasons.
 
@@ -184,7 +184,7 @@ end $$;
 -- Takes the next tasks of a stage with limits, as many as these let begin, and keeps places for them.
 -- Those that were held back come first, then those in line; take_next_tasks has the rules of its window. Where only a
 -- rate is in the way, one task is taken for the time at which it lets the next begin, at most a minute from now: its
--- message is to be scheduled (wait_seconds), and whoever gets it takes the next ones.
+-- message is to be scheduled (wait_seconds), and the process that gets it takes the next ones.
 -- Fence: the stage is open, and its job is not paused. Locks: the window's, the limits', then task rows by id.
 create or replace function {schema}.take_limited_tasks(
   p_job_id text, p_run integer, p_stage integer
