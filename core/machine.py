@@ -26,6 +26,7 @@ from core.models.dry_run import JobDraft
 from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
 from core.operating.job_control import JobControl
+from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer
 from core.operating.windows import StageWindows
 from core.running.engine_parts import EngineParts
@@ -60,7 +61,8 @@ class CoreMachine:
         self._keeper = parts.keeper
         self._gate = ProcessGate(parts.drain.refuse)
         self._windows = StageWindows(parts.state, parts.orchestration, parts.clock)
-        self._control = JobControl(parts.catalog, parts.state, parts.orchestration, self._windows)
+        self._turns = LimitTurns(parts.state, parts.orchestration)
+        self._control = JobControl(parts.catalog, parts.state, parts.orchestration, self._windows, self._turns)
         self._errors = CoreMachineErrorHandler(log)
         self._jobs = JobCache(parts.state)
         self._dry_runner = DryRunner(parts.catalog, parts.state, parts.orchestration)
@@ -71,8 +73,8 @@ class CoreMachine:
             owner=parts.owner,
             patience_seconds=parts.unknown_work_patience_seconds,
         )
-        self._runner = MessageRunner(parts, self._postponer)
-        self._advancer = JobAdvancer(parts, self._runner, self._postponer, self._jobs, self._windows)
+        self._runner = MessageRunner(parts, self._postponer, self._turns)
+        self._advancer = JobAdvancer(parts, self._runner, self._postponer, self._jobs, self._windows, self._turns)
 
     def submit_job(self, request: SubmitRequest) -> Submission:
         """Validate, write the job and its first stage, and tell the jobs queue. The row is the outbox.
@@ -190,7 +192,9 @@ class CoreMachine:
                 return
             with log_fields(correlation_id=job.record.correlation_id):
                 is_stage_over = self._run_tasks(job, stage, message.task_ids)
-                if message.takes_next is not None and not is_stage_over:
+                if stage.limits:
+                    self._turns.serve(stage.limit_names)
+                elif message.takes_next is not None and not is_stage_over:
                     self._windows.after_message(message)
 
     def _run_tasks(self, job: CachedJob, stage: StageDefinition, task_ids: Sequence[str]) -> bool:
@@ -212,6 +216,10 @@ class CoreMachine:
                 if status is not None:
                     self._advancer.advance_after(job.record, stage.number, status, until)
         return status is not None
+
+    def serve_limits(self, names: Sequence[str]) -> int:
+        """Announce what waits for these limits and may run now, after a change of their numbers: how many tasks."""
+        return self._turns.serve(names)
 
     def drain(self) -> int:
         """Take no messages from now on, and hand all tasks back: how many. For a process that is about to end.

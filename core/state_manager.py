@@ -14,7 +14,7 @@ from core.basics.strict_json import EncodedJson
 from core.errors import Failure, StoreUnavailable
 from core.joined_tasks import JoinedTasks
 from core.models import JobRecord, JobRef, JobStatus, RetryPolicy, StageRef
-from core.models.announcement import ParkedTask, TakenTask
+from core.models.announcement import LimitedTask, ParkedTask, TakenTask
 from core.models.bulk import DeleteAnswer, DeleteOutcome, HoldAnswer
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
 from core.models.dead_letter import DeadLetter, RecordedLetter
@@ -170,6 +170,14 @@ class StateManager:
         """Take tasks that waited for their turn into their stage's window: the caller sends their messages."""
         return self._tasks.take_next_tasks(ref)
 
+    def take_limited_tasks(self, ref: StageRef) -> list[LimitedTask]:
+        """Take tasks that waited for their stage's limits: the caller sends their messages."""
+        return self._tasks.take_limited_tasks(ref)
+
+    def find_limit_waiters(self, names: Sequence[str] | None, limit: int) -> list[StageRef]:
+        """Stages whose turn has come at these limits, or at all of them."""
+        return self._tasks.find_limit_waiters(names, limit)
+
     def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, owner: str) -> Claim:
         """Lease tasks: one row per id. Small messages of one stage that are claimed at the same time share a call."""
         claim = self._joined.claim(ref, task_ids, owner)
@@ -192,15 +200,19 @@ class StateManager:
         *,
         tasks_per_message: int | None = None,
         first_window: int | None = None,
+        is_limited: bool = False,
     ) -> tuple[PlanOutcome, int]:
         """Insert a stage's tasks and seal it, or nothing; with `first_window` they wait to be taken into a window.
+
+        Args:
+            is_limited: The stage has limits, in which each of its tasks needs a place.
 
         Returns:
             `planned` and the number of tasks, or why not and 0.
         """
         began = time.monotonic()
         outcome, count = self._tasks.plan_stage(
-            ref, tasks, tasks_per_message=tasks_per_message, first_window=first_window
+            ref, tasks, tasks_per_message=tasks_per_message, first_window=first_window, is_limited=is_limited
         )
         tell_planned(ref, outcome, count, _since(began))
         return outcome, count

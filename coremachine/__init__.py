@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from core.models import TaskDefinition as Task
     from core.models.context import CompletedTask, FailedTask, JobExecutionContext, StageSummary
     from core.models.definition import FailurePolicy, RetryPolicy
+    from core.models.limit import Limit
     from jobs.base import JobBase, JobDefinitionError
     from jobs.handlers import handler
     from jobs.job import Job
@@ -51,6 +52,7 @@ __all__ = [
     "JobDefinitionError",
     "JobExecutionContext",
     "JobStatus",
+    "Limit",
     "NoSuchPart",
     "NothingToShow",
     "ParameterError",
@@ -96,6 +98,7 @@ _MODULES = {
     "core.models": ("JobStatus", "TaskDefinition", "TaskStatus"),
     "core.models.context": ("CompletedTask", "FailedTask", "JobExecutionContext", "StageSummary"),
     "core.models.definition": ("FailurePolicy", "RetryPolicy"),
+    "core.models.limit": ("Limit",),
     "jobs.base": ("JobBase", "JobDefinitionError"),
     "jobs.handlers": ("handler",),
     "jobs.job": ("Job",),

@@ -21,6 +21,7 @@ from infrastructure.failures import FailureQueries
 from infrastructure.insight import InsightQueries
 from infrastructure.janitor_store import JanitorRepository
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
+from infrastructure.limits import LimitRepository
 from infrastructure.migrations import Migrator, SchemaStatus
 from infrastructure.postgresql import Pool, create_pool
 from infrastructure.queries import JobQueries
@@ -68,6 +69,7 @@ class Repositories:
     schedules: ScheduleRepository
     audit: AuditRepository
     apps: AppRepository
+    limits: LimitRepository
 
 
 class RepositoryFactory:
@@ -206,6 +208,7 @@ def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
         schedules=ScheduleRepository(pool, settings.schema_name),
         audit=AuditRepository(pool, settings.schema_name),
         apps=AppRepository(pool, settings.schema_name),
+        limits=LimitRepository(pool, settings.schema_name),
     )
 
 

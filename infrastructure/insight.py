@@ -23,6 +23,7 @@ from infrastructure.apps import AppRepository
 from infrastructure.connections import snapshot
 from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import GROUPED_ROWS, FailureQueries
+from infrastructure.limits import LimitRepository
 from infrastructure.postgresql import Pool, PostgreSQLRepository
 from infrastructure.queries import JobNotFound
 
@@ -37,7 +38,7 @@ _JOB = SQL(
     " s.queue_deadline_at, s.settings ->> 'name' as stage_name,"
     " (s.settings ->> 'lease_seconds')::double precision as lease_seconds,"
     " (s.settings ->> 'max_interruptions')::integer as max_interruptions,"
-    " (s.settings ->> 'max_parallel')::integer as max_parallel, s.window_after,"
+    " (s.settings ->> 'max_parallel')::integer as max_parallel, s.window_after, s.settings -> 'limits' as limits,"
     " s.status as stage_status, j.paused_at, j.cancel_deadline_at, j.waiting_for"
     " from {jobs} j left join {stages} s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage"
     " where j.job_id = %(job_id)s"
@@ -50,22 +51,27 @@ _EVENT = SQL(
 _IS_STRANGE = SQL(
     "status = 'pending_retry' and (waiting_for -> 'at' ->> 'attempt')::integer is not distinct from attempt"
 )
+# Where a task that a limit holds back has no message, or has one for when a rate lets it begin.
+_IS_HELD = SQL("held_for is not null")
 # A task that waits for its turn in its stage's window.
 _IS_IN_LINE = SQL("(status = 'pending' and is_windowed and task_id > %(window_after)s)")
 _OPEN = SQL(
     "select count(*)::integer as open_count, count(*) filter (where {is_in_line})::integer as in_line,"
-    " (count(*) filter (where status = 'pending' and not {is_in_line} and (due_at is null or due_at <= %(now)s)))"
-    "   ::integer as unannounced,"
+    " (count(*) filter (where status = 'pending' and not {is_in_line} and not {is_held}"
+    "   and (due_at is null or due_at <= %(now)s)))::integer as unannounced,"
     " min(coalesce(due_at, case when attempt = 0 then created_at end)) filter"
-    "   (where status = 'pending' and not {is_in_line} and (due_at is null or due_at <= %(now)s)) as unannounced_since,"
+    "   (where status = 'pending' and not {is_in_line} and not {is_held} and (due_at is null or due_at <= %(now)s))"
+    "   as unannounced_since,"
     " count(*) filter (where status = 'pending' and due_at > %(now)s)::integer as held,"
     " min(due_at) filter (where status = 'pending' and due_at > %(now)s) as held_until,"
     " count(*) filter (where parked_at is not null)::integer as parked,"
-    " count(*) filter (where status = 'pending_retry' and not ({is_strange}))::integer as retrying,"
-    " min(due_at) filter (where status = 'pending_retry' and not ({is_strange})) as retry_at,"
+    " count(*) filter (where status = 'pending_retry' and not ({is_strange}) and not {is_held})::integer as retrying,"
+    " min(due_at) filter (where status = 'pending_retry' and not ({is_strange}) and not {is_held}) as retry_at,"
     " count(*) filter (where {is_strange})::integer as strange,"
-    " count(*) filter (where status = 'pending_retry' and due_at <= %(now)s and announced_at is null)::integer"
-    "   as retry_unannounced,"
+    " count(*) filter (where status = 'pending_retry' and due_at <= %(now)s and announced_at is null"
+    "   and not {is_held})::integer as retry_unannounced,"
+    " count(*) filter (where {is_held} and status in ({waiting_tasks}))::integer as held_back,"
+    " min(due_at) filter (where {is_held} and status = 'pending_retry' and due_at > %(now)s) as held_back_until,"
     " count(*) filter (where interruptions > 0)::integer as interrupted,"
     # Nearly always one; the least and the greatest cost no sort of all rows.
     " min(queue) filter (where status <> 'processing') as first_queue,"
@@ -76,7 +82,7 @@ _OPEN = SQL(
 _RETRIES = SQL(
     "select task_id, name, attempt, due_at, error from {tasks}"
     " where job_id = %(job_id)s and run = %(run)s and stage = %(stage)s and status = 'pending_retry'"
-    " and not ({is_strange}) order by due_at, task_id limit %(examples)s"
+    " and not ({is_strange}) and not {is_held} order by due_at, task_id limit %(examples)s"
 )
 _STRANGE = SQL(
     "select waiting_for ->> 'kind' as kind, waiting_for ->> 'name' as name, count(*)::integer as count,"
@@ -125,6 +131,7 @@ class InsightQueries(PostgreSQLRepository):
         self._failures = FailureQueries(pool, schema)
         self._dead_letters = DeadLetterRepository(pool, schema)
         self._apps = AppRepository(pool, schema)
+        self._limits = LimitRepository(pool, schema)
 
     def get_job_facts(self, job_id: str, *, most_failures: int = GROUPED_ROWS) -> JobFacts:
         """What `core.operating.explain` wants to know of a job.
@@ -141,6 +148,8 @@ class InsightQueries(PostgreSQLRepository):
         facts["dead_letters"] = tuple(self._dead_letters.group_dead_letters(job_id=job_id))
         if not facts["status"].is_terminal:
             facts["fleet"] = self._apps.read_fleet(job_id)
+        if limit_names := facts.pop("limit_names"):
+            facts["limits"] = self._limits.read_limits(limit_names)
         return JobFacts(**facts)
 
     def _read(self, cursor: Cursor[DictRow], job_id: str) -> dict[str, Any]:
@@ -152,6 +161,8 @@ class InsightQueries(PostgreSQLRepository):
         facts["stage_name"] = facts["stage_name"] or ""
         facts["unknown_step"] = _unknown_step(facts)
         window_after = facts.pop("window_after")
+        limits = facts.pop("limits") or ()
+        facts["limit_names"] = () if facts["status"].is_terminal else [limit["name"] for limit in limits]
         where = {name: facts[name] for name in ("job_id", "run", "stage", "now")}
         facts |= self._read_events(cursor, where)
         if facts["status"].is_terminal:
@@ -159,6 +170,7 @@ class InsightQueries(PostgreSQLRepository):
         where |= {"examples": _EXAMPLES, "groups": _GROUPS}
         (counts,) = self._select(cursor, _OPEN, where | {"window_after": window_after})
         facts["in_line"] = counts["in_line"]
+        facts["held_back"], facts["held_back_until"] = counts["held_back"], counts["held_back_until"]
         facts["open_count"], facts["parked"] = counts["open_count"], counts["parked"]
         facts["waiting_queues"] = tuple(sorted({counts["first_queue"], counts["last_queue"]} - {None}))
         facts["unannounced"] = UnannouncedFacts(
@@ -195,6 +207,7 @@ class InsightQueries(PostgreSQLRepository):
             events=self._table("job_events"),
             is_strange=_IS_STRANGE,
             is_in_line=_IS_IN_LINE,
+            is_held=_IS_HELD,
             **STATUS_SETS,
         )
         return cursor.execute(composed, parameters).fetchall()

@@ -10,7 +10,7 @@ from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier
 
 from core.models import JobRecord, JobRef, StageRef
-from core.models.announcement import TakenTask
+from core.models.announcement import LimitedTask, TakenTask
 from core.models.control import IfEnded
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.models.lease import HeldTask, Lease, LeaseOutcome, RenewedLease
@@ -209,6 +209,7 @@ class TaskRepository(PostgreSQLRepository):
         *,
         tasks_per_message: int | None = None,
         first_window: int | None = None,
+        is_limited: bool = False,
     ) -> tuple[PlanOutcome, int]:
         """Insert a stage's tasks and seal it: all of them, or none.
 
@@ -216,6 +217,7 @@ class TaskRepository(PostgreSQLRepository):
             tasks: Consumed as a stream (COPY); may be a generator over a hundred thousand.
             tasks_per_message: Kept with the stage, for announcing its tasks again.
             first_window: The tasks wait to be taken into a window, which has this size at first. None: they do not.
+            is_limited: The stage has limits, in which each of its tasks needs a place; it has a window, then.
 
         Returns:
             `planned` and the number of tasks, or why not and 0.
@@ -223,7 +225,7 @@ class TaskRepository(PostgreSQLRepository):
         begin = SQL("select {}(%s, %s, %s) as outcome").format(Identifier(self._schema, "begin_stage_plan"))
         seal = SQL("select {}(%s, %s, %s, %s, %s)").format(Identifier(self._schema, "seal_stage"))
         open_window = SQL("select {}(%s, %s, %s, %s)").format(Identifier(self._schema, "open_window"))
-        columns = (*TASK_COLUMNS, "is_windowed")
+        columns = (*TASK_COLUMNS, "is_windowed", "is_limited")
         copy_in = SQL("copy {} ({}) from stdin").format(
             Identifier(self._schema, "tasks"), SQL(", ").join(Identifier(name) for name in columns)
         )
@@ -236,7 +238,7 @@ class TaskRepository(PostgreSQLRepository):
             count = 0
             with cursor.copy(copy_in) as copy:
                 for count, task in enumerate(tasks, start=1):  # noqa: B007 - the last number is the count
-                    copy.write_row((*_keys_of(task), as_jsonb(task.parameters), is_windowed))
+                    copy.write_row((*_keys_of(task), as_jsonb(task.parameters), is_windowed, is_limited))
             cursor.execute(seal, (*ref, count, tasks_per_message))
             if is_windowed:
                 cursor.execute(open_window, (*ref, first_window))
@@ -254,6 +256,15 @@ class TaskRepository(PostgreSQLRepository):
     def take_next_tasks(self, ref: StageRef) -> list[TakenTask]:
         """Take the next tasks of a stage into its window, for the caller to announce; none if it is full."""
         return [TakenTask(**row) for row in self._call("take_next_tasks", ref)]
+
+    def take_limited_tasks(self, ref: StageRef) -> list[LimitedTask]:
+        """Take the next tasks of a stage with limits, as many as these let begin, for the caller to announce."""
+        return [LimitedTask(**row) for row in self._call("take_limited_tasks", ref)]
+
+    def find_limit_waiters(self, names: Sequence[str] | None, limit: int) -> list[StageRef]:
+        """Stages whose turn has come at these limits, or at all: those with room, `limit` of each at most."""
+        listed = None if names is None else TextArray(names)
+        return [StageRef(**row) for row in self._call("find_limit_waiters", (listed, limit))]
 
     def claim_tasks(self, ref: StageRef, task_ids: Sequence[str], *, lease: Lease) -> list[ClaimedRow]:
         """Claim tasks: one row per id, with its outcome."""

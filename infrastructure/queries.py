@@ -141,7 +141,7 @@ class JobQueries(PostgreSQLRepository):
 
     def cursor_after(self, job: JobSummary) -> str:
         """The cursor of those that were submitted after this job, for `JobSort.OLDEST`."""
-        return _cursor(_job_place(JobSort.OLDEST, job.created_at, job.job_id))
+        return encode_cursor(_job_place(JobSort.OLDEST, job.created_at, job.job_id))
 
     def count_jobs(self, wanted: JobFilter, *, cursor: str | None = None) -> int:
         """How many jobs are like that; with a cursor of `JobSort.OLDEST`, only those that come after it.
@@ -366,10 +366,11 @@ def make_page(rows: list[DictRow], model: type[Row], limit: int, place: Callable
     items = tuple(model.model_validate(row) for row in rows[:limit])
     if len(rows) <= limit:
         return Page(items, None)
-    return Page(items, _cursor(place(rows[limit - 1])))
+    return Page(items, encode_cursor(place(rows[limit - 1])))
 
 
-def _cursor(place: bytes) -> str:
+def encode_cursor(place: bytes) -> str:
+    """A cursor for the rows after this place, which is JSON."""
     return base64.urlsafe_b64encode(place).decode().rstrip("=")
 
 

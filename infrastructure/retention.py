@@ -12,6 +12,7 @@ JOBS_PER_FIND = 500
 TASKS_PER_CALL = 2000
 DEAD_LETTERS_PER_CALL = 2000
 TICKS_PER_CALL = 2000
+LIMITS_PER_CALL = 1000
 AUDIT_ROWS_PER_CALL = 2000
 # After a piece, this many times as long as it took: old rows have time, running work has not.
 REST = 3.0
@@ -91,6 +92,14 @@ class RetentionRepository(PostgreSQLRepository):
             most: Stop after about this number; the next call goes on. None: all.
         """
         return self._prune_rows("prune_audit", older_than_seconds, AUDIT_ROWS_PER_CALL, most)
+
+    def prune_limits(self, idle_seconds: float, *, most: int | None = None) -> int:
+        """Delete limits that no stage has needed for this time, and places whose time is over: how many limits went.
+
+        Args:
+            most: Stop after about this number; the next call goes on. None: all.
+        """
+        return self._prune_rows("prune_limits", idle_seconds, LIMITS_PER_CALL, most)
 
     def _prune_rows(self, function: str, older_than_seconds: float, per_call: int, most: int | None) -> int:
         count = 0

@@ -14,6 +14,7 @@ from core.basics.canonical import shown
 from core.models import JobQueueMessage, JobRecord, StageDefinition, TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
 from core.models.definition import JobDefinition, Priority, TimeoutSeconds
+from core.models.limit import limit_name_problems
 from jobs.functions import function_problems
 from jobs.model_problems import name_problem
 from jobs.names import job_type_problems, name_problems, text_problems
@@ -137,7 +138,7 @@ def job_problems(job: type[JobBase]) -> list[str]:
     problems += text_problems("description", job.description)
     problems += _stage_problems(getattr(job, "stages", None))
     if not problems:
-        problems += job.planning_problems()
+        problems += job.planning_problems() + _limit_problems(job)
     problems += _timeout_problems(getattr(job, "timeout_seconds", None))
     problems += _priority_problems(getattr(job, "priority", None))
     for name in ("view", "figure"):
@@ -211,6 +212,17 @@ def _told_problem(what: str, item: ErrorDetails) -> str:
         return f"{path}: {item['msg']}, found {shown(item['input'], 120)}"
     expected, found, *hint = told
     return "; ".join([f"{path}: expected {expected}, found {found}", *filter(None, hint)])
+
+
+def _limit_problems(job: type[JobBase]) -> list[str]:
+    """Places in the names of limits that no parameter could fill."""
+    schema = job.parameters_schema if isinstance(job.parameters_schema, Mapping) else {}
+    return [
+        f"stages[{stage.number - 1}].{problem}"
+        for stage in job.definition().stages
+        for limit in stage.limits or ()
+        for problem in limit_name_problems(limit.name, schema)
+    ]
 
 
 def _text_problems(what: str, stage: StageDefinition) -> list[str]:

@@ -1,11 +1,12 @@
 """Stages as typed objects, and what of a declaration may be left out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal
 
 from core.basics.keywords import constructor_suggests_names
 from core.models.definition import FailurePolicy, RetryPolicy
+from core.models.limit import Limit
 
 
 @constructor_suggests_names
@@ -16,6 +17,7 @@ class Stage:
     Args:
         name: A name for people; the task type too, unless that is given.
         parallelism: With `over`, a stage after the first is `fan_out`; without, a stage is `single`.
+        limits: Limits that its tasks share with others, each by its name alone or as a `Limit`.
         failure: Also only the word for `on_failure`, or only a limit, which means that it tolerates.
         number: The place in the list, from 1.
     """
@@ -32,6 +34,7 @@ class Stage:
     queue: str | None = None
     tasks_per_message: int | None = None
     max_parallel: int | None = None
+    limits: Sequence[Limit | Mapping[str, Any] | str] | None = None
     lease_seconds: float | None = None
     max_interruptions: int | None = None
     task_timeout_seconds: float | None = None

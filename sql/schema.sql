@@ -120,6 +120,8 @@ create table if not exists "app"."tasks" (
   "from_run" integer,
   "is_windowed" boolean not null default false,
   "waiting_for" jsonb,
+  "is_limited" boolean not null default false,
+  "held_for" text collate "C",
   primary key ("job_id", "run", "task_id"),
   foreign key ("job_id", "run", "stage") references "app"."stages" on delete cascade
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
@@ -274,6 +276,54 @@ create table if not exists "app"."app_instances" (
   "ended_at" timestamptz,
   primary key ("instance")
 );
+
+create table if not exists "app"."limits" (
+  "name" text collate "C" not null,
+  "at_once" integer,
+  "rate_count" integer,
+  "rate_seconds" double precision,
+  "is_edited" boolean not null default false,
+  "turn" double precision not null default 0,
+  "created_at" timestamptz not null default now(),
+  "used_at" timestamptz not null,
+  "edited_at" timestamptz,
+  "edited_by" text collate "C",
+  "reason" text collate "C",
+  primary key ("name")
+);
+
+create index if not exists "limits_by_use" on "app"."limits" ("used_at");
+
+create table if not exists "app"."limit_places" (
+  "job_id" text collate "C" not null,
+  "run" integer not null,
+  "task_id" text collate "C" not null,
+  "limit_name" text collate "C" not null,
+  "stage" integer not null,
+  "has_begun" boolean not null,
+  "ends_at" timestamptz,
+  primary key ("job_id", "run", "task_id", "limit_name")
+) with (autovacuum_vacuum_scale_factor = 0.02);
+
+create index if not exists "limit_places_by_limit" on "app"."limit_places" ("limit_name", "ends_at");
+
+create table if not exists "app"."limit_starts" (
+  "limit_name" text collate "C" not null,
+  "ends_at" timestamptz not null,
+  "count" integer not null,
+  primary key ("limit_name", "ends_at")
+);
+
+create table if not exists "app"."limit_waiters" (
+  "job_id" text collate "C" not null,
+  "run" integer not null,
+  "stage" integer not null,
+  "limit_name" text collate "C" not null,
+  "turn" double precision not null,
+  primary key ("job_id", "run", "stage")
+);
+
+create index if not exists "limit_waiters_in_turn" on "app"."limit_waiters" ("limit_name", "turn");
 
 -- Audit: who did what to which job, and why. The rows outlive their jobs; prune_audit deletes them by age.
 
@@ -474,6 +524,19 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('window:' || p_job_id || ':' || p_run || ':' || p_stage, 0));
 end $$;
 
+-- Serializes claims under limits, and those who announce for them: all of a stage's at once, in one order. They are
+-- taken before any row, after a window's. Raises CM005.
+create or replace function "app".lock_limits(p_names text[]) returns void
+language plpgsql as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform "app".refuse_isolation();
+  end if;
+  perform pg_advisory_xact_lock(k.key) from (
+    select distinct hashtextextended('limit:' || n.name, 0) as key from unnest(p_names) as n(name) order by 1
+  ) k;
+end $$;
+
 -- Serializes submissions that carry the same idempotency key.
 create or replace function "app".lock_idempotency_key(p_key text) returns void
 language plpgsql as $$
@@ -489,6 +552,7 @@ comment on function "app"."lock_stage"(p_job_id text, p_run integer, p_stage int
 comment on function "app"."share_stage"(p_job_id text, p_run integer, p_stage integer) is 'Holds off decisions about a stage, side by side with others who share its lock.';
 comment on function "app"."try_lock_stage"(p_job_id text, p_run integer, p_stage integer) is 'Takes a stage''s lock without waiting: false when another transaction has it.';
 comment on function "app"."lock_window"(p_job_id text, p_run integer, p_stage integer) is 'Serializes those who take tasks into a stage''s window.';
+comment on function "app"."lock_limits"(p_names text[]) is 'Serializes claims under limits, and those who announce for them: all of a stage''s at once, in one order.';
 comment on function "app"."lock_idempotency_key"(p_key text) is 'Serializes submissions that carry the same idempotency key.';
 
 -- Advance: whether a stage is over is decided here, and its job moves on to the next stage or to its own summary.
@@ -754,12 +818,12 @@ comment on function "app"."prune_app_instances"(p_older_than_seconds double prec
 
 -- Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.
 -- Outcome: claimed; duplicate (leased, or ended); not_due (to be tried again later); paused (the job is: the task is
--- parked, and announced again after the pause); closed (its stage or job does not run); expired (a deadline has passed,
+-- parked, and announced again after the pause); held (a limit of its stage has no place: it waits without a message); closed (its stage or job does not run); expired (a deadline has passed,
 -- so nothing is begun: the caller lets enforce_deadlines end it); missing. The commit of a claim is not waited for: one
 -- that a crash undoes is fenced by its random lease and is claimed again. The commit of parking is waited for, since
--- the message is gone when this returns.
+-- the message is gone when this returns. So is that of a claim under limits, which may be exceeded if it is undone.
 -- Fence: the status.
--- Locks: task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
+-- Locks: those of the stage's limits; task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
 -- being cancelled, the stage's lock instead, and only if one of these tasks still waits.
 create or replace function "app".claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
@@ -778,6 +842,8 @@ declare
   v_places tid[];
   v_claimed text[] := array[]::text[];
   v_lease_seconds double precision;
+  v_settings jsonb;
+  v_limit record;
 begin
   if cardinality(p_task_ids) = 1 then
     return query select c.* from "app".claim_task(p_job_id, p_run, p_stage, p_task_ids[1], p_lease_id, p_owner) c;
@@ -788,8 +854,9 @@ begin
   select (j.status = 'processing' and j.run = s.run and s.status = 'processing'),
          j.status in ('cancelling', 'cancelled', 'failed') or s.status in ('cancelled', 'failed'),
          j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision,
-         coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false)
-  into v_open, v_is_dead, v_paused, v_lease_seconds, v_is_overdue, v_is_queue_overdue
+         coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false),
+         case when s.settings ->> 'limits' is not null then s.settings end
+  into v_open, v_is_dead, v_paused, v_lease_seconds, v_is_overdue, v_is_queue_overdue, v_settings
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
@@ -803,7 +870,12 @@ begin
     ) w;
     update "app".tasks t set parked_at = v_now where t.ctid = any (v_places);
   elsif v_open and not v_is_overdue then
-    perform set_config('synchronous_commit', 'off', true);
+    if v_settings is null then
+      perform set_config('synchronous_commit', 'off', true);
+    else
+      select l.room, l.name into v_limit
+      from "app".room_in_limits(v_settings, p_job_id, p_run, p_task_ids, v_now) l;
+    end if;
     select coalesce(array_agg(named.id), array[]::text[]), array_agg(w.place) into v_claimed, v_places
     from "app".ids_in_order(p_task_ids) as named
     cross join lateral (
@@ -813,12 +885,22 @@ begin
         and not (v_is_queue_overdue and t.attempt = 0)
       for update
     ) w;
+    if v_settings is not null then
+      if v_limit.room < cardinality(v_claimed) then
+        v_limit.room := greatest(v_limit.room, 0);
+        perform "app".hold_back_tasks(p_job_id, p_run, p_stage, v_claimed[v_limit.room + 1:],
+          v_places[v_limit.room + 1:], v_limit.name);
+        v_claimed := v_claimed[:v_limit.room];
+        v_places := v_places[:v_limit.room];
+      end if;
+      perform "app".take_places(v_settings, p_job_id, p_run, p_stage, v_claimed, v_now);
+    end if;
     -- What is claimed is answered from the update: a join would look for each row among all ids.
     return query
     update "app".tasks t
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
-        due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
+        due_at = null, parked_at = null, started_at = v_now, timed_out_at = null, held_for = null
     where t.ctid = any (v_places)
     returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
       0::double precision;
@@ -844,6 +926,7 @@ begin
     case
       when t.task_id is null then 'missing'
       when not v_open then 'closed'
+      when t.held_for is not null and t.announced_at is null and t.status in ('pending', 'queued', 'pending_retry') then 'held'
       when v_paused and t.status in ('pending', 'queued', 'pending_retry') then 'paused'
       when t.status in ('pending', 'queued', 'pending_retry')
         and (v_is_overdue or (v_is_queue_overdue and t.attempt = 0)) then 'expired'
@@ -884,7 +967,7 @@ begin
     and (least(j.deadline_at, s.deadline_at) <= v_now) is not true
     and t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
     and (t.status in ('pending', 'queued') or (t.status = 'pending_retry' and t.due_at <= v_now))
-    and not (t.attempt = 0 and (s.queue_deadline_at <= v_now) is true)
+    and not (t.attempt = 0 and (s.queue_deadline_at <= v_now) is true) and not t.is_limited
   returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
     0::double precision;
   if found then
@@ -969,6 +1052,7 @@ begin
       and t.status in ('pending', 'queued', 'processing', 'pending_retry')
     order by t.task_id for update
   ) o;
+  perform "app".keep_places(v_places);
   update "app".tasks t
   set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
       parked_at = null, finished_at = v_now,
@@ -1001,6 +1085,12 @@ begin
       and (t.status in ('pending', 'queued', 'pending_retry') or (p_with_running and t.status = 'processing'))
     order by t.task_id for update skip locked
   ) o;
+  if p_with_running and exists (
+    select from "app".stages s
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.settings ->> 'limits' is not null
+  ) then
+    perform "app".keep_places(v_places);
+  end if;
   update "app".tasks t
   set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
       parked_at = null, finished_at = "app".clock()
@@ -1743,6 +1833,7 @@ begin
   ), due as (
     select t.job_id, t.run, t.task_id from "app".tasks t
     where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
+      and t.held_for is null
     order by t.due_at limit p_limit for update skip locked
   ), held as (
     update "app".tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
@@ -1786,7 +1877,7 @@ begin
       from "app".tasks t
       where t.job_id = w.job_id and t.run = w.run and t.stage = w.stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
         and t.task_id >= w.window_from and t.task_id <= w.window_after and t.status = 'pending'
-        and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
+        and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null and t.held_for is null
       order by t.task_id limit p_limit for update skip locked
     ) o
     limit p_limit
@@ -2085,6 +2176,453 @@ end $$;
 
 comment on function "app"."renew_leases"(p_job_ids text[], p_runs integer[], p_task_ids text[], p_lease_ids uuid[], p_progress jsonb[]) is 'Extends leases that one process holds, of any jobs, and returns one row with an outcome for each that it still has.';
 comment on function "app"."renew_leases_of_owner"(p_owner text) is 'Extends all leases under an owner''s name: for the stand-in of a process that cannot ask itself.';
+
+-- Limits: how many tasks run at once, and how many begin in a time, over all stages that name the same limit.
+-- A task of such a stage has a place in each of its limits from its claim until its row leaves `processing`, in every
+-- way out: the place is freed by a trigger, in the same transaction. So a place is lost or leaked as little as a
+-- lease is. What is announced has a place kept for it for a while, so that no more is announced than may run; a claim is
+-- the wall. docs/adr/0035-limits-are-places-in-postgresql.md has the reasons.
+
+-- The names of a stage's limits, from its settings; null if it has none.
+create or replace function "app".limit_names(p_settings jsonb) returns text[]
+language sql immutable as $$
+  select array_agg(l.value ->> 'name')
+  from jsonb_array_elements(case when p_settings ->> 'limits' is not null then p_settings -> 'limits' end) l
+$$;
+
+-- Writes the rows of a stage's limits that are not there, with the numbers that the stage declares.
+-- A row that is there takes them if no operator chose its numbers, and it has none or p_is_newest: the stage was planned
+-- just now. Locks: the limits' rows.
+create or replace function "app".ensure_limits(p_settings jsonb, p_is_newest boolean) returns void
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  insert into "app".limits as l (name, at_once, rate_count, rate_seconds, created_at, used_at)
+  select d.value ->> 'name', (d.value ->> 'at_once')::integer, (d.value -> 'rate' ->> 'count')::integer,
+    (d.value -> 'rate' ->> 'seconds')::double precision, v_now, v_now
+  from jsonb_array_elements(p_settings -> 'limits') d order by 1
+  on conflict (name) do nothing;
+  update "app".limits l
+  set at_once = (d.value ->> 'at_once')::integer, rate_count = (d.value -> 'rate' ->> 'count')::integer,
+      rate_seconds = (d.value -> 'rate' ->> 'seconds')::double precision
+  from jsonb_array_elements(p_settings -> 'limits') d
+  where l.name = d.value ->> 'name' and not l.is_edited
+    and (p_is_newest or not "app".has_numbers(l.at_once, l.rate_count))
+    and "app".has_numbers((d.value ->> 'at_once')::integer, (d.value -> 'rate' ->> 'count')::integer)
+    and (l.at_once, l.rate_count, l.rate_seconds) is distinct from ((d.value ->> 'at_once')::integer,
+      (d.value -> 'rate' ->> 'count')::integer, (d.value -> 'rate' ->> 'seconds')::double precision);
+  update "app".limits l set used_at = v_now
+  where l.name = any ("app".limit_names(p_settings)) and l.used_at < v_now - interval '10 minutes';
+end $$;
+
+-- Whether a limit has numbers; a declaration may only name it.
+create or replace function "app".has_numbers(p_at_once integer, p_rate_count integer) returns boolean
+language sql immutable as $$
+  select p_at_once is not null or p_rate_count is not null
+$$;
+
+-- How limits are used, one row each: places that are held, places that are kept for announced tasks, how many tasks
+-- began in the last period, and how many more may begin now. Those of p_own_ids, of one job, are not counted.
+-- room is 0 or less where none may, and null for a limit without numbers. frees_at: when a rate that is used up lets another
+-- begin. next_at: the same, if only the rate is in the way and nothing is about to begin, which would look again.
+create or replace function "app".look_at_limits(
+  p_names text[], p_job_id text, p_run integer, p_own_ids text[], p_now timestamptz
+) returns table (
+  name text, at_once integer, rate_count integer, rate_seconds double precision, held integer, reserved integer,
+  begun integer, room integer, next_at timestamptz, frees_at timestamptz
+)
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+begin
+  return query
+  select u.name, u.at_once, u.rate_count, u.rate_seconds, u.held, u.reserved, u.begun,
+    least(u.at_once - u.held - u.reserved, u.rate_count - u.begun - u.reserved),
+    case when u.reserved = 0 and (u.held < u.at_once) is not false then u.frees_at end, u.frees_at
+  from (
+    select l.name, l.at_once, l.rate_count, l.rate_seconds, p.held, p.reserved, b.begun,
+      case when l.rate_count > 0 and l.rate_count <= b.begun then
+        b.first_ends_at + l.rate_seconds * interval '1 second' + interval '1 millisecond'
+      end as frees_at
+    from unnest(p_names) as asked(name)
+    join "app".limits l on l.name = asked.name
+    cross join lateral (
+      select count(*) filter (where s.has_begun)::integer as held,
+        count(*) filter (where not s.has_begun)::integer as reserved
+      from "app".limit_places s
+      where s.limit_name = l.name and (s.ends_at is null or s.ends_at > p_now)
+        and (s.job_id = p_job_id and s.run = p_run and s.task_id = any (p_own_ids)) is not true
+    ) p
+    cross join lateral (
+      select coalesce(sum(e.count), 0)::integer as begun, min(e.ends_at) as first_ends_at
+      from "app".limit_starts e
+      where l.rate_count is not null and e.limit_name = l.name
+        and e.ends_at > p_now - l.rate_seconds * interval '1 second'
+    ) b
+  ) u;
+end $$;
+
+-- How many tasks of a stage its limits let begin now, and which of them lets the fewest.
+-- room is null where none of them has numbers. Locks: the limits', which stay locked.
+create or replace function "app".room_in_limits(
+  p_settings jsonb, p_job_id text, p_run integer, p_own_ids text[], p_now timestamptz
+) returns table (room integer, name text, next_at timestamptz)
+language plpgsql as $$
+declare
+  v_names text[] := "app".limit_names(p_settings);
+begin
+  perform "app".lock_limits(v_names);
+  if (
+    select count(*) from "app".limits l
+    where l.name = any (v_names) and (l.is_edited or "app".has_numbers(l.at_once, l.rate_count))
+  ) < cardinality(v_names) then
+    perform "app".ensure_limits(p_settings, false);
+  end if;
+  return query
+  select l.room, l.name, l.next_at from "app".look_at_limits(v_names, p_job_id, p_run, p_own_ids, p_now) l
+  order by l.room nulls last, l.next_at desc nulls first limit 1;
+end $$;
+
+-- Gives claimed tasks their places, and counts their starts.
+-- A start is counted in the twentieth of the period that it is in, by that time's end: so never too early.
+-- Locks: the limits' are held by the caller.
+create or replace function "app".take_places(
+  p_settings jsonb, p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_now timestamptz
+) returns void
+language plpgsql as $$
+declare
+  v_names text[] := "app".limit_names(p_settings);
+begin
+  insert into "app".limit_places as s (job_id, run, task_id, limit_name, stage, has_begun, ends_at)
+  select p_job_id, p_run, t.id, n.name, p_stage, true, null
+  from unnest(p_task_ids) as t(id) cross join unnest(v_names) as n(name)
+  on conflict (job_id, run, task_id, limit_name) do update set has_begun = true, ends_at = null;
+  delete from "app".limit_starts e using "app".limits l
+  where l.name = any (v_names) and e.limit_name = l.name
+    and e.ends_at <= p_now - l.rate_seconds * interval '1 second';
+  insert into "app".limit_starts as e (limit_name, ends_at, count)
+  select l.name, greatest(p_now, to_timestamp(
+      ceil(extract(epoch from p_now) / (l.rate_seconds / 20)::numeric) * (l.rate_seconds / 20)::numeric)),
+    cardinality(p_task_ids)
+  from "app".limits l where l.name = any (v_names) and l.rate_count is not null
+  on conflict (limit_name, ends_at) do update set count = e.count + excluded.count;
+end $$;
+
+-- Puts tasks whose message came while a limit had no place back to those that wait, without a message.
+-- They are pending, or, if another attempt was due, still pending_retry. Their stage waits for its turn.
+-- Locks: the limits' and the rows at these places are held by the caller.
+create or replace function "app".hold_back_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_places tid[], p_limit_name text
+) returns void
+language plpgsql set enable_seqscan = off as $$
+begin
+  update "app".tasks t
+  set held_for = p_limit_name, announced_at = null, parked_at = null,
+      status = case t.status when 'queued' then 'pending' else t.status end,
+      due_at = case t.status when 'pending_retry' then t.due_at end
+  where t.ctid = any (p_places);
+  delete from "app".limit_places s
+  where s.job_id = p_job_id and s.run = p_run and s.task_id = any (p_task_ids) and not s.has_begun;
+  perform "app".wait_for_limit(p_job_id, p_run, p_stage, p_limit_name);
+end $$;
+
+-- Lets a stage wait for a limit: behind those that were served less, and not before those that wait already.
+create or replace function "app".wait_for_limit(p_job_id text, p_run integer, p_stage integer, p_limit_name text)
+returns void
+language sql as $$
+  insert into "app".limit_waiters as w (job_id, run, stage, limit_name, turn)
+  select p_job_id, p_run, p_stage, l.name, l.turn from "app".limits l where l.name = p_limit_name
+  on conflict (job_id, run, stage) do update set limit_name = excluded.limit_name, turn = excluded.turn
+  where w.limit_name <> excluded.limit_name
+$$;
+
+-- Frees the places of a task whose attempt is over. Those that keep_places has given an end stay until then.
+create or replace function "app".free_places() returns trigger
+language plpgsql as $$
+begin
+  delete from "app".limit_places s
+  where s.job_id = old.job_id and s.run = old.run and s.task_id = old.task_id and s.has_begun and s.ends_at is null;
+  return null;
+end $$;
+
+create or replace trigger free_places after update of status on "app".tasks for each row
+when (old.is_limited and old.status = 'processing' and new.status <> 'processing')
+execute function "app".free_places();
+
+-- Keeps the places of running tasks that are about to be cut off until their leases would have ended: their handlers
+-- learn of it only at a heartbeat, and may still be at what the limit protects.
+-- Locks: the rows at these places are held by the caller.
+create or replace function "app".keep_places(p_places tid[]) returns void
+language plpgsql set enable_seqscan = off as $$
+begin
+  update "app".limit_places s set ends_at = t.lease_expires_at
+  from "app".tasks t
+  where t.ctid = any (p_places) and t.is_limited and t.status = 'processing'
+    and s.job_id = t.job_id and s.run = t.run and s.task_id = t.task_id and s.has_begun;
+end $$;
+
+-- Takes the next tasks of a stage with limits, as many as these let begin, and keeps places for them.
+-- Those that were held back come first, then those in line; take_next_tasks has the rules of its window. Where only a
+-- rate is in the way, one task is taken for the time at which it lets the next begin, at most a minute from now: its
+-- message is to be scheduled (wait_seconds), and the process that gets it takes the next ones.
+-- Fence: the stage is open, and its job is not paused. Locks: the window's, the limits', then task rows by id.
+create or replace function "app".take_limited_tasks(
+  p_job_id text, p_run integer, p_stage integer
+) returns table (
+  job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
+  correlation_id text, tasks_per_message integer, mark_each integer, wait_seconds double precision
+)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := "app".clock();
+  v_window record;
+  v_limit record;
+  v_again record;
+  v_next record;
+  v_look record;
+  v_per_message integer;
+  v_room integer;
+  v_wait double precision := 0;
+  v_ids text[];
+begin
+  perform "app".lock_window(p_job_id, p_run, p_stage);
+  select s.window_after, s.window_from, s.window_size, s.window_open, s.window_at, s.settings, j.job_type,
+    j.correlation_id, "app".window_weight(j.definition ->> 'priority') as weight
+  into v_window
+  from "app".stages s join "app".jobs j on j.job_id = s.job_id
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.window_after is not null
+    and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and j.paused_at is null and s.settings ->> 'limits' is not null;
+  if not found then
+    perform "app".pass_over_waiter(p_job_id, p_run, p_stage);
+    return;
+  end if;
+  if v_window.settings ->> 'max_parallel' is null then
+    perform set_config('synchronous_commit', 'off', true);
+  end if;
+  v_per_message := coalesce((v_window.settings ->> 'tasks_per_message')::integer, 1);
+  select l.room, l.name, l.next_at into v_limit
+  from "app".room_in_limits(v_window.settings, p_job_id, p_run, null, v_now) l;
+  v_room := coalesce(v_limit.room, 2147483647);
+  if v_room <= 0 and v_limit.next_at < v_now + interval '1 minute' then
+    v_room := 1;
+    v_wait := greatest(extract(epoch from v_limit.next_at - v_now), 0);
+  end if;
+  perform "app".wait_for_limit(p_job_id, p_run, p_stage, v_limit.name);
+  if v_room <= 0 then
+    return;
+  end if;
+
+  select array_agg(h.task_id) as ids, array_agg(h.queue) as queues, array_agg(h.attempt) as attempts,
+    array_agg(h.place) as places, count(*)::integer as count
+  into v_again
+  from (
+    select t.task_id, t.queue, t.attempt, t.ctid as place from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status in ('pending', 'queued', 'processing', 'pending_retry')
+      and t.task_id >= v_window.window_from and t.task_id <= v_window.window_after and t.held_for is not null
+      and t.parked_at is null and (t.status = 'pending' or (t.status = 'pending_retry' and t.due_at <= v_now))
+    order by t.task_id limit v_room for update
+  ) h;
+  select w.room, w.size, w.open_count, w.first_id into v_look
+  from "app".look_at_window(p_job_id, p_run, p_stage, v_window.window_from, v_window.window_after,
+    v_window.window_size, v_window.window_open, v_window.window_at, v_per_message, v_window.weight,
+    coalesce((v_window.settings ->> 'max_parallel')::integer, 2147483647), v_now) w;
+  select array_agg(n.task_id) as ids, array_agg(n.queue) as queues, array_agg(n.attempt) as attempts,
+    array_agg(n.status) as statuses, count(*)::integer as count
+  into v_next
+  from "app".tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after,
+    greatest(least(v_room - v_again.count, v_look.room), 0)) n;
+
+  if v_next.count > 0 then
+    update "app".stages s
+    set window_after = v_next.ids[v_next.count], window_from = coalesce(v_look.first_id, v_next.ids[1]),
+        window_size = v_look.size, window_at = v_now, window_open = v_look.open_count + v_next.count
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  end if;
+  v_ids := v_again.ids || array(
+    select t.id from unnest(v_next.ids, v_next.statuses) as t(id, status) where t.status = 'pending');
+  update "app".tasks t
+  set held_for = case when v_wait > 0 then v_limit.name end,
+      status = case when v_wait > 0 then 'pending_retry' else t.status end,
+      due_at = case when v_wait > 0 then v_limit.next_at when t.status = 'pending_retry' then t.due_at end
+  where t.ctid = any (v_again.places)
+    or (v_wait > 0 and t.ctid = any ("app".places_of_tasks(p_job_id, p_run, v_ids)));
+  insert into "app".limit_places as s (job_id, run, task_id, limit_name, stage, has_begun, ends_at)
+  select p_job_id, p_run, t.id, n.name, p_stage, false, v_now + (v_wait + 30) * interval '1 second'
+  from unnest(v_ids) as t(id) cross join unnest("app".limit_names(v_window.settings)) as n(name)
+  on conflict (job_id, run, task_id, limit_name) do update set ends_at = excluded.ends_at where not s.has_begun;
+  perform "app".serve_in_turn(p_job_id, p_run, p_stage, greatest(cardinality(v_ids), 1) / v_window.weight,
+    v_look.room > v_next.count and v_again.count + v_next.count < v_room);
+  return query
+  select p_job_id, p_run, p_stage, t.id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id, v_per_message,
+    1, v_wait
+  from unnest(v_again.ids || v_next.ids, v_again.queues || v_next.queues, v_again.attempts || v_next.attempts)
+    as t(id, queue, attempt)
+  where t.id = any (v_ids);
+end $$;
+
+-- Lets the next stage have its turn: this one's job is paused, and it waits on behind the others; or it is over.
+create or replace function "app".pass_over_waiter(p_job_id text, p_run integer, p_stage integer) returns void
+language plpgsql as $$
+begin
+  update "app".limit_waiters w set turn = w.turn + 1
+  where w.job_id = p_job_id and w.run = p_run and w.stage = p_stage and exists (
+    select from "app".stages s join "app".jobs j on j.job_id = s.job_id
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing')
+  );
+  if not found then
+    delete from "app".limit_waiters w where w.job_id = p_job_id and w.run = p_run and w.stage = p_stage;
+  end if;
+end $$;
+
+-- Notes that a stage was served, and whether all its tasks were: then it waits no more.
+create or replace function "app".serve_in_turn(
+  p_job_id text, p_run integer, p_stage integer, p_share double precision, p_is_done boolean
+) returns void
+language plpgsql as $$
+begin
+  update "app".limits l set turn = w.turn from "app".limit_waiters w
+  where w.job_id = p_job_id and w.run = p_run and w.stage = p_stage and l.name = w.limit_name and l.turn < w.turn;
+  if p_is_done then
+    delete from "app".limit_waiters w where w.job_id = p_job_id and w.run = p_run and w.stage = p_stage;
+  else
+    update "app".limit_waiters w set turn = w.turn + p_share
+    where w.job_id = p_job_id and w.run = p_run and w.stage = p_stage;
+  end if;
+end $$;
+
+-- Finds stages that wait for limits which have room, or whose rate lets one be scheduled: in turn, up to p_limit of each
+-- limit and no more than it has room for.
+-- p_names null: of all limits, in random order.
+create or replace function "app".find_limit_waiters(p_names text[], p_limit integer)
+returns table (job_id text, run integer, stage integer)
+language plpgsql set enable_seqscan = off as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := "app".clock();
+begin
+  return query
+  select w.job_id, w.run, w.stage
+  from (
+    select n.name from unnest(coalesce(p_names, array(
+      select distinct o.limit_name from "app".limit_waiters o
+    ))) as n(name)
+    order by random() limit 1000
+  ) asked
+  cross join lateral "app".look_at_limits(array[asked.name], null, null, null, v_now) l
+  cross join lateral (
+    select x.job_id, x.run, x.stage from "app".limit_waiters x
+    where x.limit_name = asked.name and ((l.room > 0) is not false or l.next_at is not null)
+    order by x.turn, x.job_id limit least(p_limit, greatest(l.room, 1))
+  ) w;
+end $$;
+
+-- Chooses the numbers of a limit, for all stages that name it, from now on; null: any number.
+-- Tasks that run are left alone where the new number is lower: none begins until fewer run. The change is in the audit
+-- log. Locks: the limit's, then its row.
+create or replace function "app".set_limit(
+  p_name text, p_at_once integer, p_rate_count integer, p_rate_seconds double precision, p_reason text, p_actor text
+) returns void
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_before record;
+begin
+  perform "app".lock_limits(array[p_name]);
+  select l.at_once, l.rate_count, l.rate_seconds into v_before from "app".limits l where l.name = p_name;
+  insert into "app".limits as l (
+    name, at_once, rate_count, rate_seconds, is_edited, created_at, used_at, edited_at, edited_by, reason
+  ) values (p_name, p_at_once, p_rate_count, p_rate_seconds, true, v_now, v_now, v_now, p_actor, p_reason)
+  on conflict (name) do update
+  set at_once = p_at_once, rate_count = p_rate_count, rate_seconds = p_rate_seconds, is_edited = true,
+      edited_at = v_now, edited_by = p_actor, reason = p_reason;
+  perform "app".record_audit('set_limit', '', p_actor, p_reason, jsonb_build_object('limit', p_name,
+    'from', jsonb_strip_nulls(to_jsonb(v_before)), 'to', jsonb_strip_nulls(jsonb_build_object(
+      'at_once', p_at_once, 'rate_count', p_rate_count, 'rate_seconds', p_rate_seconds))));
+end $$;
+
+-- Leaves a limit's numbers to its declarations again, and returns whether an operator had chosen any.
+-- The next stage that needs it writes those that it declares. The change is in the audit log. Locks: the limit's, then
+-- its row.
+create or replace function "app".forget_limit(p_name text, p_reason text, p_actor text) returns boolean
+language plpgsql as $$
+declare
+  v_before record;
+begin
+  perform "app".lock_limits(array[p_name]);
+  select l.at_once, l.rate_count, l.rate_seconds into v_before from "app".limits l
+  where l.name = p_name and l.is_edited;
+  if not found then
+    return false;
+  end if;
+  update "app".limits l
+  set at_once = null, rate_count = null, rate_seconds = null, is_edited = false, edited_at = null, edited_by = null,
+      reason = null
+  where l.name = p_name;
+  perform "app".record_audit('forget_limit', '', p_actor, p_reason, jsonb_build_object('limit', p_name,
+    'from', jsonb_strip_nulls(to_jsonb(v_before))));
+  return true;
+end $$;
+
+-- Deletes places that were kept and whose time is over, those in line whose stage is over, and up to p_limit limits that nobody chose numbers for and no
+-- stage has needed for p_idle_seconds. Returns how many limits it deleted.
+-- A limit whose rate still counts starts stays. Locks: those rows; a row that another transaction holds is skipped.
+create or replace function "app".prune_limits(p_idle_seconds double precision, p_limit integer) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_count integer;
+begin
+  delete from "app".limit_places s
+  where s.ctid = any (array(
+    select o.ctid from "app".limits l
+    join "app".limit_places o on o.limit_name = l.name and o.ends_at <= v_now
+    limit p_limit for update of o skip locked
+  ));
+  delete from "app".limit_waiters w
+  where w.ctid = any (array(
+    select o.ctid from "app".limit_waiters o
+    where not exists (
+      select from "app".stages s join "app".jobs j on j.job_id = s.job_id
+      where s.job_id = o.job_id and s.run = o.run and s.stage = o.stage and (j.status = 'processing' and j.run = s.run and s.status = 'processing')
+    )
+    limit p_limit for update skip locked
+  ));
+  with idle as (
+    delete from "app".limits l
+    where l.ctid = any (array(
+      select o.ctid from "app".limits o
+      where o.used_at < v_now - p_idle_seconds * interval '1 second' and not o.is_edited
+        and not exists (select from "app".limit_places s where s.limit_name = o.name)
+        and not exists (select from "app".limit_waiters w where w.limit_name = o.name)
+        and not exists (select from "app".limit_starts e where e.limit_name = o.name
+          and e.ends_at > v_now - o.rate_seconds * interval '1 second')
+      order by o.used_at limit p_limit for update skip locked
+    ))
+    returning l.name
+  ), gone as (
+    delete from "app".limit_starts e using idle i where e.limit_name = i.name
+  )
+  select count(*) into v_count from idle;
+  return v_count;
+end $$;
+
+comment on function "app"."limit_names"(p_settings jsonb) is 'The names of a stage''s limits, from its settings; null if it has none.';
+comment on function "app"."ensure_limits"(p_settings jsonb, p_is_newest boolean) is 'Writes the rows of a stage''s limits that are not there, with the numbers that the stage declares.';
+comment on function "app"."has_numbers"(p_at_once integer, p_rate_count integer) is 'Whether a limit has numbers; a declaration may only name it.';
+comment on function "app"."look_at_limits"(p_names text[], p_job_id text, p_run integer, p_own_ids text[], p_now timestamptz) is 'How limits are used, one row each: places that are held, places that are kept for announced tasks, how many tasks began in the last period, and how many more may begin now.';
+comment on function "app"."room_in_limits"(p_settings jsonb, p_job_id text, p_run integer, p_own_ids text[], p_now timestamptz) is 'How many tasks of a stage its limits let begin now, and which of them lets the fewest.';
+comment on function "app"."take_places"(p_settings jsonb, p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_now timestamptz) is 'Gives claimed tasks their places, and counts their starts.';
+comment on function "app"."hold_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_places tid[], p_limit_name text) is 'Puts tasks whose message came while a limit had no place back to those that wait, without a message.';
+comment on function "app"."wait_for_limit"(p_job_id text, p_run integer, p_stage integer, p_limit_name text) is 'Lets a stage wait for a limit: behind those that were served less, and not before those that wait already.';
+comment on function "app"."free_places"() is 'Frees the places of a task whose attempt is over.';
+comment on function "app"."keep_places"(p_places tid[]) is 'Keeps the places of running tasks that are about to be cut off until their leases would have ended: their handlers learn of it only at a heartbeat, and may still be at what the limit protects.';
+comment on function "app"."take_limited_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes the next tasks of a stage with limits, as many as these let begin, and keeps places for them.';
+comment on function "app"."pass_over_waiter"(p_job_id text, p_run integer, p_stage integer) is 'Lets the next stage have its turn: this one''s job is paused, and it waits on behind the others; or it is over.';
+comment on function "app"."serve_in_turn"(p_job_id text, p_run integer, p_stage integer, p_share double precision, p_is_done boolean) is 'Notes that a stage was served, and whether all its tasks were: then it waits no more.';
+comment on function "app"."find_limit_waiters"(p_names text[], p_limit integer) is 'Finds stages that wait for limits which have room, or whose rate lets one be scheduled: in turn, up to p_limit of each limit and no more than it has room for.';
+comment on function "app"."set_limit"(p_name text, p_at_once integer, p_rate_count integer, p_rate_seconds double precision, p_reason text, p_actor text) is 'Chooses the numbers of a limit, for all stages that name it, from now on; null: any number.';
+comment on function "app"."forget_limit"(p_name text, p_reason text, p_actor text) is 'Leaves a limit''s numbers to its declarations again, and returns whether an operator had chosen any.';
+comment on function "app"."prune_limits"(p_idle_seconds double precision, p_limit integer) is 'Deletes places that were kept and whose time is over, those in line whose stage is over, and up to p_limit limits that nobody chose numbers for and no stage has needed for p_idle_seconds.';
 
 -- Parking: tasks whose message came while their job was paused, and tasks that a rerun wrote, wait here for a message.
 
@@ -2675,7 +3213,8 @@ begin
 end $$;
 
 -- Copies the tasks of a stage that did not complete into the next run, with all their attempts left.
--- They are parked, since they need a message now; more than a first window are announced in windows instead. A fan-in
+-- They are parked, since they need a message now; more than a first window, and those of a stage with limits, are
+-- announced in windows instead. A fan-in
 -- task's source moves to the new run with it. Returns their number.
 create or replace function "app".copy_fresh_tasks(p_job_id text, p_run integer, p_stage integer) returns integer
 language plpgsql as $$
@@ -2683,21 +3222,26 @@ declare
   v_now timestamptz := "app".clock();
   v_count integer;
   v_window integer;
+  v_is_windowed boolean;
 begin
   select count(*) into v_count from "app".tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status <> 'completed';
-  select "app".first_window(s.settings) into v_window from "app".stages s
+  select "app".first_window(s.settings),
+    v_count > "app".first_window(s.settings) or (v_count > 0 and s.settings ->> 'limits' is not null)
+  into v_window, v_is_windowed
+  from "app".stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   insert into "app".tasks (
-    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters, created_at, parked_at, is_windowed
+    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters, created_at, parked_at, is_windowed,
+    is_limited
   )
   select t.job_id, t.run + 1, t.task_id, t.stage, t.task_index, t.task_type, t.queue, t.name,
     case when t.parameters ? 'fan_in_source'
       then jsonb_set(t.parameters, array['fan_in_source', 'run'], to_jsonb(t.run + 1)) else t.parameters end,
-    v_now, case when v_count <= v_window then v_now end, v_count > v_window
+    v_now, case when not v_is_windowed then v_now end, v_is_windowed, t.is_limited
   from "app".tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status <> 'completed';
-  if v_count > v_window then
+  if v_is_windowed then
     perform "app".open_window(p_job_id, p_run + 1, p_stage, v_window);
   end if;
   return v_count;
@@ -3825,14 +4369,22 @@ language sql immutable as $$
     (p_settings ->> 'max_parallel')::integer)
 $$;
 
--- Opens the window of a stage, none of whose tasks is announced: nothing is taken yet.
--- Locks: the stage row, in the transaction that wrote the tasks.
+-- Opens the window of a stage, none of whose tasks is announced: nothing is taken yet. A stage with limits waits in turn
+-- for them from now on.
+-- Locks: the stage row and its limits' rows, in the transaction that wrote the tasks.
 create or replace function "app".open_window(p_job_id text, p_run integer, p_stage integer, p_tasks integer)
 returns void
 language plpgsql as $$
+declare
+  v_settings jsonb;
 begin
   update "app".stages s set window_after = '', window_from = '', window_size = p_tasks, window_open = 0
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+  returning s.settings into v_settings;
+  if v_settings ->> 'limits' is not null then
+    perform "app".ensure_limits(v_settings, true);
+    perform "app".wait_for_limit(p_job_id, p_run, p_stage, ("app".limit_names(v_settings))[1]);
+  end if;
 end $$;
 
 -- How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many
@@ -3858,7 +4410,8 @@ $$;
 -- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
 -- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again.
 -- mark_each: one message of this number should be marked, whose end calls again; and the last one.
--- Fence: the stage is open, and its job is not paused. Locks: the window's, then the stage row.
+-- Fence: the stage is open, and its job is not paused; it has no limits, which take_limited_tasks is for. Locks: the
+-- window's, then the stage row.
 create or replace function "app".take_next_tasks(p_job_id text, p_run integer, p_stage integer)
 returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
@@ -3882,7 +4435,7 @@ begin
   into v_window
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.window_after is not null
-    and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and j.paused_at is null;
+    and (j.status = 'processing' and j.run = s.run and s.status = 'processing') and j.paused_at is null and s.settings ->> 'limits' is null;
   if not found or not "app".has_tasks_after(p_job_id, p_run, p_stage, v_window.window_after) then
     return;
   end if;
@@ -3980,7 +4533,7 @@ end $$;
 
 -- Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait for their turn: the process
 -- that should have died, is of a release that knows no windows, or runs tasks that last long.
--- Those of p_planned_seconds ago whose first tasks were not taken, too. It looks at up to p_limit jobs, in random order.
+-- Those of p_planned_seconds ago whose first tasks were not taken, too. Those with limits wait in turn instead. It looks at up to p_limit jobs, in random order.
 create or replace function "app".find_idle_windows(
   p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision
 ) returns table (job_id text, run integer, stage integer)
@@ -3990,6 +4543,7 @@ language sql volatile set enable_seqscan = off as $$
     from "app".jobs j
     join "app".stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
     where j.status = 'processing' and j.paused_at is null and s.status = 'processing' and s.window_after is not null
+      and s.settings ->> 'limits' is null
       and coalesce(s.window_at + p_idle_seconds * interval '1 second',
         s.planned_at + p_planned_seconds * interval '1 second') < "app".clock()
     order by random() limit p_limit
@@ -4214,6 +4768,8 @@ comment on column "app"."tasks"."parked_at" is 'It needs another message, since 
 comment on column "app"."tasks"."from_run" is 'The run in which it ran, where a rerun kept it; else null.';
 comment on column "app"."tasks"."is_windowed" is 'True: its stage is announced in windows. While it is pending and its id is above window_after of the stage, it waits for its turn, and no message is sent for it.';
 comment on column "app"."tasks"."waiting_for" is 'What the app that claimed it did not know: kind, name, by, since, seen_at, times, waited_seconds, patience_seconds, and `at`. It counts only while attempt equals that of `at`.';
+comment on column "app"."tasks"."is_limited" is 'True: its stage has limits, so that a claim needs a place in each. Written when it is planned.';
+comment on column "app"."tasks"."held_for" is 'The limit that it waits for since its message came, or whose rate its message is scheduled for. Written by its claim and by who takes the next tasks; cleared when it is announced again or claimed.';
 
 comment on table "app"."idempotency_keys" is 'A submission''s own key and the job that it got; kept as long as that job.';
 comment on column "app"."idempotency_keys"."job_id" is 'The job that the first submission with this key got.';
@@ -4312,3 +4868,37 @@ comment on column "app"."app_instances"."slots" is 'The largest number of tasks 
 comment on column "app"."app_instances"."started_at" is 'When it registered itself first.';
 comment on column "app"."app_instances"."seen_at" is 'When it registered itself last. A live process does so every 20 seconds.';
 comment on column "app"."app_instances"."ended_at" is 'When it said that it ends. Null while it runs, and after a crash.';
+
+comment on table "app"."limits" is 'How many tasks of all stages that name it may run at once, and how many may begin in a time.';
+comment on column "app"."limits"."name" is 'What stages call it, with the parameters of their job in it.';
+comment on column "app"."limits"."at_once" is 'How many tasks may run at a time; null: any number.';
+comment on column "app"."limits"."rate_count" is 'How many may begin in any rate_seconds; null, as rate_seconds: any number.';
+comment on column "app"."limits"."rate_seconds" is 'The period of the rate.';
+comment on column "app"."limits"."is_edited" is 'True: an operator chose the numbers. False: the stage that was planned last did.';
+comment on column "app"."limits"."turn" is 'Where its queue of stages is: the turn of the stage that was served last.';
+comment on column "app"."limits"."created_at" is 'When a stage first named it, or an operator.';
+comment on column "app"."limits"."used_at" is 'When it was last needed, give or take ten minutes; the janitor''s.';
+comment on column "app"."limits"."edited_at" is 'When an operator last changed it.';
+comment on column "app"."limits"."edited_by" is 'The person or app that did; null where nobody vouches for a name.';
+comment on column "app"."limits"."reason" is 'Why, as the operator wrote it.';
+
+comment on table "app"."limit_places" is 'A task''s place in a limit: kept for it since its message was sent, or held by its attempt.';
+comment on column "app"."limit_places"."job_id" is 'The job.';
+comment on column "app"."limit_places"."run" is 'The run of the job.';
+comment on column "app"."limit_places"."task_id" is 'The task.';
+comment on column "app"."limit_places"."limit_name" is 'The limit.';
+comment on column "app"."limit_places"."stage" is 'The task''s stage.';
+comment on column "app"."limit_places"."has_begun" is 'True: an attempt holds it. False: it is kept until the message comes.';
+comment on column "app"."limit_places"."ends_at" is 'When it is free again without more: a place that is kept, or that of an attempt which was cut off. Null: when the task''s row leaves processing.';
+
+comment on table "app"."limit_starts" is 'How many tasks began under a limit in a twentieth of its period.';
+comment on column "app"."limit_starts"."limit_name" is 'The limit.';
+comment on column "app"."limit_starts"."ends_at" is 'The end of that time.';
+comment on column "app"."limit_starts"."count" is 'How many tasks began.';
+
+comment on table "app"."limit_waiters" is 'A stage with tasks that wait for a limit; of several, for the one that has the least room.';
+comment on column "app"."limit_waiters"."job_id" is 'The job.';
+comment on column "app"."limit_waiters"."run" is 'The run of the job.';
+comment on column "app"."limit_waiters"."stage" is 'The stage.';
+comment on column "app"."limit_waiters"."limit_name" is 'The limit that it waits for.';
+comment on column "app"."limit_waiters"."turn" is 'Stages are served in this order; each task that is served adds to it.';

@@ -125,6 +125,10 @@ TABLES = (
     "app.schedule_ticks",
     "app.audit_log",
     "app.app_instances",
+    "app.limits",
+    "app.limit_places",
+    "app.limit_starts",
+    "app.limit_waiters",
 )
 EMPTY = [f"truncate {', '.join(TABLES)} restart identity"]
 RESTART = """
@@ -178,7 +182,14 @@ class Engine:
         return job_id
 
     def plan(
-        self, job_id: str, stage: int, count: int, *, run: int = 1, first_window: int | None = None
+        self,
+        job_id: str,
+        stage: int,
+        count: int,
+        *,
+        run: int = 1,
+        first_window: int | None = None,
+        is_limited: bool = False,
     ) -> tuple[str, int]:
         rows = (
             TaskRecord(
@@ -193,7 +204,9 @@ class Engine:
             )
             for index in range(count)
         )
-        return self.tasks.plan_stage(StageRef(job_id, run, stage), rows, first_window=first_window)
+        return self.tasks.plan_stage(
+            StageRef(job_id, run, stage), rows, first_window=first_window, is_limited=is_limited
+        )
 
     def claim(self, job_id: str, stage: int, *task_ids: str) -> UUID:
         lease_id = uuid4()

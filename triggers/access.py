@@ -45,6 +45,8 @@ _RULES: tuple[tuple[str, re.Pattern[str], Role], ...] = (
     ("POST", re.compile(r"/api(/ui)?/schedules/[^/]+/(pause|resume|run)"), Role.OPERATOR),
     ("PUT", re.compile(r"/api/schedules/[^/]+"), Role.OPERATOR),
     ("DELETE", re.compile(r"/api/schedules/[^/]+"), Role.OPERATOR),
+    ("PUT", re.compile(r"/api/limits/.+"), Role.OPERATOR),
+    ("DELETE", re.compile(r"/api/limits/.+"), Role.OPERATOR),
     ("GET", re.compile(r"/api/audit"), Role.OPERATOR),
     ("GET", re.compile(r".*"), Role.VIEWER),
 )

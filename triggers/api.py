@@ -20,6 +20,7 @@ from triggers import (
     durable_api,
     insight_api,
     job_actions,
+    limits_api,
     operations_api,
     preview,
     problems,
@@ -78,6 +79,7 @@ def create_api(
         insight_api.router,
         schedules_api.router,
         apps_api.router,
+        limits_api.router,
     )
     api = FastAPI(
         title="CoreMachine",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from infrastructure.factory import RepositoryFactory
     from infrastructure.failures import FailureQueries
     from infrastructure.insight import InsightQueries
+    from infrastructure.limits import LimitRepository
     from infrastructure.queries import JobQueries
     from infrastructure.queue_probe import QueueProbe
     from infrastructure.schedules import ScheduleRepository
@@ -57,6 +58,7 @@ class Services:
     bulk: BulkControl
     audit: "AuditRepository"
     apps: "AppRepository"
+    limits: "LimitRepository"
     presence: "Presence"
 
     @property
@@ -214,6 +216,7 @@ def _make() -> Services:
             bulk=BulkControl(machine, repositories.queries, repositories.audit),
             audit=repositories.audit,
             apps=repositories.apps,
+            limits=repositories.limits,
             presence=factory.create_presence(
                 machine.owner, task_types=registry.task_types, job_types=registry.job_types
             ),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from core.advancing.unchecked import note_unchecked
 from core.authors.author_code import call_author, refusal
-from core.authors.job_class import new_record, validate
+from core.authors.job_class import new_record, validate, with_limit_names
 from core.basics.canonical import as_stored
 from core.errors import AuthorError, PermanentTaskError
 from core.models import JobRecord
@@ -38,7 +38,7 @@ class DryRunner:
         with note_unchecked():
             validated, _ = validate(job_class, request.job_type, request.parameters, most_bytes)
         job = call_author(new_record, job_class, request.job_type, validated, request.correlation_id or "dry-run")
-        definition = JobDefinition.model_validate(job.definition)
+        definition = JobDefinition.model_validate(with_limit_names(job).definition)
         shown, count, is_counted = self._first_stage(job, definition)
         found = self._state.find_job(job.job_id)
         return JobDraft(

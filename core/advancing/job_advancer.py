@@ -13,6 +13,7 @@ from core.models import JobQueueMessage, JobRecord, JobStatus, StageDefinition
 from core.models.definition import read_definition
 from core.models.retry import retry_delay
 from core.models.transition import PlanOutcome
+from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer
 from core.operating.windows import StageWindows
 from core.running.engine_parts import EngineParts
@@ -37,9 +38,11 @@ class JobAdvancer:
         postponer: Postponer,
         jobs: JobCache,
         windows: StageWindows,
+        turns: LimitTurns,
     ) -> None:
         self._parts = parts
         self._windows = windows
+        self._turns = turns
         self._state = parts.state
         self._orchestration = parts.orchestration
         self._runner = runner
@@ -114,7 +117,10 @@ class JobAdvancer:
             times = self._times
             stage_run = InlineStage(self._parts, self._planner, self._finalizer, times, step, cached, plan, until=until)
             return stage_run.run(self._runner)
-        self._announce(job, plan)
+        if plan.is_windowed and stage.limits:
+            self._turns.serve(stage.limit_names)
+        else:
+            self._announce(job, plan)
         return None
 
     def _announce(self, job: JobRecord, plan: Plan) -> None:

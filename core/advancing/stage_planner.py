@@ -88,9 +88,9 @@ class StagePlanner:
     def small_stage(self, draft: Draft, *, inline: bool) -> SmallStage | None:
         """A draft of few tasks, as it will be written: with a lease of this process, or to be announced.
 
-        None if they are not few, or more than are to be announced at first.
+        None if they are not few, or more than are to be announced at first, or have limits.
         """
-        if not draft.is_few:
+        if not draft.is_few or (draft.stage.limits and draft.first):
             return None
         size = self._message_size(draft.job, draft.stage, is_many=False)
         if len(draft.first) > self._first_window(draft, size):
@@ -114,6 +114,7 @@ class StagePlanner:
             noted(),
             tasks_per_message=plan.tasks_per_message,
             first_window=self._first_window(draft, plan.tasks_per_message),
+            is_limited=draft.stage.limits is not None,
         )
         if plan.outcome is PlanOutcome.PLANNED:
             plan.is_windowed = True
@@ -122,6 +123,8 @@ class StagePlanner:
 
     def _message_size(self, job: JobRecord, stage: StageDefinition, *, is_many: bool) -> int:
         size = stage.tasks_per_message
+        if size is None and stage.limits:
+            return 1
         if size is None:
             size = tasks_per_message(None, self._mean_task_seconds(job, stage), is_many=is_many)
         return min(size, stage.max_parallel or size)

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from core.advancing.unchecked import note_unchecked
 from core.authors.author_code import call_author
-from core.authors.job_class import first_message, new_record, validate
+from core.authors.job_class import first_message, new_record, validate, with_limit_names
 from core.basics.canonical import NotJson, ValueTooLarge, canonical_json, forced_job_id_for
 from core.basics.faults import fault_point
 from core.errors import (
@@ -155,6 +155,7 @@ class Submitter:
         with note_unchecked() as unchecked:
             validated, encoded = validate(job_class, job_type, request.parameters, self._orchestration.role.most_bytes)
         record = call_author(new_record, job_class, job_type, validated, request.correlation_id or uuid4().hex)
+        record = with_limit_names(record)
         is_future = request.start_at is not None and request.start_at > datetime.now(UTC)
         wish = JobWish(
             record,

@@ -132,6 +132,18 @@ def _definition_of(what: str, job_type: str, made: Any) -> dict[str, Any]:
     return document
 
 
+def with_limit_names(record: JobRecord) -> JobRecord:
+    """The row with the job's parameters in the names of its limits.
+
+    Raises:
+        InvalidParameters: The caller must give a parameter that a name needs.
+    """
+    if not any(stage.get("limits") for stage in record.definition["stages"]):
+        return record
+    definition = JobDefinition.model_validate(record.definition).with_limit_names(record.parameters)
+    return record.model_copy(update={"definition": definition.model_dump(mode="json", exclude_none=True)})
+
+
 def first_message(
     job_class: JobType, job_type: str, submitted: Submitted, validated: Mapping[str, Any]
 ) -> JobQueueMessage:

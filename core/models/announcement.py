@@ -40,6 +40,13 @@ class TakenTask(FoundTask):
 
 
 @dataclass(slots=True, kw_only=True)
+class LimitedTask(TakenTask):
+    """One of a stage with limits; `wait_seconds`: until a rate lets it begin."""
+
+    wait_seconds: float
+
+
+@dataclass(slots=True, kw_only=True)
 class ParkedTask(FoundTask):
     """One that needs a message once more; `held_until` is the finder's right to send it."""
 

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from core.basics.cache import LatestCache
 from core.basics.keywords import constructor_suggests_names
-from core.errors import UnknownWork
+from core.errors import InvalidParameters, UnknownWork
+from core.models.limit import MOST_PER_STAGE, DeclaredLimit, filled_in
 from core.models.status import StoredEnum
 
 
@@ -179,6 +180,13 @@ class StageDefinition(FrozenModel):
         description="How many tasks of the stage may be announced and not ended at a time, over all workers, so that "
         "no more of them run. Without it only the workers' slots limit them.",
     )
+    limits: Annotated[tuple[DeclaredLimit, ...], Field(min_length=1, max_length=MOST_PER_STAGE)] | None = Field(
+        default=None,
+        description="Limits that its tasks share with those of all stages, jobs and apps that name the same ones: a "
+        "list of names, or of objects with `name`, `at_once` (how many tasks run at a time) and `rate` (how many begin "
+        "in a time, such as `100/min`). `{params.x}` in a name becomes the job's parameter `x`. Operators change "
+        "the numbers at run time. Its tasks go one per message unless tasks_per_message is declared.",
+    )
     task_timeout_seconds: TimeoutSeconds | None = Field(
         default=None, description="How long one attempt at a task may run, from its claim."
     )
@@ -204,6 +212,17 @@ class StageDefinition(FrozenModel):
             raise ValueError(f"name_from goes with over, found name_from={self.name_from!r} alone")
         return self
 
+    @model_validator(mode="after")
+    def _limits_are_named_once(self) -> "StageDefinition":
+        names = [limit.name for limit in self.limits or ()]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"limits: expected each name once, found {', '.join(twice)} twice")
+        return self
+
+    @property
+    def limit_names(self) -> tuple[str, ...]:
+        return tuple(limit.name for limit in self.limits or ())
+
 
 class JobDefinition(FrozenModel):
     """The snapshot in a job row: deploying new code never changes a job in flight.
@@ -216,6 +235,23 @@ class JobDefinition(FrozenModel):
     timeout_seconds: TimeoutSeconds | None = None
     priority: Priority | None = None
     stages: Annotated[tuple[StageDefinition, ...], Field(min_length=1)]
+
+    def with_limit_names(self, parameters: Mapping[str, Any]) -> "JobDefinition":
+        """With the job's parameters in the names of its limits. Raises InvalidParameters where one is missing."""
+        if all(stage.limits is None for stage in self.stages):
+            return self
+        stages = tuple(
+            stage.model_copy(update={"limits": tuple(filled_in(limit, parameters) for limit in stage.limits)})
+            if stage.limits
+            else stage
+            for stage in self.stages
+        )
+        for stage in stages:
+            if len(set(stage.limit_names)) < len(stage.limit_names):
+                raise InvalidParameters(
+                    f"limits of stage {stage.number}: expected each name once, found {', '.join(stage.limit_names)}"
+                )
+        return self.model_copy(update={"stages": stages})
 
     def stage(self, number: int) -> StageDefinition:
         """Raises UnknownWork for one that is not among them."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from core.models.app import FleetFacts
 from core.models.dead_letter import DeadLetterGroup, FailureGroup
+from core.models.limit import LimitFacts
 from core.models.status import JobStatus
 
 
@@ -142,6 +143,9 @@ class JobFacts:
         interrupted: Its unfinished tasks that lost processes most often; `interrupted_count` counts all of them.
         in_line: Tasks of the stage that wait for their turn in its window; at most `max_parallel` of it are open at a
             time, if that is declared.
+        limits: Those of the stage, and how they are used now by all jobs.
+        held_back: Tasks of the stage that a limit holds back though their message came or is scheduled.
+        held_back_until: When the first of those begins that a rate holds back.
         parked: Tasks whose messages came while the job was paused.
         cancel_requested_at: None where nobody asked. `cancel_deadline_at`: when it is forced.
         fleet: The apps that run, and the work of this job that waits for one; None where it is over.
@@ -177,6 +181,9 @@ class JobFacts:
     open_count: int = 0
     in_line: int = 0
     max_parallel: int | None = None
+    limits: tuple[LimitFacts, ...] = ()
+    held_back: int = 0
+    held_back_until: datetime | None = None
     unannounced: UnannouncedFacts | None = None
     waiting_queues: tuple[str, ...] = ()
     missing_queues: Mapping[str, str] = field(default_factory=dict)

@@ -404,6 +404,17 @@ class TaskRecord(FrozenModel):
             "patience_seconds, and `at`. It counts only while attempt equals that of `at`."
         ),
     )
+    is_limited: bool = Field(
+        default=False,
+        description=("True: its stage has limits, so that a claim needs a place in each. Written when it is planned."),
+    )
+    held_for: str | None = Field(
+        default=None,
+        description=(
+            "The limit that it waits for since its message came, or whose rate its message is scheduled for. Written "
+            "by its claim and by who takes the next tasks; cleared when it is announced again or claimed."
+        ),
+    )
 
 
 class IdempotencyKeyRecord(FrozenModel):
@@ -431,6 +442,66 @@ class AuditRecord(FrozenModel):
     reason: str | None = Field(default=None, description="Why, as the actor wrote it.")
     detail: dict[str, Any] = Field(default={}, description="What goes with the action, such as from and to.")
     at: datetime = Field(description="When, by the database's clock.")
+
+
+class LimitRecord(FrozenModel):
+    """How many tasks of all stages that name it may run at once, and how many may begin in a time."""
+
+    name: str = Field(description="What stages call it, with the parameters of their job in it.")
+    at_once: int | None = Field(default=None, description="How many tasks may run at a time; null: any number.")
+    rate_count: int | None = Field(
+        default=None, description="How many may begin in any rate_seconds; null, as rate_seconds: any number."
+    )
+    rate_seconds: float | None = Field(default=None, description="The period of the rate.")
+    is_edited: bool = Field(
+        default=False, description="True: an operator chose the numbers. False: the stage that was planned last did."
+    )
+    turn: float = Field(
+        default=0, description="Where its queue of stages is: the turn of the stage that was served last."
+    )
+    created_at: datetime | None = Field(default=None, description="When a stage first named it, or an operator.")
+    used_at: datetime = Field(description="When it was last needed, give or take ten minutes; the janitor's.")
+    edited_at: datetime | None = Field(default=None, description="When an operator last changed it.")
+    edited_by: str | None = Field(
+        default=None, description="The person or app that did; null where nobody vouches for a name."
+    )
+    reason: str | None = Field(default=None, description="Why, as the operator wrote it.")
+
+
+class LimitPlaceRecord(FrozenModel):
+    """A task's place in a limit: kept for it since its message was sent, or held by its attempt."""
+
+    job_id: JobId = Field(description="The job.")
+    run: Annotated[int, Field(ge=1)] = Field(description="The run of the job.")
+    task_id: str = Field(description="The task.")
+    limit_name: str = Field(description="The limit.")
+    stage: Annotated[int, Field(ge=1)] = Field(description="The task's stage.")
+    has_begun: bool = Field(description="True: an attempt holds it. False: it is kept until the message comes.")
+    ends_at: datetime | None = Field(
+        default=None,
+        description=(
+            "When it is free again without more: a place that is kept, or that of an attempt which was cut off. Null: "
+            "when the task's row leaves processing."
+        ),
+    )
+
+
+class LimitStartRecord(FrozenModel):
+    """How many tasks began under a limit in a twentieth of its period."""
+
+    limit_name: str = Field(description="The limit.")
+    ends_at: datetime = Field(description="The end of that time.")
+    count: int = Field(description="How many tasks began.")
+
+
+class LimitWaiterRecord(FrozenModel):
+    """A stage with tasks that wait for a limit; of several, for the one that has the least room."""
+
+    job_id: JobId = Field(description="The job.")
+    run: Annotated[int, Field(ge=1)] = Field(description="The run of the job.")
+    stage: Annotated[int, Field(ge=1)] = Field(description="The stage.")
+    limit_name: str = Field(description="The limit that it waits for.")
+    turn: float = Field(description="Stages are served in this order; each task that is served adds to it.")
 
 
 class JobEvent(FrozenModel):

@@ -64,14 +64,15 @@ class ClaimOutcome(StoredEnum):
     """What became of the claim of a task.
 
     duplicate: it is leased, or has ended. not_due: it is to be tried again later. paused: its job is; it is announced
-    again afterwards. closed: its stage or job does not run. expired: a deadline has passed, which `enforce_deadlines`
-    acts on.
+    again afterwards. held: a limit of its stage has no place; it waits without a message. closed: its stage or job does
+    not run. expired: a deadline has passed, which `enforce_deadlines` acts on.
     """
 
     CLAIMED = "claimed"
     DUPLICATE = "duplicate"
     NOT_DUE = "not_due"
     PAUSED = "paused"
+    HELD = "held"
     CLOSED = "closed"
     EXPIRED = "expired"
     MISSING = "missing"

@@ -46,6 +46,7 @@ class SweepReport:
     pruned_dead_letters: int = 0
     pruned_ticks: int = 0
     pruned_audit_rows: int = 0
+    pruned_limits: int = 0
     pruned_apps: int = 0
     scheduled_jobs: int = 0
     failed_ticks: int = 0

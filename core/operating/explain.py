@@ -1,11 +1,13 @@
 """Why a job does not move, and what would help: facts about its rows in, findings out."""
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from core.app_queues import JOBS_QUEUE
 from core.models.insight import Finding, JobFacts, LeaseFacts, Severity, UnknownFacts
+from core.models.limit import LimitFacts
 from core.models.status import JobStatus
 from core.operating.fleet import find_missing_app, unread_queues
 from core.safety.safe_text import brief_text
@@ -382,7 +384,7 @@ def _unannounced(facts: JobFacts) -> Iterator[Finding]:
 
 def _in_line(facts: JobFacts) -> Iterator[Finding]:
     """Tasks whose turn has not come: as it should be, if others of the stage are worked on."""
-    if facts.in_line == 0 or facts.paused_at is not None:
+    if facts.in_line == 0 or facts.limits or facts.paused_at is not None:
         return
     taken = facts.open_count - facts.in_line
     what = f"{_tasks(facts.in_line)} of stage {facts.stage}"
@@ -402,6 +404,52 @@ def _in_line(facts: JobFacts) -> Iterator[Finding]:
         Severity.INFO,
         f"waiting for their turn: {what}; {_tasks(taken)} announced, and more as those end",
         advice="large stages are announced in windows, so that other jobs which use the queue have their turn",
+    )
+
+
+def _limits(facts: JobFacts) -> Iterator[Finding]:
+    """Tasks that wait for a limit which all jobs share."""
+    waiting = facts.in_line + facts.held_back
+    if not facts.limits or waiting == 0 or facts.paused_at is not None:
+        return
+    what = f"{_tasks(waiting)} of stage {facts.stage}"
+    full = [limit for limit in facts.limits if limit.is_full]
+    for limit in full:
+        yield _full_limit(facts, limit, what)
+    if not full:
+        names = ", ".join(limit.name for limit in facts.limits)
+        stages = max(limit.waiting for limit in facts.limits)
+        message = f"waiting for its turn at the limit {names}: {what}; {stages} stages wait there"
+        advice = "stages that share a limit are served in turn, by their priority"
+        yield Finding("waits_for_turn", Severity.INFO, message, advice=advice)
+
+
+def _full_limit(facts: JobFacts, limit: LimitFacts, what: str) -> Finding:
+    numbers = ", ".join(
+        text for text in (None if limit.at_once is None else f"{limit.at_once} at once", str(limit.rate or "")) if text
+    )
+    holders = [
+        f"{'this job' if each.job_id == facts.job_id else f'job {each.job_id[:12]}'} stage {each.stage} ({each.count})"
+        for each in limit.holders[:_SHOWN_FAILURES]
+    ]
+    rest = limit.held - sum(each.count for each in limit.holders[:_SHOWN_FAILURES])
+    held = ", ".join([*holders, *([f"others ({rest})"] if rest > 0 else [])])
+    message = f"waiting for the limit {limit.name} ({numbers}): {what}"
+    message += f"; held by {held}" if held else ""
+    message += f"; kept for {_tasks(limit.reserved)} whose message was sent" if limit.reserved else ""
+    until = facts.held_back_until or limit.next_at
+    if limit.is_rate_used_up and until is not None:
+        message += f"; next start by the rate {_at(until, facts.now)}"
+    if limit.is_closed:
+        who = f" by {limit.edited_by}" if limit.edited_by else ""
+        message += f"; it lets none begin{f', as was chosen{who}' if limit.is_edited else ''}"
+    return Finding(
+        "waits_for_limit",
+        Severity.WARNING if limit.is_closed else Severity.INFO,
+        message,
+        next_at=until if limit.is_rate_used_up else None,
+        advice=f"for other numbers, at once and for all jobs: coremachine limits set {shlex.quote(limit.name)} "
+        "--at-once ... --rate ...",
     )
 
 
@@ -496,6 +544,7 @@ _RULES: tuple[Callable[[JobFacts], Iterator[Finding]], ...] = (
     _dead_letters,
     _queued,
     _in_line,
+    _limits,
     _without_app,
     _retries,
     _unannounced,

@@ -17,6 +17,7 @@ from core.models.announcement import FoundTask, ParkedTask, UnannouncedJob
 from core.models.transition import DeadlineOutcome
 from core.models.upkeep import SweepReport
 from core.operating.announcer import announce_by_stage, announce_parked_tasks, new_cause, step_message
+from core.operating.limit_turns import LimitTurns
 from core.operating.windows import StageWindows
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JanitorStore, Pruner, QueueInspector, Ticker, Watch
@@ -34,6 +35,8 @@ STEP_SECONDS = 20.0
 PRUNED_TASKS_PER_SWEEP = 20_000
 # What became of schedules' ticks is kept this long where jobs are kept for ever.
 TICKS_KEPT_SECONDS = 90 * 86_400.0
+# A limit that nobody needs is made again by the next stage that does.
+LIMITS_KEPT_SECONDS = 3600.0
 # Who did what is asked for long after the job: a year, and a month to ask.
 AUDIT_KEPT_SECONDS = 396 * 86_400.0
 
@@ -94,6 +97,7 @@ class Janitor:
         self._watch = watch
         self._timings = timings
         self._windows = StageWindows(state, orchestration)
+        self._turns = LimitTurns(state, orchestration)
 
     def sweep(self) -> SweepReport:
         """Do all there is to do, up to a bound. A step that fails is reported; the others go on."""
@@ -139,6 +143,7 @@ class Janitor:
         yield "resume_stalled_jobs", self._resume_stalled_jobs
         yield "announce_tasks", self._announce_tasks
         yield "fill_windows", self._fill_windows
+        yield "serve_limits", self._serve_limits
         yield "announce_jobs", self._announce_jobs
         if self._inspector is not None:
             # A queue that cannot be looked into keeps none of the others from it.
@@ -189,6 +194,10 @@ class Janitor:
         for ref in self._store.find_idle_windows(ROWS_PER_FIND, self._timings.announce, self._timings.job):
             report.taken_tasks += self._windows.fill(ref, new_cause("turn"))
 
+    def _serve_limits(self, report: SweepReport) -> None:
+        """A place was freed by no process of theirs: it died, or an operator changed the limit."""
+        report.taken_tasks += self._turns.serve(None)
+
     def _announce_jobs(self, report: SweepReport) -> None:
         def announce() -> tuple[int, int]:
             jobs = self._store.find_unannounced_jobs(ROWS_PER_FIND, self._timings.job, self._timings.hold)
@@ -237,6 +246,7 @@ class Janitor:
         report.pruned_ticks = self._pruner.prune_ticks(
             self._retention_seconds or TICKS_KEPT_SECONDS, most=PRUNED_TASKS_PER_SWEEP
         )
+        report.pruned_limits = self._pruner.prune_limits(LIMITS_KEPT_SECONDS, most=PRUNED_TASKS_PER_SWEEP)
         report.pruned_audit_rows = self._pruner.prune_audit(AUDIT_KEPT_SECONDS, most=PRUNED_TASKS_PER_SWEEP)
         if self._retention_seconds is None:
             return

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from core.authors.author_code import call_author
-from core.authors.job_class import record_of, validate
+from core.authors.job_class import record_of, validate, with_limit_names
 from core.basics.faults import fault_point
 from core.models import JobRecord, JobRef, JobStatus
 from core.models.bulk import DeleteAnswer, DeleteOutcome
 from core.models.control import ControlAnswer, ControlOutcome, RerunMode, RerunRequest
 from core.operating.announcer import announce_parked_tasks, step_message
+from core.operating.limit_turns import LimitTurns
 from core.operating.windows import StageWindows
 from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog
@@ -25,9 +26,15 @@ class JobControl:
     """Each call is one transition, and messages after it. A message that cannot be sent is the janitor's to send."""
 
     def __init__(
-        self, catalog: JobCatalog, state: StateManager, orchestration: OrchestrationManager, windows: StageWindows
+        self,
+        catalog: JobCatalog,
+        state: StateManager,
+        orchestration: OrchestrationManager,
+        windows: StageWindows,
+        turns: LimitTurns,
     ) -> None:
         self._windows = windows
+        self._turns = turns
         self._catalog = catalog
         self._state = state
         self._orchestration = orchestration
@@ -92,13 +99,15 @@ class JobControl:
             changed or job.parameters,
             job.correlation_id,
         )
-        return changed, record.definition
+        return changed, with_limit_names(record).definition
 
     def _announce(self, job_id: str, answer: ControlAnswer) -> None:
         fault_point("control.written")
         if answer.status is JobStatus.PROCESSING:
             announce_parked_tasks(self._state, self._orchestration, job_id)
-            self._windows.fill(JobRef(job_id, answer.run).at_stage(answer.stage))
+            ref = JobRef(job_id, answer.run).at_stage(answer.stage)
+            self._windows.fill(ref)
+            self._turns.serve_stage(ref)
             return
         job = self._state.find_job(job_id)
         if job is None or job.run != answer.run or job.status not in {JobStatus.QUEUED, JobStatus.FINALIZING}:

@@ -7,6 +7,7 @@ from core.basics.faults import fault_point
 from core.errors import UnknownWork
 from core.models import JobRecord, StageDefinition, StageRef, TaskQueueMessage
 from core.models.transition import ClaimedRow, ClaimOutcome
+from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer, UnknownTaskType
 from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
@@ -20,12 +21,13 @@ _STILL_TO_RUN = frozenset({ClaimOutcome.CLAIMED, ClaimOutcome.NOT_DUE})
 class MessageRunner:
     """One per process."""
 
-    def __init__(self, parts: EngineParts, postponer: Postponer) -> None:
+    def __init__(self, parts: EngineParts, postponer: Postponer, turns: LimitTurns) -> None:
         self._parts = parts
         self._catalog = parts.catalog
         self._state = parts.state
         self._owner = parts.owner
         self._postponer = postponer
+        self._turns = turns
 
     def run_message(
         self,
@@ -53,6 +55,9 @@ class MessageRunner:
             return writer.job_status
         for task in claimed if is_alone else ():
             self._state.note_alone(ref, task.task_id)
+        if stage.limits:
+            # Before they run, which may take hours: a rate may have room for others now.
+            self._turns.serve(stage.limit_names)
         self.run_claimed(writer, claimed)
         return writer.job_status
 

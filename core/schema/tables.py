@@ -12,6 +12,10 @@ from core.models.record import (
     JobEvent,
     JobRecord,
     JobRunRecord,
+    LimitPlaceRecord,
+    LimitRecord,
+    LimitStartRecord,
+    LimitWaiterRecord,
     StageRecord,
     TaskRecord,
 )
@@ -185,4 +189,26 @@ TABLES = (
     ),
     # Tens of rows, read whole: no index beside the key, so that a registration writes no index.
     Table("app_instances", AppInstanceRecord, key=("instance",), now_columns=()),
+    # Of all jobs together, as are the tables below it: they hold what jobs share.
+    Table("limits", LimitRecord, key=("name",), indexes=(Index("limits_by_use", ("used_at",)),)),
+    Table(
+        "limit_places",
+        LimitPlaceRecord,
+        key=("job_id", "run", "task_id", "limit_name"),
+        indexes=(
+            # How many places of a limit are taken, and by whom.
+            Index("limit_places_by_limit", ("limit_name", "ends_at")),
+        ),
+        now_columns=(),
+        storage=(("autovacuum_vacuum_scale_factor", 0.02),),
+    ),
+    Table("limit_starts", LimitStartRecord, key=("limit_name", "ends_at"), now_columns=()),
+    Table(
+        "limit_waiters",
+        LimitWaiterRecord,
+        key=("job_id", "run", "stage"),
+        # No foreign key: a row whose stage is gone is deleted when its turn comes.
+        indexes=(Index("limit_waiters_in_turn", ("limit_name", "turn")),),
+        now_columns=(),
+    ),
 )

@@ -100,6 +100,20 @@ UNANNOUNCED = Instrument(
     "Rows that are due and have no confirmed message, as the latest sweep left them: tasks and steps of jobs.",
     ("kind",),
 )
+LIMIT_PLACES = Instrument(
+    "coremachine.limit.places",
+    Kind.GAUGE,
+    "{task}",
+    "Tasks that hold places of a limit, as the latest sweep found it; of the 50 limits that most stages wait for.",
+    ("limit",),
+)
+LIMIT_WAITING = Instrument(
+    "coremachine.limit.waiting",
+    Kind.GAUGE,
+    "{stage}",
+    "Stages that wait for a limit, as the latest sweep found it; of the 50 limits that most stages wait for.",
+    ("limit",),
+)
 POOL_CONNECTIONS = Instrument(
     "coremachine.pool.connections", Kind.GAUGE, "{connection}", "Database connections: used or idle.", ("state",)
 )

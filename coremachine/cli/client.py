@@ -43,6 +43,7 @@ Json = dict[str, Any]
 _JOB_SHAPE: Mapping[str, type] = {"job_id": str, "status": str, "run": int}
 _PAGE_SHAPE: Mapping[str, type] = {"value": list}
 _SCHEDULE_SHAPE: Mapping[str, type] = {"name": str, "cron": str}
+_LIMIT_SHAPE = {"name": str, "holders": list}
 
 
 def choose_url(given: str | None) -> str:
@@ -251,6 +252,17 @@ class ApiClient:
 
     def list_apps(self) -> Json:
         return self._call("GET", "apps", shape={"value": list, "findings": list})
+
+    def list_limits(self, *, limit: int) -> list[Json]:
+        return self._collect("limits", {}, limit)
+
+    def put_limit(self, name: str, body: Mapping[str, Any]) -> Json:
+        """Numbers for a limit; what is None in the body is not sent."""
+        sent = {field: value for field, value in body.items() if value is not None}
+        return self._call("PUT", _path("limits", name), json=sent, shape=_LIMIT_SHAPE)
+
+    def forget_limit(self, name: str) -> Json:
+        return self._call("DELETE", _path("limits", name), shape={"name": str})
 
     def list_queues(self) -> Json:
         return self._call("GET", "queues", shape={"value": list, "findings": list})

@@ -17,6 +17,7 @@ from coremachine.cli.db_grant import grant
 from coremachine.cli.demo import demo
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.functions import functions
+from coremachine.cli.limits import limits
 from coremachine.cli.options import begin_command, errors_are_json
 from coremachine.cli.proof import verify
 from coremachine.cli.render import visible_lines
@@ -89,6 +90,7 @@ app.command("apps")(apps.list_apps)
 app.command("queues")(apps.list_queues)
 app.add_typer(insight.dead, name="dead")
 app.add_typer(schedules, name="schedules")
+app.add_typer(limits, name="limits")
 db.command()(grant)
 app.add_typer(db, name="db")
 

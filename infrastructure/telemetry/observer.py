@@ -63,6 +63,7 @@ class OpenTelemetryObserver(Observer):
         meter = providers.metrics.get_meter(SCOPE, VERSION)
         self._instruments = {one.name: _make(meter, one) for one in instruments.INSTRUMENTS if not _is_observed(one)}
         self._queues: set[tuple[str, str]] = set()
+        self._limits: set[str] = set()
         self._rows: TelemetryRows | None = None
         self._pool: Pool | None = None
         for one, read in (
@@ -217,6 +218,12 @@ class OpenTelemetryObserver(Observer):
                 self.measure(instruments.QUEUE_AGE, one.age_seconds if one else 0.0, queue=queue)
         for kind, count in rows.count_unannounced().items():
             self.measure(instruments.UNANNOUNCED, count, kind=kind)
+        limits = {one.name: one for one in rows.read_waited_for_limits()}
+        for name in self._limits | set(limits):
+            limit = limits.get(name)
+            self.measure(instruments.LIMIT_PLACES, limit.places if limit else 0, limit=name)
+            self.measure(instruments.LIMIT_WAITING, limit.stages if limit else 0, limit=name)
+        self._limits = set(limits)
 
     def _read_pool(self, _options: CallbackOptions) -> Iterator[Observation]:
         if self._pool is not None:

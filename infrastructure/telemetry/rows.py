@@ -35,10 +35,18 @@ _UNANNOUNCED = SQL(
     "   and coalesce(due_at, created_at) <= {clock}())"
     " + (select count(*)::integer from {stages} s join {tasks} t using (job_id, run, stage)"
     "   where s.status in ({open_stages}) and t.status = 'pending' and t.task_id >= s.window_from"
-    "   and t.task_id <= s.window_after and t.parked_at is null and coalesce(t.due_at, s.window_at) <= {clock}())"
+    "   and t.task_id <= s.window_after and t.parked_at is null and t.held_for is null"
+    "   and coalesce(t.due_at, s.window_at) <= {clock}())"
     " as tasks,"
     " (select count(*)::integer from {jobs} where status in ({waiting_jobs}) and announced_at is null"
     "   and paused_at is null and coalesce(due_at, updated_at) <= {clock}()) as jobs"
+)
+# Those that most stages wait for: a name may have a job's parameter in it, so there may be many.
+_LIMITS = SQL(
+    "select w.limit_name as name, w.stages,"
+    " (select count(*)::integer from {slots} s where s.limit_name = w.limit_name and s.has_begun) as places"
+    " from (select limit_name, count(*)::integer as stages from {waiters} group by limit_name"
+    "   order by count(*) desc, limit_name limit 50) w"
 )
 
 
@@ -78,6 +86,15 @@ class WaitingTasks:
     age_seconds: float
 
 
+@dataclass(frozen=True)
+class WaitedForLimit:
+    """A limit that stages wait for, and how many tasks hold its places."""
+
+    name: str
+    stages: int
+    places: int
+
+
 class TelemetryRows(PostgreSQLRepository):
     """Reads for the observer."""
 
@@ -103,7 +120,12 @@ class TelemetryRows(PostgreSQLRepository):
         (row,) = self._select("count_unannounced", _UNANNOUNCED)
         return dict(row)
 
+    def read_waited_for_limits(self) -> list[WaitedForLimit]:
+        """The limits that most stages wait for."""
+        return [WaitedForLimit(**row) for row in self._select("read_waited_for_limits", _LIMITS)]
+
     def _select(self, operation: str, query: SQL, parameters: tuple[object, ...] = ()) -> list[DictRow]:
         names = {"jobs": "jobs", "stages": "stages", "tasks": "tasks", "clock": "clock"}
+        names |= {"slots": "limit_places", "waiters": "limit_waiters"}
         tables = {name: self._table(table) for name, table in names.items()}
         return self._execute_query(operation, query.format(**tables, **STATUS_SETS), parameters)

@@ -2,12 +2,12 @@
 
 -- Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.
 -- Outcome: claimed; duplicate (leased, or ended); not_due (to be tried again later); paused (the job is: the task is
--- parked, and announced again after the pause); closed (its stage or job does not run); expired (a deadline has passed,
+-- parked, and announced again after the pause); held (a limit of its stage has no place: it waits without a message); closed (its stage or job does not run); expired (a deadline has passed,
 -- so nothing is begun: the caller lets enforce_deadlines end it); missing. The commit of a claim is not waited for: one
 -- that a crash undoes is fenced by its random lease and is claimed again. The commit of parking is waited for, since
--- the message is gone when this returns.
+-- the message is gone when this returns. So is that of a claim under limits, which may be exceeded if it is undone.
 -- Fence: the status.
--- Locks: task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
+-- Locks: those of the stage's limits; task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
 -- being cancelled, the stage's lock instead, and only if one of these tasks still waits.
 create or replace function {schema}.claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
@@ -26,6 +26,8 @@ declare
   v_places tid[];
   v_claimed text[] := array[]::text[];
   v_lease_seconds double precision;
+  v_settings jsonb;
+  v_limit record;
 begin
   if cardinality(p_task_ids) = 1 then
     return query select c.* from {schema}.claim_task(p_job_id, p_run, p_stage, p_task_ids[1], p_lease_id, p_owner) c;
@@ -36,8 +38,9 @@ begin
   select {stage_is_open},
          j.status in ({stopped_jobs}) or s.status in ({stopped_stages}),
          j.paused_at is not null, (s.settings ->> 'lease_seconds')::double precision,
-         coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false)
-  into v_open, v_is_dead, v_paused, v_lease_seconds, v_is_overdue, v_is_queue_overdue
+         coalesce(least(j.deadline_at, s.deadline_at) <= v_now, false), coalesce(s.queue_deadline_at <= v_now, false),
+         case when s.settings ->> 'limits' is not null then s.settings end
+  into v_open, v_is_dead, v_paused, v_lease_seconds, v_is_overdue, v_is_queue_overdue, v_settings
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
 
@@ -51,7 +54,12 @@ begin
     ) w;
     update {schema}.tasks t set parked_at = v_now where t.ctid = any (v_places);
   elsif v_open and not v_is_overdue then
-    perform set_config('synchronous_commit', 'off', true);
+    if v_settings is null then
+      perform set_config('synchronous_commit', 'off', true);
+    else
+      select l.room, l.name into v_limit
+      from {schema}.room_in_limits(v_settings, p_job_id, p_run, p_task_ids, v_now) l;
+    end if;
     select coalesce(array_agg(named.id), array[]::text[]), array_agg(w.place) into v_claimed, v_places
     from {schema}.ids_in_order(p_task_ids) as named
     cross join lateral (
@@ -61,12 +69,22 @@ begin
         and not (v_is_queue_overdue and t.attempt = 0)
       for update
     ) w;
+    if v_settings is not null then
+      if v_limit.room < cardinality(v_claimed) then
+        v_limit.room := greatest(v_limit.room, 0);
+        perform {schema}.hold_back_tasks(p_job_id, p_run, p_stage, v_claimed[v_limit.room + 1:],
+          v_places[v_limit.room + 1:], v_limit.name);
+        v_claimed := v_claimed[:v_limit.room];
+        v_places := v_places[:v_limit.room];
+      end if;
+      perform {schema}.take_places(v_settings, p_job_id, p_run, p_stage, v_claimed, v_now);
+    end if;
     -- What is claimed is answered from the update: a join would look for each row among all ids.
     return query
     update {schema}.tasks t
     set status = 'processing', attempt = t.attempt + 1, lease_id = p_lease_id, lease_owner = p_owner,
         lease_expires_at = v_now + v_lease_seconds * interval '1 second',
-        due_at = null, parked_at = null, started_at = v_now, timed_out_at = null
+        due_at = null, parked_at = null, started_at = v_now, timed_out_at = null, held_for = null
     where t.ctid = any (v_places)
     returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
       0::double precision;
@@ -92,6 +110,7 @@ begin
     case
       when t.task_id is null then 'missing'
       when not v_open then 'closed'
+      when t.held_for is not null and t.announced_at is null and t.status in ({waiting_tasks}) then 'held'
       when v_paused and t.status in ({waiting_tasks}) then 'paused'
       when t.status in ({waiting_tasks})
         and (v_is_overdue or (v_is_queue_overdue and t.attempt = 0)) then 'expired'
@@ -132,7 +151,7 @@ begin
     and (least(j.deadline_at, s.deadline_at) <= v_now) is not true
     and t.job_id = p_job_id and t.run = p_run and t.task_id = p_task_id and t.stage = p_stage
     and (t.status in ({ready_tasks}) or (t.status = 'pending_retry' and t.due_at <= v_now))
-    and not (t.attempt = 0 and (s.queue_deadline_at <= v_now) is true)
+    and not (t.attempt = 0 and (s.queue_deadline_at <= v_now) is true) and not t.is_limited
   returning t.task_id, 'claimed'::text, t.attempt, t.interruptions, t.task_type, t.task_index, t.name, t.parameters,
     0::double precision;
   if found then

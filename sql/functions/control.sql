@@ -72,6 +72,7 @@ begin
       and t.status in ({open_tasks})
     order by t.task_id for update
   ) o;
+  perform {schema}.keep_places(v_places);
   update {schema}.tasks t
   set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
       parked_at = null, finished_at = v_now,
@@ -104,6 +105,12 @@ begin
       and (t.status in ({waiting_tasks}) or (p_with_running and t.status = 'processing'))
     order by t.task_id for update skip locked
   ) o;
+  if p_with_running and exists (
+    select from {schema}.stages s
+    where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.settings ->> 'limits' is not null
+  ) then
+    perform {schema}.keep_places(v_places);
+  end if;
   update {schema}.tasks t
   set status = 'cancelled', is_watched = false, lease_id = null, lease_expires_at = null, due_at = null,
       parked_at = null, finished_at = {schema}.clock()

@@ -32,6 +32,7 @@ begin
   ), due as (
     select t.job_id, t.run, t.task_id from {schema}.tasks t
     where t.status = 'pending_retry' and t.announced_at is null and t.due_at <= v_now and t.parked_at is null
+      and t.held_for is null
     order by t.due_at limit p_limit for update skip locked
   ), held as (
     update {schema}.tasks t set due_at = v_now + p_hold_seconds * interval '1 second'
@@ -75,7 +76,7 @@ begin
       from {schema}.tasks t
       where t.job_id = w.job_id and t.run = w.run and t.stage = w.stage and t.status in ({open_tasks})
         and t.task_id >= w.window_from and t.task_id <= w.window_after and t.status = 'pending'
-        and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null
+        and (t.due_at is null or t.due_at <= v_now) and t.parked_at is null and t.held_for is null
       order by t.task_id limit p_limit for update skip locked
     ) o
     limit p_limit

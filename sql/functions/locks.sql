@@ -82,6 +82,19 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('window:' || p_job_id || ':' || p_run || ':' || p_stage, 0));
 end $$;
 
+-- Serializes claims under limits, and those who announce for them: all of a stage's at once, in one order. They are
+-- taken before any row, after a window's. Raises CM005.
+create or replace function {schema}.lock_limits(p_names text[]) returns void
+language plpgsql as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform {schema}.refuse_isolation();
+  end if;
+  perform pg_advisory_xact_lock(k.key) from (
+    select distinct hashtextextended('limit:' || n.name, 0) as key from unnest(p_names) as n(name) order by 1
+  ) k;
+end $$;
+
 -- Serializes submissions that carry the same idempotency key.
 create or replace function {schema}.lock_idempotency_key(p_key text) returns void
 language plpgsql as $$

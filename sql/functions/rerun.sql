@@ -170,7 +170,8 @@ begin
 end $$;
 
 -- Copies the tasks of a stage that did not complete into the next run, with all their attempts left.
--- They are parked, since they need a message now; more than a first window are announced in windows instead. A fan-in
+-- They are parked, since they need a message now; more than a first window, and those of a stage with limits, are
+-- announced in windows instead. A fan-in
 -- task's source moves to the new run with it. Returns their number.
 create or replace function {schema}.copy_fresh_tasks(p_job_id text, p_run integer, p_stage integer) returns integer
 language plpgsql as $$
@@ -178,21 +179,26 @@ declare
   v_now timestamptz := {schema}.clock();
   v_count integer;
   v_window integer;
+  v_is_windowed boolean;
 begin
   select count(*) into v_count from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status <> 'completed';
-  select {schema}.first_window(s.settings) into v_window from {schema}.stages s
+  select {schema}.first_window(s.settings),
+    v_count > {schema}.first_window(s.settings) or (v_count > 0 and s.settings ->> 'limits' is not null)
+  into v_window, v_is_windowed
+  from {schema}.stages s
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   insert into {schema}.tasks (
-    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters, created_at, parked_at, is_windowed
+    job_id, run, task_id, stage, task_index, task_type, queue, name, parameters, created_at, parked_at, is_windowed,
+    is_limited
   )
   select t.job_id, t.run + 1, t.task_id, t.stage, t.task_index, t.task_type, t.queue, t.name,
     case when t.parameters ? 'fan_in_source'
       then jsonb_set(t.parameters, array['fan_in_source', 'run'], to_jsonb(t.run + 1)) else t.parameters end,
-    v_now, case when v_count <= v_window then v_now end, v_count > v_window
+    v_now, case when not v_is_windowed then v_now end, v_is_windowed, t.is_limited
   from {schema}.tasks t
   where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage and t.status <> 'completed';
-  if v_count > v_window then
+  if v_is_windowed then
     perform {schema}.open_window(p_job_id, p_run + 1, p_stage, v_window);
   end if;
   return v_count;

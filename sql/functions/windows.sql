@@ -10,14 +10,22 @@ language sql immutable as $$
     (p_settings ->> 'max_parallel')::integer)
 $$;
 
--- Opens the window of a stage, none of whose tasks is announced: nothing is taken yet.
--- Locks: the stage row, in the transaction that wrote the tasks.
+-- Opens the window of a stage, none of whose tasks is announced: nothing is taken yet. A stage with limits waits in turn
+-- for them from now on.
+-- Locks: the stage row and its limits' rows, in the transaction that wrote the tasks.
 create or replace function {schema}.open_window(p_job_id text, p_run integer, p_stage integer, p_tasks integer)
 returns void
 language plpgsql as $$
+declare
+  v_settings jsonb;
 begin
   update {schema}.stages s set window_after = '', window_from = '', window_size = p_tasks, window_open = 0
-  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage
+  returning s.settings into v_settings;
+  if v_settings ->> 'limits' is not null then
+    perform {schema}.ensure_limits(v_settings, true);
+    perform {schema}.wait_for_limit(p_job_id, p_run, p_stage, ({schema}.limit_names(v_settings))[1]);
+  end if;
 end $$;
 
 -- How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many
@@ -43,7 +51,8 @@ $$;
 -- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
 -- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again.
 -- mark_each: one message of this number should be marked, whose end calls again; and the last one.
--- Fence: the stage is open, and its job is not paused. Locks: the window's, then the stage row.
+-- Fence: the stage is open, and its job is not paused; it has no limits, which take_limited_tasks is for. Locks: the
+-- window's, then the stage row.
 create or replace function {schema}.take_next_tasks(p_job_id text, p_run integer, p_stage integer)
 returns table (
   job_id text, run integer, stage integer, task_id text, queue text, attempt integer, job_type text,
@@ -67,7 +76,7 @@ begin
   into v_window
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.window_after is not null
-    and {stage_is_open} and j.paused_at is null;
+    and {stage_is_open} and j.paused_at is null and s.settings ->> 'limits' is null;
   if not found or not {schema}.has_tasks_after(p_job_id, p_run, p_stage, v_window.window_after) then
     return;
   end if;
@@ -165,7 +174,7 @@ end $$;
 
 -- Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait for their turn: the process
 -- that should have died, is of a release that knows no windows, or runs tasks that last long.
--- Those of p_planned_seconds ago whose first tasks were not taken, too. It looks at up to p_limit jobs, in random order.
+-- Those of p_planned_seconds ago whose first tasks were not taken, too. Those with limits wait in turn instead. It looks at up to p_limit jobs, in random order.
 create or replace function {schema}.find_idle_windows(
   p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision
 ) returns table (job_id text, run integer, stage integer)
@@ -175,6 +184,7 @@ language sql volatile set enable_seqscan = off as $$
     from {schema}.jobs j
     join {schema}.stages s on s.job_id = j.job_id and s.run = j.run and s.stage = j.stage
     where j.status = 'processing' and j.paused_at is null and s.status = 'processing' and s.window_after is not null
+      and s.settings ->> 'limits' is null
       and coalesce(s.window_at + p_idle_seconds * interval '1 second',
         s.planned_at + p_planned_seconds * interval '1 second') < {schema}.clock()
     order by random() limit p_limit

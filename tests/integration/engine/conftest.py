@@ -52,6 +52,13 @@ def at(database_url: str) -> Iterator[Callable[[float], Engine]]:
 
 
 @pytest.fixture
+def clocked_engine(database_url: str) -> Iterator[Engine]:
+    """An engine with one connection, whose clock a test may turn: `app.fake_now` stays as it was set."""
+    with create_pool(database_url, max_size=1) as pool:
+        yield Engine(pool)
+
+
+@pytest.fixture
 def crowd() -> Iterator[Callable[..., list[Any]]]:
     with ThreadPoolExecutor(CROWD) as executor:
 

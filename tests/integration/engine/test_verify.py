@@ -29,6 +29,9 @@ BREAKS = {
     "i2_lease_is_of_one_stage": "update app.tasks set status = 'processing', lease_owner = 'p', attempt = 1,"
     " lease_expires_at = now(), lease_id = 'f64ab5b5-7500-4000-8000-000000000000' where task_index = 0",
     "i2_leases_go_with_processing": "update app.tasks set lease_id = gen_random_uuid() where status = 'completed'",
+    "i2_places_go_with_processing": "with placed as (insert into app.limit_places"
+    " (job_id, run, task_id, limit_name, stage, has_begun) select job_id, run, task_id, 'l', stage, true from app.tasks"
+    " where status = 'completed') update app.tasks set is_limited = true",
     "i3_ended_job_has_no_open_work": "update app.tasks set status = 'queued' where status = 'failed'",
     "i3_ended_job_is_over": "update app.jobs set finished_at = null where status = 'completed_with_errors'",
     "i3_ended_task_is_over": "update app.tasks set result = null where status = 'completed'",

@@ -1,0 +1,82 @@
+"""Commands about limits that stages share."""
+
+from typing import Annotated
+
+import typer
+
+from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.control import ReasonOption
+from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
+from coremachine.cli.render import SHORT_ID, print_json, print_rows
+
+limits = typer.Typer(
+    help="Limits that stages share: how many tasks run at once, or begin in a time.", no_args_is_help=True
+)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The limit's name.")]
+_COLUMNS = ["limit", "at_once", "rate", "held", "reserved", "waiting", "next_at", "chosen", "holders"]
+
+
+@limits.command("list")
+def list_limits(limit: LimitOption = 100, output: OutputOption = None, url: UrlOption = None) -> None:
+    """List limits by name: how many tasks hold places, who they are, and how many stages wait.
+
+    For example: coremachine limits list
+    """
+    with ApiClient(choose_url(url)) as client:
+        found = client.list_limits(limit=limit)
+    if wants_json(output):
+        print_json({"value": found})
+        return
+    print_rows(map(_row, found), _COLUMNS, empty="No stage needs a limit now.")
+
+
+@limits.command("set")
+def set_limit(
+    name: NameArgument,
+    at_once: Annotated[
+        int | None, typer.Option("--at-once", min=0, help="How many tasks may run at a time; 0 lets none begin.")
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option("--rate", help="How many may begin in a time: 100/min, 10/s, 5/30s, 1000/day.")
+    ] = None,
+    reason: ReasonOption = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Choose a limit's numbers for all jobs that name it, from now on. What is left out is not limited.
+
+    For example: coremachine limits set tiles-api --at-once 4 --rate 100/min --reason "the new contract"
+    """
+    with ApiClient(choose_url(url)) as client:
+        answer = client.put_limit(name, {"at_once": at_once, "rate": rate, "reason": reason})
+    if wants_json(output):
+        print_json(answer)
+        return
+    print_rows([_row(answer)], _COLUMNS, empty="")
+
+
+@limits.command()
+def forget(name: NameArgument, output: OutputOption = None, url: UrlOption = None) -> None:
+    """Leave a limit's numbers to the stages that declare it, as before somebody chose others.
+
+    For example: coremachine limits forget tiles-api
+    """
+    with ApiClient(choose_url(url)) as client:
+        answer = client.forget_limit(name)
+    if wants_json(output):
+        print_json(answer)
+        return
+    typer.echo(f"{answer['name']}: the numbers are those that stages declare")
+
+
+def _row(found: Json) -> Json:
+    holders = ", ".join(
+        f"{each['job_id'][:SHORT_ID]} stage {each['stage']} ({each['count']})" for each in found["holders"]
+    )
+    return {
+        **found,
+        "limit": found["name"],
+        "chosen": (found["edited_by"] or "by an operator") if found["is_edited"] else "",
+        "holders": holders,
+    }
