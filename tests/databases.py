@@ -125,6 +125,8 @@ TABLES = (
     "app.schedule_ticks",
     "app.audit_log",
     "app.app_instances",
+    "app.webhooks",
+    "app.webhook_deliveries",
 )
 EMPTY = [f"truncate {', '.join(TABLES)} restart identity"]
 RESTART = """

@@ -46,6 +46,9 @@ _RULES: tuple[tuple[str, re.Pattern[str], Role], ...] = (
     ("PUT", re.compile(r"/api/schedules/[^/]+"), Role.OPERATOR),
     ("DELETE", re.compile(r"/api/schedules/[^/]+"), Role.OPERATOR),
     ("GET", re.compile(r"/api/audit"), Role.OPERATOR),
+    # Addresses of receivers are not for viewers, and only an administrator lets data go to another place.
+    ("GET", re.compile(r"/api/webhooks(/.*)?"), Role.OPERATOR),
+    ("POST", re.compile(r"/api/webhooks/[^/]+/(test|deliveries/[^/]+/redeliver)"), Role.OPERATOR),
     ("GET", re.compile(r".*"), Role.VIEWER),
 )
 RefusePage = Callable[[Scope, ProblemError], Response]

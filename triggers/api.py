@@ -25,6 +25,7 @@ from triggers import (
     problems,
     schedules_api,
     submit_api,
+    webhooks_api,
 )
 from triggers.access import AccessGate, AccessRules
 from triggers.api_models import page_of as _page
@@ -78,6 +79,7 @@ def create_api(
         insight_api.router,
         schedules_api.router,
         apps_api.router,
+        webhooks_api.router,
     )
     api = FastAPI(
         title="CoreMachine",

@@ -20,6 +20,7 @@ from triggers.ports import Check, ServicesNotReady
 if TYPE_CHECKING:
     from core.operating.fleet_watch import Presence
     from core.scheduling.schedules import Schedules
+    from core.webhooks.webhooks import Webhooks
     from infrastructure.apps import AppRepository
     from infrastructure.audit import AuditRepository
     from infrastructure.dashboard import DashboardQueries
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from infrastructure.queue_probe import QueueProbe
     from infrastructure.schedules import ScheduleRepository
     from infrastructure.settings import Settings
+    from infrastructure.webhooks import WebhookRepository
     from jobs.registry import Registry
 
 log = safe_logger(__name__)
@@ -58,6 +60,8 @@ class Services:
     audit: "AuditRepository"
     apps: "AppRepository"
     presence: "Presence"
+    webhooks: "Webhooks"
+    webhook_queries: "WebhookRepository"
 
     @property
     def queue_names(self) -> Mapping[str, str]:
@@ -217,6 +221,8 @@ def _make() -> Services:
             presence=factory.create_presence(
                 machine.owner, task_types=registry.task_types, job_types=registry.job_types
             ),
+            webhooks=factory.create_webhooks(),
+            webhook_queries=repositories.webhooks,
         )
     except Exception as error:
         log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})

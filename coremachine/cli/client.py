@@ -43,6 +43,7 @@ Json = dict[str, Any]
 _JOB_SHAPE: Mapping[str, type] = {"job_id": str, "status": str, "run": int}
 _PAGE_SHAPE: Mapping[str, type] = {"value": list}
 _SCHEDULE_SHAPE: Mapping[str, type] = {"name": str, "cron": str}
+_DELIVERY_SHAPE: dict[str, type] = {"id": str, "status": str}
 
 
 def choose_url(given: str | None) -> str:
@@ -248,6 +249,32 @@ class ApiClient:
 
     def explain_schedule(self, name: str) -> Json:
         return self._call("GET", _path("schedules", name, "explain"), shape={"findings": list})
+
+    def list_webhooks(self, *, limit: int) -> list[Json]:
+        return self._collect("webhooks", {}, limit)
+
+    def get_webhook(self, name: str) -> Json:
+        return self._call("GET", _path("webhooks", name), shape={"name": str})
+
+    def put_webhook(self, name: str, body: Mapping[str, Any]) -> Json:
+        """Written or replaced; what is None in the body is not sent."""
+        sent = {field: value for field, value in body.items() if value is not None}
+        return self._call("PUT", _path("webhooks", name), json=sent, shape={"name": str})
+
+    def act_on_webhook(self, name: str, action: str) -> Json:
+        """Test or rotate-secret."""
+        shape = {"secret": str} if action == "rotate-secret" else _DELIVERY_SHAPE
+        return self._call("POST", _path("webhooks", name, action), shape=shape)
+
+    def delete_webhook(self, name: str) -> Json:
+        return self._call("DELETE", _path("webhooks", name))
+
+    def list_deliveries(self, name: str, *, limit: int, status: str | None = None) -> list[Json]:
+        return self._collect(_path("webhooks", name, "deliveries"), {"status": status}, limit)
+
+    def redeliver(self, name: str, delivery_id: str) -> Json:
+        path = _path("webhooks", name, "deliveries", delivery_id, "redeliver")
+        return self._call("POST", path, shape=_DELIVERY_SHAPE)
 
     def list_apps(self) -> Json:
         return self._call("GET", "apps", shape={"value": list, "findings": list})

@@ -27,6 +27,7 @@ from coremachine.cli.serve import serve
 from coremachine.cli.servicebus import servicebus
 from coremachine.cli.ui import ui
 from coremachine.cli.up import up
+from coremachine.cli.webhooks import webhooks
 
 app = typer.Typer(
     name="coremachine",
@@ -89,6 +90,7 @@ app.command("apps")(apps.list_apps)
 app.command("queues")(apps.list_queues)
 app.add_typer(insight.dead, name="dead")
 app.add_typer(schedules, name="schedules")
+app.add_typer(webhooks, name="webhooks")
 db.command()(grant)
 app.add_typer(db, name="db")
 
