@@ -234,7 +234,7 @@ class Settings(BaseSettings):
         alias="COREMACHINE_ROLE_KEYS",
         max_length=20_000,
         description="role=digest or role:name=digest with commas between; a role is viewer, submitter, operator or "
-        "admin, a digest the SHA-256 of a key in 64 hexadecimal digits",
+        "admin, or for some job types submitter@flood_*; a digest is the SHA-256 of a key in 64 hexadecimal digits",
     )
     entra_roles: bool = Field(
         False, alias="COREMACHINE_ENTRA_ROLES", description="true, where app roles of Entra decide who may do what"

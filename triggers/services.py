@@ -18,6 +18,7 @@ from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from triggers.ports import Check, ServicesNotReady
 
 if TYPE_CHECKING:
+    from core.models.view import EventPosition
     from core.operating.fleet_watch import Presence
     from core.scheduling.schedules import Schedules
     from core.webhooks.webhooks import Webhooks
@@ -72,9 +73,17 @@ class Services:
         """The job's status; None for an unknown job."""
         return self.queries.find_job_status(job_id)
 
+    def find_job_type(self, job_id: str) -> str | None:
+        """The job's type; None for an unknown job."""
+        return self.queries.find_job_type(job_id)
+
     def find_ended_jobs(self, job_ids: Collection[str]) -> Collection[str]:
         """Those of them that have ended, or are not there."""
         return self.queries.find_ended_jobs(job_ids)
+
+    def find_jobs_with_events(self, positions: Collection["EventPosition"]) -> Collection["EventPosition"]:
+        """Those after which something happened."""
+        return self.queries.find_jobs_with_events(positions)
 
     def check_readiness(self) -> Sequence[Check]:
         """What the app needs, and what was found. Looks at the database and, now and then, at the queues."""

@@ -18,16 +18,19 @@ class SenderThread:
         run: Sends until there is nothing to send to; called in the thread.
     """
 
-    def __init__(self, run: Callable[[threading.Event], None]) -> None:
+    def __init__(self, run: Callable[[], None]) -> None:
         self._run = run
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def wake(self) -> None:
         """Start it where it does not run. If the system gives no thread, the next call tries again."""
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
+            if self.is_running:
                 return
             try:
                 self._thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
@@ -35,24 +38,18 @@ class SenderThread:
             except RuntimeError as error:
                 log.warning("webhook_sender_not_started", extra={"error": repr(error)})
 
-    def stop(self) -> None:
-        """End it, once what it is sending has been answered."""
-        self._stop.set()
-        with self._lock:
-            if self._thread is not None and self._thread.is_alive():
-                self._thread.join()
-
     def _work(self) -> None:
         try:
-            self._run(self._stop)
+            self._run()
         except StoreUnavailable as error:
             outage.note(str(error))
         except Exception:
             log.exception("webhook_sender_ended")
 
 
-def _send(stop: threading.Event) -> None:
-    get_services().factory.create_webhook_sender().run(stop)
+def _send() -> None:
+    # Until the process ends: what it was sending then is sent again by another, with the same id.
+    get_services().factory.create_webhook_sender().run(threading.Event())
 
 
 _sender = SenderThread(_send)

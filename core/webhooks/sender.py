@@ -3,9 +3,9 @@
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import UTC
-from threading import Event
+from threading import Event, Thread
 
 from core.basics.faults import fault_point
 from core.basics.version import VERSION
@@ -65,24 +65,36 @@ class WebhookSender:
             StoreUnavailable: The database is away; what was sent meanwhile is sent again, with the same id.
         """
         on_their_way: set[Future[None]] = set()
-        with ThreadPoolExecutor(LANES, thread_name_prefix="webhook") as lanes:
-            while not stop.is_set():
-                on_their_way |= self._begin(lanes, LANES - len(on_their_way))
-                if on_their_way:
-                    done, on_their_way = wait(on_their_way, timeout=PAUSE_SECONDS, return_when=FIRST_COMPLETED)
-                    for each in done:
-                        each.result()
-                elif not self._store.has_webhooks():
-                    return
-                else:
-                    self._prune()
-                    stop.wait(PAUSE_SECONDS)
+        while not stop.is_set():
+            free = LANES - len(on_their_way)
+            if free:
+                found = self._store.claim_deliveries(free, MOST_PER_WEBHOOK, HOLD_SECONDS)
+                on_their_way |= {self._begin(delivery) for delivery in found}
+            if on_their_way:
+                done, on_their_way = wait(on_their_way, timeout=PAUSE_SECONDS, return_when=FIRST_COMPLETED)
+                for each in done:
+                    each.result()
+            elif not self._store.has_webhooks():
+                return
+            else:
+                self._prune()
+                stop.wait(PAUSE_SECONDS)
+        wait(on_their_way)
 
-    def _begin(self, lanes: ThreadPoolExecutor, free: int) -> set[Future[None]]:
-        if not free:
-            return set()
-        found = self._store.claim_deliveries(free, MOST_PER_WEBHOOK, HOLD_SECONDS)
-        return {lanes.submit(self.deliver, delivery) for delivery in found}
+    def _begin(self, delivery: DueDelivery) -> Future[None]:
+        """In a thread that keeps no process from its end, as those of an executor would."""
+        future: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                self.deliver(delivery)
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+        Thread(target=work, name="webhook", daemon=True).start()
+        return future
 
     def _prune(self) -> None:
         if time.monotonic() >= self._prune_at:
