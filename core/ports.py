@@ -42,6 +42,7 @@ from core.models.transition import (
 )
 from core.models.upkeep import Pruned
 from core.models.view import JobSummary, Page
+from core.models.webhook import DeliveryAnswer, DueDelivery, WebhookRecord
 
 
 class JobStore(Protocol):
@@ -282,6 +283,29 @@ class Pruner(Protocol):
     def prune_limits(self, idle_seconds: float, *, most: int | None = None) -> int: ...
     def prune_audit(self, older_than_seconds: float, *, most: int | None = None) -> int: ...
     def prune_ticks(self, older_than_seconds: float, *, most: int | None = None) -> int: ...
+
+
+class WebhookStore(Protocol):
+    """Webhooks. `infrastructure.webhooks.WebhookRepository` describes each call."""
+
+    def put_webhook(self, webhook: WebhookRecord, *, seed: str, actor: str | None) -> tuple[bool, str | None]: ...
+    def rotate_secret(self, name: str, seed: str, *, both_seconds: float, actor: str | None) -> bool: ...
+    def find_webhook(self, name: str) -> WebhookRecord | None: ...
+
+
+class DeliveryStore(Protocol):
+    """What is sent to webhooks. `infrastructure.webhooks.WebhookRepository` describes each call."""
+
+    def has_webhooks(self) -> bool: ...
+    def claim_deliveries(self, limit: int, most_each: int, hold_seconds: float) -> list[DueDelivery]: ...
+    def settle_delivery(self, delivery: DueDelivery, answer: DeliveryAnswer) -> bool: ...
+    def prune_deliveries(self, older_than_seconds: float, limit: int) -> int: ...
+
+
+class Poster(Protocol):
+    """Sends one request. `infrastructure.webhook_http.HttpPoster` describes the call."""
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int: ...
 
 
 class ScheduleStore(Protocol):

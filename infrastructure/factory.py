@@ -33,6 +33,7 @@ from infrastructure.service_bus import ServiceBusRepository, connect_with_identi
 from infrastructure.settings import AppMode, DatabaseAuth, Settings
 from infrastructure.stand_in import LeaseStandIn
 from infrastructure.telemetry.start import let_observer_read
+from infrastructure.webhooks import WebhookRepository
 
 if TYPE_CHECKING:
     from azure.servicebus import ServiceBusClient
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     from core.scheduling.schedules import Schedules
     from core.scheduling.ticker import ScheduleTicker
     from core.state_manager import StateManager
+    from core.webhooks.sender import WebhookSender
+    from core.webhooks.signing import WebhookSecrets
+    from core.webhooks.webhooks import Webhooks
 
 # Who asks whether the database is there wants to hear soon that it is not.
 _PROBE_SECONDS = 3.0
@@ -70,6 +74,7 @@ class Repositories:
     audit: AuditRepository
     apps: AppRepository
     limits: LimitRepository
+    webhooks: WebhookRepository
 
 
 class RepositoryFactory:
@@ -119,6 +124,25 @@ class RepositoryFactory:
         found = self.create_repositories()
         ticker = _make_ticker(self.settings, found, catalog)
         return Schedules(found.schedules, catalog, ticker, most_bytes=self.settings.max_value_bytes)
+
+    def create_webhooks(self) -> "Webhooks":
+        """What people do with webhooks, over these repositories."""
+        from core.webhooks.targets import TargetRules, read_networks  # noqa: PLC0415 - as for schedules
+        from core.webhooks.webhooks import Webhooks  # noqa: PLC0415
+
+        rules = TargetRules(read_networks(self.settings.webhook_networks))
+        return Webhooks(self.create_repositories().webhooks, _make_secrets(self.settings), rules)
+
+    def create_webhook_sender(self) -> "WebhookSender":
+        """Sends deliveries to webhooks. An app has one at a time."""
+        from core.webhooks.sender import WebhookSender  # noqa: PLC0415 - only apps with timers have it
+        from core.webhooks.targets import TargetRules, read_networks  # noqa: PLC0415
+        from infrastructure.webhook_http import HttpPoster  # noqa: PLC0415
+
+        poster = HttpPoster(TargetRules(read_networks(self.settings.webhook_networks)))
+        source = f"urn:coremachine:{self.settings.schema_name}"
+        store = self.create_repositories().webhooks
+        return WebhookSender(store, poster, _make_secrets(self.settings), source=source)
 
     def create_dead_letters(self) -> "DeadLetters":
         """Writes dead messages down over these repositories, and sends them again."""
@@ -209,6 +233,7 @@ def _make_repositories(settings: Settings, pool: Pool) -> Repositories:
         audit=AuditRepository(pool, settings.schema_name),
         apps=AppRepository(pool, settings.schema_name),
         limits=LimitRepository(pool, settings.schema_name),
+        webhooks=WebhookRepository(pool, settings.schema_name),
     )
 
 
@@ -268,6 +293,13 @@ def _make_ticker(settings: Settings, repositories: Repositories, catalog: JobCat
 
     state, orchestration = _make_rules(settings, repositories, catalog)
     return ScheduleTicker(repositories.schedules, Submitter(catalog, state, orchestration))
+
+
+def _make_secrets(settings: Settings) -> "WebhookSecrets":
+    from core.webhooks.signing import WebhookSecrets  # noqa: PLC0415 - as for the sender
+
+    key = settings.webhook_key
+    return WebhookSecrets(None if key is None else key.get_secret_value(), os.environ)
 
 
 def _make_rules(

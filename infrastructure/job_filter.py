@@ -44,6 +44,9 @@ def conditions_of(wanted: JobFilter) -> tuple[list[Composable], list[Any]]:
     if types:
         conditions.append(SQL("job_type = %s") if len(types) == 1 else SQL("job_type = any(%s)"))
         parameters.append(types[0] if len(types) == 1 else types)
+    if wanted.visible_types is not None:
+        conditions.append(SQL("job_type like any(%s)"))
+        parameters.append([_as_like(pattern) for pattern in wanted.visible_types])
     if wanted.paused is not None:
         # Ended jobs are not paused: of the others there are few, and an index finds them.
         conditions.append(
@@ -60,6 +63,11 @@ def conditions_of(wanted: JobFilter) -> tuple[list[Composable], list[Any]]:
             parameters.append(value)
     _add_tags(wanted.tags, conditions, parameters)
     return conditions, parameters
+
+
+def _as_like(pattern: str) -> str:
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%")
 
 
 def _add_tags(tags: Mapping[str, str | None], conditions: list[Composable], parameters: list[Any]) -> None:

@@ -17,7 +17,7 @@ from core.models.fields import StorableText
 from core.models.job_filter import JobFilter, JobSort
 from core.models.record import JobEvent, JobId, JobRecord
 from core.models.status import JobStatus, TaskStatus
-from core.models.view import JobDetail, JobRun, JobSummary, Page, TaskSummary
+from core.models.view import EventPosition, JobDetail, JobRun, JobSummary, NewEvents, Page, TaskSummary
 from core.schema.statuses import STATUS_SETS, literals
 from infrastructure.base import RepositoryError
 from infrastructure.connections import own_transaction
@@ -35,6 +35,15 @@ _JOB_PLACE = TypeAdapter(tuple[PlaceWord, AwareDatetime, JobId])
 _TASK_PLACE = TypeAdapter(tuple[Literal["tasks"], Annotated[StorableText, Field(max_length=100)]])
 _EVENT_PLACE = TypeAdapter(tuple[Literal["events"], Annotated[int, Field(ge=0, lt=2**63)]])
 _LOG_PLACE = TypeAdapter(tuple[Literal["logs"], Annotated[int, Field(ge=0, lt=2**63)]])
+_MOST_SINGLE_EVENTS = 50
+# All up to a number, and those after it that are named singly, by their distance from it.
+_FOLLOWED = TypeAdapter(
+    tuple[
+        Literal["followed"],
+        Annotated[int, Field(ge=0, lt=2**63)],
+        Annotated[list[Annotated[int, Field(ge=1, lt=2**40)]], Field(max_length=_MOST_SINGLE_EVENTS)],
+    ]
+)
 # Of an attempt that did not succeed.
 ATTEMPT_EVENTS = ("job_step_retry_scheduled", "retry_scheduled", "task_failed", "task_interrupted")
 
@@ -115,6 +124,12 @@ class JobQueries(PostgreSQLRepository):
         query = SQL("select status from {} where job_id = %s").format(self._table("jobs"))
         rows = self._execute_query("find_job_status", query, (job_id,))
         return JobStatus.stored(rows[0]["status"]) if rows else None
+
+    def find_job_type(self, job_id: str) -> str | None:
+        """One look at one row; None for an unknown job."""
+        query = SQL("select job_type from {} where job_id = %s").format(self._table("jobs"))
+        rows = self._execute_query("find_job_type", query, (job_id,))
+        return str(rows[0]["job_type"]) if rows else None
 
     def find_ended_jobs(self, job_ids: Collection[str]) -> set[str]:
         """Those of the jobs that have ended, or are not there, for those who wait: one query for all of them."""
@@ -257,6 +272,47 @@ class JobQueries(PostgreSQLRepository):
         rows = self._list("job_events", JobEvent, conditions, "event_id", limit, parameters)
         return make_page(rows, JobEvent, limit, lambda row: _EVENT_PLACE.dump_json(("events", row["event_id"])))
 
+    def follow_events(self, job_id: str, *, limit: int = 50, cursor: str | None = None) -> NewEvents:
+        """What came to the job's timeline after the cursor, oldest first; none for an unknown job.
+
+        Events get their number before they are committed, so one with a smaller number may come later. The cursor
+        therefore names the latest ones singly: those of the last half minute, at most fifty.
+
+        Raises:
+            InvalidCursor, ValueError: As for `find_jobs`.
+        """
+        if not 1 <= limit <= MAX_LIMIT:
+            raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, found {limit}")
+        floor, seen = (0, set[int]()) if cursor is None else _read_event_cursor(cursor)
+        query = SQL(
+            "select {columns}, at < {clock}() - interval '30 s' as is_old from {events}"
+            " where job_id = %s and event_id > %s order by event_id limit %s"
+        ).format(columns=list_columns(JobEvent), clock=self._table("clock"), events=self._table("job_events"))
+        rows = self._execute_query("follow_events", query, (job_id, floor, limit + len(seen)))
+        new = [row for row in rows if row["event_id"] not in seen][:limit]
+        given = seen | {row["event_id"] for row in new}
+        known = [row["event_id"] for row in rows if row["event_id"] in given]
+        old = (row["event_id"] for row in rows if row["is_old"] and row["event_id"] in given)
+        floor = max([floor, *old, *known[:-_MOST_SINGLE_EVENTS]])
+        later = [event_id - floor for event_id in known if event_id > floor]
+        items = tuple(
+            JobEvent.model_validate({name: value for name, value in row.items() if name != "is_old"}) for row in new
+        )
+        text = encode_cursor(_FOLLOWED.dump_json(("followed", floor, later)))
+        return NewEvents(items, text, EventPosition(job_id, floor, len(later)))
+
+    def find_jobs_with_events(self, positions: Collection[EventPosition]) -> set[EventPosition]:
+        """Those after which something happened, for those who wait: one query for all of them."""
+        wanted = list(positions)
+        query = SQL(
+            "select w.job_id, w.floor, w.count"
+            " from unnest(%s::text[], %s::bigint[], %s::integer[]) w(job_id, floor, count)"
+            " where (select count(*) from (select from {} e where e.job_id = w.job_id and e.event_id > w.floor"
+            " limit w.count + 1) n) > w.count"
+        ).format(self._table("job_events"))
+        columns = [[getattr(each, name) for each in wanted] for name in ("job_id", "floor", "count")]
+        return {EventPosition(**row) for row in self._execute_query("find_jobs_with_events", query, columns)}
+
     def list_logs(
         self,
         job_id: str,
@@ -372,6 +428,11 @@ def make_page(rows: list[DictRow], model: type[Row], limit: int, place: Callable
 def encode_cursor(place: bytes) -> str:
     """A cursor for the rows after this place, which is JSON."""
     return base64.urlsafe_b64encode(place).decode().rstrip("=")
+
+
+def _read_event_cursor(cursor: str) -> tuple[int, set[int]]:
+    _, floor, later = read_cursor(_FOLLOWED, cursor)
+    return floor, {floor + each for each in later}
 
 
 def read_cursor(kind: TypeAdapter[Place], cursor: str) -> Place:

@@ -35,6 +35,7 @@ from core.basics.canonical import MOST_JSONB_BYTES, MOST_VALUE_BYTES
 from core.errors import QueueNotFound
 from core.safety.roles import read_role_keys
 from core.safety.safe_text import bounded_text, brief_text
+from core.webhooks.targets import NETWORKS_SETTING, read_networks
 
 SCHEMA_NAME = r"^[a-z_][a-z0-9_]{0,62}$"
 _NOT_SHOWN = "something else (not shown, since it may hold a secret)"
@@ -92,6 +93,14 @@ def _check_role_keys(value: str) -> str:
     _, problems = read_role_keys(value)
     if problems:
         raise SettingsError([f"COREMACHINE_ROLE_KEYS: {problem}" for problem in problems])
+    return value
+
+
+def _check_networks(value: str) -> str:
+    try:
+        read_networks(value)
+    except ValueError as error:
+        raise SettingsError([f"{NETWORKS_SETTING}: expected networks such as 10.1.0.0/16, found {error}"]) from error
     return value
 
 
@@ -225,10 +234,22 @@ class Settings(BaseSettings):
         alias="COREMACHINE_ROLE_KEYS",
         max_length=20_000,
         description="role=digest or role:name=digest with commas between; a role is viewer, submitter, operator or "
-        "admin, a digest the SHA-256 of a key in 64 hexadecimal digits",
+        "admin, or for some job types submitter@flood_*; a digest is the SHA-256 of a key in 64 hexadecimal digits",
     )
     entra_roles: bool = Field(
         False, alias="COREMACHINE_ENTRA_ROLES", description="true, where app roles of Entra decide who may do what"
+    )
+    webhook_key: SecretStr | None = Field(
+        None,
+        alias="COREMACHINE_WEBHOOK_KEY",
+        min_length=32,
+        description="a random text of at least 32 characters, which secrets of webhooks are made from",
+    )
+    webhook_networks: Annotated[str, AfterValidator(_check_networks)] = Field(
+        "",
+        alias="COREMACHINE_WEBHOOK_NETWORKS",
+        max_length=10_000,
+        description="networks such as 10.1.0.0/16 with commas between, which webhooks may reach too",
     )
     raster_roots: str = Field(
         "",

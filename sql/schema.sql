@@ -261,6 +261,53 @@ create index if not exists "schedule_ticks_open" on "app"."schedule_ticks" ("tic
 
 create index if not exists "schedule_ticks_by_age" on "app"."schedule_ticks" ("decided_at");
 
+create table if not exists "app"."webhooks" (
+  "name" text collate "C" not null,
+  "url" text collate "C",
+  "url_setting" text collate "C",
+  "events" text[] not null,
+  "job_types" text[] not null,
+  "tags" jsonb,
+  "failed_tasks" integer not null default 1,
+  "is_paused" boolean not null default false,
+  "secret_setting" text collate "C",
+  "secret_seed" text collate "C",
+  "former_seed" text collate "C",
+  "former_until" timestamptz,
+  "description" text collate "C",
+  "revision" integer not null default 1,
+  "last_change" jsonb not null default '{}',
+  "created_at" timestamptz not null default now(),
+  "updated_at" timestamptz not null default now(),
+  primary key ("name")
+);
+
+create table if not exists "app"."webhook_deliveries" (
+  "webhook" text collate "C" not null,
+  "delivery_id" text collate "C" not null,
+  "event" text not null check ("event" in ('job.completed', 'job.completed_with_errors', 'job.failed', 'job.cancelled', 'job.failing', 'schedule.missed', 'schedule.failed', 'webhook.test')),
+  "subject" text collate "C" not null,
+  "data" jsonb not null default '{}',
+  "status" text not null default 'pending' check ("status" in ('pending', 'delivered', 'dead')),
+  "attempt" integer not null default 0,
+  "first_attempt" integer not null default 0,
+  "due_at" timestamptz not null,
+  "held_until" timestamptz,
+  "http_status" integer,
+  "reason" text collate "C",
+  "created_at" timestamptz not null default now(),
+  "settled_at" timestamptz,
+  primary key ("webhook", "delivery_id")
+);
+
+create index if not exists "webhook_deliveries_due" on "app"."webhook_deliveries" ("webhook", "due_at") where status in ('pending');
+
+create index if not exists "webhook_deliveries_held" on "app"."webhook_deliveries" ("webhook", "held_until") where "held_until" is not null;
+
+create index if not exists "webhook_deliveries_by_age" on "app"."webhook_deliveries" ("webhook", "created_at", "delivery_id");
+
+create index if not exists "webhook_deliveries_settled" on "app"."webhook_deliveries" ("settled_at") where "settled_at" is not null;
+
 create table if not exists "app"."app_instances" (
   "instance" text collate "C" not null,
   "app_name" text collate "C" not null,
@@ -604,6 +651,8 @@ begin
       perform "app".record_event(p_job_id, p_run, p_stage, v_task.task_id, 'task_failed', v_task.error);
       v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');
     end loop;
+    perform "app".note_failed_tasks(p_job_id, p_run, p_stage, v_stage.failed_count - cardinality(p_failed_ids),
+      v_stage.failed_count);
     if "app".is_over_failure_budget(v_stage.policy, v_stage.failed_count, v_stage.expected_count) then
       perform "app".end_job(p_job_id, p_run, 'failed', "app".stored_error(
         'StageFailed', format('stage %s failed; last failed task %s', p_stage, v_reason), false, null, "app".clock()
@@ -1551,6 +1600,7 @@ begin
   insert into "app".job_events (job_id, run, stage, event, detail, at)
   values (p_job_id, p_run, p_stage, 'stage_completed', jsonb_build_object(), v_now),
     (p_job_id, p_run, null, 'job_' || v_status, jsonb_build_object(), v_now);
+  perform "app".note_job_event(p_job_id, p_run, 'job.' || v_status);
   return v_status;
 end $$;
 
@@ -2057,6 +2107,7 @@ begin
   returning j.status into v_status;
   if found then
     perform "app".record_event(p_job_id, p_run, null, null, 'job_' || v_status, null);
+    perform "app".note_job_event(p_job_id, p_run, 'job.' || v_status);
   end if;
   return v_status;
 end $$;
@@ -2092,6 +2143,7 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ('queued', 'processing');
   perform "app".cancel_open_tasks(p_job_id, p_run, v_stage, true);
   perform "app".record_event(p_job_id, p_run, v_stage, null, 'job_' || p_status, p_error);
+  perform "app".note_job_event(p_job_id, p_run, 'job.' || p_status);
   return true;
 end $$;
 
@@ -3623,6 +3675,7 @@ declare
   v_reason text;
   v_detail text;
   v_open text;
+  v_missed jsonb;
 begin
   select s.overlap, s.job_type into v_schedule from "app".schedules s where s.name = p_name;
   for v_tick in
@@ -3635,6 +3688,10 @@ begin
     v_detail := v_tick.detail;
     if v_reason is not null then
       v_status := 'skipped';
+      if v_reason = 'missed' then
+        v_missed := jsonb_build_object('tick_at', coalesce(v_missed -> 'tick_at', to_jsonb(v_tick.tick_at)),
+          'until_at', coalesce(v_tick.until_at, v_tick.tick_at), 'detail', v_detail);
+      end if;
     elsif v_schedule.overlap <> 'allow' then
       v_open := "app".what_a_tick_waits_for(p_name);
       if v_open is not null and v_schedule.overlap = 'wait' then
@@ -3659,6 +3716,9 @@ begin
       v_tick.submission_key, v_now, case when v_status = 'skipped' then v_now end
     ) on conflict do nothing;
   end loop;
+  if v_missed is not null then
+    perform "app".note_schedule_event(p_name, v_schedule.job_type, 'schedule.missed', v_missed);
+  end if;
 end $$;
 
 -- The job of a schedule that has not ended, of the newest tick that has one; null where there is none.
@@ -3777,14 +3837,21 @@ create or replace function "app".settle_tick(
   p_reason text, p_detail text, p_delay_seconds double precision
 ) returns boolean
 language plpgsql as $$
+declare
+  v_job_type text;
 begin
   update "app".schedule_ticks t set status = p_status, submitted_job_id = p_job_id, reason = p_reason,
     detail = p_detail, held_until = "app".clock() + p_delay_seconds * interval '1 second',
     decided_at = case when p_status <> 'due' then "app".clock() end
   where t.schedule = p_name and t.tick_at = p_tick_at and t.submission_key = p_submission_key
     and case when p_status = 'submitted' then t.status <> 'submitted'
-        else t.status = 'due' and t.attempt = p_attempt end;
-  return found;
+        else t.status = 'due' and t.attempt = p_attempt end
+  returning t.job_type into v_job_type;
+  if found and p_status = 'failed' then
+    perform "app".note_schedule_event(p_name, v_job_type, 'schedule.failed',
+      jsonb_build_object('tick_at', p_tick_at, 'reason', p_reason, 'detail', left(p_detail, 1000)));
+  end if;
+  return v_job_type is not null;
 end $$;
 
 -- Deletes a schedule with what it knows of its ticks; jobs stay. Returns whether it was there.
@@ -4357,6 +4424,249 @@ end $$;
 comment on function "app"."pass_watch"(p_job_id text, p_run integer, p_stage integer, p_ending_ids text[]) is 'Passes the watch from tasks that end in this transaction to another open task that nobody holds at this moment.';
 comment on function "app"."ensure_watch"(p_job_id text, p_run integer, p_stage integer) is 'Makes sure that an open task is watched, after others were ended.';
 
+-- Webhooks: addresses that receive events. Deliveries are rows, written in the transaction of what happened: none is lost, and none
+-- is sent for what did not happen. A sender takes them under a hold, so that one process at a time sends each.
+
+-- Whether a text fits one of these patterns, in which a star is any characters; or there is no pattern.
+create or replace function "app".fits_patterns(p_text text, p_patterns text[]) returns boolean
+language sql immutable as $$
+  select cardinality(p_patterns) = 0 or exists (
+    select from unnest(p_patterns) as p(pattern)
+    where p_text like replace(replace(replace(replace(p.pattern, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%'))
+$$;
+
+-- Writes the deliveries of something that happened to a job, for each webhook that asks for it. Without webhooks it
+-- reads an empty table. Locks: none but the new rows'; the caller has the job row.
+create or replace function "app".note_job_event(p_job_id text, p_run integer, p_event text) returns void
+language plpgsql as $$
+begin
+  if not exists (select from "app".webhooks) then
+    return;
+  end if;
+  insert into "app".webhook_deliveries (webhook, delivery_id, event, subject, data, due_at, created_at)
+  select w.name, gen_random_uuid()::text, p_event, p_job_id, jsonb_strip_nulls(jsonb_build_object(
+      'job_id', j.job_id, 'job_type', j.job_type, 'run', p_run, 'status', j.status, 'stage', j.stage,
+      'total_stages', j.total_stages, 'correlation_id', j.correlation_id, 'tags', j.tags,
+      'error_type', j.error ->> 'type', 'error_message', left(j.error ->> 'message', 1000),
+      'created_at', j.created_at, 'finished_at', j.finished_at)),
+    "app".clock(), "app".clock()
+  from "app".jobs j
+  join "app".webhooks w on p_event = any (w.events) and not w.is_paused
+    and "app".fits_patterns(j.job_type, w.job_types) and (w.tags is null or j.tags @> w.tags)
+  where j.job_id = p_job_id;
+end $$;
+
+-- Writes deliveries of job.failing for the webhooks whose number of failed tasks was reached between two counts of
+-- one stage. Locks: none but the new rows'.
+create or replace function "app".note_failed_tasks(
+  p_job_id text, p_run integer, p_stage integer, p_count_before integer, p_count integer
+) returns void
+language plpgsql as $$
+begin
+  insert into "app".webhook_deliveries (webhook, delivery_id, event, subject, data, due_at, created_at)
+  select w.name, gen_random_uuid()::text, 'job.failing', p_job_id, jsonb_strip_nulls(jsonb_build_object(
+      'job_id', j.job_id, 'job_type', j.job_type, 'run', p_run, 'status', j.status, 'stage', p_stage,
+      'total_stages', j.total_stages, 'correlation_id', j.correlation_id, 'tags', j.tags,
+      'failed_tasks', p_count, 'created_at', j.created_at)),
+    "app".clock(), "app".clock()
+  from "app".jobs j
+  join "app".webhooks w on 'job.failing' = any (w.events) and not w.is_paused
+    and w.failed_tasks > p_count_before and w.failed_tasks <= p_count
+    and "app".fits_patterns(j.job_type, w.job_types) and (w.tags is null or j.tags @> w.tags)
+  where j.job_id = p_job_id;
+end $$;
+
+-- Writes the deliveries of something that happened to a schedule. A webhook that asks for tags is about jobs alone.
+-- Locks: none but the new rows'.
+create or replace function "app".note_schedule_event(p_name text, p_job_type text, p_event text, p_data jsonb)
+returns void
+language plpgsql as $$
+begin
+  insert into "app".webhook_deliveries (webhook, delivery_id, event, subject, data, due_at, created_at)
+  select w.name, gen_random_uuid()::text, p_event, p_name, jsonb_strip_nulls(
+      jsonb_build_object('schedule', p_name, 'job_type', p_job_type) || p_data),
+    "app".clock(), "app".clock()
+  from "app".webhooks w
+  where p_event = any (w.events) and not w.is_paused and w.tags is null
+    and "app".fits_patterns(p_job_type, w.job_types);
+end $$;
+
+-- Writes a webhook, or replaces the one of its name; what waits for it then goes to the new address.
+-- p_secret_seed is used where the webhook has no secret yet and p_secret_setting is null; an older seed stays.
+-- Returns whether it is new and the seed that counts. Locks: the webhook row.
+create or replace function "app".put_webhook(
+  p_name text, p_url text, p_url_setting text, p_events text[], p_job_types text[], p_tags jsonb,
+  p_failed_tasks integer, p_is_paused boolean, p_secret_setting text, p_secret_seed text, p_description text,
+  p_actor text
+) returns table (is_new boolean, seed text)
+language plpgsql as $$
+declare
+  v_now timestamptz := "app".clock();
+begin
+  insert into "app".webhooks as w (
+    name, url, url_setting, events, job_types, tags, failed_tasks, is_paused, secret_setting, secret_seed, description,
+    last_change, created_at, updated_at
+  ) values (
+    p_name, p_url, p_url_setting, p_events, p_job_types, p_tags, p_failed_tasks, p_is_paused, p_secret_setting,
+    case when p_secret_setting is null then p_secret_seed end, p_description,
+    jsonb_strip_nulls(jsonb_build_object('action', 'created', 'actor', p_actor, 'at', v_now)), v_now, v_now
+  )
+  on conflict (name) do update set url = p_url, url_setting = p_url_setting, events = p_events,
+    job_types = p_job_types, tags = p_tags, failed_tasks = p_failed_tasks, is_paused = p_is_paused,
+    secret_setting = p_secret_setting,
+    secret_seed = case when p_secret_setting is null then coalesce(w.secret_seed, p_secret_seed) end,
+    former_seed = case when p_secret_setting is null then w.former_seed end,
+    description = p_description, revision = w.revision + 1, updated_at = v_now,
+    last_change = jsonb_strip_nulls(jsonb_build_object('action', 'replaced', 'actor', p_actor, 'at', v_now))
+  returning w.revision = 1, w.secret_seed into is_new, seed;
+  perform "app".record_audit('webhook_put', '', p_actor, null, jsonb_build_object('webhook', p_name));
+  return next;
+end $$;
+
+-- Gives a webhook another secret; for p_both_seconds deliveries are signed with the former one too.
+-- Returns false where there is no such webhook, or its secret is in an app setting. Locks: the webhook row.
+create or replace function "app".rotate_webhook_secret(
+  p_name text, p_secret_seed text, p_both_seconds double precision, p_actor text
+) returns boolean
+language plpgsql as $$
+begin
+  update "app".webhooks w
+  set former_seed = w.secret_seed, former_until = "app".clock() + p_both_seconds * interval '1 second',
+    secret_seed = p_secret_seed, revision = w.revision + 1, updated_at = "app".clock(),
+    last_change = jsonb_strip_nulls(jsonb_build_object('action', 'rotated', 'actor', p_actor, 'at', "app".clock()))
+  where w.name = p_name and w.secret_seed is not null;
+  if not found then
+    return false;
+  end if;
+  perform "app".record_audit('webhook_rotate', '', p_actor, null, jsonb_build_object('webhook', p_name));
+  return true;
+end $$;
+
+-- Deletes a webhook with its deliveries; returns whether it was there. Locks: the webhook row, then its deliveries.
+create or replace function "app".delete_webhook(p_name text, p_actor text) returns boolean
+language plpgsql as $$
+begin
+  delete from "app".webhooks w where w.name = p_name;
+  if not found then
+    return false;
+  end if;
+  delete from "app".webhook_deliveries d where d.webhook = p_name;
+  perform "app".record_audit('webhook_delete', '', p_actor, null, jsonb_build_object('webhook', p_name));
+  return true;
+end $$;
+
+-- Writes a delivery that somebody asks for as a test. Returns its id; null where there is no such webhook.
+-- Locks: none but the new row's.
+create or replace function "app".add_test_delivery(p_name text, p_actor text) returns text
+language sql as $$
+  insert into "app".webhook_deliveries (webhook, delivery_id, event, subject, data, due_at, created_at)
+  select w.name, gen_random_uuid()::text, 'webhook.test', w.name,
+    jsonb_strip_nulls(jsonb_build_object('webhook', w.name, 'actor', p_actor)), "app".clock(), "app".clock()
+  from "app".webhooks w where w.name = p_name
+  returning delivery_id
+$$;
+
+-- Lets an ended delivery be sent again, with all its attempts. Returns its status before; null where it is not there.
+-- Fence: it is not pending. Locks: the delivery row.
+create or replace function "app".redeliver(p_name text, p_delivery_id text, p_actor text) returns text
+language plpgsql as $$
+declare
+  v_status text;
+begin
+  select d.status into v_status from "app".webhook_deliveries d
+  where d.webhook = p_name and d.delivery_id = p_delivery_id for update;
+  if v_status <> 'pending' then
+    update "app".webhook_deliveries d
+    set status = 'pending', first_attempt = d.attempt, due_at = "app".clock(), settled_at = null, reason = null
+    where d.webhook = p_name and d.delivery_id = p_delivery_id;
+    perform "app".record_audit('webhook_redeliver', '', p_actor, null,
+      jsonb_build_object('webhook', p_name, 'delivery_id', p_delivery_id));
+  end if;
+  return v_status;
+end $$;
+
+-- Takes deliveries that are due, first for webhooks with few on their way, of each at most p_most_each at a time; others
+-- leave them alone for p_hold_seconds. So a receiver that does not answer keeps a few of a sender's places, and no more.
+-- Fence: the status and the hold. Locks: delivery rows; those that others hold are skipped.
+create or replace function "app".claim_deliveries(
+  p_limit integer, p_most_each integer, p_hold_seconds double precision
+) returns table (
+  webhook text, delivery_id text, event text, subject text, data jsonb, attempt integer, first_attempt integer,
+  created_at timestamptz, url text, url_setting text, secret_setting text, secret_seed text, former_seed text
+)
+language sql as $$
+  with found as (
+    select w.name, o.delivery_id, w.url, w.url_setting, w.secret_setting, w.secret_seed,
+      case when w.former_until > "app".clock() then w.former_seed end as former_seed
+    from "app".webhooks w
+    cross join lateral (
+      select count(*) as count from "app".webhook_deliveries h
+      where h.webhook = w.name and h.held_until > "app".clock()
+    ) held
+    cross join lateral (
+      select d.delivery_id, d.due_at from "app".webhook_deliveries d
+      where d.webhook = w.name and d.status = 'pending' and d.due_at <= "app".clock()
+        and (d.held_until is null or d.held_until <= "app".clock())
+      order by d.due_at limit greatest(0, p_most_each - held.count) for update skip locked
+    ) o
+    where not w.is_paused order by held.count, o.due_at limit p_limit
+  )
+  update "app".webhook_deliveries d
+  set attempt = d.attempt + 1, held_until = "app".clock() + p_hold_seconds * interval '1 second'
+  from found f where d.webhook = f.name and d.delivery_id = f.delivery_id
+  returning d.webhook, d.delivery_id, d.event, d.subject, d.data, d.attempt, d.first_attempt, d.created_at, f.url,
+    f.url_setting, f.secret_setting, f.secret_seed, f.former_seed
+$$;
+
+-- Notes what came of an attempt: delivered, dead, or pending again after p_delay_seconds.
+-- Returns false where a later attempt has the delivery, or it was settled.
+-- Fence: the status and the attempt. Locks: the delivery row.
+create or replace function "app".settle_delivery(
+  p_webhook text, p_delivery_id text, p_attempt integer, p_status text, p_http_status integer, p_reason text,
+  p_delay_seconds double precision
+) returns boolean
+language plpgsql as $$
+begin
+  update "app".webhook_deliveries d
+  set status = p_status, http_status = p_http_status, reason = p_reason, held_until = null,
+    due_at = "app".clock() + coalesce(p_delay_seconds, 0) * interval '1 second',
+    settled_at = case when p_status <> 'pending' then "app".clock() end
+  where d.webhook = p_webhook and d.delivery_id = p_delivery_id and d.status = 'pending' and d.attempt = p_attempt;
+  return found;
+end $$;
+
+-- Deletes up to p_limit deliveries that were settled longer ago than p_older_than_seconds, or whose webhook was deleted
+-- while they were written; returns how many. Locks: delivery rows; those that others hold are skipped.
+create or replace function "app".prune_deliveries(p_older_than_seconds double precision, p_limit integer)
+returns integer
+language plpgsql as $$
+declare
+  v_count integer;
+begin
+  delete from "app".webhook_deliveries d
+  where d.ctid = any (array(
+    select o.ctid from "app".webhook_deliveries o
+    where o.settled_at < "app".clock() - p_older_than_seconds * interval '1 second'
+      or (o.status = 'pending' and not exists (select from "app".webhooks w where w.name = o.webhook))
+    limit p_limit for update skip locked
+  ));
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+comment on function "app"."fits_patterns"(p_text text, p_patterns text[]) is 'Whether a text fits one of these patterns, in which a star is any characters; or there is no pattern.';
+comment on function "app"."note_job_event"(p_job_id text, p_run integer, p_event text) is 'Writes the deliveries of something that happened to a job, for each webhook that asks for it.';
+comment on function "app"."note_failed_tasks"(p_job_id text, p_run integer, p_stage integer, p_count_before integer, p_count integer) is 'Writes deliveries of job.failing for the webhooks whose number of failed tasks was reached between two counts of one stage.';
+comment on function "app"."note_schedule_event"(p_name text, p_job_type text, p_event text, p_data jsonb) is 'Writes the deliveries of something that happened to a schedule.';
+comment on function "app"."put_webhook"(p_name text, p_url text, p_url_setting text, p_events text[], p_job_types text[], p_tags jsonb, p_failed_tasks integer, p_is_paused boolean, p_secret_setting text, p_secret_seed text, p_description text, p_actor text) is 'Writes a webhook, or replaces the one of its name; what waits for it then goes to the new address.';
+comment on function "app"."rotate_webhook_secret"(p_name text, p_secret_seed text, p_both_seconds double precision, p_actor text) is 'Gives a webhook another secret; for p_both_seconds deliveries are signed with the former one too.';
+comment on function "app"."delete_webhook"(p_name text, p_actor text) is 'Deletes a webhook with its deliveries; returns whether it was there.';
+comment on function "app"."add_test_delivery"(p_name text, p_actor text) is 'Writes a delivery that somebody asks for as a test.';
+comment on function "app"."redeliver"(p_name text, p_delivery_id text, p_actor text) is 'Lets an ended delivery be sent again, with all its attempts.';
+comment on function "app"."claim_deliveries"(p_limit integer, p_most_each integer, p_hold_seconds double precision) is 'Takes deliveries that are due, first for webhooks with few on their way, of each at most p_most_each at a time; others leave them alone for p_hold_seconds.';
+comment on function "app"."settle_delivery"(p_webhook text, p_delivery_id text, p_attempt integer, p_status text, p_http_status integer, p_reason text, p_delay_seconds double precision) is 'Notes what came of an attempt: delivered, dead, or pending again after p_delay_seconds.';
+comment on function "app"."prune_deliveries"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit deliveries that were settled longer ago than p_older_than_seconds, or whose webhook was deleted while they were written; returns how many.';
+
 -- Windows: of a large stage only some tasks are announced at a time, more as they end, so that the queue serves the
 -- open stages in turn. Tasks are taken in the order of their ids: those up to `window_after` have been, those after it
 -- wait for their turn. So the window is one update of the stage's row for each take, and of no task row.
@@ -4790,7 +5100,7 @@ comment on column "app"."job_events"."at" is 'When it happened, by the database'
 comment on table "app"."audit_log" is 'What somebody did to a job or to many. It outlives the job.';
 comment on column "app"."audit_log"."audit_id" is 'Identity; the order in which rows were written.';
 comment on column "app"."audit_log"."job_id" is 'The job; empty for an action on many.';
-comment on column "app"."audit_log"."action" is 'cancel, pause, resume, rerun, delete, hold, release; bulk: the request for many of one of them.';
+comment on column "app"."audit_log"."action" is 'cancel, pause, resume, rerun, delete, hold, release; bulk: the request for many of one of them; webhook_put, webhook_rotate, webhook_redeliver, webhook_delete.';
 comment on column "app"."audit_log"."actor" is 'The person or app that did it; null where nobody vouches for a name.';
 comment on column "app"."audit_log"."reason" is 'Why, as the actor wrote it.';
 comment on column "app"."audit_log"."detail" is 'What goes with the action, such as from and to.';
@@ -4854,6 +5164,41 @@ comment on column "app"."schedule_ticks"."held_until" is 'While due: nobody else
 comment on column "app"."schedule_ticks"."actor" is 'Of a manual tick: who asked for it.';
 comment on column "app"."schedule_ticks"."created_at" is 'When it was decided about.';
 comment on column "app"."schedule_ticks"."decided_at" is 'When it was submitted, skipped or failed. Null while it is open.';
+
+comment on table "app"."webhooks" is 'An address that receives events. It has no secret: its own is made from the app''s key and `secret_seed`.';
+comment on column "app"."webhooks"."name" is 'The webhook''s name.';
+comment on column "app"."webhooks"."url" is 'Where deliveries go. Null: url_setting names it.';
+comment on column "app"."webhooks"."url_setting" is 'The app setting that has the address, for one that is itself a secret.';
+comment on column "app"."webhooks"."events" is 'The events that it receives.';
+comment on column "app"."webhooks"."job_types" is 'Job types that it is about; a star is any characters. Empty: all.';
+comment on column "app"."webhooks"."tags" is 'Only jobs with all these tags. Null: all.';
+comment on column "app"."webhooks"."failed_tasks" is 'For job.failing: the number of failed tasks in one stage.';
+comment on column "app"."webhooks"."is_paused" is 'True: nothing is written for it, and what waits is not sent.';
+comment on column "app"."webhooks"."secret_setting" is 'The app setting that has the secret of its signatures. Null: it is made here.';
+comment on column "app"."webhooks"."secret_seed" is 'What the secret is made from, together with COREMACHINE_WEBHOOK_KEY. Useless alone.';
+comment on column "app"."webhooks"."former_seed" is 'The seed before the latest change of the secret.';
+comment on column "app"."webhooks"."former_until" is 'Until this time deliveries are signed with the former secret too.';
+comment on column "app"."webhooks"."description" is 'A text for people.';
+comment on column "app"."webhooks"."revision" is 'Raised by each change.';
+comment on column "app"."webhooks"."last_change" is 'The latest change: action, actor, at.';
+comment on column "app"."webhooks"."created_at" is 'When it was first written.';
+comment on column "app"."webhooks"."updated_at" is 'When it was last changed.';
+
+comment on table "app"."webhook_deliveries" is 'One event for one webhook, written in the transaction in which it happened.';
+comment on column "app"."webhook_deliveries"."webhook" is 'The webhook.';
+comment on column "app"."webhook_deliveries"."delivery_id" is 'A random id, the same at each attempt: receivers tell repetitions by it.';
+comment on column "app"."webhook_deliveries"."event" is 'What happened, such as job.failed.';
+comment on column "app"."webhook_deliveries"."subject" is 'The job''s id, or the schedule''s name.';
+comment on column "app"."webhook_deliveries"."data" is 'What is said of it.';
+comment on column "app"."webhook_deliveries"."status" is 'pending, delivered or dead.';
+comment on column "app"."webhook_deliveries"."attempt" is 'How often it was sent.';
+comment on column "app"."webhook_deliveries"."first_attempt" is 'Attempts before somebody asked to send it again; they spend no retry.';
+comment on column "app"."webhook_deliveries"."due_at" is 'While pending: not sent before this time.';
+comment on column "app"."webhook_deliveries"."held_until" is 'While an attempt is under way: nobody else sends it before this time.';
+comment on column "app"."webhook_deliveries"."http_status" is 'The latest answer''s status. Null: there was none.';
+comment on column "app"."webhook_deliveries"."reason" is 'Why the latest attempt did not deliver it.';
+comment on column "app"."webhook_deliveries"."created_at" is 'When it happened.';
+comment on column "app"."webhook_deliveries"."settled_at" is 'When it was delivered or given up.';
 
 comment on table "app"."app_instances" is 'A process of an app: what it is and what it can do. Nothing decides by it; it is for people and warnings.';
 comment on column "app"."app_instances"."instance" is 'The name of the process, as in lease_owner of tasks.';

@@ -129,6 +129,8 @@ TABLES = (
     "app.limit_places",
     "app.limit_starts",
     "app.limit_waiters",
+    "app.webhooks",
+    "app.webhook_deliveries",
 )
 EMPTY = [f"truncate {', '.join(TABLES)} restart identity"]
 RESTART = """

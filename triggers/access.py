@@ -1,5 +1,9 @@
 """The gate before the API: once roles are set up, a request needs one, and what is not listed here needs the highest.
 
+A role may be for some job types. Then it counts for the paths of a job or of a type, and for the lists that leave out
+what it is not for; all else needs a role for everything. A job that a caller may not look at is answered as one that is
+not there (404), so that an id reveals nothing.
+
 A caller's role is that of its key, or of the app roles that Entra put into its token, where App Service's
 authentication hands them over. Both are off unless a setting turns them on. Programs send the key in the header
 `x-coremachine-key`; a browser, which cannot, gets a cookie from the sign-in page, for the pages alone.
@@ -14,11 +18,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.safety.roles import KeyHolder, Role, digest_of, find_role, read_role_keys
-from triggers.problems import ProblemError, answer
+from core.errors import StoreUnavailable
+from core.safety.roles import Grant, Grants, KeyHolder, Role, digest_of, find_grant, read_role_keys
+from infrastructure.base import DatabaseUnsuitable
+from triggers.ports import ServicesNotReady
+from triggers.problems import ProblemError, answer, find_answer, unknown_job
 
 KEY_HEADER, KEY_COOKIE = "x-coremachine-key", "coremachine_key"
 PAGES = "/api/ui"
@@ -48,9 +56,17 @@ _RULES: tuple[tuple[str, re.Pattern[str], Role], ...] = (
     ("PUT", re.compile(r"/api/limits/.+"), Role.OPERATOR),
     ("DELETE", re.compile(r"/api/limits/.+"), Role.OPERATOR),
     ("GET", re.compile(r"/api/audit"), Role.OPERATOR),
+    # Addresses of receivers are not for viewers, and only an administrator lets data go to another place.
+    ("GET", re.compile(r"/api/webhooks(/.*)?"), Role.OPERATOR),
+    ("POST", re.compile(r"/api/webhooks/[^/]+/(test|deliveries/[^/]+/redeliver)"), Role.OPERATOR),
     ("GET", re.compile(r".*"), Role.VIEWER),
 )
+# What a role for some job types counts for: the job, the type, and lists that leave out the others.
+_OF_A_JOB = re.compile(r"/api(?:/ui)?(?:/jobs|/operations|/durable/instances)/([0-9a-f]{64})(?:/.*)?")
+_OF_A_TYPE = re.compile(r"/api/jobs/submit/([^/]+)|/api/ui/submit/([^/]+)|/api/durable/orchestrators/([^/]+)")
+_FILTERED = frozenset({("GET", "/api/jobs"), ("GET", "/api/job-types"), ("POST", "/api/jobs/submit:batch")})
 RefusePage = Callable[[Scope, ProblemError], Response]
+FindJobType = Callable[[str], str | None]
 
 
 def role_needed(method: str, path: str) -> Role | None:
@@ -97,18 +113,18 @@ class AccessRules:
         """Whose key it is; None if nobody has it."""
         return None if self.is_broken else self.keys.get(digest_of(key))
 
-    def find_caller(self, headers: list[tuple[bytes, bytes]], path: str) -> tuple[Role | None, str | None]:
-        """The caller's highest role, and the name of its key; None for what there is not."""
+    def find_caller(self, headers: list[tuple[bytes, bytes]], path: str) -> tuple[Grants, str | None]:
+        """What the caller was given, and the name of its key; None where there is none."""
         if self.is_broken:
-            return None, None
+            return Grants(), None
         given = [value.decode("latin-1") for name, value in headers if name == KEY_HEADER.encode()]
         if not given and is_page(path):
             given = list(_keys_of_cookies(headers))
         holder = self.find_holder(given[0]) if len(given) == 1 else None
-        roles = [holder.role] if holder else []
+        grants = [holder.grant] if holder else []
         if self.takes_principals:
-            roles += _roles_of_principal([value for name, value in headers if name == _PRINCIPAL])
-        return max(roles, default=None), holder.name if holder else None
+            grants += _grants_of_principal([value for name, value in headers if name == _PRINCIPAL])
+        return Grants(tuple(grants)), holder.name if holder else None
 
 
 def is_page(path: str) -> bool:
@@ -132,7 +148,7 @@ def _keys_of_cookies(headers: list[tuple[bytes, bytes]]) -> Iterator[str]:
                 yield ""  # a cookie that nobody here made: no key
 
 
-def _roles_of_principal(values: list[bytes]) -> Iterator[Role]:
+def _grants_of_principal(values: list[bytes]) -> Iterator[Grant]:
     """The app roles among the claims, as App Service's authentication encodes them."""
     if len(values) != 1 or len(values[0]) > _LONGEST_PRINCIPAL:
         return
@@ -143,9 +159,9 @@ def _roles_of_principal(values: list[bytes]) -> Iterator[Role]:
     claims = document.get("claims") if isinstance(document, dict) else None
     for claim in claims if isinstance(claims, list) else ():
         if isinstance(claim, dict) and claim.get("typ") in _ROLE_CLAIMS:
-            role = find_role(str(claim.get("val")))
-            if role is not None:
-                yield role
+            grant = find_grant(str(claim.get("val")))
+            if grant is not None:
+                yield grant
 
 
 class AccessGate:
@@ -153,28 +169,65 @@ class AccessGate:
 
     Args:
         refuse_page: Makes the answer where a person is refused a page.
+        find_job_type: The type of a job, None for an unknown one; called in a thread, for roles of some types alone.
     """
 
-    def __init__(self, app: ASGIApp, rules: AccessRules, refuse_page: RefusePage) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules, refuse_page: RefusePage, find_job_type: FindJobType) -> None:
         self._app = app
         self._rules = rules
         self._refuse_page = refuse_page
+        self._find_job_type = find_job_type
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         needed = role_needed(scope["method"], scope["path"])
-        role, name = self._rules.find_caller(scope["headers"], scope["path"])
-        scope = {**scope, "state": {**scope.get("state", {}), "role": role, "key_name": name}}
-        if needed is not None and (role is None or role < needed):
-            await self._refuse(scope, _refusal(role, needed))(scope, receive, send)
-            return
+        grants, name = self._rules.find_caller(scope["headers"], scope["path"])
+        state = {**scope.get("state", {}), "role": grants.highest, "grants": grants, "key_name": name}
+        scope = {**scope, "state": state}
+        if needed is not None:
+            try:
+                state["role"] = await self._find_role(scope, grants, needed)
+            except (ProblemError, StoreUnavailable, ServicesNotReady, DatabaseUnsuitable) as error:
+                await self._answer(scope, error)(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
-    def _refuse(self, scope: Scope, problem: ProblemError) -> Response:
+    async def _find_role(self, scope: Scope, grants: Grants, needed: Role) -> Role:
+        """The role that counts for what is asked for. Raises ProblemError where it is none, or too low."""
+        role = grants.everywhere
+        if grants.has_limits:
+            role = await self._find_limited_role(scope["method"], scope["path"], grants)
+        if role is None or role < needed:
+            raise _refusal(role, needed, grants)
+        return role
+
+    async def _find_limited_role(self, method: str, path: str, grants: Grants) -> Role | None:
+        if (method, path) in _FILTERED:
+            return grants.highest
+        named = _OF_A_TYPE.fullmatch(path)
+        if named is not None:
+            return grants.role_for(next(filter(None, named.groups())))
+        found = _OF_A_JOB.fullmatch(path)
+        if found is None:
+            return grants.everywhere
+        job_id = found[1]
+        job_type = await run_in_threadpool(self._find_job_type, job_id)
+        role = None if job_type is None else grants.role_for(job_type)
+        if role is None:
+            raise unknown_job(job_id)
+        return role
+
+    def _answer(self, scope: Scope, error: Exception) -> Response:
+        """As the app answers the error behind the gate; raises one that it has no answer to."""
         path: str = scope["path"]
-        return self._refuse_page(scope, problem) if is_page(path) else answer(path, problem)
+        if isinstance(error, ProblemError):
+            return self._refuse_page(scope, error) if is_page(path) else answer(path, error)
+        found = find_answer(Request(scope), error)
+        if found is None:
+            raise error
+        return found
 
 
 def expect_role(request: Request, needed: Role) -> None:
@@ -183,10 +236,35 @@ def expect_role(request: Request, needed: Role) -> None:
         return  # no roles are set up
     role: Role | None = request.state.role
     if role is None or role < needed:
-        raise _refusal(role, needed)
+        raise _refusal(role, needed, request.state.grants)
 
 
-def _refusal(role: Role | None, needed: Role) -> ProblemError:
+def expect_role_for(request: Request, job_type: str, needed: Role) -> None:
+    """As `expect_role`, for jobs of a type that only the body names."""
+    if hasattr(request.state, "grants"):
+        grants: Grants = request.state.grants
+        role = grants.role_for(job_type)
+        if role is None or role < needed:
+            raise _refusal(role, needed, grants)
+
+
+def visible_patterns(request: Request) -> tuple[str, ...] | None:
+    """Patterns of the job types that the caller may look at; None: all."""
+    grants: Grants | None = getattr(request.state, "grants", None)
+    return None if grants is None else grants.patterns
+
+
+def may_look_at(request: Request, job_type: str) -> bool:
+    """Whether the caller has any role for jobs of the type."""
+    grants: Grants | None = getattr(request.state, "grants", None)
+    return grants is None or grants.role_for(job_type) is not None
+
+
+def _refusal(role: Role | None, needed: Role, grants: Grants) -> ProblemError:
+    if role is None and grants.patterns:
+        found = ", ".join(grants.patterns)
+        detail = f"expected the role {needed.word} for this, found roles for the job types {found} alone"
+        return ProblemError(403, "role_too_low", detail)
     if role is None:
         detail = f"expected a caller with the role {needed.word}, found none: send {KEY_HEADER}, or sign in"
         return ProblemError(401, "no_role", detail, headers={"WWW-Authenticate": "CoreMachineKey"})

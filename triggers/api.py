@@ -1,15 +1,17 @@
 """The HTTP API. Thin: each endpoint reads its request, asks one service and shapes the answer."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
 from fastapi import Query as InQuery
+from fastapi.concurrency import run_in_threadpool
 
 from core.basics.version import VERSION
 from core.models import JobEvent, view
 from core.models.fields import RunNumber, TaskIdText
-from core.models.view import TaskSummary
+from core.models.view import EventPosition, TaskSummary
 from infrastructure.queries import RunNotFound, TaskNotFound
 from jobs.parameter_schema import to_json_schema
 from triggers import api_models as models
@@ -26,19 +28,21 @@ from triggers import (
     problems,
     schedules_api,
     submit_api,
+    webhooks_api,
 )
-from triggers.access import AccessGate, AccessRules
+from triggers.access import AccessGate, AccessRules, may_look_at, visible_patterns
 from triggers.api_models import page_of as _page
 from triggers.edge import Edge, MethodTable
 from triggers.endpoints import JobIdPath, NoQuery, OneValueRoute, Services, find_services, services_of
 from triggers.entity_tag import answer_with_tag
 from triggers.job_answers import job_answer, list_item, read_job, retry_after
+from triggers.live_events import EVENT_STREAM, STREAM_SECONDS, answer_stream, follow
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
 from triggers.problems import Problem
 from triggers.ui.router import ROUTERS as PAGES
 from triggers.ui.sign_in import refuse_page
-from triggers.waiting import EndWatcher
+from triggers.waiting import Watcher
 
 DESCRIPTION = """Submit jobs, watch their stages and tasks; cancel, pause, resume and rerun them.
 
@@ -80,6 +84,7 @@ def create_api(
         schedules_api.router,
         apps_api.router,
         limits_api.router,
+        webhooks_api.router,
     )
     api = FastAPI(
         title="CoreMachine",
@@ -94,12 +99,19 @@ def create_api(
     api.state.get_services = get_services
     api.state.services = None
     api.state.document = None
-    api.state.ends = EndWatcher(lambda job_ids: get_services().find_ended_jobs(job_ids))
+    api.state.ends = Watcher[str](lambda job_ids: get_services().find_ended_jobs(job_ids))
+    api.state.events = Watcher[EventPosition](lambda positions: get_services().find_jobs_with_events(positions))
     api.state.trusts_principal = trusts_principal
-    problems.install(api)
     api.state.access = access if access is not None and access.are_on else None
     if api.state.access is not None:
-        api.add_middleware(AccessGate, rules=api.state.access, refuse_page=refuse_page)
+        api.add_middleware(
+            AccessGate,
+            rules=api.state.access,
+            refuse_page=refuse_page,
+            find_job_type=lambda job_id: get_services().find_job_type(job_id),
+        )
+    # Around the gate, which looks at the database too.
+    problems.install(api)
     api.add_middleware(Edge, methods=MethodTable.of((*routers, docs.router, preview.router, *PAGES), "/api"))
     for routes in routers:
         api.include_router(routes, prefix="/api", responses=PROBLEMS)
@@ -135,8 +147,12 @@ async def get_job(
 def list_jobs(
     request: Request, services: Services, query: Annotated[models.JobsQuery, InQuery()]
 ) -> models.Page[models.JobListItem]:
-    """Jobs, the newest first unless `sort` asks for another order. What several parameters ask for counts together."""
-    page = services.queries.find_jobs(query.to_filter(), sort=query.sort, limit=query.limit, cursor=query.cursor)
+    """Jobs, the newest first unless `sort` asks for another order. What several parameters ask for counts together.
+
+    Jobs of types that the caller's role is not for are left out.
+    """
+    wanted = replace(query.to_filter(), visible_types=visible_patterns(request))
+    page = services.queries.find_jobs(wanted, sort=query.sort, limit=query.limit, cursor=query.cursor)
     return _page([list_item(request, job) for job in page.items], page.next_cursor, request)
 
 
@@ -190,11 +206,42 @@ def get_run(job_id: JobIdPath, run: RunNumber, services: Services, query: NoQuer
         raise problems.unknown("run", error) from error
 
 
-@router.get("/jobs/{job_id}/events", tags=["jobs"], response_model_exclude_unset=True)
-def list_events(
-    job_id: JobIdPath, request: Request, services: Services, query: Annotated[models.PageQuery, InQuery()]
+@router.get(
+    "/jobs/{job_id}/events",
+    tags=["jobs"],
+    response_model_exclude_unset=True,
+    responses={
+        200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
+        204: {"description": "Of a stream: the job has ended, and all was sent"},
+    },
+)
+async def list_events(
+    job_id: JobIdPath,
+    request: Request,
+    query: Annotated[models.EventsQuery, InQuery()],
+    accept: Annotated[str | None, Header(description="`text/event-stream` for events as browsers take them.")] = None,
+    last_event_id: Annotated[str | None, Header(description="Of a stream: the `id` that came last.")] = None,
 ) -> models.Page[JobEvent]:
-    """The job's timeline: transitions, failures, retries, interruptions, what operators did."""
+    """The job's timeline: transitions, failures, retries, interruptions, what operators did.
+
+    `wait` follows it: each answer has what came since its cursor. With `Accept: text/event-stream` each answer is a
+    part of a stream, which `EventSource` continues by itself until the job has ended and all was sent (204).
+    """
+    services = await find_services(request)
+    if EVENT_STREAM in (accept or ""):
+        cursor = last_event_id or query.cursor
+        seconds = STREAM_SECONDS if query.wait is None else query.wait
+        new = await follow(request, services, job_id, seconds=seconds, limit=query.limit, cursor=cursor)
+        return await answer_stream(services, job_id, new)  # type: ignore[return-value]
+    if query.wait is not None:
+        new = await follow(request, services, job_id, seconds=query.wait, limit=query.limit, cursor=query.cursor)
+        return _page(new.items, new.cursor, request)
+    return await run_in_threadpool(_list_events, job_id, request, services, query)
+
+
+def _list_events(
+    job_id: str, request: Request, services: ApiServices, query: models.EventsQuery
+) -> models.Page[JobEvent]:
     page = services.queries.list_events(job_id, limit=query.limit, cursor=query.cursor)
     _check_job_is_there(services, job_id, page.items)
     return _page(page.items, page.next_cursor, request)
@@ -221,7 +268,8 @@ def list_job_types(request: Request, services: Services, query: NoQuery) -> mode
     """Job types of this app, with the JSON Schema of their parameters."""
     del query
     value = []
-    for job in map(services.registry.get_job, services.registry.job_types):
+    visible = (name for name in services.registry.job_types if may_look_at(request, name))
+    for job in map(services.registry.get_job, visible):
         stages = [
             models.StageDescription.model_validate(stage, from_attributes=True) for stage in job.definition().stages
         ]

@@ -172,6 +172,18 @@ class TaskQuery(Query):
     run: Annotated[RunNumber | None, Field(description="The job's current run, if left out.")] = None
 
 
+class EventsQuery(PageQuery):
+    wait: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=MAX_WAIT_SECONDS,
+            description="To follow: answer when something happens, or after this number of seconds. `next_cursor` is "
+            "always there, and asks for what comes after.",
+        ),
+    ] = None
+
+
 class LogsQuery(PageQuery):
     task_id: TaskIdText | None = None
     run: Annotated[RunNumber | None, Field(description="All runs, if left out.")] = None

@@ -9,12 +9,12 @@ from fastapi.concurrency import run_in_threadpool
 from core.errors import StoreUnavailable
 from core.models import JobRecord, view
 from core.models.control import allowed_actions
-from core.models.view import JobDetail
+from core.models.view import EventPosition, JobDetail
 from core.safety.safe_log import safe_logger
 from triggers import api_models as models
 from triggers.endpoints import job_links
 from triggers.ports import ApiServices
-from triggers.waiting import EndWatcher
+from triggers.waiting import Key, Watcher
 
 log = safe_logger(__name__)
 
@@ -59,10 +59,20 @@ def retry_after(job: JobRecord) -> dict[str, str]:
 
 async def wait_for_end(request: Request, job_id: str, seconds: float) -> bool:
     """Until the job has ended, or the time is over; False at once where too many wait already."""
-    ends: EndWatcher = request.app.state.ends
-    if ends.count >= MAX_WAITING:
+    ends: Watcher[str] = request.app.state.ends
+    return await _wait(ends, job_id, seconds)
+
+
+async def wait_for_events(request: Request, position: EventPosition, seconds: float) -> bool:
+    """Until something happened to the job after this position, or the time is over; False as `wait_for_end`."""
+    events: Watcher[EventPosition] = request.app.state.events
+    return await _wait(events, position, seconds)
+
+
+async def _wait(watcher: Watcher[Key], key: Key, seconds: float) -> bool:
+    if watcher.count >= MAX_WAITING:
         return False
-    await ends.wait(job_id, seconds)
+    await watcher.wait(key, seconds)
     return True
 
 

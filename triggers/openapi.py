@@ -75,6 +75,11 @@ _EXTRA: dict[str, tuple[int, ...]] = {
     "put_schedule": (409,),
     "resume_schedule": (404, 409),
     "run_schedule": (404, 409),
+    "list_webhooks": (),
+    "put_webhook": (409,),
+    "rotate_webhook_secret": (404, 409),
+    "test_webhook": (404,),
+    "redeliver": (404,),
 }
 _HEADERS: dict[str, Json] = {
     "submit_job": {**_LOCATION, **_OPERATION, **_RETRY_AFTER, **_APPLIED, **_REPLAYED},

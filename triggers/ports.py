@@ -10,7 +10,7 @@ from core.models.dry_run import JobDraft
 from core.models.job_filter import JobFilter, JobSort
 from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
-from core.models.view import JobDetail, JobRun, JobSummary, Page, TaskSummary
+from core.models.view import EventPosition, JobDetail, JobRun, JobSummary, NewEvents, Page, TaskSummary
 from jobs.base import JobBase
 
 
@@ -74,6 +74,7 @@ class JobReads(Protocol):
     def list_runs(self, job_id: str) -> Sequence[JobRun]: ...
     def get_run(self, job_id: str, run: int) -> JobRun: ...
     def list_events(self, job_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[JobEvent]: ...
+    def follow_events(self, job_id: str, *, limit: int = 50, cursor: str | None = None) -> NewEvents: ...
     def list_logs(
         self,
         job_id: str,
@@ -107,8 +108,16 @@ class ApiServices(Protocol):
         """None for an unknown job."""
         ...
 
+    def find_job_type(self, job_id: str) -> str | None:
+        """None for an unknown job."""
+        ...
+
     def find_ended_jobs(self, job_ids: Collection[str]) -> Collection[str]:
         """Those of them that have ended, or are not there. Cheap: it is asked many times a second."""
+        ...
+
+    def find_jobs_with_events(self, positions: Collection[EventPosition]) -> Collection[EventPosition]:
+        """Those after which something happened. Cheap, as `find_ended_jobs`."""
         ...
 
     def check_readiness(self) -> Sequence[Check]: ...

@@ -125,6 +125,14 @@ def install(api: FastAPI) -> None:
         api.add_exception_handler(unavailable, _from_unavailable)
 
 
+def find_answer(request: Request, error: Exception) -> JSONResponse | None:
+    """The app's answer to an error outside of its endpoints; None for one that it has no answer to."""
+    handlers = request.app.exception_handlers
+    handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
+    found: JSONResponse | None = None if handler is None else handler(request, error)
+    return found
+
+
 class LastResort:
     """Answers 500 for what nothing else caught, where the framework would answer in plain text and raise again."""
 

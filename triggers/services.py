@@ -18,8 +18,10 @@ from infrastructure.base import DatabaseUnsuitable, RepositoryError
 from triggers.ports import Check, ServicesNotReady
 
 if TYPE_CHECKING:
+    from core.models.view import EventPosition
     from core.operating.fleet_watch import Presence
     from core.scheduling.schedules import Schedules
+    from core.webhooks.webhooks import Webhooks
     from infrastructure.apps import AppRepository
     from infrastructure.audit import AuditRepository
     from infrastructure.dashboard import DashboardQueries
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from infrastructure.queue_probe import QueueProbe
     from infrastructure.schedules import ScheduleRepository
     from infrastructure.settings import Settings
+    from infrastructure.webhooks import WebhookRepository
     from jobs.registry import Registry
 
 log = safe_logger(__name__)
@@ -60,6 +63,8 @@ class Services:
     apps: "AppRepository"
     limits: "LimitRepository"
     presence: "Presence"
+    webhooks: "Webhooks"
+    webhook_queries: "WebhookRepository"
 
     @property
     def queue_names(self) -> Mapping[str, str]:
@@ -70,9 +75,17 @@ class Services:
         """The job's status; None for an unknown job."""
         return self.queries.find_job_status(job_id)
 
+    def find_job_type(self, job_id: str) -> str | None:
+        """The job's type; None for an unknown job."""
+        return self.queries.find_job_type(job_id)
+
     def find_ended_jobs(self, job_ids: Collection[str]) -> Collection[str]:
         """Those of them that have ended, or are not there."""
         return self.queries.find_ended_jobs(job_ids)
+
+    def find_jobs_with_events(self, positions: Collection["EventPosition"]) -> Collection["EventPosition"]:
+        """Those after which something happened."""
+        return self.queries.find_jobs_with_events(positions)
 
     def check_readiness(self) -> Sequence[Check]:
         """What the app needs, and what was found. Looks at the database and, now and then, at the queues."""
@@ -220,6 +233,8 @@ def _make() -> Services:
             presence=factory.create_presence(
                 machine.owner, task_types=registry.task_types, job_types=registry.job_types
             ),
+            webhooks=factory.create_webhooks(),
+            webhook_queries=repositories.webhooks,
         )
     except Exception as error:
         log.exception("services_not_ready", extra={"checkpoint": "SERVICES_NOT_READY"})

@@ -13,8 +13,10 @@ from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText
 from core.models.job_filter import read_tags
 from core.models.message_schema import submission_schema
 from core.models.submission import Submission, SubmissionOutcome, SubmitRequest
+from core.safety.roles import Role
 from triggers import api_models, problems
 from triggers import submit_models as models
+from triggers.access import expect_role_for
 from triggers.actor import Actor, find_actor
 from triggers.endpoints import (
     NoQuery,
@@ -55,7 +57,9 @@ def submit_batch(
     wanted: list[tuple[int, SubmitRequest]] = []
     for index, item in enumerate(asked.jobs):
         try:
-            wanted.append((index, parse_body(models.BatchItem, item).to_request(actor)))
+            one = parse_body(models.BatchItem, item).to_request(actor)
+            expect_role_for(request, one.job_type, Role.SUBMITTER)
+            wanted.append((index, one))
         except ProblemError as problem:
             outcomes[index] = _refused(request, index, problem)
     answers = services.machine.submit_jobs([each for _, each in wanted])

@@ -7,6 +7,7 @@ from core.safety.safe_log import safe_logger
 from core.telemetry.observer import observer
 from triggers.services import get_services
 from triggers.traces import in_trace_of
+from triggers.webhook_thread import wake_sender
 
 log = safe_logger(__name__)
 
@@ -21,12 +22,15 @@ class SweepIncomplete(RuntimeError):
         super().__init__("; ".join(f"{step}: {error}" for step, error in errors.items()))
 
 
-def sweep(*, past_due: bool, get_janitor: Callable[[], Janitor] | None = None) -> None:
-    """Let the janitor sweep once.
+def sweep(
+    *, past_due: bool, get_janitor: Callable[[], Janitor] | None = None, wake: Callable[[], None] = wake_sender
+) -> None:
+    """Let the janitor sweep once, and the sender of webhooks work beside it.
 
     Raises:
         SweepIncomplete: So that the host counts the invocation as failed; the schedule goes on.
     """
+    wake()
     with in_trace_of(None):
         janitor = get_janitor() if get_janitor else get_services().janitor
         report = janitor.sweep()

@@ -1,9 +1,10 @@
-"""Wakes requests that wait for jobs when these have ended: one query for all of them, whatever their number."""
+"""Wakes requests that wait for something of jobs: one query for all of them, whatever their number."""
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from fastapi.concurrency import run_in_threadpool
 
@@ -13,7 +14,7 @@ LATENESS = 0.2
 # After a look that took long, because everything does, as many times as long: looking must not be what slows it.
 REST = 2.0
 
-FindEnded = Callable[[Collection[str]], Collection[str]]
+Key = TypeVar("Key", bound=Hashable)
 
 
 def pause_for(age_seconds: float) -> float:
@@ -22,22 +23,22 @@ def pause_for(age_seconds: float) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class _Waiter:
-    job_id: str
+class _Waiter(Generic[Key]):
+    key: Key
     since: float
     ended: asyncio.Future[None]
 
 
-class EndWatcher:
+class Watcher(Generic[Key]):
     """One per event loop. It looks only while a request waits.
 
     Args:
-        find_ended: Which of these jobs have ended, or are not there; called in a thread.
+        find: For which of these keys what is waited for has happened, such as the end of a job; called in a thread.
     """
 
-    def __init__(self, find_ended: FindEnded) -> None:
-        self._find_ended = find_ended
-        self._waiters: set[_Waiter] = set()
+    def __init__(self, find: Callable[[Collection[Key]], Collection[Key]]) -> None:
+        self._find = find
+        self._waiters: set[_Waiter[Key]] = set()
         self._came = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         self._next_look_at = 0.0
@@ -48,14 +49,14 @@ class EndWatcher:
         """How many wait."""
         return len(self._waiters)
 
-    async def wait(self, job_id: str, seconds: float) -> None:
-        """Return when a look, begun after this call, finds the job ended or gone; or when the time is over.
+    async def wait(self, key: Key, seconds: float) -> None:
+        """Return when a look, begun after this call, finds that it has happened; or when the time is over.
 
         Raises:
             Exception: What the look raised.
         """
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(job_id, time.monotonic(), loop.create_future())
+        waiter = _Waiter(key, time.monotonic(), loop.create_future())
         self._waiters.add(waiter)
         if self._looking is None:
             self._came = asyncio.Event()
@@ -96,13 +97,13 @@ class EndWatcher:
         self._next_look_at = float("inf")
         started = time.monotonic()
         try:
-            ended = set(await run_in_threadpool(self._find_ended, {waiter.job_id for waiter in waiters}))
+            ended = set(await run_in_threadpool(self._find, {waiter.key for waiter in waiters}))
         except Exception as error:  # noqa: BLE001 - raised where it is waited for
             for waiter in waiters:
                 _tell(waiter, error)
             self._waiters.difference_update(waiters)
         else:
-            found = {waiter for waiter in waiters if waiter.job_id in ended}
+            found = {waiter for waiter in waiters if waiter.key in ended}
             for waiter in found:
                 _tell(waiter, None)
             self._waiters -= found
@@ -112,7 +113,7 @@ class EndWatcher:
         self._next_look_at = min(self._next_look_at, now + pause_for(now - youngest))
 
 
-def _tell(waiter: _Waiter, error: Exception | None) -> None:
+def _tell(waiter: _Waiter[Key], error: Exception | None) -> None:
     if waiter.ended.done():
         return
     if error is None:

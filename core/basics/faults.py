@@ -40,6 +40,7 @@ FAULT_POINTS = (
     "job.step_retry_sent",
     "schedule.decided",
     "schedule.submitted",
+    "webhook.sent",
     "janitor.taken_back",
     "janitor.tasks_found",
     "janitor.job_found",

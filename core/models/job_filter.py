@@ -29,6 +29,7 @@ class JobFilter:
         tags: That have all of these; a value of None is any value.
         error: Whose error's type or message contains this text, in any case.
         held: Only those under a legal hold, or only those that are not.
+        visible_types: Of a job type that fits one of these patterns, in which a star is any characters.
         created_after: Submitted at this time or later; `created_before`: earlier than that.
     """
 
@@ -42,6 +43,7 @@ class JobFilter:
     error: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    visible_types: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What it asks for, and nothing else."""

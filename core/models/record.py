@@ -434,7 +434,8 @@ class AuditRecord(FrozenModel):
     audit_id: int = Field(description="Identity; the order in which rows were written.")
     job_id: str = Field(description="The job; empty for an action on many.")
     action: str = Field(
-        description="cancel, pause, resume, rerun, delete, hold, release; bulk: the request for many of one of them."
+        description="cancel, pause, resume, rerun, delete, hold, release; bulk: the request for many of one of them; "
+        "webhook_put, webhook_rotate, webhook_redeliver, webhook_delete."
     )
     actor: str | None = Field(
         default=None, description="The person or app that did it; null where nobody vouches for a name."

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from core.models.definition import FrozenModel, StoredParallelism
-from core.models.record import JobRecord
+from core.models.record import JobEvent, JobRecord
 from core.models.status import StoredJobStatus, StoredStageStatus, StoredTaskStatus, TaskStatus
 
 Item = TypeVar("Item")
@@ -17,6 +17,15 @@ class Page(Generic[Item]):
 
     items: tuple[Item, ...]
     next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class EventPosition:
+    """How far a reader has followed a job's timeline: all up to `floor`, and `count` of those after it."""
+
+    job_id: str
+    floor: int
+    count: int
 
 
 class JobSummary(FrozenModel):
@@ -120,3 +129,12 @@ class JobDetail:
 
     job: JobRecord
     stages: tuple[StageDetail, ...]
+
+
+@dataclass(frozen=True)
+class NewEvents:
+    """What came to a job's timeline after a position. `cursor` is the position after it."""
+
+    items: tuple[JobEvent, ...]
+    cursor: str
+    position: EventPosition

@@ -15,6 +15,7 @@ from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
 from core.models.definition import FIRST_MESSAGES
 from core.models.schedule import TickStatus
 from core.models.status import JobStatus, StageStatus, TaskStatus
+from core.models.webhook import DeliveryStatus
 
 Statuses = tuple[str, ...]
 
@@ -54,6 +55,8 @@ DECIDED_TASKS = _values((TaskStatus.COMPLETED, TaskStatus.FAILED))
 
 # Their job is still to be submitted.
 OPEN_TICKS = _values(status for status in TickStatus if status.is_open)
+# Still to be sent.
+OPEN_DELIVERIES = _values((DeliveryStatus.PENDING,))
 
 _SETS: dict[str, Statuses] = {
     "open_jobs": OPEN_JOBS,

@@ -20,7 +20,16 @@ from core.models.record import (
     TaskRecord,
 )
 from core.models.schedule import ScheduleRecord, TickRecord
-from core.schema.statuses import ACTIVE_JOBS, ENDED_JOBS, OPEN_JOBS, OPEN_STAGES, OPEN_TASKS, OPEN_TICKS
+from core.models.webhook import DeliveryRecord, WebhookRecord
+from core.schema.statuses import (
+    ACTIVE_JOBS,
+    ENDED_JOBS,
+    OPEN_DELIVERIES,
+    OPEN_JOBS,
+    OPEN_STAGES,
+    OPEN_TASKS,
+    OPEN_TICKS,
+)
 
 
 @dataclass(frozen=True)
@@ -186,6 +195,23 @@ TABLES = (
             Index("schedule_ticks_by_age", ("decided_at",)),
         ),
         references=((("schedule",), "schedules"),),
+    ),
+    # A few rows, which the end of each job reads.
+    Table("webhooks", WebhookRecord, key=("name",), now_columns=("created_at", "updated_at")),
+    Table(
+        # No foreign key: the end of a job waits for nobody who changes a webhook.
+        "webhook_deliveries",
+        DeliveryRecord,
+        key=("webhook", "delivery_id"),
+        indexes=(
+            # The sender's: what is due, of each webhook.
+            Index("webhook_deliveries_due", ("webhook", "due_at"), OPEN_DELIVERIES),
+            # What is being sent: a few rows.
+            Index("webhook_deliveries_held", ("webhook", "held_until"), where_set="held_until"),
+            # Lists, the newest first; and retention's.
+            Index("webhook_deliveries_by_age", ("webhook", "created_at", "delivery_id")),
+            Index("webhook_deliveries_settled", ("settled_at",), where_set="settled_at"),
+        ),
     ),
     # Tens of rows, read whole: no index beside the key, so that a registration writes no index.
     Table("app_instances", AppInstanceRecord, key=("instance",), now_columns=()),

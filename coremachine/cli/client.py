@@ -34,6 +34,8 @@ _LEAST_TIMEOUT_SECONDS = 5.0
 _OUTAGE_SECONDS = 600.0
 _SUBMIT_OUTAGE_SECONDS = 30.0
 _PAGE = 200
+# Of a request that follows: shorter than any limit of a proxy.
+_WAIT_SECONDS = 20
 # How many of the newest jobs an abbreviated id is looked for in.
 _PREFIX_SEARCH = 1000
 _TERMINAL = frozenset(status.value for status in JobStatus if status.is_terminal)
@@ -44,6 +46,7 @@ _JOB_SHAPE: Mapping[str, type] = {"job_id": str, "status": str, "run": int}
 _PAGE_SHAPE: Mapping[str, type] = {"value": list}
 _SCHEDULE_SHAPE: Mapping[str, type] = {"name": str, "cron": str}
 _LIMIT_SHAPE = {"name": str, "holders": list}
+_DELIVERY_SHAPE: dict[str, type] = {"id": str, "status": str}
 
 
 def choose_url(given: str | None) -> str:
@@ -170,6 +173,21 @@ class ApiClient:
     def list_events(self, job_id: str, *, limit: int) -> list[Json]:
         return self._collect(_path("jobs", job_id, "events"), {}, limit)
 
+    def follow_events(self, job_id: str) -> Iterator[Json]:
+        """The timeline, from its beginning, as it comes, until the job has ended."""
+        query: dict[str, Any] = {"wait": _WAIT_SECONDS}
+        has_ended = False
+        while not has_ended:
+            asked_at = time.monotonic()
+            page = self._call("GET", _path("jobs", job_id, "events"), params=query, shape=_PAGE_SHAPE)
+            for event in page["value"]:
+                has_ended = _has_ended_after(event, has_ended=has_ended)
+                yield event
+            query["cursor"] = page["next_cursor"]
+            if not page["value"]:
+                # A server where too many wait answers at once.
+                time.sleep(max(0.0, min(1.0, asked_at + 1.0 - time.monotonic())))
+
     def list_logs(
         self, job_id: str, *, task_id: str | None = None, run: int | None = None, after: int | None = None, limit: int
     ) -> list[Json]:
@@ -249,6 +267,32 @@ class ApiClient:
 
     def explain_schedule(self, name: str) -> Json:
         return self._call("GET", _path("schedules", name, "explain"), shape={"findings": list})
+
+    def list_webhooks(self, *, limit: int) -> list[Json]:
+        return self._collect("webhooks", {}, limit)
+
+    def get_webhook(self, name: str) -> Json:
+        return self._call("GET", _path("webhooks", name), shape={"name": str})
+
+    def put_webhook(self, name: str, body: Mapping[str, Any]) -> Json:
+        """Written or replaced; what is None in the body is not sent."""
+        sent = {field: value for field, value in body.items() if value is not None}
+        return self._call("PUT", _path("webhooks", name), json=sent, shape={"name": str})
+
+    def act_on_webhook(self, name: str, action: str) -> Json:
+        """Test or rotate-secret."""
+        shape = {"secret": str} if action == "rotate-secret" else _DELIVERY_SHAPE
+        return self._call("POST", _path("webhooks", name, action), shape=shape)
+
+    def delete_webhook(self, name: str) -> Json:
+        return self._call("DELETE", _path("webhooks", name))
+
+    def list_deliveries(self, name: str, *, limit: int, status: str | None = None) -> list[Json]:
+        return self._collect(_path("webhooks", name, "deliveries"), {"status": status}, limit)
+
+    def redeliver(self, name: str, delivery_id: str) -> Json:
+        path = _path("webhooks", name, "deliveries", delivery_id, "redeliver")
+        return self._call("POST", path, shape=_DELIVERY_SHAPE)
 
     def list_apps(self) -> Json:
         return self._call("GET", "apps", shape={"value": list, "findings": list})
@@ -455,6 +499,14 @@ def _document_of(answer: httpx.Response) -> Any:
         return answer.json()
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _has_ended_after(event: Json, *, has_ended: bool) -> bool:
+    """Whether a job's run is over after this event of its timeline."""
+    name = str(event.get("event"))
+    if name in {"job_submitted", "job_rerun"}:
+        return False
+    return has_ended or name.removeprefix("job_") in _TERMINAL
 
 
 def _check_deadline(job: Json, deadline: float | None) -> None:

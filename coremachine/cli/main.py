@@ -28,6 +28,7 @@ from coremachine.cli.serve import serve
 from coremachine.cli.servicebus import servicebus
 from coremachine.cli.ui import ui
 from coremachine.cli.up import up
+from coremachine.cli.webhooks import webhooks
 
 app = typer.Typer(
     name="coremachine",
@@ -91,6 +92,7 @@ app.command("queues")(apps.list_queues)
 app.add_typer(insight.dead, name="dead")
 app.add_typer(schedules, name="schedules")
 app.add_typer(limits, name="limits")
+app.add_typer(webhooks, name="webhooks")
 db.command()(grant)
 app.add_typer(db, name="db")
 

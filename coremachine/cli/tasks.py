@@ -142,21 +142,46 @@ def show_lines(log: str, show: Console, indent: str) -> None:
         show.print(Text.assemble(indent, (f"{shown} ", "dim"), (visible(rest), style)), soft_wrap=True)
 
 
-def events(job_id: JobArgument, limit: LimitOption = 200, output: OutputOption = None, url: UrlOption = None) -> None:
+def events(
+    job_id: JobArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    limit: LimitOption = 200,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
     """Show a job's timeline: transitions, failures, retries, interruptions, operator actions.
 
-    For example: coremachine events 3f2a9c
+    With --follow and -o json, each event is one line of JSON.
+
+    For example:
+
+        coremachine events 3f2a9c
+
+        coremachine events 3f2a9c --follow
     """
     with ApiClient(choose_url(url)) as client:
-        found = client.list_events(client.resolve_job_id(job_id), limit=limit)
+        whole_id = client.resolve_job_id(job_id)
+        if follow:
+            with suppress(KeyboardInterrupt):
+                _show_events(client.follow_events(whole_id), as_json=wants_json(output))
+            return
+        found = client.list_events(whole_id, limit=limit)
     if wants_json(output):
         print_json({"value": found})
-        return
+    elif found:
+        _show_events(found, as_json=False)
+    else:
+        console().print("No events.")
+
+
+def _show_events(found: Iterable[Json], *, as_json: bool) -> None:
+    """Each as it comes."""
     show = console()
-    if not found:
-        show.print("No events.")
     last_run = 1
     for event in found:
+        if as_json:
+            print_json_line(event)
+            continue
         if event.get("run", 1) != last_run:
             last_run = event["run"]
             show.print(f"[bold]run {last_run}[/bold]")

@@ -25,6 +25,7 @@ from coremachine.local.queue_config import queue_names, write_config
 from coremachine.local.restart_log import RestartLog
 from coremachine.local.stack_file import StackError, StackInfo, StackLock, remove_stack_file, shown_in
 from coremachine.local.thread_settings import thread_settings
+from coremachine.local.webhook_settings import webhook_settings
 from infrastructure.base import RepositoryError
 from infrastructure.migrations import Migrator
 from infrastructure.postgresql import create_pool
@@ -176,6 +177,7 @@ class LocalStack:
             # What a shell for Azure may have set: an empty one counts as not set.
             "ServiceBusConnection__fullyQualifiedNamespace": "",
             "ServiceBusConnection__clientId": "",
+            **webhook_settings(self.data_dir, environment),
             **self._environment,
         }
         host = self._start_hosts(started, logs, settings)

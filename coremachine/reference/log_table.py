@@ -323,6 +323,22 @@ APP = {
         level="error",
         fields="schedule",
     ),
+    "webhook_not_delivered": Record(
+        "An attempt to send a delivery failed. `status` is pending, and it is sent again, or dead.",
+        level="warning",
+        fields="webhook delivery_id attempt status reason",
+    ),
+    "webhook_delivery_broken": Record(
+        "Sending a delivery met an error that is not the receiver's; it is tried again.",
+        level="error",
+        fields="webhook",
+    ),
+    "webhook_sender_not_started": Record(
+        "The system gave no thread to send webhooks; the next sweep tries again.", level="warning", fields="error"
+    ),
+    "webhook_sender_ended": Record(
+        "The sender of webhooks met an error; the next sweep starts it again.", level="error"
+    ),
     "tick_not_submitted": Record(
         "A schedule's tick got no job, or not yet; `coremachine schedules explain` has the reason.",
         level="warning",

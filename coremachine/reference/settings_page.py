@@ -60,6 +60,11 @@ MEANINGS = {
     "unknown_work_patience_seconds": ("How long work waits for an app that knows its job type or handler.", _EVERY),
     "sweep_schedule": ("When the janitor looks for work that got stuck.", _PLANS),
     "retention_days": ("The age at which ended jobs are deleted.", _PLANS),
+    "webhook_key": (
+        "What secrets of webhooks are made from, the same in all apps: [React to events](../howto/react-to-events.md).",
+        _PLANS,
+    ),
+    "webhook_networks": ("Networks that webhooks may reach beside public addresses, also over http.", _PLANS),
     "lease_stand_in_seconds": ("How long the leases of a blocked worker process are renewed by its stand-in.", _RUNS),
     "fault": (
         "Ends the process at a named point of the code, to test what happens then. Never set it in production.",
@@ -114,6 +119,16 @@ OTHERS = {
         "the local host, `coremachine serve`",
         "`text`",
         "`json`: one JSON object per line of the log.",
+    ),
+    "COREMACHINE_WEBHOOK_URL_<NAME>": (
+        "apps that send webhooks",
+        "",
+        "The address of a webhook that names this setting, where the address is itself a secret.",
+    ),
+    "COREMACHINE_WEBHOOK_SECRET_<NAME>": (
+        "apps that send webhooks",
+        "",
+        "The secret of a webhook that names this setting: `whsec_` and base64.",
     ),
     "COREMACHINE_URL": ("the command line", "the stack of this folder", "The server, where `--url` is not given."),
     "COREMACHINE_KEY": ("the command line", "", "The key that carries a role on the server."),

@@ -47,6 +47,8 @@ begin
       perform {schema}.record_event(p_job_id, p_run, p_stage, v_task.task_id, 'task_failed', v_task.error);
       v_reason := format('%s: %s', v_task.task_id, v_task.error ->> 'message');
     end loop;
+    perform {schema}.note_failed_tasks(p_job_id, p_run, p_stage, v_stage.failed_count - cardinality(p_failed_ids),
+      v_stage.failed_count);
     if {schema}.is_over_failure_budget(v_stage.policy, v_stage.failed_count, v_stage.expected_count) then
       perform {schema}.end_job(p_job_id, p_run, 'failed', {schema}.stored_error(
         'StageFailed', format('stage %s failed; last failed task %s', p_stage, v_reason), false, null, {schema}.clock()

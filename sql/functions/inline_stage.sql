@@ -67,6 +67,7 @@ begin
   insert into {schema}.job_events (job_id, run, stage, event, detail, at)
   values (p_job_id, p_run, p_stage, 'stage_completed', jsonb_build_object(), v_now),
     (p_job_id, p_run, null, 'job_' || v_status, jsonb_build_object(), v_now);
+  perform {schema}.note_job_event(p_job_id, p_run, 'job.' || v_status);
   return v_status;
 end $$;
 

@@ -17,6 +17,7 @@ begin
   returning j.status into v_status;
   if found then
     perform {schema}.record_event(p_job_id, p_run, null, null, 'job_' || v_status, null);
+    perform {schema}.note_job_event(p_job_id, p_run, 'job.' || v_status);
   end if;
   return v_status;
 end $$;
@@ -52,5 +53,6 @@ begin
   where s.job_id = p_job_id and s.run = p_run and s.stage = v_stage and s.status in ({open_stages});
   perform {schema}.cancel_open_tasks(p_job_id, p_run, v_stage, true);
   perform {schema}.record_event(p_job_id, p_run, v_stage, null, 'job_' || p_status, p_error);
+  perform {schema}.note_job_event(p_job_id, p_run, 'job.' || p_status);
   return true;
 end $$;

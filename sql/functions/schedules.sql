@@ -117,6 +117,7 @@ declare
   v_reason text;
   v_detail text;
   v_open text;
+  v_missed jsonb;
 begin
   select s.overlap, s.job_type into v_schedule from {schema}.schedules s where s.name = p_name;
   for v_tick in
@@ -129,6 +130,10 @@ begin
     v_detail := v_tick.detail;
     if v_reason is not null then
       v_status := 'skipped';
+      if v_reason = 'missed' then
+        v_missed := jsonb_build_object('tick_at', coalesce(v_missed -> 'tick_at', to_jsonb(v_tick.tick_at)),
+          'until_at', coalesce(v_tick.until_at, v_tick.tick_at), 'detail', v_detail);
+      end if;
     elsif v_schedule.overlap <> 'allow' then
       v_open := {schema}.what_a_tick_waits_for(p_name);
       if v_open is not null and v_schedule.overlap = 'wait' then
@@ -153,6 +158,9 @@ begin
       v_tick.submission_key, v_now, case when v_status = 'skipped' then v_now end
     ) on conflict do nothing;
   end loop;
+  if v_missed is not null then
+    perform {schema}.note_schedule_event(p_name, v_schedule.job_type, 'schedule.missed', v_missed);
+  end if;
 end $$;
 
 -- The job of a schedule that has not ended, of the newest tick that has one; null where there is none.
@@ -271,14 +279,21 @@ create or replace function {schema}.settle_tick(
   p_reason text, p_detail text, p_delay_seconds double precision
 ) returns boolean
 language plpgsql as $$
+declare
+  v_job_type text;
 begin
   update {schema}.schedule_ticks t set status = p_status, submitted_job_id = p_job_id, reason = p_reason,
     detail = p_detail, held_until = {schema}.clock() + p_delay_seconds * interval '1 second',
     decided_at = case when p_status <> 'due' then {schema}.clock() end
   where t.schedule = p_name and t.tick_at = p_tick_at and t.submission_key = p_submission_key
     and case when p_status = 'submitted' then t.status <> 'submitted'
-        else t.status = 'due' and t.attempt = p_attempt end;
-  return found;
+        else t.status = 'due' and t.attempt = p_attempt end
+  returning t.job_type into v_job_type;
+  if found and p_status = 'failed' then
+    perform {schema}.note_schedule_event(p_name, v_job_type, 'schedule.failed',
+      jsonb_build_object('tick_at', p_tick_at, 'reason', p_reason, 'detail', left(p_detail, 1000)));
+  end if;
+  return v_job_type is not null;
 end $$;
 
 -- Deletes a schedule with what it knows of its ticks; jobs stay. Returns whether it was there.

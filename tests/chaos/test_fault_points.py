@@ -27,7 +27,9 @@ ENDING_POINTS = ("job.before_finalize", "job.finalizing", "job.finalized")
 WINDOW_POINTS = ("window.due", "window.taken")
 # `tests/integration/engine/test_schedules.py` has these: no job comes to them.
 SCHEDULE_POINTS = ("schedule.decided", "schedule.submitted")
-SPECIAL_POINTS = {*CONTROL_POINTS, *RELEASE_POINTS, *WINDOW_POINTS, *SCHEDULE_POINTS}
+# And `test_webhooks.py` this one.
+WEBHOOK_POINTS = ("webhook.sent",)
+SPECIAL_POINTS = {*CONTROL_POINTS, *RELEASE_POINTS, *WINDOW_POINTS, *SCHEDULE_POINTS, *WEBHOOK_POINTS}
 ORDINARY_POINTS = [point for point in FAULT_POINTS if point not in SPECIAL_POINTS]
 
 broker = pytest.mark.parametrize("loses_messages", [False, True], ids=["messages_kept", "messages_lost"])

@@ -133,7 +133,9 @@ def test_tables_that_no_migration_made_are_refused(connection, catalog_of):
         connection.execute(statement)
     before = catalog_of(connection)
 
-    with pytest.raises(SchemaWithoutVersions, match=r"'app' has .*job_events, .*stages, tasks but no schema_versions"):
+    with pytest.raises(
+        SchemaWithoutVersions, match=r"'app' has .*job_events, .*stages, tasks, .*but no schema_versions"
+    ):
         Migrator(connection).migrate()
     assert catalog_of(connection) == before
 

@@ -43,6 +43,8 @@ HOOKS = {
     "retry_context",
     "do_GET",  # http.server, as is the next
     "log_message",
+    "makefile",  # of a socket, as http.client asks it
+    "readinto",  # io.RawIOBase
 }
 # For those who test or deploy an app, or write a repository of their own.
 TOOLS = {

@@ -28,8 +28,8 @@ def test_schema_name_is_only_ever_a_quoted_identifier(name):
 
 
 def test_every_key_starts_with_the_job():
-    """So that tables can be hash-distributed by it; schedules, apps and limits belong to no job."""
-    others = ("schedule", "app_", "limits", "limit_starts")
+    """So that tables can be hash-distributed by it; schedules, apps, limits and webhooks belong to no job."""
+    others = ("schedule", "app_", "limits", "limit_starts", "webhook")
     assert {table.key[0] for table in TABLES if not table.name.startswith(others)} == {"job_id"}
 
 

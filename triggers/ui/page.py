@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from core.basics.first_imports import IMPORTS
 from core.basics.version import VERSION
 from triggers.endpoints import OneValueRoute
+from triggers.problems import find_answer
 from triggers.ui import texts
 from triggers.ui.guard import check_same_site
 from triggers.ui.visitor import visitor_of
@@ -61,11 +62,8 @@ class PageRoute(OneValueRoute):
 
 def _problem_of(request: Request, error: Exception) -> Response | None:
     """The API's own answer to this error as a page; None for an error that it has no answer to."""
-    handlers = request.app.exception_handlers
-    handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
-    if handler is None:
-        return None
-    return problem_page(request, handler(request, error))
+    answer = find_answer(request, error)
+    return None if answer is None else problem_page(request, answer)
 
 
 def problem_page(request: Request, answer: Response) -> Response:

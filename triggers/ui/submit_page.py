@@ -15,10 +15,11 @@ from core.models.submission import SubmitRequest
 from jobs.base import JobBase
 from jobs.parameter_schema import to_json_schema
 from jobs.parameters import ParameterError, ParameterErrors
+from triggers.access import may_look_at
 from triggers.actor import Actor
 from triggers.api_models import Query
 from triggers.endpoints import NoQuery
-from triggers.problems import invalid_request, wrong_field
+from triggers.problems import invalid_request, unknown_job, wrong_field
 from triggers.ui.forms import Form
 from triggers.ui.jobs_page import blank_is_none
 from triggers.ui.page import PageRoute, go_to, render
@@ -53,6 +54,8 @@ def show_form(
     given: dict[str, str] = {}
     if query.like is not None:
         earlier = services.queries.get_job_detail(query.like).job
+        if not may_look_at(request, earlier.job_type):
+            raise unknown_job(query.like)
         given = {name: as_text(value) for name, value in earlier.parameters.items() if value is not None}
     return _form(request, job, given)
 

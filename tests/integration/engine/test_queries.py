@@ -121,6 +121,15 @@ def test_jobs_come_newest_first_and_each_once(engine, queries):
 
 
 @pytest.mark.parametrize(
+    ("patterns", "found"),
+    [(("te*",), 1), (("x", "*st"), 1), (("test",), 1), (("te_t",), 0), (("%",), 0), (("tes",), 0), ((), 0), (None, 1)],
+)
+def test_jobs_of_other_types_than_the_visible_ones_are_left_out(engine, queries, patterns, found):
+    engine.submit()
+    assert len(queries.find_jobs(JobFilter(visible_types=patterns)).items) == found
+
+
+@pytest.mark.parametrize(
     ("filters", "expected"),
     [
         ({}, "abcd"),

@@ -27,8 +27,10 @@ from psycopg.conninfo import make_conninfo
 from coremachine.local.broker.thread import BrokerThread
 from coremachine.local.host.supervisor import HostSupervisor
 from infrastructure.migrations import Migrator
+from tests.webhook_receiver import is_signed, receiver
 
 ROOT = Path(__file__).parents[3]
+WEBHOOK_SECRET = "whsec_dGhlIHNlY3JldCBvZiB0ZXN0cw=="  # noqa: S105 - of this test
 NODE_MODULES = ROOT / ".node" / "node_modules"
 
 
@@ -51,6 +53,9 @@ def http(
         "ServiceBusConnection": project_broker.connection_string,
         # As App Service says that it vouches for who asks.
         "WEBSITE_AUTH_ENABLED": "true",
+        # Without a key for secrets: generated requests write no webhook, which would lead out of this machine.
+        "COREMACHINE_WEBHOOK_NETWORKS": "127.0.0.0/8",
+        "COREMACHINE_WEBHOOK_SECRET_TESTS": WEBHOOK_SECRET,
     }
     log_file = tmp_path_factory.mktemp("host") / "host.log"
     host = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
@@ -397,3 +402,23 @@ def test_the_dashboard_is_served_by_the_host_and_its_forms_arrive(ready):
     assert (job["status"], job["parameters"]["message"]) == ("completed", "by form\nin two lines")
     for path in (f"jobs/{job_id}", f"jobs/{job_id}?tab=tasks", "schedules", "dead-letters", "queues"):
         assert ready.get(f"/api/ui/{path}").status_code == 200, path
+
+
+def test_the_end_of_a_job_reaches_a_webhook_and_a_follower(ready: httpx.Client) -> None:
+    with receiver() as received:
+        body = {"url": received.url, "events": ["job.completed"], "secret_setting": "COREMACHINE_WEBHOOK_SECRET_TESTS"}
+        assert ready.put("/api/webhooks/tests", json=body).status_code == 201
+        job_id = ready.post("/api/jobs/submit/hello_world", json={"n": 2}, params={"force": "true"}).json()["job_id"]
+        headers, event, sent = received.next()
+        assert is_signed(WEBHOOK_SECRET, headers, sent)
+        assert (event["type"], event["subject"]) == ("coremachine.job.completed", job_id)
+        assert ready.delete("/api/webhooks/tests").status_code == 200
+    seen: list[str] = []
+    path, page = f"/api/jobs/{job_id}/events", {"next_cursor": None}
+    while "job_completed" not in seen:
+        query = {"wait": 20, "cursor": page["next_cursor"]}
+        page = ready.get(path, params={name: value for name, value in query.items() if value is not None}).json()
+        seen += [each["event"] for each in page["value"]]
+    assert (seen.count("job_submitted"), seen.count("job_completed")) == (1, 1)
+    stream = {"Accept": "text/event-stream", "Last-Event-ID": page["next_cursor"]}
+    assert ready.get(path, headers=stream, params={"wait": 0}).status_code == 204

@@ -218,3 +218,17 @@ def test_the_engine_s_frames_are_shown_on_request_and_no_line_of_code_is_broken(
     assert "task_batch.py" not in out
     assert run("task", JOB_ID, "s1-a", "--full", "-o", "table") == 0
     assert '    File "/x/site-packages/coremachine/core/running/task_batch.py", line 3' in capsys.readouterr().out
+
+
+def test_events_are_followed_until_the_job_has_ended(api, run, capsys):
+    at = "2026-01-02T03:04:05Z"
+    pages = [
+        {"value": [{"event": "job_submitted", "run": 1, "at": at}], "next_cursor": "one"},
+        {"value": [{"event": "job_failed", "run": 1, "at": at}, {"event": "job_rerun", "run": 2, "at": at}]},
+        {"value": [{"event": "job_completed", "run": 2, "at": at}]},
+    ]
+    api.answer(f"GET /api/jobs/{JOB_ID}/events", *({"next_cursor": "two", **page} for page in pages))
+    assert run("events", JOB_ID, "--follow", "-o", "table") == 0
+    shown = capsys.readouterr().out
+    assert [word for word in ("job_submitted", "job_failed", "run 2", "job_completed") if word not in shown] == []
+    assert [call for call, *_ in api.requests].count(f"GET /api/jobs/{JOB_ID}/events") == 3

@@ -11,7 +11,16 @@ from core.models import JobEvent, JobRecord, JobStatus
 from core.models.control import ControlAnswer, ControlOutcome
 from core.models.dry_run import DraftTask, JobDraft
 from core.models.submission import Submission, SubmissionOutcome
-from core.models.view import JobDetail, JobRun, JobSummary, Page, StageDetail, TaskSummary
+from core.models.view import (
+    EventPosition,
+    JobDetail,
+    JobRun,
+    JobSummary,
+    NewEvents,
+    Page,
+    StageDetail,
+    TaskSummary,
+)
 from core.operating.dead_letters import RedriveReport
 from infrastructure.queries import InvalidCursor, JobNotFound, RunNotFound, TaskNotFound
 from jobs.hello_world import HANDLERS, HelloWorldJob
@@ -155,6 +164,7 @@ class FakeServices:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     looks: int = 0
     seen: set[str] = field(default_factory=set)
+    came: list[Any] = field(default_factory=list)
     registry: Registry = field(default_factory=lambda: Registry([HelloWorldJob], HANDLERS, ["tasks"]))
 
     @property
@@ -246,6 +256,10 @@ class FakeServices:
         record = JobRecord.model_validate({**job, "job_id": job_id, "status": status, "definition": {}})
         return JobDetail(record, tuple(StageDetail.model_validate(stage) for stage in DETAIL["stages"]))
 
+    def find_job_type(self, job_id):
+        self._called("find_job_type", job_id=job_id)
+        return SUMMARY["job_type"] if job_id in {JOB_ID, *self.seen} else None
+
     def find_jobs(self, wanted, **arguments):
         self._called("find_jobs", wanted=wanted, **arguments)
         if arguments["cursor"] not in {None, "next"}:
@@ -277,6 +291,21 @@ class FakeServices:
     def list_events(self, job_id, **arguments):
         self._called("list_events", job_id=job_id, **arguments)
         return Page((JobEvent.model_validate(EVENT),) if job_id == JOB_ID else (), None)
+
+    def follow_events(self, job_id, *, cursor, **arguments):
+        """One event, and another one when somebody has waited for it."""
+        self._called("follow_events", job_id=job_id, cursor=cursor, **arguments)
+        if cursor not in {None, "one", "two"}:
+            raise InvalidCursor(cursor)
+        number = {None: 1, "one": 2, "two": 3}[cursor]
+        known = job_id == JOB_ID and number <= 1 + len(self.came)
+        items = (JobEvent.model_validate(EVENT | {"event_id": number}),) if known else ()
+        following = "one" if number == 1 else "two" if known else cursor
+        return NewEvents(items, following, EventPosition(job_id, number, 0))
+
+    def find_jobs_with_events(self, positions):
+        self.came.append(positions)
+        return positions
 
     def list_logs(self, job_id, **arguments):
         self._called("list_logs", job_id=job_id, **arguments)

@@ -7,10 +7,11 @@ import logging
 
 import pytest
 
+from core.errors import StoreUnavailable
 from core.safety.roles import Role, digest_of, read_role_keys
 from tests.unit.triggers.fakes import JOB_ID, FakeServices, client
 from tests.unit.triggers.test_api import assert_problem
-from triggers.access import AccessRules, role_needed
+from triggers.access import KEY_COOKIE, AccessRules, cookie_of_key, role_needed
 from triggers.api import create_api
 
 KEYS = {role: f"key-of-{role.word}" for role in Role}
@@ -157,3 +158,121 @@ def test_no_key_is_logged(guarded, caplog):
     caplog.set_level(logging.DEBUG)
     guarded.with_key("a-secret-key", "GET", "/api/jobs")
     assert "a-secret-key" not in caplog.text
+
+
+OTHER_ID = "cd" * 32
+LIMITED = {
+    "look": "viewer@hello_*",
+    "submit": "submitter@hello_*|flood_*",
+    "operate": "operator@hello_world",
+    "other": "admin@flood_*",
+}
+
+
+@pytest.fixture
+def limited():
+    setting = ",".join(f"{role}:{name}={digest_of(name)}" for name, role in LIMITED.items())
+    return Guarded({"COREMACHINE_ROLE_KEYS": setting})
+
+
+class TestRolesForSomeJobTypes:
+    @pytest.mark.parametrize(("method", "path", "needed"), CALLS)
+    def test_a_role_counts_for_its_types_alone(self, limited, method, path, needed):
+        for name, role in (("look", Role.VIEWER), ("submit", Role.SUBMITTER), ("operate", Role.OPERATOR)):
+            answer = limited.with_key(name, method, path)
+            if path == "/api/docs":
+                assert_problem(answer, 403, "role_too_low")
+            elif role >= needed:
+                assert answer.is_success, answer.text
+            else:
+                assert_problem(answer, 403, "role_too_low")
+
+    @pytest.mark.parametrize("path", ["", "/tasks", "/events", "/poll", "/logs", "/runs", "/explain"])
+    def test_a_job_of_another_type_is_answered_as_one_that_is_not_there(self, limited, path):
+        there = limited.with_key("other", "GET", f"/api/jobs/{JOB_ID}{path}")
+        missing = limited.with_key("other", "GET", f"/api/jobs/{OTHER_ID}{path}")
+        assert_problem(there, 404, "unknown_job")
+        assert there.text.replace(JOB_ID, OTHER_ID) == missing.text
+
+    @pytest.mark.parametrize("action", ["cancel", "pause", "resume", "rerun", "hold", "release"])
+    def test_nobody_acts_on_a_job_of_another_type(self, limited, action):
+        assert_problem(limited.with_key("other", "POST", f"/api/jobs/{JOB_ID}/{action}"), 404, "unknown_job")
+        cookie = {"cookie": f"{KEY_COOKIE}={cookie_of_key('other')}"}
+        assert limited("POST", f"/api/ui/jobs/{JOB_ID}/{action}", headers=cookie).status_code == 404
+        assert {name for name, _ in limited.services.calls} == {"find_job_type"}
+
+    def test_other_addresses_of_a_job_are_guarded_too(self, limited):
+        for method, path in (
+            ("DELETE", f"/api/jobs/{JOB_ID}"),
+            ("GET", f"/api/operations/{JOB_ID}"),
+            ("GET", f"/api/durable/instances/{JOB_ID}"),
+            ("POST", f"/api/durable/instances/{JOB_ID}/terminate"),
+        ):
+            assert_problem(limited.with_key("other", method, path), 404, "unknown_job")
+            assert limited.with_key("look", "GET", f"/api/operations/{JOB_ID}").is_success
+
+    def test_submissions_of_another_type_are_refused_whether_it_is_there_or_not(self, limited):
+        for path in ("/api/jobs/submit/hello_world", "/api/jobs/submit/nothing", "/api/durable/orchestrators/nothing"):
+            assert_problem(limited.with_key("other", "POST", path), 403, "role_too_low")
+
+    def test_each_item_of_a_batch_needs_the_role(self, limited):
+        jobs = [{"job_type": "hello_world", "parameters": {"n": 1}}, {"job_type": "secret", "parameters": {}}]
+        answer = limited.with_key("submit", "POST", "/api/jobs/submit:batch", json={"jobs": jobs})
+        found = answer.json()["value"]
+        assert [(each["status"], (each["problem"] or {}).get("code")) for each in found] == [
+            (202, None),
+            (403, "role_too_low"),
+        ]
+        assert_problem(
+            limited.with_key("look", "POST", "/api/jobs/submit:batch", json={"jobs": jobs}), 403, "role_too_low"
+        )
+
+    def test_lists_leave_out_what_one_may_not_see(self, limited, guarded):
+        limited.with_key("submit", "GET", "/api/jobs")
+        guarded.with_key(KEYS[Role.VIEWER], "GET", "/api/jobs")
+        assert [api.services.calls[-1][1]["wanted"].visible_types for api in (limited, guarded)] == [
+            ("hello_*", "flood_*"),
+            None,
+        ]
+        types = [limited.with_key(name, "GET", "/api/job-types").json()["value"] for name in ("look", "other")]
+        assert [[each["job_type"] for each in found] for found in types] == [["hello_world"], []]
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("GET", "/api/audit"),
+            ("GET", "/api/failures"),
+            ("GET", "/api/dead-letters"),
+            ("GET", "/api/apps"),
+            ("GET", "/api/queues"),
+            ("GET", "/api/schedules"),
+            ("GET", "/api/webhooks"),
+            ("GET", "/api/openapi.json"),
+            ("GET", "/api/ui/jobs"),
+            ("POST", "/api/jobs/bulk"),
+            ("PUT", "/api/schedules/nightly"),
+            ("PUT", "/api/webhooks/team"),
+            ("POST", "/api/dead-letters/redrive"),
+        ],
+    )
+    def test_all_else_needs_a_role_for_everything(self, limited, method, path):
+        for name in LIMITED:
+            assert limited.with_key(name, method, path).status_code == 403
+
+    def test_roles_of_entra_may_be_for_some_types_and_all_of_them_count(self):
+        guarded = Guarded({"COREMACHINE_ENTRA_ROLES": "true"}, trusts=True)
+        roles = ["CoreMachine.Viewer", "CoreMachine.Operator@hello_*", "Submitter@x y"]
+        headers = {"x-ms-client-principal": principal(*roles)}
+        assert guarded("POST", f"/api/jobs/{JOB_ID}/cancel", headers=headers).is_success
+        assert_problem(guarded("POST", "/api/jobs/submit/flood", headers=headers), 403, "role_too_low")
+        assert guarded("GET", "/api/docs", headers=headers).is_success
+        assert guarded.services.calls[0] == ("find_job_type", {"job_id": JOB_ID})
+
+    def test_a_database_that_is_away_is_answered_as_elsewhere(self, limited):
+        limited.services.failure = StoreUnavailable("away")
+        assert_problem(limited.with_key("look", "GET", f"/api/jobs/{JOB_ID}"), 503, "database_unavailable")
+
+    @pytest.mark.parametrize("role", ["viewer@", "viewer@a||b", "viewer@a b", "viewer@%", "boss@a"])
+    def test_a_role_that_cannot_be_read_lets_nobody_in(self, role):
+        _, problems = read_role_keys(f"{role}={digest_of('k')}")
+        assert len(problems) == 1

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import pytest
 
-from triggers.waiting import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, EndWatcher, pause_for
+from triggers.waiting import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Watcher, pause_for
 
 PATIENCE_SECONDS = 20.0
 
@@ -59,7 +59,7 @@ def test_two_hundred_who_wait_cost_one_look_at_a_time():
     ids = {f"job-{number}" for number in range(200)}
 
     async def scenario() -> None:
-        watcher = EndWatcher(jobs.find_ended)
+        watcher = Watcher(jobs.find_ended)
         waiting = [asyncio.create_task(watcher.wait(job_id, PATIENCE_SECONDS)) for job_id in ids]
         while not (jobs.looks and jobs.looks[-1] == ids):  # noqa: ASYNC110 - no event tells it
             await asyncio.sleep(0)
@@ -77,7 +77,7 @@ def test_nobody_looks_when_nobody_waits():
     jobs.ended = {"a"}
 
     async def scenario() -> None:
-        watcher = EndWatcher(jobs.find_ended)
+        watcher = Watcher(jobs.find_ended)
         assert watcher._looking is None
         for _ in range(2):
             await watcher.wait("a", PATIENCE_SECONDS)
@@ -93,7 +93,7 @@ def test_one_who_comes_during_a_look_is_in_the_next():
     jobs = HeldJobs()
 
     async def scenario() -> None:
-        watcher = EndWatcher(jobs.find_ended)
+        watcher = Watcher(jobs.find_ended)
         first = asyncio.create_task(watcher.wait("a", PATIENCE_SECONDS))
         await asyncio.to_thread(jobs.begun.acquire)
         second = asyncio.create_task(watcher.wait("b", PATIENCE_SECONDS))
@@ -114,7 +114,7 @@ def test_failed_look_is_told_to_all_who_waited_for_it_and_to_nobody_later():
     jobs.failure = ConnectionError("no database")
 
     async def scenario() -> None:
-        watcher = EndWatcher(jobs.find_ended)
+        watcher = Watcher(jobs.find_ended)
         answers = await asyncio.gather(
             *(watcher.wait(job_id, PATIENCE_SECONDS) for job_id in "ab"), return_exceptions=True
         )
@@ -129,7 +129,7 @@ def test_time_that_is_over_ends_the_wait_and_the_looking():
     jobs = Jobs()
 
     async def scenario() -> None:
-        watcher = EndWatcher(jobs.find_ended)
+        watcher = Watcher(jobs.find_ended)
         await watcher.wait("a", 0.02)
         assert watcher.count == 0
         while watcher._looking is not None:  # noqa: ASYNC110 - the task's last step
@@ -142,7 +142,7 @@ def test_request_that_is_given_up_is_looked_for_no_more():
     jobs = Jobs()
 
     async def scenario() -> None:
-        watcher = EndWatcher(jobs.find_ended)
+        watcher = Watcher(jobs.find_ended)
         given_up = asyncio.create_task(watcher.wait("a", PATIENCE_SECONDS))
         staying = asyncio.create_task(watcher.wait("b", PATIENCE_SECONDS))
         while {"a", "b"} not in jobs.looks:  # noqa: ASYNC110 - no event tells it
@@ -161,7 +161,7 @@ def test_request_that_is_given_up_is_looked_for_no_more():
 
 def test_loop_that_ends_leaves_nothing_for_the_next_one():
     jobs = Jobs()
-    watcher = EndWatcher(jobs.find_ended)
+    watcher = Watcher(jobs.find_ended)
 
     async def leave() -> None:
         task = asyncio.create_task(watcher.wait("a", PATIENCE_SECONDS))

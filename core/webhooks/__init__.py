@@ -1,0 +1,1 @@
+"""Webhooks: addresses that receive events, and the sending of these."""
