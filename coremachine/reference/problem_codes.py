@@ -25,6 +25,7 @@ CODES = {
     "unknown_schedule": ("404", "There is no schedule of this name."),
     "unknown_webhook": ("404", "There is no webhook of this name."),
     "unknown_delivery": ("404", "The webhook has no such delivery."),
+    "unknown_limit": ("404", "There is no limit of this name now, or nobody has chosen numbers for it."),
     "no_preview": ("404", "Jobs of this type have no preview."),
     "method_not_allowed": ("405", "The address does not support this method; `Allow` lists those that it does."),
     "job_is_there": ("409", "`if_ended=fail`: the job of these parameters has ended or is being cancelled."),
