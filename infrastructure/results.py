@@ -35,7 +35,7 @@ class ResultRepository(PostgreSQLRepository):
         """How long tasks of this stage lasted in the last job of the type that ended well: the mean of the first."""
         query = SQL(
             "select {mean}(j.job_id, j.run, s.stage, 's' || s.stage || '-', 's' || s.stage || '.',"
-            " coalesce((s.settings ->> 'tasks_per_message')::integer, 1)) as mean from ("
+            " coalesce((s.settings ->> 'tasks_per_message')::integer, 1), %s) as mean from ("
             " select job_id, run from {jobs} where job_type = %s and status in ({completed_jobs})"
             " order by created_at desc, job_id desc limit 1) j"
             " join {stages} s on s.job_id = j.job_id and s.run = j.run and s.stage = %s"
@@ -45,7 +45,7 @@ class ResultRepository(PostgreSQLRepository):
             stages=Identifier(self._schema, "stages"),
             **STATUS_SETS,
         )
-        rows = self._execute_query("mean_task_seconds", query, (job_type, stage))
+        rows = self._execute_query("mean_task_seconds", query, (ROWS_PER_PAGE, job_type, stage))
         return next((row["mean"] for row in rows), None)
 
     def stage_summaries(self, ref: JobRef) -> list[StageSummary]:

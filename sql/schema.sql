@@ -3893,7 +3893,7 @@ begin
   v_per_message := coalesce((v_window.settings ->> 'tasks_per_message')::integer, 1);
   if not v_window.has_own_size then
     v_per_message := "app".next_message_size(v_per_message, "app".mean_task_seconds(p_job_id, p_run, p_stage,
-      v_window.window_from, v_window.window_after, v_per_message));
+      v_window.window_from, v_window.window_after, v_per_message, 100));
   end if;
   v_per_message := least(v_per_message, v_max_parallel);
   select w.room, w.size, w.open_count, w.first_id into v_room, v_size, v_open, v_first
@@ -3935,11 +3935,11 @@ language sql immutable as $$
   select p_size where p_mean_seconds is null
 $$;
 
--- How long tasks of a stage took, by the first hundred completed ones from p_from to p_to, in seconds; null if there are
+-- How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are
 -- none. Tasks of one message are claimed together and may run one after the other, so its time is divided by their
 -- number. Messages that shared their claim are taken for one that is as large as each of them.
 create or replace function "app".mean_task_seconds(
-  p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer
+  p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer, p_limit integer
 ) returns double precision
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
 set enable_bitmapscan = off as $$
@@ -3950,7 +3950,7 @@ begin
         select x.started_at, x.finished_at from "app".tasks x
         where x.job_id = p_job_id and x.run = p_run and x.stage = p_stage and x.status = 'completed'
           and x.task_id >= p_from and x.task_id <= p_to
-        order by x.task_id limit 100
+        order by x.task_id limit p_limit
       ) t
       group by t.started_at
     ) m
@@ -4046,7 +4046,7 @@ comment on function "app"."window_size"(p_running integer, p_rate double precisi
 comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much larger its windows are.';
 comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.';
 comment on function "app"."next_message_size"(p_size integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name, where its author says nothing: the work of a message should last about {message_seconds} seconds.';
-comment on function "app"."mean_task_seconds"(p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer) is 'How long tasks of a stage took, by the first hundred completed ones from p_from to p_to, in seconds; null if there are none.';
+comment on function "app"."mean_task_seconds"(p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer, p_limit integer) is 'How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are none.';
 comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The open tasks of a stage after the one with this id, in order.';
 comment on function "app"."has_tasks_after"(p_job_id text, p_run integer, p_stage integer, p_after text) is 'Whether a stage has open tasks that wait for their turn.';
 comment on function "app"."look_at_window"(p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer, p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz) is 'What is open in a window, and the room that is left in it: 0 if it is better used later.';

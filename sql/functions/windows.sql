@@ -81,7 +81,7 @@ begin
   v_per_message := coalesce((v_window.settings ->> 'tasks_per_message')::integer, 1);
   if not v_window.has_own_size then
     v_per_message := {schema}.next_message_size(v_per_message, {schema}.mean_task_seconds(p_job_id, p_run, p_stage,
-      v_window.window_from, v_window.window_after, v_per_message));
+      v_window.window_from, v_window.window_after, v_per_message, 100));
   end if;
   v_per_message := least(v_per_message, v_max_parallel);
   select w.room, w.size, w.open_count, w.first_id into v_room, v_size, v_open, v_first
@@ -123,11 +123,11 @@ language sql immutable as $$
   select p_size where p_mean_seconds is null
 $$;
 
--- How long tasks of a stage took, by the first hundred completed ones from p_from to p_to, in seconds; null if there are
+-- How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are
 -- none. Tasks of one message are claimed together and may run one after the other, so its time is divided by their
 -- number. Messages that shared their claim are taken for one that is as large as each of them.
 create or replace function {schema}.mean_task_seconds(
-  p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer
+  p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer, p_limit integer
 ) returns double precision
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
 set enable_bitmapscan = off as $$
@@ -138,7 +138,7 @@ begin
         select x.started_at, x.finished_at from {schema}.tasks x
         where x.job_id = p_job_id and x.run = p_run and x.stage = p_stage and x.status = 'completed'
           and x.task_id >= p_from and x.task_id <= p_to
-        order by x.task_id limit 100
+        order by x.task_id limit p_limit
       ) t
       group by t.started_at
     ) m

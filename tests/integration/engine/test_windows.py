@@ -417,6 +417,8 @@ def test_tasks_of_a_message_share_its_time(engine):
             job_id,
             index,
         )
-    mean = "select app.mean_task_seconds(%s, 1, 1, 's1-', 's1.', 4) as seconds"
+    mean = "select app.mean_task_seconds(%s, 1, 1, 's1-', 's1.', 4, 100) as seconds"
     assert engine.query(mean, job_id) == [{"seconds": (8 + 4) / (4 + 4)}]
-    assert engine.query("select app.mean_task_seconds(%s, 1, 2, '', 't', 4) as seconds", job_id) == [{"seconds": None}]
+    assert engine.query("select app.mean_task_seconds(%s, 1, 2, '', 't', 4, 100) as seconds", job_id) == [
+        {"seconds": None}
+    ]
