@@ -20,7 +20,7 @@ param retentionDays int
 param settings object
 
 // host.json: maxConcurrentCalls. The rest are threads for the janitor, requests and what else runs beside messages.
-var concurrentCalls = 8
+var concurrentCalls = 12
 var reserveThreads = 8
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' existing = {

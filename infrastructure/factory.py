@@ -166,7 +166,7 @@ class RepositoryFactory:
             queues=tuple(sorted(settings.read_queues)),
             task_types=task_types,
             job_types=job_types,
-            slots=settings.task_threads if settings.served_queues else 0,
+            slots=settings.slots,
         )
         return Presence(self.create_repositories().apps, profile)
 
@@ -249,6 +249,7 @@ def _make_machine(
     from core.machine import CoreMachine  # noqa: PLC0415
     from core.running.engine_parts import EngineParts  # noqa: PLC0415
     from core.running.leases import LeaseKeeper  # noqa: PLC0415
+    from core.running.task_slots import TaskSlots  # noqa: PLC0415
 
     arm_from_text(settings.fault)
     state, orchestration = _make_rules(settings, repositories, catalog)
@@ -260,7 +261,7 @@ def _make_machine(
             results=repositories.results,
             keeper=LeaseKeeper(repositories.tasks, stand_in),
             owner=owner,
-            task_threads=settings.task_threads,
+            slots=TaskSlots(settings.task_threads),
             unknown_work_patience_seconds=settings.unknown_work_patience_seconds,
         )
     )

@@ -32,16 +32,21 @@ class ResultRepository(PostgreSQLRepository):
             yield FailedTask(row["task_id"], row["task_index"], row["name"], row["parameters"], row["error"] or {})
 
     def mean_task_seconds(self, job_type: str, stage: int) -> float | None:
-        """How long tasks of this stage lasted in the last job of the type that ended well: the mean of up to 50."""
+        """How long tasks of this stage lasted in the last job of the type that ended well: the mean of the first."""
         query = SQL(
-            "select avg(extract(epoch from t.finished_at - t.started_at))::double precision as mean from ("
+            "select {mean}(j.job_id, j.run, s.stage, 's' || s.stage || '-', 's' || s.stage || '.',"
+            " coalesce((s.settings ->> 'tasks_per_message')::integer, 1), %s) as mean from ("
             " select job_id, run from {jobs} where job_type = %s and status in ({completed_jobs})"
-            " order by created_at desc, job_id desc limit 1) j, lateral ("
-            " select started_at, finished_at from {tasks} where job_id = j.job_id and run = j.run and stage = %s"
-            " and status = 'completed' order by task_index limit 50) t"
-        ).format(jobs=Identifier(self._schema, "jobs"), tasks=Identifier(self._schema, "tasks"), **STATUS_SETS)
-        (row,) = self._execute_query("mean_task_seconds", query, (job_type, stage))
-        return None if row["mean"] is None else float(row["mean"])
+            " order by created_at desc, job_id desc limit 1) j"
+            " join {stages} s on s.job_id = j.job_id and s.run = j.run and s.stage = %s"
+        ).format(
+            mean=Identifier(self._schema, "mean_task_seconds"),
+            jobs=Identifier(self._schema, "jobs"),
+            stages=Identifier(self._schema, "stages"),
+            **STATUS_SETS,
+        )
+        rows = self._execute_query("mean_task_seconds", query, (ROWS_PER_PAGE, job_type, stage))
+        return next((row["mean"] for row in rows), None)
 
     def stage_summaries(self, ref: JobRef) -> list[StageSummary]:
         """How each stage of a run ended, in numbers of tasks. Those of a completed stage stand in its own row."""

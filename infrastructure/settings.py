@@ -198,7 +198,7 @@ class Settings(BaseSettings):
         description="a name of at most 100 characters for the release of your code, such as its commit",
     )
     task_threads: int = Field(
-        8, alias="COREMACHINE_TASK_THREADS", ge=1, le=64, description="a number of threads from 1 to 64"
+        8, alias="COREMACHINE_TASK_THREADS", ge=1, le=64, description="a number of tasks from 1 to 64"
     )
     task_processes: int = Field(
         0,
@@ -367,6 +367,11 @@ class Settings(BaseSettings):
         if self.app_mode is AppMode.PLATFORM:
             return ()
         return self.worker_queues or tuple(self.task_queues)
+
+    @property
+    def slots(self) -> int:
+        """How many tasks a process of this app runs at once; 0 if it runs none."""
+        return self.task_threads if self.served_queues else 0
 
     @property
     def read_queues(self) -> tuple[str, ...]:

@@ -4720,6 +4720,7 @@ $$;
 -- a crash leaves without a message is found by find_unannounced_tasks. The commit is not waited for, unless max_parallel
 -- rests on it: if a crash undoes it, those of the same tasks that have not begun are taken again.
 -- mark_each: one message of this number should be marked, whose end calls again; and the last one.
+-- tasks_per_message: of a stage that declares none, what its tasks took so far decides (next_message_size).
 -- Fence: the stage is open, and its job is not paused; it has no limits, which take_limited_tasks is for. Locks: the
 -- window's, then the stage row.
 create or replace function "app".take_next_tasks(p_job_id text, p_run integer, p_stage integer)
@@ -4736,12 +4737,14 @@ declare
   v_next record;
   v_first text;
   v_open integer;
+  v_max_parallel integer;
   v_size integer;
   v_room integer;
 begin
   perform "app".lock_window(p_job_id, p_run, p_stage);
   select s.window_after, s.window_from, s.window_size, s.window_open, s.window_at, s.settings, j.job_type,
-    j.correlation_id, "app".window_weight(j.definition ->> 'priority') as weight
+    j.correlation_id, "app".window_weight(j.definition ->> 'priority') as weight,
+    j.definition -> 'stages' -> (s.stage - 1) ->> 'tasks_per_message' is not null as has_own_size
   into v_window
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.window_after is not null
@@ -4749,15 +4752,20 @@ begin
   if not found or not "app".has_tasks_after(p_job_id, p_run, p_stage, v_window.window_after) then
     return;
   end if;
-  if v_window.settings ->> 'max_parallel' is null then
+  v_max_parallel := (v_window.settings ->> 'max_parallel')::integer;
+  if v_max_parallel is null then
     perform set_config('synchronous_commit', 'off', true);
   end if;
-  v_per_message := least(coalesce((v_window.settings ->> 'tasks_per_message')::integer, 1),
-    (v_window.settings ->> 'max_parallel')::integer);
+  v_per_message := coalesce((v_window.settings ->> 'tasks_per_message')::integer, 1);
+  if not v_window.has_own_size then
+    v_per_message := "app".next_message_size(v_per_message, "app".mean_task_seconds(p_job_id, p_run, p_stage,
+      v_window.window_from, v_window.window_after, v_per_message, 100));
+  end if;
+  v_per_message := least(v_per_message, v_max_parallel);
   select w.room, w.size, w.open_count, w.first_id into v_room, v_size, v_open, v_first
   from "app".look_at_window(p_job_id, p_run, p_stage, v_window.window_from, v_window.window_after,
     v_window.window_size, v_window.window_open, v_window.window_at, v_per_message, v_window.weight,
-    (v_window.settings ->> 'max_parallel')::integer, v_now) w;
+    v_max_parallel, v_now) w;
   if v_room <= 0 then
     return;
   end if;
@@ -4767,14 +4775,52 @@ begin
   from "app".tasks_in_line(p_job_id, p_run, p_stage, v_window.window_after, v_room) n;
   update "app".stages s
   set window_after = v_next.ids[v_next.count], window_from = coalesce(v_first, v_next.ids[1]), window_size = v_size,
-      window_at = v_now, window_open = v_open + v_next.count
+      window_at = v_now, window_open = v_open + v_next.count,
+      settings = s.settings || jsonb_build_object('tasks_per_message', v_per_message)
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
   return query
   select p_job_id, p_run, p_stage, t.task_id, t.queue, t.attempt, v_window.job_type, v_window.correlation_id,
     v_per_message,
-    case when v_window.settings ->> 'max_parallel' is null then greatest(v_size / v_per_message / 2, 1) else 1 end
+    case when v_max_parallel is null then greatest(v_size / v_per_message / 2, 1) else 1 end
   from unnest(v_next.ids, v_next.queues, v_next.attempts, v_next.statuses) as t(task_id, queue, attempt, status)
   where t.status = 'pending';
+end $$;
+
+-- How many tasks the next messages of a stage name, where its author says nothing: the work of a message should last
+-- about 1.5 seconds. At most ten times as many as before, since quick tasks end first; what differs by
+-- less than a half stays.
+create or replace function "app".next_message_size(p_size integer, p_mean_seconds double precision) returns integer
+language sql immutable as $$
+  select case when w.size * 2 > p_size * 3 or w.size * 3 < p_size * 2 then w.size else p_size end
+  from (
+    select greatest(least(floor(1.5 / greatest(p_mean_seconds, 0.001)), 100, p_size * 10),
+      1)::integer as size
+  ) w
+  where p_mean_seconds is not null
+  union all
+  select p_size where p_mean_seconds is null
+$$;
+
+-- How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are
+-- none. Tasks of one message are claimed together and may run one after the other, so its time is divided by their
+-- number. Messages that shared their claim are taken for one that is as large as each of them.
+create or replace function "app".mean_task_seconds(
+  p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer, p_limit integer
+) returns double precision
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
+set enable_bitmapscan = off as $$
+begin
+  return (
+    select (sum(m.seconds) / sum(least(m.tasks, p_per_message)))::double precision from (
+      select extract(epoch from max(t.finished_at) - t.started_at) as seconds, count(*) as tasks from (
+        select x.started_at, x.finished_at from "app".tasks x
+        where x.job_id = p_job_id and x.run = p_run and x.stage = p_stage and x.status = 'completed'
+          and x.task_id >= p_from and x.task_id <= p_to
+        order by x.task_id limit p_limit
+      ) t
+      group by t.started_at
+    ) m
+  );
 end $$;
 
 -- The open tasks of a stage after the one with this id, in order.
@@ -4866,6 +4912,8 @@ comment on function "app"."open_window"(p_job_id text, p_run integer, p_stage in
 comment on function "app"."window_size"(p_running integer, p_rate double precision, p_per_message integer) is 'How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many ending per second.';
 comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much larger its windows are.';
 comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.';
+comment on function "app"."next_message_size"(p_size integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name, where its author says nothing: the work of a message should last about {message_seconds} seconds.';
+comment on function "app"."mean_task_seconds"(p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer, p_limit integer) is 'How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are none.';
 comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The open tasks of a stage after the one with this id, in order.';
 comment on function "app"."has_tasks_after"(p_job_id text, p_run integer, p_stage integer, p_after text) is 'Whether a stage has open tasks that wait for their turn.';
 comment on function "app"."look_at_window"(p_job_id text, p_run integer, p_stage integer, p_from text, p_after text, p_size integer, p_open integer, p_at timestamptz, p_per_message integer, p_weight double precision, p_max_parallel integer, p_now timestamptz) is 'What is open in a window, and the room that is left in it: 0 if it is better used later.';
@@ -5209,7 +5257,7 @@ comment on column "app"."app_instances"."release" is 'The release of the app''s 
 comment on column "app"."app_instances"."queues" is 'Logical names of the queues that it reads, sorted.';
 comment on column "app"."app_instances"."task_types" is 'The task types that it has handlers for, sorted.';
 comment on column "app"."app_instances"."job_types" is 'The job types that it has, sorted.';
-comment on column "app"."app_instances"."slots" is 'The largest number of tasks of one message that it runs at once; 0 if it runs none.';
+comment on column "app"."app_instances"."slots" is 'The largest number of tasks that it runs at once; 0 if it runs none.';
 comment on column "app"."app_instances"."started_at" is 'When it registered itself first.';
 comment on column "app"."app_instances"."seen_at" is 'When it registered itself last. A live process does so every 20 seconds.';
 comment on column "app"."app_instances"."ended_at" is 'When it said that it ends. Null while it runs, and after a crash.';

@@ -25,6 +25,10 @@ from core.app_queues import (
 MODES = ("standalone", "platform", "worker")
 HTTP_AUTH_LEVELS = ("function", "anonymous")
 THREADS_SETTING = "PYTHON_THREADPOOL_THREAD_COUNT"
+SLOTS_SETTING = "COREMACHINE_TASK_THREADS"
+PROCESSES_SETTING = "FUNCTIONS_WORKER_PROCESS_COUNT"
+# As `core.running.task_slots` and Azure have them.
+DEFAULT_SLOTS, DEFAULT_PROCESSES = 8, 1
 # For the janitor, requests, and what else runs beside messages.
 RESERVE_THREADS = 8
 _CALLS_OVERRIDE = "azurefunctionsjobhost__extensions__servicebus__maxconcurrentcalls"
@@ -98,10 +102,9 @@ def find_thread_shortage(shape: AppShape, environment: Mapping[str, str], host_j
     if calls is None or shape.problems:
         return None
     needed = threads_needed(shape, calls)
-    text = environment.get(THREADS_SETTING, "").strip()
-    is_set = text.isdecimal() and int(text) > 0
+    is_set = _positive(environment.get(THREADS_SETTING), 0) > 0
     # The default of Python's pools, which the worker leaves as it is.
-    found = int(text) if is_set else min(32, (os.cpu_count() or 1) + 4)
+    found = _positive(environment.get(THREADS_SETTING), min(32, (os.cpu_count() or 1) + 4))
     if found >= needed:
         return None
     return (
@@ -109,6 +112,26 @@ def find_thread_shortage(shape: AppShape, environment: Mapping[str, str], host_j
         f"{RESERVE_THREADS} for the rest), found {found}{'' if is_set else ' (the default)'}; raise it, or lower "
         "maxConcurrentCalls in host.json: while handlers have all threads, the janitor and requests wait"
     )
+
+
+def find_slot_shortage(shape: AppShape, environment: Mapping[str, str], host_json: Path) -> str | None:
+    """What to do about processes that get fewer messages at once than they have slots; None if they get enough."""
+    calls = _concurrent_calls(environment, host_json)
+    if calls is None or not shape.task_queues:
+        return None
+    slots = _positive(environment.get(SLOTS_SETTING), DEFAULT_SLOTS)
+    processes = _positive(environment.get(PROCESSES_SETTING), DEFAULT_PROCESSES)
+    if calls >= slots * processes:
+        return None
+    return (
+        f"maxConcurrentCalls: expected at least {slots * processes} ({SLOTS_SETTING} {slots} in each of {processes} "
+        f"processes), found {calls}; raise it, or messages of one task each do not use all slots"
+    )
+
+
+def _positive(text: str | None, default: int) -> int:
+    text = (text or "").strip()
+    return int(text) if text.isdecimal() and int(text) > 0 else default
 
 
 def _concurrent_calls(environment: Mapping[str, str], host_json: Path) -> int | None:

@@ -55,7 +55,7 @@ class Queue(QueueLoad):
     real_name: str | None = Field(description="Its name in Service Bus; null if this app's settings do not have it.")
     is_missing: bool = Field(description="Whether a look found that Service Bus does not have it.")
     consumers: int = Field(description="Live processes that read it.")
-    slots: int = Field(description="How many tasks these run at once, if each works on one message.")
+    slots: int = Field(description="The largest number of tasks that these run at once.")
     apps: list[str] = Field(description="The names of their apps.")
     task_types: list[str] = Field(description="The task types that at least one of these has a handler for.")
 

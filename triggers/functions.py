@@ -13,7 +13,7 @@ import azure.functions as func
 from core.basics.first_imports import IMPORTS
 from core.project_file import ProjectFileError, read_project_settings
 from core.safety.safe_log import safe_logger
-from triggers.app_shape import AppShape, find_thread_shortage, read_shape
+from triggers.app_shape import AppShape, find_slot_shortage, find_thread_shortage, read_shape
 from triggers.drain import install_drain
 from triggers.presence import start_presence
 from triggers.worker_log import show_fields_in_worker_log
@@ -109,6 +109,13 @@ def _add_janitor(function_app: func.FunctionApp, schedule: str) -> None:
         sweep(past_due=timer.past_due)
 
 
+def _tell_shortages(shape: AppShape, host_json: Path) -> None:
+    if (threads := find_thread_shortage(shape, os.environ, host_json)) is not None:
+        safe_logger(__name__).warning("too_few_threads %s", threads)
+    if (messages := find_slot_shortage(shape, os.environ, host_json)) is not None:
+        safe_logger(__name__).warning("too_few_messages %s", messages)
+
+
 def load_app(folder: Path) -> func.FunctionApp:
     """The app that the environment describes.
 
@@ -123,9 +130,7 @@ def load_app(folder: Path) -> func.FunctionApp:
     except ProjectFileError as error:
         return create_app(AppShape(http_auth=read_shape(os.environ).http_auth, problems=tuple(error.problems)))
     shape = read_shape(os.environ)
-    shortage = find_thread_shortage(shape, os.environ, folder / "host.json")
-    if shortage is not None:
-        safe_logger(__name__).warning("too_few_threads %s", shortage)
+    _tell_shortages(shape, folder / "host.json")
     if not shape.problems and os.environ.get(DATABASE_SETTING):
         start_presence()
     return create_app(shape)

@@ -34,7 +34,7 @@ class AppInstanceRecord(FrozenModel):
     task_types: tuple[str, ...] = Field(description="The task types that it has handlers for, sorted.")
     job_types: tuple[str, ...] = Field(description="The job types that it has, sorted.")
     slots: Annotated[int, Field(ge=0)] = Field(
-        description="The largest number of tasks of one message that it runs at once; 0 if it runs none."
+        description="The largest number of tasks that it runs at once; 0 if it runs none."
     )
     started_at: datetime = Field(description="When it registered itself first.")
     seen_at: datetime = Field(description="When it registered itself last. A live process does so every 20 seconds.")

@@ -32,6 +32,9 @@ class Parallelism(StoredEnum):
 
 # The number of messages of a large stage that are sent at first, where nothing is known of how long its tasks last.
 FIRST_MESSAGES = 32
+# A message's work should last about this long: long enough to pay for itself, short enough to be shared out.
+MESSAGE_SECONDS = 1.5
+MOST_TASKS_PER_MESSAGE = 100
 
 StoredParallelism = Annotated[Parallelism, BeforeValidator(Parallelism.stored)]
 
@@ -173,7 +176,7 @@ class StageDefinition(FrozenModel):
     tasks_per_message: Annotated[int, Field(ge=1, le=100)] | None = Field(
         default=None,
         description="How many tasks one message carries. Without it the number is chosen when the stage is planned, "
-        "from the duration of its tasks in the last job of the type.",
+        "from the duration of its tasks in the last job of the type, and corrected while a large stage runs.",
     )
     max_parallel: Annotated[int, Field(ge=1)] | None = Field(
         default=None,

@@ -9,6 +9,7 @@ from core.orchestration_manager import OrchestrationManager
 from core.ports import JobCatalog, ResultStore
 from core.running.drain import Drain
 from core.running.leases import LeaseKeeper
+from core.running.task_slots import DEFAULT_SLOTS, TaskSlots
 from core.state_manager import StateManager
 
 
@@ -18,7 +19,7 @@ class EngineParts:
 
     Args:
         owner: The process's name in leases.
-        task_threads: Maximum number of tasks of one message that run concurrently.
+        slots: How many tasks run at once in this process.
         clock: Seconds, monotonic.
         unknown_work_patience_seconds: How long work that this release does not know is given back before it fails.
     """
@@ -29,7 +30,7 @@ class EngineParts:
     results: ResultStore
     keeper: LeaseKeeper
     owner: str
-    task_threads: int = 8
+    slots: TaskSlots = field(default_factory=lambda: TaskSlots(DEFAULT_SLOTS))
     clock: Callable[[], float] = time.monotonic
     unknown_work_patience_seconds: float = DEFAULT_PATIENCE_SECONDS
     drain: Drain = field(default_factory=Drain)

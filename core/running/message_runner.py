@@ -13,9 +13,12 @@ from core.running.engine_parts import EngineParts
 from core.running.job_cache import CachedJob
 from core.running.outcome_writer import OutcomeWriter
 from core.running.task_batch import TaskBatch
+from core.running.task_slots import Slot
 
 # A task that this message, or a later one, may still run.
 _STILL_TO_RUN = frozenset({ClaimOutcome.CLAIMED, ClaimOutcome.NOT_DUE})
+# After so long without a slot a message is left to others: another process may have one.
+SLOT_SECONDS = 5.0
 
 
 class MessageRunner:
@@ -40,11 +43,30 @@ class MessageRunner:
     ) -> str | None:
         """Claim, run and settle the tasks that a message names. Returns the job's status if it moved on, else None.
 
+        It waits for a slot first, so that an attempt's time does not pass before it begins.
+
         Args:
             suspects: Takes those that must run alone: given back unbegun, and not announced. None: run them too.
             is_alone: Nothing else runs in this process: if it dies, nothing else can have been the reason. Each task
                 that was claimed is noted so; another process may have been quicker, and then nothing runs here.
         """
+        slot = self._parts.slots.wait_for(SLOT_SECONDS, self._parts.drain.refuse)
+        try:
+            return self._run_message(job, stage, task_ids, slot, suspects=suspects, is_alone=is_alone)
+        finally:
+            if slot is not None:
+                slot.release()
+
+    def _run_message(
+        self,
+        job: CachedJob,
+        stage: StageDefinition,
+        task_ids: Sequence[str],
+        slot: Slot | None,
+        *,
+        suspects: list[str] | None,
+        is_alone: bool,
+    ) -> str | None:
         ref = StageRef(job.record.job_id, job.record.run, stage.number)
         claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
         writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, claim.lease_id)
@@ -53,12 +75,15 @@ class MessageRunner:
             claimed = self._set_aside(writer, claim.rows, suspects)
         if not claimed:
             return writer.job_status
+        if slot is None:
+            writer.release(claimed)
+            return writer.job_status
         for task in claimed if is_alone else ():
             self._state.note_alone(ref, task.task_id)
         if stage.limits:
             # Before they run, which may take hours: a rate may have room for others now.
             self._turns.serve(stage.limit_names)
-        self.run_claimed(writer, claimed)
+        self.run_claimed(writer, claimed, slot)
         return writer.job_status
 
     def _may_all_run(self, rows: Sequence[ClaimedRow]) -> bool:
@@ -115,8 +140,12 @@ class MessageRunner:
             )
         return moved_to
 
-    def run_claimed(self, writer: OutcomeWriter, claimed: Sequence[ClaimedRow]) -> None:
-        """Run tasks under this process's lease, and let `writer` write their outcomes."""
+    def run_claimed(self, writer: OutcomeWriter, claimed: Sequence[ClaimedRow], slot: Slot | None = None) -> None:
+        """Run tasks under this process's lease, and let `writer` write their outcomes.
+
+        Args:
+            slot: For the first of them; None: they wait for one.
+        """
         fault_point("task.claimed")
         parts = self._parts
         batch = TaskBatch(
@@ -127,7 +156,8 @@ class MessageRunner:
             catalog=parts.catalog,
             results=parts.results,
             keeper=parts.keeper,
-            threads=parts.task_threads,
+            slots=parts.slots,
+            slot=slot,
             most_bytes=parts.orchestration.role.most_bytes,
         )
         with batch, parts.drain.holding(batch, writer) as may_run:
@@ -137,5 +167,5 @@ class MessageRunner:
                 fault_point("task.ran")
                 writer.write(group)
                 fault_point("task.settled")
-                if batch.is_to_be_cut:
-                    writer.release(batch.give_up_waiting())
+                if batch.is_to_be_split:
+                    writer.release(batch.give_up_waiting(), tasks_per_message=parts.slots.count)

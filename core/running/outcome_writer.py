@@ -60,11 +60,14 @@ class OutcomeWriter:
             if check.is_last_task_in_stage:
                 self.job_status = check.job_status
 
-    def release(self, tasks: Sequence[ClaimedRow], *, started: bool = False) -> int:
+    def release(
+        self, tasks: Sequence[ClaimedRow], *, started: bool = False, tasks_per_message: int | None = None
+    ) -> int:
         """Give tasks back, and announce them for others; how many were still this process's.
 
         Args:
             started: Their handlers run: that is an interruption.
+            tasks_per_message: At most so many go in a message, as the stage's own number has it.
         """
         by_id = {task.task_id: task for task in tasks}
         released = self._state.release_tasks(self.ref, lease_id=self.lease_id, task_ids=list(by_id), started=started)
@@ -78,7 +81,7 @@ class OutcomeWriter:
         self._orchestration.announce_tasks(
             self.job,
             self.stage.number,
-            self.stage.tasks_per_message or 1,
+            min((size for size in (self.stage.tasks_per_message, tasks_per_message) if size), default=1),
             waiting,
             on_sent=lambda ids: self._state.mark_tasks_announced(self.job.ref, ids),
             cause=self.lease_id.hex[:12],

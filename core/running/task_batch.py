@@ -1,6 +1,7 @@
 """Runs the claimed tasks of one message side by side and settles them in groups."""
 
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from core.models.retry import judged
 from core.models.transition import ClaimedRow
 from core.ports import JobCatalog, ResultStore
 from core.running.leases import LeaseKeeper
+from core.running.task_slots import Slot, TaskSlots
 from core.running.threads import ThreadReserve
 from core.safety.safe_log import safe_logger
 from core.telemetry.observer import observer
@@ -37,7 +39,12 @@ log = safe_logger(__name__)
 GATHER_SECONDS = 0.004
 # Another thread joins whenever the tasks of a message last this long without an end in sight.
 GROW_SECONDS = 0.002
-# How often a task that waits for a process looks whether it is still to run.
+# How often a message whose tasks wait looks for a spare slot.
+SPARE_SECONDS = 0.02
+# A message whose tasks wait longer is split: what has not begun goes to whoever has slots for it. More than the work of
+# a message whose size was measured (core/advancing/message_size.py).
+SPLIT_SECONDS = 2.0
+# How often a task that waits for a slot or a process looks whether it is still to run.
 ROOM_SECONDS = 0.5
 
 _reserve = ThreadReserve("tasks")
@@ -70,10 +77,14 @@ class TaskOutcome:
 
 
 class TaskBatch:
-    """The claimed tasks of one message while they run.
+    """The claimed tasks of one message while they run: one thread for each slot that the message has.
+
+    A message takes further slots that are spare. As long as another one waits for its first, it keeps but one, and
+    that one goes around.
 
     Args:
-        threads: Maximum number of tasks that run concurrently.
+        slots: The slots of this process.
+        slot: One that the caller took, which this releases. None: the message waits for its first one here.
         most_bytes: How large a result may be.
     """
 
@@ -87,7 +98,8 @@ class TaskBatch:
         catalog: JobCatalog,
         results: ResultStore,
         keeper: LeaseKeeper,
-        threads: int,
+        slots: TaskSlots,
+        slot: Slot | None = None,
         most_bytes: int = MOST_VALUE_BYTES,
     ) -> None:
         self._most_bytes = most_bytes
@@ -98,7 +110,10 @@ class TaskBatch:
         }
         self._waiting = deque(tasks)
         self._unsettled = len(tasks)
-        self._threads = min(threads, len(tasks))
+        self._slots, self._slot = slots, slot
+        self._most_threads = min(slots.count, len(tasks))
+        self._lock = threading.Lock()
+        self._threads = 0
         self._began = time.monotonic()
         # None: look up, the batch has been abandoned.
         self._ended: queue.SimpleQueue[TaskOutcome | None] = queue.SimpleQueue()
@@ -135,45 +150,77 @@ class TaskBatch:
 
         After `abandon` nothing more comes but what had ended before.
 
-        A group is empty when nothing came for a while: time to ask `is_to_be_cut`.
+        A group is empty when nothing came for a while: time to ask `is_to_be_split`.
         """
+        yield from self._wait_for_slot()
+        if self._slot is None:
+            return
+        slot = self._slot.hand_over()
         if len(self._tasks) == 1 and self._pool is None:
+            yield self._run_alone(slot)
+            return
+        self._start_thread(slot)
+        while self._unsettled > 0 and not self._is_abandoned:
+            group = self._gather(self._grow())
+            self._unsettled -= len(group)
+            yield self._to_settle(group)
+            # Settled by now: a renewal would find them gone, and take that for a lost lease.
+            self._keeper.drop([self.leases[outcome.task.task_id] for outcome in group])
+
+    def _wait_for_slot(self) -> Iterator[list[TaskOutcome]]:
+        """Empty groups until there is a slot, or nothing that waits for it."""
+        while self._slot is None and self._waiting:
+            self._slot = self._slots.take(min(ROOM_SECONDS, self._patience_seconds / 4))
+            if self._slot is None:
+                yield []
+
+    def _run_alone(self, slot: Slot) -> list[TaskOutcome]:
+        try:
             with fan_in_reader(self._results):
                 ended = [self._run(task) for task in self._take(self._waiting.popleft)]
-            yield self._to_settle(ended)
-            return
-        started = 0
-        while self._unsettled > 0 and not self._is_abandoned:
-            if started < self._threads and self._waiting:
-                started = self._start_another(started)
-            is_patient = started >= self._threads or not self._waiting
-            group = self._gather(self._patience_seconds / 4 if is_patient else GROW_SECONDS)
-            self._unsettled -= len(group)
-            if group or is_patient:
-                yield self._to_settle(group)
-                # Settled by now: a renewal would find them gone, and take that for a lost lease.
-                self._keeper.drop([self.leases[outcome.task.task_id] for outcome in group])
+        finally:
+            slot.release()
+        self._unsettled -= len(ended)
+        return self._to_settle(ended)
 
-    def _start_another(self, started: int) -> int:
-        """One thread more; where the system gives none, those that run do it all, or this one."""
+    def _grow(self) -> float:
+        """One thread more, if tasks wait and a slot is spare; how many seconds until that should be asked again."""
+        if not self._waiting:
+            return self._patience_seconds / 4
+        if self._threads >= self._most_threads:
+            return min(SPLIT_SECONDS, self._patience_seconds) / 4
+        slot = self._slots.take_spare()
+        if slot is None:
+            return SPARE_SECONDS
+        self._start_thread(slot)
+        return GROW_SECONDS
+
+    def _start_thread(self, slot: Slot) -> None:
+        """Where the system gives no thread, those that run do it all, or this one."""
+        with self._lock:
+            self._threads += 1
+            is_first = self._threads == 1
         try:
-            _reserve.start(self._work)
+            _reserve.start(partial(self._work, slot))
         except RuntimeError:
-            log.warning("thread_not_started", extra={"checkpoint": "THREADS", "started": started})
-            if started == 0:
-                self._work()
-            self._threads = max(started, 1)
-            return self._threads
-        return started + 1
+            log.warning("thread_not_started", extra={"checkpoint": "THREADS", "started": self._threads - 1})
+            self._most_threads = 1
+            if is_first:
+                self._work(slot)
+                return
+            with self._lock:
+                self._threads -= 1
+            slot.release()
 
     def _to_settle(self, group: list[TaskOutcome]) -> list[TaskOutcome]:
         """Without those that stopped since this process ends: who abandoned them hands them back; none has failed."""
         return [outcome for outcome in group if not (outcome.stopped and self._is_abandoned)]
 
     @property
-    def is_to_be_cut(self) -> bool:
-        """Whether tasks still wait for a thread though half a lease, or half their time, has gone by."""
-        return bool(self._waiting) and time.monotonic() - self._began > self._patience_seconds / 2
+    def is_to_be_split(self) -> bool:
+        """Whether tasks still wait for a slot though that takes long: others may have one, and their lease runs."""
+        most = min(SPLIT_SECONDS, self._patience_seconds / 2)
+        return bool(self._waiting) and time.monotonic() - self._began > most
 
     def give_up_waiting(self) -> list[ClaimedRow]:
         """Take the tasks back that have not begun; the caller releases them."""
@@ -226,23 +273,50 @@ class TaskBatch:
             group.append(outcome)
         return group
 
-    def _work(self) -> None:
-        with fan_in_reader(self._results):
-            if self._pool is not None:
-                self._work_in(self._pool)
-            while one := self._take(self._waiting.popleft):
-                self._ended.put(self._run(one[0]))
+    def _work(self, slot: Slot | None) -> None:
+        try:
+            with fan_in_reader(self._results):
+                if slot is not None and self._pool is not None:
+                    slot.release()
+                    self._work_in(self._pool)
+                    return
+                while slot is not None and (one := self._take(self._waiting.popleft)):
+                    self._ended.put(self._run(one[0]))
+                    if self._slots.is_wanted:
+                        slot = self._step_aside(slot)
+        finally:
+            if slot is not None:
+                slot.release()
+
+    def _step_aside(self, slot: Slot) -> Slot | None:
+        """Let another message have the slot; the message's last thread waits for another one, behind those in line."""
+        slot.release()
+        with self._lock:
+            if self._threads > 1:
+                self._threads -= 1
+                return None
+        turn = None
+        while turn is None and self._waiting:
+            turn = self._slots.take(ROOM_SECONDS)
+        return turn
 
     def _work_in(self, pool: "ProcessPool") -> None:
-        """As long as there is no room for a task's process, it has not begun: it can be given back."""
+        """Without room for a task's process it has not begun: it takes no slot, and can be given back."""
         while self._waiting:
             if not pool.reserve(ROOM_SECONDS):
                 continue
             try:
-                for task in self._take(self._waiting.popleft):
-                    self._ended.put(self._run(task))
+                if slot := self._slots.take(ROOM_SECONDS):
+                    self._run_in_slot(slot)
             finally:
                 pool.release()
+
+    def _run_in_slot(self, slot: Slot) -> None:
+        try:
+            for task in self._take(self._waiting.popleft):
+                self._ended.put(self._run(task))
+        finally:
+            slot.release()
 
     def _run(self, task: ClaimedRow) -> TaskOutcome:
         """One attempt. Whatever happens there is an outcome, at once: a task never holds up or fails its neighbours."""

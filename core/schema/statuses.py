@@ -3,7 +3,8 @@
 A set of statuses is a list of literals, so a new status is added to a set here and in no statement.
 `{stage_is_open}` is a condition on a stage `s` and its job `j`: tasks of that stage may be claimed, and their results
 count. `{cancel_deadline}` is the time when a job `j` that is being cancelled ends anyway. `{first_messages}` is how
-many messages of a large stage are sent at first.
+many messages of a large stage are sent at first; `{message_seconds}` is how long a message's work should last, and
+`{most_per_message}` how many tasks it may name.
 """
 
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from enum import StrEnum
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
-from core.models.definition import FIRST_MESSAGES
+from core.models.definition import FIRST_MESSAGES, MESSAGE_SECONDS, MOST_TASKS_PER_MESSAGE
 from core.models.schedule import TickStatus
 from core.models.status import JobStatus, StageStatus, TaskStatus
 from core.models.webhook import DeliveryStatus
@@ -99,6 +100,8 @@ _NAMES: dict[str, Composed] = {
     "stage_is_open": STAGE_IS_OPEN,
     "cancel_deadline": CANCEL_DEADLINE,
     "first_messages": SQL("{}").format(Literal(FIRST_MESSAGES)),
+    "message_seconds": SQL("{}").format(Literal(MESSAGE_SECONDS)),
+    "most_per_message": SQL("{}").format(Literal(MOST_TASKS_PER_MESSAGE)),
     "cancel_grace_seconds": SQL("{}").format(Literal(DEFAULT_CANCEL_GRACE_SECONDS)),
 }
 

@@ -15,11 +15,11 @@ from types import FrameType
 
 from core.project_file import ProjectFileError, read_project_settings
 from coremachine.local.app_folder import BUILT_IN_APP
+from coremachine.local.concurrency import concurrency_settings
 from coremachine.local.health import HealthServer
 from coremachine.local.host.errors import HostError
 from coremachine.local.host.local_settings import app_environment
 from coremachine.local.host.supervisor import HOST_KEY_SETTING, HostSupervisor
-from coremachine.local.thread_settings import thread_settings
 from infrastructure.settings import SettingsError, load_settings
 from triggers.app_shape import AppShape, read_shape
 
@@ -75,14 +75,18 @@ def check_environment(serving: Serving, environment: Mapping[str, str]) -> dict[
         load_settings(settings)
         shape = read_shape(settings)
         problems = [*shape.problems, *_key_problems(shape, settings)]
-        threads = thread_settings(serving.app_dir, settings)
+        concurrency = concurrency_settings(serving.app_dir, settings, workers=serving.workers)
     except (SettingsError, ProjectFileError) as error:
         raise CannotServe(error.problems) from error
     except HostError as error:
         raise CannotServe([str(error)]) from error
     if problems:
         raise CannotServe(problems)
-    return {**settings, **threads, HOST_KEY_SETTING: settings.get(KEY_SETTING) or settings.get(HOST_KEY_SETTING, "")}
+    return {
+        **settings,
+        **concurrency,
+        HOST_KEY_SETTING: settings.get(KEY_SETTING) or settings.get(HOST_KEY_SETTING, ""),
+    }
 
 
 def _key_problems(shape: AppShape, settings: Mapping[str, str]) -> list[str]:

@@ -16,6 +16,7 @@ from core.project_file import ProjectFileError, read_project_settings
 from coremachine.local.app_fleet import ONE_APP, AppFleet, LocalApp, name_app, state_folder
 from coremachine.local.app_folder import BUILT_IN_APP
 from coremachine.local.broker_process import BrokerProcess
+from coremachine.local.concurrency import concurrency_settings
 from coremachine.local.host.errors import HostError
 from coremachine.local.host.local_settings import app_environment
 from coremachine.local.host.logs import line_formatter
@@ -24,7 +25,6 @@ from coremachine.local.postgres import LocalPostgres, PostgresError, remove_data
 from coremachine.local.queue_config import queue_names, write_config
 from coremachine.local.restart_log import RestartLog
 from coremachine.local.stack_file import StackError, StackInfo, StackLock, remove_stack_file, shown_in
-from coremachine.local.thread_settings import thread_settings
 from coremachine.local.webhook_settings import webhook_settings
 from infrastructure.base import RepositoryError
 from infrastructure.migrations import Migrator
@@ -267,12 +267,16 @@ class LocalStack:
             host=_ADDRESS,
             port=self._ports["--port"] if app.serves_http else 0,
             workers=self._workers,
-            environment={**thread_settings(self._app_dir, {**self._read_environment(), **mine}), **mine},
+            environment={**self._concurrency(mine), **mine},
             log_file=logs / "host.log",
             state_dir=state_folder(self.data_dir / "host", app),
             work_dir=self._work_dir,
             name=app.name,
         )
+
+    def _concurrency(self, settings: Mapping[str, str]) -> dict[str, str]:
+        environment = {**self._read_environment(), **settings}
+        return concurrency_settings(self._app_dir, environment, workers=self._workers)
 
     def _keep(self, started: contextlib.ExitStack, name: str, part: _Part) -> None:
         """Start a part again when it dies, until `stop`."""

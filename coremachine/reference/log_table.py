@@ -227,6 +227,10 @@ WORKERS = {
     "too_few_threads": Record(
         "`PYTHON_THREADPOOL_THREAD_COUNT` is too small for this app's functions.", level="warning"
     ),
+    "too_few_messages": Record(
+        "`maxConcurrentCalls` is below the slots of the host's processes: single-task messages do not use them all.",
+        level="warning",
+    ),
     "drained": Record("The process is about to end and released its tasks.", "DRAIN", fields="count"),
     "tasks_not_handed_back": Record(
         "Tasks could not be released; their leases end instead.", "DRAIN", "error", "count"

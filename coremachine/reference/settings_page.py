@@ -39,7 +39,10 @@ MEANINGS = {
     "worker_queues": ("The task queues that this app reads; without it, all.", _RUNS),
     "app_name": ("The app's name in leases, so that it can be seen which app has a task.", _EVERY),
     "release": ("The release of your code, as `coremachine apps` shows it.", _EVERY),
-    "task_threads": ("The largest number of tasks of one message that run concurrently.", _RUNS),
+    "task_threads": (
+        "A process's slots: the largest number of tasks that it runs at once.",
+        _RUNS,
+    ),
     "task_processes": (
         "The largest number of tasks that run at once in processes of their own (`isolation='process'`).",
         _RUNS,

@@ -11,6 +11,7 @@ from core.orchestration_manager import AppRole, OrchestrationManager
 from core.ports import JobCatalog
 from core.running.engine_parts import EngineParts
 from core.running.leases import LeaseKeeper
+from core.running.task_slots import TaskSlots
 from core.state_manager import StateManager
 from coremachine.local.memory_queue import MemoryQueues
 from coremachine.testing.database import EngineDatabase
@@ -20,7 +21,7 @@ from infrastructure.results import ResultRepository
 
 T = TypeVar("T")
 
-TASK_THREADS = 4
+SLOTS = 4
 _numbers = itertools.count(1)
 
 
@@ -65,7 +66,7 @@ class EngineProcess:
                 results=ResultRepository(pool),
                 keeper=LeaseKeeper(TaskRepository(pool)),
                 owner=f"test-process-{next(_numbers)}",
-                task_threads=TASK_THREADS,
+                slots=TaskSlots(SLOTS),
             )
         )
         self.janitor = Janitor(

@@ -17,6 +17,7 @@ from core.models.lease import LeaseOutcome
 from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running.leases import LeaseKeeper
 from core.running.task_batch import TaskBatch
+from core.running.task_slots import TaskSlots
 
 log = logging.getLogger("an.author")
 
@@ -158,7 +159,7 @@ def test_lines_are_kept_with_a_failed_attempt_alone(caplog, fails):
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single", lease_seconds=3600)
     renewed = SimpleNamespace(renew_leases=lambda held: {(h.lease_id, h.task_id): LeaseOutcome.RENEWED for h in held})
     tasks = [ClaimedRow("t1", ClaimOutcome.CLAIMED, 3, 0, "work", 0, None, {})]
-    parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed), "threads": 1}
+    parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed), "slots": TaskSlots(1)}
     with TaskBatch(job, stage, uuid4(), tasks, **parts) as batch:
         ((outcome,),) = batch.outcomes()
     printed = next(record for record in caplog.records if record.name == "handler.output")

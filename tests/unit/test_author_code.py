@@ -24,6 +24,7 @@ from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running import task_batch
 from core.running.leases import LeaseKeeper
 from core.running.task_batch import TaskBatch
+from core.running.task_slots import TaskSlots
 from core.running.threads import ThreadReserve
 from core.safety.safe_text import MOST_TEXT_BYTES
 
@@ -376,7 +377,7 @@ def outcomes_of(handler, names):
         catalog=catalog,
         results=SimpleNamespace(),
         keeper=keeper,
-        threads=2,
+        slots=TaskSlots(2),
         most_bytes=1000,
     )
     with batch:

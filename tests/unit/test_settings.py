@@ -177,7 +177,7 @@ def test_all_queues_that_an_app_reads(mode, queues):
         ),
         ("COREMACHINE_APP_MODE", "both", "expected standalone, platform or worker, found 'both'"),
         ("COREMACHINE_WORKER_QUEUES", "heavy", "expected some of tasks, raster, found heavy; add it to"),
-        ("COREMACHINE_TASK_THREADS", "1000", "expected a number of threads from 1 to 64, found '1000'"),
+        ("COREMACHINE_TASK_THREADS", "1000", "expected a number of tasks from 1 to 64, found '1000'"),
         ("COREMACHINE_SWEEP_SCHEDULE", "* * *", r"expected an NCRONTAB expression .*, found '\* \* \*'"),
         ("ServiceBusConnection", f"SharedAccessKey={SECRET}", "expected Endpoint=sb://.*found something else"),
         ("ServiceBusConnection", f"Endpoint=sb://x;SharedAccessKey={SECRET}", "found something else"),

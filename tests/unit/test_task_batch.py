@@ -10,6 +10,7 @@ from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running import task_batch
 from core.running.leases import LeaseKeeper
 from core.running.task_batch import TaskBatch
+from core.running.task_slots import TaskSlots
 
 
 class AllRenewed:
@@ -40,7 +41,7 @@ def test_no_more_tasks_run_at_once_than_the_setting_says(monkeypatch):
         catalog=catalog,
         results=SimpleNamespace(),
         keeper=LeaseKeeper(AllRenewed()),
-        threads=3,
+        slots=TaskSlots(3),
     )
     batch._patience_seconds = 0.01
     with batch:
@@ -76,7 +77,7 @@ def test_lease_of_a_settled_task_is_not_renewed_while_its_message_goes_on():
         catalog=catalog,
         results=SimpleNamespace(),
         keeper=keeper,
-        threads=2,
+        slots=TaskSlots(2),
     )
     with batch:
         for group in batch.outcomes():

@@ -1,4 +1,4 @@
-"""The part that batch and session pumps share: threads that receive until stopped, and back off after errors."""
+"""The part that all pumps of Service Bus share: threads that receive until stopped, and back off after errors."""
 
 from __future__ import annotations
 
@@ -44,29 +44,34 @@ class LoopPump(ABC):
         self._trouble = Trouble(entity, log)
 
     def start(self) -> None:
-        log.info("pump_started function=%s entity=%s loops<=%d", self._function.name, self._entity, self._limit)
-        self._add_thread()
+        log.info("pump_started function=%s entity=%s threads<=%d", self._function.name, self._entity, self._limit)
+        self._add_threads(1)
 
     def stop(self) -> None:
         """Take no more messages. Those in flight go on; `join` waits for them to be settled."""
         self._stopping.set()
 
     def quiesce(self, timeout_seconds: float) -> None:
-        """After `stop`: wait until no thread asks for messages any more."""
+        """After `stop`: wait until no thread asks for messages any more.
+
+        A message that is abandoned before that comes straight back to another thread of the pump that is going down,
+        which can only abandon it again: each round costs it a delivery.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._asking == 0, timeout_seconds)
 
     def join(self, timeout_seconds: float) -> bool:
-        """Wait until every thread has settled its messages; False when the time is up before."""
+        """Wait until every thread has settled its messages and closed its receiver; False when that takes longer."""
         deadline = time.monotonic() + timeout_seconds
-        with self._changed:
-            threads = list(self._threads)
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        if any(thread.is_alive() for thread in threads):
-            return False
-        self._close()
-        return True
+        while True:
+            with self._changed:
+                threads = list(self._threads)
+            if not threads:
+                self._close()
+                return True
+            threads[0].join(max(0.0, deadline - time.monotonic()))
+            if threads[0].is_alive():
+                return False
 
     @abstractmethod
     def _consume(self) -> bool:
@@ -76,15 +81,21 @@ class LoopPump(ABC):
     def _close(self) -> None:
         """Close the client, when all threads have ended."""
 
-    def _add_thread(self) -> None:
+    def _may_end_after_error(self) -> bool:
+        """Whether a thread that met an error is not needed any more."""
+        return False
+
+    def _add_threads(self, count: int) -> None:
+        """So many more, up to the limit."""
         with self._changed:
-            if self._stopping.is_set() or len(self._threads) >= self._limit:
+            if self._stopping.is_set():
                 return
-            self._opened += 1
-            name = f"pump-{self._function.name}-{self._opened}"
-            thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._threads.add(thread)
-            thread.start()
+            for _ in range(min(count, self._limit - len(self._threads))):
+                self._opened += 1
+                name = f"pump-{self._function.name}-{self._opened}"
+                thread = threading.Thread(target=self._run, name=name, daemon=True)
+                self._threads.add(thread)
+                thread.start()
 
     def _run(self) -> None:
         failures = 0
@@ -97,6 +108,8 @@ class LoopPump(ABC):
                     self._trouble.clear()
                 except Exception as exc:  # noqa: BLE001 - whatever the SDK raises, the pump must go on
                     self._trouble.report(exc)
+                    if self._may_end_after_error():
+                        return
                     self._stopping.wait(back_off(failures))
                     failures += 1
         finally:

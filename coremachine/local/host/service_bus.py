@@ -31,15 +31,13 @@ from coremachine.local.host.clients import service_bus_client
 from coremachine.local.host.dispatcher import Dispatcher
 from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.lock_times import is_done, seconds_until
+from coremachine.local.host.loop_pump import RECEIVE_SECONDS, LoopPump, Settler
 from coremachine.local.host.message_calls import message_call
 from coremachine.local.host.settings import ServiceBusOptions
 from coremachine.local.host.slots import PATIENCE_SECONDS, SlotDemand
-from coremachine.local.host.trouble import Trouble, back_off
 
 log = logging.getLogger(__name__)
 
-# How long one request for a message stays open: bounds how late a slot notices that it should stop.
-_RECEIVE_SECONDS = 0.5
 # Where no message came for a while, a request stays open longer: each costs a millisecond of the two processes' time.
 _QUIET_SECONDS = 30.0
 _RECEIVE_SECONDS_WHERE_QUIET = 2.0
@@ -52,16 +50,12 @@ _IDLE_SECONDS = 60.0
 _LONGEST_SILENCE_SECONDS = 30.0
 
 
-class Receiver(Protocol):
+class Receiver(Settler, Protocol):
     """The part of the SDK's receiver that a slot uses; the seam for tests."""
 
     def receive_messages(
         self, max_message_count: int | None = 1, max_wait_time: float | None = None
     ) -> Sequence[ServiceBusReceivedMessage]: ...
-
-    def complete_message(self, message: ServiceBusReceivedMessage) -> None: ...
-
-    def abandon_message(self, message: ServiceBusReceivedMessage) -> None: ...
 
     def renew_message_lock(self, message: ServiceBusReceivedMessage) -> datetime: ...
 
@@ -121,7 +115,7 @@ def _turn_off_keep_alive(receiver: ServiceBusReceiver) -> None:
     receiver._create_handler = create_without_thread  # type: ignore[method-assign]  # noqa: SLF001
 
 
-class QueuePump:
+class QueuePump(LoopPump):
     """Moves the messages of one entity to one function, `max_concurrent_calls` at a time."""
 
     def __init__(
@@ -135,79 +129,14 @@ class QueuePump:
         max_concurrent_calls: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._function = function
+        super().__init__(function, trigger.entity, limit=max_concurrent_calls)
         self._trigger = trigger
         self._receivers = receivers
         self._dispatcher = dispatcher
-        self._limit = max_concurrent_calls
         self._renewal_seconds = options.max_auto_lock_renewal_seconds
         self._auto_complete = options.auto_complete_messages if trigger.auto_complete is None else trigger.auto_complete
-        self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._slots: set[threading.Thread] = set()
-        self._opened = 0
         self._clock = clock
         self._demand = SlotDemand(max_concurrent_calls, clock)
-        self._asking = 0
-        self._trouble = Trouble(trigger.entity, log)
-
-    def start(self) -> None:
-        log.info("pump_started function=%s entity=%s slots<=%d", self._function.name, self._trigger.entity, self._limit)
-        with self._lock:
-            self._add_slots(1)
-
-    def stop(self) -> None:
-        """Take no more messages. Those in flight go on; `join` waits for them to be settled."""
-        self._stopping.set()
-
-    def quiesce(self, timeout_seconds: float) -> None:
-        """After `stop`: wait until no slot asks for messages any more.
-
-        A message that is abandoned before that comes straight back to another slot of the pump that is going down,
-        which can only abandon it again: each round costs it a delivery.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._asking == 0, timeout_seconds)
-
-    def join(self, timeout_seconds: float) -> bool:
-        """Wait until every slot has settled its message and closed its receiver; False when the time is up before."""
-        deadline = time.monotonic() + timeout_seconds
-        while True:
-            with self._lock:
-                slots = list(self._slots)
-            if not slots:
-                self._receivers.close()
-                return True
-            slots[0].join(max(0.0, deadline - time.monotonic()))
-            if slots[0].is_alive():
-                return False
-
-    def _add_slots(self, count: int) -> None:
-        for _ in range(min(count, self._limit - len(self._slots))):
-            self._opened += 1
-            name = f"pump-{self._function.name}-{self._opened}"
-            slot = threading.Thread(target=self._run_slot, name=name, daemon=True)
-            self._slots.add(slot)
-            slot.start()
-
-    def _run_slot(self) -> None:
-        failures = 0
-        try:
-            while not self._stopping.is_set():
-                try:
-                    if not self._consume():
-                        return
-                    failures = 0
-                except Exception as exc:  # noqa: BLE001 - whatever the SDK raises, the pump must go on
-                    self._trouble.report(exc)
-                    if self._leave_to_others():
-                        return
-                    self._stopping.wait(back_off(failures))
-                    failures += 1
-        finally:
-            with self._lock:
-                self._slots.discard(threading.current_thread())
 
     def _consume(self) -> bool:
         """Receive and handle until stopped (True) or until this slot is not needed any more (False)."""
@@ -216,7 +145,7 @@ class QueuePump:
         try:
             while not self._stopping.is_set():
                 is_quiet = self._clock() - idle_since > _QUIET_SECONDS
-                message = self._ask(receiver, _RECEIVE_SECONDS_WHERE_QUIET if is_quiet else _RECEIVE_SECONDS)
+                message = self._ask(receiver, _RECEIVE_SECONDS_WHERE_QUIET if is_quiet else RECEIVE_SECONDS)
                 self._trouble.clear()
                 if message is not None:
                     self._handle(receiver, message)
@@ -229,41 +158,44 @@ class QueuePump:
 
     def _ask(self, receiver: Receiver, seconds: float) -> ServiceBusReceivedMessage | None:
         messages: Sequence[ServiceBusReceivedMessage] = ()
-        with self._lock:
-            self._asking += 1
         asked_at = self._clock()
-        try:
-            messages = receiver.receive_messages(max_message_count=1, max_wait_time=seconds)
-        finally:
-            with self._changed:
-                self._asking -= 1
-                self._demand.on_answer(asked_at, has_message=bool(messages))
-                self._changed.notify_all()
+        with self._receiving():
+            try:
+                messages = receiver.receive_messages(max_message_count=1, max_wait_time=seconds)
+            finally:
+                with self._changed:
+                    self._demand.on_answer(asked_at, has_message=bool(messages))
         return messages[0] if messages else None
+
+    def _close(self) -> None:
+        self._receivers.close()
+
+    def _may_end_after_error(self) -> bool:
+        return self._leave_to_others()
 
     def _leave_to_others(self) -> bool:
         """Whether this slot may end because another one stays; takes it off the list in the same step."""
-        with self._lock:
-            if len(self._slots) > 1:
-                self._slots.discard(threading.current_thread())
+        with self._changed:
+            if len(self._threads) > 1:
+                self._threads.discard(threading.current_thread())
                 return True
             return False
 
     def _handle(self, receiver: Receiver, message: ServiceBusReceivedMessage) -> None:
-        with self._lock:
+        with self._changed:
             self._demand.on_message()
         try:
             self._grow()
             succeeded = self._invoke(receiver, message)
         finally:
-            with self._lock:
+            with self._changed:
                 self._demand.on_done()
-        self._settle(receiver, message, succeeded=succeeded)
+        if not succeeded or self._auto_complete:
+            self._settle(receiver, [message], succeeded=succeeded)
 
     def _grow(self) -> None:
-        with self._lock:
-            if not self._stopping.is_set():
-                self._add_slots(self._demand.wanted(len(self._slots)))
+        with self._changed:
+            self._add_threads(self._demand.wanted(len(self._threads)))
 
     def _invoke(self, receiver: Receiver, message: ServiceBusReceivedMessage) -> bool:
         try:
@@ -301,17 +233,6 @@ class QueuePump:
                 log.warning("lock_renewal_failed function=%s message_id=%s error=%r", *self._subject(message), exc)
                 renewing = False
         is_done(outcome, None)
-
-    def _settle(self, receiver: Receiver, message: ServiceBusReceivedMessage, *, succeeded: bool) -> None:
-        """Complete or abandon. A failure is logged only: the broker delivers the message again when the lock ends."""
-        if succeeded and not self._auto_complete:
-            return
-        settle = receiver.complete_message if succeeded else receiver.abandon_message
-        try:
-            settle(message)
-        except Exception as exc:  # noqa: BLE001 - as documented
-            verb = "complete" if succeeded else "abandon"
-            log.warning("settle_failed function=%s message_id=%s verb=%s error=%r", *self._subject(message), verb, exc)
 
     def _subject(self, message: ServiceBusReceivedMessage) -> tuple[str, str | None]:
         return self._function.name, message.message_id

@@ -88,7 +88,7 @@ class SessionPump(LoopPump):
         if receiver is None:
             return not others_wait  # one thread that waits is enough
         if not others_wait:
-            self._add_thread()  # for the next session, while this one lasts
+            self._add_threads(1)  # for the next session, while this one lasts
         try:
             self._drain(receiver)
         finally:

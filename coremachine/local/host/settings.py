@@ -13,7 +13,7 @@ from coremachine.local.host.errors import MissingSettingError, SettingsError
 from coremachine.local.host.host_keys import warnings_of
 from coremachine.local.host.timespan import parse_timespan
 
-_OVERRIDE_PREFIX = "AzureFunctionsJobHost__"
+OVERRIDE_PREFIX = "AzureFunctionsJobHost__"
 _SETTING_REFERENCE = re.compile(r"%([^%]+)%")
 
 _LOG_LEVELS = {
@@ -88,9 +88,9 @@ def read_host_settings(app_dir: Path, environment: Mapping[str, str]) -> HostSet
         raise SettingsError(f'{path}: expected "version": "2.0", found {document.get("version")!r}')
     values = {key.lower(): value for key, value in _flatten(document)}
     values |= {
-        name.removeprefix(_OVERRIDE_PREFIX).replace("__", ".").lower(): value
+        name.removeprefix(OVERRIDE_PREFIX).replace("__", ".").lower(): value
         for name, value in environment.items()
-        if name.startswith(_OVERRIDE_PREFIX)
+        if name.startswith(OVERRIDE_PREFIX)
     }
     reader = _Reader(path, values)
     default = HostSettings()

@@ -40,11 +40,11 @@ def test_repositories_are_made_once_for_all_threads(factory):
     assert all(each is made[0] for each in made)
 
 
-def test_tasks_of_a_message_run_in_as_many_threads_as_the_setting_says(settings):
+def test_a_process_has_as_many_slots_as_the_setting_says(settings):
     """Too many raster tasks at once ran out of memory (lesson D41)."""
     factory = RepositoryFactory(settings.model_copy(update={"task_threads": 3}))
     machine = factory.create_machine(Registry([HelloWorldJob], HANDLERS, ["tasks", "raster"]))
-    assert machine._runner._parts.task_threads == 3
+    assert machine._runner._parts.slots.count == 3
     factory.close()
 
 

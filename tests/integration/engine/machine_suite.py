@@ -15,6 +15,7 @@ from core.orchestration_manager import AppRole, OrchestrationManager
 from core.ports import QueueInspector
 from core.running.engine_parts import EngineParts
 from core.running.leases import LeaseKeeper
+from core.running.task_slots import TaskSlots
 from core.state_manager import StateManager
 from coremachine.local.memory_queue import MemoryQueues
 from infrastructure.janitor_store import JanitorRepository
@@ -79,7 +80,7 @@ class Behaviours:
         return act(context) if act else None
 
 
-def build_registry(behave: Behaviours) -> Registry:
+def build_registry(behave: Behaviours, job: type[ShapesJob] = ShapesJob) -> Registry:
     def list_numbers(params, context):
         behave(context)
         return {"count": context.job_parameters["n"]}
@@ -101,7 +102,7 @@ def build_registry(behave: Behaviours) -> Registry:
         Handler("square", square, queue="tasks"),
         Handler("sum", total, queue="tasks"),
     ]
-    return Registry([ShapesJob], handlers, queues=["tasks"])
+    return Registry([job], handlers, queues=["tasks"])
 
 
 class AgedQueues:
@@ -151,8 +152,7 @@ class Rig:
                 results=ResultRepository(pool),
                 keeper=self.keeper,
                 owner="test-process",
-                task_threads=4,
-                **machine_options,
+                **{"slots": TaskSlots(4)} | machine_options,
             )
         )
         self.janitor = Janitor(

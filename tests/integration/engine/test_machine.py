@@ -390,7 +390,11 @@ def test_size_of_messages_follows_from_how_long_the_tasks_of_the_last_job_lasted
     try:
         shapes.stages = [stage | {"tasks_per_message": None} for stage in stages]
         first = messages_of_second_stage("first")
-        engine.execute("update app.tasks set started_at = finished_at - interval '30 milliseconds'")
+        # A message of ten tasks took 0.3 s.
+        engine.execute(
+            "update app.tasks set started_at = to_timestamp(task_index / 10),"
+            " finished_at = to_timestamp(task_index / 10) + interval '300 milliseconds'"
+        )
         rig = Rig(engine)
         second = messages_of_second_stage("second")
     finally:

@@ -26,7 +26,7 @@ class Driver:
     def __init__(self, engine, first, per_message, most):
         self.engine = engine
         self.janitor = JanitorRepository(engine.pool)
-        self.per_message, self.most = per_message, most
+        self.most = most
         self.queue = []
         self.ran = {}
         self.refs = []
@@ -68,7 +68,8 @@ class Driver:
     def announce(self, tasks):
         for ref in self.refs:
             ids = [task.task_id for task in tasks if task.stage_ref == ref]
-            self.queue += [(ref, ids[i : i + self.per_message]) for i in range(0, len(ids), self.per_message)]
+            size = max((task.tasks_per_message for task in tasks if task.stage_ref == ref), default=1)
+            self.queue += [(ref, ids[i : i + size]) for i in range(0, len(ids), size)]
             self.mark(ref, ids)
 
     def mark(self, ref, ids):
@@ -145,12 +146,12 @@ class Driver:
 @given(
     story=st.lists(events, max_size=30),
     first=st.integers(1, 20),
-    per_message=st.sampled_from([1, 3]),
+    per_message=st.sampled_from([None, 1, 3]),
     most=st.sampled_from([None, None, 1, 4]),
 )
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_task_is_run_once_whatever_happens(engine, story, first, per_message, most):
-    driver = Driver(engine, first, min(per_message, most or per_message), most)
+    driver = Driver(engine, first, per_message and min(per_message, most or per_message), most)
     for ref in driver.refs:
         driver.announce(engine.tasks.take_next_tasks(ref))
     driver.check()

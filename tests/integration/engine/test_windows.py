@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from core.basics.canonical import encode_storable
 from core.models import StageRef
 from core.models.control import RerunMode, RerunRequest
 from core.models.message import read_job_message, read_task_message
@@ -335,3 +336,89 @@ def test_explain_names_the_limit_and_who_holds_it(rig, monkeypatch):
     (found,) = seen
     assert "max_parallel 2 of the stage: 48 tasks" in found["waits_for_limit"]
     assert found["waits_for_limit"].endswith("held by test-process (1)")
+
+
+def sizes_of(rig):
+    """How many tasks each message names that waits, as they will come."""
+    return [len(message["task_ids"]) for message in messages_of(rig)]
+
+
+def test_messages_of_a_stage_that_declares_no_size_grow_while_it_runs(rig, monkeypatch):
+    """Nothing was known of its tasks: the first run of a job was twenty times slower than the second."""
+    declare(monkeypatch, tasks_per_message=None)
+    job_id = run_to_tasks(rig, n=MANY)
+    assert set(sizes_of(rig)) == {10}
+    largest = 0
+    while rig.queues.deliver(rig.machine):
+        largest = max([largest, *sizes_of(rig)])
+    assert largest == 100
+    assert rig.job(job_id).result["total"] == sum(number**2 for number in range(MANY))
+    assert max(rig.behave.calls.values()) == 1
+
+
+def test_messages_of_tasks_that_last_become_small(rig, monkeypatch):
+    declare(monkeypatch, tasks_per_message=None)
+    monkeypatch.setattr("core.operating.windows.LOOK_SECONDS", 3600)
+    job_id = run_to_tasks(rig, n=MANY)
+    # None of these is marked, so nothing more is taken before the rows are made slower.
+    for _ in range(15):
+        assert rig.queues.deliver(rig.machine)
+    rig.engine.execute(
+        "update app.tasks set started_at = finished_at - interval '50 s' where stage = 2 and status = 'completed'"
+    )
+    while set(sizes_of(rig)) == {10}:
+        assert rig.queues.deliver(rig.machine)
+    assert set(sizes_of(rig)) <= {1, 10}
+    assert stage_row(rig, job_id)["settings"]["tasks_per_message"] == 1
+
+
+def test_a_declared_size_stays(rig):
+    job_id = run_to_tasks(rig, n=MANY)
+    rig.queues.run(rig.machine)
+    assert stage_row(rig, job_id)["settings"]["tasks_per_message"] == PER_MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("size", "mean_seconds", "found"),
+    [
+        (10, None, 10),
+        (10, 0.0, 100),
+        (1, 0.0, 10),
+        (100, 0.01, 100),
+        (100, 1.0, 1),
+        (10, 600.0, 1),
+        (10, 0.1, 10),  # fifteen is not much more
+        (10, 0.09, 16),
+        (10, 0.25, 6),
+        (10, 0.2, 10),
+    ],
+)
+def test_next_size_of_messages(engine, size, mean_seconds, found):
+    (row,) = engine.query("select app.next_message_size(%s, %s::double precision) as size", size, mean_seconds)
+    assert row["size"] == found
+
+
+def test_tasks_of_a_message_share_its_time(engine):
+    """Three messages of four tasks, of which the second and third were claimed in one call: 8, 4 and 4 seconds."""
+    job_id = engine.submit(stages=1)
+    engine.plan(job_id, 1, 12)
+    task_ids = [f"s1-{index:05d}" for index in range(12)]
+    lease = engine.claim(job_id, 1, *task_ids)
+    engine.stages.complete_task_and_check_stage(
+        StageRef(job_id, 1, 1), lease_id=lease, results=dict.fromkeys(task_ids, encode_storable({}, "result"))
+    )
+    for index in range(12):
+        began, seconds = 0 if index < 4 else 100, {3: 8, 11: 4}.get(index, 1)
+        engine.execute(
+            "update app.tasks set started_at = to_timestamp(%s), finished_at = to_timestamp(%s)"
+            " where job_id = %s and task_index = %s",
+            began,
+            began + seconds,
+            job_id,
+            index,
+        )
+    mean = "select app.mean_task_seconds(%s, 1, 1, 's1-', 's1.', 4, 100) as seconds"
+    assert engine.query(mean, job_id) == [{"seconds": (8 + 4) / (4 + 4)}]
+    assert engine.query("select app.mean_task_seconds(%s, 1, 2, '', 't', 4, 100) as seconds", job_id) == [
+        {"seconds": None}
+    ]

@@ -261,13 +261,13 @@ def test_burst_that_is_soon_over_opens_no_further_receiver(bench):
     """Opening links as the burst came cost more than its messages did."""
     one = bench(slots=8, bodies=(b"quick",) * 50, is_clock_turned=True)
     wait_until(lambda: len(one.queue.settled) == 50, "all settled")
-    assert len(one.pump._slots) == 1
+    assert len(one.pump._threads) == 1
 
 
 def test_burst_that_goes_on_opens_more_receivers(bench):
     one = bench(slots=8, bodies=(b"quick", b"turn", b"quick"), is_clock_turned=True)
     wait_until(lambda: len(one.queue.settled) == 3, "all settled")
-    assert len(one.pump._slots) == 4
+    assert len(one.pump._threads) == 4
 
 
 def test_lock_is_renewed_while_the_function_runs(bench):

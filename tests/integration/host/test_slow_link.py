@@ -13,7 +13,8 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from coremachine.local.broker.config import BrokerConfig
 from coremachine.local.broker.thread import BrokerThread
 from coremachine.local.host.functions import ServiceBusTrigger
-from coremachine.local.host.service_bus import _RECEIVE_SECONDS, SdkReceivers
+from coremachine.local.host.loop_pump import RECEIVE_SECONDS
+from coremachine.local.host.service_bus import SdkReceivers
 
 QUEUE = "slow"
 ONE_WAY_SECONDS = 0.1
@@ -70,7 +71,7 @@ def test_slot_gets_its_message_over_a_line_on_which_links_open_slowly() -> None:
             trigger = ServiceBusTrigger("Bus", QUEUE, "", "", is_dead_letter=False, data_type="", auto_complete=None)
             receivers = SdkReceivers(trigger, {"Bus": string.replace(f":{port}", f":{slow_port}")})
             receiver = receivers.open()
-            (message,) = receiver.receive_messages(max_message_count=1, max_wait_time=_RECEIVE_SECONDS)
+            (message,) = receiver.receive_messages(max_message_count=1, max_wait_time=RECEIVE_SECONDS)
             assert str(message) == "waited for"
             receiver.close()
             receivers.close()

@@ -83,7 +83,7 @@ def ready(http: httpx.Client, database_url: str) -> httpx.Client:
 def test_migrated_app_is_ready(ready):
     response = ready.get("/api/readyz")
     assert (response.status_code, response.json()["status"]) == (200, "ready")
-    assert [check["name"] for check in response.json()["checks"]] == ["database", "service_bus", "registry"]
+    assert [check["name"] for check in response.json()["checks"]] == ["database", "service_bus", "registry", "slots"]
 
 
 def test_process_registers_itself_and_is_the_consumer_of_its_queues(ready):

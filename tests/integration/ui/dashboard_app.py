@@ -20,6 +20,7 @@ from core.operating.dead_letters import DeadLetters
 from core.orchestration_manager import AppRole, OrchestrationManager
 from core.running.engine_parts import EngineParts
 from core.running.leases import LeaseKeeper
+from core.running.task_slots import TaskSlots
 from core.scheduling.schedules import Schedules
 from core.scheduling.ticker import ScheduleTicker
 from core.state_manager import StateManager
@@ -246,7 +247,7 @@ def make_services(pool: Pool, gate: Gate) -> AppServices:
             results=ResultRepository(pool),
             keeper=LeaseKeeper(TaskRepository(pool)),
             owner="geo-worker:vm-7:4711:ab12",
-            task_threads=4,
+            slots=TaskSlots(4),
         )
     )
     return AppServices(pool, machine, registry, queues, state)

@@ -5,13 +5,12 @@ import json
 import pytest
 
 from core.advancing.job_advancer import INLINE_SECONDS
-from core.advancing.message_size import MOST_TASKS as TASKS_PER_MESSAGE
-from core.advancing.message_size import TARGET_SECONDS
 from core.advancing.steps import FEW_TASKS
 from core.authors.author_code import MOST_TASKS
 from core.basics.canonical import LARGE_VALUE_BYTES, MOST_JSONB_BYTES, MOST_LEVELS, MOST_VALUE_BYTES
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
-from core.models.definition import RetryPolicy, StageDefinition
+from core.models.definition import MESSAGE_SECONDS, RetryPolicy, StageDefinition
+from core.models.definition import MOST_TASKS_PER_MESSAGE as TASKS_PER_MESSAGE
 from core.models.retry import GIVE_BACK_SECONDS
 from core.operating.announcer import SEND_SECONDS
 from core.operating.dead_letters import KEPT_BODY_BYTES
@@ -82,7 +81,7 @@ SAID = [
     ),
     (WRITE, f"{RETRY.max_attempts} attempts, with a jittered delay of {RETRY.base_delay_seconds:g} s"),
     (WRITE, f"doubles up to {RETRY.max_delay_seconds:g} s"),
-    (WRITE, f"aims at messages of {TARGET_SECONDS:g} s of work"),
+    (WRITE, f"aims at messages of {MESSAGE_SECONDS:g} s of work"),
     (WRITE, f"All checks of one submission have {default('check_seconds')} seconds together"),
     (WRITE, f"as JSON | {LARGE_VALUE_BYTES // KB} KB | stored, and reported as `large_value`"),
     (WRITE, f"{MOST_VALUE_BYTES // MB} MB, or `COREMACHINE_MAX_VALUE_BYTES` (at most {MOST_JSONB_BYTES // MB} MB)"),

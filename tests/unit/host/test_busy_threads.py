@@ -11,6 +11,7 @@ import pytest
 import triggers.dead_letters
 import triggers.queues
 import triggers.timers
+from coremachine.local.concurrency import CALLS_SETTING, concurrency_settings
 from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.http import Request, http_call
 from coremachine.local.host.indexing import index_app
@@ -18,7 +19,6 @@ from coremachine.local.host.invoker import Call, PortableInvoker
 from coremachine.local.host.messages import body_datum, trigger_metadata
 from coremachine.local.host.settings import read_host_settings
 from coremachine.local.host.timer import timer_call
-from coremachine.local.thread_settings import thread_settings
 from tests.integration.host.conftest import received_message
 from triggers.app_shape import RESERVE_THREADS, read_shape, threads_needed
 
@@ -69,11 +69,19 @@ def livez_call(functions) -> Call:
 def test_local_stack_makes_room_unless_somebody_chose_a_number(tmp_path):
     (tmp_path / "host.json").write_text('{"version": "2.0", "extensions": {"serviceBus": {"maxConcurrentCalls": 5}}}')
     name = "PYTHON_THREADPOOL_THREAD_COUNT"
-    assert thread_settings(tmp_path, {}) == {name: str(6 * 5 + RESERVE_THREADS)}
-    assert thread_settings(tmp_path, {"COREMACHINE_TASK_QUEUES": "a=b"}) == {name: str(4 * 5 + RESERVE_THREADS)}
-    assert thread_settings(tmp_path, {name: "3"}) == {}
+    assert concurrency_settings(tmp_path, {}, workers=1) == {name: str(6 * 5 + RESERVE_THREADS)}
+    one_queue = {"COREMACHINE_TASK_QUEUES": "a=b"}
+    assert concurrency_settings(tmp_path, one_queue, workers=1) == {name: str(4 * 5 + RESERVE_THREADS)}
+    assert concurrency_settings(tmp_path, {name: "3"}, workers=1) == {}
     (tmp_path / "local.settings.json").write_text(json.dumps({"Values": {name: "4"}}))
-    assert thread_settings(tmp_path, {}) == {}
+    assert concurrency_settings(tmp_path, {}, workers=1) == {}
+
+
+def test_each_worker_takes_as_many_messages_as_an_instance_unless_somebody_chose_a_number(tmp_path):
+    (tmp_path / "host.json").write_text('{"version": "2.0", "extensions": {"serviceBus": {"maxConcurrentCalls": 5}}}')
+    assert concurrency_settings(tmp_path, {}, workers=3)[CALLS_SETTING] == "15"
+    assert CALLS_SETTING not in concurrency_settings(tmp_path, {CALLS_SETTING: "2"}, workers=3)
+    assert CALLS_SETTING not in concurrency_settings(tmp_path, {CALLS_SETTING.upper(): "2"}, workers=3)
 
 
 def test_livez_answers_while_every_thread_is_taken(functions, slow):

@@ -6,8 +6,16 @@ import re
 import pytest
 
 from core.app_queues import DEFAULT_SWEEP_SCHEDULE
-from infrastructure.settings import AppMode, SettingsError, load_settings
-from triggers.app_shape import MODES, AppShape, find_thread_shortage, read_shape
+from core.running import task_slots
+from infrastructure.settings import AppMode, Settings, SettingsError, load_settings
+from triggers.app_shape import (
+    DEFAULT_SLOTS,
+    MODES,
+    AppShape,
+    find_slot_shortage,
+    find_thread_shortage,
+    read_shape,
+)
 
 CONNECTIONS = {
     "COREMACHINE_DATABASE_URL": "postgresql://user@host/database",
@@ -181,3 +189,27 @@ def test_pool_that_messages_can_fill_is_told(settings, calls, said, tmp_path):
     assert (found is None) == (said is None)
     assert said is None or re.search(said, found)
     assert find_thread_shortage(read_shape(settings), settings, tmp_path / "no.json") is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "calls", "said"),
+    [
+        ({}, 8, None),
+        ({}, 7, r"expected at least 8 \(COREMACHINE_TASK_THREADS 8 in each of 1 processes\), found 7;"),
+        ({"FUNCTIONS_WORKER_PROCESS_COUNT": "2"}, 12, "expected at least 16 .* found 12;"),
+        ({"FUNCTIONS_WORKER_PROCESS_COUNT": "2", "COREMACHINE_TASK_THREADS": "6"}, 12, None),
+        # It runs no tasks.
+        ({"COREMACHINE_APP_MODE": "platform"}, 1, None),
+        ({}, None, None),
+    ],
+)
+def test_slots_that_messages_cannot_fill_are_told(settings, calls, said, tmp_path):
+    host = {"extensions": {"serviceBus": {} if calls is None else {"maxConcurrentCalls": calls}}}
+    (tmp_path / "host.json").write_text(json.dumps(host))
+    found = find_slot_shortage(read_shape(settings), settings, tmp_path / "host.json")
+    assert (found is None) == (said is None)
+    assert said is None or re.search(said, found)
+
+
+def test_default_of_slots_is_the_engines():
+    assert DEFAULT_SLOTS == task_slots.DEFAULT_SLOTS == Settings.model_fields["task_threads"].default

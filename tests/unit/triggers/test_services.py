@@ -81,6 +81,7 @@ def test_app_whose_queues_are_there_is_ready():
         ("database", True),
         ("service_bus", True),
         ("registry", True),
+        ("slots", True),
     ]
     assert checks[1].detail == "queues coremachine-jobs, coremachine-tasks, coremachine-raster-tasks"
 

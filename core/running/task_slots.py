@@ -1,0 +1,115 @@
+"""How many tasks run at once in a process: one number, whatever the messages name. First come, first served."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+# What a process has if nothing else is declared: docs/adr/0034-one-number-of-slots.md has the reasons.
+DEFAULT_SLOTS = 8
+# How often a thread that waits looks whether its process is about to end.
+_LOOK_SECONDS = 1.0
+
+
+class Slot:
+    """The right to run one task at a time. Whoever holds it releases it; a second release does nothing."""
+
+    __slots__ = ("_give_back",)
+
+    def __init__(self, give_back: Callable[[], None]) -> None:
+        self._give_back: Callable[[], None] | None = give_back
+
+    def hand_over(self) -> "Slot":
+        """The same right for somebody else; this one's release does nothing from now on."""
+        give_back, self._give_back = self._give_back, None
+        if give_back is None:
+            raise AssertionError("expected a slot that is held, found one that was released")
+        return Slot(give_back)
+
+    def release(self) -> None:
+        """Let the first in line have it."""
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()
+
+
+class _Waiter:
+    """A thread in line. `turn` is released when the slot is its."""
+
+    __slots__ = ("is_served", "turn")
+
+    def __init__(self) -> None:
+        self.is_served = False
+        self.turn = threading.Lock()
+        self.turn.acquire()
+
+
+class TaskSlots:
+    """The slots of a process. Any thread may take one.
+
+    Args:
+        count: The largest number of tasks that run at once.
+    """
+
+    def __init__(self, count: int) -> None:
+        if count < 1:
+            raise ValueError(f"slots: expected at least 1, found {count}")
+        self.count = count
+        self._free = count
+        self._lock = threading.Lock()
+        self._line: deque[_Waiter] = deque()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a thread waits for a slot."""
+        return bool(self._line)
+
+    @property
+    def taken(self) -> int:
+        """How many slots are in use."""
+        return self.count - self._free
+
+    def take_spare(self) -> Slot | None:
+        """A slot that nobody waits for; None at once if there is none."""
+        with self._lock:
+            if self._free == 0:
+                return None
+            self._free -= 1
+            return Slot(self._give_back)
+
+    def take(self, timeout_seconds: float) -> Slot | None:
+        """A slot, after those that came before; None if it takes longer than the timeout."""
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                return Slot(self._give_back)
+            own = _Waiter()
+            self._line.append(own)
+        own.turn.acquire(timeout=timeout_seconds)
+        with self._lock:
+            if not own.is_served:
+                self._line.remove(own)
+                return None
+        return Slot(self._give_back)
+
+    def wait_for(self, timeout_seconds: float, refuse: Callable[[], None]) -> Slot | None:
+        """As `take`, for a thread that holds nothing.
+
+        Args:
+            refuse: Called while the thread waits; raises when this process is about to end.
+        """
+        slot = self.take_spare()
+        waited = 0.0
+        while slot is None and waited < timeout_seconds:
+            refuse()
+            slot = self.take(min(_LOOK_SECONDS, timeout_seconds - waited))
+            waited += _LOOK_SECONDS
+        return slot
+
+    def _give_back(self) -> None:
+        with self._lock:
+            if not self._line:
+                self._free += 1
+                return
+            first = self._line.popleft()
+            first.is_served = True
+        first.turn.release()

@@ -1,0 +1,93 @@
+"""How many tasks run at once in a process: the slots, and who gets the next one."""
+
+import threading
+
+import pytest
+
+from core.running.task_slots import TaskSlots
+
+
+def wait_until_in_line(slots, count):
+    """The line is what a thread joins as the last thing before it waits."""
+    while len(slots._line) < count:
+        pass
+
+
+def test_a_process_has_at_least_one_slot():
+    with pytest.raises(ValueError, match="expected at least 1, found 0"):
+        TaskSlots(0)
+
+
+def test_spare_slots_are_those_that_nobody_has():
+    slots = TaskSlots(2)
+    held = [slots.take_spare(), slots.take_spare()]
+    assert all(held)
+    assert slots.take_spare() is None
+    assert slots.take(0.0) is None
+    held[0].release()
+    assert slots.take_spare() is not None
+
+
+def test_a_second_release_frees_nothing():
+    slots = TaskSlots(1)
+    slot = slots.take(0.0)
+    slot.release()
+    slot.release()
+    assert slots.take_spare() is not None
+    assert slots.take_spare() is None
+
+
+def test_a_slot_that_was_handed_over_is_the_others_to_release():
+    slots = TaskSlots(1)
+    first = slots.take(0.0)
+    second = first.hand_over()
+    first.release()
+    assert slots.take_spare() is None
+    second.release()
+    assert slots.take_spare() is not None
+    with pytest.raises(AssertionError, match="was released"):
+        first.hand_over()
+
+
+def test_who_waits_longest_is_next_and_a_spare_slot_is_none_of_theirs():
+    slots = TaskSlots(1)
+    held = slots.take(0.0)
+    order = []
+
+    def work(name):
+        slot = slots.take(60)
+        order.append(name)
+        slot.release()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for count, thread in enumerate(threads, 1):
+        thread.start()
+        wait_until_in_line(slots, count)
+    assert slots.is_wanted
+    assert slots.take_spare() is None
+    held.release()
+    for thread in threads:
+        thread.join()
+    assert order == ["a", "b", "c"]
+    assert not slots.is_wanted
+    assert slots.take_spare() is not None
+
+
+def test_who_gives_up_costs_nobody_a_slot():
+    slots = TaskSlots(1)
+    held = slots.take(0.0)
+    assert slots.take(0.001) is None
+    held.release()
+    assert slots.take_spare() is not None
+
+
+def test_a_thread_that_waits_leaves_when_its_process_ends():
+    slots = TaskSlots(1)
+    slots.take(0.0)
+
+    def refuse():
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        slots.wait_for(60, refuse)
+    assert not slots.is_wanted
