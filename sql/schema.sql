@@ -4786,7 +4786,7 @@ begin
   where t.status = 'pending';
 end $$;
 
--- How many tasks the next messages of a stage name, where its author says nothing: the work of a message should last
+-- How many tasks the next messages of a stage name, where its author declares none: the work of a message should last
 -- about 1.5 seconds. At most ten times as many as before, since quick tasks end first; what differs by
 -- less than a half stays.
 create or replace function "app".next_message_size(p_size integer, p_mean_seconds double precision) returns integer
@@ -4912,7 +4912,7 @@ comment on function "app"."open_window"(p_job_id text, p_run integer, p_stage in
 comment on function "app"."window_size"(p_running integer, p_rate double precision, p_per_message integer) is 'How many tasks should wait in the queue beside those that run, for a stage with this many running, and this many ending per second.';
 comment on function "app"."window_weight"(p_priority text) is 'A job''s weight among others: how much larger its windows are.';
 comment on function "app"."take_next_tasks"(p_job_id text, p_run integer, p_stage integer) is 'Takes the next tasks of a stage into its window, and returns them; the caller sends their messages.';
-comment on function "app"."next_message_size"(p_size integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name, where its author says nothing: the work of a message should last about {message_seconds} seconds.';
+comment on function "app"."next_message_size"(p_size integer, p_mean_seconds double precision) is 'How many tasks the next messages of a stage name, where its author declares none: the work of a message should last about {message_seconds} seconds.';
 comment on function "app"."mean_task_seconds"(p_job_id text, p_run integer, p_stage integer, p_from text, p_to text, p_per_message integer, p_limit integer) is 'How long tasks of a stage took, by the first p_limit completed ones from p_from to p_to, in seconds; null if there are none.';
 comment on function "app"."tasks_in_line"(p_job_id text, p_run integer, p_stage integer, p_after text, p_limit integer) is 'The open tasks of a stage after the one with this id, in order.';
 comment on function "app"."has_tasks_after"(p_job_id text, p_run integer, p_stage integer, p_after text) is 'Whether a stage has open tasks that wait for their turn.';

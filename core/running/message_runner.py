@@ -17,7 +17,7 @@ from core.running.task_slots import Slot
 
 # A task that this message, or a later one, may still run.
 _STILL_TO_RUN = frozenset({ClaimOutcome.CLAIMED, ClaimOutcome.NOT_DUE})
-# After so long without a slot a message is left to others: another process may have one.
+# A message that finds no slot within this time is left to others: another process may have one.
 SLOT_SECONDS = 5.0
 
 

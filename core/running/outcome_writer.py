@@ -67,7 +67,7 @@ class OutcomeWriter:
 
         Args:
             started: Their handlers run: that is an interruption.
-            tasks_per_message: At most so many go in a message, as the stage's own number has it.
+            tasks_per_message: An upper limit beside the stage's own number; None: no further limit.
         """
         by_id = {task.task_id: task for task in tasks}
         released = self._state.release_tasks(self.ref, lease_id=self.lease_id, task_ids=list(by_id), started=started)

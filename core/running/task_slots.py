@@ -11,7 +11,7 @@ _LOOK_SECONDS = 1.0
 
 
 class Slot:
-    """The right to run one task at a time. Whoever holds it releases it; a second release does nothing."""
+    """The right to run one task at a time. Its holder releases it; a second release does nothing."""
 
     __slots__ = ("_give_back",)
 

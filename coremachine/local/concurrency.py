@@ -13,7 +13,7 @@ CALLS_SETTING = f"{OVERRIDE_PREFIX}extensions__serviceBus__maxConcurrentCalls"
 def concurrency_settings(app_dir: Path, environment: Mapping[str, str], *, workers: int) -> dict[str, str]:
     """Settings of the host, without those that somebody chose.
 
-    Each worker takes as many messages as host.json says for an instance with one: else two workers would have half of
+    Each worker takes as many messages as host.json has for an instance with one: else two workers would have half of
     their slots each. And there is room for timers and requests while every message's handler works.
     """
     environment = app_environment(app_dir, environment)

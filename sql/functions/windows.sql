@@ -117,7 +117,7 @@ begin
   where t.status = 'pending';
 end $$;
 
--- How many tasks the next messages of a stage name, where its author says nothing: the work of a message should last
+-- How many tasks the next messages of a stage name, where its author declares none: the work of a message should last
 -- about {message_seconds} seconds. At most ten times as many as before, since quick tasks end first; what differs by
 -- less than a half stays.
 create or replace function {schema}.next_message_size(p_size integer, p_mean_seconds double precision) returns integer

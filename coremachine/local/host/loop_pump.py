@@ -86,7 +86,7 @@ class LoopPump(ABC):
         return False
 
     def _add_threads(self, count: int) -> None:
-        """So many more, up to the limit."""
+        """Start this number of threads, or fewer where the limit is reached."""
         with self._changed:
             if self._stopping.is_set():
                 return
