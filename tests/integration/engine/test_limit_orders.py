@@ -153,7 +153,7 @@ class Driver:
         return all(self.engine.jobs.find_job(ref.job_id).status == "finalizing" for ref in self.refs)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at_once=numbers, rate=rates, orders=st.lists(events, max_size=40))
 def test_no_limit_is_exceeded_and_no_task_lost(clocked_engine, at_once, rate, orders):
     engine = clocked_engine
