@@ -22,7 +22,7 @@ from triggers.ui.ports import Services
 
 router = APIRouter(route_class=PageRoute)
 
-# The name of a chosen job's field; its value says nothing.
+# The name of a chosen job's field; its value has no meaning.
 PICK = "job."
 _MATCHING = "matching"
 

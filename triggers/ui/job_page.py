@@ -134,7 +134,7 @@ class View:
 def _look(services: UiServices, detail: JobDetail, query: JobPageQuery, reads: RecentReads) -> View:
     job, now = detail.job, datetime.now(UTC)
     state = (job.job_id, job.run, job.status, job.updated_at, job.paused_at)
-    # What an ended job left changes no more; its page says how long ago that was.
+    # What an ended job left changes no more; its page shows how long ago that was.
     seconds = _ENDED_SECONDS if job.status.is_terminal else 0
     facts = reads.get(
         ("facts", *state),
@@ -209,7 +209,7 @@ def _read_pulse(services: UiServices, detail: JobDetail, now: datetime) -> list[
 
 def _cards(view: View) -> list[StageCard]:
     recent: dict[int, int] = {}
-    # Of a paused job no rate says when it will be done.
+    # Of a paused job no rate shows when it will be done.
     for cell in view.pulse if view.detail.job.paused_at is None else ():
         recent[cell.stage] = recent.get(cell.stage, 0) + cell.recent
     return stage_cards(view.detail.job.definition, view.detail.stages, recent, view.now)

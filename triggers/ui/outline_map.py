@@ -27,7 +27,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Shape:
-    """Of one outline. `name` is empty where it stands for several."""
+    """Of one outline. `name` is empty where it is for several."""
 
     name: str
     group: int

@@ -36,7 +36,7 @@ class RecentReads:
         """What `make` returned lately for this key, or returns now; what it raises is raised.
 
         Args:
-            seconds: For so long it is good, if that is longer than for others.
+            seconds: How long it is good, where that is longer than for others.
         """
         slot = self._slots.get(key)
         if slot is None:
