@@ -104,11 +104,16 @@ class Around:
     has_poles: bool = True
 
     def into(self, west: float, east: float, xs: Any) -> Any:
-        """The same places with x as a grid from `west` to `east` counts it, which may go on beyond the seam."""
-        for step in (self.turn, -self.turn) if self.turn else ():
-            is_there = (xs + step >= west) & (xs + step <= east)
-            xs = np.where(is_there & ((xs < west) | (xs > east)), xs + step, xs)
-        return xs
+        """The same places with x as a grid from `west` to `east` counts it, which may go on beyond the seam.
+
+        Places outside of the grid are counted as its neighbours: x goes on at its edges.
+        """
+        if not self.turn:
+            return xs
+        with np.errstate(invalid="ignore"):
+            turns = np.round(((west + east) / 2 - xs) / self.turn)
+            stays = ((xs >= west) & (xs <= east)) | ~np.isfinite(turns)
+            return np.where(stays, xs, xs + self.turn * turns)
 
 
 def around(crs: Any) -> Around:

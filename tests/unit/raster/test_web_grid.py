@@ -57,3 +57,13 @@ def test_the_poles_are_not_in_the_world_of_web_maps(tmp_path):
     path = write_raster(tmp_path / "a.tif", pixels_of("float32"), **place)
     with pytest.raises(UnusableRaster, match=r"beyond 85\.06 degrees of latitude"):
         convert_raster(str(path), str(tmp_path / "out"), web_optimized=True)
+
+
+@pytest.mark.parametrize("west", [300, -195, 150])
+def test_longitudes_beyond_half_a_turn_are_put_on_the_web_s_own_tiles(tmp_path, west):
+    """Tiles reach beyond the raster: what lies there is beside it, and not a turn of the globe away."""
+    place = Affine(0.01, 0, west, 0, -0.01, 10)
+    path = write_raster(tmp_path / "a.tif", pixels_of("float32"), "nodata", crs="EPSG:4326", transform=place)
+    result = convert_raster(str(path), str(tmp_path / "out"), web_optimized=True)
+    assert result["bbox"][0] <= (west + 180) % 360 - 180 <= result["bbox"][2]
+    assert result["verification"]["agreement"]["pixels"] > 0
