@@ -34,7 +34,7 @@ from triggers.entity_tag import answer_with_tag
 from triggers.job_answers import job_answer, list_item, read_job, retry_after
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
-from triggers.problems import Problem
+from triggers.problem_models import Problem
 from triggers.ui.router import ROUTERS as PAGES
 from triggers.ui.sign_in import refuse_page
 from triggers.waiting import EndWatcher

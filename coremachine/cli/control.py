@@ -8,7 +8,7 @@ from rich.markup import escape
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
 from coremachine.cli.client import ApiClient, Json, choose_url
 from coremachine.cli.errors import UsageProblem
-from coremachine.cli.jobs import follow_to_end, say
+from coremachine.cli.jobs import follow_to_end
 from coremachine.cli.options import (
     JobArgument,
     Output,
@@ -19,7 +19,7 @@ from coremachine.cli.options import (
     wants_json,
 )
 from coremachine.cli.parameters import gather_parameters
-from coremachine.cli.render import console, duration_text, print_json, print_rows, seconds_between, status_markup
+from coremachine.cli.render import console, duration_text, print_json, print_rows, say, seconds_between, status_markup
 
 _GRACE_HELP = f"Seconds that tasks which run get to stop; 0: none. Default: {DEFAULT_CANCEL_GRACE_SECONDS:g}."
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Kept in the job's timeline.")]

@@ -12,6 +12,8 @@ from enum import IntEnum
 from http import HTTPStatus
 from typing import Any
 
+from coremachine import client
+
 
 class Exit(IntEnum):
     """Exit codes; scripts rely on them."""
@@ -81,6 +83,15 @@ class ApiError(CliError):
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), **self.problem, "status": self.status}
+
+
+def error_of(error: client.ClientError) -> CliError:
+    """An error of the client, for people."""
+    if isinstance(error, client.ApiProblem):
+        return ApiError(error.status, error.problem)
+    if isinstance(error, client.ServerUnreachable):
+        return ServerUnreachable(error.url, error.reason)
+    return UsageProblem(str(error)) if isinstance(error, client.WrongArgument) else CliError(str(error))
 
 
 def exit_code_of(status: int) -> Exit:

@@ -9,9 +9,8 @@ from rich.text import Text
 
 from coremachine.cli.client import ApiClient, Json, choose_url
 from coremachine.cli.errors import Exit, UsageProblem
-from coremachine.cli.jobs import say
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
-from coremachine.cli.render import SHORT_ID, console, error_text, local_time, print_json, print_rows, status_markup
+from coremachine.cli.render import SHORT_ID, console, error_text, local_time, print_json, print_rows, say, status_markup
 
 _SEVERITIES = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·", "cyan")}
 
@@ -109,8 +108,11 @@ def list_dead(
         raise UsageProblem("--group: expected no --fingerprint with it, found one; leave one of them out")
     with ApiClient(choose_url(url)) as client:
         where: dict[str, Any] = {"queue": queue, "job_id": job and client.resolve_job_id(job)}
-        where |= {"resolved": "all" if resolved else None, "group": "true" if group else None}
-        found = client.list_dead_letters(**where, fingerprint=fingerprint, limit=limit)
+        where |= {"resolved": "all" if resolved else None}
+        if group:
+            found = client.group_dead_letters(**where, limit=limit)
+        else:
+            found = client.list_dead_letters(**where, fingerprint=fingerprint, limit=limit)
     if wants_json(output):
         print_json({"value": found})
         return

@@ -41,10 +41,10 @@ from coremachine.cli.render import (
     print_json,
     print_rows,
     print_whole,
+    say,
     seconds_of_run,
     status_markup,
     visible,
-    visible_lines,
 )
 from coremachine.cli.times import read_time
 
@@ -135,7 +135,6 @@ def submit(
             if_ended=if_ended,
             tags=tag or [],
             start_at=read_time("--start-at", start_at),
-            say=say if wait else None,
         )
         if answer.get("advice"):
             say(answer["advice"])
@@ -370,11 +369,6 @@ def places_of(job: Json) -> dict[str, str]:
         for name, value in found.items()
         if value.startswith("/") or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value)
     }
-
-
-def say(text: str) -> None:
-    """To people, beside the result on stdout."""
-    typer.echo(visible_lines(text), err=True)
 
 
 def _remark(task: Json) -> str:

@@ -8,9 +8,8 @@ import typer
 
 from coremachine.cli.client import ApiClient, Json, choose_url
 from coremachine.cli.errors import Exit
-from coremachine.cli.jobs import say
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
-from coremachine.cli.render import SHORT_ID, error_text, print_json, print_rows
+from coremachine.cli.render import SHORT_ID, error_text, print_json, print_rows, say
 
 COLUMNS = ["name", "file", "values", "valid", "range"]
 # Shown where an output has any.

@@ -23,9 +23,8 @@ from core.project_file import ProjectFileError, read_project_settings
 from core.safety.safe_text import text_of, type_name
 from coremachine.cli.client import ApiClient, Json, choose_url
 from coremachine.cli.errors import CliError, Exit, UsageProblem
-from coremachine.cli.jobs import say
 from coremachine.cli.options import JobArgument, OutputOption, UrlOption, wants_json
-from coremachine.cli.render import print_json, print_whole
+from coremachine.cli.render import print_json, print_whole, say
 from coremachine.cli.tasks import RunOption, TaskArgument
 from coremachine.local.app_folder import find_app
 from coremachine.local.stack_file import find_stack_of

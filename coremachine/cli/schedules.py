@@ -11,10 +11,9 @@ from coremachine.cli.client import ApiClient, Json, choose_url
 from coremachine.cli.control import ReasonOption
 from coremachine.cli.errors import UsageProblem
 from coremachine.cli.insight import show_findings
-from coremachine.cli.jobs import say
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.parameters import gather_parameters
-from coremachine.cli.render import SHORT_ID, console, local_time, print_json, print_rows
+from coremachine.cli.render import SHORT_ID, console, local_time, print_json, print_rows, say
 
 schedules = typer.Typer(help="Jobs that are submitted by the clock.", no_args_is_help=True)
 
@@ -150,7 +149,7 @@ def run(name: NameArgument, output: OutputOption = None, url: UrlOption = None) 
     For example: coremachine schedules run nightly
     """
     with ApiClient(choose_url(url)) as client:
-        tick = client.act_on_schedule(name, "run", None)
+        tick = client.run_schedule(name)
     if wants_json(output):
         print_json(tick)
     elif tick.get("job_id"):

@@ -16,7 +16,6 @@ from rich.text import Text
 
 from coremachine.cli.client import ApiClient, Json, choose_url, is_terminal
 from coremachine.cli.errors import ApiError
-from coremachine.cli.jobs import say
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.render import (
     console,
@@ -26,6 +25,7 @@ from coremachine.cli.render import (
     print_json,
     print_json_line,
     print_whole,
+    say,
     seconds_between,
     status_markup,
     visible,
