@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,8 @@ import httpx
 from core.models import JobStatus
 from core.safety.safe_text import brief_text
 from coremachine.cli.errors import ApiError, CliError, TimeIsUp, UsageProblem, error_of
+from coremachine.cli.options import chosen_profile
+from coremachine.cli.profiles import find_profile
 from coremachine.cli.render import say
 from coremachine.client import Client, ClientError, WaitTimeout, WrongArgument, operations
 from coremachine.client.address import is_on_this_machine, read_url
@@ -37,13 +40,44 @@ _PAGE_SHAPE: Mapping[str, type] = {"value": list}
 _SCHEDULE_SHAPE: Mapping[str, type] = {"name": str, "cron": str}
 
 
-def choose_url(given: str | None) -> str:
-    """The option, else COREMACHINE_URL, else the stack of this folder or one above, else the default port."""
-    url = given or os.environ.get("COREMACHINE_URL")
-    if not url:
-        stack = find_stack_of(Path.cwd())
-        url = stack.url if stack else DEFAULT_URL
-    return url.rstrip("/").removesuffix("/api")
+@dataclass(frozen=True)
+class Server:
+    """Where commands go, who said so, and how they prove who they are.
+
+    Args:
+        origin: For people, where an address does not answer; None: it was given on the command line.
+        scope: Of the token that `az login` or another identity of this machine gets.
+    """
+
+    url: str
+    origin: str | None = None
+    key: str | None = None
+    role_key: str | None = None
+    scope: str | None = None
+
+
+def choose_server(given: str | None) -> Server:
+    """The one of the option, else of the profile, of COREMACHINE_URL, of this folder's stack, or the default port.
+
+    Raises:
+        UsageProblem: An address and a profile are given; there is no such profile, or its key is not found.
+    """
+    name = chosen_profile()
+    if name and given:
+        raise UsageProblem(f"expected --url or a profile, found --url {given} and profile {name}; leave one out")
+    if name:
+        profile = find_profile(name)
+        keys = {kind: profile.find_key(kind) for kind in ("key", "role_key")}
+        return Server(profile.url, profile.place, scope=profile.fields.get("scope"), **keys)
+    url, origin = (given, None) if given else _usual_place()
+    return Server(url, origin, os.environ.get("COREMACHINE_FUNCTION_KEY"), os.environ.get("COREMACHINE_KEY"))
+
+
+def _usual_place() -> tuple[str, str]:
+    if url := os.environ.get("COREMACHINE_URL"):
+        return url, "COREMACHINE_URL"
+    stack = find_stack_of(Path.cwd())
+    return (stack.url, "the stack of this folder") if stack else (DEFAULT_URL, "the usual port")
 
 
 def is_terminal(status: str) -> bool:
@@ -55,18 +89,20 @@ class ApiClient:
     """Calls to one server. Every call raises a `CliError`.
 
     Args:
-        url: Without `/api`.
         transport: Another way to the server, for tests.
     """
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, server: Server, transport: httpx.BaseTransport | None = None) -> None:
         self._say: Say = say
-        with _errors_for_people():
+        self._origin = server.origin
+        with self._errors_for_people():
             self._client = Client(
-                _checked(url),
+                _checked(server),
                 transport=transport,
-                key=_key_of("COREMACHINE_FUNCTION_KEY"),
-                role_key=_key_of("COREMACHINE_KEY"),
+                key=_checked_key(server, "COREMACHINE_FUNCTION_KEY", server.key),
+                role_key=_checked_key(server, "COREMACHINE_KEY", server.role_key),
+                credential=_credential() if server.scope else None,
+                scope=server.scope,
                 retry_seconds=_OUTAGE_SECONDS,
                 on_outage=self._tell,
             )
@@ -105,7 +141,7 @@ class ApiClient:
             tags: `name=value` each.
             start_at: RFC 3339.
         """
-        with _errors_for_people():
+        with self._errors_for_people():
             if idempotency_key is not None:
                 header_of("--idempotency-key", idempotency_key)
             call = operations.submit_job(
@@ -302,7 +338,7 @@ class ApiClient:
         except WaitTimeout as error:
             raise TimeIsUp(f"the job is still {error.status} and goes on; {see}") from error
         except ClientError as error:
-            told = error_of(error)
+            told = error_of(error, self._origin)
             if not (is_outage(error) and self._client.session.was_reached):
                 raise told from error
             raise TimeIsUp(f"{told.summary}; the job is written and goes on: {see}") from error
@@ -310,14 +346,23 @@ class ApiClient:
 
     def _tell(self, outage: ClientError | None) -> None:
         """To people, beside the result."""
-        self._say("The server answers again." if outage is None else f"{error_of(outage).summary}; asking again")
+        self._say(
+            "The server answers again." if outage is None else f"{error_of(outage, self._origin).summary}; asking again"
+        )
+
+    @contextmanager
+    def _errors_for_people(self) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            raise error_of(error, self._origin) from error
 
     def _call(self, build: Callable[..., Call[Any]], *args: Any, **kwargs: Any) -> Call[Any]:
-        with _errors_for_people():
+        with self._errors_for_people():
             return build(*args, **kwargs)
 
     def _ask(self, call: Call[Any], shape: Mapping[str, type] | None = None) -> Json:
-        with _errors_for_people():
+        with self._errors_for_people():
             reply = self._client.ask(call)
         return _in_shape(reply, shape or {})
 
@@ -333,26 +378,25 @@ class ApiClient:
             call = call.after(page["next_cursor"])
 
 
-@contextmanager
-def _errors_for_people() -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        raise error_of(error) from error
-
-
-def _checked(url: str) -> str:
+def _checked(server: Server) -> str:
     """Raises UsageProblem for what is no address of a server."""
     try:
-        return read_url(url)
+        return read_url(server.url)
     except WrongArgument as error:
-        raise UsageProblem(f"--url, COREMACHINE_URL: {error}") from error
+        raise UsageProblem(f"{server.origin or '--url'}: {error}") from error
 
 
-def _key_of(variable: str) -> str | None:
-    """The key that a variable of the environment has. Raises WrongArgument for what no header can hold."""
-    key = os.environ.get(variable)
-    return header_of(variable, key) if key else None
+def _checked_key(server: Server, variable: str, key: str | None) -> str | None:
+    """Raises WrongArgument for what no header can hold."""
+    place = server.origin or ""
+    return header_of(place if place.startswith("profile ") else variable, key) if key else None
+
+
+def _credential() -> Any:
+    """What `az login` left here, or the identity of this machine."""
+    from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - slow, and for few
+
+    return DefaultAzureCredential()
 
 
 def _in_shape(reply: Reply, shape: Mapping[str, type]) -> Json:

@@ -12,7 +12,7 @@ from core.models import JobStatus
 from core.models.control import IfEnded
 from core.models.job_filter import JobSort
 from coremachine.cli.batch import submit_lines
-from coremachine.cli.client import ApiClient, Json, choose_url, is_terminal
+from coremachine.cli.client import ApiClient, Json, choose_server, is_terminal
 from coremachine.cli.draft import show_draft
 from coremachine.cli.errors import Exit, NoResult, UsageProblem
 from coremachine.cli.options import (
@@ -120,7 +120,7 @@ def submit(
         raise UsageProblem("expected JOB_TYPE or --from-jsonl, found neither; see `coremachine job-types`")
     if force and if_ended not in {None, IfEnded.FORCE}:
         raise UsageProblem(f"expected --force or --if-ended, found --force and --if-ended {if_ended}; leave one out")
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         parameters, warnings = gather_parameters(client, job_type, param or [], params_file)
         for warning in warnings:
             say(warning)
@@ -158,7 +158,7 @@ def status(job_id: JobArgument, output: OutputOption = None, url: UrlOption = No
 
     For example: coremachine status 3f2a9c -o json
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         print_job(client.get_job(client.resolve_job_id(job_id)), output)
 
 
@@ -171,7 +171,7 @@ def result(job_id: JobArgument, output: OutputOption = None, url: UrlOption = No
 
         coremachine result 3f2a9c -o json | jq .totals
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         job = client.get_job(client.resolve_job_id(job_id))
     if job.get("result") is None:
         raise _no_result(job)
@@ -213,7 +213,7 @@ def list_jobs(
 
         coremachine list --tag team=geo --since 2026-03-01T06:00 --error "no space"
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         jobs = client.list_jobs(
             status=status,
             job_type=job_type,
@@ -254,7 +254,7 @@ def watch(
 
     For example: coremachine watch 3f2a9c --timeout 600
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         follow_to_end(client, client.resolve_job_id(job_id), timeout, output, strict=strict)
 
 
@@ -270,7 +270,7 @@ def tasks(
 
     For example: coremachine tasks 3f2a9c --status failed
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.list_tasks(client.resolve_job_id(job_id), status=status, stage=stage, limit=limit)
     if wants_json(output):
         print_json({"value": found})
@@ -286,7 +286,7 @@ def job_types(output: OutputOption = None, url: UrlOption = None) -> None:
 
     For example: coremachine job-types -o json
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.list_job_types()
     if wants_json(output):
         print_json({"value": found})

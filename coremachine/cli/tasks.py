@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.text import Text
 
-from coremachine.cli.client import ApiClient, Json, choose_url, is_terminal
+from coremachine.cli.client import ApiClient, Json, choose_server, is_terminal
 from coremachine.cli.errors import ApiError
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.render import (
@@ -56,7 +56,7 @@ def task(
 
     For example: coremachine task 3f2a9c s1-000000 -o json
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
         found = client.get_task(whole_id, task_id, run=run)
         attempts = _attempts(client, whole_id, task_id, found.get("run"))
@@ -147,7 +147,7 @@ def events(job_id: JobArgument, limit: LimitOption = 200, output: OutputOption =
 
     For example: coremachine events 3f2a9c
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.list_events(client.resolve_job_id(job_id), limit=limit)
     if wants_json(output):
         print_json({"value": found})
@@ -202,7 +202,7 @@ def logs(
 
         coremachine logs 3f2a9c --task s1-000000 -o json
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
         file = find_stack_log(client.url)
         found = (

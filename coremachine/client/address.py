@@ -26,6 +26,6 @@ def read_url(url: str) -> str:
 
 
 def is_on_this_machine(url: str) -> bool:
-    """Whether the server sees this machine's files; no proxy stands before it."""
+    """Whether the server sees this machine's files; no proxy is between."""
     host = urlsplit(url).hostname or ""
     return host == "localhost" or host.endswith(".localhost") or is_loopback_address(host)

@@ -38,7 +38,7 @@ class Options(TypedDict, total=False):
         key: The function key, where the Functions host asks for one (`x-functions-key`).
         role_key: The key that carries a role, where the app has such (`x-coremachine-key`).
         credential: Of azure-identity; its tokens are sent where App Service asks for them. Needs `scope`.
-        scope: What the tokens are for, such as api://<client id>/.default.
+        scope: What the tokens are for, such as api://client-id/.default.
         retry_seconds: How long an outage of the server may last in which reads and submissions are sent again (30);
             other requests are sent once, since nobody knows whether the first did its work. 0: never again.
         on_outage: Called with the error when such an outage begins, and with None when the server answers again.

@@ -311,7 +311,7 @@ def list_audit(
     limit: int | None = None,
     cursor: str | None = None,
 ) -> "Call[models.Page[models.AuditEntry]]":
-    """Who did what to which job, and why, the latest first."""
+    """The audit log: actor, action, job and reason, the latest first."""
     return _list("audit", "AuditEntry", query_of(job_id=job_id, actor=actor, action=action, limit=limit, cursor=cursor))
 
 

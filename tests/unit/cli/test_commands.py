@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coremachine.cli import client as client_module
-from coremachine.cli.client import ApiClient
+from coremachine.cli.client import ApiClient, Server
 from coremachine.cli.main import main
 from coremachine.cli.parameters import with_whole_paths
 from coremachine.client import exchange, waiting
@@ -629,7 +629,7 @@ def test_a_relative_path_is_of_the_callers_folder(
 
 
 def test_paths_for_a_server_elsewhere_are_left_to_it() -> None:
-    client = ApiClient("https://floods.example")
+    client = ApiClient(Server("https://floods.example"))
     assert not client.is_on_this_machine
     values = {"source": "./in"}
     assert with_whole_paths(client, {"source": {"type": "str", "format": "path"}}, values) == values
