@@ -1,5 +1,6 @@
 """Commands about jobs, over the HTTP API."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -282,7 +283,7 @@ def tasks(
 
 
 def job_types(output: OutputOption = None, url: UrlOption = None) -> None:
-    """List what can be submitted.
+    """List what can be submitted, with the parameters of each: their types and defaults, and which are required.
 
     For example: coremachine job-types -o json
     """
@@ -291,7 +292,7 @@ def job_types(output: OutputOption = None, url: UrlOption = None) -> None:
     if wants_json(output):
         print_json({"value": found})
         return
-    rows = [{**each, "parameters": ", ".join(_parameter_names(each))} for each in found]
+    rows = [{**each, "parameters": _described_parameters(each)} for each in found]
     print_rows(rows, ["job_type", "description", "parameters"], empty="No job types.")
 
 
@@ -378,7 +379,19 @@ def _remark(task: Json) -> str:
     return "" if not progress else ", ".join(f"{name} {value}" for name, value in progress.items())
 
 
-def _parameter_names(entry: Json) -> list[str]:
-    schema = entry.get("parameters_schema") or entry.get("parameters") or {}
-    names = schema.get("properties", schema) if isinstance(schema, dict) else {}
-    return list(names)
+def _described_parameters(entry: Json) -> str:
+    """`source: string (required), n: integer = 5`, of a JSON Schema."""
+    schema = entry.get("parameters_schema") or {}
+    required = schema.get("required") or ()
+    return ", ".join(
+        _described(name, each, is_required=name in required) for name, each in (schema.get("properties") or {}).items()
+    )
+
+
+def _described(name: str, parameter: Json, *, is_required: bool) -> str:
+    kinds = parameter.get("type") or []
+    kind = " or ".join([kinds] if isinstance(kinds, str) else kinds)
+    text = f"{name}: {kind}" if kind else name
+    if is_required:
+        return f"{text} (required)"
+    return f"{text} = {json.dumps(parameter['default'], ensure_ascii=False)}" if "default" in parameter else text

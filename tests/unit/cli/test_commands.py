@@ -633,3 +633,13 @@ def test_paths_for_a_server_elsewhere_are_left_to_it() -> None:
     assert not client.is_on_this_machine
     values = {"source": "./in"}
     assert with_whole_paths(client, {"source": {"type": "str", "format": "path"}}, values) == values
+
+
+def test_job_types_have_types_defaults_and_what_is_required(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    properties = {"source": {"type": "string"}, "n": {"type": ["integer", "null"], "default": 5}, "any": {}}
+    schema = {"type": "object", "properties": properties, "required": ["source"]}
+    api.answer("GET /api/job-types", {"value": [{"job_type": "hello_world", "parameters_schema": schema}]})
+    assert run("job-types", "-o", "table") == 0
+    assert "source: string (required), n: integer or null = 5, any" in capsys.readouterr().out
