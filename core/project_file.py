@@ -12,7 +12,8 @@ from core.app_queues import JOBS_QUEUE, JOBS_QUEUE_SETTING, TASK_QUEUES_SETTING
 JOBS_SETTING = "COREMACHINE_JOBS"
 FILE_NAME = "pyproject.toml"
 _TABLE = "[tool.coremachine]"
-_KEYS = ("jobs", "queues")
+# The profiles are for the command line, which checks them.
+_KEYS = ("jobs", "queues", "profiles")
 
 
 class ProjectFileError(ValueError):

@@ -39,7 +39,7 @@ from triggers.job_answers import job_answer, list_item, read_job, retry_after
 from triggers.live_events import EVENT_STREAM, STREAM_SECONDS, answer_stream, follow
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
-from triggers.problems import Problem
+from triggers.problem_models import Problem
 from triggers.ui.router import ROUTERS as PAGES
 from triggers.ui.sign_in import refuse_page
 from triggers.waiting import Watcher

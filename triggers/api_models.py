@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
-from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from core.basics.canonical import shown
 from core.models import JobStatus, TaskStatus, control, view
-from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, IfEnded, JobAction, RerunMode
+from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, IfEnded, RerunMode, StoredJobAction
 from core.models.fields import (
     MOST_TAGS,
     CorrelationId,
@@ -27,8 +26,12 @@ from core.models.fields import (
     expectation,
 )
 from core.models.job_filter import JobFilter, JobSort, read_tags, read_wanted_tags
-from core.models.submission import SubmissionOutcome, expect_one_wish
+from core.models.status import StoredJobStatus
+from core.models.submission import StoredSubmissionOutcome, expect_one_wish
 from jobs.parameters import nearest_name_hint
+
+if TYPE_CHECKING:  # clients read these models, and have no use for the framework
+    from fastapi import Request
 
 MAX_LIMIT = 1000
 MAX_WAIT_SECONDS = 30.0
@@ -276,7 +279,7 @@ class Page(BaseModel, Generic[T]):
     ] = None
 
 
-def page_of(value: Iterable[T], next_cursor: str | None, request: Request) -> Page[T]:
+def page_of(value: Iterable[T], next_cursor: str | None, request: "Request") -> Page[T]:
     """A page whose `next_cursor` is left out of the answer where there is none: a field that is not set is."""
     items = list(value)
     if next_cursor is None:
@@ -286,7 +289,7 @@ def page_of(value: Iterable[T], next_cursor: str | None, request: Request) -> Pa
 
 
 class JobLinks(BaseModel):
-    self_: Annotated[str, Field(serialization_alias="self")]
+    self_: Annotated[str, Field(validation_alias=AliasChoices("self_", "self"), serialization_alias="self")]
     poll: Annotated[str, Field(description="202 until the job has ended, then 200.")]
     operation: Annotated[str, Field(description="Its status in the words of Azure's clients.")]
     tasks: str
@@ -302,7 +305,7 @@ class CancelledJob(BaseModel):
     """`cancelling` while tasks that were running have not stopped yet."""
 
     job_id: str
-    status: JobStatus
+    status: StoredJobStatus
     links: JobLinks
 
 
@@ -310,12 +313,12 @@ class JobActionAnswer(BaseModel):
     """The job after the action. `changed` is false when the action changed nothing."""
 
     job_id: str
-    status: JobStatus
+    status: StoredJobStatus
     paused: bool
     run: int
     stage: int
     changed: bool
-    allowed_actions: list[JobAction]
+    allowed_actions: list[StoredJobAction]
     links: JobLinks
 
 
@@ -345,7 +348,7 @@ class JobAnswer(BaseModel):
 
     job_id: str
     job_type: str
-    status: JobStatus
+    status: StoredJobStatus
     run: int
     stage: int
     total_stages: int
@@ -366,7 +369,7 @@ class JobAnswer(BaseModel):
     tags: dict[str, str] | None
     start_at: datetime | None
     hold: Annotated[dict[str, Any] | None, Field(description="Legal hold: reason, actor, at; it is not deleted.")]
-    allowed_actions: list[JobAction]
+    allowed_actions: list[StoredJobAction]
     stages: list[view.StageDetail]
     links: JobLinks
 
@@ -381,10 +384,10 @@ class SubmittedJob(BaseModel):
 
     job_id: str
     job_type: str
-    status: JobStatus
+    status: StoredJobStatus
     run: int
     created: bool
-    outcome: SubmissionOutcome
+    outcome: StoredSubmissionOutcome
     advice: str | None
     correlation_id: str
     links: JobLinks

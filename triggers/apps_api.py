@@ -1,15 +1,14 @@
 """Endpoints about the apps that run, and the queues between them."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
 
-from core.models.app import AppInstanceRecord, FleetFacts, InstanceState, QueueLoad
+from core.models.app import FleetFacts, QueueLoad
 from core.models.insight import Finding
 from core.operating.fleet import LIVE_SECONDS, find_fleet_problems, live_instances
+from triggers.apps_models import AppInstance, AppsAnswer, Queue, QueuesAnswer
 from triggers.endpoints import NoQuery, OneValueRoute
 from triggers.insight_models import FindingAnswer
 
@@ -31,41 +30,6 @@ class AppServices(Protocol):
     @property
     def queue_names(self) -> Mapping[str, str]: ...
     def find_missing_queues(self) -> Mapping[str, str]: ...
-
-
-class AppInstance(AppInstanceRecord):
-    """A process, and whether it is heard of."""
-
-    status: InstanceState = Field(
-        description="live: registered itself lately. silent: it did not, and may be dead. ended: it said so."
-    )
-
-
-class AppsAnswer(BaseModel):
-    """The processes of the last day by app, as they were at `at`; and what is wrong with them together."""
-
-    at: datetime
-    value: list[AppInstance]
-    findings: list[FindingAnswer]
-
-
-class Queue(QueueLoad):
-    """A queue, who reads it, and which task types these can run."""
-
-    real_name: str | None = Field(description="Its name in Service Bus; null if this app's settings do not have it.")
-    is_missing: bool = Field(description="Whether a look found that Service Bus does not have it.")
-    consumers: int = Field(description="Live processes that read it.")
-    slots: int = Field(description="The largest number of tasks that these run at once.")
-    apps: list[str] = Field(description="The names of their apps.")
-    task_types: list[str] = Field(description="The task types that at least one of these has a handler for.")
-
-
-class QueuesAnswer(BaseModel):
-    """All queues, the jobs queue first, as the rows show them at `at`; and work that nobody can take."""
-
-    at: datetime
-    value: list[Queue]
-    findings: list[FindingAnswer]
 
 
 def _services(request: Request) -> AppServices:

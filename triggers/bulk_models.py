@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from core.basics.canonical import shown
 from core.models import JobStatus
-from core.models.bulk import MOST_JOBS_AT_ONCE, BulkAction, BulkRequest, DeleteOutcome
+from core.models.bulk import MOST_JOBS_AT_ONCE, BulkAction, BulkRequest, StoredDeleteOutcome
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
 from core.models.fields import (
     MOST_TAGS,
@@ -22,6 +22,7 @@ from core.models.fields import (
     expectation,
 )
 from core.models.job_filter import JobFilter
+from core.models.status import StoredJobStatus
 from jobs.parameters import nearest_name_hint
 from triggers.api_models import JobListItem, PageQuery, Query
 
@@ -132,7 +133,7 @@ class DeletedJob(BaseModel):
     """`deleting`: a part of a large job is left; send the request again."""
 
     job_id: str
-    outcome: DeleteOutcome
+    outcome: StoredDeleteOutcome
     pruned_tasks: int
 
 
@@ -140,7 +141,7 @@ class HeldJob(BaseModel):
     """`hold` is null where the job is under none. `changed` is false where it was so before."""
 
     job_id: str
-    status: JobStatus
+    status: StoredJobStatus
     hold: dict[str, Any] | None
     changed: bool
 

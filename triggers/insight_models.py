@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
-from core.models import JobStatus
 from core.models.fields import Fingerprint, JobIdText, JobTypeText, QueueName, StrictDeadLetterId, expectation
-from core.models.insight import Severity
+from core.models.insight import StoredSeverity
+from core.models.status import StoredJobStatus
 from triggers.api_models import MAX_LIMIT, PageQuery
 
 _Grouped = Annotated[bool, Field(description="One item a fingerprint, or one each.")]
@@ -81,7 +81,7 @@ class FindingAnswer(BaseModel):
     """`since`: when it began. `next_at`: when something happens by itself. Decide by `code`; the texts may change."""
 
     code: str
-    severity: Severity
+    severity: StoredSeverity
     message: str
     since: datetime | None
     next_at: datetime | None
@@ -92,7 +92,7 @@ class Explanation(BaseModel):
     """Why a job does not move, the most telling first, as it was at `at`."""
 
     job_id: str
-    status: JobStatus
+    status: StoredJobStatus
     run: int
     stage: int
     total_stages: int

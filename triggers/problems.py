@@ -4,12 +4,11 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,56 +32,13 @@ from infrastructure.queries import InvalidCursor, JobNotFound
 from jobs.parameters import MAX_PROBLEMS, ParameterErrors
 from jobs.registry import UnknownJobType
 from triggers.ports import ServicesNotReady
+from triggers.problem_models import FieldProblem, Problem
 
 log = safe_logger(__name__)
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 _LONGEST_REASON = 2000
-_LONGEST_TEXT, _LONGEST_DETAIL, _LONGEST_NAME = 1000, 8000, 300
-
-
-def _cut(longest: int) -> AfterValidator:
-    """Text that can be sent, whatever the request held: encodable, and no longer than people read."""
-
-    def cut(text: str) -> str:
-        text = text if len(text) <= longest else f"{text[:longest]}..."
-        return text.encode("utf-8", "backslashreplace").decode()
-
-    return AfterValidator(cut)
-
-
-Name = Annotated[str, _cut(_LONGEST_NAME)]
-Text = Annotated[str, _cut(_LONGEST_TEXT)]
-
-
-class FieldProblem(BaseModel):
-    """One thing that is wrong with a request."""
-
-    field: Name
-    expected: Text
-    found: Text | None = None
-    hint: Text | None = None
-    message: Text
-
-
-class Problem(BaseModel):
-    """What every answer from 400 up holds. Decide by `code`; `detail` is for people and may change."""
-
-    type: str
-    title: str
-    status: int
-    detail: Annotated[str, _cut(_LONGEST_DETAIL)]
-    instance: Name
-    code: str
-    # The first of what is wrong, and how many more there are.
-    errors: list[FieldProblem] | None = None
-    more_errors: int | None = None
-    # Of a conflict: the job's status, the run that is there instead, and the actions that are allowed.
-    job_status: str | None = None
-    job_run: int | None = None
-    run_url: str | None = None
-    allowed_actions: list[str] | None = None
 
 
 class ProblemError(Exception):

@@ -4,13 +4,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from core.models import JobStatus
 from core.models.control import IfEnded
 from core.models.dry_run import JobDraft
 from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText, StartAt, Tags
-from core.models.submission import SubmissionOutcome, SubmitRequest, expect_one_wish
+from core.models.status import StoredJobStatus
+from core.models.submission import StoredSubmissionOutcome, SubmitRequest, expect_one_wish
 from triggers.api_models import JobLinks, StageDescription, read_if_ended
-from triggers.problems import Problem
+from triggers.problem_models import Problem
 
 MOST_JOBS = 1000
 
@@ -51,10 +51,10 @@ class BatchJob(BaseModel):
 
     job_id: str
     job_type: str
-    status: JobStatus
+    status: StoredJobStatus
     run: int
     created: bool
-    outcome: SubmissionOutcome
+    outcome: StoredSubmissionOutcome
     advice: str | None
     correlation_id: str
     links: JobLinks
@@ -101,7 +101,7 @@ class DraftAnswer(BaseModel):
     job_id: str
     job_type: str
     parameters: dict[str, Any]
-    found_status: JobStatus | None
+    found_status: StoredJobStatus | None
     stages: list[StageDescription]
     first_stage: DraftStage
 

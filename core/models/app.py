@@ -2,22 +2,25 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from core.models.definition import FrozenModel
+from core.models.status import StoredEnum
 
 MOST_NAMES = 500
 
 
-class InstanceState(StrEnum):
+class InstanceState(StoredEnum):
     """live: heard of lately. silent: not heard of in time, so it may be dead. ended: it said so itself."""
 
     LIVE = "live"
     SILENT = "silent"
     ENDED = "ended"
+
+
+StoredInstanceState = Annotated[InstanceState, BeforeValidator(InstanceState.stored)]
 
 
 class AppInstanceRecord(FrozenModel):

@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BeforeValidator
 
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
 from core.models.job_filter import JobFilter
@@ -55,6 +58,9 @@ class DeleteOutcome(StoredEnum):
     BUSY = "busy"
     REFUSED = "refused"
     HELD = "held"
+
+
+StoredDeleteOutcome = Annotated[DeleteOutcome, BeforeValidator(DeleteOutcome.stored)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from core.models.fields import expectation
 from core.models.status import JobStatus, StoredEnum
@@ -11,13 +13,16 @@ from core.models.status import JobStatus, StoredEnum
 DEFAULT_CANCEL_GRACE_SECONDS = 300.0
 
 
-class JobAction(StrEnum):
+class JobAction(StoredEnum):
     """What an operator may ask of a job."""
 
     CANCEL = "cancel"
     PAUSE = "pause"
     RESUME = "resume"
     RERUN = "rerun"
+
+
+StoredJobAction = Annotated[JobAction, BeforeValidator(JobAction.stored)]
 
 
 class RerunMode(StrEnum):

@@ -3,21 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from core.models.app import FleetFacts
 from core.models.dead_letter import DeadLetterGroup, FailureGroup
 from core.models.limit import LimitFacts
-from core.models.status import JobStatus
+from core.models.status import JobStatus, StoredEnum
 
 
-class Severity(StrEnum):
+class Severity(StoredEnum):
     """info: as it should be. warning: worth a look. error: it will not go on by itself, or it went wrong."""
 
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+StoredSeverity = Annotated[Severity, BeforeValidator(Severity.stored)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from core.models.control import IfEnded
 from core.models.fields import expectation
@@ -69,6 +71,9 @@ class SubmissionOutcome(StoredEnum):
     REPLAYED = "replayed"
     KEY_CONFLICT = "key_conflict"
     REFUSED = "refused"
+
+
+StoredSubmissionOutcome = Annotated[SubmissionOutcome, BeforeValidator(SubmissionOutcome.stored)]
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
-"""Commands about the apps that run, and the queues between them."""
+"""Commands about servers: their names here, the apps that run, and the queues between them."""
 
 from typing import Annotated
 
 import typer
 
-from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.insight import show_findings
-from coremachine.cli.options import OutputOption, UrlOption, wants_json
+from coremachine.cli.options import OutputOption, UrlOption, chosen_profile, wants_json
+from coremachine.cli.profiles import read_profiles, user_file
 from coremachine.cli.render import print_json, print_rows
 
 _APP_COLUMNS = ["app", "mode", "release", "status", "queues", "slots", "started_at", "seen_at", "instance"]
@@ -22,7 +23,7 @@ def list_apps(
 
     For example: coremachine apps --all
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.list_apps()
     if wants_json(output):
         print_json(answer)
@@ -37,7 +38,7 @@ def list_queues(output: OutputOption = None, url: UrlOption = None) -> None:
 
     For example: coremachine queues
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.list_queues()
     if wants_json(output):
         print_json(answer)
@@ -45,6 +46,28 @@ def list_queues(output: OutputOption = None, url: UrlOption = None) -> None:
     rows = [{**each, "apps": ", ".join(each["apps"])} for each in answer["value"]]
     print_rows(rows, _QUEUE_COLUMNS, empty="No queues.")
     show_findings(answer["findings"])
+
+
+def list_profiles(output: OutputOption = None) -> None:
+    """List the servers that have a name in your own file or in pyproject.toml, and how their keys are found.
+
+    For example: coremachine profiles
+    """
+    chosen = chosen_profile()
+    rows = [
+        {
+            "name": each.name,
+            "url": each.url,
+            "keys": each.how_keys_are_found(),
+            "file": str(each.file),
+            "chosen": "yes" if each.name == chosen else "",
+        }
+        for each in sorted(read_profiles().values(), key=lambda each: each.name)
+    ]
+    if wants_json(output):
+        print_json({"value": rows})
+        return
+    print_rows(rows, ["name", "url", "keys", "file", "chosen"], empty=f"No profiles; {user_file()} may have them.")
 
 
 def _app_row(instance: Json) -> Json:

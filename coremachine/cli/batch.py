@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from rich.markup import escape
 
-from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import Exit, UsageProblem
 from coremachine.cli.options import Output, wants_json
 from coremachine.cli.render import SHORT_ID, console, print_json, visible
@@ -25,7 +25,7 @@ _Line = tuple[int, Json]
 def submit_lines(path: Path, output: Output | None, url: str | None) -> int:
     """Submit each line of the file (- is stdin), up to 1,000 at once: the exit code, 1 if one was refused."""
     outcomes: list[Json] = []
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         for group in _groups(path):
             answer = client.submit_batch([item for _, item in group])
             for (number, _), outcome in zip(group, answer["value"], strict=True):

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from core.models.bulk import AS_WISHED, MOST_JOBS_AT_ONCE, BulkAction
-from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.control import ReasonOption
 from coremachine.cli.errors import CliError, Exit, UsageProblem
 from coremachine.cli.options import (
@@ -72,7 +72,7 @@ def bulk(
         found = "both" if everything else "neither"
         raise UsageProblem(f"expected an option that chooses jobs, or --all, found {found}")
     body = {"action": action.value, "filter": chosen, **({} if reason is None else {"reason": reason})}
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         counted = client.act_on_many(body)
         if dry_run or not counted["matched"]:
             _show_count(counted, as_json=wants_json(output))
@@ -149,7 +149,7 @@ def delete(
 
     For example: coremachine delete 3f2a9c --reason "test data" --yes
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
         if not yes:
             if not sys.stdin.isatty():
@@ -183,7 +183,7 @@ def release(
 
 
 def _hold(action: str, job_id: str, reason: str | None, output: Any, url: str | None) -> None:
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.act(client.resolve_job_id(job_id), action, {"reason": reason})
     if wants_json(output):
         print_json(answer)
@@ -207,7 +207,7 @@ def audit(
 
     For example: coremachine audit --action delete
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.list_audit(job_id=job_id, actor=actor, action=action, limit=limit)
     if wants_json(output):
         print_json({"value": found})

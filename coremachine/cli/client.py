@@ -1,102 +1,128 @@
-"""The HTTP API as calls; all waiting for jobs is here too."""
+"""The HTTP API for commands: `coremachine.client`, with answers as they are printed and errors for people."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote, urlsplit
 
 import httpx
 
 from core.models import JobStatus
 from core.safety.safe_text import brief_text
-from coremachine.cli.errors import ApiError, CliError, ServerUnreachable, TimeIsUp, UsageProblem
-from coremachine.cli.patience import Patience, Say, is_outage
+from coremachine.cli.errors import ApiError, CliError, TimeIsUp, UsageProblem, error_of
+from coremachine.cli.options import chosen_profile
+from coremachine.cli.profiles import find_profile
+from coremachine.cli.render import say
+from coremachine.client import Client, ClientError, WaitTimeout, WrongArgument, operations
+from coremachine.client.address import is_on_this_machine, read_url
+from coremachine.client.call import Call, header_of
+from coremachine.client.exchange import Reply, is_outage
+from coremachine.client.waiting import watch_job
 from coremachine.local.stack_file import find_stack_of
-from coremachine.local.web_guard import is_loopback_address
 
 DEFAULT_URL = "http://127.0.0.1:7071"
 JOB_ID_LENGTH = 64
-# Azure's front ends cut a silent request after 230 s; 20 is far below and rarely asks.
-LONGEST_POLL_SECONDS = 20.0
-_POLL_SECONDS = 0.25
-_SLOW_POLL_SECONDS = 1.0
-_TIMEOUT_SECONDS = 30.0
-# A thousand submissions, or an action on a thousand jobs; Azure's front ends cut what takes longer.
-_BATCH_SECONDS = 230.0
-# Near a deadline the wait for an answer is shorter, but never shorter than this.
-_LEAST_TIMEOUT_SECONDS = 5.0
-# A wait without a deadline goes on over an outage of this length; a submission is repeated for a shorter one.
-_OUTAGE_SECONDS = 600.0
-_SUBMIT_OUTAGE_SECONDS = 30.0
+# A read, and a submission that makes no second job, is repeated over an outage of this length.
+_OUTAGE_SECONDS = 30.0
 _PAGE = 200
 # Of a request that follows: shorter than any limit of a proxy.
 _WAIT_SECONDS = 20
 # How many of the newest jobs an abbreviated id is looked for in.
 _PREFIX_SEARCH = 1000
-_TERMINAL = frozenset(status.value for status in JobStatus if status.is_terminal)
 
 Json = dict[str, Any]
+Say = Callable[[str], None]
 # What commands rely on in an answer; a server of another kind answers with other JSON.
 _JOB_SHAPE: Mapping[str, type] = {"job_id": str, "status": str, "run": int}
 _PAGE_SHAPE: Mapping[str, type] = {"value": list}
+_LIMIT_SHAPE: Mapping[str, type] = {"name": str, "holders": list}
+_DELIVERY_SHAPE: Mapping[str, type] = {"id": str, "status": str}
 _SCHEDULE_SHAPE: Mapping[str, type] = {"name": str, "cron": str}
-_LIMIT_SHAPE = {"name": str, "holders": list}
-_DELIVERY_SHAPE: dict[str, type] = {"id": str, "status": str}
 
 
-def choose_url(given: str | None) -> str:
-    """The option, else COREMACHINE_URL, else the stack of this folder or one above, else the default port."""
-    url = given or os.environ.get("COREMACHINE_URL")
-    if not url:
-        stack = find_stack_of(Path.cwd())
-        url = stack.url if stack else DEFAULT_URL
-    return url.rstrip("/").removesuffix("/api")
+@dataclass(frozen=True)
+class Server:
+    """Where commands go, who said so, and how they prove who they are.
+
+    Args:
+        origin: For people, where an address does not answer; None: it was given on the command line.
+        scope: Of the token that `az login` or another identity of this machine gets.
+    """
+
+    url: str
+    origin: str | None = None
+    key: str | None = None
+    role_key: str | None = None
+    scope: str | None = None
+
+
+def choose_server(given: str | None) -> Server:
+    """The one of the option, else of the profile, of COREMACHINE_URL, of this folder's stack, or the default port.
+
+    Raises:
+        UsageProblem: An address and a profile are given; there is no such profile, or its key is not found.
+    """
+    name = chosen_profile()
+    if name and given:
+        raise UsageProblem(f"expected --url or a profile, found --url {given} and profile {name}; leave one out")
+    if name:
+        profile = find_profile(name)
+        keys = {kind: profile.find_key(kind) for kind in ("key", "role_key")}
+        return Server(profile.url, profile.place, scope=profile.fields.get("scope"), **keys)
+    url, origin = (given, None) if given else _usual_place()
+    return Server(url, origin, os.environ.get("COREMACHINE_FUNCTION_KEY"), os.environ.get("COREMACHINE_KEY"))
+
+
+def _usual_place() -> tuple[str, str]:
+    if url := os.environ.get("COREMACHINE_URL"):
+        return url, "COREMACHINE_URL"
+    stack = find_stack_of(Path.cwd())
+    return (stack.url, "the stack of this folder") if stack else (DEFAULT_URL, "the usual port")
 
 
 def is_terminal(status: str) -> bool:
     """Whether a job stays in this status. An unknown one (of a newer server) does not count."""
-    return status in _TERMINAL
+    return JobStatus.stored(status).is_terminal
 
 
 class ApiClient:
-    """Calls to one server. Every call raises `ApiError` or `ServerUnreachable`.
+    """Calls to one server. Every call raises a `CliError`.
 
     Args:
-        url: Without `/api`.
         transport: Another way to the server, for tests.
     """
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
-        _check_url(url)
-        self.url = url
-        # Whether the server has answered: one that never did may be the wrong one.
-        self._was_reached = False
-        variables = {"COREMACHINE_FUNCTION_KEY": "x-functions-key", "COREMACHINE_KEY": "x-coremachine-key"}
-        keys = {name: os.environ.get(name) for name in variables}
-        self._http = httpx.Client(
-            base_url=f"{url}/api/",
-            timeout=_TIMEOUT_SECONDS,
-            transport=transport,
-            headers={variables[name]: _header(name, key) for name, key in keys.items() if key},
-            # A proxy of the environment (HTTP_PROXY) does not reach this machine's own servers.
-            trust_env=not _is_on_this_machine(url),
-        )
+    def __init__(self, server: Server, transport: httpx.BaseTransport | None = None) -> None:
+        self._say: Say = say
+        self._origin = server.origin
+        with self._errors_for_people():
+            self._client = Client(
+                _checked(server),
+                transport=transport,
+                key=_checked_key(server, "COREMACHINE_FUNCTION_KEY", server.key),
+                role_key=_checked_key(server, "COREMACHINE_KEY", server.role_key),
+                credential=_credential() if server.scope else None,
+                scope=server.scope,
+                retry_seconds=_OUTAGE_SECONDS,
+                on_outage=self._tell,
+            )
+        self.url = self._client.url
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._http.close()
+        self._client.close()
 
     @property
     def is_on_this_machine(self) -> bool:
         """Whether the server sees this machine's files."""
-        return _is_on_this_machine(self.url)
+        return is_on_this_machine(self.url)
 
     def submit(
         self,
@@ -108,219 +134,203 @@ class ApiClient:
         if_ended: str | None = None,
         tags: Sequence[str] = (),
         start_at: str | None = None,
-        say: Say | None = None,
     ) -> Json:
         """The job that the submission made or found.
 
+        It is submitted again where the server is away for a moment, and a repetition finds the same job.
+
         Args:
-            say: With it, submit again where the server is away for a moment and a repetition finds the same job; it
-                shows that to people.
             force: A new job, even if one of the same parameters is there.
             idempotency_key: The same key again gives the same job.
             if_ended: return, rerun, force or fail, where the job is there and does not run with these parameters.
             tags: `name=value` each.
             start_at: RFC 3339.
         """
-        query = {"force": "true" if force else None, "if_ended": if_ended, "tag": list(tags), "start_at": start_at}
-        if idempotency_key is not None:
-            _header("--idempotency-key", idempotency_key)
-
-        def send() -> Json:
-            return self._call(
-                "POST",
-                _path("jobs", "submit", job_type),
-                json=dict(parameters),
-                params={name: value for name, value in query.items() if value},
-                headers={} if idempotency_key is None else {"Idempotency-Key": idempotency_key},
-                shape=_JOB_SHAPE,
+        with self._errors_for_people():
+            if idempotency_key is not None:
+                header_of("--idempotency-key", idempotency_key)
+            call = operations.submit_job(
+                job_type,
+                parameters,
+                force=force,
+                idempotency_key=idempotency_key,
+                if_ended=if_ended,
+                tag=tags,
+                start_at=start_at,
             )
-
-        is_repeatable = idempotency_key is not None or not (force or if_ended not in {None, "return"})
-        if say is None or not is_repeatable:
-            return send()
-        return self._patience(say, outage_seconds=_SUBMIT_OUTAGE_SECONDS).ask(send)
+        return self._ask(call, _JOB_SHAPE)
 
     def draft(self, job_type: str, parameters: Mapping[str, Any]) -> Json:
         """What a submission would write; nothing is."""
-        path = _path("jobs", "submit", job_type)
-        return self._call("POST", path, json=dict(parameters), params={"dry_run": "true"}, shape={"first_stage": dict})
+        return self._ask(self._call(operations.draft_job, job_type, parameters), {"first_stage": dict})
 
     def submit_batch(self, jobs: Sequence[Json]) -> Json:
         """Up to 1,000 submissions: an outcome for each, in their order."""
-        return self._call(
-            "POST", "jobs/submit:batch", json={"jobs": list(jobs)}, timeout=_BATCH_SECONDS, shape=_PAGE_SHAPE
-        )
+        return self._ask(operations.submit_batch(jobs), _PAGE_SHAPE)
 
-    def get_job(self, job_id: str, *, wait_seconds: float = 0.0, timeout_seconds: float = _TIMEOUT_SECONDS) -> Json:
-        """The job. With a wait, the server may answer when the job has ended, at the latest after that time."""
-        query = {"wait": f"{wait_seconds:g}"} if wait_seconds else {}
-        timeout = timeout_seconds + wait_seconds
-        return self._call("GET", _path("jobs", job_id), params=query, timeout=timeout, shape=_JOB_SHAPE)
+    def get_job(self, job_id: str) -> Json:
+        return self._ask(self._call(operations.get_job, job_id), _JOB_SHAPE)
 
-    def list_jobs(self, *, limit: int = 20, paused: bool | None = None, **query: Any) -> list[Json]:
-        """`query`: status, job_type, tag, correlation_id, error, created_after, created_before, sort."""
-        return self._collect("jobs", {**query, "paused": None if paused is None else str(paused).lower()}, limit)
+    def list_jobs(self, *, limit: int = 20, **query: Any) -> list[Json]:
+        """`query`: what `operations.list_jobs` takes."""
+        return self._collect(limit, operations.list_jobs, **query)
 
-    def list_tasks(
-        self, job_id: str, *, status: str | None = None, stage: int | None = None, run: int | None = None, limit: int
-    ) -> list[Json]:
-        return self._collect(_path("jobs", job_id, "tasks"), {"status": status, "stage": stage, "run": run}, limit)
+    def list_tasks(self, job_id: str, *, limit: int, **query: Any) -> list[Json]:
+        """`query`: status, stage, run."""
+        return self._collect(limit, operations.list_tasks, job_id, **query)
 
     def get_task(self, job_id: str, task_id: str, *, run: int | None = None) -> Json:
-        query = {} if run is None else {"run": run}
-        return self._call("GET", _path("jobs", job_id, "tasks", task_id), params=query)
+        return self._ask(self._call(operations.get_task, job_id, task_id, run=run))
 
     def list_events(self, job_id: str, *, limit: int) -> list[Json]:
-        return self._collect(_path("jobs", job_id, "events"), {}, limit)
+        return self._collect(limit, operations.list_events, job_id)
 
     def follow_events(self, job_id: str) -> Iterator[Json]:
         """The timeline, from its beginning, as it comes, until the job has ended."""
-        query: dict[str, Any] = {"wait": _WAIT_SECONDS}
+        cursor: str | None = None
         has_ended = False
         while not has_ended:
             asked_at = time.monotonic()
-            page = self._call("GET", _path("jobs", job_id, "events"), params=query, shape=_PAGE_SHAPE)
+            call = self._call(operations.list_events, job_id, cursor=cursor, wait=_WAIT_SECONDS)
+            page = self._ask(call, _PAGE_SHAPE)
             for event in page["value"]:
                 has_ended = _has_ended_after(event, has_ended=has_ended)
                 yield event
-            query["cursor"] = page["next_cursor"]
+            cursor = page["next_cursor"]
             if not page["value"]:
                 # A server where too many wait answers at once.
                 time.sleep(max(0.0, min(1.0, asked_at + 1.0 - time.monotonic())))
 
-    def list_logs(
-        self, job_id: str, *, task_id: str | None = None, run: int | None = None, after: int | None = None, limit: int
-    ) -> list[Json]:
-        query = {"task_id": task_id, "run": run, "after": after}
-        return self._collect(_path("jobs", job_id, "logs"), query, limit)
+    def list_logs(self, job_id: str, *, limit: int, **query: Any) -> list[Json]:
+        """`query`: task_id, run, after."""
+        return self._collect(limit, operations.list_logs, job_id, **query)
 
     def list_job_types(self) -> list[Json]:
-        return self._collect("job-types", {}, 10_000)
+        return list(self._ask(operations.list_job_types(), _PAGE_SHAPE)["value"])
 
     def list_runs(self, job_id: str) -> list[Json]:
-        return list(self._call("GET", _path("jobs", job_id, "runs"), shape=_PAGE_SHAPE)["value"])
+        return list(self._ask(self._call(operations.list_runs, job_id), _PAGE_SHAPE)["value"])
 
     def get_run(self, job_id: str, run: int) -> Json:
-        return self._call("GET", _path("jobs", job_id, "runs", str(run)))
+        return self._ask(self._call(operations.get_run, job_id, run))
 
     def act(self, job_id: str, action: str, body: Mapping[str, Any]) -> Json:
-        """Cancel, pause, resume or rerun; what is None in the body is not sent."""
-        sent = {name: value for name, value in body.items() if value is not None}
-        return self._call("POST", _path("jobs", job_id, action), json=sent, shape={"status": str})
+        """Cancel, pause, resume, rerun, hold or release; what is None in the body is not sent."""
+        build: Callable[..., Call[Any]] = getattr(operations, f"{action}_job")
+        return self._ask(self._call(build, job_id, **body), {"status": str})
 
     def act_on_many(self, body: Mapping[str, Any]) -> Json:
         """An action on all jobs of a filter; without `confirm` only their count."""
-        return self._call("POST", "jobs/bulk", json=dict(body), timeout=_BATCH_SECONDS, shape={"matched": int})
+        return self._ask(self._call(operations.act_on_jobs, **body), {"matched": int})
 
     def delete_job(self, job_id: str, reason: str | None) -> Json:
-        query = {} if reason is None else {"reason": reason}
-        return self._call("DELETE", _path("jobs", job_id), params=query, timeout=_BATCH_SECONDS)
+        return self._ask(self._call(operations.delete_job, job_id, reason=reason))
 
     def list_audit(self, *, limit: int, **query: Any) -> list[Json]:
-        return self._collect("audit", query, limit)
+        return self._collect(limit, operations.list_audit, **query)
 
     def explain(self, job_id: str) -> Json:
-        return self._call("GET", _path("jobs", job_id, "explain"))
+        return self._ask(self._call(operations.explain_job, job_id))
 
     def group_failures(self, *, limit: int, **query: Any) -> list[Json]:
-        return self._collect("failures", {**query, "group": "true"}, limit)
+        return self._collect(limit, operations.group_failures, **query)
 
     def list_failures(self, *, limit: int, **query: Any) -> list[Json]:
-        return self._collect("failures", {**query, "group": "false"}, limit)
+        return self._collect(limit, operations.list_failures, **query)
+
+    def group_dead_letters(self, *, limit: int, **query: Any) -> list[Json]:
+        return self._collect(limit, operations.group_dead_letters, **query)
 
     def list_dead_letters(self, *, limit: int, **query: Any) -> list[Json]:
-        return self._collect("dead-letters", query, limit)
+        return self._collect(limit, operations.list_dead_letters, **query)
 
     def get_dead_letter(self, dead_letter_id: int) -> Json:
-        return self._call("GET", _path("dead-letters", str(dead_letter_id)))
+        return self._ask(operations.get_dead_letter(dead_letter_id))
 
     def redrive(self, request: Mapping[str, Any]) -> Json:
-        return self._call("POST", "dead-letters/redrive", json=dict(request))
+        return self._ask(operations.redrive_dead_letters(**request))
 
-    def list_schedules(self, *, limit: int, job_type: str | None = None, paused: bool | None = None) -> list[Json]:
-        query = {"job_type": job_type, "paused": None if paused is None else str(paused).lower()}
-        return self._collect("schedules", query, limit)
+    def list_schedules(self, *, limit: int, **query: Any) -> list[Json]:
+        """`query`: job_type, paused."""
+        return self._collect(limit, operations.list_schedules, **query)
 
     def get_schedule(self, name: str) -> Json:
-        return self._call("GET", _path("schedules", name), shape=_SCHEDULE_SHAPE)
+        return self._ask(self._call(operations.get_schedule, name), _SCHEDULE_SHAPE)
 
     def put_schedule(self, name: str, body: Mapping[str, Any]) -> Json:
         """Written or replaced; what is None in the body is not sent."""
-        sent = {field: value for field, value in body.items() if value is not None}
-        return self._call("PUT", _path("schedules", name), json=sent, shape=_SCHEDULE_SHAPE)
+        return self._ask(self._call(operations.put_schedule, name, **body), _SCHEDULE_SHAPE)
 
     def act_on_schedule(self, name: str, action: str, reason: str | None) -> Json:
-        """Pause, resume or run."""
-        shape = {"status": str} if action == "run" else _SCHEDULE_SHAPE
-        body = {} if reason is None else {"json": {"reason": reason}}
-        return self._call("POST", _path("schedules", name, action), shape=shape, **body)
+        """Pause or resume."""
+        build: Callable[..., Call[Any]] = getattr(operations, f"{action}_schedule")
+        return self._ask(self._call(build, name, reason=reason), _SCHEDULE_SHAPE)
+
+    def run_schedule(self, name: str) -> Json:
+        return self._ask(self._call(operations.run_schedule, name), {"status": str})
 
     def delete_schedule(self, name: str) -> Json:
-        return self._call("DELETE", _path("schedules", name))
+        return self._ask(self._call(operations.delete_schedule, name))
 
     def list_ticks(self, name: str, *, limit: int) -> list[Json]:
-        return self._collect(_path("schedules", name, "ticks"), {}, limit)
+        return self._collect(limit, operations.list_ticks, name)
 
     def list_next_ticks(self, name: str, count: int) -> list[Any]:
-        answer = self._call("GET", _path("schedules", name, "next"), params={"count": count})
-        return list(answer.get("value") or [])
+        return list(self._ask(self._call(operations.list_next_ticks, name, count=count)).get("value") or [])
 
     def explain_schedule(self, name: str) -> Json:
-        return self._call("GET", _path("schedules", name, "explain"), shape={"findings": list})
+        return self._ask(self._call(operations.explain_schedule, name), {"findings": list})
 
     def list_webhooks(self, *, limit: int) -> list[Json]:
-        return self._collect("webhooks", {}, limit)
+        return self._collect(limit, operations.list_webhooks)
 
     def get_webhook(self, name: str) -> Json:
-        return self._call("GET", _path("webhooks", name), shape={"name": str})
+        return self._ask(self._call(operations.get_webhook, name), {"name": str})
 
     def put_webhook(self, name: str, body: Mapping[str, Any]) -> Json:
         """Written or replaced; what is None in the body is not sent."""
-        sent = {field: value for field, value in body.items() if value is not None}
-        return self._call("PUT", _path("webhooks", name), json=sent, shape={"name": str})
+        return self._ask(self._call(operations.put_webhook, name, **body), {"name": str})
 
-    def act_on_webhook(self, name: str, action: str) -> Json:
-        """Test or rotate-secret."""
-        shape = {"secret": str} if action == "rotate-secret" else _DELIVERY_SHAPE
-        return self._call("POST", _path("webhooks", name, action), shape=shape)
+    def test_webhook(self, name: str) -> Json:
+        return self._ask(self._call(operations.test_webhook, name), _DELIVERY_SHAPE)
+
+    def rotate_webhook_secret(self, name: str) -> Json:
+        return self._ask(self._call(operations.rotate_webhook_secret, name), {"secret": str})
 
     def delete_webhook(self, name: str) -> Json:
-        return self._call("DELETE", _path("webhooks", name))
+        return self._ask(self._call(operations.delete_webhook, name))
 
     def list_deliveries(self, name: str, *, limit: int, status: str | None = None) -> list[Json]:
-        return self._collect(_path("webhooks", name, "deliveries"), {"status": status}, limit)
+        return self._collect(limit, operations.list_deliveries, name, status=status)
 
     def redeliver(self, name: str, delivery_id: str) -> Json:
-        path = _path("webhooks", name, "deliveries", delivery_id, "redeliver")
-        return self._call("POST", path, shape=_DELIVERY_SHAPE)
+        return self._ask(self._call(operations.redeliver, name, delivery_id), _DELIVERY_SHAPE)
 
     def list_apps(self) -> Json:
-        return self._call("GET", "apps", shape={"value": list, "findings": list})
+        return self._ask(operations.list_apps(), {"value": list, "findings": list})
 
     def list_limits(self, *, limit: int) -> list[Json]:
-        return self._collect("limits", {}, limit)
+        return self._collect(limit, operations.list_limits)
 
     def put_limit(self, name: str, body: Mapping[str, Any]) -> Json:
         """Numbers for a limit; what is None in the body is not sent."""
-        sent = {field: value for field, value in body.items() if value is not None}
-        return self._call("PUT", _path("limits", name), json=sent, shape=_LIMIT_SHAPE)
+        return self._ask(self._call(operations.put_limit, name, **body), _LIMIT_SHAPE)
 
     def forget_limit(self, name: str) -> Json:
-        return self._call("DELETE", _path("limits", name), shape={"name": str})
+        return self._ask(self._call(operations.forget_limit, name), {"name": str})
 
     def list_queues(self) -> Json:
-        return self._call("GET", "queues", shape={"value": list, "findings": list})
+        return self._ask(operations.list_queues(), {"value": list, "findings": list})
 
     def look_whether_ready(self) -> tuple[list[str], str]:
         """What the app reports as missing, and the line about its job types."""
         try:
-            answer = self._call("GET", "readyz")
+            checks = self._ask(operations.readyz()).get("checks") or []
         except ApiError as error:
-            checks = error.problem.get("checks") or []
-            failed = [f"{check['name']}: {check['detail']}" for check in checks if not check.get("ok")]
-            return failed or [str(error)], ""
-        names = [check["detail"] for check in answer.get("checks") or [] if check.get("name") == "registry"]
-        return [], names[0] if names else ""
+            return [str(error)], ""
+        failed = [f"{check['name']}: {check['detail']}" for check in checks if not check.get("ok")]
+        names = [check["detail"] for check in checks if check.get("name") == "registry"]
+        return failed, names[0] if names and not failed else ""
 
     def resolve_job_id(self, text: str) -> str:
         """The whole id for the beginning of one, looked for among the newest jobs.
@@ -343,7 +353,7 @@ class ApiClient:
         raise ApiError(HTTPStatus.NOT_FOUND, {"title": "No such job", "detail": detail})
 
     def wait_for_job(self, job_id: str, timeout_seconds: float | None, say: Say) -> Json:
-        """Wait until the job has ended, with long polls where the server knows them.
+        """Wait until the job has ended, with long polls.
 
         An outage of the server does not end the wait before its deadline; without one, it may last 10 minutes. `say`
         shows it to people.
@@ -351,16 +361,7 @@ class ApiClient:
         Raises:
             TimeIsUp: It has not in time, or the server stayed away.
         """
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while True:
-            asked_at = time.monotonic()
-            job = self._look(job_id, deadline, LONGEST_POLL_SECONDS, say)
-            if is_terminal(job["status"]):
-                return job
-            _check_deadline(job, deadline)
-            if time.monotonic() - asked_at < _POLL_SECONDS:
-                # The server answered at once: it knows no long polls.
-                _sleep(_SLOW_POLL_SECONDS, deadline)
+        return self._watch(job_id, None, timeout_seconds, say)
 
     def follow_job(
         self, job_id: str, on_change: Callable[[Json], None], timeout_seconds: float | None, say: Say
@@ -370,118 +371,93 @@ class ApiClient:
         Raises:
             TimeIsUp: It has not ended in time, or the server stayed away.
         """
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while True:
-            job = self._look(job_id, deadline, 0.0, say)
-            on_change(job)
-            if is_terminal(job["status"]):
-                return job
-            _check_deadline(job, deadline)
-            _sleep(_POLL_SECONDS, deadline)
+        return self._watch(job_id, on_change, timeout_seconds, say)
 
-    def _look(self, job_id: str, deadline: float | None, poll_seconds: float, say: Say) -> Json:
-        """The job as it is now, or after a long poll."""
+    def _watch(
+        self, job_id: str, on_change: Callable[[Json], None] | None, timeout_seconds: float | None, say: Say
+    ) -> Json:
+        def show(reply: Reply) -> None:
+            if on_change is not None:
+                on_change(_in_shape(reply, _JOB_SHAPE))
 
-        def look() -> Json:
-            if deadline is None:
-                return self.get_job(job_id, wait_seconds=poll_seconds)
-            left = max(0.0, deadline - time.monotonic())
-            timeout = max(_LEAST_TIMEOUT_SECONDS, min(_TIMEOUT_SECONDS, left))
-            return self.get_job(job_id, wait_seconds=min(poll_seconds, left), timeout_seconds=timeout)
-
-        times = {"outage_seconds": _OUTAGE_SECONDS} if deadline is None else {"deadline": deadline}
+        self._say = say
+        see = f"see `coremachine watch {job_id[:12]}`"
         try:
-            return self._patience(say, **times).ask(look)
-        except CliError as error:
-            if not (is_outage(error) and self._was_reached):
-                raise
-            raise TimeIsUp(
-                f"{error.summary}; the job is written and goes on: see `coremachine watch {job_id[:12]}`"
-            ) from error
+            reply = self._client.run(
+                watch_job(
+                    self._client.session,
+                    job_id,
+                    timeout_seconds=timeout_seconds,
+                    on_change=None if on_change is None else show,
+                )
+            )
+        except WaitTimeout as error:
+            raise TimeIsUp(f"the job is still {error.status} and goes on; {see}") from error
+        except ClientError as error:
+            told = error_of(error, self._origin)
+            if not (is_outage(error) and self._client.session.was_reached):
+                raise told from error
+            raise TimeIsUp(f"{told.summary}; the job is written and goes on: {see}") from error
+        return _in_shape(reply, _JOB_SHAPE)
 
-    def _patience(self, say: Say, **times: float) -> Patience:
-        return Patience(say, lambda: self._was_reached, **times)
+    def _tell(self, outage: ClientError | None) -> None:
+        """To people, beside the result."""
+        self._say(
+            "The server answers again." if outage is None else f"{error_of(outage, self._origin).summary}; asking again"
+        )
 
-    def _collect(self, path: str, query: Mapping[str, Any], limit: int) -> list[Json]:
-        return list(islice(self._pages(path, query, limit), limit))
+    @contextmanager
+    def _errors_for_people(self) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            raise error_of(error, self._origin) from error
 
-    def _pages(self, path: str, query: Mapping[str, Any], limit: int) -> Iterator[Json]:
-        parameters = {name: value for name, value in query.items() if value is not None}
-        if path != "job-types":
-            parameters["limit"] = min(limit, _PAGE)
+    def _call(self, build: Callable[..., Call[Any]], *args: Any, **kwargs: Any) -> Call[Any]:
+        with self._errors_for_people():
+            return build(*args, **kwargs)
+
+    def _ask(self, call: Call[Any], shape: Mapping[str, type] | None = None) -> Json:
+        with self._errors_for_people():
+            reply = self._client.ask(call)
+        return _in_shape(reply, shape or {})
+
+    def _collect(self, limit: int, build: Callable[..., Call[Any]], *args: Any, **query: Any) -> list[Json]:
+        return list(islice(self._pages(self._call(build, *args, limit=min(limit, _PAGE), **query)), limit))
+
+    def _pages(self, call: Call[Any]) -> Iterator[Json]:
         while True:
-            page = self._call("GET", path, params=parameters, shape=_PAGE_SHAPE)
+            page = self._ask(call, _PAGE_SHAPE)
             yield from page["value"]
             if not page.get("next_cursor"):
                 return
-            parameters["cursor"] = page["next_cursor"]
-
-    def _call(self, method: str, path: str, *, shape: Mapping[str, type] | None = None, **options: Any) -> Json:
-        try:
-            answer = self._http.request(method, path, **options)
-        except httpx.TimeoutException as error:
-            raise ServerUnreachable(self.url, "it did not answer in time") from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise ServerUnreachable(self.url, str(error) or type(error).__name__) from error
-        document = _document_of(answer)
-        # A problem document is an answer too: a server that is not ready yet is there.
-        self._was_reached = self._was_reached or isinstance(document, dict)
-        if answer.is_success:
-            return _in_shape(document, shape or {}, str(answer.url))
-        problem = document if isinstance(document, dict) else {"detail": answer.text[:500]}
-        raise ApiError(answer.status_code, problem)
+            call = call.after(page["next_cursor"])
 
 
-def _path(*parts: str) -> str:
-    """A path of these parts, whatever they hold: `a?b=c` is a name here and no query.
-
-    Raises:
-        UsageProblem: A part that no path can have.
-    """
-    for part in parts:
-        # Clients and servers take these two for places, encoded too.
-        if part in {"", ".", ".."}:
-            raise UsageProblem(f"expected a name or an id, found {part!r}")
-    return "/".join(quote(part, safe="", errors="surrogateescape") for part in parts)
-
-
-def _check_url(url: str) -> None:
+def _checked(server: Server) -> str:
     """Raises UsageProblem for what is no address of a server."""
     try:
-        parts = urlsplit(url)
-        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port)
-        httpx.URL(url)
-    except (ValueError, httpx.InvalidURL):
-        is_address = False
-    if not is_address:
-        raise UsageProblem(f"--url, COREMACHINE_URL: expected an address such as {DEFAULT_URL}, found {url!r:.300}")
+        return read_url(server.url)
+    except WrongArgument as error:
+        raise UsageProblem(f"{server.origin or '--url'}: {error}") from error
 
 
-def _header(name: str, value: str) -> str:
-    """The value, if a header can hold it. The value itself may be a secret, and is not repeated.
-
-    Raises:
-        UsageProblem: It cannot.
-    """
-    wrong = next((place for place, character in enumerate(value) if not "!" <= character <= "~"), None)
-    if wrong is not None or not value:
-        found = "nothing" if wrong is None else f"another one at place {wrong + 1}"
-        raise UsageProblem(f"{name}: expected visible ASCII characters, found {found}")
-    return value
+def _checked_key(server: Server, variable: str, key: str | None) -> str | None:
+    """Raises WrongArgument for what no header can hold."""
+    place = server.origin or ""
+    return header_of(place if place.startswith("profile ") else variable, key) if key else None
 
 
-def _is_on_this_machine(url: str) -> bool:
-    try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:
-        return False
-    return host == "localhost" or host.endswith(".localhost") or is_loopback_address(host)
+def _credential() -> Any:
+    """What `az login` left here, or the identity of this machine."""
+    from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - slow, and for few
+
+    return DefaultAzureCredential()
 
 
-def _in_shape(document: Any, shape: Mapping[str, type], url: str) -> Json:
+def _in_shape(reply: Reply, shape: Mapping[str, type]) -> Json:
     """The document, if it has what commands rely on. Raises CliError."""
-    if not isinstance(document, dict):
-        raise CliError(f"expected a JSON object from {url}, found something else: is it CoreMachine?")
+    document: Json = reply.document
     for name, kind in shape.items():
         value: Any = document.get(name)
         is_right = isinstance(value, kind) and all(
@@ -490,15 +466,10 @@ def _in_shape(document: Any, shape: Mapping[str, type], url: str) -> Json:
         if not is_right:
             expected = "a list of objects" if kind is list else kind.__name__
             found = "nothing" if value is None else brief_text(ascii(value))
-            raise CliError(f"expected {name} ({expected}) in the answer of {url}, found {found}: is it CoreMachine?")
+            raise CliError(
+                f"expected {name} ({expected}) in the answer of {reply.url}, found {found}: is it CoreMachine?"
+            )
     return document
-
-
-def _document_of(answer: httpx.Response) -> Any:
-    try:
-        return answer.json()
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def _has_ended_after(event: Json, *, has_ended: bool) -> bool:
@@ -506,13 +477,4 @@ def _has_ended_after(event: Json, *, has_ended: bool) -> bool:
     name = str(event.get("event"))
     if name in {"job_submitted", "job_rerun"}:
         return False
-    return has_ended or name.removeprefix("job_") in _TERMINAL
-
-
-def _check_deadline(job: Json, deadline: float | None) -> None:
-    if deadline is not None and time.monotonic() >= deadline:
-        raise TimeIsUp(f"the job is still {job['status']} and goes on; see `coremachine watch {job['job_id'][:12]}`")
-
-
-def _sleep(seconds: float, deadline: float | None) -> None:
-    time.sleep(seconds if deadline is None else max(0.0, min(seconds, deadline - time.monotonic())))
+    return has_ended or is_terminal(name.removeprefix("job_"))

@@ -6,9 +6,9 @@ import typer
 from rich.markup import escape
 
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
-from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import UsageProblem
-from coremachine.cli.jobs import follow_to_end, say
+from coremachine.cli.jobs import follow_to_end
 from coremachine.cli.options import (
     JobArgument,
     Output,
@@ -19,7 +19,7 @@ from coremachine.cli.options import (
     wants_json,
 )
 from coremachine.cli.parameters import gather_parameters
-from coremachine.cli.render import console, duration_text, print_json, print_rows, seconds_between, status_markup
+from coremachine.cli.render import console, duration_text, print_json, print_rows, say, seconds_between, status_markup
 
 _GRACE_HELP = f"Seconds that tasks which run get to stop; 0: none. Default: {DEFAULT_CANCEL_GRACE_SECONDS:g}."
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Kept in the job's timeline.")]
@@ -96,7 +96,7 @@ def rerun(
         coremachine rerun 3f2a9c --from-stage 2 --reason "better threshold" -p threshold=0.5
     """
     body = {"reason": reason, **_choose_mode(failed=failed, from_stage=from_stage, everything=everything)}
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
         job = client.get_job(whole_id)
         body["expected_run"] = expected_run or job["run"]
@@ -122,7 +122,7 @@ def runs(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None
 
     For example: coremachine runs 3f2a9c
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.list_runs(client.resolve_job_id(job_id))
     if wants_json(output):
         print_json({"value": found})
@@ -134,7 +134,7 @@ def runs(job_id: JobArgument, output: OutputOption = None, url: UrlOption = None
 
 
 def _act(action: str, job_id: str, body: dict[str, Any], output: Output | None, url: str | None) -> None:
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.act(client.resolve_job_id(job_id), action, body)
     if wants_json(output):
         print_json(answer)

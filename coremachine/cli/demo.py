@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.models import JobStatus, TaskStatus
-from coremachine.cli.client import ApiClient, Json
+from coremachine.cli.client import ApiClient, Json, Server
 from coremachine.cli.errors import CliError, Exit, TimeIsUp
 from coremachine.cli.progress import JobProgress
 from coremachine.cli.render import console, error_text, status_markup
@@ -104,7 +104,7 @@ def run_demo(rasters: Path | None, output: Path, *, workers: int, timeout_second
         on_step=lambda step: show.print(f"[dim]{step}[/dim]"),
     )
     try:
-        with stack, ApiClient(stack.url) as client:
+        with stack, ApiClient(Server(stack.url)) as client:
             show.print(f"[dim]submitting {JOB_TYPE} to {stack.url}/api[/dim]", highlight=False)
             submitted = client.submit(JOB_TYPE, {"source": str(source), "output": str(output)})
             with JobProgress(sys.stdout) as progress:

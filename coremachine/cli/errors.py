@@ -12,6 +12,8 @@ from enum import IntEnum
 from http import HTTPStatus
 from typing import Any
 
+from coremachine import client
+
 
 class Exit(IntEnum):
     """Exit codes; scripts rely on them."""
@@ -63,9 +65,9 @@ class ServerUnreachable(CliError):
 
     exit_code = Exit.UNREACHABLE
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, origin: str | None = None) -> None:
         super().__init__(
-            f"no server at {url}: {reason}\n"
+            f"no server at {url}{f' ({origin})' if origin else ''}: {reason}\n"
             "Start one with `coremachine up`, or name another with --url or COREMACHINE_URL."
         )
 
@@ -81,6 +83,15 @@ class ApiError(CliError):
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), **self.problem, "status": self.status}
+
+
+def error_of(error: client.ClientError, origin: str | None) -> CliError:
+    """An error of the client, for people. `origin`: who named the address."""
+    if isinstance(error, client.ApiProblem):
+        return ApiError(error.status, error.problem)
+    if isinstance(error, client.ServerUnreachable):
+        return ServerUnreachable(error.url, error.reason, origin)
+    return UsageProblem(str(error)) if isinstance(error, client.WrongArgument) else CliError(str(error))
 
 
 def exit_code_of(status: int) -> Exit:

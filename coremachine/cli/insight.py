@@ -7,11 +7,10 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import Exit, UsageProblem
-from coremachine.cli.jobs import say
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
-from coremachine.cli.render import SHORT_ID, console, error_text, local_time, print_json, print_rows, status_markup
+from coremachine.cli.render import SHORT_ID, console, error_text, local_time, print_json, print_rows, say, status_markup
 
 _SEVERITIES = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·", "cyan")}
 
@@ -27,7 +26,7 @@ def explain(job_id: JobArgument, output: OutputOption = None, url: UrlOption = N
 
     For example: coremachine explain 3f2a9c
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.explain(client.resolve_job_id(job_id))
     if wants_json(output):
         print_json(answer)
@@ -68,7 +67,7 @@ def failures(
 
         coremachine failures 3f2a9c --fingerprint 0b6ad8b4f3a91c22
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         where: dict[str, Any] = {"job_id": job_id and client.resolve_job_id(job_id), "job_type": job_type}
         is_grouped = fingerprint is None and not each
         if is_grouped:
@@ -107,10 +106,13 @@ def list_dead(
     """
     if group and fingerprint:
         raise UsageProblem("--group: expected no --fingerprint with it, found one; leave one of them out")
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         where: dict[str, Any] = {"queue": queue, "job_id": job and client.resolve_job_id(job)}
-        where |= {"resolved": "all" if resolved else None, "group": "true" if group else None}
-        found = client.list_dead_letters(**where, fingerprint=fingerprint, limit=limit)
+        where |= {"resolved": "all" if resolved else None}
+        if group:
+            found = client.group_dead_letters(**where, limit=limit)
+        else:
+            found = client.list_dead_letters(**where, fingerprint=fingerprint, limit=limit)
     if wants_json(output):
         print_json({"value": found})
         return
@@ -135,7 +137,7 @@ def show_dead(
 
     For example: coremachine dead show 12
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.get_dead_letter(dead_letter_id)
     if wants_json(output):
         print_json(found)
@@ -170,7 +172,7 @@ def redrive(
         raise UsageProblem(
             "expected ids or --queue, --job, --fingerprint, found none; `coremachine dead list` has them"
         )
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         request: Json = {"dry_run": dry_run}
         given = {"ids": ids, "queue": queue, "fingerprint": fingerprint, "job_id": job and client.resolve_job_id(job)}
         answer = client.redrive(request | {name: value for name, value in given.items() if value})

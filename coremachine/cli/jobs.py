@@ -1,5 +1,6 @@
 """Commands about jobs, over the HTTP API."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from core.models import JobStatus
 from core.models.control import IfEnded
 from core.models.job_filter import JobSort
 from coremachine.cli.batch import submit_lines
-from coremachine.cli.client import ApiClient, Json, choose_url, is_terminal
+from coremachine.cli.client import ApiClient, Json, choose_server, is_terminal
 from coremachine.cli.draft import show_draft
 from coremachine.cli.errors import Exit, NoResult, UsageProblem
 from coremachine.cli.options import (
@@ -41,10 +42,10 @@ from coremachine.cli.render import (
     print_json,
     print_rows,
     print_whole,
+    say,
     seconds_of_run,
     status_markup,
     visible,
-    visible_lines,
 )
 from coremachine.cli.times import read_time
 
@@ -120,7 +121,7 @@ def submit(
         raise UsageProblem("expected JOB_TYPE or --from-jsonl, found neither; see `coremachine job-types`")
     if force and if_ended not in {None, IfEnded.FORCE}:
         raise UsageProblem(f"expected --force or --if-ended, found --force and --if-ended {if_ended}; leave one out")
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         parameters, warnings = gather_parameters(client, job_type, param or [], params_file)
         for warning in warnings:
             say(warning)
@@ -135,7 +136,6 @@ def submit(
             if_ended=if_ended,
             tags=tag or [],
             start_at=read_time("--start-at", start_at),
-            say=say if wait else None,
         )
         if answer.get("advice"):
             say(answer["advice"])
@@ -159,7 +159,7 @@ def status(job_id: JobArgument, output: OutputOption = None, url: UrlOption = No
 
     For example: coremachine status 3f2a9c -o json
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         print_job(client.get_job(client.resolve_job_id(job_id)), output)
 
 
@@ -172,7 +172,7 @@ def result(job_id: JobArgument, output: OutputOption = None, url: UrlOption = No
 
         coremachine result 3f2a9c -o json | jq .totals
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         job = client.get_job(client.resolve_job_id(job_id))
     if job.get("result") is None:
         raise _no_result(job)
@@ -214,7 +214,7 @@ def list_jobs(
 
         coremachine list --tag team=geo --since 2026-03-01T06:00 --error "no space"
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         jobs = client.list_jobs(
             status=status,
             job_type=job_type,
@@ -255,7 +255,7 @@ def watch(
 
     For example: coremachine watch 3f2a9c --timeout 600
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         follow_to_end(client, client.resolve_job_id(job_id), timeout, output, strict=strict)
 
 
@@ -271,7 +271,7 @@ def tasks(
 
     For example: coremachine tasks 3f2a9c --status failed
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.list_tasks(client.resolve_job_id(job_id), status=status, stage=stage, limit=limit)
     if wants_json(output):
         print_json({"value": found})
@@ -283,16 +283,16 @@ def tasks(
 
 
 def job_types(output: OutputOption = None, url: UrlOption = None) -> None:
-    """List what can be submitted.
+    """List what can be submitted, with the parameters of each: their types and defaults, and which are required.
 
     For example: coremachine job-types -o json
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.list_job_types()
     if wants_json(output):
         print_json({"value": found})
         return
-    rows = [{**each, "parameters": ", ".join(_parameter_names(each))} for each in found]
+    rows = [{**each, "parameters": _described_parameters(each)} for each in found]
     print_rows(rows, ["job_type", "description", "parameters"], empty="No job types.")
 
 
@@ -372,11 +372,6 @@ def places_of(job: Json) -> dict[str, str]:
     }
 
 
-def say(text: str) -> None:
-    """To people, beside the result on stdout."""
-    typer.echo(visible_lines(text), err=True)
-
-
 def _remark(task: Json) -> str:
     if task.get("error"):
         return error_text(task["error"])
@@ -384,7 +379,19 @@ def _remark(task: Json) -> str:
     return "" if not progress else ", ".join(f"{name} {value}" for name, value in progress.items())
 
 
-def _parameter_names(entry: Json) -> list[str]:
-    schema = entry.get("parameters_schema") or entry.get("parameters") or {}
-    names = schema.get("properties", schema) if isinstance(schema, dict) else {}
-    return list(names)
+def _described_parameters(entry: Json) -> str:
+    """`source: string (required), n: integer = 5`, of a JSON Schema."""
+    schema = entry.get("parameters_schema") or {}
+    required = schema.get("required") or ()
+    return ", ".join(
+        _described(name, each, is_required=name in required) for name, each in (schema.get("properties") or {}).items()
+    )
+
+
+def _described(name: str, parameter: Json, *, is_required: bool) -> str:
+    kinds = parameter.get("type") or []
+    kind = " or ".join([kinds] if isinstance(kinds, str) else kinds)
+    text = f"{name}: {kind}" if kind else name
+    if is_required:
+        return f"{text} (required)"
+    return f"{text} = {json.dumps(parameter['default'], ensure_ascii=False)}" if "default" in parameter else text

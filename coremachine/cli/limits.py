@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.control import ReasonOption
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.render import SHORT_ID, print_json, print_rows
@@ -23,7 +23,7 @@ def list_limits(limit: LimitOption = 100, output: OutputOption = None, url: UrlO
 
     For example: coremachine limits list
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.list_limits(limit=limit)
     if wants_json(output):
         print_json({"value": found})
@@ -48,7 +48,7 @@ def set_limit(
 
     For example: coremachine limits set tiles-api --at-once 4 --rate 100/min --reason "the new contract"
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.put_limit(name, {"at_once": at_once, "rate": rate, "reason": reason})
     if wants_json(output):
         print_json(answer)
@@ -62,7 +62,7 @@ def forget(name: NameArgument, output: OutputOption = None, url: UrlOption = Non
 
     For example: coremachine limits forget tiles-api
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.forget_limit(name)
     if wants_json(output):
         print_json(answer)

@@ -18,7 +18,7 @@ from coremachine.cli.demo import demo
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.functions import functions
 from coremachine.cli.limits import limits
-from coremachine.cli.options import begin_command, errors_are_json
+from coremachine.cli.options import begin_command, errors_are_json, note_profile
 from coremachine.cli.proof import verify
 from coremachine.cli.render import visible_lines
 from coremachine.cli.run_task import run_task
@@ -51,8 +51,13 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="NAME", help="Server by name: see profiles. Default: COREMACHINE_PROFILE."),
+    ] = None,
 ) -> None:
     del version
+    note_profile(profile)
 
 
 app.command()(up)
@@ -89,6 +94,7 @@ app.command()(insight.explain)
 app.command()(insight.failures)
 app.command("apps")(apps.list_apps)
 app.command("queues")(apps.list_queues)
+app.command("profiles")(apps.list_profiles)
 app.add_typer(insight.dead, name="dead")
 app.add_typer(schedules, name="schedules")
 app.add_typer(limits, name="limits")

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 import sys
 from enum import StrEnum
 from typing import Annotated
@@ -20,8 +21,25 @@ class _Errors:
     are_json = False
 
 
+class _Given:
+    """Options before the name of the command."""
+
+    profile: str | None = None
+
+
 def begin_command() -> None:
     _Errors.are_json = False
+    _Given.profile = None
+
+
+def note_profile(name: str | None) -> None:
+    """For the rest of this command."""
+    _Given.profile = name
+
+
+def chosen_profile() -> str | None:
+    """The option, else COREMACHINE_PROFILE."""
+    return _Given.profile or os.environ.get("COREMACHINE_PROFILE") or None
 
 
 def errors_are_json() -> bool:
@@ -37,7 +55,8 @@ def _note_output(output: Output | None) -> Output | None:
 UrlOption = Annotated[
     str | None,
     typer.Option(
-        "--url", help="Server. Default: COREMACHINE_URL, else the stack of this folder, else http://127.0.0.1:7071."
+        "--url",
+        help="Server. Default: the profile, else COREMACHINE_URL, else the stack of this folder, else http://127.0.0.1:7071.",
     ),
 ]
 OutputOption = Annotated[

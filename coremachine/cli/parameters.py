@@ -6,12 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NoReturn
 
 from coremachine.cli.client import ApiClient, Json
 from coremachine.cli.errors import ApiError, UsageProblem
-from coremachine.cli.patience import NOT_READY
 from jobs.parameters import ParameterErrors, coerce_text_parameters
 
 _TYPES = {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "array": "list", "object": "dict"}
@@ -64,7 +64,8 @@ def find_schema(client: ApiClient, job_type: str) -> dict[str, Json] | None:
     try:
         entries = client.list_job_types()
     except ApiError as error:
-        if error.problem.get("code") == NOT_READY:
+        # An outage, or an app that somebody must set up: texts would be sent for numbers.
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise
         # The submission itself will say what is wrong.
         return None

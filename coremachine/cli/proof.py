@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import Exit
-from coremachine.cli.jobs import say
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
-from coremachine.cli.render import SHORT_ID, error_text, print_json, print_rows
+from coremachine.cli.render import SHORT_ID, error_text, print_json, print_rows, say
 
 COLUMNS = ["name", "file", "values", "valid", "range"]
 # Shown where an output has any.
@@ -41,7 +40,7 @@ def verify(
 
         coremachine verify 3f2a9c --quick -o json
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         job = client.resolve_job_id(job_id)
         tasks = client.list_tasks(job, limit=limit + 1)
         proofs = [proof for task in tasks[:limit] if (proof := _proof_of(client, job, task))]

@@ -59,6 +59,12 @@ def _escape(character: str) -> str:
     return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"
 
 
+def say(text: str) -> None:
+    """To people, on stderr, beside the result."""
+    sys.stderr.write(f"{visible_lines(text)}\n")
+    sys.stderr.flush()
+
+
 def print_json(value: Any) -> None:
     # Line breaks inside of texts are escapes already: what is left there is the layout.
     sys.stdout.write(visible_lines(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")

@@ -21,11 +21,10 @@ from core.models import StageRef
 from core.models.context import CompletedTask, FailedTask
 from core.project_file import ProjectFileError, read_project_settings
 from core.safety.safe_text import text_of, type_name
-from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import CliError, Exit, UsageProblem
-from coremachine.cli.jobs import say
 from coremachine.cli.options import JobArgument, OutputOption, UrlOption, wants_json
-from coremachine.cli.render import print_json, print_whole
+from coremachine.cli.render import print_json, print_whole, say
 from coremachine.cli.tasks import RunOption, TaskArgument
 from coremachine.local.app_folder import find_app
 from coremachine.local.stack_file import find_stack_of
@@ -85,7 +84,7 @@ def run_task(
 
         coremachine run-task 3f2a9c s2-three.txt --pdb
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
         task = client.get_task(whole_id, task_id, run=run)
         context = _context_of(client, whole_id, task)

@@ -7,14 +7,13 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.control import ReasonOption
 from coremachine.cli.errors import UsageProblem
 from coremachine.cli.insight import show_findings
-from coremachine.cli.jobs import say
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.parameters import gather_parameters
-from coremachine.cli.render import SHORT_ID, console, local_time, print_json, print_rows
+from coremachine.cli.render import SHORT_ID, console, local_time, print_json, print_rows, say
 
 schedules = typer.Typer(help="Jobs that are submitted by the clock.", no_args_is_help=True)
 
@@ -36,7 +35,7 @@ def list_schedules(
 
     For example: coremachine schedules list --paused
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.list_schedules(job_type=job_type, paused=paused, limit=limit)
     if wants_json(output):
         print_json({"value": found})
@@ -56,7 +55,7 @@ def show(
 
     For example: coremachine schedules show nightly
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.get_schedule(name)
         ticks = client.list_ticks(name, limit=limit) if limit else []
     if wants_json(output):
@@ -111,7 +110,7 @@ def set_schedule(
         "ends_at": _moment("--ends", ends),
         "description": description,
     }
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         parameters, warnings = gather_parameters(client, job_type, param or [], params_file)
         for warning in warnings:
             say(warning)
@@ -127,7 +126,7 @@ def pause(name: NameArgument, reason: ReasonOption = None, output: OutputOption 
 
     For example: coremachine schedules pause nightly --reason "disk is full"
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.act_on_schedule(name, "pause", reason)
     _print_answer(answer, output)
 
@@ -138,7 +137,7 @@ def resume(name: NameArgument, reason: ReasonOption = None, output: OutputOption
 
     For example: coremachine schedules resume nightly
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.act_on_schedule(name, "resume", reason)
     _print_answer(answer, output)
 
@@ -149,8 +148,8 @@ def run(name: NameArgument, output: OutputOption = None, url: UrlOption = None) 
 
     For example: coremachine schedules run nightly
     """
-    with ApiClient(choose_url(url)) as client:
-        tick = client.act_on_schedule(name, "run", None)
+    with ApiClient(choose_server(url)) as client:
+        tick = client.run_schedule(name)
     if wants_json(output):
         print_json(tick)
     elif tick.get("job_id"):
@@ -165,7 +164,7 @@ def delete(name: NameArgument, output: OutputOption = None, url: UrlOption = Non
 
     For example: coremachine schedules delete nightly
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.delete_schedule(name)
     if wants_json(output):
         print_json(answer)
@@ -179,7 +178,7 @@ def next_times(name: NameArgument, count: CountOption = 5, output: OutputOption 
 
     For example: coremachine schedules next nightly -n 10
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.list_next_ticks(name, count)
     if wants_json(output):
         print_json({"value": found})
@@ -196,7 +195,7 @@ def explain(name: NameArgument, output: OutputOption = None, url: UrlOption = No
 
     For example: coremachine schedules explain nightly
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.explain_schedule(name)
     if wants_json(output):
         print_json(answer)

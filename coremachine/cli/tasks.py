@@ -14,9 +14,8 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.text import Text
 
-from coremachine.cli.client import ApiClient, Json, choose_url, is_terminal
+from coremachine.cli.client import ApiClient, Json, choose_server, is_terminal
 from coremachine.cli.errors import ApiError
-from coremachine.cli.jobs import say
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.render import (
     console,
@@ -26,6 +25,7 @@ from coremachine.cli.render import (
     print_json,
     print_json_line,
     print_whole,
+    say,
     seconds_between,
     status_markup,
     visible,
@@ -56,7 +56,7 @@ def task(
 
     For example: coremachine task 3f2a9c s1-000000 -o json
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
         found = client.get_task(whole_id, task_id, run=run)
         attempts = _attempts(client, whole_id, task_id, found.get("run"))
@@ -159,7 +159,7 @@ def events(
 
         coremachine events 3f2a9c --follow
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
         if follow:
             with suppress(KeyboardInterrupt):
@@ -227,7 +227,7 @@ def logs(
 
         coremachine logs 3f2a9c --task s1-000000 -o json
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
         file = find_stack_log(client.url)
         found = (

@@ -1,13 +1,12 @@
 """`coremachine ui`: the dashboard of the server in a browser."""
 
-import os
 import webbrowser
 from typing import Annotated
 from urllib.parse import urlencode
 
 import typer
 
-from coremachine.cli.client import ApiClient, choose_url
+from coremachine.cli.client import ApiClient, choose_server
 from coremachine.cli.errors import CliError
 from coremachine.cli.options import UrlOption
 from coremachine.cli.render import console
@@ -23,7 +22,7 @@ def ui(
 ) -> None:
     """Open the dashboard in a browser, and print its address.
 
-    COREMACHINE_FUNCTION_KEY is passed on to the browser, and is not printed.
+    The function key is passed on to the browser, and is not printed.
 
     For example:
 
@@ -31,14 +30,14 @@ def ui(
 
         coremachine ui --no-open
     """
-    with ApiClient(choose_url(url)) as client:
+    server = choose_server(url)
+    with ApiClient(server) as client:
         problems, _ = client.look_whether_ready()
         address = f"{client.url}/api/ui"
     show = console()
     show.print(address, soft_wrap=True, highlight=False, markup=False)
     for problem in problems:
         show.print(f"not ready: {problem}", soft_wrap=True, highlight=False, markup=False)
-    key = os.environ.get("COREMACHINE_FUNCTION_KEY")
-    query = f"?{urlencode({'code': key})}" if key else ""
+    query = f"?{urlencode({'code': server.key})}" if server.key else ""
     if open_it and not webbrowser.open(address + query):
         raise NoBrowser(f"expected a browser on this machine, found none; open {address} elsewhere, or use --no-open")

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 
 from core.project_file import ProjectFileError, read_project_settings
-from coremachine.cli.client import ApiClient
+from coremachine.cli.client import ApiClient, Server
 from coremachine.cli.errors import CliError, Exit
 from coremachine.cli.render import console
 from coremachine.local.app_fleet import ONE_APP, LocalApp, find_unread_queues, read_apps
@@ -116,7 +116,7 @@ def show_state(url: str, *, began: str) -> None:
         began: What an app that is not ready has done at least.
     """
     show = console()
-    with ApiClient(url) as client:
+    with ApiClient(Server(url)) as client:
         problems, job_types = client.look_whether_ready()
     state = f"[bold yellow]{began}[/bold yellow]" if problems else "[bold green]ready[/bold green]"
     show.print(f"{state} {url}/api/docs", soft_wrap=True)

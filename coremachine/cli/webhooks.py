@@ -5,11 +5,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from coremachine.cli.client import ApiClient, Json, choose_url
+from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import UsageProblem
-from coremachine.cli.jobs import say
 from coremachine.cli.options import LimitOption, Output, OutputOption, UrlOption, wants_json
-from coremachine.cli.render import console, local_time, print_json, print_rows
+from coremachine.cli.render import console, local_time, print_json, print_rows, say
 
 webhooks = typer.Typer(help="Addresses that receive events.", no_args_is_help=True)
 
@@ -24,7 +23,7 @@ def list_webhooks(limit: LimitOption = 100, output: OutputOption = None, url: Ur
 
     For example: coremachine webhooks list
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.list_webhooks(limit=limit)
     if wants_json(output):
         print_json({"value": found})
@@ -44,7 +43,7 @@ def show(
 
     For example: coremachine webhooks show team-geo
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.get_webhook(name)
         latest = client.list_deliveries(name, limit=limit) if limit else []
     if wants_json(output):
@@ -106,7 +105,7 @@ def set_webhook(
         "secret_setting": secret_setting,
         "description": description,
     }
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.put_webhook(name, body)
     if wants_json(output):
         print_json(answer)
@@ -121,8 +120,8 @@ def rotate_secret(name: NameArgument, output: OutputOption = None, url: UrlOptio
 
     For example: coremachine webhooks rotate-secret team-geo
     """
-    with ApiClient(choose_url(url)) as client:
-        answer = client.act_on_webhook(name, "rotate-secret")
+    with ApiClient(choose_server(url)) as client:
+        answer = client.rotate_webhook_secret(name)
     if wants_json(output):
         print_json(answer)
     else:
@@ -135,8 +134,8 @@ def send_test(name: NameArgument, output: OutputOption = None, url: UrlOption = 
 
     For example: coremachine webhooks test team-geo
     """
-    with ApiClient(choose_url(url)) as client:
-        _print_delivery(client.act_on_webhook(name, "test"), output)
+    with ApiClient(choose_server(url)) as client:
+        _print_delivery(client.test_webhook(name), output)
 
 
 @webhooks.command()
@@ -151,7 +150,7 @@ def deliveries(
 
     For example: coremachine webhooks deliveries team-geo --status dead
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         found = client.list_deliveries(name, limit=limit, status=status)
     if wants_json(output):
         print_json({"value": found})
@@ -170,7 +169,7 @@ def redeliver(
 
     For example: coremachine webhooks redeliver team-geo 0b0c3f0e-0000-4000-8000-000000000001
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         _print_delivery(client.redeliver(name, delivery_id), output)
 
 
@@ -180,7 +179,7 @@ def delete(name: NameArgument, output: OutputOption = None, url: UrlOption = Non
 
     For example: coremachine webhooks delete team-geo
     """
-    with ApiClient(choose_url(url)) as client:
+    with ApiClient(choose_server(url)) as client:
         answer = client.delete_webhook(name)
     if wants_json(output):
         print_json(answer)

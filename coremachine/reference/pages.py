@@ -5,6 +5,7 @@ from pathlib import Path
 
 from core.models.diagram import render_states
 from coremachine.reference import (
+    client_page,
     commands,
     events,
     http_api,
@@ -27,6 +28,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "problem-codes.md": problem_codes.render,
     "cli.md": commands.render,
     "python-api.md": public_api.render,
+    "python-client.md": client_page.render,
     "settings.md": settings_page.render,
     "stage-keys.md": stage_keys.render,
     "parameter-types.md": parameter_types.render,

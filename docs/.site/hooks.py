@@ -28,6 +28,7 @@ ORDER = (
     "howto/declare-a-job.md",
     "howto/test-a-job.md",
     "howto/submit-jobs.md",
+    "howto/use-the-client.md",
     "howto/follow-jobs.md",
     "howto/act-on-many-jobs.md",
     "howto/give-roles.md",

@@ -191,7 +191,10 @@ def test_a_folder_without_the_table_has_no_settings(tmp_path, text):
     [
         ("a = \n", "expected TOML, found: "),
         ("[tool]\ncoremachine = 1\n", "[tool.coremachine]: expected a table, found 1"),
-        ("[tool.coremachine]\njob = 'x'\n", "[tool.coremachine]: expected the keys jobs, queues, found 'job'"),
+        (
+            "[tool.coremachine]\njob = 'x'\n",
+            "[tool.coremachine]: expected the keys jobs, queues, profiles, found 'job'",
+        ),
         ("[tool.coremachine]\njobs = ['x']\n", "[tool.coremachine] jobs: expected the name of a package, such as"),
         ("[tool.coremachine]\nqueues = 'x'\n", "[tool.coremachine] queues: expected { jobs ="),
     ],

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request, Response
 from core.models.app import InstanceState
 from core.models.dashboard import OpenTasks
 from triggers.api_models import Query
-from triggers.apps_api import AppInstance, list_apps, list_queues
+from triggers.apps_api import list_apps, list_queues
+from triggers.apps_models import AppInstance
 from triggers.endpoints import NoQuery
 from triggers.ui.page import PageRoute, render
 from triggers.ui.ports import Services

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from coremachine.cli import client as client_module
-from coremachine.cli import patience
-from coremachine.cli.client import ApiClient
+from coremachine.cli.client import ApiClient, Server
 from coremachine.cli.main import main
 from coremachine.cli.parameters import with_whole_paths
+from coremachine.client import exchange, waiting
 from tests.unit.cli.conftest import DROPPED, JOB_ID, FakeApi, job
 
 Run = Callable[..., int]
@@ -34,9 +34,9 @@ JSON_SCHEMA = {
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_POLL_SECONDS", "_SLOW_POLL_SECONDS"):
-        monkeypatch.setattr(client_module, name, 0.001)
-    monkeypatch.setattr(patience, "_FIRST_PAUSE_SECONDS", 0.001)
+    for name in ("_FOLLOW_SECONDS", "_SLOW_POLL_SECONDS"):
+        monkeypatch.setattr(waiting, name, 0.001)
+    monkeypatch.setattr(exchange, "_FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_outage_without_end_ends_a_wait_as_a_timeout(
     monkeypatch: pytest.MonkeyPatch,
     timeout: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(client_module, "_OUTAGE_SECONDS", 0.05)
+    monkeypatch.setattr(waiting, "OUTAGE_SECONDS", 0.05)
     hello.answer("GET /api/jobs", {"value": [job()]})
     hello.answer(f"POST /api/jobs/{JOB_ID}/rerun", {"run": 1, "stage": 1, "status": "queued"}, status=202)
     for command in (("submit", "hello_world", "--wait"), ("watch", JOB_ID[:6]), ("rerun", JOB_ID, "--wait")):
@@ -328,7 +328,7 @@ def test_server_that_was_never_seen_is_not_waited_for(run: Run, capsys: pytest.C
         (("--wait", "--force", "--idempotency-key", "k"), 0, 3),
         (("--wait", "--force"), 6, 1),
         (("--wait", "--if-ended", "rerun"), 6, 1),
-        ((), 6, 1),
+        ((), 0, 3),
     ],
 )
 def test_submission_is_repeated_where_that_makes_no_second_job(
@@ -343,7 +343,7 @@ def test_submission_is_repeated_where_that_makes_no_second_job(
 def test_submission_is_not_repeated_for_long(
     hello: FakeApi, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(client_module, "_SUBMIT_OUTAGE_SECONDS", 0.05)
+    monkeypatch.setattr(client_module, "_OUTAGE_SECONDS", 0.05)
     hello.answers["POST /api/jobs/submit/hello_world"] = [AWAY]
     assert run("submit", "hello_world", "--wait") == 6
     assert "goes on" not in capsys.readouterr().err
@@ -629,7 +629,17 @@ def test_a_relative_path_is_of_the_callers_folder(
 
 
 def test_paths_for_a_server_elsewhere_are_left_to_it() -> None:
-    client = ApiClient("https://floods.example")
+    client = ApiClient(Server("https://floods.example"))
     assert not client.is_on_this_machine
     values = {"source": "./in"}
     assert with_whole_paths(client, {"source": {"type": "str", "format": "path"}}, values) == values
+
+
+def test_job_types_have_types_defaults_and_what_is_required(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    properties = {"source": {"type": "string"}, "n": {"type": ["integer", "null"], "default": 5}, "any": {}}
+    schema = {"type": "object", "properties": properties, "required": ["source"]}
+    api.answer("GET /api/job-types", {"value": [{"job_type": "hello_world", "parameters_schema": schema}]})
+    assert run("job-types", "-o", "table") == 0
+    assert "source: string (required), n: integer or null = 5, any" in capsys.readouterr().out

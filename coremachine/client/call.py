@@ -1,0 +1,115 @@
+"""One request to the API as a value: what is sent, what it answers, and whether it may be sent twice."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Generic, Self, TypeVar
+from urllib.parse import quote
+
+from coremachine.client.errors import WrongArgument
+
+T = TypeVar("T")
+Scalar = str | int | float | bool | datetime
+QueryValue = Scalar | Iterable[str] | None
+TIMEOUT_SECONDS = 30.0
+_UNFIT_PARTS = frozenset({"", ".", ".."})
+_VISIBLE = re.compile("[!-~]+")
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """A request whose answer is a `T`.
+
+    Args:
+        path: Below `/api/`, encoded.
+        answer: The name of T in `coremachine.client.models`; of the items, where `is_page`.
+        query: Pairs, since a name may be repeated.
+        repeats: Whether sending it twice does no more than sending it once.
+        answers_too: Statuses beside those of success that hold an answer and no problem.
+    """
+
+    method: str
+    path: str
+    answer: str
+    query: tuple[tuple[str, str], ...] = ()
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_page: bool = False
+    repeats: bool = False
+    timeout_seconds: float = TIMEOUT_SECONDS
+    answers_too: frozenset[int] = frozenset()
+
+    def after(self, cursor: str) -> Self:
+        """The same list from this `next_cursor` on."""
+        kept = tuple(pair for pair in self.query if pair[0] != "cursor")
+        return replace(self, query=(*kept, ("cursor", cursor)))
+
+
+def path_of(*parts: str) -> str:
+    """A path of these parts, whatever they hold: `a?b=c` is a name here and no query.
+
+    Raises:
+        WrongArgument: A part that no path can have.
+    """
+    for part in parts:
+        # Clients and servers take these for places, encoded too.
+        if part in _UNFIT_PARTS:
+            raise WrongArgument(f"expected a name or an id, found {part!r}")
+    return "/".join(quote(part, safe="", errors="surrogateescape") for part in parts)
+
+
+def query_of(**values: QueryValue) -> tuple[tuple[str, str], ...]:
+    """The pairs of a query; what is None is left out, and the items of a list repeat the name."""
+    return tuple((name, text) for name, value in values.items() for text in _texts(value))
+
+
+def body_of(**values: Any) -> dict[str, Any]:
+    """A body without what is None, with times as texts."""
+    return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
+def header_of(name: str, value: str) -> str:
+    """The value, if a header can hold it. The value itself may be a secret, and is not repeated.
+
+    Raises:
+        WrongArgument: It cannot.
+    """
+    if not _VISIBLE.fullmatch(value):
+        wrong = next((place for place, character in enumerate(value) if not "!" <= character <= "~"), None)
+        found = "nothing" if wrong is None else f"another one at place {wrong + 1}"
+        raise WrongArgument(f"{name}: expected visible ASCII characters, found {found}")
+    return value
+
+
+def _texts(value: QueryValue) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, Scalar):
+        return [_text(value)]
+    return [str(each) for each in value]
+
+
+def _text(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return time_text(value) if isinstance(value, datetime) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return time_text(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def time_text(moment: datetime) -> str:
+    """RFC 3339.
+
+    Raises:
+        WrongArgument: It has no zone, so that nobody knows which instant is meant.
+    """
+    if moment.tzinfo is None:
+        raise WrongArgument(f"expected a time with its zone, such as datetime.now(UTC), found {moment.isoformat()}")
+    return moment.isoformat()
