@@ -34,7 +34,9 @@ from coremachine.cli.render import (
 from coremachine.cli.stack_log import StackLog, find_stack_log
 from coremachine.cli.trace import without_engine
 
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK_ID", help="See `coremachine tasks JOB_ID`.")]
+TaskArgument = Annotated[
+    str, typer.Argument(metavar="TASK_ID", help="See `coremachine tasks JOB_ID`; `task` takes its name, too.")
+]
 RunOption = Annotated[int | None, typer.Option("--run", min=1, help="Default: the job's current run.")]
 _POLL_SECONDS = 1.0
 _OF_THE_JOB = re.compile(r" (?:job_id|correlation_id|run)=\S+")
@@ -58,12 +60,29 @@ def task(
     """
     with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
-        found = client.get_task(whole_id, task_id, run=run)
-        attempts = _attempts(client, whole_id, task_id, found.get("run"))
+        found = _find_task(client, whole_id, task_id, run)
+        attempts = _attempts(client, whole_id, found["task_id"], found.get("run"))
     if wants_json(output):
         print_json({**found, "attempts": attempts})
         return
     show_task(found, attempts, console(), full=full)
+
+
+def _find_task(client: ApiClient, job_id: str, text: str, run: int | None) -> Json:
+    """The task of that id, or of that name in one of the job's stages, the last one first.
+
+    Raises:
+        ApiError: None is like that (status 404).
+    """
+    try:
+        return client.get_task(job_id, text, run=run)
+    except ApiError as error:
+        if error.problem.get("code") != "unknown_task":
+            raise
+        for stage in reversed(client.get_job(job_id).get("stages") or []):
+            with suppress(ApiError):
+                return client.get_task(job_id, f"s{stage['stage']}-{text}", run=run)
+        raise
 
 
 def _attempts(client: ApiClient, job_id: str, task_id: str, run: int | None) -> list[Json]:

@@ -11,6 +11,8 @@ from core.models.view import JobSummary, StageDetail, run_times
 from triggers.ui.texts import NOTHING, duration, seconds_between
 
 _RATE_SECONDS = 60.0
+# Fewer than that end in rounds of all slots, so that the last minute says little.
+_STEADY_COUNT = 30
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ def _card(stage: StageDetail, declared: Mapping[str, Any], recent: int | None, n
         status=str(stage.status),
         parts=bar_parts(total, shown),
         label=bar_label(total, shown),
-        count="to be planned" if total is None else f"{ended:,} / {total:,}",
+        # As in the list of jobs: what was cancelled is no work that was done.
+        count="to be planned" if total is None else f"{shown['done'] + shown['failed']:,} / {total:,}",
         notes=notes,
         budget=budget,
         budget_is_spent=is_spent,
@@ -170,11 +173,12 @@ def failure_budget(failure: Mapping[str, Any], stage: StageDetail) -> tuple[str,
 
 
 def _speed(stage: StageDetail, ended: int, recent: int | None, now: datetime) -> str:
-    """Tasks per second in the last minute, and when the rest will be done at that rate."""
+    """Tasks per second in the last minute, or since the stage began where few ended, and when the rest will be done."""
     if stage.finished_at is not None or not recent or stage.expected_count is None:
         return ""
-    window = min(_RATE_SECONDS, max(1.0, (now - (stage.planned_at or stage.created_at)).total_seconds()))
-    rate = recent / window
+    since_begin = max(1.0, (now - (stage.planned_at or stage.created_at)).total_seconds())
+    is_steady = recent >= _STEADY_COUNT and since_begin > _RATE_SECONDS
+    rate = recent / _RATE_SECONDS if is_steady else ended / since_begin
     left = stage.expected_count - ended
     pace = f"{rate:.1f} tasks/s" if rate >= 1 else f"{rate * 60:.1f} tasks/min"
     # How long the last ones take, which all run, has nothing to do with the rate.

@@ -90,6 +90,16 @@ def test_task_is_shown_with_attempts_log_and_traceback(
     assert api.requests[-1] == (LOGS_CALL, {"task_id": "s1-a", "run": "2", "limit": "200"}, None)
 
 
+def test_task_is_found_by_its_name(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other commands show the name where a task has one."""
+    api.answers[f"GET /api/jobs/{JOB_ID}/tasks/a"] = [(404, {"title": "Not Found", "code": "unknown_task"})]
+    api.answer(f"GET /api/jobs/{JOB_ID}", job(stages=[{"stage": 1}, {"stage": 2}]))
+    api.answer(TASK_CALL, TASK)
+    api.answer(LOGS_CALL, {"value": []})
+    assert run("task", JOB_ID, "a", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["task_id"] == "s1-a"
+
+
 def test_task_for_programs_has_everything(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     api.answer(TASK_CALL, TASK)
     api.answer(LOGS_CALL, {"value": [RETRY]})

@@ -91,6 +91,19 @@ def test_a_stage_shows_its_rate_and_when_the_rest_is_done():
     assert (later.name, later.status) == ("reply", "later")
 
 
+def test_a_rate_of_few_tasks_is_that_of_the_whole_stage():
+    """Two slots of long tasks end in pairs: the last minute has two of them, or four."""
+    for recent in (2, 4):
+        (card,) = stage_cards({"stages": [{}]}, (stage(),), {1: recent}, NOW)
+        assert card.speed == "21.5 tasks/min · about 2 min 39 s left"
+
+
+def test_cancelled_tasks_are_not_counted_as_done():
+    ended = stage(counts={**NO_COUNTS, TaskStatus.COMPLETED: 40, TaskStatus.FAILED: 3, TaskStatus.CANCELLED: 57})
+    (card,) = stage_cards({"stages": [{}]}, (ended,), {}, NOW)
+    assert card.count == "43 / 100"
+
+
 @pytest.mark.parametrize(
     ("failure", "shown", "is_spent"),
     [
