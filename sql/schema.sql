@@ -867,13 +867,14 @@ comment on function "app"."prune_app_instances"(p_older_than_seconds double prec
 
 -- Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.
 -- Outcome: claimed; duplicate (leased, or ended); not_due (to be tried again later); paused (the job is: the task is
--- parked, and announced again after the pause); held (a limit of its stage has no place: it waits without a message); closed (its stage or job does not run); expired (a deadline has passed,
--- so nothing is begun: the caller lets enforce_deadlines end it); missing. The commit of a claim is not waited for: one
--- that a crash undoes is fenced by its random lease and is claimed again. The commit of parking is waited for, since
--- the message is gone when this returns. So is that of a claim under limits, which may be exceeded if it is undone.
+-- parked, and announced again after the pause); held (a limit of its stage has no place: it waits without a message);
+-- closed (its stage or job does not run); expired (a deadline has passed, so nothing is begun: the caller lets
+-- enforce_deadlines end it); missing. The commit of a claim is not waited for: one that a crash undoes is fenced by its
+-- random lease and is claimed again. The commit of parking is waited for, since the message is gone when this returns.
+-- So is that of a claim under limits, which may be exceeded if it is undone.
 -- Fence: the status.
--- Locks: those of the stage's limits; task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
--- being cancelled, the stage's lock instead, and only if one of these tasks still waits.
+-- Locks: those of the stage's limits; task rows by id (waited for: an announcer may hold them for a moment); in a stage
+-- or job that was ended or is being cancelled, the stage's lock instead, and only if one of these tasks still waits.
 create or replace function "app".claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (
@@ -1799,9 +1800,10 @@ begin
 end $$;
 
 -- Gives claimed tasks back before their lease runs out, and returns those that need a message again.
--- p_started false: their handler never began, so no attempt is counted. True: an interruption, of a process that
--- drains.
--- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+-- p_started false: their handler never began, so no attempt is counted, and no start by a limit's rate. True: an
+-- interruption, of a process that drains.
+-- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage, then the
+-- job row.
 create or replace function "app".release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]
@@ -1810,10 +1812,14 @@ declare
   v_open boolean;
   v_ids text[];
   v_places tid[];
+  v_limits text[];
 begin
-  select (j.status = 'processing' and j.run = s.run and s.status = 'processing') into v_open
+  select (j.status = 'processing' and j.run = s.run and s.status = 'processing'), case when not p_started then "app".limit_names(s.settings) end into v_open, v_limits
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  if v_limits is not null then
+    perform "app".lock_limits(v_limits);
+  end if;
   select coalesce(array_agg(named.id), array[]::text[]), array_agg(h.place) into v_ids, v_places
   from "app".ids_in_order(p_task_ids) as named
   cross join lateral (
@@ -1822,6 +1828,9 @@ begin
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     for update
   ) h;
+  if v_limits is not null then
+    perform "app".take_back_starts(v_limits, v_places);
+  end if;
   update "app".tasks t
   set status = case when v_open then 'pending' else 'cancelled' end,
       finished_at = case when v_open then null else "app".clock() end,
@@ -2305,7 +2314,7 @@ begin
         and (s.job_id = p_job_id and s.run = p_run and s.task_id = any (p_own_ids)) is not true
     ) p
     cross join lateral (
-      select coalesce(sum(e.count), 0)::integer as begun, min(e.ends_at) as first_ends_at
+      select coalesce(sum(e.count), 0)::integer as begun, min(e.ends_at) filter (where e.count > 0) as first_ends_at
       from "app".limit_starts e
       where l.rate_count is not null and e.limit_name = l.name
         and e.ends_at > p_now - l.rate_seconds * interval '1 second'
@@ -2334,6 +2343,14 @@ begin
   order by l.room nulls last, l.next_at desc nulls first limit 1;
 end $$;
 
+-- When the twentieth of a rate's period ends that this moment is in.
+create or replace function "app".end_of_start(p_at timestamptz, p_rate_seconds double precision)
+returns timestamptz
+language sql immutable as $$
+  select greatest(p_at, to_timestamp(
+    ceil(extract(epoch from p_at) / (p_rate_seconds / 20)::numeric) * (p_rate_seconds / 20)::numeric))
+$$;
+
 -- Gives claimed tasks their places, and counts their starts.
 -- A start is counted in the twentieth of the period that it is in, by that time's end: so never too early.
 -- Locks: the limits' are held by the caller.
@@ -2352,11 +2369,25 @@ begin
   where l.name = any (v_names) and e.limit_name = l.name
     and e.ends_at <= p_now - l.rate_seconds * interval '1 second';
   insert into "app".limit_starts as e (limit_name, ends_at, count)
-  select l.name, greatest(p_now, to_timestamp(
-      ceil(extract(epoch from p_now) / (l.rate_seconds / 20)::numeric) * (l.rate_seconds / 20)::numeric)),
-    cardinality(p_task_ids)
+  select l.name, "app".end_of_start(p_now, l.rate_seconds), cardinality(p_task_ids)
   from "app".limits l where l.name = any (v_names) and l.rate_count is not null
   on conflict (limit_name, ends_at) do update set count = e.count + excluded.count;
+end $$;
+
+-- Takes the starts of claimed tasks back that no handler began: their rates are for those that do. One that was counted
+-- under another period stays.
+-- Locks: the limits' and the rows at these places are held by the caller.
+create or replace function "app".take_back_starts(p_names text[], p_places tid[]) returns void
+language plpgsql set enable_seqscan = off as $$
+begin
+  update "app".limit_starts e set count = e.count - c.count
+  from (
+    select l.name, "app".end_of_start(t.started_at, l.rate_seconds) as ends_at, count(*)::integer as count
+    from "app".limits l cross join "app".tasks t
+    where l.name = any (p_names) and l.rate_count is not null and t.ctid = any (p_places)
+    group by 1, 2
+  ) c
+  where e.limit_name = c.name and e.ends_at = c.ends_at and e.count >= c.count;
 end $$;
 
 -- Puts tasks whose message came while a limit had no place back to those that wait, without a message.
@@ -2615,8 +2646,8 @@ begin
   return true;
 end $$;
 
--- Deletes places that were kept and whose time is over, those in line whose stage is over, and up to p_limit limits that nobody chose numbers for and no
--- stage has needed for p_idle_seconds. Returns how many limits it deleted.
+-- Deletes places that were kept and whose time is over, those in line whose stage is over, and up to p_limit limits that
+-- nobody chose numbers for and no stage has needed for p_idle_seconds. Returns how many limits it deleted.
 -- A limit whose rate still counts starts stays. Locks: those rows; a row that another transaction holds is skipped.
 create or replace function "app".prune_limits(p_idle_seconds double precision, p_limit integer) returns integer
 language plpgsql set enable_seqscan = off as $$
@@ -2663,7 +2694,9 @@ comment on function "app"."ensure_limits"(p_settings jsonb, p_is_newest boolean)
 comment on function "app"."has_numbers"(p_at_once integer, p_rate_count integer) is 'Whether a limit has numbers; a declaration may only name it.';
 comment on function "app"."look_at_limits"(p_names text[], p_job_id text, p_run integer, p_own_ids text[], p_now timestamptz) is 'How limits are used, one row each: places that are held, places that are kept for announced tasks, how many tasks began in the last period, and how many more may begin now.';
 comment on function "app"."room_in_limits"(p_settings jsonb, p_job_id text, p_run integer, p_own_ids text[], p_now timestamptz) is 'How many tasks of a stage its limits let begin now, and which of them lets the fewest.';
+comment on function "app"."end_of_start"(p_at timestamptz, p_rate_seconds double precision) is 'When the twentieth of a rate''s period ends that this moment is in.';
 comment on function "app"."take_places"(p_settings jsonb, p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_now timestamptz) is 'Gives claimed tasks their places, and counts their starts.';
+comment on function "app"."take_back_starts"(p_names text[], p_places tid[]) is 'Takes the starts of claimed tasks back that no handler began: their rates are for those that do.';
 comment on function "app"."hold_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_places tid[], p_limit_name text) is 'Puts tasks whose message came while a limit had no place back to those that wait, without a message.';
 comment on function "app"."wait_for_limit"(p_job_id text, p_run integer, p_stage integer, p_limit_name text) is 'Lets a stage wait for a limit: behind those that were served less, and not before those that wait already.';
 comment on function "app"."free_places"() is 'Frees the places of a task whose attempt is over.';
@@ -4889,7 +4922,8 @@ end $$;
 
 -- Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait for their turn: the process
 -- that should have died, is of a release that knows no windows, or runs tasks that last long.
--- Those of p_planned_seconds ago whose first tasks were not taken, too. Those with limits wait in turn instead. It looks at up to p_limit jobs, in random order.
+-- Those of p_planned_seconds ago whose first tasks were not taken, too. Those with limits wait in turn instead. It looks
+-- at up to p_limit jobs, in random order.
 create or replace function "app".find_idle_windows(
   p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision
 ) returns table (job_id text, run integer, stage integer)

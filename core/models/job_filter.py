@@ -19,7 +19,7 @@ class JobSort(StrEnum):
     FIRST_ENDED = "finished_at"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JobFilter:
     """Jobs that are all of this; what is empty or None is no condition.
 

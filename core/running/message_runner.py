@@ -50,41 +50,29 @@ class MessageRunner:
             is_alone: Nothing else runs in this process: if it dies, nothing else can have been the reason. Each task
                 that was claimed is noted so; another process may have been quicker, and then nothing runs here.
         """
+        ref = StageRef(job.record.job_id, job.record.run, stage.number)
         slot = self._parts.slots.wait_for(SLOT_SECONDS, self._parts.drain.refuse)
         try:
-            return self._run_message(job, stage, task_ids, slot, suspects=suspects, is_alone=is_alone)
+            claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
+            writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, claim.lease_id)
+            claimed: Sequence[ClaimedRow] = claim.rows
+            if not self._may_all_run(claim.rows):
+                claimed = self._set_aside(writer, claim.rows, suspects)
+            if not claimed:
+                return writer.job_status
+            if slot is None:
+                writer.release(claimed)
+                return writer.job_status
+            for task in claimed if is_alone else ():
+                self._state.note_alone(ref, task.task_id)
+            if stage.limits:
+                # Before they run, which may take hours: a rate may have room for others now.
+                self._turns.serve(stage.limit_names)
+            self.run_claimed(writer, claimed, slot)
+            return writer.job_status
         finally:
             if slot is not None:
                 slot.release()
-
-    def _run_message(
-        self,
-        job: CachedJob,
-        stage: StageDefinition,
-        task_ids: Sequence[str],
-        slot: Slot | None,
-        *,
-        suspects: list[str] | None,
-        is_alone: bool,
-    ) -> str | None:
-        ref = StageRef(job.record.job_id, job.record.run, stage.number)
-        claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
-        writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, claim.lease_id)
-        claimed: Sequence[ClaimedRow] = claim.rows
-        if not self._may_all_run(claim.rows):
-            claimed = self._set_aside(writer, claim.rows, suspects)
-        if not claimed:
-            return writer.job_status
-        if slot is None:
-            writer.release(claimed)
-            return writer.job_status
-        for task in claimed if is_alone else ():
-            self._state.note_alone(ref, task.task_id)
-        if stage.limits:
-            # Before they run, which may take hours: a rate may have room for others now.
-            self._turns.serve(stage.limit_names)
-        self.run_claimed(writer, claimed, slot)
-        return writer.job_status
 
     def _may_all_run(self, rows: Sequence[ClaimedRow]) -> bool:
         """Whether all were claimed, were never interrupted, and have a handler here. Most messages are so."""

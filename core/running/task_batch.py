@@ -152,9 +152,12 @@ class TaskBatch:
 
         A group is empty when nothing came for a while: time to ask `is_to_be_split`.
         """
-        yield from self._wait_for_slot()
-        if self._slot is None:
-            return
+        while self._slot is None:
+            if not self._waiting:
+                return
+            self._slot = self._slots.take(min(ROOM_SECONDS, self._patience_seconds / 4))
+            if self._slot is None:
+                yield []
         slot = self._slot.hand_over()
         if len(self._tasks) == 1 and self._pool is None:
             yield self._run_alone(slot)
@@ -166,13 +169,6 @@ class TaskBatch:
             yield self._to_settle(group)
             # Settled by now: a renewal would find them gone, and take that for a lost lease.
             self._keeper.drop([self.leases[outcome.task.task_id] for outcome in group])
-
-    def _wait_for_slot(self) -> Iterator[list[TaskOutcome]]:
-        """Empty groups until there is a slot, or nothing that waits for it."""
-        while self._slot is None and self._waiting:
-            self._slot = self._slots.take(min(ROOM_SECONDS, self._patience_seconds / 4))
-            if self._slot is None:
-                yield []
 
     def _run_alone(self, slot: Slot) -> list[TaskOutcome]:
         try:

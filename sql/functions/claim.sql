@@ -2,13 +2,14 @@
 
 -- Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.
 -- Outcome: claimed; duplicate (leased, or ended); not_due (to be tried again later); paused (the job is: the task is
--- parked, and announced again after the pause); held (a limit of its stage has no place: it waits without a message); closed (its stage or job does not run); expired (a deadline has passed,
--- so nothing is begun: the caller lets enforce_deadlines end it); missing. The commit of a claim is not waited for: one
--- that a crash undoes is fenced by its random lease and is claimed again. The commit of parking is waited for, since
--- the message is gone when this returns. So is that of a claim under limits, which may be exceeded if it is undone.
+-- parked, and announced again after the pause); held (a limit of its stage has no place: it waits without a message);
+-- closed (its stage or job does not run); expired (a deadline has passed, so nothing is begun: the caller lets
+-- enforce_deadlines end it); missing. The commit of a claim is not waited for: one that a crash undoes is fenced by its
+-- random lease and is claimed again. The commit of parking is waited for, since the message is gone when this returns.
+-- So is that of a claim under limits, which may be exceeded if it is undone.
 -- Fence: the status.
--- Locks: those of the stage's limits; task rows by id (waited for: an announcer may hold them for a moment); in a stage or job that was ended or is
--- being cancelled, the stage's lock instead, and only if one of these tasks still waits.
+-- Locks: those of the stage's limits; task rows by id (waited for: an announcer may hold them for a moment); in a stage
+-- or job that was ended or is being cancelled, the stage's lock instead, and only if one of these tasks still waits.
 create or replace function {schema}.claim_tasks(
   p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text
 ) returns table (

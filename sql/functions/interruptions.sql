@@ -139,9 +139,10 @@ begin
 end $$;
 
 -- Gives claimed tasks back before their lease runs out, and returns those that need a message again.
--- p_started false: their handler never began, so no attempt is counted. True: an interruption, of a process that
--- drains.
--- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+-- p_started false: their handler never began, so no attempt is counted, and no start by a limit's rate. True: an
+-- interruption, of a process that drains.
+-- Fence: the lease. Locks: if they did not begin, those of the stage's limits; task rows by id, then the stage, then the
+-- job row.
 create or replace function {schema}.release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]
@@ -150,10 +151,14 @@ declare
   v_open boolean;
   v_ids text[];
   v_places tid[];
+  v_limits text[];
 begin
-  select {stage_is_open} into v_open
+  select {stage_is_open}, case when not p_started then {schema}.limit_names(s.settings) end into v_open, v_limits
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  if v_limits is not null then
+    perform {schema}.lock_limits(v_limits);
+  end if;
   select coalesce(array_agg(named.id), array[]::text[]), array_agg(h.place) into v_ids, v_places
   from {schema}.ids_in_order(p_task_ids) as named
   cross join lateral (
@@ -162,6 +167,9 @@ begin
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     for update
   ) h;
+  if v_limits is not null then
+    perform {schema}.take_back_starts(v_limits, v_places);
+  end if;
   update {schema}.tasks t
   set status = case when v_open then 'pending' else 'cancelled' end,
       finished_at = case when v_open then null else {schema}.clock() end,

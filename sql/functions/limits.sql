@@ -74,7 +74,7 @@ begin
         and (s.job_id = p_job_id and s.run = p_run and s.task_id = any (p_own_ids)) is not true
     ) p
     cross join lateral (
-      select coalesce(sum(e.count), 0)::integer as begun, min(e.ends_at) as first_ends_at
+      select coalesce(sum(e.count), 0)::integer as begun, min(e.ends_at) filter (where e.count > 0) as first_ends_at
       from {schema}.limit_starts e
       where l.rate_count is not null and e.limit_name = l.name
         and e.ends_at > p_now - l.rate_seconds * interval '1 second'
@@ -103,6 +103,14 @@ begin
   order by l.room nulls last, l.next_at desc nulls first limit 1;
 end $$;
 
+-- When the twentieth of a rate's period ends that this moment is in.
+create or replace function {schema}.end_of_start(p_at timestamptz, p_rate_seconds double precision)
+returns timestamptz
+language sql immutable as $$
+  select greatest(p_at, to_timestamp(
+    ceil(extract(epoch from p_at) / (p_rate_seconds / 20)::numeric) * (p_rate_seconds / 20)::numeric))
+$$;
+
 -- Gives claimed tasks their places, and counts their starts.
 -- A start is counted in the twentieth of the period that it is in, by that time's end: so never too early.
 -- Locks: the limits' are held by the caller.
@@ -121,11 +129,25 @@ begin
   where l.name = any (v_names) and e.limit_name = l.name
     and e.ends_at <= p_now - l.rate_seconds * interval '1 second';
   insert into {schema}.limit_starts as e (limit_name, ends_at, count)
-  select l.name, greatest(p_now, to_timestamp(
-      ceil(extract(epoch from p_now) / (l.rate_seconds / 20)::numeric) * (l.rate_seconds / 20)::numeric)),
-    cardinality(p_task_ids)
+  select l.name, {schema}.end_of_start(p_now, l.rate_seconds), cardinality(p_task_ids)
   from {schema}.limits l where l.name = any (v_names) and l.rate_count is not null
   on conflict (limit_name, ends_at) do update set count = e.count + excluded.count;
+end $$;
+
+-- Takes the starts of claimed tasks back that no handler began: their rates are for those that do. One that was counted
+-- under another period stays.
+-- Locks: the limits' and the rows at these places are held by the caller.
+create or replace function {schema}.take_back_starts(p_names text[], p_places tid[]) returns void
+language plpgsql set enable_seqscan = off as $$
+begin
+  update {schema}.limit_starts e set count = e.count - c.count
+  from (
+    select l.name, {schema}.end_of_start(t.started_at, l.rate_seconds) as ends_at, count(*)::integer as count
+    from {schema}.limits l cross join {schema}.tasks t
+    where l.name = any (p_names) and l.rate_count is not null and t.ctid = any (p_places)
+    group by 1, 2
+  ) c
+  where e.limit_name = c.name and e.ends_at = c.ends_at and e.count >= c.count;
 end $$;
 
 -- Puts tasks whose message came while a limit had no place back to those that wait, without a message.
@@ -384,8 +406,8 @@ begin
   return true;
 end $$;
 
--- Deletes places that were kept and whose time is over, those in line whose stage is over, and up to p_limit limits that nobody chose numbers for and no
--- stage has needed for p_idle_seconds. Returns how many limits it deleted.
+-- Deletes places that were kept and whose time is over, those in line whose stage is over, and up to p_limit limits that
+-- nobody chose numbers for and no stage has needed for p_idle_seconds. Returns how many limits it deleted.
 -- A limit whose rate still counts starts stays. Locks: those rows; a row that another transaction holds is skipped.
 create or replace function {schema}.prune_limits(p_idle_seconds double precision, p_limit integer) returns integer
 language plpgsql set enable_seqscan = off as $$

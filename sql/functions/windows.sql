@@ -220,7 +220,8 @@ end $$;
 
 -- Finds stages whose window nobody has looked after for p_idle_seconds, though tasks wait for their turn: the process
 -- that should have died, is of a release that knows no windows, or runs tasks that last long.
--- Those of p_planned_seconds ago whose first tasks were not taken, too. Those with limits wait in turn instead. It looks at up to p_limit jobs, in random order.
+-- Those of p_planned_seconds ago whose first tasks were not taken, too. Those with limits wait in turn instead. It looks
+-- at up to p_limit jobs, in random order.
 create or replace function {schema}.find_idle_windows(
   p_limit integer, p_planned_seconds double precision, p_idle_seconds double precision
 ) returns table (job_id text, run integer, stage integer)

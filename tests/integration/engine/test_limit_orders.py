@@ -17,7 +17,7 @@ LIMITS = (("a",), ("a", "b"), ("b", "c"))
 numbers = st.integers(1, 4)
 rates = st.one_of(st.none(), st.integers(1, 4))
 events = st.one_of(
-    st.tuples(st.sampled_from(["deliver", "deliver", "end", "end", "fail"]), st.integers(0, 5)),
+    st.tuples(st.sampled_from(["deliver", "deliver", "end", "end", "fail", "release"]), st.integers(0, 5)),
     st.tuples(st.sampled_from(["serve", "tick", "die", "lose", "duplicate", "lapse"]), st.integers(0, 5)),
     st.tuples(st.just("set"), st.integers(0, 4)),
 )
@@ -44,8 +44,8 @@ class Driver:
         match event:
             case "deliver":
                 self.deliver(number)
-            case "end" | "fail":
-                self.end(number, fails=event == "fail")
+            case "end" | "fail" | "release":
+                self.end(number, event)
             case "serve":
                 self.serve()
             case "tick":
@@ -75,19 +75,28 @@ class Driver:
         lease = uuid4()
         (row,) = self.engine.tasks.claim_tasks(ref, [task_id], lease=Lease(lease, "w"))
         if row.outcome == "claimed":
-            self.running.append((ref, task_id, lease))
+            self.running.append((ref, task_id, lease, self.now))
             for name in LIMITS[self.refs.index(ref)]:
                 self.begun[name].append(self.now)
 
-    def end(self, number, *, fails):
+    def end(self, number, event):
         if not self.running:
             return
-        ref, task_id, lease = self.running.pop(number % len(self.running))
-        if fails:
-            self.engine.stages.increment_task_retry_count(ref, task_id, lease_id=lease, error=ERROR, delay_seconds=0)
+        ref, task_id, lease, claimed_at = self.running.pop(number % len(self.running))
+        match event:
+            case "end":
+                self.engine.stages.complete_task_and_check_stage(ref, lease_id=lease, results={task_id: {}})
+            case "fail":
+                self.engine.stages.increment_task_retry_count(
+                    ref, task_id, lease_id=lease, error=ERROR, delay_seconds=0
+                )
+            case "release":
+                # Its process had no slot for it: its handler did not begin.
+                self.engine.tasks.release_tasks(ref, lease_id=lease, task_ids=[task_id], started=False)
+                for name in LIMITS[self.refs.index(ref)]:
+                    self.begun[name].remove(claimed_at)
+        if event != "end":
             self.queue.append((ref, task_id, self.now))
-        else:
-            self.engine.stages.complete_task_and_check_stage(ref, lease_id=lease, results={task_id: {}})
         self.most["a"] = max(self.numbers["a"], self.holders("a"))
 
     def die(self):
@@ -105,7 +114,7 @@ class Driver:
                 self.engine.tasks.mark_tasks_announced(ref.job_ref, [task.task_id])
 
     def holders(self, name):
-        return sum(name in LIMITS[self.refs.index(ref)] for ref, _, _ in self.running)
+        return sum(name in LIMITS[self.refs.index(ref)] for ref, *_ in self.running)
 
     def check(self):
         for name, most in self.most.items():

@@ -10,11 +10,13 @@ import pytest
 from core.models import Lease, StageRef
 from core.models.control import RerunMode, RerunRequest
 from core.models.limit import Rate
+from core.running import message_runner
+from core.running.task_slots import TaskSlots
 from infrastructure.janitor_store import JanitorRepository
 from infrastructure.retention import RetentionRepository
 from infrastructure.verify import verify
 
-from .machine_suite import ShapesJob
+from .machine_suite import Rig, ShapesJob
 from .test_janitor import pass_time, run_to_tasks
 
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -55,6 +57,14 @@ def turn_clock(engine, seconds):
 
 def places(engine, name="api"):
     return engine.query("select * from app.limit_places where limit_name = %s order by task_id", name)
+
+
+def starts(engine, name="api"):
+    """How many the limit's rate counts."""
+    (row,) = engine.query(
+        "select coalesce(sum(count), 0)::integer as n from app.limit_starts where limit_name = %s", name
+    )
+    return row["n"]
 
 
 def set_limit(engine, name, at_once=None, count=None, seconds=None):
@@ -277,6 +287,54 @@ def test_one_message_is_scheduled_for_the_time_when_a_rate_has_room(rig, monkeyp
         "pending_retry": 1,
         "pending": 4,
     }
+
+
+def test_a_message_that_finds_no_slot_leaves_its_place_and_its_start_to_others(engine, monkeypatch):
+    """It is claimed to be given back: that is no start, of which the rate allows one an hour."""
+    declare(monkeypatch, limits=[{"name": "api", "at_once": 1, "rate": "1/h"}])
+    monkeypatch.setattr(message_runner, "SLOT_SECONDS", 0.01)
+    slots = TaskSlots(1)
+    rig = Rig(engine, slots=slots)
+    job_id = run_to_tasks(rig, n=1)
+    held = slots.take(0.0)
+    for _ in range(3):
+        assert rig.queues.deliver(rig.machine)
+        (task,) = rig.tasks(job_id, 2)
+        assert (task["status"], task["attempt"], task["held_for"]) == ("queued", 0, None)
+        assert not any(place["has_begun"] for place in places(rig.engine))
+        assert starts(rig.engine) == 0
+    held.release()
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "completed"
+    assert starts(rig.engine) == 1
+
+
+def test_only_starts_of_tasks_that_did_not_begin_come_back(engine):
+    ref = limited(engine, 6, {"name": "api", "rate": "4/h"}, {"name": "disk", "at_once": 5, "rate": "5/day"})
+    taken = take(engine, ref)
+    lease, answer = claim(engine, ref, *taken)
+    assert Counter(answer.values()) == {"claimed": 4}
+    assert take(engine, ref) == []
+    engine.tasks.release_tasks(ref, lease_id=lease, task_ids=taken[:2], started=False)
+    engine.tasks.release_tasks(ref, lease_id=lease, task_ids=taken[:2], started=False)
+    engine.tasks.release_tasks(ref, lease_id=lease, task_ids=taken[2:3], started=True)
+    assert (starts(engine), starts(engine, "disk")) == (2, 2)
+    _, answer = claim(engine, ref, *taken[:3])
+    assert Counter(answer.values()) == {"claimed": 2, "held": 1}
+
+
+def test_racing_releases_and_claims_of_crossed_limits_end(engine, crowd):
+    one = limited(engine, 8, {"name": "a", "rate": "100/h"}, {"name": "b", "rate": "100/h"})
+    two = limited(engine, 8, {"name": "b", "rate": "100/h"}, {"name": "a", "rate": "100/h"})
+
+    def claim_and_release(ref, task_id):
+        lease, _ = claim(engine, ref, task_id)
+        engine.tasks.release_tasks(ref, lease_id=lease, task_ids=[task_id], started=False)
+
+    crowd(
+        *[lambda ref=ref, task_id=task_id: claim_and_release(ref, task_id) for ref in (one, two) for task_id in ids(8)]
+    )
+    assert (starts(engine, "a"), starts(engine, "b")) == (0, 0)
 
 
 def test_a_stage_waits_for_each_of_its_limits_and_blocks_no_other(engine):

@@ -478,8 +478,8 @@ MIDDLE_OF_TASKS = encode(["tasks", f"s1-{ROWS // 2:06d}"])
     [
         ("find_jobs", {"wanted": JobFilter()}, "jobs_by_age"),
         ("find_jobs", {"wanted": JobFilter(), "cursor": MIDDLE_OF_JOBS}, "jobs_by_age"),
-        ("find_jobs", {"wanted": JobFilter((JobStatus.FAILED,)), "cursor": MIDDLE_OF_JOBS}, "jobs_by_status"),
-        ("find_jobs", {"wanted": JobFilter((JobStatus.QUEUED,))}, ("jobs_by_status", "jobs_open")),
+        ("find_jobs", {"wanted": JobFilter(statuses=(JobStatus.FAILED,)), "cursor": MIDDLE_OF_JOBS}, "jobs_by_status"),
+        ("find_jobs", {"wanted": JobFilter(statuses=(JobStatus.QUEUED,))}, ("jobs_by_status", "jobs_open")),
         ("find_jobs", {"wanted": JobFilter(job_types=("type3",)), "cursor": MIDDLE_OF_JOBS}, "jobs_by_type"),
         ("find_jobs", {"wanted": JobFilter(job_types=("nobody's",))}, "jobs_by_type"),
         ("list_tasks", {"run": 1}, "tasks_pkey"),
