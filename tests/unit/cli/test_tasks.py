@@ -11,7 +11,7 @@ import pytest
 from coremachine.cli import stack_log, tasks
 from coremachine.cli.stack_log import StackLog
 
-from .conftest import JOB_ID, FakeApi
+from .conftest import JOB_ID, FakeApi, job
 
 Run = Callable[..., int]
 AT = "2026-01-02T03:04:05.678000+00:00"
