@@ -11,7 +11,7 @@ from core.models.view import JobSummary, StageDetail, run_times
 from triggers.ui.texts import NOTHING, duration, seconds_between
 
 _RATE_SECONDS = 60.0
-# Fewer than that end in rounds of all slots, so that the last minute says little.
+# Fewer than that end in rounds of all slots, and the last minute has one round or two.
 _STEADY_COUNT = 30
 
 
