@@ -218,9 +218,9 @@ def _limit_problems(job: type[JobBase]) -> list[str]:
     """Places in the names of limits that no parameter could fill."""
     schema = job.parameters_schema if isinstance(job.parameters_schema, Mapping) else {}
     return [
-        f"stages[{stage.number - 1}].{problem}"
-        for stage in job.definition().stages
-        for limit in stage.limits or ()
+        f"stages[{place}].{problem}"
+        for place, stage in enumerate(job.stages)
+        for limit in StageDefinition.model_validate(stage_values(stage, place)).limits or ()
         for problem in limit_name_problems(limit.name, schema)
     ]
 

@@ -180,7 +180,7 @@ def test_attempts_of_one_message_have_lease_ids_of_their_own():
     stage = StageDefinition(number=1, name="s", task_type="work", parallelism="single", lease_seconds=3600)
     renewed = SimpleNamespace(renew_leases=lambda held: {(h.lease_id, h.task_id): LeaseOutcome.RENEWED for h in held})
     tasks = [ClaimedRow(f"t{n}", ClaimOutcome.CLAIMED, 1, 0, "work", n, None, {}) for n in range(20)]
-    parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed), "threads": 4}
+    parts = {"catalog": catalog, "results": SimpleNamespace(), "keeper": LeaseKeeper(renewed), "slots": TaskSlots(4)}
     for _ in range(2):
         with TaskBatch(job, stage, uuid4(), tasks, **parts) as batch:
             assert sum(len(outcomes) for outcomes in batch.outcomes()) == 20

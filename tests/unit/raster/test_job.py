@@ -344,7 +344,7 @@ def test_options_that_cannot_work_take_no_output_folder(source, output):
     ("crs", "profile", "words"),
     [
         ('LOCAL_CS["site",UNIT["metre",1]]', {}, "neither geographic nor projected"),
-        ("IAU_2015:30100", {"transform": Affine(0.01, 0, 10, 0, -0.01, 10)}, "no longitude and latitude"),
+        ("IAU_2015:30100", {"transform": Affine(0.01, 0, 10, 0, -0.01, 10)}, "IAU_2015:30100 is not of the Earth"),
         ("EPSG:32614", {"transform": Affine(10, 0, 1e9, 0, -10, 1e9)}, "lie outside of its coordinate system"),
         ("EPSG:4326", {"transform": Affine(0.01, 0, 10, 0, -0.01, 400)}, "lie outside of its coordinate system"),
     ],
