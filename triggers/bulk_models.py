@@ -51,8 +51,12 @@ class BulkFilter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     job_id: Annotated[list[JobIdText], Field(min_length=1, max_length=MOST_JOBS_AT_ONCE)] = []
-    status: Annotated[list[JobStatus], BeforeValidator(_known_statuses), Field(min_length=1, max_length=100)] = []
-    job_type: Annotated[list[JobTypeText], Field(min_length=1, max_length=100)] = []
+    status: Annotated[
+        list[JobStatus],
+        BeforeValidator(_known_statuses),
+        Field(min_length=1, max_length=100, examples=[["queued", "failed"]]),
+    ] = []
+    job_type: Annotated[list[JobTypeText], Field(min_length=1, max_length=100, examples=[["flood_risk_cog"]])] = []
     paused: Annotated[bool | None, Field(strict=True)] = None
     tags: Annotated[dict[TagName, StorableText | None], Field(max_length=MOST_TAGS)] = {}
     correlation_id: CorrelationId | None = None

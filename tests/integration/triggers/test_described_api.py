@@ -18,6 +18,11 @@ def test_every_answer_is_as_described(ready: httpx.Client, tmp_path: Path) -> No
     for number in range(1, 4):
         sent = ready.post("/api/jobs/submit/hello_world", json={"n": number}, headers={"Prefer": "wait=20"})
         assert sent.json()["job"]["status"] == "completed"
+    # Paused: it is there to be asked about, and nothing is sent. None is made by what is drawn, for want of a key.
+    webhook = {"url": "http://127.0.0.1:9/", "events": ["job.completed"], "paused": True}
+    webhook |= {"secret_setting": "COREMACHINE_WEBHOOK_SECRET_TESTS"}
+    ready.put("/api/webhooks/described", json=webhook).raise_for_status()
+    ready.post("/api/webhooks/described/test").raise_for_status()
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(CONFIG), "run"]
     done = subprocess.run(
         [*command, str(ready.base_url.join("/api/openapi.json")), "--no-color"],
