@@ -1799,25 +1799,31 @@ begin
 end $$;
 
 -- Gives claimed tasks back before their lease runs out, and returns those that need a message again.
--- p_started false: their handler never began, so no attempt is counted. True: an interruption, of a process that
--- drains.
--- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+-- p_started false: their handler never began, so no attempt is counted, nor a start by a limit's rate. True: an
+-- interruption, of a process that drains.
+-- Fence: the lease. Locks: those of the stage's limits; task rows by id, then the stage, then the job row.
 create or replace function "app".release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]
 language plpgsql set enable_seqscan = off as $$
 declare
   v_open boolean;
+  v_limits text[];
   v_ids text[];
   v_places tid[];
+  v_started_at timestamptz;
 begin
-  select (j.status = 'processing' and j.run = s.run and s.status = 'processing') into v_open
+  select (j.status = 'processing' and j.run = s.run and s.status = 'processing'), case when not p_started then "app".limit_names(s.settings) end into v_open, v_limits
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  select coalesce(array_agg(named.id), array[]::text[]), array_agg(h.place) into v_ids, v_places
+  if v_limits is not null then
+    perform "app".lock_limits(v_limits);
+  end if;
+  select coalesce(array_agg(named.id), array[]::text[]), array_agg(h.place), min(h.started_at)
+  into v_ids, v_places, v_started_at
   from "app".ids_in_order(p_task_ids) as named
   cross join lateral (
-    select t.ctid as place from "app".tasks t
+    select t.ctid as place, t.started_at from "app".tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     for update
@@ -1830,6 +1836,9 @@ begin
       interruptions = t.interruptions + case when p_started then 1 else 0 end,
       lease_id = null, lease_expires_at = null, announced_at = null
   where t.ctid = any (v_places);
+  if v_limits is not null then
+    perform "app".forget_starts(v_limits, cardinality(v_ids), v_started_at);
+  end if;
   if cardinality(v_ids) = 0 then
     return v_ids;
   elsif v_open then
@@ -2334,8 +2343,26 @@ begin
   order by l.room nulls last, l.next_at desc nulls first limit 1;
 end $$;
 
+-- The end of the twentieth of a rate's period that a time is in: a start is counted by it, so never too early.
+create or replace function "app".start_counts_from(p_at timestamptz, p_rate_seconds double precision)
+returns timestamptz
+language sql stable as $$
+  select greatest(p_at, to_timestamp(
+    ceil(extract(epoch from p_at) / (p_rate_seconds / 20)::numeric) * (p_rate_seconds / 20)::numeric))
+$$;
+
+-- Takes the starts of tasks that were claimed at this time and never began off the count of their limits.
+-- Locks: the limits' are held by the caller.
+create or replace function "app".forget_starts(p_names text[], p_count integer, p_started_at timestamptz)
+returns void
+language sql as $$
+  update "app".limit_starts e set count = e.count - p_count
+  from "app".limits l
+  where l.name = any (p_names) and e.limit_name = l.name and e.count >= p_count
+    and e.ends_at = "app".start_counts_from(p_started_at, l.rate_seconds)
+$$;
+
 -- Gives claimed tasks their places, and counts their starts.
--- A start is counted in the twentieth of the period that it is in, by that time's end: so never too early.
 -- Locks: the limits' are held by the caller.
 create or replace function "app".take_places(
   p_settings jsonb, p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_now timestamptz
@@ -2352,9 +2379,7 @@ begin
   where l.name = any (v_names) and e.limit_name = l.name
     and e.ends_at <= p_now - l.rate_seconds * interval '1 second';
   insert into "app".limit_starts as e (limit_name, ends_at, count)
-  select l.name, greatest(p_now, to_timestamp(
-      ceil(extract(epoch from p_now) / (l.rate_seconds / 20)::numeric) * (l.rate_seconds / 20)::numeric)),
-    cardinality(p_task_ids)
+  select l.name, "app".start_counts_from(p_now, l.rate_seconds), cardinality(p_task_ids)
   from "app".limits l where l.name = any (v_names) and l.rate_count is not null
   on conflict (limit_name, ends_at) do update set count = e.count + excluded.count;
 end $$;
@@ -2663,6 +2688,8 @@ comment on function "app"."ensure_limits"(p_settings jsonb, p_is_newest boolean)
 comment on function "app"."has_numbers"(p_at_once integer, p_rate_count integer) is 'Whether a limit has numbers; a declaration may only name it.';
 comment on function "app"."look_at_limits"(p_names text[], p_job_id text, p_run integer, p_own_ids text[], p_now timestamptz) is 'How limits are used, one row each: places that are held, places that are kept for announced tasks, how many tasks began in the last period, and how many more may begin now.';
 comment on function "app"."room_in_limits"(p_settings jsonb, p_job_id text, p_run integer, p_own_ids text[], p_now timestamptz) is 'How many tasks of a stage its limits let begin now, and which of them lets the fewest.';
+comment on function "app"."start_counts_from"(p_at timestamptz, p_rate_seconds double precision) is 'The end of the twentieth of a rate''s period that a time is in: a start is counted by it, so never too early.';
+comment on function "app"."forget_starts"(p_names text[], p_count integer, p_started_at timestamptz) is 'Takes the starts of tasks that were claimed at this time and never began off the count of their limits.';
 comment on function "app"."take_places"(p_settings jsonb, p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_now timestamptz) is 'Gives claimed tasks their places, and counts their starts.';
 comment on function "app"."hold_back_tasks"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_places tid[], p_limit_name text) is 'Puts tasks whose message came while a limit had no place back to those that wait, without a message.';
 comment on function "app"."wait_for_limit"(p_job_id text, p_run integer, p_stage integer, p_limit_name text) is 'Lets a stage wait for a limit: behind those that were served less, and not before those that wait already.';

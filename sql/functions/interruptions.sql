@@ -139,25 +139,31 @@ begin
 end $$;
 
 -- Gives claimed tasks back before their lease runs out, and returns those that need a message again.
--- p_started false: their handler never began, so no attempt is counted. True: an interruption, of a process that
--- drains.
--- Fence: the lease. Locks: task rows by id, then the stage, then the job row.
+-- p_started false: their handler never began, so no attempt is counted, nor a start by a limit's rate. True: an
+-- interruption, of a process that drains.
+-- Fence: the lease. Locks: those of the stage's limits; task rows by id, then the stage, then the job row.
 create or replace function {schema}.release_tasks(
   p_job_id text, p_run integer, p_stage integer, p_lease_id uuid, p_task_ids text[], p_started boolean
 ) returns text[]
 language plpgsql set enable_seqscan = off as $$
 declare
   v_open boolean;
+  v_limits text[];
   v_ids text[];
   v_places tid[];
+  v_started_at timestamptz;
 begin
-  select {stage_is_open} into v_open
+  select {stage_is_open}, case when not p_started then {schema}.limit_names(s.settings) end into v_open, v_limits
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
-  select coalesce(array_agg(named.id), array[]::text[]), array_agg(h.place) into v_ids, v_places
+  if v_limits is not null then
+    perform {schema}.lock_limits(v_limits);
+  end if;
+  select coalesce(array_agg(named.id), array[]::text[]), array_agg(h.place), min(h.started_at)
+  into v_ids, v_places, v_started_at
   from {schema}.ids_in_order(p_task_ids) as named
   cross join lateral (
-    select t.ctid as place from {schema}.tasks t
+    select t.ctid as place, t.started_at from {schema}.tasks t
     where t.job_id = p_job_id and t.run = p_run and t.task_id = named.id and t.stage = p_stage
       and t.status is not distinct from 'processing' and t.lease_id = p_lease_id
     for update
@@ -170,6 +176,9 @@ begin
       interruptions = t.interruptions + case when p_started then 1 else 0 end,
       lease_id = null, lease_expires_at = null, announced_at = null
   where t.ctid = any (v_places);
+  if v_limits is not null then
+    perform {schema}.forget_starts(v_limits, cardinality(v_ids), v_started_at);
+  end if;
   if cardinality(v_ids) = 0 then
     return v_ids;
   elsif v_open then

@@ -103,8 +103,26 @@ begin
   order by l.room nulls last, l.next_at desc nulls first limit 1;
 end $$;
 
+-- The end of the twentieth of a rate's period that a time is in: a start is counted by it, so never too early.
+create or replace function {schema}.start_counts_from(p_at timestamptz, p_rate_seconds double precision)
+returns timestamptz
+language sql stable as $$
+  select greatest(p_at, to_timestamp(
+    ceil(extract(epoch from p_at) / (p_rate_seconds / 20)::numeric) * (p_rate_seconds / 20)::numeric))
+$$;
+
+-- Takes the starts of tasks that were claimed at this time and never began off the count of their limits.
+-- Locks: the limits' are held by the caller.
+create or replace function {schema}.forget_starts(p_names text[], p_count integer, p_started_at timestamptz)
+returns void
+language sql as $$
+  update {schema}.limit_starts e set count = e.count - p_count
+  from {schema}.limits l
+  where l.name = any (p_names) and e.limit_name = l.name and e.count >= p_count
+    and e.ends_at = {schema}.start_counts_from(p_started_at, l.rate_seconds)
+$$;
+
 -- Gives claimed tasks their places, and counts their starts.
--- A start is counted in the twentieth of the period that it is in, by that time's end: so never too early.
 -- Locks: the limits' are held by the caller.
 create or replace function {schema}.take_places(
   p_settings jsonb, p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_now timestamptz
@@ -121,9 +139,7 @@ begin
   where l.name = any (v_names) and e.limit_name = l.name
     and e.ends_at <= p_now - l.rate_seconds * interval '1 second';
   insert into {schema}.limit_starts as e (limit_name, ends_at, count)
-  select l.name, greatest(p_now, to_timestamp(
-      ceil(extract(epoch from p_now) / (l.rate_seconds / 20)::numeric) * (l.rate_seconds / 20)::numeric)),
-    cardinality(p_task_ids)
+  select l.name, {schema}.start_counts_from(p_now, l.rate_seconds), cardinality(p_task_ids)
   from {schema}.limits l where l.name = any (v_names) and l.rate_count is not null
   on conflict (limit_name, ends_at) do update set count = e.count + excluded.count;
 end $$;
