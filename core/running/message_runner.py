@@ -61,7 +61,8 @@ class MessageRunner:
             if not claimed:
                 return writer.job_status
             if slot is None:
-                writer.release(claimed)
+                # In one message, as they came.
+                writer.release(claimed, tasks_per_message=len(claimed))
                 return writer.job_status
             for task in claimed if is_alone else ():
                 self._state.note_alone(ref, task.task_id)

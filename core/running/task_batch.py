@@ -143,6 +143,8 @@ class TaskBatch:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Left behind by an error: nobody writes their outcomes, so they begin no more and take no slots.
+        self._take_all()
         self._keeper.drop(list(self.leases.values()))
 
     def outcomes(self) -> Iterator[list[TaskOutcome]]:

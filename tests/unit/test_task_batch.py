@@ -1,9 +1,11 @@
 """The tasks of one message while they run."""
 
 import threading
+from contextlib import suppress
 from types import SimpleNamespace
 from uuid import uuid4
 
+from core.errors import StoreUnavailable
 from core.models import StageDefinition
 from core.models.lease import LeaseOutcome
 from core.models.transition import ClaimedRow, ClaimOutcome
@@ -87,3 +89,34 @@ def test_lease_of_a_settled_task_is_not_renewed_while_its_message_goes_on():
                 may_end.set()
     assert held == [({"quick"}, {"quick", "slow"}), ({"slow"}, {"slow"})]
     assert keeper.held() == []
+
+
+def test_what_an_error_leaves_behind_begins_no_more(monkeypatch):
+    """The database was away as an outcome was written: the other tasks' leases run out, and they take no slots."""
+    workers, ran = [], []
+    monkeypatch.setattr(task_batch, "_reserve", SimpleNamespace(start=workers.append))
+    catalog = SimpleNamespace(
+        find_handler=lambda _: SimpleNamespace(function=lambda _, context: ran.append(context.task_id))
+    )
+    job = SimpleNamespace(job_id="j", job_type="x", run=1, parameters={}, correlation_id="c")
+    stage = StageDefinition(number=1, name="s", task_type="work", parallelism="fan_out")
+    slots = TaskSlots(1)
+    batch = TaskBatch(
+        job,
+        stage,
+        uuid4(),
+        [task("first"), task("second")],
+        catalog=catalog,
+        results=SimpleNamespace(),
+        keeper=LeaseKeeper(AllRenewed()),
+        slots=slots,
+    )
+    batch._patience_seconds = 0.01
+    outcomes = batch.outcomes()
+    with suppress(StoreUnavailable), batch:
+        assert next(outcomes) == []
+        raise StoreUnavailable("away")
+    (work,) = workers
+    work()
+    assert ran == []
+    assert slots.taken == 0

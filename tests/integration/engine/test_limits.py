@@ -272,6 +272,23 @@ def test_a_rate_holds_in_every_period(clocked_engine):
     assert len(begun) >= 40
 
 
+def test_what_was_claimed_and_not_begun_costs_no_start(clocked_engine):
+    """A message that found no slot, or an app that does not know the work, gives its tasks back."""
+    engine = clocked_engine
+    turn_clock(engine, 0.3)
+    ref = limited(engine, 3, {"name": "api", "rate": "2/1h"}, {"name": "disk", "at_once": 3})
+    begun, _ = claim(engine, ref, "s1-00000")
+    lease, _ = claim(engine, ref, *ids(3)[1:])
+    turn_clock(engine, 300)
+    assert engine.tasks.release_tasks(ref, lease_id=lease, task_ids=ids(3)[1:], started=False) == ["s1-00001"]
+    lease, answer = claim(engine, ref, "s1-00001")
+    assert answer == {"s1-00001": "claimed"}
+    engine.tasks.release_tasks(ref, lease_id=lease, task_ids=["s1-00001"], started=True)
+    assert claim(engine, ref, "s1-00001")[1] == {"s1-00001": "held"}
+    assert engine.query("select sum(count)::integer as n from app.limit_starts") == [{"n": 2}]
+    complete(engine, ref, begun, "s1-00000")
+
+
 def test_one_message_is_scheduled_for_the_time_when_a_rate_has_room(rig, monkeypatch):
     declare(monkeypatch, limits=[{"name": "api", "rate": "3/20s"}])
     job_id = run_to_tasks(rig, n=8)
