@@ -47,6 +47,7 @@ def database_url(postgres_url: str) -> Iterator[str]:
 def http(
     database_url: str, project_broker: BrokerThread, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("host")
     environment = {
         "COREMACHINE_DATABASE_URL": database_url,
         "COREMACHINE_SWEEP_SCHEDULE": "* * * * * *",
@@ -56,9 +57,10 @@ def http(
         # Without a key for secrets: generated requests write no webhook, which would lead out of this machine.
         "COREMACHINE_WEBHOOK_NETWORKS": "127.0.0.0/8",
         "COREMACHINE_WEBHOOK_SECRET_TESTS": WEBHOOK_SECRET,
+        # Nor do they ask a storage account for rasters.
+        "COREMACHINE_RASTER_ROOTS": str(folder),
     }
-    log_file = tmp_path_factory.mktemp("host") / "host.log"
-    host = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
+    host = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=folder / "host.log")
     host.start()
     try:
         host.wait_ready(120)
