@@ -1,5 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Everything lives in .venv; nothing else is touched.
 SHELL := /bin/bash
+# Images of containers often set it. Each of the many processes that tests start would then compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
@@ -36,7 +38,7 @@ EDITABLE := --no-deps --no-build-isolation --editable .
 	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.14 is needed and none was found on PATH; or set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/installer.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python $(LOCKED) || $(BIN)/python -m pip install --quiet $(LOCKED)
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(LOCKED) || $(BIN)/python -m pip install --quiet $(LOCKED)
 	$(BIN)/uv pip install --quiet --offline --python $(BIN)/python $(EDITABLE)
 	@touch $@
 

@@ -153,8 +153,9 @@ class MessageRunner:
             if not may_run:
                 writer.release(batch.give_up_waiting())
             for group in batch.outcomes():
-                fault_point("task.ran")
-                writer.write(group)
-                fault_point("task.settled")
+                if group:
+                    fault_point("task.ran")
+                    writer.write(group)
+                    fault_point("task.settled")
                 if batch.is_to_be_split:
                     writer.release(batch.give_up_waiting(), tasks_per_message=parts.slots.count)

@@ -42,6 +42,8 @@ def problem_with(words: tuple[str, ...]) -> str | None:
 def _coremachine(words: tuple[str, ...]) -> str | None:
     if not words or words == ("--help",):
         return None
+    if words[0] == "--profile":  # of all commands, and before their names
+        return _coremachine(words[2:])
     names = [f"coremachine {' '.join(words[:count])}" for count in (2, 1)]
     name = next((name for name in names if name in COMMANDS), None)
     if name is None:
