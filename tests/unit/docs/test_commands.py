@@ -35,6 +35,8 @@ OTHER_PROGRAMS = {
 def problem_with(words: tuple[str, ...]) -> str | None:
     """What is wrong with a command; None for one that can be typed."""
     program, rest = words[0], words[1:]
+    if rest[:1] == ("--profile",):  # of all commands, and before their names
+        rest = rest[2:]
     check = {"coremachine": _coremachine, "make": _make, "curl": _curl, "python": _python, "pytest": _pytest}[program]
     return check(rest)
 
@@ -42,8 +44,6 @@ def problem_with(words: tuple[str, ...]) -> str | None:
 def _coremachine(words: tuple[str, ...]) -> str | None:
     if not words or words == ("--help",):
         return None
-    if words[0] == "--profile":  # of all commands, and before their names
-        return _coremachine(words[2:])
     names = [f"coremachine {' '.join(words[:count])}" for count in (2, 1)]
     name = next((name for name in names if name in COMMANDS), None)
     if name is None:
