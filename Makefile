@@ -11,7 +11,8 @@ help:
 	@echo "make demo    rasters to Cloud Optimized GeoTIFFs from end to end (RASTERS=folder for your own)"
 	@echo "make up      the whole stack on this machine, until Ctrl-C (UP='--port 0 --fresh' for options;"
 	@echo "             APPS=platform,worker:raster,worker:tasks for several apps)"
-	@echo "make test    the environment and all tests that need no Docker, several at a time (TESTERS=1 for one)"
+	@echo "make test    the environment and the tests that need no Docker, several at a time (TESTERS=1 for one)"
+	@echo "make test-long  those that take longest: stacks whose parts are killed, a user's whole way, generated requests"
 	@echo "make fast    ruff and the unit tests: no server, no process of the stack"
 	@echo "make engine  the engine's suite on queues in memory, with a real PostgreSQL"
 	@echo "make emulator  the engine's suite on Microsoft's emulator, in Docker (ACCEPT_EULA=Y)"
@@ -56,8 +57,13 @@ up: .venv/.ready
 PYTEST = $(BIN)/python -m pytest -n $(or $(TESTERS),auto)
 ENGINE = tests/integration/engine -k 'not broker and not emulator'
 
+# Without those that take longest, which `make test-long` runs.
 test: .venv/.ready
-	$(PYTEST) --durations=15
+	$(PYTEST) -m 'not long' --durations=15
+
+.PHONY: test-long
+test-long: .venv/.ready
+	$(PYTEST) -m long --durations=15
 
 fast: .venv/.ready
 	$(BIN)/ruff check .

@@ -39,6 +39,19 @@ BREAK_STACKS = (
     "tests/chaos/test_chaos_short.py",
 )
 USE_STACKS = ("tests/acceptance/", "tests/integration/testing/test_stack_runner.py")
+# What takes longest: parts of stacks are killed, a user's whole way is gone, requests are generated.
+LONG = (
+    *BREAK_STACKS,
+    "tests/acceptance/test_fleet.py",
+    "tests/chaos/test_fault_points.py",
+    "tests/acceptance/test_documents.py",
+    "tests/acceptance/test_project.py",
+    "tests/acceptance/test_servicebus_package.py",
+    "tests/acceptance/test_wheel.py",
+    "tests/integration/adapters/test_pooler.py",
+    "tests/integration/broker/test_durable_kill.py",
+    "tests/integration/triggers/test_described_api.py",
+)
 MOST_PROCESSES = 8
 MAY_HAVE_LEFT_SOCKETS = pytest.StashKey[bool]()
 
@@ -54,6 +67,14 @@ class ByFile(LoadScopeScheduling):
         if nodeid.startswith(BREAK_STACKS):
             return "broken stacks"
         return "used stacks" if nodeid.startswith(USE_STACKS) else nodeid.split("::", 1)[0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before pytest itself leaves out what `-m` does not name."""
+    for item in items:
+        if item.nodeid.startswith(LONG):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -76,8 +97,8 @@ def no_forgotten_sockets(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.config.stash.get(MAY_HAVE_LEFT_SOCKETS, False):
         collect_quietly()
     yield
-    uses_sdk = "azure.servicebus" in sys.modules and "unit" not in request.path.parts
-    request.config.stash[MAY_HAVE_LEFT_SOCKETS] = uses_sdk
+    # From then on before each file: a thread of the SDK may hold some until later.
+    request.config.stash[MAY_HAVE_LEFT_SOCKETS] = "azure.servicebus" in sys.modules
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,8 @@ _EXTRA: dict[str, tuple[int, ...]] = {
     "put_schedule": (409,),
     "resume_schedule": (404, 409),
     "run_schedule": (404, 409),
+    "list_limits": (),
+    "put_limit": (),
     "list_webhooks": (),
     "put_webhook": (409,),
     "rotate_webhook_secret": (404, 409),

@@ -113,7 +113,8 @@ def test_each_new_connection_has_a_token_that_is_valid(checked, endpoint):
             assert repository._execute("look", "select 1 as one", ()) == [{"one": 1}]
             expire_and_cut(endpoint, admin)
         assert repository._execute("look", "select 1 as one", ()) == [{"one": 1}]
-    assert len(endpoint.tokens) >= 3
+    # One that was just being made may outlive a cut.
+    assert len(endpoint.tokens) >= 2
     assert set(endpoint.asked) == {("imds", DATABASE, "id-of-database")}
 
 

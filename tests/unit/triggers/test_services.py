@@ -70,8 +70,8 @@ def services_that_lack(queues: dict[str, str]) -> Services:
     fakes: Any = Fakes(queues)
     registry = load_registry("jobs.all_jobs:build_registry", settings.task_queues)
     names = ("machine", "janitor", "queries", "dead_letters", "dead_letter_queries", "failures", "insight")
-    more = ("dashboard", "schedules", "schedule_queries", "apps", "presence", "bulk", "audit")
-    others: dict[str, Any] = dict.fromkeys([*names, *more])
+    more = ("dashboard", "schedules", "schedule_queries", "apps", "presence", "bulk", "audit", "limits")
+    others: dict[str, Any] = dict.fromkeys([*names, *more, "webhooks", "webhook_queries"])
     return Services(settings=settings, registry=registry, factory=fakes, queue_probe=fakes, **others)
 
 
