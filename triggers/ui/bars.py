@@ -178,7 +178,8 @@ def _speed(stage: StageDetail, ended: int, recent: int | None, now: datetime) ->
         return ""
     since_begin = max(1.0, (now - (stage.planned_at or stage.created_at)).total_seconds())
     is_steady = recent >= _STEADY_COUNT and since_begin > _RATE_SECONDS
-    rate = recent / _RATE_SECONDS if is_steady else ended / since_begin
+    # The two are counted one after the other: what ended lately may not be among those that have ended.
+    rate = recent / _RATE_SECONDS if is_steady else max(ended, recent) / since_begin
     left = stage.expected_count - ended
     pace = f"{rate:.1f} tasks/s" if rate >= 1 else f"{rate * 60:.1f} tasks/min"
     # How long the last ones take, which all run, has nothing to do with the rate.

@@ -98,6 +98,12 @@ def test_a_rate_of_few_tasks_is_that_of_the_whole_stage():
         assert card.speed == "21.5 tasks/min · about 2 min 39 s left"
 
 
+def test_a_task_that_ended_after_the_count_gives_a_rate():
+    begun = stage(counts={**NO_COUNTS, TaskStatus.PROCESSING: 2})
+    (card,) = stage_cards({"stages": [{}]}, (begun,), {1: 1}, NOW)
+    assert card.speed.startswith("0.5 tasks/min")
+
+
 def test_cancelled_tasks_are_not_counted_as_done():
     ended = stage(counts={**NO_COUNTS, TaskStatus.COMPLETED: 40, TaskStatus.FAILED: 3, TaskStatus.CANCELLED: 57})
     (card,) = stage_cards({"stages": [{}]}, (ended,), {}, NOW)
