@@ -51,7 +51,7 @@ class MessageRunner:
                 that was claimed is noted so; another process may have been quicker, and then nothing runs here.
         """
         ref = StageRef(job.record.job_id, job.record.run, stage.number)
-        slot = self._parts.slots.wait_for(SLOT_SECONDS, self._parts.drain.refuse)
+        slot = self._parts.slots.take(SLOT_SECONDS, self._parts.drain.refuse)
         try:
             claim = self._state.claim_tasks(ref, task_ids, owner=self._owner)
             writer = OutcomeWriter(self._state, self._parts.orchestration, job.record, stage, claim.lease_id)

@@ -1,6 +1,7 @@
 """How many tasks run at once in a process: one number, whatever the messages name. First come, first served."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -8,6 +9,10 @@ from collections.abc import Callable
 DEFAULT_SLOTS = 8
 # How often a thread that waits looks whether its process is about to end.
 _LOOK_SECONDS = 1.0
+
+
+def _go_on() -> None:
+    """For a thread that leaves the line at its timeout alone."""
 
 
 class Slot:
@@ -76,34 +81,41 @@ class TaskSlots:
             self._free -= 1
             return Slot(self._give_back)
 
-    def take(self, timeout_seconds: float) -> Slot | None:
-        """A slot, after those that came before; None if it takes longer than the timeout."""
+    def take(self, timeout_seconds: float, refuse: Callable[[], None] = _go_on) -> Slot | None:
+        """A slot, after those that came before; None if it takes longer than the timeout.
+
+        Args:
+            refuse: Called while the thread waits, which keeps its place in line; raises when the process is about to
+                end.
+        """
         with self._lock:
             if self._free > 0:
                 self._free -= 1
                 return Slot(self._give_back)
             own = _Waiter()
             self._line.append(own)
-        own.turn.acquire(timeout=timeout_seconds)
+        try:
+            self._wait(own, timeout_seconds, refuse)
+        except BaseException:
+            if self._leave(own):
+                self._give_back()
+            raise
+        return Slot(self._give_back) if self._leave(own) else None
+
+    def _wait(self, own: _Waiter, timeout_seconds: float, refuse: Callable[[], None]) -> None:
+        until = time.monotonic() + timeout_seconds
+        while True:
+            refuse()
+            left = max(0.0, until - time.monotonic())
+            if own.turn.acquire(timeout=min(_LOOK_SECONDS, left)) or left <= _LOOK_SECONDS:
+                return
+
+    def _leave(self, own: _Waiter) -> bool:
+        """Whether it was served; it is in line no more."""
         with self._lock:
             if not own.is_served:
                 self._line.remove(own)
-                return None
-        return Slot(self._give_back)
-
-    def wait_for(self, timeout_seconds: float, refuse: Callable[[], None]) -> Slot | None:
-        """As `take`, for a thread that holds nothing.
-
-        Args:
-            refuse: Called while the thread waits; raises when this process is about to end.
-        """
-        slot = self.take_spare()
-        waited = 0.0
-        while slot is None and waited < timeout_seconds:
-            refuse()
-            slot = self.take(min(_LOOK_SECONDS, timeout_seconds - waited))
-            waited += _LOOK_SECONDS
-        return slot
+            return own.is_served
 
     def _give_back(self) -> None:
         with self._lock:

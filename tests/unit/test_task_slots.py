@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from core.running import task_slots
 from core.running.task_slots import TaskSlots
 
 
@@ -73,6 +74,31 @@ def test_who_waits_longest_is_next_and_a_spare_slot_is_none_of_theirs():
     assert slots.take_spare() is not None
 
 
+def test_who_looks_whether_the_process_ends_keeps_its_place(monkeypatch):
+    """With a new place at each look, a message would wait behind all that came after it."""
+    monkeypatch.setattr(task_slots, "_LOOK_SECONDS", 0.001)
+    slots, looks, order = TaskSlots(1), threading.Semaphore(0), []
+    held = slots.take(0.0)
+
+    def work(name, *refuse):
+        slot = slots.take(60, *refuse)
+        order.append(name)
+        slot.release()
+
+    first = threading.Thread(target=work, args=("first", looks.release))
+    second = threading.Thread(target=work, args=("second",))
+    first.start()
+    wait_until_in_line(slots, 1)
+    second.start()
+    wait_until_in_line(slots, 2)
+    for _ in range(20):
+        looks.acquire()
+    held.release()
+    first.join()
+    second.join()
+    assert order == ["first", "second"]
+
+
 def test_who_gives_up_costs_nobody_a_slot():
     slots = TaskSlots(1)
     held = slots.take(0.0)
@@ -89,5 +115,5 @@ def test_a_thread_that_waits_leaves_when_its_process_ends():
         raise SystemExit
 
     with pytest.raises(SystemExit):
-        slots.wait_for(60, refuse)
+        slots.take(60, refuse)
     assert not slots.is_wanted
