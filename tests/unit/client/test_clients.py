@@ -4,12 +4,13 @@ import asyncio
 import inspect
 import json
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from coremachine import client as api
-from coremachine.client import exchange, waiting
+from coremachine.client import clients, exchange, waiting
 
 JOB_ID = "3f2a9c" + "0" * 58
 NOW = "2026-01-02T03:04:05Z"
@@ -71,8 +72,9 @@ def pauses(monkeypatch):
     async def sleep(seconds):
         slept.append(seconds)
 
-    monkeypatch.setattr(exchange.time, "sleep", slept.append)
-    monkeypatch.setattr("coremachine.client.clients.asyncio.sleep", sleep)
+    # In the client's module alone: a thread that an earlier test left sleeps as before.
+    monkeypatch.setattr(clients, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(clients, "asyncio", SimpleNamespace(sleep=sleep, to_thread=asyncio.to_thread))
     return slept
 
 
@@ -193,7 +195,7 @@ def test_read_is_repeated_until_the_server_is_back(ask, pauses):
 
 def test_outage_has_an_end(ask, monkeypatch, pauses):
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(exchange.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(exchange, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     server = Server(AWAY)
     with pytest.raises(api.Unavailable):
         ask(server, "get_job", JOB_ID, options={"retry_seconds": 25})
@@ -259,7 +261,7 @@ def test_wait_shows_each_change(ask):
 
 def test_wait_has_an_end(ask, monkeypatch):
     clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr(waiting.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     with pytest.raises(api.WaitTimeout, match="still processing after 30 s") as caught:
         ask(Server((200, job())), "wait_for_job", JOB_ID, timeout_seconds=30)
     assert (caught.value.job_id, caught.value.status) == (JOB_ID, "processing")
