@@ -1,6 +1,7 @@
 import gc
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,6 +14,15 @@ from rasterio.transform import Affine
 REMOTE = ("http", "https", "s3", "abfs")
 
 UTM_PLACE = Affine(10, 0, 600_000, 0, -10, 3_300_000)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def own_temporary_folder(tmp_path_factory):
+    """Scratch folders of one task are one another's leftovers, and the tests in other processes have the same tasks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scratch")))
+        patch.setattr(tempfile, "tempdir", None)
+        yield
 
 
 @pytest.fixture
