@@ -54,7 +54,7 @@ def test_a_full_disk_and_a_lack_of_memory_keep_their_kinds():
     assert is_out_of_memory(failure_of("/data/a.tif", RasterioError("Cannot allocate 400 bytes"), None))
 
 
-@pytest.mark.parametrize("step", ["write_cog", "verify_cog", "describe_cog", "cog_validate"])
+@pytest.mark.parametrize("step", ["write_cog", "verify_cog", "describe_cog", "find_layout_problems"])
 def test_no_step_lets_an_error_of_gdal_through(tmp_path, monkeypatch, step):
     def fail(*_arguments, **_keywords):
         raise CPLE_AppDefinedError(3, 1, "Reprojection failed, err = 2050")
