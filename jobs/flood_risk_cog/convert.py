@@ -26,7 +26,7 @@ from jobs.flood_risk_cog.places import check_place
 from jobs.flood_risk_cog.plan import ConversionOptions, ConversionPlan, UnusableRaster, check_source, make_plan
 from jobs.flood_risk_cog.remote import is_remote, without_file_scheme
 from jobs.flood_risk_cog.scratch import ScratchOwner, scratch_folder
-from jobs.flood_risk_cog.source import fetch_raster, open_raster, version_of
+from jobs.flood_risk_cog.source import entity_tag_of, fetch_raster, open_raster, version_of
 from jobs.flood_risk_cog.stac import datetime_of
 from jobs.flood_risk_cog.stage import MASK, UnreadableSidecar, stage_raster
 from jobs.flood_risk_cog.statistics import FloodMeter
@@ -130,10 +130,11 @@ def convert_raster(
             result = _make_cog(path, sidecars, scratch / file_name, staging, options, fingerprint, report)
             if version_of(path, sidecars) != version:
                 raise SourceChanged(f"{PurePosixPath(path).name}: it changed while it was read; it is read again")
-            text = json.dumps({**result, "fingerprint": fingerprint}, indent=2, sort_keys=True, allow_nan=False)
             report("store", 0)
             remove_beside(final)
             put_file(scratch / file_name, final)
+            proof = {**result, "fingerprint": fingerprint, "entity_tag": entity_tag_of(final)}
+            text = json.dumps(proof, indent=2, sort_keys=True, allow_nan=False)
             written = scratch / "proof.json"
             written.write_text(f"{text}\n")
             put_file(written, proof_name(final))
@@ -154,17 +155,27 @@ def proof_name(cog: str) -> str:
 
 
 def find_proof(final: str, fingerprint: str) -> dict[str, Any] | None:
-    """What the proof of a COG says, if that file is there, whole, and made of this source with these options."""
+    """What the proof of a COG says, if that file is there, whole, and made of this source with these options.
+
+    One whose store has an entity tag is not read for that: the tag is the one that it got when it was stored.
+    """
     text = read_text(proof_name(final))
     if text is None:
         return None
     try:
         proof = json.loads(text)
-        is_it = proof["fingerprint"] == fingerprint and proof["checksum"] == checksum_of(final)
+        is_it = proof["fingerprint"] == fingerprint and _is_as_stored(final, proof)
     except (ValueError, KeyError, TypeError):
         # Whatever stands there is not ours: it is written again.
         return None
     return proof if is_it else None
+
+
+def _is_as_stored(final: str, proof: dict[str, Any]) -> bool:
+    tag = proof.get("entity_tag")
+    if tag is not None and tag == entity_tag_of(final):
+        return True
+    return bool(proof["checksum"] == checksum_of(final))
 
 
 def _make_cog(
