@@ -14,11 +14,13 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from azure.core.exceptions import ClientAuthenticationError
 from azure.servicebus import TransportType
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
 from core.models import TaskQueueMessage
+from coremachine.local.broker.certificates import server_context
 from coremachine.local.broker.config import default_config_path, load_config
 from coremachine.local.broker.queue import Queue
 from coremachine.local.broker.server import TlsPorts
@@ -28,11 +30,13 @@ from infrastructure.entra import EntraTokens, default_credential
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
 from infrastructure.service_bus import ServiceBusRepository, connect_with_identity
 from tests.databases import clone_template
-from tests.token_endpoint import APP_SERVICE_PATH, TokenEndpoint, serving
+from tests.token_endpoint import APP_SERVICE_PATH, TENANT, TokenEndpoint, serving
 
 ROOT = Path(__file__).parents[3]
 ROLE = "app_identity"
 LIVES_SECONDS = 20.0
+# How many tokens one job outlives.
+TOKENS = 4
 DATABASE = "https://ossrdbms-aad.database.windows.net"
 SECRETS = {"identity header": "secret-header-" + "h" * 20, "bus key": "c2VjcmV0LWJ1cy1rZXk-c2VjcmV0LWJ1cw=="}
 
@@ -69,13 +73,31 @@ def write_rules(admin, lines):
     admin.execute("select pg_reload_conf()")
 
 
-@pytest.fixture
-def endpoint(checked, monkeypatch):
+@pytest.fixture(params=["imds", "workload"])
+def endpoint(request, checked, tmp_path, monkeypatch):
+    """On a virtual machine the endpoint of IMDS; on Kubernetes Entra itself, which takes the cluster's token."""
     _, set_token, _ = checked
-    endpoint = TokenEndpoint(lives_seconds=LIVES_SECONDS, on_new=set_token)
-    with serving(endpoint) as address:
-        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", address)
+    endpoint = TokenEndpoint(lives_seconds=LIVES_SECONDS, assertion="secret-assertion", on_new=set_token)
+    if request.param == "imds":
+        with serving(endpoint) as address:
+            monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", address)
+            yield endpoint
+        return
+    tls = server_context(tmp_path / "tls")
+    (tmp_path / "assertion").write_text(endpoint.assertion)
+    with serving(endpoint, tls) as address:
+        # As the cluster's webhook sets them, but for the certificate.
+        monkeypatch.setenv("AZURE_AUTHORITY_HOST", address)
+        monkeypatch.setenv("AZURE_TENANT_ID", TENANT)
+        monkeypatch.setenv("AZURE_CLIENT_ID", "id-of-pod")
+        monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "assertion"))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "tls" / "ca.pem"))
         yield endpoint
+
+
+def form_of(endpoint):
+    (form,) = {form for form, _, _ in endpoint.asked}
+    return form
 
 
 def expire(admin):
@@ -103,8 +125,8 @@ def test_the_server_refuses_a_token_that_has_expired(checked):
             psycopg.connect(conninfo, password=password)
 
 
-def test_each_new_connection_has_a_token_that_is_valid(checked, endpoint):
-    """On a virtual machine: the endpoint of IMDS, and a user-assigned identity."""
+def test_each_new_connection_has_a_token_that_is_valid(request, checked, endpoint):
+    """Of a user-assigned identity that the settings name."""
     conninfo, _, database = checked
     tokens = EntraTokens(lambda: default_credential("id-of-database"))
     with psycopg.connect(database, autocommit=True) as admin, create_pool(conninfo, password=tokens) as pool:
@@ -115,7 +137,30 @@ def test_each_new_connection_has_a_token_that_is_valid(checked, endpoint):
         assert repository._execute("look", "select 1 as one", ()) == [{"one": 1}]
     # One that was just being made may outlive a cut.
     assert len(endpoint.tokens) >= 2
-    assert set(endpoint.asked) == {("imds", DATABASE, "id-of-database")}
+    assert form_of(endpoint) == request.node.callspec.params["endpoint"]
+    assert {asked[1:] for asked in endpoint.asked} == {(DATABASE, "id-of-database")}
+
+
+def test_a_pod_without_a_client_id_in_the_settings_is_the_identity_of_its_account(request, checked, endpoint):
+    conninfo, _, _ = checked
+    with create_pool(conninfo, password=EntraTokens(default_credential)) as pool:
+        assert PostgreSQLRepository(pool)._execute("look", "select 1 as one", ()) == [{"one": 1}]
+    expected = {"imds": None, "workload": "id-of-pod"}[request.node.callspec.params["endpoint"]]
+    assert {asked[2] for asked in endpoint.asked} == {expected}
+
+
+def test_a_cluster_that_entra_does_not_know_is_refused_by_name(tmp_path, monkeypatch):
+    endpoint = TokenEndpoint(lives_seconds=LIVES_SECONDS, assertion="another")
+    (tmp_path / "assertion").write_text("secret-assertion")
+    with serving(endpoint, server_context(tmp_path / "tls")) as address:
+        monkeypatch.setenv("AZURE_AUTHORITY_HOST", address)
+        monkeypatch.setenv("AZURE_TENANT_ID", TENANT)
+        monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "assertion"))
+        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "WorkloadIdentityCredential")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "tls" / "ca.pem"))
+        with pytest.raises(ClientAuthenticationError, match="assertion of the cluster") as refused:
+            EntraTokens(lambda: default_credential("id-of-database"))()
+    assert "secret-assertion" not in str(refused.value)
 
 
 def test_on_a_laptop_it_is_whom_az_has_signed_in(checked, tmp_path, monkeypatch):
@@ -149,16 +194,18 @@ def test_service_bus_and_storage_have_identities_of_their_own(endpoint, tmp_path
         queues.send_messages("tasks", [message])
         assert broker.counts("coremachine-tasks")["active"] == 1
         queues.close()
-    assert ("imds", "https://servicebus.azure.net", "id-of-bus") in {
-        (form, resource.rstrip("/"), client_id) for form, resource, client_id in endpoint.asked
+    assert {(resource.rstrip("/"), client_id) for _, resource, client_id in endpoint.asked} == {
+        ("https://servicebus.azure.net", "id-of-bus")
     }
-    assert {client_id for _, _, client_id in endpoint.asked} == {"id-of-bus"}
     # As fsspec reads FSSPEC_ABFS.
-    told = {"account_name": "floods", "anon": False, "managed_identity_client_id": "id-of-storage"}
+    told = {"account_name": "floods", "anon": False}
+    # Which adlfs takes as managed and nothing else: a pod's storage is reached as the pod.
+    told |= {"managed_identity_client_id": "id-of-storage"} if form_of(endpoint) == "imds" else {}
     monkeypatch.setitem(fsspec.config.conf, "abfs", told)
     system, _ = fsspec.core.url_to_fs("abfs://rasters/a.tif")
     system.sync_credential.get_token("https://storage.azure.com/.default")
-    assert endpoint.asked[-1] == ("imds", "https://storage.azure.com", "id-of-storage")
+    expected = "id-of-storage" if form_of(endpoint) == "imds" else "id-of-pod"
+    assert endpoint.asked[-1] == (form_of(endpoint), "https://storage.azure.com", expected)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +231,8 @@ def app(checked, tmp_path_factory):
             "COREMACHINE_DATABASE_AUTH": "entra",
             "COREMACHINE_DATABASE_CLIENT_ID": "id-of-database",
             "COREMACHINE_SWEEP_SCHEDULE": "* * * * * *",
+            "COREMACHINE_JOBS": "tests.integration.identity.gated_jobs:build_registry",
+            "COREMACHINE_TASK_THREADS": str(TOKENS),
             "ServiceBusConnection": bus.replace(key, SECRETS["bus key"]),
             "IDENTITY_ENDPOINT": f"{address}{APP_SERVICE_PATH}",
             "IDENTITY_HEADER": SECRETS["identity header"],
@@ -197,24 +246,41 @@ def app(checked, tmp_path_factory):
         yield endpoint, http, admin, host, log_file, messages
 
 
-def test_jobs_run_on_while_tokens_expire_and_connections_are_lost(app):
+def test_one_job_runs_on_while_token_after_token_expires(app, tmp_path):
+    """Each of its first tasks outlives the tokens and the connections that it began with."""
     endpoint, http, admin, host, log_file, messages = app
     workers = host.worker_pids
     seen = [http.get("/api/readyz").text]
-    for number in range(3):
-        answer = http.post("/api/jobs/submit/hello_world", json={"n": 20 + number, "failure_rate": 0.0})
-        assert answer.status_code == 202, answer.text
+    answer = http.post("/api/jobs/submit/gated", json={"folder": str(tmp_path), "gates": TOKENS})
+    assert answer.status_code == 202, answer.text
+    for number in range(TOKENS):
+        wait_for((tmp_path / f"begun-{number}").exists)
         expire_and_cut(endpoint, admin)
-        job = get_again(http, answer.json()["links"]["self"])
-        assert job.json()["status"] == "completed", job.text
-        seen += [answer.text, job.text, http.get(f"{answer.json()['links']['self']}/events").text]
+        (tmp_path / f"open-{number}").touch()
+        wait_for(lambda: completed_tasks(admin) == number + 1)  # noqa: B023 - called at once
+    job = get_again(http, answer.json()["links"]["self"])
+    assert job.json()["status"] == "completed", job.text
+    seen += [answer.text, job.text, http.get(f"{answer.json()['links']['self']}/events").text]
+    assert admin.execute("select distinct attempt, interruptions from app.tasks").fetchall() == [(1, 0)]
     assert host.worker_pids == workers
-    assert len(endpoint.tokens) >= 3
+    assert len(endpoint.tokens) > TOKENS
     assert set(endpoint.asked) == {("app_service", DATABASE, "id-of-database")}
     records = log_file.read_text()
     assert "password authentication failed" not in records
     assert len(messages) > 6
     expect_no_secrets(admin, [*seen, *messages, records], [*endpoint.tokens, *SECRETS.values()])
+
+
+def completed_tasks(admin):
+    query = "select count(*) from app.tasks where status = 'completed' and stage = 1"
+    return admin.execute(query).fetchone()[0]
+
+
+def wait_for(is_so):
+    until = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def get_again(http, link):
