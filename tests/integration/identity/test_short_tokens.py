@@ -4,14 +4,15 @@ The tokens live for twenty seconds, or until a test ends them: it waits for no c
 password, valid until it expires.
 """
 
+import hashlib
 import json
 import os
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
-import httpx
 import psycopg
 import pytest
 from azure.core.exceptions import ClientAuthenticationError
@@ -20,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
 from core.models import TaskQueueMessage
+from coremachine.client import Client, NotFound
 from coremachine.local.broker.certificates import server_context
 from coremachine.local.broker.config import default_config_path, load_config
 from coremachine.local.broker.queue import Queue
@@ -31,6 +33,7 @@ from infrastructure.postgresql import PostgreSQLRepository, create_pool
 from infrastructure.service_bus import ServiceBusRepository, connect_with_identity
 from tests.databases import clone_template
 from tests.token_endpoint import APP_SERVICE_PATH, TENANT, TokenEndpoint, serving
+from tests.webhook_receiver import receiver
 
 ROOT = Path(__file__).parents[3]
 ROLE = "app_identity"
@@ -38,7 +41,15 @@ LIVES_SECONDS = 20.0
 # How many tokens one job outlives.
 TOKENS = 4
 DATABASE = "https://ossrdbms-aad.database.windows.net"
-SECRETS = {"identity header": "secret-header-" + "h" * 20, "bus key": "c2VjcmV0LWJ1cy1rZXk-c2VjcmV0LWJ1cw=="}
+SECRETS = {
+    "identity header": "secret-header-" + "h" * 20,
+    "bus key": "c2VjcmV0LWJ1cy1rZXk-c2VjcmV0LWJ1cw==",
+    "webhook key": "secret-webhook-key-" + "w" * 20,
+    "webhook secret": "c2VjcmV0LW9mLWEtd2ViaG9vay1vZi10ZXN0cy0x",
+    "address": "secret-signature-in-an-address",
+    "role key": "secret-role-key-" + "r" * 20,
+    "function key": "secret-function-key-" + "f" * 20,
+}
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +221,10 @@ def test_service_bus_and_storage_have_identities_of_their_own(endpoint, tmp_path
 
 @pytest.fixture(scope="module")
 def app(checked, tmp_path_factory):
-    """The whole app in the Functions host, as in App Service: its identity's endpoint and a secret header."""
+    """The whole app in the Functions host, as in App Service: its identity's endpoint and a secret header.
+
+    All secrets that an app can have are its own, or its callers'.
+    """
     conninfo, set_token, database = checked
     endpoint = TokenEndpoint(lives_seconds=LIVES_SECONDS, header=SECRETS["identity header"], on_new=set_token)
     log_file = tmp_path_factory.mktemp("host") / "host.log"
@@ -223,6 +237,7 @@ def app(checked, tmp_path_factory):
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Queue, "send", keep)
         address = stack.enter_context(serving(endpoint))
+        hook = stack.enter_context(receiver())
         broker = stack.enter_context(BrokerThread(load_config(default_config_path())))
         bus = broker.connection_string
         key = dict(part.split("=", 1) for part in bus.split(";") if part)["SharedAccessKey"]
@@ -236,39 +251,74 @@ def app(checked, tmp_path_factory):
             "ServiceBusConnection": bus.replace(key, SECRETS["bus key"]),
             "IDENTITY_ENDPOINT": f"{address}{APP_SERVICE_PATH}",
             "IDENTITY_HEADER": SECRETS["identity header"],
+            "COREMACHINE_WEBHOOK_KEY": SECRETS["webhook key"],
+            "COREMACHINE_WEBHOOK_NETWORKS": "127.0.0.0/8",
+            "COREMACHINE_WEBHOOK_SECRET_TEAM": f"whsec_{SECRETS['webhook secret']}",
+            "COREMACHINE_WEBHOOK_URL_TEAM": f"{hook.url}?sig={SECRETS['address']}",
+            # Nobody is there.
+            "COREMACHINE_WEBHOOK_URL_GONE": f"http://127.0.0.1:9/hook?sig={SECRETS['address']}",
+            "COREMACHINE_ROLE_KEYS": f"admin:tester={hashlib.sha256(SECRETS['role key'].encode()).hexdigest()}",
         }
         host = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
         host.start()
         stack.callback(host.stop)
         host.wait_ready(120)
         admin = stack.enter_context(psycopg.connect(database, autocommit=True))
-        http = stack.enter_context(httpx.Client(base_url=host.url, timeout=60))
-        yield endpoint, http, admin, host, log_file, messages
+        client = stack.enter_context(Client(host.url, key=SECRETS["function key"], role_key=SECRETS["role key"]))
+        yield SimpleNamespace(
+            endpoint=endpoint, client=client, admin=admin, host=host, log_file=log_file, messages=messages, hook=hook
+        )
 
 
 def test_one_job_runs_on_while_token_after_token_expires(app, tmp_path):
     """Each of its first tasks outlives the tokens and the connections that it began with."""
-    endpoint, http, admin, host, log_file, messages = app
-    workers = host.worker_pids
-    seen = [http.get("/api/readyz").text]
-    answer = http.post("/api/jobs/submit/gated", json={"folder": str(tmp_path), "gates": TOKENS})
-    assert answer.status_code == 202, answer.text
+    workers = app.host.worker_pids
+    secrets = {*SECRETS.values(), *write_webhooks(app.client)}
+    submitted = app.client.submit_job("gated", {"folder": str(tmp_path), "gates": TOKENS})
     for number in range(TOKENS):
         wait_for((tmp_path / f"begun-{number}").exists)
-        expire_and_cut(endpoint, admin)
+        expire_and_cut(app.endpoint, app.admin)
         (tmp_path / f"open-{number}").touch()
-        wait_for(lambda: completed_tasks(admin) == number + 1)  # noqa: B023 - called at once
-    job = get_again(http, answer.json()["links"]["self"])
-    assert job.json()["status"] == "completed", job.text
-    seen += [answer.text, job.text, http.get(f"{answer.json()['links']['self']}/events").text]
-    assert admin.execute("select distinct attempt, interruptions from app.tasks").fetchall() == [(1, 0)]
-    assert host.worker_pids == workers
-    assert len(endpoint.tokens) > TOKENS
-    assert set(endpoint.asked) == {("app_service", DATABASE, "id-of-database")}
-    records = log_file.read_text()
+        wait_for(lambda: completed_tasks(app.admin) == number + 1)  # noqa: B023 - called at once
+    job = app.client.wait_for_job(submitted.job_id, timeout_seconds=60)
+    assert job.status == "completed", job
+    assert app.admin.execute("select distinct attempt, interruptions from app.tasks").fetchall() == [(1, 0)]
+    assert app.host.worker_pids == workers
+    assert len(app.endpoint.tokens) > TOKENS
+    assert set(app.endpoint.asked) == {("app_service", DATABASE, "id-of-database")}
+    delivered = [app.hook.next() for _ in range(2)]
+    wait_for(lambda: attempts_to_reach_nobody(app.admin))
+    records = app.log_file.read_text()
     assert "password authentication failed" not in records
-    assert len(messages) > 6
-    expect_no_secrets(admin, [*seen, *messages, records], [*endpoint.tokens, *SECRETS.values()])
+    assert len(app.messages) > 6
+    seen = [*answers(app.client, job), *map(repr, delivered), *app.messages, records]
+    expect_no_secrets(app.admin, seen, secrets | set(app.endpoint.tokens))
+
+
+def write_webhooks(client):
+    """One with a secret that is made, shown here and never again; one with both in settings; one to nobody."""
+    made = client.put_webhook("made", ["job.completed"], url_setting="COREMACHINE_WEBHOOK_URL_TEAM")
+    settings = {"url_setting": "COREMACHINE_WEBHOOK_URL_TEAM", "secret_setting": "COREMACHINE_WEBHOOK_SECRET_TEAM"}
+    client.put_webhook("team", ["job.completed"], **settings)
+    client.put_webhook("gone", ["job.completed"], url_setting="COREMACHINE_WEBHOOK_URL_GONE")
+    return [made.secret.removeprefix("whsec_")]
+
+
+def answers(client, job):
+    """What the API shows afterwards, and what the client says of itself and of a refusal."""
+    found = [client.readyz(), job, client.explain_job(job.job_id), client.list_apps(), client.list_queues()]
+    lists = [client.list_webhooks(), client.list_limits(), client.list_audit(), client.list_events(job.job_id)]
+    lists += [client.list_deliveries(name) for name in ("made", "team", "gone")]
+    texts = [repr(each) for listed in lists for each in listed] + [repr(each) for each in found]
+    assert "COREMACHINE_WEBHOOK_URL_TEAM" in "".join(texts)
+    with pytest.raises(NotFound) as refused:
+        client.get_job("0" * 64)
+    return [*texts, repr(client), str(refused.value), repr(refused.value)]
+
+
+def attempts_to_reach_nobody(admin):
+    query = "select 1 from app.webhook_deliveries where webhook = 'gone' and reason is not null"
+    return admin.execute(query).fetchall()
 
 
 def completed_tasks(admin):
@@ -281,14 +331,6 @@ def wait_for(is_so):
     while not is_so():
         assert time.monotonic() < until
         time.sleep(0.02)
-
-
-def get_again(http, link):
-    """A request during the loss may be answered 503, with the advice to send it again."""
-    until = time.monotonic() + 60
-    while (answer := http.get(link, params={"wait": 30})).status_code == 503:
-        assert time.monotonic() < until, answer.text
-    return answer
 
 
 def expect_no_secrets(admin, texts, secrets):
