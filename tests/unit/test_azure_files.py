@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import yaml
 from coremachine.reference.settings_page import OTHERS
 from coremachine.scaffold.project import write_project
 from infrastructure.settings import Settings, load_settings, variables_of
-from tests.bicep import Expression, Template, read_template
+from tests.bicep import Expression, Resource, Template, read_template
+from tests.bicep_types import KEPT, check_resource, find_kept, made_in
 from triggers.app_shape import RESERVE_THREADS, read_shape, threads_needed
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 TEMPLATES = {path.name: read_template(path) for path in sorted(INFRA.glob("*.bicep"))}
+MADE = made_in(INFRA)
+PUBLISHED = json.loads(KEPT.read_text())
 PAGE = (ROOT / "docs" / "howto" / "deploy-with-azd.md").read_text()
 CONCURRENT_CALLS = json.loads((ROOT / "host.json").read_text())["extensions"]["serviceBus"]["maxConcurrentCalls"]
 # Read by the Functions host and by the SDKs, not by us.
@@ -44,6 +48,37 @@ def test_modules_get_what_they_declare_and_imports_are_exported(template: Templa
         assert used <= set(target.outputs), module.symbol
     for path, names in template.imports.items():
         assert names <= TEMPLATES[path].exported
+
+
+@pytest.mark.parametrize("resource", MADE, ids=lambda each: f"{each.symbol} {each.type}")
+def test_a_resource_fits_its_published_type(resource: Resource) -> None:
+    """Every name, choice and required property, as the compiler checks them."""
+    assert check_resource(resource, find_kept(resource, PUBLISHED)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"properties": {"maximumThroughput": 4}}, "properties.maximumThroughput: expected one of"),
+        (
+            {"properties": {"disableLocalAuth": "yes"}},
+            "properties.disableLocalAuth: expected true or false, found 'yes'",
+        ),
+        ({"properties": {"status": "Active"}}, "properties.status: expected nothing, since it is read-only"),
+        ({"properties": {"encryption": {}}}, "properties.encryption: expected a type that azure_types.json has"),
+        ({"sku": {"name": "Gold"}}, "sku.name: expected one of ['Basic', 'Standard', 'Premium'], found 'Gold'"),
+        ({"sku": {}}, "sku.name: expected it, since it is required"),
+    ],
+    ids=lambda each: str(each)[:30],
+)
+def test_a_resource_that_does_not_fit_is_named(change: dict[str, Any], complaint: str) -> None:
+    (namespace,) = [each for each in MADE if each.type == "Microsoft.ServiceBus/namespaces"]
+    changed = replace(namespace, body=namespace.body | change)
+    problems = check_resource(changed, find_kept(changed, PUBLISHED))
+    assert problems[0].startswith(f"Microsoft.ServiceBus/namespaces.{complaint}")
+    unpublished = replace(namespace, version="2099-01-01")
+    (problem,) = check_resource(unpublished, find_kept(unpublished, PUBLISHED))
+    assert problem.startswith("microsoft.servicebus/namespaces@2099-01-01: expected a published type, found none")
 
 
 def test_every_parameter_is_given_or_explained() -> None:
