@@ -114,7 +114,17 @@ def test_azd_finds_scripts_and_an_app_for_each_service() -> None:
     assert (ROOT / project["infra"]["path"] / f"{project['infra']['module']}.bicep").is_file()
     for hook in project["hooks"].values():
         assert (ROOT / hook["run"]).stat().st_mode & 0o100
+        assert hook["shell"] == "sh"
+    assert set(project["hooks"]) == {"preprovision", "predeploy"}
     assert list(project["services"]) == [TEMPLATES["resources.bicep"].variables["firstApp"]["service"]]
+
+
+def test_a_worker_is_a_service_with_the_same_code() -> None:
+    """What the file shows as a comment, without the marks."""
+    text = re.sub(r"(?m)^  # (?!The|Each)", "  ", (ROOT / "azure.yaml").read_text())
+    services = yaml.safe_load(text)["services"]
+    assert list(services) == ["app", "heavy"]
+    assert services["heavy"] == services["app"] == {"project": ".", "language": "python", "host": "function"}
 
 
 def app_settings() -> dict[str, Any]:

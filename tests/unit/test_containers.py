@@ -137,7 +137,7 @@ def test_an_object_of_keda_fits_its_schema(document):
         ({"scaleTargetRef": {}}, "$.spec.scaleTargetRef: 'name' is a required property"),
         (
             {"triggers": [{"type": "azure-servicebus", "metadata": {"queue": "a"}}]},
-            "azure-servicebus: queue is not known",
+            "azure-servicebus: queue is unknown",
         ),
     ],
 )
