@@ -25,7 +25,8 @@ PAGE = (ROOT / "docs" / "howto" / "deploy-with-azd.md").read_text()
 CONCURRENT_CALLS = json.loads((ROOT / "host.json").read_text())["extensions"]["serviceBus"]["maxConcurrentCalls"]
 # Read by the Functions host and by the SDKs, not by us.
 OF_THE_HOST = re.compile(
-    r"AzureWebJobsStorage__\w+|APPLICATIONINSIGHTS_\w+|AZURE_CLIENT_ID|ServiceBusConnection__credential"
+    r"AzureWebJobsStorage__(accountName|credential|clientId)|ServiceBusConnection__credential"
+    r"|APPLICATIONINSIGHTS_(CONNECTION|AUTHENTICATION)_STRING|AZURE_CLIENT_ID"
 )
 # What Azure allows apps of each database, by Microsoft's page of limits.
 CONNECTIONS = {"Standard_B2s": 414, "Standard_D2ds_v5": 844, "Standard_D8ds_v5": 3422}

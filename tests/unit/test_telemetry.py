@@ -20,7 +20,7 @@ from infrastructure.telemetry.providers import Providers
 from infrastructure.telemetry.start import start_telemetry
 from infrastructure.telemetry.wanted import Exporters, TelemetryMisconfigured, has_azure_monitor, read_exporters
 from tests.ingestion import Ingested, ingestion
-from tests.token_endpoint import APP_SERVICE_PATH, TokenEndpoint, serving
+from tests.token_endpoint import APP_SERVICE_PATH, TENANT, TokenEndpoint, serving
 
 REF = JobRef("ab" * 32, 1)
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -262,16 +262,29 @@ print(traceparent)
 """
 
 
-def test_application_insights_gets_spans_measures_and_records_by_an_identity(tmp_path):
+def identity_variables(form, endpoint, folder):
+    """As App Service sets them, or as Kubernetes does."""
+    if form == "app_service":
+        return {"IDENTITY_ENDPOINT": f"{endpoint}{APP_SERVICE_PATH}", "IDENTITY_HEADER": "secret"}
+    (folder / "assertion").write_text("secret")
+    return {
+        "AZURE_AUTHORITY_HOST": endpoint,
+        "AZURE_TENANT_ID": TENANT,
+        "AZURE_FEDERATED_TOKEN_FILE": str(folder / "assertion"),
+    }
+
+
+@pytest.mark.parametrize("form", ["app_service", "workload"])
+def test_application_insights_gets_spans_measures_and_records_by_an_identity(form, tmp_path):
     """Its exporter, over TLS, with a token of the app's identity: it sends none where TLS is missing."""
-    ingested, tokens = Ingested(), TokenEndpoint(lives_seconds=3600, header="secret")
-    with ingestion(ingested, server_context(tmp_path)) as variables, serving(tokens) as address:
-        identity = {
+    ingested, tokens = Ingested(), TokenEndpoint(lives_seconds=3600, header="secret", assertion="secret")
+    tls = server_context(tmp_path)
+    with ingestion(ingested, tls) as variables, serving(tokens, tls if form == "workload" else None) as address:
+        variables |= {
             "APPLICATIONINSIGHTS_AUTHENTICATION_STRING": "ClientId=id-of-app;Authorization=AAD",
-            "IDENTITY_ENDPOINT": f"{address}{APP_SERVICE_PATH}",
-            "IDENTITY_HEADER": "secret",
             "REQUESTS_CA_BUNDLE": str(tmp_path / "ca.pem"),
         }
+        identity = identity_variables(form, address, tmp_path)
         (traceparent,) = run_script(IN_APPLICATION_INSIGHTS, tmp_path, **variables, **identity)
     (span,) = ingested.rows["dependencies"]
     assert (span["name"], span["operation_Id"], span["id"]) == ("submit a", *traceparent.split("-")[1:3])
@@ -282,7 +295,7 @@ def test_application_insights_gets_spans_measures_and_records_by_an_identity(tmp
     assert metrics["coremachine.jobs.ended"]["properties"] == {"status": "completed"}
     # Nor what the exporter logs of its own requests.
     assert [row["message"] for row in ingested.rows["traces"] if "Request" in row["message"]] == []
-    assert set(tokens.asked) == {("app_service", "https://monitor.azure.com/", "id-of-app")}
+    assert set(tokens.asked) == {(form, "https://monitor.azure.com/", "id-of-app")}
     assert ingested.signatures == {f"Bearer {token}" for token in tokens.tokens}
 
 

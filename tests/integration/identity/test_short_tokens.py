@@ -209,14 +209,12 @@ def test_service_bus_and_storage_have_identities_of_their_own(endpoint, tmp_path
         ("https://servicebus.azure.net", "id-of-bus")
     }
     # As fsspec reads FSSPEC_ABFS.
-    told = {"account_name": "floods", "anon": False}
-    # Which adlfs takes as managed and nothing else: a pod's storage is reached as the pod.
-    told |= {"managed_identity_client_id": "id-of-storage"} if form_of(endpoint) == "imds" else {}
-    monkeypatch.setitem(fsspec.config.conf, "abfs", told)
+    options = {"account_name": "floods", "anon": False, "managed_identity_client_id": "id-of-storage"}
+    # One of the same options would be kept, with its credential.
+    monkeypatch.setitem(fsspec.config.conf, "abfs", {**options, "skip_instance_cache": True})
     system, _ = fsspec.core.url_to_fs("abfs://rasters/a.tif")
     system.sync_credential.get_token("https://storage.azure.com/.default")
-    expected = "id-of-storage" if form_of(endpoint) == "imds" else "id-of-pod"
-    assert endpoint.asked[-1] == (form_of(endpoint), "https://storage.azure.com", expected)
+    assert endpoint.asked[-1] == (form_of(endpoint), "https://storage.azure.com", "id-of-storage")
 
 
 @pytest.fixture(scope="module")
