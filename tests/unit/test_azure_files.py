@@ -138,6 +138,21 @@ def test_every_app_setting_is_one_that_somebody_reads() -> None:
     assert [name for name in app_settings() if name not in ours and OF_THE_HOST.fullmatch(name) is None] == []
 
 
+def test_the_settings_of_a_deployment_by_hand_are_read_too() -> None:
+    """Those of `azure.sh`, whose steps the page shows."""
+    script = (ROOT / "coremachine" / "scaffold" / "templates" / "azure.txt").read_text()
+    (step,) = re.findall(r"appsettings set .*?--settings \\\n((?:  \".*\n)+)", script)
+    given = dict(re.findall(r'"(\w+)=(.*)"', step))
+    assert len(given) == step.count("\n")
+    threads = given.pop("PYTHON_THREADPOOL_THREAD_COUNT")
+    assert int(threads) == threads_needed(read_shape({"COREMACHINE_TASK_QUEUES": "tasks=t"}), CONCURRENT_CALLS)
+    del given["ServiceBusConnection__credential"]
+    settings = load_settings({name: re.sub(r"\$\w+", "x", value) for name, value in given.items()})
+    assert settings.database_auth == "entra"
+    assert settings.service_bus_namespace == "x.servicebus.windows.net"
+    assert given.keys() <= {name for field in Settings.model_fields.values() for name in variables_of(field)}
+
+
 @pytest.mark.parametrize("mode", ["standalone", "platform", "worker"])
 def test_the_app_starts_with_its_settings(mode: str) -> None:
     """The literal ones as they are, and for each expression what a deployment makes of it."""
