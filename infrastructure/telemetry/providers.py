@@ -17,8 +17,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from core.basics.version import VERSION
+from core.safety.safe_text import text_of
 from infrastructure.telemetry.ids import ChosenIds
-from infrastructure.telemetry.wanted import Exporters
+from infrastructure.telemetry.wanted import AZURE_MONITOR, Exporters
 
 _FLUSH_MILLISECONDS = 3000
 # In place of exporters, for a signal that somebody else in the process has set up.
@@ -33,6 +34,14 @@ class ExporterMissing(Exception):
             f"{variable}: expected one of the installed exporters ({', '.join(found) or 'none'}), found {name!r}; "
             "install its package, which the extras `telemetry` (OTLP) and `azure-monitor` of coremachine have"
         )
+
+
+class ExporterRefused(Exception):
+    """An exporter cannot use what the variables give it."""
+
+    def __init__(self, signal: str, name: str, error: Exception) -> None:
+        wanted = "APPLICATIONINSIGHTS_CONNECTION_STRING as Azure shows it" if name == AZURE_MONITOR else "its variables"
+        super().__init__(f"exporter {name} for {signal}: expected {wanted}, found: {text_of(error)}")
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ def make_providers(exporters: Exporters, service_name: str, environ: Mapping[str
     A signal that has a provider gets no second exporter: everything would arrive twice.
 
     Raises:
-        ExporterMissing: What a variable names is not installed. No provider was set.
+        ExporterMissing, ExporterRefused: No provider was set.
     """
     resource = _resource(service_name, environ)
     traces, meters = trace.get_tracer_provider(), metrics.get_meter_provider()
@@ -114,7 +123,11 @@ def _load(signal: str, name: str) -> Any:
     found = {one.name: one for one in entry_points(group=f"opentelemetry_{signal}_exporter")}
     if name not in found:
         raise ExporterMissing(f"OTEL_{signal.upper()}_EXPORTER", name, sorted(found))
-    return found[name].load()()
+    exporter = found[name].load()
+    try:
+        return exporter()
+    except Exception as error:
+        raise ExporterRefused(signal, name, error) from error
 
 
 def _reader(exporter: Any) -> MetricReader:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -19,7 +20,7 @@ from infrastructure.telemetry.observer import OpenTelemetryObserver
 from infrastructure.telemetry.providers import Providers
 from infrastructure.telemetry.start import start_telemetry
 from infrastructure.telemetry.wanted import Exporters, TelemetryMisconfigured, has_azure_monitor, read_exporters
-from tests.ingestion import Ingested, ingestion
+from tests.ingestion import ALONE, Ingested, ingestion
 from tests.token_endpoint import APP_SERVICE_PATH, TENANT, TokenEndpoint, serving
 
 REF = JobRef("ab" * 32, 1)
@@ -91,6 +92,16 @@ def test_an_exporter_that_is_not_installed_is_named_and_keeps_the_app_from_nothi
     assert (record.message, record.checkpoint) == ("telemetry_not_started", "TELEMETRY")
     assert "OTEL_TRACES_EXPORTER: expected one of the installed exporters" in record.reason
     assert "found 'carrier_pigeon'" in record.reason
+
+
+def test_a_connection_string_that_cannot_be_used_is_named(monkeypatch, caplog):
+    environ = {"APPLICATIONINSIGHTS_CONNECTION_STRING": "nonsense", **ALONE}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert start_telemetry(environ) is False
+    (record,) = [one for one in caplog.records if one.message == "telemetry_not_started"]
+    assert record.reason.startswith(f"exporter {AZURE} for traces: expected APPLICATIONINSIGHTS_CONNECTION_STRING")
+    assert not isinstance(trace.get_tracer_provider(), TracerProvider)
 
 
 def test_without_variables_nothing_of_opentelemetry_is_imported():
