@@ -28,6 +28,7 @@ help:
 	@echo "make reference  the generated pages of docs/reference, after a change of what they describe"
 	@echo "make lock    write the exact versions after a change of dependencies (UPGRADE=1 for the newest)"
 	@echo "make packages  the wheel, the source archive, and the wheel of the broker alone, in dist/"
+	@echo "make zip     what a Function App of this checkout gets, as dist/app.zip (APP=platform: without what raster tasks need)"
 	@echo "make test-package  the wheel, installed as a user installs it"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and local data"
@@ -182,6 +183,11 @@ packages: .venv/.ready
 	rm -rf dist
 	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist
 	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist --wheel packages/servicebus
+
+# Deploy it with `az functionapp deployment source config-zip --build-remote true`.
+.PHONY: zip
+zip: .venv/.ready
+	$(BIN)/python .ci/app_zip.py $(or $(APP),app) dist/$(or $(APP),app).zip
 
 clean:
 	rm -rf .venv .bench-venv .coremachine build dist site *.egg-info
