@@ -256,6 +256,6 @@ def test_job_shows_its_tags_later_start_hold_and_trace(services, read):
     assert "case 7" in page
     assert f'data-copy="{TRACE}"' in page
     plain = read(f"/jobs/{submit(services)}")
-    assert [shown in plain for shown in ("<dt>Begins</dt>", "<dt>Tags</dt>", "<dt>Trace</dt>", "legal hold")] == [
+    assert [shown in plain for shown in ("<dt>Begins</dt>", "<dt>Tags</dt>", "<dt>Trace</dt>", "Under a legal")] == [
         False
     ] * 4
