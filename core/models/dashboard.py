@@ -138,7 +138,7 @@ class JobBrief:
         due_at: The step is not attempted before this time.
         announced_at: When the message for its step was sent.
         unknown_step: What an app did not know that was to take its step.
-        pause: Who paused it, and why.
+        pause: The actor that paused it, and the reason.
         dead_letter: Why a queue gave up a message of it that nobody has dealt with.
         failure: The error of one of its failed tasks.
         sample: Of a job that has a stage with tasks.

@@ -64,7 +64,7 @@ def _held_up(brief: JobBrief) -> BriefReason | None:
 def _ended(brief: JobBrief) -> BriefReason | None:
     job = brief.job
     if job.status is JobStatus.FAILED:
-        # Where tasks failed, the error of one of them tells more than that they did.
+        # Where tasks failed, the error of one of them has the cause.
         is_by_tasks = (job.error or {}).get("type") == "StageFailed" and brief.failure is not None
         return BriefReason("failed", Severity.ERROR, _error_text(brief.failure if is_by_tasks else job.error))
     if job.status is JobStatus.CANCELLED:

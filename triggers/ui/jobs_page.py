@@ -195,7 +195,7 @@ def _tag_chips(wish: ListWish) -> list[tuple[str, dict[str, Any]]]:
 
 
 def rows_of(services: UiServices, jobs: tuple[JobSummary, ...], reads: RecentReads) -> list[JobRow]:
-    """The jobs with their bars, and with what tells them apart and holds them up."""
+    """The jobs with their bars, and with what distinguishes them and holds them up."""
     if not jobs:
         return []
     now = datetime.now(UTC)

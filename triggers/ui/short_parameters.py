@@ -1,4 +1,4 @@
-"""A job's parameters in one line: what tells it from other jobs of its type comes first."""
+"""A job's parameters in one line: what distinguishes it from other jobs of its type comes first."""
 
 import json
 from collections.abc import Mapping
@@ -32,14 +32,14 @@ def short_parameters(parameters: Mapping[str, Any] | None, job: type[JobBase] | 
     """
     declared = _declared(job) if job is not None else {}
     order = list(declared)
-    told = [(name, value) for name, value in (parameters or {}).items() if declared.get(name, _MISSING) != value]
+    chosen = [(name, value) for name, value in (parameters or {}).items() if declared.get(name, _MISSING) != value]
 
     def place(item: tuple[str, Any]) -> tuple[bool, bool, int]:
         name, value = item
         is_optional = declared.get(name, _MISSING) is not _MISSING
         return isinstance(value, (dict, list)), is_optional, order.index(name) if name in declared else len(order)
 
-    return [_shown(name, value) for name, value in sorted(told, key=place)[:MOST_SHOWN]]
+    return [_shown(name, value) for name, value in sorted(chosen, key=place)[:MOST_SHOWN]]
 
 
 @lru_cache(maxsize=256)
@@ -54,7 +54,7 @@ def _shown(name: str, value: Any) -> ShortParameter:
     whole = storable_text(" ".join(whole.split()))
     if len(whole) <= _LONGEST:
         return ShortParameter(name, whole)
-    # Of a path and an address, the end tells more.
+    # Of a path and an address, the end distinguishes more.
     has_end = isinstance(value, str) and "/" in value
     text = f"\u2026{whole[1 - _LONGEST :]}" if has_end else f"{whole[: _LONGEST - 1]}\u2026"
     return ShortParameter(name, text, whole[:1000])
