@@ -119,7 +119,14 @@ def pages() -> list[str]:
     lists += ["?q=is+damaged", "?q=scenes%3D877", "?status=failed&q=none"]
     jobs = [f"/{job_id}?tab={tab}" for job_id in (RUNNING, FAILED) for tab in tabs]
     tasks = [f"/{FAILED}?tab=tasks&status=completed", f"/{FAILED}/tasks/s2-scene-000005"]
-    return [f"/jobs{path}" for path in (*lists, *jobs, *tasks)] + ["/schedules", "/dead-letters", "/queues", "/limits", "/webhooks", "/submit"]
+    return [f"/jobs{path}" for path in (*lists, *jobs, *tasks)] + [
+        "/schedules",
+        "/dead-letters",
+        "/queues",
+        "/limits",
+        "/webhooks",
+        "/submit",
+    ]
 
 
 @dataclass

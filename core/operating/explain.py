@@ -338,17 +338,18 @@ def _interrupted(facts: JobFacts) -> Iterator[Finding]:
 def _retries(facts: JobFacts) -> Iterator[Finding]:
     if facts.retries is None:
         return
-    told = "; ".join(
-        f"{task.name or task.task_id} after attempt {task.attempt}: {_error_text(task.error, _all_tasks(facts))}"
-        for task in facts.retries.examples
-    )
+    examples: dict[str, list[str]] = {}
+    for task in facts.retries.examples:
+        failed = f"after attempt {task.attempt}: {_error_text(task.error, _all_tasks(facts))}"
+        examples.setdefault(failed, []).append(task.name or task.task_id)
+    shown = "; ".join(f"{', '.join(names)} {failed}" for failed, names in examples.items())
     message = (
         f"waiting for another attempt: {_tasks(facts.retries.count)}, the next {_at(facts.retries.next_at, facts.now)}"
     )
     yield Finding(
         "waiting_for_retry",
         Severity.WARNING,
-        f"{message} ({told})" if told else message,
+        f"{message} ({shown})" if shown else message,
         next_at=facts.retries.next_at,
         advice="nothing is to be done if the cause passes by itself",
         about={"task_id": facts.retries.examples[0].task_id} if facts.retries.examples else {},

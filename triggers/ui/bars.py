@@ -193,7 +193,7 @@ def _speed(stage: StageDetail, ended: int, recent: int | None, now: datetime) ->
     rate = recent / _RATE_SECONDS if is_steady else max(ended, recent) / since_begin
     left = stage.expected_count - ended
     pace = f"{rate:.1f} tasks/s" if rate >= 1 else f"{rate * 60:.1f} tasks/min"
-    # How long the last ones take, which all run, has nothing to do with the rate.
-    if left <= stage.counts[TaskStatus.PROCESSING]:
+    # How long the last ones take, which all run or wait for a time, has nothing to do with the rate.
+    if left <= stage.counts[TaskStatus.PROCESSING] + stage.counts[TaskStatus.PENDING_RETRY]:
         return ""
     return f"{pace} · about {duration(max(1.0, left / rate))} left"

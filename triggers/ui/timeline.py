@@ -126,6 +126,8 @@ def draw(times: RunTimes) -> Timeline:
         has_many = (stage.expected_count or 0) > _SEEN
         found = _find_unusual(bars, marks, place.end, is_chosen=bool(times.pulse) and has_many)
         usual = [bar for bar in bars if bar.task_id not in found]
+        # What runs now is looked for more often than what has ended.
+        usual.sort(key=lambda bar: bar.status is not TaskStatus.PROCESSING)
         first = sorted((bar for bar in bars if bar.task_id in found), key=lambda bar: found[bar.task_id][0])
         lanes = [
             _task_lane(bar, marks.get(bar.task_id, ()), stage, place, found.get(bar.task_id, (0, ""))[1])
@@ -157,7 +159,8 @@ def _find_unusual(
         reasons = (
             (bar.status is TaskStatus.FAILED, "failed", -bar.attempt),
             (interruptions > 0, "interrupted" + (f" {interruptions}\u00d7" if interruptions > 1 else ""), 0),
-            (bar.attempt > 1 or bar.status is TaskStatus.PENDING_RETRY, "retried", -bar.attempt),
+            (bar.attempt > 1 or bar.task_id in marks, "retried", -bar.attempt),
+            (bar.status is TaskStatus.PENDING_RETRY, "postponed", 0),
             (bar.task_id in slow, "slow", 0),
         )
         for rank, (is_so, why, second) in enumerate(reasons):
@@ -212,11 +215,12 @@ def _task_lane(bar: TaskBar, marks: Iterable[AttemptMark], stage: StageDetail, p
     waited_from = stage.planned_at or bar.created_at
     end = bar.finished_at or place.end
     blocks = []
+    waits = {TaskStatus.PENDING_RETRY, TaskStatus.PENDING, TaskStatus.QUEUED}
+    is_waiting_again = bar.started_at is not None and bar.status in waits
     if bar.started_at is None:
         blocks.append(place.block("waiting", waited_from, end, "waited"))
     else:
         blocks.append(place.block("waiting", waited_from, bar.started_at, "waited, or earlier attempts"))
-        is_waiting_again = bar.status in {TaskStatus.PENDING_RETRY, TaskStatus.PENDING, TaskStatus.QUEUED}
         if not is_waiting_again:
             text = f"attempt {bar.attempt}: {duration(seconds_between(bar.started_at, end))}"
             blocks.append(place.block(f"task-{_tone(str(bar.status))}", bar.started_at, end, text))
@@ -231,7 +235,8 @@ def _task_lane(bar: TaskBar, marks: Iterable[AttemptMark], stage: StageDetail, p
         for mark in marks
     ]
     ran = seconds_between(bar.started_at, end) if bar.started_at else None
-    text = duration(ran) + (f" · attempt {bar.attempt}" if bar.attempt > 1 else "")
+    text = "waits" if is_waiting_again else duration(ran)
+    text += f" · attempt {bar.attempt}" if bar.attempt > 1 else ""
     return Lane(bar.name or bar.task_id, bar.task_id, str(bar.status), blocks, shown, text, why)
 
 
