@@ -1,5 +1,6 @@
 """Where a finding leads: the page that shows its cause, or the dialog of the job's page that helps."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Explained:
-    """A finding with its places. `advice` is left out where it is a command that a button of the page replaces."""
+    """A finding with its places. `advice` is without the commands that they replace."""
 
     finding: Finding
     places: tuple[Place, ...]
@@ -37,9 +38,8 @@ def with_places(
     explained = []
     for finding in findings:
         places = tuple(_places(finding, job_id, dialogs))
-        has_button = any(place.dialog for place in places)
-        is_command = (finding.advice or "").startswith("coremachine ")
-        explained.append(Explained(finding, places, None if has_button and is_command else finding.advice))
+        advice = _REPLACED.sub("", finding.advice or "") if places else finding.advice
+        explained.append(Explained(finding, places, advice or None))
     return explained
 
 
@@ -63,6 +63,11 @@ def _of_fingerprint(fingerprint: str, job_id: str, code: str) -> Place:
     return Place("These tasks", ("jobs", job_id), {"tab": "tasks", "fingerprint": fingerprint})
 
 
+# Commands at the end of an advice that show or do what a place does.
+_REPLACED = re.compile(
+    r"(?:; )?(?:(?:all of them|for other numbers, at once and for all jobs): )?"
+    r"coremachine (?:failures|tasks|resume|limits)\b.*$"
+)
 _RERUN = (JobAction.RERUN, "Rerun what failed\u2026", "d-rerun-failed")
 _BUTTONS = {
     "paused": (JobAction.RESUME, "Resume\u2026", "d-resume"),

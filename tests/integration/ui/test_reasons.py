@@ -161,7 +161,7 @@ def test_message_is_a_dead_letter(services):
         body_size=len(body),
     )
     services.state.record_dead_letter(letter)
-    expect(services, job_id, "dead_lettered", "A message of it is a dead letter: MaxDeliveryCountExceeded")
+    expect(services, job_id, "dead_lettered", "A message of it is a dead letter: MaxDeliveryCountExceeded: it failed")
 
 
 def test_job_begins_later(services):

@@ -70,6 +70,20 @@ class TestPlaces:
         assert self.explained(finding, actions=()).places == ()
 
     @pytest.mark.parametrize(
+        ("advice", "left"),
+        [
+            ("all of them: coremachine failures 0 --fingerprint f", None),
+            ("give one task less to do; all of them: coremachine failures 0", "give one task less to do"),
+            ("for other numbers, at once and for all jobs: coremachine limits set a --at-once ...", None),
+            ("fix the cause, then: coremachine rerun 0 --failed", "fix the cause, then: coremachine rerun 0 --failed"),
+            (None, None),
+        ],
+    )
+    def test_a_command_is_left_out_where_a_link_shows_the_same(self, advice, left):
+        finding = Finding("tasks_failed", Severity.ERROR, "m", advice=advice, about={"fingerprint": "f"})
+        assert self.explained(finding).advice == left
+
+    @pytest.mark.parametrize(
         ("code", "about", "parts", "anchor"),
         [
             ("waits_for_limit", {"limit": "a/b"}, ("limits", "a/b"), ""),
