@@ -36,7 +36,7 @@ def app(template_url: str) -> Iterator[DashboardApp]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("profile"), seconds=280) as browser:
+    with Browser(tmp_path_factory.mktemp("profile"), seconds=420) as browser:
         browser.look(1280, 900)
         yield browser
 
