@@ -56,7 +56,7 @@ _BRIEFS = SQL(
     "   and e.run = j.run and e.event = 'job_paused' order by e.event_id desc limit 1) end as pause,"
     " case when j.status in ({open_jobs}) then (select concat_ws(': ', d.reason, left(d.description, 200))"
     "   from {letters} d where d.job_id = j.job_id and d.resolved_at is null limit 1) end as dead_letter,"
-    " case when j.status in ('failed', 'completed_with_errors') then (select jsonb_build_object("
+    " case when j.status in ({ended_jobs}) then (select jsonb_build_object("
     "   'type', f.error -> 'type', 'message', left(f.error ->> 'message', 300))"
     "   from {tasks} f where f.job_id = j.job_id and f.run = j.run"
     "   and f.status in ('failed') order by f.stage, f.task_index limit 1) end as failure,"
