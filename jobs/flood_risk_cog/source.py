@@ -118,7 +118,7 @@ def version_of(path: str, sidecars: Sequence[str] | None = None) -> str:
 
 
 def entity_tag_of(path: str) -> str | None:
-    """What a store says of the content of a remote file, and changes with it; None where it says nothing of the kind."""
+    """What a store says of the content of a remote file, and changes with it; None where it says nothing."""
     if not is_remote(path):
         return None
     filesystem, inner = filesystem_of(path)
