@@ -25,7 +25,7 @@ from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import CliError, Exit, UsageProblem
 from coremachine.cli.options import JobArgument, OutputOption, UrlOption, wants_json
 from coremachine.cli.render import print_json, print_whole, say
-from coremachine.cli.tasks import RunOption, TaskArgument
+from coremachine.cli.tasks import RunOption, TaskArgument, find_task
 from coremachine.local.app_folder import find_app
 from coremachine.local.stack_file import find_stack_of
 
@@ -82,11 +82,11 @@ def run_task(
 
         coremachine run-task 3f2a9c s2-three.txt
 
-        coremachine run-task 3f2a9c s2-three.txt --pdb
+        coremachine run-task 3f2a9c three.txt --pdb
     """
     with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
-        task = client.get_task(whole_id, task_id, run=run)
+        task = find_task(client, whole_id, task_id, run)
         context = _context_of(client, whole_id, task)
         _adopt_environment(client.url, app_dir)
         function = _find_handler(task["task_type"])

@@ -35,7 +35,7 @@ from coremachine.cli.stack_log import StackLog, find_stack_log
 from coremachine.cli.trace import without_engine
 
 TaskArgument = Annotated[
-    str, typer.Argument(metavar="TASK_ID", help="See `coremachine tasks JOB_ID`; `task` takes its name, too.")
+    str, typer.Argument(metavar="TASK_ID", help="Its id or its name; see `coremachine tasks JOB_ID`.")
 ]
 RunOption = Annotated[int | None, typer.Option("--run", min=1, help="Default: the job's current run.")]
 _POLL_SECONDS = 1.0
@@ -60,7 +60,7 @@ def task(
     """
     with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
-        found = _find_task(client, whole_id, task_id, run)
+        found = find_task(client, whole_id, task_id, run)
         attempts = _attempts(client, whole_id, found["task_id"], found.get("run"))
     if wants_json(output):
         print_json({**found, "attempts": attempts})
@@ -68,21 +68,52 @@ def task(
     show_task(found, attempts, console(), full=full)
 
 
-def _find_task(client: ApiClient, job_id: str, text: str, run: int | None) -> Json:
+def find_task(client: ApiClient, job_id: str, text: str, run: int | None = None) -> Json:
     """The task of that id, or of that name in one of the job's stages, the last one first.
+
+    Args:
+        run: Default: the job's current one.
 
     Raises:
         ApiError: None is like that (status 404).
     """
+    from core.orchestration_manager import task_id_for  # noqa: PLC0415 - other commands start faster without
+
     try:
         return client.get_task(job_id, text, run=run)
     except ApiError as error:
-        if error.problem.get("code") != "unknown_task":
+        if error.status != HTTPStatus.NOT_FOUND:
             raise
         for stage in reversed(client.get_job(job_id).get("stages") or []):
-            with suppress(ApiError):
-                return client.get_task(job_id, f"s{stage['stage']}-{text}", run=run)
+            found = _get_if_there(client, job_id, task_id_for(stage["stage"], 0, text), run)
+            if found is not None:
+                return found
         raise
+
+
+def _find_logged_id(client: ApiClient, job_id: str, text: str) -> str:
+    """The id of a task whose log is wanted: it may be one that only an earlier run had.
+
+    Raises:
+        ApiError: None is like that in any run (status 404).
+    """
+    last_run = client.get_job(job_id)["run"]
+    for run in range(last_run, 1, -1):
+        try:
+            return str(find_task(client, job_id, text, run)["task_id"])
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+    return str(find_task(client, job_id, text, 1)["task_id"])
+
+
+def _get_if_there(client: ApiClient, job_id: str, task_id: str, run: int | None) -> Json | None:
+    try:
+        return client.get_task(job_id, task_id, run=run)
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
 
 
 def _attempts(client: ApiClient, job_id: str, task_id: str, run: int | None) -> list[Json]:
@@ -230,7 +261,7 @@ def _sentence(event: Json) -> Text:
 
 def logs(
     job_id: JobArgument,
-    task_id: Annotated[str | None, typer.Option("--task", metavar="TASK_ID", help="Of this task only.")] = None,
+    task_id: Annotated[str | None, typer.Option("--task", metavar="TASK_ID", help="Of the task with this id or name.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     output: OutputOption = None,
     url: UrlOption = None,
@@ -244,10 +275,12 @@ def logs(
 
         coremachine logs 3f2a9c -f
 
-        coremachine logs 3f2a9c --task s1-000000 -o json
+        coremachine logs 3f2a9c --task three.txt -o json
     """
     with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
+        if task_id is not None:
+            task_id = _find_logged_id(client, whole_id, task_id)
         file = find_stack_log(client.url)
         found = (
             _from_stack(client, whole_id, task_id, file, follow=follow)

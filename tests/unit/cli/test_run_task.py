@@ -14,7 +14,7 @@ from .conftest import JOB_ID, FakeApi
 
 Run = Callable[..., int]
 JOB = {"job_id": JOB_ID, "job_type": "tiles", "status": "failed", "run": 2, "correlation_id": "c"}
-JOB |= {"parameters": {"folder": "data"}}
+JOB |= {"parameters": {"folder": "data"}, "stages": [{"stage": 1}]}
 TASK = {"task_id": "s1-a", "run": 2, "stage": 1, "task_index": 0, "task_type": "read", "attempt": 3, "name": "a"}
 TASK |= {"parameters": {"number": 7}, "result": None, "error": None, "status": "failed"}
 CODE = """
@@ -69,7 +69,7 @@ def test_task_runs_with_its_parameters_and_touches_nothing(
 ) -> None:
     caplog.set_level(logging.INFO)
     answer(api)
-    assert run("run-task", JOB_ID, "s1-a", "-o", "json") == 0
+    assert run("run-task", JOB_ID, "a", "-o", "json") == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out) == {"number": 7, "folder": "data", "attempt": 3}
     assert "50 % half" in shown.err
