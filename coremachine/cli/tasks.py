@@ -261,7 +261,9 @@ def _sentence(event: Json) -> Text:
 
 def logs(
     job_id: JobArgument,
-    task_id: Annotated[str | None, typer.Option("--task", metavar="TASK_ID", help="Of the task with this id or name.")] = None,
+    task_id: Annotated[
+        str | None, typer.Option("--task", metavar="TASK_ID", help="Of the task with this id or name.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     output: OutputOption = None,
     url: UrlOption = None,

@@ -39,7 +39,9 @@ _APPS_HELP = (
 
 
 def up(
-    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help=f"HTTP. {_PORT_HELP.format(7071)}")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help=f"HTTP. {_PORT_HELP.format(7071)}")
+    ] = None,
     amqp_port: Annotated[
         int | None, typer.Option("--amqp-port", min=0, max=65535, help=f"Broker. {_PORT_HELP.format(5672)}")
     ] = None,
@@ -81,6 +83,8 @@ def up(
     home = found or Path.cwd()
     try:
         with stop_signals_interrupt():
+            if app_dir is None and found is None:
+                show.print(f"[dim]no app in {escape(str(home))} or above it: the job types of CoreMachine[/dim]")
             settings = {**read_project_settings(app_dir or home), **os.environ}
             chosen = read_apps(apps, settings) if apps is not None else ONE_APP
             stack = LocalStack(

@@ -53,8 +53,8 @@ class LocalStack:
 
     Args:
         data_dir: Holds `postgres/`, `logs/`, `host/` (what the timers missed) and, while it runs, `stack.json`.
-        http_port: 0 takes any free port. None is 7071, or any free one while that is in use. So are the two that follow,
-            with 5672 and 5300.
+        http_port: 0 takes any free port. None is 7071, or any free one while that is in use. The two that
+            follow are as this one, with 5672 and 5300.
         workers: Worker processes of the host.
         fresh: Drop what earlier runs left in data_dir (only what the stack made itself).
         app_dir: Holds function_app.py and host.json; by default an app of the job types that come with CoreMachine,
