@@ -40,6 +40,7 @@ TaskArgument = Annotated[
 RunOption = Annotated[int | None, typer.Option("--run", min=1, help="Default: the job's current run.")]
 _POLL_SECONDS = 1.0
 _OF_THE_JOB = re.compile(r" (?:job_id|correlation_id|run)=\S+")
+_RUN = re.compile(r" run=(\d+)(?= |$)")
 # Events are committed in another order than they are numbered: so far back is looked again.
 _OVERLAP = 100
 # What `detail` has of an error, and what is shown in another way.
@@ -232,10 +233,23 @@ def _show_events(found: Iterable[Json], *, as_json: bool) -> None:
         if as_json:
             print_json_line(event)
             continue
-        if event.get("run", 1) != last_run:
-            last_run = event["run"]
-            show.print(f"[bold]run {last_run}[/bold]")
+        last_run = _show_run(event.get("run", 1), last_run, show)
         show.print(Text.assemble((f"{local_time(event['at'])}  ", "dim"), _sentence(event)), soft_wrap=True)
+
+
+def _show_run(run: int, last_run: int, show: Console) -> int:
+    """A heading where another run begins; the run."""
+    if run != last_run:
+        show.print(f"[bold]run {run}[/bold]")
+    return run
+
+
+def _run_of(item: Json, last_run: int) -> int:
+    """That of a line of a log, or of an event. A line of a traceback has none."""
+    if "line" not in item:
+        return int(item.get("run") or last_run)
+    named = _RUN.search(item["line"])
+    return int(named[1]) if named else last_run
 
 
 def _sentence(event: Json) -> Text:
@@ -301,10 +315,13 @@ def logs(
 def _show_logs(found: Iterable[Json], *, as_json: bool) -> None:
     """As they come: with -o json one object per line, so that a program can follow too."""
     show = console()
+    last_run = 1
     for item in found:
         if as_json:
             print_json_line(item)
-        elif "line" in item:
+            continue
+        last_run = _show_run(_run_of(item, last_run), last_run, show)
+        if "line" in item:
             # The same in all of them.
             show.print(Text(_OF_THE_JOB.sub("", visible_lines(item["line"]))), soft_wrap=True)
         else:
