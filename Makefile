@@ -182,6 +182,7 @@ packages: .venv/.ready
 	rm -rf dist
 	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist
 	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist --wheel packages/servicebus
+	@echo "to install it: pip install '$$(ls $(CURDIR)/dist/coremachine-*.whl)[local]'"
 
 clean:
 	rm -rf .venv .bench-venv .coremachine build dist site *.egg-info

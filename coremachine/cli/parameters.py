@@ -35,7 +35,7 @@ def gather_parameters(
     entries = _list_job_types(client)
     schema = _schema_of(entries, job_type)
     if schema is None:
-        # Of a type that is not there, the submission's answer says all.
+        # A type that is not there is reported by the answer to the submission.
         is_known = any(entry.get("job_type") == job_type for entry in entries)
         unknown = ["the server has no schema of this job type: parameters are sent as texts"]
         return {**values, **split}, unknown if texts and is_known else []
@@ -62,11 +62,6 @@ def whole_path(text: str) -> str:
     return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - as text: it may be a pattern
 
 
-def find_schema(client: ApiClient, job_type: str) -> dict[str, Json] | None:
-    """Entries by parameter name, with their `type`; None when the server does not say or does not know the job type."""
-    return _schema_of(_list_job_types(client), job_type)
-
-
 def _list_job_types(client: ApiClient) -> list[Json]:
     try:
         return client.list_job_types()
@@ -79,6 +74,7 @@ def _list_job_types(client: ApiClient) -> list[Json]:
 
 
 def _schema_of(entries: Sequence[Json], job_type: str) -> dict[str, Json] | None:
+    """Entries by parameter name, with their `type`; None where the server has none, or does not know the job type."""
     entry = next((item for item in entries if item.get("job_type") == job_type), {})
     found = entry.get("parameters_schema") or entry.get("parameters")
     if not isinstance(found, Mapping):
