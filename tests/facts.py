@@ -1,8 +1,8 @@
 """Tables of facts about what others take: which properties an object has, and what each of them may be.
 
 A table has a row per property, under its path: `sku/name`, `rules/[]` for the items of an array, `tags/*` for a
-property of any name, `criteria/<kind>/field` for one that an object has only if its discriminator says so. A row is
-a few words, `text, required`, and after them its limits, if it has any.
+property of any name, `criteria/<kind>/field` for one that an object has only for one value of its discriminator. A
+row is a few words, `text, required`, and after them its limits, if it has any.
 
 A table has no more than what our own files open: what may have anything within it, and that none of them has, is
 `not kept`.
