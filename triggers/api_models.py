@@ -28,7 +28,7 @@ from core.models.fields import (
     expectation,
 )
 from core.models.job_filter import JobFilter, JobSort, read_tags, read_wanted_tags
-from core.models.status import StoredJobPriority, StoredJobStatus
+from core.models.status import JobPriority, StoredJobPriority, StoredJobStatus
 from core.models.submission import StoredSubmissionOutcome, expect_one_wish
 from jobs.parameters import nearest_name_hint
 
@@ -409,7 +409,7 @@ class JobAnswer(BaseModel):
     tags: dict[str, str] | None
     start_at: datetime | None
     hold: Annotated[dict[str, Any] | None, Field(description="Legal hold: reason, actor, at; it is not deleted.")]
-    priority: StoredJobPriority
+    priority: StoredJobPriority = JobPriority.NORMAL
     allowed_actions: list[StoredJobAction]
     stages: list[view.StageDetail]
     links: JobLinks

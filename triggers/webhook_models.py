@@ -106,7 +106,7 @@ class WebhookAnswer(BaseModel):
     job_types: list[str]
     tags: dict[str, Any] | None
     failed_tasks: int
-    stalled_seconds: int
+    stalled_seconds: int = 1800
     paused: bool
     secret_setting: str | None
     both_secrets_until: datetime | None

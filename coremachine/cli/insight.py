@@ -11,6 +11,7 @@ from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import Exit, UsageProblem
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.render import SHORT_ID, console, error_text, local_time, print_json, print_rows, say, status_markup
+from coremachine.cli.times import with_local_times
 
 _SEVERITIES = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·", "cyan")}
 
@@ -43,9 +44,9 @@ def show_findings(findings: Iterable[Json]) -> None:
     show = console()
     for finding in findings:
         sign, colour = _SEVERITIES.get(finding["severity"], ("·", "default"))
-        show.print(Text.assemble((f"{sign} ", colour), finding["message"]), soft_wrap=True)
+        show.print(Text.assemble((f"{sign} ", colour), with_local_times(finding["message"])), soft_wrap=True)
         if finding.get("advice"):
-            show.print(Text(f"  → {finding['advice']}", style="dim"), soft_wrap=True)
+            show.print(Text(f"  → {with_local_times(finding['advice'])}", style="dim"), soft_wrap=True)
 
 
 def failures(

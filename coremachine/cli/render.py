@@ -13,6 +13,7 @@ from rich.segment import Segment
 from rich.table import Table
 
 from core.safety.safe_text import brief_text
+from coremachine.cli.times import show_time
 
 SHORT_ID = 12
 _LONGEST_CELL = 160
@@ -167,13 +168,11 @@ def status_markup(status: str) -> str:
 
 
 def local_time(text: str) -> str:
-    """An RFC 3339 instant as this machine's time of day; with the date when it is not today's."""
+    """An RFC 3339 instant on this machine's clock (with --utc in UTC), with its zone; its date if that is not today."""
     try:
-        moment = datetime.fromisoformat(text).astimezone()
-    except ValueError:
+        return show_time(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
         return escape(visible(text))
-    today = datetime.now(UTC).astimezone().date()
-    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M:%S")
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:

@@ -1,6 +1,5 @@
 """Commands about schedules: jobs that are submitted by the clock."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +8,11 @@ from rich.markup import escape
 
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.control import ReasonOption
-from coremachine.cli.errors import UsageProblem
 from coremachine.cli.insight import show_findings
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.parameters import gather_parameters
 from coremachine.cli.render import SHORT_ID, console, local_time, print_json, print_rows, say
+from coremachine.cli.times import read_time
 
 schedules = typer.Typer(help="Jobs that are submitted by the clock.", no_args_is_help=True)
 
@@ -106,8 +105,8 @@ def set_schedule(
         "time_zone": zone,
         "catch_up": catch_up,
         "overlap": overlap,
-        "starts_at": _moment("--starts", starts),
-        "ends_at": _moment("--ends", ends),
+        "starts_at": read_time("--starts", starts),
+        "ends_at": read_time("--ends", ends),
         "description": description,
     }
     with ApiClient(choose_server(url)) as client:
@@ -232,13 +231,3 @@ def _state_of(schedule: Json) -> str:
     if schedule.get("paused"):
         return "paused"
     return "active" if schedule.get("next_tick_at") else "ended"
-
-
-def _moment(option: str, text: str | None) -> str | None:
-    """With an offset: a time without one is this machine's."""
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text).astimezone().isoformat()
-    except ValueError as error:
-        raise UsageProblem(f"{option}: expected a time such as 2026-01-31T06:00, found {text!r}") from error

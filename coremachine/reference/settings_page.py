@@ -55,6 +55,10 @@ MEANINGS = {
         _PLANS,
     ),
     "entra_roles": ("Whether app roles of Entra count as roles. With it, a request needs a role.", _PLANS),
+    "audit_reads": (
+        "Whether the audit log has a row `read` where a caller looks at a job: one per caller and job in ten minutes.",
+        _PLANS,
+    ),
     "raster_roots": ("The places that the flood risk job may read and write.", _EVERY),
     "jobs": (
         "Where job types and handlers are. Without it: `jobs` of `[tool.coremachine]` in `pyproject.toml`.",

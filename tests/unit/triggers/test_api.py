@@ -626,6 +626,7 @@ class TestDocument:
             ("/api/jobs/bulk", "post"),
             ("/api/messages/submission", "get"),
             ("/api/jobs/{job_id}", "delete"),
+            ("/api/jobs/{job_id}", "patch"),
             ("/api/jobs/{job_id}/hold", "post"),
             ("/api/jobs/{job_id}/release", "post"),
             ("/api/audit", "get"),
