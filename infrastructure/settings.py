@@ -242,7 +242,7 @@ class Settings(BaseSettings):
     audit_reads: bool = Field(
         False,
         alias="COREMACHINE_AUDIT_READS",
-        description="true, where the audit log is to show who looked at which job",
+        description="true, where looks at jobs are to be in the audit log, too",
     )
     webhook_key: SecretStr | None = Field(
         None,

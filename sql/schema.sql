@@ -4631,8 +4631,8 @@ begin
       and t.task_id >= v_stage.first and (v_stage.last is null or t.task_id <= v_stage.last)));
 end $$;
 
--- Writes deliveries of job.stalled for jobs that have not moved for a webhook's time: one for each time that a job stands
--- still. Returns for how many jobs. Paused jobs, and those that are to start later, wait on purpose.
+-- Writes deliveries of job.stalled for jobs that have not moved for a webhook's time: one for each time that a job
+-- stops. Returns for how many jobs. Paused jobs, and those that are to start later, wait on purpose.
 -- It looks at up to p_limit jobs, in random order. Fence: stall_noted_at, under the job row. Locks: job rows; those that
 -- others hold are skipped.
 create or replace function "app".note_stalled_jobs(p_limit integer) returns integer
@@ -4882,7 +4882,7 @@ comment on function "app"."fits_patterns"(p_text text, p_patterns text[]) is 'Wh
 comment on function "app"."note_job_event"(p_job_id text, p_run integer, p_event text) is 'Writes the deliveries of something that happened to a job, for each webhook that asks for it.';
 comment on function "app"."note_failed_tasks"(p_job_id text, p_run integer, p_stage integer, p_count_before integer, p_count integer) is 'Writes deliveries of job.failing for the webhooks whose number of failed tasks was reached between two counts of one stage.';
 comment on function "app"."last_move"(p_job_id text, p_run integer, p_stage integer, p_moved_at timestamptz) is 'When something of a job''s present stage last began, ended or was taken into its window, or the job itself moved.';
-comment on function "app"."note_stalled_jobs"(p_limit integer) is 'Writes deliveries of job.stalled for jobs that have not moved for a webhook''s time: one for each time that a job stands still.';
+comment on function "app"."note_stalled_jobs"(p_limit integer) is 'Writes deliveries of job.stalled for jobs that have not moved for a webhook''s time: one for each time that a job stops.';
 comment on function "app"."note_schedule_event"(p_name text, p_job_type text, p_event text, p_data jsonb) is 'Writes the deliveries of something that happened to a schedule.';
 comment on function "app"."put_webhook"(p_name text, p_url text, p_url_setting text, p_events text[], p_job_types text[], p_tags jsonb, p_failed_tasks integer, p_is_paused boolean, p_secret_setting text, p_secret_seed text, p_description text, p_actor text, p_stalled_seconds integer) is 'Writes a webhook, or replaces the one of its name; what waits for it then goes to the new address.';
 comment on function "app"."put_webhook"(p_name text, p_url text, p_url_setting text, p_events text[], p_job_types text[], p_tags jsonb, p_failed_tasks integer, p_is_paused boolean, p_secret_setting text, p_secret_seed text, p_description text, p_actor text) is 'Writes a webhook, as the release before calls it: it knows no job.stalled, and leaves the time as it is.';

@@ -74,8 +74,7 @@ def _middleware(problems: tuple[str, ...]) -> func.AsgiMiddleware:
     trusts = is_authentication_on(os.environ)
     access = AccessRules.read(os.environ, trusts_principal=trusts)
     record_read = _record_read if wants_reads(os.environ) else None
-    api = create_api(
-        refuse if problems else get_services, trusts_principal=trusts, access=access, record_read=record_read
-    )
+    services = refuse if problems else get_services
+    api = create_api(services, trusts_principal=trusts, access=access, record_read=record_read)
     logging.getLogger().addFilter(_is_no_answer)
     return func.AsgiMiddleware(TracedRequests(api))  # type: ignore[no-untyped-call]

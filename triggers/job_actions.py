@@ -26,12 +26,9 @@ _NOT_RERUN = {
 }
 
 _NOT_ADJUSTED = {
-    AdjustOutcome.REFUSED: ("job_has_ended", "expected one that runs or waits; nothing is left to adjust"),
-    AdjustOutcome.OTHER_STAGE: ("other_stage", "expected the stage that was named; look at the job again"),
-    AdjustOutcome.NOTHING_WAITS: (
-        "nothing_waits",
-        "expected a stage with tasks that wait for their turn; all of its tasks are announced, or it is not planned",
-    ),
+    AdjustOutcome.OTHER_STAGE: "expected the stage that was named; look at the job again",
+    AdjustOutcome.NOTHING_WAITS: "expected a stage with tasks that wait for their turn; all are announced, or it is "
+    "not planned",
 }
 
 
@@ -123,11 +120,13 @@ def adjust_job(
     if answer is None:
         raise problems.unknown_job(job_id)
     actions = allowed_actions(answer.status, is_paused=answer.is_paused)
-    if answer.outcome in _NOT_ADJUSTED:
+    if answer.outcome not in {AdjustOutcome.ADJUSTED, AdjustOutcome.UNCHANGED}:
         _expect_known(answer.status)
-        code, reason = _NOT_ADJUSTED[answer.outcome]
-        if answer.status is JobStatus.CANCELLING:
-            code = "job_is_cancelling"
+        if answer.outcome is AdjustOutcome.REFUSED:
+            code = "job_is_cancelling" if answer.status is JobStatus.CANCELLING else "job_has_ended"
+            reason = "expected one that runs, or waits to"
+        else:
+            code, reason = answer.outcome.value, _NOT_ADJUSTED[answer.outcome]
         detail = f"The job is {answer.status.value}, at stage {answer.stage}: {reason}."
         raise ProblemError(409, code, detail, job_status=answer.status, allowed_actions=actions)
     return models.AdjustedJob(

@@ -138,6 +138,7 @@ OTHERS = {
         "The secret of a webhook that names this setting: `whsec_` and base64.",
     ),
     "COREMACHINE_URL": ("the command line", "the stack of this folder", "The server, where `--url` is not given."),
+    "COREMACHINE_UTC": ("the command line", "", "true: times in UTC, as with `--utc`."),
     "COREMACHINE_PROFILE": ("the command line", "", "The profile, where `--profile` is not given."),
     "COREMACHINE_KEY": ("the command line", "", "The key that carries a role on the server."),
     "COREMACHINE_FUNCTION_KEY": ("the command line", "", "The function key for the server's requests."),

@@ -66,8 +66,8 @@ begin
       and t.task_id >= v_stage.first and (v_stage.last is null or t.task_id <= v_stage.last)));
 end $$;
 
--- Writes deliveries of job.stalled for jobs that have not moved for a webhook's time: one for each time that a job stands
--- still. Returns for how many jobs. Paused jobs, and those that are to start later, wait on purpose.
+-- Writes deliveries of job.stalled for jobs that have not moved for a webhook's time: one for each time that a job
+-- stops. Returns for how many jobs. Paused jobs, and those that are to start later, wait on purpose.
 -- It looks at up to p_limit jobs, in random order. Fence: stall_noted_at, under the job row. Locks: job rows; those that
 -- others hold are skipped.
 create or replace function {schema}.note_stalled_jobs(p_limit integer) returns integer

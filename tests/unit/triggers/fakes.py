@@ -162,13 +162,7 @@ class FakeServices:
     )
     adjusted: AdjustAnswer = field(
         default_factory=lambda: AdjustAnswer(
-            AdjustOutcome.ADJUSTED,
-            JobStatus.PROCESSING,
-            1,
-            2,
-            is_paused=False,
-            priority=JobPriority.HIGH,
-            max_parallel=4,
+            AdjustOutcome.ADJUSTED, JobStatus.PROCESSING, 1, 2, False, JobPriority.HIGH, 4
         )
     )
     failure: Exception | None = None

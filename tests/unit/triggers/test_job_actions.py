@@ -235,7 +235,7 @@ class TestAdjust:
     )
     def test_what_is_to_change_is_passed_on_with_reason_and_actor(self, body, changes, stage):
         api = Api(trusts_principal=True)
-        answer = api.request("PATCH", self.PATH, json={**body, "reason": "late"}, headers=ACTOR)
+        answer = api("PATCH", self.PATH, json={**body, "reason": "late"}, headers=ACTOR)
         assert answer.status_code == 200
         assert answer.json()["priority"] == "high"
         assert (answer.json()["max_parallel"], answer.json()["changed"]) == (4, True)
@@ -258,7 +258,7 @@ class TestAdjust:
     )
     def test_what_changes_nothing_or_cannot_be_is_refused(self, body, field):
         api = Api()
-        problem = assert_problem(api.request("PATCH", self.PATH, json=body), 400, "invalid_request")
+        problem = assert_problem(api("PATCH", self.PATH, json=body), 400, "invalid_request")
         assert any(each["field"].startswith(field) for each in problem["errors"])
         assert api.services.calls == []
 
@@ -274,9 +274,9 @@ class TestAdjust:
     def test_what_the_job_does_not_allow_is_a_conflict(self, outcome, status, code):
         services = FakeServices()
         services.adjusted = replace(services.adjusted, outcome=outcome, status=status)
-        answer = Api(services).request("PATCH", self.PATH, json={"priority": "high"})
+        answer = Api(services)("PATCH", self.PATH, json={"priority": "high"})
         assert assert_problem(answer, 409, code)["job_status"] == status
 
     def test_unknown_job_is_not_found(self):
-        answer = Api().request("PATCH", f"/api/jobs/{'cd' * 32}", json={"priority": "high"})
+        answer = Api()("PATCH", f"/api/jobs/{'cd' * 32}", json={"priority": "high"})
         assert_problem(answer, 404, "unknown_job")
