@@ -41,7 +41,10 @@ def _known_statuses(values: Any) -> Any:
 def _one_of(kind: type[StrEnum], value: Any) -> Any:
     known = [each.value for each in kind]
     if value not in known:
-        raise expectation(f"one of {', '.join(known)}", shown(value, 100), nearest_name_hint(str(value)[:50], known))
+        nearest = nearest_name_hint(str(value)[:50], known)
+        # All of them are named already.
+        hint = nearest if nearest.startswith("did you mean") else None
+        raise expectation(f"one of {', '.join(known)}", shown(value, 100), hint)
     return kind(value)
 
 

@@ -12,7 +12,7 @@ from coremachine.cli.insight import show_findings
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.parameters import gather_parameters
 from coremachine.cli.render import SHORT_ID, console, local_time, print_json, print_rows, say
-from coremachine.cli.times import read_time
+from coremachine.cli.times import own_time, read_time
 
 schedules = typer.Typer(help="Jobs that are submitted by the clock.", no_args_is_help=True)
 
@@ -183,7 +183,7 @@ def next_times(name: NameArgument, count: CountOption = 5, output: OutputOption 
         print_json({"value": found})
         return
     for moment in found:
-        console().print(escape(str(moment).replace("T", " ")), highlight=False)
+        console().print(escape(own_time(str(moment))), highlight=False)
     if not found:
         console().print("It has no tick any more.")
 

@@ -49,6 +49,11 @@ def show_time(moment: datetime, now: datetime | None = None) -> str:
     return shown.strftime("%H:%M:%S %Z" if shown.date() == today else "%Y-%m-%d %H:%M:%S %Z").rstrip()
 
 
+def own_time(text: str) -> str:
+    """An RFC 3339 instant of a zone that its reader chose, as it is there; with --utc in UTC."""
+    return text.replace("T", " ") if _Zone.chosen is None else show_time(datetime.fromisoformat(text))
+
+
 def with_local_times(text: str, now: datetime | None = None) -> str:
     """A server's text, with its times (`14:30:05Z`) as this command shows times."""
     present = (now or datetime.now(UTC)).astimezone(UTC)
