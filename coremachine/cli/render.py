@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -173,6 +173,27 @@ def local_time(text: str) -> str:
         return show_time(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         return escape(visible(text))
+
+
+def change_text(change: Mapping[str, Any]) -> str:
+    """The latest change of a thing as its row has it: `paused 14:30:05 CET by kim (lunch)`."""
+    by = f" by {change['actor']}" if change.get("actor") else ""
+    why = f" ({change['reason']})" if change.get("reason") else ""
+    at = f" {local_time(str(change['at']))}" if change.get("at") else ""
+    return f"{escape(visible(str(change.get('action', ''))))}{at}{escape(visible(by + why))}"
+
+
+def print_fields(found: Mapping[str, Any], *, without: Collection[str] = ()) -> None:
+    """Names with their values, a line each; what is empty is left out."""
+    show = console()
+    for name, value in found.items():
+        if value in (None, "", {}, []) or name in without:
+            continue
+        if name == "last_change":
+            text = change_text(value)
+        else:
+            text = local_time(value) if name.endswith(("_at", "_until")) else escape(visible(str(value)))
+        show.print(f"[bold]{escape(visible(name))}[/bold] {text}", highlight=False, soft_wrap=True)
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:

@@ -11,7 +11,7 @@ from coremachine.cli.control import ReasonOption
 from coremachine.cli.insight import show_findings
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.parameters import gather_parameters
-from coremachine.cli.render import SHORT_ID, console, local_time, print_json, print_rows, say
+from coremachine.cli.render import SHORT_ID, console, local_time, print_fields, print_json, print_rows, say
 from coremachine.cli.times import own_time, read_time
 
 schedules = typer.Typer(help="Jobs that are submitted by the clock.", no_args_is_help=True)
@@ -60,7 +60,7 @@ def show(
     if wants_json(output):
         print_json({**found, "ticks": ticks})
         return
-    _show_fields(found)
+    print_fields(found, without={"paused"})
     print_rows(map(_tick_row, ticks), _TICK_COLUMNS, empty="No ticks yet.")
 
 
@@ -209,13 +209,6 @@ def _print_answer(answer: Json, output: Any) -> None:
     following = answer.get("next_tick_at")
     after = f", next tick {local_time(following)}" if following and not answer.get("paused") else ""
     console().print(f"{escape(str(answer['name']))} {_state_of(answer)}{after}", soft_wrap=True, highlight=False)
-
-
-def _show_fields(schedule: Json) -> None:
-    for name, value in schedule.items():
-        if value not in (None, "", {}) and name != "paused":
-            text = local_time(value) if name.endswith("_at") else escape(str(value))
-            console().print(f"[bold]{name}[/bold] {text}", highlight=False, soft_wrap=True)
 
 
 def _tick_row(tick: Json) -> Json:

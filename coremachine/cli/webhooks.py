@@ -8,7 +8,7 @@ from rich.markup import escape
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import UsageProblem
 from coremachine.cli.options import LimitOption, Output, OutputOption, UrlOption, wants_json
-from coremachine.cli.render import console, local_time, print_json, print_rows, say
+from coremachine.cli.render import console, print_fields, print_json, print_rows, say
 
 webhooks = typer.Typer(help="Addresses that receive events.", no_args_is_help=True)
 
@@ -49,10 +49,7 @@ def show(
     if wants_json(output):
         print_json({**found, "deliveries": latest})
         return
-    for field, value in found.items():
-        if value not in (None, "", {}, []):
-            text = local_time(value) if field.endswith("_at") else escape(str(value))
-            console().print(f"[bold]{field}[/bold] {text}", highlight=False, soft_wrap=True)
+    print_fields(found)
     print_rows(latest, _DELIVERY_COLUMNS, empty="No deliveries yet.")
 
 

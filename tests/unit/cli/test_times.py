@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from coremachine.cli.errors import UsageProblem
-from coremachine.cli.render import local_time
+from coremachine.cli.render import change_text, local_time
 from coremachine.cli.times import choose_zone, read_time, show_time, with_local_times
 
 from .conftest import JOB_ID, FakeApi
@@ -91,3 +91,18 @@ def test_switch_or_variable_counts_for_one_command(
     assert run("list", "-o", "json") == 0
     assert "2020-01-02T03:04:05+00:00" in capsys.readouterr().out
     assert local_time("2020-01-02T03:04:05Z").endswith("CET")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"action": "paused", "at": "2020-01-02T03:04:05Z", "actor": "kim", "reason": "lunch [x]"},
+            r"paused 2020-01-02 04:04:05 CET by kim (lunch \[x])",
+        ),
+        ({"action": "created", "at": "2020-01-02T03:04:05Z"}, "created 2020-01-02 04:04:05 CET"),
+        ({}, ""),
+    ],
+)
+def test_the_latest_change_of_a_thing_has_its_time_and_who_did_it(change: dict[str, str], text: str) -> None:
+    assert change_text(change) == text
