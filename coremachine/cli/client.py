@@ -14,11 +14,11 @@ import httpx
 
 from core.models import JobStatus
 from core.safety.safe_text import brief_text
-from coremachine.cli.errors import ApiError, CliError, Exit, ServerUnreachable, TimeIsUp, UsageProblem, error_of
+from coremachine.cli.errors import ApiError, CliError, TimeIsUp, UsageProblem, error_of
 from coremachine.cli.options import chosen_profile
 from coremachine.cli.profiles import find_profile
 from coremachine.cli.render import say
-from coremachine.client import Client, ClientError, WaitTimeout, WrongArgument, operations
+from coremachine.client import ApiProblem, Client, ClientError, WaitTimeout, WrongArgument, operations
 from coremachine.client.address import is_on_this_machine, read_url
 from coremachine.client.call import Call, header_of
 from coremachine.client.exchange import Reply, is_outage
@@ -455,11 +455,13 @@ class ApiClient:
     def _look(self, call: Call[Any], shape: Mapping[str, type]) -> Json | None:
         """For what goes with a wait: the wait itself reports that the server is away, and goes on."""
         try:
-            return self._ask(replace(call, repeats=False), shape)
-        except (ServerUnreachable, ApiError) as error:
-            if isinstance(error, ApiError) and error.exit_code not in {Exit.NOT_FOUND, Exit.UNREACHABLE}:
-                raise
-            return None
+            reply = self._client.ask(replace(call, repeats=False))
+        except ClientError as error:
+            status = error.status if isinstance(error, ApiProblem) else None
+            if is_outage(error) or status in {HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR}:
+                return None
+            raise error_of(error, self._origin) from error
+        return _in_shape(reply, shape)
 
     def _collect(self, limit: int, build: Callable[..., Call[Any]], *args: Any, **query: Any) -> list[Json]:
         return list(islice(self._pages(self._call(build, *args, limit=min(limit, _PAGE), **query)), limit))
