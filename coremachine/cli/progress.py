@@ -130,8 +130,8 @@ def render_job(job: Json, pace: Pace | None = None) -> RenderableType:
     )
     table = Table.grid(padding=(0, 2))
     for stage in job.get("stages", []):
-        speed = pace.text(job, stage) if pace is not None else ""
-        table.add_row(*stage_cells(stage, job.get("total_stages")), Text(speed, style="cyan"))
+        speed = [Text(pace.text(job, stage), style="cyan")] if pace is not None else []
+        table.add_row(*stage_cells(stage, job.get("total_stages")), *speed)
     parts: list[RenderableType] = [head, table]
     if deadlines := list(deadline_lines(job)):
         parts.append(Text("\n".join(deadlines), style="yellow"))
@@ -182,6 +182,8 @@ def stage_cells(stage: Json, total_stages: int | None) -> tuple[Text, ...]:
         if counts[name]:
             label = {"processing": "running", "pending_retry": "to retry"}.get(name, name)
             words.append(f"[{style}]{counts[name]} {label}[/{style}]")
+    if stage.get("max_parallel") and not stage.get("finished_at"):
+        words.append(f"at most {stage['max_parallel']} at once")
     elapsed = duration_text(seconds_between(stage.get("created_at"), stage.get("finished_at")))
     return (
         Text(f"{stage['stage']}{of} {visible(stage.get('name') or stage.get('task_type', ''))}"),
