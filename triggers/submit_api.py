@@ -38,6 +38,8 @@ _OTHER_RUN = (
     "While run {run} of this job was waited for, run {present} began. "
     "GET /api/jobs/{job_id}/runs has the results and parameters of both."
 )
+# Of a batch.
+_LIST = "jobs"
 SUBMIT_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 LargeBody = Annotated[dict[str, Any], Depends(read_large_object)]
 router = APIRouter(tags=["jobs"], route_class=OneValueRoute)
@@ -85,7 +87,7 @@ async def get_submission_schema(query: NoQuery) -> dict[str, Any]:
 def _read_item(item: Any, index: int) -> models.BatchItem:
     """Raises ProblemError where it is no submission."""
     if not isinstance(item, dict):
-        raise problems.invalid_request([problems.wrong_field(f"jobs.{index}", "an object", shown(item, 100))])
+        raise problems.invalid_request([problems.wrong_field(f"{_LIST}.{index}", "an object", shown(item, 100))])
     return parse_body(models.BatchItem, item)
 
 
