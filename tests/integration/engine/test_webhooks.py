@@ -125,7 +125,7 @@ class TestWhatIsWritten:
         assert desk.deliveries() == []
 
     def test_a_job_that_does_not_move_is_told_of_once_for_each_time(self, desk, rig):
-        """Each webhook has its own patience; a job that goes on and stands still again is told of again."""
+        """Each webhook has its own patience; a job that goes on and stops again is reported again."""
         desk.put(name="soon", events=["job.stalled"], stalled_seconds=600)
         desk.put(name="late", events=["job.stalled"], stalled_seconds=1800)
         desk.put(name="other", events=["job.stalled"], stalled_seconds=600, job_types=("other",))

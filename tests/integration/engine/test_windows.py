@@ -148,7 +148,7 @@ def test_max_parallel_may_change_while_the_stage_runs(rig, monkeypatch):
     job_id = run_to_tasks(rig, n=60)
 
     def most_open(count):
-        """The largest number of open tasks in the queue while so many messages come."""
+        """The largest number of open tasks in the queue while this number of messages comes."""
         seen = []
         for _ in range(count):
             seen.append(statuses(rig, job_id)["queued"])

@@ -1,4 +1,4 @@
-"""Who looked at a job is written down before it is answered, where a setting asks for it."""
+"""A look at a job is written down before the job is answered, where a setting asks for it."""
 
 import asyncio
 
