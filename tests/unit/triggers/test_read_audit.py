@@ -63,23 +63,39 @@ def test_nothing_is_shown_where_no_row_can_be_written():
     assert "parameters" not in answer.text
 
 
-def test_a_caller_that_goes_on_looking_leaves_another_row_later():
-    now, rows = [0.0], []
+class Looks:
+    """Requests for a page that is always there, at times of the test's own."""
 
-    async def job(scope, receive, send):
+    def __init__(self):
+        self.now, self.rows = 0.0, []
+        self.audit = ReadAudit(self.page, lambda *row: self.rows.append(row), clock=lambda: self.now)
+        self.api = create_api(FakeServices)
+
+    async def page(self, scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async def swallow(message):
-        assert message
+    def __call__(self, path):
+        async def swallow(message):
+            assert message
 
-    audit = ReadAudit(job, lambda *row: rows.append(row), clock=lambda: now[0])
-    api = create_api(FakeServices, record_read=None)
-    scope = {"type": "http", "method": "GET", "path": f"/api/jobs/{JOB_ID}", "headers": [], "app": api}
-    for at in (0.0, AGAIN_SECONDS - 1, AGAIN_SECONDS, AGAIN_SECONDS + 1):
-        now[0] = at
-        asyncio.run(audit(scope, None, swallow))
-    assert len(rows) == 2
+        scope = {"type": "http", "method": "GET", "path": path, "headers": [], "app": self.api}
+        asyncio.run(self.audit(scope, None, swallow))
+
+
+def test_a_caller_that_goes_on_looking_leaves_another_row_later():
+    look = Looks()
+    for look.now in (0.0, AGAIN_SECONDS - 1, AGAIN_SECONDS, AGAIN_SECONDS + 1):
+        look(f"/api/jobs/{JOB_ID}")
+    assert len(look.rows) == 2
+
+
+def test_pages_of_the_dashboard_count_too():
+    """The list shows parameters of many jobs: its row names none."""
+    look = Looks()
+    for path in ("/api/ui", "/api/ui/jobs", f"/api/ui/jobs/{JOB_ID}", "/api/ui/queues", "/api/ui/static/app.css"):
+        look(path)
+    assert [row[0] for row in look.rows] == ["", JOB_ID]
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("", False), ("false", False), ("0", False), ("true", True), ("1", True)])
