@@ -21,7 +21,14 @@ from core.errors import (
 )
 from core.models import JobQueueMessage, JobRef, StageCompleteMessage, StageDefinition, TaskQueueMessage
 from core.models.bulk import DeleteAnswer, HoldAnswer
-from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
+from core.models.control import (
+    DEFAULT_CANCEL_GRACE_SECONDS,
+    AdjustAnswer,
+    AdjustRequest,
+    ControlAnswer,
+    IfEnded,
+    RerunRequest,
+)
 from core.models.dry_run import JobDraft
 from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
@@ -144,6 +151,7 @@ class CoreMachine:
                 if_ended=message.if_ended or IfEnded.RETURN,
                 tags=message.tags or {},
                 start_at=message.start_at,
+                priority=message.priority,
             )
             submitted = self.submit_job(request)
         except UnknownWork as unknown:
@@ -251,6 +259,10 @@ class CoreMachine:
     def rerun_job(self, job_id: str, request: RerunRequest) -> ControlAnswer | None:
         """Begin the next run of a job that has ended; see `core.operating.job_control`. None for an unknown job."""
         return self._control.rerun(job_id, request)
+
+    def adjust_job(self, job_id: str, request: AdjustRequest) -> AdjustAnswer | None:
+        """Change a job's priority, or max_parallel of its present stage, while it runs. None for an unknown job."""
+        return self._control.adjust(job_id, request)
 
     def delete_job(self, job_id: str, *, reason: str | None, actor: str | None) -> DeleteAnswer | None:
         """Delete a job that has ended and is under no legal hold, with all its rows. None for an unknown job."""

@@ -81,7 +81,7 @@ class JobRepository(JobControlRepository):
         return _submitted(row)
 
     def submit_jobs(self, wishes: Sequence[JobWish]) -> list[Submitted]:
-        """As `submit_job` for each, in their order, in one transaction; with tags, start_at and detail."""
+        """As `submit_job` for each, in their order, in one transaction; with tags, start_at, priority and detail."""
         rows = self._call("submit_jobs", (JsonbArray(map(_document_of, wishes)),))
         return [_submitted(row) for row in sorted(rows, key=itemgetter("nth"))]
 
@@ -194,6 +194,7 @@ def _document_of(wish: JobWish) -> dict[str, Any]:
         "outside": list(wish.outside_id),
         "tags": dict(wish.tags) or None,
         "start_at": wish.start_at and wish.start_at.isoformat(),
+        "priority": wish.priority,
         "detail": dict(wish.detail) or None,
     }
     return {name: value for name, value in document.items() if value is not None}

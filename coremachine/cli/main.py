@@ -26,6 +26,7 @@ from coremachine.cli.scaffold import init, new
 from coremachine.cli.schedules import schedules
 from coremachine.cli.serve import serve
 from coremachine.cli.servicebus import servicebus
+from coremachine.cli.times import choose_zone
 from coremachine.cli.ui import ui
 from coremachine.cli.up import up
 from coremachine.cli.webhooks import webhooks
@@ -55,9 +56,14 @@ def _options(
         str | None,
         typer.Option("--profile", metavar="NAME", help="Server by name: see profiles. Default: COREMACHINE_PROFILE."),
     ] = None,
+    utc: Annotated[
+        bool,
+        typer.Option("--utc", envvar="COREMACHINE_UTC", help="Times in UTC, in and out. Default: this machine's zone."),
+    ] = False,
 ) -> None:
     del version
     note_profile(profile)
+    choose_zone(is_utc=utc)
 
 
 db.command()(grant)
@@ -79,6 +85,7 @@ _GROUPS: dict[str, dict[str, Callable[..., object] | typer.Typer]] = {
         "cancel": control.cancel,
         "pause": control.pause,
         "resume": control.resume,
+        "adjust": control.adjust,
         "rerun": control.rerun,
     },
     "What went wrong": {

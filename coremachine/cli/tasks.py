@@ -16,11 +16,12 @@ from rich.text import Text
 
 from coremachine.cli.client import ApiClient, Json, choose_server, is_terminal
 from coremachine.cli.errors import ApiError
+from coremachine.cli.events import sentence_of
+from coremachine.cli.failure_feed import FailureFeed
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.render import (
     console,
     duration_text,
-    error_text,
     local_time,
     print_json,
     print_json_line,
@@ -41,10 +42,6 @@ RunOption = Annotated[int | None, typer.Option("--run", min=1, help="Default: th
 _POLL_SECONDS = 1.0
 _OF_THE_JOB = re.compile(r" (?:job_id|correlation_id|run)=\S+")
 _RUN = re.compile(r" run=(\d+)(?= |$)")
-# Events are committed in another order than they are numbered: so far back is looked again.
-_OVERLAP = 100
-# What `detail` has of an error, and what is shown in another way.
-_ERROR_FIELDS = frozenset({"type", "message", "retryable", "attempt", "traceback", "at", "log", "delay_seconds"})
 
 
 def task(
@@ -139,7 +136,7 @@ def show_task(found: Json, attempts: list[Json], show: Console, *, full: bool = 
     if attempts:
         show.print("[bold]attempts that did not succeed[/bold]")
     for attempt in attempts:
-        show.print(Text.assemble("  ", (f"{local_time(attempt['at'])}  ", "dim"), _sentence(attempt)), soft_wrap=True)
+        show.print(Text.assemble("  ", (f"{local_time(attempt['at'])}  ", "dim"), sentence_of(attempt)), soft_wrap=True)
     if found.get("error"):
         _show_error(found["error"], show, full=full)
 
@@ -234,7 +231,7 @@ def _show_events(found: Iterable[Json], *, as_json: bool) -> None:
             print_json_line(event)
             continue
         last_run = _show_run(event.get("run", 1), last_run, show)
-        show.print(Text.assemble((f"{local_time(event['at'])}  ", "dim"), _sentence(event)), soft_wrap=True)
+        show.print(Text.assemble((f"{local_time(event['at'])}  ", "dim"), sentence_of(event)), soft_wrap=True)
 
 
 def _show_run(run: int, last_run: int, show: Console) -> int:
@@ -250,27 +247,6 @@ def _run_of(item: Json, last_run: int) -> int:
         return int(item.get("run") or last_run)
     named = _RUN.search(item["line"])
     return int(named[1]) if named else last_run
-
-
-def _sentence(event: Json) -> Text:
-    """An event for people: where, what, and what goes with it."""
-    detail: Json = event.get("detail") or {}
-    place = f"stage {event['stage']} " if event.get("stage") else ""
-    task = f"{visible(event['task_id'])} " if event.get("task_id") else ""
-    name = visible(str(event["event"]))
-    is_bad = "failed" in name or "forced" in name
-    style = "red" if is_bad else "yellow" if "retry" in name or "interrupted" in name else "bold"
-    text = Text.assemble((place, "dim"), task, (name, style))
-    if detail.get("attempt"):
-        text.append(f" attempt {detail['attempt']}", style="dim")
-    if detail.get("type") or detail.get("message"):
-        text.append(f" {visible(error_text(detail))}")
-    if detail.get("delay_seconds") is not None:
-        text.append(f", again in {duration_text(float(detail['delay_seconds']))}", style="dim")
-    rest = {key: value for key, value in detail.items() if key not in _ERROR_FIELDS and value not in (None, {}, [])}
-    for key, value in rest.items():
-        text.append(f" {visible(key)}=", style="dim").append(visible(str(value)[:200]))
-    return text
 
 
 def logs(
@@ -325,7 +301,7 @@ def _show_logs(found: Iterable[Json], *, as_json: bool) -> None:
             # The same in all of them.
             show.print(Text(_OF_THE_JOB.sub("", visible_lines(item["line"]))), soft_wrap=True)
         else:
-            show.print(Text.assemble((f"{local_time(item['at'])}  ", "dim"), _sentence(item)), soft_wrap=True)
+            show.print(Text.assemble((f"{local_time(item['at'])}  ", "dim"), sentence_of(item)), soft_wrap=True)
             if log := (item.get("detail") or {}).get("log"):
                 show_lines(log, show, "    ")
 
@@ -342,14 +318,10 @@ def _from_stack(client: ApiClient, job_id: str, task_id: str | None, file: Path,
 
 
 def _from_server(client: ApiClient, job_id: str, task_id: str | None, *, follow: bool) -> Iterator[Json]:
-    seen: set[int] = set()
+    feed = FailureFeed(client, job_id, task_id)
     while True:
         has_ended = not follow or is_terminal(client.get_job(job_id)["status"])
-        after = max(0, max(seen, default=0) - _OVERLAP)
-        for item in client.list_logs(job_id, task_id=task_id, after=after, limit=10_000):
-            if item["event_id"] not in seen:
-                seen.add(item["event_id"])
-                yield item
+        yield from feed.all_new()
         if has_ended:
             return
         time.sleep(_POLL_SECONDS)
