@@ -97,7 +97,7 @@ def author_items(
         if count == MOST_TASKS:
             found = f"more; the generator of {what} may have no end, or split the job"
             raise AuthorError(refusal(f"{what}: expected at most {MOST_TASKS:,} tasks, found {found}"))
-        yield item  # type: ignore[misc]
+        yield item
 
 
 def refusal(message: str) -> Failure:
