@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from coremachine.client.address import is_on_this_machine, read_url
 from coremachine.client.call import Call, header_of
 from coremachine.client.exchange import Reply, is_outage
 from coremachine.client.waiting import watch_job
-from coremachine.local.stack_file import find_stack_of
+from coremachine.local.stack_file import find_folder_of_stack, find_stack_of
 
 DEFAULT_URL = "http://127.0.0.1:7071"
 JOB_ID_LENGTH = 64
@@ -51,6 +51,7 @@ class Server:
 
     Args:
         origin: For people, where an address does not answer; None: it was given on the command line.
+        remark: For people, where it answers: why this may be another server than they think.
         scope: Of the token that `az login` or another identity of this machine gets.
     """
 
@@ -59,6 +60,7 @@ class Server:
     key: str | None = None
     role_key: str | None = None
     scope: str | None = None
+    remark: str | None = None
 
 
 def choose_server(given: str | None) -> Server:
@@ -74,15 +76,20 @@ def choose_server(given: str | None) -> Server:
         profile = find_profile(name)
         keys = {kind: profile.find_key(kind) for kind in ("key", "role_key")}
         return Server(profile.url, profile.place, scope=profile.fields.get("scope"), **keys)
-    url, origin = (given, None) if given else _usual_place()
-    return Server(url, origin, os.environ.get("COREMACHINE_FUNCTION_KEY"), os.environ.get("COREMACHINE_KEY"))
+    server = Server(given) if given else _usual_server()
+    key, role_key = os.environ.get("COREMACHINE_FUNCTION_KEY"), os.environ.get("COREMACHINE_KEY")
+    return replace(server, key=key, role_key=role_key)
 
 
-def _usual_place() -> tuple[str, str]:
+def _usual_server() -> Server:
     if url := os.environ.get("COREMACHINE_URL"):
-        return url, "COREMACHINE_URL"
-    stack = find_stack_of(Path.cwd())
-    return (stack.url, "the stack of this folder") if stack else (DEFAULT_URL, "the usual port")
+        return Server(url, "COREMACHINE_URL")
+    if stack := find_stack_of(Path.cwd()):
+        return Server(stack.url, "the stack of this folder")
+    stopped = find_folder_of_stack(Path.cwd())
+    # It may be the stack of another project.
+    remark = f"The stack of {stopped} does not run; this is from {DEFAULT_URL}." if stopped else None
+    return Server(DEFAULT_URL, "the usual port", remark=remark)
 
 
 def is_terminal(status: str) -> bool:
@@ -100,6 +107,7 @@ class ApiClient:
     def __init__(self, server: Server, transport: httpx.BaseTransport | None = None) -> None:
         self._say: Say = say
         self._origin = server.origin
+        self._remark = server.remark
         with self._errors_for_people():
             self._client = Client(
                 _checked(server),
@@ -420,6 +428,9 @@ class ApiClient:
     def _ask(self, call: Call[Any], shape: Mapping[str, type] | None = None) -> Json:
         with self._errors_for_people():
             reply = self._client.ask(call)
+        if self._remark:
+            self._say(self._remark)
+            self._remark = None
         return _in_shape(reply, shape or {})
 
     def _collect(self, limit: int, build: Callable[..., Call[Any]], *args: Any, **query: Any) -> list[Json]:

@@ -50,6 +50,7 @@ from coremachine.cli.render import (
 from coremachine.cli.times import read_time
 
 _UNSUCCESSFUL = {JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.CANCELLING}
+_WITH_FAILURES = {JobStatus.FAILED, JobStatus.COMPLETED_WITH_ERRORS}
 _INTERRUPTED = 130
 
 
@@ -353,6 +354,8 @@ def print_job(job: Json, output: Output | None) -> None:
             console().print(f"[bold]{name}[/bold] {text}")
             if name == "result" and text.endswith("…"):
                 console().print(f"[dim]whole: coremachine result {job['job_id'][:SHORT_ID]}[/dim]")
+    if job["status"] in _WITH_FAILURES:
+        console().print(f"[dim]why: coremachine failures {job['job_id'][:SHORT_ID]}[/dim]")
     for name, place in places_of(job).items():
         console().print(f"[bold]{escape(name)}[/bold] {escape(visible(place))}", highlight=False, soft_wrap=True)
 

@@ -210,4 +210,7 @@ def error_text(error: Mapping[str, Any] | None, *, see: str | None = None) -> st
     if message is None:
         return brief_text(json.dumps(error, ensure_ascii=False), see=see)
     told = str(message).strip()
+    # `Cancelled: cancelled` without a reason.
+    if str(kind).lower() == told.lower():
+        return str(kind)
     return brief_text(f"{kind}: {told}" if kind else told, see=see)

@@ -35,11 +35,12 @@ from coremachine.cli.stack_log import StackLog, find_stack_log
 from coremachine.cli.trace import without_engine
 
 TaskArgument = Annotated[
-    str, typer.Argument(metavar="TASK_ID", help="See `coremachine tasks JOB_ID`; `task` takes its name, too.")
+    str, typer.Argument(metavar="TASK_ID", help="Its id or its name; see `coremachine tasks JOB_ID`.")
 ]
 RunOption = Annotated[int | None, typer.Option("--run", min=1, help="Default: the job's current run.")]
 _POLL_SECONDS = 1.0
 _OF_THE_JOB = re.compile(r" (?:job_id|correlation_id|run)=\S+")
+_RUN = re.compile(r" run=(\d+)(?= |$)")
 # Events are committed in another order than they are numbered: so far back is looked again.
 _OVERLAP = 100
 # What `detail` has of an error, and what is shown in another way.
@@ -60,7 +61,7 @@ def task(
     """
     with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
-        found = _find_task(client, whole_id, task_id, run)
+        found = find_task(client, whole_id, task_id, run)
         attempts = _attempts(client, whole_id, found["task_id"], found.get("run"))
     if wants_json(output):
         print_json({**found, "attempts": attempts})
@@ -68,21 +69,52 @@ def task(
     show_task(found, attempts, console(), full=full)
 
 
-def _find_task(client: ApiClient, job_id: str, text: str, run: int | None) -> Json:
+def find_task(client: ApiClient, job_id: str, text: str, run: int | None = None) -> Json:
     """The task of that id, or of that name in one of the job's stages, the last one first.
+
+    Args:
+        run: Default: the job's current one.
 
     Raises:
         ApiError: None is like that (status 404).
     """
+    from core.orchestration_manager import task_id_for  # noqa: PLC0415 - other commands start faster without
+
     try:
         return client.get_task(job_id, text, run=run)
     except ApiError as error:
-        if error.problem.get("code") != "unknown_task":
+        if error.status != HTTPStatus.NOT_FOUND:
             raise
         for stage in reversed(client.get_job(job_id).get("stages") or []):
-            with suppress(ApiError):
-                return client.get_task(job_id, f"s{stage['stage']}-{text}", run=run)
+            found = _get_if_there(client, job_id, task_id_for(stage["stage"], 0, text), run)
+            if found is not None:
+                return found
         raise
+
+
+def _find_logged_id(client: ApiClient, job_id: str, text: str) -> str:
+    """The id of a task whose log is wanted: it may be one that only an earlier run had.
+
+    Raises:
+        ApiError: None is like that in any run (status 404).
+    """
+    last_run = client.get_job(job_id)["run"]
+    for run in range(last_run, 1, -1):
+        try:
+            return str(find_task(client, job_id, text, run)["task_id"])
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+    return str(find_task(client, job_id, text, 1)["task_id"])
+
+
+def _get_if_there(client: ApiClient, job_id: str, task_id: str, run: int | None) -> Json | None:
+    try:
+        return client.get_task(job_id, task_id, run=run)
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
 
 
 def _attempts(client: ApiClient, job_id: str, task_id: str, run: int | None) -> list[Json]:
@@ -201,10 +233,23 @@ def _show_events(found: Iterable[Json], *, as_json: bool) -> None:
         if as_json:
             print_json_line(event)
             continue
-        if event.get("run", 1) != last_run:
-            last_run = event["run"]
-            show.print(f"[bold]run {last_run}[/bold]")
+        last_run = _show_run(event.get("run", 1), last_run, show)
         show.print(Text.assemble((f"{local_time(event['at'])}  ", "dim"), _sentence(event)), soft_wrap=True)
+
+
+def _show_run(run: int, last_run: int, show: Console) -> int:
+    """A heading where another run begins; the run."""
+    if run != last_run:
+        show.print(f"[bold]run {run}[/bold]")
+    return run
+
+
+def _run_of(item: Json, last_run: int) -> int:
+    """That of a line of a log, or of an event. A line of a traceback has none."""
+    if "line" not in item:
+        return int(item.get("run") or last_run)
+    named = _RUN.search(item["line"])
+    return int(named[1]) if named else last_run
 
 
 def _sentence(event: Json) -> Text:
@@ -230,7 +275,9 @@ def _sentence(event: Json) -> Text:
 
 def logs(
     job_id: JobArgument,
-    task_id: Annotated[str | None, typer.Option("--task", metavar="TASK_ID", help="Of this task only.")] = None,
+    task_id: Annotated[
+        str | None, typer.Option("--task", metavar="TASK_ID", help="Of the task with this id or name.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     output: OutputOption = None,
     url: UrlOption = None,
@@ -244,10 +291,12 @@ def logs(
 
         coremachine logs 3f2a9c -f
 
-        coremachine logs 3f2a9c --task s1-000000 -o json
+        coremachine logs 3f2a9c --task three.txt -o json
     """
     with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
+        if task_id is not None:
+            task_id = _find_logged_id(client, whole_id, task_id)
         file = find_stack_log(client.url)
         found = (
             _from_stack(client, whole_id, task_id, file, follow=follow)
@@ -266,10 +315,13 @@ def logs(
 def _show_logs(found: Iterable[Json], *, as_json: bool) -> None:
     """As they come: with -o json one object per line, so that a program can follow too."""
     show = console()
+    last_run = 1
     for item in found:
         if as_json:
             print_json_line(item)
-        elif "line" in item:
+            continue
+        last_run = _show_run(_run_of(item, last_run), last_run, show)
+        if "line" in item:
             # The same in all of them.
             show.print(Text(_OF_THE_JOB.sub("", visible_lines(item["line"]))), soft_wrap=True)
         else:
