@@ -190,6 +190,9 @@ WORKERS = {
         "job_id task_id outcome",
     ),
     "lease_renewal_failed": Record("Leases could not be renewed this time.", "LEASE", "warning", "error"),
+    "heartbeat_ended": Record(
+        "The thread that renews leases met an error; another one begins with the next tasks.", "LEASE", "error"
+    ),
     "heartbeat_not_started": Record("The system gave the process no thread for renewals.", "LEASE", "warning", "error"),
     "lease_stand_in_not_started": Record(
         "The process that renews leases of a blocked worker could not be started.", "LEASE", "warning", "error"
