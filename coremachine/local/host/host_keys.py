@@ -12,6 +12,8 @@ _HONOURED = (
     "functiontimeout",
     "functions",
     "functions.",
+    "extensions.blobs.maxdegreeofparallelism",
+    "extensions.blobs.poisonblobthreshold",
     "extensions.http.routeprefix",
     "extensions.http.maxconcurrentrequests",
     "extensions.http.maxoutstandingrequests",
@@ -24,6 +26,7 @@ _HONOURED = (
     "extensions.servicebus.maxautolockrenewalduration",
     "extensions.servicebus.maxbatchwaittime",
     "extensions.servicebus.maxconcurrentcalls",
+    "extensions.servicebus.maxconcurrentcallspersession",
     "extensions.servicebus.maxconcurrentsessions",
     "extensions.servicebus.maxmessagebatchsize",
     "extensions.servicebus.minmessagebatchsize",
@@ -33,13 +36,13 @@ _HONOURED = (
     "logging.loglevel.function.",
     "logging.loglevel.host",
     "logging.loglevel.host.",
+    "retry.",
 )
 # They configure the cloud platform, its telemetry, or triggers that no function has here (which is refused as such).
 _WITHOUT_EFFECT = (
     "$schema",
     "aggregator.",
     "extensionbundle.",
-    "extensions.blobs.",
     "extensions.cosmosdb.",
     "extensions.durabletask.",
     "extensions.eventgrid.",
@@ -78,11 +81,9 @@ _IGNORED = (
     "extensions.queues.newbatchthreshold",
     "extensions.servicebus.clientretryoptions.",
     "extensions.servicebus.enablecrossentitytransactions",
-    "extensions.servicebus.maxconcurrentcallspersession",
     "extensions.servicebus.prefetchcount",
     "extensions.servicebus.transporttype",
     "extensions.servicebus.webproxy",
-    "retry.",
 )
 _OF_VERSION_4 = (
     "extensions.servicebus.batchoptions.",

@@ -70,15 +70,15 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stop_requested = asyncio.Event()
         self._grace_seconds = options.grace_seconds
-        storage = Storage(os.environ, is_base64=settings.storage_queues.is_base64)
-        self._sender = OutputSender(os.environ, storage)
-        self._invoker: Invoker = PortableInvoker(self._loop, os.environ, self._sender, StorageSource(storage))
+        self._storage = Storage(os.environ, is_base64=settings.storage_queues.is_base64)
+        self._sender = OutputSender(os.environ, self._storage)
+        self._invoker: Invoker = PortableInvoker(self._loop, os.environ, self._sender, StorageSource(self._storage))
         self._dispatcher = Dispatcher(self._invoker, timeout_seconds=settings.function_timeout_seconds)
         self._pumps = build_pumps(
             index,
             self._dispatcher,
             settings,
-            storage,
+            self._storage,
             os.environ,
             workers=options.workers,
             worker=options.index,
@@ -184,7 +184,7 @@ class Worker:
                 max_outstanding_requests=self._share(http.max_outstanding_requests),
             ),
             keys=keys,
-            admin=AdminApi(self._index, self._dispatcher),
+            admin=AdminApi(self._index, self._dispatcher, self._storage),
         )
         cors = CorsPolicy(tuple(options.cors_origins), options.cors_credentials)
         return make_server(app, listener, cors, grace_seconds=options.grace_seconds, on_started=self._say_ready)
@@ -248,7 +248,7 @@ def _load(options: WorkerOptions) -> tuple[HostSettings, AppIndex]:
     settings = read_host_settings(app_dir, os.environ)
     set_levels(options.log_level, settings.log_levels)
     started = time.monotonic()
-    index = index_app(app_dir, os.environ, only=settings.functions)
+    index = index_app(app_dir, os.environ, only=settings.functions, retry=settings.retry)
     log.info(
         "app_indexed functions=%s disabled=%s seconds=%.2f",
         ",".join(index.functions) or "none",
