@@ -33,6 +33,7 @@ from coremachine.local.host.http import HttpApp, build_routes
 from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Invoker, PortableInvoker
 from coremachine.local.host.logs import configure_logging, set_levels
+from coremachine.local.host.long_import import reporting_long_import
 from coremachine.local.host.ncrontab import local_zone
 from coremachine.local.host.protocol import (
     ALIVE_SECONDS,
@@ -243,12 +244,13 @@ def exit_now(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _load(options: WorkerOptions) -> tuple[HostSettings, AppIndex]:
+def _load(options: WorkerOptions, channel: Channel) -> tuple[HostSettings, AppIndex]:
     app_dir = Path(options.app_dir)
     settings = read_host_settings(app_dir, os.environ)
     set_levels(options.log_level, settings.log_levels)
     started = time.monotonic()
-    index = index_app(app_dir, os.environ, only=settings.functions, retry=settings.retry)
+    with reporting_long_import(app_dir, options.load_seconds, channel):
+        index = index_app(app_dir, os.environ, only=settings.functions, retry=settings.retry)
     log.info(
         "app_indexed functions=%s disabled=%s seconds=%.2f",
         ",".join(index.functions) or "none",
@@ -266,7 +268,7 @@ async def _run(options: WorkerOptions, channel: Channel, messages: Iterator[dict
     try:
         if options.broken is not None:
             raise AppLoadError(options.broken)
-        settings, index = _load(options)
+        settings, index = _load(options, channel)
         worker = Worker(options, channel, settings, index)
     except (HostError, ValueError) as exc:
         # The traceback is the app's own; that of the host adds nothing to the message.
