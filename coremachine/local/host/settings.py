@@ -109,7 +109,7 @@ def read_host_settings(app_dir: Path, environment: Mapping[str, str]) -> HostSet
     reader = _Reader(path, values)
     default = HostSettings()
     return HostSettings(
-        function_timeout_seconds=reader.seconds("functionTimeout", default.function_timeout_seconds),
+        function_timeout_seconds=reader.function_timeout(default.function_timeout_seconds),
         http=HttpOptions(
             route_prefix=reader.text("extensions.http.routePrefix", default.http.route_prefix).strip("/"),
             max_concurrent_requests=reader.limit("extensions.http.maxConcurrentRequests"),
@@ -238,6 +238,13 @@ class _Reader:
         if duration is None:
             raise self._wrong(key, "a TimeSpan such as '00:05:00'", value)
         return duration.total_seconds() if duration.total_seconds() >= 0 else None
+
+    def function_timeout(self, default: float | None) -> float | None:
+        """As `seconds`; one second at least, as in Azure."""
+        found = self.seconds("functionTimeout", default)
+        if found is not None and found < 1:
+            raise self._wrong("functionTimeout", "at least '00:00:01', or -1 for without end", f"{found:g} s")
+        return found
 
     def bounded_seconds(self, key: str, default: float) -> float:
         """A TimeSpan that ends."""

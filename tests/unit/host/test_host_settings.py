@@ -153,6 +153,7 @@ def test_log_levels_are_read_by_category(write_host):
         ({"version": "1.0"}, "'1.0'"),
         ([], "JSON object"),
         ({"version": "2.0", "functionTimeout": "soon"}, "functionTimeout"),
+        ({"version": "2.0", "functionTimeout": "00:00:00"}, "functionTimeout"),
         ({"version": "2.0", "extensions": {"serviceBus": {"maxConcurrentCalls": 0}}}, "maxConcurrentCalls"),
         ({"version": "2.0", "extensions": {"serviceBus": {"maxConcurrentCalls": "many"}}}, "maxConcurrentCalls"),
         ({"version": "2.0", "extensions": {"serviceBus": {"autoCompleteMessages": 1}}}, "autoCompleteMessages"),
