@@ -29,7 +29,7 @@ class BlobPattern:
 
     @classmethod
     def parse(cls, text: str) -> BlobPattern:
-        """Read a path such as `container/{name}`; a container alone stands for all of its blobs.
+        """Read a path such as `container/{name}`; a container alone means all of its blobs.
 
         Raises:
             BlobPathError: it has no container, an expression in it, or a brace without its other half.
@@ -51,7 +51,7 @@ class BlobPattern:
 
 
 def _parts(text: str, rest: str) -> list[tuple[str, bool]]:
-    """Literals and names of expressions in turn, the second value of a pair telling which of them it is."""
+    """Literals and names of expressions in turn, each with whether it is a name."""
     parts: list[tuple[str, bool]] = []
     literal, names, end = "", set(), 0
     for match in _PART.finditer(rest):

@@ -25,7 +25,7 @@ BlobKey = tuple[str, str]
 
 
 def host_id_of(app_dir: Path, environment: Mapping[str, str]) -> str:
-    """What tells the receipts of this app from those of others in the account: a setting, else the app's folder."""
+    """The folder of this app's receipts: its name is a setting, else made from the path of the app."""
     return environment.get(HOST_ID_SETTING) or f"local-{hashlib.sha256(str(app_dir).encode()).hexdigest()[:24]}"
 
 
