@@ -16,6 +16,7 @@ from coremachine.cli.main import app
 from coremachine.local.serve import Serving, check_environment
 from coremachine.reference.settings_page import OTHERS
 from infrastructure.settings import Settings, load_settings, variables_of
+from tests.keda import problems_of
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
@@ -118,6 +119,31 @@ def test_a_manifest_that_does_not_fit_is_refused():
     wrong = {**DEPLOYMENTS["platform"], "spec": {**DEPLOYMENTS["platform"]["spec"], "replica": 2}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, "1.37", strict=True)
+
+
+KEDA = [each for each in DOCUMENTS if each["apiVersion"].startswith("keda.sh/")]
+
+
+@pytest.mark.parametrize("document", KEDA, ids=lambda each: f"{each['kind']} {each['metadata']['name']}")
+def test_an_object_of_keda_fits_its_schema(document):
+    assert problems_of(document) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"minReplicas": 1}, "$.spec: Additional properties are not allowed ('minReplicas' was unexpected)"),
+        ({"cooldownPeriod": "300"}, "$.spec.cooldownPeriod: '300' is not of type 'integer'"),
+        ({"scaleTargetRef": {}}, "$.spec.scaleTargetRef: 'name' is a required property"),
+        (
+            {"triggers": [{"type": "azure-servicebus", "metadata": {"queue": "a"}}]},
+            "azure-servicebus: queue is unknown",
+        ),
+    ],
+)
+def test_an_object_of_keda_that_does_not_fit_is_refused(change, problem):
+    scaler = SCALERS["worker-tasks"]
+    assert problems_of({**scaler, "spec": scaler["spec"] | change}) == [problem]
 
 
 def test_kustomization_has_every_file():
