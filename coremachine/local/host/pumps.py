@@ -11,9 +11,11 @@ from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusReceiver, Service
 from azure.servicebus.exceptions import OperationTimeoutError
 
 from coremachine.local.host.batch_pump import BatchPump, BatchReceiver
+from coremachine.local.host.blob_pump import BlobPump
+from coremachine.local.host.blob_receipts import BlobReceipts, host_id_of
 from coremachine.local.host.clients import service_bus_client
 from coremachine.local.host.dispatcher import Dispatcher
-from coremachine.local.host.functions import AppIndex, IndexedFunction, QueueTrigger, ServiceBusTrigger
+from coremachine.local.host.functions import AppIndex, BlobTrigger, IndexedFunction, QueueTrigger, ServiceBusTrigger
 from coremachine.local.host.service_bus import QueuePump, SdkReceivers
 from coremachine.local.host.session_pump import SessionPump, SessionReceiver
 from coremachine.local.host.settings import HostSettings, ServiceBusOptions, share_of
@@ -90,11 +92,19 @@ def build_pumps(
     workers: int,
     worker: int,
 ) -> list[Pump]:
-    """The pumps of one worker. A batch function has one loop in the whole host: the first worker has it."""
+    """The pumps of one worker.
+
+    A batch function has one loop in the whole host, and so has a function for blobs: the first worker has it.
+    """
     options = settings.service_bus
     pumps: list[Pump] = []
     for function in index.functions.values():
         trigger = function.trigger
+        if isinstance(trigger, BlobTrigger) and worker == 0:
+            receipts = BlobReceipts(
+                storage, host_id_of(function.directory, environment), function.name, trigger.pattern.container
+            )
+            pumps.append(BlobPump(function, trigger, storage, receipts, dispatcher, settings.blobs))
         if isinstance(trigger, QueueTrigger):
             size = share_of(settings.storage_queues.batch_size, workers, worker)
             pumps.append(StoragePump(function, trigger, storage, dispatcher, settings.storage_queues, batch_size=size))

@@ -114,6 +114,18 @@ def test_a_link_without_a_usable_address_is_refused(wire, address):
     assert error_of(detached, 2)[0] == "amqp:not-allowed"
 
 
+@pytest.mark.parametrize("descriptor", [b"\x53\x30", codec.symbol("amqp:coordinator:list")])
+def test_a_coordinator_of_transactions_is_refused_as_such(wire, descriptor):
+    target = b"\x00" + descriptor + codec.list_of([codec.symbol("amqp:local-transactions")])
+    source = codec.described(0x28, codec.list_of([]))
+    fields = [codec.string("l"), codec.uint(1), codec.FALSE, NULL, NULL, source, target]
+    attached, detached = wire.feed(wire.frame(perf.ATTACH, *fields))
+    assert attached.fields[6] is None
+    condition, text = error_of(detached, 2)
+    assert condition == "amqp:not-implemented"
+    assert "no transactions" in text
+
+
 # Limits
 
 
