@@ -446,7 +446,7 @@ def _outgoing(message: QueueMessage, due_at: datetime | None = None) -> Outgoing
 
     body = message.model_dump_json(exclude_none=True).encode()
     message_id = message.message_id
-    application_properties: dict[str, Any] = {}
+    application_properties: dict[Any, Any] = {}
     application_properties.update(observer().outgoing_headers())
     if not isinstance(message, KeptMessage):
         stage = message.completed_stage if isinstance(message, StageCompleteMessage) else message.stage
@@ -466,7 +466,7 @@ def _outgoing(message: QueueMessage, due_at: datetime | None = None) -> Outgoing
         )
     else:
         made = ServiceBusMessage(
-            body, application_properties={**application_properties}, scheduled_enqueue_time_utc=due_at, **properties
+            body, application_properties=application_properties, scheduled_enqueue_time_utc=due_at, **properties
         )
     return Outgoing(made, message_id, len(body))
 
