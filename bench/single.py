@@ -117,7 +117,7 @@ def main() -> None:
             runs[root].append(measure_in(root, sizes))
     for name in runs[ROOT][0]:
         medians = [statistics.median(run[name] for run in runs[root]) for root in roots]
-        ratio = f"  {medians[-1] / medians[0]:6.2f} x" if len(medians) > 1 else ""
+        ratio = f"  {medians[-1] / medians[0]:6.2f} x" if len(medians) > 1 and medians[0] else ""
         print(f"{name:55}" + "".join(f"{median:9.3f}" for median in medians) + ratio)
 
 

@@ -108,7 +108,7 @@ def encode_request(message_id: int, operation: str, reply_to: str, tokens: list[
 
 
 def read_answer(data: bytes) -> tuple[int, int, str, dict[str, Any]]:
-    """The answer of a management node: to which request, its status, what it says, and its values.
+    """The answer of a management node: to which request, its status and its description, and its values.
 
     Raises:
         codec.DecodeError: The bytes are not such an answer.

@@ -1,8 +1,8 @@
 """Moves the messages of one entity of this project's broker to one function, over one connection.
 
 A thread of its own receives, renews locks and settles; functions run in the invoker's threads. Messages are asked for
-as calls end, so that never more are locked than may run at once. While functions run, settlements wait a moment for
-each other and for further ones; that of a lone message does not wait.
+as calls end, so that never more are locked than may run at once. Calls that end while the thread is busy are settled
+together.
 """
 
 from __future__ import annotations
