@@ -1,5 +1,8 @@
 """The pump that receives from this project's broker without the SDK: what it takes, settles, renews and gives back."""
 
+import contextlib
+import socket
+import threading
 import time
 from functools import partial
 from uuid import UUID
@@ -305,6 +308,28 @@ def test_a_host_without_a_broker_waits_for_one_and_can_be_stopped(caplog):
     pump.stop()
     assert pump.join(20)
     assert started == []
+
+
+def test_what_does_not_speak_as_the_own_broker_is_left_to_the_sdk(monkeypatch):
+    """A broker that ends the connection at once may only be ending itself, so it is asked three times."""
+    monkeypatch.setattr("coremachine.local.host.direct.choice.back_off", lambda _failures: 0.0)
+    started, accepted = [], []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def close_each():
+            with contextlib.suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+                    accepted.append(1)
+
+        threading.Thread(target=close_each, daemon=True).start()
+        pump = chosen(server.getsockname()[1], started)
+        pump.start()
+        wait_until(lambda: started, "a pump")
+        pump.stop()
+        assert pump.join(20)
+        server.shutdown(socket.SHUT_RDWR)
+    assert (started, len(accepted)) == (["sdk"], 3)
 
 
 def test_another_name_is_a_foreign_broker(broker, monkeypatch):

@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Callable
 
-from coremachine.local.host.direct.wire import ForeignBroker, Wire
+from coremachine.local.host.direct.wire import ForeignBroker, Wire, WireError
 from coremachine.local.host.pump import Pump
 from coremachine.local.host.trouble import Trouble, back_off
 
 log = logging.getLogger(__name__)
 
 _DEFAULT_PORT = 5672
+# Something is there that does not speak as this project's broker does, or one that was ending: it is asked again.
+_STRANGE_ANSWERS = 3
 
 
 def emulator_address(connection_string: str) -> tuple[str, int] | None:
@@ -44,6 +46,8 @@ class ChosenPump:
     ) -> None:
         self._address = address
         self._direct, self._other = direct, other
+        self._entity = entity
+        self._strange_answers = 0
         self._trouble = Trouble(entity, log)
         self._stopping = threading.Event()
         self._pump: Pump | None = None
@@ -90,7 +94,10 @@ class ChosenPump:
     def _found(self) -> Callable[[], Pump]:
         try:
             Wire(self._address).close()
-        except ForeignBroker as error:
-            log.info("broker_found through=sdk reason=%s", error)
+        except (WireError, TimeoutError) as error:
+            self._strange_answers += 1
+            if not isinstance(error, ForeignBroker) and self._strange_answers < _STRANGE_ANSWERS:
+                raise
+            log.info("broker_found entity=%s through=sdk reason=%s", self._entity, error)
             return self._other
         return self._direct
