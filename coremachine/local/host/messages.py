@@ -36,20 +36,11 @@ _PROPERTIES = {
 }
 
 
-def body_datum(message: ServiceBusReceivedMessage, data_type: str) -> Datum:
-    """The body: bytes for data type BINARY, else text, as the host makes of an undefined type.
-
-    Raises:
-        ValueError: the body is an AMQP value or sequence, which the real host cannot convert either.
-    """
-    return as_datum(content_of(received_by_sdk(message)), data_type)
-
-
 def content_of(message: Received) -> bytes:
     """The body.
 
     Raises:
-        ValueError: it is an AMQP value or sequence.
+        ValueError: it is an AMQP value or sequence, which the real host cannot convert either.
     """
     if message.body is None:
         raise ValueError(f"expected a message body of AMQP data sections, found {message.body_type}")
@@ -57,7 +48,7 @@ def content_of(message: Received) -> bytes:
 
 
 def as_datum(content: bytes, data_type: str) -> Datum:
-    """A body: bytes for data type BINARY, else text."""
+    """A body: bytes for data type BINARY, else text, as the host makes of an undefined type."""
     return Datum(content, "bytes") if data_type == "BINARY" else Datum(content.decode(errors="replace"), "string")
 
 

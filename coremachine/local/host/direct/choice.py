@@ -94,7 +94,7 @@ class ChosenPump:
     def _found(self) -> Callable[[], Pump]:
         try:
             Wire(self._address).close()
-        except (WireError, TimeoutError) as error:
+        except WireError as error:
             self._strange_answers += 1
             if not isinstance(error, ForeignBroker) and self._strange_answers < _STRANGE_ANSWERS:
                 raise

@@ -46,7 +46,8 @@ class Wire:
 
     Raises:
         ForeignBroker: Another broker is there.
-        WireError, OSError: Nobody is, or it did not answer in time; from all methods.
+        WireError: One is there that did not answer as expected, or in time.
+        OSError: None is. From all methods: the connection is lost.
     """
 
     def __init__(self, address: tuple[str, int]) -> None:
@@ -147,6 +148,14 @@ class Wire:
         self._socket.settimeout(_CONNECT_SECONDS)
         self._socket.connect(address)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            self._shake_hands()
+        except WireError:
+            raise
+        except OSError as error:
+            raise WireError(f"expected a broker that answers, found {error!r}") from error
+
+    def _shake_hands(self) -> None:
         self._exchange_headers(perf.SASL_HEADER)
         self._answer(perf.SASL_MECHANISMS)
         init = codec.described(perf.SASL_INIT, codec.list_of([codec.symbol("ANONYMOUS"), NULL, codec.string("")]))
