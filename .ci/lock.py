@@ -3,6 +3,7 @@
 requirements-dev.txt  all that a checkout needs: the app, every extra, the build system. `make` installs it.
 requirements.txt      what the deployed Function App needs, in the same versions.
 deploy/container/requirements.txt  what the container needs, in the same versions.
+deploy/functions/requirements.txt  what an app needs that runs no raster tasks, such as a platform app.
 .ci/installer.txt     the installer, uv.
 """
 
@@ -19,8 +20,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLER, EVERYTHING, APP = ".ci/installer.txt", "requirements-dev.txt", "requirements.txt"
 CONTAINER = "deploy/container/requirements.txt"
+PLATFORM = "deploy/functions/requirements.txt"
 # The app brings every job type, and the raster jobs need these where their tasks run.
-EXTRAS = {APP: ("raster", "azure-storage"), CONTAINER: ("raster", "azure-storage", "serve")}
+EXTRAS = {
+    APP: ("raster", "azure-storage", "azure-monitor"),
+    CONTAINER: ("raster", "azure-storage", "serve", "telemetry", "azure-monitor"),
+    PLATFORM: ("azure-storage", "azure-monitor"),
+}
 # One file for every Python and system that the project supports; the markers in it choose.
 COMPILE = ("pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate")
 PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*==[^\s;]+)", re.MULTILINE)

@@ -15,7 +15,9 @@ def read_plan(arguments: list[str] | None = None) -> tuple[Plan, str, bool]:
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repetitions (default 5)")
     parser.add_argument("--only", help=f"contenders with commas between, of {', '.join(CONTENDERS)}")
     parser.add_argument("--sizes", default="100,1000,10000,100000", help="tasks of the fan-out stage")
+    parser.add_argument("--chains", type=int, default=500, help="lone chains of each contender, in all (default 500)")
     parser.add_argument("--no-measures", action="store_true", help="contenders alone, not our own figures and limits")
+    parser.add_argument("--cloud", action="store_true", help="2 ms to the database, 3 ms a commit, 5 ms to the broker")
     asked = parser.parse_args(arguments)
     if asked.quick:
         only = ("floor", "engine1", "engine2", "stack1", "stack", "pgqueuer")
@@ -25,9 +27,12 @@ def read_plan(arguments: list[str] | None = None) -> tuple[Plan, str, bool]:
     if unknown:
         parser.error(f"--only: expected some of {', '.join(CONTENDERS)}, found {', '.join(sorted(unknown))}")
     sizes = tuple(int(size) for size in asked.sizes.split(","))
-    is_whole = asked.only is None and not asked.no_measures
-    plan = Plan(only, sizes, asked.repeats, chains=50, many=200, with_measures=not asked.no_measures)
-    return plan, "bench" if is_whole else "part", is_whole
+    with_measures = not asked.no_measures
+    is_whole = asked.only is None and with_measures
+    plan = Plan(
+        only, sizes, asked.repeats, chains=asked.chains, many=200, with_measures=with_measures, is_cloud=asked.cloud
+    )
+    return plan, "bench" if is_whole else "cloud" if asked.cloud else "part", is_whole
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from bench.peers import CONTENDERS, INSTRUMENTS
 from bench.servers import DATA, ROOT
-from bench.workload import Peer
+from bench.workload import WARM_CHAINS, WARM_FAN, Peer
 
 
 class ContenderFailed(RuntimeError):
@@ -89,7 +89,7 @@ def python_of(root: Path) -> str:
 
 @contextlib.contextmanager
 def running(name: str, database_url: str, environment: dict[str, str], root: Path = ROOT) -> Iterator[ContenderProcess]:
-    """The contender, prepared."""
+    """The contender, prepared and warm."""
     process = ContenderProcess(name, database_url, environment, root)
     try:
         yield process
@@ -114,6 +114,8 @@ def serve(name: str, database_url: str) -> None:
     peer = make_peer(name)
     try:
         peer.prepare(database_url)
+        peer.run_many(WARM_CHAINS)
+        peer.run_fan(WARM_FAN)
         answer("value", peer.versions())
         for line in sys.stdin:
             method, arguments = json.loads(line)

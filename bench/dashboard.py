@@ -38,9 +38,13 @@ LEAST_SECONDS, MOST_SECONDS, TIMES_ITS_ANSWER = 3.0, 60.0, 10.0
 
 _JOBS = """
 insert into app.jobs (job_id, job_type, status, stage, total_stages, definition, correlation_id, tags, result,
-  created_at, finished_at)
+  parameters, error, created_at, finished_at)
 select lpad(to_hex(g + 16), 64, '0'), (array['scene_catalog', 'hello_world'])[g %% 2 + 1], status, 3, 3, %(definition)s,
-  'c' || g / 10, jsonb_build_object('team', 't' || g %% 20), '{"items": 7}', at,
+  'c' || g / 10, jsonb_build_object('team', 't' || g %% 20), '{"items": 7}',
+  jsonb_build_object('folder', 'abfs://scenes/2026/' || md5(g::text), 'scenes', g %% 900, 'resampling', 'bilinear'),
+  case when status = 'failed' then
+    jsonb_build_object('type', 'StageFailed', 'message', 'block ' || g || ' is damaged') end,
+  at,
   case when status <> 'queued' then at + interval '1 minute' end
 from generate_series(1, %(jobs)s) g,
   lateral (select case when g %% 100 = 0 then 'failed' when g %% 97 = 0 then 'completed_with_errors'
@@ -112,9 +116,17 @@ def pages() -> list[str]:
     """Every page and tab, with much in it."""
     tabs = ("overview", "tasks", "figure", "events", "data", "runs")
     lists = ["", "?status=failed", "?failed_first=true", "?job_type=hello_world", "?tag=team=t7", "?q=c5000", "?q=none"]
+    lists += ["?q=is+damaged", "?q=scenes%3D877", "?status=failed&q=none"]
     jobs = [f"/{job_id}?tab={tab}" for job_id in (RUNNING, FAILED) for tab in tabs]
     tasks = [f"/{FAILED}?tab=tasks&status=completed", f"/{FAILED}/tasks/s2-scene-000005"]
-    return [f"/jobs{path}" for path in (*lists, *jobs, *tasks)] + ["/schedules", "/dead-letters", "/queues", "/submit"]
+    return [f"/jobs{path}" for path in (*lists, *jobs, *tasks)] + [
+        "/schedules",
+        "/dead-letters",
+        "/queues",
+        "/limits",
+        "/webhooks",
+        "/submit",
+    ]
 
 
 @dataclass

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import httpx
 
+from bench.latency import far_stack
 from core.context import TaskContext
 from core.models import TaskDefinition
 from core.models.context import CompletedTask, JobExecutionContext
@@ -27,6 +28,10 @@ from jobs.registry import Handler, Registry
 
 ROOT = Path(__file__).parents[1]
 WORKERS = 2
+# Tasks that run at once: COREMACHINE_TASK_THREADS of each worker.
+SLOTS = WORKERS * 8
+# Tasks and milliseconds of those that last.
+LASTING = {"100_ms": (1_000, 100), "1_s": (200, 1_000)}
 
 
 def rest(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
@@ -76,6 +81,11 @@ class SmallRestJob(RestJob):
 
 def build_registry(queues: Iterable[str]) -> Registry:
     return Registry([RestJob, BatchedRestJob, SmallRestJob], [Handler("rest", rest, queue="tasks")], queues)
+
+
+def lasting(n: int, milliseconds: float) -> str:
+    """What that measure is called."""
+    return f"{n:,} tasks of {milliseconds} ms, one per message"
 
 
 class Jobs:
@@ -134,15 +144,30 @@ def measure(jobs: Jobs) -> dict[str, float]:
     found["20,000 tasks of 0 ms, 100 per message"] = jobs.seconds("bench_rest_batched", 20_000, 0)
     found["3,000 tasks of 0 ms, one per message"] = jobs.seconds("bench_rest", 3_000, 0)
     found["1,000 tasks of 20 ms, one per message"] = jobs.seconds("bench_rest", 1_000, 20)
+    for n, milliseconds in LASTING.values():
+        found[lasting(n, milliseconds)] = jobs.seconds("bench_rest", n, milliseconds)
     return found
 
 
-def measure_here() -> dict[str, float]:
+def measure_here(database_url: str | None = None, *, is_cloud: bool = False) -> dict[str, float]:
+    """Args:
+    database_url: A database for the stack; without it, the stack has a server of its own.
+    is_cloud: The broker is as far away as in a cloud.
+    """
     environment = {"COREMACHINE_JOBS": "bench.fairness:build_registry", "COREMACHINE_HTTP_AUTH": "anonymous"}
-    ports = {"http_port": 0, "amqp_port": 0, "admin_port": 0}
+    environment["COREMACHINE_TASK_THREADS"] = str(SLOTS // WORKERS)
     with (
         tempfile.TemporaryDirectory() as folder,
-        LocalStack(Path(folder), workers=WORKERS, environment=environment, **ports) as stack,
+        far_stack(is_cloud=is_cloud) as (amqp_port, far),
+        LocalStack(
+            Path(folder),
+            http_port=0,
+            amqp_port=amqp_port,
+            admin_port=0,
+            workers=WORKERS,
+            environment=environment | far,
+            database_url=database_url,
+        ) as stack,
         httpx.Client(base_url=stack.url, timeout=120) as http,
     ):
         return measure(Jobs(http))

@@ -9,9 +9,11 @@ from bench.peers import CONTENDERS
 from bench.runner import Report
 
 LARGE = 10_000
-# Celery's results are in a Redis that may lose them.
-NOT_DURABLE = frozenset({"celery"})
-ORCHESTRATORS = frozenset({"dbos_steps", "dbos_queue", "absurd_steps", "absurd_tasks", "prefect"})
+# Celery's results are in a Redis that may lose them, those of the Durable Task SDK in memory.
+NOT_DURABLE = frozenset({"celery", "celery_chunks", "durabletask"})
+ORCHESTRATORS = frozenset(
+    {"dbos_steps", "dbos_queue", "absurd_steps", "absurd_tasks", "prefect", "durabletask", "restate"}
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def _throughput(report: Report) -> Iterator[Goal]:
     stack, engine, floor = (rates.get(name) for name in ("stack", "engine2", "floor"))
     stage = "whole stack, stage of 10,000"
     yield _at_least(f"{stage}, against the best durable peer", stack, best, 3, "x")
+    yield _at_least(f"{stage}, one task per message, the same", rates.get("stack1"), best, 1, "x")
     yield _at_least(f"{stage}, against the best durable orchestrator", stack, orchestrator, 8, "x")
     yield _at_least(f"{stage}, against the floor", stack, ("floor", floor) if floor else None, 0.35)
     yield _at_least(
@@ -125,7 +128,16 @@ def _latency(report: Report) -> Iterator[Goal]:
 
 
 def _own(report: Report) -> Iterator[Goal]:
+    for label, name, least in (
+        ("1,000 tasks of 100 ms: share of the slots", "share_100_ms", 0.9),
+        ("200 tasks of 1 s: share of the slots", "share_1_s", 0.9),
+    ):
+        values = report.measures.get(name)
+        found = f"{median(values):.2f}" if values else "-"
+        yield Goal(label, f"at least {least}", found, median(values) >= least if values else None)
     for label, name, most, form in (
+        ("a job of 3 tasks behind 1,200 of 100 ms", "small_behind_ms", 1_000, "{:,.0f} ms"),
+        ("the same after 20,000 single messages were cancelled", "small_after_cancel_ms", 1_000, "{:,.0f} ms"),
         ("plan and announce 100,000 tasks", "plan_seconds", 15, "{:.1f} s"),
         ("memory that it adds", "plan_megabytes", 200, "{:.0f} MB"),
         ("connections a worker process", "connections_per_worker", 4, "{:.1f}"),
@@ -136,6 +148,11 @@ def _own(report: Report) -> Iterator[Goal]:
         values = report.measures.get(name)
         found = form.format(median(values)) if values else "-"
         yield Goal(label, f"at most {form.format(most)}", found, median(values) <= most if values else None)
+    waits = _ratio(report, "middle_behind_ms", "middle_alone_ms")
+    found = "-" if waits is None else f"{waits:.2f}"
+    yield Goal(
+        "200 tasks of 10 ms behind 20,000, against alone", "at most 2", found, None if waits is None else waits <= 2
+    )
     for label, above, below in (
         ("three-stage job beside 1,000,000 task rows, against none", "chain_million_ms", "chain_empty_ms"),
         ("stage of 10,000, the same", "fan_million_seconds", "fan_empty_seconds"),

@@ -1,5 +1,6 @@
 """What is measured of CoreMachine alone, and of the limits below it: a function for each, a dict of numbers back."""
 
+import math
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import httpx
 import psycopg
 
-from bench import limits
+from bench import fairness, limits
 from bench.contender import ContenderProcess, running
 from bench.servers import ROOT, database
 from infrastructure.postgresql import create_pool
@@ -88,6 +89,23 @@ def measure_single_messages(server_url: str, n: int) -> dict[str, float]:
     """A message for each task of one stage, eight in hand."""
     with database(server_url, "bench_single") as url, running("engine8", url, {}) as engine:
         return {"single_messages_8": n / engine.call("run_job", "bench_fan_single", n)}
+
+
+def measure_waits(server_url: str, *, is_cloud: bool) -> dict[str, float]:
+    """A stack with jobs that wait behind others, and tasks that last: milliseconds, and shares of the ideal."""
+    with database(server_url, "bench_waits") as url:
+        found = fairness.measure_here(url, is_cloud=is_cloud)
+    shares = {
+        f"share_{name}": math.ceil(n / fairness.SLOTS) * milliseconds / 1000 / found[fairness.lasting(n, milliseconds)]
+        for name, (n, milliseconds) in fairness.LASTING.items()
+    }
+    return shares | {
+        "small_alone_ms": found["3 tasks alone"] * 1e3,
+        "small_behind_ms": found["3 tasks behind 1,200 of 100 ms"] * 1e3,
+        "middle_alone_ms": found["200 tasks of 10 ms alone"] * 1e3,
+        "middle_behind_ms": found["200 tasks of 10 ms behind 20,000"] * 1e3,
+        "small_after_cancel_ms": found["3 tasks after 20,000 were cancelled"] * 1e3,
+    }
 
 
 def measure_planning(server_url: str, n: int) -> dict[str, float]:

@@ -15,7 +15,14 @@ from bench.servers import ROOT
 RESULTS = ROOT / "bench" / "results"
 DOCUMENT = ROOT / "docs" / "explanation" / "performance.md"
 PICTURE = ROOT / "docs" / "explanation" / "performance.png"
-BEGIN, END = "<!-- measured: begin (written by `make bench`) -->", "<!-- measured: end -->"
+# Where the tables of a run stand in the document.
+MARKERS = {
+    "bench": ("<!-- measured: begin (written by `make bench`) -->", "<!-- measured: end -->"),
+    "cloud": (
+        "<!-- measured with latency: begin (written by `make bench-cloud`) -->",
+        "<!-- measured with latency: end -->",
+    ),
+}
 # What others are compared with.
 REFERENCE = "stack"
 
@@ -77,28 +84,30 @@ def write(report: Report, name: str, *, is_full: bool) -> str:
     (RESULTS / f"{name}.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
     text = "\n".join(markdown(report))
     if is_full:
-        draw(report, PICTURE)
-        splice(DOCUMENT, text)
+        if not report.plan.is_cloud:
+            draw(report, PICTURE)
+        splice(DOCUMENT, text, *MARKERS[name])
     return text
 
 
-def splice(document: Path, text: str) -> None:
-    """Put the text between the document's markers.
+def splice(document: Path, text: str, begin: str, end: str) -> None:
+    """Put the text between these markers of the document.
 
     Raises:
         ValueError: It has none.
     """
     old = document.read_text(encoding="utf-8")
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"expected {document} to have the markers {BEGIN} and {END}")
-    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    before, begins, rest = old.partition(begin)
+    _, ends, after = rest.partition(end)
+    if not (begins and ends):
+        raise ValueError(f"expected {document} to have the markers {begin} and {end}")
+    document.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def markdown(report: Report) -> Iterator[str]:
     yield from _head(report)
     yield ""
+    yield from _for_users(report)
     yield from _table(report)
     yield ""
     yield from _notes(report)
@@ -122,6 +131,38 @@ def _head(report: Report) -> Iterator[str]:
     )
 
 
+def _for_users(report: Report) -> Iterator[str]:
+    """The five figures that a user asks for first, each with what it is measured against."""
+    found = {name: median(values) for name, values in report.measures.items()}
+    if "small_behind_ms" not in found:
+        return
+    rows = [
+        (f"tasks/s, {label}, n = {n:,}", f"{n / median(report.outcomes[name].fan[n]):,.0f}")
+        for name, label, n in (("stack1", "one per message", 10_000), ("stack", "100 per message", 10_000))
+        if name in report.outcomes and n in report.outcomes[name].fan
+    ]
+    if (stack := report.outcomes.get("stack")) and stack.chain:
+        p95 = percentile(stack.chain, 0.95)
+        rows.append(
+            ("a job of three stages of one task, p50 / p95", f"{median(stack.chain) * 1e3:.0f} / {p95 * 1e3:.0f} ms")
+        )
+    rows += [
+        (
+            "1,000 tasks of 100 ms, and 200 of 1 s: share of the slots that is used",
+            f"{found['share_100_ms']:.0%}, {found['share_1_s']:.0%}",
+        ),
+        (
+            "a job of 3 tasks behind 1,200 of 100 ms (alone)",
+            f"{found['small_behind_ms']:,.0f} ms ({found['small_alone_ms']:,.0f} ms)",
+        ),
+    ]
+    yield "| Whole stack on this machine, over HTTP | |"
+    yield "|---|---|"
+    for label, value in rows:
+        yield f"| {label} | {value} |"
+    yield ""
+
+
 def _table(report: Report) -> Iterator[str]:
     sizes = report.plan.sizes
     compared = _size_for_ratio(report)
@@ -129,9 +170,10 @@ def _table(report: Report) -> Iterator[str]:
     yield (
         "| contender | "
         + " | ".join(f"n = {n:,}" for n in sizes)
-        + f" | time against the whole stack, n = {compared:,} | chain of 3, p50 / p95 | many chains at once |"
+        + f" | time against the whole stack, n = {compared:,} | chain of 3, p50 / p95 | many chains at once "
+        "| after a crash |"
     )
-    yield "|---|" + "---|" * (len(sizes) + 3)
+    yield "|---|" + "---|" * (len(sizes) + 4)
     for name, outcome in report.outcomes.items():
         if name in report.missing or not outcome.fan:
             continue
@@ -139,7 +181,11 @@ def _table(report: Report) -> Iterator[str]:
         ratio = ""
         if reference and compared in reference.fan and compared in outcome.fan:
             ratio = f"{median(outcome.fan[compared]) / median(reference.fan[compared]):.2g} x"
-        yield f"| {CONTENDERS[name].label} | " + " | ".join([*cells, ratio, *_chain_cells(outcome)]) + " |"
+        yield (
+            f"| {CONTENDERS[name].label} | "
+            + " | ".join([*cells, ratio, *_chain_cells(report, outcome), CONTENDERS[name].after_crash])
+            + " |"
+        )
 
 
 def _size_for_ratio(report: Report) -> int:
@@ -155,10 +201,12 @@ def _fan_cell(runs: Sequence[float] | None, n: int, repeats: int) -> str:
     return f"{n / median(runs):,.0f}/s{mark}"
 
 
-def _chain_cells(outcome: Outcome) -> list[str]:
+def _chain_cells(report: Report, outcome: Outcome) -> list[str]:
     if not outcome.chain:
         return ["-", "-"]
     latency = f"{median(outcome.chain) * 1e3:.0f} / {percentile(outcome.chain, 0.95) * 1e3:.0f} ms"
+    if len(outcome.chain) < report.plan.chains:
+        latency += f" (of {len(outcome.chain)})"
     many = "; ".join(f"{count / median(runs):,.1f} jobs/s ({count})" for count, runs in outcome.many.items())
     return [latency, many or "-"]
 

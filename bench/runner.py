@@ -2,6 +2,7 @@
 
 import contextlib
 import platform
+import random
 import shutil
 import sys
 import time
@@ -14,11 +15,14 @@ from typing import Any
 
 from bench import measures
 from bench.contender import ContenderFailed, ContenderProcess, running
+from bench.latency import cloud_broker, cloud_database
 from bench.peers import CONTENDERS
 from bench.servers import database, postgres, redis, settings_of
 
 # A contender whose run is expected to last longer has one run of that kind; much longer, none.
 LONG_SECONDS, TOO_LONG_SECONDS = 45.0, 400.0
+# What the lone chains of one contender may last in a repetition.
+CHAINS_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Plan:
     chains: int
     many: int
     with_measures: bool = True
+    # The database and the brokers as far away as in a cloud: bench.latency.
+    is_cloud: bool = False
 
 
 @dataclass
@@ -64,14 +70,18 @@ def run(plan: Plan, tell: Callable[[str], None], keep: Callable[[Report], object
 
     A contender that fails is left out from there on, with its reason; the others go on. So with a figure of our own.
     """
-    with postgres() as url:
+    with contextlib.ExitStack() as started:
+        url = started.enter_context(postgres())
+        if plan.is_cloud:
+            url = started.enter_context(cloud_database(url))
         report = Report(_machine(), settings_of(url), plan, {name: Outcome() for name in plan.contenders})
         for name in plan.contenders:
             absent = [need for need in CONTENDERS[name].needs if shutil.which(need) is None]
             if absent:
                 report.missing[name] = absent[0]
         for repetition in range(1, plan.repeats + 1):
-            for name in plan.contenders:
+            # In an order of its own each time: nobody always comes after the same neighbour, or last on a warm machine.
+            for name in random.sample(plan.contenders, len(plan.contenders)):
                 if name in report.missing or report.outcomes[name].problem:
                     continue
                 report.loads.append(getloadavg()[0])
@@ -106,18 +116,32 @@ def _run_measures(url: str, plan: Plan, report: Report, tell: Callable[[str], No
 
 def _run_contender(name: str, server_url: str, plan: Plan, outcome: Outcome, *, is_first: bool) -> None:
     with contextlib.ExitStack() as started:
-        environment = {}
+        environment: dict[str, str] = {}
         if "redis-server" in CONTENDERS[name].needs:
-            environment["BENCH_REDIS_URL"] = started.enter_context(redis())
+            port = started.enter_context(redis())
+            if plan.is_cloud:
+                port = started.enter_context(cloud_broker(port))
+            environment["BENCH_REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+        if plan.is_cloud:
+            environment["BENCH_CLOUD"] = "1"
         url = started.enter_context(database(server_url, f"bench_{name}"))
         process = started.enter_context(running(name, url, environment))
         outcome.versions = process.versions
+        # Before the fans: what large ones leave in a store slows down some peers' chains.
+        _run_chains(process, plan, outcome)
+        _run_many(process, plan, outcome, is_first=is_first)
         for n in plan.sizes:
             if n <= CONTENDERS[name].largest and _is_worthwhile(outcome.fan, n, is_first=is_first):
                 outcome.fan.setdefault(n, []).append(process.call("run_fan", n))
-        for _ in range(-(-plan.chains // plan.repeats)):
-            outcome.chain.append(process.call("run_chain"))
-        _run_many(process, plan, outcome, is_first=is_first)
+
+
+def _run_chains(process: ContenderProcess, plan: Plan, outcome: Outcome) -> None:
+    """A repetition's share of the lone chains; fewer of those that last long."""
+    until = time.monotonic() + CHAINS_SECONDS
+    for _ in range(-(-plan.chains // plan.repeats)):
+        outcome.chain.append(process.call("run_chain"))
+        if time.monotonic() > until:
+            break
 
 
 def _run_many(process: ContenderProcess, plan: Plan, outcome: Outcome, *, is_first: bool) -> None:
@@ -137,6 +161,8 @@ def _is_worthwhile(fan: dict[int, list[float]], n: int, *, is_first: bool) -> bo
 
 
 def _measures(url: str, plan: Plan, *, is_first: bool) -> dict[str, Callable[[], dict[str, float]]]:
+    if plan.is_cloud:
+        return {"waits": lambda: measures.measure_waits(url, is_cloud=True)} if is_first else {}
     found: dict[str, Callable[[], dict[str, float]]] = {
         "cold start": measures.measure_cold_start,
         "limits": lambda: measures.measure_limits(url),
@@ -144,8 +170,9 @@ def _measures(url: str, plan: Plan, *, is_first: bool) -> dict[str, Callable[[],
         "failing tasks, eight jobs": lambda: measures.measure_engine_variants(url, 8_000),
         "planning": lambda: measures.measure_planning(url, max(plan.sizes)),
     }
-    # It takes a minute, most of it to fill the tables.
+    # They take a minute each.
     if is_first:
+        found["waits"] = lambda: measures.measure_waits(url, is_cloud=False)
         found["HTTP"] = lambda: measures.measure_stack(url, 10_000)
     return found
 

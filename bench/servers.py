@@ -65,8 +65,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def redis() -> Iterator[str]:
-    """A Redis that keeps nothing on disk, which is its fastest way.
+def redis() -> Iterator[int]:
+    """The port of a Redis that keeps nothing on disk, which is its fastest way.
 
     Raises:
         FileNotFoundError: It is not installed.
@@ -80,7 +80,7 @@ def redis() -> Iterator[str]:
         process = subprocess.Popen([program, "--port", str(port), *options], stdout=subprocess.DEVNULL)
         try:
             _wait_for_port(port)
-            yield f"redis://127.0.0.1:{port}/0"
+            yield port
         finally:
             process.terminate()
             process.wait()

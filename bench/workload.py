@@ -13,6 +13,11 @@ assert len(json.dumps(RESULT)) == 100  # noqa: S101 - the workload's definition
 
 CHAIN_STAGES = 3
 
+# How often a client looks whether a job has ended, where its library polls. Equal for all: it is a part of their times.
+POLL_SECONDS = 0.005
+# Run by every contender before anything is measured, so that nobody is measured cold and nobody warmer than others.
+WARM_CHAINS, WARM_FAN = 16, 200
+
 
 class WrongOutcome(AssertionError):
     """A contender did not do the work, so its time means nothing."""
@@ -26,7 +31,7 @@ class Peer(Protocol):
         ...
 
     def prepare(self, database_url: str) -> None:
-        """Make tables, start workers, run everything once so that nothing is measured cold."""
+        """Make tables and start workers."""
         ...
 
     def run_fan(self, n: int) -> float: ...

@@ -15,14 +15,17 @@ from core.models.dashboard import (
     PulseWindow,
     StageProgress,
     TaskBar,
+    WebhookState,
 )
-from core.models.record import JobEvent
+from core.models.record import JobEvent, JobRecord
 from core.models.refs import JobRef
 from core.models.status import JobStatus, TaskStatus
 from core.models.view import JobSummary, Page
-from core.schema.statuses import STATUS_SETS, literals
+from core.schema.statuses import ACTIVE_JOBS, STATUS_SETS, literals
+from infrastructure.job_briefs import JobBriefs
+from infrastructure.job_search import JobSearch
 from infrastructure.list_columns import list_columns
-from infrastructure.postgresql import PostgreSQLRepository
+from infrastructure.postgresql import Pool, PostgreSQLRepository
 from infrastructure.queries import ATTEMPT_EVENTS, make_page, read_cursor
 
 # A status with more jobs is shown as this number and a plus sign.
@@ -30,6 +33,7 @@ MOST_COUNTED = 10_000
 # Tasks of the stages in one page of jobs: beyond them bars have no numbers.
 _MOST_TASKS = 500_000
 _OPEN_ROWS = 200_000
+_MOST_EVENTS = 20_000
 _EVENT_PLACE = TypeAdapter(tuple[Literal["latest_events"], Annotated[int, Field(ge=0, lt=2**63)]])
 
 _OPEN_COUNT = SQL(
@@ -55,13 +59,32 @@ _TOTALS = SQL(
     " from {stages} s join {jobs} j on j.job_id = s.job_id and j.run = s.run"
     " where s.job_id = any(%s) group by s.job_id"
 )
-_BARS = SQL(
-    "select task_id, stage, name, status, attempt, interruptions, created_at, started_at, finished_at, due_at, from_run"
-    " from {tasks} where job_id = %s and run = %s order by stage, task_index limit %s"
+_BAR_COLUMNS = SQL(
+    "task_id, stage, name, status, attempt, interruptions, created_at, started_at, finished_at, due_at, from_run"
 )
+_BARS = SQL("select {columns} from {tasks} where job_id = %s and run = %s order by stage, task_index limit %s")
 _MARKS = SQL(
     "select task_id, event, at, detail ->> 'type' as error_type from {events}"
     " where job_id = %s and run = %s and event in ({attempts}) and task_id is not null order by event_id limit %s"
+)
+# A stage is a range of ids, so each look reads its rows once and keeps the first.
+_UNUSUAL = SQL(
+    "select {columns} from (select distinct t.task_id as id from {stages} s"
+    " cross join lateral ((select task_id from ({of_stage}) x where x.status = 'failed' or x.attempt > 1"
+    "     order by x.status = 'failed' desc, x.interruptions desc, x.attempt desc, x.task_id limit %(limit)s)"
+    "   union (select task_id from ({of_stage}) y where y.started_at is not null"
+    "     order by coalesce(y.finished_at, {clock}()) - y.started_at desc, y.task_id limit 3)) t"
+    " where s.job_id = %(job_id)s and s.run = %(run)s) u join {tasks} b on b.job_id = %(job_id)s"
+    " and b.run = %(run)s and b.task_id = u.id order by b.stage, b.task_index"
+)
+_OF_STAGE = SQL(
+    "select * from {tasks} r where r.job_id = %(job_id)s and r.run = %(run)s and r.from_run is null"
+    " and r.task_id >= 's' || s.stage || '-' and r.task_id < 's' || s.stage || '.'"
+)
+_MARKS_OF = SQL(
+    "select task_id, event, at, detail ->> 'type' as error_type from (select task_id, event, at, detail from {events}"
+    " where job_id = %s and run = %s order by event_id desc limit {looked_at}) e"
+    " where e.event in ({attempts}) and e.task_id = any(%s) order by e.at"
 )
 _PULSE = SQL(
     "select stage, greatest(0, least(%(cells)s - 1, floor(%(cells)s * extract(epoch from finished_at - %(begin)s)"
@@ -70,6 +93,13 @@ _PULSE = SQL(
     " count(*) filter (where finished_at > %(end)s - interval '1 minute')::integer as recent"
     " from {tasks} where job_id = %(job_id)s and run = %(run)s and finished_at is not null and from_run is null"
     " group by 1, 2 order by 1, 2"
+)
+_WEBHOOKS = SQL(
+    "select w.name, count(*) filter (where d.status = 'delivered')::integer as delivered,"
+    " count(*) filter (where d.status = 'pending')::integer as pending,"
+    " count(*) filter (where d.status = 'dead')::integer as dead, max(d.created_at) as latest_at"
+    " from unnest(%s::text[]) w(name) cross join lateral (select x.status, x.created_at from {deliveries} x"
+    "   where x.webhook = w.name order by x.created_at desc, x.delivery_id desc limit 200) d group by w.name"
 )
 _OPEN_TASKS = SQL(
     "select queue, count(*) filter (where status = 'pending_retry')::integer as retrying,"
@@ -81,13 +111,26 @@ _OPEN_TASKS = SQL(
 
 
 class DashboardQueries(PostgreSQLRepository):
-    """Reads only."""
+    """Reads only. `briefs`: what a page of jobs shows of each beside its progress. `search`: jobs by a text."""
+
+    def __init__(self, pool: Pool, schema: str = "app") -> None:
+        super().__init__(pool, schema)
+        self.briefs = JobBriefs(pool, schema)
+        self.search = JobSearch(pool, schema)
 
     def count_jobs(self) -> JobCounts:
-        """By an index, and not beyond MOST_COUNTED for each status."""
+        """By an index, and not beyond MOST_COUNTED for each status. A job that is paused counts as that alone."""
         statuses = [status.value for status in JobStatus]
-        one = "(select count(*) from (select 1 from {jobs} where status = {status} limit {most}) c)::integer"
-        columns = [self._filled(SQL(one), status=SQL("{}").format(status)) for status in statuses]
+        one = "(select count(*) from (select 1 from {jobs} where status = {status}{other} limit {most}) c)::integer"
+        columns = [
+            self._filled(
+                SQL(one),
+                status=SQL("{}").format(status),
+                # Of those that may be paused there are few: a look at each is cheap.
+                other=SQL(" and paused_at is null" if status in ACTIVE_JOBS else ""),
+            )
+            for status in statuses
+        ]
         paused = self._filled(
             SQL(
                 "(select count(*) from (select 1 from {jobs} where paused_at is not null"
@@ -98,29 +141,18 @@ class DashboardQueries(PostgreSQLRepository):
         (row,) = self._execute_query("count_jobs", query)
         return JobCounts(dict(zip(statuses, row["counts"], strict=True)), row["paused"], MOST_COUNTED)
 
-    def search_jobs(self, text: str, limit: int) -> list[JobSummary]:
-        """Jobs whose id begins with the text, else those with this correlation id, the newest first."""
-        columns = list_columns(JobSummary)
-        digits = text.lower()
-        if digits and set(digits) <= set("0123456789abcdef"):
-            # A range of the primary key: no digit comes after `g`.
-            query = self._filled(
-                SQL(
-                    "select {columns} from {jobs} where job_id >= %s and job_id < %s || 'g'"
-                    " order by created_at desc, job_id desc limit %s"
-                ),
-                columns=columns,
-            )
-            rows = self._execute_query("search_jobs", query, (digits, digits, limit))
-            if rows:
-                return [JobSummary.model_validate(row) for row in rows]
+    def list_relatives(self, job: JobRecord, limit: int) -> list[JobSummary]:
+        """Other jobs with the job's type and parameters, the newest first; the one without a nonce is the last."""
+        base = job.forced_from or job.job_id
         query = self._filled(
             SQL(
-                "select {columns} from {jobs} where correlation_id = %s order by created_at desc, job_id desc limit %s"
+                "(select {columns} from {jobs} where forced_from = %s and job_id <> %s"
+                "   order by created_at desc, job_id limit %s)"
+                " union all (select {columns} from {jobs} where job_id = %s and job_id <> %s)"
             ),
-            columns=columns,
+            columns=list_columns(JobSummary),
         )
-        rows = self._execute_query("search_jobs", query, (text, limit))
+        rows = self._execute_query("list_relatives", query, (base, job.job_id, limit, base, job.job_id))
         return [JobSummary.model_validate(row) for row in rows]
 
     def read_progress(self, jobs: Collection[JobSummary]) -> dict[str, StageProgress]:
@@ -184,8 +216,31 @@ class DashboardQueries(PostgreSQLRepository):
 
     def list_bars(self, ref: JobRef, limit: int) -> list[TaskBar]:
         """The first tasks of a run, by stage and place."""
-        rows = self._execute_query("list_bars", self._filled(_BARS), (ref.job_id, ref.run, limit))
-        return [TaskBar(**{**row, "status": TaskStatus.stored(row["status"])}) for row in rows]
+        query = self._filled(_BARS, columns=_BAR_COLUMNS)
+        return [_bar_of(row) for row in self._execute_query("list_bars", query, (ref.job_id, ref.run, limit))]
+
+    def list_unusual(self, ref: JobRef, limit: int) -> tuple[list[TaskBar], list[AttemptMark]]:
+        """Of each stage of a run: tasks that failed, were interrupted or needed more attempts, and the three slowest.
+
+        Marks are looked for among the latest 20,000 events.
+
+        Args:
+            limit: The largest number of those that went wrong, for each stage.
+        """
+        query = self._filled(
+            _UNUSUAL,
+            columns=_BAR_COLUMNS,
+            of_stage=self._filled(_OF_STAGE),
+            clock=self._table("clock"),
+        )
+        with self._get_cursor("list_unusual") as cursor:
+            values = {"job_id": ref.job_id, "run": ref.run, "limit": limit}
+            bars = [_bar_of(row) for row in cursor.execute(query, values).fetchall()]
+        looked_at = SQL("{}").format(_MOST_EVENTS)
+        of_them = self._filled(_MARKS_OF, attempts=literals(ATTEMPT_EVENTS), looked_at=looked_at)
+        ids = [bar.task_id for bar in bars]
+        rows = self._execute_query("list_marks", of_them, (ref.job_id, ref.run, ids))
+        return bars, [AttemptMark(**row) for row in rows]
 
     def list_marks(self, ref: JobRef, limit: int) -> list[AttemptMark]:
         """The ends of attempts that did not succeed, the oldest first."""
@@ -226,6 +281,14 @@ class DashboardQueries(PostgreSQLRepository):
         rows = self._execute_query("read_open_tasks", self._filled(_OPEN_TASKS, rows=SQL("{}").format(_OPEN_ROWS)))
         return [OpenTasks(**{**row, "owners": tuple(row["owners"])}) for row in rows]
 
+    def read_webhook_states(self, names: Sequence[str]) -> dict[str, WebhookState]:
+        """By name, of at most 200 deliveries each."""
+        rows = self._execute_query(
+            "read_webhook_states", self._filled(_WEBHOOKS, deliveries=self._table("webhook_deliveries")), (list(names),)
+        )
+        found = {row.pop("name"): WebhookState(**row) for row in map(dict, rows)}
+        return {name: found.get(name, WebhookState()) for name in names}
+
     def _filled(self, query: SQL, **more: Composable) -> Composed:
         names: dict[str, Composable] = {
             "jobs": self._table("jobs"),
@@ -237,3 +300,7 @@ class DashboardQueries(PostgreSQLRepository):
             **more,
         }
         return query.format(**names)
+
+
+def _bar_of(row: DictRow) -> TaskBar:
+    return TaskBar(**{**row, "status": TaskStatus.stored(row["status"])})

@@ -7,8 +7,9 @@ from psycopg.rows import DictRow
 from psycopg.sql import SQL
 from pydantic import Field, TypeAdapter
 
-from core.models.limit import LimitFacts, LimitHolder, Rate
+from core.models.limit import LimitFacts, LimitHolder, LimitWaiter, Rate
 from core.models.view import Page
+from core.schema.statuses import STATUS_SETS
 from infrastructure.connections import snapshot
 from infrastructure.postgresql import PostgreSQLRepository
 from infrastructure.queries import MAX_LIMIT, encode_cursor, read_cursor
@@ -74,6 +75,18 @@ class LimitRepository(PostgreSQLRepository):
             names = names[:limit]
             next_cursor = encode_cursor(_PLACE.dump_json(("limits", names[-1])))
         return Page(self.read_limits(names), next_cursor)
+
+    def list_waiters(self, name: str, *, limit: int) -> list[LimitWaiter]:
+        """Stages with tasks that wait for a limit, the next one first."""
+        query = SQL(
+            "select w.job_id, j.job_type, w.run, w.stage from {waiters} w join {jobs} j on j.job_id = w.job_id"
+            " where w.limit_name = %s and exists (select from {tasks} t where t.job_id = w.job_id and t.run = w.run"
+            "   and t.stage = w.stage and t.status in ({open_tasks}) and t.status in ({waiting_tasks}))"
+            " order by w.turn, w.job_id, w.stage limit %s"
+        ).format(
+            waiters=self._table("limit_waiters"), jobs=self._table("jobs"), tasks=self._table("tasks"), **STATUS_SETS
+        )
+        return [LimitWaiter(**row) for row in self._execute_query("list_waiters", query, (name, limit))]
 
     def _compose(self, query: SQL) -> Any:
         return query.format(

@@ -48,6 +48,8 @@ create index if not exists "jobs_by_tag" on "app"."jobs" using gin ("tags") wher
 
 create index if not exists "jobs_by_correlation" on "app"."jobs" ("correlation_id", "created_at", "job_id");
 
+create index if not exists "jobs_forced" on "app"."jobs" ("forced_from", "created_at") where "forced_from" is not null;
+
 create table if not exists "app"."job_runs" (
   "job_id" text collate "C" not null,
   "run" integer not null,

@@ -62,12 +62,31 @@ class Span:
         self.trace_id, self.span_id, self.parent_id = span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()
         self.attributes = attributes_of(span)
         self.links = {attributes_of(link).get("coremachine.link"): link.span_id.hex() for link in span.links}
+        self.began = span.start_time_unix_nano
         self.seconds = (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
         self.is_error = span.status.code == span.status.STATUS_CODE_ERROR
         self.status_message = span.status.message
 
     def __repr__(self):
         return f"{self.service}: {self.name} {self.attributes}"
+
+
+def tree_of(spans):
+    """A trace as people read it: a line for each span, with the app that reported it, below its parent."""
+    ids = {span.span_id for span in spans}
+    ordered = sorted(spans, key=lambda span: span.began)
+    tops = [span for span in ordered if span.parent_id not in ids]
+    lines = [line for top in tops for line in [(top.name, top.service), *_below(top, ordered, "")]]
+    width = max(len(text) for text, _ in lines) + 2
+    return "".join(f"{text:{width}}{service}\n" for text, service in lines)
+
+
+def _below(parent, spans, indent):
+    children = [span for span in spans if span.parent_id == parent.span_id]
+    for span in children:
+        branch, margin = ("└─ ", "   ") if span is children[-1] else ("├─ ", "│  ")
+        yield f"{indent}{branch}{span.name}", span.service
+        yield from _below(span, spans, indent + margin)
 
 
 def attributes_of(holder):

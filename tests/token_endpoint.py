@@ -1,6 +1,7 @@
-"""Managed identities' token endpoint on loopback, in the forms of virtual machines (IMDS) and of App Service."""
+"""Entra's token endpoints on loopback: of virtual machines (IMDS), of App Service, and of workload identities."""
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 from tests.loopback import QuietHandler, http_server
 
 IMDS_PATH, APP_SERVICE_PATH = "/metadata/identity/oauth2/token", "/msi/token"
+TENANT = "a-tenant"
+WORKLOAD_PATH = f"/{TENANT}/oauth2/v2.0/token"
 
 
 class TokenEndpoint:
@@ -17,13 +20,19 @@ class TokenEndpoint:
 
     Args:
         header: App Service's secret, which a request must show.
+        assertion: The token of the cluster, which a workload must show.
         on_new: Gets the resource and a new token before anybody else does.
     """
 
     def __init__(
-        self, *, lives_seconds: float, header: str = "", on_new: Callable[[str, str], object] = lambda *_: None
+        self,
+        *,
+        lives_seconds: float,
+        header: str = "",
+        assertion: str = "",
+        on_new: Callable[[str, str], object] = lambda *_: None,
     ):
-        self.lives_seconds, self.header = lives_seconds, header
+        self.lives_seconds, self.header, self.assertion = lives_seconds, header, assertion
         self._on_new = on_new
         self._lock = threading.Lock()
         self._given: dict[str, tuple[str, float]] = {}
@@ -32,7 +41,10 @@ class TokenEndpoint:
         self.tokens: list[str] = []
 
     def answer(self, form, query):
-        resource, client_id = query["resource"][0], query.get("client_id", [None])[0]
+        client_id = query.get("client_id", [None])[0]
+        resource = (
+            query["scope"][0].split()[0].removesuffix("/.default") if form == "workload" else query["resource"][0]
+        )
         with self._lock:
             self.asked.append((form, resource, client_id))
             token, until = self._given.get(resource, ("", 0.0))
@@ -51,23 +63,34 @@ class TokenEndpoint:
             end()
             self._given.clear()
 
-    def problem(self, form, headers):
+    def problem(self, form, headers, query):
+        if form == "workload":
+            is_known = query.get("client_assertion") == [self.assertion] and query["grant_type"] == [
+                "client_credentials"
+            ]
+            return None if is_known else "expected the assertion of the cluster"
         if form == "imds":
             return None if headers.get("Metadata") == "true" else "expected the header Metadata: true"
         return None if headers.get("X-IDENTITY-HEADER") == self.header else "expected the secret header"
 
 
 @contextmanager
-def serving(endpoint: TokenEndpoint) -> Iterator[str]:
-    """The address below which both forms are."""
+def serving(endpoint: TokenEndpoint, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The address below which all forms are; that of workloads is asked over TLS alone."""
+    forms = {IMDS_PATH: "imds", APP_SERVICE_PATH: "app_service", WORKLOAD_PATH: "workload"}
 
     class Handler(QuietHandler):
         def do_GET(self):  # noqa: N802 - what the library calls
-            address = urlsplit(self.path)
-            form = {IMDS_PATH: "imds", APP_SERVICE_PATH: "app_service"}[address.path]
-            problem = endpoint.problem(form, self.headers)
-            told = {"error": problem} if problem else endpoint.answer(form, parse_qs(address.query))
-            self.answer(400 if problem else 200, "application/json", json.dumps(told).encode())
+            self.give(urlsplit(self.path).query)
 
-    with http_server(Handler) as address:
+        def do_POST(self):  # noqa: N802 - what the library calls
+            self.give(self.rfile.read(int(self.headers["content-length"])).decode())
+
+        def give(self, text):
+            form, query = forms[urlsplit(self.path).path], parse_qs(text)
+            problem = endpoint.problem(form, self.headers, query)
+            answer = {"error": problem} if problem else endpoint.answer(form, query)
+            self.answer(400 if problem else 200, "application/json", json.dumps(answer).encode())
+
+    with http_server(Handler, tls) as address:
         yield address

@@ -55,10 +55,11 @@ _RULES: tuple[tuple[str, re.Pattern[str], Role], ...] = (
     ("DELETE", re.compile(r"/api/schedules/[^/]+"), Role.OPERATOR),
     ("PUT", re.compile(r"/api/limits/.+"), Role.OPERATOR),
     ("DELETE", re.compile(r"/api/limits/.+"), Role.OPERATOR),
+    ("POST", re.compile(r"/api/ui/limits/.+"), Role.OPERATOR),
     ("GET", re.compile(r"/api/audit"), Role.OPERATOR),
     # Addresses of receivers are not for viewers, and only an administrator lets data go to another place.
-    ("GET", re.compile(r"/api/webhooks(/.*)?"), Role.OPERATOR),
-    ("POST", re.compile(r"/api/webhooks/[^/]+/(test|deliveries/[^/]+/redeliver)"), Role.OPERATOR),
+    ("GET", re.compile(r"/api(/ui)?/webhooks(/.*)?"), Role.OPERATOR),
+    ("POST", re.compile(r"/api(/ui)?/webhooks/[^/]+/(test|deliveries/[^/]+/redeliver)"), Role.OPERATOR),
     ("GET", re.compile(r".*"), Role.VIEWER),
 )
 # What a role for some job types counts for: the job, the type, and lists that leave out the others.

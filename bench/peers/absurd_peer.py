@@ -11,10 +11,10 @@ from absurd_sdk import Absurd
 from absurdctl import BUNDLED_SCHEMA_SQL
 
 from bench.processes import Workers
-from bench.workload import CHAIN_STAGES, RESULT, WrongOutcome, check_fan, summarize
+from bench.workload import CHAIN_STAGES, POLL_SECONDS, RESULT, WrongOutcome, check_fan, summarize
 
 PARENTS, CHILDREN = "parents", "children"
-POLL_SECONDS = 0.01
+WORKER_POLL_SECONDS = 0.01
 CLAIM_SECONDS = 600
 
 
@@ -83,7 +83,7 @@ def _seed(app: Absurd, params: dict[str, Any]) -> dict[str, Any]:
 
 def make_worker(database_url: str, queue: str, concurrency: int) -> Callable[[Any], Any]:
     app = make_app(database_url, queue)
-    options = {"claim_timeout": CLAIM_SECONDS, "concurrency": concurrency, "poll_interval": POLL_SECONDS}
+    options = {"claim_timeout": CLAIM_SECONDS, "concurrency": concurrency, "poll_interval": WORKER_POLL_SECONDS}
     threading.Thread(target=lambda: app.start_worker(**options), daemon=True).start()
     return lambda message: message
 
@@ -107,8 +107,6 @@ class AbsurdPeer:
         self._workers = [Workers(2, make_worker, database_url, PARENTS, self._concurrency)]
         if self._kind == "children":
             self._workers.append(Workers(2, make_worker, database_url, CHILDREN, 4))
-        self.run_fan(50)
-        self.run_many(4)
 
     def run_fan(self, n: int) -> float:
         start = time.perf_counter()
@@ -132,11 +130,17 @@ class AbsurdPeer:
 
     def _run(self, task: str, params: dict[str, Any], count: int) -> list[Any]:
         ids = [self._app.spawn(task, params, queue=PARENTS)["task_id"] for _ in range(count)]
-        snapshots = [self._app.await_task_result(task_id, timeout=3600, queue_name=PARENTS) for task_id in ids]
-        for snapshot in snapshots:
-            if snapshot.state != "completed":
+        return [self._wait(task_id) for task_id in ids]
+
+    def _wait(self, task_id: str) -> Any:
+        """The library's own wait has pauses of 50 ms and more, which would be most of a chain's time."""
+        while True:
+            snapshot = self._app.fetch_task_result(task_id, queue_name=PARENTS)
+            if snapshot and snapshot.state == "completed":
+                return snapshot.result
+            if snapshot and snapshot.state in ("failed", "cancelled"):
                 raise WrongOutcome(f"expected a completed task, found {snapshot}")
-        return [snapshot.result for snapshot in snapshots]
+            time.sleep(POLL_SECONDS)
 
 
 def steps() -> AbsurdPeer:

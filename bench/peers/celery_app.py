@@ -24,6 +24,17 @@ def seed(self: Task, n: int) -> Any:
     return self.replace(chord((work.si(index) for index in range(n)), collect.s()))
 
 
+@app.task(bind=True)
+def seed_chunks(self: Task, n: int) -> Any:
+    """A message for each hundred of tasks, as the batched contender of CoreMachine has."""
+    return self.replace(chord(work.chunks(((index,) for index in range(n)), 100).group(), collect_chunks.s()))
+
+
+@app.task
+def collect_chunks(chunks: list[list[dict[str, str]]]) -> dict[str, int]:
+    return summarize(result for chunk in chunks for result in chunk)
+
+
 @app.task
 def work(index: int) -> dict[str, str]:
     del index

@@ -13,7 +13,14 @@ WORKERS = 2
 
 
 class CeleryPeer:
-    """Two solo workers, the fastest of what was tried: prefork, threads, one solo."""
+    """Two solo workers, the fastest of what was tried: prefork, threads, one solo.
+
+    Args:
+        seed: The name of the task that fans out.
+    """
+
+    def __init__(self, seed: str = "seed") -> None:
+        self._seed = seed
 
     def versions(self) -> dict[str, str]:
         return {name: version(name) for name in ("celery", "redis")}
@@ -24,12 +31,10 @@ class CeleryPeer:
         from bench.peers import celery_app  # noqa: PLC0415 - reads the Redis address
 
         self._tasks = celery_app
-        self.run_fan(200)
-        self.run_many(4)
 
     def run_fan(self, n: int) -> float:
         start = time.perf_counter()
-        outcome = self._tasks.seed.delay(n).get(timeout=3600)
+        outcome = getattr(self._tasks, self._seed).delay(n).get(timeout=3600)
         seconds = time.perf_counter() - start
         check_fan(outcome, n)
         return seconds
@@ -52,6 +57,10 @@ class CeleryPeer:
             worker.terminate()
         for worker in self._workers:
             worker.wait()
+
+
+def chunks() -> CeleryPeer:
+    return CeleryPeer("seed_chunks")
 
 
 def _start_worker(name: str) -> subprocess.Popen[bytes]:

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import psycopg
 
-from bench.workload import WrongOutcome, check_fan
+from bench.workload import POLL_SECONDS, WrongOutcome, check_fan
 
 SCHEMA = """
 create table bench_jobs (job text primary key, todo integer, outcome jsonb);
@@ -18,7 +18,6 @@ create function bench_done(p_job text, p_index integer, p_result jsonb) returns 
 $$;
 """
 RESULTS = "select result from bench_results where job = $1 order by index"
-_POLL_SECONDS = 0.002
 
 
 class CounterJobs:
@@ -43,7 +42,6 @@ class CounterJobs:
         """
         query = "select job, outcome from bench_jobs where job = any (%s) and outcome is not null"
         waiting = set(jobs)
-        pause = _POLL_SECONDS
         while True:
             for job, outcome in self._connection.execute(query, (list(waiting),)).fetchall():
                 waiting.discard(job)
@@ -53,8 +51,7 @@ class CounterJobs:
                     raise WrongOutcome(f"expected an empty outcome, found {outcome}")
             if not waiting:
                 return
-            time.sleep(pause)
-            pause = min(pause * 1.02, 5 * _POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
         self._connection.close()

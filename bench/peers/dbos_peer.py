@@ -9,12 +9,11 @@ from typing import Any
 from dbos import DBOS, DBOSConfig
 
 from bench.servers import sqlalchemy_url
-from bench.workload import CHAIN_STAGES, RESULT, check_fan, summarize
+from bench.workload import CHAIN_STAGES, POLL_SECONDS, RESULT, check_fan, summarize
 
 QUEUE = "bench"
 # Tried: 0.02 to 1 s and 16 to 100 at once. Polling more often than this costs more than it saves.
-POLL_SECONDS = 0.05
-RESULT_POLL_SECONDS = 0.1
+QUEUE_POLL_SECONDS = 0.05
 WORKER_CONCURRENCY = 32
 # Steps of one workflow that run side by side.
 STEPS_AT_ONCE = 100
@@ -46,10 +45,17 @@ async def fan_of_steps(n: int) -> dict[str, int]:
     return await collect_step(results)
 
 
+@DBOS.step()
+def chain_step(index: int) -> dict[str, str]:
+    del index
+    return RESULT
+
+
+# Synchronous steps, which are faster one after the other; those of the fan run side by side.
 @DBOS.workflow()
-async def chain_of_steps() -> None:
+def chain_of_steps() -> None:
     for index in range(CHAIN_STAGES):
-        await work_step(index)
+        chain_step(index)
 
 
 @DBOS.workflow()
@@ -65,15 +71,15 @@ def work_child(index: int) -> dict[str, str]:
 
 @DBOS.workflow()
 def fan_of_children(n: int) -> dict[str, int]:
-    count = DBOS.enqueue_workflow(QUEUE, seed_child, n).get_result(polling_interval_sec=RESULT_POLL_SECONDS)
+    count = DBOS.enqueue_workflow(QUEUE, seed_child, n).get_result(polling_interval_sec=POLL_SECONDS)
     handles = [DBOS.enqueue_workflow(QUEUE, work_child, index) for index in range(count)]
-    return summarize(handle.get_result(polling_interval_sec=RESULT_POLL_SECONDS) for handle in handles)
+    return summarize(handle.get_result(polling_interval_sec=POLL_SECONDS) for handle in handles)
 
 
 @DBOS.workflow()
 def chain_of_children() -> None:
     for index in range(CHAIN_STAGES):
-        DBOS.enqueue_workflow(QUEUE, work_child, index).get_result(polling_interval_sec=RESULT_POLL_SECONDS)
+        DBOS.enqueue_workflow(QUEUE, work_child, index).get_result(polling_interval_sec=POLL_SECONDS)
 
 
 class DbosPeer:
@@ -97,10 +103,8 @@ class DbosPeer:
         }
         DBOS(config=config)
         DBOS.launch()
-        DBOS.register_queue(QUEUE, worker_concurrency=WORKER_CONCURRENCY, polling_interval_sec=POLL_SECONDS)
+        DBOS.register_queue(QUEUE, worker_concurrency=WORKER_CONCURRENCY, polling_interval_sec=QUEUE_POLL_SECONDS)
         self._loop = asyncio.new_event_loop()
-        self.run_fan(50)
-        self.run_many(4)
 
     def run_fan(self, n: int) -> float:
         start = time.perf_counter()
@@ -123,11 +127,11 @@ class DbosPeer:
     def _run(self, workflow: Any, calls: list[tuple[Any, ...]]) -> list[Any]:
         if not asyncio.iscoroutinefunction(workflow):
             handles = [DBOS.start_workflow(workflow, *arguments) for arguments in calls]
-            return [handle.get_result(polling_interval_sec=RESULT_POLL_SECONDS) for handle in handles]
+            return [handle.get_result(polling_interval_sec=POLL_SECONDS) for handle in handles]
 
         async def run() -> list[Any]:
             handles = [await DBOS.start_workflow_async(workflow, *arguments) for arguments in calls]
-            return [await handle.get_result(polling_interval_sec=RESULT_POLL_SECONDS) for handle in handles]
+            return [await handle.get_result(polling_interval_sec=POLL_SECONDS) for handle in handles]
 
         return self._loop.run_until_complete(run())
 

@@ -1,6 +1,5 @@
 """CoreMachine's engine alone: the real machine and repositories; messages go through memory instead of a broker."""
 
-import itertools
 import multiprocessing
 import resource
 import threading
@@ -15,7 +14,7 @@ import psycopg
 
 from bench.jobs import build_registry
 from bench.processes import Workers
-from bench.workload import WrongOutcome, check_fan
+from bench.workload import POLL_SECONDS, WrongOutcome, check_fan
 from core.app_queues import JOBS_QUEUE
 from core.machine import CoreMachine
 from core.models import QueueMessage, TaskQueueMessage
@@ -33,7 +32,6 @@ from infrastructure.postgresql import Pool, create_pool
 from infrastructure.results import ResultRepository
 
 THREADS = 2
-_POLL_SECONDS = 0.002
 _ENDED = ("completed", "completed_with_errors", "failed", "cancelled")
 
 Body = tuple[str, bytes]
@@ -68,8 +66,6 @@ class EnginePeer:
         self._pool = create_pool(database_url)
         self._jobs = JobRepository(self._pool)
         self._machine = make_machine(self._pool, self._start(database_url))
-        self.run_fan(1_000)
-        self.run_many(4)
 
     def run_fan(self, n: int) -> float:
         return self.run_job("bench_fan", n)
@@ -199,14 +195,14 @@ class ManyProcesses(EnginePeer):
 def wait_for_ends(connection: psycopg.Connection[Any], job_ids: Sequence[str]) -> None:
     """Look at the rows until every job has ended."""
     waiting = list(job_ids)
-    for attempt in itertools.count():
+    while True:
         rows = connection.execute(
             "select job_id from app.jobs where job_id = any (%s) and status <> all (%s)", (waiting, list(_ENDED))
         )
         waiting = [job_id for (job_id,) in rows.fetchall()]
         if not waiting:
             return
-        time.sleep(_POLL_SECONDS if attempt < 100 else 5 * _POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 one = OneProcess

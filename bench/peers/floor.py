@@ -139,8 +139,6 @@ class FloorPeer:
             Migrator(connection).migrate()
         self._client = Client(database_url)
         self._workers = Workers(PROCESSES, make_worker, database_url)
-        self.run_fan(200)
-        self.run_many(2)
 
     def run_fan(self, n: int) -> float:
         start = time.perf_counter()

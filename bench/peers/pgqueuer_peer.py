@@ -93,8 +93,6 @@ class PgQueuerPeer:
         self._loop = asyncio.new_event_loop()
         self._loop.run_until_complete(self._open(database_url))
         self._workers = Workers(1, make_worker, database_url)
-        self.run_fan(200)
-        self.run_many(4)
 
     async def _open(self, database_url: str) -> None:
         self._pool = await asyncpg.create_pool(database_url, min_size=1, max_size=2)

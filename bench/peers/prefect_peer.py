@@ -49,8 +49,6 @@ class PrefectPeer:
             )
         self._wait_for_server()
         self._fan, self._chain = make_flows()
-        self.run_fan(20)
-        self.run_many(2)
 
     def run_fan(self, n: int) -> float:
         start = time.perf_counter()

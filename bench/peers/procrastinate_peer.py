@@ -90,8 +90,6 @@ class ProcrastinatePeer:
         self._loop.run_until_complete(self._app.open_async())
         self._loop.run_until_complete(self._app.schema_manager.apply_schema_async())
         self._workers = Workers(WORKERS, make_worker, database_url)
-        self.run_fan(200)
-        self.run_many(4)
 
     def run_fan(self, n: int) -> float:
         start = time.perf_counter()

@@ -1,5 +1,6 @@
 """CoreMachine as users run it: HTTP, the Functions host with two workers, the broker through the real SDK."""
 
+import contextlib
 import functools
 import os
 import time
@@ -14,6 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from bench.jobs import build_registry
+from bench.latency import far_stack
 from bench.peers.engine import wait_for_ends
 from bench.servers import DATA
 from bench.workload import WrongOutcome, check_fan
@@ -43,20 +45,20 @@ class StackPeer:
 
     def prepare(self, database_url: str) -> None:
         self.database_url = database_url
+        self._started = contextlib.ExitStack()
+        amqp_port, far = self._started.enter_context(far_stack(is_cloud="BENCH_CLOUD" in os.environ))
         self.stack = LocalStack(
             DATA / str(conninfo_to_dict(database_url)["dbname"]),
             http_port=0,
-            amqp_port=0,
+            amqp_port=amqp_port,
             admin_port=0,
             workers=WORKERS,
             fresh=True,
-            environment=ENVIRONMENT,
+            environment={**ENVIRONMENT, **far},
             database_url=database_url,
         )
         self.stack.start()
         self.http = httpx.Client(base_url=self.stack.url, timeout=120)
-        self.run_fan(1_000)
-        self.run_many(16)
 
     def run_fan(self, n: int) -> float:
         return self.run_job(self._fan, n)
@@ -125,6 +127,7 @@ class StackPeer:
     def close(self) -> None:
         self.http.close()
         self.stack.stop()
+        self._started.close()
 
     def submit(self, job_type: str, **parameters: Any) -> str:
         answer = self.http.post(f"/api/jobs/submit/{job_type}", json={"nonce": uuid4().hex, **parameters})

@@ -3,13 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from core.models.status import TaskStatus
+from core.models.view import JobSummary
 
 
 @dataclass(frozen=True)
 class JobCounts:
-    """Jobs by status, and those that are paused. None is above `most`, which then reads as that number or more."""
+    """Jobs by status without those that are paused, which are counted apart.
+
+    None is above `most`, which then reads as that number or more.
+    """
 
     by_status: Mapping[str, int]
     paused: int
@@ -91,3 +96,74 @@ class OpenTasks:
     retrying: int
     unannounced: int
     owners: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OpenSample:
+    """The first open tasks of a job's stage: enough to see why none of them runs, whatever their number.
+
+    Args:
+        count: How many were looked at; 0: the stage has no open task.
+        running: Those that a process has; `expired`: those of them whose lease ran out.
+        unknown: What an app did not know that was to run one, such as `handler scene_convert`.
+        held_for: The limit that holds one back. `limits`: those of the stage where one waits for its turn.
+        retry_at: When the first one is attempted again; `retry_error` is what an earlier attempt failed with.
+        queue: Of the first one that waits; `task_type` is its handler, `since` when its message was sent.
+        is_sent: Whether its message was sent.
+    """
+
+    count: int
+    running: int
+    expired: int
+    unknown: str | None
+    held_for: str | None
+    limits: tuple[str, ...]
+    retry_at: datetime | None
+    retry_error: Mapping[str, Any] | None
+    queue: str | None
+    task_type: str | None
+    since: datetime | None
+    is_sent: bool
+
+
+@dataclass(frozen=True)
+class JobBrief:
+    """What a list of jobs shows of one beside its progress. All of it is read for a whole page at once.
+
+    Args:
+        job: Its row in the list.
+        parameters: None where they are large.
+        apps: Those that have tasks of it now, else the one that had its latest.
+        attempt: Failed attempts at its step. `step_error`: the latest.
+        due_at: The step is not attempted before this time.
+        announced_at: When the message for its step was sent.
+        unknown_step: What an app did not know that was to take its step.
+        pause: The actor that paused it, and the reason.
+        dead_letter: Why a queue gave up a message of it that nobody has dealt with.
+        failure: The error of one of its failed tasks.
+        sample: Of a job that has a stage with tasks.
+    """
+
+    job: JobSummary
+    now: datetime
+    parameters: Mapping[str, Any] | None
+    apps: tuple[str, ...]
+    attempt: int
+    step_error: Mapping[str, Any] | None
+    due_at: datetime | None
+    announced_at: datetime | None
+    unknown_step: str | None
+    pause: Mapping[str, Any] | None
+    dead_letter: str | None
+    failure: Mapping[str, Any] | None
+    sample: OpenSample | None
+
+
+@dataclass(frozen=True)
+class WebhookState:
+    """The latest deliveries of a webhook in numbers; None where there is none yet."""
+
+    delivered: int = 0
+    pending: int = 0
+    dead: int = 0
+    latest_at: datetime | None = None

@@ -26,7 +26,10 @@ StoredSeverity = Annotated[Severity, BeforeValidator(Severity.stored)]
 
 @dataclass(frozen=True)
 class Finding:
-    """One reason. `since` is when it began, `next_at` when something happens by itself; `advice` is for people."""
+    """One reason. `since` is when it began, `next_at` when something happens by itself; `advice` is for people.
+
+    `about` names what it is about, for pages that link there: queue, limit, task_id, fingerprint.
+    """
 
     code: str
     severity: Severity
@@ -34,6 +37,7 @@ class Finding:
     since: datetime | None = None
     next_at: datetime | None = None
     advice: str | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,16 @@ class LimitHolder:
         return StageRef(self.job_id, self.run, self.stage)
 
 
+@dataclass(frozen=True, slots=True)
+class LimitWaiter:
+    """A stage with tasks that wait for a limit, in the order in which they are served."""
+
+    job_id: str
+    job_type: str
+    run: int
+    stage: int
+
+
 @dataclass(frozen=True)
 class LimitFacts:
     """A limit, and how it is used at the time of the look.

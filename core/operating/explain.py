@@ -86,6 +86,7 @@ def _failed_tasks(facts: JobFacts) -> Iterator[Finding]:
             since=group.first_at,
             advice=f"{_timeout_advice(group.error_type)}all of them: coremachine failures {facts.job_id[:12]} "
             f"--fingerprint {group.fingerprint}",
+            about={"fingerprint": group.fingerprint},
         )
     rest = facts.failures[_SHOWN_FAILURES:]
     if rest:
@@ -109,7 +110,8 @@ def _dead_letters(facts: JobFacts) -> Iterator[Finding]:
                 f"--job {facts.job_id[:12]}"
             )
         severity = Severity.INFO if facts.status.is_terminal else Severity.WARNING
-        yield Finding("dead_lettered", severity, message, since=group.first_at, advice=advice)
+        about = {"fingerprint": group.fingerprint}
+        yield Finding("dead_lettered", severity, message, since=group.first_at, advice=advice, about=about)
 
 
 def _paused(facts: JobFacts) -> Iterator[Finding]:
@@ -183,6 +185,7 @@ def _strange(facts: JobFacts) -> Iterator[Finding]:
             f"this app has no queue {queue!r} in its settings, and tasks of stage {facts.stage} come through it",
             advice="an app of a release that has it announces them at its next sweep; or add "
             f"{queue}=<its real name> to COREMACHINE_TASK_QUEUES",
+            about={"queue": queue},
         )
 
 
@@ -269,6 +272,7 @@ def _missing_queues(facts: JobFacts) -> Iterator[Finding]:
                 Severity.ERROR,
                 f"the queue {queue!r} is not there, and {why}",
                 advice=f"{facts.missing_queues[queue]}; the janitor then sends what waits",
+                about={"queue": queue},
             )
 
 
@@ -323,6 +327,7 @@ def _interrupted(facts: JobFacts) -> Iterator[Finding]:
             advice="usual causes: the memory was used up (the system kills the process), a signal, a crash in native "
             "code, or os._exit in the handler; see the log of that process and of its host. From half of "
             f"max_interruptions ({facts.max_interruptions}) on the task runs alone in its worker, above that it fails",
+            about={"task_id": task.task_id},
         )
     rest = facts.interrupted_count - len(facts.interrupted)
     if facts.interrupted and rest > 0:
@@ -333,19 +338,21 @@ def _interrupted(facts: JobFacts) -> Iterator[Finding]:
 def _retries(facts: JobFacts) -> Iterator[Finding]:
     if facts.retries is None:
         return
-    told = "; ".join(
-        f"{task.name or task.task_id} after attempt {task.attempt}: {_error_text(task.error, _all_tasks(facts))}"
-        for task in facts.retries.examples
-    )
+    examples: dict[str, list[str]] = {}
+    for task in facts.retries.examples:
+        failed = f"after attempt {task.attempt}: {_error_text(task.error, _all_tasks(facts))}"
+        examples.setdefault(failed, []).append(task.name or task.task_id)
+    shown = "; ".join(f"{', '.join(names)} {failed}" for failed, names in examples.items())
     message = (
         f"waiting for another attempt: {_tasks(facts.retries.count)}, the next {_at(facts.retries.next_at, facts.now)}"
     )
     yield Finding(
         "waiting_for_retry",
         Severity.WARNING,
-        f"{message} ({told})" if told else message,
+        f"{message} ({shown})" if shown else message,
         next_at=facts.retries.next_at,
         advice="nothing is to be done if the cause passes by itself",
+        about={"task_id": facts.retries.examples[0].task_id} if facts.retries.examples else {},
     )
     if facts.retries.unannounced:
         yield Finding(
@@ -421,7 +428,8 @@ def _limits(facts: JobFacts) -> Iterator[Finding]:
         stages = max(limit.waiting for limit in facts.limits)
         message = f"waiting for its turn at the limit {names}: {what}; {stages} stages wait there"
         advice = "stages that share a limit are served in turn, by their priority"
-        yield Finding("waits_for_turn", Severity.INFO, message, advice=advice)
+        about = {"limit": facts.limits[0].name}
+        yield Finding("waits_for_turn", Severity.INFO, message, advice=advice, about=about)
 
 
 def _full_limit(facts: JobFacts, limit: LimitFacts, what: str) -> Finding:
@@ -450,6 +458,7 @@ def _full_limit(facts: JobFacts, limit: LimitFacts, what: str) -> Finding:
         next_at=until if limit.is_rate_used_up else None,
         advice=f"for other numbers, at once and for all jobs: coremachine limits set {shlex.quote(limit.name)} "
         "--at-once ... --rate ...",
+        about={"limit": limit.name},
     )
 
 
@@ -462,7 +471,8 @@ def _queued(facts: JobFacts) -> Iterator[Finding]:
         told += _at(queue.announced_at, facts.now)
         if queue.busy:
             message = f"{told}; it is worked on: {_tasks(queue.busy)} claimed by {', '.join(queue.owners)}"
-            yield Finding("waiting_in_queue", Severity.INFO, message, since=queue.announced_at)
+            about = {"queue": queue.queue}
+            yield Finding("waiting_in_queue", Severity.INFO, message, since=queue.announced_at, about=about)
             continue
         last = f"the last task of this job began {_at(queue.last_start, facts.now)}" if queue.last_start else "none yet"
         is_long = _seconds(queue.last_start or queue.announced_at, facts.now) > QUEUE_PATIENCE_SECONDS
@@ -479,6 +489,7 @@ def _queued(facts: JobFacts) -> Iterator[Finding]:
             "again once nothing as old is left there"
             if is_long
             else None,
+            about={"queue": queue.queue},
         )
 
 
@@ -542,10 +553,10 @@ _RULES: tuple[Callable[[JobFacts], Iterator[Finding]], ...] = (
     _cancelling,
     _waiting_for_step,
     _dead_letters,
+    _without_app,
     _queued,
     _in_line,
     _limits,
-    _without_app,
     _retries,
     _unannounced,
     _stalled,

@@ -62,6 +62,7 @@ def _no_reader(work: WaitingWork, facts: FleetFacts, severity: Severity) -> Find
         advice=f"start an app that reads {work.queue!r}: COREMACHINE_APP_MODE standalone, or worker with "
         f"{work.queue} among COREMACHINE_WORKER_QUEUES (or without that setting). An app that scales to zero comes by "
         "itself. The work waits, and no attempt is spent",
+        about={"queue": work.queue},
     )
 
 
@@ -91,6 +92,7 @@ def _no_handler(
         f"it wait ({_names(readers)} read the queue)",
         since=work.since,
         advice=f"{advice}. The work waits, and no attempt is spent",
+        about={"queue": work.queue},
     )
 
 

@@ -85,6 +85,8 @@ TABLES = (
             # Of those few that have tags; and what a trace begins with.
             Index("jobs_by_tag", ("tags",), where_set="tags", of_parts=True),
             Index("jobs_by_correlation", ("correlation_id", "created_at", "job_id")),
+            # Of those few that were made beside another job of the same parameters.
+            Index("jobs_forced", ("forced_from", "created_at"), where_set="forced_from"),
         ),
         now_columns=("created_at", "updated_at"),
     ),

@@ -300,12 +300,12 @@ MESSAGES = {
 
 APP = {
     "telemetry_started": Record(
-        "Spans, measures and records go to these OpenTelemetry exporters from now on.",
+        "Spans, measures and records go to these OpenTelemetry exporters from now on, or to those `present`.",
         "TELEMETRY",
         fields="traces metrics logs",
     ),
     "telemetry_not_started": Record(
-        "What the OTEL_ variables ask for cannot be used: `reason`. The app works without it.",
+        "What the variables for OpenTelemetry ask for cannot be used: `reason`. The app works without it.",
         "TELEMETRY",
         "error",
         "reason",

@@ -98,6 +98,16 @@ OTHERS = {
         "",
         "Where traces, metrics and records go: [Traces and metrics](../howto/trace.md).",
     ),
+    "APPLICATIONINSIGHTS_CONNECTION_STRING": (
+        "every app with the extra `azure-monitor`",
+        "",
+        "Where traces, metrics and records go, if there is no endpoint of OTLP.",
+    ),
+    "PYTHON_ENABLE_OPENTELEMETRY": (
+        "Azure's worker, every app",
+        "",
+        "`true`: Azure's host leaves records to the worker, and the engine exports them.",
+    ),
     "PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY": (
         "Azure's worker",
         "",

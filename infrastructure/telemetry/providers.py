@@ -1,11 +1,12 @@
-"""Where spans, measures and records go: the exporters that the standard OTEL_ variables name."""
+"""Where spans, measures and records go: to the exporters that are wanted, or where the process sends them already."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
 
 from opentelemetry import metrics, trace
+from opentelemetry._logs import get_logger_provider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
@@ -16,10 +17,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from core.basics.version import VERSION
+from core.safety.safe_text import text_of
 from infrastructure.telemetry.ids import ChosenIds
-from infrastructure.telemetry.wanted import Exporters
+from infrastructure.telemetry.wanted import AZURE_MONITOR, Exporters
 
 _FLUSH_MILLISECONDS = 3000
+# In place of exporters, for a signal that somebody else in the process has set up.
+PRESENT = ("present",)
 
 
 class ExporterMissing(Exception):
@@ -28,8 +32,16 @@ class ExporterMissing(Exception):
     def __init__(self, variable: str, name: str, found: list[str]) -> None:
         super().__init__(
             f"{variable}: expected one of the installed exporters ({', '.join(found) or 'none'}), found {name!r}; "
-            "install its package, for OTLP the extra `telemetry` of coremachine"
+            "install its package, which the extras `telemetry` (OTLP) and `azure-monitor` of coremachine have"
         )
+
+
+class ExporterRefused(Exception):
+    """An exporter cannot use what the variables give it."""
+
+    def __init__(self, signal: str, name: str, error: Exception) -> None:
+        wanted = "APPLICATIONINSIGHTS_CONNECTION_STRING as Azure shows it" if name == AZURE_MONITOR else "its variables"
+        super().__init__(f"exporter {name} for {signal}: expected {wanted}, found: {text_of(error)}")
 
 
 @dataclass(frozen=True)
@@ -37,12 +49,14 @@ class Providers:
     """OpenTelemetry's providers of one process.
 
     Args:
-        logs: None where records go nowhere but to the log.
+        logs: None where records are not ours to export.
+        used: The exporters of each signal; `PRESENT` where the provider was there.
     """
 
     traces: TracerProvider
     metrics: MeterProvider
     logs: LoggerProvider | None
+    used: Exporters = field(default_factory=Exporters)
 
     def flush(self) -> None:
         """Send what was gathered, for at most a few seconds."""
@@ -55,30 +69,47 @@ class Providers:
 def make_providers(exporters: Exporters, service_name: str, environ: Mapping[str, str]) -> tuple[Providers, ChosenIds]:
     """Those that are there already, as the worker of Azure Functions may have made them; otherwise new ones.
 
+    A signal that has a provider gets no second exporter: everything would arrive twice.
+
     Raises:
-        ExporterMissing: What a variable names is not installed.
+        ExporterMissing, ExporterRefused: No provider was set.
     """
     resource = _resource(service_name, environ)
-    present = trace.get_tracer_provider()
-    traces = present if isinstance(present, TracerProvider) else TracerProvider(resource=resource)
-    traces.id_generator = ids = ChosenIds(traces.id_generator)
-    logs = None
-    readers = [_reader(_load("metrics", name)) for name in exporters.metrics]
-    spans = [BatchSpanProcessor(_load("traces", name)) for name in exporters.traces]
-    records = [BatchLogRecordProcessor(_load("logs", name)) for name in exporters.logs]
-    if traces is not present:
-        for span_processor in spans:
-            traces.add_span_processor(span_processor)
-        trace.set_tracer_provider(traces)
-    meters = metrics.get_meter_provider()
-    if readers and not isinstance(meters, SdkMeterProvider):
-        meters = SdkMeterProvider(readers, resource)
-        metrics.set_meter_provider(meters)
-    if records:
-        logs = LoggerProvider(resource)
-        for record_processor in records:
-            logs.add_log_record_processor(record_processor)
-    return Providers(traces, meters, logs), ids
+    traces, meters = trace.get_tracer_provider(), metrics.get_meter_provider()
+    used = Exporters(
+        PRESENT if isinstance(traces, TracerProvider) else exporters.traces,
+        PRESENT if isinstance(meters, SdkMeterProvider) else exporters.metrics,
+        PRESENT if isinstance(get_logger_provider(), LoggerProvider) else exporters.logs,
+    )
+    new_traces = traces if isinstance(traces, TracerProvider) else _make_traces(used.traces, resource)
+    new_meters = _make_meters(used.metrics, resource) if used.metrics not in {PRESENT, ()} else meters
+    logs = _make_logs(used.logs, resource) if used.logs not in {PRESENT, ()} else None
+    if new_traces is not traces:
+        trace.set_tracer_provider(new_traces)
+    if new_meters is not meters:
+        metrics.set_meter_provider(new_meters)
+    new_traces.id_generator = ids = ChosenIds(new_traces.id_generator)
+    return Providers(new_traces, new_meters, logs, used), ids
+
+
+def _make_traces(names: Iterable[str], resource: Resource) -> TracerProvider:
+    exporters = [_load("traces", name) for name in names]
+    provider = TracerProvider(resource=resource)
+    for exporter in exporters:
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider
+
+
+def _make_meters(names: Iterable[str], resource: Resource) -> SdkMeterProvider:
+    return SdkMeterProvider([_reader(_load("metrics", name)) for name in names], resource)
+
+
+def _make_logs(names: Iterable[str], resource: Resource) -> LoggerProvider:
+    exporters = [_load("logs", name) for name in names]
+    provider = LoggerProvider(resource)
+    for exporter in exporters:
+        provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+    return provider
 
 
 def _resource(service_name: str, environ: Mapping[str, str]) -> Resource:
@@ -92,7 +123,11 @@ def _load(signal: str, name: str) -> Any:
     found = {one.name: one for one in entry_points(group=f"opentelemetry_{signal}_exporter")}
     if name not in found:
         raise ExporterMissing(f"OTEL_{signal.upper()}_EXPORTER", name, sorted(found))
-    return found[name].load()()
+    exporter = found[name].load()
+    try:
+        return exporter()
+    except Exception as error:
+        raise ExporterRefused(signal, name, error) from error
 
 
 def _reader(exporter: Any) -> MetricReader:

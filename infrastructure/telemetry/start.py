@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from core.basics.first_imports import IMPORTS
 from core.safety.safe_log import safe_logger
 from core.telemetry.observer import observe_with
 from infrastructure.postgresql import Pool
-from infrastructure.telemetry.wanted import Exporters, read_exporters
+from infrastructure.telemetry.wanted import AZURE_MONITOR, Exporters, read_exporters
 
 if TYPE_CHECKING:
     from infrastructure.telemetry.observer import OpenTelemetryObserver
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 log = safe_logger(__name__)
 
 _NAMES = ("COREMACHINE_APP_NAME", "WEBSITE_SITE_NAME")
+# Loggers that write lines at info for each export, every few seconds.
+_TALKATIVE = ("azure.core.pipeline.policies.http_logging_policy", "azure.monitor.opentelemetry.exporter")
 
 
 def start_telemetry(environ: Mapping[str, str]) -> bool:
-    """Report spans, measures and records as the OTEL_ variables ask for. Whether anything is reported.
+    """Report spans, measures and records as the variables ask for. Whether anything is reported.
 
     What keeps it from that is logged, and keeps the app from nothing.
     """
@@ -75,7 +77,16 @@ def _start(exporters: Exporters, environ: Mapping[str, str]) -> None:
     _meeting.join(observer=made)
     if providers.logs is not None:
         logging.getLogger().addHandler(RecordExporter(providers.logs))
-    log.info("telemetry_started", extra={"checkpoint": "TELEMETRY", **vars(exporters)})
+    if AZURE_MONITOR in {*providers.used.traces, *providers.used.metrics, *providers.used.logs}:
+        _quieten(_TALKATIVE)
+    log.info("telemetry_started", extra={"checkpoint": "TELEMETRY", **vars(providers.used)})
+
+
+def _quieten(names: Iterable[str]) -> None:
+    """Warnings alone, unless somebody has set a level."""
+    for logger in map(logging.getLogger, names):
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)
 
 
 def _is_worker_tracing() -> bool:

@@ -1,8 +1,12 @@
-"""Which exporters the standard variables ask for; read without OpenTelemetry, as cold start wants it."""
+"""Which exporters the variables ask for; read without OpenTelemetry, as cold start wants it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 
+# Its package registers the exporter of each signal under this name.
+AZURE_MONITOR = "azure_monitor_opentelemetry_exporter"
+_CONNECTION_STRING = "APPLICATIONINSIGHTS_CONNECTION_STRING"
 _GRPC, _HTTP = "grpc", "http/protobuf"
 _OTLP = {_GRPC: "otlp_proto_grpc", _HTTP: "otlp_proto_http"}
 
@@ -24,24 +28,43 @@ class Exporters:
         return not (self.traces or self.metrics or self.logs)
 
 
-def read_exporters(environ: Mapping[str, str]) -> Exporters:
-    """What OTEL_TRACES_EXPORTER and its siblings name; OTLP where only an endpoint is given; nothing by default.
+def has_azure_monitor() -> bool:
+    """Whether the extra `azure-monitor` is installed; nothing of it is imported."""
+    try:
+        distribution("azure-monitor-opentelemetry-exporter")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def read_exporters(environ: Mapping[str, str], has_azure: Callable[[], bool] = has_azure_monitor) -> Exporters:
+    """What is to be exported to where; nothing by default.
+
+    For each signal: what OTEL_TRACES_EXPORTER and its siblings name; else OTLP, where an endpoint is given; else
+    Application Insights, where there is its connection string, as in Azure, and its exporter is installed. Records
+    that Azure's host passes on have to be asked for by name: they would arrive twice.
 
     Raises:
         TelemetryMisconfigured: A protocol is not known.
     """
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Exporters()
-    traces, metrics, logs = (_names(environ, signal) for signal in ("TRACES", "METRICS", "LOGS"))
-    return Exporters(traces, metrics, logs)
+    others = (AZURE_MONITOR,) if environ.get(_CONNECTION_STRING, "").strip() and has_azure() else ()
+    return Exporters(*(_names(environ, signal, others) for signal in ("TRACES", "METRICS", "LOGS")))
 
 
-def _names(environ: Mapping[str, str], signal: str) -> tuple[str, ...]:
+def _names(environ: Mapping[str, str], signal: str, others: tuple[str, ...]) -> tuple[str, ...]:
     given = environ.get(f"OTEL_{signal}_EXPORTER", "").strip()
-    names = [name.strip() for name in given.split(",") if name.strip()]
-    if not names and _first(environ, signal, "ENDPOINT"):
-        names = ["otlp"]
+    names = tuple(name.strip() for name in given.split(",") if name.strip())
+    if not names and not (signal == "LOGS" and _host_passes_records_on(environ)):
+        names = ("otlp",) if _first(environ, signal, "ENDPOINT") else others
     return tuple(_otlp(environ, signal) if name == "otlp" else name for name in names if name != "none")
+
+
+def _host_passes_records_on(environ: Mapping[str, str]) -> bool:
+    """As it does in Azure, unless the worker declares that it exports them itself."""
+    is_ours = environ.get("PYTHON_ENABLE_OPENTELEMETRY", "").strip().lower() in {"true", "1"}
+    return bool(environ.get("WEBSITE_SITE_NAME")) and not is_ours
 
 
 def _otlp(environ: Mapping[str, str], signal: str) -> str:

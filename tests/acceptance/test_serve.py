@@ -101,3 +101,4 @@ def test_served_app_answers_and_hands_its_tasks_back_at_sigterm(served: Served, 
     assert app["app_name"] == "served"
     assert app["ended_at"] is not None
     assert {"time", "level", "process", "logger", "message"} <= set(served.records()[0])
+    assert [record for record in served.records() if KEY in json.dumps(record)] == []

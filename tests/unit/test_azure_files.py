@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,22 @@ import yaml
 from coremachine.reference.settings_page import OTHERS
 from coremachine.scaffold.project import write_project
 from infrastructure.settings import Settings, load_settings, variables_of
-from tests.bicep import Expression, Template, read_template
+from tests import facts
+from tests.bicep import Expression, Resource, Template, read_template
+from tests.bicep_types import KEPT, check_resource, made_in
 from triggers.app_shape import RESERVE_THREADS, read_shape, threads_needed
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 TEMPLATES = {path.name: read_template(path) for path in sorted(INFRA.glob("*.bicep"))}
+MADE = made_in(INFRA)
+PUBLISHED = facts.read(KEPT)
 PAGE = (ROOT / "docs" / "howto" / "deploy-with-azd.md").read_text()
 CONCURRENT_CALLS = json.loads((ROOT / "host.json").read_text())["extensions"]["serviceBus"]["maxConcurrentCalls"]
 # Read by the Functions host and by the SDKs, not by us.
 OF_THE_HOST = re.compile(
-    r"AzureWebJobsStorage__\w+|APPLICATIONINSIGHTS_\w+|AZURE_CLIENT_ID|ServiceBusConnection__credential"
+    r"AzureWebJobsStorage__(accountName|credential|clientId)|ServiceBusConnection__credential"
+    r"|APPLICATIONINSIGHTS_(CONNECTION|AUTHENTICATION)_STRING|AZURE_CLIENT_ID"
 )
 # What Azure allows apps of each database, by Microsoft's page of limits.
 CONNECTIONS = {"Standard_B2s": 414, "Standard_D2ds_v5": 844, "Standard_D8ds_v5": 3422}
@@ -44,6 +50,37 @@ def test_modules_get_what_they_declare_and_imports_are_exported(template: Templa
         assert used <= set(target.outputs), module.symbol
     for path, names in template.imports.items():
         assert names <= TEMPLATES[path].exported
+
+
+@pytest.mark.parametrize("resource", MADE, ids=lambda each: f"{each.symbol} {each.type}")
+def test_a_resource_fits_its_published_type(resource: Resource) -> None:
+    """Every name, choice and required property, as the compiler checks them."""
+    assert check_resource(resource, PUBLISHED) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"properties": {"maximumThroughput": 4}}, "properties.maximumThroughput: expected one of"),
+        (
+            {"properties": {"disableLocalAuth": "yes"}},
+            "properties.disableLocalAuth: expected true or false, found 'yes'",
+        ),
+        ({"properties": {"status": "Active"}}, "properties.status: expected nothing, since it is read-only"),
+        ({"properties": {"encryption": {}}}, "properties.encryption: expected a type that azure_types.json has"),
+        ({"sku": {"name": "Gold"}}, "sku.name: expected one of ['Basic', 'Standard', 'Premium'], found 'Gold'"),
+        ({"sku": {}}, "sku.name: expected it, since it is required"),
+    ],
+    ids=lambda each: str(each)[:30],
+)
+def test_a_resource_that_does_not_fit_is_named(change: dict[str, Any], complaint: str) -> None:
+    (namespace,) = [each for each in MADE if each.type == "Microsoft.ServiceBus/namespaces"]
+    changed = replace(namespace, body=namespace.body | change)
+    problems = check_resource(changed, PUBLISHED)
+    assert problems[0].startswith(f"Microsoft.ServiceBus/namespaces.{complaint}")
+    unpublished = replace(namespace, version="2099-01-01")
+    (problem,) = check_resource(unpublished, PUBLISHED)
+    assert problem.startswith("microsoft.servicebus/namespaces@2099-01-01: expected a published type, found none")
 
 
 def test_every_parameter_is_given_or_explained() -> None:
@@ -79,7 +116,17 @@ def test_azd_finds_scripts_and_an_app_for_each_service() -> None:
     assert (ROOT / project["infra"]["path"] / f"{project['infra']['module']}.bicep").is_file()
     for hook in project["hooks"].values():
         assert (ROOT / hook["run"]).stat().st_mode & 0o100
+        assert hook["shell"] == "sh"
+    assert set(project["hooks"]) == {"preprovision", "predeploy"}
     assert list(project["services"]) == [TEMPLATES["resources.bicep"].variables["firstApp"]["service"]]
+
+
+def test_a_worker_is_a_service_with_the_same_code() -> None:
+    """What the file shows as a comment, without the marks."""
+    text = re.sub(r"(?m)^  # (?!The|Each)", "  ", (ROOT / "azure.yaml").read_text())
+    services = yaml.safe_load(text)["services"]
+    assert list(services) == ["app", "heavy"]
+    assert services["heavy"] == services["app"] == {"project": ".", "language": "python", "host": "function"}
 
 
 def app_settings() -> dict[str, Any]:
@@ -90,6 +137,21 @@ def app_settings() -> dict[str, Any]:
 def test_every_app_setting_is_one_that_somebody_reads() -> None:
     ours = {name for field in Settings.model_fields.values() for name in variables_of(field)} | set(OTHERS)
     assert [name for name in app_settings() if name not in ours and OF_THE_HOST.fullmatch(name) is None] == []
+
+
+def test_the_settings_of_a_deployment_by_hand_are_read_too() -> None:
+    """Those of `azure.sh`, whose steps the page shows."""
+    script = (ROOT / "coremachine" / "scaffold" / "templates" / "azure.txt").read_text()
+    (step,) = re.findall(r"appsettings set .*?--settings \\\n((?:  \".*\n)+)", script)
+    given = dict(re.findall(r'"(\w+)=(.*)"', step))
+    assert len(given) == step.count("\n")
+    threads = given.pop("PYTHON_THREADPOOL_THREAD_COUNT")
+    assert int(threads) == threads_needed(read_shape({"COREMACHINE_TASK_QUEUES": "tasks=t"}), CONCURRENT_CALLS)
+    del given["ServiceBusConnection__credential"]
+    settings = load_settings({name: re.sub(r"\$\w+", "x", value) for name, value in given.items()})
+    assert settings.database_auth == "entra"
+    assert settings.service_bus_namespace == "x.servicebus.windows.net"
+    assert given.keys() <= {name for field in Settings.model_fields.values() for name in variables_of(field)}
 
 
 @pytest.mark.parametrize("mode", ["standalone", "platform", "worker"])

@@ -16,6 +16,7 @@ from coremachine.cli.main import app
 from coremachine.local.serve import Serving, check_environment
 from coremachine.reference.settings_page import OTHERS
 from infrastructure.settings import Settings, load_settings, variables_of
+from tests.keda import problems_of
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
@@ -118,6 +119,44 @@ def test_a_manifest_that_does_not_fit_is_refused():
     wrong = {**DEPLOYMENTS["platform"], "spec": {**DEPLOYMENTS["platform"]["spec"], "replica": 2}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, "1.37", strict=True)
+
+
+KEDA = [each for each in DOCUMENTS if each["apiVersion"].startswith("keda.sh/")]
+
+
+@pytest.mark.parametrize("document", KEDA, ids=lambda each: f"{each['kind']} {each['metadata']['name']}")
+def test_an_object_of_keda_fits_its_schema(document):
+    assert problems_of(document) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"minReplicas": 1}, "ScaledObject.spec.minReplicas: expected one of ['advanced', "),
+        ({"cooldownPeriod": "300"}, "ScaledObject.spec.cooldownPeriod: expected a whole number, found '300'"),
+        ({"cooldownPeriod": None}, "ScaledObject.spec.cooldownPeriod: expected a whole number, found None"),
+        ({"maxReplicaCount": 0}, "ScaledObject.spec.maxReplicaCount: expected at least 1, found 0"),
+        ({"triggers": []}, "ScaledObject.spec.triggers: expected at least 1 items, found []"),
+        ({"scaleTargetRef": {}}, "ScaledObject.spec.scaleTargetRef.name: expected it, since it is required"),
+        ({"fallback": {}}, "ScaledObject.spec.fallback: expected a type that keda_schemas.json has, found none"),
+        (
+            {"triggers": [{"type": "azure-servicebus", "metadata": {"queue": "a"}}]},
+            "azure-servicebus.queue: expected one of ['activationMessageCount', ",
+        ),
+        (
+            {"triggers": [{"type": "azure-servicebus", "metadata": {"operation": "min"}}]},
+            "azure-servicebus.operation: expected one of ['sum', 'max', 'avg'], found 'min'",
+        ),
+        (
+            {"triggers": [{"type": "cron", "metadata": {"start": "0 6 * * *"}}]},
+            "cron: expected a type of trigger that keda_schemas.json has, found none",
+        ),
+    ],
+)
+def test_an_object_of_keda_that_does_not_fit_is_refused(change, problem):
+    scaler = SCALERS["worker-tasks"]
+    (found,) = problems_of({**scaler, "spec": scaler["spec"] | change})
+    assert found.startswith(problem)
 
 
 def test_kustomization_has_every_file():

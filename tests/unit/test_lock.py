@@ -16,7 +16,7 @@ _spec.loader.exec_module(lock)
 @pytest.fixture
 def copy(tmp_path):
     """The project's files of versions, to be changed."""
-    for name in ("pyproject.toml", lock.INSTALLER, lock.EVERYTHING, lock.APP, lock.CONTAINER):
+    for name in ("pyproject.toml", lock.INSTALLER, lock.EVERYTHING, *lock.EXTRAS):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
@@ -38,7 +38,7 @@ def test_the_locked_versions_are_those_of_the_project():
 def test_a_changed_dependency_makes_all_files_stale(copy, pattern):
     change(copy / "pyproject.toml", pattern, lambda found: f"{found[0]}~")
     problems = lock.find_problems(copy)
-    assert len(problems) == 4
+    assert len(problems) == 5
     assert all("run `make lock`" in problem for problem in problems)
 
 

@@ -1,6 +1,9 @@
 """The published schema of the submission message takes what the engine takes, and nothing else."""
 
 import json
+import os
+import shutil
+import subprocess
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -8,7 +11,9 @@ from pydantic import ValidationError
 
 from core.models.message import read_job_message
 from core.models.message_schema import submission_schema
+from tests.documents import ROOT, blocks
 from tests.unit.triggers.fakes import Api
+from tests.webhook_receiver import receiver
 
 VALIDATOR = Draft202012Validator(submission_schema())
 PLAIN = {"job_type": "hello_world", "parameters": {}}
@@ -58,3 +63,24 @@ def test_engines_own_fields_are_not_for_producers():
 
 def test_app_serves_it():
     assert Api().get("/api/messages/submission").json() == submission_schema()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_page_s_shell_example_sends_a_submission(tmp_path):
+    """To a receiver in place of Service Bus, whose REST interface takes the body as the message."""
+    page = ROOT / "docs" / "howto" / "submit-jobs.md"
+    (script,) = [block.text for block in blocks() if block.path == page and "/messages" in block.text]
+    (tmp_path / "az").write_text('#!/bin/sh\n[ "$1 $2" = "account get-access-token" ] && echo a-token\n')
+    (tmp_path / "az").chmod(0o755)
+    with receiver() as service_bus:
+        assert "https://my-namespace.servicebus.windows.net" in script
+        script = script.replace("https://my-namespace.servicebus.windows.net", service_bus.url)
+        environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["sh", "-eu", "-c", script], check=False, env=environment, capture_output=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        headers, _, body = service_bus.next()
+    assert headers["authorization"] == "Bearer a-token"
+    assert headers["content-type"] == "application/json"
+    assert read_job_message("jobs", body.decode()).job_type == "hello_world"

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -13,17 +14,23 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from core.models import JobRef
 from core.telemetry.instruments import INSTRUMENTS, TASKS_ENDED
 from core.telemetry.observer import Observer, observe_with, observer
+from coremachine.local.broker.certificates import server_context
 from infrastructure.telemetry.ids import ChosenIds, attempt_span, job_span, stage_span, submission_of
 from infrastructure.telemetry.observer import OpenTelemetryObserver
 from infrastructure.telemetry.providers import Providers
 from infrastructure.telemetry.start import start_telemetry
-from infrastructure.telemetry.wanted import Exporters, TelemetryMisconfigured, read_exporters
+from infrastructure.telemetry.wanted import Exporters, TelemetryMisconfigured, has_azure_monitor, read_exporters
+from tests.ingestion import ALONE, Ingested, ingestion
+from tests.token_endpoint import APP_SERVICE_PATH, TENANT, TokenEndpoint, serving
 
 REF = JobRef("ab" * 32, 1)
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317"}
 AZURE = "azure_monitor_opentelemetry_exporter"
 OTLP = Exporters(*(("otlp_proto_grpc",),) * 3)
+INSIGHTS = {"APPLICATIONINSIGHTS_CONNECTION_STRING": "InstrumentationKey=0"}
+IN_AZURE = {"WEBSITE_SITE_NAME": "the-app"}
+ALL_AZURE = Exporters(*((AZURE,),) * 3)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +54,33 @@ def test_the_standard_variables_choose_the_exporters(environ, expected):
     assert read_exporters(environ) == expected
 
 
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (INSIGHTS, ALL_AZURE),
+        ({"APPLICATIONINSIGHTS_CONNECTION_STRING": " "}, Exporters()),
+        (INSIGHTS | {"OTEL_SDK_DISABLED": "true"}, Exporters()),
+        (INSIGHTS | ENDPOINT, OTLP),
+        (INSIGHTS | {"OTEL_TRACES_EXPORTER": "none"}, Exporters((), (AZURE,), (AZURE,))),
+        # The host passes records on, to the same place.
+        (INSIGHTS | IN_AZURE, Exporters((AZURE,), (AZURE,))),
+        (ENDPOINT | IN_AZURE, Exporters(OTLP.traces, OTLP.metrics)),
+        (ENDPOINT | IN_AZURE | {"OTEL_LOGS_EXPORTER": "otlp"}, OTLP),
+        (INSIGHTS | IN_AZURE | {"PYTHON_ENABLE_OPENTELEMETRY": "false"}, Exporters((AZURE,), (AZURE,))),
+        # It does not any more.
+        (INSIGHTS | IN_AZURE | {"PYTHON_ENABLE_OPENTELEMETRY": "true"}, ALL_AZURE),
+    ],
+)
+def test_application_insights_gets_everything_once(environ, expected):
+    assert read_exporters(environ, lambda: True) == expected
+    # Without the extra its connection string is the host's alone.
+    assert AZURE not in {name for names in vars(read_exporters(environ, lambda: False)).values() for name in names}
+
+
+def test_the_exporter_of_application_insights_is_known_without_being_imported():
+    assert has_azure_monitor()
+
+
 def test_a_protocol_that_is_not_known_is_named():
     with pytest.raises(TelemetryMisconfigured, match="expected grpc or http/protobuf, found 'carrier pigeon'"):
         read_exporters(ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "carrier pigeon"})
@@ -58,6 +92,16 @@ def test_an_exporter_that_is_not_installed_is_named_and_keeps_the_app_from_nothi
     assert (record.message, record.checkpoint) == ("telemetry_not_started", "TELEMETRY")
     assert "OTEL_TRACES_EXPORTER: expected one of the installed exporters" in record.reason
     assert "found 'carrier_pigeon'" in record.reason
+
+
+def test_a_connection_string_that_cannot_be_used_is_named(monkeypatch, caplog):
+    environ = {"APPLICATIONINSIGHTS_CONNECTION_STRING": "nonsense", **ALONE}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert start_telemetry(environ) is False
+    (record,) = [one for one in caplog.records if one.message == "telemetry_not_started"]
+    assert record.reason.startswith(f"exporter {AZURE} for traces: expected APPLICATIONINSIGHTS_CONNECTION_STRING")
+    assert not isinstance(trace.get_tracer_provider(), TracerProvider)
 
 
 def test_without_variables_nothing_of_opentelemetry_is_imported():
@@ -212,6 +256,78 @@ def test_an_exporter_of_any_package_is_found_by_its_name(tmp_path):
     traceparent, *names = run_script(SUBMIT.format(before="", exporter="pigeon"), tmp_path)
     assert traceparent.startswith("00-")
     assert names == ["submit a"]
+
+
+IN_APPLICATION_INSIGHTS = """
+import logging, os
+from core.telemetry.instruments import JOBS_ENDED
+from core.telemetry.observer import observer
+from infrastructure.telemetry.start import start_telemetry
+logging.getLogger().setLevel(logging.INFO)
+assert start_telemetry(os.environ)
+with observer().submission("a") as traceparent:
+    logging.getLogger("core.b").info("job_submitted", extra={"checkpoint": "JOB_SUBMITTED", "job_id": "abc"})
+observer().measure(JOBS_ENDED, 1, status="completed")
+observer().flush()
+print(traceparent)
+"""
+
+
+def identity_variables(form, endpoint, folder):
+    """As App Service sets them, or as Kubernetes does."""
+    if form == "app_service":
+        return {"IDENTITY_ENDPOINT": f"{endpoint}{APP_SERVICE_PATH}", "IDENTITY_HEADER": "secret"}
+    (folder / "assertion").write_text("secret")
+    return {
+        "AZURE_AUTHORITY_HOST": endpoint,
+        "AZURE_TENANT_ID": TENANT,
+        "AZURE_FEDERATED_TOKEN_FILE": str(folder / "assertion"),
+    }
+
+
+@pytest.mark.parametrize("form", ["app_service", "workload"])
+def test_application_insights_gets_spans_measures_and_records_by_an_identity(form, tmp_path):
+    """Its exporter, over TLS, with a token of the app's identity: it sends none where TLS is missing."""
+    ingested, tokens = Ingested(), TokenEndpoint(lives_seconds=3600, header="secret", assertion="secret")
+    tls = server_context(tmp_path)
+    with ingestion(ingested, tls) as variables, serving(tokens, tls if form == "workload" else None) as address:
+        variables |= {
+            "APPLICATIONINSIGHTS_AUTHENTICATION_STRING": "ClientId=id-of-app;Authorization=AAD",
+            "REQUESTS_CA_BUNDLE": str(tmp_path / "ca.pem"),
+        }
+        identity = identity_variables(form, address, tmp_path)
+        (traceparent,) = run_script(IN_APPLICATION_INSIGHTS, tmp_path, **variables, **identity)
+    (span,) = ingested.rows["dependencies"]
+    assert (span["name"], span["operation_Id"], span["id"]) == ("submit a", *traceparent.split("-")[1:3])
+    (record,) = [row for row in ingested.rows["traces"] if row["message"] == "job_submitted"]
+    assert (record["operation_Id"], record["operation_ParentId"]) == (span["operation_Id"], span["id"])
+    assert record["properties"]["job_id"] == "abc"
+    metrics = {metric["name"]: row for row in ingested.rows["customMetrics"] for metric in row["metrics"]}
+    assert metrics["coremachine.jobs.ended"]["properties"] == {"status": "completed"}
+    # Nor what the exporter logs of its own requests.
+    assert [row["message"] for row in ingested.rows["traces"] if "Request" in row["message"]] == []
+    assert set(tokens.asked) == {(form, "https://monitor.azure.com/", "id-of-app")}
+    assert ingested.signatures == {f"Bearer {token}" for token in tokens.tokens}
+
+
+WORKER_S_OWN = """
+from opentelemetry import metrics, trace
+from opentelemetry._logs import set_logger_provider
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+metrics.set_meter_provider(MeterProvider())
+set_logger_provider(LoggerProvider())
+"""
+
+
+def test_what_the_worker_reports_already_is_not_reported_again(tmp_path):
+    """As with PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY, whose set-up reads the same connection string."""
+    ingested = Ingested()
+    with ingestion(ingested) as variables:
+        run_script(WORKER_S_OWN + IN_APPLICATION_INSIGHTS, tmp_path, **variables)
+    assert ingested.rows == {}
 
 
 def test_providers_that_the_worker_has_made_are_used(tmp_path):

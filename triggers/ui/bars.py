@@ -1,6 +1,6 @@
 """Progress as parts of a bar, and in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,6 +8,8 @@ from typing import Any
 from core.models.dashboard import StageProgress
 from core.models.status import JobStatus, TaskStatus
 from core.models.view import JobSummary, StageDetail, run_times
+from core.operating.brief_reason import BriefReason
+from triggers.ui.short_parameters import ShortParameter
 from triggers.ui.texts import NOTHING, duration, seconds_between
 
 _RATE_SECONDS = 60.0
@@ -47,7 +49,13 @@ def bar_label(total: int | None, counts: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job in the list."""
+    """A job in the list.
+
+    Args:
+        parameters: The most telling ones.
+        apps: That have tasks of it, or had the latest.
+        reason: Why it waits or failed.
+    """
 
     job: JobSummary
     parts: list[Part]
@@ -57,6 +65,9 @@ class JobRow:
     failed: int
     seconds: float | None
     is_running: bool
+    parameters: Sequence[ShortParameter] = ()
+    apps: Sequence[str] = ()
+    reason: BriefReason | None = None
 
 
 def job_row(job: JobSummary, progress: StageProgress | None, totals: tuple[int, int], now: datetime) -> JobRow:
@@ -182,7 +193,7 @@ def _speed(stage: StageDetail, ended: int, recent: int | None, now: datetime) ->
     rate = recent / _RATE_SECONDS if is_steady else max(ended, recent) / since_begin
     left = stage.expected_count - ended
     pace = f"{rate:.1f} tasks/s" if rate >= 1 else f"{rate * 60:.1f} tasks/min"
-    # How long the last ones take, which all run, has nothing to do with the rate.
-    if left <= stage.counts[TaskStatus.PROCESSING]:
+    # How long the last ones take, which all run or wait for a time, has nothing to do with the rate.
+    if left <= stage.counts[TaskStatus.PROCESSING] + stage.counts[TaskStatus.PENDING_RETRY]:
         return ""
     return f"{pace} · about {duration(max(1.0, left / rate))} left"

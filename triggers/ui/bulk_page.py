@@ -46,7 +46,7 @@ def act_on_jobs(
         return _ask(request, asked, report, wish, picked)
     outcomes = [f"{word}-{count}" for word, count in report.counts.items()]
     left = {"left": report.remaining, "done_until": report.next_cursor} if report.next_cursor else {}
-    return go_to(request, "jobs", **wish.place, did=asked.action.value, outcome=outcomes, **left)
+    return go_to(request, "jobs", **wish.asked, did=asked.action.value, outcome=outcomes, **left)
 
 
 def _read(form: dict[str, str], wish: ListWish, picked: list[str]) -> BulkBody:

@@ -28,16 +28,21 @@ from triggers.ui.jobs_page import blank_is_none
 from triggers.ui.outline_map import MOST_NAMED, draw_map
 from triggers.ui.page import PageRoute, render
 from triggers.ui.paging import Chain
+from triggers.ui.places import with_places
 from triggers.ui.ports import Services, UiServices
 from triggers.ui.recent import RecentReads, recent_reads
 from triggers.ui.texts import seconds_between, trace_id_of
+from triggers.ui.visitor import visitor_of
 
 router = APIRouter(route_class=PageRoute)
 PAGE = 50
 _MOST_MARKS = 2000
+# Of each stage with heat strips: tasks that went wrong and have a line of their own.
+_MOST_UNUSUAL = 8
 # To group them, this number of a job's failed tasks is looked at.
 _MOST_FAILURES = 10_000
 _ATTEMPTS = 100
+_MOST_RELATIVES = 20
 # A job that has ended may be rerun: its page is asked for again, seldom.
 _ENDED_SECONDS = 30
 # The order of a list that shows first what people look for.
@@ -56,6 +61,10 @@ _NOTES = {
     "cancel": "The job was cancelled. Tasks that run have been asked to stop.",
     "pause": "The job is paused. Nothing new begins until it is resumed.",
     "resume": "The job goes on.",
+    "hold": "The job is under a legal hold: neither retention nor people delete it.",
+    "release": "The legal hold has ended. Retention and administrators may delete the job.",
+    "deleting": "A part of the job is deleted; it is large. Delete it again to go on.",
+    "busy": "The job was not deleted: something else works on it. Try again in a moment.",
 }
 
 
@@ -91,7 +100,7 @@ def show_job(
         query=query,
         note=_NOTES.get(query.note or ""),
         head=head,
-        findings=explain(view.facts),
+        findings=with_places(explain(view.facts), job_id, head.actions, visitor_of(request)),
         sampled=view.sampled,
         cards=_cards(view),
         groups=view.facts.failures,
@@ -164,6 +173,7 @@ class Head:
     has_figure: bool
     can_rerun_failed: bool
     is_known_type: bool
+    tasks: int
     running: int
     waiting: int
     completed: int
@@ -190,6 +200,7 @@ def _head(services: UiServices, detail: JobDetail, now: datetime) -> Head:
         has_figure=kind is not None and kind.figure is not None,
         can_rerun_failed=not is_open and job.status is not JobStatus.COMPLETED,
         is_known_type=is_known_type,
+        tasks=sum(counts.values()),
         running=counts[TaskStatus.PROCESSING],
         waiting=waiting,
         completed=counts[TaskStatus.COMPLETED],
@@ -220,7 +231,13 @@ def _overview(services: UiServices, view: View) -> dict[str, Any]:
     started_at, _ = run_times(job)
     window = timeline.window_of(started_at or job.created_at or view.now, job.finished_at or view.now)
     if view.task_count > timeline.MOST_BARS:
-        times = timeline.RunTimes(window, stages, pulse=view.pulse)
+        # What an ended run left changes no more; else as often as the pulse is read.
+        seconds = _ENDED_SECONDS if job.status.is_terminal else 0
+        key = ("unusual", job.job_id, job.run, job.status, job.updated_at)
+        bars, marks = view.reads.get(
+            key, lambda: services.dashboard.list_unusual(view.ref, _MOST_UNUSUAL), seconds=seconds
+        )
+        times = timeline.RunTimes(window, stages, bars, marks, pulse=view.pulse)
     else:
         bars = services.dashboard.list_bars(view.ref, timeline.MOST_BARS)
         times = timeline.RunTimes(window, stages, bars, services.dashboard.list_marks(view.ref, _MOST_MARKS))
@@ -281,7 +298,10 @@ def _draw(name: str, asked: ViewRequest) -> dict[str, Any]:
 
 
 def _runs(services: UiServices, view: View) -> dict[str, Any]:
-    return {"runs": services.queries.list_runs(view.ref.job_id)}
+    return {
+        "runs": services.queries.list_runs(view.ref.job_id),
+        "relatives": services.dashboard.list_relatives(view.detail.job, _MOST_RELATIVES),
+    }
 
 
 _TABS: Mapping[str, Callable[[UiServices, View], dict[str, Any]]] = {

@@ -1,7 +1,7 @@
 """The list of jobs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -10,16 +10,23 @@ from fastapi import Query as InQuery
 from pydantic import BeforeValidator, Field, model_validator
 
 from core.models import JobStatus
+from core.models.app import WaitingWork
 from core.models.bulk import AS_WISHED, BulkAction
 from core.models.fields import MOST_TAGS, Cursor, JobTypeText, StorableText, expectation
+from core.models.insight import Finding
 from core.models.job_filter import JobFilter, read_wanted_tags
 from core.models.view import JobSummary, Page
+from core.operating.brief_reason import brief_reason
+from core.operating.fleet import find_missing_app
+from core.schema.statuses import ACTIVE_JOBS
+from infrastructure.job_search import MOST_SEARCHED
 from triggers.api_models import Query
 from triggers.ui.bars import JobRow, job_row
 from triggers.ui.page import PageRoute, render
 from triggers.ui.paging import Chain
 from triggers.ui.ports import Services, UiServices
-from triggers.ui.recent import recent_reads
+from triggers.ui.recent import RecentReads, recent_reads
+from triggers.ui.short_parameters import short_parameters
 
 router = APIRouter(route_class=PageRoute)
 PAGE = 50
@@ -28,6 +35,8 @@ _FAILED_FIRST = ((JobStatus.FAILED,), (JobStatus.COMPLETED_WITH_ERRORS,))
 _OPEN = tuple(status for status in JobStatus if not status.is_terminal)
 # What a chip chooses: statuses of its own, or one status.
 _SETS: Mapping[str, tuple[JobStatus, ...]] = {"open": _OPEN}
+# A chip of these is about jobs that are not paused: those have a chip of their own.
+_MAY_BE_PAUSED = frozenset(ACTIVE_JOBS)
 _ORDER = (
     "processing",
     "queued",
@@ -113,7 +122,7 @@ class JobsPageQuery(ListQuery):
 
 @dataclass(frozen=True)
 class ListWish:
-    """Which jobs to list. `text` looks for an id or a correlation id, whatever else is chosen."""
+    """Which jobs to list. `text` is looked for in ids, parameters and errors."""
 
     status: str | None
     job_type: str | None
@@ -124,18 +133,14 @@ class ListWish:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What a link has that keeps the choice: all but the text and the place in the list."""
+        """What a link has that keeps the choice: all but the place in the list."""
         return {
             "status": self.status,
             "job_type": self.job_type,
+            "q": self.text,
             "tag": list(self.tags),
             "failed_first": self.failed_first,
         }
-
-    @property
-    def place(self) -> dict[str, Any]:
-        """The same with the text, which other filters do not narrow."""
-        return self.asked | {"q": self.text}
 
     @property
     def statuses(self) -> tuple[JobStatus, ...]:
@@ -145,6 +150,8 @@ class ListWish:
 
     @property
     def paused(self) -> bool | None:
+        if self.status in _MAY_BE_PAUSED:
+            return False
         return True if self.status == "paused" else None
 
 
@@ -166,8 +173,10 @@ def show_jobs(request: Request, services: Services, query: Annotated[JobsPageQue
         "jobs.html",
         nav="jobs",
         wish=wish,
-        rows=rows_of(services, page.items),
+        rows=rows_of(services, page.items, recent_reads(request)),
         next_cursor=page.next_cursor,
+        # A search that came to its bound before the page was full.
+        searched=MOST_SEARCHED if wish.text and page.next_cursor and len(page.items) < PAGE else 0,
         tag_chips=_tag_chips(wish),
         chips=[*chips, ("paused", counts.paused)],
         most=counts.most,
@@ -185,19 +194,42 @@ def _tag_chips(wish: ListWish) -> list[tuple[str, dict[str, Any]]]:
     return [(tag, wish.asked | {"tag": [each for each in wish.tags if each != tag]}) for tag in wish.tags]
 
 
-def rows_of(services: UiServices, jobs: tuple[JobSummary, ...]) -> list[JobRow]:
-    """The jobs with their bars."""
+def rows_of(services: UiServices, jobs: tuple[JobSummary, ...], reads: RecentReads) -> list[JobRow]:
+    """The jobs with their bars, and with what distinguishes them and holds them up."""
     if not jobs:
         return []
     now = datetime.now(UTC)
     progress = services.dashboard.read_progress(jobs)
     totals = services.dashboard.read_totals([job.job_id for job in jobs if job.status.is_terminal])
-    return [job_row(job, progress.get(job.job_id), totals.get(job.job_id, (0, 0)), now) for job in jobs]
+    briefs = services.dashboard.briefs.read_briefs(jobs)
+    known = set(services.registry.job_types)
+
+    def row_of(job: JobSummary) -> JobRow:
+        row = job_row(job, progress.get(job.job_id), totals.get(job.job_id, (0, 0)), now)
+        brief = briefs.get(job.job_id)
+        if brief is None:
+            return row
+        kind = services.registry.get_job(job.job_type) if job.job_type in known else None
+        return replace(
+            row,
+            parameters=short_parameters(brief.parameters, kind),
+            apps=brief.apps,
+            reason=brief_reason(brief, find_missing),
+        )
+
+    def find_missing(work: WaitingWork) -> Finding | None:
+        found = find_missing_app(work, reads.get("fleet", services.apps.read_fleet))
+        # A process that registers nowhere is seen by the tasks that it has.
+        is_busy = found is not None and any(
+            each.queue == work.queue and each.owners
+            for each in reads.get("open_tasks", services.dashboard.read_open_tasks)
+        )
+        return None if is_busy else found
+
+    return [row_of(job) for job in jobs]
 
 
 def _find(services: UiServices, wish: ListWish) -> Page[JobSummary]:
-    if wish.text:
-        return Page(tuple(services.dashboard.search_jobs(wish.text, PAGE)), None)
     groups: list[tuple[JobStatus, ...]] = [wish.statuses]
     if wish.failed_first and wish.status is None:
         first = {status for group in _FAILED_FIRST for status in group}
@@ -210,6 +242,8 @@ def _find(services: UiServices, wish: ListWish) -> Page[JobSummary]:
             paused=wish.paused,
             tags=read_wanted_tags(wish.tags),
         )
+        if wish.text:
+            return services.dashboard.search.find_jobs(wish.text, wanted, limit=limit, cursor=cursor)
         return services.queries.find_jobs(wanted, limit=limit, cursor=cursor)
 
     return Chain(groups, fetch).read(PAGE, wish.cursor)

@@ -29,12 +29,14 @@ POLICY = (
 )
 HEADERS = {"Content-Security-Policy": POLICY}
 _KEPT_HEADERS = {"retry-after", "www-authenticate"}
-# The pages of the navigation: place below /ui, name, and the key that goes there after `g`.
+# The pages of the navigation: place below /ui, name, the key that goes there after `g`, and the role that they need.
 NAVIGATION = (
-    ("jobs", "Jobs", "j"),
-    ("schedules", "Schedules", "s"),
-    ("dead-letters", "Dead letters", "d"),
-    ("queues", "Queues", "q"),
+    ("jobs", "Jobs", "j", "viewer"),
+    ("schedules", "Schedules", "s", "viewer"),
+    ("queues", "Queues", "q", "viewer"),
+    ("limits", "Limits", "l", "viewer"),
+    ("dead-letters", "Dead letters", "d", "viewer"),
+    ("webhooks", "Webhooks", "w", "operator"),
 )
 # The key that the Functions host asks for goes with each link, as people opened the page with it.
 _PASSED_ON = ("code", "clientId")
@@ -130,6 +132,7 @@ def environment() -> "Environment":
         texts.short_id,
         texts.pretty_json,
         texts.words,
+        texts.code_parts,
     ):
         made.filters[text.__name__] = text
     return made

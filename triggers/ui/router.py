@@ -11,9 +11,11 @@ from triggers.ui import (
     fleet_page,
     job_page,
     jobs_page,
+    limit_pages,
     schedule_pages,
     sign_in,
     submit_page,
+    webhook_pages,
 )
 
 # Here too, since a browser that signed in has its cookie for these paths alone.
@@ -33,4 +35,6 @@ ROUTERS = (
     schedule_pages.router,
     dead_letter_pages.router,
     fleet_page.router,
+    limit_pages.router,
+    webhook_pages.router,
 )

@@ -1,5 +1,8 @@
 """Schedules: the list, and one with its history, its next times and why it submits nothing."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
@@ -7,6 +10,7 @@ from fastapi import Query as InQuery
 from pydantic import BeforeValidator, Field
 
 from core.models.fields import Cursor
+from core.models.schedule import TickRecord
 from triggers import schedule_models, schedules_api
 from triggers.actor import Actor
 from triggers.api_models import Query
@@ -18,6 +22,8 @@ from triggers.ui.ports import Services
 
 router = APIRouter(route_class=PageRoute)
 PAGE = 50
+# Ticks of a history, of which equal ones are one line.
+_TICKS = 200
 _NEXT = 5
 _NOTES = {
     "run": "A job was submitted for this schedule; it is the first line of the history.",
@@ -30,6 +36,41 @@ NamePath = Annotated[schedule_models.ScheduleName, Path()]
 class ListQuery(Query):
     cursor: Annotated[Cursor | None, BeforeValidator(blank_is_none)] = None
     note: Annotated[str | None, Field(max_length=20)] = None
+
+
+@dataclass(frozen=True)
+class TickLine:
+    """Ticks, one after the other, that ended in the same way; `latest` and `first` are one where `count` is 1."""
+
+    latest: TickRecord
+    first: TickRecord
+    count: int
+
+    @property
+    def begin(self) -> datetime:
+        return self.first.tick_at
+
+    @property
+    def end(self) -> datetime:
+        return self.latest.until_at or self.latest.tick_at
+
+
+def fold_ticks(ticks: Iterable[TickRecord]) -> list[TickLine]:
+    """The newest first, as given. A tick that has a job, or that somebody asked for, has a line of its own."""
+    lines: list[TickLine] = []
+    for tick in ticks:
+        before = lines[-1] if lines else None
+        if before is not None and _kind_of(tick) is not None and _kind_of(tick) == _kind_of(before.first):
+            lines[-1] = TickLine(before.latest, tick, before.count + 1)
+        else:
+            lines.append(TickLine(tick, tick, 1))
+    return lines
+
+
+def _kind_of(tick: TickRecord) -> tuple[str, str | None, str | None] | None:
+    """What equal ticks have in common; None for one that is like no other."""
+    is_own = tick.submitted_job_id is not None or tick.is_manual or tick.status.is_open
+    return None if is_own else (tick.status, tick.reason, tick.detail)
 
 
 @router.get("/ui/schedules")
@@ -50,7 +91,7 @@ def show_schedule(
     """One schedule."""
     explanation = schedules_api.explain_schedule_by_name(name, services, Query())
     schedule = schedules_api.get_schedule(name, services, Query())
-    ticks = services.schedule_queries.list_ticks(name, limit=PAGE, cursor=query.cursor)
+    ticks = services.schedule_queries.list_ticks(name, limit=_TICKS, cursor=query.cursor)
     next_times = schedules_api.list_next_ticks(name, request, services, schedule_models.NextQuery(count=_NEXT)).value
     return render(
         request,
@@ -58,8 +99,9 @@ def show_schedule(
         nav="schedules",
         schedule=schedule,
         findings=explanation.findings,
-        ticks=ticks.items,
+        ticks=fold_ticks(ticks.items),
         next_cursor=ticks.next_cursor,
+        query=query,
         next_times=next_times,
         note=_NOTES.get(query.note or ""),
         at=explanation.at,

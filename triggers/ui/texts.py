@@ -12,6 +12,8 @@ _MOST_JSON = 20_000
 # A short list of numbers or texts, which reads better in one line.
 _LIST = re.compile(r"\[\n\s+[^\[\]{}]{1,90}\n\s*\]")
 _SHORT_ID = 12
+# What people type, in a sentence for people: between backticks, or a command of this project.
+_TYPED = re.compile(r"`([^`]+)`|(coremachine [a-z-]+(?: [^\s;,()]+)*)")
 # What is not there, in a column of numbers.
 NOTHING = "\u2013"
 
@@ -87,6 +89,16 @@ def pretty_json(value: Any) -> str:
 def words(name: str) -> str:
     """`completed_with_errors` for people."""
     return name.replace("_", " ")
+
+
+def code_parts(text: str) -> list[tuple[bool, str]]:
+    """A sentence in parts: whether each is something to type, and its text."""
+    parts: list[tuple[bool, str]] = []
+    end = 0
+    for found in _TYPED.finditer(text):
+        parts += [(False, text[end : found.start()]), (True, found[1] or found[2])]
+        end = found.end()
+    return [part for part in (*parts, (False, text[end:])) if part[1]]
 
 
 def trace_id_of(traceparent: str | None) -> str | None:

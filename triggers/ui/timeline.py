@@ -1,8 +1,12 @@
-"""A run's time as lanes: a line for each stage, and one for each task; many tasks become a heat strip."""
+"""A run's time as lanes: a line for each stage, and one for each task; many tasks become a heat strip.
+
+Tasks that failed, were interrupted, needed more than one attempt or were slow come first in their stage.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from statistics import median
 
 from core.models.dashboard import AttemptMark, PulseCell, PulseWindow, TaskBar
 from core.models.status import TaskStatus
@@ -12,6 +16,10 @@ from triggers.ui.texts import duration, seconds_between
 # A run of more tasks is drawn as heat strips.
 MOST_BARS = 200
 CELLS = 100
+# Lanes of a stage that are seen at once; the others are folded if they are more than a few.
+_SEEN, _FEW = 12, 6
+# A task is slow if it took this many times what half of its stage did not take; the three slowest are named.
+_SLOW_TIMES, _SLOWEST = 2.0, 3
 _MOST_TICKS = 6
 _LEAST_WIDTH = 0.35
 _HEAT_STEPS = 5
@@ -47,7 +55,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Lane:
-    """A line. `task_id` is empty for a stage's own."""
+    """A line. `task_id` is empty for a stage's own; `why` is what is unusual about a task."""
 
     name: str
     task_id: str = ""
@@ -55,6 +63,21 @@ class Lane:
     blocks: Sequence[Block] = ()
     marks: Sequence[Mark] = ()
     text: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class StageLanes:
+    """A stage: its own line, its heat strip, and its tasks, of which `folded` are shown on request."""
+
+    own: Lane
+    heat: Lane | None = None
+    tasks: Sequence[Lane] = ()
+    folded: Sequence[Lane] = ()
+
+    @property
+    def lanes(self) -> list[Lane]:
+        return [self.own, *([self.heat] if self.heat else []), *self.tasks, *self.folded]
 
 
 @dataclass(frozen=True)
@@ -62,15 +85,19 @@ class Timeline:
     """`ticks`: places on the axis, with the time since the run began."""
 
     ticks: Sequence[tuple[float, str]]
-    lanes: Sequence[Lane]
+    stages: Sequence[StageLanes]
     is_heat: bool = False
     # The greatest number of tasks that one cell of a heat strip holds.
     most: int = 0
 
+    @property
+    def lanes(self) -> list[Lane]:
+        return [lane for stage in self.stages for lane in stage.lanes]
+
 
 @dataclass(frozen=True)
 class RunTimes:
-    """What a timeline is drawn from."""
+    """What a timeline is drawn from. With `pulse`, the bars are those of unusual tasks alone."""
 
     window: PulseWindow
     stages: Sequence[StageDetail]
@@ -85,20 +112,62 @@ def window_of(begin: datetime, end: datetime) -> PulseWindow:
 
 
 def draw(times: RunTimes) -> Timeline:
-    """With a lane for each task if `bars` has them, else with heat strips."""
+    """With a lane for each task if there are few, else with heat strips and the unusual tasks."""
     place = _Scale(times.window)
     most = max((cell.completed + cell.failed for cell in times.pulse), default=0)
     marks: dict[str, list[AttemptMark]] = {}
     for mark in times.marks:
         marks.setdefault(mark.task_id, []).append(mark)
-    lanes: list[Lane] = []
+    stages: list[StageLanes] = []
     for stage in times.stages:
-        lanes.append(_stage_lane(stage, place))
-        if times.pulse:
-            lanes.append(_heat_lane([cell for cell in times.pulse if cell.stage == stage.stage], most))
+        heat = [cell for cell in times.pulse if cell.stage == stage.stage]
         bars = [bar for bar in times.bars if bar.stage == stage.stage]
-        lanes += [_task_lane(bar, marks.get(bar.task_id, ()), stage, place) for bar in bars]
-    return Timeline(place.ticks(), lanes, is_heat=bool(times.pulse), most=most)
+        # Of a few tasks, all are seen: none is slow beside others.
+        has_many = (stage.expected_count or 0) > _SEEN
+        found = _find_unusual(bars, marks, place.end, is_chosen=bool(times.pulse) and has_many)
+        usual = [bar for bar in bars if bar.task_id not in found]
+        # What runs now is looked for more often than what has ended.
+        usual.sort(key=lambda bar: bar.status is not TaskStatus.PROCESSING)
+        first = sorted((bar for bar in bars if bar.task_id in found), key=lambda bar: found[bar.task_id][0])
+        lanes = [
+            _task_lane(bar, marks.get(bar.task_id, ()), stage, place, found.get(bar.task_id, (0, ""))[1])
+            for bar in (*first, *usual)
+        ]
+        seen = max(_SEEN, len(first))
+        seen = len(lanes) if len(lanes) - seen <= _FEW else seen
+        heat_lane = _heat_lane(heat, most) if times.pulse else None
+        stages.append(StageLanes(_stage_lane(stage, place), heat_lane, lanes[:seen], lanes[seen:]))
+    return Timeline(place.ticks(), stages, is_heat=bool(times.pulse), most=most)
+
+
+def _find_unusual(
+    bars: Sequence[TaskBar], marks: Mapping[str, Sequence[AttemptMark]], end: datetime, *, is_chosen: bool
+) -> dict[str, tuple[tuple[float, ...], str]]:
+    """By task id, where it comes among the unusual ones, and what is unusual.
+
+    Args:
+        is_chosen: The bars are the unusual ones already: the slowest are those without another reason.
+    """
+    own = [bar for bar in bars if bar.from_run is None]
+    seconds = {bar.task_id: seconds_between(bar.started_at, bar.finished_at or end) or 0.0 for bar in own}
+    slowest = sorted(own, key=lambda bar: -seconds[bar.task_id])[: len(own) if is_chosen else _SLOWEST]
+    middle = median(seconds.values()) if seconds else 0.0
+    slow = {bar.task_id for bar in slowest if is_chosen or seconds[bar.task_id] > _SLOW_TIMES * middle > 0}
+    found: dict[str, tuple[tuple[float, ...], str]] = {}
+    for bar in own:
+        interruptions = max(bar.interruptions, sum(m.event == "task_interrupted" for m in marks.get(bar.task_id, ())))
+        reasons = (
+            (bar.status is TaskStatus.FAILED, "failed", -bar.attempt),
+            (interruptions > 0, "interrupted" + (f" {interruptions}\u00d7" if interruptions > 1 else ""), 0),
+            (bar.attempt > 1 or bar.task_id in marks, "retried", -bar.attempt),
+            (bar.status is TaskStatus.PENDING_RETRY, "postponed", 0),
+            (bar.task_id in slow, "slow", 0),
+        )
+        for rank, (is_so, why, second) in enumerate(reasons):
+            if is_so:
+                found[bar.task_id] = ((rank, second, -seconds[bar.task_id]), why)
+                break
+    return found
 
 
 class _Scale:
@@ -140,17 +209,18 @@ def _stage_lane(stage: StageDetail, place: _Scale) -> Lane:
     return Lane(f"{stage.stage}  {stage.name}{kept}", status=str(stage.status), blocks=blocks, text=duration(seconds))
 
 
-def _task_lane(bar: TaskBar, marks: Iterable[AttemptMark], stage: StageDetail, place: _Scale) -> Lane:
+def _task_lane(bar: TaskBar, marks: Iterable[AttemptMark], stage: StageDetail, place: _Scale, why: str) -> Lane:
     if bar.from_run is not None:
         return Lane(bar.name or bar.task_id, bar.task_id, str(bar.status), text=f"kept from run {bar.from_run}")
     waited_from = stage.planned_at or bar.created_at
     end = bar.finished_at or place.end
     blocks = []
+    waits = {TaskStatus.PENDING_RETRY, TaskStatus.PENDING, TaskStatus.QUEUED}
+    is_waiting_again = bar.started_at is not None and bar.status in waits
     if bar.started_at is None:
         blocks.append(place.block("waiting", waited_from, end, "waited"))
     else:
         blocks.append(place.block("waiting", waited_from, bar.started_at, "waited, or earlier attempts"))
-        is_waiting_again = bar.status in {TaskStatus.PENDING_RETRY, TaskStatus.PENDING, TaskStatus.QUEUED}
         if not is_waiting_again:
             text = f"attempt {bar.attempt}: {duration(seconds_between(bar.started_at, end))}"
             blocks.append(place.block(f"task-{_tone(str(bar.status))}", bar.started_at, end, text))
@@ -165,8 +235,9 @@ def _task_lane(bar: TaskBar, marks: Iterable[AttemptMark], stage: StageDetail, p
         for mark in marks
     ]
     ran = seconds_between(bar.started_at, end) if bar.started_at else None
-    text = duration(ran) + (f" · attempt {bar.attempt}" if bar.attempt > 1 else "")
-    return Lane(bar.name or bar.task_id, bar.task_id, str(bar.status), blocks, shown, text)
+    text = "waits" if is_waiting_again else duration(ran)
+    text += f" · attempt {bar.attempt}" if bar.attempt > 1 else ""
+    return Lane(bar.name or bar.task_id, bar.task_id, str(bar.status), blocks, shown, text, why)
 
 
 def _heat_lane(cells: Sequence[PulseCell], most: int) -> Lane:

@@ -4,21 +4,25 @@ The tokens live for twenty seconds, or until a test ends them: it waits for no c
 password, valid until it expires.
 """
 
+import hashlib
 import json
 import os
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
-import httpx
 import psycopg
 import pytest
+from azure.core.exceptions import ClientAuthenticationError
 from azure.servicebus import TransportType
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
 from core.models import TaskQueueMessage
+from coremachine.client import Client, NotFound
+from coremachine.local.broker.certificates import server_context
 from coremachine.local.broker.config import default_config_path, load_config
 from coremachine.local.broker.queue import Queue
 from coremachine.local.broker.server import TlsPorts
@@ -28,13 +32,24 @@ from infrastructure.entra import EntraTokens, default_credential
 from infrastructure.postgresql import PostgreSQLRepository, create_pool
 from infrastructure.service_bus import ServiceBusRepository, connect_with_identity
 from tests.databases import clone_template
-from tests.token_endpoint import APP_SERVICE_PATH, TokenEndpoint, serving
+from tests.token_endpoint import APP_SERVICE_PATH, TENANT, TokenEndpoint, serving
+from tests.webhook_receiver import receiver
 
 ROOT = Path(__file__).parents[3]
 ROLE = "app_identity"
 LIVES_SECONDS = 20.0
+# How many tokens one job outlives.
+TOKENS = 4
 DATABASE = "https://ossrdbms-aad.database.windows.net"
-SECRETS = {"identity header": "secret-header-" + "h" * 20, "bus key": "c2VjcmV0LWJ1cy1rZXk-c2VjcmV0LWJ1cw=="}
+SECRETS = {
+    "identity header": "secret-header-" + "h" * 20,
+    "bus key": "c2VjcmV0LWJ1cy1rZXk-c2VjcmV0LWJ1cw==",
+    "webhook key": "secret-webhook-key-" + "w" * 20,
+    "webhook secret": "c2VjcmV0LW9mLWEtd2ViaG9vay1vZi10ZXN0cy0x",
+    "address": "secret-signature-in-an-address",
+    "role key": "secret-role-key-" + "r" * 20,
+    "function key": "secret-function-key-" + "f" * 20,
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +84,31 @@ def write_rules(admin, lines):
     admin.execute("select pg_reload_conf()")
 
 
-@pytest.fixture
-def endpoint(checked, monkeypatch):
+@pytest.fixture(params=["imds", "workload"])
+def endpoint(request, checked, tmp_path, monkeypatch):
+    """On a virtual machine the endpoint of IMDS; on Kubernetes Entra itself, which takes the cluster's token."""
     _, set_token, _ = checked
-    endpoint = TokenEndpoint(lives_seconds=LIVES_SECONDS, on_new=set_token)
-    with serving(endpoint) as address:
-        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", address)
+    endpoint = TokenEndpoint(lives_seconds=LIVES_SECONDS, assertion="secret-assertion", on_new=set_token)
+    if request.param == "imds":
+        with serving(endpoint) as address:
+            monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", address)
+            yield endpoint
+        return
+    tls = server_context(tmp_path / "tls")
+    (tmp_path / "assertion").write_text(endpoint.assertion)
+    with serving(endpoint, tls) as address:
+        # As the cluster's webhook sets them, but for the certificate.
+        monkeypatch.setenv("AZURE_AUTHORITY_HOST", address)
+        monkeypatch.setenv("AZURE_TENANT_ID", TENANT)
+        monkeypatch.setenv("AZURE_CLIENT_ID", "id-of-pod")
+        monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "assertion"))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "tls" / "ca.pem"))
         yield endpoint
+
+
+def form_of(endpoint):
+    (form,) = {form for form, _, _ in endpoint.asked}
+    return form
 
 
 def expire(admin):
@@ -103,8 +136,8 @@ def test_the_server_refuses_a_token_that_has_expired(checked):
             psycopg.connect(conninfo, password=password)
 
 
-def test_each_new_connection_has_a_token_that_is_valid(checked, endpoint):
-    """On a virtual machine: the endpoint of IMDS, and a user-assigned identity."""
+def test_each_new_connection_has_a_token_that_is_valid(request, checked, endpoint):
+    """Of a user-assigned identity that the settings name."""
     conninfo, _, database = checked
     tokens = EntraTokens(lambda: default_credential("id-of-database"))
     with psycopg.connect(database, autocommit=True) as admin, create_pool(conninfo, password=tokens) as pool:
@@ -115,7 +148,30 @@ def test_each_new_connection_has_a_token_that_is_valid(checked, endpoint):
         assert repository._execute("look", "select 1 as one", ()) == [{"one": 1}]
     # One that was just being made may outlive a cut.
     assert len(endpoint.tokens) >= 2
-    assert set(endpoint.asked) == {("imds", DATABASE, "id-of-database")}
+    assert form_of(endpoint) == request.node.callspec.params["endpoint"]
+    assert {asked[1:] for asked in endpoint.asked} == {(DATABASE, "id-of-database")}
+
+
+def test_a_pod_without_a_client_id_in_the_settings_is_the_identity_of_its_account(request, checked, endpoint):
+    conninfo, _, _ = checked
+    with create_pool(conninfo, password=EntraTokens(default_credential)) as pool:
+        assert PostgreSQLRepository(pool)._execute("look", "select 1 as one", ()) == [{"one": 1}]
+    expected = {"imds": None, "workload": "id-of-pod"}[request.node.callspec.params["endpoint"]]
+    assert {asked[2] for asked in endpoint.asked} == {expected}
+
+
+def test_a_cluster_that_entra_does_not_know_is_refused_by_name(tmp_path, monkeypatch):
+    endpoint = TokenEndpoint(lives_seconds=LIVES_SECONDS, assertion="another")
+    (tmp_path / "assertion").write_text("secret-assertion")
+    with serving(endpoint, server_context(tmp_path / "tls")) as address:
+        monkeypatch.setenv("AZURE_AUTHORITY_HOST", address)
+        monkeypatch.setenv("AZURE_TENANT_ID", TENANT)
+        monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "assertion"))
+        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "WorkloadIdentityCredential")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "tls" / "ca.pem"))
+        with pytest.raises(ClientAuthenticationError, match="assertion of the cluster") as refused:
+            EntraTokens(lambda: default_credential("id-of-database"))()
+    assert "secret-assertion" not in str(refused.value)
 
 
 def test_on_a_laptop_it_is_whom_az_has_signed_in(checked, tmp_path, monkeypatch):
@@ -149,21 +205,24 @@ def test_service_bus_and_storage_have_identities_of_their_own(endpoint, tmp_path
         queues.send_messages("tasks", [message])
         assert broker.counts("coremachine-tasks")["active"] == 1
         queues.close()
-    assert ("imds", "https://servicebus.azure.net", "id-of-bus") in {
-        (form, resource.rstrip("/"), client_id) for form, resource, client_id in endpoint.asked
+    assert {(resource.rstrip("/"), client_id) for _, resource, client_id in endpoint.asked} == {
+        ("https://servicebus.azure.net", "id-of-bus")
     }
-    assert {client_id for _, _, client_id in endpoint.asked} == {"id-of-bus"}
     # As fsspec reads FSSPEC_ABFS.
-    told = {"account_name": "floods", "anon": False, "managed_identity_client_id": "id-of-storage"}
-    monkeypatch.setitem(fsspec.config.conf, "abfs", told)
+    options = {"account_name": "floods", "anon": False, "managed_identity_client_id": "id-of-storage"}
+    # One of the same options would be kept, with its credential.
+    monkeypatch.setitem(fsspec.config.conf, "abfs", {**options, "skip_instance_cache": True})
     system, _ = fsspec.core.url_to_fs("abfs://rasters/a.tif")
     system.sync_credential.get_token("https://storage.azure.com/.default")
-    assert endpoint.asked[-1] == ("imds", "https://storage.azure.com", "id-of-storage")
+    assert endpoint.asked[-1] == (form_of(endpoint), "https://storage.azure.com", "id-of-storage")
 
 
 @pytest.fixture(scope="module")
 def app(checked, tmp_path_factory):
-    """The whole app in the Functions host, as in App Service: its identity's endpoint and a secret header."""
+    """The whole app in the Functions host, as in App Service: its identity's endpoint and a secret header.
+
+    All secrets that an app can have are its own, or its callers'.
+    """
     conninfo, set_token, database = checked
     endpoint = TokenEndpoint(lives_seconds=LIVES_SECONDS, header=SECRETS["identity header"], on_new=set_token)
     log_file = tmp_path_factory.mktemp("host") / "host.log"
@@ -176,6 +235,7 @@ def app(checked, tmp_path_factory):
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Queue, "send", keep)
         address = stack.enter_context(serving(endpoint))
+        hook = stack.enter_context(receiver())
         broker = stack.enter_context(BrokerThread(load_config(default_config_path())))
         bus = broker.connection_string
         key = dict(part.split("=", 1) for part in bus.split(";") if part)["SharedAccessKey"]
@@ -184,45 +244,91 @@ def app(checked, tmp_path_factory):
             "COREMACHINE_DATABASE_AUTH": "entra",
             "COREMACHINE_DATABASE_CLIENT_ID": "id-of-database",
             "COREMACHINE_SWEEP_SCHEDULE": "* * * * * *",
+            "COREMACHINE_JOBS": "tests.integration.identity.gated_jobs:build_registry",
+            "COREMACHINE_TASK_THREADS": str(TOKENS),
             "ServiceBusConnection": bus.replace(key, SECRETS["bus key"]),
             "IDENTITY_ENDPOINT": f"{address}{APP_SERVICE_PATH}",
             "IDENTITY_HEADER": SECRETS["identity header"],
+            "COREMACHINE_WEBHOOK_KEY": SECRETS["webhook key"],
+            "COREMACHINE_WEBHOOK_NETWORKS": "127.0.0.0/8",
+            "COREMACHINE_WEBHOOK_SECRET_TEAM": f"whsec_{SECRETS['webhook secret']}",
+            "COREMACHINE_WEBHOOK_URL_TEAM": f"{hook.url}?sig={SECRETS['address']}",
+            # Nobody is there.
+            "COREMACHINE_WEBHOOK_URL_GONE": f"http://127.0.0.1:9/hook?sig={SECRETS['address']}",
+            "COREMACHINE_ROLE_KEYS": f"admin:tester={hashlib.sha256(SECRETS['role key'].encode()).hexdigest()}",
         }
         host = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
         host.start()
         stack.callback(host.stop)
         host.wait_ready(120)
         admin = stack.enter_context(psycopg.connect(database, autocommit=True))
-        http = stack.enter_context(httpx.Client(base_url=host.url, timeout=60))
-        yield endpoint, http, admin, host, log_file, messages
+        client = stack.enter_context(Client(host.url, key=SECRETS["function key"], role_key=SECRETS["role key"]))
+        yield SimpleNamespace(
+            endpoint=endpoint, client=client, admin=admin, host=host, log_file=log_file, messages=messages, hook=hook
+        )
 
 
-def test_jobs_run_on_while_tokens_expire_and_connections_are_lost(app):
-    endpoint, http, admin, host, log_file, messages = app
-    workers = host.worker_pids
-    seen = [http.get("/api/readyz").text]
-    for number in range(3):
-        answer = http.post("/api/jobs/submit/hello_world", json={"n": 20 + number, "failure_rate": 0.0})
-        assert answer.status_code == 202, answer.text
-        expire_and_cut(endpoint, admin)
-        job = get_again(http, answer.json()["links"]["self"])
-        assert job.json()["status"] == "completed", job.text
-        seen += [answer.text, job.text, http.get(f"{answer.json()['links']['self']}/events").text]
-    assert host.worker_pids == workers
-    assert len(endpoint.tokens) >= 3
-    assert set(endpoint.asked) == {("app_service", DATABASE, "id-of-database")}
-    records = log_file.read_text()
+def test_one_job_runs_on_while_token_after_token_expires(app, tmp_path):
+    """Each of its first tasks outlives the tokens and the connections that it began with."""
+    workers = app.host.worker_pids
+    secrets = {*SECRETS.values(), *write_webhooks(app.client)}
+    submitted = app.client.submit_job("gated", {"folder": str(tmp_path), "gates": TOKENS})
+    for number in range(TOKENS):
+        wait_for((tmp_path / f"begun-{number}").exists)
+        expire_and_cut(app.endpoint, app.admin)
+        (tmp_path / f"open-{number}").touch()
+        wait_for(lambda: completed_tasks(app.admin) == number + 1)  # noqa: B023 - called at once
+    job = app.client.wait_for_job(submitted.job_id, timeout_seconds=60)
+    assert job.status == "completed", job
+    assert app.admin.execute("select distinct attempt, interruptions from app.tasks").fetchall() == [(1, 0)]
+    assert app.host.worker_pids == workers
+    assert len(app.endpoint.tokens) > TOKENS
+    assert set(app.endpoint.asked) == {("app_service", DATABASE, "id-of-database")}
+    delivered = [app.hook.next() for _ in range(2)]
+    wait_for(lambda: attempts_to_reach_nobody(app.admin))
+    records = app.log_file.read_text()
     assert "password authentication failed" not in records
-    assert len(messages) > 6
-    expect_no_secrets(admin, [*seen, *messages, records], [*endpoint.tokens, *SECRETS.values()])
+    assert len(app.messages) > 6
+    seen = [*answers(app.client, job), *map(repr, delivered), *app.messages, records]
+    expect_no_secrets(app.admin, seen, secrets | set(app.endpoint.tokens))
 
 
-def get_again(http, link):
-    """A request during the loss may be answered 503, with the advice to send it again."""
+def write_webhooks(client):
+    """One with a secret that is made, shown here and never again; one with both in settings; one to nobody."""
+    made = client.put_webhook("made", ["job.completed"], url_setting="COREMACHINE_WEBHOOK_URL_TEAM")
+    settings = {"url_setting": "COREMACHINE_WEBHOOK_URL_TEAM", "secret_setting": "COREMACHINE_WEBHOOK_SECRET_TEAM"}
+    client.put_webhook("team", ["job.completed"], **settings)
+    client.put_webhook("gone", ["job.completed"], url_setting="COREMACHINE_WEBHOOK_URL_GONE")
+    return [made.secret.removeprefix("whsec_")]
+
+
+def answers(client, job):
+    """What the API shows afterwards, and what the client says of itself and of a refusal."""
+    found = [client.readyz(), job, client.explain_job(job.job_id), client.list_apps(), client.list_queues()]
+    lists = [client.list_webhooks(), client.list_limits(), client.list_audit(), client.list_events(job.job_id)]
+    lists += [client.list_deliveries(name) for name in ("made", "team", "gone")]
+    texts = [repr(each) for listed in lists for each in listed] + [repr(each) for each in found]
+    assert "COREMACHINE_WEBHOOK_URL_TEAM" in "".join(texts)
+    with pytest.raises(NotFound) as refused:
+        client.get_job("0" * 64)
+    return [*texts, repr(client), str(refused.value), repr(refused.value)]
+
+
+def attempts_to_reach_nobody(admin):
+    query = "select 1 from app.webhook_deliveries where webhook = 'gone' and reason is not null"
+    return admin.execute(query).fetchall()
+
+
+def completed_tasks(admin):
+    query = "select count(*) from app.tasks where status = 'completed' and stage = 1"
+    return admin.execute(query).fetchone()[0]
+
+
+def wait_for(is_so):
     until = time.monotonic() + 60
-    while (answer := http.get(link, params={"wait": 30})).status_code == 503:
-        assert time.monotonic() < until, answer.text
-    return answer
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def expect_no_secrets(admin, texts, secrets):

@@ -1,4 +1,4 @@
-"""A job over two apps, in the Functions host, reports one trace, measures and records over real OTLP."""
+"""A job over three apps, in the Functions host, reports one trace, measures and records over real OTLP."""
 
 import json
 import time
@@ -11,7 +11,9 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 
 from coremachine.local.host.supervisor import HostSupervisor
 from tests.databases import clone_template
-from tests.otlp import Received, attributes_of, grpc_receiver, http_receiver
+from tests.documents import blocks
+from tests.ingestion import Ingested, ingestion
+from tests.otlp import Received, attributes_of, grpc_receiver, http_receiver, tree_of
 
 ROOT = Path(__file__).parents[3]
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -26,56 +28,66 @@ def database(template_url):
         yield url
 
 
+# Greetings go to one worker, replies to the other. All apps have to know.
+ROUTES = {"COREMACHINE_TASK_ROUTES": "hello_world_greeting=raster"}
+
+
+def environments(grpc, http, insights):
+    """Of a platform app, which reports over gRPC, and of two workers, which do over HTTP; one to Azure Monitor, too."""
+    over_http = {"OTEL_EXPORTER_OTLP_ENDPOINT": http, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    both = {"OTEL_TRACES_EXPORTER": "otlp,azure_monitor_opentelemetry_exporter"}
+    return {
+        "platform": {"OTEL_EXPORTER_OTLP_ENDPOINT": grpc, "COREMACHINE_SWEEP_SCHEDULE": "* * * * * *"},
+        "worker-raster": {**over_http, "COREMACHINE_WORKER_QUEUES": "raster"},
+        "worker-tasks": {**over_http, **insights, **both, "COREMACHINE_WORKER_QUEUES": "tasks"},
+    }
+
+
 @pytest.fixture(scope="module")
 def job(database, project_broker, tmp_path_factory):
-    """A job that has run over a platform app, which reports over gRPC, and a worker app, which does over HTTP."""
-    received = Received()
+    """A job that has run over three apps, and what they reported."""
+    received, ingested = Received(), Ingested()
     for queue in ("coremachine-jobs", "coremachine-tasks", "coremachine-raster-tasks"):
         project_broker.purge(queue)
     with ExitStack() as stack:
-        apps = {
-            "platform": {
-                "OTEL_EXPORTER_OTLP_ENDPOINT": stack.enter_context(grpc_receiver(received)),
-                "COREMACHINE_SWEEP_SCHEDULE": "* * * * * *",
-            },
-            "worker": {
-                "OTEL_EXPORTER_OTLP_ENDPOINT": stack.enter_context(http_receiver(received)),
-                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            },
-        }
+        grpc, http = (stack.enter_context(receiver(received)) for receiver in (grpc_receiver, http_receiver))
+        apps = environments(grpc, http, stack.enter_context(ingestion(ingested)))
         hosts = {}
 
-        def start(mode):
-            environment = {
-                "COREMACHINE_DATABASE_URL": database,
-                "COREMACHINE_APP_MODE": mode,
-                "COREMACHINE_APP_NAME": f"the-{mode}",
-                "ServiceBusConnection": project_broker.connection_string,
-                **apps[mode],
-                **QUIET,
-            }
-            log_file = tmp_path_factory.mktemp("host") / f"{mode}.log"
-            hosts[mode] = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
-            hosts[mode].start()
-            stack.callback(hosts[mode].stop)
-            hosts[mode].wait_ready(120)
+        def start(*names):
+            for name in names:
+                environment = {
+                    "COREMACHINE_DATABASE_URL": database,
+                    "COREMACHINE_APP_MODE": name.partition("-")[0],
+                    "COREMACHINE_APP_NAME": name,
+                    "ServiceBusConnection": project_broker.connection_string,
+                    **apps[name],
+                    **ROUTES,
+                    **QUIET,
+                }
+                log_file = tmp_path_factory.mktemp("host") / f"{name}.log"
+                hosts[name] = HostSupervisor(ROOT, port=0, workers=1, environment=environment, log_file=log_file)
+                hosts[name].start()
+                stack.callback(hosts[name].stop)
+            for name in names:
+                hosts[name].wait_ready(120)
 
         start("platform")
-        with httpx.Client(base_url=hosts["platform"].url, timeout=60) as http:
+        with httpx.Client(base_url=hosts["platform"].url, timeout=60) as client:
             parameters = {"n": 3, "failure_rate": 0.0}
-            answer = http.post("/api/jobs/submit/hello_world", json=parameters, headers={"traceparent": CALLER})
+            answer = client.post("/api/jobs/submit/hello_world", json=parameters, headers={"traceparent": CALLER})
             assert answer.status_code == 202, answer.text
             # Its tasks wait until there is an app that runs them, so that a sweep sees them.
             wait_for(lambda: any(name == "coremachine.queue.tasks" for name, *_ in received.points))
-            start("worker")
-            job = http.get(answer.json()["links"]["self"], params={"wait": 30}).json()
+            start("worker-raster", "worker-tasks")
+            job = client.get(answer.json()["links"]["self"], params={"wait": 30}).json()
             assert job["status"] == "completed", job
             wait_for(lambda: any(name == "coremachine.attempt.duration" for name, *_ in received.points))
             submit_over_queue(project_broker)
             wait_for(lambda: sum(span.name == "job hello_world" for span in received.spans) == 2)
         for host in hosts.values():
             host.stop()
-    return job, received
+    return job, received, ingested
 
 
 def submit_over_queue(broker):
@@ -105,7 +117,7 @@ def test_one_trace_spans_the_whole_job(job):
     by_id = {span.span_id: span for span in spans}
     assert len(by_id) == len(spans)
     (submit,) = [span for span in spans if span.name == "submit hello_world"]
-    assert submit.service == "the-platform"
+    assert submit.service == "platform"
     (top,) = [span for span in spans if span.name == "job hello_world"]
     assert top.parent_id == submit.span_id
     stages = [span for span in spans if span.name.startswith("stage ")]
@@ -114,9 +126,8 @@ def test_one_trace_spans_the_whole_job(job):
         "stage 2 reply": "job hello_world",
     }
     attempts = [span for span in spans if span.name.startswith("task ")]
-    assert {span.service for span in attempts} == {"the-worker"}
-    parents = sorted(by_id[span.parent_id].name for span in attempts)
-    assert parents == ["stage 1 greet"] * 3 + ["stage 2 reply"] * 3
+    parents = sorted((by_id[span.parent_id].name, span.service) for span in attempts)
+    assert parents == [("stage 1 greet", "worker-raster")] * 3 + [("stage 2 reply", "worker-tasks")] * 3
     steps = {(span.name, by_id[span.parent_id].name) for span in spans if span.name in {"plan_stage", "finalize_job"}}
     assert steps == {
         ("plan_stage", "stage 1 greet"),
@@ -125,6 +136,28 @@ def test_one_trace_spans_the_whole_job(job):
     }
     # All of it hangs together: nothing but the caller is outside.
     assert {span.parent_id for span in spans} - set(by_id) == {CALLER_SPAN}
+
+
+def test_the_page_shows_the_trace_as_it_is(job):
+    (shown,) = [block.text for block in blocks() if block.path.name == "trace.md" and "└─" in block.text]
+    assert tree_of(spans_of(job)) == shown
+
+
+def test_application_insights_shows_attempts_as_requests_of_the_same_trace(job):
+    """Where the page's query looks for them: a span that begins with a message is one."""
+    _, received, ingested = job
+    attempts = {span.span_id: span for span in received.spans if span.service == "worker-tasks"}
+    rows = {row["id"]: row for row in ingested.rows["requests"]}
+    assert {row["name"] for row in rows.values()} == {"task hello_world_reply"}
+    assert rows.keys() == attempts.keys()
+    for span_id, row in rows.items():
+        span = attempts[span_id]
+        assert (row["operation_Id"], row["operation_ParentId"]) == (span.trace_id, span.parent_id)
+        assert (row["role"], row["properties"]["coremachine.task_id"]) == (
+            "worker-tasks",
+            span.attributes["coremachine.task_id"],
+        )
+    assert len([row for row in rows.values() if row["operation_Id"] == TRACE_ID]) == 3
 
 
 def test_spans_name_the_message_that_led_to_them_and_the_stage_whose_results_they_read(job):
@@ -145,7 +178,7 @@ def test_a_queue_producer_s_trace_goes_on(job):
 
 
 def test_measures_come_over_both_ways(job):
-    _, received = job
+    _, received, _ = job
     names = {name for name, *_ in received.points}
     assert names >= {
         "coremachine.submissions",
@@ -166,7 +199,7 @@ def test_measures_come_over_both_ways(job):
 
 
 def test_records_have_their_fields_and_the_trace(job):
-    found, received = job
+    found, received, _ = job
     records = [record for record in received.records if record.body.string_value == "job_finalized"]
     (record,) = [one for one in records if one.trace_id.hex() == TRACE_ID]
     assert attributes_of(record)["job_id"] == found["job_id"]

@@ -24,6 +24,9 @@ from core.running.task_slots import TaskSlots
 from core.scheduling.schedules import Schedules
 from core.scheduling.ticker import ScheduleTicker
 from core.state_manager import StateManager
+from core.webhooks.signing import WebhookSecrets
+from core.webhooks.targets import TargetRules
+from core.webhooks.webhooks import Webhooks
 from coremachine.local.memory_queue import MemoryQueues
 from infrastructure.apps import AppRepository
 from infrastructure.audit import AuditRepository
@@ -32,10 +35,12 @@ from infrastructure.dead_letters import DeadLetterRepository
 from infrastructure.failures import FailureQueries
 from infrastructure.insight import InsightQueries
 from infrastructure.jobs_tasks import JobRepository, StageCompletionRepository, TaskRepository
+from infrastructure.limits import LimitRepository
 from infrastructure.postgresql import Pool
 from infrastructure.queries import JobQueries
 from infrastructure.results import ResultRepository
 from infrastructure.schedules import ScheduleRepository
+from infrastructure.webhooks import WebhookRepository
 from jobs.base import JobBase
 from jobs.hello_world import HANDLERS, HelloWorldJob
 from jobs.mixins import JobBaseMixin
@@ -144,6 +149,35 @@ class SceneJob(JobBaseMixin, JobBase):
         return made
 
 
+class TileJob(JobBaseMixin, JobBase):
+    """Tiles are fetched from a server, which takes few requests at once."""
+
+    job_type = "tile_fetch"
+    description = "Fetch tiles from a server that takes one request at a time"
+    stages: ClassVar = [
+        {
+            "number": 1,
+            "name": "fetch",
+            "task_type": "tile_fetch",
+            "parallelism": "single",
+            "limits": [{"name": "tiles/{params.server}", "at_once": 1, "rate": "1000/min"}],
+        }
+    ]
+    parameters_schema: ClassVar = {
+        "server": {"type": "str", "required": True, "min": 1, "max": 100},
+        "tiles": {"type": "int", "default": 2, "min": 1, "max": 50},
+        "is_held": {"type": "bool", "default": False},
+    }
+
+    @staticmethod
+    def create_tasks_for_stage(stage, job_params, job_id, previous_results):
+        return [TaskDefinition(name=f"tile-{number}") for number in range(job_params["tiles"])]
+
+    @staticmethod
+    def finalize_job(context):
+        return {"tiles": sum(1 for _ in context.results(1))}
+
+
 def scene_handlers(gate: Gate) -> list[Handler]:
     def list_scenes(params, context):
         return {"count": context.job_parameters["scenes"]}
@@ -163,7 +197,13 @@ def scene_handlers(gate: Gate) -> list[Handler]:
     def catalog(params, context):
         return {"items": sum(1 for _ in load_fan_in_results(params).results())}
 
+    def fetch(params, context):
+        if context.job_parameters["is_held"]:
+            gate.wait(context)
+        return {}
+
     return [
+        Handler("tile_fetch", fetch, queue="tasks"),
         Handler("scene_list", list_scenes, queue="tasks"),
         Handler("scene_convert", convert, queue="raster"),
         Handler("scene_catalog", catalog, queue="tasks"),
@@ -192,6 +232,10 @@ class AppServices:
         self.dead_letter_queries = DeadLetterRepository(self.pool)
         self.dead_letters = DeadLetters(self.dead_letter_queries, self.state, self.queues, ["jobs", "tasks", "raster"])
         self.audit = AuditRepository(self.pool)
+        self.limits = LimitRepository(self.pool)
+        self.webhook_queries = WebhookRepository(self.pool)
+        secrets = WebhookSecrets("k" * 43, {})
+        self.webhooks = Webhooks(self.webhook_queries, secrets, TargetRules())
         self.bulk = BulkControl(self.machine, self.queries, self.audit)
         self.schedule_queries = ScheduleRepository(self.pool)
         orchestration = OrchestrationManager(self.registry, self.queues, AppRole("test"))
@@ -236,7 +280,7 @@ class DashboardApp:
 
 
 def make_services(pool: Pool, gate: Gate) -> AppServices:
-    registry = Registry([HelloWorldJob, SceneJob], [*HANDLERS, *scene_handlers(gate)], ["tasks", "raster"])
+    registry = Registry([HelloWorldJob, SceneJob, TileJob], [*HANDLERS, *scene_handlers(gate)], ["tasks", "raster"])
     queues = MemoryQueues()
     state = StateManager(JobRepository(pool), TaskRepository(pool), StageCompletionRepository(pool))
     machine = CoreMachine(

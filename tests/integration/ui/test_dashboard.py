@@ -10,9 +10,11 @@ import pytest
 
 from core.models.dead_letter import DeadLetter
 from core.models.submission import SubmitRequest
+from core.models.webhook import DeliveryAnswer, DeliveryStatus, WebhookEvent
 from core.operating.dead_letters import read_reference
 from core.safety.roles import digest_of
 from core.scheduling.schedules import ScheduleWish
+from core.webhooks.webhooks import WebhookWish
 from infrastructure.postgresql import create_pool
 from tests.databases import clone_template
 from tests.integration.host.chromium import CHROMIUM, Browser
@@ -34,7 +36,7 @@ def app(template_url: str) -> Iterator[DashboardApp]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("profile"), seconds=280) as browser:
+    with Browser(tmp_path_factory.mktemp("profile"), seconds=420) as browser:
         browser.look(1280, 900)
         yield browser
 
@@ -56,6 +58,10 @@ def _nothing_is_wrong(page: Browser, app: DashboardApp) -> Iterator[None]:
 def submit(app: DashboardApp, **parameters: object) -> str:
     given = {"folder": "abfs://scenes", "scenes": 4} | parameters
     return app.machine.submit_job(SubmitRequest("scene_catalog", given, correlation_id="corr-7", force=True)).job_id
+
+
+def start(app: DashboardApp, job_type: str, **parameters: object) -> str:
+    return app.machine.submit_job(SubmitRequest(job_type, parameters, force=True)).job_id
 
 
 def ended(app: DashboardApp, **parameters: object) -> str:
@@ -167,8 +173,11 @@ def test_a_failed_job_is_understood_and_what_failed_runs_again(app: DashboardApp
 def test_many_tasks_are_a_heat_strip_and_come_in_pages(app: DashboardApp, page: Browser) -> None:
     job_id = ended(app, scenes=230)
     page.open(f"{app.url}/jobs/{job_id}")
-    assert page.run("document.querySelectorAll('.lane-task').length") == 0
-    assert "230 tasks" in text(page, ".lane-heat:nth-of-type(5)")
+    heat = page.run("[...document.querySelectorAll('.lane-heat')].map(each => each.innerText)")
+    assert "230 tasks" in heat[1]
+    # Beside the heat strips: the three slowest, and the only task of each other stage.
+    assert page.run("document.querySelectorAll('.lane-task').length") == 5
+    assert page.run("[...document.querySelectorAll('.lane-why')].map(each => each.innerText)") == ["slow"] * 3
     page.open(f"{app.url}/jobs/{job_id}?tab=tasks&stage=2")
     seen = set()
     for _ in range(5):
@@ -198,7 +207,15 @@ def test_jobs_are_filtered_searched_and_paged_in_the_address(app: DashboardApp, 
     page.open(f"{app.url}/jobs?q=corr-7")
     assert page.run("document.querySelectorAll('.jobs-table tbody tr').length") > 3
     page.open(f"{app.url}/jobs?q=nothing-like-it")
-    assert "No job has this id" in text(page, ".empty")
+    assert "Nothing found for" in text(page, ".empty")
+    page.open(f"{app.url}/jobs?q=read+error&status=failed")
+    assert many[:12] in text(page, ".jobs-table")
+    assert "TIFFFillTile: read error" in text(page, ".jobs-table .reason")
+    # A chip keeps the search, which its jobs narrow.
+    click(page, "a.chip.s-completed_with_errors")
+    assert page.run("location.search") == "?status=completed_with_errors&q=read+error"
+    page.open(f"{app.url}/jobs?q=scenes%3D9")
+    assert page.run("[...document.querySelectorAll('.jobs-table code')].map(each => each.innerText)") == [failed[:12]]
 
 
 def test_chosen_rows_stay_chosen_and_are_acted_on_after_a_look(app: DashboardApp, page: Browser) -> None:
@@ -289,12 +306,80 @@ def test_dead_letters_are_redriven_by_their_reason(app: DashboardApp, page: Brow
     page.wait_for("document.querySelector('.jobs-table .s-completed')")
 
 
+def test_what_a_job_waits_for_is_two_clicks_away_and_changed_there(app: DashboardApp, page: Browser) -> None:
+    """A limit: from the list to the job, from its finding to the limit, where its numbers are chosen."""
+    holder = start(app, "tile_fetch", server="slow", tiles=1, is_held=True)
+    page.open(f"{app.url}/jobs/{holder}")
+    page.wait_for("document.querySelector('.st-processing .stage-notes')?.innerText.includes('1 running')")
+    waiting = start(app, "tile_fetch", server="slow", tiles=1)
+    page.open(f"{app.url}/jobs?q={waiting}")
+    page.wait_for("document.querySelector('.reason')?.innerText.includes('Waits for the limit tiles/slow')")
+    click(page, ".jobs-table .main-link")
+    click(page, ".places a[href*='/limits/']")
+    assert holder[:12] in text(page, "[data-live=rows]")
+    assert waiting[:12] in text(page, "[data-live=rows]")
+    page.run("document.querySelector('[data-open=d-set]').click()")
+    fill(page, "at_once", "5")
+    fill(page, "rate", "often")
+    click(page, "#d-set button:not([type])")
+    assert "expected a rate such as" in text(page, ".error-page")
+    page.open(f"{app.url}/limits")
+    click(page, ".main-link")
+    page.run("document.querySelector('[data-open=d-set]').click()")
+    fill(page, "at_once", "5")
+    click(page, "#d-set button:not([type])")
+    assert " of 5 " in text(page, ".job-head")
+    confirm(page, "d-forget")
+    assert "as stages declare them" in text(page, ".job-head")
+    page.open(f"{app.url}/jobs/{waiting}")
+    page.wait_for("document.querySelector('.job-title .s-completed')")
+
+
+def test_a_job_is_held_released_and_deleted(app: DashboardApp, page: Browser) -> None:
+    job_id = ended(app, scenes=2)
+    page.open(f"{app.url}/jobs/{job_id}")
+    confirm(page, "d-hold", "case 7")
+    assert "Under a legal hold. Neither retention nor people delete it: case 7." in text(page, "[data-live=hold]")
+    assert page.run("document.querySelector('[data-open=d-delete]')") is None
+    confirm(page, "d-release")
+    page.run("document.querySelector('[data-open=d-delete]').click()")
+    assert "The job goes with its 4 tasks" in text(page, "#d-delete")
+    page.run("document.querySelector('#d-delete').close()")
+    confirm(page, "d-delete", "the data was withdrawn")
+    assert text(page, ".ok-banner") == "Delete: 1 deleted."
+    assert httpx.get(f"{app.url}/jobs/{job_id}", timeout=30).status_code == 404
+    (row,) = app.services.audit.list_audit(job_id=job_id, action="delete").items
+    assert row.reason == "the data was withdrawn"
+
+
+def test_a_delivery_that_was_given_up_is_sent_again(app: DashboardApp, page: Browser) -> None:
+    events = (WebhookEvent.JOB_COMPLETED,)
+    app.services.webhooks.put(WebhookWish("on-call", events, url="https://example.org/hook", job_types=("hello_*",)))
+    job_id = start(app, "hello_world", n=1, message="hook")
+    httpx.get(f"{app.url.removesuffix('/ui')}/jobs/{job_id}?wait=30", timeout=60)
+    (due,) = app.services.webhook_queries.claim_deliveries(10, 10, 60.0)
+    given_up = DeliveryAnswer(DeliveryStatus.DEAD, 503, "the receiver answered 503")
+    app.services.webhook_queries.settle_delivery(due, given_up)
+    page.open(f"{app.url}/webhooks")
+    assert "1 dead" in text(page, "[data-live=rows]")
+    click(page, ".main-link")
+    click(page, "a.chip[href*='status=dead']")
+    assert "503 the receiver answered 503" in text(page, ".deliveries-table")
+    click(page, ".deliveries-table form button")
+    assert "sent again" in text(page, ".ok-banner")
+    assert "pending" in text(page, ".deliveries-table")
+    confirm(page, "d-test")
+    assert "webhook.test" in text(page, ".deliveries-table tbody tr")
+
+
 def pages_of(app: DashboardApp) -> list[str]:
     job_id = ended(app, scenes=8, broken=[0, 1], unsteady=[3])
     job = f"/jobs/{job_id}"
     tabs = [f"{job}?tab={tab}" for tab in ("overview", "tasks", "figure", "events", "data", "runs")]
     others = ["/submit", "/submit/scene_catalog", "/schedules", "/dead-letters", "/queues", "/jobs?q=none", "/jobs/0"]
-    return ["", *tabs, f"{job}/tasks/s2-scene-0000.tif", *others]
+    # Those that earlier tests left.
+    named = ["/schedules/nightly", "/limits", "/limits/tiles%2Fslow", "/webhooks", "/webhooks/on-call"]
+    return ["", *tabs, f"{job}/tasks/s2-scene-0000.tif", *others, *named]
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])

@@ -57,7 +57,10 @@ def execute(services: AppServices, query: str, *values: object) -> None:
 
 def test_job_offers_what_the_role_may(services, read):
     path = f"/jobs/{submit(services)}"
-    viewer, submitter, operator = (read(path, role) for role in (Role.VIEWER, Role.SUBMITTER, Role.OPERATOR))
+    viewer, submitter, operator, admin = (read(path, role) for role in Role)
+    for page in (viewer, submitter, operator):
+        assert ('id="d-hold"' in page, "needs the role <b>admin</b>" in page) == (False, True)
+    assert ('id="d-hold"' in admin, "needs the role" in admin) == (True, False)
     for page in (viewer, submitter):
         assert 'data-open="d-cancel"' not in page
         assert 'id="d-cancel"' not in page
@@ -67,7 +70,31 @@ def test_job_offers_what_the_role_may(services, read):
     assert "Submit one like this</a>" in submitter
     assert 'data-open="d-cancel"' in operator
     assert 'id="d-cancel"' in operator
-    assert "needs the role" not in operator
+    assert "needs the role <b>operator</b>" not in operator
+
+
+def test_limit_and_webhooks_offer_what_the_role_may(services, read):
+    services.limits.set_limit("tiles/a b", 2, None, reason="slow today", actor="kim")
+    viewer, operator = (read("/limits/tiles%2Fa%20b", role) for role in (Role.VIEWER, Role.OPERATOR))
+    assert ('id="d-set"' in viewer, "needs the role <b>operator</b>" in viewer) == (False, True)
+    assert ('id="d-set"' in operator, "needs the role" in operator) == (True, False)
+    for shown in ("chosen by kim", "slow today", "<b>0</b> of 2"):
+        assert shown in operator, shown
+    # Addresses of receivers are not for viewers: their pages do not lead there.
+    assert ["/ui/webhooks" in page for page in (viewer, operator)] == [False, True]
+
+
+def test_wrong_change_of_a_limit_is_named(services, send_to):
+    done = send_to("/limits/tiles", {"action": "set", "at_once": "2"})
+    assert (done.status_code, done.headers["location"]) == (303, "/api/ui/limits/tiles?note=set")
+    wrong = send_to("/limits/tiles", {"action": "open"})
+    assert (wrong.status_code, "expected set or forget" in wrong.text) == (400, True)
+    wrong = send_to("/limits/tiles", {"action": "set", "at_once": "two"})
+    assert (wrong.status_code, "a whole number" in wrong.text) == (400, True)
+    refused = send_to("/limits/tiles", {"action": "set", "at_once": "2"}, Role.SUBMITTER)
+    assert refused.status_code == 403
+    assert send_to("/limits/tiles", {"action": "forget"}).headers["location"].startswith("/api/ui/limits")
+    assert send_to("/limits/none", {"action": "forget"}).status_code == 404
 
 
 def test_schedule_offers_what_the_role_may(services, read):
@@ -146,16 +173,22 @@ Send = Callable[..., httpx.Response]
 
 
 @pytest.fixture(scope="module")
-def send(services: AppServices) -> Iterator[Send]:
-    """A form of the list of jobs, sent by a caller with this role."""
+def send_to(services: AppServices) -> Iterator[Send]:
+    """A form of the page at this path, sent by a caller with this role."""
     rules = AccessRules.read({"COREMACHINE_ROLE_KEYS": SETTING}, trusts_principal=False)
     with serving(lambda: services, rules) as url, httpx.Client(timeout=30) as http:
 
-        def ask(form: dict[str, str], role: Role = Role.ADMIN, *, listed: str = "") -> httpx.Response:
+        def ask(path: str, form: dict[str, str], role: Role = Role.ADMIN) -> httpx.Response:
             headers = FROM_PAGE | {"Cookie": f"{KEY_COOKIE}={cookie_of_key(role.word)}"}
-            return http.post(f"{url}/jobs/bulk{listed}", data=form, headers=headers)
+            return http.post(f"{url}{path}", data=form, headers=headers)
 
         yield ask
+
+
+@pytest.fixture(scope="module")
+def send(send_to: Send) -> Send:
+    """A form of the list of jobs."""
+    return lambda form, role=Role.ADMIN, *, listed="": send_to(f"/jobs/bulk{listed}", form, role)
 
 
 def status_of(services: AppServices, job_id: str) -> str:
@@ -256,6 +289,6 @@ def test_job_shows_its_tags_later_start_hold_and_trace(services, read):
     assert "case 7" in page
     assert f'data-copy="{TRACE}"' in page
     plain = read(f"/jobs/{submit(services)}")
-    assert [shown in plain for shown in ("<dt>Begins</dt>", "<dt>Tags</dt>", "<dt>Trace</dt>", "legal hold")] == [
+    assert [shown in plain for shown in ("<dt>Begins</dt>", "<dt>Tags</dt>", "<dt>Trace</dt>", "Under a legal")] == [
         False
     ] * 4

@@ -1,11 +1,16 @@
 """What the dashboard counts, against rows in each state."""
 
+import json
+import os
+from typing import Any
+
 import pytest
 
+from core.models import JobStatus
 from core.models.job_filter import JobFilter
 from core.models.refs import JobRef
 from core.models.view import JobSummary
-from infrastructure import dashboard
+from infrastructure import dashboard, job_search
 from infrastructure.dashboard import DashboardQueries
 from infrastructure.queries import InvalidCursor, JobQueries
 from tests.databases import Engine
@@ -26,7 +31,7 @@ def test_jobs_are_counted_up_to_a_bound(engine, reads, monkeypatch):
     paused = engine.submit()
     engine.jobs.pause_job(paused, reason=None, actor=None)
     counts = reads.count_jobs()
-    assert (counts.by_status["queued"], counts.by_status["failed"], counts.paused) == (4, 0, 1)
+    assert (counts.by_status["queued"], counts.by_status["failed"], counts.paused) == (3, 0, 1)
     monkeypatch.setattr(dashboard, "MOST_COUNTED", 2)
     counts = reads.count_jobs()
     assert (counts.by_status["queued"], counts.most) == (2, 2)
@@ -51,12 +56,53 @@ def test_progress_is_that_of_the_present_stage(engine, reads, monkeypatch):
     assert reads.read_progress(summaries(engine).values())[open_job].is_counted is False
 
 
+def found_by(reads: DashboardQueries, text: str, limit: int = 10, **wanted: Any) -> list[str]:
+    return [job.job_id for job in reads.search.find_jobs(text, JobFilter(**wanted), limit=limit).items]
+
+
 def test_a_job_is_found_by_the_beginning_of_its_id_or_its_correlation_id(engine, reads):
     first, second = engine.submit(), engine.submit()
-    assert [job.job_id for job in reads.search_jobs(first[:12].upper(), 10)] == [first]
-    assert {job.job_id for job in reads.search_jobs("corr", 10)} == {first, second}
-    assert reads.search_jobs("zzz", 10) == []
-    assert len(reads.search_jobs("corr", 1)) == 1
+    assert found_by(reads, first[:12].upper()) == [first]
+    assert found_by(reads, first[:12], statuses=(JobStatus.FAILED,)) == []
+    assert set(found_by(reads, "corr")) == {first, second}
+    assert found_by(reads, "zzz") == []
+    assert len(found_by(reads, "corr", 1)) == 1
+
+
+@pytest.mark.breaks_invariants
+def test_a_job_is_found_by_a_part_of_a_parameter_or_of_its_error(engine, reads):
+    first, second, third = (engine.submit() for _ in range(3))
+    write = "update app.jobs set parameters = %s::jsonb where job_id = %s"
+    engine.execute(write, '{"folder": "abfs://Scenes/a b", "n": 12}', first)
+    engine.execute(write, '{"folder": "other", "n": 7}', second)
+    # Random digits: they are not made smaller when they are stored.
+    engine.execute(write, json.dumps({"folder": f"scenes/a{os.urandom(15_000).hex()}"}), third)
+    error = '{"type": "OSError", "message": "disk FULL"}'
+    engine.execute("update app.jobs set error = %s::jsonb where job_id = %s", error, second)
+    # Names are not looked through without an equals sign, and a large parameter is not at all.
+    assert found_by(reads, "scenes/A") == [first]
+    assert found_by(reads, "folder") == []
+    assert found_by(reads, "n=12") == [first]
+    assert found_by(reads, "oserror disk") == [second]
+    assert found_by(reads, "disk", statuses=(JobStatus.COMPLETED,)) == []
+    assert found_by(reads, "100%") == found_by(reads, "a_b") == []
+
+
+def test_a_search_goes_on_where_it_came_to_its_bound(engine, reads, monkeypatch):
+    jobs = [engine.submit() for _ in range(5)]
+    monkeypatch.setattr(job_search, "MOST_SEARCHED", 2)
+    engine.execute('update app.jobs set error = \'{"message": "late"}\'')
+    seen, cursor = [], None
+    for _ in range(4):
+        page = reads.search.find_jobs("late", JobFilter(), limit=3, cursor=cursor)
+        seen += [job.job_id for job in page.items]
+        assert len(page.items) <= 2
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert sorted(seen) == sorted(jobs)
+    with pytest.raises(InvalidCursor):
+        reads.search.find_jobs("late", JobFilter(), limit=3, cursor="bm90aGluZw")
 
 
 def test_the_latest_events_come_first_in_pages(engine, reads):

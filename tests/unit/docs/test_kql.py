@@ -15,7 +15,7 @@ SERVICE = ROOT / ".node" / "node_modules" / "@kusto" / "language-service-next"
 _COMMON = "timestamp: datetime, operation_Id: string, customDimensions: dynamic"
 TABLES = (
     f"let traces = datatable({_COMMON}, message: string, severityLevel: int)[];\n"
-    f"let dependencies = datatable({_COMMON}, name: string, duration: real)[];\n"
+    f"let requests = datatable({_COMMON}, name: string, duration: real)[];\n"
     f"let customMetrics = datatable({_COMMON}, name: string, value: real, valueSum: real, valueMax: real, "
     "valueCount: int)[];\n"
 )

@@ -17,13 +17,20 @@ from triggers.access import KEY_COOKIE, cookie_of_key, role_needed
 from triggers.ui.router import ROUTERS
 
 FROM_PAGE = {"sec-fetch-site": "same-origin", "content-type": "application/x-www-form-urlencoded"}
-# The API's path for each form. Sign-in and sign-out have none: who has no role needs them.
+# The API's path for each form, with its method where that is not POST. Sign-in and sign-out have none: a caller
+# without a role needs them.
 TWINS = {
     "/ui/jobs/bulk": "/jobs/bulk",
     "/ui/jobs/{job_id}/cancel": "/jobs/{job_id}/cancel",
     "/ui/jobs/{job_id}/pause": "/jobs/{job_id}/pause",
     "/ui/jobs/{job_id}/resume": "/jobs/{job_id}/resume",
     "/ui/jobs/{job_id}/rerun": "/jobs/{job_id}/rerun",
+    "/ui/jobs/{job_id}/delete": "DELETE /jobs/{job_id}",
+    "/ui/jobs/{job_id}/hold": "/jobs/{job_id}/hold",
+    "/ui/jobs/{job_id}/release": "/jobs/{job_id}/release",
+    "/ui/limits/{name:path}": "PUT /limits/{name}",
+    "/ui/webhooks/{name}/test": "/webhooks/{name}/test",
+    "/ui/webhooks/{name}/deliveries/{delivery_id}/redeliver": "/webhooks/{name}/deliveries/{delivery_id}/redeliver",
     "/ui/submit/{job_type}": "/jobs/submit/{job_type}",
     "/ui/schedules/{name}/pause": "/schedules/{name}/pause",
     "/ui/schedules/{name}/resume": "/schedules/{name}/resume",
@@ -57,21 +64,25 @@ class TestRules:
         forms = {route.path for router in ROUTERS for route in router.routes if "POST" in route.methods}
         assert forms == TWINS.keys() | OPEN
         for form, twin in TWINS.items():
-            named = {path.replace("hello_world", "{job_type}") for path, item in paths.items() if "post" in item}
-            assert f"/api{twin}" in named
+            verb, _, path = twin.rpartition(" ")
+            verb = verb or "POST"
+            named = {each.replace("hello_world", "{job_type}") for each, item in paths.items() if verb.lower() in item}
+            assert f"/api{path}" in named
             needed = role_needed("POST", _filled(f"/api{form}"))
-            assert needed is role_needed("POST", _filled(f"/api{twin}")), form
-            assert needed in {Role.SUBMITTER, Role.OPERATOR}
+            assert needed is role_needed(verb, _filled(f"/api{path}")), form
+            assert needed in {Role.SUBMITTER, Role.OPERATOR, Role.ADMIN}
 
     def test_signing_in_and_what_pages_are_made_of_are_open(self, guarded):
         assert [role_needed("POST", f"/api{path}") for path in OPEN] == [None, None]
         assert guarded("GET", "/api/ui/static/ui.css").status_code == 200
         assert role_needed("GET", "/api/ui/jobs") is Role.VIEWER
+        assert role_needed("GET", "/api/ui/webhooks/on-call") is Role.OPERATOR
         assert role_needed("POST", "/api/ui/of/tomorrow") is Role.ADMIN
 
 
 def _filled(path):
-    return path.replace("{job_id}", JOB_ID).replace("{job_type}", "hello_world").replace("{name}", "nightly")
+    named = path.replace("{name:path}", "tiles/a").replace("{name}", "nightly").replace("{delivery_id}", "1")
+    return named.replace("{job_id}", JOB_ID).replace("{job_type}", "hello_world")
 
 
 class TestSigningIn:

@@ -7,6 +7,7 @@ from starlette.datastructures import Headers
 
 from core.models import TaskStatus
 from core.models.dashboard import AttemptMark, PulseCell, StageProgress, TaskBar
+from core.models.schedule import TickRecord
 from core.models.view import JobSummary, Page, StageDetail
 from infrastructure.queries import InvalidCursor
 from jobs.parameter_schema import to_json_schema
@@ -17,6 +18,7 @@ from triggers.ui.bars import bar_label, bar_parts, failure_budget, job_row, stag
 from triggers.ui.guard import check_same_site
 from triggers.ui.paging import Chain
 from triggers.ui.recent import SECONDS, RecentReads
+from triggers.ui.schedule_pages import fold_ticks
 from triggers.ui.schema_form import make_fields, read_values
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -307,6 +309,44 @@ class TestTimeline:
         assert drawn.ticks[0] == (0, "0")
         assert all(0 <= x <= 100 for x, _ in drawn.ticks)
 
+    def many(self, count, **unusual):
+        """A stage's tasks of two seconds each, but for those that are named by their number."""
+        fields = {"attempt": 1, "finished_at": NOW + timedelta(seconds=7)}
+        return [
+            self.bar(task_id=f"s1-{number}", name=f"{number}", **fields | unusual.get(f"n{number}", {}))
+            for number in range(count)
+        ]
+
+    def test_unusual_tasks_come_first_and_many_usual_ones_are_folded(self):
+        bars = self.many(
+            30,
+            n20={"finished_at": NOW + timedelta(seconds=10)},
+            n21={"attempt": 3},
+            n22={"status": TaskStatus.FAILED},
+            n23={"interruptions": 2, "attempt": 3},
+        )
+        (drawn,) = timeline.draw(timeline.RunTimes(self.WINDOW, [stage()], bars)).stages
+        assert [(lane.name, lane.why) for lane in drawn.tasks[:5]] == [
+            ("22", "failed"),
+            ("23", "interrupted 2\u00d7"),
+            ("21", "retried"),
+            ("20", "slow"),
+            ("0", ""),
+        ]
+        assert (len(drawn.tasks), len(drawn.folded)) == (12, 18)
+
+    def test_a_few_more_tasks_are_not_folded(self):
+        (drawn,) = timeline.draw(timeline.RunTimes(self.WINDOW, [stage()], self.many(18))).stages
+        assert (len(drawn.tasks), len(drawn.folded)) == (18, 0)
+        assert {lane.why for lane in drawn.tasks} == {""}
+
+    def test_beside_a_heat_strip_are_the_unusual_tasks_alone(self):
+        pulse = [PulseCell(1, 3, 90, 1, 0)]
+        bars = self.many(2, n1={"status": TaskStatus.FAILED})
+        (drawn,) = timeline.draw(timeline.RunTimes(self.WINDOW, [stage()], bars, pulse=pulse)).stages
+        assert drawn.heat is not None
+        assert [(lane.name, lane.why) for lane in drawn.tasks] == [("1", "failed"), ("0", "slow")]
+
     def test_a_kept_task_took_no_time_in_this_run(self):
         own = stage(created_at=NOW, planned_at=NOW)
         drawn = timeline.draw(timeline.RunTimes(self.WINDOW, [own], [self.bar(from_run=1)]))
@@ -318,3 +358,35 @@ class TestTimeline:
         drawn = timeline.draw(timeline.RunTimes(self.WINDOW, [own], pulse=pulse))
         assert [block.kind for block in drawn.lanes[1].blocks] == ["heat-done-5", "heat-done-1", "heat-failed"]
         assert (drawn.is_heat, drawn.most, drawn.lanes[1].text) == (True, 10, "12 tasks")
+
+
+def tick(minute, **fields):
+    given = {
+        "schedule": "nightly",
+        "tick_at": NOW + timedelta(minutes=minute),
+        "status": "skipped",
+        "reason": "overlap",
+        "job_type": "t",
+        "submission_key": "k",
+    }
+    return TickRecord.model_validate(given | fields)
+
+
+def test_equal_ticks_in_a_row_are_one_line():
+    made = {"status": "submitted", "reason": None, "submitted_job_id": "a" * 64}
+    ticks = [
+        tick(9, **made),
+        tick(8, **made),
+        tick(7),
+        tick(6),
+        tick(5, reason="missed"),
+        tick(3, reason="missed", until_at=NOW + timedelta(minutes=4)),
+        tick(2, is_manual=True),
+        tick(1, is_manual=True),
+        tick(0, status="waiting"),
+    ]
+    lines = [
+        ((line.begin - NOW).total_seconds() / 60, (line.end - NOW).total_seconds() / 60, line.count)
+        for line in fold_ticks(ticks)
+    ]
+    assert lines == [(9, 9, 1), (8, 8, 1), (6, 7, 2), (3, 5, 2), (2, 2, 1), (1, 1, 1), (0, 0, 1)]
