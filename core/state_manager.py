@@ -113,6 +113,10 @@ class StateManager:
     def find_job(self, job_id: str) -> JobRecord | None:
         return self._jobs.find_job(job_id)
 
+    def find_jobs(self, job_ids: Sequence[str]) -> list[JobRecord]:
+        """Those of them that there are, in any order."""
+        return self._jobs.find_jobs(job_ids)
+
     def mark_job_announced(self, ref: StageRef) -> bool:
         """The jobs queue has the message for this step. False when the job has moved on meanwhile."""
         return self._jobs.mark_job_announced(ref)

@@ -42,7 +42,8 @@ from coremachine.local.host.protocol import (
     Channel,
     WorkerOptions,
 )
-from coremachine.local.host.pumps import Pump, build_pumps
+from coremachine.local.host.pump import Pump
+from coremachine.local.host.pumps import build_pumps
 from coremachine.local.host.sending import OutputSender, StorageSource
 from coremachine.local.host.server import FINISH_SECONDS, HttpServer, make_server
 from coremachine.local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
