@@ -19,12 +19,20 @@ from core.errors import (
     SubmissionRefused,
     UnknownWork,
 )
-from core.models import JobQueueMessage, JobRef, StageCompleteMessage, StageDefinition, TaskQueueMessage
+from core.models import JobQueueMessage, JobRef, JobStatus, StageCompleteMessage, StageDefinition, TaskQueueMessage
 from core.models.bulk import DeleteAnswer, HoldAnswer
-from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
+from core.models.control import (
+    DEFAULT_CANCEL_GRACE_SECONDS,
+    AdjustAnswer,
+    AdjustRequest,
+    ControlAnswer,
+    IfEnded,
+    RerunRequest,
+)
 from core.models.dry_run import JobDraft
 from core.models.message import UnknownMessage
 from core.models.submission import Submission, SubmitRequest
+from core.models.transition import ClaimOutcome
 from core.operating.job_control import JobControl
 from core.operating.limit_turns import LimitTurns
 from core.operating.unknown_work import Postponer
@@ -35,6 +43,7 @@ from core.running.message_runner import MessageRunner
 from core.running.process_gate import ProcessGate
 from core.safety.safe_log import safe_logger
 from core.safety.safe_text import type_name
+from core.state_records import tell_claims
 
 log = safe_logger(__name__)
 
@@ -64,7 +73,7 @@ class CoreMachine:
         self._turns = LimitTurns(parts.state, parts.orchestration)
         self._control = JobControl(parts.catalog, parts.state, parts.orchestration, self._windows, self._turns)
         self._errors = CoreMachineErrorHandler(log)
-        self._jobs = JobCache(parts.state)
+        self._jobs = JobCache(parts.state, parts.clock)
         self._dry_runner = DryRunner(parts.catalog, parts.state, parts.orchestration)
         self._submitter = Submitter(parts.catalog, parts.state, parts.orchestration)
         self._postponer = Postponer(
@@ -125,7 +134,7 @@ class CoreMachine:
             if message.job_id is None:
                 self._submit_from_queue(message)
                 return
-            job = self._state.find_job(message.job_id)
+            job = self._jobs.look(message.job_id)
             obstacle = obstacle_of(job, message.run)
             if job is None or obstacle is not None:
                 log.info("job_message_without_effect", extra={"job_id": message.job_id, "outcome": obstacle})
@@ -144,6 +153,7 @@ class CoreMachine:
                 if_ended=message.if_ended or IfEnded.RETURN,
                 tags=message.tags or {},
                 start_at=message.start_at,
+                priority=message.priority,
             )
             submitted = self.submit_job(request)
         except UnknownWork as unknown:
@@ -189,6 +199,10 @@ class CoreMachine:
                 return
             if job is None or stage is None:
                 log.warning("task_message_without_rows", extra={"checkpoint": "NO_ROWS", "job_id": message.job_id})
+                return
+            if job.record.status is JobStatus.CANCELLED:
+                # It is so only when none of its tasks waits any more: there is nothing that a claim could find or end.
+                tell_claims(message.stage_ref, dict.fromkeys(message.task_ids, ClaimOutcome.CLOSED))
                 return
             with log_fields(correlation_id=job.record.correlation_id):
                 is_stage_over = self._run_tasks(job, stage, message.task_ids)
@@ -251,6 +265,10 @@ class CoreMachine:
     def rerun_job(self, job_id: str, request: RerunRequest) -> ControlAnswer | None:
         """Begin the next run of a job that has ended; see `core.operating.job_control`. None for an unknown job."""
         return self._control.rerun(job_id, request)
+
+    def adjust_job(self, job_id: str, request: AdjustRequest) -> AdjustAnswer | None:
+        """Change a job's priority, or max_parallel of its present stage, while it runs. None for an unknown job."""
+        return self._control.adjust(job_id, request)
 
     def delete_job(self, job_id: str, *, reason: str | None, actor: str | None) -> DeleteAnswer | None:
         """Delete a job that has ended and is under no legal hold, with all its rows. None for an unknown job."""

@@ -16,7 +16,14 @@ from core.joined_tasks import JoinedTasks
 from core.models import JobRecord, JobRef, JobStatus, RetryPolicy, StageRef
 from core.models.announcement import LimitedTask, ParkedTask, TakenTask
 from core.models.bulk import DeleteAnswer, DeleteOutcome, HoldAnswer
-from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, IfEnded, RerunRequest
+from core.models.control import (
+    DEFAULT_CANCEL_GRACE_SECONDS,
+    AdjustAnswer,
+    AdjustRequest,
+    ControlAnswer,
+    IfEnded,
+    RerunRequest,
+)
 from core.models.dead_letter import DeadLetter, RecordedLetter
 from core.models.retry import retry_delay
 from core.models.submission import ForcedJob, JobWish, KeyedPayload, Submitted
@@ -83,7 +90,7 @@ class StateManager:
         return submitted
 
     def submit_jobs(self, wishes: Sequence[JobWish]) -> list[Submitted]:
-        """As `submit_job` for each, in their order: all are written, or none. With tags, start_at and detail."""
+        """As `submit_job` for each, in their order: all are written, or none. With tags, start_at, priority, detail."""
         answers = self._jobs.submit_jobs(wishes)
         for wish, submitted in zip(wishes, answers, strict=True):
             tell_submitted(wish.job.correlation_id, submitted)
@@ -105,6 +112,10 @@ class StateManager:
 
     def find_job(self, job_id: str) -> JobRecord | None:
         return self._jobs.find_job(job_id)
+
+    def find_jobs(self, job_ids: Sequence[str]) -> list[JobRecord]:
+        """Those of them that there are, in any order."""
+        return self._jobs.find_jobs(job_ids)
 
     def mark_job_announced(self, ref: StageRef) -> bool:
         """The jobs queue has the message for this step. False when the job has moved on meanwhile."""
@@ -436,6 +447,14 @@ class StateManager:
         """Begin the run after `ref.run` of a job that has ended; None for an unknown job."""
         answer = self._jobs.rerun_job(ref, request, definition)
         return _told("job_rerun_asked", ref.job_id, answer)
+
+    def adjust_job(self, job_id: str, request: AdjustRequest) -> AdjustAnswer | None:
+        """Change how fast a job goes on; None for an unknown job."""
+        answer = self._jobs.adjust_job(job_id, request)
+        if answer is not None:
+            record = {"checkpoint": "JOB_CONTROL", "job_id": job_id, "run": answer.run, "status": answer.status}
+            log.info("job_adjust_asked", extra={**record, "outcome": answer.outcome, **request.changes})
+        return answer
 
     def delete_job(self, job_id: str, *, reason: str | None, actor: str | None, limit: int) -> DeleteAnswer | None:
         """Delete at most `limit` of an ended job's tasks, and with the last of them the job. None: unknown."""

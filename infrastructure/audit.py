@@ -21,6 +21,10 @@ class AuditRepository(PostgreSQLRepository):
         """The request for an action on many jobs; each of them has its own row."""
         self._call("record_audit", ("bulk", "", actor, reason, as_jsonb(detail)))
 
+    def record_read(self, job_id: str, actor: str | None, path: str) -> None:
+        """Somebody looked at a job; empty: at the list of jobs with their parameters."""
+        self._call("record_audit", ("read", job_id, actor, None, as_jsonb({"path": path})))
+
     def list_audit(
         self,
         *,

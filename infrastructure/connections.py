@@ -64,6 +64,8 @@ WANTED = (
     Wanted("standard_conforming_strings", "on", is_tracked=True),
     # Without it, the missing name of a task becomes the text 'NULL'.
     Wanted("array_nulls", "on"),
+    # With a negative one, seconds come rounded: 4000 for 3600.
+    Wanted("extra_float_digits", "1", ("0", "2", "3")),
     # As a replica, the deadlines' triggers and the guards of transitions do not fire.
     Wanted("session_replication_role", "origin", ("local",)),
 )

@@ -55,6 +55,11 @@ class JanitorRepository(PostgreSQLRepository):
         """A line in the job's timeline."""
         self._call("record_event", (*ref, None, event, as_jsonb(detail)))
 
+    def note_stalled_jobs(self, limit: int) -> int:
+        """Write what webhooks are to learn of jobs that do not move, looking at up to `limit`: for how many."""
+        [row] = self._call("note_stalled_jobs", (limit,))
+        return int(row["note_stalled_jobs"])
+
     def read_clock(self) -> datetime:
         """The database's time."""
         [row] = self._call("clock", ())

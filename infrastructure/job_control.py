@@ -7,8 +7,16 @@ from typing import Any
 from core.models import JobRef, StageRef
 from core.models.announcement import ParkedTask
 from core.models.bulk import DeleteAnswer, DeleteOutcome, HoldAnswer
-from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, ControlAnswer, ControlOutcome, RerunRequest
-from core.models.status import JobStatus
+from core.models.control import (
+    DEFAULT_CANCEL_GRACE_SECONDS,
+    AdjustAnswer,
+    AdjustOutcome,
+    AdjustRequest,
+    ControlAnswer,
+    ControlOutcome,
+    RerunRequest,
+)
+from core.models.status import JobPriority, JobStatus
 from infrastructure.parameters import as_jsonb
 from infrastructure.postgresql import PostgreSQLRepository
 
@@ -36,6 +44,19 @@ class JobControlRepository(PostgreSQLRepository):
         changed = as_jsonb(request.parameters), as_jsonb(definition)
         who = request.reason, request.actor
         return self._control("rerun_job", (*ref, request.mode, request.from_stage, *changed, *who))
+
+    def adjust_job(self, job_id: str, request: AdjustRequest) -> AdjustAnswer | None:
+        """Change its priority, or max_parallel of its present stage."""
+        parameters = (job_id, request.stage, as_jsonb(request.changes), request.reason, request.actor)
+        (row,) = self._call("adjust_job", parameters)
+        if row["outcome"] == "missing":
+            return None
+        stored = {
+            "outcome": AdjustOutcome.stored(row["outcome"]),
+            "status": JobStatus.stored(row["status"]),
+            "priority": JobPriority.stored(row["priority"]),
+        }
+        return AdjustAnswer(**row | stored)
 
     def delete_job(self, job_id: str, *, reason: str | None, actor: str | None, limit: int) -> DeleteAnswer | None:
         """Delete at most `limit` of an ended job's tasks, and with the last of them the job."""

@@ -81,7 +81,7 @@ class JobRepository(JobControlRepository):
         return _submitted(row)
 
     def submit_jobs(self, wishes: Sequence[JobWish]) -> list[Submitted]:
-        """As `submit_job` for each, in their order, in one transaction; with tags, start_at and detail."""
+        """As `submit_job` for each, in their order, in one transaction; with tags, start_at, priority and detail."""
         rows = self._call("submit_jobs", (JsonbArray(map(_document_of, wishes)),))
         return [_submitted(row) for row in sorted(rows, key=itemgetter("nth"))]
 
@@ -127,11 +127,23 @@ class JobRepository(JobControlRepository):
         rows = self._execute("find_job", self._find_text, (job_id,))
         return JobRecord.model_validate(rows[0]) if rows else None
 
+    def find_jobs(self, job_ids: Sequence[str]) -> list[JobRecord]:
+        """Those of them that there are, in any order."""
+        rows = self._execute("find_jobs", self._find_several_text, (TextArray(job_ids),))
+        return [JobRecord.model_validate(row) for row in rows]
+
     @cached_property
     def _find_text(self) -> str:
         """Composed once: that takes as long as the query."""
-        query = SQL("select {} from {} where job_id = %s")
-        return query.format(columns_of(JobRecord), Identifier(self._schema, "jobs")).as_string()
+        return self._text_where(SQL("job_id = %s"))
+
+    @cached_property
+    def _find_several_text(self) -> str:
+        return self._text_where(SQL("job_id = any (%s)"))
+
+    def _text_where(self, condition: SQL) -> str:
+        query = SQL("select {} from {} where {}")
+        return query.format(columns_of(JobRecord), Identifier(self._schema, "jobs"), condition).as_string()
 
     def finalize_job(self, ref: JobRef, result: JsonObject | None) -> str | None:
         """Store the job's summary and end it. None when it does not wait for that."""
@@ -194,6 +206,7 @@ def _document_of(wish: JobWish) -> dict[str, Any]:
         "outside": list(wish.outside_id),
         "tags": dict(wish.tags) or None,
         "start_at": wish.start_at and wish.start_at.isoformat(),
+        "priority": wish.priority,
         "detail": dict(wish.detail) or None,
     }
     return {name: value for name, value in document.items() if value is not None}

@@ -119,9 +119,9 @@ class ScheduleRepository(PostgreSQLRepository):
         (row,) = self._call("settle_tick", parameters)
         return bool(row["settle_tick"])
 
-    def delete_schedule(self, name: str) -> bool:
+    def delete_schedule(self, name: str, *, actor: str | None) -> bool:
         """Whether it was there."""
-        (row,) = self._call("delete_schedule", (name,))
+        (row,) = self._call("delete_schedule", (name, actor))
         return bool(row["delete_schedule"])
 
     def read_clock(self) -> datetime:

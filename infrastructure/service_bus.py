@@ -27,8 +27,10 @@ if TYPE_CHECKING:
         ServiceBusReceiver,
         ServiceBusSender,
     )
+    from azure.servicebus.amqp import AmqpAnnotatedMessage
 
-    Parcel = ServiceBusMessage | ServiceBusMessageBatch
+    Message = ServiceBusMessage | AmqpAnnotatedMessage
+    Parcel = Message | ServiceBusMessageBatch
 
 
 class _Handle(Protocol):
@@ -410,13 +412,13 @@ def _parcels(
                 continue
         raise MessageTooLarge(
             queue,
-            f"expected a message of at most {batch.max_size_in_bytes} bytes, found {each.message.message_id} "
+            f"expected a message of at most {batch.max_size_in_bytes} bytes, found {each.message_id} "
             f"with a body of {each.size}; send references, not contents",
         )
     yield batch
 
 
-def _fits(batch: "ServiceBusMessageBatch", message: "ServiceBusMessage") -> bool:
+def _fits(batch: "ServiceBusMessageBatch", message: "Message") -> bool:
     """Add it, if there is room."""
     from azure.servicebus.exceptions import MessageSizeExceededError  # noqa: PLC0415 - slow to import
 
@@ -429,34 +431,44 @@ def _fits(batch: "ServiceBusMessageBatch", message: "ServiceBusMessage") -> bool
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A message and the bytes of its body."""
+    """A message, its id, and the bytes of its body."""
 
-    message: "ServiceBusMessage"
+    message: "Message"
+    message_id: str
     size: int
 
 
 def _outgoing(message: QueueMessage, due_at: datetime | None = None) -> Outgoing:
+    """Without `ServiceBusMessage`, whose setters double the cost of making one, unless there is a due time."""
     _load_sdk()
     from azure.servicebus import ServiceBusMessage  # noqa: PLC0415 - slow to import
+    from azure.servicebus.amqp import AmqpAnnotatedMessage  # noqa: PLC0415 - slow to import
 
     body = message.model_dump_json(exclude_none=True).encode()
-    properties: dict[str | bytes, Any] = {}
-    properties.update(observer().outgoing_headers())
+    message_id = message.message_id
+    application_properties: dict[Any, Any] = {}
+    application_properties.update(observer().outgoing_headers())
     if not isinstance(message, KeptMessage):
         stage = message.completed_stage if isinstance(message, StageCompleteMessage) else message.stage
-        properties |= {"run": message.run, "stage": stage}
+        application_properties |= {"run": message.run, "stage": stage}
         if message.job_id is not None:
-            properties["job_id"] = message.job_id
-    wrapped = ServiceBusMessage(
-        body,
-        message_id=message.message_id,
-        correlation_id=message.correlation_id,
-        content_type="application/json",
-        subject=_SUBJECTS[type(message)],
-        application_properties=properties,
-        scheduled_enqueue_time_utc=due_at,
-    )
-    return Outgoing(wrapped, len(body))
+            application_properties["job_id"] = message.job_id
+    properties: dict[str, Any] = {
+        "message_id": message_id,
+        "correlation_id": message.correlation_id,
+        "content_type": "application/json",
+        "subject": _SUBJECTS[type(message)],
+    }
+    made: Message
+    if due_at is None:
+        made = AmqpAnnotatedMessage(
+            data_body=body, properties=properties, application_properties=application_properties
+        )
+    else:
+        made = ServiceBusMessage(
+            body, application_properties=application_properties, scheduled_enqueue_time_utc=due_at, **properties
+        )
+    return Outgoing(made, message_id, len(body))
 
 
 @contextmanager

@@ -239,6 +239,11 @@ class Settings(BaseSettings):
     entra_roles: bool = Field(
         False, alias="COREMACHINE_ENTRA_ROLES", description="true, where app roles of Entra decide who may do what"
     )
+    audit_reads: bool = Field(
+        False,
+        alias="COREMACHINE_AUDIT_READS",
+        description="true, where looks at jobs are to be in the audit log, too",
+    )
     webhook_key: SecretStr | None = Field(
         None,
         alias="COREMACHINE_WEBHOOK_KEY",

@@ -102,7 +102,7 @@ class StageCounts(PostgreSQLRepository):
             {name: settings[name] for name in ("name", "task_type", "parallelism")}
             | {name: row[name] for name in _COLUMNS}
             | {"counts": counted.counts if counted else _counts(row)}
-            | {"counted_at": counted.counted_at if counted else None}
+            | {"counted_at": counted.counted_at if counted else None, "max_parallel": settings.get("max_parallel")}
         )
 
     def _find(self, cursor: Cursor[DictRow], ref: StageRef, statuses: _Statuses) -> _Counted:

@@ -1,14 +1,18 @@
 """Sends a delivery: to an address that was looked at, without redirects, within one limit of time."""
 
 import io
+import re
 import socket
 import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from http.client import HTTPException, HTTPResponse
 
+from core.models.webhook import PostAnswer
 from core.webhooks.sender import NotDelivered
 from core.webhooks.targets import Target, TargetRules, read_target
 
@@ -32,8 +36,8 @@ class HttpPoster:
         self._seconds = seconds
         self._given_authorities = authorities
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
-        """The status of the answer. A redirect is an answer like any other: it is not followed.
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> PostAnswer:
+        """The answer. A redirect is an answer like any other: it is not followed.
 
         Raises:
             NotDelivered: The address may not be connected to, or gave no answer in time.
@@ -48,7 +52,7 @@ class HttpPoster:
             with self._connect(target, address, until) as connection:
                 connection.settimeout(_seconds_to(until))
                 connection.sendall(_write_request(target, headers, body))
-                return _read_status(connection, until)
+                return _read_answer(connection, until)
         except TimeoutError as error:
             raise NotDelivered(f"no answer within {self._seconds:g} seconds") from error
         except (OSError, HTTPException) as error:
@@ -103,14 +107,32 @@ class _Received(io.RawIOBase):
         return io.BufferedReader(self)
 
 
-def _read_status(connection: socket.socket, until: float) -> int:
+def _read_answer(connection: socket.socket, until: float) -> PostAnswer:
     response = HTTPResponse(_Received(connection, until), method="POST")  # type: ignore[arg-type]
     with response:
         response.begin()
-        # The status is there, and it is all that counts.
+        # The head is there, and it is all that counts.
         with suppress(OSError, HTTPException):
             response.read(_MOST_BYTES)
-        return response.status
+        return PostAnswer(response.status, read_retry_after(response.getheader("Retry-After"), time.time()))
+
+
+def read_retry_after(text: str | None, now: float) -> float | None:
+    """Seconds from now for a header `Retry-After`, which has a number or a date; None where it has neither.
+
+    Args:
+        now: Seconds since 1970.
+    """
+    if text is None:
+        return None
+    text = text.strip()
+    if re.fullmatch("[0-9]{1,9}", text):
+        return float(text)
+    try:
+        at = parsedate_to_datetime(text)
+        return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _write_request(target: Target, headers: Mapping[str, str], body: bytes) -> bytes:

@@ -35,6 +35,7 @@ class WebhookRepository(PostgreSQLRepository):
             seed,
             webhook.description,
             actor,
+            webhook.stalled_seconds,
         )
         (row,) = self._call("put_webhook", parameters)
         return bool(row["is_new"]), row["seed"]

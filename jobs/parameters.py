@@ -37,6 +37,7 @@ _LONGEST_PART = 1000
 # Beyond these nothing near is looked for: the search compares each letter with each.
 _MAX_NEAR_LETTERS, _MAX_NEAR_NAMES = 100, 200
 _ADVICE = "name the place alone, and let the app's identity open it: parameters are kept and shown"
+_AS_JSON = {"list": '["a", "b"]', "dict": '{"a": 1}'}
 _BOOL_TEXTS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -285,7 +286,8 @@ def _missing(entry: Entry) -> Told:
 
 
 def _not_of_type(entry: Entry, text: str) -> Told:
-    return f"text of type {entry['type']}", describe(text)
+    example = _AS_JSON.get(entry["type"])
+    return f"{entry['type']} as JSON, such as {example}" if example else f"text of type {entry['type']}", describe(text)
 
 
 def _not_json(problem: NotJson) -> Told:

@@ -29,6 +29,8 @@ create table if not exists "app"."jobs" (
   "start_at" timestamptz,
   "hold" jsonb,
   "traceparent" text collate "C",
+  "priority" text check ("priority" in ('high', 'normal', 'low')),
+  "stall_noted_at" timestamptz,
   primary key ("job_id")
 );
 
@@ -271,6 +273,7 @@ create table if not exists "app"."webhooks" (
   "job_types" text[] not null,
   "tags" jsonb,
   "failed_tasks" integer not null default 1,
+  "stalled_seconds" integer not null default 1800,
   "is_paused" boolean not null default false,
   "secret_setting" text collate "C",
   "secret_seed" text collate "C",
@@ -287,7 +290,7 @@ create table if not exists "app"."webhooks" (
 create table if not exists "app"."webhook_deliveries" (
   "webhook" text collate "C" not null,
   "delivery_id" text collate "C" not null,
-  "event" text not null check ("event" in ('job.completed', 'job.completed_with_errors', 'job.failed', 'job.cancelled', 'job.failing', 'schedule.missed', 'schedule.failed', 'webhook.test')),
+  "event" text not null check ("event" in ('job.completed', 'job.completed_with_errors', 'job.failed', 'job.cancelled', 'job.failing', 'job.stalled', 'schedule.missed', 'schedule.failed', 'webhook.test')),
   "subject" text collate "C" not null,
   "data" jsonb not null default '{}',
   "status" text not null default 'pending' check ("status" in ('pending', 'delivered', 'dead')),
@@ -1030,7 +1033,8 @@ end $$;
 comment on function "app"."claim_tasks"(p_job_id text, p_run integer, p_stage integer, p_task_ids text[], p_lease_id uuid, p_owner text) is 'Leases tasks to the caller and returns one row per id, the claimed ones first, each with its outcome.';
 comment on function "app"."claim_task"(p_job_id text, p_run integer, p_stage integer, p_task_id text, p_lease_id uuid, p_owner text) is 'Leases one task that can be claimed, in one statement whose plan is made once.';
 
--- Control: what operators do to a job that has not ended: cancel, pause, resume. rerun.sql begins an ended job again.
+-- Control: what operators do to a job that has not ended: cancel, pause, resume, adjust. rerun.sql begins an ended job
+-- again.
 
 -- Cancels a job: waiting tasks at once, running tasks when they end or when the grace is over.
 -- Running tasks learn of it at their next heartbeat, and the job is `cancelling` until the last of them has ended;
@@ -1234,12 +1238,86 @@ begin
   return next;
 end $$;
 
+-- Changes what decides how fast a job goes on: its priority, and max_parallel of the stage that runs.
+-- p_changes has the fields to change: priority (null: that of its definition), max_parallel (null: no limit). What is
+-- announced already is not taken back. p_stage is the stage that the caller means, null the present one.
+-- Outcome: adjusted; unchanged; refused (it has ended or is being cancelled); other_stage (p_stage is not where the job
+-- is); nothing_waits (of max_parallel: no task of the stage waits for its turn); missing. priority and max_parallel are
+-- those that count now.
+-- Locks: the window's, the stage, then the job row.
+create or replace function "app".adjust_job(
+  p_job_id text, p_stage integer, p_changes jsonb, p_reason text, p_actor text
+) returns table (
+  outcome text, status text, run integer, stage integer, is_paused boolean, priority text, max_parallel integer
+)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v_seen record;
+  v_job record;
+  v_stage record;
+  v_max_parallel integer := (p_changes ->> 'max_parallel')::integer;
+begin
+  select j.run, j.stage into v_seen from "app".jobs j where j.job_id = p_job_id;
+  if found and p_changes ? 'max_parallel' then
+    perform "app".lock_window(p_job_id, v_seen.run, v_seen.stage);
+    perform "app".lock_stage(p_job_id, v_seen.run, v_seen.stage);
+  end if;
+  select j.status, j.run, j.stage, j.paused_at is not null as is_paused, j.priority,
+    j.definition ->> 'priority' as declared
+  into v_job from "app".jobs j where j.job_id = p_job_id for update;
+  if not found then
+    outcome := 'missing';
+    return next;
+    return;
+  end if;
+  select s.window_after, (s.settings ->> 'max_parallel')::integer as max_parallel into v_stage
+  from "app".stages s where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_job.stage;
+  outcome := case
+    when v_job.status not in ('queued', 'processing', 'finalizing') then 'refused'
+    when coalesce(p_stage, v_job.stage) <> v_job.stage or (p_changes ? 'max_parallel'
+      and (v_job.run, v_job.stage) <> (v_seen.run, v_seen.stage)) then 'other_stage'
+    when p_changes ? 'max_parallel' and (v_job.status <> 'processing' or v_stage.window_after is null or not
+      "app".has_tasks_after(p_job_id, v_job.run, v_job.stage, v_stage.window_after)) then 'nothing_waits'
+    when (not p_changes ? 'priority' or v_job.priority is not distinct from p_changes ->> 'priority')
+      and (not p_changes ? 'max_parallel' or v_stage.max_parallel is not distinct from v_max_parallel) then 'unchanged'
+    else 'adjusted'
+  end;
+  status := v_job.status;
+  run := v_job.run;
+  stage := v_job.stage;
+  is_paused := v_job.is_paused;
+  priority := case when outcome in ('adjusted', 'unchanged') and p_changes ? 'priority'
+    then p_changes ->> 'priority' else v_job.priority end;
+  max_parallel := case when outcome in ('adjusted', 'unchanged') and p_changes ? 'max_parallel'
+    then v_max_parallel else v_stage.max_parallel end;
+  if outcome = 'adjusted' then
+    update "app".jobs j set priority = adjust_job.priority where j.job_id = p_job_id;
+    if p_changes ? 'max_parallel' then
+      -- As a new window, so that a larger number counts at once.
+      update "app".stages s
+      set settings = s.settings || jsonb_build_object('max_parallel', v_max_parallel), window_at = null,
+          window_size = greatest(s.window_size, "app".first_window(
+            s.settings || jsonb_build_object('max_parallel', v_max_parallel)))
+      where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_job.stage;
+    end if;
+    perform "app".record_event(p_job_id, v_job.run, v_job.stage, null, 'job_adjusted',
+      p_changes || jsonb_build_object('reason', p_reason, 'actor', p_actor));
+    perform "app".record_audit('adjust', p_job_id, p_actor, p_reason, jsonb_build_object(
+      'run', v_job.run, 'stage', v_job.stage, 'from', jsonb_build_object(
+        'priority', coalesce(v_job.priority, v_job.declared), 'max_parallel', v_stage.max_parallel), 'to', p_changes));
+  end if;
+  priority := coalesce(priority, v_job.declared, 'normal');
+  return next;
+end $$;
+
 comment on function "app"."cancel_job"(p_job_id text, p_reason text, p_grace_seconds double precision, p_actor text) is 'Cancels a job: waiting tasks at once, running tasks when they end or when the grace is over.';
 comment on function "app"."cancel_job"(p_job_id text, p_reason text) is 'Cancels a job with the default grace: the form that the release before calls.';
 comment on function "app"."force_cancel"(p_job_id text, p_run integer, p_stage integer) is 'Ends a job that has been cancelling for longer than its grace.';
 comment on function "app"."cancel_open_tasks"(p_job_id text, p_run integer, p_stage integer, p_with_running boolean) is 'Cancels the waiting tasks of a stage, and with p_with_running its running ones.';
 comment on function "app"."pause_job"(p_job_id text, p_reason text, p_actor text) is 'Pauses a job: nothing new is claimed, planned or finalized, and running tasks end as they would.';
 comment on function "app"."resume_job"(p_job_id text, p_reason text, p_actor text) is 'Lets a paused job go on; the time of the pause does not count against its deadlines.';
+comment on function "app"."adjust_job"(p_job_id text, p_stage integer, p_changes jsonb, p_reason text, p_actor text) is 'Changes what decides how fast a job goes on: its priority, and max_parallel of the stage that runs.';
 
 -- Dead letters: messages that their queue gave up are kept here, and their rows get another message.
 
@@ -1339,6 +1417,9 @@ begin
       || case when p_actor is null then jsonb_build_object() else jsonb_build_object('actor', p_actor) end)
   from "app".dead_letters d join "app".jobs j on j.job_id = d.job_id
   where d.dead_letter_id = any (v_ids);
+  perform "app".record_audit('redrive', coalesce(d.job_id, ''), p_actor, null, jsonb_build_object(
+    'dead_letter_id', d.dead_letter_id, 'queue', d.queue, 'outcome', p_resolution))
+  from "app".dead_letters d where d.dead_letter_id = any (v_ids);
   return coalesce(cardinality(v_ids), 0);
 end $$;
 
@@ -2472,7 +2553,7 @@ declare
 begin
   perform "app".lock_window(p_job_id, p_run, p_stage);
   select s.window_after, s.window_from, s.window_size, s.window_open, s.window_at, s.settings, j.job_type,
-    j.correlation_id, "app".window_weight(j.definition ->> 'priority') as weight
+    j.correlation_id, "app".window_weight(coalesce(j.priority, j.definition ->> 'priority')) as weight
   into v_window
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
   where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage and s.window_after is not null
@@ -3616,7 +3697,11 @@ begin
       p_name, p_job_type, p_parameters, p_cron, p_time_zone, p_catch_up, p_overlap, p_starts_at, p_ends_at,
       p_description, p_next_tick_at, "app".schedule_change('created', p_actor, null), v_now, v_now
     ) on conflict do nothing;
-    return case when found then 'created' else 'changed' end;
+    if not found then
+      return 'changed';
+    end if;
+    perform "app".record_audit('schedule_put', '', p_actor, null, jsonb_build_object('schedule', p_name));
+    return 'created';
   end if;
   update "app".schedules s set job_type = p_job_type, parameters = p_parameters, cron = p_cron,
     time_zone = p_time_zone, catch_up = p_catch_up, overlap = p_overlap, starts_at = p_starts_at, ends_at = p_ends_at,
@@ -3627,6 +3712,7 @@ begin
     return 'changed';
   end if;
   perform "app".write_ticks(p_name, p_ticks);
+  perform "app".record_audit('schedule_put', '', p_actor, null, jsonb_build_object('schedule', p_name));
   return 'replaced';
 end $$;
 
@@ -3647,7 +3733,10 @@ begin
     last_change = "app".schedule_change('paused', p_actor, p_reason), updated_at = "app".clock()
   where s.name = p_name and s.paused_at is null;
   has_changed := found;
-  if found or exists (select from "app".schedules s where s.name = p_name) then
+  if has_changed then
+    perform "app".record_audit('schedule_pause', '', p_actor, p_reason, jsonb_build_object('schedule', p_name));
+  end if;
+  if has_changed or exists (select from "app".schedules s where s.name = p_name) then
     return next;
   end if;
 end $$;
@@ -3669,6 +3758,7 @@ begin
     return false;
   end if;
   perform "app".write_ticks(p_name, p_ticks);
+  perform "app".record_audit('schedule_resume', '', p_actor, p_reason, jsonb_build_object('schedule', p_name));
   return true;
 end $$;
 
@@ -3854,6 +3944,10 @@ begin
   ) loop
     v_at := v_at + interval '1 microsecond';
   end loop;
+  perform "app".record_audit('schedule_run', '', p_actor, null, jsonb_build_object('schedule', p_name, 'tick_at', v_at))
+  from "app".schedules s
+  where s.name = p_name and not exists (
+    select from "app".schedule_ticks t where t.schedule = p_name and t.submission_key = p_submission_key);
   return query
     insert into "app".schedule_ticks (
       schedule, tick_at, is_manual, status, job_type, parameters, submission_key, attempt, held_until, actor, created_at)
@@ -3891,12 +3985,22 @@ end $$;
 
 -- Deletes a schedule with what it knows of its ticks; jobs stay. Returns whether it was there.
 -- Locks: the schedule row, then its ticks.
-create or replace function "app".delete_schedule(p_name text) returns boolean
+create or replace function "app".delete_schedule(p_name text, p_actor text) returns boolean
 language plpgsql as $$
 begin
   delete from "app".schedules s where s.name = p_name;
-  return found;
+  if not found then
+    return false;
+  end if;
+  perform "app".record_audit('schedule_delete', '', p_actor, null, jsonb_build_object('schedule', p_name));
+  return true;
 end $$;
+
+-- Deletes a schedule, by nobody in particular: the form that the release before calls.
+create or replace function "app".delete_schedule(p_name text) returns boolean
+language sql as $$
+  select "app".delete_schedule(p_name, null);
+$$;
 
 -- Deletes up to p_limit ticks that were decided about longer ago than p_older_than_seconds; returns how many.
 -- Locks: tick rows; those that others hold are skipped.
@@ -3928,7 +4032,8 @@ comment on function "app"."admit_waiting_ticks"(p_limit integer) is 'Lets the fi
 comment on function "app"."claim_due_ticks"(p_limit integer, p_hold_seconds double precision) is 'Takes ticks whose jobs are to be submitted, the oldest first; others leave them alone for p_hold_seconds.';
 comment on function "app"."add_manual_tick"(p_name text, p_tick_at timestamptz, p_parameters jsonb, p_submission_key text, p_actor text, p_hold_seconds double precision) is 'Adds a tick that somebody asked for, at this moment, and holds it for the caller; overlap does not count for it.';
 comment on function "app"."settle_tick"(p_name text, p_tick_at timestamptz, p_submission_key text, p_attempt integer, p_status text, p_job_id text, p_reason text, p_detail text, p_delay_seconds double precision) is 'Notes what came of a tick''s submission: submitted, failed, or due again after p_delay_seconds.';
-comment on function "app"."delete_schedule"(p_name text) is 'Deletes a schedule with what it knows of its ticks; jobs stay.';
+comment on function "app"."delete_schedule"(p_name text, p_actor text) is 'Deletes a schedule with what it knows of its ticks; jobs stay.';
+comment on function "app"."delete_schedule"(p_name text) is 'Deletes a schedule, by nobody in particular: the form that the release before calls.';
 comment on function "app"."prune_ticks"(p_older_than_seconds double precision, p_limit integer) is 'Deletes up to p_limit ticks that were decided about longer ago than p_older_than_seconds; returns how many.';
 
 -- Settlement: attempts end their tasks as completed or failed, and the last one of a stage ends the stage. Processes
@@ -4305,8 +4410,8 @@ language sql as $$
 $$;
 
 -- Writes many submissions in one transaction: all of them, or none. One row each, by its place (nth, from 1).
--- p_jobs: objects with what submit_job takes by name, and with tags, start_at and detail (note_submission's).
--- Tags and start_at count for a job or a run that begins here; a job that was there keeps its own.
+-- p_jobs: objects with what submit_job takes by name, and with tags, start_at, priority and detail (note_submission's).
+-- Tags, start_at and priority count for a job or a run that begins here; a job that was there keeps its own.
 -- Fence: that of submit_job. Locks: all keys in their order, then those of submit_job job by job in the order of ids, so
 -- that two calls at one moment do not wait for each other.
 create or replace function "app".submit_jobs(p_jobs jsonb[]) returns table (
@@ -4343,7 +4448,7 @@ begin
   end loop;
 end $$;
 
--- Gives a run that a submission began what its submitter wished beside its parameters: tags, start_at, detail.
+-- Gives a run that a submission began what its submitter wished beside its parameters: tags, start_at, priority, detail.
 -- A start in the past is none. Deadlines count from the start. Locks: the job row and the stage row, both new.
 create or replace function "app".mark_submission(p_job_id text, p_run integer, p_item jsonb) returns void
 language plpgsql as $$
@@ -4352,8 +4457,9 @@ declare
   v_start timestamptz := nullif(greatest((p_item ->> 'start_at')::timestamptz, v_now), v_now);
   v_tags jsonb := nullif(p_item -> 'tags', jsonb_build_object());
 begin
-  if v_start is not null or v_tags is not null then
+  if v_start is not null or v_tags is not null or p_item ->> 'priority' is not null then
     update "app".jobs j set tags = coalesce(v_tags, j.tags), start_at = v_start, due_at = v_start,
+      priority = coalesce(p_item ->> 'priority', j.priority),
       deadline_at = j.deadline_at + coalesce(v_start - v_now, interval '0')
     where j.job_id = p_job_id and j.run = p_run;
   end if;
@@ -4391,7 +4497,7 @@ comment on function "app"."note_submission"(p_job_id text, p_run integer, p_deta
 comment on function "app"."note_trace"(p_job_id text, p_run integer, p_traceparent text) is 'Keeps the trace of the submission that began this run.';
 comment on function "app"."submit_job"(p_job_id text, p_job_type text, p_parameters jsonb, p_definition jsonb, p_correlation_id text, p_forced_job_id text, p_nonce text, p_idempotency_key text, p_payload_hash text) is 'Writes a job and its first stage, as a process of the release before calls it.';
 comment on function "app"."submit_jobs"(p_jobs jsonb[]) is 'Writes many submissions in one transaction: all of them, or none.';
-comment on function "app"."mark_submission"(p_job_id text, p_run integer, p_item jsonb) is 'Gives a run that a submission began what its submitter wished beside its parameters: tags, start_at, detail.';
+comment on function "app"."mark_submission"(p_job_id text, p_run integer, p_item jsonb) is 'Gives a run that a submission began what its submitter wished beside its parameters: tags, start_at, priority, detail.';
 comment on function "app"."mark_jobs_announced"(p_job_ids text[], p_runs integer[]) is 'Notes that the messages which begin these jobs are confirmed: mark_job_announced for many, of stage 1.';
 
 -- The watch: while a stage runs, exactly one of its open tasks is watched. A process that ends any other task knows
@@ -4511,6 +4617,77 @@ begin
   where j.job_id = p_job_id;
 end $$;
 
+-- When something of a job's present stage last began, ended or was taken into its window, or the job itself moved.
+-- Of a stage that is announced in windows it looks at those of the window alone, so that it reads few of many tasks.
+create or replace function "app".last_move(p_job_id text, p_run integer, p_stage integer, p_moved_at timestamptz)
+returns timestamptz
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_stage record;
+begin
+  select s.planned_at, s.window_at, coalesce(s.window_from, '') as first, s.window_after as last into v_stage
+  from "app".stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  return greatest(p_moved_at, v_stage.planned_at, v_stage.window_at, (
+    select max(greatest(t.started_at, t.finished_at)) from "app".tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.task_id >= v_stage.first and (v_stage.last is null or t.task_id <= v_stage.last)));
+end $$;
+
+-- Writes deliveries of job.stalled for jobs that have not moved for a webhook's time: one for each time that a job
+-- stops. Returns for how many jobs. Paused jobs, and those that are to start later, wait on purpose.
+-- It looks at up to p_limit jobs, in random order. Fence: stall_noted_at, under the job row. Locks: job rows; those that
+-- others hold are skipped.
+create or replace function "app".note_stalled_jobs(p_limit integer) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := "app".clock();
+  v_shortest integer;
+  v_job_id text;
+  v_job record;
+  v_moved_at timestamptz;
+  v_count integer := 0;
+begin
+  select min(w.stalled_seconds) into v_shortest from "app".webhooks w
+  where 'job.stalled' = any (w.events) and not w.is_paused;
+  if v_shortest is null then
+    return 0;
+  end if;
+  for v_job_id in
+    select o.job_id from (
+      select j.job_id from "app".jobs j
+      where j.status in ('queued', 'processing', 'cancelling', 'finalizing') and j.updated_at < v_now - v_shortest * interval '1 second'
+        and j.paused_at is null and (j.start_at is null or j.start_at < v_now - v_shortest * interval '1 second')
+      order by random() limit p_limit
+    ) o
+    order by o.job_id
+  loop
+    select j.job_id, j.job_type, j.run, j.stage, j.total_stages, j.status, j.correlation_id, j.tags, j.created_at,
+      j.stall_noted_at, greatest(j.updated_at, j.start_at) as moved_at
+    into v_job
+    from "app".jobs j
+    where j.job_id = v_job_id and j.status in ('queued', 'processing', 'cancelling', 'finalizing') and j.paused_at is null for update skip locked;
+    continue when not found;
+    v_moved_at := "app".last_move(v_job.job_id, v_job.run, v_job.stage, v_job.moved_at);
+    insert into "app".webhook_deliveries (webhook, delivery_id, event, subject, data, due_at, created_at)
+    select w.name, gen_random_uuid()::text, 'job.stalled', v_job.job_id, jsonb_strip_nulls(jsonb_build_object(
+        'job_id', v_job.job_id, 'job_type', v_job.job_type, 'run', v_job.run, 'status', v_job.status,
+        'stage', v_job.stage, 'total_stages', v_job.total_stages, 'correlation_id', v_job.correlation_id,
+        'tags', v_job.tags, 'created_at', v_job.created_at, 'moved_at', v_moved_at,
+        'stalled_seconds', w.stalled_seconds, 'explain', '/api/jobs/' || v_job.job_id || '/explain')),
+      v_now, v_now
+    from "app".webhooks w
+    where 'job.stalled' = any (w.events) and not w.is_paused
+      and v_moved_at + w.stalled_seconds * interval '1 second' <= v_now
+      and (v_job.stall_noted_at is null or v_moved_at + w.stalled_seconds * interval '1 second' > v_job.stall_noted_at)
+      and "app".fits_patterns(v_job.job_type, w.job_types) and (w.tags is null or v_job.tags @> w.tags);
+    if found then
+      update "app".jobs j set stall_noted_at = v_now where j.job_id = v_job.job_id;
+      v_count := v_count + 1;
+    end if;
+  end loop;
+  return v_count;
+end $$;
+
 -- Writes the deliveries of something that happened to a schedule. A webhook that asks for tags is about jobs alone.
 -- Locks: none but the new rows'.
 create or replace function "app".note_schedule_event(p_name text, p_job_type text, p_event text, p_data jsonb)
@@ -4532,22 +4709,24 @@ end $$;
 create or replace function "app".put_webhook(
   p_name text, p_url text, p_url_setting text, p_events text[], p_job_types text[], p_tags jsonb,
   p_failed_tasks integer, p_is_paused boolean, p_secret_setting text, p_secret_seed text, p_description text,
-  p_actor text
+  p_actor text, p_stalled_seconds integer
 ) returns table (is_new boolean, seed text)
 language plpgsql as $$
 declare
   v_now timestamptz := "app".clock();
 begin
   insert into "app".webhooks as w (
-    name, url, url_setting, events, job_types, tags, failed_tasks, is_paused, secret_setting, secret_seed, description,
+    name, url, url_setting, events, job_types, tags, failed_tasks, stalled_seconds, is_paused, secret_setting, secret_seed, description,
     last_change, created_at, updated_at
   ) values (
-    p_name, p_url, p_url_setting, p_events, p_job_types, p_tags, p_failed_tasks, p_is_paused, p_secret_setting,
+    p_name, p_url, p_url_setting, p_events, p_job_types, p_tags, p_failed_tasks, p_stalled_seconds, p_is_paused,
+    p_secret_setting,
     case when p_secret_setting is null then p_secret_seed end, p_description,
     jsonb_strip_nulls(jsonb_build_object('action', 'created', 'actor', p_actor, 'at', v_now)), v_now, v_now
   )
   on conflict (name) do update set url = p_url, url_setting = p_url_setting, events = p_events,
-    job_types = p_job_types, tags = p_tags, failed_tasks = p_failed_tasks, is_paused = p_is_paused,
+    job_types = p_job_types, tags = p_tags, failed_tasks = p_failed_tasks, stalled_seconds = p_stalled_seconds,
+    is_paused = p_is_paused,
     secret_setting = p_secret_setting,
     secret_seed = case when p_secret_setting is null then coalesce(w.secret_seed, p_secret_seed) end,
     former_seed = case when p_secret_setting is null then w.former_seed end,
@@ -4557,6 +4736,18 @@ begin
   perform "app".record_audit('webhook_put', '', p_actor, null, jsonb_build_object('webhook', p_name));
   return next;
 end $$;
+
+-- Writes a webhook, as the release before calls it: it knows no job.stalled, and leaves the time as it is.
+create or replace function "app".put_webhook(
+  p_name text, p_url text, p_url_setting text, p_events text[], p_job_types text[], p_tags jsonb,
+  p_failed_tasks integer, p_is_paused boolean, p_secret_setting text, p_secret_seed text, p_description text,
+  p_actor text
+) returns table (is_new boolean, seed text)
+language sql as $$
+  select p.is_new, p.seed from "app".put_webhook(p_name, p_url, p_url_setting, p_events, p_job_types, p_tags,
+    p_failed_tasks, p_is_paused, p_secret_setting, p_secret_seed, p_description, p_actor,
+    coalesce((select w.stalled_seconds from "app".webhooks w where w.name = p_name), 1800)) p;
+$$;
 
 -- Gives a webhook another secret; for p_both_seconds deliveries are signed with the former one too.
 -- Returns false where there is no such webhook, or its secret is in an app setting. Locks: the webhook row.
@@ -4692,8 +4883,11 @@ end $$;
 comment on function "app"."fits_patterns"(p_text text, p_patterns text[]) is 'Whether a text fits one of these patterns, in which a star is any characters; or there is no pattern.';
 comment on function "app"."note_job_event"(p_job_id text, p_run integer, p_event text) is 'Writes the deliveries of something that happened to a job, for each webhook that asks for it.';
 comment on function "app"."note_failed_tasks"(p_job_id text, p_run integer, p_stage integer, p_count_before integer, p_count integer) is 'Writes deliveries of job.failing for the webhooks whose number of failed tasks was reached between two counts of one stage.';
+comment on function "app"."last_move"(p_job_id text, p_run integer, p_stage integer, p_moved_at timestamptz) is 'When something of a job''s present stage last began, ended or was taken into its window, or the job itself moved.';
+comment on function "app"."note_stalled_jobs"(p_limit integer) is 'Writes deliveries of job.stalled for jobs that have not moved for a webhook''s time: one for each time that a job stops.';
 comment on function "app"."note_schedule_event"(p_name text, p_job_type text, p_event text, p_data jsonb) is 'Writes the deliveries of something that happened to a schedule.';
-comment on function "app"."put_webhook"(p_name text, p_url text, p_url_setting text, p_events text[], p_job_types text[], p_tags jsonb, p_failed_tasks integer, p_is_paused boolean, p_secret_setting text, p_secret_seed text, p_description text, p_actor text) is 'Writes a webhook, or replaces the one of its name; what waits for it then goes to the new address.';
+comment on function "app"."put_webhook"(p_name text, p_url text, p_url_setting text, p_events text[], p_job_types text[], p_tags jsonb, p_failed_tasks integer, p_is_paused boolean, p_secret_setting text, p_secret_seed text, p_description text, p_actor text, p_stalled_seconds integer) is 'Writes a webhook, or replaces the one of its name; what waits for it then goes to the new address.';
+comment on function "app"."put_webhook"(p_name text, p_url text, p_url_setting text, p_events text[], p_job_types text[], p_tags jsonb, p_failed_tasks integer, p_is_paused boolean, p_secret_setting text, p_secret_seed text, p_description text, p_actor text) is 'Writes a webhook, as the release before calls it: it knows no job.stalled, and leaves the time as it is.';
 comment on function "app"."rotate_webhook_secret"(p_name text, p_secret_seed text, p_both_seconds double precision, p_actor text) is 'Gives a webhook another secret; for p_both_seconds deliveries are signed with the former one too.';
 comment on function "app"."delete_webhook"(p_name text, p_actor text) is 'Deletes a webhook with its deliveries; returns whether it was there.';
 comment on function "app"."add_test_delivery"(p_name text, p_actor text) is 'Writes a delivery that somebody asks for as a test.';
@@ -4778,7 +4972,7 @@ declare
 begin
   perform "app".lock_window(p_job_id, p_run, p_stage);
   select s.window_after, s.window_from, s.window_size, s.window_open, s.window_at, s.settings, j.job_type,
-    j.correlation_id, "app".window_weight(j.definition ->> 'priority') as weight,
+    j.correlation_id, "app".window_weight(coalesce(j.priority, j.definition ->> 'priority')) as weight,
     j.definition -> 'stages' -> (s.stage - 1) ->> 'tasks_per_message' is not null as has_own_size
   into v_window
   from "app".stages s join "app".jobs j on j.job_id = s.job_id
@@ -5099,6 +5293,8 @@ comment on column "app"."jobs"."tags" is 'Short texts by name, given by the subm
 comment on column "app"."jobs"."start_at" is 'The current run does not begin before this time, as its submitter wished. Null: at once.';
 comment on column "app"."jobs"."hold" is 'Legal hold: reason, actor, at. While it is set, neither retention nor people delete the job.';
 comment on column "app"."jobs"."traceparent" is 'The trace of its submission, as W3C writes it. Null where no trace was recorded when it came.';
+comment on column "app"."jobs"."priority" is 'Its weight among others, as its submitter or an operator wished. Null: that of its definition.';
+comment on column "app"."jobs"."stall_noted_at" is 'When webhooks last learned that it does not move. Null: never.';
 
 comment on table "app"."job_runs" is 'A run of a job as it ended, written when a rerun followed it; the current run is in the job''s row.';
 comment on column "app"."job_runs"."job_id" is 'The job.';
@@ -5184,7 +5380,7 @@ comment on column "app"."job_events"."at" is 'When it happened, by the database'
 comment on table "app"."audit_log" is 'What somebody did to a job or to many. It outlives the job.';
 comment on column "app"."audit_log"."audit_id" is 'Identity; the order in which rows were written.';
 comment on column "app"."audit_log"."job_id" is 'The job; empty for an action on many.';
-comment on column "app"."audit_log"."action" is 'cancel, pause, resume, rerun, delete, hold, release; bulk: the request for many of one of them; webhook_put, webhook_rotate, webhook_redeliver, webhook_delete.';
+comment on column "app"."audit_log"."action" is 'What was done: one of `AuditAction`, or another one of a newer release.';
 comment on column "app"."audit_log"."actor" is 'The person or app that did it; null where nobody vouches for a name.';
 comment on column "app"."audit_log"."reason" is 'Why, as the actor wrote it.';
 comment on column "app"."audit_log"."detail" is 'What goes with the action, such as from and to.';
@@ -5257,6 +5453,7 @@ comment on column "app"."webhooks"."events" is 'The events that it receives.';
 comment on column "app"."webhooks"."job_types" is 'Job types that it is about; a star is any characters. Empty: all.';
 comment on column "app"."webhooks"."tags" is 'Only jobs with all these tags. Null: all.';
 comment on column "app"."webhooks"."failed_tasks" is 'For job.failing: the number of failed tasks in one stage.';
+comment on column "app"."webhooks"."stalled_seconds" is 'For job.stalled: how long nothing of a job has begun or ended.';
 comment on column "app"."webhooks"."is_paused" is 'True: nothing is written for it, and what waits is not sent.';
 comment on column "app"."webhooks"."secret_setting" is 'The app setting that has the secret of its signatures. Null: it is made here.';
 comment on column "app"."webhooks"."secret_seed" is 'What the secret is made from, together with COREMACHINE_WEBHOOK_KEY. Useless alone.';

@@ -47,6 +47,7 @@ _RULES: tuple[tuple[str, re.Pattern[str], Role], ...] = (
     ("POST", re.compile(r"/api/jobs/submit(/[^/]+|:batch)|/api/ui/submit/[^/]+"), Role.SUBMITTER),
     ("POST", re.compile(r"/api/durable/orchestrators/[^/]+"), Role.SUBMITTER),
     ("POST", re.compile(r"/api(/ui)?/jobs/[^/]+/(cancel|pause|resume|rerun)"), Role.OPERATOR),
+    ("PATCH", re.compile(r"/api/jobs/[0-9a-f]{64}"), Role.OPERATOR),
     ("POST", re.compile(r"/api(/ui)?/jobs/bulk"), Role.OPERATOR),
     ("POST", re.compile(r"/api/durable/instances/[^/]+/(terminate|suspend|resume|rewind)"), Role.OPERATOR),
     ("POST", re.compile(r"/api(/ui)?/dead-letters/redrive"), Role.OPERATOR),

@@ -40,6 +40,7 @@ from triggers.live_events import EVENT_STREAM, STREAM_SECONDS, answer_stream, fo
 from triggers.ports import ApiServices, Check, ServicesNotReady
 from triggers.prefer import read_wait
 from triggers.problem_models import Problem
+from triggers.read_audit import ReadAudit, RecordRead
 from triggers.ui.router import ROUTERS as PAGES
 from triggers.ui.sign_in import refuse_page
 from triggers.waiting import Watcher
@@ -62,7 +63,11 @@ router = APIRouter(route_class=OneValueRoute)
 
 
 def create_api(
-    get_services: GetServices, *, trusts_principal: bool = False, access: AccessRules | None = None
+    get_services: GetServices,
+    *,
+    trusts_principal: bool = False,
+    access: AccessRules | None = None,
+    record_read: RecordRead | None = None,
 ) -> FastAPI:
     """The ASGI application.
 
@@ -71,6 +76,7 @@ def create_api(
             ServicesNotReady then.
         trusts_principal: Whether App Service vouches for the headers that name the caller.
         access: The roles of callers, once they are set up. None: every caller may do everything.
+        record_read: Notes who looked at which job. None: nobody asks for that.
     """
     # Paths that are written out come before those with an id in the same place.
     routers = (
@@ -103,6 +109,8 @@ def create_api(
     api.state.events = Watcher[EventPosition](lambda positions: get_services().find_jobs_with_events(positions))
     api.state.trusts_principal = trusts_principal
     api.state.access = access if access is not None and access.are_on else None
+    if record_read is not None:
+        api.add_middleware(ReadAudit, record=record_read)
     if api.state.access is not None:
         api.add_middleware(
             AccessGate,

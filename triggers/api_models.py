@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -10,12 +10,14 @@ from core.basics.canonical import shown
 from core.models import JobStatus, TaskStatus, control, view
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS, IfEnded, RerunMode, StoredJobAction
 from core.models.fields import (
+    MAX_INTEGER,
     MOST_TAGS,
     CorrelationId,
     Cursor,
     EventId,
     Instant,
     JobTypeText,
+    PriorityText,
     Reason,
     RunNumber,
     StageNumber,
@@ -26,7 +28,7 @@ from core.models.fields import (
     expectation,
 )
 from core.models.job_filter import JobFilter, JobSort, read_tags, read_wanted_tags
-from core.models.status import StoredJobStatus
+from core.models.status import JobPriority, StoredJobPriority, StoredJobStatus
 from core.models.submission import StoredSubmissionOutcome, expect_one_wish
 from jobs.parameters import nearest_name_hint
 
@@ -220,6 +222,7 @@ class SubmitQuery(Query):
         Field(max_length=MOST_TAGS, description="`team=geo`: to find the job by. A job that is there keeps its own."),
     ] = []
     start_at: StartAt | None = None
+    priority: PriorityText | None = None
     dry_run: Annotated[
         bool, Field(description="Write nothing: answer with the checked parameters and the tasks of the first stage.")
     ] = False
@@ -242,6 +245,36 @@ class CancelRequest(ActionRequest):
         float,
         Field(ge=0, le=86400, description="Tasks that still run after this number of seconds are ended; 0: at once."),
     ] = DEFAULT_CANCEL_GRACE_SECONDS
+
+
+class AdjustJob(ActionRequest):
+    """`stage` goes with max_parallel: where the job is at another stage, nothing is changed (409)."""
+
+    priority: PriorityText | None = None
+    max_parallel: (
+        Annotated[
+            Annotated[int, Field(ge=1, le=MAX_INTEGER)] | Literal["none"],
+            Field(description='How many tasks of its present stage run at a time; "none": any number.'),
+        ]
+        | None
+    ) = None
+    stage: StageNumber | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "AdjustJob":
+        if self.priority is None and self.max_parallel is None:
+            raise expectation("priority or max_parallel", "neither")
+        if self.stage is not None and self.max_parallel is None:
+            raise expectation("stage with max_parallel alone", "no max_parallel")
+        return self
+
+    def to_request(self, *, actor: str | None) -> control.AdjustRequest:
+        changes: dict[str, str | int | None] = {}
+        if self.priority is not None:
+            changes["priority"] = self.priority.value
+        if self.max_parallel is not None:
+            changes["max_parallel"] = None if self.max_parallel == "none" else self.max_parallel
+        return control.AdjustRequest(changes, stage=self.stage, reason=self.reason, actor=actor)
 
 
 class RerunRequest(ActionRequest):
@@ -322,6 +355,13 @@ class JobActionAnswer(BaseModel):
     links: JobLinks
 
 
+class AdjustedJob(JobActionAnswer):
+    """`priority` and `max_parallel` are those that count now, the latter for the present stage."""
+
+    priority: StoredJobPriority
+    max_parallel: int | None
+
+
 class RerunAnswer(JobActionAnswer):
     """`kept_count` tasks of earlier runs count for this one; `fresh_count` of its first stage are tried again.
 
@@ -369,6 +409,7 @@ class JobAnswer(BaseModel):
     tags: dict[str, str] | None
     start_at: datetime | None
     hold: Annotated[dict[str, Any] | None, Field(description="Legal hold: reason, actor, at; it is not deleted.")]
+    priority: StoredJobPriority = JobPriority.NORMAL
     allowed_actions: list[StoredJobAction]
     stages: list[view.StageDetail]
     links: JobLinks

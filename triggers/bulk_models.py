@@ -1,12 +1,15 @@
 """What the endpoints about many jobs, deletion, holds and the audit log take and answer."""
 
 from datetime import datetime
+from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from core.basics.canonical import shown
 from core.models import JobStatus
+from core.models.audit import AuditAction
 from core.models.bulk import MOST_JOBS_AT_ONCE, BulkAction, BulkRequest, StoredDeleteOutcome
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
 from core.models.fields import (
@@ -35,11 +38,14 @@ def _known_statuses(values: Any) -> Any:
     return values
 
 
-def _action(value: Any) -> Any:
-    known = [each.value for each in BulkAction]
+def _one_of(kind: type[StrEnum], value: Any) -> Any:
+    known = [each.value for each in kind]
     if value not in known:
-        raise expectation(f"one of {', '.join(known)}", shown(value, 100), nearest_name_hint(str(value)[:50], known))
-    return value
+        nearest = nearest_name_hint(str(value)[:50], known)
+        # All of them are named already.
+        hint = nearest if nearest.startswith("did you mean") else None
+        raise expectation(f"one of {', '.join(known)}", shown(value, 100), hint)
+    return kind(value)
 
 
 class BulkFilter(BaseModel):
@@ -76,7 +82,7 @@ class BulkBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    action: Annotated[BulkAction, BeforeValidator(_action)]
+    action: Annotated[BulkAction, BeforeValidator(partial(_one_of, BulkAction))]
     filter: Annotated[BulkFilter, Field(description="`{}` is all jobs.")]
     reason: Reason | None = None
     confirm: Annotated[
@@ -153,7 +159,7 @@ class HeldJob(BaseModel):
 class AuditQuery(PageQuery):
     job_id: JobIdText | None = None
     actor: Annotated[StorableText | None, Field(min_length=1, max_length=320)] = None
-    action: Annotated[StorableText | None, Field(min_length=1, max_length=50)] = None
+    action: Annotated[AuditAction | None, BeforeValidator(partial(_one_of, AuditAction))] = None
 
 
 class AuditEntry(BaseModel):

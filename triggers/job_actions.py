@@ -1,11 +1,11 @@
-"""Operator actions on jobs over HTTP: cancel, pause, resume, rerun. Each one is an event of the job's timeline."""
+"""Operator actions on jobs over HTTP: cancel, pause, resume, adjust, rerun. Each is an event of the job's timeline."""
 
 from typing import NoReturn
 
 from fastapi import APIRouter, Request, Response
 
 from core.models import JobStatus
-from core.models.control import ControlAnswer, ControlOutcome, JobAction, allowed_actions
+from core.models.control import AdjustOutcome, ControlAnswer, ControlOutcome, JobAction, allowed_actions
 from jobs.registry import UnknownJobType
 from triggers import api_models as models
 from triggers import problems
@@ -23,6 +23,12 @@ _NOT_RERUN = {
     "(--all)",
     ControlOutcome.STAGE_NOT_REACHED: "stages before `from_stage` (--from-stage) have not all completed in its last "
     "run, or there is no such stage",
+}
+
+_NOT_ADJUSTED = {
+    AdjustOutcome.OTHER_STAGE: "expected the stage that was named; look at the job again",
+    AdjustOutcome.NOTHING_WAITS: "expected a stage with tasks that wait for their turn; all are announced, or it is "
+    "not planned",
 }
 
 
@@ -98,6 +104,42 @@ def rerun_job(
         **dict(done),
         kept_count=answer.kept_count or 0 if answer else 0,
         fresh_count=answer.fresh_count if answer else None,
+    )
+
+
+@router.patch("/jobs/{job_id}", openapi_extra=body_schema(models.AdjustJob, required=True))
+def adjust_job(
+    job_id: JobIdPath, request: Request, services: Services, body: JsonBody, query: NoQuery, actor: Actor
+) -> models.AdjustedJob:
+    """Change a job's priority, or how many tasks of its present stage run at a time, while it runs.
+
+    Tasks that are announced already run all the same. A later stage has the `max_parallel` that it declares.
+    """
+    del query
+    answer = services.machine.adjust_job(job_id, parse_body(models.AdjustJob, body).to_request(actor=actor))
+    if answer is None:
+        raise problems.unknown_job(job_id)
+    actions = allowed_actions(answer.status, is_paused=answer.is_paused)
+    if answer.outcome not in {AdjustOutcome.ADJUSTED, AdjustOutcome.UNCHANGED}:
+        _expect_known(answer.status)
+        if answer.outcome is AdjustOutcome.REFUSED:
+            code = "job_is_cancelling" if answer.status is JobStatus.CANCELLING else "job_has_ended"
+            reason = "expected one that runs, or waits to"
+        else:
+            code, reason = answer.outcome.value, _NOT_ADJUSTED[answer.outcome]
+        detail = f"The job is {answer.status.value}, at stage {answer.stage}: {reason}."
+        raise ProblemError(409, code, detail, job_status=answer.status, allowed_actions=actions)
+    return models.AdjustedJob(
+        job_id=job_id,
+        status=answer.status,
+        paused=answer.is_paused,
+        run=answer.run,
+        stage=answer.stage,
+        changed=answer.outcome is AdjustOutcome.ADJUSTED,
+        allowed_actions=list(actions),
+        links=job_links(request, job_id),
+        priority=answer.priority,
+        max_parallel=answer.max_parallel,
     )
 
 

@@ -27,6 +27,7 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE, _PART = 1, 30, 10.0
 def job_answer(request: Request, detail: JobDetail) -> models.JobAnswer:
     """The whole job."""
     job = {name: getattr(detail.job, name) for name in models.JobAnswer.model_fields if name in JobRecord.model_fields}
+    job["priority"] = detail.job.effective_priority
     job["run_started_at"], job["duration_seconds"] = view.run_times(detail.job)
     return models.JobAnswer(
         **job,

@@ -63,6 +63,7 @@ _EXTRA: dict[str, tuple[int, ...]] = {
     "pause_job": (404, 409),
     "resume_job": (404, 409),
     "rerun_job": (404, 409),
+    "adjust_job": (404, 409),
     "list_jobs": (),
     "list_job_types": (),
     "livez": (),

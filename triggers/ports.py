@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from core.models import JobEvent, JobQueueMessage, StageCompleteMessage, TaskQueueMessage, TaskStatus
-from core.models.control import ControlAnswer, RerunRequest
+from core.models.control import AdjustAnswer, AdjustRequest, ControlAnswer, RerunRequest
 from core.models.dry_run import JobDraft
 from core.models.job_filter import JobFilter, JobSort
 from core.models.message import UnknownMessage
@@ -43,6 +43,7 @@ class JobCommands(Protocol):
         self, job_id: str, *, reason: str | None = None, actor: str | None = None
     ) -> ControlAnswer | None: ...
     def rerun_job(self, job_id: str, request: RerunRequest) -> ControlAnswer | None: ...
+    def adjust_job(self, job_id: str, request: AdjustRequest) -> AdjustAnswer | None: ...
 
 
 class MessageProcessor(Protocol):

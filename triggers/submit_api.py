@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi import Query as InQuery
 from fastapi.concurrency import run_in_threadpool
 
+from core.basics.canonical import shown
 from core.errors import OtherParameters, StoreUnavailable
 from core.models import JobStatus
 from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText
@@ -37,6 +38,8 @@ _OTHER_RUN = (
     "While run {run} of this job was waited for, run {present} began. "
     "GET /api/jobs/{job_id}/runs has the results and parameters of both."
 )
+# Of a batch.
+_LIST = "jobs"
 SUBMIT_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 LargeBody = Annotated[dict[str, Any], Depends(read_large_object)]
 router = APIRouter(tags=["jobs"], route_class=OneValueRoute)
@@ -57,7 +60,7 @@ def submit_batch(
     wanted: list[tuple[int, SubmitRequest]] = []
     for index, item in enumerate(asked.jobs):
         try:
-            one = parse_body(models.BatchItem, item).to_request(actor)
+            one = _read_item(item, index).to_request(actor)
             expect_role_for(request, one.job_type, Role.SUBMITTER)
             wanted.append((index, one))
         except ProblemError as problem:
@@ -79,6 +82,13 @@ async def get_submission_schema(query: NoQuery) -> dict[str, Any]:
     """The JSON Schema of a message that submits a job, for producers that put it on the jobs queue."""
     del query
     return submission_schema()
+
+
+def _read_item(item: Any, index: int) -> models.BatchItem:
+    """Raises ProblemError where it is no submission."""
+    if not isinstance(item, dict):
+        raise problems.invalid_request([problems.wrong_field(f"{_LIST}.{index}", "an object", shown(item, 100))])
+    return parse_body(models.BatchItem, item)
 
 
 def _outcome(request: Request, index: int, answer: Submission | Exception) -> models.BatchOutcome:
@@ -137,6 +147,7 @@ async def submit_job(
         if_ended=query.if_ended,
         tags=read_tags(query.tag),
         start_at=query.start_at,
+        priority=query.priority,
     )
     if query.dry_run:
         return await _draft(services, wanted)  # type: ignore[return-value]

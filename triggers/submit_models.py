@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from core.models.control import IfEnded
 from core.models.dry_run import JobDraft
-from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText, StartAt, Tags
+from core.models.fields import CorrelationId, IdempotencyKey, JobTypeText, PriorityText, StartAt, Tags
 from core.models.status import StoredJobStatus
 from core.models.submission import StoredSubmissionOutcome, SubmitRequest, expect_one_wish
 from triggers.api_models import JobLinks, StageDescription, read_if_ended
@@ -28,6 +28,7 @@ class BatchItem(BaseModel):
     correlation_id: CorrelationId | None = None
     tags: Tags = {}
     start_at: StartAt | None = None
+    priority: PriorityText | None = None
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> "BatchItem":
@@ -43,7 +44,15 @@ class BatchRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    jobs: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_JOBS)]
+    jobs: Annotated[
+        list[Any],
+        Field(
+            min_length=1,
+            max_length=MOST_JOBS,
+            description="Objects with job_type, and if wanted with parameters, force, if_ended, idempotency_key, "
+            "correlation_id, tags, start_at and priority. What is no such object is refused alone.",
+        ),
+    ]
 
 
 class BatchJob(BaseModel):

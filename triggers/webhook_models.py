@@ -76,6 +76,9 @@ class PutWebhook(BaseModel):
     failed_tasks: Annotated[
         int, Field(ge=1, le=1_000_000_000, description="For job.failing: failed tasks in one stage.")
     ] = 1
+    stalled_seconds: Annotated[
+        int, Field(ge=60, le=31 * 86_400, description="For job.stalled: how long nothing of a job has begun or ended.")
+    ] = 1800
     paused: Annotated[bool, Field(description="Nothing is written for it, and what waits is not sent.")] = False
     secret_setting: Annotated[
         str | None,
@@ -103,6 +106,7 @@ class WebhookAnswer(BaseModel):
     job_types: list[str]
     tags: dict[str, Any] | None
     failed_tasks: int
+    stalled_seconds: int = 1800
     paused: bool
     secret_setting: str | None
     both_secrets_until: datetime | None

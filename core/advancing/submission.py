@@ -165,6 +165,7 @@ class Submitter:
             outside_id=tuple(getattr(job_class, "parameters_outside_job_id", ())),
             tags=dict(request.tags),
             start_at=request.start_at if is_future else None,
+            priority=request.priority,
             detail=_detail(request.actor, unchecked),
         )
         return _Draft(request, job_class, wish, len(encoded))
@@ -272,5 +273,7 @@ def _keyed_payload(key: str, request: SubmitRequest) -> KeyedPayload:
     # So is it without these.
     if request.tags or request.start_at is not None:
         content.append({"tags": dict(request.tags), "start_at": request.start_at and request.start_at.isoformat()})
+    if request.priority is not None:
+        content.append({"priority": request.priority.value})
     text = canonical_json(content)
     return KeyedPayload(key, hashlib.sha256(text.encode("ascii")).hexdigest())

@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Self
 
+from core.authors.printed_lines import PrintedLines
 from core.basics.log_fields import bind, log_fields, unbind, with_log_fields
 from core.safety.credentials import redact
 from core.safety.safe_log import safe_logger, without_credentials
-from core.safety.safe_text import text_of, trace_of
+from core.safety.safe_text import MOST_TEXT_BYTES, bounded_text, text_of, trace_of
 
 # The last ones are kept; `core.errors.MOST_LOG_BYTES` bounds them too.
 MOST_LINES = 100
@@ -46,7 +47,7 @@ class AttemptLog:
         self._fields = fields
         self._lines: deque[str] | None = None
         self._lock = threading.Lock()
-        self._partial: dict[str, str] = {}
+        self._partial: dict[str, PrintedLines] = {}
 
     def __enter__(self) -> Self:
         _install()
@@ -69,8 +70,10 @@ class AttemptLog:
     def lines_of(self, stream: str, text: str) -> list[str]:
         """The lines that a piece of text ends; its rest waits for the next piece."""
         with self._lock:
-            *lines, self._partial[stream] = (self._partial.get(stream, "") + text).split("\n")
-        return lines
+            printed = self._partial.get(stream)
+            if printed is None:
+                printed = self._partial[stream] = PrintedLines()
+            return printed.add(text)
 
     def text(self) -> str | None:
         """The lines; None if there is none."""
@@ -80,7 +83,7 @@ class AttemptLog:
     def _rest(self) -> list[str]:
         with self._lock:
             partial, self._partial = self._partial, {}
-        return [line for line in partial.values() if line]
+        return [line for line in (printed.rest() for printed in partial.values()) if line]
 
 
 def print_line(line: str, otherwise: Callable[[str], object] | None = None) -> None:
@@ -109,12 +112,15 @@ def _line_of(record: logging.LogRecord) -> str:
 
 
 def _blank(record: logging.LogRecord) -> None:
-    """Blank what looks like a credential in a record's text and trace, for each listener of `logging`."""
+    """Blank what looks like a credential in a record's text and trace, for each listener of `logging`.
+
+    A text beyond what is stored of one is cut: to search 100 MB would hold the interpreter for seconds.
+    """
     try:
         text = record.getMessage()
     except Exception:  # noqa: BLE001 - an author's arguments, which logging's own handlers report
         return
-    blanked = redact(text)
+    blanked = redact(text) if len(text) <= MOST_TEXT_BYTES else bounded_text(text)
     if blanked != text:
         record.msg, record.args = blanked, ()
     error = record.exc_info[1] if record.exc_info else None

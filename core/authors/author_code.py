@@ -2,11 +2,16 @@
 
 Everything that touches what an author made runs inside: the call, the steps of a generator, the look into a mapping
 that was returned. Outside of it nothing of the author's is called any more.
+
+Each call has a copy of the context: what it sets there (a ContextVar, the precision of `decimal`, a tracer's current
+span) is not seen by the next call in the same thread, which may be of another job.
 """
 
 import inspect
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from core.authors import forks
@@ -19,6 +24,8 @@ T = TypeVar("T")
 # The largest number of tasks of a stage: an endless generator ends here, before the memory does.
 MOST_TASKS = 1_000_000
 _END = object()
+# What the engine's own calls need; a handler that lowers it would break every request and message of its process.
+_FEWEST_FRAMES = sys.getrecursionlimit()
 
 
 class _EngineStoreUnavailable(StoreUnavailable):
@@ -50,8 +57,9 @@ def call_author(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     """
     process = forks.process
     try:
-        returned = function(*args, **kwargs)
+        returned = copy_context().run(function, *args, **kwargs)
     except BaseException as error:
+        _keep_recursion_limit()
         if forks.process is not process:
             forks.end_forked_child(error)
         if type(error) is _EngineStoreUnavailable:
@@ -60,6 +68,8 @@ def call_author(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     else:
         if forks.process is not process:
             forks.end_forked_child()
+        if sys.getrecursionlimit() < _FEWEST_FRAMES:
+            _keep_recursion_limit()
         return returned
     # Out here, so that it has no context: what was raised would hold on to all that its frames held.
     raise AuthorError(failure)
@@ -77,15 +87,17 @@ def author_items(
     Raises:
         AuthorError, StoreUnavailable: As `call_author`, at the first item or any other.
     """
-    items = call_author(_iterator, what, function, *args, **kwargs)
+    # One for all steps of a generator, which is one call to its author.
+    in_context: Callable[..., Any] = copy_context().run
+    items = call_author(in_context, _iterator, what, function, *args, **kwargs)
     for count in itertools.count():
-        item = call_author(_read_next, items, read, count)
+        item = call_author(in_context, _read_next, items, read, count)
         if item is _END:
             return
         if count == MOST_TASKS:
             found = f"more; the generator of {what} may have no end, or split the job"
             raise AuthorError(refusal(f"{what}: expected at most {MOST_TASKS:,} tasks, found {found}"))
-        yield item  # type: ignore[misc]
+        yield item
 
 
 def refusal(message: str) -> Failure:
@@ -101,6 +113,11 @@ def describe_returned(value: object) -> str:
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
         return "a generator, of which nothing has run; return the value, do not yield it"
     return f"{type_name(value)} {repr_of(value)}"
+
+
+def _keep_recursion_limit() -> None:
+    """A higher one stays: other calls may need it."""
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), _FEWEST_FRAMES))
 
 
 def _read_next(items: Iterator[object], read: Callable[[int, Any], T], place: int) -> T | object:

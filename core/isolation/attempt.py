@@ -14,6 +14,7 @@ from core.isolation.log_records import pass_on
 from core.isolation.memory import MEGABYTE, private_bytes
 from core.isolation.process import HandlerProcess
 from core.isolation.wire import END_OF_OUTPUT, Message
+from core.safety.safe_text import repr_of
 
 # How soon a cancel is heeded, and how often memory is looked at.
 LOOK_SECONDS = 0.2
@@ -48,6 +49,16 @@ class MemoryLimitExceeded(PermanentTaskError):
         )
 
 
+class AnswerUnreadable(RetryableTaskError):
+    """What came from the attempt's process is no answer: its handler wrote into the pipe, or changed how it writes."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(
+            f"expected an answer of the attempt's process, found {repr_of(answer)}; a handler in a process of its own "
+            "must not write to files that it did not open"
+        )
+
+
 class NeverBegan(Exception):
     """The process had ended before it took the task: another one may."""
 
@@ -72,6 +83,7 @@ class Attempt:
 
     def __init__(self, process: HandlerProcess, around: Surroundings) -> None:
         self._process, self._around = process, around
+        self._number = 0
         self._began = False
         self._stopped: TaskCancelled | None = None
         self._kill_at = 0.0
@@ -89,7 +101,8 @@ class Attempt:
             NeverBegan: Nothing has run.
         """
         self._process.attempts += 1
-        self._process.send({"task": task})
+        self._number = self._process.attempts
+        self._process.send({"task": {**task, "number": self._number}})
         while True:
             for answer in self._receive():
                 if answer is None:
@@ -106,25 +119,25 @@ class Attempt:
     def _receive(self) -> list[Message | None]:
         answers: list[Message | None] = []
         for line in self._process.receive(max(0.0, self._look_at - time.monotonic())):
-            if not line.is_answer:
-                self._print(line.data or b"")
-            elif line.data is None:
-                answers.append(None)
+            if line.printed is not None:
+                self._print(line.printed)
             else:
-                answers.append(json.loads(line.data))
+                answers.append(None if line.answer is None else _read(line.answer))
         return answers
 
     def _take(self, answer: Message) -> None:
         if "began" in answer:
             self._began = True
-        elif "progress" in answer:
+        elif "progress" in answer and answer["number"] == self._number:
             self._around.context.progress(*answer["progress"])
         elif "log" in answer:
             pass_on(answer["log"])
         elif "printed" in answer:
             self._around.printed(answer["printed"])
         elif "read" in answer:
-            self._process.send({"page": self._around.read_page(answer["read"])})
+            number, stream = answer["read"]["to"]
+            page = self._around.read_page(answer["read"]) if number == self._number else None
+            self._process.send({"page": page, "to": [number, stream]})
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -164,16 +177,26 @@ class Attempt:
         while not self._output_is_over and time.monotonic() < until:
             lines = self._process.receive(until - time.monotonic())
             for line in lines:
-                if not line.is_answer:
-                    self._print(line.data or b"")
-            if any(line.is_answer and line.data is None for line in lines):
+                if line.printed is not None:
+                    self._print(line.printed)
+            if any(line.is_last for line in lines):
                 return
 
-    def _print(self, line: bytes) -> None:
+    def _print(self, line: str) -> None:
         line, end, _ = line.partition(END_OF_OUTPUT)
         self._output_is_over = self._output_is_over or bool(end)
         if line or not end:
-            self._around.printed(line.decode("utf-8", "replace"))
+            self._around.printed(line)
+
+
+def _read(answer: bytes) -> Message:
+    try:
+        message = json.loads(answer)
+    except ValueError:
+        message = None
+    if not isinstance(message, dict):
+        raise AnswerUnreadable(answer)
+    return message
 
 
 def end_of(status: int) -> str:

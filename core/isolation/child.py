@@ -1,4 +1,4 @@
-"""A process of the pool: `python -m core.isolation.child package.module:function`.
+"""A process of the pool: `python -m core.isolation.child package.module:function <descriptor for answers>`.
 
 It runs attempts of one handler for the worker that started it, and ends with that worker: see `wire` for what goes to
 and fro.
@@ -6,6 +6,7 @@ and fro.
 
 import faulthandler
 import io
+import itertools
 import json
 import logging
 import os
@@ -21,11 +22,13 @@ from typing import Any, BinaryIO, TextIO, cast
 from uuid import UUID
 
 from core.authors.author_code import call_author
+from core.authors.printed_lines import PrintedLines
 from core.authors.returned import judge_returned
+from core.basics.canonical import MOST_JSONB_BYTES
 from core.basics.log_fields import log_fields
 from core.basics.strict_json import EncodedJson
 from core.context import TaskContext
-from core.errors import AuthorError, Failure, TaskCancelled, TaskTimedOut, classify
+from core.errors import AuthorError, ContractViolationError, Failure, TaskCancelled, TaskTimedOut, classify
 from core.fan_in import fan_in_reader
 from core.isolation.log_records import adopt_settings, as_message
 from core.isolation.target import find
@@ -35,6 +38,8 @@ from core.models.context import CompletedTask, FailedTask
 
 # A worker that has nothing to run keeps no processes.
 IDLE_SECONDS = 60.0
+# Several threads may print at once.
+_printing = threading.Lock()
 
 
 class Worker:
@@ -44,7 +49,10 @@ class Worker:
         self._requests, self._answers = requests, answers
         self._lock = threading.Lock()
         self._tasks: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._pages: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+        # By attempt and stream: a handler may read several at a time, in threads of its own.
+        self._pages: dict[tuple[int, int], queue.SimpleQueue[list[Any] | None]] = {}
+        # The attempt that runs, or was the last.
+        self.number = 0
         self.stop: str | None = None
 
     def start(self) -> None:
@@ -63,9 +71,19 @@ class Worker:
             while data:
                 data = data[os.write(self._answers, data) :]
 
-    def read_page(self, request: Message) -> list[Any]:
-        self.answer(read=request)
-        return self._pages.get()
+    def read_page(self, to: tuple[int, int], request: Message) -> list[Any]:
+        """The next page of a stream; an empty one is its end."""
+        pages = self._pages.setdefault(to, queue.SimpleQueue())
+        self.answer(read={**request, "to": to})
+        page = pages.get()
+        if not page:
+            self._pages.pop(to, None)
+        if page is None:
+            raise ContractViolationError(
+                "results of an earlier stage: expected a call while the handler runs, found one of a thread that it "
+                "left behind; wait for its threads before it returns"
+            )
+        return page
 
     def _read(self) -> None:
         for line in self._requests:
@@ -73,12 +91,13 @@ class Worker:
             if "loggers" in message:
                 adopt_settings(message["loggers"])
             elif "task" in message:
-                self.stop = None
+                self.number, self.stop = message["task"]["number"], None
                 self._tasks.put(message["task"])
             elif "stop" in message:
                 self.stop = message["stop"]
             elif "page" in message:
-                self._pages.put(message["page"])
+                attempt, stream = message["to"]
+                self._pages[attempt, stream].put(message["page"])
         # The worker is gone, and nobody waits for this any more, nor for what it started. `tether` may be quicker.
         os.killpg(0, signal.SIGKILL)
 
@@ -102,13 +121,14 @@ class Prints(io.TextIOBase):
 
     def __init__(self, stream: TextIO, worker: Worker) -> None:
         self._stream, self._worker = stream, worker
-        self._rest = ""
+        self._lines = PrintedLines()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
+        with _printing:
+            lines = self._lines.add(text)
         for line in lines:
             self._worker.answer(printed=line)
         return len(text)
@@ -117,16 +137,18 @@ class Prints(io.TextIOBase):
         return self._stream.fileno()
 
     def end_line(self) -> None:
-        if self._rest:
-            self.write("\n")
+        with _printing:
+            rest = self._lines.rest()
+        if rest:
+            self._worker.answer(printed=rest)
 
 
 class Results:
     """A `ResultStore` whose rows the worker reads."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._streams = 0
+    def __init__(self, worker: Worker, number: int) -> None:
+        self._worker, self._number = worker, number
+        self._streams = itertools.count(1)
 
     def stream_results(self, ref: StageRef) -> Iterator[CompletedTask]:
         return (CompletedTask(**row) for row in self._stream("results", ref))
@@ -135,15 +157,15 @@ class Results:
         return (FailedTask(**row) for row in self._stream("failures", ref))
 
     def _stream(self, kind: str, ref: StageRef) -> Iterator[Mapping[str, Any]]:
-        self._streams += 1
-        request = {"stream": self._streams, "kind": kind, "ref": [ref.job_id, ref.run, ref.stage]}
-        while page := self._worker.read_page(request):
+        to = self._number, next(self._streams)
+        request = {"kind": kind, "ref": [ref.job_id, ref.run, ref.stage]}
+        while page := self._worker.read_page(to, request):
             yield from page
 
 
-def main(target: str) -> None:
+def main(target: str, answers: int) -> None:
     faulthandler.enable(all_threads=False)
-    worker = _take_pipes()
+    worker = _take_pipes(answers)
     logging.root.addHandler(Records(worker))
     worker.start()
     # While nothing waits for it, if it can be; if not, each task reports why.
@@ -158,13 +180,13 @@ def main(target: str) -> None:
     os._exit(0)
 
 
-def _take_pipes() -> Worker:
-    """What a handler reads is nothing, and what it or a library prints is no answer."""
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
+def _take_pipes(answers: int) -> Worker:
+    """What a handler reads is nothing, and what it starts has none of them."""
+    requests = os.fdopen(os.dup(0), "rb")
+    os.set_inheritable(answers, False)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    os.dup2(2, 1)
     worker = Worker(requests, answers)
     sys.stdout, sys.stderr = Prints(sys.stdout, worker), Prints(sys.stderr, worker)
     return worker
@@ -172,15 +194,17 @@ def _take_pipes() -> Worker:
 
 def _answer_to(target: str, task: Message, worker: Worker) -> Message:
     lease_id = task["context"].pop("lease_id")
+    number = task["number"]
     context = TaskContext(
         **task["context"],
         lease_id=lease_id and UUID(lease_id),
-        _report=lambda progress: worker.answer(progress=[progress["percent"], progress["message"]]),
-        _stop_requested=lambda: worker.stop is not None,
-        _timed_out=lambda: worker.stop == TaskTimedOut.__name__,
+        _report=lambda progress: worker.answer(progress=[progress["percent"], progress["message"]], number=number),
+        # A thread that the handler of an earlier attempt left behind is to stop too.
+        _stop_requested=lambda: worker.stop is not None or worker.number != number,
+        _timed_out=lambda: worker.stop == TaskTimedOut.__name__ and worker.number == number,
     )
     try:
-        with log_fields(**task["log_fields"]), fan_in_reader(cast("Any", Results(worker))):
+        with log_fields(**task["log_fields"]), fan_in_reader(cast("Any", Results(worker, number))):
             judged = call_author(_call, target, task, context)
     except AuthorError as error:
         return {"failure": asdict(error.failure), "is_cancelled": False}
@@ -193,7 +217,9 @@ def _answer_to(target: str, task: Message, worker: Worker) -> Message:
 def _call(target: str, task: Message, context: TaskContext) -> EncodedJson | tuple[Failure, bool]:
     """The result, or a failure and whether it heeds a cancel."""
     try:
-        judged = judge_returned(task["task_type"], _find_once(target)(task["parameters"], context))
+        # The worker has a bound of its own, which is lower; this one is for its memory.
+        returned = _find_once(target)(task["parameters"], context)
+        judged = judge_returned(task["task_type"], returned, MOST_JSONB_BYTES)
     except TaskCancelled as stopped:
         return classify(stopped), True
     return judged if isinstance(judged, EncodedJson) else (judged, False)
@@ -211,8 +237,9 @@ def _end_output() -> None:
             stream.flush()
         if isinstance(stream, Prints):
             stream.end_line()
-    os.write(2, END_OF_OUTPUT + b"\n")
+    with suppress(OSError):  # a handler may have closed it
+        os.write(2, f"{END_OF_OUTPUT}\n".encode())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))

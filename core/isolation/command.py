@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from core.authors.attempt_log import print_line
+from core.authors.printed_lines import PrintedBytes
 from core.context import TaskContext
 from core.errors import RetryableTaskError
 from core.isolation.attempt import end_of
 from core.isolation.tether import Tether, has_ended, signal_group
-from core.isolation.wire import LineBuffer
 from core.safety.safe_log import safe_logger
 
 log = safe_logger(__name__)
@@ -77,7 +77,7 @@ class _Command:
         options["env"] = {**os.environ, **(options["env"] or {})}
         self.stdout: list[bytes] = []
         self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._lines = LineBuffer()
+        self._lines = PrintedBytes()
         self._tether = Tether()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the author's own command
@@ -132,8 +132,7 @@ class _Command:
     def _has_data(self) -> bool:
         return bool(self._selector.select(0))
 
-    def _log(self, lines: list[bytes]) -> None:
+    def _log(self, lines: list[str]) -> None:
         for line in filter(None, lines):
-            text = line.decode("utf-8", "replace").rstrip("\r")
-            self.last_lines.append(text)
-            print_line(text)
+            self.last_lines.append(line)
+            print_line(line)

@@ -129,7 +129,7 @@ class Pages:
 
     def read(self, request: Message) -> list[Any]:
         """The next page of a stream; an empty one is its end."""
-        number = request["stream"]
+        number = request["to"][1]
         if number not in self._streams:
             read = self._store.stream_results if request["kind"] == "results" else self._store.stream_failures
             self._streams[number] = iter(read(StageRef(*request["ref"])))

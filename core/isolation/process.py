@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from core.authors.printed_lines import PrintedBytes
 from core.isolation.log_records import settings_of_loggers
 from core.isolation.tether import Tether, has_ended, signal_group
-from core.isolation.wire import LineBuffer, Message, encode
+from core.isolation.wire import END_OF_OUTPUT, LineBuffer, Message, encode
 
 CHILD_MODULE = f"{__package__}.child"
 _END_SECONDS = 5.0
@@ -20,10 +21,14 @@ _PIECE = 1 << 16
 
 @dataclass(frozen=True)
 class Line:
-    """What came from a process: an answer, or a line that it printed. An answer of None is the last."""
+    """What came from a process: an answer, or a line that it printed. Without either, it was the last answer."""
 
-    is_answer: bool
-    data: bytes | None
+    answer: bytes | None = None
+    printed: str | None = None
+
+    @property
+    def is_last(self) -> bool:
+        return self.answer is None and self.printed is None
 
 
 class HandlerProcess:
@@ -40,14 +45,16 @@ class HandlerProcess:
         self.first_bytes: int | None = None
         self._tether = Tether()
         try:
-            self._process = _spawn(target, self._tether)
+            self._process, answers, printed = _spawn(target, self._tether)
         except BaseException:
             self._tether.cut()
             raise
+        self._pipes = answers, printed
         self._tether.tie(self._process.pid)
         self._selector = selectors.DefaultSelector()
-        for pipe, is_answer in ((self._process.stdout, True), (self._process.stderr, False)):
-            self._selector.register(pipe, selectors.EVENT_READ, (is_answer, LineBuffer()))  # type: ignore[arg-type]
+        self._answers, self._printed = LineBuffer(), PrintedBytes(END_OF_OUTPUT)
+        for pipe, read in ((answers, self._read_answers), (printed, self._read_printed)):
+            self._selector.register(pipe, selectors.EVENT_READ, read)
         self.send({"loggers": settings_of_loggers()})
 
     @property
@@ -71,18 +78,22 @@ class HandlerProcess:
         was_alive = self.is_alive
         lines: list[Line] = []
         for key, _ in self._selector.select(seconds):
-            is_answer, buffer = key.data
             data = os.read(key.fd, _PIECE)
-            lines += [Line(is_answer, line) for line in buffer.add(data)]
+            lines += key.data(data)
             if not data:
                 self._selector.unregister(key.fileobj)
-                rest = buffer.rest()
-                # Half an answer: it died while it wrote.
-                lines += [Line(True, None)] if is_answer else [Line(False, rest)] if rest else []
         if not lines and not was_alive:
             # What it forked may hold its pipes open, and will never answer.
-            lines.append(Line(True, None))
+            lines.append(Line())
         return lines
+
+    def _read_answers(self, data: bytes) -> list[Line]:
+        # At the end there may be half an answer: it died while it wrote.
+        return [Line(answer=line) for line in self._answers.add(data)] if data else [Line()]
+
+    def _read_printed(self, data: bytes) -> list[Line]:
+        lines = self._printed.add(data) if data else list(filter(None, [self._printed.rest()]))
+        return [Line(printed=line) for line in lines]
 
     def exit_status(self) -> int:
         """As `subprocess` has it: negative for a signal. To be asked after the last answer; ends what it started."""
@@ -96,20 +107,36 @@ class HandlerProcess:
         signal_group(self._process, signal.SIGKILL)
         self._process.wait()
         self._selector.close()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            with suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]
+        for pipe in self._pipes:
+            os.close(pipe)
+        with suppress(OSError):
+            self._process.stdin.close()  # type: ignore[union-attr]
         self._tether.cut()
 
 
-def _spawn(target: str, tether: Tether) -> "subprocess.Popen[bytes]":
+def _spawn(target: str, tether: Tether) -> "tuple[subprocess.Popen[bytes], int, int]":
+    """The process, and where its answers and its output are read: whatever it prints is no answer."""
+    (answers, answering), (printed, printing) = os.pipe(), os.pipe()
+    try:
+        return _start(target, tether, answering, printing), answers, printed
+    except BaseException:
+        os.close(answers)
+        os.close(printed)
+        raise
+    finally:
+        os.close(answering)
+        os.close(printing)
+
+
+def _start(target: str, tether: Tether, answering: int, printing: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
-        [sys.executable, "-P", "-m", CHILD_MODULE, target],
+        [sys.executable, "-P", "-m", CHILD_MODULE, target, str(answering)],
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        pass_fds=(tether.inherited,),
+        stdout=printing,
+        stderr=printing,
+        # Whatever else an app put there is passed over by an import too.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path and isinstance(path, str))},
+        pass_fds=(tether.inherited, answering),
         # Ctrl-C is for the worker; and what a handler starts belongs to the group that ends with its process.
         start_new_session=True,
         bufsize=0,

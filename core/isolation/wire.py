@@ -1,9 +1,12 @@
 """Messages between a worker and a process of its pool: lines of JSON on pipes.
 
 To the process: `{"task": ...}` with parameters and context, `{"stop": kind}` when its work is not wanted any more,
-`{"page": [...]}` with results that it asked for. From it: `began`, `progress`, `log`, `printed`, `read` (it wants
-results of an earlier stage), and at the end `result` or `failure`. What C code and other programs print goes another
-way.
+`{"page": [...], "to": [attempt, stream]}` with results that it asked for. From it: `began`, `progress`, `log`,
+`printed`, `read` (it wants results of an earlier stage), and at the end `result` or `failure`. What C code and other
+programs print goes another way.
+
+A handler may leave threads behind, and the process is used again: what belongs to an attempt carries its `number`,
+which counts the attempts of the process, so that none is taken for another's.
 """
 
 import json
@@ -11,11 +14,13 @@ from typing import Any
 
 Message = dict[str, Any]
 # What ends the output of an attempt, so that none of it is taken for another's.
-END_OF_OUTPUT = b"\x1e\x04coremachine-end-of-attempt\x04\x1e"
+END_OF_OUTPUT = "\x1e\x04coremachine-end-of-attempt\x04\x1e"
+# Made before a handler can change what the module `json` does.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def encode(message: Message) -> bytes:
-    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+    return _encode(message).encode() + b"\n"
 
 
 class LineBuffer:
@@ -37,8 +42,3 @@ class LineBuffer:
         del self._bytes[: end + 1]
         self._seen = len(self._bytes)
         return lines
-
-    def rest(self) -> bytes:
-        """What came after the last line feed."""
-        rest, self._bytes, self._seen = bytes(self._bytes), bytearray(), 0
-        return rest

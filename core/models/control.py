@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from core.models.fields import expectation
-from core.models.status import JobStatus, StoredEnum
+from core.models.status import JobPriority, JobStatus, StoredEnum
 
 DEFAULT_CANCEL_GRACE_SECONDS = 300.0
 
@@ -144,3 +144,45 @@ def allowed_actions(status: JobStatus, *, is_paused: bool) -> tuple[JobAction, .
     if status is JobStatus.CANCELLING:
         return (JobAction.CANCEL,)
     return (JobAction.CANCEL, JobAction.RESUME if is_paused else JobAction.PAUSE)
+
+
+class AdjustOutcome(StoredEnum):
+    """What became of the wish to change how fast a job goes on.
+
+    unchanged: it was so before. refused: it has ended, or is being cancelled. other_stage: it is not at the stage that
+    was named. nothing_waits: of max_parallel, where all tasks of the stage are announced.
+    """
+
+    ADJUSTED = "adjusted"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+    OTHER_STAGE = "other_stage"
+    NOTHING_WAITS = "nothing_waits"
+
+
+@dataclass(frozen=True)
+class AdjustRequest:
+    """What is to change of a job that runs.
+
+    Args:
+        changes: `priority`, and `max_parallel` of its present stage (None: no limit); those that are to change.
+        stage: The stage that the caller means; nothing is changed where the job is at another one.
+    """
+
+    changes: Mapping[str, str | int | None]
+    stage: int | None = None
+    reason: str | None = None
+    actor: str | None = None
+
+
+@dataclass(frozen=True)
+class AdjustAnswer:
+    """What became of it. `priority` and `max_parallel` are those that count now, the latter for the present stage."""
+
+    outcome: AdjustOutcome
+    status: JobStatus
+    run: int
+    stage: int
+    is_paused: bool
+    priority: JobPriority
+    max_parallel: int | None

@@ -126,7 +126,7 @@ class FailurePolicy(FrozenModel):
 TimeoutSeconds = Annotated[float, Field(gt=0, le=31 * 86400)]
 
 
-# The weight of a job's windows among others': 4, 1 and 1/4.
+# As job classes declare a `JobPriority`.
 Priority = Literal["high", "normal", "low"]
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Strict, TypeAdapter
 from pydantic_core import PydanticCustomError
 
+from core.models.status import JobPriority
 from core.safety.credentials import find_credential
 
 MAX_INTEGER = 2**31 - 1
@@ -100,6 +101,21 @@ Tags = Annotated[
     Field(max_length=MOST_TAGS, description="Short texts by name, to find the job by.", examples=[{"team": "geo"}]),
 ]
 TAGS: TypeAdapter[dict[str, str]] = TypeAdapter(Tags)
+
+
+def read_priority(value: Any) -> Any:
+    """The value itself, if it is a priority."""
+    known = [priority.value for priority in JobPriority]
+    if value not in known:
+        raise expectation(f"one of {', '.join(known)}", repr(value)[:50])
+    return JobPriority(value)
+
+
+PriorityText = Annotated[
+    JobPriority,
+    BeforeValidator(read_priority),
+    Field(description="The weight of its large stages among those of other jobs. Left out: that of its job type."),
+]
 
 
 def check_start(at: datetime) -> datetime:

@@ -36,6 +36,7 @@ from core.models.fields import (
     CorrelationId,
     IdempotencyKey,
     JobTypeText,
+    PriorityText,
     StartAt,
     StorableText,
     Tags,
@@ -51,8 +52,8 @@ _CORRELATION_ID: TypeAdapter[str] = TypeAdapter(CorrelationId)
 _FIELDS_OF_ONE_KIND = frozenset({"completed_stage", "parameters", "task_ids"})
 
 # What a producer may write; the other fields are the engine's own.
-SUBMISSION_FIELDS = ("job_type", "parameters", "correlation_id", "if_ended", "idempotency_key", "tags", "start_at")
-_OF_SUBMISSIONS = ("if_ended", "idempotency_key", "tags", "start_at")
+_OF_SUBMISSIONS = ("if_ended", "idempotency_key", "tags", "start_at", "priority")
+SUBMISSION_FIELDS = ("job_type", "parameters", "correlation_id", *_OF_SUBMISSIONS)
 
 # As rows hold it: a call with a larger one would find no function of the database that takes it.
 _Number = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
@@ -118,6 +119,7 @@ class JobQueueMessage(_Message):
     idempotency_key: IdempotencyKey | None = None
     tags: Tags | None = None
     start_at: StartAt | None = None
+    priority: PriorityText | None = None
 
     @field_validator("correlation_id")
     @classmethod

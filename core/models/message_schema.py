@@ -13,6 +13,8 @@ def submission_schema() -> dict[str, Any]:
     whole = JobQueueMessage.model_json_schema()
     properties = {name: _without_null(whole["properties"][name]) for name in SUBMISSION_FIELDS}
     properties["if_ended"] = {"enum": whole["$defs"]["IfEnded"]["enum"]}
+    words = "The weight of its large stages among those of other jobs. Left out: that of its job type."
+    properties["priority"] = {"description": words, "enum": whole["$defs"]["JobPriority"]["enum"]}
     properties["parameters"]["description"] = "Those of the job type; GET /api/job-types has their schema."
     properties["tags"]["additionalProperties"] = False
     properties["correlation_id"] |= {"pattern": r"^[\x21-\x7e]{1,128}$"}

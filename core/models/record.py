@@ -9,8 +9,10 @@ from pydantic import Field
 from core.models.definition import FrozenModel
 from core.models.refs import JobRef, StageRef
 from core.models.status import (
+    JobPriority,
     JobStatus,
     StageStatus,
+    StoredJobPriority,
     StoredJobStatus,
     StoredStageStatus,
     StoredTaskStatus,
@@ -148,6 +150,18 @@ class JobRecord(FrozenModel):
         default=None,
         description="The trace of its submission, as W3C writes it. Null where no trace was recorded when it came.",
     )
+    priority: StoredJobPriority | None = Field(
+        default=None,
+        description="Its weight among others, as its submitter or an operator wished. Null: that of its definition.",
+    )
+    stall_noted_at: datetime | None = Field(
+        default=None, description="When webhooks last learned that it does not move. Null: never."
+    )
+
+    @property
+    def effective_priority(self) -> JobPriority:
+        """The one that counts."""
+        return self.priority or JobPriority.stored(self.definition.get("priority") or JobPriority.NORMAL)
 
     def queued_for(self, stage: int) -> "JobRecord":
         """The job as its row is when it waits for this stage to be planned."""
@@ -433,10 +447,7 @@ class AuditRecord(FrozenModel):
 
     audit_id: int = Field(description="Identity; the order in which rows were written.")
     job_id: str = Field(description="The job; empty for an action on many.")
-    action: str = Field(
-        description="cancel, pause, resume, rerun, delete, hold, release; bulk: the request for many of one of them; "
-        "webhook_put, webhook_rotate, webhook_redeliver, webhook_delete."
-    )
+    action: str = Field(description="What was done: one of `AuditAction`, or another one of a newer release.")
     actor: str | None = Field(
         default=None, description="The person or app that did it; null where nobody vouches for a name."
     )

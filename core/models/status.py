@@ -47,6 +47,14 @@ class JobStatus(StoredEnum):
         return JOB_TRANSITIONS.get(self) == frozenset()
 
 
+class JobPriority(StoredEnum):
+    """The weight of a job's windows among those of others, and of its turns at limits: 4, 1 and 1/4."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class StageStatus(StoredEnum):
     """The status of a stage. queued: its tasks are not all inserted yet, so it cannot end."""
 
@@ -83,6 +91,7 @@ class TaskStatus(StoredEnum):
 
 
 # For models that rows are read into.
+StoredJobPriority = Annotated[JobPriority, BeforeValidator(JobPriority.stored)]
 StoredJobStatus = Annotated[JobStatus, BeforeValidator(JobStatus.stored)]
 StoredStageStatus = Annotated[StageStatus, BeforeValidator(StageStatus.stored)]
 StoredTaskStatus = Annotated[TaskStatus, BeforeValidator(TaskStatus.stored)]

@@ -11,7 +11,7 @@ from core.models.control import IfEnded
 from core.models.fields import expectation
 from core.models.record import JobRecord
 from core.models.refs import JobRef
-from core.models.status import StoredEnum
+from core.models.status import JobPriority, StoredEnum
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class SubmitRequest:
         if_ended: What to do with a job of these parameters that is there and does not run with them.
         tags: To find the job by, if the request makes it; one that is there keeps its own.
         start_at: A job or run that the request begins waits until then.
+        priority: Of a job or run that the request begins, in place of its job type's.
     """
 
     job_type: str
@@ -36,6 +37,7 @@ class SubmitRequest:
     if_ended: IfEnded = IfEnded.RETURN
     tags: Mapping[str, str] = field(default_factory=dict)
     start_at: datetime | None = None
+    priority: JobPriority | None = None
 
     def __post_init__(self) -> None:
         expect_one_wish(self.if_ended, force=self.force)
@@ -138,12 +140,13 @@ class JobWish:
     outside_id: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     start_at: datetime | None = None
+    priority: JobPriority | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_plain(self) -> bool:
         """Whether the run that it begins has nothing beside its parameters."""
-        return not self.tags and self.start_at is None
+        return not self.tags and self.start_at is None and self.priority is None
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class SweepReport:
     found_lost_jobs: int = 0
     # Whose turn had come while no process of their stage looked; where tasks last long, that is as it should be.
     taken_tasks: int = 0
+    # Of which webhooks have learned that they do not move.
+    stalled_jobs: int = 0
     pruned_jobs: int = 0
     pruned_tasks: int = 0
     pruned_dead_letters: int = 0

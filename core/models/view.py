@@ -93,6 +93,7 @@ class StageDetail(FrozenModel):
 
     Args:
         counted_at: When `counts` was counted, for a large stage that has not completed; None: they are those of now.
+        max_parallel: How many of its tasks run at a time; None: any number.
     """
 
     stage: int
@@ -104,6 +105,7 @@ class StageDetail(FrozenModel):
     failed_count: int
     counts: dict[TaskStatus, int]
     counted_at: datetime | None = None
+    max_parallel: int | None = None
     created_at: datetime
     planned_at: datetime | None
     finished_at: datetime | None

@@ -14,9 +14,9 @@ from core.models.status import StoredEnum
 class WebhookEvent(StoredEnum):
     """What a webhook may receive.
 
-    job.failing: the failed tasks of a stage have reached the webhook's number. schedule.missed: ticks were skipped,
-    since nobody acted on them in time. schedule.failed: the job of a tick was refused. webhook.test: somebody asked for
-    a test.
+    job.failing: the failed tasks of a stage have reached the webhook's number. job.stalled: nothing of the job has
+    begun or ended for the webhook's time. schedule.missed: ticks were skipped, since nobody acted on them in time.
+    schedule.failed: the job of a tick was refused. webhook.test: somebody asked for a test.
     """
 
     JOB_COMPLETED = "job.completed"
@@ -24,6 +24,7 @@ class WebhookEvent(StoredEnum):
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"
     JOB_FAILING = "job.failing"
+    JOB_STALLED = "job.stalled"
     SCHEDULE_MISSED = "schedule.missed"
     SCHEDULE_FAILED = "schedule.failed"
     WEBHOOK_TEST = "webhook.test"
@@ -58,6 +59,9 @@ class WebhookRecord(FrozenModel):
     tags: dict[str, Any] | None = Field(default=None, description="Only jobs with all these tags. Null: all.")
     failed_tasks: Annotated[int, Field(ge=1)] = Field(
         default=1, description="For job.failing: the number of failed tasks in one stage."
+    )
+    stalled_seconds: Annotated[int, Field(ge=60)] = Field(
+        default=1800, description="For job.stalled: how long nothing of a job has begun or ended."
     )
     is_paused: bool = Field(default=False, description="True: nothing is written for it, and what waits is not sent.")
     secret_setting: str | None = Field(
@@ -128,3 +132,11 @@ class DeliveryAnswer:
     http_status: int | None = None
     reason: str | None = None
     delay_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class PostAnswer:
+    """What a receiver answered. `retry_after_seconds`: how long it asks to be left alone; None where it does not."""
+
+    status: int
+    retry_after_seconds: float | None = None

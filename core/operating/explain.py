@@ -403,14 +403,16 @@ def _in_line(facts: JobFacts) -> Iterator[Finding]:
             Severity.INFO,
             f"waiting for the limit max_parallel {facts.max_parallel} of the stage: {what}; {_tasks(taken)} announced"
             f"{held}",
-            advice="a larger max_parallel in the stage's declaration lets more of them run at a time, in later jobs",
+            advice=f"to let more of them run at a time: coremachine adjust {facts.job_id[:12]} --max-parallel N; in "
+            "later jobs, a larger max_parallel in the stage's declaration",
         )
         return
     yield Finding(
         "waits_for_turn",
         Severity.INFO,
         f"waiting for their turn: {what}; {_tasks(taken)} announced, and more as those end",
-        advice="large stages are announced in windows, so that other jobs which use the queue have their turn",
+        advice="large stages are announced in windows, so that other jobs which use the queue have their turn; for a "
+        f"larger share: coremachine adjust {facts.job_id[:12]} --priority high",
     )
 
 
@@ -427,7 +429,7 @@ def _limits(facts: JobFacts) -> Iterator[Finding]:
         names = ", ".join(limit.name for limit in facts.limits)
         stages = max(limit.waiting for limit in facts.limits)
         message = f"waiting for its turn at the limit {names}: {what}; {stages} stages wait there"
-        advice = "stages that share a limit are served in turn, by their priority"
+        advice = "stages that share a limit are served in turn, by their priority: coremachine adjust changes it"
         about = {"limit": facts.limits[0].name}
         yield Finding("waits_for_turn", Severity.INFO, message, advice=advice, about=about)
 

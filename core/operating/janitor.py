@@ -150,6 +150,7 @@ class Janitor:
             for queue in (*self._queues, JOBS_QUEUE):
                 yield f"find_lost_messages_{queue}", partial(self._find_lost_messages, self._inspector, queue)
         yield "renew_patience", self._renew_patience
+        yield "note_stalled_jobs", self._note_stalled_jobs
         yield "prune_old_jobs", self._prune_old_jobs
         if self._watch is not None:
             yield "watch_fleet", partial(self._watch_fleet, self._watch)
@@ -236,6 +237,10 @@ class Janitor:
         for kind, name in self._store.find_unknown_work(ROWS_PER_FIND):
             if self._orchestration.knows(kind, name):
                 self._store.renew_patience(kind, name, ROWS_PER_FIND)
+
+    def _note_stalled_jobs(self, report: SweepReport) -> None:
+        """Webhooks may ask for jobs that do not move."""
+        report.stalled_jobs = self._store.note_stalled_jobs(ROWS_PER_FIND)
 
     def _watch_fleet(self, watch: Watch, report: SweepReport) -> None:
         report.pruned_apps = watch.look()

@@ -1,4 +1,4 @@
-"""What operators do to a job: pause, resume, rerun, cancel. The row decides; what then waits is announced at once."""
+"""What operators do to a job: pause, resume, adjust, rerun, cancel. The row decides; then what waits is announced."""
 
 import time
 from dataclasses import replace
@@ -9,7 +9,15 @@ from core.authors.job_class import record_of, validate, with_limit_names
 from core.basics.faults import fault_point
 from core.models import JobRecord, JobRef, JobStatus
 from core.models.bulk import DeleteAnswer, DeleteOutcome
-from core.models.control import ControlAnswer, ControlOutcome, RerunMode, RerunRequest
+from core.models.control import (
+    AdjustAnswer,
+    AdjustOutcome,
+    AdjustRequest,
+    ControlAnswer,
+    ControlOutcome,
+    RerunMode,
+    RerunRequest,
+)
 from core.operating.announcer import announce_parked_tasks, step_message
 from core.operating.limit_turns import LimitTurns
 from core.operating.windows import StageWindows
@@ -68,6 +76,15 @@ class JobControl:
         answer = self._state.rerun_job(job.ref, replace(request, parameters=changed), definition)
         if answer is not None and answer.has_changed:
             self._announce(job_id, answer)
+        return answer
+
+    def adjust(self, job_id: str, request: AdjustRequest) -> AdjustAnswer | None:
+        """Change its priority, or how many tasks of its stage run at a time; what may begin then is announced."""
+        answer = self._state.adjust_job(job_id, request)
+        if answer is not None and answer.outcome is AdjustOutcome.ADJUSTED:
+            ref = JobRef(job_id, answer.run).at_stage(answer.stage)
+            self._windows.fill(ref)
+            self._turns.serve_stage(ref)
         return answer
 
     def delete(self, job_id: str, *, reason: str | None, actor: str | None) -> DeleteAnswer | None:

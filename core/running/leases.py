@@ -106,6 +106,15 @@ class LeaseKeeper:
         lease.stop(outcome)
 
     def _run(self) -> None:
+        """Whatever ends it, the next call of `hold` starts another one."""
+        try:
+            self._renew_while_held()
+        except BaseException:
+            log.exception("heartbeat_ended", extra={"checkpoint": "LEASE"})
+            with self._changed:
+                self._thread = None
+
+    def _renew_while_held(self) -> None:
         due: float | None = None
         while True:
             with self._changed:

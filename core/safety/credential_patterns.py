@@ -132,6 +132,14 @@ def _is_given(found: _Match, value: str) -> bool:
     return not opens_nothing(value) and not is_folder
 
 
+def _is_pair(found: _Match, value: str) -> bool:
+    """Whether name and value are all that is in their parentheses: a list of words may name a password too."""
+    text, start = found.string, found.start()
+    quote = max(text.rfind(mark, max(0, start - _LONGEST_SEGMENT), start) for mark in "\"'")
+    is_alone = quote > 0 and text[quote - 1] == "(" and text[found.end() + 1 : found.end() + 2] == ")"
+    return is_alone and _is_given(found, value)
+
+
 def _is_segment(found: _Match) -> bool:
     """Whether it is a whole segment of a path, such as `/secret=1/`; not the host."""
     text, start = found.string, found.start()
@@ -286,6 +294,28 @@ _RULES = (
             rf"(?(token){_IN_VALUE}{{16,}}|{_IN_VALUE}{{6,}})"
         ),
     ),
+    _Rule(
+        "a key, password or token (name and value of an entry)",
+        _WORDS,
+        re.compile(
+            rf"(?P<keep>{_NAME_OR_TOKEN}{_QUOTE}\s{{0,40}},\s{{0,40}}"
+            # As Azure lists the settings of an app.
+            rf"(?:{_QUOTE}slotsetting{_QUOTE}\s?:\s?(?:true|false)\s{{0,40}},\s{{0,40}})?"
+            rf"{_QUOTE}value{_QUOTE}\s{{0,20}}:\s{{0,20}}(?:{_OPEN})){_VALUE}"
+        ),
+        _is_given,
+    ),
+    _Rule(
+        "a key, password or token (a pair)",
+        _WORDS,
+        re.compile(rf"(?P<keep>{_NAME_OR_TOKEN}{_QUOTE},\s?{_OPEN}{_MIXED}){_VALUE}"),
+        _is_pair,
+    ),
+    _Rule(
+        "a password (pass=value)",
+        ("pass",),
+        re.compile(rf"(?P<keep>{_after('pass', *_BEGINNING)}={_QUOTE}?{_MIXED}){_IN_VALUE}{{6,}}"),
+    ),
     # As JSON writes a number.
     _Rule(_NAMED, _WORDS, re.compile(rf"(?P<keep>{_NAME}{_QUOTE}{_SPACE}:{_SPACE})[0-9]{{4,}}")),
     _Rule(
@@ -298,7 +328,7 @@ _RULES = (
         "a key, password or token (--name value)",
         ("--",),
         re.compile(
-            r"(?P<keep>--(?=[a-z])[a-z-]{0,30}?(?:password|passwd|passphrase|secret|token|(?:api|account|access)-?key)"
+            r"(?P<keep>--(?=[a-z])[a-z-]{0,30}?(?:password|passwd|passphrase|secret|token|(?:api|account|access|secret|private|storage|shared)-?key)"
             rf"(?:[\"'],\s?[\"']|[^\S\r\n]{{1,3}}[\"']?){_MIXED}){_IN_VALUE}{{6,}}"
         ),
     ),

@@ -7,8 +7,9 @@ values below a mapping's name here; letters of any case:
 
 - `name=value` where the name is or ends in password, secret, token, api_key, AccountKey, access_key and the like, or is
   `sig` of a query; also with `:` after a quoted name, as JSON writes it (escaped or not), after any name where the
-  value has letters and digits (`X-Api-Key: ...`), as an XML element and as an option (`--password x1`); `code=` of a
-  query with a function key;
+  value has letters and digits (`X-Api-Key: ...`), as an XML element, as an option (`--password x1`), as a pair
+  (`('X-Api-Key', 'x1')`) and as an entry (`"name": "DB_PASSWORD", "value": "x"`); `pass=` with letters and digits;
+  `code=` of a query with a function key;
 - `Authorization:` with a scheme or a long token, `Bearer` or `Basic` with what belongs to them, `://user:password@host`,
   private keys (PEM), JSON web tokens;
 - ids and tokens whose beginning shows what they are (AWS, GitHub, GitLab, Google, Slack and others);

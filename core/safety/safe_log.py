@@ -3,6 +3,9 @@
 Libraries that trace requests put attributes on every record, whose names may be those of our fields; a handler's `emit`
 may raise. `logging` passes both on to the caller. Nor does a record show a credential that an exception's
 text holds.
+
+`logging.config` disables every logger that it does not name, unless its caller knows better. These stay enabled: their
+level is what silences them.
 """
 
 import logging
@@ -33,6 +36,7 @@ class SafeLogger:
 
     def is_enabled_for(self, level: int) -> bool:
         """Whether anybody wants records of this level."""
+        self._logger.disabled = False
         return self._logger.isEnabledFor(level)
 
     def debug(self, message: str, *args: object, **options: Any) -> None:
@@ -64,9 +68,9 @@ class SafeLogger:
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         try:
-            logger = self._logger
-            if not logger.isEnabledFor(level):
+            if not self.is_enabled_for(level):
                 return
+            logger = self._logger
             error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1] if exc_info else None
             trace = None if error is None else without_credentials(error)
             path, line, function, _ = logger.findCaller(stacklevel=_CALLERS)

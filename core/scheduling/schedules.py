@@ -130,9 +130,9 @@ class Schedules:
         self._ticker.submit(tick)
         return self._store.find_tick(name, tick.tick_at)
 
-    def delete(self, name: str) -> bool:
+    def delete(self, name: str, *, actor: str | None = None) -> bool:
         """Whether it was there. Its jobs stay."""
-        return self._store.delete_schedule(name)
+        return self._store.delete_schedule(name, actor=actor)
 
     def next_times(self, schedule: ScheduleRecord, count: int) -> list[datetime]:
         """The next times of its expression, on its zone's clock, from now or its start on; paused or not."""

@@ -10,7 +10,7 @@ from threading import Event, Thread
 from core.basics.faults import fault_point
 from core.basics.version import VERSION
 from core.errors import StoreUnavailable
-from core.models.webhook import DeliveryAnswer, DeliveryStatus, DueDelivery
+from core.models.webhook import DeliveryAnswer, DeliveryStatus, DueDelivery, PostAnswer
 from core.ports import DeliveryStore, Poster
 from core.safety.safe_log import safe_logger
 from core.webhooks.signing import WebhookSecrets, WebhookSettingWrong, sign
@@ -27,6 +27,8 @@ PAUSE_SECONDS = 1.0
 KEPT_SECONDS = 30 * 86_400.0
 _PRUNE_EVERY_SECONDS = 3600.0
 _PRUNED_PER_CALL = 1000
+# A receiver that asks for more patience than this waits for the next attempt all the same.
+LONGEST_DELAY = 86_400.0
 _GONE = 410
 
 
@@ -133,14 +135,15 @@ class WebhookSender:
             "webhook-signature": sign(secrets, delivery.delivery_id, timestamp, body),
         }
         try:
-            status = self._poster.post(url, headers, body)
+            answer = self._poster.post(url, headers, body)
         except NotDelivered as error:
             return _again(delivery, str(error))
+        status = answer.status
         if 200 <= status < 300:  # noqa: PLR2004 - as HTTP has them
             return DeliveryAnswer(DeliveryStatus.DELIVERED, status)
         if status == _GONE:
             return DeliveryAnswer(DeliveryStatus.DEAD, status, "the receiver is gone for good (410)")
-        return _again(delivery, f"expected an answer from 200 to 299, found {status}", status)
+        return _again(delivery, f"expected an answer from 200 to 299, found {status}", answer)
 
 
 def write_event(delivery: DueDelivery, source: str) -> bytes:
@@ -158,8 +161,11 @@ def write_event(delivery: DueDelivery, source: str) -> bytes:
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _again(delivery: DueDelivery, reason: str, http_status: int | None = None) -> DeliveryAnswer:
+def _again(delivery: DueDelivery, reason: str, answer: PostAnswer | None = None) -> DeliveryAnswer:
+    """Not before the time that the receiver asks for, which spends an attempt like any other."""
+    http_status, wished = (answer.status, answer.retry_after_seconds or 0.0) if answer else (None, 0.0)
     tries = delivery.attempt - delivery.first_attempt
     if tries > len(RETRY_DELAYS):
         return DeliveryAnswer(DeliveryStatus.DEAD, http_status, f"{reason}; this was attempt {tries}, the last one")
-    return DeliveryAnswer(DeliveryStatus.PENDING, http_status, reason, RETRY_DELAYS[tries - 1])
+    delay = max(RETRY_DELAYS[tries - 1], min(wished, LONGEST_DELAY))
+    return DeliveryAnswer(DeliveryStatus.PENDING, http_status, reason, delay)

@@ -25,6 +25,7 @@ class WebhookWish:
     job_types: tuple[str, ...] = ()
     tags: Mapping[str, str] | None = None
     failed_tasks: int = 1
+    stalled_seconds: int = 1800
     is_paused: bool = False
     secret_setting: str | None = None
     description: str | None = None
@@ -68,6 +69,7 @@ class Webhooks:
             job_types=wish.job_types,
             tags=dict(wish.tags) if wish.tags else None,
             failed_tasks=wish.failed_tasks,
+            stalled_seconds=wish.stalled_seconds,
             is_paused=wish.is_paused,
             secret_setting=wish.secret_setting,
             description=wish.description,

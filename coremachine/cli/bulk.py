@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from core.models.audit import AuditAction
 from core.models.bulk import AS_WISHED, MOST_JOBS_AT_ONCE, BulkAction
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.control import ReasonOption
@@ -198,7 +199,7 @@ def audit(
         str | None, typer.Argument(help="One job, by its whole id: it may be gone.", metavar="[JOB_ID]")
     ] = None,
     actor: Annotated[str | None, typer.Option("--actor", help="What this person or app did.")] = None,
-    action: Annotated[str | None, typer.Option("--action", help="Such as cancel, delete, hold, bulk.")] = None,
+    action: Annotated[AuditAction | None, typer.Option("--action", help="What was done.")] = None,
     limit: LimitOption = 50,
     output: OutputOption = None,
     url: UrlOption = None,

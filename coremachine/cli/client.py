@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
@@ -18,12 +18,12 @@ from coremachine.cli.errors import ApiError, CliError, TimeIsUp, UsageProblem, e
 from coremachine.cli.options import chosen_profile
 from coremachine.cli.profiles import find_profile
 from coremachine.cli.render import say
-from coremachine.client import Client, ClientError, WaitTimeout, WrongArgument, operations
+from coremachine.client import ApiProblem, Client, ClientError, WaitTimeout, WrongArgument, operations
 from coremachine.client.address import is_on_this_machine, read_url
 from coremachine.client.call import Call, header_of
 from coremachine.client.exchange import Reply, is_outage
 from coremachine.client.waiting import watch_job
-from coremachine.local.stack_file import find_stack_of
+from coremachine.local.stack_file import find_folder_of_stack, find_stack_of
 
 DEFAULT_URL = "http://127.0.0.1:7071"
 JOB_ID_LENGTH = 64
@@ -51,6 +51,7 @@ class Server:
 
     Args:
         origin: For people, where an address does not answer; None: it was given on the command line.
+        remark: For people, where it answers: why this may be another server than they think.
         scope: Of the token that `az login` or another identity of this machine gets.
     """
 
@@ -59,6 +60,7 @@ class Server:
     key: str | None = None
     role_key: str | None = None
     scope: str | None = None
+    remark: str | None = None
 
 
 def choose_server(given: str | None) -> Server:
@@ -74,15 +76,20 @@ def choose_server(given: str | None) -> Server:
         profile = find_profile(name)
         keys = {kind: profile.find_key(kind) for kind in ("key", "role_key")}
         return Server(profile.url, profile.place, scope=profile.fields.get("scope"), **keys)
-    url, origin = (given, None) if given else _usual_place()
-    return Server(url, origin, os.environ.get("COREMACHINE_FUNCTION_KEY"), os.environ.get("COREMACHINE_KEY"))
+    server = Server(given) if given else _usual_server()
+    key, role_key = os.environ.get("COREMACHINE_FUNCTION_KEY"), os.environ.get("COREMACHINE_KEY")
+    return replace(server, key=key, role_key=role_key)
 
 
-def _usual_place() -> tuple[str, str]:
+def _usual_server() -> Server:
     if url := os.environ.get("COREMACHINE_URL"):
-        return url, "COREMACHINE_URL"
-    stack = find_stack_of(Path.cwd())
-    return (stack.url, "the stack of this folder") if stack else (DEFAULT_URL, "the usual port")
+        return Server(url, "COREMACHINE_URL")
+    if stack := find_stack_of(Path.cwd()):
+        return Server(stack.url, "the stack of this folder")
+    stopped = find_folder_of_stack(Path.cwd())
+    # It may be the stack of another project.
+    remark = f"The stack of {stopped} does not run; this is from {DEFAULT_URL}." if stopped else None
+    return Server(DEFAULT_URL, "the usual port", remark=remark)
 
 
 def is_terminal(status: str) -> bool:
@@ -100,6 +107,7 @@ class ApiClient:
     def __init__(self, server: Server, transport: httpx.BaseTransport | None = None) -> None:
         self._say: Say = say
         self._origin = server.origin
+        self._remark = server.remark
         with self._errors_for_people():
             self._client = Client(
                 _checked(server),
@@ -134,6 +142,7 @@ class ApiClient:
         if_ended: str | None = None,
         tags: Sequence[str] = (),
         start_at: str | None = None,
+        priority: str | None = None,
     ) -> Json:
         """The job that the submission made or found.
 
@@ -145,6 +154,7 @@ class ApiClient:
             if_ended: return, rerun, force or fail, where the job is there and does not run with these parameters.
             tags: `name=value` each.
             start_at: RFC 3339.
+            priority: high, normal or low.
         """
         with self._errors_for_people():
             if idempotency_key is not None:
@@ -157,6 +167,7 @@ class ApiClient:
                 if_ended=if_ended,
                 tag=tags,
                 start_at=start_at,
+                priority=priority,
             )
         return self._ask(call, _JOB_SHAPE)
 
@@ -219,6 +230,10 @@ class ApiClient:
         build: Callable[..., Call[Any]] = getattr(operations, f"{action}_job")
         return self._ask(self._call(build, job_id, **body), {"status": str})
 
+    def adjust(self, job_id: str, body: Mapping[str, Any]) -> Json:
+        """Change its priority, or max_parallel of its stage; what is None in the body is not sent."""
+        return self._ask(self._call(operations.adjust_job, job_id, **body), {"status": str, "priority": str})
+
     def act_on_many(self, body: Mapping[str, Any]) -> Json:
         """An action on all jobs of a filter; without `confirm` only their count."""
         return self._ask(self._call(operations.act_on_jobs, **body), {"matched": int})
@@ -228,6 +243,15 @@ class ApiClient:
 
     def list_audit(self, *, limit: int, **query: Any) -> list[Json]:
         return self._collect(limit, operations.list_audit, **query)
+
+    def look_at_logs(self, job_id: str, **query: Any) -> list[Json]:
+        """A page of `list_logs`, asked for once; empty where the server gives none now."""
+        found = self._look(self._call(operations.list_logs, job_id, limit=_PAGE, **query), _PAGE_SHAPE)
+        return [] if found is None else list(found["value"])
+
+    def look_at_explanation(self, job_id: str) -> Json | None:
+        """As `explain`, asked for once; None where the server gives none now."""
+        return self._look(self._call(operations.explain_job, job_id), {"findings": list})
 
     def explain(self, job_id: str) -> Json:
         return self._ask(self._call(operations.explain_job, job_id))
@@ -364,17 +388,30 @@ class ApiClient:
         return self._watch(job_id, None, timeout_seconds, say)
 
     def follow_job(
-        self, job_id: str, on_change: Callable[[Json], None], timeout_seconds: float | None, say: Say
+        self,
+        job_id: str,
+        on_change: Callable[[Json], None],
+        timeout_seconds: float | None,
+        say: Say,
+        on_look: Callable[[], None] | None = None,
     ) -> Json:
         """As `wait_for_job`, and show each state on the way.
+
+        Args:
+            on_look: Called after each look, also where nothing has changed.
 
         Raises:
             TimeIsUp: It has not ended in time, or the server stayed away.
         """
-        return self._watch(job_id, on_change, timeout_seconds, say)
+        return self._watch(job_id, on_change, timeout_seconds, say, on_look)
 
     def _watch(
-        self, job_id: str, on_change: Callable[[Json], None] | None, timeout_seconds: float | None, say: Say
+        self,
+        job_id: str,
+        on_change: Callable[[Json], None] | None,
+        timeout_seconds: float | None,
+        say: Say,
+        on_look: Callable[[], None] | None = None,
     ) -> Json:
         def show(reply: Reply) -> None:
             if on_change is not None:
@@ -389,6 +426,7 @@ class ApiClient:
                     job_id,
                     timeout_seconds=timeout_seconds,
                     on_change=None if on_change is None else show,
+                    on_look=on_look,
                 )
             )
         except WaitTimeout as error:
@@ -420,7 +458,21 @@ class ApiClient:
     def _ask(self, call: Call[Any], shape: Mapping[str, type] | None = None) -> Json:
         with self._errors_for_people():
             reply = self._client.ask(call)
+        if self._remark:
+            self._say(self._remark)
+            self._remark = None
         return _in_shape(reply, shape or {})
+
+    def _look(self, call: Call[Any], shape: Mapping[str, type]) -> Json | None:
+        """For what goes with a wait: the wait itself reports that the server is away, and goes on."""
+        try:
+            reply = self._client.ask(replace(call, repeats=False))
+        except ClientError as error:
+            status = error.status if isinstance(error, ApiProblem) else None
+            if is_outage(error) or status in {HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR}:
+                return None
+            raise error_of(error, self._origin) from error
+        return _in_shape(reply, shape)
 
     def _collect(self, limit: int, build: Callable[..., Call[Any]], *args: Any, **query: Any) -> list[Json]:
         return list(islice(self._pages(self._call(build, *args, limit=min(limit, _PAGE), **query)), limit))

@@ -1,11 +1,13 @@
-"""Commands that act on a job: cancel, pause, resume, rerun."""
+"""Commands that act on a job: cancel, pause, resume, adjust, rerun."""
 
+import re
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from core.models.control import DEFAULT_CANCEL_GRACE_SECONDS
+from core.models.status import JobPriority
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import UsageProblem
 from coremachine.cli.jobs import follow_to_end
@@ -59,6 +61,54 @@ def resume(
     For example: coremachine resume 3f2a9c
     """
     _act("resume", job_id, {"reason": reason}, output, url)
+
+
+def adjust(
+    job_id: JobArgument,
+    priority: Annotated[
+        JobPriority | None, typer.Option("--priority", help="Its weight among other jobs from now on.")
+    ] = None,
+    max_parallel: Annotated[
+        str | None,
+        typer.Option(
+            "--max-parallel", metavar="N", help='How many tasks of its present stage run at a time; "none": any number.'
+        ),
+    ] = None,
+    stage: Annotated[
+        int | None,
+        typer.Option("--stage", min=1, help="The stage that --max-parallel is for; exit code 4 if it is at another."),
+    ] = None,
+    reason: ReasonOption = None,
+    output: OutputOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Change how fast a job goes on, while it runs. Exit code 4 if it has ended, or no task waits for its turn.
+
+    For example:
+
+        coremachine adjust 3f2a9c --priority high --reason "the customer waits"
+
+        coremachine adjust 3f2a9c --max-parallel 4
+    """
+    body = {"priority": priority, "max_parallel": _read_most(max_parallel), "stage": stage, "reason": reason}
+    if priority is None and max_parallel is None:
+        raise UsageProblem("expected --priority or --max-parallel, found neither")
+    with ApiClient(choose_server(url)) as client:
+        answer = client.adjust(client.resolve_job_id(job_id), body)
+    if wants_json(output):
+        print_json(answer)
+        return
+    most = answer.get("max_parallel")
+    limit = f", max_parallel {most} in stage {answer['stage']}" if most is not None else ""
+    console().print(f"{_line(job_id, answer)}, priority {escape(str(answer['priority']))}{limit}", soft_wrap=True)
+
+
+def _read_most(text: str | None) -> int | str | None:
+    if text is None or text == "none":
+        return text
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise UsageProblem(f"--max-parallel: expected a number from 1, or none, found {text!r:.50}")
+    return int(text)
 
 
 def rerun(

@@ -68,7 +68,8 @@ def start(
 ) -> None:
     """Run the functions of an app here, without Core Tools; Ctrl-C ends it.
 
-    Any app of the v2 model with HTTP, Service Bus and timer triggers. Its packages must be in this environment.
+    Any app of the v2 model with HTTP, Service Bus, storage and timer triggers. Its packages must be in this
+    environment.
 
     For example:
 

@@ -4,13 +4,22 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.text import Text
 
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import Exit, UsageProblem
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
-from coremachine.cli.render import SHORT_ID, console, error_text, local_time, print_json, print_rows, say, status_markup
+from coremachine.cli.render import (
+    SHORT_ID,
+    console,
+    error_text,
+    print_fields,
+    print_json,
+    print_rows,
+    say,
+    status_markup,
+)
+from coremachine.cli.times import with_local_times
 
 _SEVERITIES = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·", "cyan")}
 
@@ -43,9 +52,9 @@ def show_findings(findings: Iterable[Json]) -> None:
     show = console()
     for finding in findings:
         sign, colour = _SEVERITIES.get(finding["severity"], ("·", "default"))
-        show.print(Text.assemble((f"{sign} ", colour), finding["message"]), soft_wrap=True)
+        show.print(Text.assemble((f"{sign} ", colour), with_local_times(finding["message"])), soft_wrap=True)
         if finding.get("advice"):
-            show.print(Text(f"  → {finding['advice']}", style="dim"), soft_wrap=True)
+            show.print(Text(f"  → {with_local_times(finding['advice'])}", style="dim"), soft_wrap=True)
 
 
 def failures(
@@ -142,12 +151,8 @@ def show_dead(
     if wants_json(output):
         print_json(found)
         return
-    show = console()
-    for name, value in found.items():
-        if value not in (None, [], "") and name != "body":
-            text = local_time(value) if name.endswith("_at") else escape(str(value))
-            show.print(f"[bold]{name}[/bold] {text}", highlight=False, soft_wrap=True)
-    show.print(Text(found["body"]), soft_wrap=True)
+    print_fields(found, without={"body"})
+    console().print(Text(found["body"]), soft_wrap=True)
 
 
 @dead.command()

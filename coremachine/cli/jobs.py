@@ -12,6 +12,7 @@ from rich.markup import escape
 from core.models import JobStatus
 from core.models.control import IfEnded
 from core.models.job_filter import JobSort
+from core.models.status import JobPriority
 from coremachine.cli.batch import submit_lines
 from coremachine.cli.client import ApiClient, Json, choose_server, is_terminal
 from coremachine.cli.draft import show_draft
@@ -48,8 +49,10 @@ from coremachine.cli.render import (
     visible,
 )
 from coremachine.cli.times import read_time
+from coremachine.cli.watching import Watching
 
 _UNSUCCESSFUL = {JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.CANCELLING}
+_WITH_FAILURES = {JobStatus.FAILED, JobStatus.COMPLETED_WITH_ERRORS}
 _INTERRUPTED = 130
 
 
@@ -77,6 +80,10 @@ def submit(
     start_at: Annotated[
         str | None,
         typer.Option("--start-at", metavar="TIME", help="Not before it; this machine's clock, or with zone."),
+    ] = None,
+    priority: Annotated[
+        JobPriority | None,
+        typer.Option("--priority", help="Its weight among other jobs. Default: that of its job type."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Submit nothing; show the tasks that the first stage would have.")
@@ -115,7 +122,7 @@ def submit(
         coremachine submit --from-jsonl orders.jsonl
     """
     if from_jsonl is not None:
-        _refuse_beside_lines(job_type, param or tag, params_file, force or wait or dry_run)
+        _refuse_beside_lines(job_type, param or tag or priority, params_file, force or wait or dry_run)
         raise typer.Exit(submit_lines(from_jsonl, output, url))
     if not job_type:
         raise UsageProblem("expected JOB_TYPE or --from-jsonl, found neither; see `coremachine job-types`")
@@ -136,6 +143,7 @@ def submit(
             if_ended=if_ended,
             tags=tag or [],
             start_at=read_time("--start-at", start_at),
+            priority=priority,
         )
         if answer.get("advice"):
             say(answer["advice"])
@@ -150,7 +158,7 @@ def _refuse_beside_lines(job_type: str, texts: object, file: object, flags: obje
     if job_type or texts or file is not None or flags:
         raise UsageProblem(
             "--from-jsonl: expected it alone, found options of one submission beside it; "
-            "each line has its own job_type, parameters, tags, force and start_at"
+            "each line has its own job_type, parameters, tags, force, start_at and priority"
         )
 
 
@@ -249,7 +257,9 @@ def watch(
     output: OutputOption = None,
     url: UrlOption = None,
 ) -> None:
-    """Watch a job to its end, a bar for each stage. Exit code 1 if it fails or is cancelled.
+    """Watch a job to its end: a bar for each stage with its pace, failures as they come, and why it waits.
+
+    Exit code 1 if it fails or is cancelled. In a pipe it writes lines.
 
     A server that is away does not end the wait until --timeout, or for 10 minutes without one; then exit code 5.
 
@@ -315,8 +325,10 @@ def follow_to_end(
         if wants_json(output) and not sys.stderr.isatty():
             job = client.wait_for_job(job_id, timeout, say)
         else:
-            with JobProgress() as progress:
-                job = client.follow_job(job_id, progress.show, timeout, progress.say)
+            # The result has the last bars, too.
+            with JobProgress(is_kept=wants_json(output)) as progress:
+                watching = Watching(client, job_id, progress)
+                job = client.follow_job(job_id, watching.show, timeout, progress.say, watching.look)
     except KeyboardInterrupt:
         say(f"The job goes on; see `coremachine watch {job_id[:12]}`, or stop it with `coremachine cancel`.")
         raise typer.Exit(_INTERRUPTED) from None
@@ -353,6 +365,8 @@ def print_job(job: Json, output: Output | None) -> None:
             console().print(f"[bold]{name}[/bold] {text}")
             if name == "result" and text.endswith("…"):
                 console().print(f"[dim]whole: coremachine result {job['job_id'][:SHORT_ID]}[/dim]")
+    if job["status"] in _WITH_FAILURES:
+        console().print(f"[dim]why: coremachine failures {job['job_id'][:SHORT_ID]}[/dim]")
     for name, place in places_of(job).items():
         console().print(f"[bold]{escape(name)}[/bold] {escape(visible(place))}", highlight=False, soft_wrap=True)
 

@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -26,6 +26,7 @@ from coremachine.cli.scaffold import init, new
 from coremachine.cli.schedules import schedules
 from coremachine.cli.serve import serve
 from coremachine.cli.servicebus import servicebus
+from coremachine.cli.times import choose_zone
 from coremachine.cli.ui import ui
 from coremachine.cli.up import up
 from coremachine.cli.webhooks import webhooks
@@ -55,52 +56,70 @@ def _options(
         str | None,
         typer.Option("--profile", metavar="NAME", help="Server by name: see profiles. Default: COREMACHINE_PROFILE."),
     ] = None,
+    utc: Annotated[
+        bool,
+        typer.Option("--utc", envvar="COREMACHINE_UTC", help="Times in UTC, in and out. Default: this machine's zone."),
+    ] = False,
 ) -> None:
     del version
     note_profile(profile)
+    choose_zone(is_utc=utc)
 
 
-app.command()(up)
-app.command()(serve)
-app.command()(ui)
-app.command()(servicebus)
-app.add_typer(functions, name="functions")
-app.command()(demo)
-app.command()(init)
-app.add_typer(new, name="new")
-app.command()(jobs.submit)
-app.command()(jobs.status)
-app.command()(jobs.result)
-app.command("list")(jobs.list_jobs)
-app.command()(jobs.watch)
-app.command()(jobs.tasks)
-app.command()(tasks.task)
-app.command()(tasks.logs)
-app.command("run-task")(run_task)
-app.command()(verify)
-app.command()(tasks.events)
-app.command()(control.cancel)
-app.command()(control.pause)
-app.command()(control.resume)
-app.command()(control.rerun)
-app.command()(control.runs)
-app.command()(bulk.bulk)
-app.command()(bulk.delete)
-app.command()(bulk.hold)
-app.command()(bulk.release)
-app.command()(bulk.audit)
-app.command("job-types")(jobs.job_types)
-app.command()(insight.explain)
-app.command()(insight.failures)
-app.command("apps")(apps.list_apps)
-app.command("queues")(apps.list_queues)
-app.command("profiles")(apps.list_profiles)
-app.add_typer(insight.dead, name="dead")
-app.add_typer(schedules, name="schedules")
-app.add_typer(limits, name="limits")
-app.add_typer(webhooks, name="webhooks")
 db.command()(grant)
-app.add_typer(db, name="db")
+
+# The groups of `coremachine --help`, each with its commands in their order.
+_GROUPS: dict[str, dict[str, Callable[..., object] | typer.Typer]] = {
+    "Your project": {"init": init, "new": new, "up": up, "ui": ui, "demo": demo},
+    "Jobs": {
+        "job-types": jobs.job_types,
+        "submit": jobs.submit,
+        "watch": jobs.watch,
+        "list": jobs.list_jobs,
+        "status": jobs.status,
+        "result": jobs.result,
+        "tasks": jobs.tasks,
+        "task": tasks.task,
+        "runs": control.runs,
+        "verify": verify,
+        "cancel": control.cancel,
+        "pause": control.pause,
+        "resume": control.resume,
+        "adjust": control.adjust,
+        "rerun": control.rerun,
+    },
+    "What went wrong": {
+        "explain": insight.explain,
+        "failures": insight.failures,
+        "logs": tasks.logs,
+        "events": tasks.events,
+        "run-task": run_task,
+    },
+    "Many jobs": {
+        "bulk": bulk.bulk,
+        "delete": bulk.delete,
+        "hold": bulk.hold,
+        "release": bulk.release,
+        "audit": bulk.audit,
+        "schedules": schedules,
+        "limits": limits,
+    },
+    "Operation": {
+        "apps": apps.list_apps,
+        "queues": apps.list_queues,
+        "dead": insight.dead,
+        "webhooks": webhooks,
+        "profiles": apps.list_profiles,
+        "db": db,
+    },
+    "Single parts": {"serve": serve, "servicebus": servicebus, "functions": functions},
+}
+for _group, _commands in _GROUPS.items():
+    for _name, _command in _commands.items():
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, name=_name, rich_help_panel=_group)
+        else:
+            app.command(_name, rich_help_panel=_group)(_command)
 
 
 def _end_after(error: OSError) -> int:

@@ -32,10 +32,13 @@ def gather_parameters(
     split = _split_all(texts)
     if not any(isinstance(value, str) for value in (*values.values(), *split.values())):
         return values, []
-    schema = find_schema(client, job_type)
+    entries = _list_job_types(client)
+    schema = _schema_of(entries, job_type)
     if schema is None:
+        # A type that is not there is reported by the answer to the submission.
+        is_known = any(entry.get("job_type") == job_type for entry in entries)
         unknown = ["the server has no schema of this job type: parameters are sent as texts"]
-        return {**values, **split}, unknown if texts else []
+        return {**values, **split}, unknown if texts and is_known else []
     try:
         return with_whole_paths(client, schema, {**values, **coerce_text_parameters(schema, split)}), []
     except ParameterErrors as errors:
@@ -59,16 +62,19 @@ def whole_path(text: str) -> str:
     return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - as text: it may be a pattern
 
 
-def find_schema(client: ApiClient, job_type: str) -> dict[str, Json] | None:
-    """Entries by parameter name, with their `type`; None when the server does not say or does not know the job type."""
+def _list_job_types(client: ApiClient) -> list[Json]:
     try:
-        entries = client.list_job_types()
+        return client.list_job_types()
     except ApiError as error:
         # An outage, or an app that somebody must set up: texts would be sent for numbers.
         if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise
         # The submission itself will say what is wrong.
-        return None
+        return []
+
+
+def _schema_of(entries: Sequence[Json], job_type: str) -> dict[str, Json] | None:
+    """Entries by parameter name, with their `type`; None where the server has none, or does not know the job type."""
     entry = next((item for item in entries if item.get("job_type") == job_type), {})
     found = entry.get("parameters_schema") or entry.get("parameters")
     if not isinstance(found, Mapping):

@@ -1,7 +1,8 @@
 """A job's stages as bars that move."""
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coremachine.cli.client import Json
+from coremachine.cli.pace import Pace
 from coremachine.cli.render import (
     console,
     duration_text,
@@ -25,6 +27,8 @@ from coremachine.cli.render import (
 )
 
 _BAR_WIDTH = 28
+# Where there are no bars: a line for the same stage no more often.
+LINE_SECONDS = 5.0
 _COUNTS = ("pending", "queued", "processing", "pending_retry", "completed", "failed", "cancelled")
 
 _WORDS = (
@@ -36,12 +40,27 @@ _WORDS = (
 
 
 class JobProgress:
-    """Shows a job on stderr: live bars on a terminal, a line for each change elsewhere."""
+    """Shows a job on stderr: live bars on a terminal; elsewhere lines, at most one in a while for the same stage.
 
-    def __init__(self, file: Any = None) -> None:
+    Args:
+        is_kept: Whether the last bars stay at the end. Not where the result has them too.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, file: Any = None, *, is_kept: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console(file or sys.stderr)
-        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._live = (
+            Live(console=self._console, auto_refresh=False, transient=not is_kept)
+            if self._console.is_terminal
+            else None
+        )
+        self._clock = clock
+        self._pace = Pace(clock)
+        self._job: Json | None = None
+        self._reason: tuple[str, str] | None = None
+        self._last: tuple[Any, ...] = ()
         self._last_line = ""
+        self._shown_at = 0.0
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -56,31 +75,63 @@ class JobProgress:
 
     def show(self, job: Json) -> None:
         """The state as the API gives it."""
+        self._job = job
+        self._pace.note(job)
         if self._live is not None:
-            self._live.update(render_job(job), refresh=True)
+            self._draw()
             return
-        line = describe_job(job)
+        state = (job.get("run"), job["status"], job.get("paused"), len(job.get("stages", [])))
+        if state == self._last and self._clock() - self._shown_at < LINE_SECONDS:
+            return
+        line = describe_job(job, self._pace)
         if line != self._last_line:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-            self._last_line = line
+            self._last, self._last_line, self._shown_at = state, line, self._clock()
 
-    def say(self, text: str) -> None:
+    def explain(self, reason: tuple[str, str] | None) -> None:
+        """Why the job waits, as the code of a finding and its text; None: it moves."""
+        is_new = reason is not None and (self._reason is None or reason[0] != self._reason[0])
+        self._reason = reason
+        if reason is None:
+            return
+        if self._live is not None:
+            self._draw()
+        elif is_new:
+            self.say(f"waits: {reason[1]}")
+
+    def tick(self) -> None:
+        """Time passes in the bars, too."""
+        if self._live is not None and self._clock() - self._shown_at >= 1.0:
+            self._draw()
+
+    def say(self, text: str | Text) -> None:
         """A line above the bars, which stay whole."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def _draw(self) -> None:
+        if self._live is None or self._job is None:
+            return
+        self._shown_at = self._clock()
+        parts = [render_job(self._job, self._pace)]
+        if self._reason is not None:
+            parts.append(Text(f"waits: {self._reason[1]}", style="yellow"))
+        self._live.update(Group(*parts), refresh=True)
 
-def render_job(job: Json) -> RenderableType:
-    """Head, a bar for each stage, the error if there is one."""
+
+def render_job(job: Json, pace: Pace | None = None) -> RenderableType:
+    """Head, a bar for each stage, the error if there is one; with a pace while it runs."""
     elapsed = duration_text(seconds_of_run(job))
     run = f" · run {job['run']}" if job.get("run", 1) > 1 else ""
     run += " · paused" if job.get("paused") else ""
+    run += f" · {visible(str(job['priority']))} priority" if job.get("priority", "normal") != "normal" else ""
     head = Text.from_markup(
         f"[bold]{escape(visible(job['job_type']))}[/bold] {job['job_id'][:12]} {status_markup(job['status'])}"
         f"{run} · {elapsed}"
     )
     table = Table.grid(padding=(0, 2))
     for stage in job.get("stages", []):
-        table.add_row(*stage_cells(stage, job.get("total_stages")))
+        speed = [Text(pace.text(job, stage), style="cyan")] if pace is not None else []
+        table.add_row(*stage_cells(stage, job.get("total_stages")), *speed)
     parts: list[RenderableType] = [head, table]
     if deadlines := list(deadline_lines(job)):
         parts.append(Text("\n".join(deadlines), style="yellow"))
@@ -131,6 +182,8 @@ def stage_cells(stage: Json, total_stages: int | None) -> tuple[Text, ...]:
         if counts[name]:
             label = {"processing": "running", "pending_retry": "to retry"}.get(name, name)
             words.append(f"[{style}]{counts[name]} {label}[/{style}]")
+    if stage.get("max_parallel") and not stage.get("finished_at"):
+        words.append(f"at most {stage['max_parallel']} at once")
     elapsed = duration_text(seconds_between(stage.get("created_at"), stage.get("finished_at")))
     return (
         Text(f"{stage['stage']}{of} {visible(stage.get('name') or stage.get('task_type', ''))}"),
@@ -159,7 +212,7 @@ def counts_of(stage: Json) -> dict[str, int]:
     return {name: int(given.get(name, 0)) for name in _COUNTS}
 
 
-def describe_job(job: Json) -> str:
+def describe_job(job: Json, pace: Pace | None = None) -> str:
     """The state in one line of plain text."""
     parts = [f"{job['job_id'][:12]} {job['status']}{' (paused)' if job.get('paused') else ''}"]
     for stage in job.get("stages", []):
@@ -167,4 +220,6 @@ def describe_job(job: Json) -> str:
         expected = stage.get("expected_count")
         text = f"{stage.get('name') or stage['stage']} {counts['completed']}/{'?' if expected is None else expected}"
         parts.append(f"{text} ({counts['failed']} failed)" if counts["failed"] else text)
+        if pace is not None and (speed := pace.text(job, stage)):
+            parts.append(speed)
     return visible(" · ".join(parts))

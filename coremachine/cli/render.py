@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.segment import Segment
 from rich.table import Table
 
 from core.safety.safe_text import brief_text
+from coremachine.cli.times import show_time
 
 SHORT_ID = 12
 _LONGEST_CELL = 160
@@ -167,13 +168,32 @@ def status_markup(status: str) -> str:
 
 
 def local_time(text: str) -> str:
-    """An RFC 3339 instant as this machine's time of day; with the date when it is not today's."""
+    """An RFC 3339 instant on this machine's clock (with --utc in UTC), with its zone; its date if that is not today."""
     try:
-        moment = datetime.fromisoformat(text).astimezone()
-    except ValueError:
+        return show_time(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
         return escape(visible(text))
-    today = datetime.now(UTC).astimezone().date()
-    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M:%S")
+
+
+def change_text(change: Mapping[str, Any]) -> str:
+    """The latest change of a thing as its row has it: `paused 14:30:05 CET by kim (lunch)`."""
+    by = f" by {change['actor']}" if change.get("actor") else ""
+    why = f" ({change['reason']})" if change.get("reason") else ""
+    at = f" {local_time(str(change['at']))}" if change.get("at") else ""
+    return f"{escape(visible(str(change.get('action', ''))))}{at}{escape(visible(by + why))}"
+
+
+def print_fields(found: Mapping[str, Any], *, without: Collection[str] = ()) -> None:
+    """Names with their values, a line each; what is empty is left out."""
+    show = console()
+    for name, value in found.items():
+        if value in (None, "", {}, []) or name in without:
+            continue
+        if name == "last_change":
+            text = change_text(value)
+        else:
+            text = local_time(value) if name.endswith(("_at", "_until")) else escape(visible(str(value)))
+        show.print(f"[bold]{escape(visible(name))}[/bold] {text}", highlight=False, soft_wrap=True)
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:
@@ -210,4 +230,7 @@ def error_text(error: Mapping[str, Any] | None, *, see: str | None = None) -> st
     if message is None:
         return brief_text(json.dumps(error, ensure_ascii=False), see=see)
     told = str(message).strip()
+    # `Cancelled: cancelled` without a reason.
+    if str(kind).lower() == told.lower():
+        return str(kind)
     return brief_text(f"{kind}: {told}" if kind else told, see=see)

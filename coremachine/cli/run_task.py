@@ -5,9 +5,11 @@ import logging
 import os
 import pdb  # noqa: T100 - what --pdb is for
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, cast
 from uuid import uuid4
 
@@ -25,7 +27,7 @@ from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import CliError, Exit, UsageProblem
 from coremachine.cli.options import JobArgument, OutputOption, UrlOption, wants_json
 from coremachine.cli.render import print_json, print_whole, say
-from coremachine.cli.tasks import RunOption, TaskArgument
+from coremachine.cli.tasks import RunOption, TaskArgument, find_task
 from coremachine.local.app_folder import find_app
 from coremachine.local.stack_file import find_stack_of
 
@@ -82,11 +84,11 @@ def run_task(
 
         coremachine run-task 3f2a9c s2-three.txt
 
-        coremachine run-task 3f2a9c s2-three.txt --pdb
+        coremachine run-task 3f2a9c three.txt --pdb
     """
     with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
-        task = client.get_task(whole_id, task_id, run=run)
+        task = find_task(client, whole_id, task_id, run)
         context = _context_of(client, whole_id, task)
         _adopt_environment(client.url, app_dir)
         function = _find_handler(task["task_type"])
@@ -170,8 +172,25 @@ def _call(function: "HandlerFunction", params: dict[str, Any], context: TaskCont
         trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
         traceback.print_exception(type(error), error, trace)
         if pdb_after:
-            pdb.post_mortem(trace or error.__traceback__)
+            _debug(trace or error.__traceback__)
         raise HandlerFailed(error) from error
+
+
+def _debug(trace: TracebackType | None) -> None:
+    """The debugger at the last line of the author's code; below it are the frames of what that called."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)]
+    below = next((number for number, name in enumerate(reversed(frames)) if _is_own(name)), 0)
+    debugger = pdb.Pdb()
+    debugger.reset()
+    if below:
+        debugger.cmdqueue.append(f"up {below}")
+    debugger.interaction(None, trace)
+
+
+def _is_own(file: str) -> bool:
+    """Not of Python, nor of an installed package."""
+    libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return Path(file).is_file() and not any(Path(file).is_relative_to(folder) for folder in libraries)
 
 
 class HandlerFailed(CliError):

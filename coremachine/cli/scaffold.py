@@ -19,7 +19,8 @@ def init(
         Path,
         typer.Argument(
             metavar="FOLDER",
-            help="A new folder, or an empty one; its name is the project's: lower-case letters, digits, hyphens.",
+            help="A new folder, or one without visible files (. for this one); its name is the project's: lower-case "
+            "letters, digits, hyphens.",
         ),
     ],
     azure: Annotated[
@@ -35,8 +36,9 @@ def init(
         coremachine init my-pipelines --azure
     """
     _show(lambda: write_project(folder, azure=azure), folder)
+    enter = "" if folder.resolve() == Path.cwd() else f"cd {folder}; "
     console().print(
-        f"next: cd {folder}; pip install -e '.[dev]'; pytest; coremachine up --reload", highlight=False, markup=False
+        f"next: {enter}pip install -e '.[dev]'; pytest; coremachine up --reload", highlight=False, markup=False
     )
 
 
@@ -58,6 +60,7 @@ def new_job(
     here = Path.cwd()
     folder = next((place for place in (here, *here.parents) if (place / FILE_NAME).is_file()), here)
     _show(lambda: write_job(folder, name), folder)
+    console().print("next: replace what its handlers and its test do; pytest", highlight=False, markup=False)
 
 
 def _show(write: "Callable[[], list[Path]]", folder: Path) -> None:

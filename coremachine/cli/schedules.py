@@ -1,6 +1,5 @@
 """Commands about schedules: jobs that are submitted by the clock."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +8,11 @@ from rich.markup import escape
 
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.control import ReasonOption
-from coremachine.cli.errors import UsageProblem
 from coremachine.cli.insight import show_findings
 from coremachine.cli.options import LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.parameters import gather_parameters
-from coremachine.cli.render import SHORT_ID, console, local_time, print_json, print_rows, say
+from coremachine.cli.render import SHORT_ID, console, local_time, print_fields, print_json, print_rows, say
+from coremachine.cli.times import own_time, read_time
 
 schedules = typer.Typer(help="Jobs that are submitted by the clock.", no_args_is_help=True)
 
@@ -61,7 +60,7 @@ def show(
     if wants_json(output):
         print_json({**found, "ticks": ticks})
         return
-    _show_fields(found)
+    print_fields(found, without={"paused"})
     print_rows(map(_tick_row, ticks), _TICK_COLUMNS, empty="No ticks yet.")
 
 
@@ -106,8 +105,8 @@ def set_schedule(
         "time_zone": zone,
         "catch_up": catch_up,
         "overlap": overlap,
-        "starts_at": _moment("--starts", starts),
-        "ends_at": _moment("--ends", ends),
+        "starts_at": read_time("--starts", starts),
+        "ends_at": read_time("--ends", ends),
         "description": description,
     }
     with ApiClient(choose_server(url)) as client:
@@ -184,7 +183,7 @@ def next_times(name: NameArgument, count: CountOption = 5, output: OutputOption 
         print_json({"value": found})
         return
     for moment in found:
-        console().print(escape(str(moment).replace("T", " ")), highlight=False)
+        console().print(escape(own_time(str(moment))), highlight=False)
     if not found:
         console().print("It has no tick any more.")
 
@@ -212,13 +211,6 @@ def _print_answer(answer: Json, output: Any) -> None:
     console().print(f"{escape(str(answer['name']))} {_state_of(answer)}{after}", soft_wrap=True, highlight=False)
 
 
-def _show_fields(schedule: Json) -> None:
-    for name, value in schedule.items():
-        if value not in (None, "", {}) and name != "paused":
-            text = local_time(value) if name.endswith("_at") else escape(str(value))
-            console().print(f"[bold]{name}[/bold] {text}", highlight=False, soft_wrap=True)
-
-
 def _tick_row(tick: Json) -> Json:
     return {**tick, "why": _why(tick), "job_id": str(tick.get("job_id") or "")[:SHORT_ID]}
 
@@ -232,13 +224,3 @@ def _state_of(schedule: Json) -> str:
     if schedule.get("paused"):
         return "paused"
     return "active" if schedule.get("next_tick_at") else "ended"
-
-
-def _moment(option: str, text: str | None) -> str | None:
-    """With an offset: a time without one is this machine's."""
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text).astimezone().isoformat()
-    except ValueError as error:
-        raise UsageProblem(f"{option}: expected a time such as 2026-01-31T06:00, found {text!r}") from error

@@ -16,11 +16,12 @@ from rich.text import Text
 
 from coremachine.cli.client import ApiClient, Json, choose_server, is_terminal
 from coremachine.cli.errors import ApiError
+from coremachine.cli.events import sentence_of
+from coremachine.cli.failure_feed import FailureFeed
 from coremachine.cli.options import JobArgument, LimitOption, OutputOption, UrlOption, wants_json
 from coremachine.cli.render import (
     console,
     duration_text,
-    error_text,
     local_time,
     print_json,
     print_json_line,
@@ -35,15 +36,12 @@ from coremachine.cli.stack_log import StackLog, find_stack_log
 from coremachine.cli.trace import without_engine
 
 TaskArgument = Annotated[
-    str, typer.Argument(metavar="TASK_ID", help="See `coremachine tasks JOB_ID`; `task` takes its name, too.")
+    str, typer.Argument(metavar="TASK_ID", help="Its id or its name; see `coremachine tasks JOB_ID`.")
 ]
 RunOption = Annotated[int | None, typer.Option("--run", min=1, help="Default: the job's current run.")]
 _POLL_SECONDS = 1.0
 _OF_THE_JOB = re.compile(r" (?:job_id|correlation_id|run)=\S+")
-# Events are committed in another order than they are numbered: so far back is looked again.
-_OVERLAP = 100
-# What `detail` has of an error, and what is shown in another way.
-_ERROR_FIELDS = frozenset({"type", "message", "retryable", "attempt", "traceback", "at", "log", "delay_seconds"})
+_RUN = re.compile(r" run=(\d+)(?= |$)")
 
 
 def task(
@@ -60,7 +58,7 @@ def task(
     """
     with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
-        found = _find_task(client, whole_id, task_id, run)
+        found = find_task(client, whole_id, task_id, run)
         attempts = _attempts(client, whole_id, found["task_id"], found.get("run"))
     if wants_json(output):
         print_json({**found, "attempts": attempts})
@@ -68,21 +66,52 @@ def task(
     show_task(found, attempts, console(), full=full)
 
 
-def _find_task(client: ApiClient, job_id: str, text: str, run: int | None) -> Json:
+def find_task(client: ApiClient, job_id: str, text: str, run: int | None = None) -> Json:
     """The task of that id, or of that name in one of the job's stages, the last one first.
+
+    Args:
+        run: Default: the job's current one.
 
     Raises:
         ApiError: None is like that (status 404).
     """
+    from core.orchestration_manager import task_id_for  # noqa: PLC0415 - other commands start faster without
+
     try:
         return client.get_task(job_id, text, run=run)
     except ApiError as error:
-        if error.problem.get("code") != "unknown_task":
+        if error.status != HTTPStatus.NOT_FOUND:
             raise
         for stage in reversed(client.get_job(job_id).get("stages") or []):
-            with suppress(ApiError):
-                return client.get_task(job_id, f"s{stage['stage']}-{text}", run=run)
+            found = _get_if_there(client, job_id, task_id_for(stage["stage"], 0, text), run)
+            if found is not None:
+                return found
         raise
+
+
+def _find_logged_id(client: ApiClient, job_id: str, text: str) -> str:
+    """The id of a task whose log is wanted: it may be one that only an earlier run had.
+
+    Raises:
+        ApiError: None is like that in any run (status 404).
+    """
+    last_run = client.get_job(job_id)["run"]
+    for run in range(last_run, 1, -1):
+        try:
+            return str(find_task(client, job_id, text, run)["task_id"])
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+    return str(find_task(client, job_id, text, 1)["task_id"])
+
+
+def _get_if_there(client: ApiClient, job_id: str, task_id: str, run: int | None) -> Json | None:
+    try:
+        return client.get_task(job_id, task_id, run=run)
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
 
 
 def _attempts(client: ApiClient, job_id: str, task_id: str, run: int | None) -> list[Json]:
@@ -107,7 +136,7 @@ def show_task(found: Json, attempts: list[Json], show: Console, *, full: bool = 
     if attempts:
         show.print("[bold]attempts that did not succeed[/bold]")
     for attempt in attempts:
-        show.print(Text.assemble("  ", (f"{local_time(attempt['at'])}  ", "dim"), _sentence(attempt)), soft_wrap=True)
+        show.print(Text.assemble("  ", (f"{local_time(attempt['at'])}  ", "dim"), sentence_of(attempt)), soft_wrap=True)
     if found.get("error"):
         _show_error(found["error"], show, full=full)
 
@@ -201,36 +230,30 @@ def _show_events(found: Iterable[Json], *, as_json: bool) -> None:
         if as_json:
             print_json_line(event)
             continue
-        if event.get("run", 1) != last_run:
-            last_run = event["run"]
-            show.print(f"[bold]run {last_run}[/bold]")
-        show.print(Text.assemble((f"{local_time(event['at'])}  ", "dim"), _sentence(event)), soft_wrap=True)
+        last_run = _show_run(event.get("run", 1), last_run, show)
+        show.print(Text.assemble((f"{local_time(event['at'])}  ", "dim"), sentence_of(event)), soft_wrap=True)
 
 
-def _sentence(event: Json) -> Text:
-    """An event for people: where, what, and what goes with it."""
-    detail: Json = event.get("detail") or {}
-    place = f"stage {event['stage']} " if event.get("stage") else ""
-    task = f"{visible(event['task_id'])} " if event.get("task_id") else ""
-    name = visible(str(event["event"]))
-    is_bad = "failed" in name or "forced" in name
-    style = "red" if is_bad else "yellow" if "retry" in name or "interrupted" in name else "bold"
-    text = Text.assemble((place, "dim"), task, (name, style))
-    if detail.get("attempt"):
-        text.append(f" attempt {detail['attempt']}", style="dim")
-    if detail.get("type") or detail.get("message"):
-        text.append(f" {visible(error_text(detail))}")
-    if detail.get("delay_seconds") is not None:
-        text.append(f", again in {duration_text(float(detail['delay_seconds']))}", style="dim")
-    rest = {key: value for key, value in detail.items() if key not in _ERROR_FIELDS and value not in (None, {}, [])}
-    for key, value in rest.items():
-        text.append(f" {visible(key)}=", style="dim").append(visible(str(value)[:200]))
-    return text
+def _show_run(run: int, last_run: int, show: Console) -> int:
+    """A heading where another run begins; the run."""
+    if run != last_run:
+        show.print(f"[bold]run {run}[/bold]")
+    return run
+
+
+def _run_of(item: Json, last_run: int) -> int:
+    """That of a line of a log, or of an event. A line of a traceback has none."""
+    if "line" not in item:
+        return int(item.get("run") or last_run)
+    named = _RUN.search(item["line"])
+    return int(named[1]) if named else last_run
 
 
 def logs(
     job_id: JobArgument,
-    task_id: Annotated[str | None, typer.Option("--task", metavar="TASK_ID", help="Of this task only.")] = None,
+    task_id: Annotated[
+        str | None, typer.Option("--task", metavar="TASK_ID", help="Of the task with this id or name.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     output: OutputOption = None,
     url: UrlOption = None,
@@ -244,10 +267,12 @@ def logs(
 
         coremachine logs 3f2a9c -f
 
-        coremachine logs 3f2a9c --task s1-000000 -o json
+        coremachine logs 3f2a9c --task three.txt -o json
     """
     with ApiClient(choose_server(url)) as client:
         whole_id = client.resolve_job_id(job_id)
+        if task_id is not None:
+            task_id = _find_logged_id(client, whole_id, task_id)
         file = find_stack_log(client.url)
         found = (
             _from_stack(client, whole_id, task_id, file, follow=follow)
@@ -266,14 +291,17 @@ def logs(
 def _show_logs(found: Iterable[Json], *, as_json: bool) -> None:
     """As they come: with -o json one object per line, so that a program can follow too."""
     show = console()
+    last_run = 1
     for item in found:
         if as_json:
             print_json_line(item)
-        elif "line" in item:
+            continue
+        last_run = _show_run(_run_of(item, last_run), last_run, show)
+        if "line" in item:
             # The same in all of them.
             show.print(Text(_OF_THE_JOB.sub("", visible_lines(item["line"]))), soft_wrap=True)
         else:
-            show.print(Text.assemble((f"{local_time(item['at'])}  ", "dim"), _sentence(item)), soft_wrap=True)
+            show.print(Text.assemble((f"{local_time(item['at'])}  ", "dim"), sentence_of(item)), soft_wrap=True)
             if log := (item.get("detail") or {}).get("log"):
                 show_lines(log, show, "    ")
 
@@ -290,14 +318,10 @@ def _from_stack(client: ApiClient, job_id: str, task_id: str | None, file: Path,
 
 
 def _from_server(client: ApiClient, job_id: str, task_id: str | None, *, follow: bool) -> Iterator[Json]:
-    seen: set[int] = set()
+    feed = FailureFeed(client, job_id, task_id)
     while True:
         has_ended = not follow or is_terminal(client.get_job(job_id)["status"])
-        after = max(0, max(seen, default=0) - _OVERLAP)
-        for item in client.list_logs(job_id, task_id=task_id, after=after, limit=10_000):
-            if item["event_id"] not in seen:
-                seen.add(item["event_id"])
-                yield item
+        yield from feed.all_new()
         if has_ended:
             return
         time.sleep(_POLL_SECONDS)

@@ -31,6 +31,7 @@ _APP_DIR_HELP = (
     "Holds function_app.py. Default: this folder, or the nearest above it that does; elsewhere the job types that come "
     "with CoreMachine."
 )
+_PORT_HELP = "0 = any free port. Default: {}, or any free one while that is in use."
 _APPS_HELP = (
     "Several apps, each in a host of its own: platform,worker:raster,worker:tasks. A worker without queues reads all; "
     "queues are joined by +. Default: one app of the mode that its settings name."
@@ -38,9 +39,15 @@ _APPS_HELP = (
 
 
 def up(
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="HTTP; 0 = any free port.")] = 7071,
-    amqp_port: Annotated[int, typer.Option("--amqp-port", min=0, max=65535, help="Broker; 0 = any.")] = 5672,
-    admin_port: Annotated[int, typer.Option("--admin-port", min=0, max=65535, help="Broker's HTTP; 0 = any.")] = 5300,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help=f"HTTP. {_PORT_HELP.format(7071)}")
+    ] = None,
+    amqp_port: Annotated[
+        int | None, typer.Option("--amqp-port", min=0, max=65535, help=f"Broker. {_PORT_HELP.format(5672)}")
+    ] = None,
+    admin_port: Annotated[
+        int | None, typer.Option("--admin-port", min=0, max=65535, help=f"Broker's HTTP. {_PORT_HELP.format(5300)}")
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 2,
     data: Annotated[
         Path | None,
@@ -66,7 +73,7 @@ def up(
 
         coremachine up --apps platform,worker:raster,worker:tasks
 
-        coremachine up --port 0 --amqp-port 0 --admin-port 0 --data /tmp/stack --fresh
+        coremachine up --port 8000 --data /tmp/stack --fresh
     """
     from coremachine.local.stack import LocalStack  # noqa: PLC0415 - other commands start faster without
 
@@ -76,6 +83,8 @@ def up(
     home = found or Path.cwd()
     try:
         with stop_signals_interrupt():
+            if app_dir is None and found is None:
+                show.print(f"[dim]no app in {escape(str(home))} or above it: the job types of CoreMachine[/dim]")
             settings = {**read_project_settings(app_dir or home), **os.environ}
             chosen = read_apps(apps, settings) if apps is not None else ONE_APP
             stack = LocalStack(

@@ -8,7 +8,7 @@ from rich.markup import escape
 from coremachine.cli.client import ApiClient, Json, choose_server
 from coremachine.cli.errors import UsageProblem
 from coremachine.cli.options import LimitOption, Output, OutputOption, UrlOption, wants_json
-from coremachine.cli.render import console, local_time, print_json, print_rows, say
+from coremachine.cli.render import console, print_fields, print_json, print_rows, say
 
 webhooks = typer.Typer(help="Addresses that receive events.", no_args_is_help=True)
 
@@ -49,10 +49,7 @@ def show(
     if wants_json(output):
         print_json({**found, "deliveries": latest})
         return
-    for field, value in found.items():
-        if value not in (None, "", {}, []):
-            text = local_time(value) if field.endswith("_at") else escape(str(value))
-            console().print(f"[bold]{field}[/bold] {text}", highlight=False, soft_wrap=True)
+    print_fields(found)
     print_rows(latest, _DELIVERY_COLUMNS, empty="No deliveries yet.")
 
 
@@ -64,7 +61,7 @@ def set_webhook(
     ] = None,
     event: Annotated[
         list[str] | None,
-        typer.Option("--event", "-e", help="job.failed, schedule.missed, ... Repeatable. Default: how jobs end."),
+        typer.Option("--event", "-e", help="job.failed, job.stalled, ... Repeatable. Default: how jobs end."),
     ] = None,
     job_type: Annotated[
         list[str] | None, typer.Option("--type", help="Only these job types; a star for any characters. Repeatable.")
@@ -74,6 +71,10 @@ def set_webhook(
     ] = None,
     failed_tasks: Annotated[
         int | None, typer.Option("--failed-tasks", min=1, help="For job.failing: failed tasks in one stage.")
+    ] = None,
+    stalled: Annotated[
+        int | None,
+        typer.Option("--stalled", min=60, metavar="SECONDS", help="For job.stalled: how long nothing of a job moves."),
     ] = None,
     address_setting: Annotated[
         str | None, typer.Option("--address-setting", help="App setting with an address that is itself a secret.")
@@ -92,6 +93,8 @@ def set_webhook(
 
         coremachine webhooks set team-geo https://example.org/hook -e job.failed --type "flood_*"
 
+        coremachine webhooks set on-call https://example.org/hook -e job.stalled --stalled 3600
+
         coremachine webhooks set teams --address-setting COREMACHINE_WEBHOOK_URL_TEAMS
     """
     body = {
@@ -101,6 +104,7 @@ def set_webhook(
         "job_types": job_type,
         "tags": _tags_of(tag or []),
         "failed_tasks": failed_tasks,
+        "stalled_seconds": stalled,
         "paused": paused or None,
         "secret_setting": secret_setting,
         "description": description,

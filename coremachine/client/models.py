@@ -12,6 +12,7 @@ from core.models.dead_letter import (
 from core.models.record import JobEvent
 from core.models.view import JobRun, StageDetail, TaskSummary
 from triggers.api_models import (
+    AdjustedJob,
     CancelledJob,
     JobActionAnswer,
     JobAnswer,
@@ -39,6 +40,7 @@ from triggers.submit_models import BatchAnswer, BatchJob, BatchOutcome, DraftAns
 from triggers.webhook_models import DeletedWebhook, Delivery, WebhookAnswer, WebhookSecret, WrittenWebhook
 
 __all__ = [
+    "AdjustedJob",
     "AppInstance",
     "AppsAnswer",
     "AuditEntry",

@@ -37,6 +37,7 @@ def submit_job(
     if_ended: str | None = None,
     tag: Texts | None = None,
     start_at: Moment | None = None,
+    priority: str | None = None,
     idempotency_key: str | None = None,
     correlation_id: str | None = None,
     wait: float | None = None,
@@ -48,6 +49,7 @@ def submit_job(
         force: A new job, even if one of the same parameters is there. Repeated only with an `idempotency_key`.
         if_ended: return, rerun, force or fail: what is wanted where the job does not run with these parameters.
         tag: `name=value`, one or several.
+        priority: high, normal or low, in place of its job type's.
         idempotency_key: The same key again gives the same job.
         wait: Seconds, at most 30, that the answer may wait for the job's end; then its `job` has the whole job.
     """
@@ -60,7 +62,7 @@ def submit_job(
         "POST",
         path_of("jobs", "submit", job_type),
         "SubmittedJob",
-        query=query_of(force=force or None, if_ended=if_ended, tag=tag, start_at=start_at),
+        query=query_of(force=force or None, if_ended=if_ended, tag=tag, start_at=start_at, priority=priority),
         body=dict(parameters or {}),
         headers={name: value for name, value in headers.items() if value},
         repeats=_is_repeatable(force=force, if_ended=if_ended, idempotency_key=idempotency_key),
@@ -76,9 +78,11 @@ def draft_job(
     if_ended: str | None = None,
     tag: Texts | None = None,
     start_at: Moment | None = None,
+    priority: str | None = None,
 ) -> "Call[models.DraftAnswer]":
     """What a submission would write, with the tasks of its first stage; nothing is written."""
-    query = query_of(force=force or None, if_ended=if_ended, tag=tag, start_at=start_at, dry_run=True)
+    wishes = {"if_ended": if_ended, "tag": tag, "start_at": start_at, "priority": priority}
+    query = query_of(force=force or None, **wishes, dry_run=True)
     path = path_of("jobs", "submit", job_type)
     return Call("POST", path, "DraftAnswer", query=query, body=dict(parameters or {}), repeats=True)
 
@@ -87,8 +91,8 @@ def submit_batch(jobs: Sequence[Json]) -> "Call[models.BatchAnswer]":
     """Submit up to 1,000 jobs: an outcome for each, in their order.
 
     Args:
-        jobs: Each has job_type, and may have parameters, tags, force, if_ended, idempotency_key, correlation_id and
-            start_at.
+        jobs: Each has job_type, and may have parameters, tags, force, if_ended, idempotency_key, correlation_id,
+            start_at and priority.
     """
     repeats = all(
         _is_repeatable(force=job.get("force"), if_ended=job.get("if_ended"), idempotency_key=job.get("idempotency_key"))
@@ -265,6 +269,25 @@ def rerun_job(
     """
     body = body_of(mode=mode, from_stage=from_stage, parameters=parameters, expected_run=expected_run, reason=reason)
     return _act(path_of("jobs", job_id, "rerun"), "RerunAnswer", body)
+
+
+def adjust_job(
+    job_id: str,
+    *,
+    priority: str | None = None,
+    max_parallel: int | str | None = None,
+    stage: int | None = None,
+    reason: str | None = None,
+) -> "Call[models.AdjustedJob]":
+    """Change a job's priority, or how many tasks of its present stage run at a time, while it runs.
+
+    Args:
+        priority: high, normal or low.
+        max_parallel: A number, or "none" for any number.
+        stage: The stage that you mean with it; `Conflict` if the job is at another one.
+    """
+    body = body_of(priority=priority, max_parallel=max_parallel, stage=stage, reason=reason)
+    return Call("PATCH", path_of("jobs", job_id), "AdjustedJob", body=body)
 
 
 def hold_job(job_id: str, *, reason: str | None = None) -> "Call[models.HeldJob]":
@@ -505,6 +528,7 @@ def put_webhook(
     job_types: Sequence[str] | None = None,
     tags: Mapping[str, str] | None = None,
     failed_tasks: int | None = None,
+    stalled_seconds: int | None = None,
     paused: bool | None = None,
     secret_setting: str | None = None,
     description: str | None = None,
@@ -516,6 +540,7 @@ def put_webhook(
         url_setting: The app setting that has the address, where that is itself a secret; else `url`.
         job_types: A star is any characters; all types, if left out.
         failed_tasks: For job.failing: how many failed tasks in one stage.
+        stalled_seconds: For job.stalled: how long nothing of a job has begun or ended.
         secret_setting: The app setting that has the secret; one is made, if left out.
     """
     body = body_of(
@@ -525,6 +550,7 @@ def put_webhook(
         job_types=None if job_types is None else list(job_types),
         tags=tags,
         failed_tasks=failed_tasks,
+        stalled_seconds=stalled_seconds,
         paused=paused,
         secret_setting=secret_setting,
         description=description,

@@ -55,8 +55,13 @@ def watch_job(
     *,
     timeout_seconds: float | None = None,
     on_change: Callable[[Reply], None] | None = None,
+    on_look: Callable[[], None] | None = None,
 ) -> Script[Reply]:
-    """As `wait_for_job`, with the answers as they come."""
+    """As `wait_for_job`, with the answers as they come.
+
+    Args:
+        on_look: Called after each look, also where nothing has changed.
+    """
     deadline = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
     longest_poll = LONGEST_POLL_SECONDS if on_change is None else 0.0
     last: Reply | None = None
@@ -67,6 +72,8 @@ def watch_job(
             last = reply
             if on_change is not None:
                 on_change(reply)
+        if on_look is not None:
+            on_look()
         status = _status_of(last)
         if status.is_terminal:
             return last

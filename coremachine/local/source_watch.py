@@ -9,6 +9,8 @@ _LOOK_SECONDS = 0.2
 # A look takes at most this part of the time.
 _LARGEST_SHARE = 0.1
 _SUFFIX = ".py"
+# Modules that no app loads: see `jobs.loading`.
+_TESTS = frozenset({"tests", "conftest.py"})
 # The mark of a virtual environment.
 _ENVIRONMENT = "pyvenv.cfg"
 
@@ -16,7 +18,7 @@ Snapshot = dict[str, tuple[int, int]]
 
 
 class SourceWatch:
-    """The Python files below a folder, hidden folders and virtual environments left out.
+    """The Python files below a folder; hidden folders, tests and virtual environments are left out.
 
     Args:
         wait: Sleeps for a number of seconds.
@@ -58,12 +60,16 @@ def _sources(folder: str) -> Iterator[os.DirEntry[str]]:
     if any(entry.name == _ENVIRONMENT for entry in entries):
         return
     for entry in entries:
-        if entry.name.startswith((".", "__pycache__")):
+        if _is_left_out(entry.name):
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _sources(entry.path)
         elif entry.name.endswith(_SUFFIX):
             yield entry
+
+
+def _is_left_out(name: str) -> bool:
+    return name.startswith((".", "__pycache__", "test_")) or name in _TESTS
 
 
 def _state_of(entry: os.DirEntry[str]) -> tuple[int, int]:

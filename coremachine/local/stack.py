@@ -5,7 +5,6 @@ import itertools
 import logging
 import os
 import shutil
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from coremachine.local.host.errors import HostError
 from coremachine.local.host.local_settings import app_environment
 from coremachine.local.host.logs import line_formatter
 from coremachine.local.host.supervisor import HostSupervisor
+from coremachine.local.ports import ADDRESS, choose_port
 from coremachine.local.postgres import LocalPostgres, PostgresError, remove_data
 from coremachine.local.queue_config import queue_names, write_config
 from coremachine.local.restart_log import RestartLog
@@ -32,7 +32,6 @@ from infrastructure.postgresql import create_pool
 
 log = logging.getLogger(__name__)
 
-_ADDRESS = "127.0.0.1"
 _READY_SECONDS = 120.0
 _RELOAD_GRACE_SECONDS = 0.3
 _BACK_OFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -54,7 +53,8 @@ class LocalStack:
 
     Args:
         data_dir: Holds `postgres/`, `logs/`, `host/` (what the timers missed) and, while it runs, `stack.json`.
-        http_port: 0 takes any free port, as the two that follow.
+        http_port: 0 takes any free port. None is 7071, or any free one while that is in use. The two that
+            follow are as this one, with 5672 and 5300.
         workers: Worker processes of the host.
         fresh: Drop what earlier runs left in data_dir (only what the stack made itself).
         app_dir: Holds function_app.py and host.json; by default an app of the job types that come with CoreMachine,
@@ -71,9 +71,9 @@ class LocalStack:
         self,
         data_dir: Path = Path(".coremachine"),
         *,
-        http_port: int = 7071,
-        amqp_port: int = 5672,
-        admin_port: int = 5300,
+        http_port: int | None = None,
+        amqp_port: int | None = None,
+        admin_port: int | None = None,
         workers: int = 2,
         fresh: bool = False,
         app_dir: Path = BUILT_IN_APP,
@@ -85,7 +85,9 @@ class LocalStack:
         apps: Sequence[LocalApp] = ONE_APP,
     ) -> None:
         self.data_dir = data_dir.expanduser().resolve()
-        self._ports = {"--port": http_port, "--amqp-port": amqp_port, "--admin-port": admin_port}
+        self._asked_ports = {"--port": http_port, "--amqp-port": amqp_port, "--admin-port": admin_port}
+        # What they are while it runs; 0: the system gives one.
+        self._ports: dict[str, int] = {}
         self._workers = workers
         self._fresh = fresh
         self._app_dir = app_dir.resolve()
@@ -160,8 +162,7 @@ class LocalStack:
         started.enter_context(StackLock(self.data_dir))
         remove_stack_file(self.data_dir)
         self._stopping.clear()
-        for option, port in self._ports.items():
-            check_port_free(port, option)
+        self._ports = {option: choose_port(option, asked, self._on_step) for option, asked in self._asked_ports.items()}
         if self._fresh:
             self._drop_data()
         logs = self._prepare_logs()
@@ -264,7 +265,7 @@ class LocalStack:
         mine = {**settings, **app.settings()}
         return HostSupervisor(
             self._app_dir,
-            host=_ADDRESS,
+            host=ADDRESS,
             port=self._ports["--port"] if app.serves_http else 0,
             workers=self._workers,
             environment={**self._concurrency(mine), **mine},
@@ -316,21 +317,6 @@ def migrate(database_url: str, schema: str) -> None:
     """Bring the schema up to date."""
     with create_pool(database_url, max_size=1) as pool:
         Migrator(pool, schema).migrate()
-
-
-def check_port_free(port: int, option: str) -> None:
-    """Find out early, and name the option.
-
-    Raises:
-        StackError: The port cannot be bound.
-    """
-    try:
-        socket.create_server((_ADDRESS, port)).close()
-    except (OSError, OverflowError) as error:
-        raise StackError(
-            f"expected port {port} on {_ADDRESS} to be free, found: {error}; "
-            f"choose another with {option} (0 = any free port), with make up: UP='{option} 0', or end what uses it"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -76,6 +76,11 @@ def find_stack_of(folder: Path) -> StackInfo | None:
     return None
 
 
+def find_folder_of_stack(folder: Path) -> Path | None:
+    """Where a stack was started before, here or above, whether it runs or not; else None."""
+    return next((place for place in (folder, *folder.parents) if (place / USUAL_DATA).is_dir()), None)
+
+
 @contextlib.contextmanager
 def shown_in(folder: Path, info: StackInfo) -> Iterator[None]:
     """Let commands in this folder find a stack whose data are elsewhere."""

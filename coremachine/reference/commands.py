@@ -14,7 +14,8 @@ from coremachine.cli.main import app
 from coremachine.reference.markdown import anchor, code, first_sentence, page, table
 
 _INTRODUCTION = """
-Where the standard output is not a terminal, results are JSON. `--help` after each command shows the same text.
+Where the standard output is not a terminal, results are JSON. `--help` after each command shows the same text. Times
+are shown on this machine's clock, with their zone; JSON has them in UTC.
 """
 _EXITS = {
     Exit.OK: "the command did what was asked",
@@ -37,7 +38,16 @@ def render() -> str:
     )
     sections = [_section(name, command) for name, command in commands.items()]
     exits = table(["exit code", "meaning"], [*((code(int(value)), _EXITS[value]) for value in Exit), _CTRL_C])
-    return page("Command line", "the command line's code", _INTRODUCTION, overview, *sections, "## Exit codes", exits)
+    parts = [_INTRODUCTION, overview, _general(), *sections, "## Exit codes", exits]
+    return page("Command line", "the command line's code", *parts)
+
+
+def _general() -> str:
+    """Options before the name of a command: `coremachine --utc list`."""
+    root: Any = typer.main.get_command(app)
+    types = get_type_hints(inspect.unwrap(root.callback))
+    rows = [_row(found, types[found.name]) for found in root.params if found.name in types]
+    return "## Before a command\n\n" + table(["option", "type", "default", "meaning"], rows)
 
 
 def find_commands() -> Iterator[tuple[str, Any]]:

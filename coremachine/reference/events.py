@@ -17,6 +17,7 @@ EVENTS = {
     "job_cancelled": "The job ended after a cancel.",
     "job_paused": "Nothing new of the job begins until it is resumed (`reason`, `actor`).",
     "job_resumed": "The job goes on (`reason`, `actor`, `paused_seconds`).",
+    "job_adjusted": "Somebody changed `priority`, or `max_parallel` of the stage (`reason`, `actor`).",
     "job_step_retry_scheduled": "Planning a stage or finalizing the job failed and is repeated after `delay_seconds`; "
     "the detail is the error with `attempt`.",
     "job_waits_for_release": "The job's next step needs a job type or stage that this app does not know; it waits for "

@@ -75,6 +75,11 @@ JOBS = {
     "job_resume_asked": Record("Somebody resumed the job.", "JOB_CONTROL", fields="job_id run status outcome"),
     "job_rerun_asked": Record("Somebody asked for the next run.", "JOB_CONTROL", fields="job_id run status outcome"),
     "job_delete_asked": Record("Somebody deleted the job.", "JOB_DELETE", fields="job_id outcome status"),
+    "job_adjust_asked": Record(
+        "Somebody asked for another priority, or another max_parallel of the stage that runs.",
+        "JOB_CONTROL",
+        fields="job_id run status outcome priority max_parallel",
+    ),
     "job_hold_changed": Record("Somebody began or ended a legal hold.", "JOB_HOLD", fields="job_id is_held"),
     "bulk_action_done": Record(
         "Somebody acted on many jobs; each has a record of its own.", "BULK_ACTION", fields="action matched counts"
@@ -185,6 +190,9 @@ WORKERS = {
         "job_id task_id outcome",
     ),
     "lease_renewal_failed": Record("Leases could not be renewed this time.", "LEASE", "warning", "error"),
+    "heartbeat_ended": Record(
+        "The thread that renews leases met an error; another one begins with the next tasks.", "LEASE", "error"
+    ),
     "heartbeat_not_started": Record("The system gave the process no thread for renewals.", "LEASE", "warning", "error"),
     "lease_stand_in_not_started": Record(
         "The process that renews leases of a blocked worker could not be started.", "LEASE", "warning", "error"

@@ -55,6 +55,10 @@ MEANINGS = {
         _PLANS,
     ),
     "entra_roles": ("Whether app roles of Entra count as roles. With it, a request needs a role.", _PLANS),
+    "audit_reads": (
+        "Whether the audit log has a row `read` where a caller looks at a job: one per caller and job in ten minutes.",
+        _PLANS,
+    ),
     "raster_roots": ("The places that the flood risk job may read and write.", _EVERY),
     "jobs": (
         "Where job types and handlers are. Without it: `jobs` of `[tool.coremachine]` in `pyproject.toml`.",
@@ -144,6 +148,7 @@ OTHERS = {
         "The secret of a webhook that names this setting: `whsec_` and base64.",
     ),
     "COREMACHINE_URL": ("the command line", "the stack of this folder", "The server, where `--url` is not given."),
+    "COREMACHINE_UTC": ("the command line", "", "true: times in UTC, as with `--utc`."),
     "COREMACHINE_PROFILE": ("the command line", "", "The profile, where `--profile` is not given."),
     "COREMACHINE_KEY": ("the command line", "", "The key that carries a role on the server."),
     "COREMACHINE_FUNCTION_KEY": ("the command line", "", "The function key for the server's requests."),

@@ -13,6 +13,7 @@ from core.project_file import FILE_NAME, JOBS_SETTING, read_project_settings
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _LONGEST_NAME = 50
+_MOST_NAMES = 5
 # Where a file of a project comes from: the folder of templates, or the app for folders without a project.
 _FILES = {
     "README.md": "readme.txt",
@@ -85,11 +86,16 @@ def write_project(folder: Path, *, azure: bool) -> list[Path]:
     package = _checked(name, "a project's name")
     if package in sys.stdlib_module_names or package in {*_OWN_NAMES, *_needed_modules()}:
         raise ScaffoldProblem(f"expected a name that no module has yet, found {name!r}; choose another one")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ScaffoldProblem(f"expected no folder or an empty one at {folder}, found files in it; choose another one")
+    # A repository without files, and an environment in it, are a usual beginning.
+    if found := sorted(path.name for path in folder.glob("*") if not path.name.startswith(".")):
+        raise ScaffoldProblem(
+            f"expected no folder or an empty one at {folder}, found {', '.join(found[:_MOST_NAMES])} in it; "
+            "choose another one"
+        )
     names = Names(project=package.replace("_", "-"), package=package, job=_FIRST_JOB)
     texts = {path: _template(template) for path, template in (_FILES | _JOB_FILES).items()}
     if azure:
+        texts["README.md"] += _template("readme_azure.txt")
         texts |= {path: _template(template) for path, template in _AZURE_FILES.items()} | _infrastructure()
     texts |= {path: files("coremachine").joinpath("default_app", path).read_text("utf-8") for path in _APP_FILES}
     texts["@package@/__init__.py"] = '"""Jobs of @project@."""\n'

@@ -1,4 +1,5 @@
--- Control: what operators do to a job that has not ended: cancel, pause, resume. rerun.sql begins an ended job again.
+-- Control: what operators do to a job that has not ended: cancel, pause, resume, adjust. rerun.sql begins an ended job
+-- again.
 
 -- Cancels a job: waiting tasks at once, running tasks when they end or when the grace is over.
 -- Running tasks learn of it at their next heartbeat, and the job is `cancelling` until the last of them has ended;
@@ -199,5 +200,78 @@ begin
     perform {schema}.record_audit('resume', p_job_id, p_actor, p_reason,
       jsonb_build_object('from', v_job.status, 'run', v_job.run));
   end if;
+  return next;
+end $$;
+
+-- Changes what decides how fast a job goes on: its priority, and max_parallel of the stage that runs.
+-- p_changes has the fields to change: priority (null: that of its definition), max_parallel (null: no limit). What is
+-- announced already is not taken back. p_stage is the stage that the caller means, null the present one.
+-- Outcome: adjusted; unchanged; refused (it has ended or is being cancelled); other_stage (p_stage is not where the job
+-- is); nothing_waits (of max_parallel: no task of the stage waits for its turn); missing. priority and max_parallel are
+-- those that count now.
+-- Locks: the window's, the stage, then the job row.
+create or replace function {schema}.adjust_job(
+  p_job_id text, p_stage integer, p_changes jsonb, p_reason text, p_actor text
+) returns table (
+  outcome text, status text, run integer, stage integer, is_paused boolean, priority text, max_parallel integer
+)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v_seen record;
+  v_job record;
+  v_stage record;
+  v_max_parallel integer := (p_changes ->> 'max_parallel')::integer;
+begin
+  select j.run, j.stage into v_seen from {schema}.jobs j where j.job_id = p_job_id;
+  if found and p_changes ? 'max_parallel' then
+    perform {schema}.lock_window(p_job_id, v_seen.run, v_seen.stage);
+    perform {schema}.lock_stage(p_job_id, v_seen.run, v_seen.stage);
+  end if;
+  select j.status, j.run, j.stage, j.paused_at is not null as is_paused, j.priority,
+    j.definition ->> 'priority' as declared
+  into v_job from {schema}.jobs j where j.job_id = p_job_id for update;
+  if not found then
+    outcome := 'missing';
+    return next;
+    return;
+  end if;
+  select s.window_after, (s.settings ->> 'max_parallel')::integer as max_parallel into v_stage
+  from {schema}.stages s where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_job.stage;
+  outcome := case
+    when v_job.status not in ({active_jobs}) then 'refused'
+    when coalesce(p_stage, v_job.stage) <> v_job.stage or (p_changes ? 'max_parallel'
+      and (v_job.run, v_job.stage) <> (v_seen.run, v_seen.stage)) then 'other_stage'
+    when p_changes ? 'max_parallel' and (v_job.status <> 'processing' or v_stage.window_after is null or not
+      {schema}.has_tasks_after(p_job_id, v_job.run, v_job.stage, v_stage.window_after)) then 'nothing_waits'
+    when (not p_changes ? 'priority' or v_job.priority is not distinct from p_changes ->> 'priority')
+      and (not p_changes ? 'max_parallel' or v_stage.max_parallel is not distinct from v_max_parallel) then 'unchanged'
+    else 'adjusted'
+  end;
+  status := v_job.status;
+  run := v_job.run;
+  stage := v_job.stage;
+  is_paused := v_job.is_paused;
+  priority := case when outcome in ('adjusted', 'unchanged') and p_changes ? 'priority'
+    then p_changes ->> 'priority' else v_job.priority end;
+  max_parallel := case when outcome in ('adjusted', 'unchanged') and p_changes ? 'max_parallel'
+    then v_max_parallel else v_stage.max_parallel end;
+  if outcome = 'adjusted' then
+    update {schema}.jobs j set priority = adjust_job.priority where j.job_id = p_job_id;
+    if p_changes ? 'max_parallel' then
+      -- As a new window, so that a larger number counts at once.
+      update {schema}.stages s
+      set settings = s.settings || jsonb_build_object('max_parallel', v_max_parallel), window_at = null,
+          window_size = greatest(s.window_size, {schema}.first_window(
+            s.settings || jsonb_build_object('max_parallel', v_max_parallel)))
+      where s.job_id = p_job_id and s.run = v_job.run and s.stage = v_job.stage;
+    end if;
+    perform {schema}.record_event(p_job_id, v_job.run, v_job.stage, null, 'job_adjusted',
+      p_changes || jsonb_build_object('reason', p_reason, 'actor', p_actor));
+    perform {schema}.record_audit('adjust', p_job_id, p_actor, p_reason, jsonb_build_object(
+      'run', v_job.run, 'stage', v_job.stage, 'from', jsonb_build_object(
+        'priority', coalesce(v_job.priority, v_job.declared), 'max_parallel', v_stage.max_parallel), 'to', p_changes));
+  end if;
+  priority := coalesce(priority, v_job.declared, 'normal');
   return next;
 end $$;

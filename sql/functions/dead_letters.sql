@@ -96,6 +96,9 @@ begin
       || case when p_actor is null then jsonb_build_object() else jsonb_build_object('actor', p_actor) end)
   from {schema}.dead_letters d join {schema}.jobs j on j.job_id = d.job_id
   where d.dead_letter_id = any (v_ids);
+  perform {schema}.record_audit('redrive', coalesce(d.job_id, ''), p_actor, null, jsonb_build_object(
+    'dead_letter_id', d.dead_letter_id, 'queue', d.queue, 'outcome', p_resolution))
+  from {schema}.dead_letters d where d.dead_letter_id = any (v_ids);
   return coalesce(cardinality(v_ids), 0);
 end $$;
 

@@ -23,7 +23,11 @@ begin
       p_name, p_job_type, p_parameters, p_cron, p_time_zone, p_catch_up, p_overlap, p_starts_at, p_ends_at,
       p_description, p_next_tick_at, {schema}.schedule_change('created', p_actor, null), v_now, v_now
     ) on conflict do nothing;
-    return case when found then 'created' else 'changed' end;
+    if not found then
+      return 'changed';
+    end if;
+    perform {schema}.record_audit('schedule_put', '', p_actor, null, jsonb_build_object('schedule', p_name));
+    return 'created';
   end if;
   update {schema}.schedules s set job_type = p_job_type, parameters = p_parameters, cron = p_cron,
     time_zone = p_time_zone, catch_up = p_catch_up, overlap = p_overlap, starts_at = p_starts_at, ends_at = p_ends_at,
@@ -34,6 +38,7 @@ begin
     return 'changed';
   end if;
   perform {schema}.write_ticks(p_name, p_ticks);
+  perform {schema}.record_audit('schedule_put', '', p_actor, null, jsonb_build_object('schedule', p_name));
   return 'replaced';
 end $$;
 
@@ -54,7 +59,10 @@ begin
     last_change = {schema}.schedule_change('paused', p_actor, p_reason), updated_at = {schema}.clock()
   where s.name = p_name and s.paused_at is null;
   has_changed := found;
-  if found or exists (select from {schema}.schedules s where s.name = p_name) then
+  if has_changed then
+    perform {schema}.record_audit('schedule_pause', '', p_actor, p_reason, jsonb_build_object('schedule', p_name));
+  end if;
+  if has_changed or exists (select from {schema}.schedules s where s.name = p_name) then
     return next;
   end if;
 end $$;
@@ -76,6 +84,7 @@ begin
     return false;
   end if;
   perform {schema}.write_ticks(p_name, p_ticks);
+  perform {schema}.record_audit('schedule_resume', '', p_actor, p_reason, jsonb_build_object('schedule', p_name));
   return true;
 end $$;
 
@@ -261,6 +270,10 @@ begin
   ) loop
     v_at := v_at + interval '1 microsecond';
   end loop;
+  perform {schema}.record_audit('schedule_run', '', p_actor, null, jsonb_build_object('schedule', p_name, 'tick_at', v_at))
+  from {schema}.schedules s
+  where s.name = p_name and not exists (
+    select from {schema}.schedule_ticks t where t.schedule = p_name and t.submission_key = p_submission_key);
   return query
     insert into {schema}.schedule_ticks (
       schedule, tick_at, is_manual, status, job_type, parameters, submission_key, attempt, held_until, actor, created_at)
@@ -298,12 +311,22 @@ end $$;
 
 -- Deletes a schedule with what it knows of its ticks; jobs stay. Returns whether it was there.
 -- Locks: the schedule row, then its ticks.
-create or replace function {schema}.delete_schedule(p_name text) returns boolean
+create or replace function {schema}.delete_schedule(p_name text, p_actor text) returns boolean
 language plpgsql as $$
 begin
   delete from {schema}.schedules s where s.name = p_name;
-  return found;
+  if not found then
+    return false;
+  end if;
+  perform {schema}.record_audit('schedule_delete', '', p_actor, null, jsonb_build_object('schedule', p_name));
+  return true;
 end $$;
+
+-- Deletes a schedule, by nobody in particular: the form that the release before calls.
+create or replace function {schema}.delete_schedule(p_name text) returns boolean
+language sql as $$
+  select {schema}.delete_schedule(p_name, null);
+$$;
 
 -- Deletes up to p_limit ticks that were decided about longer ago than p_older_than_seconds; returns how many.
 -- Locks: tick rows; those that others hold are skipped.

@@ -176,8 +176,8 @@ language sql as $$
 $$;
 
 -- Writes many submissions in one transaction: all of them, or none. One row each, by its place (nth, from 1).
--- p_jobs: objects with what submit_job takes by name, and with tags, start_at and detail (note_submission's).
--- Tags and start_at count for a job or a run that begins here; a job that was there keeps its own.
+-- p_jobs: objects with what submit_job takes by name, and with tags, start_at, priority and detail (note_submission's).
+-- Tags, start_at and priority count for a job or a run that begins here; a job that was there keeps its own.
 -- Fence: that of submit_job. Locks: all keys in their order, then those of submit_job job by job in the order of ids, so
 -- that two calls at one moment do not wait for each other.
 create or replace function {schema}.submit_jobs(p_jobs jsonb[]) returns table (
@@ -214,7 +214,7 @@ begin
   end loop;
 end $$;
 
--- Gives a run that a submission began what its submitter wished beside its parameters: tags, start_at, detail.
+-- Gives a run that a submission began what its submitter wished beside its parameters: tags, start_at, priority, detail.
 -- A start in the past is none. Deadlines count from the start. Locks: the job row and the stage row, both new.
 create or replace function {schema}.mark_submission(p_job_id text, p_run integer, p_item jsonb) returns void
 language plpgsql as $$
@@ -223,8 +223,9 @@ declare
   v_start timestamptz := nullif(greatest((p_item ->> 'start_at')::timestamptz, v_now), v_now);
   v_tags jsonb := nullif(p_item -> 'tags', jsonb_build_object());
 begin
-  if v_start is not null or v_tags is not null then
+  if v_start is not null or v_tags is not null or p_item ->> 'priority' is not null then
     update {schema}.jobs j set tags = coalesce(v_tags, j.tags), start_at = v_start, due_at = v_start,
+      priority = coalesce(p_item ->> 'priority', j.priority),
       deadline_at = j.deadline_at + coalesce(v_start - v_now, interval '0')
     where j.job_id = p_job_id and j.run = p_run;
   end if;

@@ -50,6 +50,77 @@ begin
   where j.job_id = p_job_id;
 end $$;
 
+-- When something of a job's present stage last began, ended or was taken into its window, or the job itself moved.
+-- Of a stage that is announced in windows it looks at those of the window alone, so that it reads few of many tasks.
+create or replace function {schema}.last_move(p_job_id text, p_run integer, p_stage integer, p_moved_at timestamptz)
+returns timestamptz
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+  v_stage record;
+begin
+  select s.planned_at, s.window_at, coalesce(s.window_from, '') as first, s.window_after as last into v_stage
+  from {schema}.stages s where s.job_id = p_job_id and s.run = p_run and s.stage = p_stage;
+  return greatest(p_moved_at, v_stage.planned_at, v_stage.window_at, (
+    select max(greatest(t.started_at, t.finished_at)) from {schema}.tasks t
+    where t.job_id = p_job_id and t.run = p_run and t.stage = p_stage
+      and t.task_id >= v_stage.first and (v_stage.last is null or t.task_id <= v_stage.last)));
+end $$;
+
+-- Writes deliveries of job.stalled for jobs that have not moved for a webhook's time: one for each time that a job
+-- stops. Returns for how many jobs. Paused jobs, and those that are to start later, wait on purpose.
+-- It looks at up to p_limit jobs, in random order. Fence: stall_noted_at, under the job row. Locks: job rows; those that
+-- others hold are skipped.
+create or replace function {schema}.note_stalled_jobs(p_limit integer) returns integer
+language plpgsql set enable_seqscan = off as $$
+declare
+  v_now timestamptz := {schema}.clock();
+  v_shortest integer;
+  v_job_id text;
+  v_job record;
+  v_moved_at timestamptz;
+  v_count integer := 0;
+begin
+  select min(w.stalled_seconds) into v_shortest from {schema}.webhooks w
+  where 'job.stalled' = any (w.events) and not w.is_paused;
+  if v_shortest is null then
+    return 0;
+  end if;
+  for v_job_id in
+    select o.job_id from (
+      select j.job_id from {schema}.jobs j
+      where j.status in ({open_jobs}) and j.updated_at < v_now - v_shortest * interval '1 second'
+        and j.paused_at is null and (j.start_at is null or j.start_at < v_now - v_shortest * interval '1 second')
+      order by random() limit p_limit
+    ) o
+    order by o.job_id
+  loop
+    select j.job_id, j.job_type, j.run, j.stage, j.total_stages, j.status, j.correlation_id, j.tags, j.created_at,
+      j.stall_noted_at, greatest(j.updated_at, j.start_at) as moved_at
+    into v_job
+    from {schema}.jobs j
+    where j.job_id = v_job_id and j.status in ({open_jobs}) and j.paused_at is null for update skip locked;
+    continue when not found;
+    v_moved_at := {schema}.last_move(v_job.job_id, v_job.run, v_job.stage, v_job.moved_at);
+    insert into {schema}.webhook_deliveries (webhook, delivery_id, event, subject, data, due_at, created_at)
+    select w.name, gen_random_uuid()::text, 'job.stalled', v_job.job_id, jsonb_strip_nulls(jsonb_build_object(
+        'job_id', v_job.job_id, 'job_type', v_job.job_type, 'run', v_job.run, 'status', v_job.status,
+        'stage', v_job.stage, 'total_stages', v_job.total_stages, 'correlation_id', v_job.correlation_id,
+        'tags', v_job.tags, 'created_at', v_job.created_at, 'moved_at', v_moved_at,
+        'stalled_seconds', w.stalled_seconds, 'explain', '/api/jobs/' || v_job.job_id || '/explain')),
+      v_now, v_now
+    from {schema}.webhooks w
+    where 'job.stalled' = any (w.events) and not w.is_paused
+      and v_moved_at + w.stalled_seconds * interval '1 second' <= v_now
+      and (v_job.stall_noted_at is null or v_moved_at + w.stalled_seconds * interval '1 second' > v_job.stall_noted_at)
+      and {schema}.fits_patterns(v_job.job_type, w.job_types) and (w.tags is null or v_job.tags @> w.tags);
+    if found then
+      update {schema}.jobs j set stall_noted_at = v_now where j.job_id = v_job.job_id;
+      v_count := v_count + 1;
+    end if;
+  end loop;
+  return v_count;
+end $$;
+
 -- Writes the deliveries of something that happened to a schedule. A webhook that asks for tags is about jobs alone.
 -- Locks: none but the new rows'.
 create or replace function {schema}.note_schedule_event(p_name text, p_job_type text, p_event text, p_data jsonb)
@@ -71,22 +142,24 @@ end $$;
 create or replace function {schema}.put_webhook(
   p_name text, p_url text, p_url_setting text, p_events text[], p_job_types text[], p_tags jsonb,
   p_failed_tasks integer, p_is_paused boolean, p_secret_setting text, p_secret_seed text, p_description text,
-  p_actor text
+  p_actor text, p_stalled_seconds integer
 ) returns table (is_new boolean, seed text)
 language plpgsql as $$
 declare
   v_now timestamptz := {schema}.clock();
 begin
   insert into {schema}.webhooks as w (
-    name, url, url_setting, events, job_types, tags, failed_tasks, is_paused, secret_setting, secret_seed, description,
+    name, url, url_setting, events, job_types, tags, failed_tasks, stalled_seconds, is_paused, secret_setting, secret_seed, description,
     last_change, created_at, updated_at
   ) values (
-    p_name, p_url, p_url_setting, p_events, p_job_types, p_tags, p_failed_tasks, p_is_paused, p_secret_setting,
+    p_name, p_url, p_url_setting, p_events, p_job_types, p_tags, p_failed_tasks, p_stalled_seconds, p_is_paused,
+    p_secret_setting,
     case when p_secret_setting is null then p_secret_seed end, p_description,
     jsonb_strip_nulls(jsonb_build_object('action', 'created', 'actor', p_actor, 'at', v_now)), v_now, v_now
   )
   on conflict (name) do update set url = p_url, url_setting = p_url_setting, events = p_events,
-    job_types = p_job_types, tags = p_tags, failed_tasks = p_failed_tasks, is_paused = p_is_paused,
+    job_types = p_job_types, tags = p_tags, failed_tasks = p_failed_tasks, stalled_seconds = p_stalled_seconds,
+    is_paused = p_is_paused,
     secret_setting = p_secret_setting,
     secret_seed = case when p_secret_setting is null then coalesce(w.secret_seed, p_secret_seed) end,
     former_seed = case when p_secret_setting is null then w.former_seed end,
@@ -96,6 +169,18 @@ begin
   perform {schema}.record_audit('webhook_put', '', p_actor, null, jsonb_build_object('webhook', p_name));
   return next;
 end $$;
+
+-- Writes a webhook, as the release before calls it: it knows no job.stalled, and leaves the time as it is.
+create or replace function {schema}.put_webhook(
+  p_name text, p_url text, p_url_setting text, p_events text[], p_job_types text[], p_tags jsonb,
+  p_failed_tasks integer, p_is_paused boolean, p_secret_setting text, p_secret_seed text, p_description text,
+  p_actor text
+) returns table (is_new boolean, seed text)
+language sql as $$
+  select p.is_new, p.seed from {schema}.put_webhook(p_name, p_url, p_url_setting, p_events, p_job_types, p_tags,
+    p_failed_tasks, p_is_paused, p_secret_setting, p_secret_seed, p_description, p_actor,
+    coalesce((select w.stalled_seconds from {schema}.webhooks w where w.name = p_name), 1800)) p;
+$$;
 
 -- Gives a webhook another secret; for p_both_seconds deliveries are signed with the former one too.
 -- Returns false where there is no such webhook, or its secret is in an app setting. Locks: the webhook row.

@@ -74,7 +74,7 @@ declare
 begin
   perform {schema}.lock_window(p_job_id, p_run, p_stage);
   select s.window_after, s.window_from, s.window_size, s.window_open, s.window_at, s.settings, j.job_type,
-    j.correlation_id, {schema}.window_weight(j.definition ->> 'priority') as weight,
+    j.correlation_id, {schema}.window_weight(coalesce(j.priority, j.definition ->> 'priority')) as weight,
     j.definition -> 'stages' -> (s.stage - 1) ->> 'tasks_per_message' is not null as has_own_size
   into v_window
   from {schema}.stages s join {schema}.jobs j on j.job_id = s.job_id

@@ -124,7 +124,7 @@ def test_a_project_s_jobs_run_and_follow_its_files(installed, project, running):
     assert "job types word_count\n" in save(good.replace('return {"words": len(', 'return {"words": 10 * len('))
     assert submit() == {"files": 1, "words": 50}
     shown = save(good + "\ndef broken(:\n")
-    assert "COREMACHINE_JOBS=my_pipelines: my_pipelines/word_count.py, line 48: SyntaxError: " in shown
+    assert "COREMACHINE_JOBS=my_pipelines: my_pipelines/word_count.py, line 49: SyntaxError: " in shown
     shown = save("import no_such_package\n" + good)
     assert "word_count.py, line 1: expected the module 'no_such_package', found none; install what has it" in shown
     assert "job types word_count\n" in save(good)

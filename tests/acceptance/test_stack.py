@@ -102,7 +102,7 @@ def test_port_in_use_is_named_with_its_option(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(StackError, match=rf"port {port} .*{option} \(0 = any free port\).*UP='{option} 0'"):
+        with pytest.raises(StackError, match=rf"port {port} .*{option} \(0 = any free port\)"):
             make_stack(**{argument: port}).start()
 
 

@@ -17,6 +17,11 @@ app_zip = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(app_zip)
 
 PACKAGES = {"core", "infrastructure", "jobs", "sql", "triggers"}
+# They go wherever the map data and the pages of Swagger UI go.
+LICENCES = {
+    "triggers/ui/land.txt",
+    *(f"triggers/swagger/{name}" for name in ("LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt")),
+}
 FILES = {"LICENSE", "function_app.py", "host.json", "requirements.txt"}
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 # The others of that extra look at places, which a submission does.
@@ -63,6 +68,7 @@ def test_the_zip_has_the_code_of_the_app_and_nothing_else(made, kind):
     below = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()]
     wanted = {path.relative_to(ROOT).as_posix() for path in below if path.suffix not in {".pyc", ".md"}}
     assert set(names) == wanted | FILES
+    assert set(names) >= LICENCES
 
 
 @pytest.mark.parametrize("kind", ["app", "platform"])

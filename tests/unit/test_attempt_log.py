@@ -18,6 +18,7 @@ from core.models.transition import ClaimedRow, ClaimOutcome
 from core.running.leases import LeaseKeeper
 from core.running.task_batch import TaskBatch
 from core.running.task_slots import TaskSlots
+from core.safety.safe_text import MOST_TEXT_BYTES
 
 log = logging.getLogger("an.author")
 
@@ -29,6 +30,22 @@ def attempt_log(**fields):
 def lines_of(kept):
     """Without their times."""
     return [line.partition(" ")[2] for line in (kept.text() or "").splitlines()]
+
+
+def test_long_texts_are_cut_for_every_listener(caplog):
+    """To search all of it for credentials would hold the interpreter for as long as that takes."""
+    caplog.set_level(logging.INFO)
+    with attempt_log() as kept:
+        log.warning("%s", "x" * 1_000_000)
+        print("y" * 1_000_000)
+        for _ in range(1000):
+            print("\rhalf", end="")
+    logged, printed, bar = (record.getMessage() for record in caplog.records)
+    assert len(logged) <= MOST_TEXT_BYTES
+    assert logged.endswith("x [cut here: 1,000,000 characters in all]")
+    assert printed.endswith("y [cut here: 1,000,000 characters in all]")
+    assert bar == "half"
+    assert lines_of(kept)[-1] == "INFO handler.output: half"
 
 
 def test_records_carry_the_fields_of_their_attempt(caplog):

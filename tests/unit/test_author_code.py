@@ -6,8 +6,10 @@ import logging
 import queue
 import subprocess
 import sys
+from contextlib import suppress
+from contextvars import ContextVar
 from datetime import timedelta
-from decimal import Decimal
+from decimal import Decimal, getcontext
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -516,3 +518,53 @@ def test_what_a_forked_child_leaves_by_is_told_without_credentials():
     assert done.stdout == "1\n"
     assert "OSError: no answer of https://a/c?sv=1&sig=***" in done.stderr
     assert "hush" not in done.stderr
+
+
+# --- what an author's code leaves behind ---
+
+_LEFT = ContextVar("left", default=None)
+
+
+def test_nothing_that_a_handler_sets_in_its_context_is_seen_by_another():
+    """The precision of `decimal` is there too: another job's sums would be wrong in silence."""
+
+    def handler(parameters, context):
+        seen = [_LEFT.get(), getcontext().prec]
+        _LEFT.set(context.task_id)
+        getcontext().prec = 3
+        return {"seen": seen}
+
+    usual = [None, getcontext().prec]
+    found = outcomes_of(handler, list("abcdef"))
+    assert [json.loads(one.result)["seen"] for one in found.values()] == [usual] * 6
+    call_author(_LEFT.set, "left")
+    assert _LEFT.get() is None
+
+
+def test_steps_of_a_generator_have_one_context():
+    def items():
+        token = _LEFT.set("begun")
+        yield _LEFT.get()
+        yield _LEFT.get()
+        _LEFT.reset(token)
+        yield _LEFT.get()
+
+    assert list(author_items("items", lambda _, item: item, items)) == ["begun", "begun", None]
+    assert _LEFT.get() is None
+
+
+@pytest.mark.parametrize("ends", ["returns", "raises"])
+def test_handler_that_lowers_the_recursion_limit_breaks_no_later_call(ends):
+    usual = sys.getrecursionlimit()
+
+    def lower():
+        sys.setrecursionlimit(usual - 100)
+        if ends == "raises":
+            raise ValueError
+
+    try:
+        with suppress(AuthorError):
+            call_author(lower)
+        assert sys.getrecursionlimit() == usual
+    finally:
+        sys.setrecursionlimit(usual)

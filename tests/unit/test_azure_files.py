@@ -12,15 +12,16 @@ import yaml
 from coremachine.reference.settings_page import OTHERS
 from coremachine.scaffold.project import write_project
 from infrastructure.settings import Settings, load_settings, variables_of
+from tests import facts
 from tests.bicep import Expression, Resource, Template, read_template
-from tests.bicep_types import KEPT, check_resource, find_kept, made_in
+from tests.bicep_types import KEPT, check_resource, made_in
 from triggers.app_shape import RESERVE_THREADS, read_shape, threads_needed
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 TEMPLATES = {path.name: read_template(path) for path in sorted(INFRA.glob("*.bicep"))}
 MADE = made_in(INFRA)
-PUBLISHED = json.loads(KEPT.read_text())
+PUBLISHED = facts.read(KEPT)
 PAGE = (ROOT / "docs" / "howto" / "deploy-with-azd.md").read_text()
 CONCURRENT_CALLS = json.loads((ROOT / "host.json").read_text())["extensions"]["serviceBus"]["maxConcurrentCalls"]
 # Read by the Functions host and by the SDKs, not by us.
@@ -54,7 +55,7 @@ def test_modules_get_what_they_declare_and_imports_are_exported(template: Templa
 @pytest.mark.parametrize("resource", MADE, ids=lambda each: f"{each.symbol} {each.type}")
 def test_a_resource_fits_its_published_type(resource: Resource) -> None:
     """Every name, choice and required property, as the compiler checks them."""
-    assert check_resource(resource, find_kept(resource, PUBLISHED)) == []
+    assert check_resource(resource, PUBLISHED) == []
 
 
 @pytest.mark.parametrize(
@@ -75,10 +76,10 @@ def test_a_resource_fits_its_published_type(resource: Resource) -> None:
 def test_a_resource_that_does_not_fit_is_named(change: dict[str, Any], complaint: str) -> None:
     (namespace,) = [each for each in MADE if each.type == "Microsoft.ServiceBus/namespaces"]
     changed = replace(namespace, body=namespace.body | change)
-    problems = check_resource(changed, find_kept(changed, PUBLISHED))
+    problems = check_resource(changed, PUBLISHED)
     assert problems[0].startswith(f"Microsoft.ServiceBus/namespaces.{complaint}")
     unpublished = replace(namespace, version="2099-01-01")
-    (problem,) = check_resource(unpublished, find_kept(unpublished, PUBLISHED))
+    (problem,) = check_resource(unpublished, PUBLISHED)
     assert problem.startswith("microsoft.servicebus/namespaces@2099-01-01: expected a published type, found none")
 
 

@@ -132,18 +132,31 @@ def test_an_object_of_keda_fits_its_schema(document):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"minReplicas": 1}, "$.spec: Additional properties are not allowed ('minReplicas' was unexpected)"),
-        ({"cooldownPeriod": "300"}, "$.spec.cooldownPeriod: '300' is not of type 'integer'"),
-        ({"scaleTargetRef": {}}, "$.spec.scaleTargetRef: 'name' is a required property"),
+        ({"minReplicas": 1}, "ScaledObject.spec.minReplicas: expected one of ['advanced', "),
+        ({"cooldownPeriod": "300"}, "ScaledObject.spec.cooldownPeriod: expected a whole number, found '300'"),
+        ({"cooldownPeriod": None}, "ScaledObject.spec.cooldownPeriod: expected a whole number, found None"),
+        ({"maxReplicaCount": 0}, "ScaledObject.spec.maxReplicaCount: expected at least 1, found 0"),
+        ({"triggers": []}, "ScaledObject.spec.triggers: expected at least 1 items, found []"),
+        ({"scaleTargetRef": {}}, "ScaledObject.spec.scaleTargetRef.name: expected it, since it is required"),
+        ({"fallback": {}}, "ScaledObject.spec.fallback: expected a type that keda_schemas.json has, found none"),
         (
             {"triggers": [{"type": "azure-servicebus", "metadata": {"queue": "a"}}]},
-            "azure-servicebus: queue is unknown",
+            "azure-servicebus.queue: expected one of ['activationMessageCount', ",
+        ),
+        (
+            {"triggers": [{"type": "azure-servicebus", "metadata": {"operation": "min"}}]},
+            "azure-servicebus.operation: expected one of ['sum', 'max', 'avg'], found 'min'",
+        ),
+        (
+            {"triggers": [{"type": "cron", "metadata": {"start": "0 6 * * *"}}]},
+            "cron: expected a type of trigger that keda_schemas.json has, found none",
         ),
     ],
 )
 def test_an_object_of_keda_that_does_not_fit_is_refused(change, problem):
     scaler = SCALERS["worker-tasks"]
-    assert problems_of({**scaler, "spec": scaler["spec"] | change}) == [problem]
+    (found,) = problems_of({**scaler, "spec": scaler["spec"] | change})
+    assert found.startswith(problem)
 
 
 def test_kustomization_has_every_file():

@@ -8,6 +8,7 @@ import pytest
 from core.context import TaskContext
 from core.errors import RetryableTaskError, TaskCancelled, TaskTimedOut, classify
 from core.models.lease import HeldTask, LeaseOutcome
+from core.running import leases
 from core.running.leases import LeaseKeeper
 
 
@@ -119,3 +120,19 @@ def test_keeper_that_got_no_thread_asks_for_one_again(monkeypatch, caplog):
     keeper.hold([second])
     assert store.asked.wait(30)
     keeper.drop([first, second])
+
+
+def test_heartbeat_that_ends_is_begun_again(monkeypatch):
+    """A handler may have changed what its thread needs; for as long as the process lives, no lease would be renewed."""
+    store = ScriptedStore("renewed")
+    keeper, lease, next_lease = LeaseKeeper(store), lease_of(), lease_of(0.001)
+    with monkeypatch.context() as broken:
+        broken.setattr(leases, "RENEWALS_PER_LEASE", 0)
+        keeper.hold([lease])
+        thread = keeper._thread
+        if thread is not None:
+            thread.join()
+    assert not store.asked.is_set()
+    keeper.hold([next_lease])
+    assert store.asked.wait(60)
+    keeper.drop([lease, next_lease])

@@ -210,3 +210,13 @@ def test_engine_has_no_other_loggers(place):
         "triggers": ["triggers/http.py", "triggers/worker_log.py"],
     }
     assert others == own.get(place, [])
+
+
+def test_configuration_of_a_library_silences_no_record(caplog):
+    """Its usual call disables each logger that it does not name, and a handler may make it at any time."""
+    logger, log = logging.getLogger("of.the.engine"), safe_logger("of.the.engine")
+    logger.disabled = True
+    log.warning("still said")
+    assert [record.getMessage() for record in caplog.records] == ["still said"]
+    logger.disabled = True
+    assert log.is_enabled_for(logging.WARNING)

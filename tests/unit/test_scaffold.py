@@ -80,9 +80,23 @@ def test_a_folder_with_files_is_left_alone(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "notes.txt").touch()
-    with pytest.raises(ScaffoldProblem, match="expected no folder or an empty one"):
+    with pytest.raises(ScaffoldProblem, match=r"expected no folder or an empty one at .*, found notes.txt in it"):
         write_project(folder, azure=False)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_repository_with_an_environment_becomes_a_project(tmp_path):
+    folder = tmp_path / "mine"
+    for name in (".git", ".venv", ".coremachine"):
+        (folder / name).mkdir(parents=True)
+    assert Path("mine/word_count.py") in write_project(folder, azure=False)
+
+
+def test_the_readme_has_the_files_for_azure_where_they_are(tmp_path):
+    for azure in (False, True):
+        folder = tmp_path / f"mine{azure:d}"
+        write_project(folder, azure=azure)
+        assert ("azure.sh" in (folder / "README.md").read_text()) is azure
 
 
 def test_a_job_is_added_once(tmp_path):

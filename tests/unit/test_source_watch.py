@@ -21,11 +21,13 @@ def test_new_changed_and_removed_files_are_found(tmp_path):
 
 def test_other_files_hidden_folders_and_environments_are_left_out(tmp_path):
     watch = SourceWatch(tmp_path)
-    for name in (".git/hook.py", "__pycache__/a.py", "env/lib/mine.py", ".coremachine/x.py", "notes.txt"):
+    for name in (".git/hook.py", "__pycache__/a.py", "env/lib/mine.py", ".coremachine/x.py", "notes.txt", "tests/a.py"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text("1")
     (tmp_path / "env" / "pyvenv.cfg").touch()
+    for name in ("test_jobs.py", "conftest.py"):
+        (tmp_path / name).touch()
     assert watch.find_changes() == []
 
 

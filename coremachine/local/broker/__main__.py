@@ -35,8 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    # As it was started: by its own command, or with -m.
+    command = Path(sys.argv[0]).name
     parser = argparse.ArgumentParser(
-        prog="python -m coremachine.local.broker", description="A local Azure Service Bus."
+        prog="python -m coremachine.local.broker" if command == "__main__.py" else command,
+        description="A local Azure Service Bus.",
     )
     parser.add_argument("--config", default=default_config_path(), help="Config.json of Microsoft's emulator")
     parser.add_argument("--host", default="127.0.0.1")

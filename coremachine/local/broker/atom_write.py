@@ -62,8 +62,7 @@ def topic_entry(topic: Topic) -> str:
         ("DuplicateDetectionHistoryTimeWindow", format_duration(settings.duplicate_window_seconds or 600.0)),
         ("SizeInBytes", _size(topic)),
         ("SubscriptionCount", str(len(topic.subscriptions))),
-        ("SupportOrdering", "true"),
-        *_common(topic),
+        *_common(topic, SupportOrdering="true"),
     ]
     return _entry(topic.name, topic, "TopicDescription", _elements(values) + _counts(0, 0, counts.scheduled))
 

@@ -20,6 +20,7 @@ _SESSION_FILTER = "com.microsoft:session-filter"
 _TIMEOUT = "com.microsoft:timeout"
 _FILTER = 7  # of a source
 _SOURCE = 0x28
+_COORDINATOR = (0x30, "amqp:coordinator:list")
 
 
 class Attach(NamedTuple):
@@ -59,6 +60,11 @@ class Attach(NamedTuple):
             properties=fields[13] or {},  # type: ignore[arg-type]
         )
 
+    @property
+    def is_for_transactions(self) -> bool:
+        """Whether the target is the coordinator of transactions, which is no entity."""
+        return self.target[0] == codec.DESCRIBED and codec.decode(self.target, 1)[0] in _COORDINATOR
+
     def answered(
         self, channel: int, source: bytes, target: bytes, properties: tuple[tuple[bytes, bytes], ...]
     ) -> bytes:
@@ -96,6 +102,12 @@ class LinkFactory:
         self._later = later
 
     def make(self, attach: Attach) -> Link:
+        if attach.is_for_transactions:
+            raise AmqpError(
+                "amqp:not-implemented",
+                "expected a target with the address of a queue or topic, found a coordinator: this broker has no "
+                "transactions, so that messages are sent and settled one by one",
+            )
         if not attach.terminus:
             raise AmqpError("amqp:invalid-field", "expected a source or target with an address, found none")
         path = path_of(attach.terminus[0])

@@ -250,7 +250,7 @@ class Namespace:
 
     def _hand_over(self, source: Entity, target: Entity, content: Content, message: Message) -> bool:
         try:
-            target.queue.send(content, original_sequence_number=message.sequence_number)
+            target.queue.send(content, forwarded=message)
         except SessionRequired as exc:
             return self._bury(source, message, "SessionIdIsMissing", str(exc))
         target.pump_later()

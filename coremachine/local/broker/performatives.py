@@ -304,8 +304,11 @@ def transfer_body(
 _TRANSFER_START, _TRANSFER_END = b"\x00\x53\x14\xc0", NULL * 5
 
 
-def disposition_frame(channel: int, first: int, last: int, state: bytes, *, is_receiver: bool) -> bytes:
-    fields = (TRUE if is_receiver else FALSE, codec.uint(first), codec.uint(last), TRUE, state, NULL)
+def disposition_frame(
+    channel: int, first: int, last: int, state: bytes, *, is_receiver: bool, settled: bool = True
+) -> bytes:
+    role = TRUE if is_receiver else FALSE
+    fields = (role, codec.uint(first), codec.uint(last), TRUE if settled else FALSE, state, NULL)
     return frame(channel, _performative(DISPOSITION, *fields))
 
 

@@ -10,10 +10,11 @@ The setting `servicebus_config` of pytest names the Config.json with the queues 
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from coremachine.local.broker.config import BrokerConfig, default_config_path, load_config
+from coremachine.local.broker.config import BrokerConfig, ConfigError, default_config_path, load_config
 from coremachine.local.broker.thread import BrokerThread
 
 _SETTING = "servicebus_config"
@@ -27,7 +28,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def servicebus_config(pytestconfig: pytest.Config) -> BrokerConfig:
     """The queues and topics of `servicebus`."""
     name = str(pytestconfig.getini(_SETTING))
-    return load_config(pytestconfig.rootpath / name if name else default_config_path())
+    return read_config(pytestconfig.rootpath / name if name else default_config_path())
+
+
+def read_config(path: Path) -> BrokerConfig:
+    """A file that cannot be used fails the test with the reason alone: nobody has to look into this plugin."""
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        pytest.fail(f"{_SETTING}: {error}", pytrace=False)
 
 
 @pytest.fixture(scope="session")

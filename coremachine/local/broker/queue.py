@@ -80,8 +80,12 @@ class Queue:
         """The highest sequence number that was given away."""
         return self._last_number
 
-    def send(self, content: Content, *, original_sequence_number: int | None = None) -> int:
+    def send(self, content: Content, *, forwarded: Message | None = None) -> int:
         """Accept a message, at once or at its scheduled time. A duplicate is accepted and dropped.
+
+        Args:
+            content: What was sent.
+            forwarded: The message of another entity that this one is made of: it keeps where it comes from.
 
         Returns:
             Its sequence number; a scheduled message gets a new one when it becomes active.
@@ -97,7 +101,9 @@ class Queue:
             self._message_times.add(content.scheduled_at, number)
         else:
             message = self._store(content, number, Place.READY)
-            message.original_sequence_number = original_sequence_number
+            if forwarded is not None:
+                message.original_sequence_number = forwarded.sequence_number
+                message.dead_letter_source = forwarded.dead_letter_source
             self._enqueue(message)
         return number
 

@@ -14,7 +14,7 @@ from coremachine.local.broker.links import Link, OutgoingLink, ReplyLink
 from coremachine.local.broker.namespace import Namespace
 from coremachine.local.broker.performatives import UINT32, AmqpError, FatalError, Flow, Performative, Transfer
 from coremachine.local.broker.session_link import SessionLink
-from coremachine.local.broker.settlement import SendAnswers, apply_outcome, as_amqp_error
+from coremachine.local.broker.settlement import SettlementAnswers, apply_outcome, as_amqp_error
 from coremachine.local.broker.stored import LockLost
 
 INCOMING_WINDOW = 65536
@@ -56,7 +56,7 @@ class Session:
         self._links: dict[int, Link] = {}
         # In the order of delivery; bounded, since a client may never settle.
         self._unsettled: OrderedDict[int, tuple[Entity, UUID]] = OrderedDict()
-        self._received = SendAnswers()
+        self._received = SettlementAnswers(is_receiver=True)
         self._waiting_frames: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._next_delivery_id = 0
@@ -219,28 +219,36 @@ class Session:
             return
         raw_state = perf.raw_field(body, 4)
         if last is None or last == first:
-            self._settle_one(first, raw_state, answered=not settled).pump()
+            entity, answer = self._settle_one(first, raw_state)
+            if not settled:
+                # A frame for each: settling concurrently, the SDK reads a frame per waiter, and one that finds
+                # itself answered by somebody else's frame waits out its 0.2 s socket timeout. It settles one by one.
+                self._peer.write(perf.disposition_frame(self._channel, first, first, answer, is_receiver=False))
+            entity.pump()
             return
         # A range may be far wider than what is held; the rest was settled before, and nobody waits for it.
         width = (int(last) - first) & UINT32  # type: ignore[call-overload]
         if int(last) < first and width >= _HALF:  # type: ignore[call-overload]
             raise AmqpError("amqp:invalid-field", f"expected a range of deliveries, found {first} to {last}")
         ids = [each for each in self._unsettled if (each - first) & UINT32 <= width]
-        for entity in {self._settle_one(each, raw_state, answered=not settled): None for each in ids}:
+        answers = SettlementAnswers(is_receiver=False)
+        entities: dict[Entity | _Nothing, None] = {}
+        for each in ids:
+            entity, answer = self._settle_one(each, raw_state)
+            entities[entity] = None
+            answers.add(each, answer)
+        if not settled:
+            for frame in answers.take_frames(self._channel):
+                self._peer.write(frame)
+        for entity in entities:
             entity.pump()
 
-    def _settle_one(self, delivery_id: int, raw_state: bytes, *, answered: bool) -> "Entity | _Nothing":
+    def _settle_one(self, delivery_id: int, raw_state: bytes) -> "tuple[Entity | _Nothing, bytes]":
+        """The entity that the delivery was of, and the answer to its settlement."""
         held = self._unsettled.pop(delivery_id, None)
-        if held is not None:
-            answer = apply_outcome(*held, raw_state)
-        else:
-            answer = perf.rejected_with(as_amqp_error(LockLost(UUID(int=delivery_id))))
-        if answered:
-            # A frame for each: settling concurrently, the SDK reads a frame per waiter, and one that finds
-            # itself answered by somebody else's frame waits out its 0.2 s socket timeout.
-            frame = perf.disposition_frame(self._channel, delivery_id, delivery_id, answer, is_receiver=False)
-            self._peer.write(frame)
-        return held[0] if held is not None else _NOTHING
+        if held is None:
+            return _NOTHING, perf.rejected_with(as_amqp_error(LockLost(UUID(int=delivery_id))))
+        return held[0], apply_outcome(*held, raw_state)
 
     def _on_detach(self, _body: bytes, performative: Performative) -> None:
         handle: int = performative.fields[0]  # type: ignore[assignment]

@@ -100,10 +100,11 @@ def text_or_none(value: codec.Value) -> str | None:
     return value if isinstance(value, str) else None
 
 
-class SendAnswers:
-    """Answers to sends, joined into ranges: one frame for many deliveries of the same fate."""
+class SettlementAnswers:
+    """Answers to deliveries, joined into ranges: one frame for many of the same fate."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_receiver: bool) -> None:
+        self._is_receiver = is_receiver
         self._ranges: list[tuple[int, int, bytes]] = []
 
     def add(self, delivery_id: int, state: bytes) -> None:
@@ -116,4 +117,4 @@ class SendAnswers:
 
     def take_frames(self, channel: int) -> list[bytes]:
         ranges, self._ranges = self._ranges, []
-        return [disposition_frame(channel, *each, is_receiver=True) for each in ranges]
+        return [disposition_frame(channel, *each, is_receiver=self._is_receiver) for each in ranges]

@@ -23,7 +23,7 @@ class Subscription:
     def take(self, message: Message) -> None:
         for copy in self.rules.copies_of(message.content):
             try:
-                self.entity.queue.send(copy, original_sequence_number=message.sequence_number)
+                self.entity.queue.send(copy, forwarded=message)
             except SessionRequired as exc:
                 dead_letters = self.entity.queue.dead_letters
                 if dead_letters is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -9,11 +10,21 @@ from typing import Any
 
 from azure.functions.meta import Datum
 
+from coremachine.local.host.blob_pump import blob_call
 from coremachine.local.host.dispatcher import Dispatcher
-from coremachine.local.host.functions import AppIndex, HttpTrigger, IndexedFunction, QueueTrigger, TimerTrigger
+from coremachine.local.host.functions import (
+    AppIndex,
+    BlobTrigger,
+    HttpTrigger,
+    IndexedFunction,
+    QueueTrigger,
+    ServiceBusTrigger,
+    TimerTrigger,
+)
 from coremachine.local.host.http import Request, Response, http_call
 from coremachine.local.host.invoker import Call
 from coremachine.local.host.message_calls import manual_call
+from coremachine.local.host.storage import Storage
 from coremachine.local.host.storage_pump import queue_call
 from coremachine.local.host.timer import timer_call
 from coremachine.local.problem import Problem
@@ -24,8 +35,9 @@ _VERSION = "4.0.0-local"
 class AdminApi:
     """Answers requests below /admin."""
 
-    def __init__(self, index: AppIndex, dispatcher: Dispatcher) -> None:
+    def __init__(self, index: AppIndex, dispatcher: Dispatcher, storage: Storage) -> None:
         self._index = index
+        self._storage = storage
         self._dispatcher = dispatcher
         self._instance_id = uuid.uuid4().hex
         self._started = time.monotonic()
@@ -45,7 +57,7 @@ class AdminApi:
                 return _json(200, self._describe(function)) if function else None
             case "POST", ["functions", _], 2:
                 function = self._find(parts[1])
-                return self._run(function, request) if function else None
+                return await self._run(function, request) if function else None
         return None
 
     def _find(self, name: str) -> IndexedFunction | None:
@@ -69,7 +81,7 @@ class AdminApi:
             "config": {"bindings": list(function.raw_bindings), "functionDirectory": str(function.directory)},
         }
 
-    def _run(self, function: IndexedFunction, request: Request) -> Response:
+    async def _run(self, function: IndexedFunction, request: Request) -> Response:
         """Start the function with `{"input": "..."}` as its trigger's data; it goes on after the answer."""
         try:
             document = json.loads(request.body) if request.body else {}
@@ -79,8 +91,24 @@ class AdminApi:
         if not isinstance(text, str):
             detail = 'Expected a JSON object such as {"input": "text"}.'
             return Response.of(Problem(400, "invalid_input", detail), request.path)
-        self._dispatcher.submit(self._call(function, text, request), "run by hand")
+        if isinstance(function.trigger, BlobTrigger):
+            call = await asyncio.to_thread(self._blob_call, function, function.trigger, text)
+            if call is None:
+                container = function.trigger.pattern.container
+                detail = f"Expected the path of a blob such as {container}/name as input, found no blob at {text!r}."
+                return Response.of(Problem(400, "invalid_input", detail), request.path)
+        else:
+            call = self._call(function, text, request)
+        self._dispatcher.submit(call, "run by hand")
         return Response(202)
+
+    def _blob_call(self, function: IndexedFunction, trigger: BlobTrigger, path: str) -> Call | None:
+        container, _, name = path.partition("/")
+        if container != trigger.pattern.container or not name:
+            return None
+        with self._storage.open_blobs(trigger.connection) as client:
+            found = blob_call(function, trigger, client, name)
+        return None if found is None else found[1]
 
     @staticmethod
     def _call(function: IndexedFunction, text: str, request: Request) -> Call:
@@ -91,7 +119,9 @@ class AdminApi:
             return http_call(function, stand_in, {})
         if isinstance(function.trigger, QueueTrigger):
             return queue_call(function, text, {"QueueTrigger": Datum(text, "string")})
-        return manual_call(function, function.trigger, text)
+        if isinstance(function.trigger, ServiceBusTrigger):
+            return manual_call(function, function.trigger, text)
+        raise TypeError(f"expected a trigger that text can start, found {type(function.trigger).__name__}")
 
 
 def _json(status: int, document: object) -> Response:

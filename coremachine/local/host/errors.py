@@ -7,6 +7,7 @@ HostError
 +-- FunctionIndexError      one function cannot be indexed: the others still run
 +-- ScheduleError           an NCRONTAB expression or TimeSpan cannot be parsed
 +-- RouteTemplateError      an HTTP route template cannot be parsed
++-- BlobPathError           the path of a blob trigger cannot be parsed
 +-- InvocationAbortedError  the worker is going down while the invocation runs
 +-- HostStartError          the supervisor could not bring its workers up
 """
@@ -70,6 +71,14 @@ class RouteTemplateError(HostError):
     def __init__(self, template: str, problem: str) -> None:
         super().__init__(f"route {template!r}: {problem}")
         self.template = template
+
+
+class BlobPathError(HostError):
+    """The path of a blob trigger cannot be parsed."""
+
+    def __init__(self, path: str, expected: str, found: str) -> None:
+        super().__init__(f"path {path!r} of its blobTrigger: expected {expected}, found {found}")
+        self.path = path
 
 
 class InvocationAbortedError(HostError):

@@ -11,6 +11,7 @@ from typing import Any
 
 from azure.functions.meta import Datum
 
+from coremachine.local.host.functions import BlobTrigger
 from coremachine.local.host.invoker import Call
 
 _EXPRESSION = re.compile(r"\{([^{}]+)\}")
@@ -57,6 +58,8 @@ def trigger_values(call: Call) -> dict[str, str]:
         request: Mapping[str, Any] = call.data.value
         values |= _of(request["params"], "") | _of(request["query"], "query.") | _of(request["headers"], "headers.")
         return values | _of_json(request["body"].value)
+    if isinstance(call.function.trigger, BlobTrigger):
+        return values  # the blob's path has the values; its content is data
     return values | _of_json(call.data.value if call.data.type in {*_TEXTS, "bytes"} else b"")
 
 

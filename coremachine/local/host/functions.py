@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from coremachine.local.host.blob_pattern import BlobPattern
 from coremachine.local.host.errors import FunctionIndexError
 from coremachine.local.host.ncrontab import Schedule
 from coremachine.local.host.outputs import Output
@@ -16,6 +17,7 @@ from coremachine.local.host.routes import RouteTemplate
 from coremachine.local.host.signature import RETURN, BoundType
 
 HTTP, QUEUE, SERVICE_BUS, TIMER = "httpTrigger", "queueTrigger", "serviceBusTrigger", "timerTrigger"
+BLOB = "blobTrigger"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,18 @@ class QueueTrigger:
 
 
 @dataclass(frozen=True)
+class BlobTrigger:
+    """The blobs of a container that fit a pattern, and the name of the setting with the account's address.
+
+    `is_text`: the function gets text instead of bytes.
+    """
+
+    connection: str
+    pattern: BlobPattern
+    is_text: bool
+
+
+@dataclass(frozen=True)
 class Input:
     """A blob that the function reads; its path may hold expressions such as {name}."""
 
@@ -79,7 +93,7 @@ class Input:
     is_text: bool
 
 
-Trigger = HttpTrigger | ServiceBusTrigger | QueueTrigger | TimerTrigger
+Trigger = HttpTrigger | ServiceBusTrigger | QueueTrigger | BlobTrigger | TimerTrigger
 
 
 @dataclass(frozen=True)

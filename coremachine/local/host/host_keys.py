@@ -1,6 +1,6 @@
 """The keys of host.json: what this host obeys, what changes nothing on one machine, what it ignores, what nobody knows.
 
-Keys are lower-case dotted paths; one that ends in a dot includes everything below it.
+A key that ends in a dot includes everything below it. Upper and lower case are the same.
 """
 
 from __future__ import annotations
@@ -9,90 +9,91 @@ from collections.abc import Iterable, Iterator
 
 _HONOURED = (
     "version",
-    "functiontimeout",
+    "functionTimeout",
     "functions",
     "functions.",
-    "extensions.http.routeprefix",
-    "extensions.http.maxconcurrentrequests",
-    "extensions.http.maxoutstandingrequests",
-    "extensions.queues.batchsize",
-    "extensions.queues.maxdequeuecount",
-    "extensions.queues.maxpollinginterval",
-    "extensions.queues.messageencoding",
-    "extensions.queues.visibilitytimeout",
-    "extensions.servicebus.autocompletemessages",
-    "extensions.servicebus.maxautolockrenewalduration",
-    "extensions.servicebus.maxbatchwaittime",
-    "extensions.servicebus.maxconcurrentcalls",
-    "extensions.servicebus.maxconcurrentsessions",
-    "extensions.servicebus.maxmessagebatchsize",
-    "extensions.servicebus.minmessagebatchsize",
-    "extensions.servicebus.sessionidletimeout",
-    "logging.loglevel.default",
-    "logging.loglevel.function",
-    "logging.loglevel.function.",
-    "logging.loglevel.host",
-    "logging.loglevel.host.",
+    "extensions.blobs.maxDegreeOfParallelism",
+    "extensions.blobs.poisonBlobThreshold",
+    "extensions.http.routePrefix",
+    "extensions.http.maxConcurrentRequests",
+    "extensions.http.maxOutstandingRequests",
+    "extensions.queues.batchSize",
+    "extensions.queues.maxDequeueCount",
+    "extensions.queues.maxPollingInterval",
+    "extensions.queues.messageEncoding",
+    "extensions.queues.visibilityTimeout",
+    "extensions.serviceBus.autoCompleteMessages",
+    "extensions.serviceBus.maxAutoLockRenewalDuration",
+    "extensions.serviceBus.maxBatchWaitTime",
+    "extensions.serviceBus.maxConcurrentCalls",
+    "extensions.serviceBus.maxConcurrentCallsPerSession",
+    "extensions.serviceBus.maxConcurrentSessions",
+    "extensions.serviceBus.maxMessageBatchSize",
+    "extensions.serviceBus.minMessageBatchSize",
+    "extensions.serviceBus.sessionIdleTimeout",
+    "logging.logLevel.default",
+    "logging.logLevel.Function",
+    "logging.logLevel.Function.",
+    "logging.logLevel.Host",
+    "logging.logLevel.Host.",
+    "retry.",
 )
 # They configure the cloud platform, its telemetry, or triggers that no function has here (which is refused as such).
 _WITHOUT_EFFECT = (
     "$schema",
     "aggregator.",
-    "extensionbundle.",
-    "extensions.blobs.",
-    "extensions.cosmosdb.",
-    "extensions.durabletask.",
-    "extensions.eventgrid.",
-    "extensions.eventhubs.",
+    "extensionBundle.",
+    "extensions.cosmosDB.",
+    "extensions.durableTask.",
+    "extensions.eventGrid.",
+    "extensions.eventHubs.",
     "extensions.kafka.",
     "extensions.mcp.",
-    "extensions.sendgrid.",
-    "extensions.signalr.",
+    "extensions.sendGrid.",
+    "extensions.signalR.",
     "extensions.sql.",
     "extensions.warmup.",
-    "healthmonitor.",
-    "logging.applicationinsights.",
+    "healthMonitor.",
+    "logging.applicationInsights.",
     "logging.console.",
-    "logging.debuglogging",
-    "logging.filelogging",
+    "logging.debugLogging",
+    "logging.fileLogging",
     # The .NET host's own parts.
-    "logging.loglevel.azure.",
-    "logging.loglevel.microsoft",
-    "logging.loglevel.microsoft.",
-    "logging.loglevel.system",
-    "logging.loglevel.system.",
-    "logging.loglevel.worker",
-    "logging.loglevel.worker.",
-    "manageddependency.",
+    "logging.logLevel.Azure.",
+    "logging.logLevel.Microsoft",
+    "logging.logLevel.Microsoft.",
+    "logging.logLevel.System",
+    "logging.logLevel.System.",
+    "logging.logLevel.Worker",
+    "logging.logLevel.Worker.",
+    "managedDependency.",
     "singleton.",
-    "telemetrymode",
-    "watchdirectories",
-    "watchfiles",
+    "telemetryMode",
+    "watchDirectories",
+    "watchFiles",
 )
 _IGNORED = (
     "concurrency.",
-    "customhandler.",
-    "extensions.http.customheaders.",
-    "extensions.http.dynamicthrottlesenabled",
+    "customHandler.",
+    "extensions.http.customHeaders.",
+    "extensions.http.dynamicThrottlesEnabled",
     "extensions.http.hsts.",
-    "extensions.queues.newbatchthreshold",
-    "extensions.servicebus.clientretryoptions.",
-    "extensions.servicebus.enablecrossentitytransactions",
-    "extensions.servicebus.maxconcurrentcallspersession",
-    "extensions.servicebus.prefetchcount",
-    "extensions.servicebus.transporttype",
-    "extensions.servicebus.webproxy",
-    "retry.",
+    "extensions.queues.newBatchThreshold",
+    "extensions.serviceBus.clientRetryOptions.",
+    "extensions.serviceBus.enableCrossEntityTransactions",
+    "extensions.serviceBus.prefetchCount",
+    "extensions.serviceBus.transportType",
+    "extensions.serviceBus.webProxy",
 )
 _OF_VERSION_4 = (
-    "extensions.servicebus.batchoptions.",
-    "extensions.servicebus.messagehandleroptions.",
-    "extensions.servicebus.sessionhandleroptions.",
+    "extensions.serviceBus.batchOptions.",
+    "extensions.serviceBus.messageHandlerOptions.",
+    "extensions.serviceBus.sessionHandlerOptions.",
 )
 
 
 def warnings_of(file_name: str, keys: Iterable[str]) -> Iterator[str]:
-    """One line for each key that has another effect here than in Azure, or none."""
+    """One line for each key, given in lower case, that has another effect here than in Azure, or none."""
     for key in keys:
         if _is_in(key, _HONOURED) or _is_in(key, _WITHOUT_EFFECT):
             continue
@@ -108,4 +109,5 @@ def warnings_of(file_name: str, keys: Iterable[str]) -> Iterator[str]:
 
 
 def _is_in(key: str, names: tuple[str, ...]) -> bool:
-    return any(key == name or (name.endswith(".") and key.startswith(name)) for name in names)
+    lower = [name.lower() for name in names]
+    return any(key == name or (name.endswith(".") and key.startswith(name)) for name in lower)

@@ -7,6 +7,7 @@ empty query values dropped, a body only with a Content-Length, the whole respons
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import threading
@@ -55,6 +56,7 @@ _ABORTED = Problem(
     "The host ends while the function runs. Send the request again.",
     (("connection", "close"),),
 )
+_PLAIN = ("content-type", "text/plain; charset=utf-8")
 _WITHOUT_BODY = frozenset({204, 304})
 _LOWEST_STATUS, _HIGHEST_STATUS = 200, 599
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -282,7 +284,7 @@ def _strings(values: Mapping[str, str]) -> dict[str, Datum]:
 
 def _response(datum: Datum) -> Response:
     if datum.type == "string":
-        return Response(200, (("content-type", "text/plain; charset=utf-8"),), datum.value.encode())
+        return text_response(datum.value)
     value = datum.value
     cookies: list[SimpleCookie] = value["cookies"] or []
     return Response(
@@ -293,6 +295,22 @@ def _response(datum: Datum) -> Response:
         ),
         body=value["body"].value,
     )
+
+
+def text_response(text: str) -> Response:
+    """What a function's text becomes. As in Azure, a JSON object with a `body` describes the whole response."""
+    try:
+        found = json.loads(text) if text.lstrip().startswith("{") else None
+    except ValueError:
+        found = None
+    fields = {name.lower(): value for name, value in found.items()} if isinstance(found, dict) else {}
+    if "body" not in fields:
+        return Response(200, (_PLAIN,), text.encode())
+    body, headers = fields["body"], fields.get("headers")
+    given = {name.lower(): str(value) for name, value in headers.items()} if isinstance(headers, dict) else {}
+    status = str(fields.get("statuscode", fields.get("status", 200)))
+    content = "" if body is None else body if isinstance(body, str) else json.dumps(body, separators=(",", ":"))
+    return Response(int(status) if status.isdigit() else 200, tuple((dict([_PLAIN]) | given).items()), content.encode())
 
 
 async def _send(response: Response, scope: Scope, send: Send) -> None:

@@ -13,19 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from coremachine.local.host.app_loading import load_app, v1_functions
+from coremachine.local.host.blob_pattern import BlobPattern
 from coremachine.local.host.errors import (
     AppLoadError,
+    BlobPathError,
     FunctionIndexError,
     MissingSettingError,
     RouteTemplateError,
     ScheduleError,
 )
 from coremachine.local.host.functions import (
+    BLOB,
     HTTP,
     QUEUE,
     SERVICE_BUS,
     TIMER,
     AppIndex,
+    BlobTrigger,
     HttpTrigger,
     IndexedFunction,
     Input,
@@ -35,21 +39,31 @@ from coremachine.local.host.functions import (
     Trigger,
 )
 from coremachine.local.host.ncrontab import parse_schedule
-from coremachine.local.host.outputs import Output, check_connection, check_storage, read_target
+from coremachine.local.host.outputs import HOST_STORAGE, Output, check_connection, check_storage, read_target
 from coremachine.local.host.retry import RetryPolicy, parse_retry_policy
 from coremachine.local.host.routes import RouteTemplate
 from coremachine.local.host.settings import is_disabled, resolve_references
 from coremachine.local.host.signature import RETURN, Signature, read_signature
 
-_TRIGGERS = (HTTP, QUEUE, SERVICE_BUS, TIMER)
+_TRIGGERS = (BLOB, HTTP, QUEUE, SERVICE_BUS, TIMER)
 _BLOB = "blob"
+SCAN_SOURCE = "LogsAndContainerScan"
 
 
-def index_app(app_dir: Path, environment: Mapping[str, str], *, only: Collection[str] | None = None) -> AppIndex:
+def index_app(
+    app_dir: Path,
+    environment: Mapping[str, str],
+    *,
+    only: Collection[str] | None = None,
+    retry: RetryPolicy | None = None,
+) -> AppIndex:
     """Load the app and index each function.
 
     Args:
+        app_dir: Holds function_app.py.
+        environment: The app settings.
         only: The names of the functions that run, as `functions` of host.json gives them; None for all.
+        retry: The policy of functions that may have one and have none of their own.
 
     Raises:
         AppLoadError: the app as a whole cannot be loaded.
@@ -59,9 +73,10 @@ def index_app(app_dir: Path, environment: Mapping[str, str], *, only: Collection
         registered = load_app(app_dir, environment).get_functions()
     except ValueError as exc:
         raise AppLoadError(f"{app_dir}: {exc}") from exc
-    reader = _Reader(app_dir, environment)
+    reader = _Reader(app_dir, environment, retry)
+    wanted = None if only is None else {name.lower() for name in only}
     for function in registered:
-        reader.add(function, is_wanted=only is None or function.get_function_name() in only)
+        reader.add(function, is_wanted=wanted is None or str(function.get_function_name()).lower() in wanted)
     reader.warn_of_others(only or ())
     return reader.to_index()
 
@@ -69,8 +84,9 @@ def index_app(app_dir: Path, environment: Mapping[str, str], *, only: Collection
 class _Reader:
     """Collects the functions of one app."""
 
-    def __init__(self, app_dir: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, app_dir: Path, environment: Mapping[str, str], host_retry: RetryPolicy | None) -> None:
         self._app_dir = app_dir
+        self._host_retry = host_retry
         self._environment = environment
         self._functions: dict[str, IndexedFunction] = {}
         self._disabled: list[str] = []
@@ -88,13 +104,16 @@ class _Reader:
             self._functions[name] = self._index(function, name, bindings, signature)
         except FunctionIndexError as exc:
             self._errors.append(exc)
-        except (MissingSettingError, ScheduleError, RouteTemplateError) as exc:
+        except (MissingSettingError, ScheduleError, RouteTemplateError, BlobPathError) as exc:
             self._errors.append(FunctionIndexError(name, str(exc)))
 
     def warn_of_others(self, wanted: Collection[str]) -> None:
-        known = {*self._functions, *self._disabled, *(error.function_name for error in self._errors)}
+        names = {*self._functions, *self._disabled, *(error.function_name for error in self._errors)}
+        known = {name.lower() for name in names}
         self._warnings += [
-            f"host.json: functions names {name!r}, which the app does not have" for name in wanted if name not in known
+            f"host.json: functions names {name!r}, which the app does not have"
+            for name in wanted
+            if name.lower() not in known
         ]
         if old := v1_functions(self._app_dir):
             self._warnings.append(
@@ -115,7 +134,7 @@ class _Reader:
             is_async=inspect.iscoroutinefunction(handler),
             trigger_type=signature.inputs[raw["name"]].binding,
             trigger_parameter=raw["name"],
-            trigger=self._trigger(raw, name),
+            trigger=self._trigger(raw, name, signature),
             context_parameter=signature.context_parameter,
             raw_bindings=bindings,
             directory=self._app_dir,
@@ -125,15 +144,17 @@ class _Reader:
             retry=self._retry(function, name, raw["type"]),
         )
 
-    def _trigger(self, raw: dict[str, Any], name: str) -> Trigger:
+    def _trigger(self, raw: dict[str, Any], name: str, signature: Signature) -> Trigger:
         if raw["type"] == HTTP:
             return _http_trigger(raw, name, self._environment)
         if raw["type"] == TIMER:
             return _timer_trigger(raw, self._environment)
         if raw["type"] == QUEUE:
-            connection = raw.get("connection") or "AzureWebJobsStorage"
+            connection = raw.get("connection") or HOST_STORAGE
             check_storage(name, "queue", connection, self._environment)
             return QueueTrigger(connection, resolve_references(raw["queueName"], self._environment, "its queueTrigger"))
+        if raw["type"] == BLOB:
+            return _blob_trigger(raw, self._environment, name, signature)
         trigger = _service_bus_trigger(raw, self._environment, name)
         if trigger.is_batch and trigger.data_type == "UNDEFINED":
             self._warnings.append(
@@ -145,7 +166,7 @@ class _Reader:
     def _retry(self, function: Any, name: str, trigger_type: str) -> RetryPolicy | None:
         fields = function.get_settings_dict("retry_policy")
         if not fields:
-            return None
+            return self._host_retry if trigger_type == TIMER else None
         try:
             policy = parse_retry_policy(fields)
         except ValueError as exc:
@@ -154,7 +175,8 @@ class _Reader:
             return policy
         self._warnings.append(
             f"function {name!r}: its retry policy is ignored, as in Azure: a {trigger_type} has none; a Service Bus "
-            "message is delivered again up to the maxDeliveryCount of its queue"
+            "message is delivered again up to the maxDeliveryCount of its queue, one of a storage queue up to "
+            "maxDequeueCount, and a blob is tried again up to poisonBlobThreshold of host.json"
         )
         return None
 
@@ -182,7 +204,7 @@ def _inputs(
             continue
         if binding["type"] != _BLOB:
             raise FunctionIndexError(name, f"the input binding {binding['type']!r} is not supported by the local host")
-        connection = binding.get("connection") or "AzureWebJobsStorage"
+        connection = binding.get("connection") or HOST_STORAGE
         check_storage(name, _BLOB, connection, environment)
         bound = signature.inputs[parameter]
         path = resolve_references(binding.get("path") or "", environment, f"its input binding {parameter!r}")
@@ -222,6 +244,22 @@ def _timer_trigger(raw: dict[str, Any], environment: Mapping[str, str]) -> Timer
         run_on_startup=bool(raw.get("runOnStartup")),
         use_monitor=True if monitor is None else bool(monitor),
     )
+
+
+def _blob_trigger(raw: dict[str, Any], environment: Mapping[str, str], name: str, signature: Signature) -> BlobTrigger:
+    source = raw.get("source") or SCAN_SOURCE
+    if str(source).lower() != SCAN_SOURCE.lower():
+        raise FunctionIndexError(
+            name, f"expected {SCAN_SOURCE} as the source of its blobTrigger, found {source}: not supported locally"
+        )
+    connection = raw.get("connection") or HOST_STORAGE
+    # Receipts are in the host's own account, and a blob that is given up is named in a queue beside the blobs.
+    check_storage(name, _BLOB, HOST_STORAGE, environment)
+    check_storage(name, _BLOB, connection, environment)
+    check_storage(name, "queue", connection, environment)
+    is_text = signature.inputs[raw["name"]].python_type is str or str(raw.get("dataType")).upper() == "STRING"
+    pattern = BlobPattern.parse(resolve_references(raw["path"], environment, "its blobTrigger"))
+    return BlobTrigger(connection, pattern, is_text)
 
 
 def _service_bus_trigger(raw: dict[str, Any], environment: Mapping[str, str], name: str) -> ServiceBusTrigger:

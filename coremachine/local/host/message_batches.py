@@ -15,6 +15,7 @@ from azure.functions.meta import Datum
 from azure.servicebus import ServiceBusReceivedMessage
 
 from coremachine.local.host.messages import content_of, trigger_metadata
+from coremachine.local.host.received import received_by_sdk
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def batch_datum(messages: Sequence[ServiceBusReceivedMessage], data_type: str) -
     Raises:
         ValueError: a body is an AMQP value or sequence.
     """
-    return as_collection([content_of(message) for message in messages], data_type)
+    return as_collection([content_of(received_by_sdk(message)) for message in messages], data_type)
 
 
 def as_collection(bodies: Sequence[bytes], data_type: str) -> Datum:

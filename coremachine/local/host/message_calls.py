@@ -9,22 +9,28 @@ from azure.servicebus import ServiceBusReceivedMessage
 from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.invoker import Call
 from coremachine.local.host.message_batches import as_arrays, as_collection, batch_datum, batch_metadata
-from coremachine.local.host.messages import as_datum, body_datum, manual_metadata, properties_of, trigger_metadata
+from coremachine.local.host.messages import as_datum, content_of, manual_metadata, metadata_of, plain_properties
+from coremachine.local.host.received import Received, received_by_sdk
 from coremachine.local.host.tracing import child_trace_parent
 
 
 def message_call(function: IndexedFunction, trigger: ServiceBusTrigger, message: ServiceBusReceivedMessage) -> Call:
+    """As `received_call`, for a message of the SDK."""
+    return received_call(function, trigger, received_by_sdk(message))
+
+
+def received_call(function: IndexedFunction, trigger: ServiceBusTrigger, message: Received) -> Call:
     """The invocation for one message, in the trace of its sender.
 
     Raises:
         ValueError: the body cannot be converted.
     """
-    properties = properties_of(message)
+    properties = plain_properties(message)
     parent = str(properties.get("Diagnostic-Id") or properties.get("traceparent") or "")
     return Call(
         function=function,
-        data=body_datum(message, trigger.data_type),
-        metadata=trigger_metadata(message),
+        data=as_datum(content_of(message), trigger.data_type),
+        metadata=metadata_of(message, properties),
         trace_parent=child_trace_parent(parent),
         trace_state=str(properties.get("tracestate") or ""),
     )

@@ -17,11 +17,12 @@ from typing import Any
 
 from azure.functions.meta import Datum
 from azure.servicebus import ServiceBusReceivedMessage
-from azure.servicebus.amqp import AmqpMessageBodyType
+
+from coremachine.local.host.received import Received, received_by_sdk
 
 # DateTimeOffset.MaxValue: what .NET computes as the expiry of a message without time to live.
 _NEVER = "9999-12-31T23:59:59.9999999"
-# Names of metadata, and of the AMQP properties that they show. Each of the SDK's own attributes looks at all of them.
+# Names of metadata, and of the AMQP properties that they show.
 _PROPERTIES = {
     "MessageId": "message_id",
     "ContentType": "content_type",
@@ -33,59 +34,57 @@ _PROPERTIES = {
     "SessionId": "group_id",
     "ReplyToSessionId": "reply_to_group_id",
 }
-_ATTRIBUTES = {"PartitionKey": "partition_key", "DeadLetterSource": "dead_letter_source"}
 
 
-def body_datum(message: ServiceBusReceivedMessage, data_type: str) -> Datum:
-    """The body: bytes for data type BINARY, else text, as the host makes of an undefined type.
-
-    Raises:
-        ValueError: the body is an AMQP value or sequence, which the real host cannot convert either.
-    """
-    return as_datum(content_of(message), data_type)
-
-
-def content_of(message: ServiceBusReceivedMessage) -> bytes:
+def content_of(message: Received) -> bytes:
     """The body.
 
     Raises:
-        ValueError: it is an AMQP value or sequence.
+        ValueError: it is an AMQP value or sequence, which the real host cannot convert either.
     """
-    if message.body_type is not AmqpMessageBodyType.DATA:
+    if message.body is None:
         raise ValueError(f"expected a message body of AMQP data sections, found {message.body_type}")
-    return b"".join(message.body)
+    return message.body
 
 
 def as_datum(content: bytes, data_type: str) -> Datum:
-    """A body: bytes for data type BINARY, else text."""
+    """A body: bytes for data type BINARY, else text, as the host makes of an undefined type."""
     return Datum(content, "bytes") if data_type == "BINARY" else Datum(content.decode(errors="replace"), "string")
 
 
 def trigger_metadata(message: ServiceBusReceivedMessage) -> dict[str, Datum]:
-    """All metadata of one message; what is null is left out."""
-    amqp = message.raw_amqp_message.properties
+    """All metadata of one message of the SDK; what is null is left out."""
+    received = received_by_sdk(message)
+    return metadata_of(received, plain_properties(received))
+
+
+def metadata_of(message: Received, properties: Mapping[str, Any]) -> dict[str, Datum]:
+    """All metadata of one message; what is null is left out.
+
+    Args:
+        properties: `plain_properties` of the message.
+    """
+    amqp = message.properties
     metadata = {
         name: Datum(_text(value), "string")
         for name, held in _PROPERTIES.items()
-        if (value := getattr(amqp, held, None)) is not None
+        if (value := amqp.get(held)) is not None
     }
-    for name, attribute in _ATTRIBUTES.items():
-        if (value := getattr(message, attribute)) is not None:
-            metadata[name] = Datum(str(value), "string")
-    if message.lock_token is not None:
-        metadata["LockToken"] = Datum(str(message.lock_token), "string")
-    properties = _json(properties_of(message))
-    metadata |= {
-        "ApplicationProperties": properties,
-        "UserProperties": properties,
-        "DeliveryCount": _json((message.delivery_count or 0) + 1),
-        "SequenceNumber": _json(message.sequence_number or 0),
-    }
-    if message.enqueued_time_utc is not None:
-        metadata |= _times("Enqueued", _net_time(message.enqueued_time_utc))
-    expires = message.expires_at_utc
-    metadata |= _times("Expires", _NEVER if expires is None else _net_time(expires))
-    return metadata
+    for name, text in (
+        ("PartitionKey", message.partition_key),
+        ("DeadLetterSource", message.dead_letter_source),
+        ("LockToken", message.lock_token),
+    ):
+        if text is not None:
+            metadata[name] = Datum(str(text), "string")
+    shown = _json(properties)
+    metadata["ApplicationProperties"] = metadata["UserProperties"] = shown
+    metadata["DeliveryCount"] = Datum(str(message.delivery_count + 1), "json")
+    metadata["SequenceNumber"] = Datum(str(message.sequence_number), "json")
+    if message.enqueued_at is not None:
+        metadata |= _times("Enqueued", _net_time(message.enqueued_at))
+    expires = message.expires_at
+    return metadata | (_NEVER_EXPIRES if expires is None else _times("Expires", _net_time(expires)))
 
 
 def manual_metadata() -> dict[str, Datum]:
@@ -99,10 +98,9 @@ def manual_metadata() -> dict[str, Datum]:
     }
 
 
-def properties_of(message: ServiceBusReceivedMessage) -> dict[str, Any]:
+def plain_properties(message: Received) -> dict[str, Any]:
     """Application properties as JSON values; the SDK leaves names and texts as bytes."""
-    properties: Mapping[Any, Any] = message.application_properties or {}
-    return {str(_plain(name)): _plain(value) for name, value in properties.items()}
+    return {str(_plain(name)): _plain(value) for name, value in message.application_properties.items()}
 
 
 def _text(value: Any) -> str:
@@ -138,3 +136,6 @@ def _net_time(moment: datetime) -> str:
 
 def _json(value: Any) -> Datum:
     return Datum(json.dumps(value), "json")
+
+
+_NEVER_EXPIRES = _times("Expires", _NEVER)

@@ -47,7 +47,7 @@ class _StatusResult(_Message):
 
 
 class _BindingInfo(_Message):
-    out, inout = 1, 2
+    undefined, out, inout = 0, 1, 2
 
 
 class _Protos:

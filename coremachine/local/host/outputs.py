@@ -12,6 +12,8 @@ from coremachine.local.host.settings import resolve_references
 from coremachine.local.host.signature import BoundType
 
 HTTP_OUT, SERVICE_BUS_OUT, QUEUE_OUT, BLOB_OUT = "http", "serviceBus", "queue", "blob"
+# The setting with the host's own storage account, which bindings without a connection use.
+HOST_STORAGE = "AzureWebJobsStorage"
 OUTPUTS = (HTTP_OUT, SERVICE_BUS_OUT, QUEUE_OUT, BLOB_OUT)
 
 
@@ -74,7 +76,7 @@ def read_target(function: str, binding: Mapping[str, Any], environment: Mapping[
     def text(key: str) -> str:
         return resolve_references(binding.get(key) or "", environment, used_by)
 
-    connection = binding.get("connection") or "AzureWebJobsStorage"
+    connection = binding.get("connection") or HOST_STORAGE
     if kind == SERVICE_BUS_OUT:
         check_connection(function, connection, environment, ("fullyQualifiedNamespace",))
         return ServiceBusTarget(connection, text("queueName") or text("topicName"), not binding.get("queueName"))

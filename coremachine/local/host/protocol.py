@@ -4,6 +4,7 @@ The first line to a worker holds its options; the later ones are
 `{"command": "stop"}` (with `"grace_seconds"` for another time than that of the options),
 `{"command": "lead_timers", "is_host_start": true}` and `{"command": "leave_timers"}`. A worker
 sends `{"event": "ready", "app": {...}}` (an `AppSummary`), `{"event": "failed", "error": "..."}`,
+`{"event": "still_loading", "place": "..."}` when the app's import takes longer than `load_seconds`,
 `{"event": "function_timeout", "function": "..."}`, and each second, from its event loop, `{"event": "alive"}`: when
 that does not come, something holds the loop.
 When the supervisor's end closes, the worker stops: no worker outlives its supervisor.
@@ -35,6 +36,8 @@ class WorkerOptions:
     log_level: str
     grace_seconds: float
     state_dir: str
+    # How long the app's import may take.
+    load_seconds: float
     master_key: str | None
     host_key: str | None
     cors_origins: Sequence[str] = ()

@@ -5,15 +5,22 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Mapping
-from typing import Protocol, cast
+from functools import partial
+from typing import cast
 
 from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusReceiver, ServiceBusSubQueue
 from azure.servicebus.exceptions import OperationTimeoutError
 
 from coremachine.local.host.batch_pump import BatchPump, BatchReceiver
+from coremachine.local.host.blob_pump import BlobPump
+from coremachine.local.host.blob_receipts import BlobReceipts, host_id_of
 from coremachine.local.host.clients import service_bus_client
+from coremachine.local.host.direct.choice import ChosenPump, emulator_address
+from coremachine.local.host.direct.pump import DirectPump
+from coremachine.local.host.direct.wire import Wire
 from coremachine.local.host.dispatcher import Dispatcher
-from coremachine.local.host.functions import AppIndex, IndexedFunction, QueueTrigger, ServiceBusTrigger
+from coremachine.local.host.functions import AppIndex, BlobTrigger, IndexedFunction, QueueTrigger, ServiceBusTrigger
+from coremachine.local.host.pump import Pump
 from coremachine.local.host.service_bus import QueuePump, SdkReceivers
 from coremachine.local.host.session_pump import SessionPump, SessionReceiver
 from coremachine.local.host.settings import HostSettings, ServiceBusOptions, share_of
@@ -22,15 +29,6 @@ from coremachine.local.host.storage_pump import StoragePump
 
 # How long a thread asks for a session: it cannot be interrupted meanwhile.
 _SESSION_SECONDS = 3.0
-
-
-class Pump(Protocol):
-    """What a worker does with every pump."""
-
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
-    def quiesce(self, timeout_seconds: float) -> None: ...
-    def join(self, timeout_seconds: float) -> bool: ...
 
 
 class PlainReceivers:
@@ -90,11 +88,19 @@ def build_pumps(
     workers: int,
     worker: int,
 ) -> list[Pump]:
-    """The pumps of one worker. A batch function has one loop in the whole host: the first worker has it."""
+    """The pumps of one worker.
+
+    A batch function has one loop in the whole host, and so has a function for blobs: the first worker has it.
+    """
     options = settings.service_bus
     pumps: list[Pump] = []
     for function in index.functions.values():
         trigger = function.trigger
+        if isinstance(trigger, BlobTrigger) and worker == 0:
+            receipts = BlobReceipts(
+                storage, host_id_of(function.directory, environment), function.name, trigger.pattern.container
+            )
+            pumps.append(BlobPump(function, trigger, storage, receipts, dispatcher, settings.blobs))
         if isinstance(trigger, QueueTrigger):
             size = share_of(settings.storage_queues.batch_size, workers, worker)
             pumps.append(StoragePump(function, trigger, storage, dispatcher, settings.storage_queues, batch_size=size))
@@ -122,5 +128,16 @@ def _queue_pump(
     environment: Mapping[str, str],
     calls: int,
 ) -> Pump:
-    receivers = SdkReceivers(trigger, environment)
-    return QueuePump(function, trigger, receivers, dispatcher, options, max_concurrent_calls=calls)
+    def through_sdk() -> Pump:
+        receivers = SdkReceivers(trigger, environment)
+        return QueuePump(function, trigger, receivers, dispatcher, options, max_concurrent_calls=calls)
+
+    address = emulator_address(environment.get(trigger.connection, ""))
+    if address is None:
+        return through_sdk()
+
+    def directly() -> Pump:
+        connect = partial(Wire, address)
+        return DirectPump(function, trigger, connect, dispatcher, options, max_concurrent_calls=calls)
+
+    return ChosenPump(trigger.entity, address, direct=directly, other=through_sdk)

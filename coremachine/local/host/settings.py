@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 from coremachine.local.host.errors import MissingSettingError, SettingsError
 from coremachine.local.host.host_keys import warnings_of
+from coremachine.local.host.retry import RetryPolicy, parse_host_retry
 from coremachine.local.host.timespan import parse_timespan
 
 OVERRIDE_PREFIX = "AzureFunctionsJobHost__"
@@ -38,6 +40,7 @@ class ServiceBusOptions:
     min_message_batch_size: int = 1
     max_batch_wait_seconds: float = 30.0
     max_concurrent_sessions: int = 8
+    max_calls_per_session: int = 1
     session_idle_seconds: float = 60.0
 
 
@@ -50,6 +53,14 @@ class StorageQueueOptions:
     max_dequeue_count: int = 5
     visibility_seconds: float = 0.0
     max_polling_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class BlobOptions:
+    """extensions.blobs: how many blobs of a function are run at once, and after how many failures one is given up."""
+
+    max_parallel: int = 8 * (os.cpu_count() or 1)
+    poison_threshold: int = 5
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,9 @@ class HostSettings:
     log_levels: Mapping[str, str] = field(default_factory=dict)
     functions: tuple[str, ...] | None = None
     storage_queues: StorageQueueOptions = field(default_factory=StorageQueueOptions)
+    blobs: BlobOptions = field(default_factory=BlobOptions)
+    # For functions without a policy of their own.
+    retry: RetryPolicy | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -95,7 +109,7 @@ def read_host_settings(app_dir: Path, environment: Mapping[str, str]) -> HostSet
     reader = _Reader(path, values)
     default = HostSettings()
     return HostSettings(
-        function_timeout_seconds=reader.seconds("functionTimeout", default.function_timeout_seconds),
+        function_timeout_seconds=reader.function_timeout(default.function_timeout_seconds),
         http=HttpOptions(
             route_prefix=reader.text("extensions.http.routePrefix", default.http.route_prefix).strip("/"),
             max_concurrent_requests=reader.limit("extensions.http.maxConcurrentRequests"),
@@ -106,6 +120,11 @@ def read_host_settings(app_dir: Path, environment: Mapping[str, str]) -> HostSet
         log_levels=reader.log_levels(),
         functions=reader.texts("functions"),
         storage_queues=_storage_queue_options(reader, default.storage_queues),
+        blobs=BlobOptions(
+            max_parallel=reader.positive("extensions.blobs.maxDegreeOfParallelism", default.blobs.max_parallel),
+            poison_threshold=reader.positive("extensions.blobs.poisonBlobThreshold", default.blobs.poison_threshold),
+        ),
+        retry=reader.retry(),
         warnings=tuple(warnings_of(path.name, values)),
     )
 
@@ -122,6 +141,7 @@ def _service_bus_options(reader: _Reader, default: ServiceBusOptions) -> Service
         min_message_batch_size=reader.positive(prefix + "minMessageBatchSize", default.min_message_batch_size),
         max_batch_wait_seconds=reader.bounded_seconds(prefix + "maxBatchWaitTime", default.max_batch_wait_seconds),
         max_concurrent_sessions=reader.positive(prefix + "maxConcurrentSessions", default.max_concurrent_sessions),
+        max_calls_per_session=reader.positive(prefix + "maxConcurrentCallsPerSession", default.max_calls_per_session),
         session_idle_seconds=reader.bounded_seconds(prefix + "sessionIdleTimeout", default.session_idle_seconds),
     )
 
@@ -219,12 +239,27 @@ class _Reader:
             raise self._wrong(key, "a TimeSpan such as '00:05:00'", value)
         return duration.total_seconds() if duration.total_seconds() >= 0 else None
 
+    def function_timeout(self, default: float | None) -> float | None:
+        """As `seconds`; one second at least, as in Azure."""
+        found = self.seconds("functionTimeout", default)
+        if found is not None and found < 1:
+            raise self._wrong("functionTimeout", "at least '00:00:01', or -1 for without end", f"{found:g} s")
+        return found
+
     def bounded_seconds(self, key: str, default: float) -> float:
         """A TimeSpan that ends."""
         found = self.seconds(key, default)
         if found is None:
             raise self._wrong(key, "a TimeSpan of zero or more", self.values[key.lower()])
         return found
+
+    def retry(self) -> RetryPolicy | None:
+        """The policy below `retry`, or None without one."""
+        fields = {key.removeprefix("retry."): value for key, value in self.values.items() if key.startswith("retry.")}
+        try:
+            return parse_host_retry(fields) if fields else None
+        except ValueError as exc:
+            raise SettingsError(f"{self.path.name} (or its override in the environment): retry: {exc}") from exc
 
     def log_levels(self) -> dict[str, str]:
         prefix = "logging.loglevel."

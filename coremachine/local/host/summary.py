@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from coremachine.local.host.functions import (
+    BLOB,
     HTTP,
     QUEUE,
     SERVICE_BUS,
     TIMER,
     AppIndex,
+    BlobTrigger,
     HttpTrigger,
     IndexedFunction,
     QueueTrigger,
@@ -66,6 +68,8 @@ def _summaries(functions: Iterable[IndexedFunction], route_prefix: str) -> Itera
         elif isinstance(trigger, ServiceBusTrigger):
             kinds = [word for word, is_so in (("batch", trigger.is_batch), ("sessions", trigger.has_sessions)) if is_so]
             yield FunctionSummary(function.name, SERVICE_BUS, detail=" ".join([trigger.entity, *kinds]))
+        elif isinstance(trigger, BlobTrigger):
+            yield FunctionSummary(function.name, BLOB, detail=trigger.pattern.text)
         elif isinstance(trigger, QueueTrigger):
             yield FunctionSummary(function.name, QUEUE, detail=trigger.queue_name)
         else:

@@ -43,6 +43,10 @@ _HEALTHY_SECONDS = 20.0
 _KILL_AFTER_SECONDS = 10.0
 # The same for one that is to be replaced.
 _REPLACE_SECONDS = 2.0
+# Less than what the commands wait for, so that they report the reason. Azure ends a worker after two minutes.
+LOAD_SECONDS = 90.0
+# What an interpreter and the host itself need to start, on a busy machine too.
+_START_SECONDS = 30.0
 # A worker that sends nothing for this time is blocked: it sends a sign of life each second.
 _BLOCKED_SECONDS = 5.0
 
@@ -59,6 +63,7 @@ class HostSupervisor:
         log_file: Receives the output of all workers; otherwise it goes to stderr.
         state_dir: Keeps what timers missed across runs of the host; otherwise it is forgotten at the end.
         cors_origins: Pages of these origins may send requests, beside those that local.settings.json names.
+        load_seconds: What the import of the app may take; a process that takes longer is ended, and requests get 503.
         work_dir: The workers' own folder, from which they take relative paths; app_dir by default, as in Azure.
         name: Of the app, where there are several: the supervisor's thread has it.
     """
@@ -77,6 +82,7 @@ class HostSupervisor:
         state_dir: Path | None = None,
         work_dir: Path | None = None,
         grace_seconds: float = 10.0,
+        load_seconds: float = LOAD_SECONDS,
         name: str = "",
         cors_origins: tuple[str, ...] = (),
     ) -> None:
@@ -90,6 +96,7 @@ class HostSupervisor:
         self._log_file = log_file
         self._state_dir = state_dir
         self._grace_seconds = grace_seconds
+        self._load_seconds = load_seconds
         self._thread_name = f"host-supervisor {name}".strip()
         self._cors_origins = cors_origins
         self.keys = self._read_keys() if enable_auth else None
@@ -272,6 +279,7 @@ class HostSupervisor:
             log_level=self._log_level,
             grace_seconds=self._grace_seconds,
             state_dir=str(self._state_dir),
+            load_seconds=self._load_seconds,
             master_key=self.keys.master if self.keys else None,
             host_key=self.keys.host if self.keys else None,
             cors_origins=(*self._local.cors_origins, *self._cors_origins),
@@ -326,9 +334,18 @@ class HostSupervisor:
             case "failed":
                 slot.error = message["error"]
                 log.error("app_cannot_be_loaded worker=%d; requests are answered with the reason", slot.index)
+            case "still_loading":
+                self._give_up_loading(slot, message["place"])
             case "function_timeout":
                 log.error("function_timeout worker=%d function=%s", slot.index, message["function"])
                 slot.kill_at = time.monotonic() + _KILL_AFTER_SECONDS
+
+    def _give_up_loading(self, slot: WorkerSlot, place: str) -> None:
+        slot.give_up_loading(
+            f"its import did not end within {self._load_seconds:g} s: it was at {place}. What waits for a network or "
+            "computes for long belongs into a function"
+        )
+        log.error("app_loads_too_long worker=%d place=%s; requests are answered with the reason", slot.index, place)
 
     def _on_death(self, slot: WorkerSlot) -> None:
         assert slot.process is not None  # noqa: S101 - it had a channel
@@ -362,6 +379,8 @@ class HostSupervisor:
             slot.has_ended = True
         if slot.process is None and slot.restart_at is not None and now >= slot.restart_at:
             self._spawn(slot)
+        if slot.is_loading_too_long(now, self._load_seconds + _START_SECONDS):
+            self._give_up_loading(slot, "a place that it cannot report, since something holds its interpreter")
         if slot.silence(now) > _BLOCKED_SECONDS:
             self._on_silence(slot, slot.silence(now))
 

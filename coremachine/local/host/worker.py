@@ -33,6 +33,7 @@ from coremachine.local.host.http import HttpApp, build_routes
 from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Invoker, PortableInvoker
 from coremachine.local.host.logs import configure_logging, set_levels
+from coremachine.local.host.long_import import reporting_long_import
 from coremachine.local.host.ncrontab import local_zone
 from coremachine.local.host.protocol import (
     ALIVE_SECONDS,
@@ -41,7 +42,8 @@ from coremachine.local.host.protocol import (
     Channel,
     WorkerOptions,
 )
-from coremachine.local.host.pumps import Pump, build_pumps
+from coremachine.local.host.pump import Pump
+from coremachine.local.host.pumps import build_pumps
 from coremachine.local.host.sending import OutputSender, StorageSource
 from coremachine.local.host.server import FINISH_SECONDS, HttpServer, make_server
 from coremachine.local.host.settings import HostSettings, HttpOptions, read_host_settings, share_of
@@ -70,15 +72,15 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stop_requested = asyncio.Event()
         self._grace_seconds = options.grace_seconds
-        storage = Storage(os.environ, is_base64=settings.storage_queues.is_base64)
-        self._sender = OutputSender(os.environ, storage)
-        self._invoker: Invoker = PortableInvoker(self._loop, os.environ, self._sender, StorageSource(storage))
+        self._storage = Storage(os.environ, is_base64=settings.storage_queues.is_base64)
+        self._sender = OutputSender(os.environ, self._storage)
+        self._invoker: Invoker = PortableInvoker(self._loop, os.environ, self._sender, StorageSource(self._storage))
         self._dispatcher = Dispatcher(self._invoker, timeout_seconds=settings.function_timeout_seconds)
         self._pumps = build_pumps(
             index,
             self._dispatcher,
             settings,
-            storage,
+            self._storage,
             os.environ,
             workers=options.workers,
             worker=options.index,
@@ -184,7 +186,7 @@ class Worker:
                 max_outstanding_requests=self._share(http.max_outstanding_requests),
             ),
             keys=keys,
-            admin=AdminApi(self._index, self._dispatcher),
+            admin=AdminApi(self._index, self._dispatcher, self._storage),
         )
         cors = CorsPolicy(tuple(options.cors_origins), options.cors_credentials)
         return make_server(app, listener, cors, grace_seconds=options.grace_seconds, on_started=self._say_ready)
@@ -243,12 +245,13 @@ def exit_now(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _load(options: WorkerOptions) -> tuple[HostSettings, AppIndex]:
+def _load(options: WorkerOptions, channel: Channel) -> tuple[HostSettings, AppIndex]:
     app_dir = Path(options.app_dir)
     settings = read_host_settings(app_dir, os.environ)
     set_levels(options.log_level, settings.log_levels)
     started = time.monotonic()
-    index = index_app(app_dir, os.environ, only=settings.functions)
+    with reporting_long_import(app_dir, options.load_seconds, channel):
+        index = index_app(app_dir, os.environ, only=settings.functions, retry=settings.retry)
     log.info(
         "app_indexed functions=%s disabled=%s seconds=%.2f",
         ",".join(index.functions) or "none",
@@ -266,7 +269,7 @@ async def _run(options: WorkerOptions, channel: Channel, messages: Iterator[dict
     try:
         if options.broken is not None:
             raise AppLoadError(options.broken)
-        settings, index = _load(options)
+        settings, index = _load(options, channel)
         worker = Worker(options, channel, settings, index)
     except (HostError, ValueError) as exc:
         # The traceback is the app's own; that of the host adds nothing to the message.

@@ -38,6 +38,15 @@ class WorkerSlot:
     is_blocked: bool = False
     has_ended: bool = False
 
+    def is_loading_too_long(self, now: float, limit_seconds: float) -> bool:
+        """Whether its process should have loaded the app by now, and reports neither success nor failure."""
+        waits = self.process is not None and not self.is_ready and self.error is None
+        return waits and now - self.started_at > limit_seconds
+
+    def give_up_loading(self, reason: str) -> None:
+        """Its process is killed; the next one does not load the app, and answers with the reason."""
+        self.error, self.deaths_at_load, self.kill_at = reason, _MOST_DEATHS_AT_LOAD, 0.0
+
     @property
     def broken(self) -> str | None:
         """Why its next process does not load the app."""

@@ -50,6 +50,28 @@ async function queues(client) {
   seen.missing = await codeOf(() => client.createReceiver("nowhere").receiveMessages(1, { maxWaitTimeInMs: 2000 }));
 }
 
+async function streams(client) {
+  const sender = client.createSender("orders");
+  await sender.sendMessages([
+    { body: [1, "a"], bodyType: "value" },
+    { body: [[1], ["b"]], bodyType: "sequence" },
+    { body: Buffer.from("c"), bodyType: "data" },
+  ]);
+  const receiver = client.createReceiver("orders");
+  const peeked = await receiver.peekMessages(5);
+  seen.peeked = peeked.map((each) => [each._rawAmqpMessage.bodyType, each.state]);
+  const found = [];
+  await new Promise((resolve, reject) => {
+    const processMessage = async (message) => {
+      found.push(String(message.body));
+      if (found.length === 3) resolve();
+    };
+    receiver.subscribe({ processMessage, processError: async ({ error }) => reject(error) }, { maxConcurrentCalls: 3 });
+  });
+  await receiver.close();
+  seen.streamed = found.sort();
+}
+
 async function sessions(client) {
   const sender = client.createSender("talks");
   await sender.sendMessages([{ body: "1", sessionId: "A" }, { body: "2", sessionId: "B" }]);
@@ -104,6 +126,7 @@ async function administration() {
 async function main() {
   const client = new ServiceBusClient(connectionString, { retryOptions: { maxRetries: 0 } });
   await queues(client);
+  await streams(client);
   await sessions(client);
   await rules(client);
   await client.close();

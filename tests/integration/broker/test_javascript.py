@@ -43,6 +43,8 @@ def test_the_sdk_for_javascript_works_with_the_broker(tmp_path):
         "deferred": {"tries": 7, "put": "aside"},
         "dead": ["why", 5],
         "missing": "MessagingEntityNotFound",
+        "peeked": [["value", "active"], ["sequence", "active"], ["data", "active"]],
+        "streamed": ["1,a", "1,b", "c"],
         "session": ["A", {"half": "way"}, "1"],
         "taken": "SessionCannotBeLocked",
         "rules": ["$Default", "r", "s"],

@@ -43,7 +43,7 @@ def administration(broker):
 @pytest.fixture
 def topic(administration, request):
     name = f"news.{abs(hash(request.node.name))}"
-    administration.create_topic(name)
+    administration.create_topic(name, support_ordering=True)
     yield name
     administration.delete_topic(name)
 
@@ -178,7 +178,8 @@ def test_messages_and_dead_letters_are_forwarded(broker, administration, client,
         found = receiver.receive_messages(2, max_wait_time=5)
         found += receiver.receive_messages(1, max_wait_time=3) if len(found) < 2 else []
         assert sorted(map(str, found)) == ["by topic", "failed"]
-        assert {each.dead_letter_reason for each in found} == {None, "why"}
+        sources = {str(each): (each.dead_letter_reason, each.dead_letter_source) for each in found}
+        assert sources == {"by topic": (None, None), "failed": ("why", "failing")}
         for each in found:
             receiver.complete_message(each)
     administration.delete_queue("failing")

@@ -12,7 +12,9 @@ from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
 from core.models import TaskQueueMessage
+from core.running import job_cache
 from infrastructure.postgresql import create_pool
+from infrastructure.verify import verify
 from tests.databases import Engine
 
 from .machine_suite import Rig, ShapesJob
@@ -75,9 +77,10 @@ def run_job(database_url, statements, tasks):
 
 
 def test_a_thousand_tasks_cost_a_claim_a_message_and_no_more_than_a_completion_a_task(
-    database_url, statements, connections
+    database_url, statements, connections, monkeypatch
 ):
     """The reference needed 9.4 queries and 14.5 connections a task (lessons D1, D2)."""
+    monkeypatch.setattr(job_cache, "FRESH_SECONDS", float("inf"))  # however slow the machine is
     few = run_job(database_url, statements, 101)
     connections.clear()
     many = run_job(database_url, statements, 999)
@@ -183,6 +186,22 @@ def test_message_of_a_cancelled_job_reads_no_more_of_a_large_stage_than_of_a_sma
         with engine.pool.connection() as connection:
             found.append(blocks(connection, "app.claim_tasks(%s, 1, 1, %s, %s, 'w')", job_id, ids, uuid4()))
     assert found[1] < 2 * found[0]
+
+
+def test_messages_of_small_cancelled_jobs_are_dropped_without_claims(engine, statements):
+    """Each of them had a claim; a cancelled job has no task that one could find or end."""
+    rig = Rig(engine)
+    job_ids = [rig.submit(n=2) for _ in range(10)]
+    for _ in range(2 * len(job_ids)):  # plans stage 1, and runs its task, which plans stage 2
+        rig.queues.deliver(rig.machine)
+    assert {rig.machine.cancel_job(job_id, None) for job_id in job_ids} == {"cancelled"}
+    statements.clear()
+    calls = rig.behave.calls.total()
+    other = Rig(engine, rig.queues, behave=rig.behave)  # a process that has seen none of them
+    other.queues.run(other.machine, threads=4)
+    assert rig.behave.calls.total() == calls
+    assert statements["app.claim_tasks"] == 0
+    assert verify(engine.pool) == []
 
 
 def test_message_of_one_task_enters_few_functions_before_it_is_committed(engine, caplog):

@@ -49,9 +49,9 @@ def pass_time(rig, seconds=120):
     """As if everything in database and queues had happened so much earlier. Leases and due times come nearer too."""
     past = f"- interval '{seconds} seconds'"
     for table, columns in {
-        "jobs": ["created_at", "updated_at", "announced_at", "due_at"],
+        "jobs": ["created_at", "updated_at", "announced_at", "due_at", "stall_noted_at"],
         "stages": ["planned_at", "window_at"],
-        "tasks": ["created_at", "announced_at", "due_at", "lease_expires_at"],
+        "tasks": ["created_at", "announced_at", "due_at", "lease_expires_at", "started_at", "finished_at"],
     }.items():
         changes = ", ".join(f"{column} = {column} {past}" for column in columns)
         rig.engine.execute(f"update app.{table} set {changes}")  # noqa: S608 - names of this test

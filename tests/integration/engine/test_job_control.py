@@ -10,6 +10,7 @@ from core.errors import DeliveryError, RetryableTaskError
 from core.models import JobQueueMessage, JobRef, TaskQueueMessage
 from core.models.control import RerunMode, RerunRequest
 from jobs.parameters import ParameterErrors
+from tests.databases import connect
 
 from .machine_suite import FAST_RETRY, Rig
 
@@ -348,3 +349,18 @@ def test_janitor_ends_a_cancel_whose_tasks_do_not_stop(engine):
     assert rig.keeper.lost_leases == 1
     assert rig.job(job_id).status == "cancelled"
     assert rig.tasks(job_id, 1)[0]["error"]["type"] == "CancelForced"
+
+
+def test_message_of_a_job_that_is_being_cancelled_ends_its_task(engine):
+    """A waiting task that another transaction held keeps the job `cancelling`: its message is no use yet."""
+    rig = Rig(engine)
+    job_id = rig.submit(n=1)
+    rig.queues.deliver(rig.machine)
+    with connect(engine.pool.conninfo) as holder:
+        holder.execute("select 1 from app.tasks where job_id = %s and stage = 1 for update", (job_id,))
+        assert rig.machine.cancel_job(job_id, None) == "cancelling"
+        holder.rollback()
+    other = Rig(engine, rig.queues, behave=rig.behave)
+    other.queues.run(other.machine)
+    assert rig.behave.calls.total() == 0
+    assert (rig.job(job_id).status, rig.tasks(job_id, 1)[0]["status"]) == ("cancelled", "cancelled")

@@ -3,12 +3,14 @@
 import socket
 import threading
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 
 import pytest
 
 from core.basics.faults import armed
 from core.models.schedule import CatchUp, TickAnswer, TickStatus
+from core.models.submission import SubmitRequest
 from core.models.webhook import EVENTS_TO_CHOOSE, DeliveryAnswer, DeliveryStatus, WebhookEvent
 from core.webhooks.sender import HOLD_SECONDS, MOST_PER_WEBHOOK, WebhookSender
 from core.webhooks.signing import WebhookSecrets
@@ -19,6 +21,7 @@ from infrastructure.webhooks import WebhookRepository
 from tests.webhook_receiver import is_signed, receiver
 
 from .machine_suite import Rig
+from .test_janitor import pass_time, run_to_tasks
 
 SECRETS = WebhookSecrets("a key of tests, which is long enough", {})
 ERROR = '{"type": "Oh", "message": "no"}'
@@ -120,6 +123,50 @@ class TestWhatIsWritten:
         with desk.engine.pool.connection() as connection, connection.transaction(force_rollback=True):
             connection.execute("select app.end_job(%s, 1, 'failed', null)", (job_id,))
         assert desk.deliveries() == []
+
+    def test_a_job_that_does_not_move_is_told_of_once_for_each_time(self, desk, rig):
+        """Each webhook has its own patience; a job that goes on and stops again is reported again."""
+        desk.put(name="soon", events=["job.stalled"], stalled_seconds=600)
+        desk.put(name="late", events=["job.stalled"], stalled_seconds=1800)
+        desk.put(name="other", events=["job.stalled"], stalled_seconds=600, job_types=("other",))
+        job_id = rig.submit(n=5)
+
+        def sweep(minutes=0.0):
+            pass_time(rig, minutes * 60)
+            return rig.janitor.sweep().stalled_jobs, len(desk.deliveries("soon")), len(desk.deliveries("late"))
+
+        assert sweep() == (0, 0, 0)
+        assert sweep(11) == (1, 1, 0)
+        assert sweep(5) == (0, 1, 0)
+        assert sweep(20) == (1, 1, 1)
+        assert sweep(20) == (0, 1, 1)
+        rig.queues.deliver(rig.machine)
+        assert sweep(9) == (0, 1, 1)
+        assert sweep(2) == (1, 2, 1)
+        assert desk.deliveries("other") == []
+        told = desk.deliveries("soon")[0].data
+        assert (told["job_id"], told["stalled_seconds"], told["stage"]) == (job_id, 600, 1)
+        assert told["explain"] == f"/api/jobs/{job_id}/explain"
+
+    def test_a_job_that_waits_on_purpose_is_no_stalled_one(self, desk, rig):
+        desk.put(events=["job.stalled"], stalled_seconds=60)
+        rig.machine.pause_job(rig.submit(n=1))
+        in_two_hours = datetime.now(UTC) + timedelta(hours=2)
+        rig.machine.submit_job(SubmitRequest("shapes", {"n": 2}, start_at=in_two_hours))
+        rig.run(n=3)
+        pass_time(rig, 3600)
+        assert rig.janitor.sweep().stalled_jobs == 0
+
+    def test_a_large_stage_whose_tasks_end_is_no_stalled_one(self, desk, rig):
+        """What it reads is bounded by the window, not by the stage."""
+        desk.put(events=["job.stalled"], stalled_seconds=60)
+        job_id = run_to_tasks(rig, n=1000)
+        pass_time(rig, 3600)
+        rig.queues.deliver(rig.machine)
+        assert rig.janitor.sweep().stalled_jobs == 0
+        pass_time(rig, 3600)
+        assert rig.janitor.sweep().stalled_jobs == 1
+        assert desk.deliveries()[0].subject == job_id
 
     def test_each_webhook_is_told_of_what_it_asks_for(self, desk):
         wishes = {

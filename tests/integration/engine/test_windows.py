@@ -8,8 +8,10 @@ import pytest
 
 from core.basics.canonical import encode_storable
 from core.models import StageRef
-from core.models.control import RerunMode, RerunRequest
+from core.models.control import AdjustOutcome, AdjustRequest, RerunMode, RerunRequest
 from core.models.message import read_job_message, read_task_message
+from core.models.status import JobPriority
+from core.models.submission import SubmitRequest
 from core.operating.explain import explain
 from core.operating.windows import LOOK_SECONDS
 from infrastructure.insight import InsightQueries
@@ -113,6 +115,103 @@ def test_a_job_of_high_priority_is_ahead_of_one_of_low(rig, monkeypatch):
     assert ended[1] > 3 * ended[0]
     rig.queues.run(rig.machine)
     assert {rig.job(job_id).status for job_id in (low, high)} == {"completed"}
+
+
+def adjust(rig, job_id, *, stage=None, **changes):
+    return rig.machine.adjust_job(job_id, AdjustRequest(changes, stage=stage, reason="now", actor="kim"))
+
+
+def test_priority_of_a_submission_counts_and_not_that_of_the_class(rig, monkeypatch):
+    monkeypatch.setattr(ShapesJob, "priority", "high")
+    job_id = rig.machine.submit_job(SubmitRequest("shapes", {"n": MANY}, priority=JobPriority.LOW)).job_id
+    rig.queues.deliver(rig.machine)
+    rig.queues.deliver(rig.machine)
+    assert statuses(rig, job_id)["queued"] == FIRST / 4
+    assert rig.job(job_id).effective_priority == "low"
+
+
+def test_a_job_that_gets_a_higher_priority_takes_more_at_once(rig):
+    job_id = run_to_tasks(rig, n=MANY)
+    assert adjust(rig, job_id, priority="normal").outcome is AdjustOutcome.ADJUSTED
+    assert statuses(rig, job_id)["queued"] == FIRST
+    answer = adjust(rig, job_id, priority="high")
+    assert (answer.outcome, answer.priority) == (AdjustOutcome.ADJUSTED, "high")
+    assert statuses(rig, job_id)["queued"] > 1.5 * FIRST
+    assert adjust(rig, job_id, priority="high").outcome is AdjustOutcome.UNCHANGED
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "completed"
+    assert adjust(rig, job_id, priority="low").outcome is AdjustOutcome.REFUSED
+
+
+def test_max_parallel_may_change_while_the_stage_runs(rig, monkeypatch):
+    declare(monkeypatch, max_parallel=2, tasks_per_message=1)
+    job_id = run_to_tasks(rig, n=60)
+
+    def most_open(count):
+        """The largest number of open tasks in the queue while this number of messages comes."""
+        seen = []
+        for _ in range(count):
+            seen.append(statuses(rig, job_id)["queued"])
+            assert rig.queues.deliver(rig.machine)
+        return max(seen)
+
+    assert most_open(5) == 2
+    answer = adjust(rig, job_id, max_parallel=5, stage=2)
+    assert (answer.outcome, answer.max_parallel) == (AdjustOutcome.ADJUSTED, 5)
+    assert most_open(15) == 5
+    assert adjust(rig, job_id, max_parallel=1).max_parallel == 1
+    most_open(5)
+    assert most_open(5) == 1
+    assert adjust(rig, job_id, max_parallel=None).max_parallel is None
+    assert most_open(10) > 5
+    rig.queues.run(rig.machine)
+    assert rig.job(job_id).status == "completed"
+    assert verify(rig.engine.pool) == []
+
+
+def test_max_parallel_changes_nothing_where_nothing_waits(rig, monkeypatch):
+    declare(monkeypatch, max_parallel=2, tasks_per_message=1)
+    job_id = rig.submit(n=3)
+    assert adjust(rig, job_id, max_parallel=3).outcome is AdjustOutcome.NOTHING_WAITS
+    rig.queues.deliver(rig.machine)
+    rig.queues.deliver(rig.machine)
+    assert statuses(rig, job_id) == {"queued": 2, "pending": 1}
+    rig.queues.deliver(rig.machine)
+    assert adjust(rig, job_id, max_parallel=3).outcome is AdjustOutcome.NOTHING_WAITS
+
+
+def test_max_parallel_of_another_stage_changes_nothing(rig, monkeypatch):
+    declare(monkeypatch, max_parallel=2, tasks_per_message=1)
+    job_id = run_to_tasks(rig, n=30)
+    before = stage_row(rig, job_id)["settings"]
+    assert adjust(rig, job_id, max_parallel=9, stage=3).outcome is AdjustOutcome.OTHER_STAGE
+    assert adjust(rig, "ab" * 32, max_parallel=9) is None
+    assert stage_row(rig, job_id)["settings"] == before
+    rows = rig.engine.query("select * from app.audit_log where action = 'adjust'")
+    assert rows == []
+
+
+def test_an_adjustment_is_in_the_timeline_and_in_the_audit_log(rig):
+    job_id = run_to_tasks(rig, n=MANY)
+    adjust(rig, job_id, priority="low", max_parallel=40)
+    (event,) = rig.engine.query("select * from app.job_events where event = 'job_adjusted'")
+    assert event["detail"] == {"priority": "low", "max_parallel": 40, "reason": "now", "actor": "kim"}
+    (row,) = rig.engine.query("select * from app.audit_log where action = 'adjust'")
+    assert (row["job_id"], row["actor"], row["reason"]) == (job_id, "kim", "now")
+    assert row["detail"] == {"run": 1, "stage": 2, "from": {}, "to": {"priority": "low", "max_parallel": 40}}
+
+
+def test_windows_are_taken_while_max_parallel_changes(engine, monkeypatch, crowd):
+    """Both take the window's lock: whatever comes first, the smaller number holds from then on."""
+    declare(monkeypatch, max_parallel=8, tasks_per_message=1)
+    rig = Rig(engine)
+    job_id = run_to_tasks(rig, n=100)
+    ref = StageRef(job_id, 1, 2)
+    rig.queues.deliver(rig.machine)
+    crowd(*(lambda: rig.state.take_next_tasks(ref) for _ in range(3)), lambda: adjust(rig, job_id, max_parallel=2))
+    assert statuses(rig, job_id)["queued"] + statuses(rig, job_id)["processing"] <= 8
+    assert rig.state.take_next_tasks(ref) == []
+    assert stage_row(rig, job_id)["settings"]["max_parallel"] == 2
 
 
 @pytest.mark.parametrize("per_message", [1, 7])

@@ -12,6 +12,7 @@ TIMER = APP + "@app.timer_trigger(arg_name='t', schedule='0 * * * * *')\n"
 SB_OUT = HTTP + "@app.service_bus_queue_output(arg_name='o', queue_name='q', connection='C')\n"
 QUEUE_OUT = HTTP + "@app.queue_output(arg_name='o', queue_name='q', connection='C')\n"
 BLOB_OUT = HTTP + "@app.blob_output(arg_name='o', path='c/b', connection='C')\n"
+BLOB = APP + "@app.blob_trigger(arg_name='b', path='c/{name}', connection='C')\n"
 REQ = "def f(req: func.HttpRequest"
 
 LOADED = {
@@ -30,6 +31,9 @@ LOADED = {
     "message to nothing": SB + "def f(m: func.ServiceBusMessage) -> None: ...\n",
     "message whose result is annotated": SB + "def f(m: func.ServiceBusMessage) -> int: ...\n",
     "messages": MANY + "def f(m: typing.List[func.ServiceBusMessage]): ...\n",
+    "blob": BLOB + "def f(b: func.InputStream): ...\n",
+    "blob as text": BLOB + "def f(b: str): ...\n",
+    "blob as bytes": BLOB + "def f(b: bytes): ...\n",
     "timer": TIMER + "def f(t: func.TimerRequest) -> None: ...\n",
     "timer as text": TIMER + "def f(t: str): ...\n",
     "timer with a missing setting": APP
@@ -66,6 +70,7 @@ REFUSED = {
     "messages in a list of today": MANY + "def f(m: list[func.ServiceBusMessage]): ...\n",
     "messages of another type": MANY + "def f(m: typing.List[int]): ...\n",
     "messages as texts": MANY + "def f(m: typing.List[str]): ...\n",
+    "blob of another type": BLOB + "def f(b: func.QueueMessage): ...\n",
     "timer of another type": TIMER + "def f(t: func.HttpRequest): ...\n",
     "output without Out": SB_OUT + REQ + ", o: str) -> str: ...\n",
     "output of a bare Out": SB_OUT + REQ + ", o: func.Out) -> str: ...\n",

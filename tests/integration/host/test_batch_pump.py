@@ -206,3 +206,14 @@ def test_lock_of_a_session_is_renewed_while_its_function_runs(pump_session):
     wait_until(lambda: source.renewed, "a renewal")
     recorder.held.set_result(None)
     wait_until(lambda: source.settled == [("complete", "hold")], "settled")
+
+
+def test_messages_of_a_session_run_beside_each_other_if_host_json_says_so(pump_session):
+    """`maxConcurrentCallsPerSession`: the second message is not kept by the first, and each is settled as it ends."""
+    source = Source(b"hold", b"2", b"fail")
+    recorder = pump_session(source, max_calls_per_session=2, session_idle_seconds=0.1)
+    wait_until(lambda: len(source.settled) == 2, "the others settled")
+    assert source.settled == [("complete", "2"), ("abandon", "fail")]
+    recorder.held.set_result(None)
+    wait_until(lambda: source.is_closed, "the session left")
+    assert source.settled[-1] == ("complete", "hold")

@@ -1,5 +1,6 @@
 """Output bindings, batches, sessions and topics: a host on the real SDK, the broker, and azurite."""
 
+import base64
 import contextlib
 import json
 import os
@@ -82,7 +83,12 @@ def records(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def host(broker, storage, records, tmp_path_factory):
-    settings = {"SB": broker.connection_string, "Storage": storage, "FIRST_QUEUE": "first"}
+    settings = {
+        "SB": broker.connection_string,
+        "Storage": storage,
+        "AzureWebJobsStorage": storage,
+        "FIRST_QUEUE": "first",
+    }
     folder = tmp_path_factory.mktemp("host")
     with starting_hosts(folder, records.path) as start:
         yield start("bindings_app", settings=settings, workers=2)
@@ -135,6 +141,35 @@ def test_storage_queues_and_blobs_are_written_and_read(http, records, storage):
     with BlobServiceClient.from_connection_string(storage) as blobs:
         assert http.get("/api/read/Bob").text == 'read {"kind": "report"}'
         assert blobs.get_blob_client("files", "Bob/report.txt").download_blob().readall() == b'{"kind": "report"}'
+
+
+@pytest.mark.skipif(AZURITE is None, reason="azurite is not installed (make test-programs)")
+def test_blobs_run_their_function_once_for_each_version(http, records, storage):
+    """What fits the path is run; what always fails ends in the poison queue; a receipt marks what was run."""
+    with BlobServiceClient.from_connection_string(storage) as account:
+        folder = account.get_container_client("dropped")
+        folder.create_container()
+        folder.upload_blob("in/not.txt", b"other")
+        folder.upload_blob("in/a.csv", b"first", metadata={"from": "me"})
+        folder.upload_blob("in/b.csv", b"bad")
+        found = records.wait_for("blob", 3)
+        assert sorted(blob["body"] for blob in found) == ["bad", "bad", "first"]
+        [good] = [blob for blob in found if blob["body"] == "first"]
+        place = ("dropped/in/a.csv", folder.get_blob_client("in/a.csv").url, 5, {"from": "me"})
+        assert (good["name"], good["uri"], good["length"], good["tags"]) == place
+        folder.upload_blob("in/a.csv", b"again", overwrite=True)
+        assert records.wait_for("blob", 4)[-1]["body"] == "again"
+        assert http.post("/admin/functions/on_blob", json={"input": "dropped/in/none.csv"}).status_code == 400
+        assert http.post("/admin/functions/on_blob", json={"input": "dropped/in/a.csv"}).status_code == 202
+        assert records.wait_for("blob", 5)[-1]["body"] == "again"
+        copy = account.get_blob_client("copies", "a-in.txt")
+        wait_until(lambda: copy.exists() and copy.download_blob().readall() == b"again", "the copy")
+        receipts = account.get_container_client("azure-webjobs-hosts")
+        wait_until(lambda: len(list(receipts.list_blob_names())) == 3, "a receipt for each version")
+    with QueueClient.from_connection_string(storage, "webjobs-blobtrigger-poison") as queue:
+        [message] = wait_until(lambda: list(queue.receive_messages()), "the poisoned blob")
+    named = json.loads(base64.b64decode(message.content))
+    assert (named["ContainerName"], named["BlobName"]) == ("dropped", "in/b.csv")
 
 
 def test_expression_that_names_nothing_fails_the_invocation(http):

@@ -308,12 +308,13 @@ def test_interrupt_stops_the_command_cleanly(tmp_path, sample_log):
         ("raise ValueError('no such luck')", "no such luck"),
         ("import sys\nsys.exit('leave')", "SystemExit: leave"),
         ("import os\nos._exit(9)", "3 times while it loaded, last with status 9"),
+        ("import threading\nthreading.Event().wait()", "did not end within 1 s: it was at function_app.py, line 2"),
     ],
 )
 def test_app_that_cannot_be_loaded_is_reported_and_answered(tmp_path, source, reason):
     (tmp_path / "host.json").write_text('{"version": "2.0"}')
     (tmp_path / "function_app.py").write_text(source)
-    supervisor = HostSupervisor(tmp_path, port=0, workers=1, log_file=tmp_path / "host.log")
+    supervisor = HostSupervisor(tmp_path, port=0, workers=1, log_file=tmp_path / "host.log", load_seconds=1.0)
     supervisor.start()
     try:
         with pytest.raises(HostStartError, match=reason):

@@ -9,12 +9,13 @@ import pytest
 
 from coremachine.local.host.errors import AppLoadError
 from coremachine.local.host.indexing import index_app
+from coremachine.local.host.retry import RetryPolicy
 
 from .conftest import HERE, NO_BROKER
-from .load_cases import APP, HTTP, LOADED, REFUSED, REQ, SB
+from .load_cases import APP, BLOB, HTTP, LOADED, REFUSED, REQ, SB
 from .test_ms_runtime import microsoft
 
-ENVIRONMENT = {"C": NO_BROKER}
+ENVIRONMENT = {"C": NO_BROKER, "AzureWebJobsStorage": "UseDevelopmentStorage=true"}
 
 
 @pytest.fixture
@@ -48,6 +49,8 @@ def test_microsofts_runtime_loads_and_refuses_the_same(tmp_path):
     assert done.returncode == 0, done.stderr
     verdicts = json.loads(done.stdout.splitlines()[-1])
     assert {name for name, reason in verdicts.items() if reason} == set(REFUSED)
+    # For reasons of its own, not for what the messages that it is given here lack.
+    assert [name for name, reason in verdicts.items() if "AttributeError" in (reason or "")] == []
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,8 @@ def test_microsofts_runtime_loads_and_refuses_the_same(tmp_path):
         (LOADED["timer with a missing setting"], "'NO_SUCH'"),
         (APP + "@app.timer_trigger(arg_name='t', schedule='0 * *')\ndef f(t: func.TimerRequest): ...\n", "3 fields"),
         (SB.replace("'q'", "'q/$Odd'") + "def f(m: func.ServiceBusMessage): ...\n", "sub-queue"),
+        (BLOB.replace("'c/{name}'", "'c/{name'") + "def f(b: func.InputStream): ...\n", "path 'c/{name'"),
+        (BLOB.replace("arg_name", "source='EventGrid', arg_name") + "def f(b: bytes): ...\n", "LogsAndContainerScan"),
         (SB.replace("'C'", "'D'") + "def f(m: func.ServiceBusMessage): ...\n", "D__fullyQualifiedNamespace"),
         (
             APP + "@app.cosmos_db_trigger(arg_name='d', container_name='c', database_name='d', connection='C')\n"
@@ -84,8 +89,15 @@ def test_binding_that_cannot_work_costs_one_function(index, source, reason):
     assert reason in str(error)
 
 
+def test_trigger_for_blobs_needs_the_account_of_the_host_too(index):
+    """Azure keeps receipts there, whatever account the blobs are in."""
+    (error,) = index(BLOB + "def f(b: func.InputStream): ...\n", {"C": NO_BROKER}).errors
+    assert "AzureWebJobsStorage" in str(error)
+
+
 def test_functions_of_host_json_are_the_only_ones(index):
-    found = index(LOADED["http"] + "@app.route(route='y')\ndef g(req): ...\n", only=["g", "h"])
+    """Upper and lower case are the same, as in Azure."""
+    found = index(LOADED["http"] + "@app.route(route='y')\ndef g(req): ...\n", only=["G", "h"])
     assert list(found.functions) == ["g"]
     assert found.disabled == ("f",)
     assert "'h'" in found.warnings[0]
@@ -100,6 +112,17 @@ def test_retry_policy_counts_for_timers_and_is_said_to_be_ignored_for_others(ind
     assert found.functions["g"].retry is None
     assert "'g'" in found.warnings[0]
     assert "ignored" in found.warnings[0]
+
+
+def test_retry_of_host_json_counts_for_timers_without_a_policy_of_their_own(index):
+    of_host = RetryPolicy(9, 1.0, 1.0)
+    retry = "@app.retry(strategy='fixed_delay', max_retry_count='3', delay_interval='00:00:05')\n"
+    timer = "@app.timer_trigger(arg_name='t', schedule='0 * * * * *')\ndef {}(t: func.TimerRequest): ...\n"
+    source = f"{APP}{retry}{timer.format('own')}{timer.format('other')}@app.route(route='y')\ndef g(req): ...\n"
+    found = index(source, retry=of_host)
+    retries = {name: function.retry and function.retry.max_retry_count for name, function in found.functions.items()}
+    assert retries == {"own": 3, "other": 9, "g": None}
+    assert not found.warnings
 
 
 @pytest.mark.parametrize(

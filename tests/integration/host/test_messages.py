@@ -12,7 +12,8 @@ from azure.functions.servicebus import ServiceBusMessageInConverter
 from coremachine.local.host.converters import QuickTimes
 from coremachine.local.host.functions import SERVICE_BUS, IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.invoker import Call, PortableInvoker
-from coremachine.local.host.messages import body_datum, trigger_metadata
+from coremachine.local.host.messages import as_datum, content_of, trigger_metadata
+from coremachine.local.host.received import received_by_sdk
 from coremachine.local.host.signature import GENERIC
 
 from .conftest import received_message
@@ -51,7 +52,9 @@ def deliver(loop):
             raw_bindings=(),
             directory=Path(),
         )
-        invoker.submit(Call(function, body_datum(message, data_type), trigger_metadata(message))).result(10)
+        invoker.submit(
+            Call(function, as_datum(content_of(received_by_sdk(message)), data_type), trigger_metadata(message))
+        ).result(10)
         return seen[0]
 
     yield run

@@ -139,6 +139,20 @@ class FakeInvoker:
         pass
 
 
+def function_of(trigger):
+    return IndexedFunction(
+        name="on_message",
+        handler=print,
+        is_async=False,
+        trigger_type=SERVICE_BUS,
+        trigger_parameter="message",
+        trigger=trigger,
+        context_parameter=None,
+        raw_bindings=(),
+        directory=Path(),
+    )
+
+
 class Bench:
     """A pump with everything around it replaced."""
 
@@ -157,19 +171,8 @@ class Bench:
         self.invoker = FakeInvoker()
         self.dispatcher = Dispatcher(self.invoker, timeout_seconds=None)
         trigger = ServiceBusTrigger("Connection", "jobs", "", "", False, "UNDEFINED", None)
-        function = IndexedFunction(
-            name="on_message",
-            handler=print,
-            is_async=False,
-            trigger_type=SERVICE_BUS,
-            trigger_parameter="message",
-            trigger=trigger,
-            context_parameter=None,
-            raw_bindings=(),
-            directory=Path(),
-        )
         self.pump = QueuePump(
-            function,
+            function_of(trigger),
             trigger,
             self.queue,
             self.dispatcher,

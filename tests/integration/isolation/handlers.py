@@ -1,7 +1,9 @@
 """Handlers that a process of the pool finds by import. Some of them end it."""
 
+import contextlib
 import ctypes
 import functools
+import json
 import logging
 import os
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -165,3 +168,60 @@ def wait_for_file(params, context):
     while not Path(context.job_parameters["folder"], "go").exists():
         time.sleep(0.01)
     return {}
+
+
+def read_several_at_once(params, context):
+    """Threads of the handler's own, each with a stream."""
+    loaded = load_fan_in_results(params)
+    with ThreadPoolExecutor(2) as threads:
+        numbers = threads.submit(lambda: [task.result["n"] for task in loaded.results()])
+        failures = threads.submit(lambda: [task.error["n"] for task in loaded.failures()])
+        return {"numbers": numbers.result(), "failures": failures.result()}
+
+
+_next_attempt = threading.Event()
+_left_behind = []
+
+
+def leave_a_thread_behind(params, context):
+    """The first attempt leaves a thread, and what that one sees during the second is its result."""
+    if not _left_behind:
+        _left_behind.append(_Left(load_fan_in_results(params), context))
+        return {}
+    next(load_fan_in_results(params).results())
+    _next_attempt.set()
+    (left,) = _left_behind
+    left.thread.join()
+    return {"seen": left.seen}
+
+
+class _Left:
+    def __init__(self, results, context):
+        self.seen = []
+        self.thread = threading.Thread(target=self._run, args=(results, context))
+        self.thread.start()
+
+    def _run(self, results, context):
+        _next_attempt.wait()
+        for call in (lambda: context.progress(99), context.check_cancelled, lambda: list(results.results())):
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is what is asked for
+                self.seen.append(type(error).__name__)
+
+
+def change_json_and_close_output(params, context):
+    json.dumps = lambda *_, **__: "{}"
+    os.close(2)
+    return {"pid": os.getpid()}
+
+
+def write_to_every_file(params, context):
+    for descriptor in range(3, 30):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b"no answer\n")
+    return {}
+
+
+def return_too_much(params, context):
+    return {"text": "x" * params["size"]}

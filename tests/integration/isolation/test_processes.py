@@ -15,6 +15,7 @@ from uuid import UUID
 
 import pytest
 
+from core.authors.author_code import call_author
 from core.context import TaskContext
 from core.errors import AuthorError, TaskCancelled, TaskTimedOut
 from core.fan_in import fan_in_reader
@@ -195,6 +196,46 @@ def test_results_of_earlier_stages_are_read_through_the_worker(pool):
     found = call(handlers.fan_in, {"fan_in_source": source}, store=store)
     assert found == {"total": sum(range(500)), "failed": 1}
     assert len(read) == 500
+
+
+def test_streams_that_are_read_at_once_are_not_mixed(pool):
+    """Each page goes to who asked for it: a result in the place of another would be wrong in silence."""
+    values = [{"n": n, "text": "x" * 20_000} for n in range(150)]
+    store = SimpleNamespace(
+        stream_results=lambda _: (CompletedTask("t", n, None, {}, value) for n, value in enumerate(values)),
+        stream_failures=lambda _: (FailedTask("f", n, None, {}, value) for n, value in enumerate(values)),
+    )
+    source = {"job_id": "a" * 64, "run": 1, "stage": 1, "expected_count": 300}
+    found = call(handlers.read_several_at_once, {"fan_in_source": source}, store=store)
+    assert found == {"numbers": list(range(150)), "failures": list(range(150))}
+
+
+def test_thread_that_was_left_behind_speaks_for_no_later_attempt(pool):
+    reports = []
+    rows = [CompletedTask("t", 0, None, {}, {"n": 0})]
+    store = SimpleNamespace(stream_results=lambda _: iter(rows), stream_failures=lambda _: iter(()))
+    params = {"fan_in_source": {"job_id": "a" * 64, "run": 1, "stage": 1, "expected_count": 1}}
+    assert call(handlers.leave_a_thread_behind, params, store=store) == {}
+    found = call(handlers.leave_a_thread_behind, params, context(_report=reports.append), store=store)
+    assert found == {"seen": ["TaskCancelled", "ContractViolationError"]}
+    assert reports == []
+
+
+def test_answer_comes_whatever_the_handler_changed(pool, monkeypatch):
+    monkeypatch.syspath_prepend(Path("not text"))
+    assert "pid" in call(handlers.change_json_and_close_output)
+
+
+def test_answer_that_is_none_fails_its_attempt_and_says_so(pool):
+    with pytest.raises(
+        AuthorError, match="AnswerUnreadable: expected an answer of the attempt's process, found b'no ans"
+    ):
+        call_author(call, handlers.write_to_every_file)
+
+
+def test_result_beyond_what_can_be_stored_stays_in_its_process(pool):
+    with pytest.raises(AuthorError, match="expected at most 33,554,432 bytes of JSON, found 33,554,444"):
+        call(handlers.return_too_much, {"size": 32 * 1024 * 1024 + 1})
 
 
 def test_no_more_attempts_than_there_is_room_for():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from coremachine.local.broker.config import BrokerConfig, ConfigError, default_config_path, load_config, parse_duration
+from coremachine.local.broker.pytest_plugin import read_config
 
 
 def write(path, queues, *, topics=(), name="sbemulatorns"):
@@ -136,3 +137,16 @@ def test_other_texts_are_no_durations(text):
 def test_queues_for_tests_may_leave_the_emulators_ranges():
     config = BrokerConfig.for_queues(["a", "b"], lock_duration_seconds=0.5, max_delivery_count=99)
     assert [(queue.name, queue.lock_duration_seconds) for queue in config.queues] == [("a", 0.5), ("b", 0.5)]
+
+
+def test_the_config_of_the_package_s_page_can_be_used(tmp_path):
+    page = (Path(__file__).parents[3] / "packages" / "servicebus" / "README.md").read_text()
+    file = tmp_path / "Config.json"
+    file.write_text(page.split("```json\n")[1].split("```")[0])
+    assert [queue.name for queue in load_config(file).queues] == ["orders"]
+
+
+def test_a_config_that_cannot_be_used_fails_the_test_with_the_reason_alone(tmp_path):
+    with pytest.raises(pytest.fail.Exception, match=r"servicebus_config: .*expected a readable file") as caught:
+        read_config(tmp_path / "Config.json")
+    assert not caught.value.pytrace

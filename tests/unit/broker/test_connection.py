@@ -114,6 +114,18 @@ def test_a_link_without_a_usable_address_is_refused(wire, address):
     assert error_of(detached, 2)[0] == "amqp:not-allowed"
 
 
+@pytest.mark.parametrize("descriptor", [b"\x53\x30", codec.symbol("amqp:coordinator:list")])
+def test_a_coordinator_of_transactions_is_refused_as_such(wire, descriptor):
+    target = b"\x00" + descriptor + codec.list_of([codec.symbol("amqp:local-transactions")])
+    source = codec.described(0x28, codec.list_of([]))
+    fields = [codec.string("l"), codec.uint(1), codec.FALSE, NULL, NULL, source, target]
+    attached, detached = wire.feed(wire.frame(perf.ATTACH, *fields))
+    assert attached.fields[6] is None
+    condition, text = error_of(detached, 2)
+    assert condition == "amqp:not-implemented"
+    assert "no transactions" in text
+
+
 # Limits
 
 
@@ -184,7 +196,7 @@ def test_ids_wrap_at_the_end_of_their_range(wire):
     assert session._next_outgoing_id == 2
     fields = [codec.TRUE, codec.uint(0xFFFFFFFF), codec.uint(1), codec.FALSE, perf.OUTCOME_ACCEPTED]
     answers = wire.feed(wire.frame(perf.DISPOSITION, *fields))
-    assert [each.fields[1] for each in answers] == [0xFFFFFFFF, 0, 1]
+    assert [each.fields[1:3] for each in answers] == [[0xFFFFFFFF, 0xFFFFFFFF], [0, 1]]
     assert wire.namespace.get("orders").queue.counts().locked == 0
 
 

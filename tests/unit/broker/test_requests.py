@@ -65,6 +65,7 @@ def test_a_request_without_a_link_for_its_answer_is_rejected(wire):
         ("peek-message", text_map(from_sequence_number=codec.long(1), message_count=codec.int32(-1))),
         ("peek-message", codec.list_of([])),
         ("renew-lock", text_map(lock_tokens=codec.list_of([NULL]))),
+        ("renew-lock", text_map(lock_tokens=b"\xe0\x02\x01\x40")),
         ("renew-lock", text_map(lock_tokens=NULL)),
         ("cancel-scheduled-message", text_map(sequence_numbers=codec.list_of([codec.string("5")]))),
         ("schedule-message", text_map(messages=codec.list_of([codec.string("no map")]))),

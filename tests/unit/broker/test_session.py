@@ -110,15 +110,17 @@ def test_an_unknown_entity_is_attached_to_nothing_and_detached(role):
     assert "orders" in description
 
 
-def test_each_settlement_is_answered_with_a_frame_of_its_own_and_its_own_outcome():
-    """Joined into a range, all but one of the SDK's concurrent waiters would sleep 0.2 s for a frame of their own."""
+def test_a_settlement_is_answered_with_a_frame_of_its_own_and_a_range_with_a_range_for_each_outcome():
+    """Single ones joined: all but one of the SDK's concurrent waiters would sleep 0.2 s for a frame of their own."""
     client = Client()
-    client.store(3)
+    client.store(5)
     client.attach(1, RECEIVES)
-    client.flow(1, 3)
+    client.flow(1, 5)
     answers = client.settle(0, 1, perf.OUTCOME_ACCEPTED)
-    assert [each.fields[:4] for each in answers] == [[False, 0, 0, True], [False, 1, 1, True]]
-    [abandoned] = client.settle(2, 2, codec.described(perf.MODIFIED, codec.list_of([codec.TRUE, codec.FALSE])))
+    assert [each.fields[:4] for each in answers] == [[False, 0, 1, True]]
+    answers = client.settle(0, 3, perf.OUTCOME_ACCEPTED)
+    assert [each.fields[:4] for each in answers] == [[False, 2, 3, True]]
+    [abandoned] = client.settle(4, 4, codec.described(perf.MODIFIED, codec.list_of([codec.TRUE, codec.FALSE])))
     assert abandoned.fields[4] == [None, None, None]
 
 

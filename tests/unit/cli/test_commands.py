@@ -62,6 +62,20 @@ def test_texts_become_what_the_schema_says(hello: FakeApi, run: Run, capsys: pyt
     assert json.loads(capsys.readouterr().out) == SUBMITTED
 
 
+def test_list_that_is_no_json_is_answered_with_what_one_is(
+    hello: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("submit", "hello_world", "-p", "names=a") == 2
+    assert 'names: expected list as JSON, such as ["a", "b"], found str \'a\'' in capsys.readouterr().err
+
+
+def test_unknown_job_type_is_one_error(hello: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """A remark about the schema of a type that is not there hid that."""
+    assert run("submit", "helo", "-p", "n=5") == 3
+    assert "schema" not in capsys.readouterr().err
+    assert hello.requests[-1][0] == "POST /api/jobs/submit/helo"
+
+
 def test_force_and_key_go_with_the_submission(hello: FakeApi, run: Run) -> None:
     assert run("submit", "hello_world") == 0
     assert hello.requests[-1][1] == {}
@@ -447,6 +461,31 @@ def test_tables_show_what_matters(api: FakeApi, run: Run, capsys: pytest.Capture
     assert "UnusableRaster: no [georeference]" in out
     assert run("events", JOB_ID, "-o", "table") == 0
     assert "job_failed" in capsys.readouterr().out
+
+
+def test_end_with_failures_names_the_command_that_shows_them(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for status, is_named in (("failed", True), ("completed_with_errors", True), ("completed", False)):
+        api.answer(f"GET /api/jobs/{JOB_ID}", job(status))
+        run("watch", JOB_ID, "-o", "table")
+        assert (f"why: coremachine failures {JOB_ID[:12]}" in capsys.readouterr().out) is is_named
+
+
+def test_answer_of_another_stack_than_that_of_the_folder_is_said_to_be_one(
+    api: FakeApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of two projects, the one whose stack was stopped showed the jobs of the other."""
+    monkeypatch.setattr(client_module, "DEFAULT_URL", api.url)
+    monkeypatch.delenv("COREMACHINE_URL", raising=False)
+    (tmp_path / "mine" / ".coremachine").mkdir(parents=True)
+    (tmp_path / "mine" / "jobs").mkdir()
+    api.answer("GET /api/jobs", {"value": []})
+    for folder, is_said in ((tmp_path / "mine" / "jobs", True), (tmp_path, False)):
+        monkeypatch.chdir(folder)
+        assert main(["list", "-o", "json"]) == 0
+        remark = f"The stack of {tmp_path / 'mine'} does not run; this is from {api.url}."
+        assert (remark in capsys.readouterr().err) is is_said
 
 
 def test_no_server_says_how_to_start_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,3 +99,29 @@ def test_status_and_watch_show_that_a_job_is_paused(api: FakeApi, run: Run, caps
     api.answer("GET /api/jobs", {"value": [job(paused_at="2026-01-02T03:04:05Z")]})
     assert run("list", "-o", "table") == 0
     assert "processing (paused)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "body"),
+    [
+        (["--priority", "high"], {"priority": "high"}),
+        (["--max-parallel", "4", "--stage", "2"], {"max_parallel": 4, "stage": 2}),
+        (["--max-parallel", "none", "--reason", "why"], {"max_parallel": "none", "reason": "why"}),
+    ],
+)
+def test_adjust_sends_what_is_to_change(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], options: list[str], body: dict[str, Any]
+) -> None:
+    answer = {"status": "processing", "stage": 2, "priority": "high", "max_parallel": 4, "changed": True}
+    api.answer(f"PATCH /api/jobs/{JOB_ID}", answer)
+    assert run("adjust", JOB_ID, *options, "-o", "table") == 0
+    assert api.requests[-1][2] == body
+    assert "processing, priority high, max_parallel 4 in stage 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--reason", "x"], ["--max-parallel", "0"], ["--max-parallel", "1_0"], ["--priority", "urgent"]]
+)
+def test_adjust_refuses_what_changes_nothing_or_is_no_number(api: FakeApi, run: Run, options: list[str]) -> None:
+    assert run("adjust", JOB_ID, *options) == 2
+    assert not any(call.startswith("PATCH") for call, _, _ in api.requests)

@@ -41,6 +41,17 @@ def test_job_is_drawn_with_all_its_stages() -> None:
     assert "to be planned" in text
 
 
+def test_what_decides_about_the_pace_is_shown() -> None:
+    """Not of a stage that has ended, nor the usual priority."""
+    console = Console(file=io.StringIO(), width=160)
+    first, second = ({**stage, "max_parallel": 4} for stage in job()["stages"])
+    console.print(render_job(job(priority="high", stages=[{**first, "finished_at": first["created_at"]}, second])))
+    console.print(render_job(job(priority="normal")))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("high priority") == text.count("priority") == 1
+    assert text.count("at most 4 at once") == 1
+
+
 def test_declared_deadlines_are_told_with_the_time_that_is_left() -> None:
     soon, past = ((datetime.now(UTC) + timedelta(seconds=seconds)).isoformat() for seconds in (3600.5, -90))
     first, second = job()["stages"]

@@ -1,5 +1,6 @@
 """A task of a job once more, in this process."""
 
+import io
 import json
 import logging
 import sys
@@ -8,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from coremachine.cli import run_task
-
 from .conftest import JOB_ID, FakeApi
 
 Run = Callable[..., int]
 JOB = {"job_id": JOB_ID, "job_type": "tiles", "status": "failed", "run": 2, "correlation_id": "c"}
-JOB |= {"parameters": {"folder": "data"}}
+JOB |= {"parameters": {"folder": "data"}, "stages": [{"stage": 1}]}
 TASK = {"task_id": "s1-a", "run": 2, "stage": 1, "task_index": 0, "task_type": "read", "attempt": 3, "name": "a"}
 TASK |= {"parameters": {"number": 7}, "result": None, "error": None, "status": "failed"}
 CODE = """
+import json
 import logging
 from core.fan_in import load_fan_in_results
 from jobs.registry import Handler, Registry
@@ -27,6 +27,8 @@ def read(params, context):
     context.progress(50, "half")
     if params["number"] == 13:
         raise OSError("no tile 13")
+    if params["number"] == 14:
+        json.loads("{")
     return {"number": params["number"], "folder": context.job_parameters["folder"], "attempt": context.attempt}
 
 def collect(params, context):
@@ -69,7 +71,7 @@ def test_task_runs_with_its_parameters_and_touches_nothing(
 ) -> None:
     caplog.set_level(logging.INFO)
     answer(api)
-    assert run("run-task", JOB_ID, "s1-a", "-o", "json") == 0
+    assert run("run-task", JOB_ID, "a", "-o", "json") == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out) == {"number": 7, "folder": "data", "attempt": 3}
     assert "50 % half" in shown.err
@@ -90,18 +92,17 @@ def test_run_that_is_over_has_its_own_parameters(
 def test_failure_is_shown_from_the_handler_on_and_the_debugger_opens_there(
     app: Path, api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = []
-    monkeypatch.setattr(run_task.pdb, "post_mortem", opened.append)
     answer(api, parameters={"number": 13})
     assert run("run-task", JOB_ID, "s1-a") == 1
     shown = capsys.readouterr()
     assert 'raise OSError("no tile 13")' in shown.err
     assert "run_task.py" not in shown.err
     assert "the handler failed: OSError: no tile 13" in shown.err
-    assert opened == []
-    assert run("run-task", JOB_ID, "s1-a", "--pdb") == 1
-    (trace,) = opened
-    assert trace.tb_frame.f_locals["params"] == {"number": 13}
+    for number in (13, 14):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("p params\nq\n"))
+        answer(api, parameters={"number": number})
+        assert run("run-task", JOB_ID, "s1-a", "--pdb") == 1
+        assert f"(Pdb) {{'number': {number}}}" in capsys.readouterr().out
 
 
 def test_fan_in_reads_the_results_of_the_job_in_their_order(

@@ -1,6 +1,7 @@
 """Commands that show what tasks did, and errors for programs."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from core.orchestration_manager import task_id_for
 from coremachine.cli import stack_log, tasks
 from coremachine.cli.stack_log import StackLog
 
@@ -92,12 +94,35 @@ def test_task_is_shown_with_attempts_log_and_traceback(
 
 def test_task_is_found_by_its_name(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Other commands show the name where a task has one."""
-    api.answers[f"GET /api/jobs/{JOB_ID}/tasks/a"] = [(404, {"title": "Not Found", "code": "unknown_task"})]
     api.answer(f"GET /api/jobs/{JOB_ID}", job(stages=[{"stage": 1}, {"stage": 2}]))
     api.answer(TASK_CALL, TASK)
     api.answer(LOGS_CALL, {"value": []})
     assert run("task", JOB_ID, "a", "-o", "json") == 0
     assert json.loads(capsys.readouterr().out)["task_id"] == "s1-a"
+    assert run("logs", JOB_ID, "--task", "a", "-o", "json") == 0
+    assert api.requests[-1][1]["task_id"] == "s1-a"
+
+
+def test_task_is_found_by_a_name_that_is_an_address(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its id has a digest for what an id cannot have."""
+    task_id = task_id_for(1, 0, "http://a/b.csv")
+    api.answer(f"GET /api/jobs/{JOB_ID}", job(stages=[{"stage": 1}]))
+    api.answer(f"GET /api/jobs/{JOB_ID}/tasks/{task_id}", {**TASK, "task_id": task_id})
+    api.answer(LOGS_CALL, {"value": []})
+    assert run("task", JOB_ID, "http://a/b.csv", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["task_id"] == task_id
+
+
+def test_logs_of_a_task_that_is_not_there_are_an_error(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = {"title": "Not Found", "code": "unknown_task", "detail": "no task 'b'"}
+    api.answer(f"GET /api/jobs/{JOB_ID}", job(run=2, stages=[{"stage": 1}]))
+    api.answer(f"GET /api/jobs/{JOB_ID}/tasks/b", unknown, status=404)
+    assert run("logs", JOB_ID, "--task", "b") == 3
+    assert "no task 'b'" in capsys.readouterr().err
+    asked = [query["run"] for call, query, _ in api.requests if call.endswith("/tasks/b")]
+    assert asked == ["2", "1"]
 
 
 def test_task_for_programs_has_everything(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +141,7 @@ def test_long_values_of_a_task_are_shown_whole(api: FakeApi, run: Run, capsys: p
     assert "x" * 500 + "[end]" in out
     assert "error" not in out
     assert run("task", JOB_ID, "a/b") == 3
-    assert api.requests[-1][0] == f"GET /api/jobs/{JOB_ID}/tasks/a%2Fb"
+    assert f"GET /api/jobs/{JOB_ID}/tasks/a%2Fb" in [call for call, _, _ in api.requests]
 
 
 def test_timeline_is_one_line_for_each_event(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +158,8 @@ def test_timeline_is_one_line_for_each_event(api: FakeApi, run: Run, capsys: pyt
 
 
 def test_logs_of_another_server_are_the_kept_lines(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answer(f"GET /api/jobs/{JOB_ID}", job())
+    api.answer(TASK_CALL, TASK)
     api.answer(LOGS_CALL, {"value": [RETRY]})
     assert run("logs", JOB_ID, "--task", "s1-a", "-o", "table") == 0
     shown = capsys.readouterr()
@@ -163,13 +190,15 @@ HOST_LOG = f"""\
 10:00:02.000 WARNING [worker 1] core: task_attempt_failed job_id={JOB_ID} task_id=s1-b
     Traceback (most recent call last):
     ValueError: broken
-10:00:03.000 INFO    [worker 1] core: task_complete job_id={JOB_ID} task_ids=["s1-a", "s1-c"]
+10:00:03.000 INFO    [worker 1] core: task_complete job_id={JOB_ID} run=2 task_ids=["s1-a", "s1-c"]
 """
 
 
 def test_logs_of_the_stack_here_are_those_of_its_file(
     api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    api.answer(f"GET /api/jobs/{JOB_ID}", job())
+    api.answer(TASK_CALL, TASK)
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "host.log").write_text(HOST_LOG)
     stack: Any = SimpleNamespace(url=api.url, data_dir=str(tmp_path))
@@ -178,7 +207,8 @@ def test_logs_of_the_stack_here_are_those_of_its_file(
     shown = capsys.readouterr()
     lines = HOST_LOG.splitlines()
     whole = [lines[0], lines[1], *lines[4:]]
-    assert shown.out.splitlines() == [line.replace(f" job_id={JOB_ID}", "").replace(" run=1", "") for line in whole]
+    without = [re.sub(rf" job_id={JOB_ID}| run=\d", "", line) for line in whole]
+    assert shown.out.splitlines() == [*without[:-1], "run 2", without[-1]]
     assert shown.err == ""
     assert run("logs", JOB_ID, "--task", "s1-a", "-o", "json") == 0
     assert [json.loads(line)["line"] for line in capsys.readouterr().out.splitlines()] == [lines[1], lines[7]]

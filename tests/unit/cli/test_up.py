@@ -1,6 +1,7 @@
 """What `coremachine up` says of a stack that has started; the stack itself is a fake."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -48,6 +49,19 @@ def test_ready_is_said_of_what_is_ready(api: FakeApi, run: Run, capsys: pytest.C
     assert lines[0] == f"started {api.url}/api/docs"
     assert "not ready settings: expected a queue, found none" in lines
     assert not any(line.startswith("ready") for line in lines)
+
+
+@pytest.mark.usefixtures("started")
+def test_folder_without_an_app_is_said_to_be_one(
+    api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In the wrong folder, other job types than one's own were a riddle."""
+    api.answer("GET /api/readyz", {"checks": []})
+    assert run("up") == 0
+    assert "no app" not in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert run("up") == 0
+    assert f"no app in {tmp_path} or above it" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("started")

@@ -8,7 +8,7 @@ from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 
-from core.models.control import ControlOutcome
+from core.models.control import AdjustOutcome, ControlOutcome
 from core.models.dead_letter import DeadLetterResolution
 from core.models.status import JobStatus, StageStatus
 from coremachine.reference.sources import ROOT, sql_files, within_parentheses
@@ -119,20 +119,21 @@ def _of_call(call: ast.Call) -> Iterator[str]:
 
 
 def _of_assignment(assignment: ast.Assign) -> Iterator[str]:
-    """Of `code = "..."`, `code, detail = "...", ...` and the table of reasons why a job is not rerun."""
+    """Of `code = "..."`, `code, detail = "...", ...` and the tables of reasons why a job is not rerun or adjusted."""
     (target,) = assignment.targets[:1]
     if ast.unparse(target) == "code":
         yield from _texts(assignment.value)
     elif isinstance(target, ast.Tuple) and isinstance(assignment.value, ast.Tuple):
         pairs = zip(target.elts, assignment.value.elts, strict=True)
         yield from (text for name, value in pairs if ast.unparse(name) == "code" for text in _texts(value))
-    elif ast.unparse(target) == "_NOT_RERUN" and isinstance(assignment.value, ast.Dict):
+    elif ast.unparse(target) in {"_NOT_RERUN", "_NOT_ADJUSTED"} and isinstance(assignment.value, ast.Dict):
         yield from (text for key in assignment.value.keys for text in _outcome(key))
 
 
 def _outcome(key: ast.expr | None) -> Iterator[str]:
-    if isinstance(key, ast.Attribute) and ast.unparse(key.value) == ControlOutcome.__name__:
-        yield ControlOutcome[key.attr].value
+    for outcomes in (ControlOutcome, AdjustOutcome):
+        if isinstance(key, ast.Attribute) and ast.unparse(key.value) == outcomes.__name__:
+            yield outcomes[key.attr].value
 
 
 def _texts(value: ast.expr) -> Iterator[str]:

@@ -22,6 +22,8 @@ OF_OTHERS = {
     "parentbased_traceidratio": "OpenTelemetry",
     "APPLICATIONINSIGHTS_CONNECTION_STRING": "Azure",
     "AZURE_FEDERATED_TOKEN_FILE": "Azure",
+    "REQUESTS_CA_BUNDLE": "requests",
+    "SSL_CERT_FILE": "OpenSSL",
 }
 MODULES_OF_OTHERS = {"psycopg.sql"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -16,7 +16,8 @@ from coremachine.local.host.functions import IndexedFunction, ServiceBusTrigger
 from coremachine.local.host.http import Request, http_call
 from coremachine.local.host.indexing import index_app
 from coremachine.local.host.invoker import Call, PortableInvoker
-from coremachine.local.host.messages import body_datum, trigger_metadata
+from coremachine.local.host.messages import as_datum, content_of, trigger_metadata
+from coremachine.local.host.received import received_by_sdk
 from coremachine.local.host.settings import read_host_settings
 from coremachine.local.host.timer import timer_call
 from tests.integration.host.conftest import received_message
@@ -58,7 +59,9 @@ def functions():
 
 def message_call(function: IndexedFunction) -> Call:
     message = received_message(b"{}")
-    return Call(function, body_datum(message, function.trigger.data_type), trigger_metadata(message))
+    return Call(
+        function, as_datum(content_of(received_by_sdk(message)), function.trigger.data_type), trigger_metadata(message)
+    )
 
 
 def livez_call(functions) -> Call:

@@ -81,12 +81,13 @@ def test_keys_that_change_nothing_here_are_named_in_a_warning(write_host):
 
 
 def test_unknown_keys_are_told_from_those_that_are_not_supported(write_host):
-    document = {"version": "2.0", "extension": {"http": {"routePrefix": ""}}, "retry": {"strategy": "fixed_delay"}}
+    document = {"version": "2.0", "extension": {"http": {"routePrefix": ""}}}
+    document["concurrency"] = {"dynamicConcurrencyEnabled": True}
     document["extensions"] = {"serviceBus": {"messageHandlerOptions": {"maxConcurrentCalls": 1}}}
     document["logging"] = {"logLevel": {"Azure.Core": "Warning", "orders": "Debug"}}
     unknown, ignored, old, category = read_host_settings(write_host(document), {}).warnings
     assert "'extension.http.routeprefix' is unknown" in unknown
-    assert "'retry.strategy' is not supported" in ignored
+    assert "'concurrency.dynamicconcurrencyenabled' is not supported" in ignored
     assert "version 4" in old
     assert "'logging.loglevel.orders' is unknown" in category
 
@@ -96,6 +97,42 @@ def test_functions_to_run_may_be_listed(write_host):
     overrides = {"AzureFunctionsJobHost__functions__0": "c"}
     assert read_host_settings(write_host({"version": "2.0"}), overrides).functions == ("c",)
     assert read_host_settings(write_host({"version": "2.0"}), {}).functions is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"maxRetryCount": 3, "delayInterval": "00:00:05"}, (3, 5.0, 5.0)),
+        ({"strategy": "FixedDelay", "maxRetryCount": -1, "delayInterval": "00:00:00"}, (None, 0.0, 0.0)),
+        (
+            {
+                "strategy": "exponentialBackoff",
+                "maxRetryCount": "5",
+                "minimumInterval": "00:00:04",
+                "maximumInterval": "00:15:00",
+            },
+            (5, 4.0, 900.0),
+        ),
+    ],
+)
+def test_retry_of_host_json_is_read(write_host, fields, expected):
+    policy = read_host_settings(write_host({"version": "2.0", "retry": fields}), {}).retry
+    assert (policy.max_retry_count, policy.first_seconds, policy.longest_seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"delayInterval": "00:00:05"}, "maxRetryCount"),
+        ({"maxRetryCount": 1}, "delayInterval"),
+        ({"strategy": "exponentialBackoff", "maxRetryCount": 1, "minimumInterval": "00:00:05"}, "maximumInterval"),
+        ({"strategy": "linear", "maxRetryCount": 1}, "'linear'"),
+        ({"maxRetryCount": 1, "delayInterval": "00:00:05", "delay": 3}, "found delay"),
+    ],
+)
+def test_unusable_retry_of_host_json_is_refused_by_the_name_of_its_key(write_host, fields, named):
+    with pytest.raises(SettingsError, match=f"retry: .*{named}"):
+        read_host_settings(write_host({"version": "2.0", "retry": fields}), {})
 
 
 def test_log_levels_are_read_by_category(write_host):
@@ -116,6 +153,7 @@ def test_log_levels_are_read_by_category(write_host):
         ({"version": "1.0"}, "'1.0'"),
         ([], "JSON object"),
         ({"version": "2.0", "functionTimeout": "soon"}, "functionTimeout"),
+        ({"version": "2.0", "functionTimeout": "00:00:00"}, "functionTimeout"),
         ({"version": "2.0", "extensions": {"serviceBus": {"maxConcurrentCalls": 0}}}, "maxConcurrentCalls"),
         ({"version": "2.0", "extensions": {"serviceBus": {"maxConcurrentCalls": "many"}}}, "maxConcurrentCalls"),
         ({"version": "2.0", "extensions": {"serviceBus": {"autoCompleteMessages": 1}}}, "autoCompleteMessages"),

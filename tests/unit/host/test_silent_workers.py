@@ -34,6 +34,20 @@ def test_a_new_worker_s_silence_is_no_warning(caplog: pytest.LogCaptureFixture, 
     assert found == [(level, "worker_blocked"), (level, "worker_at_work_again")]
 
 
+def test_a_worker_that_cannot_report_its_endless_import_is_given_up() -> None:
+    """Something holds the interpreter: no thread of it can send the place."""
+    slot = silent_slot(200.0)
+    slot.is_ready = False
+    slot.process = cast("Any", SimpleNamespace(pid=7, poll=lambda: None, kill=lambda: ended.append(7)))
+    ended: list[int] = []
+    host = cast("Any", SimpleNamespace(_load_seconds=100.0))
+    host._give_up_loading = lambda *arguments: HostSupervisor._give_up_loading(host, *arguments)
+    for _ in range(2):
+        HostSupervisor._look_after(host, slot, is_quiet=True)
+    assert ended == [7]
+    assert "did not end within 100 s" in str(slot.broken)
+
+
 def test_a_worker_that_stays_silent_is_ended_after_function_timeout(caplog: pytest.LogCaptureFixture) -> None:
     slot = silent_slot(1.0)
     HostSupervisor._on_silence(HOST, slot, 600.0)

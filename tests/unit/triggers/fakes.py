@@ -8,8 +8,9 @@ import httpx
 from fastapi import FastAPI
 
 from core.models import JobEvent, JobRecord, JobStatus
-from core.models.control import ControlAnswer, ControlOutcome
+from core.models.control import AdjustAnswer, AdjustOutcome, ControlAnswer, ControlOutcome
 from core.models.dry_run import DraftTask, JobDraft
+from core.models.status import JobPriority
 from core.models.submission import Submission, SubmissionOutcome
 from core.models.view import (
     EventPosition,
@@ -60,6 +61,7 @@ DETAIL = {
     "start_at": None,
     "tags": {"team": "geo"},
     "hold": None,
+    "priority": None,
     "forced_from": None,
     "parameters": {"n": 3},
     "result": None,
@@ -158,6 +160,11 @@ class FakeServices:
     answer: ControlAnswer = field(
         default_factory=lambda: ControlAnswer(ControlOutcome.PAUSED, JobStatus.PROCESSING, 1, 2, is_paused=True)
     )
+    adjusted: AdjustAnswer = field(
+        default_factory=lambda: AdjustAnswer(
+            AdjustOutcome.ADJUSTED, JobStatus.PROCESSING, 1, 2, False, JobPriority.HIGH, 4
+        )
+    )
     failure: Exception | None = None
     database: Check = field(default_factory=lambda: Check("database", ok=True, detail="version 1"))
     checks: list[Check] = field(default_factory=lambda: [Check("database", ok=True, detail="version 1")])
@@ -221,6 +228,10 @@ class FakeServices:
     def rerun_job(self, job_id, request):
         self._called("rerun_job", job_id=job_id, **asdict(request))
         return self.answer if job_id == JOB_ID else None
+
+    def adjust_job(self, job_id, request):
+        self._called("adjust_job", job_id=job_id, **asdict(request))
+        return self.adjusted if job_id == JOB_ID else None
 
     def cancel_job(self, job_id, reason, **arguments):
         self._called("cancel_job", job_id=job_id, reason=reason, **arguments)

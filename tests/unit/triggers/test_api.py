@@ -254,7 +254,7 @@ class TestJob:
         assert stage["counts"] == COUNTS
         times = {"run_started_at", "duration_seconds"}
         assert set(job) == set(DETAIL) | times | {"paused", "cancel_deadline_at", "allowed_actions"}
-        assert set(stage) == set(DETAIL["stages"][0]) | {"counted_at"}
+        assert set(stage) == set(DETAIL["stages"][0]) | {"counted_at", "max_parallel"}
         assert job["created_at"] == AT.replace("+00:00", "Z")
         # It has run since long, so that it need not be looked at again soon.
         assert response.headers["retry-after"] == "30"
@@ -540,10 +540,11 @@ class TestErrors:
     def test_unknown_path_and_wrong_method(self):
         problem = assert_problem(Api().get("/api/job"), 404, "not_found")
         assert "/api/docs" in problem["detail"]
-        response = Api()("PATCH", f"/api/jobs/{JOB_ID}")
+        response = Api()("PUT", f"/api/jobs/{JOB_ID}")
         problem = assert_problem(response, 405, "method_not_allowed")
-        assert response.headers["allow"] == "DELETE, GET, HEAD, OPTIONS"
-        assert problem["detail"] == f"/api/jobs/{JOB_ID}: expected DELETE or GET or HEAD or OPTIONS, found PATCH."
+        assert response.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH"
+        expected = "DELETE or GET or HEAD or OPTIONS or PATCH"
+        assert problem["detail"] == f"/api/jobs/{JOB_ID}: expected {expected}, found PUT."
 
     def test_database_that_does_not_suit_says_what_to_do(self):
         versions = "schema version 7, this release has 8; run `coremachine db migrate`"
@@ -626,6 +627,7 @@ class TestDocument:
             ("/api/jobs/bulk", "post"),
             ("/api/messages/submission", "get"),
             ("/api/jobs/{job_id}", "delete"),
+            ("/api/jobs/{job_id}", "patch"),
             ("/api/jobs/{job_id}/hold", "post"),
             ("/api/jobs/{job_id}/release", "post"),
             ("/api/audit", "get"),

@@ -1,9 +1,11 @@
 """Cancel, pause, resume and rerun over HTTP, on fake services."""
 
+from dataclasses import replace
+
 import pytest
 
 from core.models import JobStatus
-from core.models.control import ControlAnswer, ControlOutcome, RerunMode, allowed_actions
+from core.models.control import AdjustOutcome, ControlAnswer, ControlOutcome, RerunMode, allowed_actions
 from jobs.registry import UnknownJobType
 
 from .fakes import JOB_ID, Api, FakeServices
@@ -218,3 +220,63 @@ def test_rerun_of_a_job_whose_type_is_not_known_says_that_another_release_may_kn
     detail = assert_problem(response, 404, "unknown_job_type")["detail"]
     assert "The job is there" in detail
     assert "another release" in detail
+
+
+class TestAdjust:
+    PATH = f"/api/jobs/{JOB_ID}"
+
+    @pytest.mark.parametrize(
+        ("body", "changes", "stage"),
+        [
+            ({"priority": "high"}, {"priority": "high"}, None),
+            ({"max_parallel": 4, "stage": 2}, {"max_parallel": 4}, 2),
+            ({"max_parallel": "none", "priority": "low"}, {"priority": "low", "max_parallel": None}, None),
+        ],
+    )
+    def test_what_is_to_change_is_passed_on_with_reason_and_actor(self, body, changes, stage):
+        api = Api(trusts_principal=True)
+        answer = api("PATCH", self.PATH, json={**body, "reason": "late"}, headers=ACTOR)
+        assert answer.status_code == 200
+        assert answer.json()["priority"] == "high"
+        assert (answer.json()["max_parallel"], answer.json()["changed"]) == (4, True)
+        asked = {"changes": changes, "stage": stage, "reason": "late", "actor": "ada@example.com"}
+        assert api.services.calls == [("adjust_job", {"job_id": JOB_ID, **asked})]
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({}, ""),
+            ({"reason": "x"}, ""),
+            ({"priority": "urgent"}, "priority"),
+            ({"priority": None, "max_parallel": None}, ""),
+            ({"max_parallel": 0}, "max_parallel"),
+            ({"max_parallel": "many"}, "max_parallel"),
+            ({"max_parallel": 2**31}, "max_parallel"),
+            ({"priority": "low", "stage": 2}, ""),
+            ({"prioritty": "low", "priority": "low"}, "prioritty"),
+        ],
+    )
+    def test_what_changes_nothing_or_cannot_be_is_refused(self, body, field):
+        api = Api()
+        problem = assert_problem(api("PATCH", self.PATH, json=body), 400, "invalid_request")
+        assert any(each["field"].startswith(field) for each in problem["errors"])
+        assert api.services.calls == []
+
+    @pytest.mark.parametrize(
+        ("outcome", "status", "code"),
+        [
+            (AdjustOutcome.REFUSED, JobStatus.COMPLETED, "job_has_ended"),
+            (AdjustOutcome.REFUSED, JobStatus.CANCELLING, "job_is_cancelling"),
+            (AdjustOutcome.OTHER_STAGE, JobStatus.PROCESSING, "other_stage"),
+            (AdjustOutcome.NOTHING_WAITS, JobStatus.PROCESSING, "nothing_waits"),
+        ],
+    )
+    def test_what_the_job_does_not_allow_is_a_conflict(self, outcome, status, code):
+        services = FakeServices()
+        services.adjusted = replace(services.adjusted, outcome=outcome, status=status)
+        answer = Api(services)("PATCH", self.PATH, json={"priority": "high"})
+        assert assert_problem(answer, 409, code)["job_status"] == status
+
+    def test_unknown_job_is_not_found(self):
+        answer = Api()("PATCH", f"/api/jobs/{'cd' * 32}", json={"priority": "high"})
+        assert_problem(answer, 404, "unknown_job")

@@ -202,7 +202,10 @@ def test_credential_in_a_message_that_is_refused_is_not_repeated(wrong, caplog):
     [
         ("if_end", "did you mean 'if_ended'?"),
         ("idempotency-key", "did you mean 'idempotency_key'?"),
-        ("weight", "known names: job_type, parameters, correlation_id, if_ended, idempotency_key, tags, start_at"),
+        (
+            "weight",
+            "known names: job_type, parameters, correlation_id, if_ended, idempotency_key, tags, start_at, priority",
+        ),
     ],
 )
 def test_field_of_a_submission_that_is_not_known_is_taken_and_warned_of(name, hint, caplog):

@@ -77,7 +77,7 @@ class MemoryStore:
     def find_tick(self, name, tick_at):
         return self.ticks[0]
 
-    def delete_schedule(self, name):
+    def delete_schedule(self, name, *, actor):
         found, self.row = self.find_schedule(name), None
         return found is not None
 

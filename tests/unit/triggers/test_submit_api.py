@@ -212,19 +212,23 @@ class TestBatch:
             {"job_type": "hello_world", "parameters": {"n": 1}},
             {"job_type": "hello_world", "paramters": {}},
             {"job_type": "hello_world", "idempotency_key": "a b"},
+            None,
+            {"job_type": "hello_world", "priority": "urgent"},
         ]
         answer = api.post("/api/jobs/submit:batch", json={"jobs": jobs})
         assert answer.status_code == 200
         value = answer.json()["value"]
-        assert [each["index"] for each in value] == [0, 1, 2, 3]
-        assert [each["status"] for each in value] == [202, 202, 400, 400]
+        assert [each["index"] for each in value] == [0, 1, 2, 3, 4, 5]
+        assert [each["status"] for each in value] == [202, 202, 400, 400, 400, 400]
         assert [value[0]["job"]["outcome"], value[1]["job"]["outcome"]] == ["created", "existing"]
         assert value[0]["job"]["links"] == links(value[0]["job"]["job_id"])
         assert value[2]["problem"]["errors"][0]["hint"] == "did you mean 'parameters'?"
-        assert answer.json()["counts"] == {"created": 1, "existing": 1, "refused": 2}
+        assert answer.json()["counts"] == {"created": 1, "existing": 1, "refused": 4}
+        nothing = value[4]["problem"]["errors"][0]
+        assert (nothing["field"], nothing["expected"], nothing["found"]) == ("jobs.4", "an object", "None")
         assert api.services.calls[0][1]["tags"] == {"team": "geo"}
 
-    @pytest.mark.parametrize("jobs", [[], [{}] * 1001, "x", None, [1]])
+    @pytest.mark.parametrize("jobs", [[], [{}] * 1001, "x", None])
     def test_that_is_none_is_refused(self, jobs):
         answer = Api().post("/api/jobs/submit:batch", json={"jobs": jobs})
         assert_problem(answer, 400, "invalid_request")

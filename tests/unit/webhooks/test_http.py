@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from core.models.webhook import PostAnswer
 from core.webhooks.sender import NotDelivered
 from core.webhooks.targets import TargetRules, read_networks
 from coremachine.local.broker.certificates import server_context
-from infrastructure.webhook_http import HttpPoster
+from infrastructure.webhook_http import HttpPoster, read_retry_after
 
 RULES = TargetRules(read_networks("127.0.0.0/8,::1/128"))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -58,9 +59,34 @@ def post(port, *, seconds=30, rules=RULES, scheme="http", host="127.0.0.1", **op
 def test_the_status_is_what_counts_and_no_redirect_is_followed(status):
     text = f"HTTP/1.1 {status} Word\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n".encode()
     with server(sends(text)) as (port, came):
-        assert post(port) == status
+        assert post(port) == PostAnswer(status)
     assert came[0].startswith(b"POST /hook?a=1 HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % port)
     assert b"webhook-id: i\r\n" in came[0]
+
+
+def test_the_answer_has_when_to_come_again():
+    with server(sends(b"HTTP/1.1 429 Slow\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n")) as (port, _):
+        assert post(port) == PostAnswer(429, 120.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (None, None),
+        ("0", 0.0),
+        (" 30 ", 30.0),
+        ("Fri, 01 Jan 2027 00:01:00 GMT", 60.0),
+        ("Fri, 01 Jan 2027 00:01:00 -0000", 60.0),
+        ("Thu, 31 Dec 2026 23:00:00 GMT", 0.0),
+        ("-5", None),
+        ("1e3", None),
+        ("9" * 4000, None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_a_number_or_a_date_is_read_and_nothing_else(text, seconds):
+    assert read_retry_after(text, 1_798_761_600.0) == seconds
 
 
 def test_a_body_without_end_is_not_read():
@@ -70,7 +96,7 @@ def test_a_body_without_end_is_not_read():
             connection.sendall(b"x" * 65536)
 
     with server(pour) as (port, came):
-        assert post(port) == 200
+        assert post(port).status == 200
     assert came[-1] == b"broken"
 
 
@@ -120,7 +146,7 @@ def test_the_address_that_was_looked_at_is_the_one_that_is_connected_to(monkeypa
     find = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *a, **o: looked.append(host) or find("127.0.0.1", *a, **o))
     with server(sends(OK)) as (port, came):
-        assert post(port, host="example.org") == 200
+        assert post(port, host="example.org").status == 200
     assert b"Host: example.org:" in came[0]
     assert [host for host in looked if host != "127.0.0.1"] == ["example.org"]
 
@@ -140,4 +166,4 @@ def test_certificates_count(tmp_path):
         post(port, scheme="https", host="localhost")
     trusting = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
     with server(sends(OK), context=context) as (port, _):
-        assert post(port, scheme="https", host="localhost", authorities=trusting) == 200
+        assert post(port, scheme="https", host="localhost", authorities=trusting).status == 200

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.models.webhook import DeliveryStatus, DueDelivery
-from core.webhooks.sender import RETRY_DELAYS, NotDelivered, WebhookSender
+from core.models.webhook import DeliveryStatus, DueDelivery, PostAnswer
+from core.webhooks.sender import LONGEST_DELAY, RETRY_DELAYS, NotDelivered, WebhookSender
 from core.webhooks.signing import WebhookSecrets
 
 URL_SETTING = "COREMACHINE_WEBHOOK_URL_TEAM"
@@ -32,6 +32,7 @@ class Fakes:
     """The store and the poster."""
 
     answer: int | Exception = 200
+    retry_after: float | None = None
     posts: list = field(default_factory=list)
     settled: list = field(default_factory=list)
 
@@ -39,7 +40,7 @@ class Fakes:
         self.posts.append((url, headers, body))
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer
+        return PostAnswer(self.answer, self.retry_after)
 
     def settle_delivery(self, delivery, answer):
         self.settled.append(answer)
@@ -76,6 +77,15 @@ def test_everything_else_is_tried_again_within_a_day_and_then_given_up(failure):
     assert "attempt 9, the last one" in answers[-1].reason
     assert sum(RETRY_DELAYS) <= 86_400
     assert list(RETRY_DELAYS) == sorted(RETRY_DELAYS)
+
+
+@pytest.mark.parametrize(
+    ("wished", "delay"),
+    [(None, 5.0), (1.0, 5.0), (90.0, 90.0), (1e9, LONGEST_DELAY)],
+    ids=["none", "less", "more", "ever"],
+)
+def test_a_receiver_may_ask_for_more_time(wished, delay):
+    assert Fakes(429, retry_after=wished).deliver().delay_seconds == delay
 
 
 def test_one_that_is_sent_again_by_hand_has_all_attempts_again():

@@ -81,6 +81,16 @@ async def read(req: func.HttpRequest, file: str) -> str:
     return f"read {file}"
 
 
+@more.blob_trigger(arg_name="file", path="dropped/{folder}/{name}.csv", connection="Storage")
+@more.blob_output(arg_name="copy", path="copies/{name}-{folder}.txt", connection="Storage")
+def on_blob(file: func.InputStream, copy: func.Out[bytes]) -> None:
+    content = file.read()
+    record(kind="blob", name=file.name, uri=file.uri, length=file.length, tags=file.metadata, body=content.decode())
+    if b"bad" in content:
+        raise RuntimeError("always fails")
+    copy.set(content)
+
+
 @more.route(route="respond", methods=["GET"], binding_arg_name="response")
 def respond(req: func.HttpRequest, response: func.Out[func.HttpResponse]) -> None:
     response.set(func.HttpResponse("set", status_code=203))

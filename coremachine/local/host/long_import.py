@@ -1,0 +1,45 @@
+"""Reports where an app's import is when it takes too long."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from coremachine.local.host.protocol import Channel
+
+
+@contextlib.contextmanager
+def reporting_long_import(app_dir: Path, seconds: float, channel: Channel) -> Iterator[None]:
+    """Send `still_loading` with the place where this thread is, unless the block ends within the time."""
+    importing = threading.get_ident()
+    timer = threading.Timer(
+        seconds, lambda: channel.send({"event": "still_loading", "place": place_of(importing, app_dir)})
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def place_of(thread_id: int, app_dir: Path) -> str:
+    """The innermost line of a thread in a file of the app, else the innermost line at all."""
+    frame = sys._current_frames().get(thread_id)  # noqa: SLF001 - the documented way to another thread's stack
+    if frame is None:
+        return "an unknown place"
+    lines = traceback.extract_stack(frame)
+    own = [line for line in lines if _is_below(line.filename, app_dir)]
+    line = own[-1] if own else lines[-1]
+    name = Path(line.filename).relative_to(app_dir) if own else line.filename
+    return f"{name}, line {line.lineno}, in {line.name}"
+
+
+def _is_below(filename: str, folder: Path) -> bool:
+    """Packages that are installed in the app's folder are not its own files."""
+    path = Path(filename)
+    return path.is_relative_to(folder) and "site-packages" not in path.parts
