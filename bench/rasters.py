@@ -72,7 +72,8 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=20)
     parser.add_argument("--only", default="")
     asked = parser.parse_args()
-    wanted = asked.only.split(",") if asked.only else [*LAYOUTS, "folder"]
+    # Parts of names, as some of these have a comma: "60 bands" is both.
+    wanted = [name for name in [*LAYOUTS, "folder"] if any(part in name for part in asked.only.split(","))]
     contenders = found_contenders()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)

@@ -34,7 +34,7 @@ class PixelAreas:
         rows, columns = wet.shape
         groups = np.searchsorted(self.starts, np.arange(first_column, first_column + columns), side="right") - 1
         begins = np.flatnonzero(np.diff(groups, prepend=-1))
-        counts = np.add.reduceat(wet, begins, axis=1, dtype=np.int64)
+        counts = np.add.reduceat(wet, begins, axis=1, dtype=np.int32)
         return float((counts * self._of_rows(np.arange(first_row, first_row + rows), groups[begins])).sum())
 
     def _of_rows(self, rows: Any, groups: Any) -> Any:

@@ -117,6 +117,21 @@ def version_of(path: str, sidecars: Sequence[str] | None = None) -> str:
     return ";".join([found, *(each for each in versions if each is not None)])
 
 
+def entity_tag_of(path: str) -> str | None:
+    """What a store says of the content of a remote file, and changes with it; None where it says nothing."""
+    if not is_remote(path):
+        return None
+    filesystem, inner = filesystem_of(path)
+    filesystem.invalidate_cache()
+    try:
+        info = filesystem.info(inner)
+    except FileNotFoundError:
+        return None
+    tag = info.get("ETag") or info.get("etag")
+    # A weak one is equal for contents that are nearly the same.
+    return None if tag is None or str(tag).startswith("W/") else str(tag)
+
+
 def _version_of_file(path: Path) -> str:
     try:
         stat = path.stat()

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-_SUBFILE, _COMPRESSION, _PREDICTOR, _NODATA = 254, 259, 317, 42113
+_SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PREDICTOR, _NODATA = 254, 256, 257, 259, 317, 42113
 _OFFSETS, _SIZES = (273, 324), (279, 325)
 _TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 # Of an overview, a page, a mask.
@@ -21,12 +21,17 @@ class Directory:
     """One image of a TIFF.
 
     Args:
+        place: Where it begins, in bytes.
+        width, height: In pixels.
         subfile, compression, predictor: Numbers of the TIFF's own.
         order: Of its bytes, as numpy has it.
         offsets, sizes: Of its blocks, in bytes.
         nodata: None where it has none.
     """
 
+    place: int
+    width: int
+    height: int
     subfile: int
     compression: int
     predictor: int
@@ -37,10 +42,15 @@ class Directory:
     nodata: str | None
 
 
+def directories(path: str) -> list[Directory]:
+    """All images of a local TIFF in the order of its chain; empty where there is no TIFF."""
+    with Path(path).open("rb") as file:
+        return list(_directories(file))
+
+
 def full_size_directories(path: str) -> list[Directory]:
     """The first image and its masks, without overviews and their masks; empty where there is no TIFF."""
-    with Path(path).open("rb") as file:
-        found = list(_directories(file))
+    found = directories(path)
     return [*found[:1], *(each for each in found[1:] if each.subfile == _IS_MASK)]
 
 
@@ -71,11 +81,11 @@ def _directories(file: BinaryIO) -> Iterator[Directory]:
         content = file.read(size + pointer.size)
         if len(content) < size + pointer.size:
             return
-        yield _directory(file, order, {tag: rest for tag, *rest in entry.iter_unpack(content[:size])})
+        yield _directory(file, order, offset, {tag: rest for tag, *rest in entry.iter_unpack(content[:size])})
         (offset,) = pointer.unpack_from(content, size)
 
 
-def _directory(file: BinaryIO, order: str, entries: dict[int, list[Any]]) -> Directory:
+def _directory(file: BinaryIO, order: str, place: int, entries: dict[int, list[Any]]) -> Directory:
     def first(tag: int, default: int) -> int:
         values = _values(file, order, entries.get(tag))
         return int(values[0]) if len(values) else default
@@ -86,6 +96,9 @@ def _directory(file: BinaryIO, order: str, entries: dict[int, list[Any]]) -> Dir
     )
     text = _values(file, order, entries.get(_NODATA)).tobytes().split(b"\0")[0].decode("latin-1")
     return Directory(
+        place=place,
+        width=first(_WIDTH, 0),
+        height=first(_HEIGHT, 0),
         subfile=first(_SUBFILE, 0),
         compression=first(_COMPRESSION, 1),
         predictor=first(_PREDICTOR, 1),

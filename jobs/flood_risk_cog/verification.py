@@ -27,6 +27,7 @@ _TABLES = {"CategoryNames": "names of its categories", "GDALRasterAttributeTable
 _COMPUTED = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS"}
 # Measured on the source's grid, they are none of the reprojected one's.
 _MEASURED = "STATISTICS_"
+_BLACK = (0, 0, 0, 255)
 # Of a pixel: less does not move it.
 _MOST_SHIFT = 0.01
 
@@ -119,11 +120,21 @@ def _colours(dataset: Any) -> list[Any]:
     """What each band shows, with its table; an undefined band and a grey one are the same."""
     plain = {ColorInterp.undefined: ColorInterp.gray}
     return [
-        dataset.colormap(number)
+        _table(dataset, number)
         if interpretation is ColorInterp.palette
         else plain.get(interpretation, interpretation).name
         for number, interpretation in enumerate(dataset.colorinterp, start=1)
     ]
+
+
+def _table(dataset: Any, number: int) -> dict[int, tuple[int, ...]]:
+    """A band's colours, of each value of its type: a TIFF has black where a table beside the source ends.
+
+    What nodata hides has none: GDAL makes it transparent in some files, and in others not.
+    """
+    table: dict[int, tuple[int, ...]] = dict.fromkeys(range(1 << 8 * np.dtype(dataset.dtypes[0]).itemsize), _BLACK)
+    table |= dataset.colormap(number)
+    return {value: (*colour[:3], 0) if value == dataset.nodata else colour for value, colour in table.items()}
 
 
 def _short(value: Any) -> str:

@@ -24,8 +24,11 @@ from jobs.flood_risk_cog.target_grid import counted_from_its_middle
 Progress = Callable[[float], None]
 
 WARP_MEGABYTES = 64
-# How the driver keeps overviews until they are in the COG. Its own choice (zstd, level 9) takes a fifth of its time.
+# How the driver keeps overviews until they are in the COG. Its own choice (zstd, level 9) takes a fifth of its time,
+# level 1 a twelfth. Those of several bands are read again and again: compressed ones are quicker then.
 TEMPORARY = {"COG_TMP_COMPRESSION": "ZSTD", "ZSTD_LEVEL_OVERVIEW": 1}
+TEMPORARY_OF_ONE_BAND = {"COG_TMP_COMPRESSION": "NONE"}
+MOST_UNCOMPRESSED = 256 << 20
 # Measured on the source's grid, they are none of the reprojected one's.
 _MEASURED = "STATISTICS_"
 
@@ -211,5 +214,11 @@ def write_cog(source: str, target: Path, plan: ConversionPlan) -> None:
         ):
             # It keeps other domains, and loses what bands have in the default one.
             options["COPY_SRC_MDD"] = "YES"
-        with rasterio.Env(**TEMPORARY, GDAL_PAM_ENABLED=False):
+        with rasterio.Env(**_temporary_of(dataset), GDAL_PAM_ENABLED=False):
             copy(dataset, target, driver="COG", **options)
+
+
+def _temporary_of(dataset: Any) -> dict[str, Any]:
+    """Overviews together are a third of the full size."""
+    overviews = dataset.width * dataset.height * np.dtype(dataset.dtypes[0]).itemsize // 3
+    return TEMPORARY_OF_ONE_BAND if dataset.count == 1 and overviews <= MOST_UNCOMPRESSED else TEMPORARY

@@ -160,7 +160,7 @@ def test_an_invalid_result_never_replaces_a_good_one(make_raster, output, monkey
     """Files were half written, or overwritten by an older attempt (lesson D22)."""
     path = make_raster()
     good = Path(convert_raster(path, output)["path"]).read_bytes()
-    monkeypatch.setattr(convert, "cog_validate", lambda *_a, **_k: (False, ["broken on purpose"], []))
+    monkeypatch.setattr(convert, "find_layout_problems", lambda _cog: ["broken on purpose"])
     with pytest.raises(InvalidOutput, match="broken on purpose"):
         convert_raster(path, output, compression="zstd")
     assert {left.name for left in Path(output).iterdir()} == {"a.tif", "a.proof.json"}

@@ -9,7 +9,7 @@ import pytest
 import rasterio
 
 from jobs.all_jobs import build_registry
-from jobs.flood_risk_cog import handlers
+from jobs.flood_risk_cog import convert, handlers
 from jobs.flood_risk_cog.convert import convert_raster
 from jobs.flood_risk_cog.inventory import list_rasters
 from tests.unit.raster.made import pixels_of, write_raster
@@ -63,9 +63,14 @@ def test_rasters_are_listed_with_what_belongs_to_them(bucket):
     assert [file["name"] for file in list_rasters(f"{bucket}/in/*a.tif").rasters] == ["a.tif"]
 
 
-def test_a_raster_is_read_with_its_mask_and_its_result_written_and_reused(bucket, tmp_path):
+def test_a_raster_is_read_with_its_mask_and_its_result_written_and_reused(bucket, tmp_path, monkeypatch):
     result = convert_raster(f"{bucket}/in/a.tif", f"{bucket}/out/cogs")
-    assert convert_raster(f"{bucket}/in/a.tif", f"{bucket}/out/cogs")["reused"] is True
+    with monkeypatch.context() as patch:
+        # The store's entity tag is enough: nothing is read.
+        patch.setattr(convert, "checksum_of", lambda _path: pytest.fail("the whole COG was read"))
+        assert convert_raster(f"{bucket}/in/a.tif", f"{bucket}/out/cogs")["reused"] is True
+    fsspec.filesystem("s3").pipe_file(result["path"], b"another file")
+    assert convert_raster(f"{bucket}/in/a.tif", f"{bucket}/out/cogs")["reused"] is False
     fsspec.filesystem("s3").get_file(result["path"], str(tmp_path / "cog.tif"))
     with rasterio.open(tmp_path / "local" / "a.tif") as source, rasterio.open(tmp_path / "cog.tif") as cog:
         assert np.array_equal(cog.read(), source.read())

@@ -103,6 +103,30 @@ def test_nan_without_nodata_spoils_no_neighbour(convert):
     assert result["changed"] == ["NaN, which was a value, is its nodata"]
 
 
+def test_a_raster_of_single_bits_may_have_nodata(convert):
+    """GDAL makes a table of black and white, in which nodata is transparent in the COG alone."""
+    pixels = pixels_of("uint8", side=64) % 2
+    _, result = convert(pixels, profile={"nbits": 1, "nodata": 0})
+    with rasterio.open(result["path"]) as cog:
+        assert np.array_equal(cog.read(1, masked=True).filled(0), pixels[0])
+        assert np.array_equal(cog.read_masks(1) > 0, pixels[0] == 1)
+
+
+def test_a_table_beside_a_raster_may_be_shorter_than_a_tiffs(convert, tmp_path):
+    pixels = pixels_of("uint8", side=64) % 2
+    aux = tmp_path / "source" / "a.tif.aux.xml"
+    aux.parent.mkdir()
+    entries = '<Entry c1="1" c2="2" c3="3" c4="255"/><Entry c1="9" c2="8" c3="7" c4="255"/>'
+    aux.write_text(
+        f'<PAMDataset><PAMRasterBand band="1"><ColorInterp>Palette</ColorInterp><ColorTable>{entries}</ColorTable>'
+        "</PAMRasterBand></PAMDataset>"
+    )
+    _, result = convert(pixels)
+    with rasterio.open(result["path"]) as cog:
+        assert [cog.colormap(1)[value] for value in range(3)] == [(1, 2, 3, 255), (9, 8, 7, 255), (0, 0, 0, 255)]
+        assert np.array_equal(cog.read(), pixels)
+
+
 def test_a_palette_is_kept_and_reprojected_by_nearest(convert):
     colours = {index: (index * 10, 5, 255 - index, 255) for index in range(16)}
     pixels = np.random.default_rng(0).integers(1, 16, (1, 700, 700)).astype("uint8")
