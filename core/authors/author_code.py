@@ -10,6 +10,7 @@ span) is not seen by the next call in the same thread, which may be of another j
 import inspect
 import itertools
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
@@ -56,10 +57,19 @@ def call_author(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         StoreUnavailable: Earlier results were being read (`read_once`), and the database is away.
     """
     process = forks.process
+    trace, profile = sys.gettrace(), sys.getprofile()
+    hooks = threading.gettrace(), threading.getprofile()
     try:
-        returned = copy_context().run(function, *args, **kwargs)
+        try:
+            returned = copy_context().run(function, *args, **kwargs)
+        finally:
+            # In here, since a profiler that raises does so at the next call. Python drops it then.
+            try:
+                sys.setprofile(profile)
+            finally:
+                sys.settrace(trace)
     except BaseException as error:
-        _keep_recursion_limit()
+        _tidy(*hooks)
         if forks.process is not process:
             forks.end_forked_child(error)
         if type(error) is _EngineStoreUnavailable:
@@ -68,8 +78,8 @@ def call_author(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     else:
         if forks.process is not process:
             forks.end_forked_child()
-        if sys.getrecursionlimit() < _FEWEST_FRAMES:
-            _keep_recursion_limit()
+        if sys.getrecursionlimit() < _FEWEST_FRAMES or (threading.gettrace(), threading.getprofile()) != hooks:
+            _tidy(*hooks)
         return returned
     # Out here, so that it has no context: what was raised would hold on to all that its frames held.
     raise AuthorError(failure)
@@ -115,9 +125,14 @@ def describe_returned(value: object) -> str:
     return f"{type_name(value)} {repr_of(value)}"
 
 
-def _keep_recursion_limit() -> None:
-    """A higher one stays: other calls may need it."""
+def _tidy(trace: Any, profile: Any) -> None:
+    """Undo what a call left for all others, and for threads that the engine starts: a hook that raises would end them.
+
+    A higher limit of recursion stays: other calls may need it.
+    """
     sys.setrecursionlimit(max(sys.getrecursionlimit(), _FEWEST_FRAMES))
+    threading.settrace(trace)
+    threading.setprofile(profile)
 
 
 def _read_next(items: Iterator[object], read: Callable[[int, Any], T], place: int) -> T | object:

@@ -6,6 +6,7 @@ import logging
 import queue
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import timedelta
@@ -568,3 +569,32 @@ def test_handler_that_lowers_the_recursion_limit_breaks_no_later_call(ends):
         assert sys.getrecursionlimit() == usual
     finally:
         sys.setrecursionlimit(usual)
+
+
+@pytest.mark.parametrize("ends", ["returns", "raises"])
+def test_tracers_and_profilers_that_a_handler_leaves_meet_no_later_thread(ends):
+    before = sys.gettrace(), sys.getprofile(), threading.gettrace(), threading.getprofile()
+
+    def hook(*_):
+        raise RuntimeError
+
+    def leave():
+        threading.settrace(hook)
+        threading.setprofile(hook)
+        if ends == "raises":
+            raise ValueError
+        sys.settrace(hook)
+
+    try:
+        with suppress(AuthorError):
+            call_author(leave)
+        assert (sys.gettrace(), sys.getprofile(), threading.gettrace(), threading.getprofile()) == before
+        ran = threading.Event()
+        started = threading.Thread(target=ran.set)
+        started.start()
+        started.join()
+        assert ran.is_set()
+    finally:
+        sys.settrace(before[0])
+        threading.settrace(before[2])
+        threading.setprofile(before[3])
