@@ -101,15 +101,17 @@ def find_thread_shortage(shape: AppShape, environment: Mapping[str, str], host_j
     calls = _concurrent_calls(environment, host_json)
     if calls is None or shape.problems:
         return None
-    needed = threads_needed(shape, calls)
+    # The host deals them out to the processes in turn.
+    share = -(-calls // _positive(environment.get(PROCESSES_SETTING), DEFAULT_PROCESSES))
+    needed = threads_needed(shape, share)
     is_set = _positive(environment.get(THREADS_SETTING), 0) > 0
     # The default of Python's pools, which the worker leaves as it is.
     found = _positive(environment.get(THREADS_SETTING), min(32, (os.cpu_count() or 1) + 4))
     if found >= needed:
         return None
     return (
-        f"{THREADS_SETTING}: expected at least {needed} (maxConcurrentCalls {calls} for each queue function and "
-        f"{RESERVE_THREADS} for the rest), found {found}{'' if is_set else ' (the default)'}; raise it, or lower "
+        f"{THREADS_SETTING}: expected at least {needed} ({share} of maxConcurrentCalls {calls} for each queue function "
+        f"and {RESERVE_THREADS} for the rest), found {found}{'' if is_set else ' (the default)'}; raise it, or lower "
         "maxConcurrentCalls in host.json: while handlers have all threads, the janitor and requests wait"
     )
 

@@ -191,6 +191,15 @@ def test_pool_that_messages_can_fill_is_told(settings, calls, said, tmp_path):
     assert find_thread_shortage(read_shape(settings), settings, tmp_path / "no.json") is None
 
 
+def test_messages_are_shared_by_the_processes_of_an_instance(tmp_path):
+    (tmp_path / "host.json").write_text('{"extensions": {"serviceBus": {"maxConcurrentCalls": 24}}}')
+    settings = {"PYTHON_THREADPOOL_THREAD_COUNT": "80"}
+    alone = find_thread_shortage(read_shape(settings), settings, tmp_path / "host.json")
+    assert "(24 of maxConcurrentCalls 24 for each queue function" in alone
+    shared = settings | {"FUNCTIONS_WORKER_PROCESS_COUNT": "2"}
+    assert find_thread_shortage(read_shape(shared), shared, tmp_path / "host.json") is None
+
+
 @pytest.mark.parametrize(
     ("settings", "calls", "said"),
     [
