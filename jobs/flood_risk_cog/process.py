@@ -112,9 +112,10 @@ class ConversionProcess:
             self._process.stdin.close()  # type: ignore[union-attr]
 
     def _send(self, message: dict[str, Any]) -> None:
-        # A child that is gone is noticed by the end of its answers.
-        with suppress(OSError):
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")  # type: ignore[union-attr]
+        line = json.dumps(message).encode() + b"\n"
+        # A child that is gone, or was ended meanwhile (ValueError), is noticed by the end of its answers.
+        with suppress(OSError, ValueError):
+            self._process.stdin.write(line)  # type: ignore[union-attr]
             self._process.stdin.flush()  # type: ignore[union-attr]
 
     def _read(self) -> None:

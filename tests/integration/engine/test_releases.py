@@ -602,7 +602,7 @@ def test_message_that_nobody_knows_waits_and_is_then_kept_with_its_reason(fleet,
 
 
 def test_field_of_a_message_that_is_not_known_changes_nothing(fleet):
-    body = json.dumps({"job_type": "growing", "parameters": {"n": 1}, "priority": 3, "format": 1}).encode()
+    body = json.dumps({"job_type": "growing", "parameters": {"n": 1}, "colour": 3, "format": 1}).encode()
     fleet.queues._put("jobs", [_Raw(body)], 0.0)
     fleet.give_to(fleet.old)
     assert [row["job_type"] for row in fleet.engine.query("select job_type from app.jobs")] == ["growing"]

@@ -40,7 +40,10 @@ def test_job_record_survives_the_round_trip_with_every_column(engine):
         "jsonb": lambda name: Jsonb({"column": name}),
         "timestamp with time zone": lambda name: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=len(name)),
     }
-    changes = {column["name"]: values[column["type"]](column["name"]) for column in columns} | {"status": "failed"}
+    changes = {column["name"]: values[column["type"]](column["name"]) for column in columns} | {
+        "status": "failed",
+        "priority": "high",
+    }
     with engine.pool.connection() as connection, connection.transaction():
         connection.execute("set local session_replication_role = replica")
         connection.execute(
