@@ -128,7 +128,7 @@ def test_commands_that_look_work_as_written(typed, job_id):
     """`explain`, `tasks`, `db verify` and the others of all pages, about a job that is there."""
     looking = {command.words for command in commands() if " ".join(command.words[1:]).startswith(LOOKS)}
     lines = {tuple(re.sub(JOB_ID, job_id, word) for word in words) for words in looking}
-    needs_job = {"events", "explain", "runs", "status", "tasks"}
+    needs_job = {"events", "explain", "failures", "runs", "status", "tasks"}
     lines = {words for words in lines if words[1] not in needs_job or job_id in words}
     assert len(lines) >= LEAST_COMMANDS
     for words in sorted(lines):
