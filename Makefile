@@ -19,7 +19,7 @@ help:
 	@echo "make coverage  the whole suite with the lines and branches that it runs"
 	@echo "make mutants changes to the pure modules that a test must notice (MUTANTS=file for one)"
 	@echo "make chaos   the stack under load while its parts are killed (SEED=n, TASKS=10000, MINUTES=4)"
-	@echo "make bench   CoreMachine beside its peers, in an environment of its own (about half an hour; REPEATS=5, BENCH='--only ...')"
+	@echo "make bench   CoreMachine beside its peers, in an environment of its own (about 40 minutes; REPEATS=3, BENCH='--only ...')"
 	@echo "make bench-cloud  the same with the latency of a cloud's database and broker"
 	@echo "make bench-quick  the same in two minutes: ours, the floor and one peer"
 	@echo "make bench-against BEFORE=folder  this checkout beside another one of the project: what does a change cost?"
@@ -148,7 +148,7 @@ restate-server:
 	|| echo "restate-server could not be installed: what needs it is left out"
 
 bench: .bench-venv/.ready bench-programs restate-server
-	PATH="$$PATH:$$(echo $(CURDIR)/.node/node_modules/@restatedev/restate-server-*/bin)" .bench-venv/bin/python -m bench --repeats $(or $(REPEATS),5) $(BENCH)
+	PATH="$$PATH:$$(echo $(CURDIR)/.node/node_modules/@restatedev/restate-server-*/bin)" .bench-venv/bin/python -m bench --repeats $(or $(REPEATS),3) $(BENCH)
 
 # The same with the latency of a cloud: 2 ms to the database, 3 ms a commit, 5 ms to the broker.
 .PHONY: bench-cloud

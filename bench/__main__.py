@@ -12,7 +12,7 @@ def read_plan(arguments: list[str] | None = None) -> tuple[Plan, str, bool]:
     """The plan, its name, and whether it is the whole of it, which the document is written from."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="CoreMachine beside its peers.")
     parser.add_argument("--quick", action="store_true", help="two minutes: ours, the floor and one peer; small n")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved repetitions (default 5)")
+    parser.add_argument("--repeats", type=int, default=3, help="interleaved repetitions (default 3)")
     parser.add_argument("--only", help=f"contenders with commas between, of {', '.join(CONTENDERS)}")
     parser.add_argument("--sizes", default="100,1000,10000,100000", help="tasks of the fan-out stage")
     parser.add_argument("--chains", type=int, default=500, help="lone chains of each contender, in all (default 500)")

@@ -173,9 +173,9 @@ def measure_here(database_url: str | None = None, *, is_cloud: bool = False) -> 
         return measure(Jobs(http))
 
 
-def measure_in(root: Path) -> dict[str, float]:
-    """The same in another process, with the code of that folder."""
-    command = [str(root / ".venv/bin/python"), "-m", "bench.fairness", "--here"]
+def measure_in(root: Path, module: str, *here: str) -> dict[str, float]:
+    """What a module of the bench prints as JSON, with the code of that folder."""
+    command = [str(root / ".venv/bin/python"), "-m", module, *here]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=900, check=False)
     if run.returncode != 0:
@@ -197,7 +197,7 @@ def main() -> None:
     runs: dict[Path, list[dict[str, float]]] = {root: [] for root in roots}
     for _ in range(options.repeat):
         for root in roots:
-            runs[root].append(measure_in(root))
+            runs[root].append(measure_in(root, "bench.fairness", "--here"))
     for name in runs[ROOT][0]:
         medians = [statistics.median(run[name] for run in runs[root]) for root in roots]
         ratio = f"  {medians[-1] / medians[0]:6.2f} x" if len(medians) > 1 else ""

@@ -5,9 +5,7 @@ Run: python -m bench.single [--repeat 3] [--before FOLDER]   # another checkout,
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import tempfile
 import time
 from collections import defaultdict
@@ -19,7 +17,7 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.fairness import BatchedRestJob, Jobs, RestJob
+from bench.fairness import BatchedRestJob, Jobs, RestJob, measure_in
 from core.context import TaskContext
 from coremachine.local.stack import LocalStack
 from jobs.registry import Handler, Registry
@@ -87,17 +85,6 @@ def measure_here(sizes: Mapping[str, int]) -> dict[str, float]:
         return measure(Jobs(http), sizes)
 
 
-def measure_in(root: Path, sizes: Mapping[str, int]) -> dict[str, float]:
-    """The same in another process, with the code of that folder."""
-    command = [str(root / ".venv/bin/python"), "-m", "bench.single", "--here", json.dumps(sizes)]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=900, check=False)
-    if run.returncode != 0:
-        raise SystemExit(f"{root}: {run.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=1)
@@ -114,7 +101,7 @@ def main() -> None:
     runs: dict[Path, list[dict[str, float]]] = {root: [] for root in roots}
     for _ in range(options.repeat):
         for root in roots:
-            runs[root].append(measure_in(root, sizes))
+            runs[root].append(measure_in(root, "bench.single", "--here", json.dumps(sizes)))
     for name in runs[ROOT][0]:
         medians = [statistics.median(run[name] for run in runs[root]) for root in roots]
         ratio = f"  {medians[-1] / medians[0]:6.2f} x" if len(medians) > 1 and medians[0] else ""

@@ -14,22 +14,20 @@ from uuid import uuid4
 
 from coremachine.local.broker import codec
 from coremachine.local.broker.codec import NULL, DecodeError
+from coremachine.local.broker.section_codes import (
+    ANNOTATIONS,
+    APPLICATION_PROPERTIES,
+    CODES_BY_NAME,
+    DATA,
+    DELIVERY_ANNOTATIONS,
+    FOOTER,
+    HEADER,
+    PROPERTIES,
+    VALUE,
+)
 
 BATCH_FORMAT = 0x80013700
 
-_HEADER, _DELIVERY_ANNOTATIONS, _ANNOTATIONS, _PROPERTIES, _APPLICATION_PROPERTIES = range(0x70, 0x75)
-_DATA, _SEQUENCE, _VALUE, _FOOTER = range(0x75, 0x79)
-_SYMBOLS = {
-    "amqp:header:list": _HEADER,
-    "amqp:delivery-annotations:map": _DELIVERY_ANNOTATIONS,
-    "amqp:message-annotations:map": _ANNOTATIONS,
-    "amqp:properties:list": _PROPERTIES,
-    "amqp:application-properties:map": _APPLICATION_PROPERTIES,
-    "amqp:data:binary": _DATA,
-    "amqp:amqp-sequence:list": _SEQUENCE,
-    "amqp:amqp-value:*": _VALUE,
-    "amqp:footer:map": _FOOTER,
-}
 _SMALL_CODE = b"\x53"
 _REPLY_TO = 4
 _GROUP_ID = 10  # of the properties: the session id
@@ -96,7 +94,7 @@ class Content:
             return self
         message_id = uuid4().hex
         items = codec.split_compound(self.properties, codec.skip(self.properties, 1)) if self.properties else []
-        section = codec.described(_PROPERTIES, codec.list_of([codec.string(message_id), *items[1:]]))
+        section = codec.described(PROPERTIES, codec.list_of([codec.string(message_id), *items[1:]]))
         return replace(self, message_id=message_id, properties=section)
 
     def modified(self, changes: RawPairs) -> "Content":
@@ -105,13 +103,13 @@ class Content:
             return self
         names = {_name_in(key) for key, _ in changes}
         kept = [pair for pair in _pairs(self.application_properties) if _name_in(pair[0]) not in names]
-        section = codec.described(_APPLICATION_PROPERTIES, codec.map_of([*kept, *changes]))
+        section = codec.described(APPLICATION_PROPERTIES, codec.map_of([*kept, *changes]))
         return replace(self, application_properties=section)
 
     def without(self, name: str) -> "Content":
         """The same message without an application property."""
         kept = [pair for pair in _pairs(self.application_properties) if _name_in(pair[0]) != name.encode()]
-        section = codec.described(_APPLICATION_PROPERTIES, codec.map_of(kept))
+        section = codec.described(APPLICATION_PROPERTIES, codec.map_of(kept))
         return replace(self, application_properties=section)
 
     def dead_lettered(self, reason: str | None, description: str | None) -> "Content":
@@ -119,7 +117,7 @@ class Content:
         kept = [pair for pair in _pairs(self.application_properties) if _name_in(pair[0]) not in _DEAD_LETTER_NAMES]
         texts = zip(_DEAD_LETTER_KEYS, (reason, description), strict=True)
         kept += [(codec.string(key), codec.string(text)) for key, text in texts if text is not None]
-        section = codec.described(_APPLICATION_PROPERTIES, codec.map_of(kept))
+        section = codec.described(APPLICATION_PROPERTIES, codec.map_of(kept))
         return replace(self, application_properties=section, ttl_seconds=None, scheduled_at=None)
 
 
@@ -145,17 +143,17 @@ def parse_message(data: bytes) -> Content:
     fields: dict[str, object] = {}
     body = []
     for code, section, value_start in _sections(data):
-        if code == _HEADER:
+        if code == HEADER:
             _read_header(section[value_start:], fields)
-        elif code == _ANNOTATIONS:
+        elif code == ANNOTATIONS:
             _read_annotations(section, fields)
-        elif code == _PROPERTIES:
+        elif code == PROPERTIES:
             fields["properties"] = section
             _read_properties(section, value_start, fields)
-        elif code == _APPLICATION_PROPERTIES:
+        elif code == APPLICATION_PROPERTIES:
             map_pairs(section, value_start)
             fields["application_properties"] = section
-        elif code != _DELIVERY_ANNOTATIONS:
+        elif code != DELIVERY_ANNOTATIONS:
             body.append(section)
     return Content(body=b"".join(body), **fields)  # type: ignore[arg-type]
 
@@ -164,7 +162,7 @@ def unpack_batch(data: bytes) -> list[Content]:
     """The messages of a batch: each data section is a message. The envelope's own properties say nothing new."""
     inner = []
     for code, section, value_start in _sections(data):
-        if code == _DATA:
+        if code == DATA:
             value, _ = codec.decode(section, value_start)
             if not isinstance(value, bytes):
                 raise DecodeError("binary in a data section of a batch", type(value).__name__, 0)
@@ -188,7 +186,7 @@ def encode_delivery(content: Content, added: BrokerProperties) -> bytes:
 def encode_stored(content: Content) -> bytes:
     """A message as `parse_message` reads it again, without what the broker adds on delivery."""
     ttl = NULL if content.ttl_seconds is None else codec.uint(min(round(content.ttl_seconds * 1000), 0xFFFFFFFF))
-    header = codec.described(_HEADER, codec.list_of((content.durable, content.priority, ttl)))
+    header = codec.described(HEADER, codec.list_of((content.durable, content.priority, ttl)))
     annotations = _annotations_map(content.annotations, 2 * content.annotation_count) if content.annotations else b""
     return b"".join((header, annotations, content.properties, content.application_properties, content.body))
 
@@ -213,13 +211,13 @@ def decode_request(data: bytes) -> Request:
     application_properties: codec.Value = {}
     message_id, reply_to, value, raw_value = NULL, None, None, NULL
     for code, section, value_start in _sections(data):
-        if code == _APPLICATION_PROPERTIES:
+        if code == APPLICATION_PROPERTIES:
             application_properties, _ = codec.decode(section, value_start)
-        elif code == _PROPERTIES:
+        elif code == PROPERTIES:
             items = codec.split_compound(section, value_start)
             message_id = items[0] if items else NULL
             reply_to = codec.decode(items[_REPLY_TO])[0] if len(items) > _REPLY_TO else None
-        elif code == _VALUE:
+        elif code == VALUE:
             value, raw_value = codec.decode(section, value_start)[0], section[value_start:]
     if not isinstance(application_properties, dict):
         raise DecodeError("a map of application properties", type(application_properties).__name__, 0)
@@ -231,9 +229,9 @@ def encode_response(correlation_id: bytes, application_properties: list[tuple[by
     properties = codec.list_of((NULL, NULL, NULL, NULL, NULL, correlation_id))
     return b"".join(
         (
-            codec.described(_PROPERTIES, properties),
-            codec.described(_APPLICATION_PROPERTIES, codec.map_of(application_properties)),
-            codec.described(_VALUE, value),
+            codec.described(PROPERTIES, properties),
+            codec.described(APPLICATION_PROPERTIES, codec.map_of(application_properties)),
+            codec.described(VALUE, value),
         )
     )
 
@@ -250,8 +248,8 @@ def _sections(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         else:
             descriptor, value_start = codec.decode(data, position + 1)
         end = codec.skip(data, value_start)
-        code = _SYMBOLS.get(descriptor) if isinstance(descriptor, str) else descriptor
-        if not isinstance(code, int) or not _HEADER <= code <= _FOOTER:
+        code = CODES_BY_NAME.get(descriptor) if isinstance(descriptor, str) else descriptor
+        if not isinstance(code, int) or not HEADER <= code <= FOOTER:
             raise DecodeError("a message section's code", repr(descriptor)[:100], position)
         yield code, data[position:end], value_start - position
         position = end
@@ -333,7 +331,7 @@ def property_changes(data: bytes) -> RawPairs:
 def _encode_header(durable: bytes, priority: bytes, ttl_seconds: float | None, delivery_count: int) -> bytes:
     ttl = NULL if ttl_seconds is None else codec.uint(min(int(ttl_seconds * 1000), 0xFFFFFFFF))
     fields = (durable, priority, ttl, codec.boolean(delivery_count == 0), codec.uint(delivery_count))
-    return codec.described(_HEADER, codec.list_of(fields))
+    return codec.described(HEADER, codec.list_of(fields))
 
 
 def _encode_annotations(content: Content, added: BrokerProperties) -> bytes:
@@ -358,4 +356,4 @@ def _encode_annotations(content: Content, added: BrokerProperties) -> bytes:
 
 def _annotations_map(data: bytes, count: int) -> bytes:
     # The map is assembled from raw pairs, so its header is written here.
-    return codec.described(_ANNOTATIONS, struct.pack(">BII", 0xD1, len(data) + 4, count) + data)
+    return codec.described(ANNOTATIONS, struct.pack(">BII", 0xD1, len(data) + 4, count) + data)

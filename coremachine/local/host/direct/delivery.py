@@ -10,22 +10,19 @@ from typing import Any
 from uuid import UUID
 
 from coremachine.local.broker import codec
+from coremachine.local.broker.section_codes import (
+    ANNOTATIONS,
+    APPLICATION_PROPERTIES,
+    CODES_BY_NAME,
+    DATA,
+    HEADER,
+    PROPERTIES,
+    SEQUENCE,
+    VALUE,
+)
 from coremachine.local.host.received import PROPERTY_NAMES, Received
 
-_HEADER, _DELIVERY_ANNOTATIONS, _ANNOTATIONS, _PROPERTIES, _APPLICATION_PROPERTIES = range(0x70, 0x75)
-_DATA, _SEQUENCE, _VALUE, _FOOTER = range(0x75, 0x79)
-_SYMBOLS = {
-    "amqp:header:list": _HEADER,
-    "amqp:delivery-annotations:map": _DELIVERY_ANNOTATIONS,
-    "amqp:message-annotations:map": _ANNOTATIONS,
-    "amqp:properties:list": _PROPERTIES,
-    "amqp:application-properties:map": _APPLICATION_PROPERTIES,
-    "amqp:data:binary": _DATA,
-    "amqp:amqp-sequence:list": _SEQUENCE,
-    "amqp:amqp-value:*": _VALUE,
-    "amqp:footer:map": _FOOTER,
-}
-_BODY_TYPES = {_SEQUENCE: "AmqpMessageBodyType.SEQUENCE", _VALUE: "AmqpMessageBodyType.VALUE"}
+_BODY_TYPES = {SEQUENCE: "AmqpMessageBodyType.SEQUENCE", VALUE: "AmqpMessageBodyType.VALUE"}
 _TTL, _DELIVERY_COUNT = 2, 4  # of the header
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -46,11 +43,11 @@ def sections_of(data: bytes) -> Sections:
             descriptor, start = data[position + 2], position + 3
         else:
             descriptor, start = codec.decode(data, position + 1)
-        code = _SYMBOLS.get(descriptor) if isinstance(descriptor, str) else descriptor
+        code = CODES_BY_NAME.get(descriptor) if isinstance(descriptor, str) else descriptor
         if data[position] != codec.DESCRIBED or not isinstance(code, int):
             raise codec.DecodeError("a message section", data[position : position + 3].hex(), position)
         value, position = codec.decode(data, start)
-        found[code] = found[_DATA] + value if code == _DATA and _DATA in found else value
+        found[code] = found[DATA] + value if code == DATA and DATA in found else value
     return found
 
 
@@ -61,15 +58,15 @@ def read_delivery(data: bytes, token: UUID) -> tuple[Received, float]:
         codec.DecodeError: The bytes are not a message.
     """
     sections = sections_of(data)
-    header: list[Any] = sections.get(_HEADER) or []
-    annotations: dict[str, Any] = sections.get(_ANNOTATIONS) or {}
+    header: list[Any] = sections.get(HEADER) or []
+    annotations: dict[str, Any] = sections.get(ANNOTATIONS) or {}
     enqueued = _moment(annotations.get("x-opt-enqueued-time"))
     ttl = header[_TTL] if len(header) > _TTL else None
     body_type = next((name for code, name in _BODY_TYPES.items() if code in sections), "none")
     received = Received(
-        properties=dict(zip(PROPERTY_NAMES, sections.get(_PROPERTIES) or (), strict=False)),
-        application_properties=sections.get(_APPLICATION_PROPERTIES) or {},
-        body=sections.get(_DATA),
+        properties=dict(zip(PROPERTY_NAMES, sections.get(PROPERTIES) or (), strict=False)),
+        application_properties=sections.get(APPLICATION_PROPERTIES) or {},
+        body=sections.get(DATA),
         body_type=body_type,
         lock_token=str(token),
         delivery_count=(header[_DELIVERY_COUNT] if len(header) > _DELIVERY_COUNT else None) or 0,
@@ -100,9 +97,9 @@ def encode_request(message_id: int, operation: str, reply_to: str, tokens: list[
         body.append((codec.string("disposition-status"), codec.string(status)))
     return b"".join(
         (
-            codec.described(_PROPERTIES, properties),
-            codec.described(_APPLICATION_PROPERTIES, names),
-            codec.described(_VALUE, codec.map_of(body)),
+            codec.described(PROPERTIES, properties),
+            codec.described(APPLICATION_PROPERTIES, names),
+            codec.described(VALUE, codec.map_of(body)),
         )
     )
 
@@ -115,8 +112,8 @@ def read_answer(data: bytes) -> tuple[int, int, str, dict[str, Any]]:
     """
     sections = sections_of(data)
     try:
-        correlation_id = sections[_PROPERTIES][PROPERTY_NAMES.index("correlation_id")]
-        names = sections[_APPLICATION_PROPERTIES]
-        return correlation_id, names["statusCode"], str(names.get("statusDescription")), sections.get(_VALUE) or {}
+        correlation_id = sections[PROPERTIES][PROPERTY_NAMES.index("correlation_id")]
+        names = sections[APPLICATION_PROPERTIES]
+        return correlation_id, names["statusCode"], str(names.get("statusDescription")), sections.get(VALUE) or {}
     except (KeyError, IndexError, TypeError) as error:
         raise codec.DecodeError("the answer of a management node", repr(error), 0) from error
