@@ -324,8 +324,9 @@ def _interrupted(facts: JobFacts) -> Iterator[Finding]:
             Severity.WARNING,
             f"{task.name or task.task_id} was interrupted {task.interruptions} of {facts.max_interruptions} times; its "
             f"process died each time, lost the database, or was asked to end{last}",
-            advice="usual causes: the memory was used up (the system kills the process), a signal, a crash in native "
-            "code, or os._exit in the handler; see the log of that process and of its host. From half of "
+            advice="a deployment or a scale-in that ends processes is tasks_handed_back in `coremachine events`. Other "
+            "causes: the memory was used up (the system kills the process), a signal, a crash in native code, or "
+            "os._exit in the handler; see the log of that process and of its host. From half of "
             f"max_interruptions ({facts.max_interruptions}) on the task runs alone in its worker, above that it fails",
             about={"task_id": task.task_id},
         )
